@@ -1,0 +1,1 @@
+"""The target model and the chunked store of its activations."""

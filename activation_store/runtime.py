@@ -1,0 +1,22 @@
+"""How a step is run: never part of what it is, so never hashed."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from generators.config import Config
+
+
+class Runtime(Config):
+    """Device, workers and other settings that change speed and place, not results."""
+
+    device: str = "auto"
+    """Where models run: `auto` (CUDA, then MPS, then CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of torch; null leaves torch's own choice."""
+    concurrency: int = Field(default=16, ge=1)
+    """LLM requests under way at once; the embedded generator takes at most 4."""
+    shard_cache_mb: int = Field(default=512, ge=16)
+    """Decoded shards of the activation store kept in memory, in MiB."""
+    report_to: tuple[str, ...] = ()
+    """Where transformers logs training besides our own log: `tensorboard`, `wandb`."""

@@ -1,0 +1,45 @@
+"""What decides an evaluation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from generators.config import Config
+from generators.schema import VIEWS, Split, View
+
+Condition = Literal["right", "other", "mean", "none", "noise"]
+
+
+class EvaluateConfig(Config):
+    """Which rows are judged, under which conditions, with which statistics."""
+
+    splits: tuple[Split, ...] = ("test", "test_ood")
+    """Splits that are judged; one without rows is left out, with a word."""
+    views: tuple[View, ...] = VIEWS
+    """Views that are judged, each by itself."""
+    conditions: tuple[Condition, ...] = ("right", "other", "mean", "none")
+    """Activations that the decoder is given (design: `right` and `other` are always among them)."""
+    visible_too: bool = False
+    """Also judge the masked views with the control visible, under their own names
+    (`system+visible`, ...)."""
+    max_controls: int | None = Field(default=40, ge=1)
+    """Most controls of a split and view, drawn by seed; null for all."""
+    answers: int = Field(default=3, ge=0)
+    """Controls of each split and view for which answers are written out beside gold."""
+    max_answer_tokens: int = Field(default=40, ge=1)
+    """Longest written answer, in tokens."""
+    bootstrap: int = Field(default=10_000, ge=100)
+    """Bootstrap samples over controls of every interval."""
+    min_controls: int = Field(default=8, ge=2)
+    """Controls under which an estimate is given without an interval."""
+    seed: int = 0
+    """Seed of subset, `other`, `noise` and bootstrap."""
+
+    @field_validator("conditions")
+    @classmethod
+    def _needed(cls, conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+        if not {"right", "other"} <= set(conditions) or len(set(conditions)) != len(conditions):
+            raise ValueError("expected distinct conditions with `right` and `other` among them")
+        return conditions

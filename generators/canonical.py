@@ -1,0 +1,59 @@
+"""Canonical JSON and its digest: the one way in which anything here gets an identity.
+
+Two values have one text if and only if they are the same value: keys are sorted, no white space,
+no NaN, and nothing without a stable identity (objects, sets, paths, dates, bytes) is let in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 bytes of `value` as canonical JSON.
+
+    Raises:
+        TypeError: a part of `value` has no stable identity; the text names the part, its type and
+            what to write instead.
+    """
+    _check(value, "$")
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON of `value`, as 64 hex digits."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _check(value: Any, where: str) -> None:
+    # bool and int, and their subclasses such as IntEnum, are told apart: an enum is no number
+    if value is None or type(value) in (bool, int, str):
+        return
+    if type(value) is float:
+        if not math.isfinite(value):
+            raise TypeError(
+                f"{where}: {value} has no JSON form; use null or a string that says what is meant."
+            )
+        return
+    if type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            _check(item, f"{where}[{i}]")
+        return
+    if type(value) is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise TypeError(
+                    f"{where}: the key {key!r} is a {type(key).__name__}; JSON keys are strings."
+                )
+            _check(item, f"{where}.{key}")
+        return
+    raise TypeError(
+        f"{where}: a {type(value).__name__} has no stable identity; "
+        "pass the plain value that decides the result (a string, a number, a list or a dict)."
+    )

@@ -1,0 +1,73 @@
+"""Every error that a user can meet, in one tree.
+
+```
+LatentQAError                      exit 1
+├── UserError                      exit 2: one line says what, where, got and expected, what to do
+│   ├── ConfigError (ValueError)       an experiment file or an option is wrong
+│   ├── DataError (ValueError)         rows or source files are wrong
+│   ├── ModelError (ValueError)        a model cannot be found, read or handled
+│   ├── StoreError (ValueError)        a store does not fit what was asked of it
+│   ├── ReferenceError_ (LookupError)  a REF names nothing, or too much
+│   ├── EndpointError (ConnectionError) an LLM endpoint cannot do what is needed
+│   └── StorageError (OSError)         the disk is full, read-only or gone
+└── DamagedError (OSError)         bytes on disk are not the bytes that were committed
+```
+
+The rooms above `generators` import from here: data flows one way, and this is the lowest room.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class LatentQAError(Exception):
+    """Root of the tree."""
+
+    exit_code = 1
+
+
+class UserError(LatentQAError):
+    """Something the user can mend; its text is one line."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError, ValueError):
+    """An experiment file, a `--set` or another option is wrong."""
+
+
+class DataError(UserError, ValueError):
+    """Source files or rows are wrong."""
+
+
+class ModelError(UserError, ValueError):
+    """A model cannot be found, read or handled."""
+
+
+class StoreError(UserError, ValueError):
+    """An activation store does not fit what was asked of it."""
+
+
+class ReferenceError_(UserError, LookupError):
+    """A REF names no artifact, or more than one."""
+
+
+class EndpointError(UserError, ConnectionError):
+    """An LLM endpoint is unreachable, refuses the key, or ignores what it was asked."""
+
+
+class StorageError(UserError, OSError):
+    """The disk is full, read-only, or gone."""
+
+
+class DamagedError(LatentQAError, OSError):
+    """Bytes on disk differ from what was committed.
+
+    Attributes:
+        path: the damaged file or folder; the artifact above it is redone by the next run.
+    """
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path

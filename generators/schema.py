@@ -1,0 +1,232 @@
+"""The two tables that every other step reads: conversations and questions (Parquet).
+
+`messages`, `provenance` and `flags` are kept as nested Arrow types or JSON text, so that
+`datasets.load_dataset("parquet", ...)` and any other reader opens the files as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from generators.canonical import digest
+from generators.errors import DataError
+
+View = Literal["control", "stimulus", "stimulus_completion", "system"]
+Segment = Literal["template", "control", "stimulus", "completion"]
+Split = Literal["train", "validation", "test", "test_ood"]
+
+VIEWS: tuple[View, ...] = ("control", "stimulus", "stimulus_completion", "system")
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_ood")
+KINDS = ("persona", "goal", "extractive", "profile", "context")
+
+CONVERSATIONS_FILE = "conversations.parquet"
+QUESTIONS_FILE = "questions.parquet"
+DROPPED_FILE = "dropped.parquet"
+
+CONVERSATIONS = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("control_id", pa.string(), nullable=False),
+        pa.field("group_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("view", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field(
+            "messages",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("role", pa.string(), nullable=False),
+                        pa.field("content", pa.string(), nullable=False),
+                        pa.field("segment", pa.string(), nullable=False),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+        pa.field("completion_origin", pa.string()),
+        pa.field("flags", pa.list_(pa.string()), nullable=False),
+        pa.field("provenance", pa.string(), nullable=False),
+    ]
+)
+
+QUESTIONS = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("answer", pa.string(), nullable=False),
+        pa.field("type", pa.string()),
+        pa.field("flags", pa.list_(pa.string()), nullable=False),
+        pa.field("provenance", pa.string(), nullable=False),
+    ]
+)
+
+DROPPED = pa.schema(
+    [
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("where", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("raw", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """One message of a target conversation."""
+
+    role: str
+    content: str
+    segment: Segment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversation:
+    """One prompt that the target runs on; a row of `conversations`.
+
+    `example_id` is the digest of label, view and messages; `control_id` the digest of kind and
+    control text; `group_id` is shared by rows that share a label or a control text.
+    """
+
+    example_id: str
+    control_id: str
+    group_id: str
+    kind: str
+    category: str
+    label: str
+    view: View
+    split: Split
+    source: str
+    messages: tuple[Message, ...]
+    completion_origin: str | None = None
+    flags: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def control(self) -> str:
+        """The control's own text: the first message of segment `control`."""
+        return next(m.content for m in self.messages if m.segment == "control")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One question about an example, with its gold answer; a row of `questions`."""
+
+    example_id: str
+    question: str
+    answer: str
+    type: str | None = None
+    flags: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped:
+    """A row that was not kept: the rule's name, where the row stood, why in words, the row."""
+
+    reason: str
+    where: str
+    detail: str
+    raw: str
+
+
+def example_id(label: str, view: View, messages: Iterable[Message]) -> str:
+    """Content hash of a conversation, 16 hex digits."""
+    return digest([label, view, [[m.role, m.content, m.segment] for m in messages]])[:16]
+
+
+def control_id(kind: str, control: str) -> str:
+    """Content hash of a control, 16 hex digits."""
+    return digest([kind, control])[:16]
+
+
+def write_conversations(path: Path, rows: Iterable[Conversation]) -> None:
+    """Write `rows` as Parquet in the order given; the same rows give the same bytes."""
+    _write(path, CONVERSATIONS, (_plain(row) for row in rows))
+
+
+def write_questions(path: Path, rows: Iterable[Question]) -> None:
+    """Write `rows` as Parquet in the order given; the same rows give the same bytes."""
+    _write(path, QUESTIONS, (_plain(row) for row in rows))
+
+
+def write_dropped(path: Path, rows: Iterable[Dropped]) -> None:
+    """Write the rows that were not kept."""
+    _write(path, DROPPED, (_plain(row) for row in rows))
+
+
+def read_conversations(path: Path) -> list[Conversation]:
+    """Rows of a `conversations` file, in file order.
+
+    Raises:
+        DataError: the file is not there or is not such a table.
+    """
+    return [
+        Conversation(
+            **{
+                **row,
+                "messages": tuple(Message(**m) for m in row["messages"]),
+                "flags": tuple(row["flags"]),
+                "provenance": json.loads(row["provenance"]),
+            }
+        )
+        for row in _read(path, CONVERSATIONS)
+    ]
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Rows of a `questions` file, in file order.
+
+    Raises:
+        DataError: the file is not there or is not such a table.
+    """
+    return [
+        Question(**{**row, "flags": tuple(row["flags"]), "provenance": json.loads(row["provenance"])})
+        for row in _read(path, QUESTIONS)
+    ]
+
+
+def read_dropped(path: Path) -> list[Dropped]:
+    """Rows of a `dropped` file, in file order."""
+    return [Dropped(**row) for row in _read(path, DROPPED)]
+
+
+def _plain(row: Conversation | Question | Dropped) -> dict[str, Any]:
+    out: dict[str, Any] = {name: getattr(row, name) for name in row.__slots__}
+    if "messages" in out:
+        out["messages"] = [
+            {"role": m.role, "content": m.content, "segment": m.segment} for m in out["messages"]
+        ]
+    if "flags" in out:
+        out["flags"] = list(out["flags"])
+        out["provenance"] = json.dumps(out["provenance"], sort_keys=True, ensure_ascii=False)
+    return out
+
+
+def _write(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd")
+
+
+def _read(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; expected a Parquet table.") from error
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error}).") from error
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path}: column {missing[0]!r} is missing; found {table.column_names}.")
+    return iter(table.select(schema.names).to_pylist())

@@ -1,0 +1,1 @@
+"""Experiment config, step identity, artifacts, steps, reports and the command line."""

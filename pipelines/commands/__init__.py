@@ -1,0 +1,1 @@
+"""The commands of `latentqa`, a file a family."""

@@ -1,0 +1,1 @@
+"""Batches, loss and the training loop of the decoder."""

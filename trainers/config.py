@@ -1,0 +1,53 @@
+"""What decides a trained decoder."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from decoder.config import DecoderConfig, LoraSettings
+from generators.config import Config
+from generators.schema import VIEWS, View
+
+__all__ = ["DecoderConfig", "LoraSettings", "TrainConfig"]
+
+
+class TrainConfig(Config):
+    """The decoder, its data and its optimisation."""
+
+    decoder: DecoderConfig = DecoderConfig()
+    """How activations enter the decoder."""
+    lora: LoraSettings = LoraSettings()
+    """The adapter that is trained."""
+    views: tuple[View, ...] = VIEWS
+    """Views whose rows are trained on."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Most training rows, drawn by seed; null for all."""
+    rows_per_batch: int = Field(default=8, ge=1)
+    """Rows (activation prefixes, each with its questions) of one optimiser step and device."""
+    accumulation: int = Field(default=1, ge=1)
+    """Batches summed into one optimiser step."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the training rows; ignored where `max_steps` is set."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps in all; null takes `epochs`."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of AdamW."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps over which the rate rises; it then falls as a cosine, step by step."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradient norm above which gradients are clipped."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the decoder's weights and arithmetic; LoRA weights stay float32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    evaluations: int = Field(default=4, ge=1)
+    """How often, evenly over training, validation `right` is measured and a checkpoint written; the
+    checkpoint with the lowest is kept."""
+    validation_rows: int = Field(default=32, ge=1)
+    """Validation rows of each such measurement, drawn by seed, the views by turns."""
+    seed: int = 0
+    """Seed of adapter, order, dropout and subset."""
