@@ -32,8 +32,11 @@ def digest(value: Any) -> str:
 
 
 def _check(value: Any, where: str) -> None:
-    # bool and int, and their subclasses such as IntEnum, are told apart: an enum is no number
-    if value is None or type(value) in (bool, int, str):
+    # exact types: a subclass such as IntEnum prints as a number or as its name, by Python version
+    if value is None or type(value) in (bool, int):
+        return
+    if type(value) is str:
+        _check_text(value, where)
         return
     if type(value) is float:
         if not math.isfinite(value):
@@ -51,9 +54,20 @@ def _check(value: Any, where: str) -> None:
                 raise TypeError(
                     f"{where}: the key {key!r} is a {type(key).__name__}; JSON keys are strings."
                 )
+            _check_text(key, where)
             _check(item, f"{where}.{key}")
         return
     raise TypeError(
         f"{where}: a {type(value).__name__} has no stable identity; "
         "pass the plain value that decides the result (a string, a number, a list or a dict)."
     )
+
+
+def _check_text(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TypeError(
+            f"{where}: the text has half a surrogate pair ({text[error.start]!r} at character "
+            f"{error.start}), which no UTF-8 can hold; pass whole characters."
+        ) from error

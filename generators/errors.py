@@ -71,3 +71,7 @@ class DamagedError(LatentQAError, OSError):
     def __init__(self, message: str, path: Path) -> None:
         super().__init__(message)
         self.path = path
+
+    def __reduce__(self) -> tuple[type[DamagedError], tuple[str, Path]]:
+        # exceptions rebuild themselves from `args`, which lacks the path; workers send them home
+        return type(self), (str(self), self.path)

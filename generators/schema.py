@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from generators.canonical import digest
 from generators.errors import DataError
+from generators.files import write_bytes
 
 View = Literal["control", "stimulus", "stimulus_completion", "system"]
 Segment = Literal["template", "control", "stimulus", "completion"]
@@ -177,7 +178,7 @@ def read_conversations(path: Path) -> list[Conversation]:
                 **row,
                 "messages": tuple(Message(**m) for m in row["messages"]),
                 "flags": tuple(row["flags"]),
-                "provenance": json.loads(row["provenance"]),
+                "provenance": _provenance(path, row),
             }
         )
         for row in _read(path, CONVERSATIONS)
@@ -191,13 +192,17 @@ def read_questions(path: Path) -> list[Question]:
         DataError: the file is not there or is not such a table.
     """
     return [
-        Question(**{**row, "flags": tuple(row["flags"]), "provenance": json.loads(row["provenance"])})
+        Question(**{**row, "flags": tuple(row["flags"]), "provenance": _provenance(path, row)})
         for row in _read(path, QUESTIONS)
     ]
 
 
 def read_dropped(path: Path) -> list[Dropped]:
-    """Rows of a `dropped` file, in file order."""
+    """Rows of a `dropped` file, in file order.
+
+    Raises:
+        DataError: the file is not there or is not such a table.
+    """
     return [Dropped(**row) for row in _read(path, DROPPED)]
 
 
@@ -209,24 +214,75 @@ def _plain(row: Conversation | Question | Dropped) -> dict[str, Any]:
         ]
     if "flags" in out:
         out["flags"] = list(out["flags"])
-        out["provenance"] = json.dumps(out["provenance"], sort_keys=True, ensure_ascii=False)
+        out["provenance"] = json.dumps(
+            out["provenance"], sort_keys=True, ensure_ascii=False, allow_nan=False
+        )
     return out
 
 
+def _provenance(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+    try:
+        value = json.loads(row["provenance"])
+    except ValueError as error:
+        raise DataError(
+            f"{path}: provenance of {row['example_id']} is not JSON ({error}); expected an object."
+        ) from error
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{path}: provenance of {row['example_id']} is a {type(value).__name__}; "
+            "expected an object."
+        )
+    return value
+
+
 def _write(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd")
+    # through memory, so that the file is whole or absent and a full disk gets its one line
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue().to_pybytes())
 
 
 def _read(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            table = file.read()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected a Parquet table.") from error
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}).") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({_line(error)}).") from error
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing; found {table.column_names}.")
-    return iter(table.select(schema.names).to_pylist())
+    for wanted in schema:
+        column = table.column(wanted.name)
+        if column.null_count and not wanted.nullable:
+            raise DataError(f"{path}: column {wanted.name!r} has empty cells; expected a value.")
+        if column.type != wanted.type and not _castable(column, wanted.type):
+            raise DataError(
+                f"{path}: column {wanted.name!r} holds {column.type}; expected {wanted.type}."
+            )
+    return iter(table.select(schema.names).cast(_nullable(schema)).to_pylist())
+
+
+def _castable(column: pa.ChunkedArray, wanted: pa.DataType) -> bool:
+    # other writers store the same text as large_string or string_view; a number is no text
+    if pa.types.is_string(wanted) and not (
+        pa.types.is_large_string(column.type)
+        or pa.types.is_string_view(column.type)
+        or pa.types.is_null(column.type)
+        or pa.types.is_dictionary(column.type)
+    ):
+        return False
+    try:
+        column.cast(wanted)
+    except (pa.ArrowException, ValueError):
+        return False
+    return True
+
+
+def _nullable(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field_.with_nullable(True) for field_ in schema])
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,258 @@
+"""Import of LatentQA's published JSON files into the two tables.
+
+Nothing is lost: every row is kept, or stands in `dropped.parquet` with the rule's name, its file
+and position, and its own JSON; `generators.exporting.to_latentqa` gives the files back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from generators.errors import DataError
+from generators.files import sha256_file
+from generators.import_config import ImportConfig
+from generators.latentqa_files import (
+    FILES,
+    QA_FILE,
+    VIEW_FILES,
+    LabelQuestions,
+    SourceRow,
+    read_questions_by_label,
+    read_view,
+)
+from generators.schema import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    KINDS,
+    QUESTIONS_FILE,
+    SPLITS,
+    VIEWS,
+    Conversation,
+    Dropped,
+    Question,
+    control_id,
+    example_id,
+    read_conversations,
+    write_conversations,
+    write_dropped,
+    write_questions,
+)
+from generators.splits import Member, grouped_splits, take_evenly
+
+
+def source_digests(folder: Path) -> dict[str, str]:
+    """sha256 of the bytes of each known file in `folder`, by file name; qa.json first.
+
+    Raises:
+        DataError: the folder is missing or empty, or lacks qa.json or any view file.
+    """
+    expected = f"expected {QA_FILE} and any of {', '.join(VIEW_FILES.values())}"
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}; {expected}.")
+    if not any(folder.iterdir()):
+        raise DataError(f"{folder}: the folder is empty; {expected}.")
+    present = [name for name in FILES if (folder / name).is_file()]
+    if QA_FILE not in present:
+        raise DataError(f"{folder}: no {QA_FILE}; {expected}.")
+    if present == [QA_FILE]:
+        raise DataError(f"{folder}: no view file; {expected}.")
+    return {name: sha256_file(folder / name) for name in present}
+
+
+def import_conversations(folder: Path, out: Path, *, config: ImportConfig) -> dict[str, Any]:
+    """Write `conversations.parquet` and `dropped.parquet` to `out`, in view, then file order.
+
+    Returns:
+        Counts: `controls` and `examples`, `dropped` by reason, examples `by_view` and `by_kind`,
+        and `by_split` {controls, examples}.
+
+    Raises:
+        DataError: a file is missing or is no JSON, or no row is left.
+        ConfigError: a held-out category is none of the data's.
+    """
+    rows, dropped = _read_views(folder)
+    kept, without = _asked(rows, read_questions_by_label(folder)[0])
+    kept, repeated = _distinct(kept)
+    dropped += without + repeated
+    if not kept:
+        first = f"; first: {dropped[0].where}, {dropped[0].detail}" if dropped else ""
+        raise DataError(f"{folder}: no row is left of {len(dropped)}{first}.")
+    conversations = _conversations(kept, config)
+    if config.limit is not None:
+        conversations, over = _limited(kept, conversations, config.limit)
+        dropped += over
+    write_conversations(out / CONVERSATIONS_FILE, conversations)
+    write_dropped(out / DROPPED_FILE, dropped)
+    return _conversation_counts(conversations, dropped)
+
+
+def import_questions(folder: Path, conversations: Path, out: Path) -> dict[str, Any]:
+    """Write `questions.parquet` and `dropped.parquet` to `out`: each conversation's questions.
+
+    Args:
+        folder: the published files.
+        conversations: the conversations table, or the folder that holds it.
+        out: the folder to write to.
+
+    Returns:
+        Counts: `questions` (rows, a label's questions once for each of its conversations),
+        `labels` that are asked about, and `dropped` by reason.
+
+    Raises:
+        DataError: a file is missing or malformed, or a conversation's label has no question.
+    """
+    labels, dropped = read_questions_by_label(folder)
+    by_label = {entry.label: entry for entry in labels}
+    table = conversations / CONVERSATIONS_FILE if conversations.is_dir() else conversations
+    questions: list[Question] = []
+    asked: set[str] = set()
+    for row in read_conversations(table):
+        if row.label not in by_label:
+            raise DataError(
+                f"{folder / QA_FILE}: no question for label {row.label!r} of {table}; "
+                "the file has changed since that import. Import the conversations again."
+            )
+        asked.add(row.label)
+        questions += _questions(row.example_id, by_label[row.label])
+    for entry in labels:
+        if entry.label not in asked:
+            where = f"{QA_FILE}[{entry.position}]"
+            detail = f"label {entry.label!r} has questions but no conversation"
+            dropped.append(
+                Dropped(reason="no_conversation", where=where, detail=detail, raw=entry.raw)
+            )
+    write_questions(out / QUESTIONS_FILE, questions)
+    write_dropped(out / DROPPED_FILE, dropped)
+    return {
+        "questions": len(questions),
+        "labels": len(asked),
+        "dropped": _by_reason(dropped),
+    }
+
+
+def _read_views(folder: Path) -> tuple[list[SourceRow], list[Dropped]]:
+    rows: list[SourceRow] = []
+    dropped: list[Dropped] = []
+    for view in VIEWS:
+        if (folder / VIEW_FILES[view]).is_file():
+            good, bad = read_view(folder, view)
+            rows += good
+            dropped += bad
+    return rows, dropped
+
+
+def _asked(
+    rows: Sequence[SourceRow], labels: Sequence[LabelQuestions]
+) -> tuple[list[SourceRow], list[Dropped]]:
+    known = {entry.label for entry in labels}
+    dropped = [
+        row.drop("no_questions", f"label {row.label!r} has no question in {QA_FILE}")
+        for row in rows
+        if row.label not in known
+    ]
+    return [row for row in rows if row.label in known], dropped
+
+
+def _distinct(rows: Sequence[SourceRow]) -> tuple[list[SourceRow], list[Dropped]]:
+    first: dict[str, SourceRow] = {}
+    dropped: list[Dropped] = []
+    for row in rows:
+        kept = first.setdefault(example_id(row.label, row.view, row.messages), row)
+        if kept is not row:
+            dropped.append(
+                row.drop("duplicate_row", f"same label and messages as row {kept.position}")
+            )
+    return list(first.values()), dropped
+
+
+def _conversations(rows: Sequence[SourceRow], config: ImportConfig) -> list[Conversation]:
+    members = [
+        Member(label=row.label, control=row.control, kind=row.kind, category=row.category)
+        for row in rows
+    ]
+    return [
+        Conversation(
+            example_id=example_id(row.label, row.view, row.messages),
+            control_id=control_id(row.kind, row.control),
+            group_id=group,
+            kind=row.kind,
+            category=row.category,
+            label=row.label,
+            view=row.view,
+            split=split,
+            source="import",
+            messages=row.messages,
+            completion_origin="published" if row.view == "stimulus_completion" else None,
+            provenance={"file": VIEW_FILES[row.view], "position": row.position}
+            | ({"extra": row.extra} if row.extra else {}),
+        )
+        for row, (group, split) in zip(rows, grouped_splits(members, config.splits), strict=True)
+    ]
+
+
+def _limited(
+    rows: Sequence[SourceRow], conversations: Sequence[Conversation], limit: int
+) -> tuple[list[Conversation], list[Dropped]]:
+    taken: set[int] = set()
+    for view in VIEWS:
+        places = [i for i, row in enumerate(conversations) if row.view == view]
+        # kinds outside, splits inside: the first turns cover every split
+        places.sort(
+            key=lambda i: (
+                KINDS.index(conversations[i].kind),
+                SPLITS.index(conversations[i].split),
+                rows[i].position,
+            )
+        )
+        strata = [(conversations[i].kind, conversations[i].split) for i in places]
+        taken.update(places[p] for p in take_evenly(strata, limit))
+    dropped = [
+        row.drop("over_limit", f"more than {limit} rows of view {row.view!r}")
+        for i, row in enumerate(rows)
+        if i not in taken
+    ]
+    return [conversations[i] for i in sorted(taken)], dropped
+
+
+def _questions(example: str, entry: LabelQuestions) -> list[Question]:
+    return [
+        Question(
+            example_id=example,
+            question=question,
+            answer=answer,
+            provenance={
+                "file": QA_FILE,
+                "label": entry.label,
+                "position": [entry.position, index],
+            },
+        )
+        for index, question, answer in entry.pairs
+    ]
+
+
+def _conversation_counts(
+    rows: Sequence[Conversation], dropped: Sequence[Dropped]
+) -> dict[str, Any]:
+    controls = {split: {r.control_id for r in rows if r.split == split} for split in SPLITS}
+    views, kinds = Counter(r.view for r in rows), Counter(r.kind for r in rows)
+    splits = Counter(r.split for r in rows)
+    return {
+        "controls": len({r.control_id for r in rows}),
+        "examples": len(rows),
+        "dropped": _by_reason(dropped),
+        "by_view": {view: views[view] for view in VIEWS if views[view]},
+        "by_kind": {kind: kinds[kind] for kind in KINDS if kinds[kind]},
+        "by_split": {
+            split: {"controls": len(controls[split]), "examples": splits[split]}
+            for split in SPLITS
+            if splits[split]
+        },
+    }
+
+
+def _by_reason(dropped: Sequence[Dropped]) -> dict[str, int]:
+    return dict(sorted(Counter(row.reason for row in dropped).items()))

@@ -1,0 +1,143 @@
+"""Grouped splits, and taking rows evenly over them.
+
+Label and control text are not one to one: a label can have several control texts and a text
+several labels. Rows that share either, even through other rows, are one group, and a group falls
+into one split; else a decoder is tested on controls that it was trained on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from generators.canonical import digest
+from generators.errors import ConfigError
+from generators.import_config import SplitConfig
+from generators.schema import Split
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """What of a row decides its group and split."""
+
+    label: str
+    control: str
+    kind: str
+    category: str
+
+
+def grouped_splits(members: Sequence[Member], config: SplitConfig) -> list[tuple[str, Split]]:
+    """`group_id` and split of each member, in the order given.
+
+    Groups with a held-out category go whole to `test_ood`. The others of a kind are ordered by a
+    hash of seed and group, and the first of them, to the exact share of groups, become test, the
+    next validation, the rest train. Drawing each group by itself (test where its hash is below the
+    share) would never move a group when rows are added, but misses the share by chance, badly so
+    for kinds with few groups; in this order added rows move only groups at the two borders.
+    With three groups or more, each split with a share above zero gets at least one, and train too.
+
+    Raises:
+        ConfigError: a held-out category is none of the data's.
+    """
+    ids = group_ids([(m.label, m.control) for m in members])
+    held_out = _held_out(members, config)
+    kind_of: dict[str, str] = {}
+    ood: set[str] = set()
+    # a group can span kinds; the label that names the group decides, whatever the rows' order
+    for member, group in zip(members, ids, strict=True):
+        if _label_hash(member.label) == group:
+            kind_of[group] = member.kind
+        if (member.kind, member.category) in held_out:
+            ood.add(group)
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for group, kind in kind_of.items():
+        if group not in ood:
+            by_kind[kind].append(group)
+    split_of: dict[str, Split] = dict.fromkeys(ood, "test_ood")
+    for kind, groups in by_kind.items():
+        ordered = sorted(groups, key=lambda g: digest(["split", config.seed, kind, g]))
+        test, validation = _counts(len(ordered), config)
+        for i, group in enumerate(ordered):
+            split_of[group] = (
+                "test" if i < test else "validation" if i < test + validation else "train"
+            )
+    return [(group, split_of[group]) for group in ids]
+
+
+def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Group of each (label, control text), by union-find.
+
+    Texts that differ in case or white space alone are one text. The id is the smallest hash of the group's labels, 16 hex digits: it stays when rows of known
+    labels are added, whatever their order.
+    """
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def find(node: tuple[str, str]) -> tuple[str, str]:
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for label, control in pairs:
+        parent[find(("label", label))] = find(("control", _normalised(control)))
+    smallest: dict[tuple[str, str], str] = {}
+    for label in dict.fromkeys(label for label, _ in pairs):
+        root, own = find(("label", label)), _label_hash(label)
+        smallest[root] = min(smallest.get(root, own), own)
+    return [smallest[find(("label", label))] for label, _ in pairs]
+
+
+def take_evenly(strata: Sequence[Hashable], limit: int) -> list[int]:
+    """Positions of at most `limit` rows, spread over their strata, in ascending order.
+
+    Strata take turns, in the order of their first row, two rows a turn: comparing a row with
+    another control of its kind and split needs a second one there. Within a stratum the first
+    rows are taken.
+    """
+    queues: dict[Hashable, list[int]] = defaultdict(list)
+    for position, stratum in enumerate(strata):
+        queues[stratum].append(position)
+    turns = ((start, queue) for start in range(0, len(strata), 2) for queue in queues.values())
+    taken: list[int] = []
+    for start, queue in turns:
+        taken += queue[start : start + 2]
+        if len(taken) >= min(limit, len(strata)):
+            break
+    return sorted(taken[:limit])
+
+
+def _counts(groups: int, config: SplitConfig) -> tuple[int, int]:
+    at_least = 1 if groups >= 3 else 0
+
+    def share(of: float) -> int:
+        return max(at_least if of > 0 else 0, math.floor(groups * of + 0.5))
+
+    test = min(share(config.test), max(0, groups - 1 - at_least * (config.validation > 0)))
+    return test, min(share(config.validation), max(0, groups - 1 - test))
+
+
+def _held_out(members: Sequence[Member], config: SplitConfig) -> set[tuple[str, str]]:
+    known: Mapping[str, tuple[str, str]] = {
+        f"{m.kind}/{m.category}": (m.kind, m.category) for m in members
+    }
+    for name in config.test_ood:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}" if near else "found " + ", ".join(sorted(known))
+            raise ConfigError(
+                f"splits.test_ood: no row has the category {name!r}; "
+                f"expected kind/category as in the data ({hint})."
+            )
+    return {known[name] for name in config.test_ood}
+
+
+def _label_hash(label: str) -> str:
+    return digest(["group", label])[:16]
+
+
+def _normalised(text: str) -> str:
+    return " ".join(text.split()).casefold()
