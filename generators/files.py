@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +77,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+        aside = _aside(path)
         try:
             with open(aside, "wb") as file:
                 file.write(data)
@@ -85,6 +86,35 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.replace(aside, path)
         except BaseException:
             aside.unlink(missing_ok=True)
+            raise
+        fsync_dir(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that is whole or absent: filled aside, synced, renamed to `path` at the end.
+
+    Raises:
+        StorageError: the disk is full or read-only, or something stands at `path` already.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+    if path.exists():
+        raise StorageError(
+            f"{path}: already there; expected a new or an empty folder. "
+            "Name another, or move this one away."
+        )
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = _aside(path)
+        shutil.rmtree(aside, ignore_errors=True)  # left by a killed process of the same number
+        aside.mkdir()
+        try:
+            yield aside
+            fsync_tree(aside)
+            os.rename(aside, path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
             raise
         fsync_dir(path.parent)
 
@@ -99,3 +129,7 @@ def sha256_file(path: Path) -> str:
     """sha256 of the bytes of `path`, as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")

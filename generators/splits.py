@@ -70,8 +70,9 @@ def grouped_splits(members: Sequence[Member], config: SplitConfig) -> list[tuple
 def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Group of each (label, control text), by union-find.
 
-    Texts that differ in case or white space alone are one text. The id is the smallest hash of the group's labels, 16 hex digits: it stays when rows of known
-    labels are added, whatever their order.
+    Texts that differ in case or white space alone are one text. The id is the smallest hash of the
+    group's labels, 16 hex digits: it stays when rows of known labels are added, whatever their
+    order.
     """
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 

@@ -1,0 +1,251 @@
+"""`latentqa data`: published files in, rows on the terminal, statistics, other formats out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from generators.import_config import ImportConfig
+    from pipelines.data_tables import Tables
+
+app = typer.Typer(
+    help="Import, look at, count and export rows.", no_args_is_help=True, add_completion=False
+)
+
+Ref = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="An artifact, an experiment, a folder of Parquet files or a conversations file.",
+    ),
+]
+Root = Annotated[
+    Path,
+    typer.Option(
+        "--root",
+        envvar="LATENTQA_ROOT",
+        help="Artifact root in which a REF is looked up.",
+        show_default="./artifacts",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+DEFAULT_ROOT = Path("artifacts")
+IMPORT_RECORD = "import.json"
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="qa.json and any of control, stimulus, stimulus_completion and system.json.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="New folder for the tables.",
+            show_default="./NAME-imported, after FOLDER",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="A setting of the import, such as limit=100 or splits.seed=1; repeatable.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn LatentQA's published JSON files into Parquet tables, outside of any experiment.
+
+    An experiment with a `data` section imports by itself; this is for looking first.
+    """
+    from generators.files import new_folder, write_json
+    from generators.importing import import_conversations, import_questions, source_digests
+
+    config = _import_config(set_ or [])
+    target = out or Path(f"{folder.resolve().name}-imported")
+    sources = source_digests(folder)
+    with new_folder(target) as aside:
+        conversations = import_conversations(folder, aside / "conversations", config=config)
+        questions = import_questions(folder, aside / "conversations", aside / "questions")
+        record = {
+            "config": config.model_dump(mode="json"),
+            "sources": sources,
+            "conversations": conversations,
+            "questions": questions,
+        }
+        write_json(aside / IMPORT_RECORD, record)
+    if as_json:
+        _print_json({"out": str(target), **record})
+    else:
+        from pipelines.commands.data_view import print_import
+
+        print_import(target, conversations, questions)
+
+
+@app.command("show")
+def show(
+    ref: Ref,
+    kind: Annotated[str | None, typer.Option(help="Rows of this kind.")] = None,
+    view: Annotated[str | None, typer.Option(help="Rows of this view.")] = None,
+    split: Annotated[str | None, typer.Option(help="Rows of this split.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Rows whose label fits, such as 'persona-job-*'.")
+    ] = None,
+    flag: Annotated[
+        str | None, typer.Option(help="Rows with this flag, their own or a question's.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows shown.")] = 5,
+    root: Root = DEFAULT_ROOT,
+    as_json: Json = False,
+) -> None:
+    """Show rows: messages in the colour of their segment, questions and answers beneath."""
+    from generators.exporting import to_records
+    from pipelines.data_tables import load_tables
+
+    tables = load_tables(root, ref)
+    wanted = {"kind": kind, "view": view, "split": split, "label": label, "flag": flag}
+    records = _select(to_records(tables.conversations, tables.questions), wanted)
+    if as_json:
+        shown = records[:limit]
+        _print_json({"ref": ref, "total": len(records), "shown": len(shown), "rows": shown})
+    else:
+        from pipelines.commands.data_view import print_rows
+
+        print_rows(records[:limit], total=len(records))
+
+
+@app.command("stats")
+def stats(ref: Ref, root: Root = DEFAULT_ROOT, as_json: Json = False) -> None:
+    """Count rows by kind, view, split and category; lengths, what was dropped, leaks."""
+    from generators.statistics import describe
+    from pipelines.data_tables import load_tables
+
+    tables = load_tables(root, ref)
+    numbers = describe(tables.conversations, tables.questions, tables.dropped)
+    if as_json:
+        _print_json({"ref": ref, **numbers})
+    else:
+        from pipelines.commands.data_view import print_stats
+
+        print_stats(numbers)
+
+
+@app.command("export")
+def export(
+    ref: Ref,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder; a file for jsonl.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="latentqa (its JSON files), jsonl, or datasets.")
+    ],
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Write rows in another form: LatentQA's JSON files, JSON Lines, or a `datasets` folder."""
+    from generators.errors import ConfigError
+    from generators.exporting import FORMATS
+    from pipelines.data_tables import load_tables
+
+    if format_ not in FORMATS:
+        raise ConfigError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
+    tables = load_tables(root, ref)
+    _export(tables, format_, out)
+    typer.echo(
+        f"{out}: {len(tables.conversations)} conversations, {len(tables.questions)} questions "
+        f"as {format_}"
+    )
+
+
+def _export(tables: Tables, format_: str, out: Path) -> None:
+    from generators.errors import ConfigError, DataError
+    from generators.exporting import write_datasets, write_jsonl, write_latentqa
+    from generators.files import new_folder
+
+    if format_ == "latentqa":
+        if not tables.questions:
+            raise DataError(
+                f"{out}: LatentQA's files need questions, and none belong to these conversations. "
+                "Name the experiment or the questions artifact, or export as jsonl."
+            )
+        with new_folder(out) as aside:
+            write_latentqa(aside, tables.conversations, tables.questions, tables.dropped)
+    elif format_ == "jsonl":
+        if out.exists():
+            raise ConfigError(f"{out}: already there; name a new file.")
+        write_jsonl(out, tables.conversations, tables.questions)
+    else:
+        import datasets
+
+        datasets.disable_progress_bars()
+        with new_folder(out) as aside:
+            write_datasets(aside, tables.conversations, tables.questions)
+
+
+def _import_config(overrides: list[str]) -> ImportConfig:
+    """The import's settings, from `FIELD=VALUE` with the value in YAML."""
+    import difflib
+
+    from pydantic import ValidationError
+
+    from generators.errors import ConfigError
+    from generators.import_config import ImportConfig, SplitConfig
+    from pipelines.yaml_values import parse_yaml
+
+    fields = ["limit", *(f"splits.{name}" for name in SplitConfig.model_fields)]
+    tree: dict[str, Any] = {"splits": {}}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        name = name.strip().removeprefix("data.")
+        if not equals or name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"--set {override}: expected FIELD=VALUE with one of {', '.join(fields)}.{hint}"
+            )
+        section, _, field = name.rpartition(".")
+        (tree[section] if section else tree)[field] = parse_yaml(text, f"--set {override}")
+    try:
+        return ImportConfig.model_validate_json(json.dumps(tree), strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        message = str(problem["msg"]).removeprefix("Value error, ").rstrip(".")
+        raise ConfigError(f"--set {where}: got {problem['input']!r}: {message}.") from error
+
+
+def _select(records: list[dict[str, Any]], wanted: dict[str, str | None]) -> list[dict[str, Any]]:
+    """Records that fit every filter; a value that no record has is an error."""
+    from fnmatch import fnmatchcase
+
+    from generators.errors import ConfigError
+
+    kept = records
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        if not any(fnmatchcase(found, value) for row in records for found in _values(row, name)):
+            there = sorted({found for row in records for found in _values(row, name)})
+            shown = ", ".join(there[:8]) + (f", … ({len(there)})" if len(there) > 8 else "")
+            raise ConfigError(f"--{name} {value}: no row has it; found {shown or 'none'}.")
+        kept = [row for row in kept if any(fnmatchcase(f, value) for f in _values(row, name))]
+    return kept
+
+
+def _values(record: dict[str, Any], name: str) -> list[str]:
+    if name == "flag":
+        return record["flags"] + [flag for q in record["questions"] for flag in q["flags"]]
+    return [record[name]]
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))

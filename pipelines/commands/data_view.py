@@ -1,0 +1,134 @@
+"""Rows and statistics on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from generators.schema import DROPPED_FILE
+
+COLOURS = {"template": "dim", "control": "magenta", "stimulus": "cyan", "completion": "green"}
+"""Style of a message by its segment."""
+MOST_CATEGORIES = 20
+"""Categories that the terminal shows; the published files have more than a hundred."""
+
+# a row's text must not move the cursor or recolour the terminal: control characters are drawn
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+
+
+def print_import(out: Path, conversations: Mapping[str, Any], questions: Mapping[str, Any]) -> None:
+    """What an import kept, and what it dropped and why."""
+    console = Console(highlight=False)
+
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(text, style), soft_wrap=True)
+
+    line(
+        f"{out}: {conversations['controls']} controls, {conversations['examples']} conversations, "
+        f"{questions['questions']} questions of {questions['labels']} labels",
+        "bold",
+    )
+    for name in ("view", "kind"):
+        line(
+            f"  {name:<6} " + ", ".join(f"{k} {n}" for k, n in conversations[f"by_{name}"].items())
+        )
+    splits = conversations["by_split"].items()
+    line(
+        "  split  "
+        + ", ".join(f"{k} {n['examples']} of {n['controls']} controls" for k, n in splits)
+    )
+    for what, counts in (("conversations", conversations), ("questions", questions)):
+        for reason, n in counts["dropped"].items():
+            line(f"  dropped {n} × {reason}, listed in {out / what / DROPPED_FILE}", "yellow")
+
+
+def print_rows(records: Sequence[Mapping[str, Any]], total: int) -> None:
+    """Each row under a rule, with its messages, questions and flags."""
+    console = Console(highlight=False)
+    for record in records:
+        console.rule(
+            Text(
+                _safe(
+                    f"{record['label']} · {record['view']} · {record['split']} · "
+                    f"{record['example_id']}"
+                )
+            ),
+            align="left",
+        )
+        for message in record["messages"]:
+            head = Text(message["role"], style="bold")
+            console.print(head.append(f" · {message['segment']}", style="not bold dim"))
+            text = Text(_safe(message["content"]), style=COLOURS[message["segment"]])
+            console.print(Padding(text, (0, 0, 0, 2)))
+        if record["flags"]:
+            console.print(Text(f"flags: {', '.join(record['flags'])}", style="yellow"))
+        for question in record["questions"]:
+            _print_question(console, question)
+        console.print()
+    console.print(Text(f"{len(records)} of {total} rows", style="dim"))
+
+
+def print_stats(numbers: Mapping[str, Any]) -> None:
+    """The statistics of a data set as tables."""
+    console = Console(highlight=False)
+    console.print(
+        f"{numbers['controls']} controls, {numbers['examples']} conversations, "
+        f"{numbers['questions']} questions ({numbers['distinct_questions']} distinct, "
+        f"{numbers['distinct_answers']} distinct answers), {numbers['groups']} groups"
+    )
+    for name in ("kind", "view", "split", "category"):
+        table = Table(name, "controls", "conversations", "questions")
+        parts = list(numbers[f"by_{name}"].items())
+        if name == "category" and len(parts) > MOST_CATEGORIES:
+            parts.sort(key=lambda item: -item[1]["examples"])
+            table.caption = f"{len(parts) - MOST_CATEGORIES} smaller ones: --json"
+            parts = parts[:MOST_CATEGORIES]
+        for part, n in parts:
+            counts = (n["controls"], n["examples"], n["questions"])
+            table.add_row(Text(_safe(part)), *map(str, counts))
+        console.print(_right(table))
+    lengths = Table("characters", "rows", "mean", "median", "95 %", "longest")
+    for part, n in numbers["characters"].items():
+        cells = (n["count"], n["mean"], n["median"], n["p95"], n["max"])
+        lengths.add_row(part, *map(str, cells))
+    console.print(_right(lengths))
+    for title in ("dropped", "flags"):
+        if numbers[title]:
+            table = Table(title, "rows")
+            for reason, n in numbers[title].items():
+                table.add_row(reason, str(n))
+            console.print(_right(table))
+    if numbers["unanswered"]:
+        console.print(Text(f"{numbers['unanswered']} conversations without a question", "yellow"))
+    leaks = {name: found for name, found in numbers["leaks"].items() if found}
+    for name, found in leaks.items():
+        shown = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
+        console.print(Text(f"{len(found)} {name} in more than one split: {_safe(shown)}", "red"))
+    if not leaks:
+        console.print("no group, label or control stands in two splits")
+
+
+def _print_question(console: Console, question: Mapping[str, Any]) -> None:
+    kind = f" ({question['type']})" if question["type"] else ""
+    flags = f" [{', '.join(question['flags'])}]" if question["flags"] else ""
+    asked = Text("Q ", style="bold").append(_safe(question["question"]), style="not bold")
+    asked.append(kind, style="not bold dim").append(flags, style="not bold yellow")
+    answer = Text("A ", style="bold").append(_safe(question["answer"]), style="not bold")
+    console.print(Padding(asked, (0, 0, 0, 2)))
+    console.print(Padding(answer, (0, 0, 0, 2)))
+
+
+def _right(table: Table) -> Table:
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _safe(text: str) -> str:
+    return text.translate(_VISIBLE)
