@@ -1,0 +1,101 @@
+"""The store on disk: Zarr v3 arrays, ragged and flat, and the numbers in them.
+
+```
+zarr.json  acts/L{k} [rows, d_model]  tokens [rows] int32  segments [rows] uint8
+plan.json  index.parquet  commits/{shard}.json  canary.json  dropped.parquet
+```
+
+A shard is `shard_rows` consecutive rows of every array; a sequence lies in one shard. Rows of a
+shard behind its last sequence hold zeros and belong to nobody. bfloat16, for which zarr has no
+type on Python 3.11, is kept as its 16 bits in uint16, with the logical type in the attributes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from generators.errors import StoreError
+
+STORE_SCHEMA = 1
+PLAN_FILE = "plan.json"
+INDEX_FILE = "index.parquet"
+CANARY_FILE = "canary.json"
+COMMITS = "commits"
+PHYSICAL = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+
+
+def layer_array(layer: int) -> str:
+    """Name of the array that holds the output of block `layer`."""
+    return f"acts/L{layer}"
+
+
+def array_names(layers: tuple[int, ...]) -> list[str]:
+    """Every array of a store."""
+    return [*(layer_array(k) for k in layers), "tokens", "segments"]
+
+
+def create_arrays(
+    root: Path,
+    *,
+    rows: int,
+    d_model: int,
+    layers: tuple[int, ...],
+    dtype: str,
+    shard_rows: int,
+    chunk_rows: int,
+) -> None:
+    """Write the metadata of an empty store; no shard exists after it."""
+    group = zarr.open_group(root, mode="w", attributes={"format": "latentqa", "schema": STORE_SCHEMA})
+    common: dict[str, Any] = {
+        "compressors": [Crc32cCodec()],  # a flipped byte raises; the default codecs would read it
+        "fill_value": 0,
+        "config": {"write_empty_chunks": True},  # so that an absent shard is a missing one
+    }
+    for layer in layers:
+        group.create_array(
+            layer_array(layer),
+            shape=(rows, d_model),
+            shards=(shard_rows, d_model),
+            chunks=(chunk_rows, d_model),
+            dtype=PHYSICAL[dtype],
+            attributes={"dtype": dtype, "layer": layer, "what": f"hidden_states[{layer + 1}]"},
+            **common,
+        )
+    for name, kind in (("tokens", np.int32), ("segments", np.uint8)):
+        group.create_array(
+            name, shape=(rows,), shards=(shard_rows,), chunks=(chunk_rows,), dtype=kind, **common
+        )
+
+
+def open_arrays(root: Path, layers: tuple[int, ...], *, write: bool = False) -> dict[str, zarr.Array]:
+    """The arrays of a store by name.
+
+    Raises:
+        StoreError: `root` holds no such store.
+    """
+    try:
+        group = zarr.open_group(root, mode="r+" if write else "r")
+        arrays = {name: group[name] for name in array_names(layers)}
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise StoreError(f"store {root}: no activation store is here ({error}).") from error
+    return {
+        name: array.with_config({"write_empty_chunks": True}) if write else array
+        for name, array in arrays.items()
+    }
+
+
+def shard_file(name: str, shard: int) -> str:
+    """Path, below the store, of one array's shard."""
+    return f"{name}/c/{shard}/0" if name.startswith("acts/") else f"{name}/c/{shard}"
+
+
+def to_float32(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Stored values of any shape as float32, exactly."""
+    if dtype == "bfloat16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)

@@ -1,0 +1,152 @@
+"""Where a model reference points, and the digests that say which model it is.
+
+A reference is `embedded`, a local folder, a GGUF file, or a Hugging Face id with an optional
+revision (`org/name@revision`). Nothing here imports torch: an all-hit run asks for digests alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from activation_store import embedded
+from activation_store.digests import file_digest, files_digest
+from generators.errors import ModelError
+
+# raised when the same GGUF would be converted into other numbers
+CONVERSION = 1
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_TOKENIZER = (
+    *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *("*.model", "*.tiktoken"),
+)
+_TEMPLATE = ("chat_template*",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A model found on disk.
+
+    Attributes:
+        ref: the reference as the user wrote it.
+        source: folder in transformers' layout, or a GGUF file.
+        adapter: folder of a PEFT adapter that is part of the model, or None.
+    """
+
+    ref: str
+    source: Path
+    adapter: Path | None = None
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether `source` is a GGUF file, which is converted before its first use."""
+        return self.source.is_file()
+
+    def digests(self) -> dict[str, str]:
+        """What this model is: `weights`, `config`, `tokenizer`, `chat_template`, `adapter`.
+
+        A GGUF file holds all of them; its digest and the conversion's version stand for it.
+        """
+        if self.is_gguf:
+            out = {"weights": f"gguf:{CONVERSION}:{file_digest(self.source)}"}
+        else:
+            out = {
+                "weights": files_digest(_match(self.source, _WEIGHTS)),
+                "config": file_digest(self.source / "config.json"),
+                "tokenizer": files_digest(_match(self.source, _TOKENIZER)),
+            }
+            if template := _match(self.source, _TEMPLATE):
+                out["chat_template"] = files_digest(template)
+        if self.adapter is not None:
+            out["adapter"] = files_digest(
+                _match(self.adapter, ("adapter_config.json", "adapter_model*"))
+            )
+        return out
+
+    @cached_property
+    def folder(self) -> Path:
+        """Folder that transformers loads; converts a GGUF file into the cache at its first use."""
+        if not self.is_gguf:
+            return self.source
+        from activation_store.gguf import convert
+
+        return convert(self.source)
+
+    def config(self) -> dict[str, Any]:
+        """The model's own config.json (converts a GGUF file at its first use)."""
+        return json.loads((self.folder / "config.json").read_text())
+
+
+def resolve_model(ref: str, adapter: str | None = None) -> ModelFiles:
+    """Find the model that `ref` names.
+
+    Args:
+        ref: `embedded`, a folder, a GGUF file, or a Hugging Face id (`org/name@revision`).
+        adapter: folder or id of a PEFT adapter, or None.
+
+    Raises:
+        ModelError: nothing is there, or what is there is not a model.
+    """
+    return ModelFiles(
+        ref=ref,
+        source=_find(ref, "model", ("config.json",)),
+        adapter=_find(adapter, "adapter", ("adapter_config.json",)) if adapter else None,
+    )
+
+
+def _find(ref: str, what: str, needed: tuple[str, ...]) -> Path:
+    if ref == "embedded":
+        return embedded.gguf_path()
+    path = Path(ref).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return path
+    if path.is_dir():
+        for name in needed:
+            if not (path / name).is_file():
+                raise ModelError(f"{what} {ref}: the folder has no {name}; is it the right one?")
+        if what == "model" and not _match(path, _WEIGHTS):
+            raise ModelError(f"model {ref}: the folder holds no weights (*.safetensors).")
+        return path
+    if path.exists():
+        raise ModelError(f"{what} {ref}: expected a folder or a .gguf file, got another file.")
+    if _HUB_ID.fullmatch(ref) and not ref.startswith((".", "/")):
+        return _from_hub(ref, what)
+    raise ModelError(
+        f"{what} {ref}: no such folder or GGUF file. Give a folder, a .gguf file, a Hugging Face "
+        "id (org/name@revision) or `embedded`."
+    )
+
+
+def _from_hub(ref: str, what: str) -> Path:
+    import os
+
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, _, revision = ref.partition("@")
+    # a hub that cannot be reached must say so in seconds, not after minutes of retries
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
+    patterns = [*_WEIGHTS, *_TOKENIZER, *_TEMPLATE, "*.json"]
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"{what} {ref}: no such folder here, and the Hugging Face hub cannot be reached. "
+            "Check the path or the network."
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{what} {ref}: no such folder here, and the Hugging Face hub refused it ({reason}). "
+            "Check the name, the revision, and HF_TOKEN for a gated model."
+        ) from error
+
+
+def _match(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return sorted(found)

@@ -1,0 +1,180 @@
+"""Where every sequence will lie, decided before any forward pass.
+
+Sequences are laid out by length (then by example id), so that those of one batch are equally long,
+and padding is close to none. The plan is a function of tokens and config alone; any number of
+workers filling its shards in any order make the same store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from activation_store.config import CaptureConfig
+from activation_store.layout import INDEX_FILE, PLAN_FILE, STORE_SCHEMA
+from activation_store.spans import Tokens
+from generators.canonical import digest
+from generators.errors import ConfigError
+from generators.files import write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A sequence and its place: rows `row_start` to `row_start + n_tokens` of every array."""
+
+    example_id: str
+    shard: int
+    row_start: int
+    n_tokens: int
+    withheld: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The layout of a store.
+
+    Attributes:
+        sequences: in row order.
+        layers: read layers, counted from 0.
+        digest: of everything that the store will hold but the activations.
+    """
+
+    sequences: tuple[Placed, ...]
+    layers: tuple[int, ...]
+    d_model: int
+    dtype: str
+    compute_dtype: str
+    batch_tokens: int
+    shard_rows: int
+    chunk_rows: int
+    n_shards: int
+    target: dict[str, str]
+    digest: str
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sequences."""
+        return sum(s.n_tokens for s in self.sequences)
+
+    def shard(self, shard: int) -> list[Placed]:
+        """The sequences of one shard, in row order."""
+        return [s for s in self.sequences if s.shard == shard]
+
+    def batches(self, shard: int) -> Iterator[list[Placed]]:
+        """The forward passes of one shard: neighbours in length, at most `batch_tokens` tokens of
+        them padded to the longest, and always at least one sequence."""
+        batch: list[Placed] = []
+        for sequence in self.shard(shard):
+            longest = max(sequence.n_tokens, *(s.n_tokens for s in batch), 0)
+            if batch and longest * (len(batch) + 1) > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(sequence)
+        if batch:
+            yield batch
+
+
+def make_plan(
+    rows: dict[str, Tokens],
+    *,
+    config: CaptureConfig,
+    layers: tuple[int, ...],
+    d_model: int,
+    target: dict[str, str],
+) -> Plan:
+    """Lay out sequences by example id.
+
+    Args:
+        rows: tokens by example id, none longer than `config.max_tokens`.
+        layers: `config.layers`, counted from 0.
+        target: digests of the model whose activations they will be.
+
+    Raises:
+        ConfigError: shards are too small for the longest sequence, or no multiple of chunks.
+    """
+    if config.shard_rows % config.chunk_rows:
+        raise ConfigError(
+            f"dump.shard_rows: {config.shard_rows} is no multiple of dump.chunk_rows "
+            f"({config.chunk_rows})."
+        )
+    order = sorted(rows, key=lambda name: (len(rows[name].ids), name))
+    total = sum(len(rows[name].ids) for name in order)
+    longest = len(rows[order[-1]].ids) if order else 0
+    if longest > config.shard_rows:
+        raise ConfigError(
+            f"dump.shard_rows: a sequence has {longest} tokens and must fit into one shard, "
+            f"got {config.shard_rows}. Make shards larger or dump.max_tokens smaller."
+        )
+    # a store smaller than a shard is one small shard
+    needed = max(1, -(-total // config.chunk_rows)) * config.chunk_rows
+    shard_rows = min(config.shard_rows, needed)
+    placed, shard, used = [], 0, 0
+    for name in order:
+        length = len(rows[name].ids)
+        if used + length > shard_rows:
+            shard, used = shard + 1, 0
+        placed.append(
+            Placed(name, shard, shard * shard_rows + used, length, rows[name].withheld)
+        )
+        used += length
+    return Plan(
+        sequences=tuple(placed),
+        layers=layers,
+        d_model=d_model,
+        dtype=config.store_dtype,
+        compute_dtype=config.compute_dtype,
+        batch_tokens=config.batch_tokens,
+        shard_rows=shard_rows,
+        chunk_rows=config.chunk_rows,
+        n_shards=shard + 1,
+        target=target,
+        digest=digest(
+            {
+                "rows": [[n, rows[n].ids.tolist(), rows[n].segments.tolist()] for n in order],
+                "withheld": [rows[n].withheld for n in order],
+                "config": config.model_dump(mode="json"),
+                "layers": layers,
+                "target": target,
+            }
+        ),
+    )
+
+
+def write_plan(root: Path, plan: Plan) -> None:
+    """Write plan.json and index.parquet."""
+    table = pa.table(
+        {
+            "example_id": pa.array([s.example_id for s in plan.sequences], pa.string()),
+            "row_start": pa.array([s.row_start for s in plan.sequences], pa.int64()),
+            "n_tokens": pa.array([s.n_tokens for s in plan.sequences], pa.int32()),
+            "shard": pa.array([s.shard for s in plan.sequences], pa.int32()),
+            "withheld": pa.array([s.withheld for s in plan.sequences], pa.int32()),
+        }
+    )
+    pq.write_table(table, root / INDEX_FILE, compression="zstd")
+    write_json(root / PLAN_FILE, describe(plan))
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What plan.json holds."""
+    return {
+        "schema": STORE_SCHEMA,
+        "digest": plan.digest,
+        "layers": list(plan.layers),
+        "layer_convention": "output of block k, counted from 0: hidden_states[k + 1]",
+        "d_model": plan.d_model,
+        "dtype": plan.dtype,
+        "compute_dtype": plan.compute_dtype,
+        "batch_tokens": plan.batch_tokens,
+        "shard_rows": plan.shard_rows,
+        "chunk_rows": plan.chunk_rows,
+        "n_shards": plan.n_shards,
+        "sequences": len(plan.sequences),
+        "tokens": plan.tokens,
+        "target": plan.target,
+    }

@@ -1,0 +1,185 @@
+"""Reading a store: committed shards only, checked against their digests at first touch.
+
+Shapes: T tokens of a sequence, D d_model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from activation_store.commits import Commit, read_commits
+from activation_store.layout import (
+    COMMITS,
+    INDEX_FILE,
+    PLAN_FILE,
+    layer_array,
+    open_arrays,
+    shard_file,
+    to_float32,
+)
+from activation_store.plan import Placed
+from generators.errors import DamagedError, DataError, StoreError
+from generators.files import sha256_file
+
+
+class ActivationStore:
+    """A store opened for reading.
+
+    Attributes:
+        root: the store's folder.
+        plan: what plan.json says (layers, d_model, dtype, target, ...).
+        index: place of each sequence by example id, committed or not.
+    """
+
+    def __init__(self, root: Path, *, cache_mb: int = 512) -> None:
+        """Open the store at `root`, keeping at most `cache_mb` MiB of shards in memory.
+
+        Raises:
+            StoreError: there is no store.
+            DamagedError: its plan, index or commit records cannot be read.
+        """
+        if not (root / PLAN_FILE).is_file():
+            raise StoreError(f"store {root}: no activation store is here (no {PLAN_FILE}).")
+        self.root = root
+        try:
+            self.plan: dict[str, Any] = json.loads((root / PLAN_FILE).read_bytes())
+            rows = pq.read_table(root / INDEX_FILE).to_pylist()
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"store {root}: plan or index cannot be read ({error}).", root) from error
+        self.index: Mapping[str, Placed] = {row["example_id"]: Placed(**row) for row in rows}
+        self.layers: tuple[int, ...] = tuple(self.plan["layers"])
+        self._commits = read_commits(root)
+        self._arrays = open_arrays(root, self.layers)
+        self._checked: set[str] = set()
+        self._cache: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
+        self._cache_bytes = cache_mb << 20
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard of the plan is committed."""
+        return len(self._commits) == self.plan["n_shards"]
+
+    @property
+    def d_model(self) -> int:
+        """Width of an activation."""
+        return self.plan["d_model"]
+
+    @property
+    def commits(self) -> dict[int, Commit]:
+        """Committed shards by number."""
+        return self._commits
+
+    def only_layer(self, layer: int | None) -> int:
+        """The layer to read: `layer`, or the store's only one.
+
+        Raises:
+            StoreError: the store has not that layer, or several and none was named.
+        """
+        if layer is None:
+            if len(self.layers) != 1:
+                raise StoreError(
+                    f"store {self.root}: it has layers {list(self.layers)}; "
+                    "say which one to read (train.decoder.read_layer)."
+                )
+            return self.layers[0]
+        if layer not in self.layers:
+            raise StoreError(
+                f"store {self.root}: it has layers {list(self.layers)}, got {layer}. "
+                "Dump that layer, or read another."
+            )
+        return layer
+
+    def check_target(self, digests: dict[str, str]) -> None:
+        """Refuse a model that is not the store's own.
+
+        Raises:
+            StoreError: shows the first difference, both sides.
+        """
+        own = self.plan["target"]
+        for name in sorted(own.keys() | digests.keys()):
+            if own.get(name) != digests.get(name):
+                raise StoreError(
+                    f"store {self.root}: it was taken from another target: {name} is "
+                    f"{_short(own.get(name))} in the store and {_short(digests.get(name))} in the "
+                    "model. Dump again with this model, or use the store's own."
+                )
+
+    def read(self, example_id: str, layer: int) -> np.ndarray:
+        """Activations [T, D] float32 of one example at the output of block `layer`.
+
+        Raises:
+            DataError: the example is not in the store.
+            StoreError: its shard is not committed.
+            DamagedError: the shard's bytes are not those committed.
+        """
+        return to_float32(self._rows(layer_array(layer), example_id), self.plan["dtype"])
+
+    def tokens(self, example_id: str) -> np.ndarray:
+        """Token ids [T] int32 of one example."""
+        return self._rows("tokens", example_id)
+
+    def segments(self, example_id: str) -> np.ndarray:
+        """Segment codes [T] uint8 of one example (activation_store/spans.py)."""
+        return self._rows("segments", example_id)
+
+    def place(self, example_id: str) -> Placed:
+        """Where an example lies.
+
+        Raises:
+            DataError: the example is not in the store.
+        """
+        placed = self.index.get(example_id)
+        if placed is None:
+            raise DataError(
+                f"store {self.root}: example {example_id} is not in it "
+                f"({len(self.index)} examples). Dump the conversations that hold it."
+            )
+        return placed
+
+    def _rows(self, name: str, example_id: str) -> np.ndarray:
+        placed = self.place(example_id)
+        start = placed.row_start - placed.shard * self.plan["shard_rows"]
+        return self._shard(name, placed.shard)[start : start + placed.n_tokens]
+
+    def _shard(self, name: str, shard: int) -> np.ndarray:
+        key = (name, shard)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        self._check(name, shard)
+        size = self.plan["shard_rows"]
+        values = self._arrays[name][shard * size : (shard + 1) * size]
+        self._cache[key] = values
+        while len(self._cache) > 1 and sum(v.nbytes for v in self._cache.values()) > self._cache_bytes:
+            self._cache.popitem(last=False)
+        return values
+
+    def _check(self, name: str, shard: int) -> None:
+        commit = self._commits.get(shard)
+        if commit is None:
+            raise StoreError(
+                f"store {self.root}: shard {shard} is not committed yet "
+                f"({len(self._commits)} of {self.plan['n_shards']} are). Finish the dump."
+            )
+        relative = shard_file(name, shard)
+        if relative in self._checked:
+            return
+        path = self.root / relative
+        if not path.is_file() or sha256_file(path) != commit.files[relative][1]:
+            raise DamagedError(
+                f"store {self.root}: {relative} (shard {shard}, record {COMMITS}/{shard:06d}.json) "
+                "is missing or has other bytes than were committed.",
+                path,
+            )
+        self._checked.add(relative)
+
+
+def _short(value: str | None) -> str:
+    return "absent" if value is None else value if len(value) <= 24 else value[:23] + "…"

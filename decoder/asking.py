@@ -1,0 +1,117 @@
+"""Asking: activations and questions in, answers in words out, greedily, with the cache.
+
+Shapes: B rows, Q questions, P prefix tokens, T turn tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from activation_store.capture import Capture
+from activation_store.spans import tokenize
+from decoder.batch import Reading, make_batch, to_device
+from decoder.forward import prefix_cache
+from decoder.model import Decoder
+from decoder.prompt import Turn
+from decoder.reading import withheld_tokens
+from generators.errors import DataError
+from generators.schema import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A written answer; `log_probability` is the mean over its tokens, in nats."""
+
+    text: str
+    log_probability: float
+    finished: bool
+
+
+@torch.inference_mode()
+def answer(
+    decoder: Decoder, readings: Sequence[Reading], questions: Sequence[str], *, max_tokens: int = 40
+) -> list[Answer]:
+    """One answer for each pair of a reading and a question.
+
+    Questions of one length are answered together: padding between a prefix and its answer would
+    not be exact for models with sliding windows.
+
+    Args:
+        readings: one a question; all with vectors, or all without.
+        max_tokens: longest answer, in tokens.
+    """
+    turns = [decoder.prompt.turn(question, None) for question in questions]
+    out: list[Answer | None] = [None] * len(turns)
+    lengths = [len(turn.ids) for turn in turns]
+    for length in sorted(set(lengths)):
+        own = [i for i, n in enumerate(lengths) if n == length]
+        found = _answer(decoder, [readings[i] for i in own], [turns[i] for i in own], max_tokens)
+        for i, value in zip(own, found, strict=True):
+            out[i] = value
+    return [value for value in out if value is not None]
+
+
+@torch.inference_mode()
+def capture_reading(decoder: Decoder, messages: Sequence[Message], *, view: str) -> Reading:
+    """Run the target (the decoder with its adapter off) on a conversation and read its layer.
+
+    Raises:
+        DataError: the template refuses the messages, or masking leaves nothing.
+    """
+    tokens = tokenize(decoder.tokenizer, messages)
+    first = withheld_tokens(view, tokens.withheld, masking=decoder.config.masking)
+    if first >= len(tokens.ids):
+        raise DataError("masking leaves no activation to read.")
+    layer = decoder.binding.read_layer
+    with decoder.untrained():
+        found = Capture(decoder.net.get_base_model(), [layer])([tokens.ids])[layer]
+    vectors = found[0, first:].float().cpu().numpy()
+    return Reading(vectors, len(vectors), first)
+
+
+def _answer(
+    decoder: Decoder, readings: list[Reading], turns: list[Turn], max_tokens: int
+) -> list[Answer]:
+    batch = to_device(make_batch(decoder.prompt, readings, [[t] for t in turns]), decoder.device)
+    cache = prefix_cache(decoder.net, decoder.write_block, batch)
+    ids, mask = batch["turn_ids"], batch["turn_mask"]
+    positions = batch["turn_positions"]
+    end = decoder.prompt.end_of_turn
+    stop = torch.zeros(len(turns), dtype=torch.bool, device=decoder.device)
+    words, chances = [], []
+    for _ in range(max_tokens):
+        logits = decoder.net(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        chance, chosen = logits.float().log_softmax(-1).max(-1)
+        chosen = torch.where(stop, end, chosen)
+        chances.append(torch.where(stop, 0.0, chance))
+        words.append(chosen)
+        stop = stop | (chosen == end)
+        if bool(stop.all()):
+            break
+        ids, positions = chosen[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(turns), 1)], 1)
+    tokens_QT = torch.stack(words, 1).cpu().numpy()
+    chances_QT = torch.stack(chances, 1).cpu().numpy()
+    return [
+        _finish(decoder, row, chance, end) for row, chance in zip(tokens_QT, chances_QT, strict=True)
+    ]
+
+
+def _finish(decoder: Decoder, row: np.ndarray, chance: np.ndarray, end: int) -> Answer:
+    ends = np.flatnonzero(row == end)
+    finished = len(ends) > 0
+    length = int(ends[0]) if finished else len(row)
+    text = decoder.tokenizer.decode(row[:length], skip_special_tokens=True).strip()
+    counted = max(1, min(length + 1, len(row)))
+    return Answer(text, float(chance[:counted].mean()), finished)

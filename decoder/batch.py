@@ -1,0 +1,109 @@
+"""Rows as tensors: one padded prefix a row, one padded turn a question.
+
+Shapes: B rows, P prefix tokens (left-padded), Q questions of all rows, T turn tokens
+(right-padded), N placeholders of all rows, D d_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from decoder.prompt import DecoderPrompt, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the decoder is given of a row.
+
+    Attributes:
+        vectors: [n, D] float32 activations, or None: the placeholders keep their own embeddings.
+        n: number of placeholders.
+        first_position: position of the first activation in the target's own sequence.
+    """
+
+    vectors: np.ndarray | None
+    n: int
+    first_position: int
+
+
+class Batch(TypedDict, total=False):
+    """Tensors of B rows with Q questions."""
+
+    prefix_ids: torch.Tensor  # [B, P] int64
+    prefix_mask: torch.Tensor  # [B, P] int64
+    prefix_positions: torch.Tensor  # [B, P] int64
+    places: torch.Tensor  # [N] int64, into the flattened [B * P]; absent: nothing is injected
+    vectors: torch.Tensor  # [N, D] float32
+    row_of: torch.Tensor  # [Q] int64, the row of each question
+    turn_ids: torch.Tensor  # [Q, T] int64
+    turn_mask: torch.Tensor  # [Q, P + T] int64
+    turn_positions: torch.Tensor  # [Q, T] int64
+    predicting: torch.Tensor  # [Q, T] bool, tokens whose successor carries loss
+    targets: torch.Tensor  # [A] int64, those successors, in the order of `predicting`
+    weights: torch.Tensor  # [A] float32, 1 / tokens of the answer
+    question_of: torch.Tensor  # [A] int64, the question of each target
+
+
+def make_batch(
+    prompt: DecoderPrompt,
+    readings: Sequence[Reading],
+    turns: Sequence[Sequence[Turn]],
+) -> Batch:
+    """Pad and stack rows.
+
+    Args:
+        readings: B rows.
+        turns: for each row, its questions.
+    """
+    prefixes = [prompt.prefix(r.n, r.first_position) for r in readings]
+    rows, width = len(readings), max(len(p.ids) for p in prefixes)
+    ids = np.zeros((rows, width), np.int64)
+    mask = np.zeros((rows, width), np.int64)
+    positions = np.zeros((rows, width), np.int64)
+    places = []
+    for i, p in enumerate(prefixes):
+        pad = width - len(p.ids)
+        ids[i, pad:], mask[i, pad:] = p.ids, 1
+        positions[i, pad:] = p.positions(0, len(p.ids))
+        places.append(np.arange(p.places.start, p.places.stop) + i * width + pad)
+    flat = [(i, turn) for i, own in enumerate(turns) for turn in own]
+    length = max(len(turn.ids) for _, turn in flat)
+    turn_ids = np.zeros((len(flat), length), np.int64)
+    turn_positions = np.zeros((len(flat), length), np.int64)
+    turn_mask = np.zeros((len(flat), width + length), np.int64)
+    answer = np.zeros((len(flat), length), bool)
+    for q, (i, turn) in enumerate(flat):
+        stop, start = len(turn.ids), len(prefixes[i].ids)
+        turn_ids[q, :stop], answer[q, :stop] = turn.ids, turn.answer
+        turn_positions[q, :stop] = prefixes[i].positions(start, start + stop)
+        turn_mask[q, :width], turn_mask[q, width : width + stop] = mask[i], 1
+    predicting = np.zeros_like(answer)
+    predicting[:, :-1] = answer[:, 1:]
+    question_of = np.nonzero(predicting)[0]
+    arrays = {
+        "prefix_ids": ids,
+        "prefix_mask": mask,
+        "prefix_positions": positions,
+        "row_of": np.array([i for i, _ in flat], np.int64),
+        "turn_ids": turn_ids,
+        "turn_mask": turn_mask,
+        "turn_positions": turn_positions,
+        "predicting": predicting,
+        "targets": turn_ids[:, 1:][predicting[:, :-1]],
+        "weights": (1 / np.maximum(answer.sum(1), 1))[question_of].astype(np.float32),
+        "question_of": question_of,
+    }
+    if readings[0].vectors is not None:
+        arrays["places"] = np.concatenate(places)
+        arrays["vectors"] = np.concatenate([r.vectors for r in readings])
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}  # type: ignore[return-value]
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on `device`."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}  # type: ignore[return-value,attr-defined]

@@ -1,0 +1,59 @@
+"""The decoder's forward pass: a row's prefix once, then all its questions over it.
+
+Keys and values of the prefix are kept with their gradient, so loss and gradients are those of the
+plain computation with one question a row (facts: exact to rounding for every family tried).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from decoder.batch import Batch
+from decoder.injection import injected
+
+
+def prefix_cache(net: nn.Module, block: nn.Module, batch: Batch) -> Any:
+    """Keys and values of the B prefixes, activations injected at the output of `block`."""
+    cache = DynamicCache(config=net.config)
+    with injected(block, batch.get("places"), batch.get("vectors")):
+        net(
+            input_ids=batch["prefix_ids"],
+            attention_mask=batch["prefix_mask"],
+            position_ids=batch["prefix_positions"],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    if cache.get_seq_length() != batch["prefix_ids"].shape[1]:
+        raise RuntimeError(
+            "the decoder kept no keys and values of the prefix (gradient checkpointing turns the "
+            "cache off; this model type may have none)"
+        )
+    return cache
+
+
+def answer_losses(net: nn.Module, block: nn.Module, batch: Batch) -> torch.Tensor:
+    """Answer loss [Q] of each question: nats a token, mean over its answer, end of turn included.
+
+    Args:
+        net: a causal language model, possibly wrapped (peft, DDP).
+        block: the block at whose output activations are injected.
+    """
+    cache = prefix_cache(net, block, batch)
+    cache.batch_select_indices(batch["row_of"])
+    logits_AV = net(
+        input_ids=batch["turn_ids"],
+        attention_mask=batch["turn_mask"],
+        position_ids=batch["turn_positions"],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=batch["predicting"],
+    ).logits
+    losses_A = F.cross_entropy(logits_AV.float(), batch["targets"], reduction="none")
+    questions = torch.zeros(len(batch["row_of"]), device=losses_A.device)
+    return questions.index_add(0, batch["question_of"], losses_A * batch["weights"])

@@ -1,0 +1,179 @@
+"""The decoder: a copy of the target with a LoRA adapter, bound to what it was trained to read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from activation_store.model_files import ModelFiles
+from activation_store.target import blocks, layer_index, load_model, load_tokenizer
+from decoder.config import DecoderConfig, LoraSettings
+from decoder.prompt import DecoderPrompt
+from generators.errors import ModelError, StoreError
+from generators.files import write_json
+
+SIDECAR = "latentqa.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binding:
+    """What a decoder reads: which layer of which target.
+
+    Attributes:
+        read_layer: block, counted from 0, at whose output the activations were taken.
+        target: digests of the target.
+        model: the reference under which the target was found when the decoder was made.
+        adapter: likewise the target's own adapter, or None.
+    """
+
+    read_layer: int
+    target: dict[str, str]
+    model: str
+    adapter: str | None = None
+
+
+class Decoder:
+    """Base model, adapter and injection, used alike by training, asking and evaluation.
+
+    Attributes:
+        net: peft model in eval mode; its base is the target.
+        prompt: builds token ids.
+        config: how activations enter.
+        binding: what it reads.
+    """
+
+    def __init__(
+        self, net: Any, tokenizer: Any, config: DecoderConfig, binding: Binding
+    ) -> None:
+        self.net = net
+        self.tokenizer = tokenizer
+        self.prompt = DecoderPrompt(tokenizer, config)
+        self.config = config
+        self.binding = binding
+        own = blocks(net.get_base_model())
+        layer_index(config.write_layer, len(own), binding.model)
+        self.write_block = own[config.write_layer]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the decoder is."""
+        return next(self.net.parameters()).device
+
+    @classmethod
+    def create(
+        cls,
+        model: ModelFiles,
+        *,
+        config: DecoderConfig,
+        lora: LoraSettings,
+        binding: Binding,
+        dtype: str,
+        device: torch.device,
+        seed: int,
+    ) -> Decoder:
+        """A new decoder; its adapter changes nothing yet.
+
+        Raises:
+            ModelError: the model cannot be loaded or handled.
+        """
+        from peft import LoraConfig, get_peft_model
+
+        base = load_model(model, dtype=dtype, device=device)
+        torch.manual_seed(seed)
+        targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+        try:
+            net = get_peft_model(
+                base,
+                LoraConfig(
+                    r=lora.rank,
+                    lora_alpha=lora.alpha,
+                    lora_dropout=lora.dropout,
+                    target_modules=targets,
+                    task_type="CAUSAL_LM",
+                ),
+            )
+        except ValueError as error:
+            raise ModelError(f"train.lora: {str(error).splitlines()[0]}") from error
+        return cls(net.eval(), load_tokenizer(model), config, binding)
+
+    @classmethod
+    def load(cls, folder: Path, model: ModelFiles, *, dtype: str, device: torch.device) -> Decoder:
+        """A trained decoder from the folder that `save` wrote.
+
+        Raises:
+            ModelError: there is no decoder in `folder`.
+            StoreError: `model` is not the target that it was trained to read.
+        """
+        from peft import PeftModel
+
+        config, binding = read_sidecar(folder)
+        check_target(binding, model)
+        base = load_model(model, dtype=dtype, device=device)
+        net = PeftModel.from_pretrained(base, folder).to(device).eval().requires_grad_(False)
+        return cls(net, load_tokenizer(model), config, binding)
+
+    def save(self, folder: Path) -> None:
+        """Write an ordinary peft adapter, and one JSON of ours beside it."""
+        for adapter in self.net.peft_config.values():
+            # peft would write the path of this machine's cache
+            adapter.base_model_name_or_path = self.binding.model
+        self.net.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)
+        write_json(
+            folder / SIDECAR,
+            {
+                "schema": SCHEMA,
+                "decoder": self.config.model_dump(mode="json"),
+                "read_layer": self.binding.read_layer,
+                "target": self.binding.target,
+                "model": self.binding.model,
+                "adapter": self.binding.adapter,
+            },
+        )
+
+    @contextlib.contextmanager
+    def untrained(self) -> Iterator[None]:
+        """Within, the adapter is off: the decoder before any training, and the target itself."""
+        with self.net.disable_adapter():
+            yield
+
+
+def read_sidecar(folder: Path) -> tuple[DecoderConfig, Binding]:
+    """Config and binding of a saved decoder.
+
+    Raises:
+        ModelError: `folder` holds no decoder.
+    """
+    try:
+        value = json.loads((folder / SIDECAR).read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelError(f"decoder {folder}: no decoder is here (no {SIDECAR}).") from error
+    return DecoderConfig.model_validate(value["decoder"]), Binding(
+        read_layer=value["read_layer"],
+        target=value["target"],
+        model=value["model"],
+        adapter=value["adapter"],
+    )
+
+
+def check_target(binding: Binding, model: ModelFiles) -> None:
+    """Refuse a model that the decoder was not trained to read.
+
+    Raises:
+        StoreError: names the first difference, both sides.
+    """
+    found = model.digests()
+    for name in sorted(binding.target.keys() | found.keys()):
+        if binding.target.get(name) != found.get(name):
+            raise StoreError(
+                f"decoder: it reads the target {binding.model}, whose {name} is "
+                f"{str(binding.target.get(name))[:24]}; model {model.ref} has "
+                f"{str(found.get(name))[:24]}. Give the decoder's own target, or train a new one."
+            )

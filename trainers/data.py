@@ -1,0 +1,89 @@
+"""Training rows as a torch dataset, and the order in which they are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from activation_store.reader import ActivationStore
+from decoder.batch import Batch, Reading, make_batch
+from decoder.prompt import DecoderPrompt, Turn
+from trainers.rows import Row, read_row, row_turns, visible_tokens
+
+Item = tuple[Reading, list[Turn]]
+
+
+class RowDataset(Dataset[Item]):
+    """Rows with their activations (read when they are taken) and their turns (made once)."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        store: ActivationStore,
+        prompt: DecoderPrompt,
+        *,
+        layer: int,
+        masking: bool,
+    ) -> None:
+        self.rows = rows
+        self._store = store
+        self._layer = layer
+        self._masking = masking
+        self.prompt = prompt
+        self._turns = [row_turns(prompt, row) for row in rows]
+        # tokens of each row's forward pass: what batches are matched by
+        self.lengths = [
+            visible_tokens(store, row, masking=masking) + sum(len(t.ids) for t in turns)
+            for row, turns in zip(rows, self._turns, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Item:
+        reading = read_row(self._store, self.rows[index], self._layer, masking=self._masking)
+        return reading, self._turns[index]
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """A batch of the items."""
+        return make_batch(self.prompt, [r for r, _ in items], [t for _, t in items])
+
+
+class LengthBuckets(Sampler[int]):
+    """A random order in which each batch holds rows of like length.
+
+    Rows are shuffled, cut into windows of `window` batches, sorted by length within a window, and
+    the batches are shuffled. The order is a function of (seed, epoch), so a resumed run goes on
+    where it stopped.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, *, seed: int, window: int = 16) -> None:
+        self._lengths = list(lengths)
+        self._batch = batch
+        self._seed = seed
+        self._window = window * batch
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of `epoch`."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        order = torch.randperm(len(self), generator=generator).tolist()
+        batches: list[list[int]] = []
+        for start in range(0, len(order), self._window):
+            own = sorted(order[start : start + self._window], key=self._lengths.__getitem__)
+            batches += [own[i : i + self._batch] for i in range(0, len(own), self._batch)]
+        # a short batch stays the last one: the loader would cut batches anew behind it
+        full = [b for b in batches if len(b) == self._batch]
+        rest = [b for b in batches if len(b) < self._batch]
+        for i in torch.randperm(len(full), generator=generator).tolist():
+            yield from full[i]
+        for own in rest:
+            yield from own

@@ -1,0 +1,174 @@
+"""The step `train`: a store and its questions in, a decoder out."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from activation_store.model_files import ModelFiles
+from activation_store.reader import ActivationStore
+from activation_store.runtime import Runtime
+from activation_store.target import pick_device, use_threads
+from decoder.model import Binding, Decoder
+from generators.errors import ConfigError, DataError
+from generators.files import storage_errors, write_bytes
+from generators.progress import Progress, silent
+from trainers import checkpoints
+from trainers.config import TrainConfig
+from trainers.data import RowDataset
+from trainers.loop import VALIDATION, DecoderTrainer, Follow, arguments
+from trainers.rows import load_rows, select
+
+LOG_FILE = "log.jsonl"
+
+
+def train(
+    conversations: Path,
+    questions: Path,
+    store: Path,
+    out: Path,
+    work: Path,
+    *,
+    config: TrainConfig,
+    model: ModelFiles,
+    runtime: Runtime,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train a decoder to answer from stored activations.
+
+    Goes on from the last whole checkpoint in `work`; on a CPU in float32 the result is then, to the
+    bit, that of a run never stopped.
+
+    Args:
+        conversations, questions, store: folders that the earlier steps wrote.
+        out: receives the adapter, latentqa.json and log.jsonl.
+        work: receives checkpoints.
+
+    Returns:
+        {"steps", "questions" (trained on, repeats counted), "questions_per_second" (of this
+        process; 0 where nothing was left to do), "rows", "loss" (mean of the last tenth of the
+        steps), "validation" (the kept checkpoint's `right`), "untrained_validation", "best_step",
+        "trainable_parameters"}.
+
+    Raises:
+        DataError: no row to train or to validate on.
+        StoreError: the store is another model's, or has not the layer.
+        DamagedError: the store's bytes are not those committed.
+        StorageError: the disk is full; the last whole checkpoint stays.
+    """
+    use_threads(runtime)
+    opened = ActivationStore(store, cache_mb=runtime.shard_cache_mb)
+    opened.check_target(model.digests())
+    layer = opened.only_layer(config.decoder.read_layer)
+    if config.gradient_checkpointing:
+        raise ConfigError(
+            "train.gradient_checkpointing: not possible while a row's prefix is shared by its "
+            "questions (transformers turns the cache off). Use fewer rows_per_batch instead."
+        )
+    decoder = Decoder.create(
+        model,
+        config=config.decoder,
+        lora=config.lora,
+        binding=Binding(
+            read_layer=layer,
+            target=opened.plan["target"],
+            model=model.ref,
+            adapter=str(model.adapter) if model.adapter else None,
+        ),
+        dtype=config.precision,
+        device=pick_device(runtime),
+        seed=config.seed,
+    )
+    rows, validation = _datasets(conversations, questions, opened, decoder, layer, config)
+    steps = config.max_steps or max(
+        1, int(config.epochs * len(rows) / (config.rows_per_batch * config.accumulation))
+    )
+    with storage_errors(work):
+        trainer = DecoderTrainer(
+            decoder,
+            rows,
+            validation,
+            args=arguments(
+                config, work, steps=steps, device=decoder.device, report_to=runtime.report_to
+            ),
+            callbacks=[Follow(progress)],
+        )
+        resume = checkpoints.latest(work)
+        done = int(resume.name.split("-")[1]) if resume else 0
+        if resume is None:
+            trainer.evaluate()  # the untrained decoder is where the curve begins
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        seconds = time.perf_counter() - start
+        decoder.save(out)
+        history = _history(trainer.state.log_history)
+        lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
+        write_bytes(out / LOG_FILE, lines.encode())
+    return _summary(trainer, rows, history, config, steps, done, seconds)
+
+
+def _datasets(
+    conversations: Path,
+    questions: Path,
+    store: ActivationStore,
+    decoder: Decoder,
+    layer: int,
+    config: TrainConfig,
+) -> tuple[RowDataset, RowDataset]:
+    every = load_rows(conversations, questions, store)
+
+    def dataset(split: str, most: int | None) -> RowDataset:
+        rows = select(every, split=split, views=config.views, most=most, seed=config.seed)
+        if not rows:
+            raise DataError(
+                f"train: no row of split {split} in views {', '.join(config.views)}; "
+                "change the splits (data.splits) or train.views."
+            )
+        masking = config.decoder.masking
+        return RowDataset(rows, store, decoder.prompt, layer=layer, masking=masking)
+
+    return dataset("train", config.max_rows), dataset("validation", config.validation_rows)
+
+
+def _history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The log's lines that are the same whenever and wherever they were written."""
+    out: list[dict[str, Any]] = []
+    for line in log:
+        if "loss" in line:
+            out.append({k: line[k] for k in ("step", "loss", "learning_rate", "grad_norm")})
+        elif VALIDATION in line:
+            out.append({"step": line["step"], "validation": {"right": line[VALIDATION]}})
+    return out
+
+
+def _summary(
+    trainer: DecoderTrainer,
+    rows: RowDataset,
+    history: list[dict[str, Any]],
+    config: TrainConfig,
+    steps: int,
+    done: int,
+    seconds: float,
+) -> dict[str, Any]:
+    losses = [line["loss"] for line in history if "loss" in line]
+    curve = [(x["validation"]["right"], x["step"]) for x in history if "validation" in x]
+    trained = [pair for pair in curve if pair[1] > 0]
+    best, best_step = min(trained) if trained else (None, steps)
+    per_row = sum(len(row.questions) for row in rows.rows) / len(rows)
+    per_step = config.rows_per_batch * config.accumulation * per_row
+    last = losses[-max(1, len(losses) // 10) :]
+    return {
+        "steps": steps,
+        "rows": len(rows),
+        "questions": round(steps * per_step),
+        "questions_per_second": round((steps - done) * per_step / seconds, 2) if done < steps else 0.0,
+        "loss": sum(last) / len(last),
+        "validation": best,
+        "untrained_validation": next((right for right, step in curve if step == 0), None),
+        "best_step": best_step,
+        "trainable_parameters": sum(
+            p.numel() for p in trainer.model.parameters() if p.requires_grad
+        ),
+    }
