@@ -56,7 +56,7 @@ def source_files(entry: str) -> dict[str, Path]:
 
 def _imports(path: Path) -> list[str]:
     """Modules of this project that the file at `path` imports anywhere."""
-    found = []
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

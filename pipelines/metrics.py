@@ -1,0 +1,39 @@
+"""What `run --json` prints as `metrics`: assembled from records alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+DATA_STEPS = ("conversations", "questions", "complete")
+"""Steps whose counts make up `data`."""
+
+
+def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Metrics of the steps whose records are given.
+
+    Args:
+        records: step to its record.
+
+    Returns:
+        `data` {controls, examples, questions, dropped: {reason: rows}, ...}, `store`, `train` and
+        `reading`, each where its step is there; times are in seconds, losses in nats per token.
+    """
+    counts = {step: record["counts"] for step, record in records.items()}
+    metrics: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    dropped: Counter[str] = Counter()
+    for step in DATA_STEPS:
+        if step in counts:
+            data.update({k: v for k, v in counts[step].items() if k != "dropped"})
+            dropped.update(counts[step].get("dropped", {}))
+    if data:
+        metrics["data"] = {**data, "dropped": dict(sorted(dropped.items()))}
+    if "dump" in counts:
+        metrics["store"] = dict(counts["dump"])
+    if "train" in counts:
+        metrics["train"] = dict(counts["train"])
+    if "evaluate" in counts:
+        metrics["reading"] = counts["evaluate"]["reading"]
+    return metrics

@@ -1,0 +1,47 @@
+"""The user's own experiment at about eight rows: every step, in about a minute."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from pipelines.config import Experiment
+
+C = TypeVar("C", bound=BaseModel)
+
+ROWS = 8
+"""Most rows of each view."""
+
+
+def smoke(experiment: Experiment) -> Experiment:
+    """`experiment` with its name ending in `-smoke` and everything that costs time made small."""
+    changes: dict[str, Any] = {"experiment": f"{experiment.experiment}-smoke"}
+    if experiment.data is not None:
+        changes["data"] = _with(experiment.data, limit=_least(experiment.data.limit, ROWS))
+    train = experiment.train
+    changes["train"] = _with(
+        train,
+        max_steps=_least(train.max_steps, 2),
+        evaluations=1,
+        rows_per_batch=_least(train.rows_per_batch, 4),
+        validation_rows=_least(train.validation_rows, 4),
+    )
+    evaluate = experiment.evaluate
+    changes["evaluate"] = _with(
+        evaluate,
+        max_controls=_least(evaluate.max_controls, 4),
+        min_controls=2,
+        answers=_least(evaluate.answers, 1),
+        max_answer_tokens=_least(evaluate.max_answer_tokens, 16),
+        bootstrap=_least(evaluate.bootstrap, 200),
+    )
+    return _with(experiment, **changes)
+
+
+def _with(config: C, **changes: Any) -> C:
+    return type(config).model_validate({**dict(config), **changes})
+
+
+def _least(value: int | None, limit: int) -> int:
+    return limit if value is None else min(value, limit)
