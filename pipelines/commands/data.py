@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.commands.options import DEFAULT_ROOT, JsonOption, RootOption, print_json
+
 if TYPE_CHECKING:
     from generators.import_config import ImportConfig
     from pipelines.data_tables import Tables
@@ -23,18 +25,6 @@ Ref = Annotated[
         help="An artifact, an experiment, a folder of Parquet files or a conversations file.",
     ),
 ]
-Root = Annotated[
-    Path,
-    typer.Option(
-        "--root",
-        envvar="LATENTQA_ROOT",
-        help="Artifact root in which a REF is looked up.",
-        show_default="./artifacts",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-
-DEFAULT_ROOT = Path("artifacts")
 IMPORT_RECORD = "import.json"
 
 
@@ -64,7 +54,7 @@ def import_(
             help="A setting of the import, such as limit=100 or splits.seed=1; repeatable.",
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn LatentQA's published JSON files into Parquet tables, outside of any experiment.
 
@@ -87,7 +77,7 @@ def import_(
         }
         write_json(aside / IMPORT_RECORD, record)
     if as_json:
-        _print_json({"out": str(target), **record})
+        print_json({"out": str(target), **record})
     else:
         from pipelines.commands.data_view import print_import
 
@@ -107,8 +97,8 @@ def show(
         str | None, typer.Option(help="Rows with this flag, their own or a question's.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most rows shown.")] = 5,
-    root: Root = DEFAULT_ROOT,
-    as_json: Json = False,
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
 ) -> None:
     """Show rows: messages in the colour of their segment, questions and answers beneath."""
     from generators.exporting import to_records
@@ -119,7 +109,7 @@ def show(
     records = _select(to_records(tables.conversations, tables.questions), wanted)
     if as_json:
         shown = records[:limit]
-        _print_json({"ref": ref, "total": len(records), "shown": len(shown), "rows": shown})
+        print_json({"ref": ref, "total": len(records), "shown": len(shown), "rows": shown})
     else:
         from pipelines.commands.data_view import print_rows
 
@@ -127,7 +117,7 @@ def show(
 
 
 @app.command("stats")
-def stats(ref: Ref, root: Root = DEFAULT_ROOT, as_json: Json = False) -> None:
+def stats(ref: Ref, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
     """Count rows by kind, view, split and category; lengths, what was dropped, leaks."""
     from generators.statistics import describe
     from pipelines.data_tables import load_tables
@@ -135,7 +125,7 @@ def stats(ref: Ref, root: Root = DEFAULT_ROOT, as_json: Json = False) -> None:
     tables = load_tables(root, ref)
     numbers = describe(tables.conversations, tables.questions, tables.dropped)
     if as_json:
-        _print_json({"ref": ref, **numbers})
+        print_json({"ref": ref, **numbers})
     else:
         from pipelines.commands.data_view import print_stats
 
@@ -149,7 +139,7 @@ def export(
     format_: Annotated[
         str, typer.Option("--format", help="latentqa (its JSON files), jsonl, or datasets.")
     ],
-    root: Root = DEFAULT_ROOT,
+    root: RootOption = DEFAULT_ROOT,
 ) -> None:
     """Write rows in another form: LatentQA's JSON files, JSON Lines, or a `datasets` folder."""
     from generators.errors import ConfigError
@@ -245,7 +235,3 @@ def _values(record: dict[str, Any], name: str) -> list[str]:
     if name == "flag":
         return record["flags"] + [flag for q in record["questions"] for flag in q["flags"]]
     return [record[name]]
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
