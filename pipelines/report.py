@@ -1,0 +1,179 @@
+"""One self-contained HTML page an experiment, with its figures beside it.
+
+The page depends on its inputs alone: no clock, no random ids, and the seconds shown are those of
+the run that computed each artifact, so that a rerun of hits writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from generators.files import write_bytes
+from pipelines.report_data import CONDITIONS, ReportData, ordered, read_report_data
+from pipelines.report_figures import ReportFigure, loss_panel, report_figures
+from pipelines.report_inputs import ReportInputs, ReportStep
+from pipelines.verdict import below_untrained, headline, interval, judge, number
+
+_HERE = Path(__file__).parent
+
+
+def write_report(inputs: ReportInputs, out: Path) -> Path:
+    """Write the report of a run.
+
+    Args:
+        inputs: the experiment, its config, metrics and artifacts.
+        out: folder for `report.html`, `reading.png` (the loss panel) and `figures/`, which holds
+            each figure as SVG and PNG, with its data as CSV.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        DamagedError: a file of an artifact cannot be read.
+        DataError: a data table is not such a table.
+        StorageError: the disk is full or read-only.
+    """
+    data = read_report_data(inputs)
+    figures = report_figures(data)
+    for figure in figures.values():
+        write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg.encode())
+        write_bytes(out / "figures" / f"{figure.name}.png", figure.png)
+        write_bytes(out / "figures" / f"{figure.name}.csv", figure.csv)
+    if data.readings:
+        write_bytes(out / "reading.png", loss_panel(data.readings))
+    page = out / "report.html"
+    write_bytes(page, _page(inputs, data, figures).encode())
+    return page
+
+
+def _page(inputs: ReportInputs, data: ReportData, figures: Mapping[str, ReportFigure]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "interval": interval,
+        "nats": number,
+        "count": _count,
+        "size": _size,
+        "duration": _duration,
+    }
+    verdicts = [judge(reading) for reading in data.readings]
+    conditions = ordered((c for r in data.readings for c in r.losses), CONDITIONS)
+    return environment.get_template("report.html").render(
+        css=Markup((_HERE / "report.css").read_text()),
+        experiment=inputs.experiment,
+        command=inputs.command,
+        config=yaml.safe_dump(inputs.config, sort_keys=False, allow_unicode=True, width=96),
+        settings=_settings(inputs.config),
+        data=data,
+        figures=figures,
+        headline=headline(verdicts),
+        verdicts=verdicts,
+        splits=[
+            (split, [reading for reading in data.readings if reading.split == split])
+            for split in dict.fromkeys(reading.split for reading in data.readings)
+        ],
+        conditions=conditions,
+        gap=below_untrained,
+        glance=_glance(data),
+        dump=data.counts["dump"],
+        train=data.counts["train"],
+        steps=[_step_row(step) for step in inputs.steps],
+        environment=_environment(inputs.steps),
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The few settings that a reader wants first, by name."""
+    dump, train = config.get("dump") or {}, config.get("train") or {}
+    decoder, lora = train.get("decoder") or {}, train.get("lora") or {}
+    layers = ", ".join(str(layer) for layer in dump.get("layers") or ())
+    source = config.get("data") or {}
+    generate = config.get("generate") or {}
+    found = {
+        "target": dump.get("model"),
+        "adapter": dump.get("adapter"),
+        "data": "published files" if source else ("written by an LLM" if generate else None),
+        "read layer": layers or None,
+        "write layer": decoder.get("write_layer"),
+        "LoRA rank": lora.get("rank"),
+        "learning rate": train.get("learning_rate"),
+    }
+    return [(name, str(value)) for name, value in found.items() if value is not None]
+
+
+def _glance(data: ReportData) -> list[tuple[str, str]]:
+    """The run's size in a handful of numbers: (number, what it counts)."""
+    dump, train = data.counts["dump"], data.counts["train"]
+    found = [
+        (data.data.controls if data.data else None, "controls"),
+        (data.data.examples if data.data else None, "examples"),
+        (data.data.questions if data.data else None, "questions"),
+        (dump.get("tokens"), "tokens stored"),
+        (train.get("steps"), "optimiser steps"),
+    ]
+    return [(_count(value), what) for value, what in found if value is not None]
+
+
+def _step_row(step: ReportStep) -> dict[str, Any]:
+    record = step.record
+    return {
+        "step": step.step,
+        "key": step.key[:16],
+        "output": str(record.get("output") or "")[:16],
+        "created": str(record.get("created") or "")[:16].replace("T", " "),
+        "seconds": record.get("seconds"),
+    }
+
+
+def _environment(steps: Sequence[ReportStep]) -> list[tuple[str, str]]:
+    """Machine, device, commit and package versions, each from the last step that recorded it."""
+    found: dict[str, str] = {}
+    for step in steps:
+        machine, git = step.record.get("machine") or {}, step.record.get("git") or {}
+        if machine:
+            found["machine"] = "{system} {processor}, {cores} cores, Python {python}".format(**machine)
+        if (step.record.get("runtime") or {}).get("device"):
+            found["device"] = str(step.record["runtime"]["device"])
+        if git.get("commit"):
+            dirty = ", with uncommitted changes" if git.get("dirty") else ""
+            found["commit"] = f"{git['commit'][:12]}{dirty}"
+        for name, version in (step.record.get("packages") or {}).items():
+            found[name] = str(version)
+    return list(found.items())
+
+
+def _count(value: float) -> str:
+    """Thousands set apart by a thin space; a fraction keeps three digits."""
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", "\u202f")
+    return f"{int(value):,}".replace(",", "\u202f")
+
+
+def _size(value: float) -> str:
+    """Bytes in the largest unit that leaves a number of at least 1."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    """`8.4 s`, `3 min 20 s` or `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
