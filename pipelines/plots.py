@@ -14,9 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.plot_style import PALETTE, STYLE
+from pipelines.wording import number
 
 _PAGE, _PHONE = 10.0, 4.4
 """Width of a figure in inches, for a page and for a phone."""
+_XLABEL, _TITLE = 0.44, 7.0
+"""How far under its panel the x label stands, in inches; how far above it the title, in points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +111,14 @@ def intervals(
                 section = row[0].section
                 figure.text(
                     0.02,
-                    (y + tall) / height,
+                    (y + tall + _TITLE / 72) / height,
                     section,
                     size=size,
                     color=PALETTE["muted"],
                     style="italic",
-                    va="bottom",
                 )
             figure.text(
-                left / total, (y - 0.44) / height, xlabel, size=size, color=PALETTE["muted"]
+                left / total, (y - _XLABEL) / height, xlabel, size=size, color=PALETTE["muted"]
             )
             y -= below
     return figure
@@ -326,7 +328,7 @@ def _interval_panel(
         axes.text(
             1.0,
             i,
-            _signed(point.estimate),
+            number(point.estimate),
             transform=axes.get_yaxis_transform(),
             ha="right",
             va="center_baseline",
@@ -337,10 +339,9 @@ def _interval_panel(
         panel.note,
         (1.0, 0.0),
         xycoords="axes fraction",
-        xytext=(0, -6.5),
+        xytext=(0, -_XLABEL * 72),
         textcoords="offset points",
         ha="right",
-        va="top",
         size=size,
         color=PALETTE["muted"],
     )
@@ -350,7 +351,7 @@ def _interval_panel(
 def _title(axes: Axes, title: str, size: float) -> None:
     # a long name, such as stimulus_completion+visible, must not run into its neighbour
     size = (size + 0.5) * min(1.0, 24 / max(len(title), 1))
-    axes.set_title(title, size=size, color=PALETTE["ink"], loc="left", pad=7, weight="bold")
+    axes.set_title(title, size=size, color=PALETTE["ink"], loc="left", pad=_TITLE, weight="bold")
 
 
 def _frame(axes: Axes, size: float) -> None:
@@ -395,11 +396,6 @@ def _padded(low: float, high: float, share: float) -> tuple[float, float]:
     # a spread of zero still needs an axis
     margin = (high - low) * share or 0.5
     return low - margin, high + margin
-
-
-def _signed(value: float) -> str:
-    text = f"{value:.2f}"
-    return text.replace("-", "−") if float(text) else "0.00"
 
 
 def _font_size(columns: int) -> float:

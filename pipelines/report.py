@@ -6,7 +6,7 @@ the run that computed each artifact, so that a rerun of hits writes the same byt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from generators.files import write_bytes
 from pipelines.report_data import CONDITIONS, ReportData, ordered, read_report_data
 from pipelines.report_figures import ReportFigure, loss_panel, report_figures
 from pipelines.report_inputs import ReportInputs, ReportStep
-from pipelines.verdict import below_untrained, headline, interval, judge, number
+from pipelines.verdict import below_untrained, headline, interval, judge
+from pipelines.wording import count, duration, number, size
 
 _HERE = Path(__file__).parent
 
@@ -45,8 +46,9 @@ def write_report(inputs: ReportInputs, out: Path) -> Path:
         write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg.encode())
         write_bytes(out / "figures" / f"{figure.name}.png", figure.png)
         write_bytes(out / "figures" / f"{figure.name}.csv", figure.csv)
-    if data.readings:
-        write_bytes(out / "reading.png", loss_panel(data.readings))
+    image = loss_panel(data)
+    if image is not None:
+        write_bytes(out / "reading.png", image)
     page = out / "report.html"
     write_bytes(page, _page(inputs, data, figures).encode())
     return page
@@ -63,9 +65,8 @@ def _page(inputs: ReportInputs, data: ReportData, figures: Mapping[str, ReportFi
     environment.filters |= {
         "interval": interval,
         "nats": number,
-        "count": _count,
-        "size": _size,
-        "duration": _duration,
+        "count": count,
+        "duration": duration,
     }
     verdicts = [judge(reading) for reading in data.readings]
     conditions = ordered((c for r in data.readings for c in r.losses), CONDITIONS)
@@ -86,8 +87,9 @@ def _page(inputs: ReportInputs, data: ReportData, figures: Mapping[str, ReportFi
         conditions=conditions,
         gap=below_untrained,
         glance=_glance(data),
-        dump=data.counts["dump"],
-        train=data.counts["train"],
+        store=_store_facts(data.counts["dump"]),
+        canary=data.counts["dump"].get("canary"),
+        training=_training_facts(data.counts["train"]),
         steps=[_step_row(step) for step in inputs.steps],
         environment=_environment(inputs.steps),
     )
@@ -122,7 +124,42 @@ def _glance(data: ReportData) -> list[tuple[str, str]]:
         (dump.get("tokens"), "tokens stored"),
         (train.get("steps"), "optimiser steps"),
     ]
-    return [(_count(value), what) for value, what in found if value is not None]
+    return [(count(value), what) for value, what in found if value is not None]
+
+
+def _store_facts(counts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return _facts(
+        counts,
+        ("sequences", "sequences", count),
+        ("tokens", "tokens", count),
+        ("size", "bytes", size),
+        ("tokens per second", "tokens_per_second", count),
+        ("blocks read", "layers", lambda layers: ", ".join(map(str, layers))),
+        ("width", "d_model", count),
+        ("computed in", "compute_dtype", str),
+        ("stored in", "store_dtype", str),
+    )
+
+
+def _training_facts(counts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return _facts(
+        counts,
+        ("optimiser steps", "steps", count),
+        ("checkpoint kept", "best_step", lambda step: f"step {step}"),
+        ("questions seen", "questions", count),
+        ("questions per second", "questions_per_second", lambda rate: f"{rate:.1f}"),
+        ("trainable parameters", "trainable_parameters", count),
+        ("training loss at the end", "loss", number),
+        ("validation right, untrained", "untrained_validation", number),
+        ("validation right, kept", "validation", number),
+    )
+
+
+def _facts(
+    counts: Mapping[str, Any], *rows: tuple[str, str, Callable[[Any], str]]
+) -> list[tuple[str, str]]:
+    """Name and text of each row whose count is there: (name, key of the count, how to word it)."""
+    return [(name, word(counts[key])) for name, key, word in rows if counts.get(key) is not None]
 
 
 def _step_row(step: ReportStep) -> dict[str, Any]:
@@ -142,7 +179,9 @@ def _environment(steps: Sequence[ReportStep]) -> list[tuple[str, str]]:
     for step in steps:
         machine, git = step.record.get("machine") or {}, step.record.get("git") or {}
         if machine:
-            found["machine"] = "{system} {processor}, {cores} cores, Python {python}".format(**machine)
+            found["machine"] = "{system} {processor}, {cores} cores, Python {python}".format(
+                **machine
+            )
         if (step.record.get("runtime") or {}).get("device"):
             found["device"] = str(step.record["runtime"]["device"])
         if git.get("commit"):
@@ -151,29 +190,3 @@ def _environment(steps: Sequence[ReportStep]) -> list[tuple[str, str]]:
         for name, version in (step.record.get("packages") or {}).items():
             found[name] = str(version)
     return list(found.items())
-
-
-def _count(value: float) -> str:
-    """Thousands set apart by a thin space; a fraction keeps three digits."""
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", "\u202f")
-    return f"{int(value):,}".replace(",", "\u202f")
-
-
-def _size(value: float) -> str:
-    """Bytes in the largest unit that leaves a number of at least 1."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
-
-
-def _duration(seconds: float) -> str:
-    """`8.4 s`, `3 min 20 s` or `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

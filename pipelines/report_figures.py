@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -37,13 +37,15 @@ class ReportFigure:
 def report_figures(data: ReportData) -> dict[str, ReportFigure]:
     """Figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT` and `training`.
 
-    One whose numbers are absent is left out. The axes of `reading` and of `gains` are the same in
-    all splits.
+    One whose numbers are absent is left out, and so is a view without any. The axes of `reading`
+    and of `gains` are the same in all splits.
     """
     figures: list[ReportFigure] = []
-    for split in dict.fromkeys(reading.split for reading in data.readings):
+    measured = tuple(reading for reading in data.readings if reading.losses)
+    data = replace(data, readings=measured)
+    for split in dict.fromkeys(reading.split for reading in measured):
         figures.append(_reading(split, data))
-        if any(_gains(reading) for reading in data.readings if reading.split == split):
+        if any(_gains(reading) for reading in measured if reading.split == split):
             figures.append(_gain(split, data))
         losses = [loss for loss in data.control_losses if loss.split == split]
         if losses:
@@ -53,9 +55,11 @@ def report_figures(data: ReportData) -> dict[str, ReportFigure]:
     return {figure.name: figure for figure in figures}
 
 
-def loss_panel(readings: Sequence[Reading]) -> bytes:
-    """The loss panel of every split and view in one PNG."""
-    panels = [_loss_points(reading, reading.split) for reading in readings]
+def loss_panel(data: ReportData) -> bytes | None:
+    """The loss panel of every split and view in one PNG; None where nothing was measured."""
+    panels = [_loss_points(reading, reading.split) for reading in data.readings if reading.losses]
+    if not panels:
+        return None
     return plot_style.png(plots.intervals(panels, xlabel=_NATS, guide="right"))
 
 

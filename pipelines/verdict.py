@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.report_data import Leaf, Reading
+from pipelines.wording import join, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,9 @@ class Verdict:
 
 def judge(reading: Reading) -> Verdict:
     """The verdict on one split and view."""
+    if not reading.losses:
+        nothing = "no row could be measured"
+        return Verdict(reading.split, reading.view, False, (nothing,), f"{nothing.capitalize()}.")
     missing = tuple(
         text
         for text in (
@@ -77,22 +81,11 @@ def below_untrained(reading: Reading) -> Leaf | None:
     return Leaf(untrained.estimate - right.estimate, None, None, min(right.n, untrained.n))
 
 
-def number(value: float) -> str:
-    """Two decimals, with a true minus sign."""
-    text = f"{value:.2f}"
-    return text.replace("-", "−") if float(text) else "0.00"
-
-
 def interval(leaf: Leaf) -> str:
     """`0.74 [0.66, 0.82]`, or the estimate alone where there is no interval; never broken."""
     if leaf.low is None or leaf.high is None:
         return number(leaf.estimate)
     return f"{number(leaf.estimate)}\u00a0[{number(leaf.low)},\u00a0{number(leaf.high)}]"
-
-
-def join(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _gain_missing(name: str, leaf: Leaf | None) -> str | None:
