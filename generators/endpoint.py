@@ -1,0 +1,115 @@
+"""From the config's endpoint to one that can be asked: address, key, and the model's identity."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from generators.embedded import SLOTS, embedded_server
+from generators.errors import EndpointError
+from generators.generate_config import EMBEDDED, EndpointConfig
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedEndpoint:
+    """An endpoint that can be asked.
+
+    Attributes:
+        base_url: address, with `/v1`.
+        api_key: never shown: not in a repr, a record, a log or an error.
+        model: name sent with each request.
+        identity: what the model is, for keys; independent of where it is reached.
+        slots: most requests at once that make sense; None for no limit.
+        backoff_s: wait before the first retry, in seconds; it doubles from there.
+    """
+
+    base_url: str
+    api_key: str = field(repr=False)
+    model: str
+    identity: str
+    timeout_s: float = 120
+    probe_timeout_s: float = 20
+    retries: int = 5
+    slots: int | None = None
+    backoff_s: float = 0.5
+
+
+def model_identity(config: EndpointConfig, weights_sha256: str | None = None) -> str:
+    """What decides the replies: the packaged weights' digest, else name and revision.
+
+    Args:
+        config: the endpoint.
+        weights_sha256: digest of the GGUF file; needed for `embedded`.
+    """
+    if config.model == EMBEDDED:
+        if weights_sha256 is None:
+            raise ValueError("the embedded model's identity is its weights' digest; pass it")
+        return f"gguf:{weights_sha256}"
+    return f"{config.model}@{config.revision}" if config.revision else config.model
+
+
+@contextlib.contextmanager
+def open_endpoint(
+    config: EndpointConfig,
+    *,
+    gguf: Path | None = None,
+    weights_sha256: str | None = None,
+    threads: int | None = None,
+) -> Iterator[ResolvedEndpoint]:
+    """The endpoint of `config`, for as long as the context lasts.
+
+    The embedded model's server lives inside the context, so leave it before torch works.
+
+    Args:
+        config: the endpoint.
+        gguf: the embedded model's weights; needed for `embedded` alone.
+        weights_sha256: their digest.
+        threads: CPU threads of the embedded server; None for all.
+
+    Raises:
+        EndpointError: the key's environment variable is not set, or the embedded server did not
+            start.
+    """
+    identity = model_identity(config, weights_sha256)
+    if config.model == EMBEDDED:
+        if gguf is None:
+            raise ValueError("the embedded endpoint needs the path of its GGUF file")
+        with embedded_server(gguf, threads=threads) as server:
+            yield ResolvedEndpoint(
+                base_url=server.base_url,
+                api_key=server.api_key,
+                model=server.model,
+                identity=identity,
+                slots=SLOTS,
+                timeout_s=config.timeout_s,
+                probe_timeout_s=config.probe_timeout_s,
+                retries=config.retries,
+            )
+        return
+    yield ResolvedEndpoint(
+        base_url=(config.base_url or OPENAI_URL).rstrip("/"),
+        api_key=_key(config),
+        model=config.model,
+        identity=identity,
+        timeout_s=config.timeout_s,
+        probe_timeout_s=config.probe_timeout_s,
+        retries=config.retries,
+    )
+
+
+def _key(config: EndpointConfig) -> str:
+    name = config.api_key_env or (None if config.base_url else "OPENAI_API_KEY")
+    if name is None:
+        return "none"  # the openai client insists on some text; servers without keys ignore it
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise EndpointError(
+            f"generate.endpoint.api_key_env: the environment variable {name} is not set. Export "
+            "the key under that name, or set generate.endpoint to a server that needs none."
+        )
+    return key

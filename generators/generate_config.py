@@ -1,0 +1,183 @@
+"""What decides a generated dataset, and where its LLM is reached.
+
+Conversations and questions are two artifacts, so their configs are two types: a change in
+`QuestionsConfig` leaves the conversations, and all that is made from them, as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from generators.config import Config
+from generators.import_config import SplitConfig
+from generators.schema import View
+
+QuestionType = Literal["description", "prediction", "extraction"]
+
+EMBEDDED = "embedded"
+"""The name under which `endpoint.model` asks for the packaged model."""
+
+
+class SamplingConfig(Config):
+    """How the LLM samples; null leaves a setting to the server and sends nothing."""
+
+    temperature: float | None = Field(default=0.8, ge=0, le=2)
+    """Sampling temperature."""
+    top_p: float | None = Field(default=0.95, gt=0, le=1)
+    """Probability mass of the tokens that are sampled from."""
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    """Penalty on tokens for each time they have been used."""
+    seed: int = 0
+    """Seed of the server's sampling; each request's own seed is derived from it."""
+
+
+class FilterConfig(Config):
+    """Which rows are dropped; every dropped row is kept aside with its reason."""
+
+    near_duplicate: float = Field(default=0.7, gt=0, le=1)
+    """Jaccard similarity (MinHash over runs of 5 characters) to a kept row, a seed or a few-shot
+    example from which a row is a near-duplicate."""
+    repetition: float = Field(default=0.6, ge=0, le=1)
+    """Least share of distinct runs of three words; a text below it repeats itself."""
+    copied_words: int = Field(default=3, ge=2)
+    """Content words in a row that, taken over from a few-shot example, make a copied reply."""
+    shared_words: int = Field(default=2, ge=1)
+    """Content words shared by stimulus and control from which the stimulus gives the control away;
+    one is enough where it stands in the label."""
+    specific: bool = True
+    """Drop answers that share no content word with their control."""
+
+
+class KindPlan(Config):
+    """What is made of one kind of control."""
+
+    controls: int = Field(default=24, ge=1)
+    """Controls that are planned; replies that are dropped are replaced within `over_ask`."""
+    views: tuple[View, ...] | None = None
+    """Views of each control; null for all that the kind has. `stimulus_completion` is added by the
+    step `complete`."""
+
+    @field_validator("views")
+    @classmethod
+    def _made_here(cls, views: tuple[View, ...] | None) -> tuple[View, ...] | None:
+        if views is not None and (
+            "stimulus_completion" in views or not views or len(set(views)) != len(views)
+        ):
+            raise ValueError("expected distinct views among control, stimulus, system")
+        return views
+
+
+class ConversationsConfig(Config):
+    """What decides the controls and stimuli."""
+
+    kinds: dict[str, KindPlan] = Field(
+        default_factory=lambda: {name: KindPlan() for name in ("persona", "goal", "extractive")}
+    )
+    """Kinds of controls (generators/kinds), each with its plan."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How controls and stimuli are sampled."""
+    filters: FilterConfig = FilterConfig()
+    """Which replies are dropped."""
+    over_ask: float = Field(default=2.0, ge=1)
+    """Most requests for a planned row, on average over its quota, replacements included."""
+    splits: SplitConfig = SplitConfig()
+    """Grouped splits; name at least one category of each kind in `test_ood`."""
+    seed: int = 0
+    """Seed of all that is drawn here: order of categories, openings, subjects of stimuli."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _some(cls, kinds: dict[str, KindPlan]) -> dict[str, KindPlan]:
+        if not kinds:
+            raise ValueError("expected at least one kind")
+        return kinds
+
+
+class QuestionsConfig(Config):
+    """What decides the questions about given conversations."""
+
+    per_control: int = Field(default=5, ge=1, le=16)
+    """Questions for each control, divided evenly among the types that its kind has."""
+    types: tuple[QuestionType, ...] = ("description", "prediction", "extraction")
+    """Types of questions: `description` of the control, `prediction` of replies under it,
+    `extraction` of what a passage says."""
+    sampling: SamplingConfig = SamplingConfig(temperature=0.2)
+    """How questions and answers are sampled."""
+    filters: FilterConfig = FilterConfig()
+    """Which replies are dropped."""
+    over_ask: float = Field(default=2.0, ge=1)
+    """Most requests for a planned question, on average over its quota, replacements included."""
+    seed: int = 0
+    """Seed of all that is drawn here: paraphrases of questions, subjects of predictions."""
+
+    @field_validator("types")
+    @classmethod
+    def _distinct(cls, types: tuple[QuestionType, ...]) -> tuple[QuestionType, ...]:
+        if not types or len(set(types)) != len(types):
+            raise ValueError("expected distinct types among description, prediction, extraction")
+        return types
+
+
+class EndpointConfig(Config):
+    """An OpenAI-compatible endpoint: which model writes, and where it is reached.
+
+    Only `model` and `revision` decide results; the rest is location.
+    """
+
+    model: str = EMBEDDED
+    """Name of the model at the endpoint; `embedded` serves SmolLM2-135M-Instruct from this
+    machine's CPU and needs no address."""
+    revision: str | None = None
+    """Free text that tells versions of the same model name apart."""
+    base_url: str | None = None
+    """Address up to and including `/v1`; null is OpenAI's own."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key; null sends none (for OpenAI's own
+    address it is OPENAI_API_KEY)."""
+    timeout_s: float = Field(default=120, gt=0)
+    """Longest wait for one reply, in seconds."""
+    probe_timeout_s: float = Field(default=20, gt=0)
+    """Longest wait for the one trial request before any work, in seconds."""
+    retries: int = Field(default=5, ge=0)
+    """How often a request is repeated after 429, 5xx, a time-out or a broken reply."""
+
+    @model_validator(mode="after")
+    def _embedded_has_no_address(self) -> EndpointConfig:
+        if self.model == EMBEDDED and self.base_url is not None:
+            raise ValueError(
+                "model 'embedded' takes no base_url; name the model that the address serves"
+            )
+        return self
+
+
+class GenerateConfig(Config):
+    """What decides the rows, given the model, the prompts and the seeds."""
+
+    conversations: ConversationsConfig = ConversationsConfig()
+    """Controls and stimuli."""
+    questions: QuestionsConfig = QuestionsConfig()
+    """Questions and answers."""
+
+
+class GenerateSection(GenerateConfig):
+    """The YAML's section `generate`: a dataset, and where its LLM and its texts are."""
+
+    endpoint: EndpointConfig = EndpointConfig()
+    """The LLM."""
+    prompts: str | None = None
+    """Folder whose YAML files replace packaged prompts of the same name; the digests of the files
+    used are part of the identity, the path is not."""
+    seeds: str | None = None
+    """Folder whose YAML files replace packaged seeds of the same name."""
+
+
+def at_most(config: ConversationsConfig, controls: int) -> ConversationsConfig:
+    """`config` with no more than `controls` controls in all, spread evenly over its kinds."""
+    each = max(1, controls // len(config.kinds))
+    kinds = {
+        name: plan.model_copy(update={"controls": min(plan.controls, each)})
+        for name, plan in config.kinds.items()
+    }
+    return config.model_copy(update={"kinds": kinds})

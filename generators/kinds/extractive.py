@@ -1,0 +1,47 @@
+"""Extractive QA: the assistant has a passage in mind, and is asked what it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any
+
+from generators.generate_config import QuestionType
+from generators.kinds.base import Kind, QuestionAsk, rounds, sentence
+from generators.texts import Texts
+
+_OPENINGS = (
+    "Please remember the following news story.",
+    "Read this story carefully and keep it in mind.",
+    "Here is a report that I will ask you about later.",
+    "Take note of what this article says.",
+)
+_END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"“])")
+
+
+class Extractive(Kind):
+    """A passage of a few sentences; each answer is a sentence that stands in it."""
+
+    name = "extractive"
+    views = ("control",)
+    types = ("extraction",)
+    seeds = "extractive"
+    control_prompt = "extractive_control"
+    question_prompts = ("extractive_question",)
+
+    def control(self, idea: str, reply: Mapping[str, Any], draw: Random) -> str:
+        """An opening, and the sentences of the reply in their order."""
+        passage = " ".join(sentence(text) for text in reply.values())
+        return f"{draw.choice(_OPENINGS)}\n\n{passage}"
+
+    def questions(
+        self, kind_of_question: QuestionType, control: str, texts: Texts, draw: Random
+    ) -> Iterator[QuestionAsk]:
+        """A question for a sentence, the sentences by turns."""
+        passage = control.rsplit("\n\n", 1)[-1]
+        sentences = [s for s in _END_OF_SENTENCE.split(passage) if len(s.split()) >= 4]
+        for chosen in rounds(sentences, draw) if sentences else ():
+            yield QuestionAsk(
+                prompt="extractive_question", values={"sentence": chosen}, about=chosen
+            )

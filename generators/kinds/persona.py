@@ -1,0 +1,84 @@
+"""Personas: the assistant is to be somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any
+
+from generators.generate_config import QuestionType
+from generators.kinds.base import Kind, QuestionAsk, clause, rounds
+from generators.texts import Texts
+
+_OPENINGS = (
+    "Please adopt the persona of {}.",
+    "From now on, speak as {}.",
+    "Imagine that you are {}. Stay in this role.",
+    "I would like you to play the part of {}.",
+    "In this conversation you are {}.",
+    "Take on the role of {}, and answer as this person would.",
+)
+_DESCRIPTIONS = {
+    "who": (
+        "What persona has the assistant been given?",
+        "What type of persona will the assistant adopt?",
+        "Who is the assistant pretending to be?",
+        "Which role does the assistant play?",
+        "As whom will the assistant speak?",
+    ),
+    "habit": (
+        "What does the assistant's character do?",
+        "What is typical of the assistant's persona?",
+        "Which habit does the assistant's persona have?",
+        "What is special about the character that the assistant plays?",
+        "How does the assistant's character behave?",
+    ),
+}
+_PREDICTIONS = (
+    "How would the assistant respond to a user who asks about {}?",
+    "What would the assistant say if someone brought up {}?",
+    "If a user wants to talk about {}, how does the assistant reply?",
+    "What answer would the assistant give to a question about {}?",
+)
+
+
+class Persona(Kind):
+    """A person (or a dragon) with one habit of the LLM's own."""
+
+    name = "persona"
+    views = ("control", "stimulus", "system")
+    types = ("description", "prediction")
+    seeds = "persona"
+    control_prompt = "persona_control"
+    question_prompts = ("persona_description", "persona_prediction")
+    question_texts = ("everyday",)
+    acknowledgements = (
+        "Understood. I will stay in this role from here on.",
+        "Of course. From now on I will answer in character.",
+        "Certainly, I will take on this persona.",
+    )
+
+    def control(self, idea: str, reply: Mapping[str, Any], draw: Random) -> str:
+        """An opening, the idea, and the habit."""
+        joint = ", and who " if " who " in idea else ", who "
+        return draw.choice(_OPENINGS).format(idea + joint + clause(reply["habit"]))
+
+    def questions(
+        self, kind_of_question: QuestionType, control: str, texts: Texts, draw: Random
+    ) -> Iterator[QuestionAsk]:
+        """Two descriptions a request, in other words each time; one prediction a request."""
+        if kind_of_question == "description":
+            paraphrases = {name: rounds(items, draw) for name, items in _DESCRIPTIONS.items()}
+            while True:
+                yield QuestionAsk(
+                    prompt="persona_description",
+                    values={"control": control},
+                    questions={name: next(items) for name, items in paraphrases.items()},
+                )
+        frames = rounds(_PREDICTIONS, draw)
+        for subject in rounds(texts.listed("everyday"), draw):
+            yield QuestionAsk(
+                prompt="persona_prediction",
+                values={"control": control, "subject": subject},
+                questions={"answer": next(frames).format(subject)},
+            )

@@ -1,0 +1,113 @@
+"""One LLM request, and what can become of it.
+
+The same two types serve every way of asking; a request's key is the same in all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from generators.canonical import digest
+from generators.generate_config import SamplingConfig
+
+Status = Literal["answer", "empty", "cut_off", "refusal", "filtered", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked.
+
+    Attributes:
+        messages: (role, content) pairs.
+        schema: JSON schema of the reply.
+        name: name of the schema, for the server.
+        max_tokens: longest reply, in tokens.
+        sample: which of several replies to the same messages is meant.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+    schema: dict[str, Any]
+    name: str
+    max_tokens: int
+    sampling: SamplingConfig
+    sample: int = 0
+
+    @cached_property
+    def seed(self) -> int:
+        """The seed that is sent: another one for every sample."""
+        return int(digest([self.sampling.seed, self.sample])[:7], 16)
+
+    def key(self, model: str) -> str:
+        """Digest of all that decides the reply of `model`: never an address or a time-out."""
+        return digest(
+            {
+                "model": model,
+                "messages": self.messages,
+                "schema": self.schema,
+                "name": self.name,
+                "max_tokens": self.max_tokens,
+                "sampling": self.sampling.model_dump(),
+                "sample": self.sample,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a request.
+
+    Only status `answer` carries content to read. `failed` means that no reply was had within the
+    retries: it is asked again by the next run, all else is final.
+
+    Attributes:
+        key: the request's key.
+        detail: why there is no answer, in words.
+        cached: the reply was in the log already.
+    """
+
+    key: str
+    status: Status
+    content: str = ""
+    detail: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached: bool = field(default=False, compare=False)
+
+
+def read_reply(key: str, raw: str, *, cached: bool = False) -> Outcome | None:
+    """Outcome of the raw HTTP body `raw`; None if it is no chat completion at all."""
+    try:
+        body = json.loads(raw)
+        choice = body["choices"][0]
+        message = choice["message"]
+        content = message.get("content")
+        refusal = message.get("refusal")
+        finish = choice.get("finish_reason")
+        usage = body.get("usage") or {}
+        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return None
+    if not isinstance(content, str | None):
+        return None
+    status: Status = "answer"
+    detail = ""
+    if finish == "content_filter":
+        status, detail = "filtered", "the endpoint's content filter held the reply back"
+    elif refusal:
+        status, detail = "refusal", str(refusal)
+    elif finish == "length":
+        status, detail = "cut_off", "the reply reached max_tokens"
+    elif not content or not content.strip():
+        status, detail = "empty", "the reply has no text"
+    return Outcome(
+        key=key,
+        status=status,
+        content=content or "",
+        detail=detail,
+        prompt_tokens=tokens[0],
+        completion_tokens=tokens[1],
+        cached=cached,
+    )
