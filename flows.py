@@ -214,7 +214,7 @@ def _server() -> Iterator[None]:
         try:
             yield
         finally:
-            APILogHandler.flush()
+            APILogHandler().flush()  # or the last log lines meet a server that is gone
             server.stop()
 
 

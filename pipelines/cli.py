@@ -62,8 +62,9 @@ def run(
     )
     runner = request.open()
     runner.prepare()
-    # A server shows hits as well; without one, nothing to do is answered before prefect is loaded.
-    result = None if os.environ.get("PREFECT_API_URL") else runner.cached()
+    with runner.open():
+        # a server shows hits too; without one they are answered before prefect is loaded
+        result = None if os.environ.get("PREFECT_API_URL") else runner.cached()
     if result is None:
         import flows
 

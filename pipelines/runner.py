@@ -125,9 +125,18 @@ class Runner:
         """Keep gc away while the body runs.
 
         Raises:
-            StorageError: the root cannot be written to.
+            StorageError: the root cannot be made or written to.
         """
-        with shared(self.root.in_use):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(shared(self.root.in_use))
+            except StorageError:
+                raise
+            except OSError as error:
+                raise StorageError(
+                    f"{self.root.path}: cannot hold artifacts ({error.strerror}). "
+                    "Choose another folder with --root."
+                ) from error
             yield
 
     def identity(self, step: Step) -> StepIdentity:
