@@ -10,7 +10,7 @@ from pathlib import Path
 
 from activation_store.digests import cache_folder, file_digest
 from activation_store.model_files import CONVERSION
-from activation_store.quiet import quiet_transformers
+from activation_store.quiet import quiet_libraries
 from generators.errors import ModelError
 from generators.files import fsync_dir, fsync_tree, storage_errors
 
@@ -54,7 +54,7 @@ def _write(path: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     # the reader draws a progress bar of its own, which no setting of transformers reaches
-    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
+    with quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):
         try:
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
             model = AutoModelForCausalLM.from_pretrained(

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from activation_store.model_files import ModelFiles
-from activation_store.quiet import quiet_transformers
+from activation_store.quiet import quiet_libraries
 from activation_store.runtime import Runtime
 from generators.errors import ConfigError, ModelError
 
@@ -57,7 +57,7 @@ def load_tokenizer(model: ModelFiles) -> Any:
     Raises:
         ModelError: it has no chat template, or no fast tokenizer with character offsets.
     """
-    with quiet_transformers():
+    with quiet_libraries():
         try:
             tokenizer = AutoTokenizer.from_pretrained(model.folder)
         except (ValueError, OSError, KeyError) as error:
@@ -77,7 +77,7 @@ def load_model(model: ModelFiles, *, dtype: str, device: torch.device) -> nn.Mod
     Raises:
         ModelError: transformers cannot load it.
     """
-    with quiet_transformers():
+    with quiet_libraries():
         try:
             net = AutoModelForCausalLM.from_pretrained(model.folder, dtype=DTYPES[dtype])
         except (ValueError, OSError, KeyError, RuntimeError) as error:

@@ -25,7 +25,7 @@ class DecoderConfig(Config):
     """Withhold the control's own tokens in every view but `control`."""
     placeholder: str = "?"
     """Text of a placeholder; must be one token."""
-    preamble: str = "I have read the activations of the assistant above. Ask me about them."
+    preamble: str = "I have read the assistant. Ask me."
     """The decoder's own turn between the placeholders and the question."""
 
 
@@ -36,7 +36,7 @@ class LoraSettings(Config):
     """Rank of each pair of matrices."""
     alpha: float = Field(default=32, gt=0)
     """Scale of the adapter is alpha / rank."""
-    dropout: float = Field(default=0.05, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the adapter."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the linear layers that are adapted; `all-linear` is all but the language head."""

@@ -124,7 +124,8 @@ class Decoder:
         for adapter in self.net.peft_config.values():
             # peft would write the path of this machine's cache
             adapter.base_model_name_or_path = self.binding.model
-        self.net.save_pretrained(folder)
+        # the adapter holds no embeddings; peft would look for the base's to compare
+        self.net.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
         write_json(
             folder / SIDECAR,

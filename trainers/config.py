@@ -24,6 +24,8 @@ class TrainConfig(Config):
     """Views whose rows are trained on."""
     max_rows: int | None = Field(default=None, ge=1)
     """Most training rows, drawn by seed; null for all."""
+    mixture: dict[View, float] = Field(default_factory=dict)
+    """Weight of a view among the rows that `max_rows` leaves; 1 where it is not named."""
     rows_per_batch: int = Field(default=8, ge=1)
     """Rows (activation prefixes, each with its questions) of one optimiser step and device."""
     accumulation: int = Field(default=1, ge=1)
@@ -42,8 +44,6 @@ class TrainConfig(Config):
     """Gradient norm above which gradients are clipped."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the decoder's weights and arithmetic; LoRA weights stay float32."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
     evaluations: int = Field(default=4, ge=1)
     """How often, evenly over training, validation `right` is measured and a checkpoint written; the
     checkpoint with the lowest is kept."""

@@ -40,6 +40,7 @@ class DecoderTrainer(Trainer):
         # our mean loss knows nothing of the other batches that are accumulated
         self.loss_is_scaled_for_ga = False
         self.remove_callback(PrinterCallback)
+        self.add_callback(_FirstLook(self))
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, **kwargs: Any
@@ -86,6 +87,17 @@ def validation_loss(decoder: Decoder, rows: RowDataset, *, batch: int = 16) -> f
     return total / len(rows)
 
 
+class _FirstLook(TrainerCallback):
+    """Measures the untrained decoder, where the curve begins."""
+
+    def __init__(self, trainer: DecoderTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._trainer.evaluate()
+
+
 class Follow(TrainerCallback):
     """Tells a listener how far training is."""
 
@@ -111,7 +123,6 @@ def arguments(
         lr_scheduler_type="cosine",
         warmup_steps=round(config.warmup * steps),
         max_grad_norm=config.max_grad_norm,
-        gradient_checkpointing=config.gradient_checkpointing,
         seed=config.seed,
         data_seed=config.seed,
         eval_strategy="steps",

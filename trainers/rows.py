@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,21 +59,28 @@ def load_rows(conversations: Path, questions: Path, store: ActivationStore) -> l
 
 
 def select(
-    rows: Iterable[Row], *, split: str, views: Sequence[str], most: int | None, seed: int
+    rows: Sequence[Row],
+    *,
+    split: str,
+    views: Sequence[str],
+    most: int | None,
+    seed: int,
+    mixture: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """Rows of one split, at most `most`, drawn by seed with the views by turns.
+    """Rows of one split, at most `most`, the views by turns as often as `mixture` weighs them.
 
-    A row's rank is a hash of seed and id, so that a smaller selection is part of a larger one.
+    A row's rank within its view is a hash of seed and id, so that a smaller selection is part of a
+    larger one.
     """
-    by_view: dict[str, list[Row]] = {view: [] for view in views}
-    for row in rows:
-        if row.conversation.split == split and row.conversation.view in by_view:
-            by_view[row.conversation.view].append(row)
-    for own in by_view.values():
+    ranked: list[tuple[float, int, Row]] = []
+    for order, view in enumerate(views):
+        weight = (mixture or {}).get(view, 1.0)
+        own = [r for r in rows if r.conversation.split == split and r.conversation.view == view]
         own.sort(key=lambda row: digest([seed, row.example_id]))
-    longest = max((len(own) for own in by_view.values()), default=0)
-    turns = [own[i] for i in range(longest) for own in by_view.values() if i < len(own)]
-    return turns if most is None else turns[:most]
+        if weight > 0:
+            ranked += [((i + 1) / weight, order, row) for i, row in enumerate(own)]
+    ranked.sort(key=lambda entry: entry[:2])
+    return [row for _, _, row in ranked][:most]
 
 
 def read_row(store: ActivationStore, row: Row, layer: int, *, masking: bool) -> Reading:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from activation_store.model_files import ModelFiles
+from activation_store.quiet import quiet_libraries
 from activation_store.reader import ActivationStore
 from activation_store.runtime import Runtime
 from activation_store.target import pick_device, use_threads
 from decoder.model import Binding, Decoder
-from generators.errors import ConfigError, DataError
+from generators.errors import DataError
 from generators.files import storage_errors, write_bytes
 from generators.progress import Progress, silent
 from trainers import checkpoints
@@ -62,11 +63,6 @@ def train(
     opened = ActivationStore(store, cache_mb=runtime.shard_cache_mb)
     opened.check_target(model.digests())
     layer = opened.only_layer(config.decoder.read_layer)
-    if config.gradient_checkpointing:
-        raise ConfigError(
-            "train.gradient_checkpointing: not possible while a row's prefix is shared by its "
-            "questions (transformers turns the cache off). Use fewer rows_per_batch instead."
-        )
     decoder = Decoder.create(
         model,
         config=config.decoder,
@@ -97,10 +93,9 @@ def train(
         )
         resume = checkpoints.latest(work)
         done = int(resume.name.split("-")[1]) if resume else 0
-        if resume is None:
-            trainer.evaluate()  # the untrained decoder is where the curve begins
         start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with quiet_libraries():
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         seconds = time.perf_counter() - start
         decoder.save(out)
         history = _history(trainer.state.log_history)
@@ -120,7 +115,14 @@ def _datasets(
     every = load_rows(conversations, questions, store)
 
     def dataset(split: str, most: int | None) -> RowDataset:
-        rows = select(every, split=split, views=config.views, most=most, seed=config.seed)
+        rows = select(
+            every,
+            split=split,
+            views=config.views,
+            most=most,
+            seed=config.seed,
+            mixture=config.mixture,
+        )
         if not rows:
             raise DataError(
                 f"train: no row of split {split} in views {', '.join(config.views)}; "
