@@ -60,7 +60,7 @@ def collect(root: ArtifactRoot, garbage: list[Garbage]) -> None:
 
 def _held(root: ArtifactRoot, artifacts: list[Artifact], unfinished: list[Partial]) -> set[str]:
     by_key = {a.key: a for a in artifacts}
-    ahead = [t.partition("/")[2] for name in Refs(root).names() for t in name.artifacts.values()]
+    ahead = [t.partition("/")[2] for name in Refs(root).names() for t in name.artifacts]
     for partial in unfinished:
         ahead.extend(partial.inputs())
     held: set[str] = set()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ class Name:
 
     name: str
     version: str
-    artifacts: Mapping[str, str]
-    """Step to `kind/whole key`."""
+    artifacts: tuple[str, ...]
+    """`kind/whole key` of each, in the order of the steps."""
     number: int | None = None
     """The numbered version that this is; None for a tag."""
 
@@ -67,9 +67,9 @@ class Refs:
         path = self.folder / name / f"{version or LATEST}.json"
         return self._read(path) if path.is_file() else None
 
-    def publish(self, experiment: str, artifacts: Mapping[str, Artifact]) -> Name:
+    def publish(self, experiment: str, artifacts: Sequence[Artifact]) -> Name:
         """Point `experiment:latest` at `artifacts`, under a new number where they are a new set."""
-        wanted = {step: f"{a.kind}/{a.key}" for step, a in artifacts.items()}
+        wanted = tuple(f"{a.kind}/{a.key}" for a in artifacts)
         with exclusive(self.root.path / "locks" / "refs.lock", lambda holder: None):
             numbered = {n.number: n for n in self.names() if n.name == experiment and n.number}
             same = [number for number, name in numbered.items() if name.artifacts == wanted]
@@ -98,7 +98,7 @@ class Refs:
             raise ReferenceError_(
                 f"{name}: numbered versions are given by `latentqa run`; choose a word."
             )
-        wanted = {step: f"{a.kind}/{a.key}" for step, a in self.resolve_set(ref).items()}
+        wanted = tuple(f"{a.kind}/{a.key}" for a in self.resolve_set(ref).values())
         self._write(base, version, wanted, None)
         return Name(name=base, version=version, artifacts=wanted)
 
@@ -157,7 +157,8 @@ class Refs:
         name = self.get(ref)
         if name is None or not name.artifacts:
             raise ReferenceError_(self._nothing(ref))
-        return {step: self._named(name, target) for step, target in name.artifacts.items()}
+        found = [self._named(name, target) for target in name.artifacts]
+        return {artifact.kind: artifact for artifact in found}
 
     def _named(self, name: Name, target: str) -> Artifact:
         kind, _, key = target.partition("/")
@@ -194,10 +195,8 @@ class Refs:
             "kind/key-prefix or name[:version]. `latentqa ls` shows what there is."
         )
 
-    def _write(
-        self, name: str, version: str, artifacts: Mapping[str, str], number: int | None
-    ) -> None:
-        value: dict[str, Any] = {"artifacts": dict(artifacts), "number": number}
+    def _write(self, name: str, version: str, artifacts: Sequence[str], number: int | None) -> None:
+        value: dict[str, Any] = {"artifacts": list(artifacts), "number": number}
         write_json(self.folder / name / f"{version}.json", value)
 
     def _read(self, path: Path) -> Name:
@@ -206,7 +205,7 @@ class Refs:
             return Name(
                 name=path.parent.name,
                 version=path.stem,
-                artifacts={str(k): str(v) for k, v in value["artifacts"].items()},
+                artifacts=tuple(map(str, value["artifacts"])),
                 number=value["number"],
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -217,6 +216,6 @@ def holders(names: list[Name]) -> dict[str, list[str]]:
     """`kind/key` to the names that hold it, each name once with its number where it has one."""
     found: dict[str, list[str]] = {}
     for name in names:
-        for target in name.artifacts.values():
+        for target in name.artifacts:
             found.setdefault(target, []).append(str(name))
     return found

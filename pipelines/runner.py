@@ -217,7 +217,7 @@ class Runner:
         report = artifacts.get("report")
         name = None
         if self.whole:
-            name = Refs(self.root).publish(self.experiment.experiment, artifacts)
+            name = Refs(self.root).publish(self.experiment.experiment, list(artifacts.values()))
         return RunResult(
             experiment=self.experiment.experiment,
             root=self.root.path,
