@@ -79,8 +79,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        near = difflib.get_close_matches(path.name, _yaml_names(path.parent), n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else "."
+        near = difflib.get_close_matches(path.stem, _yaml_stems(path.parent), n=1)
+        hint = f"; did you mean {path.with_name(near[0] + '.yaml')}?" if near else "."
         raise ConfigError(f"{path}: no such experiment file{hint}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
@@ -172,7 +172,7 @@ def _locate(loc: Sequence[int | str]) -> tuple[tuple[str, ...], type[BaseModel],
             if part not in inner.model_fields:
                 return tuple(path), inner, None
             annotation = inner.model_fields[str(part)].annotation
-        elif isinstance(part, int):
+        elif isinstance(part, int) or _is_mapping(annotation):
             path.append(str(part))
             annotation = _item_of(annotation)
     return tuple(path), model, annotation
@@ -213,10 +213,16 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+def _is_mapping(annotation: Any) -> bool:
+    return any(typing.get_origin(branch) is dict for branch in _branches(annotation))
+
+
 def _item_of(annotation: Any) -> Any:
     for branch in _branches(annotation):
         if typing.get_origin(branch) in (tuple, list):
             return typing.get_args(branch)[0]
+        if typing.get_origin(branch) is dict:
+            return typing.get_args(branch)[1]
     return None
 
 
@@ -238,6 +244,8 @@ def _expected(annotation: Any) -> str:
             words.append("a list, each item " + _expected(typing.get_args(branch)[0]))
         elif isinstance(branch, type) and issubclass(branch, BaseModel):
             words.append("a section with " + ", ".join(branch.model_fields))
+        elif typing.get_origin(branch) is dict:
+            words.append("a section")
         else:
             words.append(_PLAIN.get(branch, "a value"))
     return " or ".join(words)
@@ -257,5 +265,5 @@ def _a(value: Any) -> str:
     return names.get(type(value), json.dumps(value, ensure_ascii=False))
 
 
-def _yaml_names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.glob("*.yaml")) if folder.is_dir() else []
+def _yaml_stems(folder: Path) -> list[str]:
+    return sorted(p.stem for p in folder.glob("*.yaml")) if folder.is_dir() else []

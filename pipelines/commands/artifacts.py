@@ -124,9 +124,8 @@ def tag(
     if not name:
         raise ReferenceError_("tag: expected REF and NAME, or --delete with a name.")
     made = refs.tag(ref, name)
-    shorts = [
-        t.partition("/")[0] + "/" + t.partition("/")[2][:SHORT] for t in made.artifacts.values()
-    ]
+    pairs = (target.split("/") for target in made.artifacts)
+    shorts = [f"{kind}/{key[:SHORT]}" for kind, key in pairs]
     typer.echo(f"{made} → {', '.join(shorts)}")
 
 

@@ -122,7 +122,10 @@ def test_an_override_without_a_value_is_refused(file: Path) -> None:
 
 
 def test_a_file_that_is_not_there_names_its_neighbour(file: Path) -> None:
-    assert error(Path("y.yaml")) == "y.yaml: no such experiment file; did you mean x.yaml?"
+    file.rename("mine.yaml")
+    assert error(Path("mien.yaml")) == (
+        "mien.yaml: no such experiment file; did you mean mine.yaml?"
+    )
 
 
 def test_a_list_is_no_experiment(file: Path) -> None:
