@@ -112,11 +112,14 @@ def _control_asks(
     texts: Texts,
 ) -> Iterator[Ask]:
     prompt = texts.prompt(kind.control_prompt)
+
+    def draw_for(purpose: str, slot: Slot) -> Random:
+        return Random(digest([config.seed, purpose, kind.name, slot.number]))
+
     for slot in slots(texts.by_category(kind.seeds), config.seed):
 
         def accept(reply: dict[str, Any], key: str, slot: Slot = slot) -> Sequence[Fault]:
-            draw = Random(digest([config.seed, "control", kind.name, slot.number]))
-            text = kind.control(slot.idea, reply, draw)
+            text = kind.control(slot.idea, reply, draw_for("wording", slot))
             if fault := seen.find(text):
                 return [fault]
             seen.add(text)
@@ -135,7 +138,7 @@ def _control_asks(
         yield Ask(
             where=f"control {kind.name}/{slot.category}: {slot.idea}",
             prompt=prompt,
-            values={"idea": slot.idea},
+            values=kind.control_values(slot.idea, texts, draw_for("details", slot)),
             sample=slot.lap,
             accept=accept,
         )

@@ -23,7 +23,7 @@ EMBEDDED = "embedded"
 class SamplingConfig(Config):
     """How the LLM samples; null leaves a setting to the server and sends nothing."""
 
-    temperature: float | None = Field(default=0.8, ge=0, le=2)
+    temperature: float | None = Field(default=0.7, ge=0, le=2)
     """Sampling temperature."""
     top_p: float | None = Field(default=0.95, gt=0, le=1)
     """Probability mass of the tokens that are sampled from."""
@@ -103,7 +103,7 @@ class QuestionsConfig(Config):
     types: tuple[QuestionType, ...] = ("description", "prediction", "extraction")
     """Types of questions: `description` of the control, `prediction` of replies under it,
     `extraction` of what a passage says."""
-    sampling: SamplingConfig = SamplingConfig(temperature=0.2)
+    sampling: SamplingConfig = SamplingConfig(temperature=0.1)
     """How questions and answers are sampled."""
     filters: FilterConfig = FilterConfig()
     """Which replies are dropped."""

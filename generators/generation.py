@@ -199,7 +199,11 @@ def generation_externals(
                     *(kind.control_prompt for kind in kinds),
                     *((STIMULUS_PROMPT,) if stimuli else ()),
                 ),
-                seeds=(*(kind.seeds for kind in kinds), *(("everyday",) if stimuli else ())),
+                seeds=(
+                    *(kind.seeds for kind in kinds),
+                    *(name for kind in kinds for name in kind.control_texts),
+                    *(("everyday",) if stimuli else ()),
+                ),
             ),
         },
         "questions": {

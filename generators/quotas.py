@@ -129,21 +129,23 @@ async def fill(
             done += 1
             progress(done, total, unit)
 
-        outcomes = await asker.ask_all(
-            [
-                Request(
-                    messages=ask.prompt.messages(ask.values),
-                    schema=ask.prompt.schema,
-                    name=ask.prompt.name,
-                    max_tokens=ask.prompt.max_tokens,
-                    sampling=sampling,
-                    sample=ask.sample,
-                )
-                for _, ask in asks
-            ],
-            heard,
-        )
-        for (quota, ask), outcome in zip(asks, outcomes, strict=True):
+        requests = [
+            Request(
+                messages=ask.prompt.messages(ask.values),
+                schema=ask.prompt.schema,
+                name=ask.prompt.name,
+                max_tokens=ask.prompt.max_tokens,
+                sampling=sampling,
+                sample=ask.sample,
+            )
+            for _, ask in asks
+        ]
+        # one prompt after the other: a server computes what its requests share only once
+        order = sorted(range(len(asks)), key=lambda place: asks[place][1].prompt.name)
+        came = await asker.ask_all([requests[place] for place in order], heard)
+        outcomes = dict(zip(order, came, strict=True))
+        for place, (quota, ask) in enumerate(asks):
+            outcome = outcomes[place]
             reply = read_json(outcome, ask.prompt.schema)
             if isinstance(reply, Fault):
                 faults: Sequence[Fault] = [reply]

@@ -65,7 +65,8 @@ class Kind(ABC):
         views: the views that its controls can be seen in.
         types: the types of questions that can be asked about it.
         seeds: file of seeds, category → ideas.
-        control_prompt: template that turns an idea (`{{idea}}`) into the makings of a control.
+        control_texts: other seeds files that its controls draw on.
+        control_prompt: template that turns an idea into the makings of a control.
         question_texts: other seeds files that its questions draw on.
         question_prompts: every template that its questions use.
         acknowledgements: what the assistant says to its control.
@@ -76,9 +77,20 @@ class Kind(ABC):
     types: ClassVar[tuple[QuestionType, ...]]
     seeds: ClassVar[str]
     control_prompt: ClassVar[str]
+    control_texts: ClassVar[tuple[str, ...]] = ()
     question_prompts: ClassVar[tuple[str, ...]]
     question_texts: ClassVar[tuple[str, ...]] = ()
     acknowledgements: ClassVar[tuple[str, ...]] = ("Understood.",)
+
+    def control_values(self, idea: str, texts: Texts, draw: Random) -> dict[str, str]:
+        """What fills `control_prompt`: the seed as `{{idea}}`, unless a kind has more to give.
+
+        Args:
+            idea: the seed.
+            texts: prompts and seeds.
+            draw: the only source of chance that may be used.
+        """
+        return {"idea": idea}
 
     @abstractmethod
     def control(self, idea: str, reply: Mapping[str, Any], draw: Random) -> str:
@@ -87,7 +99,7 @@ class Kind(ABC):
         Args:
             idea: the seed.
             reply: the LLM's reply to `control_prompt`.
-            draw: the only source of chance that may be used.
+            draw: as above.
         """
 
     @abstractmethod

@@ -28,7 +28,15 @@ class Extractive(Kind):
     types = ("extraction",)
     seeds = "extractive"
     control_prompt = "extractive_control"
+    control_texts = ("extractive_details",)
     question_prompts = ("extractive_question",)
+
+    def control_values(self, idea: str, texts: Texts, draw: Random) -> dict[str, str]:
+        """The topic, and who, where and when: small models write vague passages without."""
+        details = texts.by_category("extractive_details")
+        return {"idea": idea} | {
+            name: draw.choice(details[name]) for name in ("people", "places", "times")
+        }
 
     def control(self, idea: str, reply: Mapping[str, Any], draw: Random) -> str:
         """An opening, and the sentences of the reply in their order."""

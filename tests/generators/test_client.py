@@ -1,0 +1,159 @@
+import asyncio
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from generators.client import Client, RequestFailed
+from generators.errors import EndpointError
+from generators.generate_config import SamplingConfig
+from generators.llm_request import Request, read_reply
+from generators.testing import Fault, ScriptedEndpoint
+from tests.generators.endpoints import resolved
+
+REQUEST = Request(
+    messages=(("user", "Say something about a kettle and a lantern"),),
+    schema={"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+    name="test",
+    max_tokens=8,
+    sampling=SamplingConfig(temperature=0.5),
+)
+
+
+def send(endpoint: ScriptedEndpoint, **changes: Any) -> str:
+    async def work() -> str:
+        client = Client(resolved(endpoint, **changes))
+        try:
+            return (await client.send(REQUEST))[0]
+        finally:
+            await client.close()
+
+    return asyncio.run(work())
+
+
+def probe(endpoint: ScriptedEndpoint, **changes: Any) -> None:
+    async def work() -> None:
+        client = Client(resolved(endpoint, **changes))
+        try:
+            await client.probe()
+        finally:
+            await client.close()
+
+    asyncio.run(work())
+
+
+def first(*faults: Fault) -> Any:
+    """A fault for each of the first requests."""
+    return lambda number, request: faults[number - 1] if number <= len(faults) else None
+
+
+def always(fault: Fault) -> Any:
+    return lambda number, request: fault
+
+
+def test_a_request_carries_schema_sampling_and_seed() -> None:
+    with ScriptedEndpoint() as endpoint:
+        send(endpoint)
+        (body,) = endpoint.requests
+    assert body["response_format"]["json_schema"]["schema"] == REQUEST.schema
+    assert body["response_format"]["json_schema"]["strict"] is True
+    assert (body["temperature"], body["seed"], body["max_tokens"]) == (0.5, REQUEST.seed, 8)
+    assert "frequency_penalty" not in body
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "garbage"])
+def test_what_a_later_attempt_may_mend_is_retried(fault: Fault) -> None:
+    with ScriptedEndpoint(fault=first(fault, fault)) as endpoint:
+        assert read_reply("", send(endpoint)) is not None
+        assert len(endpoint.requests) == 3
+
+
+def test_a_hanging_request_is_given_up_and_retried() -> None:
+    with ScriptedEndpoint(fault=first("hang"), hang_s=30) as endpoint:
+        start = time.monotonic()
+        send(endpoint, timeout_s=0.3)
+        assert time.monotonic() - start < 5
+
+
+def test_retry_after_is_heeded() -> None:
+    with ScriptedEndpoint(fault=first("429"), retry_after="0.4") as endpoint:
+        start = time.monotonic()
+        send(endpoint)
+        assert time.monotonic() - start >= 0.4
+
+
+def test_after_its_retries_a_request_has_failed_with_the_last_reason() -> None:
+    with ScriptedEndpoint(fault=always("500")) as endpoint:
+        with pytest.raises(RequestFailed, match="HTTP 500: .*scripted 500"):
+            send(endpoint, retries=2)
+        assert len(endpoint.requests) == 3
+
+
+def test_a_bad_request_is_not_repeated() -> None:
+    with ScriptedEndpoint(fault=always("400")) as endpoint:
+        with pytest.raises(RequestFailed, match="HTTP 400"):
+            send(endpoint)
+        assert len(endpoint.requests) == 1
+
+
+def test_a_sound_endpoint_passes_the_probe_with_one_request() -> None:
+    with ScriptedEndpoint() as endpoint:
+        probe(endpoint)
+        assert len(endpoint.requests) == 1
+
+
+def prose(request: Mapping[str, Any]) -> str:
+    return "My favourite colour is green."
+
+
+@pytest.mark.parametrize(
+    ("server", "changes", "words"),
+    [
+        ({"key": "right"}, {}, r"refuses the key \(HTTP 401\).*api_key_env"),
+        ({}, {"model": "gpt-x"}, r"has no model 'gpt-x'.*it offers scripted.*generate\.endpoint"),
+        ({"reply": prose}, {}, r"ignores JSON schemas: .*'My favourite colour is green\.'"),
+        ({"fault": always("400")}, {}, r"refused a request with a JSON schema \(HTTP 400"),
+        ({"fault": always("garbage")}, {}, r"no usable reply.*base_url"),
+        ({"fault": always("500")}, {}, r"no usable reply.*HTTP 500"),
+        ({"fault": always("hang"), "hang_s": 30}, {"probe_timeout_s": 0.3}, r"within 0\.3 s"),
+    ],
+)
+def test_an_endpoint_that_cannot_serve_is_told_in_one_line_within_seconds(
+    server: dict[str, Any], changes: dict[str, Any], words: str
+) -> None:
+    with ScriptedEndpoint(**server) as endpoint:
+        start = time.monotonic()
+        with pytest.raises(EndpointError, match=words) as caught:
+            probe(endpoint, **changes)
+        assert time.monotonic() - start < 5
+        said = str(caught.value)
+        assert "\n" not in said
+        assert f"endpoint {endpoint.base_url}" in said
+        assert "sk-secret" not in said
+
+
+def test_an_address_where_nobody_listens_is_told() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (
+        ScriptedEndpoint() as endpoint,
+        pytest.raises(EndpointError, match=f"127.0.0.1:{port}/v1.*no connection"),
+    ):
+        probe(endpoint, base_url=f"http://127.0.0.1:{port}/v1")
+
+
+def test_the_key_is_in_no_repr() -> None:
+    with ScriptedEndpoint() as endpoint:
+        assert "sk-secret" not in repr(resolved(endpoint))
+
+
+def test_a_proxy_for_the_outside_world_is_not_used_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with ScriptedEndpoint() as endpoint:
+        assert send(endpoint)
