@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from activation_store.complete import COMPLETES
 from activation_store.reader import ActivationStore
 from decoder.batch import Reading
 from decoder.prompt import DecoderPrompt, Turn
@@ -45,11 +46,13 @@ def load_rows(conversations: Path, questions: Path, store: ActivationStore) -> l
     asked: dict[str, list[Question]] = {}
     for question in read_questions(questions / QUESTIONS_FILE):
         asked.setdefault(question.example_id, []).append(question)
-    rows = [
-        Row(conversation, tuple(asked[conversation.example_id]))
-        for conversation in read_conversations(conversations / CONVERSATIONS_FILE)
-        if conversation.example_id in asked and conversation.example_id in store.index
-    ]
+    rows = []
+    for conversation in read_conversations(conversations / CONVERSATIONS_FILE):
+        # a completed row is asked what the row is asked that it completes
+        source = conversation.provenance.get(COMPLETES, conversation.example_id)
+        own = asked.get(conversation.example_id) or asked.get(source)
+        if own and conversation.example_id in store.index:
+            rows.append(Row(conversation, tuple(own)))
     if not rows:
         raise DataError(
             f"no conversation of {conversations} has both questions in {questions} and "
@@ -90,11 +93,24 @@ def read_row(store: ActivationStore, row: Row, layer: int, *, masking: bool) -> 
 
 
 def row_turns(prompt: DecoderPrompt, row: Row) -> list[Turn]:
-    """The row's questions and answers as tokens."""
-    return [prompt.turn(q.question, q.answer) for q in row.questions]
+    """The row's questions and answers as tokens.
+
+    Raises:
+        DataError: one of them cannot be written in the model's chat template.
+    """
+    try:
+        return [prompt.turn(q.question, q.answer) for q in row.questions]
+    except DataError as error:
+        conversation = row.conversation
+        raise DataError(
+            f"example {row.example_id} ({conversation.label}, view {conversation.view}): {error} "
+            "Change or remove the question."
+        ) from error
 
 
 def visible_tokens(store: ActivationStore, row: Row, *, masking: bool) -> int:
     """Number of activations of the row that the decoder sees."""
     placed = store.place(row.example_id)
-    return placed.n_tokens - withheld_tokens(row.conversation.view, placed.withheld, masking=masking)
+    return placed.n_tokens - withheld_tokens(
+        row.conversation.view, placed.withheld, masking=masking
+    )
