@@ -29,14 +29,15 @@ Fault = Literal[
 """`garbage` is no chat completion at all, `prose` a reply that ignores its schema, `bad_json` one
 that breaks off within it while the server says that it is whole; `hang` waits for `hang_s`."""
 
-_WORDS = (
-    "amber anchor basket beacon bramble candle canyon cedar cobalt compass copper coral cradle "
-    "dagger dahlia ember falcon fennel ferry garnet ginger glacier hammer harbour hazel iris ivory "
-    "jasper kettle lantern laurel linen lobster magnet maple marble meadow mosaic nettle nickel "
-    "nutmeg orchid otter paddle pepper pewter pigeon plaster plum quarry quartz quiver raven ribbon "
-    "saddle saffron sapphire sparrow spindle sulphur tallow thimble thistle timber trumpet tulip "
-    "tunnel turnip velvet violin walnut wicker willow zephyr zinc"
-).split()
+_WORD_LIST = """
+amber anchor basket beacon bramble candle canyon cedar cobalt compass copper coral cradle dagger
+dahlia ember falcon fennel ferry garnet ginger glacier hammer harbour hazel iris ivory jasper
+kettle lantern laurel linen lobster magnet maple marble meadow mosaic nettle nickel nutmeg
+orchid otter paddle pepper pewter pigeon plaster plum quarry quartz quiver raven ribbon saddle
+saffron sapphire sparrow spindle sulphur tallow thimble thistle timber trumpet tulip tunnel
+turnip velvet violin walnut wicker willow zephyr zinc
+"""
+_WORDS = _WORD_LIST.split()
 
 
 def plausible_reply(request: Mapping[str, Any]) -> dict[str, str]:

@@ -86,7 +86,7 @@ def test_retry_after_is_heeded() -> None:
 
 def test_after_its_retries_a_request_has_failed_with_the_last_reason() -> None:
     with ScriptedEndpoint(fault=always("500")) as endpoint:
-        with pytest.raises(RequestFailed, match="HTTP 500: .*scripted 500"):
+        with pytest.raises(RequestFailed, match=r"HTTP 500: .*scripted 500"):
             send(endpoint, retries=2)
         assert len(endpoint.requests) == 3
 
