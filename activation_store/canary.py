@@ -7,7 +7,7 @@ padding, a wrong layer or an off-by-one all show as a difference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import nn
 
 from activation_store.plan import Placed, Plan
 from activation_store.reader import ActivationStore
+from activation_store.spans import Tokens
 from activation_store.target import blocks
 from generators.canonical import digest
 from generators.errors import StoreError
@@ -38,8 +39,18 @@ def sample(plan: Plan, rows: int) -> list[Placed]:
     return [plan.sequences[(i + start) % n] for i in sorted(picked)]
 
 
-def check(net: nn.Module, store: ActivationStore, plan: Plan, *, rows: int = 8) -> dict[str, Any]:
+def check(
+    net: nn.Module,
+    store: ActivationStore,
+    plan: Plan,
+    tokens: Mapping[str, Tokens],
+    *,
+    rows: int = 8,
+) -> dict[str, Any]:
     """Recompute sampled sequences and compare.
+
+    Args:
+        tokens: the sequences by example id, as they were tokenised.
 
     Returns:
         {"rows", "tokens", "max_relative", "tolerance"}.
@@ -47,9 +58,15 @@ def check(net: nn.Module, store: ActivationStore, plan: Plan, *, rows: int = 8) 
     Raises:
         StoreError: the store differs by more than the tolerance; names example and layer.
     """
-    worst, tokens = 0.0, 0
-    for placed in sample(plan, rows):
-        ids = store.tokens(placed.example_id)
+    worst, total = 0.0, 0
+    sampled = sample(plan, rows)
+    for placed in sampled:
+        ids = tokens[placed.example_id].ids
+        if not np.array_equal(store.tokens(placed.example_id), ids):
+            raise StoreError(
+                f"canary: the store holds other tokens than those of example {placed.example_id}. "
+                "The store is refused; this is a fault of the program or of the machine."
+            )
         for layer, expected in _plain(net, ids, plan.layers).items():
             found = store.read(placed.example_id, layer)
             size = np.maximum(np.linalg.norm(expected, axis=1), 1e-12)
@@ -62,10 +79,10 @@ def check(net: nn.Module, store: ActivationStore, plan: Plan, *, rows: int = 8) 
                     "or of the machine, not of the data."
                 )
             worst = max(worst, relative)
-        tokens += len(ids)
+        total += len(ids)
     return {
-        "rows": len(sample(plan, rows)),
-        "tokens": tokens,
+        "rows": len(sampled),
+        "tokens": total,
         "max_relative": worst,
         "tolerance": tolerance(plan),
     }
@@ -88,8 +105,4 @@ def _plain(net: nn.Module, ids: np.ndarray, layers: Sequence[int]) -> dict[int, 
         ).hidden_states
     finally:
         hook.remove()
-    return {
-        k: (kept[0] if k == last else states[k + 1])[0].float().cpu().numpy() for k in layers
-    }
-
-
+    return {k: (kept[0] if k == last else states[k + 1])[0].float().cpu().numpy() for k in layers}

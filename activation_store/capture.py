@@ -5,7 +5,8 @@ Shapes: B sequences, T tokens, D d_model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,9 +45,9 @@ class Capture:
         kept: dict[int, torch.Tensor] = {}
         deepest = max(self._layers)
 
-        def keep(layer: int):  # type: ignore[no-untyped-def]
-            def hook(module: nn.Module, args: object, output: object) -> None:
-                kept[layer] = output if isinstance(output, torch.Tensor) else output[0]  # type: ignore[index]
+        def keep(layer: int) -> Callable[..., None]:
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                kept[layer] = output if isinstance(output, torch.Tensor) else output[0]
                 if layer == deepest:
                     raise _Stop
 

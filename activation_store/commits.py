@@ -6,24 +6,34 @@ the digest of each of its files, is renamed into place.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import zarr
 
 from activation_store.layout import COMMITS, shard_file
 from activation_store.plan import Plan
+from activation_store.seal import read_sealed, write_sealed
 from generators.errors import DamagedError, StoreError
-from generators.files import fsync_dir, fsync_file, sha256_file, storage_errors, write_json
+from generators.files import fsync_dir, fsync_file, sha256_file, storage_errors
+
+Fault = Literal["missing", "truncated", "changed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The record of a whole shard: its files below the store with (bytes, sha256)."""
+    """The record of a whole shard.
+
+    Attributes:
+        plan: digest of the plan that the shard belongs to.
+        files: (bytes, sha256) of each of its files, by path below the store.
+    """
 
     shard: int
+    plan: str
     sequences: int
     tokens: int
     files: dict[str, tuple[int, str]]
@@ -35,7 +45,11 @@ def commit_path(root: Path, shard: int) -> Path:
 
 
 def commit_shard(
-    root: Path, plan: Plan, arrays: dict[str, zarr.Array], shard: int, content: dict[str, np.ndarray]
+    root: Path,
+    plan: Plan,
+    arrays: dict[str, zarr.Array],
+    shard: int,
+    content: dict[str, np.ndarray],
 ) -> Commit:
     """Write one shard of every array and publish its record.
 
@@ -57,48 +71,65 @@ def commit_shard(
             arrays[name][rows] = values
             path = root / shard_file(name, shard)
             fsync_file(path)
-            fsync_dir(path.parent)
+            for folder in path.relative_to(root).parents:  # new with the shard, or may be
+                fsync_dir(root / folder)
             if not np.array_equal(_bits(arrays[name][rows]), _bits(values)):
                 raise DamagedError(f"{path}: read back other bytes than were written.", path)
             files[shard_file(name, shard)] = (path.stat().st_size, sha256_file(path))
-        done = Commit(shard, len(sequences), sum(s.n_tokens for s in sequences), files)
-        write_json(
+        tokens = sum(s.n_tokens for s in sequences)
+        write_sealed(
             commit_path(root, shard),
             {
                 "shard": shard,
-                "sequences": done.sequences,
-                "tokens": done.tokens,
+                "plan": plan.digest,
+                "sequences": len(sequences),
+                "tokens": tokens,
                 "files": {name: list(mark) for name, mark in sorted(files.items())},
             },
         )
-    return done
+    return Commit(shard, plan.digest, len(sequences), tokens, files)
 
 
-def read_commits(root: Path) -> dict[int, Commit]:
-    """The committed shards by number.
+def commit_records(root: Path) -> list[Path]:
+    """The commit records that are there, whole or not, in shard order."""
+    return sorted((root / COMMITS).glob("[!.]*.json"))
+
+
+def read_commit(path: Path) -> Commit:
+    """One commit record.
 
     Raises:
-        DamagedError: a record cannot be read.
+        DamagedError: it is not as it was written, or is another shard's.
     """
-    out = {}
-    for path in sorted((root / COMMITS).glob("*.json")):
-        try:
-            value = json.loads(path.read_bytes())
-            files = {name: (size, digest) for name, (size, digest) in value["files"].items()}
-            out[value["shard"]] = Commit(value["shard"], value["sequences"], value["tokens"], files)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{path}: the commit record cannot be read.", path) from error
-    return out
+    value = read_sealed(path)
+    if path.name != commit_path(path, value["shard"]).name:
+        raise DamagedError(f"{path}: it is the record of shard {value['shard']}.", path)
+    files = {name: (size, sha256) for name, (size, sha256) in value.pop("files").items()}
+    return Commit(**value, files=files)
 
 
-def broken_files(root: Path, commit: Commit) -> list[Path]:
-    """Files of a committed shard that are missing, of another size, or of other bytes."""
-    broken = []
-    for name, (size, digest) in commit.files.items():
-        path = root / name
-        if not path.is_file() or path.stat().st_size != size or sha256_file(path) != digest:
-            broken.append(path)
-    return broken
+def read_commits(root: Path, plan: str) -> dict[int, Commit]:
+    """The committed shards of the plan with digest `plan`, by number.
+
+    Raises:
+        DamagedError: a record is not as it was written.
+    """
+    found = [read_commit(path) for path in commit_records(root)]
+    return {commit.shard: commit for commit in found if commit.plan == plan}
+
+
+def broken(root: Path, files: Mapping[str, tuple[int, str]]) -> dict[str, Fault]:
+    """What is wrong with files of known (bytes, sha256), by path below `root`; all are read."""
+    faults = {name: _fault(root / name, size, sha256) for name, (size, sha256) in files.items()}
+    return {name: fault for name, fault in faults.items() if fault is not None}
+
+
+def _fault(path: Path, size: int, sha256: str) -> Fault | None:
+    if not path.is_file():
+        return "missing"
+    if path.stat().st_size < size:
+        return "truncated"
+    return None if sha256_file(path) == sha256 else "changed"
 
 
 def _check(plan: Plan, shard: int, content: dict[str, np.ndarray]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from generators.config import Config
 
@@ -13,7 +13,8 @@ class CaptureConfig(Config):
     """Which activations are kept, and how they are laid out."""
 
     layers: tuple[int, ...] = (14,)
-    """Read layers: blocks, counted from 0, whose output residual stream is stored; -1 is the last."""
+    """Read layers: blocks, counted from 0, whose output residual stream is stored; -1 is the
+    last."""
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format in which the target runs."""
     store_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -21,7 +22,8 @@ class CaptureConfig(Config):
     max_tokens: int = Field(default=1024, ge=8)
     """Longest sequence, in tokens."""
     too_long: Literal["drop", "refuse"] = "drop"
-    """What happens to a longer sequence: `drop` counts and lists it, `refuse` stops with its name."""
+    """What happens to a longer sequence: `drop` counts and lists it, `refuse` stops with its
+    name."""
     batch_tokens: int = Field(default=2048, ge=1)
     """Most tokens of one forward pass, padding counted."""
     shard_rows: int = Field(default=8192, ge=256)
@@ -35,6 +37,14 @@ class CaptureConfig(Config):
         if not layers or len(set(layers)) != len(layers) or min(layers) < -1:
             raise ValueError("expected distinct block numbers from 0 (or -1 for the last block)")
         return layers
+
+    @model_validator(mode="after")
+    def _whole_chunks(self) -> CaptureConfig:
+        if self.shard_rows % self.chunk_rows:
+            raise ValueError(
+                f"shard_rows {self.shard_rows} is no multiple of chunk_rows {self.chunk_rows}"
+            )
+        return self
 
 
 class DumpSection(CaptureConfig):

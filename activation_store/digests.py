@@ -30,7 +30,8 @@ def file_digests(paths: list[Path]) -> dict[str, str]:
     """sha256 of each of `paths`, by file name."""
     memory_path = cache_folder() / _NAME
     memory = _load(memory_path)
-    out, fresh = {}, {}
+    out: dict[str, str] = {}
+    fresh: dict[str, list] = {}
     for path in paths:
         real = path.resolve()
         stat = real.stat()
@@ -53,6 +54,7 @@ def files_digest(paths: list[Path]) -> str:
 
 def _load(path: Path) -> dict[str, list]:
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        memory = json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return {}
+    return memory if isinstance(memory, dict) else {}

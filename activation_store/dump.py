@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import contextlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,19 @@ import numpy as np
 from activation_store.config import CaptureConfig
 from activation_store.layout import (
     CANARY_FILE,
-    COMMITS,
-    INDEX_FILE,
     PHYSICAL,
-    PLAN_FILE,
-    array_names,
-    create_arrays,
     layer_array,
     open_arrays,
-    shard_file,
 )
 from activation_store.model_files import ModelFiles
-from activation_store.plan import Plan, make_plan, write_plan
+from activation_store.plan import Plan, make_plan, plan_files, write_plan
 from activation_store.runtime import Runtime
+from activation_store.seal import write_sealed
 from activation_store.spans import Tokens, tokenize
-from generators.errors import DamagedError, DataError, StoreError
-from generators.files import storage_errors, write_json
+from generators.errors import ConfigError, DamagedError, DataError
+from generators.files import storage_errors
 from generators.progress import Progress, silent
-from generators.schema import (
-    CONVERSATIONS_FILE,
-    DROPPED_FILE,
-    Conversation,
-    Dropped,
-    read_conversations,
-    write_dropped,
-)
+from generators.schema import CONVERSATIONS_FILE, Conversation, Dropped, read_conversations
 
 
 def dump(
@@ -71,30 +59,35 @@ def dump(
     from activation_store import canary
     from activation_store.reader import ActivationStore
     from activation_store.target import (
-        layer_index,
         load_model,
         load_tokenizer,
+        model_shape,
         pick_device,
         use_threads,
     )
 
     use_threads(runtime)
+    device = pick_device(runtime)
+    shape = model_shape(model)
+    layers = tuple(shape.layer(k, "dump.layers") for k in config.layers)
+    if len(set(layers)) < len(layers):
+        raise ConfigError(
+            f"dump.layers: {list(config.layers)} names a block twice ({shape.n_blocks} blocks)."
+        )
     rows = read_conversations(conversations / CONVERSATIONS_FILE)
-    kept, dropped = _tokenize_all(rows, load_tokenizer(model), config)
-    shape = model.config()
-    n_blocks, d_model = shape["num_hidden_layers"], shape["hidden_size"]
-    layers = tuple(layer_index(k, n_blocks, model.ref) for k in config.layers)
-    plan = make_plan(kept, config=config, layers=layers, d_model=d_model, target=model.digests())
+    longest = min(config.max_tokens, shape.max_positions)
+    kept, dropped = _tokenize_all(rows, load_tokenizer(model), longest, config.too_long)
+    plan = make_plan(
+        kept, config=config, layers=layers, d_model=shape.d_model, target=model.digests()
+    )
     with storage_errors(out):
-        _prepare(out, plan)
-        write_dropped(out / DROPPED_FILE, dropped)
+        write_plan(out, plan, dropped)
         missing = _missing(out, plan)
-        net = load_model(model, dtype=config.compute_dtype, device=pick_device(runtime))
+        net = load_model(model, dtype=config.compute_dtype, device=device)
         seconds = _fill(out, plan, kept, net, missing, progress)
         store = ActivationStore(out, cache_mb=runtime.shard_cache_mb)
-        verdict = canary.check(net, store, plan)
-        write_json(out / CANARY_FILE, verdict)
-        _sweep(out, plan)
+        verdict = canary.check(net, store, plan, kept)
+        write_sealed(out / CANARY_FILE, verdict)
     forward = sum(s.n_tokens for s in plan.sequences if s.shard in missing)
     return {
         "sequences": len(plan.sequences),
@@ -103,7 +96,7 @@ def dump(
         "tokens_per_second": round(forward / seconds, 1) if seconds else 0.0,
         "forward_tokens": forward,
         "layers": list(layers),
-        "d_model": d_model,
+        "d_model": plan.d_model,
         "store_dtype": config.store_dtype,
         "compute_dtype": config.compute_dtype,
         "shards": plan.n_shards,
@@ -113,7 +106,7 @@ def dump(
 
 
 def _tokenize_all(
-    rows: list[Conversation], tokenizer: Any, config: CaptureConfig
+    rows: list[Conversation], tokenizer: Any, longest: int, too_long: str
 ) -> tuple[dict[str, Tokens], list[Dropped]]:
     kept: dict[str, Tokens] = {}
     dropped: list[Dropped] = []
@@ -124,10 +117,13 @@ def _tokenize_all(
         except DataError as error:
             reason, detail = "template", str(error)
         else:
-            if len(tokens.ids) > config.max_tokens:
+            if len(tokens.ids) > longest:
                 reason = "too_long"
-                detail = f"{len(tokens.ids)} tokens, at most {config.max_tokens} (dump.max_tokens)"
-            if reason and config.too_long == "refuse":
+                detail = (
+                    f"{len(tokens.ids)} tokens, expected at most {longest} "
+                    "(dump.max_tokens, or the model's own limit)"
+                )
+            if reason and too_long == "refuse":
                 raise DataError(
                     f"example {row.example_id} ({row.label}, view {row.view}) has {detail}. "
                     "Raise dump.max_tokens, or set dump.too_long to drop."
@@ -143,52 +139,32 @@ def _tokenize_all(
     return kept, dropped
 
 
-def _prepare(out: Path, plan: Plan) -> None:
-    try:
-        same = json.loads((out / PLAN_FILE).read_bytes())["digest"] == plan.digest
-    except (FileNotFoundError, ValueError, KeyError):
-        same = False
-    if not same or not _opens(out, plan):
-        for path in out.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        create_arrays(
-            out,
-            rows=plan.n_shards * plan.shard_rows,
-            d_model=plan.d_model,
-            layers=plan.layers,
-            dtype=plan.dtype,
-            shard_rows=plan.shard_rows,
-            chunk_rows=plan.chunk_rows,
-        )
-    write_plan(out, plan)  # also where it is there: the index beside it may be damaged
-
-
-def _opens(out: Path, plan: Plan) -> bool:
-    """Whether the arrays' metadata is there and as the plan has it."""
-    try:
-        arrays = open_arrays(out, plan.layers)
-    except StoreError:
-        return False
-    rows = plan.n_shards * plan.shard_rows
-    return all(
-        array.shape[0] == rows and array.shards[0] == plan.shard_rows for array in arrays.values()
-    )
-
-
 def _missing(out: Path, plan: Plan) -> list[int]:
-    from activation_store.commits import broken_files, commit_path, read_commits
+    """Shards that are still to be computed; what no good shard needs is removed."""
+    from activation_store.commits import broken, commit_path, commit_records, read_commit
 
-    while True:
+    good = {}
+    for path in commit_records(out):
         try:
-            commits = read_commits(out)
-            break
-        except DamagedError as error:
-            error.path.unlink()  # a shard without a record is one that is not there
-    for shard, commit in list(commits.items()):
-        if shard >= plan.n_shards or broken_files(out, commit):
-            commit_path(out, shard).unlink()
-            del commits[shard]
-    return [shard for shard in range(plan.n_shards) if shard not in commits]
+            commit = read_commit(path)
+        except DamagedError:
+            continue  # a shard without a record is one that is not there
+        if commit.plan == plan.digest and not broken(out, commit.files):
+            good[commit.shard] = commit
+    needed = [*plan_files(out), *(commit_path(out, shard) for shard in good)]
+    needed += [out / name for commit in good.values() for name in commit.files]
+    _keep_only(out, needed)
+    return [shard for shard in range(plan.n_shards) if shard not in good]
+
+
+def _keep_only(out: Path, needed: Iterable[Path]) -> None:
+    keep = set(needed)
+    for path in sorted(out.rglob("*"), reverse=True):  # a folder comes after what is in it
+        if path.is_dir():
+            with contextlib.suppress(OSError):  # not empty
+                path.rmdir()
+        elif path not in keep:
+            path.unlink()
 
 
 def _fill(
@@ -205,7 +181,7 @@ def _fill(
 
     capture = Capture(net, plan.layers)
     arrays = open_arrays(out, plan.layers, write=True)
-    total = sum(s.n_tokens for s in plan.sequences)
+    total = plan.tokens
     done = total - sum(s.n_tokens for s in plan.sequences if s.shard in missing)
     seconds = 0.0
     progress(done, total, "tokens")
@@ -236,19 +212,6 @@ def _empty(plan: Plan) -> dict[str, np.ndarray]:
         "tokens": np.zeros(plan.shard_rows, np.int32),
         "segments": np.zeros(plan.shard_rows, np.uint8),
     }
-
-
-def _sweep(out: Path, plan: Plan) -> None:
-    """Remove what a killed writer left: files that no plan knows."""
-    known = {out / name for name in (PLAN_FILE, INDEX_FILE, CANARY_FILE, DROPPED_FILE, "zarr.json")}
-    known |= {out / "acts" / "zarr.json"}
-    for name in array_names(plan.layers):
-        known.add(out / name / "zarr.json")
-        known |= {out / shard_file(name, shard) for shard in range(plan.n_shards)}
-    known |= {out / COMMITS / f"{shard:06d}.json" for shard in range(plan.n_shards)}
-    for path in sorted(out.rglob("*")):
-        if path.is_file() and path not in known:
-            path.unlink()
 
 
 def _count(dropped: list[Dropped]) -> dict[str, int]:

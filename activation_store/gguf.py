@@ -10,7 +10,7 @@ from pathlib import Path
 
 from activation_store.digests import cache_folder, file_digest
 from activation_store.model_files import CONVERSION
-from activation_store.quiet import quiet_libraries
+from activation_store.quiet import first_line, quiet_libraries
 from generators.errors import ModelError
 from generators.files import fsync_dir, fsync_tree, storage_errors
 
@@ -63,10 +63,9 @@ def _write(path: Path, out: Path) -> None:
                 dtype=torch.float32,
                 quantization_config=GgufConfig(dequantize=True),
             )
-        except (ValueError, KeyError, OSError, NotImplementedError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        except Exception as error:  # a broken file fails anywhere in the reader, in any way
             raise ModelError(
-                f"model {path}: transformers cannot read this GGUF file ({reason}). "
+                f"model {path}: transformers cannot read this GGUF file ({first_line(error)}). "
                 "Use a safetensors folder of the same model."
             ) from error
         model.config.architectures = [type(model).__name__]

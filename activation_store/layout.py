@@ -12,6 +12,7 @@ type on Python 3.11, is kept as its 16 bits in uint16, with the logical type in 
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,7 @@ def array_names(layers: tuple[int, ...]) -> list[str]:
     return [*(layer_array(k) for k in layers), "tokens", "segments"]
 
 
-def create_arrays(
-    root: Path,
+def array_metadata(
     *,
     rows: int,
     d_model: int,
@@ -48,9 +48,28 @@ def create_arrays(
     dtype: str,
     shard_rows: int,
     chunk_rows: int,
+) -> dict[str, bytes]:
+    """Zarr's metadata files of an empty store, by path below it; no shard exists in them."""
+    with tempfile.TemporaryDirectory() as aside:
+        root = Path(aside)
+        _create(root, rows, d_model, layers, dtype, shard_rows, chunk_rows)
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in sorted(root.rglob("zarr.json"))
+        }
+
+
+def _create(
+    root: Path,
+    rows: int,
+    d_model: int,
+    layers: tuple[int, ...],
+    dtype: str,
+    shard_rows: int,
+    chunk_rows: int,
 ) -> None:
-    """Write the metadata of an empty store; no shard exists after it."""
-    group = zarr.open_group(root, mode="w", attributes={"format": "latentqa", "schema": STORE_SCHEMA})
+    attributes = {"format": "latentqa", "schema": STORE_SCHEMA}
+    group = zarr.open_group(root, mode="w", attributes=attributes)
     common: dict[str, Any] = {
         "compressors": [Crc32cCodec()],  # a flipped byte raises; the default codecs would read it
         "fill_value": 0,
@@ -63,7 +82,7 @@ def create_arrays(
             shards=(shard_rows, d_model),
             chunks=(chunk_rows, d_model),
             dtype=PHYSICAL[dtype],
-            attributes={"dtype": dtype, "layer": layer, "what": f"hidden_states[{layer + 1}]"},
+            attributes={"dtype": dtype, "layer": layer, "what": f"output of block {layer}"},
             **common,
         )
     for name, kind in (("tokens", np.int32), ("segments", np.uint8)):
@@ -72,7 +91,9 @@ def create_arrays(
         )
 
 
-def open_arrays(root: Path, layers: tuple[int, ...], *, write: bool = False) -> dict[str, zarr.Array]:
+def open_arrays(
+    root: Path, layers: tuple[int, ...], *, write: bool = False
+) -> dict[str, zarr.Array]:
     """The arrays of a store by name.
 
     Raises:

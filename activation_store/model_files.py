@@ -6,15 +6,14 @@ revision (`org/name@revision`). Nothing here imports torch: an all-hit run asks 
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from activation_store import embedded
 from activation_store.digests import file_digest, files_digest
+from activation_store.quiet import first_line
 from generators.errors import ModelError
 
 # raised when the same GGUF would be converted into other numbers
@@ -26,6 +25,13 @@ _TOKENIZER = (
     *("*.model", "*.tiktoken"),
 )
 _TEMPLATE = ("chat_template*",)
+_ADAPTER_WEIGHTS = ("adapter_model*",)
+# a hub that cannot be reached says so in seconds, not after minutes
+_HUB_SECONDS = 5
+_EXPECTED = {
+    "model": "expected a folder, a .gguf file, a Hugging Face id (org/name@revision) or `embedded`",
+    "adapter": "expected a folder or a Hugging Face id (org/name@revision)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,7 @@ class ModelFiles:
                 out["chat_template"] = files_digest(template)
         if self.adapter is not None:
             out["adapter"] = files_digest(
-                _match(self.adapter, ("adapter_config.json", "adapter_model*"))
+                _match(self.adapter, ("adapter_config.json", *_ADAPTER_WEIGHTS))
             )
         return out
 
@@ -76,10 +82,6 @@ class ModelFiles:
         from activation_store.gguf import convert
 
         return convert(self.source)
-
-    def config(self) -> dict[str, Any]:
-        """The model's own config.json (converts a GGUF file at its first use)."""
-        return json.loads((self.folder / "config.json").read_text())
 
 
 def resolve_model(ref: str, adapter: str | None = None) -> ModelFiles:
@@ -94,56 +96,65 @@ def resolve_model(ref: str, adapter: str | None = None) -> ModelFiles:
     """
     return ModelFiles(
         ref=ref,
-        source=_find(ref, "model", ("config.json",)),
-        adapter=_find(adapter, "adapter", ("adapter_config.json",)) if adapter else None,
+        source=_find_model(ref),
+        adapter=_find_folder(adapter, "adapter", "adapter_config.json") if adapter else None,
     )
 
 
-def _find(ref: str, what: str, needed: tuple[str, ...]) -> Path:
+def public_name(ref: str) -> str:
+    """`ref` without the folders of this machine: what may stand in a file that others get."""
+    path = Path(ref).expanduser()
+    return path.name if path.is_absolute() or path.exists() else ref
+
+
+def _find_model(ref: str) -> Path:
     if ref == "embedded":
         return embedded.gguf_path()
     path = Path(ref).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return path
-    if path.is_dir():
-        for name in needed:
-            if not (path / name).is_file():
-                raise ModelError(f"{what} {ref}: the folder has no {name}; is it the right one?")
-        if what == "model" and not _match(path, _WEIGHTS):
-            raise ModelError(f"model {ref}: the folder holds no weights (*.safetensors).")
-        return path
-    if path.exists():
-        raise ModelError(f"{what} {ref}: expected a folder or a .gguf file, got another file.")
-    if _HUB_ID.fullmatch(ref) and not ref.startswith((".", "/")):
-        return _from_hub(ref, what)
-    raise ModelError(
-        f"{what} {ref}: no such folder or GGUF file. Give a folder, a .gguf file, a Hugging Face "
-        "id (org/name@revision) or `embedded`."
-    )
+    return _find_folder(ref, "model", "config.json")
+
+
+def _find_folder(ref: str, what: str, needed: str) -> Path:
+    path = Path(ref).expanduser()
+    if path.is_file():
+        raise ModelError(f"{what} {ref}: {_EXPECTED[what]}, got a file.")
+    if not path.is_dir():
+        if path.is_absolute() or not _HUB_ID.fullmatch(ref) or ref.startswith("."):
+            raise ModelError(f"{what} {ref}: nothing is there; {_EXPECTED[what]}.")
+        path = _from_hub(ref, what)
+    if not (path / needed).is_file():
+        raise ModelError(f"{what} {ref}: the folder has no {needed}; is it the right one?")
+    if not _match(path, _WEIGHTS if what == "model" else _ADAPTER_WEIGHTS):
+        raise ModelError(f"{what} {ref}: the folder holds no weights (*.safetensors).")
+    return path
 
 
 def _from_hub(ref: str, what: str) -> Path:
-    import os
-
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name, _, revision = ref.partition("@")
-    # a hub that cannot be reached must say so in seconds, not after minutes of retries
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     patterns = [*_WEIGHTS, *_TOKENIZER, *_TEMPLATE, "*.json"]
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=patterns,
+                etag_timeout=_HUB_SECONDS,
+            )
+        )
     except LocalEntryNotFoundError as error:
         raise ModelError(
             f"{what} {ref}: no such folder here, and the Hugging Face hub cannot be reached. "
             "Check the path or the network."
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"{what} {ref}: no such folder here, and the Hugging Face hub refused it ({reason}). "
-            "Check the name, the revision, and HF_TOKEN for a gated model."
+            f"{what} {ref}: no such folder here, and the Hugging Face hub refused it "
+            f"({first_line(error)}). Check the name, the revision, and HF_TOKEN for a gated model."
         ) from error
 
 

@@ -7,7 +7,7 @@ workers filling its shards in any order make the same store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from activation_store.config import CaptureConfig
-from activation_store.layout import INDEX_FILE, PLAN_FILE, STORE_SCHEMA
+from activation_store.layout import INDEX_FILE, PLAN_FILE, STORE_SCHEMA, array_metadata
+from activation_store.seal import read_sealed, write_sealed
 from activation_store.spans import Tokens
 from generators.canonical import digest
 from generators.errors import ConfigError
-from generators.files import write_json
+from generators.files import sha256_file, write_bytes
+from generators.schema import DROPPED_FILE, Dropped, write_dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +97,8 @@ def make_plan(
         target: digests of the model whose activations they will be.
 
     Raises:
-        ConfigError: shards are too small for the longest sequence, or no multiple of chunks.
+        ConfigError: shards are too small for the longest sequence.
     """
-    if config.shard_rows % config.chunk_rows:
-        raise ConfigError(
-            f"dump.shard_rows: {config.shard_rows} is no multiple of dump.chunk_rows "
-            f"({config.chunk_rows})."
-        )
     order = sorted(rows, key=lambda name: (len(rows[name].ids), name))
     total = sum(len(rows[name].ids) for name in order)
     longest = len(rows[order[-1]].ids) if order else 0
@@ -118,9 +115,7 @@ def make_plan(
         length = len(rows[name].ids)
         if used + length > shard_rows:
             shard, used = shard + 1, 0
-        placed.append(
-            Placed(name, shard, shard * shard_rows + used, length, rows[name].withheld)
-        )
+        placed.append(Placed(name, shard, shard * shard_rows + used, length, rows[name].withheld))
         used += length
     return Plan(
         sequences=tuple(placed),
@@ -145,8 +140,43 @@ def make_plan(
     )
 
 
-def write_plan(root: Path, plan: Plan) -> None:
-    """Write plan.json and index.parquet."""
+def write_plan(root: Path, plan: Plan, dropped: Sequence[Dropped] = ()) -> None:
+    """Write everything of a store that is known before any forward pass.
+
+    That is the arrays' metadata, index.parquet, dropped.parquet, and last plan.json, which holds
+    the size and digest of each of the others.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    metadata = array_metadata(
+        rows=plan.n_shards * plan.shard_rows,
+        d_model=plan.d_model,
+        layers=plan.layers,
+        dtype=plan.dtype,
+        shard_rows=plan.shard_rows,
+        chunk_rows=plan.chunk_rows,
+    )
+    for name, content in {**metadata, INDEX_FILE: _index(plan)}.items():
+        write_bytes(root / name, content)
+    write_dropped(root / DROPPED_FILE, dropped)
+    files = {
+        name: [(root / name).stat().st_size, sha256_file(root / name)]
+        for name in sorted([*metadata, INDEX_FILE, DROPPED_FILE])
+    }
+    write_sealed(root / PLAN_FILE, {**describe(plan), "files": files})
+
+
+def plan_files(root: Path) -> list[Path]:
+    """The files that `write_plan` wrote.
+
+    Raises:
+        DamagedError: plan.json is missing or not as it was written.
+    """
+    return [root / PLAN_FILE, *(root / name for name in read_sealed(root / PLAN_FILE)["files"])]
+
+
+def _index(plan: Plan) -> bytes:
     table = pa.table(
         {
             "example_id": pa.array([s.example_id for s in plan.sequences], pa.string()),
@@ -156,17 +186,18 @@ def write_plan(root: Path, plan: Plan) -> None:
             "withheld": pa.array([s.withheld for s in plan.sequences], pa.int32()),
         }
     )
-    pq.write_table(table, root / INDEX_FILE, compression="zstd")
-    write_json(root / PLAN_FILE, describe(plan))
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue().to_pybytes()
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """What plan.json holds."""
+    """What plan.json holds of the plan itself."""
     return {
         "schema": STORE_SCHEMA,
         "digest": plan.digest,
         "layers": list(plan.layers),
-        "layer_convention": "output of block k, counted from 0: hidden_states[k + 1]",
+        "layer_convention": "output of block k, counted from 0, before any final norm",
         "d_model": plan.d_model,
         "dtype": plan.dtype,
         "compute_dtype": plan.compute_dtype,

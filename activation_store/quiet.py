@@ -7,6 +7,11 @@ import warnings
 from collections.abc import Iterator
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
     """No progress bars, advice or notes on the future within; errors still pass."""

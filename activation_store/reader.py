@@ -5,7 +5,6 @@ Shapes: T tokens of a sequence, D d_model.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from activation_store.commits import Commit, read_commits
+from activation_store.commits import Commit, broken, read_commits
 from activation_store.layout import (
     COMMITS,
     INDEX_FILE,
@@ -25,8 +24,8 @@ from activation_store.layout import (
     to_float32,
 )
 from activation_store.plan import Placed
+from activation_store.seal import read_sealed
 from generators.errors import DamagedError, DataError, StoreError
-from generators.files import sha256_file
 
 
 class ActivationStore:
@@ -43,19 +42,18 @@ class ActivationStore:
 
         Raises:
             StoreError: there is no store.
-            DamagedError: its plan, index or commit records cannot be read.
+            DamagedError: its plan, metadata, index or commit records are not as they were written.
         """
-        if not (root / PLAN_FILE).is_file():
+        if not (root / PLAN_FILE).is_file() and not (root / COMMITS).is_dir():
             raise StoreError(f"store {root}: no activation store is here (no {PLAN_FILE}).")
         self.root = root
-        try:
-            self.plan: dict[str, Any] = json.loads((root / PLAN_FILE).read_bytes())
-            rows = pq.read_table(root / INDEX_FILE).to_pylist()
-        except (OSError, ValueError) as error:
-            raise DamagedError(f"store {root}: plan or index cannot be read ({error}).", root) from error
+        self.plan: dict[str, Any] = read_sealed(root / PLAN_FILE)
+        for name, fault in broken(root, self.plan["files"]).items():
+            raise DamagedError(f"store {root}: {name} is {fault}.", root / name)
+        rows = pq.read_table(root / INDEX_FILE).to_pylist()
         self.index: Mapping[str, Placed] = {row["example_id"]: Placed(**row) for row in rows}
         self.layers: tuple[int, ...] = tuple(self.plan["layers"])
-        self._commits = read_commits(root)
+        self._commits = read_commits(root, self.plan["digest"])
         self._arrays = open_arrays(root, self.layers)
         self._checked: set[str] = set()
         self._cache: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
@@ -65,6 +63,11 @@ class ActivationStore:
     def complete(self) -> bool:
         """Whether every shard of the plan is committed."""
         return len(self._commits) == self.plan["n_shards"]
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of the shards that are kept in memory."""
+        return sum(values.nbytes for values in self._cache.values())
 
     @property
     def d_model(self) -> int:
@@ -156,8 +159,9 @@ class ActivationStore:
         self._check(name, shard)
         size = self.plan["shard_rows"]
         values = self._arrays[name][shard * size : (shard + 1) * size]
+        values.flags.writeable = False  # callers get views of what the next caller gets
         self._cache[key] = values
-        while len(self._cache) > 1 and sum(v.nbytes for v in self._cache.values()) > self._cache_bytes:
+        while len(self._cache) > 1 and self.cached_bytes > self._cache_bytes:
             self._cache.popitem(last=False)
         return values
 
@@ -171,12 +175,11 @@ class ActivationStore:
         relative = shard_file(name, shard)
         if relative in self._checked:
             return
-        path = self.root / relative
-        if not path.is_file() or sha256_file(path) != commit.files[relative][1]:
+        for fault in broken(self.root, {relative: commit.files[relative]}).values():
             raise DamagedError(
                 f"store {self.root}: {relative} (shard {shard}, record {COMMITS}/{shard:06d}.json) "
-                "is missing or has other bytes than were committed.",
-                path,
+                f"is {fault} since it was committed.",
+                self.root / relative,
             )
         self._checked.add(relative)
 

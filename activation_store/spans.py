@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from generators.errors import DataError
 from generators.schema import Message
 
 SEGMENT_CODES = {"template": 0, "control": 1, "stimulus": 2, "completion": 3}
-# Llama-3's template writes the date; a fixed one keeps a store's tokens the same on every day
-DATE = "01 Jan 2025"
-_FIRST_MARK = 0xE000
+# some templates write today's date; a fixed one keeps a store's tokens the same on every day
+_TODAY = datetime(2025, 1, 1)
+_PRIVATE_USE = range(0xE000, 0xF900)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,11 @@ def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, generation: bo
     """
     try:
         return tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=generation, date_string=DATE
+            list(messages),
+            tokenize=False,
+            add_generation_prompt=generation,
+            date_string=_TODAY.strftime("%d %b %Y"),
+            strftime_now=_TODAY.strftime,
         )
     except Exception as error:  # jinja raises TemplateError, templates raise whatever they like
         raise DataError(
@@ -62,24 +67,66 @@ def tokenize(tokenizer: Any, messages: Sequence[Message]) -> Tokens:
         DataError: the template refuses, cuts or changes a message, or a content holds one of the
             model's control tokens.
     """
-    generation = messages[-1].role != "assistant"
     plain = [{"role": m.role, "content": m.content} for m in messages]
-    text, spans = locate(tokenizer, plain, generation=generation)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids = np.asarray(encoded["input_ids"], np.int32)
-    offsets = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2)
-    special = np.isin(ids, tokenizer.all_special_ids)
-    segments = np.zeros(len(ids), np.uint8)
+    text, spans = locate(tokenizer, plain, generation=messages[-1].role != "assistant")
+    encoded = Encoded.of(tokenizer, text)
+    segments = np.zeros(len(encoded.ids), np.uint8)
     for message, (start, stop) in zip(messages, spans, strict=True):
-        inside = (offsets[:, 0] < stop) & (offsets[:, 1] > start)
-        if (special & inside).any():
-            name = tokenizer.convert_ids_to_tokens(int(ids[special & inside][0]))
-            raise DataError(
-                f"a message of segment {message.segment} holds the control token {name}; "
-                "escape or remove it."
-            )
+        inside = encoded.inside(start, stop, f"a message of segment {message.segment}")
         segments[inside] = SEGMENT_CODES[message.segment]
-    return Tokens(ids, segments, _withheld(tokenizer, messages, ids, offsets, special, spans))
+    return Tokens(
+        encoded.ids.astype(np.int32), segments, _withheld(tokenizer, messages, encoded, spans)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text as T tokens.
+
+    Attributes:
+        text: the text.
+        ids: [T] int64 token ids.
+        starts: [T] where each token begins in the text, in characters.
+        stops: [T] where it ends.
+        special: [T] whether it is a control token.
+        names: the control tokens in the text, by id.
+    """
+
+    text: str
+    ids: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    special: np.ndarray
+    names: dict[int, str]
+
+    @classmethod
+    def of(cls, tokenizer: Any, text: str) -> Encoded:
+        """Tokenise a rendered text, whose control tokens are in it already."""
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids = np.asarray(encoded["input_ids"], np.int64)
+        offsets = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2)
+        # a header token of a template need not be among the tokenizer's own bos, eos and others
+        added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        known = added | set(tokenizer.all_special_ids)
+        special = np.isin(ids, sorted(known))
+        names = {int(i): str(tokenizer.convert_ids_to_tokens(int(i))) for i in ids[special]}
+        return cls(text, ids, offsets[:, 0], offsets[:, 1], special, names)
+
+    def inside(self, start: int, stop: int, what: str) -> np.ndarray:
+        """[T] which tokens overlap the characters `start` to `stop`, control tokens left out.
+
+        A control token can take white space of its neighbours with it (Phi-3), and overlap so.
+
+        Raises:
+            DataError: the characters spell a control token; `what` says whose they are.
+        """
+        overlap = (self.starts < stop) & (self.stops > start)
+        for token in self.ids[overlap & self.special]:
+            if self.names[int(token)] in self.text[start:stop]:
+                raise DataError(
+                    f"{what} holds the control token {self.names[int(token)]}; escape or remove it."
+                )
+        return overlap & ~self.special
 
 
 def locate(
@@ -91,19 +138,17 @@ def locate(
         DataError: the template refuses, cuts or changes a message.
     """
     text = render(tokenizer, messages, generation=generation)
+    free = (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
+    marks = [(next(free), next(free)) for _ in messages]
     for strip in (False, True):  # some templates strip contents, and would strip outside the marks
-        marks = [
-            (chr(_FIRST_MARK + 2 * i), chr(_FIRST_MARK + 2 * i + 1)) for i in range(len(messages))
-        ]
+        contents = [m["content"].strip() if strip else m["content"] for m in messages]
         marked = [
-            {"role": m["role"], "content": a + (m["content"].strip() if strip else m["content"]) + b}
-            for m, (a, b) in zip(messages, marks, strict=True)
+            {"role": m["role"], "content": a + content + b}
+            for m, content, (a, b) in zip(messages, contents, marks, strict=True)
         ]
         found = render(tokenizer, marked, generation=generation)
         if all(found.count(mark) == 1 for pair in marks for mark in pair):
-            spans = [
-                (_place(found, a, marks), _place(found, b, marks)) for a, b in marks
-            ]
+            spans = [(_place(found, a, marks), _place(found, b, marks)) for a, b in marks]
             if _without(found, marks) == text:
                 return text, spans
     raise DataError(
@@ -123,9 +168,7 @@ def _place(text: str, mark: str, marks: list[tuple[str, str]]) -> int:
 def _withheld(
     tokenizer: Any,
     messages: Sequence[Message],
-    ids: np.ndarray,
-    offsets: np.ndarray,
-    special: np.ndarray,
+    encoded: Encoded,
     spans: list[tuple[int, int]],
 ) -> int:
     control = [i for i, m in enumerate(messages) if m.segment == "control"]
@@ -134,11 +177,16 @@ def _withheld(
     stop, start = spans[control[-1]][1], spans[control[-1] + 1][0]
     # the control's turn ends with a special token, and the white space that belongs to it; in a
     # template without one, the next message's own content is where it ends
-    between = np.flatnonzero((offsets[:, 0] >= stop) & (offsets[:, 1] <= start))
-    ends = between[special[between]]
+    between = np.flatnonzero((encoded.starts >= stop) & (encoded.stops <= start))
+    ends = between[encoded.special[between]]
     if not len(ends):
-        return int(np.flatnonzero(offsets[:, 1] > start)[0])
+        # a token with a character of the control in it is the control's
+        return int(np.flatnonzero((encoded.stops > start) & (encoded.starts >= stop))[0])
     cut = int(ends[0]) + 1
-    while cut <= between[-1] and not special[cut] and not tokenizer.decode(ids[cut]).strip():
+    while (
+        cut <= between[-1]
+        and not encoded.special[cut]
+        and not tokenizer.decode(encoded.ids[cut]).strip()
+    ):
         cut += 1
     return cut

@@ -2,18 +2,80 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from activation_store.model_files import ModelFiles
-from activation_store.quiet import quiet_libraries
+from activation_store.quiet import first_line, quiet_libraries
 from activation_store.runtime import Runtime
 from generators.errors import ConfigError, ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_UNREADABLE = (ValueError, OSError, KeyError, RuntimeError, SafetensorError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """The numbers of a model that its store needs.
+
+    Attributes:
+        ref: the model's reference, for messages.
+        n_blocks: transformer blocks.
+        d_model: width of the residual stream.
+        max_positions: longest sequence that the model was made for, in tokens.
+    """
+
+    ref: str
+    n_blocks: int
+    d_model: int
+    max_positions: int
+
+    def layer(self, layer: int, field: str) -> int:
+        """`layer` counted from 0, where -1 is the last.
+
+        Raises:
+            ModelError: the model has no such block; `field` is the setting to change.
+        """
+        if not -1 <= layer < self.n_blocks:
+            raise ModelError(
+                f"model {self.ref}: it has blocks 0 to {self.n_blocks - 1}, got {layer}. "
+                f"Change {field}."
+            )
+        return layer % self.n_blocks
+
+
+def model_shape(model: ModelFiles) -> Shape:
+    """The shape that a model's config names, under whatever names its family has for it.
+
+    Raises:
+        ModelError: the config is no causal language model's.
+    """
+    with quiet_libraries():
+        try:
+            return shape_of(AutoConfig.from_pretrained(model.folder), model.ref)
+        except (*_UNREADABLE, AttributeError) as error:
+            raise ModelError(
+                f"model {model.ref}: its config.json is not one that transformers can use "
+                f"({first_line(error)})."
+            ) from error
+
+
+def shape_of(config: Any, ref: str) -> Shape:
+    """The shape in a transformers config."""
+    own = config.get_text_config()
+    return Shape(
+        ref=ref,
+        n_blocks=own.num_hidden_layers,
+        d_model=own.hidden_size,
+        max_positions=getattr(own, "max_position_embeddings", None) or sys.maxsize,
+    )
 
 
 def pick_device(runtime: Runtime) -> torch.device:
@@ -60,8 +122,10 @@ def load_tokenizer(model: ModelFiles) -> Any:
     with quiet_libraries():
         try:
             tokenizer = AutoTokenizer.from_pretrained(model.folder)
-        except (ValueError, OSError, KeyError) as error:
-            raise ModelError(f"model {model.ref}: no usable tokenizer ({_first(error)}).") from error
+        except Exception as error:  # the Rust library raises a bare Exception for a broken file
+            raise ModelError(
+                f"model {model.ref}: no usable tokenizer ({first_line(error)})."
+            ) from error
     if not tokenizer.is_fast:
         raise ModelError(f"model {model.ref}: its tokenizer gives no character offsets (not fast).")
     if tokenizer.chat_template is None:
@@ -75,20 +139,34 @@ def load_model(model: ModelFiles, *, dtype: str, device: torch.device) -> nn.Mod
     """The target in eval mode on `device`, without gradients, its adapter (if any) merged in place.
 
     Raises:
-        ModelError: transformers cannot load it.
+        ModelError: transformers cannot load it, or peft its adapter.
     """
     with quiet_libraries():
         try:
             net = AutoModelForCausalLM.from_pretrained(model.folder, dtype=DTYPES[dtype])
-        except (ValueError, OSError, KeyError, RuntimeError) as error:
+        except _UNREADABLE as error:
             raise ModelError(
-                f"model {model.ref}: transformers cannot load it ({_first(error)})."
+                f"model {model.ref}: transformers cannot load it ({first_line(error)})."
             ) from error
         if model.adapter is not None:
-            from peft import PeftModel
-
-            net = PeftModel.from_pretrained(net, model.adapter).merge_and_unload()
+            net = load_adapter(net, model.adapter).merge_and_unload()
     return net.to(device).eval().requires_grad_(False)
+
+
+def load_adapter(net: nn.Module, folder: Path) -> Any:
+    """`net` with the PEFT adapter in `folder`.
+
+    Raises:
+        ModelError: the adapter cannot be read, or does not fit `net`.
+    """
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(net, folder)
+    except (*_UNREADABLE, TypeError) as error:
+        raise ModelError(
+            f"adapter {folder}: peft cannot load it into this model ({first_line(error)})."
+        ) from error
 
 
 def blocks(net: nn.Module) -> nn.ModuleList:
@@ -98,33 +176,16 @@ def blocks(net: nn.Module) -> nn.ModuleList:
         ModelError: none are found where any family keeps them.
     """
     inner = getattr(net, "base_model", net)
+    n_blocks = shape_of(net.config, "").n_blocks
     places = ("layers", "h", "blocks")
     candidates = [net.get_decoder() if hasattr(net, "get_decoder") else None, inner]
     candidates += [getattr(inner, name, None) for name in ("model", "transformer", "gpt_neox")]
     for module in candidates:
         for place in places:
             found = getattr(module, place, None)
-            if isinstance(found, nn.ModuleList) and len(found) == net.config.num_hidden_layers:
+            if isinstance(found, nn.ModuleList) and len(found) == n_blocks:
                 return found
     raise ModelError(
         f"model of type {net.config.model_type}: its blocks were not found; "
         "this architecture is not supported."
     )
-
-
-def layer_index(layer: int, n_blocks: int, ref: str) -> int:
-    """`layer` counted from 0, where -1 is the last.
-
-    Raises:
-        ModelError: the model has no such block.
-    """
-    if not -1 <= layer < n_blocks:
-        raise ModelError(
-            f"model {ref}: it has blocks 0 to {n_blocks - 1}, got read layer {layer}. "
-            "Change dump.layers."
-        )
-    return layer % n_blocks
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -104,7 +104,8 @@ def _answer(
     tokens_QT = torch.stack(words, 1).cpu().numpy()
     chances_QT = torch.stack(chances, 1).cpu().numpy()
     return [
-        _finish(decoder, row, chance, end) for row, chance in zip(tokens_QT, chances_QT, strict=True)
+        _finish(decoder, row, chance, end)
+        for row, chance in zip(tokens_QT, chances_QT, strict=True)
     ]
 
 

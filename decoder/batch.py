@@ -57,9 +57,14 @@ def make_batch(
     """Pad and stack rows.
 
     Args:
-        readings: B rows.
+        readings: B rows, all with vectors or all without.
         turns: for each row, its questions.
+
+    Raises:
+        ValueError: some readings have vectors, others none.
     """
+    if len({r.vectors is None for r in readings}) > 1:
+        raise ValueError("readings with and without vectors cannot share a batch")
     prefixes = [prompt.prefix(r.n, r.first_position) for r in readings]
     rows, width = len(readings), max(len(p.ids) for p in prefixes)
     ids = np.zeros((rows, width), np.int64)

@@ -12,14 +12,38 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from activation_store.target import shape_of
 from decoder.batch import Batch
 from decoder.injection import injected
+from generators.errors import ModelError
+
+_KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
+
+
+def check_cache(net: nn.Module, ref: str) -> None:
+    """Refuse a model whose memory of a prefix is not the keys and values of its tokens.
+
+    Args:
+        ref: the model's reference, for the message.
+
+    Raises:
+        ModelError: a block is recurrent (Mamba, linear attention), or keeps something else.
+    """
+    layers = DynamicCache(config=net.config).layers
+    others = {type(x).__name__ for x in layers if type(x) not in _KEPT}
+    if others or len(layers) != shape_of(net.config, ref).n_blocks:
+        raise ModelError(
+            f"model {ref}: type {net.config.model_type} keeps {', '.join(sorted(others)) or 'none'}"
+            " of a prefix, expected the keys and values of attention in every block. "
+            "Such a model cannot be a decoder; use another target."
+        )
 
 
 def prefix_cache(net: nn.Module, block: nn.Module, batch: Batch) -> Any:
     """Keys and values of the B prefixes, activations injected at the output of `block`."""
-    cache = DynamicCache(config=net.config)
+    cache = DynamicCache(config=getattr(net, "module", net).config)  # DDP shows no config
     with injected(block, batch.get("places"), batch.get("vectors")):
         net(
             input_ids=batch["prefix_ids"],

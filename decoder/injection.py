@@ -11,7 +11,9 @@ from torch import nn
 
 
 @contextlib.contextmanager
-def injected(block: nn.Module, places: torch.Tensor | None, vectors: torch.Tensor | None) -> Iterator[None]:
+def injected(
+    block: nn.Module, places: torch.Tensor | None, vectors: torch.Tensor | None
+) -> Iterator[None]:
     """Within, the output of `block` holds `vectors` at `places` (arXiv 2412.08686, section 3).
 
     Args:

@@ -11,9 +11,17 @@ from typing import Any
 
 import torch
 
-from activation_store.model_files import ModelFiles
-from activation_store.target import blocks, layer_index, load_model, load_tokenizer
+from activation_store.model_files import ModelFiles, public_name
+from activation_store.quiet import first_line
+from activation_store.target import (
+    blocks,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    shape_of,
+)
 from decoder.config import DecoderConfig, LoraSettings
+from decoder.forward import check_cache
 from decoder.prompt import DecoderPrompt
 from generators.errors import ModelError, StoreError
 from generators.files import write_json
@@ -49,17 +57,16 @@ class Decoder:
         binding: what it reads.
     """
 
-    def __init__(
-        self, net: Any, tokenizer: Any, config: DecoderConfig, binding: Binding
-    ) -> None:
+    def __init__(self, net: Any, tokenizer: Any, config: DecoderConfig, binding: Binding) -> None:
         self.net = net
         self.tokenizer = tokenizer
         self.prompt = DecoderPrompt(tokenizer, config)
         self.config = config
         self.binding = binding
-        own = blocks(net.get_base_model())
-        layer_index(config.write_layer, len(own), binding.model)
-        self.write_block = own[config.write_layer]
+        base = net.get_base_model()
+        check_cache(base, binding.model)
+        shape = shape_of(base.config, binding.model)
+        self.write_block = blocks(base)[shape.layer(config.write_layer, "decoder.write_layer")]
 
     @property
     def device(self) -> torch.device:
@@ -111,19 +118,20 @@ class Decoder:
             ModelError: there is no decoder in `folder`.
             StoreError: `model` is not the target that it was trained to read.
         """
-        from peft import PeftModel
-
         config, binding = read_sidecar(folder)
         check_target(binding, model)
         base = load_model(model, dtype=dtype, device=device)
-        net = PeftModel.from_pretrained(base, folder).to(device).eval().requires_grad_(False)
+        net = load_adapter(base, folder).to(device).eval().requires_grad_(False)
         return cls(net, load_tokenizer(model), config, binding)
 
     def save(self, folder: Path) -> None:
-        """Write an ordinary peft adapter, and one JSON of ours beside it."""
+        """Write an ordinary peft adapter, and one JSON of ours beside it.
+
+        Neither names a folder of this machine: the same decoder has the same bytes anywhere.
+        """
+        binding, name = self.binding, public_name(self.binding.model)
         for adapter in self.net.peft_config.values():
-            # peft would write the path of this machine's cache
-            adapter.base_model_name_or_path = self.binding.model
+            adapter.base_model_name_or_path = name
         # the adapter holds no embeddings; peft would look for the base's to compare
         self.net.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
@@ -132,10 +140,10 @@ class Decoder:
             {
                 "schema": SCHEMA,
                 "decoder": self.config.model_dump(mode="json"),
-                "read_layer": self.binding.read_layer,
-                "target": self.binding.target,
-                "model": self.binding.model,
-                "adapter": self.binding.adapter,
+                "read_layer": binding.read_layer,
+                "target": binding.target,
+                "model": name,
+                "adapter": public_name(binding.adapter) if binding.adapter else None,
             },
         )
 
@@ -150,18 +158,20 @@ def read_sidecar(folder: Path) -> tuple[DecoderConfig, Binding]:
     """Config and binding of a saved decoder.
 
     Raises:
-        ModelError: `folder` holds no decoder.
+        ModelError: `folder` holds no decoder, or one that this version cannot read.
     """
+    path = folder / SIDECAR
     try:
-        value = json.loads((folder / SIDECAR).read_bytes())
+        value = json.loads(path.read_bytes())
+        if value.pop("schema") != SCHEMA:
+            raise ValueError(f"expected schema {SCHEMA}")
+        return DecoderConfig.model_validate(value.pop("decoder")), Binding(**value)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(f"decoder {folder}: no decoder is here (no {SIDECAR}).") from error
-    return DecoderConfig.model_validate(value["decoder"]), Binding(
-        read_layer=value["read_layer"],
-        target=value["target"],
-        model=value["model"],
-        adapter=value["adapter"],
-    )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{path}: not the record of a decoder of this version ({first_line(error)})."
+        ) from error
 
 
 def check_target(binding: Binding, model: ModelFiles) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.spans import locate
+from activation_store.spans import Encoded, locate
 from decoder.config import DecoderConfig
 from generators.errors import DataError, ModelError
 
@@ -41,14 +41,23 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Question and answer, Q tokens; `answer` marks the tokens that carry loss (end of turn too)."""
+    """The second part of a prompt, T tokens.
+
+    Attributes:
+        ids: [T] token ids.
+        answer: [T] which tokens carry loss: the answer's, up to the end of the turn and with it.
+    """
 
     ids: np.ndarray
     answer: np.ndarray
 
 
 class DecoderPrompt:
-    """Builds prefixes and turns for one tokenizer and config."""
+    """Builds prefixes and turns for one tokenizer and config.
+
+    Attributes:
+        end_of_turn: token id that ends an answer.
+    """
 
     def __init__(self, tokenizer: Any, config: DecoderConfig) -> None:
         """Render the template once.
@@ -58,22 +67,25 @@ class DecoderPrompt:
         """
         self._tokenizer = tokenizer
         self._config = config
-        placeholder = tokenizer(config.placeholder, add_special_tokens=False)["input_ids"]
-        if len(placeholder) != 1:
-            raise ModelError(
-                f"decoder.placeholder: {config.placeholder!r} is {len(placeholder)} tokens of this "
-                "model, expected one."
-            )
-        self._placeholder = placeholder[0]
         try:
-            text, spans = self._locate(_PROBE, _PROBE)
+            encoded, spans = self._encode(_PROBE, _PROBE)
+            place = np.flatnonzero(encoded.inside(*spans[0], "decoder.placeholder"))
+            encoded.inside(*spans[1], "decoder.preamble")
         except DataError as error:
             raise ModelError(f"the decoder's prompt cannot be rendered: {error}") from error
-        start, stop = spans[0]
-        self._before = self._encode(text[:start])[0]
-        ids, offsets = self._encode(text[stop:])
-        self._cut = self._last_special(ids, offsets, spans[2][0] - stop)
-        self._after = ids[: self._cut]
+        tokens = [encoded.text[encoded.starts[i] : encoded.stops[i]].strip() for i in place]
+        if tokens != [config.placeholder.strip()]:
+            raise ModelError(
+                f"decoder.placeholder: {config.placeholder!r} is {tokens} in this model's prompt, "
+                "expected one token of its own."
+            )
+        self._placeholder = encoded.ids[place[0]]
+        self._before = encoded.ids[: place[0]]
+        self._cut = self._last_special(encoded, spans[2][0])
+        if self._cut <= place[0]:
+            raise ModelError("the chat template has no special token before a question.")
+        self._after = encoded.ids[place[0] + 1 : self._cut]
+        self.end_of_turn = int(self.turn(_PROBE, _PROBE).ids[-1])
 
     def prefix(self, n: int, first_position: int) -> Prefix:
         """The prefix for `n` activations, the first of which stood at `first_position`."""
@@ -86,52 +98,40 @@ class DecoderPrompt:
         """Question and answer; with no answer, the prompt up to where the answer begins.
 
         Raises:
-            DataError: question or answer holds a control token of the model, or is changed by the
-                template.
+            DataError: question or answer is empty, holds a control token of the model, or is
+                changed by the template.
+            ModelError: the template does not mark where an answer ends.
         """
-        text, spans = self._locate(question, _PROBE if answer is None else answer)
-        base = spans[0][1]
-        ids, offsets = self._encode(text[base:])
-        (question_start, question_stop), (start, stop) = (
-            (a - base, b - base) for a, b in (spans[2], spans[3])
-        )
-        special = np.isin(ids, self._tokenizer.all_special_ids)
-        for a, b in ((question_start, question_stop), (start, stop)):
-            if (special & (offsets[:, 0] < b) & (offsets[:, 1] > a)).any():
-                raise DataError("a question or answer holds a control token of the model.")
-        if not np.array_equal(ids[: self._cut], self._after):
+        encoded, spans = self._encode(question, _PROBE if answer is None else answer)
+        asked = encoded.inside(*spans[2], "a question")
+        written = encoded.inside(*spans[3], "an answer")
+        for found, what in ((asked, "question"), (written, "answer")):
+            if not found.any():
+                raise DataError(f"the {what} is empty.")
+        if not np.array_equal(encoded.ids[: self._cut], self.prefix(1, 0).ids):
             raise DataError("the chat template writes other text before this question.")
-        inside = (offsets[:, 0] < stop) & (offsets[:, 1] > start)
-        first = int(np.flatnonzero(inside)[0])
+        first = int(np.flatnonzero(written)[0])
         if answer is None:
-            return Turn(ids[self._cut : first], np.zeros(first - self._cut, bool))
-        ends = np.flatnonzero(special & (offsets[:, 0] >= stop))
+            return Turn(encoded.ids[self._cut : first], np.zeros(first - self._cut, bool))
+        ends = np.flatnonzero(encoded.special & (encoded.stops > spans[3][1]))
         if not len(ends):
             raise ModelError("the chat template marks no end of an assistant's turn.")
-        inside[ends[0]] = True
-        return Turn(ids[self._cut : ends[0] + 1], inside[self._cut : ends[0] + 1])
+        ids = encoded.ids[self._cut : ends[0] + 1]
+        return Turn(ids, np.arange(len(ids)) >= first - self._cut)
 
-    @property
-    def end_of_turn(self) -> int:
-        """Token id that ends an answer."""
-        return int(self.turn(_PROBE, _PROBE).ids[-1])
-
-    def _locate(self, question: str, answer: str) -> tuple[str, list[tuple[int, int]]]:
+    def _encode(self, question: str, answer: str) -> tuple[Encoded, list[tuple[int, int]]]:
+        """The prompt with one placeholder, and where the contents stand in its text."""
         messages = [
             {"role": "user", "content": self._config.placeholder},
             {"role": "assistant", "content": self._config.preamble},
             {"role": "user", "content": question},
             {"role": "assistant", "content": answer},
         ]
-        return locate(self._tokenizer, messages, generation=False)
+        text, spans = locate(self._tokenizer, messages, generation=False)
+        return Encoded.of(self._tokenizer, text), spans
 
-    def _encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2)
-        return np.asarray(encoded["input_ids"], np.int64), offsets
-
-    def _last_special(self, ids: np.ndarray, offsets: np.ndarray, stop: int) -> int:
-        special = np.isin(ids, self._tokenizer.all_special_ids) & (offsets[:, 1] <= stop)
-        if not special.any():
-            raise ModelError("the chat template has no special token before a question.")
-        return int(np.flatnonzero(special)[-1])
+    @staticmethod
+    def _last_special(encoded: Encoded, question: int) -> int:
+        """Index of the last special token that begins before the question, or 0."""
+        before = np.flatnonzero(encoded.special & (encoded.starts < question))
+        return int(before[-1]) if len(before) else 0
