@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from generators.errors import LatentQAError
-from pipelines.commands import artifacts, data, plan, setup
+from pipelines.commands import artifacts, data, plan, setup, store
 from pipelines.commands.options import (
     DEFAULT_ROOT,
     ConfigFile,
@@ -86,6 +86,7 @@ app.command()(artifacts.gc)
 app.command()(artifacts.verify)
 app.add_typer(setup.app, name="setup")
 app.add_typer(data.app, name="data")
+app.add_typer(store.app, name="store")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -65,6 +65,8 @@ def test_only_a_whole_reply_is_an_answer(raw: str, status: str) -> None:
     assert (outcome.prompt_tokens, outcome.completion_tokens) == (5, 2)
 
 
-@pytest.mark.parametrize("raw", ["", "<html>", "[]", '{"choices": []}', '{"choices": [{}]}', "null"])
+@pytest.mark.parametrize(
+    "raw", ["", "<html>", "[]", '{"choices": []}', '{"choices": [{}]}', "null"]
+)
 def test_what_is_no_chat_completion_is_none(raw: str) -> None:
     assert read_reply("k", raw) is None

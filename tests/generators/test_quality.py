@@ -64,7 +64,9 @@ def test_words_that_only_look_like_a_refusal_pass(text: str) -> None:
 
 
 def test_repetition_is_seen_in_long_and_in_short_texts() -> None:
-    assert repeats_itself("He is his best friend, he is his best friend, he is his best friend", 0.6)
+    assert repeats_itself(
+        "He is his best friend, he is his best friend, he is his best friend", 0.6
+    )
     assert repeats_itself("sings a solo solo solo solo", 0.6)
     assert repeats_itself("The monk copies books by candle light and never sleeps.", 0.6) is None
     assert repeats_itself("Yes.", 0.6) is None

@@ -1,0 +1,140 @@
+"""Every byte of a store against what was committed, with nothing but the store itself.
+
+plan.json seals the metadata and the index, each commit record seals the files of its shard, and
+canary.json, written last, says that the store is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from activation_store.commits import Commit, Fault, broken, commit_path, commit_records, read_commit
+from activation_store.layout import CANARY_FILE, PLAN_FILE, array_names, shard_file
+from activation_store.seal import read_sealed
+from generators.errors import DamagedError, StoreError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One file that is not as it was committed.
+
+    Attributes:
+        file: its path below the store.
+        fault: what is wrong with it; `extra` belongs to no shard of the plan.
+        shard: the shard whose file or record it is, or None.
+        array: the array that it is a part of, such as `acts/L14`, or None.
+    """
+
+    file: str
+    fault: Fault | Literal["extra"]
+    shard: int | None = None
+    array: str | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.shard is None else f" (shard {self.shard}, {self.array or 'its record'})"
+        return f"{self.file}{where}: {self.fault}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What `verify` found.
+
+    Attributes:
+        files: files that are there.
+        committed: shards with a good record.
+        planned: shards of the plan; None where the plan cannot be read.
+        finished: whether the dump came to its end.
+        findings: what is wrong, in the order of the files' names.
+    """
+
+    files: int
+    committed: int
+    planned: int | None
+    finished: bool
+    findings: tuple[Finding, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `store verify --json` shows it."""
+        return asdict(self)
+
+
+def verify(root: Path) -> Verdict:
+    """Read all of the store at `root` and compare.
+
+    A store whose dump is under way is judged by what is committed of it.
+
+    Raises:
+        StoreError: there is no store.
+    """
+    present = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
+    if PLAN_FILE not in present and not commit_records(root):
+        raise StoreError(f"store {root}: no activation store is here (no {PLAN_FILE}).")
+    plan = _sealed(root / PLAN_FILE)
+    commits = _commits(root, plan)
+    found: list[Finding] = []
+    if plan is None:
+        found.append(_finding(root / PLAN_FILE, root))
+    else:
+        found += [Finding(file=n, fault=f) for n, f in broken(root, plan["files"]).items()]
+    for path, commit in commits.items():
+        if commit is None:
+            found.append(_finding(path, root, shard=int(path.stem)))
+            continue
+        found += [
+            Finding(file=name, fault=fault, shard=commit.shard, array=name.split("/c/")[0])
+            for name, fault in broken(root, commit.files).items()
+        ]
+    good = [commit for commit in commits.values() if commit is not None]
+    finished = CANARY_FILE in present
+    if plan is not None and (finished or len(good) == plan["n_shards"]):
+        found += _of_a_whole_store(root, plan, present)
+    return Verdict(
+        files=len(present),
+        committed=len(good),
+        planned=None if plan is None else plan["n_shards"],
+        finished=finished,
+        findings=tuple(sorted(found, key=lambda finding: finding.file)),
+    )
+
+
+def _sealed(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_sealed(path)
+    except DamagedError:
+        return None
+
+
+def _commits(root: Path, plan: dict[str, Any] | None) -> dict[Path, Commit | None]:
+    """Every commit record that is there; None for one that is not as it was written."""
+    out: dict[Path, Commit | None] = {}
+    for path in commit_records(root):
+        try:
+            commit = read_commit(path)
+        except DamagedError:
+            out[path] = None
+        else:
+            out[path] = commit if plan is None or commit.plan == plan["digest"] else None
+    return out
+
+
+def _of_a_whole_store(root: Path, plan: dict[str, Any], present: set[str]) -> Iterator[Finding]:
+    """What only a store that is finished must have, and must not have."""
+    if _sealed(root / CANARY_FILE) is None:
+        yield _finding(root / CANARY_FILE, root)
+    names = {PLAN_FILE, CANARY_FILE, *plan["files"]}
+    for shard in range(plan["n_shards"]):
+        record = commit_path(root, shard)
+        names.add(record.relative_to(root).as_posix())
+        names |= {shard_file(name, shard) for name in array_names(tuple(plan["layers"]))}
+        if not record.is_file():
+            yield _finding(record, root, shard=shard)
+    for name in present - names:
+        yield Finding(file=name, fault="extra")
+
+
+def _finding(path: Path, root: Path, *, shard: int | None = None) -> Finding:
+    fault: Fault = "changed" if path.is_file() else "missing"
+    return Finding(file=path.relative_to(root).as_posix(), fault=fault, shard=shard)
