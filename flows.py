@@ -1,8 +1,8 @@
 """Prefect flows: one for a whole experiment, and one that ends with each step.
 
 Prefect shows, schedules and records runs; it decides nothing. Every step is a task that asks the
-artifact root, and returns the state `Cached` on a hit. Works with no server (Prefect then starts a
-temporary one, which ends with the run) and, with `PREFECT_API_URL` set, on one that has a UI:
+artifact root, and returns the state `Cached` on a hit. Works with no server (a temporary one ends
+with the run) and, with `PREFECT_API_URL` set, on one that has a UI:
 
     prefect server start
     PREFECT_API_URL=http://127.0.0.1:4200/api latentqa run CONFIG
@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 # Before the import of prefect, and never over a user's own setting.
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "DO_NOT_TRACK": "1",
     # our own lines are what a person sees; the API still gets every log line
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
@@ -41,13 +39,14 @@ from prefect.artifacts import (  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.logging.handlers import APILogHandler  # noqa: E402
-from prefect.settings import PREFECT_API_URL  # noqa: E402
+from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 from prefect.states import Completed, State  # noqa: E402
 
 from generators.errors import EndpointError  # noqa: E402
 from pipelines.request import RunRequest  # noqa: E402
 from pipelines.runner import Runner, RunResult, StepRun  # noqa: E402
 from pipelines.summary import reading_rows  # noqa: E402
+from pipelines.temporary_server import temporary_server  # noqa: E402
 
 PROGRESS_EVERY = 5.0
 """Least seconds between two updates of a progress artifact."""
@@ -204,33 +203,8 @@ def _server() -> Iterator[None]:
             )
         yield
         return
-    from prefect.server.api.server import SubprocessASGIServer
-
-    server = SubprocessASGIServer()
-    server.start()
-    process = server.server_process
-    assert process is not None  # start() raises where there is none
-    with _ended_with_us(process.pid):
+    with temporary_server() as own, temporary_settings({PREFECT_API_URL: own}):
         try:
             yield
         finally:
             APILogHandler().flush()  # or the last log lines meet a server that is gone
-            server.stop()
-
-
-@contextlib.contextmanager
-def _ended_with_us(pid: int) -> Iterator[None]:
-    """End process `pid` even if this one is killed: prefect leaves its server behind then."""
-    watcher = subprocess.Popen(
-        # `read` returns when this process, the only one with the other end, is gone
-        ["/bin/sh", "-c", f"read _; kill {pid} 2>/dev/null"],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        yield
-    finally:
-        watcher.kill()
-        watcher.wait()
-        assert watcher.stdin is not None
-        watcher.stdin.close()

@@ -25,6 +25,8 @@ from pipelines.commands.options import (
 )
 
 TRACEBACK = "--traceback"
+INTERRUPTED = 130
+"""Exit code on Ctrl-C; typer returns it."""
 
 app = typer.Typer(
     name="latentqa",
@@ -96,15 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != TRACEBACK] or ["--help"]
     try:
         code = app(args=words, prog_name="latentqa", standalone_mode=False)
-    except KeyboardInterrupt:
-        print("Stopped. Finished work is kept; run again to go on.", file=sys.stderr)
-        sys.exit(130)
-    except typer.Abort:
-        sys.exit(130)
-    except BrokenPipeError:
-        # the reader of our output has gone (`| head`): not to be told again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except typer.TyperException as error:
         if shown:
             traceback.print_exc()
@@ -116,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if shown:
             traceback.print_exc()
         sys.exit(_tell(error, shown))
+    if code == INTERRUPTED:
+        print("Stopped. Finished work is kept; run again to go on.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

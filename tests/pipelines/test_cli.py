@@ -143,7 +143,9 @@ def test_ctrl_c_is_exit_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pipelines.artifacts.ArtifactRoot.artifacts", stop)
-    assert Called(capsys, "ls").code == 130
+    called = Called(capsys, "ls")
+    assert called.code == 130
+    assert called.err == "Stopped. Finished work is kept; run again to go on.\n"
 
 
 def test_ls_lists_artifacts_with_their_names(
