@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from activation_store.model_files import ModelFiles
+from activation_store.quiet import quiet_libraries
 from activation_store.reader import ActivationStore
 from activation_store.runtime import Runtime
 from activation_store.target import pick_device, use_threads
 from decoder.asking import answer
-from decoder.batch import Reading
 from decoder.model import Decoder
-from evaluators.conditions import mean_token, pair_others, uninformed
+from evaluators.conditions import Given, pair_others
 from evaluators.config import EvaluateConfig
 from evaluators.losses import question_losses
 from evaluators.panel import UNTRAINED, panel
-from generators.canonical import digest
+from evaluators.parts import Parts
 from generators.errors import DataError
 from generators.files import storage_errors, write_bytes, write_json
 from generators.progress import Progress, silent
-from trainers.rows import Row, load_rows, read_row, select
+from generators.schema import VIEWS
+from trainers.rows import Row, load_rows, select
 
 METRICS_FILE = "metrics.json"
 LOSSES_FILE = "losses.parquet"
@@ -42,7 +42,7 @@ class Case:
     Attributes:
         name: the view, with `+visible` where masking is off.
         pool: all rows of the split and view, from which partners are drawn.
-        train: training rows of the view, for the mean token.
+        train: training rows of the view, for the mean token; of any view where it has none.
     """
 
     split: str
@@ -82,7 +82,8 @@ def evaluate(
     use_threads(runtime)
     opened = ActivationStore(store, cache_mb=runtime.shard_cache_mb)
     opened.check_target(model.digests())
-    reader = Decoder.load(decoder, model, dtype="float32", device=pick_device(runtime))
+    with quiet_libraries():
+        reader = Decoder.load(decoder, model, dtype="float32", device=pick_device(runtime))
     layer = opened.only_layer(reader.binding.read_layer)
     cases = _cases(load_rows(conversations, questions, opened), config, reader.config.masking)
     if not cases:
@@ -99,10 +100,8 @@ def evaluate(
             tree.setdefault(case.split, {})[case.name] = found
             losses += rows
             answers += written
-        pq.write_table(pa.Table.from_pylist(losses, _LOSSES), out / LOSSES_FILE, compression="zstd")
-        pq.write_table(
-            pa.Table.from_pylist(answers, _ANSWERS), out / ANSWERS_FILE, compression="zstd"
-        )
+        _write_table(out / LOSSES_FILE, pa.Table.from_pylist(losses, _LOSSES))
+        _write_table(out / ANSWERS_FILE, pa.Table.from_pylist(answers, _ANSWERS))
         write_json(out / METRICS_FILE, {"reading": tree})
     return tree
 
@@ -114,16 +113,17 @@ def _cases(rows: list[Row], config: EvaluateConfig, masking: bool) -> list[Case]
             pool = select(rows, split=split, views=[view], most=None, seed=config.seed)
             if not pool:
                 continue
-            train = select(rows, split="train", views=[view], most=None, seed=config.seed)
-            # a row of a new control, until there are enough; then their other rows too
-            wanted = list(dict.fromkeys(row.conversation.control_id for row in pool))
-            wanted = wanted[: config.max_controls]
-            own = [row for row in pool if row.conversation.control_id in set(wanted)]
-            kinds = [(view, masking if view != "control" else False)]
-            if config.visible_too and masking and view != "control":
-                kinds.append((f"{view}+visible", False))
-            elif not masking and view != "control":
-                kinds = [(f"{view}+visible", False)]
+            train = _training(rows, [view], config) or _training(rows, VIEWS, config)
+            controls = dict.fromkeys(row.conversation.control_id for row in pool)
+            wanted = set(list(controls)[: config.max_controls])
+            own = [row for row in pool if row.conversation.control_id in wanted]
+            visible = (f"{view}+visible", False)
+            if view == "control":
+                kinds = [(str(view), False)]
+            elif not masking:
+                kinds = [visible]
+            else:
+                kinds = [(str(view), True), *([visible] if config.visible_too else [])]
             out += [
                 Case(split=split, name=name, masking=mask, rows=own, pool=pool, train=train)
                 for name, mask in kinds
@@ -131,16 +131,26 @@ def _cases(rows: list[Row], config: EvaluateConfig, masking: bool) -> list[Case]
     return out
 
 
+def _training(rows: list[Row], views: Sequence[str], config: EvaluateConfig) -> list[Row]:
+    return select(rows, split="train", views=views, most=None, seed=config.seed)
+
+
 class _Steps:
     """Counts the conditions that are done."""
 
     def __init__(self, progress: Progress, cases: int, config: EvaluateConfig) -> None:
         self._progress = progress
-        self._total = cases * (len(config.conditions) + len(UNTRAINED) + (config.answers > 0))
+        self._a_case = len(config.conditions) + len(UNTRAINED) + (config.answers > 0)
+        self._total = cases * self._a_case
         self._done = 0
 
     def __call__(self) -> None:
         self._done += 1
+        self._progress(self._done, self._total, "conditions")
+
+    def skip_case(self) -> None:
+        """A case has nothing to measure."""
+        self._done += self._a_case
         self._progress(self._done, self._total, "conditions")
 
 
@@ -160,59 +170,57 @@ class _Judge:
         self._decoder = decoder
         self._layer = layer
         self._config = config
-        self._work = work
+        self._parts = Parts(work)
         self._step = step
 
     def __call__(
         self, case: Case
     ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
         """Panel, single losses and sampled answers of a case."""
-        others = pair_others(
-            case.pool, self._store, masking=case.masking, seed=self._config.seed
-        )
+        seed = self._config.seed
+        others = pair_others(case.rows, case.pool, self._store, masking=case.masking, seed=seed)
         rows = [row for row in case.rows if row.example_id in others]
-        excluded = {"no_other_control": len(case.rows) - len(rows)} if len(rows) < len(case.rows) else {}
+        left_out = len(case.rows) - len(rows)
+        excluded = {"no_other_control": left_out} if left_out else {}
+        names = (*self._config.conditions, *UNTRAINED)
         if not rows:
-            return {"answer_loss": {}, "excluded": excluded}, [], []
-        own = [self._read(row, case) for row in rows]
-        other = [self._read(others[row.example_id], case) for row in rows]
-        mean = mean_token(case.train or rows, self._store, self._layer, masking=case.masking)
-        table: dict[str, list[list[float]]] = {}
-        for condition in self._config.conditions:
-            if condition == "right":
-                given = own
-            elif condition == "other":
-                given = other
-            else:
-                given = [
-                    uninformed(r, condition, mean=mean, seed=_seed(self._config.seed, row))
-                    for r, row in zip(own, rows, strict=True)
-                ]
-            table[condition] = self._losses(case, condition, rows, given)
-        for name, given in zip(UNTRAINED, (own, other), strict=True):
-            table[name] = self._losses(case, name, rows, given)
+            self._step.skip_case()
+            nothing = panel({name: np.zeros(0) for name in names}, np.zeros(0), self._config)
+            return {**nothing, "excluded": excluded}, [], []
+        partners = [others[row.example_id] for row in rows]
+        given = Given(
+            rows,
+            partners,
+            case.train or rows,
+            self._store,
+            self._layer,
+            masking=case.masking,
+            seed=seed,
+        )
+        subject = [
+            [row.example_id, other.example_id, [[q.question, q.answer] for q in row.questions]]
+            for row, other in zip(rows, partners, strict=True)
+        ]
+        table = {name: self._losses(case, name, rows, given, subject) for name in names}
+        written = self._answers(case, rows, partners, given, subject)
         controls = np.array([r.conversation.control_id for r in rows for _ in r.questions])
         flat = {name: np.array([x for one in each for x in one]) for name, each in table.items()}
         found = panel(flat, controls, self._config)
-        found["excluded"] = excluded
-        single = list(_single(case, rows, table))
-        written = self._answers(case, rows, own, other, others) if self._config.answers else []
-        return found, single, written
-
-    def _read(self, row: Row, case: Case) -> Reading:
-        return read_row(self._store, row, self._layer, masking=case.masking)
+        return {**found, "excluded": excluded}, list(_single(case, rows, table)), written
 
     def _losses(
-        self, case: Case, condition: str, rows: Sequence[Row], given: Sequence[Reading]
+        self, case: Case, condition: str, rows: Sequence[Row], given: Given, subject: Any
     ) -> list[list[float]]:
-        path = self._work / f"{case.split}.{case.name}.{condition}.parquet"
-        if (kept := _load(path)) is not None:
-            self._step()
-            return [row["losses"] for row in kept]
-        untrained = condition in UNTRAINED
-        with self._decoder.untrained() if untrained else contextlib.nullcontext():
-            losses = question_losses(self._decoder, rows, given)
-        _keep(path, [{"losses": x} for x in losses])
+        """Answer losses of each row's questions, from the parts where they are there."""
+        name = f"{case.split}.{case.name}.{condition}"
+        losses = self._parts.load(name, subject)
+        if losses is None:
+            off = self._decoder.untrained() if condition in UNTRAINED else contextlib.nullcontext()
+            with off:
+                losses = question_losses(
+                    self._decoder, rows, given(condition.removeprefix("untrained_"))
+                )
+            self._parts.keep(name, subject, losses)
         self._step()
         return losses
 
@@ -220,32 +228,34 @@ class _Judge:
         self,
         case: Case,
         rows: Sequence[Row],
-        own: Sequence[Reading],
-        other: Sequence[Reading],
-        others: dict[str, Row],
+        partners: Sequence[Row],
+        given: Given,
+        subject: Any,
     ) -> list[dict[str, Any]]:
-        path = self._work / f"{case.split}.{case.name}.answers.parquet"
-        kept = _load(path)
+        """Written answers about the first rows, from the parts where they are there."""
+        if not self._config.answers:
+            return []
+        name = f"{case.split}.{case.name}.answers"
+        kept = self._parts.load(name, subject)
         if kept is None:
-            kept = self._write_answers(case, rows, own, other, others)
-            _keep(path, kept)
+            kept = self._write_answers(case, rows, partners, given)
+            self._parts.keep(name, subject, kept)
         self._step()
         return kept
 
     def _write_answers(
-        self,
-        case: Case,
-        rows: Sequence[Row],
-        own: Sequence[Reading],
-        other: Sequence[Reading],
-        others: dict[str, Row],
+        self, case: Case, rows: Sequence[Row], partners: Sequence[Row], given: Given
     ) -> list[dict[str, Any]]:
-        picked = range(min(self._config.answers, len(rows)))
+        first = {row.conversation.control_id: i for i, row in reversed(list(enumerate(rows)))}
+        picked = sorted(first.values())[: self._config.answers]
         asked = [(i, question) for i in picked for question in rows[i].questions]
         texts = [question.question for _, question in asked]
-        given = [own[i] for i, _ in asked] + [other[i] for i, _ in asked]
+        own, other = given("right"), given("other")
         found = answer(
-            self._decoder, given, texts + texts, max_tokens=self._config.max_answer_tokens
+            self._decoder,
+            [own[i] for i, _ in asked] + [other[i] for i, _ in asked],
+            texts + texts,
+            max_tokens=self._config.max_answer_tokens,
         )
         out = []
         for j, (i, question) in enumerate(asked):
@@ -263,7 +273,7 @@ class _Judge:
                     "gold": question.answer,
                     "right": found[j].text,
                     "other": found[j + len(asked)].text,
-                    "other_control": others[conversation.example_id].conversation.control,
+                    "other_control": partners[i].conversation.control,
                 }
             )
         return out
@@ -285,6 +295,13 @@ _ANSWERS = pa.schema(
 )
 
 
+def _write_table(path: Path, table: pa.Table) -> None:
+    # through memory, so that the file is whole or absent
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue().to_pybytes())
+
+
 def _single(
     case: Case, rows: Sequence[Row], table: dict[str, list[list[float]]]
 ) -> Iterator[dict[str, Any]]:
@@ -302,17 +319,3 @@ def _single(
                     "condition": condition,
                     "loss": loss,
                 }
-
-
-def _seed(seed: int, row: Row) -> int:
-    return int(digest([seed, row.example_id])[:12], 16)
-
-
-def _keep(path: Path, rows: list[dict[str, Any]]) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-def _load(path: Path) -> list[dict[str, Any]] | None:
-    return pq.read_table(path).to_pylist() if path.is_file() else None

@@ -23,15 +23,16 @@ def panel(
 
     Args:
         losses: [N] answer loss of each question by condition; all over the same questions.
-        controls: [N] control of each question.
+        controls: [N] control of each question; where N is 0 every estimate is None, with n 0.
 
     Returns:
         {"answer_loss": {condition: Estimate}, "untrained": {"right", "other"}, "grounded_gain",
         "information_gain", "below_untrained", "best_uninformed"}; nats a token.
+        "best_uninformed" names the rival of the information gain, or is None where N is 0.
     """
     names = list(losses)
     columns = [over_controls(losses[name], controls)[1] for name in names]
-    values_CK = np.stack(columns, 1) if columns else np.zeros((0, 0))
+    values_CK = np.stack(columns, 1)
 
     def estimate(statistic: Any) -> Any:
         return bootstrap(
@@ -50,7 +51,9 @@ def panel(
         return estimate(lambda means: means[..., own].min(-1) - means[..., names.index(second)])
 
     rivals = [name for name in UNINFORMED if name in names]
-    best = min(rivals, key=lambda name: float(values_CK[:, names.index(name)].mean()))
+    best = None
+    if len(values_CK):
+        best = min(rivals, key=lambda name: float(values_CK[:, names.index(name)].mean()))
     return {
         "answer_loss": {name: mean(name) for name in names if name not in UNTRAINED},
         "untrained": {name.removeprefix("untrained_"): mean(name) for name in UNTRAINED},

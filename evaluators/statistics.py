@@ -30,6 +30,8 @@ def over_controls(values: np.ndarray, controls: np.ndarray) -> tuple[np.ndarray,
         The controls, sorted, and their means [C].
     """
     names, inverse = np.unique(controls, return_inverse=True)
+    if not len(names):
+        return names, np.zeros(0)
     totals = np.bincount(inverse, weights=values)
     return names, totals / np.bincount(inverse)
 

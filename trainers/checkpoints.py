@@ -2,39 +2,85 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from generators.files import fsync_tree, sha256_file, write_json
 
 _SEAL = "whole.json"
+_STATE = "trainer_state.json"
+# a disk with less room than this is full: no adapter fits
+_PROBE_BYTES = 1 << 20
 
 
-def seal(folder: Path) -> None:
+def folder(work: Path, step: int) -> Path:
+    """Where the checkpoint of optimiser step `step` stands (transformers gives the name)."""
+    return work / f"checkpoint-{step}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step of a checkpoint."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def seal(checkpoint: Path) -> None:
     """Sync a checkpoint and write the digests of its files, last."""
-    fsync_tree(folder)
-    files = {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file()}
-    write_json(folder / _SEAL, files)
+    fsync_tree(checkpoint)
+    files = {p.name: sha256_file(p) for p in sorted(checkpoint.iterdir()) if p.is_file()}
+    write_json(checkpoint / _SEAL, files)
 
 
 def latest(work: Path) -> Path | None:
-    """The newest whole checkpoint in `work`; others are removed."""
-    whole = []
-    for folder in sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])):
-        if _is_whole(folder):
-            whole.append(folder)
+    """The newest checkpoint in `work` before which all are whole; the others are removed.
+
+    The best checkpoint may be any of them, so one that is damaged takes those after it along.
+    """
+    found: Path | None = None
+    broken = False
+    for checkpoint in sorted(work.glob("checkpoint-*"), key=step_of):
+        broken = broken or not _is_whole(checkpoint)
+        if broken:
+            shutil.rmtree(checkpoint)
         else:
-            shutil.rmtree(folder)
-    return whole[-1] if whole else None
+            found = checkpoint
+    return found
 
 
-def _is_whole(folder: Path) -> bool:
+def log_history(checkpoint: Path) -> list[dict[str, Any]]:
+    """What transformers had logged when it wrote the checkpoint."""
+    history: list[dict[str, Any]] = json.loads((checkpoint / _STATE).read_bytes())["log_history"]
+    return history
+
+
+@contextlib.contextmanager
+def full_disk_shows(work: Path) -> Iterator[None]:
+    """Within, a full disk is an OSError: torch and safetensors raise others, without the errno.
+
+    Raises:
+        OSError: the disk of `work` has no room; every other error passes unchanged.
+    """
     try:
-        files = json.loads((folder / _SEAL).read_bytes())
+        yield
+    except OSError:
+        raise
+    except Exception:
+        with tempfile.TemporaryFile(dir=work) as probe:
+            probe.write(bytes(_PROBE_BYTES))
+            probe.flush()
+        raise
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        files = json.loads((checkpoint / _SEAL).read_bytes())
     except (FileNotFoundError, ValueError):
         return False
     return all(
-        (folder / name).is_file() and sha256_file(folder / name) == digest
+        (checkpoint / name).is_file() and sha256_file(checkpoint / name) == digest
         for name, digest in files.items()
     )

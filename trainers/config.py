@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from decoder.config import DecoderConfig, LoraSettings
 from generators.config import Config
@@ -24,14 +24,18 @@ class TrainConfig(Config):
     """Views whose rows are trained on."""
     max_rows: int | None = Field(default=None, ge=1)
     """Most training rows, drawn by seed; null for all."""
-    mixture: dict[View, float] = Field(default_factory=dict)
-    """Weight of a view among the rows that `max_rows` leaves; 1 where it is not named."""
+    mixture: dict[View, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
+    """Weight of a view among the rows that `max_rows` leaves; 1 where it is not named, and none of
+    its rows at 0."""
     rows_per_batch: int = Field(default=8, ge=1)
     """Rows (activation prefixes, each with its questions) of one optimiser step and device."""
     accumulation: int = Field(default=1, ge=1)
     """Batches summed into one optimiser step."""
     epochs: float = Field(default=1.0, gt=0)
-    """Passes over the training rows; ignored where `max_steps` is set."""
+    """Passes over the training rows, the last batch of each as short as it comes; ignored where
+    `max_steps` is set."""
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps in all; null takes `epochs`."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -48,6 +52,14 @@ class TrainConfig(Config):
     """How often, evenly over training, validation `right` is measured and a checkpoint written; the
     checkpoint with the lowest is kept."""
     validation_rows: int = Field(default=32, ge=1)
-    """Validation rows of each such measurement, drawn by seed, the views by turns."""
+    """Validation rows of each such measurement, drawn by seed, the views by turns as
+    `mixture` weighs them."""
     seed: int = 0
     """Seed of adapter, order, dropout and subset."""
+
+    @model_validator(mode="after")
+    def _mixture(self) -> TrainConfig:
+        strange = sorted(self.mixture.keys() - set(self.views))
+        if strange:
+            raise ValueError(f"mixture names {', '.join(strange)}, which is not among the views")
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from decoder.batch import Batch, to_device
 from decoder.forward import answer_losses
 from decoder.model import Decoder
+from generators.errors import ConfigError
 from generators.progress import Progress
 from trainers import checkpoints
 from trainers.config import TrainConfig
@@ -70,7 +72,7 @@ class DecoderTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
-            checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            checkpoints.seal(checkpoints.folder(Path(self.args.output_dir), self.state.global_step))
 
 
 @torch.inference_mode()
@@ -98,6 +100,18 @@ class _FirstLook(TrainerCallback):
             self._trainer.evaluate()
 
 
+class StopWhereNotFinite(TrainerCallback):
+    """Stops a training that has diverged, before its weights are saved."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
+        for name in ("loss", "grad_norm", VALIDATION):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise ConfigError(
+                    f"train: {name} is {logs[name]} at step {state.global_step}; expected a finite "
+                    f"number. Lower train.learning_rate (now {args.learning_rate:g})."
+                )
+
+
 class Follow(TrainerCallback):
     """Tells a listener how far training is."""
 
@@ -108,12 +122,33 @@ class Follow(TrainerCallback):
         self._progress(state.global_step, state.max_steps, "steps")
 
 
+def steps_of_a_pass(config: TrainConfig, rows: int) -> int:
+    """Optimiser steps of one pass over `rows` rows; the last takes what is left."""
+    return math.ceil(math.ceil(rows / config.rows_per_batch) / config.accumulation)
+
+
+def optimiser_steps(config: TrainConfig, rows: int) -> int:
+    """Optimiser steps of a training over `rows` rows."""
+    if config.max_steps is not None:
+        return config.max_steps
+    return max(1, round(config.epochs * steps_of_a_pass(config, rows)))
+
+
 def arguments(
     config: TrainConfig, work: Path, *, steps: int, device: torch.device, report_to: tuple[str, ...]
 ) -> TrainingArguments:
-    """`config` in transformers' words."""
+    """`config` in transformers' words.
+
+    Raises:
+        ConfigError: `device` is a GPU that transformers does not train on.
+    """
+    if device.type == "cuda" and (device.index or 0) > 0:
+        raise ConfigError(
+            f"runtime.device: transformers trains on the first GPU it sees, got {device}. "
+            f"Set CUDA_VISIBLE_DEVICES={device.index} and runtime.device to cuda."
+        )
     every = -(-steps // config.evaluations)
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=config.rows_per_batch,
         gradient_accumulation_steps=config.accumulation,
@@ -125,17 +160,20 @@ def arguments(
         max_grad_norm=config.max_grad_norm,
         seed=config.seed,
         data_seed=config.seed,
+        # transformers evaluates and saves at the last step too
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        load_best_model_at_end=True,
-        metric_for_best_model=VALIDATION,
-        greater_is_better=False,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would log another number in place of NaN
         report_to=list(report_to) or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type == "cuda",
     )
+    if made.n_gpu > 1:
+        # nn.DataParallel would cut our batches along the wrong axis; more GPUs are for torchrun
+        made._n_gpu = 1
+    return made

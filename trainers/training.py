@@ -19,7 +19,15 @@ from generators.progress import Progress, silent
 from trainers import checkpoints
 from trainers.config import TrainConfig
 from trainers.data import RowDataset
-from trainers.loop import VALIDATION, DecoderTrainer, Follow, arguments
+from trainers.loop import (
+    VALIDATION,
+    DecoderTrainer,
+    Follow,
+    StopWhereNotFinite,
+    arguments,
+    optimiser_steps,
+    steps_of_a_pass,
+)
 from trainers.rows import load_rows, select
 
 LOG_FILE = "log.jsonl"
@@ -55,6 +63,7 @@ def train(
 
     Raises:
         DataError: no row to train or to validate on.
+        ConfigError: the loss is no longer finite, or the device cannot be trained on.
         StoreError: the store is another model's, or has not the layer.
         DamagedError: the store's bytes are not those committed.
         StorageError: the disk is full; the last whole checkpoint stays.
@@ -63,45 +72,74 @@ def train(
     opened = ActivationStore(store, cache_mb=runtime.shard_cache_mb)
     opened.check_target(model.digests())
     layer = opened.only_layer(config.decoder.read_layer)
-    decoder = Decoder.create(
-        model,
-        config=config.decoder,
-        lora=config.lora,
-        binding=Binding(
-            read_layer=layer,
-            target=opened.plan["target"],
-            model=model.ref,
-            adapter=str(model.adapter) if model.adapter else None,
-        ),
-        dtype=config.precision,
-        device=pick_device(runtime),
-        seed=config.seed,
-    )
-    rows, validation = _datasets(conversations, questions, opened, decoder, layer, config)
-    steps = config.max_steps or max(
-        1, int(config.epochs * len(rows) / (config.rows_per_batch * config.accumulation))
-    )
-    with storage_errors(work):
-        trainer = DecoderTrainer(
-            decoder,
-            rows,
-            validation,
-            args=arguments(
-                config, work, steps=steps, device=decoder.device, report_to=runtime.report_to
+    with quiet_libraries():
+        decoder = Decoder.create(
+            model,
+            config=config.decoder,
+            lora=config.lora,
+            binding=Binding(
+                read_layer=layer,
+                target=opened.plan["target"],
+                model=model.ref,
+                adapter=str(model.adapter) if model.adapter else None,
             ),
-            callbacks=[Follow(progress)],
+            dtype=config.precision,
+            device=pick_device(runtime),
+            seed=config.seed,
         )
+    rows, validation = _datasets(conversations, questions, opened, decoder, layer, config)
+    steps = optimiser_steps(config, len(rows))
+    with storage_errors(work), checkpoints.full_disk_shows(work):
         resume = checkpoints.latest(work)
-        done = int(resume.name.split("-")[1]) if resume else 0
+        done = checkpoints.step_of(resume) if resume else 0
         start = time.perf_counter()
-        with quiet_libraries():
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        if done < steps:
+            _fit(decoder, rows, validation, config, work, runtime, steps, resume, progress)
         seconds = time.perf_counter() - start
+        history = _history(checkpoints.log_history(checkpoints.folder(work, steps)))
+        best, best_step = _best(history)
+        with quiet_libraries():
+            decoder.net.load_adapter(
+                str(checkpoints.folder(work, best_step)), decoder.net.active_adapter
+            )
         decoder.save(out)
-        history = _history(trainer.state.log_history)
         lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
         write_bytes(out / LOG_FILE, lines.encode())
-    return _summary(trainer, rows, history, config, steps, done, seconds)
+    return {
+        "steps": steps,
+        "rows": len(rows),
+        **_volume(config, rows, steps, done, seconds),
+        "loss": _last_loss(history),
+        "validation": best,
+        "untrained_validation": next(x["validation"]["right"] for x in history if x["step"] == 0),
+        "best_step": best_step,
+        "trainable_parameters": sum(p.numel() for p in decoder.net.parameters() if p.requires_grad),
+    }
+
+
+def _fit(
+    decoder: Decoder,
+    rows: RowDataset,
+    validation: RowDataset,
+    config: TrainConfig,
+    work: Path,
+    runtime: Runtime,
+    steps: int,
+    resume: Path | None,
+    progress: Progress,
+) -> None:
+    """Train up to `steps`, from the checkpoint `resume` where there is one."""
+    trainer = DecoderTrainer(
+        decoder,
+        rows,
+        validation,
+        args=arguments(
+            config, work, steps=steps, device=decoder.device, report_to=runtime.report_to
+        ),
+        callbacks=[Follow(progress), StopWhereNotFinite()],
+    )
+    with quiet_libraries():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
 def _datasets(
@@ -145,32 +183,23 @@ def _history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def _summary(
-    trainer: DecoderTrainer,
-    rows: RowDataset,
-    history: list[dict[str, Any]],
-    config: TrainConfig,
-    steps: int,
-    done: int,
-    seconds: float,
-) -> dict[str, Any]:
-    losses = [line["loss"] for line in history if "loss" in line]
+def _best(history: list[dict[str, Any]]) -> tuple[float, int]:
+    """Lowest validation `right` of a checkpoint, and its step; the earliest of equals."""
     curve = [(x["validation"]["right"], x["step"]) for x in history if "validation" in x]
-    trained = [pair for pair in curve if pair[1] > 0]
-    best, best_step = min(trained) if trained else (None, steps)
-    per_row = sum(len(row.questions) for row in rows.rows) / len(rows)
-    per_step = config.rows_per_batch * config.accumulation * per_row
+    return min(pair for pair in curve if pair[1] > 0)
+
+
+def _last_loss(history: list[dict[str, Any]]) -> float:
+    losses: list[float] = [line["loss"] for line in history if "loss" in line]
     last = losses[-max(1, len(losses) // 10) :]
-    return {
-        "steps": steps,
-        "rows": len(rows),
-        "questions": round(steps * per_step),
-        "questions_per_second": round((steps - done) * per_step / seconds, 2) if done < steps else 0.0,
-        "loss": sum(last) / len(last),
-        "validation": best,
-        "untrained_validation": next((right for right, step in curve if step == 0), None),
-        "best_step": best_step,
-        "trainable_parameters": sum(
-            p.numel() for p in trainer.model.parameters() if p.requires_grad
-        ),
-    }
+    return sum(last) / len(last)
+
+
+def _volume(
+    config: TrainConfig, rows: RowDataset, steps: int, done: int, seconds: float
+) -> dict[str, Any]:
+    """Questions that were trained on, and how many of them a second since `done` steps."""
+    a_pass = steps_of_a_pass(config, len(rows))
+    questions = sum(len(row.questions) for row in rows.rows) / a_pass
+    speed = round((steps - done) * questions / seconds, 2) if done < steps else 0.0
+    return {"questions": round(steps * questions), "questions_per_second": speed}

@@ -1,0 +1,44 @@
+"""What a training config refuses, and how many steps it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from generators.errors import ConfigError
+from trainers.config import TrainConfig
+from trainers.loop import arguments, optimiser_steps
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "batch", "accumulation", "steps"),
+    [(16, 1, 8, 1, 2), (17, 1, 8, 1, 3), (17, 2, 8, 2, 4), (16, 0.5, 8, 1, 1), (3, 0.1, 8, 1, 1)],
+)
+def test_epochs_are_whole_passes(
+    rows: int, epochs: float, batch: int, accumulation: int, steps: int
+) -> None:
+    config = TrainConfig(epochs=epochs, rows_per_batch=batch, accumulation=accumulation)
+    assert optimiser_steps(config, rows) == steps
+
+
+def test_max_steps_stands_above_epochs() -> None:
+    assert optimiser_steps(TrainConfig(epochs=9, max_steps=5), 100) == 5
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_none_is_refused(weight: float) -> None:
+    with pytest.raises(ValidationError):
+        TrainConfig(mixture={"control": weight})
+
+
+def test_a_mixture_of_views_that_are_not_trained_on_is_refused() -> None:
+    with pytest.raises(ValidationError, match="mixture names system"):
+        TrainConfig(views=("control",), mixture={"system": 1.0})
+
+
+def test_a_second_gpu_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES=1"):
+        arguments(TrainConfig(), tmp_path, steps=1, device=torch.device("cuda:1"), report_to=())

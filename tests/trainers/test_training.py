@@ -1,0 +1,290 @@
+"""The step `train` on the tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Any
+
+import chain
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from activation_store.reader import ActivationStore
+from decoder.config import DecoderConfig, LoraSettings
+from decoder.model import Binding, Decoder, read_sidecar
+from generators.errors import ConfigError, DataError, StorageError, StoreError
+from trainers import checkpoints, loop
+from trainers.config import TrainConfig
+from trainers.data import RowDataset
+from trainers.loop import validation_loss
+from trainers.rows import load_rows, select
+from trainers.training import LOG_FILE, train
+
+ADAPTER = "adapter_model.safetensors"
+CONFIG = TrainConfig(
+    lora=LoraSettings(rank=4, alpha=8, dropout=0.1),
+    views=("control",),
+    rows_per_batch=3,
+    accumulation=2,
+    epochs=3,
+    learning_rate=1e-2,
+    seed=1,
+)
+"""16 rows: 6 batches and 3 steps an epoch, the last batch of one row; checkpoints at 3, 6 and 9."""
+
+
+class Steps:
+    """A listener that keeps the steps."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        self.seen.append(done)
+
+
+def run(made: chain.Chain, folder: Path, config: TrainConfig = CONFIG, **kwargs: Any) -> Any:
+    """Train into `folder`/out with `folder`/work; goes on where it stopped."""
+    return train(*places(made, folder), config=config, **tools(made), **kwargs)
+
+
+def places(made: chain.Chain, folder: Path) -> tuple[Path, ...]:
+    for name in ("out", "work"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return (*made.folders(), folder / "out", folder / "work")
+
+
+def tools(made: chain.Chain) -> dict[str, Any]:
+    return {"model": made.model, "runtime": chain.RUNTIME}
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "out").iterdir())}
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out" / LOG_FILE).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
+    return chain.make(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(made: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "counts.json").write_text(json.dumps(run(made, folder)))
+    return folder
+
+
+def test_loss_falls_on_a_set_that_can_be_learned(undisturbed: Path) -> None:
+    losses = [line["loss"] for line in log(undisturbed) if "loss" in line]
+    counts = json.loads((undisturbed / "counts.json").read_text())
+    assert losses[-1] < losses[0] - 1
+    assert counts["validation"] < counts["untrained_validation"] - 1
+
+
+def test_counts_say_what_was_trained(undisturbed: Path) -> None:
+    counts = json.loads((undisturbed / "counts.json").read_text())
+    assert counts["steps"] == 9
+    assert counts["rows"] == 16
+    assert counts["questions"] == 3 * 16 * 2
+    assert counts["questions_per_second"] > 0
+    assert counts["trainable_parameters"] == sum(
+        values.numel() for values in load_file(undisturbed / "out" / ADAPTER).values()
+    )
+
+
+def test_the_output_is_an_adapter_its_binding_and_the_log(
+    made: chain.Chain, undisturbed: Path
+) -> None:
+    assert sorted(outputs(undisturbed)) == [
+        "adapter_config.json",
+        ADAPTER,
+        "latentqa.json",
+        LOG_FILE,
+    ]
+    config, binding = read_sidecar(undisturbed / "out")
+    assert config == CONFIG.decoder
+    assert binding.read_layer == chain.LAYER
+    assert binding.target == made.model.digests()
+
+
+def test_the_log_has_every_step_and_the_last_is_validated(undisturbed: Path) -> None:
+    lines = log(undisturbed)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 10))
+    assert [line["step"] for line in lines if "validation" in line] == [0, 3, 6, 9]
+
+
+def test_the_curve_begins_with_the_untrained_decoder(made: chain.Chain, undisturbed: Path) -> None:
+    store = ActivationStore(made.store)
+    decoder = Decoder.create(
+        made.model,
+        config=DecoderConfig(),
+        lora=LoraSettings(rank=4),
+        binding=Binding(read_layer=chain.LAYER, target=made.model.digests(), model="m"),
+        dtype="float32",
+        device=torch.device("cpu"),
+        seed=9,
+    )
+    rows = load_rows(made.conversations, made.questions, store)
+    chosen = select(rows, split="validation", views=("control",), most=32, seed=CONFIG.seed)
+    dataset = RowDataset(chosen, store, decoder.prompt, layer=chain.LAYER, masking=True)
+    first = next(line for line in log(undisturbed) if "validation" in line)
+    assert first["validation"]["right"] == pytest.approx(validation_loss(decoder, dataset))
+
+
+@pytest.mark.parametrize("deaths", [(4, 5), (9,)])
+def test_a_run_killed_again_and_again_gives_the_same_bytes(
+    made: chain.Chain, undisturbed: Path, tmp_path: Path, deaths: tuple[int, ...]
+) -> None:
+    for step in deaths:
+        chain.killed(train, step, *places(made, tmp_path), config=CONFIG, **tools(made))
+    run(made, tmp_path)
+    assert outputs(tmp_path) == outputs(undisturbed)
+
+
+def test_finished_segments_are_not_repeated(made: chain.Chain, tmp_path: Path) -> None:
+    chain.killed(train, 8, *places(made, tmp_path), config=CONFIG, **tools(made))
+    steps = Steps()
+    run(made, tmp_path, progress=steps)
+    assert steps.seen == [7, 8, 9]
+
+
+def test_a_run_killed_after_its_last_checkpoint_trains_no_more(
+    made: chain.Chain, undisturbed: Path, tmp_path: Path
+) -> None:
+    # 8 steps end within the third pass, where transformers would go on
+    config = CONFIG.model_copy(update={"max_steps": 8})
+    run(made, tmp_path, config)
+    whole = outputs(tmp_path)
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    steps = Steps()
+    counts = run(made, tmp_path, config, progress=steps)
+    assert steps.seen == []
+    assert counts["questions_per_second"] == 0.0
+    assert outputs(tmp_path) == whole
+
+
+def test_a_half_written_checkpoint_is_not_gone_on_from(
+    made: chain.Chain, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed / "work", tmp_path / "work")
+    damaged = tmp_path / "work" / "checkpoint-9" / "optimizer.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    steps = Steps()
+    run(made, tmp_path, progress=steps)
+    assert steps.seen == [7, 8, 9]
+    assert outputs(tmp_path) == outputs(undisturbed)
+
+
+def test_a_folder_moved_between_two_attempts_makes_no_difference(
+    made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([4.0, 1.0, 2.0, 3.0])  # the best checkpoint is one of the first attempt
+    monkeypatch.setattr(loop, "validation_loss", lambda *args: next(told))
+    run(made, tmp_path / "old")
+    os.rename(tmp_path / "old", tmp_path / "new")
+    whole = outputs(tmp_path / "new")
+    shutil.rmtree(tmp_path / "new" / "work" / "checkpoint-9")
+    told = iter([3.0])
+    assert run(made, tmp_path / "new")["best_step"] == 3
+    assert outputs(tmp_path / "new") == whole
+
+
+def test_the_checkpoint_with_the_lowest_validation_is_saved(
+    made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([0.5, 3.0, 1.0, 2.0])  # the untrained decoder's is the lowest, and no checkpoint
+    monkeypatch.setattr(loop, "validation_loss", lambda *args: next(told))
+    counts = run(made, tmp_path)
+    assert (counts["best_step"], counts["validation"]) == (6, 1.0)
+    saved = load_file(tmp_path / "out" / ADAPTER)
+    for step, same in ((3, False), (6, True), (9, False)):
+        kept = load_file(checkpoints.folder(tmp_path / "work", step) / ADAPTER)
+        assert all(torch.equal(saved[name], kept[name]) for name in saved) == same
+
+
+def test_accumulated_batches_are_one_larger_batch(tmp_path: Path) -> None:
+    made = chain.make(tmp_path / "chain", chain.rows_of(splits={"train": 4, "validation": 1}))
+    config = TrainConfig(
+        lora=LoraSettings(rank=4), views=("control",), max_steps=1, warmup=0.0, evaluations=1
+    )
+    adapters, losses = [], []
+    for batch, accumulation in ((4, 1), (2, 2), (1, 4)):
+        own = {"rows_per_batch": batch, "accumulation": accumulation}
+        folder = tmp_path / str(batch)
+        run(made, folder, config.model_copy(update=own))
+        line = next(line for line in log(folder) if "loss" in line)
+        losses.append((line["loss"], line["grad_norm"]))
+        adapters.append(load_file(folder / "out" / ADAPTER))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+    for other in adapters[1:]:
+        for name, values in adapters[0].items():
+            torch.testing.assert_close(other[name], values, rtol=1e-3, atol=1e-6)
+
+
+def test_training_prints_and_warns_nothing(
+    made: chain.Chain, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIG.model_copy(update={"max_steps": 2})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run(made, tmp_path, config)
+    assert capfd.readouterr() == ("", "")
+    ours = [w for w in told if not issubclass(w.category, DeprecationWarning)]
+    assert [str(w.message) for w in ours] == []
+
+
+def test_a_store_of_another_target_is_refused(made: chain.Chain, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="another target: weights is"):
+        train(*places(made, tmp_path), config=CONFIG, model=chain.model(1), runtime=chain.RUNTIME)
+
+
+def test_a_layer_that_is_not_stored_is_refused(made: chain.Chain, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"decoder": DecoderConfig(read_layer=1)})
+    with pytest.raises(StoreError, match=r"it has layers \[2\], got 1"):
+        run(made, tmp_path, config)
+
+
+def test_views_without_rows_are_refused(made: chain.Chain, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no row of split train in views system"):
+        run(made, tmp_path, CONFIG.model_copy(update={"views": ("system",)}))
+
+
+def test_a_training_that_diverges_is_stopped_with_what_to_do(
+    made: chain.Chain, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"learning_rate": 1e30, "accumulation": 1, "warmup": 0.0})
+    with pytest.raises(ConfigError, match=r"is nan at step \d+.*Lower train.learning_rate"):
+        run(made, tmp_path, config)
+    assert outputs(tmp_path) == {}
+
+
+def test_a_full_disk_is_one_line_and_leaves_whole_checkpoints(
+    made: chain.Chain, undisturbed: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        (disk / "filler").write_bytes(bytes(800_000))
+        with pytest.raises(StorageError, match=r"the disk is full\. Finished work is kept"):
+            run(made, disk)
+        (disk / "filler").unlink()
+        run(made, disk)
+        assert outputs(disk) == outputs(undisturbed)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
