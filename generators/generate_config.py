@@ -39,7 +39,7 @@ class FilterConfig(Config):
     near_duplicate: float = Field(default=0.7, gt=0, le=1)
     """Jaccard similarity (MinHash over runs of 5 characters) to a kept row, a seed or a few-shot
     example from which a row is a near-duplicate."""
-    repetition: float = Field(default=0.6, ge=0, le=1)
+    repetition: float = Field(default=0.7, ge=0, le=1)
     """Least share of distinct runs of three words; a text below it repeats itself."""
     copied_words: int = Field(default=3, ge=2)
     """Content words in a row that, taken over from a few-shot example, make a copied reply."""
@@ -103,7 +103,7 @@ class QuestionsConfig(Config):
     types: tuple[QuestionType, ...] = ("description", "prediction", "extraction")
     """Types of questions: `description` of the control, `prediction` of replies under it,
     `extraction` of what a passage says."""
-    sampling: SamplingConfig = SamplingConfig(temperature=0.1)
+    sampling: SamplingConfig = SamplingConfig(temperature=0.3)
     """How questions and answers are sampled."""
     filters: FilterConfig = FilterConfig()
     """Which replies are dropped."""

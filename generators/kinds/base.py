@@ -34,12 +34,14 @@ class QuestionAsk:
         values: what fills it.
         questions: the question for each property of the reply, where it is known before asking.
             A property that is not in here is the question itself, asked about `about`.
+        frame: what is put around a written answer, at its `{}`.
         about: the answer to a question that the LLM writes.
     """
 
     prompt: str
     values: Mapping[str, str]
     questions: Mapping[str, str] = field(default_factory=dict)
+    frame: str = "{}"
     about: str = ""
 
     @property
@@ -51,7 +53,7 @@ class QuestionAsk:
         """Questions and answers of `reply`."""
         if self.questions:
             return [
-                Answered(question=question, answer=sentence(reply[name]))
+                Answered(question=question, answer=self.frame.replace("{}", sentence(reply[name])))
                 for name, question in self.questions.items()
             ]
         return [Answered(question=reply["question"], answer=self.about)]

@@ -17,6 +17,7 @@ _OPENINGS = (
     "Here is a report that I will ask you about later.",
     "Take note of what this article says.",
 )
+_WORDS = 5  # a shorter sentence answers nothing
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"“])")
 
 
@@ -48,7 +49,7 @@ class Extractive(Kind):
     ) -> Iterator[QuestionAsk]:
         """A question for a sentence, the sentences by turns."""
         passage = control.rsplit("\n\n", 1)[-1]
-        sentences = [s for s in _END_OF_SENTENCE.split(passage) if len(s.split()) >= 4]
+        sentences = [s for s in _END_OF_SENTENCE.split(passage) if len(s.split()) >= _WORDS]
         for chosen in rounds(sentences, draw) if sentences else ():
             yield QuestionAsk(
                 prompt="extractive_question", values={"sentence": chosen}, about=chosen

@@ -75,9 +75,11 @@ class Goal(Kind):
                     questions={name: next(items) for name, items in paraphrases.items()},
                 )
         frames = rounds(_PREDICTIONS, draw)
+        # the reason would only distract from what the answers are to be like
+        instruction = control.partition(", because ")[0]
         for subject in rounds(texts.listed("everyday"), draw):
             yield QuestionAsk(
                 prompt="goal_prediction",
-                values={"control": control, "subject": subject},
+                values={"instruction": instruction, "subject": subject},
                 questions={"answer": next(frames).format(subject)},
             )

@@ -16,7 +16,7 @@ _OPENINGS = (
     "Imagine that you are {}. Stay in this role.",
     "I would like you to play the part of {}.",
     "In this conversation you are {}.",
-    "Take on the role of {}, and answer as this person would.",
+    "Take on the role of {}.",
 )
 _DESCRIPTIONS = {
     "who": (
@@ -66,7 +66,11 @@ class Persona(Kind):
     def questions(
         self, kind_of_question: QuestionType, control: str, texts: Texts, draw: Random
     ) -> Iterator[QuestionAsk]:
-        """Two descriptions a request, in other words each time; one prediction a request."""
+        """Two descriptions a request, in other words each time; one prediction a request.
+
+        A prediction quotes what the LLM itself says in the role: playing a role is easier for it
+        than telling how somebody else would.
+        """
         if kind_of_question == "description":
             paraphrases = {name: rounds(items, draw) for name, items in _DESCRIPTIONS.items()}
             while True:
@@ -80,5 +84,6 @@ class Persona(Kind):
             yield QuestionAsk(
                 prompt="persona_prediction",
                 values={"control": control, "subject": subject},
-                questions={"answer": next(frames).format(subject)},
+                questions={"reply": next(frames).format(subject)},
+                frame='It would say: "{}"',
             )

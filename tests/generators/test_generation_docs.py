@@ -1,0 +1,45 @@
+"""The code of docs/generation.md runs, and its YAML is valid."""
+
+import re
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import yaml
+
+from generators.generate_config import GenerateSection
+from generators.quality import REASONS
+from generators.texts import Texts
+
+TEXT = (Path(__file__).parents[2] / "docs/generation.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
+SECTIONS = [yaml.safe_load(code) for language, code in BLOCKS if language == "yaml"]
+CODE = [code for language, code in BLOCKS if language == "python"]
+
+
+@pytest.mark.parametrize("block", SECTIONS)
+def test_every_section_shown_is_valid(block: dict[str, Any]) -> None:
+    GenerateSection.model_validate(block["generate"])
+
+
+def test_the_kind_shown_makes_controls_and_questions() -> None:
+    names: dict[str, Any] = {}
+    exec(CODE[0], names)
+    kind = names["Mood"]()
+    control = kind.control("gloomy", {"cause": "it rains."}, Random(0))
+    assert control == "From now on, be gloomy, because it rains."
+    asks = list(islice(kind.questions("description", control, Texts(), Random(0)), 3))
+    assert {question for ask in asks for question in ask.questions.values()} == set(
+        names["QUESTIONS"]
+    )
+
+
+def test_the_scripted_example_runs() -> None:
+    exec(CODE[1], {})
+
+
+def test_every_reason_is_explained() -> None:
+    table = set(re.findall(r"\w+", " ".join(re.findall(r"^\| ([\w, ]+) \|", TEXT, re.MULTILINE))))
+    assert set(REASONS) <= table
