@@ -77,6 +77,7 @@ def embedded_server(gguf: Path, *, threads: int | None = None) -> Iterator[Embed
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
+            # the child finds this package wherever the parent found it
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         )
         assert child.stdin is not None

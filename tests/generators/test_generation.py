@@ -191,7 +191,7 @@ def test_a_changed_question_prompt_asks_questions_again_and_nothing_else(tmp_pat
     own = tmp_path / "prompts"
     own.mkdir()
     packaged = Path(__file__).parents[2] / "generators/prompts/persona_prediction.yaml"
-    (own / packaged.name).write_text(packaged.read_text().replace("one sentence", "ten words"))
+    (own / packaged.name).write_text(packaged.read_text().replace("many characters", "many parts"))
     with ScriptedEndpoint() as endpoint:
         both(tmp_path, endpoint)
         before = len(endpoint.work)
