@@ -46,8 +46,8 @@ class CompleteConfig(Config):
     max_tokens: int = Field(default=48, ge=1)
     """Longest reply, in tokens."""
     unfinished: str = Field(default="keep", pattern="^(keep|drop)$")
-    """What happens to a reply that reaches `max_tokens`: `keep` flags it `unfinished`, `drop` counts
-    and lists it."""
+    """What happens to a reply that reaches `max_tokens`: `keep` flags it `unfinished`, `drop`
+    counts and lists it."""
     temperature: float = Field(default=0.0, ge=0)
     """Sampling temperature; 0 is greedy."""
     batch_rows: int = Field(default=16, ge=1)
@@ -92,10 +92,10 @@ def complete(
         key=lambda row: (sum(len(m.content) for m in row.messages), row.example_id),
     )
     if not asked:
-        raise DataError("complete: no conversation has view `stimulus`; there is nothing to answer.")
-    batches = [
-        asked[i : i + config.batch_rows] for i in range(0, len(asked), config.batch_rows)
-    ]
+        raise DataError(
+            "complete: no conversation has view `stimulus`; there is nothing to answer."
+        )
+    batches = [asked[i : i + config.batch_rows] for i in range(0, len(asked), config.batch_rows)]
     made: list[Conversation] = []
     dropped: list[Dropped] = []
     writer: _Writer | None = None

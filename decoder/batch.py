@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
 import torch
 
 from decoder.prompt import DecoderPrompt, Turn
+
+B = TypeVar("B", bound=Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ def make_batch(
     return {name: torch.from_numpy(value) for name, value in arrays.items()}  # type: ignore[return-value]
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on `device`."""
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}  # type: ignore[return-value,attr-defined]
+def to_device(batch: B, device: torch.device) -> B:
+    """The batch, in either layout, on `device`."""
+    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    return cast(B, moved)

@@ -6,7 +6,7 @@ plain computation with one question a row (facts: exact to rounding for every fa
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from activation_store.target import shape_of
 from decoder.batch import Batch
 from decoder.injection import injected
+from decoder.packed import PackedBatch, packed_losses
 from generators.errors import ModelError
 
 _KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -61,13 +62,18 @@ def prefix_cache(net: nn.Module, block: nn.Module, batch: Batch) -> Any:
     return cache
 
 
-def answer_losses(net: nn.Module, block: nn.Module, batch: Batch) -> torch.Tensor:
+def answer_losses(net: nn.Module, block: nn.Module, batch: Batch | PackedBatch) -> torch.Tensor:
     """Answer loss [Q] of each question: nats a token, mean over its answer, end of turn included.
+
+    Both layouts of a batch give the same losses and gradients, to rounding; the packed one pads
+    less (docs/benchmarks.md).
 
     Args:
         net: a causal language model, possibly wrapped (peft, DDP).
         block: the block at whose output activations are injected.
     """
+    if "packed_ids" in batch:
+        return packed_losses(net, block, cast(PackedBatch, batch))
     cache = prefix_cache(net, block, batch)
     cache.batch_select_indices(batch["row_of"])
     logits_AV = net(

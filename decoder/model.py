@@ -22,6 +22,7 @@ from activation_store.target import (
 )
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import check_cache
+from decoder.packed import packs
 from decoder.prompt import DecoderPrompt
 from generators.errors import ModelError, StoreError
 from generators.files import write_json
@@ -55,6 +56,7 @@ class Decoder:
         prompt: builds token ids.
         config: how activations enter.
         binding: what it reads.
+        packs: whether a row can be one packed sequence (decoder/packed.py).
     """
 
     def __init__(self, net: Any, tokenizer: Any, config: DecoderConfig, binding: Binding) -> None:
@@ -66,6 +68,7 @@ class Decoder:
         base = net.get_base_model()
         check_cache(base, binding.model)
         shape = shape_of(base.config, binding.model)
+        self.packs = packs(base)
         self.write_block = blocks(base)[shape.layer(config.write_layer, "decoder.write_layer")]
 
     @property

@@ -27,7 +27,7 @@ from evaluators.parts import Parts
 from generators.errors import DataError
 from generators.files import storage_errors, write_bytes, write_json
 from generators.progress import Progress, silent
-from generators.schema import VIEWS
+from generators.schema import VIEWS, View
 from trainers.rows import Row, load_rows, select
 
 METRICS_FILE = "metrics.json"
@@ -131,7 +131,7 @@ def _cases(rows: list[Row], config: EvaluateConfig, masking: bool) -> list[Case]
     return out
 
 
-def _training(rows: list[Row], views: Sequence[str], config: EvaluateConfig) -> list[Row]:
+def _training(rows: list[Row], views: Sequence[View], config: EvaluateConfig) -> list[Row]:
     return select(rows, split="train", views=views, most=None, seed=config.seed)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from decoder.batch import Reading, make_batch, to_device
+from decoder.batch import Reading, to_device
 from decoder.forward import answer_losses
 from decoder.model import Decoder
+from decoder.packed import loss_batch
 from trainers.rows import Row, row_turns
 
 
@@ -27,7 +28,8 @@ def question_losses(
     out: list[list[float]] = [[] for _ in rows]
     for start in range(0, len(order), batch):
         own = order[start : start + batch]
-        tensors = make_batch(decoder.prompt, [readings[i] for i in own], [turns[i] for i in own])
+        given, asked = [readings[i] for i in own], [turns[i] for i in own]
+        tensors = loss_batch(decoder.prompt, given, asked, packed=decoder.packs)
         tensors = to_device(tensors, decoder.device)
         losses = answer_losses(decoder.net, decoder.write_block, tensors).tolist()
         for q, i in enumerate(tensors["row_of"].tolist()):

@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from activation_store.reader import ActivationStore
-from decoder.batch import Batch, Reading, make_batch
+from decoder.batch import Batch, Reading
+from decoder.packed import PackedBatch, loss_batch
 from decoder.prompt import DecoderPrompt, Turn
 from trainers.rows import Row, read_row, row_turns, visible_tokens
 
@@ -26,8 +27,10 @@ class RowDataset(Dataset[Item]):
         *,
         layer: int,
         masking: bool,
+        packed: bool = False,
     ) -> None:
         self.rows = rows
+        self._packed = packed
         self._store = store
         self._layer = layer
         self._masking = masking
@@ -46,9 +49,10 @@ class RowDataset(Dataset[Item]):
         reading = read_row(self._store, self.rows[index], self._layer, masking=self._masking)
         return reading, self._turns[index]
 
-    def collate(self, items: Sequence[Item]) -> Batch:
-        """A batch of the items."""
-        return make_batch(self.prompt, [r for r, _ in items], [t for _, t in items])
+    def collate(self, items: Sequence[Item]) -> Batch | PackedBatch:
+        """A batch of the items, in the layout that the model allows."""
+        readings, turns = [r for r, _ in items], [t for _, t in items]
+        return loss_batch(self.prompt, readings, turns, packed=self._packed)
 
 
 class LengthBuckets(Sampler[int]):

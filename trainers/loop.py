@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from decoder.batch import Batch, to_device
 from decoder.forward import answer_losses
 from decoder.model import Decoder
+from decoder.packed import PackedBatch
 from generators.errors import ConfigError
 from generators.progress import Progress
 from trainers import checkpoints
@@ -25,6 +26,8 @@ VALIDATION = "eval_right"
 
 class DecoderTrainer(Trainer):
     """Trains a decoder's adapter; validation `right` is the mean over rows of their answer loss."""
+
+    control: Any  # transformers gives it no type
 
     def __init__(
         self, decoder: Decoder, rows: RowDataset, validation: RowDataset | None, **kwargs: Any
@@ -45,7 +48,7 @@ class DecoderTrainer(Trainer):
         self.add_callback(_FirstLook(self))
 
     def compute_loss(
-        self, model: Any, inputs: Batch, return_outputs: bool = False, **kwargs: Any
+        self, model: Any, inputs: Batch | PackedBatch, return_outputs: bool = False, **kwargs: Any
     ) -> torch.Tensor:
         """Mean answer loss of the batch's questions, in nats a token."""
         return answer_losses(model, self._decoder.write_block, inputs).mean()

@@ -18,6 +18,7 @@ from generators.schema import (
     QUESTIONS_FILE,
     Conversation,
     Question,
+    View,
     read_conversations,
     read_questions,
 )
@@ -65,10 +66,10 @@ def select(
     rows: Sequence[Row],
     *,
     split: str,
-    views: Sequence[str],
+    views: Sequence[View],
     most: int | None,
     seed: int,
-    mixture: Mapping[str, float] | None = None,
+    mixture: Mapping[View, float] | None = None,
 ) -> list[Row]:
     """Rows of one split, at most `most`, the views by turns as often as `mixture` weighs them.
 

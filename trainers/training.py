@@ -167,7 +167,9 @@ def _datasets(
                 "change the splits (data.splits) or train.views."
             )
         masking = config.decoder.masking
-        return RowDataset(rows, store, decoder.prompt, layer=layer, masking=masking)
+        return RowDataset(
+            rows, store, decoder.prompt, layer=layer, masking=masking, packed=decoder.packs
+        )
 
     return dataset("train", config.max_rows), dataset("validation", config.validation_rows)
 

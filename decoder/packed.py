@@ -1,0 +1,140 @@
+"""A row as one packed sequence: its prefix, then all its turns side by side.
+
+Each turn sees the prefix and itself, and its positions go on from the prefix, so that loss and
+gradients are those of one question a row; with little padding, since a row's length is the sum of
+its parts. For models whose every block attends to everything before it: a window would be
+counted in places of the packed row, not in positions.
+
+Shapes: B rows, S tokens of the longest packed row (right-padded), N placeholders, A answer tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from decoder.batch import Batch, Reading, make_batch
+from decoder.injection import injected
+from decoder.prompt import DecoderPrompt, Turn
+
+
+class PackedBatch(TypedDict, total=False):
+    """Tensors of B packed rows with Q questions."""
+
+    packed_ids: torch.Tensor  # [B, S] int64
+    packed_positions: torch.Tensor  # [B, S] int64
+    parts: torch.Tensor  # [B, S] int64: 0 prefix, 1.. turns, -1 padding
+    places: torch.Tensor  # [N] int64, into the flattened [B * S]; absent: nothing is injected
+    vectors: torch.Tensor  # [N, D] float32
+    row_of: torch.Tensor  # [Q] int64, the row of each question
+    predicting: torch.Tensor  # [B, S] bool, tokens whose successor carries loss
+    targets: torch.Tensor  # [A] int64
+    weights: torch.Tensor  # [A] float32, 1 / tokens of the answer
+    question_of: torch.Tensor  # [A] int64
+
+
+def packs(net: nn.Module) -> bool:
+    """Whether every block of the model attends to all that came before."""
+    config: Any = net.config
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+
+
+def loss_batch(
+    prompt: DecoderPrompt,
+    readings: Sequence[Reading],
+    turns: Sequence[Sequence[Turn]],
+    *,
+    packed: bool,
+) -> Batch | PackedBatch:
+    """Rows as the tensors that `decoder.forward.answer_losses` takes, in either layout."""
+    return (make_packed if packed else make_batch)(prompt, readings, turns)
+
+
+def make_packed(
+    prompt: DecoderPrompt, readings: Sequence[Reading], turns: Sequence[Sequence[Turn]]
+) -> PackedBatch:
+    """Pack and stack rows.
+
+    Args:
+        readings: B rows, all with vectors or all without.
+        turns: for each row, its questions.
+
+    Raises:
+        ValueError: some readings have vectors, others none.
+    """
+    if len({r.vectors is None for r in readings}) > 1:
+        raise ValueError("readings with and without vectors cannot share a batch")
+    prefixes = [prompt.prefix(r.n, r.first_position) for r in readings]
+    lengths = [
+        len(p.ids) + sum(len(t.ids) for t in own) for p, own in zip(prefixes, turns, strict=True)
+    ]
+    shape = (len(readings), max(lengths))
+    ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    parts = np.full(shape, -1, np.int64)
+    predicting = np.zeros(shape, bool)
+    places, row_of, targets, weights, question_of = [], [], [], [], []
+    for i, (p, own) in enumerate(zip(prefixes, turns, strict=True)):
+        start = len(p.ids)
+        ids[i, :start], parts[i, :start] = p.ids, 0
+        positions[i, :start] = p.positions(0, start)
+        places.append(np.arange(p.places.start, p.places.stop) + i * shape[1])
+        at = start
+        for j, turn in enumerate(own):
+            stop = at + len(turn.ids)
+            ids[i, at:stop], parts[i, at:stop] = turn.ids, j + 1
+            positions[i, at:stop] = p.positions(start, start + len(turn.ids))
+            predicting[i, at : stop - 1] = turn.answer[1:]
+            answer = turn.ids[1:][turn.answer[1:]]
+            targets.append(answer)
+            weights.append(np.full(len(answer), 1 / len(answer), np.float32))
+            question_of.append(np.full(len(answer), len(row_of)))
+            row_of.append(i)
+            at = stop
+    arrays = {
+        "packed_ids": ids,
+        "packed_positions": positions,
+        "parts": parts,
+        "row_of": np.array(row_of, np.int64),
+        "predicting": predicting,
+        "targets": np.concatenate(targets),
+        "weights": np.concatenate(weights),
+        "question_of": np.concatenate(question_of),
+    }
+    if readings[0].vectors is not None:
+        arrays["places"] = np.concatenate(places)
+        arrays["vectors"] = np.concatenate([r.vectors for r in readings])
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}  # type: ignore[return-value]
+
+
+def packed_losses(net: nn.Module, block: nn.Module, batch: PackedBatch) -> torch.Tensor:
+    """Answer loss [Q] of each question, as `decoder.forward.answer_losses` has it."""
+    with injected(block, batch.get("places"), batch.get("vectors")):
+        logits_AV = net(
+            input_ids=batch["packed_ids"],
+            attention_mask=_mask(batch["parts"], next(net.parameters()).dtype),
+            position_ids=batch["packed_positions"],
+            use_cache=False,
+            logits_to_keep=batch["predicting"],
+        ).logits
+    losses_A = F.cross_entropy(logits_AV.float(), batch["targets"], reduction="none")
+    questions = torch.zeros(len(batch["row_of"]), device=losses_A.device)
+    return questions.index_add(0, batch["question_of"], losses_A * batch["weights"])
+
+
+def _mask(parts_BS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Additive mask [B, 1, S, S]: 0 where a token is seen, else the type's least number."""
+    size = parts_BS.shape[1]
+    asks, asked = parts_BS[:, :, None], parts_BS[:, None, :]
+    causal = torch.ones(size, size, dtype=torch.bool, device=parts_BS.device).tril()
+    # padding sees itself alone, so that no row of the softmax is empty
+    same = (asks == asked) & (asks >= 0) | torch.eye(size, dtype=torch.bool, device=parts_BS.device)
+    seen = causal & (same | (asked == 0) & (asks >= 0))
+    mask = torch.zeros(seen.shape, dtype=dtype, device=parts_BS.device)
+    return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]

@@ -1,0 +1,131 @@
+"""The whole chain through the command line, on a tiny model and small published files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+LABELS = 10
+QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def write_published(folder: Path) -> Path:
+    """Files as LatentQA publishes them: personas in all views, goals in two."""
+    folder.mkdir(parents=True)
+    persona = [f"persona-job-{i}" for i in range(LABELS)]
+    goal = [f"goal-style-{i}" for i in range(LABELS)]
+    files: dict[str, Any] = {
+        "control": [
+            {"control_user": f"Be number {label}", "label": label} for label in persona + goal
+        ],
+        "stimulus": [
+            {
+                "control_user": f"Be number {label}",
+                "control_model": "Yes.",
+                "stimulus_user": "How are you?",
+                "label": label,
+            }
+            for label in persona
+        ],
+        "system": [
+            {"system": f"Be number {label}", "stimulus_user": "What now?", "label": label}
+            for label in persona
+        ],
+        "qa": {
+            label: [["Who is it?", f"It is {label}."], ["What next?", f"{label} speaks."]]
+            for label in persona + goal
+        },
+    }
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return folder
+
+
+CONFIG = """
+experiment: tiny
+data:
+  path: {data}
+  splits: {{validation: 0.2, test: 0.3}}
+dump: {{model: {model}, layers: [1], store_dtype: float32, shard_rows: 1024, chunk_rows: 256}}
+train:
+  lora: {{rank: 4, dropout: 0.1}}
+  rows_per_batch: 4
+  max_steps: 6
+  evaluations: 3
+  validation_rows: 4
+evaluate:
+  splits: [test]
+  min_controls: 2
+  answers: 1
+  max_answer_tokens: 4
+  bootstrap: 100
+runtime: {{device: cpu, threads: 1}}
+"""
+
+
+class Chain:
+    """An experiment in a folder of its own, run as a user runs it."""
+
+    def __init__(self, folder: Path, model: Path | None = None, config: Path | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.root = folder / "root"
+        self.document: dict[str, Any] = {}
+        if config is None:
+            data = write_published(folder / "data")
+            config = folder / "tiny.yaml"
+            config.write_text(CONFIG.format(data=data, model=model))
+        self.config = config
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start `latentqa run` in a process group of its own."""
+        return subprocess.Popen(
+            self.command("run", str(self.config), "--root", str(self.root), "--json", *words),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=self.environment(),
+        )
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "pipelines.cli", *words]
+
+    def environment(self) -> dict[str, str]:
+        own = {**os.environ, **QUIET, "PREFECT_HOME": str(self.folder / "prefect")}
+        own["LATENTQA_CACHE"] = str(self.folder / "cache")
+        own.pop("PREFECT_API_URL", None)
+        return own
+
+    def run(self, *words: str, code: int = 0) -> dict[str, Any]:
+        """Run to the end; the JSON document."""
+        process = self.start(*words)
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == code, err
+        return json.loads(out) if code == 0 else {"error": err}
+
+    def latentqa(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Any other command."""
+        return subprocess.run(
+            self.command(*words),
+            capture_output=True,
+            text=True,
+            env={**self.environment(), "LATENTQA_ROOT": str(self.root)},
+            timeout=240,
+        )
+
+    def digests(self) -> dict[str, str]:
+        """Output digest of each artifact by kind and key."""
+        return {
+            f"{path.parent.parent.name}/{path.parent.name}": json.loads(path.read_text())["digest"]
+            for path in sorted(self.root.glob("*/*/record.json"))
+            if path.parent.parent.name != "report"  # it shows when and how fast things were made
+        }
+
+
+def cached(document: dict[str, Any]) -> dict[str, bool]:
+    return {step["step"]: step["cached"] for step in document["steps"]}
