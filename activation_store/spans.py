@@ -19,7 +19,8 @@ from generators.schema import Message
 
 SEGMENT_CODES = {"template": 0, "control": 1, "stimulus": 2, "completion": 3}
 # some templates write today's date; a fixed one keeps a store's tokens the same on every day
-_TODAY = datetime(2025, 1, 1)
+_DATE = datetime(2025, 1, 1)
+_CLOCK = "strftime_now"
 _PRIVATE_USE = range(0xE000, 0xF900)
 
 
@@ -51,13 +52,22 @@ def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, generation: bo
             list(messages),
             tokenize=False,
             add_generation_prompt=generation,
-            date_string=_TODAY.strftime("%d %b %Y"),
-            strftime_now=_TODAY.strftime,
+            date_string=_DATE.strftime("%d %b %Y"),
+            chat_template=_stopped_clock(tokenizer.get_chat_template()),
         )
     except Exception as error:  # jinja raises TemplateError, templates raise whatever they like
         raise DataError(
             f"the chat template refuses roles {[m['role'] for m in messages]} ({error})."
         ) from error
+
+
+def _stopped_clock(template: str) -> str:
+    """The template, with a function for today's date of its own that tells a fixed one."""
+    if _CLOCK not in template:
+        return template
+    fields = "".join(f" | replace('%{c}', '{_DATE:%{c}}')" for c in "aAbBdeHIjmMpSyY")
+    # the line break ends the macro's line, and is not part of what the template writes
+    return f"{{% macro {_CLOCK}(format) %}}{{{{ format{fields} }}}}{{% endmacro %}}\n{template}"
 
 
 def tokenize(tokenizer: Any, messages: Sequence[Message]) -> Tokens:

@@ -1,0 +1,112 @@
+"""The commit log: a shard exists when its record does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import stores
+
+from activation_store import commits
+from activation_store.model_files import ModelFiles
+from activation_store.reader import ActivationStore
+from activation_store.seal import SEAL, read_sealed, write_sealed
+from generators.errors import DamagedError, StoreError
+
+
+def plan_digest(root: Path) -> str:
+    return read_sealed(root / "plan.json")["digest"]
+
+
+def test_a_record_counts_and_seals_its_shard(whole: Path) -> None:
+    store = ActivationStore(whole)
+    found = commits.read_commits(whole, plan_digest(whole))
+    assert sorted(found) == list(range(store.plan["n_shards"]))
+    for shard, commit in found.items():
+        own = [placed for placed in store.index.values() if placed.shard == shard]
+        assert commit.sequences == len(own)
+        assert commit.tokens == sum(placed.n_tokens for placed in own)
+        assert len(commit.files) == 4  # two layers, tokens, segments
+        assert commits.broken(whole, commit.files) == {}
+
+
+def test_a_shard_without_a_record_is_not_there(store: Path) -> None:
+    commits.commit_path(store, 1).unlink()
+    opened = ActivationStore(store)
+    assert 1 not in opened.commits
+    assert not opened.complete
+    absent = next(e for e, placed in opened.index.items() if placed.shard == 1)
+    with pytest.raises(StoreError, match=r"shard 1 is not committed yet .* Finish the dump"):
+        opened.read(absent, 0)
+    present = next(e for e, placed in opened.index.items() if placed.shard == 0)
+    assert len(opened.read(present, 0))
+
+
+def test_a_record_of_another_plan_is_not_there(store: Path) -> None:
+    path = commits.commit_path(store, 2)
+    write_sealed(path, {**read_sealed(path), "plan": "0" * 64})
+    assert 2 not in ActivationStore(store).commits
+
+
+def test_a_record_under_another_number_is_refused(store: Path) -> None:
+    path = commits.commit_path(store, 1)
+    path.write_bytes(commits.commit_path(store, 0).read_bytes())
+    with pytest.raises(DamagedError, match="it is the record of shard 0") as caught:
+        ActivationStore(store)
+    assert caught.value.path == path
+
+
+def test_a_record_half_written_aside_is_not_read(store: Path) -> None:
+    (store / "commits" / ".000000.json.1.2.tmp").write_text("{")
+    (store / "commits" / ".000000.json").write_text("{")
+    assert ActivationStore(store).complete
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [(Path.unlink, "missing"), (stores.truncate, "truncated"), (stores.flip, "changed")],
+)
+def test_what_is_wrong_with_a_file_has_a_name(damage, fault: str, store: Path) -> None:
+    commit = commits.read_commit(commits.commit_path(store, 0))
+    name = sorted(commit.files)[1]
+    damage(store / name)
+    assert commits.broken(store, commit.files) == {name: fault}
+
+
+def test_a_write_that_does_not_read_back_is_not_committed(
+    rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = commits.fsync_file
+
+    def rot(path: Path) -> None:
+        plain(path)
+        if path.match("tokens/c/0"):
+            data = bytearray(path.read_bytes())
+            data[0] ^= 1
+            path.write_bytes(data)
+
+    monkeypatch.setattr(commits, "fsync_file", rot)
+    with pytest.raises(DamagedError, match=r"tokens/c/0: read back other bytes"):
+        stores.fill(rows, tmp_path, model)
+    assert not commits.commit_records(tmp_path)
+
+
+@pytest.mark.parametrize("at", [i / 20 for i in range(21)])
+def test_no_flipped_bit_of_a_sealed_file_goes_unseen(at: float, tmp_path: Path) -> None:
+    path, value = tmp_path / "x.json", {"a": [1, 2.5, None], "b": "ü", "c": {"d": True}}
+    write_sealed(path, value)
+    assert read_sealed(path) == value
+    stores.flip(path, at)
+    try:
+        found = read_sealed(path)
+    except DamagedError as error:
+        assert error.path == path
+    else:
+        assert found == value  # a blank between two values became another
+
+
+def test_the_seal_is_no_part_of_the_value(tmp_path: Path) -> None:
+    write_sealed(tmp_path / "x.json", {"a": 1})
+    assert SEAL in json.loads((tmp_path / "x.json").read_text())
+    assert SEAL not in read_sealed(tmp_path / "x.json")

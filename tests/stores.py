@@ -1,0 +1,131 @@
+"""A small activation store with several shards, and what tests do to one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from activation_store.capture import Capture
+from activation_store.config import CaptureConfig
+from activation_store.dump import dump
+from activation_store.model_files import ModelFiles
+from activation_store.runtime import Runtime
+from generators.progress import Progress, silent
+from generators.schema import (
+    CONVERSATIONS_FILE,
+    VIEWS,
+    Conversation,
+    Message,
+    View,
+    example_id,
+    write_conversations,
+)
+
+RUNTIME = Runtime(device="cpu", threads=1)
+CAPTURE = CaptureConfig(
+    layers=(0, 2), store_dtype="bfloat16", shard_rows=512, chunk_rows=64, batch_tokens=600
+)
+
+
+def messages(view: View, control: str, stimulus: str, completion: str) -> tuple[Message, ...]:
+    """The conversation of one view."""
+    said = Message(role="user", content=stimulus, segment="stimulus")
+    if view == "control":
+        return (Message(role="user", content=control, segment="control"),)
+    if view == "system":
+        return (Message(role="system", content=control, segment="control"), said)
+    first = (
+        Message(role="user", content=control, segment="control"),
+        Message(role="assistant", content="Fine.", segment="control"),
+        said,
+    )
+    if view == "stimulus":
+        return first
+    return (*first, Message(role="assistant", content=completion, segment="completion"))
+
+
+def conversation(number: int, view: View, control: str | None = None) -> Conversation:
+    """A conversation; another number, other tokens and another length."""
+    said = messages(
+        view,
+        control or f"You are number {number}{'!' * (number % 5)}",
+        "Who are you" + "?" * (number % 3),
+        f"I am {number}.",
+    )
+    label = f"label {number}"
+    return Conversation(
+        example_id=example_id(label, view, said),
+        control_id=f"control {number}",
+        group_id=f"group {number}",
+        kind="persona",
+        category="numbers",
+        label=label,
+        view=view,
+        split="train",
+        source="test",
+        messages=said,
+    )
+
+
+def conversations(controls: int = 6) -> list[Conversation]:
+    """Each control in each view."""
+    return [conversation(i, view) for i in range(controls) for view in VIEWS]
+
+
+def table(folder: Path, rows: Iterable[Conversation]) -> Path:
+    """A folder with the conversations' table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_conversations(folder / CONVERSATIONS_FILE, rows)
+    return folder
+
+
+def fill(
+    rows: Path, out: Path, model: ModelFiles, *, progress: Progress = silent, **changes: Any
+) -> dict[str, Any]:
+    """Dump `rows` into `out`."""
+    torch.set_num_threads(1)
+    config = CaptureConfig.model_validate({**CAPTURE.model_dump(), **changes})
+    return dump(rows, out, config=config, model=model, runtime=RUNTIME, progress=progress)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """The bytes of every file below `root`, by path."""
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in files(root)}
+
+
+def files(root: Path) -> list[Path]:
+    """Every file below `root`."""
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def flip(path: Path, at: float = 0.5) -> None:
+    """Flip one bit of a file, `at` of its way in, and leave size and time as they were."""
+    data = bytearray(path.read_bytes())
+    data[int(at * (len(data) - 1))] ^= 0x10
+    before = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def truncate(path: Path) -> None:
+    """Cut the second half of a file off."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+class CountedTokens:
+    """Counts, within, the tokens of every forward pass that a dump makes."""
+
+    def __init__(self, monkeypatch: Any) -> None:
+        self.tokens = 0
+        plain = Capture.__call__
+
+        def counted(capture: Capture, sequences: Sequence[np.ndarray]) -> dict[int, torch.Tensor]:
+            self.tokens += sum(map(len, sequences))
+            return plain(capture, sequences)
+
+        monkeypatch.setattr(Capture, "__call__", counted)
