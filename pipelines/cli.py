@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from generators.errors import LatentQAError
-from pipelines.commands import artifacts, data, plan, setup, store
+from pipelines.commands import artifacts, ask, data, plan, setup, store
 from pipelines.commands.options import (
     DEFAULT_ROOT,
     ConfigFile,
@@ -80,6 +80,7 @@ def run(
 
 app.command()(plan.plan)
 app.command()(plan.status)
+app.command()(ask.ask)
 app.command()(artifacts.ls)
 app.command()(artifacts.show)
 app.command()(artifacts.diff)

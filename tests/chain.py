@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -119,10 +121,16 @@ def write_tables(folder: Path, rows: Sequence[tuple[Conversation, list[Question]
     write_questions(folder / QUESTIONS_FILE, [q for _, asked in rows for q in asked])
 
 
-@functools.cache
 def model(seed: int = 0) -> ModelFiles:
     """A tiny model on disk, the same for all tests of one process."""
-    return resolve_model(str(tiny.save(Path(tempfile.mkdtemp()), seed=seed)))
+    return _model(seed)
+
+
+@functools.cache
+def _model(seed: int) -> ModelFiles:
+    folder = Path(tempfile.mkdtemp(prefix="tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return resolve_model(str(tiny.save(folder, seed=seed)))
 
 
 def make(

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from activation_store.reader import ActivationStore
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Binding, Decoder, read_sidecar
+from decoder.model import read_sidecar
 from generators.errors import ConfigError, DataError, StorageError, StoreError
 from trainers import checkpoints, loop
 from trainers.config import TrainConfig
@@ -126,15 +126,7 @@ def test_the_log_has_every_step_and_the_last_is_validated(undisturbed: Path) -> 
 
 def test_the_curve_begins_with_the_untrained_decoder(made: chain.Chain, undisturbed: Path) -> None:
     store = ActivationStore(made.store)
-    decoder = Decoder.create(
-        made.model,
-        config=DecoderConfig(),
-        lora=LoraSettings(rank=4),
-        binding=Binding(read_layer=chain.LAYER, target=made.model.digests(), model="m"),
-        dtype="float32",
-        device=torch.device("cpu"),
-        seed=9,
-    )
+    decoder = chain.decoder(made, seed=9)
     rows = load_rows(made.conversations, made.questions, store)
     chosen = select(rows, split="validation", views=("control",), most=32, seed=CONFIG.seed)
     dataset = RowDataset(chosen, store, decoder.prompt, layer=chain.LAYER, masking=True)
@@ -142,28 +134,27 @@ def test_the_curve_begins_with_the_untrained_decoder(made: chain.Chain, undistur
     assert first["validation"]["right"] == pytest.approx(validation_loss(decoder, dataset))
 
 
-@pytest.mark.parametrize("deaths", [(4, 5), (9,)])
-def test_a_run_killed_again_and_again_gives_the_same_bytes(
-    made: chain.Chain, undisturbed: Path, tmp_path: Path, deaths: tuple[int, ...]
+@pytest.mark.parametrize(("deaths", "left"), [((4, 5), [4, 5, 6, 7, 8, 9]), ((9,), [7, 8, 9])])
+def test_a_run_killed_again_and_again_gives_the_same_bytes_and_repeats_no_segment(
+    made: chain.Chain,
+    undisturbed: Path,
+    tmp_path: Path,
+    deaths: tuple[int, ...],
+    left: list[int],
 ) -> None:
     for step in deaths:
         chain.killed(train, step, *places(made, tmp_path), config=CONFIG, **tools(made))
-    run(made, tmp_path)
+    steps = Steps()
+    run(made, tmp_path, progress=steps)
+    assert steps.seen == left
     assert outputs(tmp_path) == outputs(undisturbed)
 
 
-def test_finished_segments_are_not_repeated(made: chain.Chain, tmp_path: Path) -> None:
-    chain.killed(train, 8, *places(made, tmp_path), config=CONFIG, **tools(made))
-    steps = Steps()
-    run(made, tmp_path, progress=steps)
-    assert steps.seen == [7, 8, 9]
-
-
 def test_a_run_killed_after_its_last_checkpoint_trains_no_more(
-    made: chain.Chain, undisturbed: Path, tmp_path: Path
+    made: chain.Chain, tmp_path: Path
 ) -> None:
-    # 8 steps end within the third pass, where transformers would go on
-    config = CONFIG.model_copy(update={"max_steps": 8})
+    # two steps end within the first pass, where transformers would go on
+    config = CONFIG.model_copy(update={"max_steps": 2})
     run(made, tmp_path, config)
     whole = outputs(tmp_path)
     for path in (tmp_path / "out").iterdir():
@@ -190,14 +181,15 @@ def test_a_half_written_checkpoint_is_not_gone_on_from(
 def test_a_folder_moved_between_two_attempts_makes_no_difference(
     made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config = CONFIG.model_copy(update={"max_steps": 3})
     told = iter([4.0, 1.0, 2.0, 3.0])  # the best checkpoint is one of the first attempt
     monkeypatch.setattr(loop, "validation_loss", lambda *args: next(told))
-    run(made, tmp_path / "old")
+    run(made, tmp_path / "old", config)
     os.rename(tmp_path / "old", tmp_path / "new")
     whole = outputs(tmp_path / "new")
-    shutil.rmtree(tmp_path / "new" / "work" / "checkpoint-9")
+    shutil.rmtree(tmp_path / "new" / "work" / "checkpoint-3")
     told = iter([3.0])
-    assert run(made, tmp_path / "new")["best_step"] == 3
+    assert run(made, tmp_path / "new", config)["best_step"] == 1
     assert outputs(tmp_path / "new") == whole
 
 
@@ -206,10 +198,10 @@ def test_the_checkpoint_with_the_lowest_validation_is_saved(
 ) -> None:
     told = iter([0.5, 3.0, 1.0, 2.0])  # the untrained decoder's is the lowest, and no checkpoint
     monkeypatch.setattr(loop, "validation_loss", lambda *args: next(told))
-    counts = run(made, tmp_path)
-    assert (counts["best_step"], counts["validation"]) == (6, 1.0)
+    counts = run(made, tmp_path, CONFIG.model_copy(update={"max_steps": 3}))
+    assert (counts["best_step"], counts["validation"]) == (2, 1.0)
     saved = load_file(tmp_path / "out" / ADAPTER)
-    for step, same in ((3, False), (6, True), (9, False)):
+    for step, same in ((1, False), (2, True), (3, False)):
         kept = load_file(checkpoints.folder(tmp_path / "work", step) / ADAPTER)
         assert all(torch.equal(saved[name], kept[name]) for name in saved) == same
 

@@ -1,0 +1,278 @@
+"""The step `evaluate` on the tiny model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import chain
+import pyarrow.parquet as pq
+import pytest
+
+from evaluators import losses
+from evaluators.config import EvaluateConfig
+from evaluators.evaluation import evaluate
+from generators.errors import DataError, ModelError, StoreError
+
+VIEWS = ("control", "system")
+CONFIG = EvaluateConfig(
+    conditions=("right", "other", "mean", "none", "noise"),
+    views=VIEWS,
+    answers=2,
+    max_answer_tokens=4,
+    bootstrap=200,
+    max_controls=10,
+)
+CONDITIONS = {"right", "other", "mean", "none", "noise"}
+SPLITS = {"train": 6, "test": 12, "test_ood": 4}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
+    rows = [
+        *chain.rows_of(VIEWS, SPLITS),
+        chain.row(99, split="test", kind="extractive"),  # alone of its kind
+    ]
+    return chain.make(tmp_path_factory.mktemp("chain"), rows)
+
+
+@pytest.fixture(scope="module")
+def decoder(made: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("decoder")
+    chain.decoder(made, nudge=0.2).save(folder)
+    return folder
+
+
+def places(made: chain.Chain, decoder: Path, folder: Path) -> tuple[Path, ...]:
+    for name in ("out", "work"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return (*made.folders(), decoder, folder / "out", folder / "work")
+
+
+def judge(
+    made: chain.Chain, decoder: Path, folder: Path, config: EvaluateConfig = CONFIG, **options: Any
+) -> dict[str, Any]:
+    """Evaluate into `folder`/out with `folder`/work."""
+    settings = {"model": made.model, "runtime": chain.RUNTIME, **options}
+    return evaluate(*places(made, decoder, folder), config=config, **settings)
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "out").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def whole(
+    made: chain.Chain, decoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A run that nothing stopped, and what it returned."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, judge(made, decoder, folder)
+
+
+class Passes:
+    """Counts the batches that are measured."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.n = 0
+        inner = losses.answer_losses
+
+        def counted(*args: Any) -> Any:
+            self.n += 1
+            return inner(*args)
+
+        monkeypatch.setattr(losses, "answer_losses", counted)
+
+
+def test_metrics_are_written_in_the_documented_shape(whole: tuple[Path, dict[str, Any]]) -> None:
+    folder, returned = whole
+    written = json.loads((folder / "out" / "metrics.json").read_bytes())
+    assert written == {"reading": returned}
+    assert {split: set(views) for split, views in returned.items()} == {
+        "test": set(VIEWS),
+        "test_ood": set(VIEWS),
+    }
+    for views in returned.values():
+        for found in views.values():
+            assert set(found["answer_loss"]) == CONDITIONS
+            assert set(found["untrained"]) == {"right", "other"}
+            leaves = [
+                *found["answer_loss"].values(),
+                *found["untrained"].values(),
+                *(found[f"{name}_gain"] for name in ("grounded", "information")),
+                found["below_untrained"],
+            ]
+            assert all(set(leaf) == {"estimate", "low", "high", "n"} for leaf in leaves)
+
+
+def test_few_controls_have_no_interval(whole: tuple[Path, dict[str, Any]]) -> None:
+    found = whole[1]["test_ood"]["control"]["grounded_gain"]
+    assert (found["low"], found["high"], found["n"] < 8) == (None, None, True)
+
+
+def test_at_most_the_controls_that_were_asked_for(whole: tuple[Path, dict[str, Any]]) -> None:
+    for view in VIEWS:
+        leaf = whole[1]["test"][view]["answer_loss"]["right"]
+        excluded = whole[1]["test"][view]["excluded"].get("no_other_control", 0)
+        assert leaf["n"] + excluded == 10
+
+
+def test_a_row_without_a_partner_is_left_out_and_counted(
+    made: chain.Chain, decoder: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"max_controls": None, "answers": 0, "views": ("control",)})
+    found = judge(made, decoder, tmp_path, config)["test"]["control"]
+    assert found["excluded"] == {"no_other_control": 1}
+    assert found["answer_loss"]["right"]["n"] == 12
+
+
+def test_every_single_loss_is_written(whole: tuple[Path, dict[str, Any]]) -> None:
+    folder, returned = whole
+    rows = pq.read_table(folder / "out" / "losses.parquet").to_pylist()
+    names = CONDITIONS | {"untrained_right", "untrained_other"}
+    assert {row["condition"] for row in rows} == names
+    own = [r for r in rows if (r["split"], r["view"]) == ("test", "control")]
+    right = [row["loss"] for row in own if row["condition"] == "right"]
+    estimate = returned["test"]["control"]["answer_loss"]["right"]["estimate"]
+    assert sum(right) / len(right) == pytest.approx(estimate)
+    assert len({row["control_id"] for row in own}) * 2 == len(right)
+
+
+def test_answers_stand_beside_gold(whole: tuple[Path, dict[str, Any]]) -> None:
+    rows = pq.read_table(whole[0] / "out" / "answers.parquet").to_pylist()
+    own = [row for row in rows if (row["split"], row["view"]) == ("test", "system")]
+    assert len(own) == 2 * 2
+    assert len({row["control"] for row in own}) == 2
+    for row in own:
+        assert row["gold"] in (row["category"], "yes")
+        assert row["control"].startswith("You love")
+        assert row["other_control"] != row["control"]
+        assert isinstance(row["right"], str)
+
+
+def test_a_decoder_with_other_weights_has_other_losses_and_the_same_untrained(
+    made: chain.Chain, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "decoder").mkdir()
+    chain.decoder(made, seed=1, nudge=0.2).save(tmp_path / "decoder")
+    found = judge(made, tmp_path / "decoder", tmp_path)["test"]["control"]
+    first = whole[1]["test"]["control"]
+    assert found["untrained"] == first["untrained"]
+    assert found["answer_loss"] != first["answer_loss"]
+
+
+def test_an_evaluation_that_was_killed_goes_on_and_gives_the_same(
+    made: chain.Chain,
+    decoder: Path,
+    whole: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tools = {"config": CONFIG, "model": made.model, "runtime": chain.RUNTIME}
+    chain.killed(evaluate, 10, *places(made, decoder, tmp_path), **tools)
+    kept = len(list((tmp_path / "work").iterdir()))
+    assert kept >= 9
+    passes = Passes(monkeypatch)
+    judge(made, decoder, tmp_path)
+    # 4 cases of 7 conditions in one batch each, and 4 parts with answers
+    assert passes.n <= 4 * 7 - (kept - 1)
+    assert outputs(tmp_path) == outputs(whole[0])
+
+
+@pytest.mark.parametrize("harm", ["truncated", "of other rows"])
+def test_a_part_that_cannot_be_used_is_measured_again(
+    made: chain.Chain,
+    decoder: Path,
+    whole: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: str,
+) -> None:
+    shutil.copytree(whole[0] / "work", tmp_path / "work")
+    part = tmp_path / "work" / "test.control.mean.json"
+    if harm == "truncated":
+        part.write_bytes(part.read_bytes()[:-20])
+    else:
+        shutil.copy(tmp_path / "work" / "test_ood.control.mean.json", part)
+    passes = Passes(monkeypatch)
+    judge(made, decoder, tmp_path)
+    assert passes.n == 1
+    assert outputs(tmp_path) == outputs(whole[0])
+
+
+def test_progress_ends_with_all_conditions(
+    made: chain.Chain, decoder: Path, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    shutil.copytree(whole[0] / "work", tmp_path / "work")
+    told: list[tuple[int, int]] = []
+    judge(made, decoder, tmp_path, progress=lambda done, total, note="": told.append((done, total)))
+    assert told == [(i, 32) for i in range(1, 33)]
+
+
+def test_masked_views_can_be_judged_with_the_control_visible_too(
+    made: chain.Chain, decoder: Path, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"visible_too": True, "splits": ("test",), "answers": 0})
+    found = judge(made, decoder, tmp_path, config)["test"]
+    assert list(found) == ["control", "system", "system+visible"]
+    assert found["system"] == whole[1]["test"]["system"]
+    assert found["system"]["answer_loss"] != found["system+visible"]["answer_loss"]
+
+
+def test_a_decoder_without_masking_is_judged_under_another_name(
+    made: chain.Chain, tmp_path: Path
+) -> None:
+    (tmp_path / "decoder").mkdir()
+    chain.decoder(made, nudge=0.2, masking=False).save(tmp_path / "decoder")
+    config = CONFIG.model_copy(update={"splits": ("test_ood",), "answers": 0})
+    found = judge(made, tmp_path / "decoder", tmp_path, config)["test_ood"]
+    assert list(found) == ["control", "system+visible"]
+
+
+def test_splits_without_rows_are_left_out(made: chain.Chain, decoder: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"splits": ("validation", "test_ood"), "answers": 0})
+    assert list(judge(made, decoder, tmp_path, config)) == ["test_ood"]
+
+
+def test_nothing_to_judge_at_all_is_refused(
+    made: chain.Chain, decoder: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"splits": ("validation",)})
+    with pytest.raises(DataError, match="no row in splits validation and views control, system"):
+        judge(made, decoder, tmp_path, config)
+
+
+def test_another_model_is_refused(made: chain.Chain, decoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="another target: weights"):
+        judge(made, decoder, tmp_path, model=chain.model(1))
+
+
+def test_a_folder_without_a_decoder_is_refused(made: chain.Chain, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no decoder is here"):
+        judge(made, made.store, tmp_path)
+
+
+def test_a_decoder_of_a_layer_that_is_not_stored_is_refused(
+    made: chain.Chain, decoder: Path, tmp_path: Path
+) -> None:
+    sidecar = json.loads((decoder / "latentqa.json").read_bytes())
+    (tmp_path / "decoder").mkdir()
+    for path in decoder.iterdir():
+        (tmp_path / "decoder" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "decoder" / "latentqa.json").write_text(json.dumps({**sidecar, "read_layer": 1}))
+    with pytest.raises(StoreError, match=r"it has layers \[2\], got 1"):
+        judge(made, tmp_path / "decoder", tmp_path)
+
+
+def test_evaluation_prints_and_warns_nothing(
+    made: chain.Chain, decoder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIG.model_copy(update={"splits": ("test_ood",), "views": ("control",)})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        judge(made, decoder, tmp_path, config)
+    assert capfd.readouterr() == ("", "")
+    assert [str(w.message) for w in told if w.category is not DeprecationWarning] == []

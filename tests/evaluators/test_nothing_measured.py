@@ -1,0 +1,80 @@
+"""Where no row has a partner: an evaluation without a number, and every reader of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import chain
+import pytest
+
+from evaluators.config import EvaluateConfig
+from evaluators.evaluation import evaluate
+from pipelines.metrics import metrics_of
+from pipelines.report import write_report
+from pipelines.report_data import read_report_data
+from pipelines.report_inputs import ReportInputs, ReportStep
+from pipelines.summary import reading_rows
+from pipelines.verdict import judge
+
+NOTHING = {"estimate": None, "low": None, "high": None, "n": 0}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
+    folder = tmp_path_factory.mktemp("nothing")
+    made = chain.make(folder / "chain", [chain.row(0), chain.row(1, split="test")])
+    for name in ("decoder", "evaluate/data", "work"):
+        (folder / name).mkdir(parents=True)
+    chain.decoder(made).save(folder / "decoder")
+    reading = evaluate(
+        *made.folders(),
+        folder / "decoder",
+        folder / "evaluate" / "data",
+        folder / "work",
+        config=EvaluateConfig(),
+        model=made.model,
+        runtime=chain.RUNTIME,
+    )
+    record: dict[str, Any] = {"counts": {"reading": reading}}
+    step = ReportStep(
+        step="evaluate",
+        key="0" * 64,
+        path=folder / "evaluate",
+        cached=False,
+        seconds=1.0,
+        record=record,
+    )
+    return ReportInputs(
+        experiment="nothing",
+        config={"evaluate": {"splits": ["test"]}},
+        command="latentqa run nothing.yaml",
+        metrics=metrics_of({"evaluate": record}),
+        steps=(step,),
+    )
+
+
+def test_the_tree_has_every_key_with_an_empty_estimate(inputs: ReportInputs) -> None:
+    found = inputs.metrics["reading"]["test"]["control"]
+    assert found["answer_loss"] == dict.fromkeys(("right", "other", "mean", "none"), NOTHING)
+    assert found["untrained"] == {"right": NOTHING, "other": NOTHING}
+    for name in ("grounded_gain", "information_gain", "below_untrained"):
+        assert found[name] == NOTHING
+    assert found["excluded"] == {"no_other_control": 1}
+
+
+def test_the_verdict_claims_nothing(inputs: ReportInputs) -> None:
+    (reading,) = read_report_data(inputs).readings
+    assert not judge(reading).reads
+    assert judge(reading).sentence == "No row could be measured."
+
+
+def test_the_summary_shows_dashes(inputs: ReportInputs) -> None:
+    (row,) = reading_rows(inputs.metrics["reading"])
+    assert row["right"] == row["grounded gain"] == "–"
+    assert row["controls"] == "0"
+
+
+def test_the_report_is_written(inputs: ReportInputs, tmp_path: Path) -> None:
+    page = write_report(inputs, tmp_path)
+    assert "No row could be measured" in page.read_text()
