@@ -14,12 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
+from activation_store.config import CompleteConfig
 from activation_store.model_files import ModelFiles
 from activation_store.runtime import Runtime
 from generators.canonical import digest
-from generators.config import Config
 from generators.errors import DataError
 from generators.files import storage_errors, write_bytes
 from generators.progress import Progress, silent
@@ -38,24 +37,6 @@ from generators.schema import (
 COMPLETES = "completes"
 """Key in a completed row's provenance: id of the row whose stimulus it answers; questions about
 that row are questions about this one."""
-
-
-class CompleteConfig(Config):
-    """How the target replies."""
-
-    max_tokens: int = Field(default=48, ge=1)
-    """Longest reply, in tokens."""
-    unfinished: str = Field(default="keep", pattern="^(keep|drop)$")
-    """What happens to a reply that reaches `max_tokens`: `keep` flags it `unfinished`, `drop`
-    counts and lists it."""
-    temperature: float = Field(default=0.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    batch_rows: int = Field(default=16, ge=1)
-    """Conversations that are answered together; the unit of resuming."""
-    compute_dtype: str = Field(default="float32", pattern="^(float32|bfloat16|float16)$")
-    """Number format in which the target runs."""
-    seed: int = 0
-    """Seed of sampling."""
 
 
 def complete(

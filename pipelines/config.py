@@ -12,16 +12,17 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from activation_store.config import DumpSection
+from activation_store.config import CompleteConfig, DumpSection
 from activation_store.runtime import Runtime
 from evaluators.config import EvaluateConfig
 from generators.config import Config
 from generators.errors import ConfigError
+from generators.generate_config import GenerateSection
 from generators.import_config import DataSection
 from pipelines.yaml_values import parse_yaml
 from trainers.config import TrainConfig
 
-SOURCES = ("data",)
+SOURCES = ("data", "generate")
 """Sections of which an experiment has exactly one: where its rows come from."""
 
 
@@ -32,6 +33,10 @@ class Experiment(Config):
     """Name: lower case letters, digits, `_` and `-`."""
     data: DataSection | None = None
     """Published files to import."""
+    generate: GenerateSection | None = None
+    """Rows that an LLM writes."""
+    complete: CompleteConfig | None = None
+    """The target's own replies to the stimuli; null for none."""
     dump: DumpSection = DumpSection()
     """The target, and which of its activations are stored."""
     train: TrainConfig = TrainConfig()

@@ -12,7 +12,7 @@ from pipelines.diff import nearest_payload
 from pipelines.identity import Difference, StepIdentity
 from pipelines.runner import Runner, StepRun
 from pipelines.sources import source_digest
-from pipelines.steps import Step
+from pipelines.step import Step
 
 SHOWN = 6
 """Fields that a person is shown of a difference; `--json` has all of them."""

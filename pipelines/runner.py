@@ -24,7 +24,8 @@ from pipelines.records import make_record
 from pipelines.refs import Name, Refs
 from pipelines.report_inputs import ReportStep
 from pipelines.sources import source_digest
-from pipelines.steps import Outside, Step, StepCall, steps_for
+from pipelines.step import Outside, Step, StepCall
+from pipelines.steps import steps_for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -248,6 +249,7 @@ class Runner:
             call = StepCall(
                 experiment=self.experiment,
                 outside=self.outside,
+                root=self.root.path,
                 inputs={role: self.runs[name].artifact for role, name in step.inputs.items()},
                 out=partial.data,
                 work=partial.work,

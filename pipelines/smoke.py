@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from generators.generate_config import at_most
 from pipelines.config import Experiment
 
 C = TypeVar("C", bound=BaseModel)
@@ -19,6 +20,9 @@ def smoke(experiment: Experiment) -> Experiment:
     changes: dict[str, Any] = {"experiment": f"{experiment.experiment}-smoke"}
     if experiment.data is not None:
         changes["data"] = _with(experiment.data, limit=_least(experiment.data.limit, ROWS))
+    if experiment.generate is not None:
+        few = at_most(experiment.generate.conversations, ROWS)
+        changes["generate"] = _with(experiment.generate, conversations=few)
     train = experiment.train
     changes["train"] = _with(
         train,

@@ -16,7 +16,7 @@ from pipelines.config import Experiment
 from pipelines.console import Console
 from pipelines.records import StepResult
 from pipelines.runner import Runner
-from pipelines.steps import Step, StepCall
+from pipelines.step import Step, StepCall
 
 INPUTS = {
     "conversations": (),

@@ -1,0 +1,106 @@
+"""The steps of generation by an LLM: conversations, and questions about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from generators.generate_config import GenerateSection
+from pipelines.config import Experiment
+from pipelines.identity import plain
+from pipelines.records import StepResult
+from pipelines.step import Outside, Step, StepCall
+
+REQUESTS = "requests.sqlite"
+"""The request log, in the artifact root: a reply that was had once serves every run there."""
+
+
+def _section(experiment: Experiment) -> GenerateSection:
+    assert experiment.generate is not None
+    return experiment.generate
+
+
+def _conversations(call: StepCall) -> StepResult:
+    from generators.endpoint import open_endpoint
+    from generators.generation import generate_conversations, texts_of
+
+    section, runtime = _section(call.experiment), call.experiment.runtime
+    with open_endpoint(
+        section.endpoint,
+        gguf=call.outside.generator_gguf,
+        weights_sha256=call.outside.generator_weights,
+        threads=runtime.threads,
+    ) as endpoint:
+        counts = generate_conversations(
+            call.out,
+            call.root / REQUESTS,
+            config=section.conversations,
+            endpoint=endpoint,
+            concurrency=runtime.concurrency,
+            progress=call.progress,
+            texts=texts_of(section),
+        )
+    return _result(counts)
+
+
+def _questions(call: StepCall) -> StepResult:
+    from generators.endpoint import open_endpoint
+    from generators.generation import generate_questions, texts_of
+
+    section, runtime = _section(call.experiment), call.experiment.runtime
+    with open_endpoint(
+        section.endpoint,
+        gguf=call.outside.generator_gguf,
+        weights_sha256=call.outside.generator_weights,
+        threads=runtime.threads,
+    ) as endpoint:
+        counts = generate_questions(
+            call.data("conversations"),
+            call.out,
+            call.root / REQUESTS,
+            config=section.questions,
+            endpoint=endpoint,
+            concurrency=runtime.concurrency,
+            progress=call.progress,
+            texts=texts_of(section),
+        )
+    return _result(counts)
+
+
+def _result(counts: dict[str, Any]) -> StepResult:
+    return StepResult(counts=counts, tokens=sum(counts["tokens"].values()))
+
+
+def _external(outside: Outside, table: str) -> dict[str, Any]:
+    from generators.generation import generation_externals
+
+    section = _section(outside.experiment)
+    return generation_externals(section, weights_sha256=outside.generator_weights)[table]
+
+
+def _location(experiment: Experiment) -> dict[str, Any]:
+    section = _section(experiment)
+    return {"base_url": section.endpoint.base_url, "prompts": section.prompts}
+
+
+GENERATED = (
+    Step(
+        name="conversations",
+        version=1,
+        entry="generators.generation",
+        run=_conversations,
+        config=lambda experiment: plain(_section(experiment).conversations),
+        inputs={},
+        external=lambda outside: _external(outside, "conversations"),
+        locations=_location,
+    ),
+    Step(
+        name="questions",
+        version=1,
+        entry="generators.generation",
+        run=_questions,
+        config=lambda experiment: plain(_section(experiment).questions),
+        inputs={"conversations": "conversations"},
+        external=lambda outside: _external(outside, "questions"),
+        locations=_location,
+    ),
+)

@@ -1,0 +1,152 @@
+"""What a step is: what decides it, what it is made from, and which room makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from generators.canonical import digest
+from generators.errors import ConfigError
+from generators.progress import Progress
+from pipelines.artifacts import Artifact
+from pipelines.config import Experiment
+from pipelines.records import StepResult
+from pipelines.report_inputs import ReportStep
+
+if TYPE_CHECKING:
+    from activation_store.model_files import ModelFiles
+
+
+class Outside:
+    """What an experiment takes from outside the artifact root, found at the first use.
+
+    Args:
+        experiment: the experiment.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+
+    @cached_property
+    def model(self) -> ModelFiles:
+        """The target's files.
+
+        Raises:
+            ModelError: the reference leads to no model.
+        """
+        from activation_store.model_files import resolve_model
+
+        return resolve_model(self.experiment.dump.model, self.experiment.dump.adapter)
+
+    @cached_property
+    def model_digests(self) -> dict[str, str]:
+        """What the target is: digests of weights, configuration, tokenizer, template, adapter."""
+        return self.model.digests()
+
+    @cached_property
+    def generator_gguf(self) -> Path | None:
+        """Weights of the embedded generator; None where another endpoint is asked.
+
+        Raises:
+            ModelError: the weights are not installed.
+        """
+        from activation_store.embedded import gguf_path
+        from generators.generate_config import EMBEDDED
+
+        section = self.experiment.generate
+        return gguf_path() if section is not None and section.endpoint.model == EMBEDDED else None
+
+    @cached_property
+    def generator_weights(self) -> str | None:
+        """Digest of those weights."""
+        from activation_store.digests import file_digest
+
+        return None if self.generator_gguf is None else file_digest(self.generator_gguf)
+
+    @cached_property
+    def data_folder(self) -> Path:
+        """Folder of the published files."""
+        if self.experiment.data is None:
+            raise ConfigError(f"{self.experiment.experiment}: has no section data.")
+        return Path(self.experiment.data.path).expanduser()
+
+    @cached_property
+    def data_digests(self) -> dict[str, str]:
+        """Digests of the published files, by name.
+
+        Raises:
+            DataError: the folder or a file that is needed is missing.
+        """
+        from generators.importing import source_digests
+
+        return source_digests(self.data_folder)
+
+    @cached_property
+    def labels_digest(self) -> str:
+        """Digest of the labels that have questions: all that conversations take from qa.json.
+
+        Raises:
+            DataError: the file is missing or malformed.
+        """
+        from generators.latentqa_files import read_questions_by_label
+
+        entries, _ = read_questions_by_label(self.data_folder)
+        return digest(sorted(entry.label for entry in entries))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepCall:
+    """One execution of one step."""
+
+    experiment: Experiment
+    """The whole experiment; a step reads its own section and `runtime`."""
+    outside: Outside
+    """Model files and source data."""
+    root: Path
+    """The artifact root; replies of LLMs are kept there for all steps and runs."""
+    inputs: Mapping[str, Artifact]
+    """The step's inputs by role."""
+    out: Path
+    """Where the output goes; may hold what an earlier attempt wrote."""
+    work: Path
+    """Scratch that outlives a kill and is removed on completion."""
+    progress: Progress
+    """Listener."""
+    runs: tuple[ReportStep, ...]
+    """The steps that this run has finished."""
+    command: str
+    """The command line that makes this run again."""
+
+    def data(self, role: str) -> Path:
+        """Output folder of the input `role`."""
+        return self.inputs[role].data
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """A step; its name is the kind of its artifacts."""
+
+    name: str
+    version: int
+    """Raised where the same config gives another output than before."""
+    entry: str
+    """Module of the room function; its imports are the step's source files."""
+    run: Callable[[StepCall], StepResult]
+    """Makes the output.
+
+    Raises:
+        DamagedError: an input's bytes are not the committed ones; that input is then made again.
+    """
+    config: Callable[[Experiment], dict[str, Any]]
+    """Every setting that decides the output."""
+    inputs: Mapping[str, str]
+    """Role of each input to the step that makes it."""
+    external: Callable[[Outside], dict[str, Any]]
+    """Digests of what comes from outside."""
+    locations: Callable[[Experiment], dict[str, Any]] = lambda experiment: {}
+    """Where what comes from outside was: for the record, never hashed."""
+    listed: bool = True
+    """Whether the step stands among those of `run --json`."""
