@@ -31,7 +31,7 @@ def dump_and_tell(pipe: Connection, rows: Path, out: Path, model: ModelFiles) ->
 
 
 def kill_during(delay: float, rows: Path, out: Path, model: ModelFiles) -> bool:
-    """Start a dump and SIGKILL it `delay` seconds after it began to fill; whether it was in time."""
+    """SIGKILL a dump `delay` seconds after it began to fill; whether that was in time."""
     context = multiprocessing.get_context("fork")  # torch and transformers are loaded already
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=dump_and_tell, args=(theirs, rows, out, model), daemon=True)

@@ -35,7 +35,7 @@ def refuses(template: str, view: View) -> bool:
 def test_each_segment_holds_its_own_text_and_nothing_else(template: str, view: View) -> None:
     tokenizer = tiny.tokenizer(tiny.TEMPLATES[template])
     if refuses(template, view):
-        with pytest.raises(DataError, match="refuses roles .*System role not supported"):
+        with pytest.raises(DataError, match=r"refuses roles .*System role not supported"):
             tokenize(tokenizer, said(view))
         return
     found = texts(tokenizer, tokenize(tokenizer, said(view)))
