@@ -161,12 +161,13 @@ def load_adapter(net: nn.Module, folder: Path) -> Any:
     """
     from peft import PeftModel
 
-    try:
-        return PeftModel.from_pretrained(net, folder)
-    except (*_UNREADABLE, TypeError) as error:
-        raise ModelError(
-            f"adapter {folder}: peft cannot load it into this model ({first_line(error)})."
-        ) from error
+    with quiet_libraries():
+        try:
+            return PeftModel.from_pretrained(net, folder)
+        except (*_UNREADABLE, TypeError) as error:
+            raise ModelError(
+                f"adapter {folder}: peft cannot load it into this model ({first_line(error)})."
+            ) from error
 
 
 def blocks(net: nn.Module) -> nn.ModuleList:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from activation_store.model_files import ModelFiles, public_name
-from activation_store.quiet import first_line
+from activation_store.quiet import first_line, quiet_libraries
 from activation_store.target import (
     blocks,
     load_adapter,
@@ -98,19 +98,18 @@ class Decoder:
         base = load_model(model, dtype=dtype, device=device)
         torch.manual_seed(seed)
         targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-        try:
-            net = get_peft_model(
-                base,
-                LoraConfig(
-                    r=lora.rank,
-                    lora_alpha=lora.alpha,
-                    lora_dropout=lora.dropout,
-                    target_modules=targets,
-                    task_type="CAUSAL_LM",
-                ),
-            )
-        except ValueError as error:
-            raise ModelError(f"train.lora: {str(error).splitlines()[0]}") from error
+        adapter = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        )
+        with quiet_libraries():
+            try:
+                net = get_peft_model(base, adapter)
+            except ValueError as error:
+                raise ModelError(f"train.lora: {first_line(error)}") from error
         return cls(net.eval(), load_tokenizer(model), config, binding)
 
     @classmethod
@@ -130,7 +129,7 @@ class Decoder:
     def save(self, folder: Path) -> None:
         """Write an ordinary peft adapter, and one JSON of ours beside it.
 
-        Neither names a folder of this machine: the same decoder has the same bytes anywhere.
+        Neither names a folder of this machine; a local model goes by its folder's own name.
         """
         binding, name = self.binding, public_name(self.binding.model)
         for adapter in self.net.peft_config.values():

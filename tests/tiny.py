@@ -98,10 +98,9 @@ def tokenizer(template: str = CHATML, *, merges: bool = False):
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    if template == CHATML:
-        bos, eos, other = "<|im_start|>", "<|im_end|>", ()
-    else:
-        bos, eos, other = "<s>", "</s>", CONTROL_TOKENS.get(template, ())
+    chatml = template == CHATML or template not in CONTROL_TOKENS
+    bos, eos = CONTROL_TOKENS[CHATML] if chatml else ("<s>", "</s>")
+    other = () if chatml else CONTROL_TOKENS[template]
     special = ["<|endoftext|>", bos, eos, *other]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pairs = [("Ġ", "t"), ("h", "e"), ("i", "n"), ("e", "r"), ("s", "Ġ"), ("?", "Ċ")]
@@ -117,7 +116,7 @@ def tokenizer(template: str = CHATML, *, merges: bool = False):
         bos_token=bos,
         eos_token=eos,
         pad_token="<|endoftext|>",
-        additional_special_tokens=special if template == CHATML else None,
+        additional_special_tokens=special if chatml else None,
     )
     out.chat_template = template
     return out

@@ -148,6 +148,5 @@ def test_the_sample_is_spread_over_the_lengths_and_fixed(n: int) -> None:
 
 
 def test_stores_are_judged_at_different_rows() -> None:
-    assert (
-        len({tuple(s.example_id for s in canary.sample(plan_of(50, i), 8)) for i in range(6)}) > 1
-    )
+    sampled = [canary.sample(plan_of(50, first), 8) for first in range(6)]
+    assert len({tuple(s.example_id for s in own) for own in sampled}) > 1

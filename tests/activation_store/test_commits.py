@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -98,12 +99,8 @@ def test_no_flipped_bit_of_a_sealed_file_goes_unseen(at: float, tmp_path: Path) 
     write_sealed(path, value)
     assert read_sealed(path) == value
     stores.flip(path, at)
-    try:
-        found = read_sealed(path)
-    except DamagedError as error:
-        assert error.path == path
-    else:
-        assert found == value  # a blank between two values became another
+    with contextlib.suppress(DamagedError):
+        assert read_sealed(path) == value  # a blank between two values became another
 
 
 def test_the_seal_is_no_part_of_the_value(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_damaged_metadata_is_noticed_and_named(damage: str, file: str, store: Pa
 def test_a_damaged_commit_record_is_noticed_and_named(damage: str, store: Path) -> None:
     path = commit_path(store, 1)
     DAMAGES[damage](path)
-    with pytest.raises(DamagedError, match="commits/000001.json"):
+    with pytest.raises(DamagedError, match=r"commits/000001.json"):
         read_all(store)
     expected = Finding(file="commits/000001.json", fault="changed", shard=1)
     assert verify(store).findings == (expected,)

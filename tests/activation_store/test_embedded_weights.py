@@ -48,7 +48,7 @@ def test_the_file_is_found_without_importing_the_package(place: Path) -> None:
 
 
 def test_a_missing_package_says_how_to_get_it(place: Path) -> None:
-    with pytest.raises(ModelError, match="not installed. Run `latentqa setup embedded`"):
+    with pytest.raises(ModelError, match=r"not installed. Run `latentqa setup embedded`"):
         embedded.gguf_path()
 
 

@@ -130,7 +130,7 @@ def test_broken_weights_are_one_line(damage, folder: Path) -> None:
 )
 def test_a_broken_config_is_one_line(content: str, folder: Path) -> None:
     (folder / "config.json").write_text(content)
-    with pytest.raises(ModelError, match="its config.json is not one that transformers") as caught:
+    with pytest.raises(ModelError, match=r"its config.json is not one that transformers") as caught:
         target.model_shape(resolve_model(str(folder)))
     one_line(caught)
 

@@ -1,0 +1,74 @@
+"""Tiny decoders of several families, and what to ask them."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tiny
+import torch
+
+from activation_store.model_files import ModelFiles, resolve_model
+from decoder.batch import Reading
+from decoder.config import DecoderConfig, LoraSettings
+from decoder.model import Binding, Decoder
+
+CPU = torch.device("cpu")
+FAMILIES = {
+    "llama": tiny.CHATML,
+    "llama3": tiny.LLAMA3,
+    "qwen3": tiny.QWEN3,
+    "gemma": tiny.GEMMA,
+    "gemma3": tiny.GEMMA,
+    "mistral": tiny.MISTRAL,
+    "phi3": tiny.PHI3,
+    "gpt_neox": tiny.CHATML,
+}
+"""Family to the template that its models come with."""
+READ_LAYER = 2
+
+
+def model(family: str = "llama", seed: int = 0) -> ModelFiles:
+    """A tiny model on disk, the same for all tests of one process."""
+    return _model(family, seed)
+
+
+@functools.cache
+def _model(family: str, seed: int) -> ModelFiles:
+    folder = Path(tempfile.mkdtemp(prefix="tiny-"))
+    kind = "llama" if family == "llama3" else family
+    return resolve_model(str(tiny.save(folder, seed=seed, family=kind, template=FAMILIES[family])))
+
+
+def make(
+    family: str = "llama",
+    *,
+    nudge: float = 0.05,
+    lora: LoraSettings | None = None,
+    **config: object,
+) -> Decoder:
+    """A decoder; `nudge` moves its adapter away from nothing, as training would."""
+    files = model(family)
+    made = Decoder.create(
+        files,
+        config=DecoderConfig.model_validate(config),
+        lora=lora or LoraSettings(rank=4),
+        binding=Binding(read_layer=READ_LAYER, target=files.digests(), model=files.ref),
+        dtype="float32",
+        device=CPU,
+        seed=0,
+    )
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, values in made.net.named_parameters():
+            if "lora_B" in name:
+                values += nudge * torch.randn(values.shape, generator=generator)
+    return made
+
+
+def reading(n: int, first_position: int = 0, *, seed: int = 0, vectors: bool = True) -> Reading:
+    """Random activations of the size that a tiny model's have."""
+    values = np.random.default_rng([seed, n]).normal(size=(n, 32)).astype(np.float32)
+    return Reading(values if vectors else None, n, first_position)
