@@ -106,6 +106,7 @@ def _flow_until(step: str) -> Any:
 conversations = _flow_until("conversations")
 questions = _flow_until("questions")
 complete = _flow_until("complete")
+complete = _flow_until("complete")
 dump = _flow_until("dump")
 train = _flow_until("train")
 evaluate = _flow_until("evaluate")

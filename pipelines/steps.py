@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from activation_store.config import CaptureConfig
+from activation_store.config import CaptureConfig, CompleteConfig
 from generators.errors import ConfigError
 from generators.import_config import ImportConfig
 from pipelines.config import Experiment
@@ -25,6 +25,11 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     completed = (COMPLETE,) if experiment.complete is not None else ()
     conversations = "complete" if completed else "conversations"
     return (*source, *completed, *_from_conversations(conversations))
+
+
+def every_step() -> tuple[Step, ...]:
+    """All that any experiment can have; where rows come from two sources, both."""
+    return (*IMPORTED, *GENERATED, COMPLETE, *_from_conversations("conversations"))
 
 
 def _import_conversations(call: StepCall) -> StepResult:
@@ -46,12 +51,11 @@ def _import_questions(call: StepCall) -> StepResult:
 def _complete(call: StepCall) -> StepResult:
     from activation_store.complete import complete
 
-    assert call.experiment.complete is not None
     counts = complete(
         call.data("conversations"),
         call.out,
         call.work,
-        config=call.experiment.complete,
+        config=CompleteConfig.model_validate(_complete_config(call.experiment)),
         model=call.outside.model,
         runtime=call.experiment.runtime,
         progress=call.progress,
@@ -128,6 +132,12 @@ def _import_config(experiment: Experiment) -> dict[str, Any]:
     return plain(experiment.data, ImportConfig)
 
 
+def _complete_config(experiment: Experiment) -> dict[str, Any]:
+    if experiment.complete is None:
+        raise ConfigError(f"{experiment.experiment}: has no section complete.")
+    return plain(experiment.complete)
+
+
 def _data_location(experiment: Experiment) -> dict[str, Any]:
     return {"data": experiment.data.path if experiment.data else None}
 
@@ -169,7 +179,7 @@ COMPLETE = Step(
     version=1,
     entry="activation_store.complete",
     run=_complete,
-    config=lambda experiment: plain(experiment.complete),
+    config=_complete_config,
     inputs={"conversations": "conversations"},
     external=lambda outside: outside.model_digests,
     locations=_model_location,
