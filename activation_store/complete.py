@@ -156,7 +156,7 @@ class _Writer:
         greedy = self._config.temperature == 0
         torch.manual_seed(seed)
         with torch.inference_mode(), quiet_libraries():
-            found = self._net.generate(  # type: ignore[operator]
+            found = self._net.generate(
                 batch.to(device),
                 attention_mask=mask.to(device),
                 max_new_tokens=self._config.max_tokens,
@@ -169,7 +169,7 @@ class _Writer:
         return [self._reply(own, ends) for own in found[:, width:].tolist()]
 
     def _ends(self) -> list[int]:
-        own = self._net.generation_config.eos_token_id  # type: ignore[union-attr]
+        own = self._net.generation_config.eos_token_id
         known = own if isinstance(own, list) else [own]
         return sorted({i for i in [*known, self._tokenizer.eos_token_id] if i is not None})
 

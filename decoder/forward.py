@@ -74,15 +74,16 @@ def answer_losses(net: nn.Module, block: nn.Module, batch: Batch | PackedBatch) 
     """
     if "packed_ids" in batch:
         return packed_losses(net, block, cast(PackedBatch, batch))
-    cache = prefix_cache(net, block, batch)
-    cache.batch_select_indices(batch["row_of"])
+    shared = cast(Batch, batch)
+    cache = prefix_cache(net, block, shared)
+    cache.batch_select_indices(shared["row_of"])
     logits_AV = net(
-        input_ids=batch["turn_ids"],
-        attention_mask=batch["turn_mask"],
-        position_ids=batch["turn_positions"],
+        input_ids=shared["turn_ids"],
+        attention_mask=shared["turn_mask"],
+        position_ids=shared["turn_positions"],
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=batch["predicting"],
+        logits_to_keep=shared["predicting"],
     ).logits
     losses_A = F.cross_entropy(logits_AV.float(), batch["targets"], reduction="none")
     questions = torch.zeros(len(batch["row_of"]), device=losses_A.device)

@@ -79,7 +79,8 @@ def make_packed(
     ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     parts = np.full(shape, -1, np.int64)
     predicting = np.zeros(shape, bool)
-    places, row_of, targets, weights, question_of = [], [], [], [], []
+    row_of: list[int] = []
+    places, targets, weights, question_of = [], [], [], []
     for i, (p, own) in enumerate(zip(prefixes, turns, strict=True)):
         start = len(p.ids)
         ids[i, :start], parts[i, :start] = p.ids, 0
