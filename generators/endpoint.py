@@ -12,6 +12,8 @@ from generators.embedded import SLOTS, embedded_server
 from generators.errors import EndpointError
 from generators.generate_config import EMBEDDED, EndpointConfig
 
+_PATIENCE_S = 600
+"""Least time-out for our own server: on a busy machine it is slow, but it does not hang."""
 OPENAI_URL = "https://api.openai.com/v1"
 
 
@@ -86,8 +88,8 @@ def open_endpoint(
                 model=server.model,
                 identity=identity,
                 slots=SLOTS,
-                timeout_s=config.timeout_s,
-                probe_timeout_s=config.probe_timeout_s,
+                timeout_s=max(config.timeout_s, _PATIENCE_S),
+                probe_timeout_s=max(config.probe_timeout_s, _PATIENCE_S),
                 retries=config.retries,
             )
         return

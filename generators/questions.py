@@ -55,6 +55,8 @@ async def ask_questions(
 ) -> tuple[dict[str, list[Asked]], list[Dropped]]:
     """control_id → its questions, types in the config's order; and what was dropped.
 
+    Where good replies for one type run out, another type of the same control stands in.
+
     Raises:
         ConfigError: a kind has none of the types asked for.
         EndpointError: the endpoint cannot be used.
@@ -63,8 +65,7 @@ async def ask_questions(
     controls = [first_rows[name] for name in dict.fromkeys(row.control_id for row in rows)]
     seen = Duplicates(config.filters.near_duplicate)
     known: set[str] = set()
-    found: dict[str, dict[QuestionType, list[Asked]]] = {}
-    quotas: list[Quota] = []
+    found: dict[str, list[_Share]] = {}
     for row in controls:
         kind = kind_named(row.kind)
         if kind.name not in known:
@@ -73,29 +74,38 @@ async def ask_questions(
                 for reply in texts.prompt(name).few_shot:
                     for value in reply.values():
                         seen.add(str(value))
-        found[row.control_id] = {}
-        for question_type, want in shares(kind, config).items():
-            kept: list[Asked] = []
-            found[row.control_id][question_type] = kept
-            quotas.append(
-                Quota(
-                    want=want,
-                    asks=_asks(row, kind, question_type, want, kept, seen, config, texts),
-                    most=bound(want, config.over_ask),
-                )
-            )
-    dropped = await fill(
-        quotas,
-        asker,
-        sampling=config.sampling,
-        rules=text_rules(config.filters),
-        progress=progress,
-        note="questions",
-    )
+        found[row.control_id] = [
+            _Share(row, kind, question_type, want, seen, config, texts)
+            for question_type, want in shares(kind, config).items()
+        ]
+
+    async def asked(quotas: list[Quota], note: str) -> list[Dropped]:
+        return await fill(
+            quotas,
+            asker,
+            sampling=config.sampling,
+            rules=text_rules(config.filters),
+            progress=progress,
+            note=note,
+        )
+
+    dropped = await asked([s.quota for own in found.values() for s in own], "questions")
+    topped = [share.quota for own in found.values() for share in _topped_up(own, config)]
+    dropped += await asked(topped, "questions, other types")
     return {
-        control: [asked for kept in by_type.values() for asked in kept]
-        for control, by_type in found.items()
+        control: [question for share in own for question in share.kept]
+        for control, own in found.items()
     }, dropped
+
+
+def _topped_up(own: list[_Share], config: QuestionsConfig) -> list[_Share]:
+    """The share of a control that stands in for its other ones, where these fell short."""
+    missing = sum(share.want - len(share.kept) for share in own)
+    willing = [share for share in own if len(share.kept) == share.want]
+    if not missing or not willing:
+        return []
+    willing[0].want_more(missing, config.over_ask)
+    return willing[:1]
 
 
 def shares(kind: Kind, config: QuestionsConfig) -> dict[QuestionType, int]:
@@ -114,52 +124,82 @@ def shares(kind: Kind, config: QuestionsConfig) -> dict[QuestionType, int]:
     return {name: each + (place < odd) for place, name in enumerate(types) if each or place < odd}
 
 
-def _asks(
-    row: Conversation,
-    kind: Kind,
-    question_type: QuestionType,
-    want: int,
-    kept: list[Asked],
-    seen: Duplicates,
-    config: QuestionsConfig,
-    texts: Texts,
-) -> Iterator[Ask]:
-    control, filters = row.control, config.filters
-    draw = Random(digest([config.seed, "questions", control, question_type]))
-    for number, ask in enumerate(kind.questions(question_type, control, texts, draw)):
-        prompt = texts.prompt(ask.prompt)
+class _Share:
+    """The questions of one type about one control: how many, and what is kept so far."""
 
-        def accept(
-            reply: dict[str, Any], key: str, ask: QuestionAsk = ask, digest_of: str = prompt.digest
-        ) -> Sequence[Fault]:
-            faults: list[Fault] = []
-            for answered in ask.read(reply):
-                if len(kept) == want:
-                    break  # the last request made more than was missing
-                written = answered.question if ask.about else answered.answer
-                fault = unsupported(written, ask.about or control) if filters.specific else None
-                # two answers about one control may well be alike, two questions about it may not
-                fault = fault or seen.find(written, None if ask.about else row.control_id)
-                if fault:
-                    faults.append(fault)
-                    continue
-                seen.add(written, row.control_id)
-                kept.append(
-                    Asked(
-                        question=answered.question,
-                        answer=answered.answer,
-                        type=question_type,
-                        prompt=digest_of,
-                        request=key,
-                    )
+    def __init__(
+        self,
+        row: Conversation,
+        kind: Kind,
+        question_type: QuestionType,
+        want: int,
+        seen: Duplicates,
+        config: QuestionsConfig,
+        texts: Texts,
+    ) -> None:
+        self.want = want
+        self.kept: list[Asked] = []
+        self._row = row
+        self._kind = kind
+        self._type = question_type
+        self._seen = seen
+        self._config = config
+        self._texts = texts
+        self.quota = Quota(want=want, asks=self._asks(), most=bound(want, config.over_ask))
+
+    def want_more(self, rows: int, over_ask: float) -> None:
+        """Raise the quota; its asks go on where they stood."""
+        self.want += rows
+        self.quota.want, self.quota.kept = self.want, len(self.kept)
+        self.quota.most += bound(rows, over_ask)
+
+    def _asks(self) -> Iterator[Ask]:
+        row, control = self._row, self._row.control
+        draw = Random(digest([self._config.seed, "questions", control, self._type]))
+        asks = self._kind.questions(self._type, control, self._texts, draw)
+        for number, ask in enumerate(asks):
+            prompt = self._texts.prompt(ask.prompt)
+
+            def accept(
+                reply: dict[str, Any],
+                key: str,
+                ask: QuestionAsk = ask,
+                prompt_digest: str = prompt.digest,
+            ) -> Sequence[Fault]:
+                return self._accept(ask, reply, key, prompt_digest)
+
+            yield Ask(
+                where=f"{self._type} of {row.label}",
+                prompt=prompt,
+                values=ask.values,
+                sample=number,
+                accept=accept,
+                rows=ask.rows,
+            )
+
+    def _accept(
+        self, ask: QuestionAsk, reply: dict[str, Any], key: str, prompt_digest: str
+    ) -> list[Fault]:
+        own, source = self._row.control_id, ask.about or self._row.control
+        faults: list[Fault] = []
+        for answered in ask.read(reply):
+            if len(self.kept) == self.want:
+                break  # the last request made more than was missing
+            written = answered.question if ask.about else answered.answer
+            fault = unsupported(written, source) if self._config.filters.specific else None
+            # two answers about one control may well be alike, two questions about it may not
+            fault = fault or self._seen.find(written, None if ask.about else own)
+            if fault:
+                faults.append(fault)
+                continue
+            self._seen.add(written, own)
+            self.kept.append(
+                Asked(
+                    question=answered.question,
+                    answer=answered.answer,
+                    type=self._type,
+                    prompt=prompt_digest,
+                    request=key,
                 )
-            return faults
-
-        yield Ask(
-            where=f"{question_type} of {row.label}",
-            prompt=prompt,
-            values=ask.values,
-            sample=number,
-            accept=accept,
-            rows=ask.rows,
-        )
+            )
+        return faults

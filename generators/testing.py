@@ -55,7 +55,7 @@ def plausible_reply(request: Mapping[str, Any]) -> dict[str, str]:
             continue
         draw = random.Random(digest([request["messages"], request.get("seed"), name]))
         taken = [word for word in asked if len(word) > 3]
-        echo = draw.sample(taken, min(4, len(taken)))
+        echo = draw.sample(taken, min(8, len(taken)))
         reply[name] = " ".join([*draw.sample(_WORDS, 6), *echo]) + "."
     return reply
 

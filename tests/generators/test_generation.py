@@ -372,3 +372,15 @@ def test_progress_ends_at_its_total(tmp_path: Path) -> None:
         )
     assert next(entry for entry in told if entry[0] == entry[1]) == (6, 6, "controls")
     assert told[-1] == (4, 4, "stimuli")
+
+
+def test_where_one_type_of_question_fails_another_stands_in(tmp_path: Path) -> None:
+    def no_predictions(request: Mapping[str, Any]) -> Any:
+        name = request["response_format"]["json_schema"]["name"]
+        return "I'd rather not." if name.endswith("prediction") else plausible_reply(request)
+
+    with ScriptedEndpoint(no_predictions) as endpoint:
+        conversations(tmp_path, resolved(endpoint))
+        counts = questions(tmp_path, resolved(endpoint))
+    assert counts["by_type"] == {"description": 8 * 4, "extraction": 4 * 4}
+    assert counts["dropped"] == {"malformed": 8 * 4}
