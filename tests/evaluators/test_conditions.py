@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import chain
 import numpy as np
 import pytest
@@ -70,6 +72,14 @@ def test_a_row_alone_of_its_kind_has_no_partner(store: tuple[ActivationStore, li
     assert len(alone) == 1
     assert len(pairs(store)) == 24
     assert alone[0].example_id not in pairs(store)
+
+
+def test_rows_of_one_group_are_no_partners(store: tuple[ActivationStore, list[Row]]) -> None:
+    opened, rows = store
+    pair = rows[:2]
+    assert len(pair_others(pair, pair, opened, masking=True, seed=0)) == 2
+    grouped = [Row(replace(row.conversation, group_id="one"), row.questions) for row in pair]
+    assert pair_others(grouped, grouped, opened, masking=True, seed=0) == {}
 
 
 def test_the_mean_token_is_over_all_visible_tokens(
