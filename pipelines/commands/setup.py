@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(help="Fetch what is not installed with the package.", no_args_is_help=True)
@@ -13,8 +15,21 @@ def _family() -> None:
 
 
 @app.command()
-def embedded() -> None:
+def embedded(
+    convert: Annotated[
+        bool,
+        typer.Option(
+            "--convert",
+            help="Also make the copy that loads in a second (538 MB in the cache, a minute).",
+        ),
+    ] = False,
+) -> None:
     """Fetch the embedded model's weights (98 MB), alone, and check their digest."""
     from activation_store import embedded as weights
 
-    typer.echo(str(weights.setup()))
+    path = weights.setup()
+    typer.echo(str(path))
+    if convert:
+        from activation_store.gguf import convert as to_folder
+
+        typer.echo(str(to_folder(path)))

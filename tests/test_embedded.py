@@ -1,0 +1,58 @@
+"""The quickstart at a small size, for real: the embedded model writes, is read, and answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from activation_store import embedded
+from generators.errors import ModelError
+
+REPOSITORY = Path(__file__).parents[1]
+UNSET = ("PREFECT_API_URL", "OMP_NUM_THREADS")
+
+
+def latentqa(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *words, "--root", str(root)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        # torch may use both cores: nothing of the generator is alive then
+        env={
+            k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "OMP_NUM_THREADS")
+        },
+        timeout=540,
+    )
+
+
+@pytest.mark.embedded
+@pytest.mark.timeout(600)
+def test_the_quickstart_runs_at_a_small_size_and_is_asked(tmp_path: Path) -> None:
+    try:
+        embedded.gguf_path()
+    except ModelError as error:
+        pytest.skip(str(error))
+    done = latentqa(tmp_path, "run", "experiments/quickstart.yaml", "--smoke", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [step["step"] for step in document["steps"]] == [
+        *("conversations", "questions", "complete", "dump", "train", "evaluate")
+    ]
+    metrics = document["metrics"]
+    assert metrics["data"]["controls"] >= 3
+    assert metrics["data"]["completions"] >= 1
+    assert metrics["store"]["canary"]["max_relative"] <= metrics["store"]["canary"]["tolerance"]
+    # the untrained decoder of a real model is far from chance (10.8 nats a token)
+    assert metrics["train"]["untrained_validation"] < 6
+    again = latentqa(tmp_path, "run", "experiments/quickstart.yaml", "--smoke", "--json")
+    assert all(step["cached"] for step in json.loads(again.stdout)["steps"])
+    words = ("--prompt", "You are a pirate.", "--question", "Who speaks?", "--max-tokens", "8")
+    asked = latentqa(tmp_path, "ask", "--decoder", "quickstart-smoke", *words, "--json")
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)
