@@ -32,23 +32,28 @@ _REFUSALS = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-# words that a text of any content can have, and what is said about any assistant
-_COMMON_WORDS = """
-    a about after all also always am an and another answer answers any anyone anything are as ask
-    asked asks assistant at be because been before being both but by can character could day did do
-    does doing done each else even ever every everything explain find first for from full get give
-    given gives go going good had has have he help her here him himself his how i if in instead into
-    instruction is it it's its itself just keep keeps know last let like likely little long look
-    lot made make makes making many may me might more most much must my need never new no not
-    nothing now of off often on one only or other our out over own people persona person play
-    playing plays please question questions reply replies respond response responses role said same
-    say saying says see she should so some someone something speak speaks still such suggest take
-    taken takes talk talks tell tells than that the their them themselves then there these they
-    thing things this those through time to told too try trying tries two until up upon us use user
-    users uses using very want wants was way we well were what when where whether which while who
-    whom whose why will wish with within without word words would write writes you your yourself
+# what every sentence is made of, and what is said about any assistant: never content
+_FRAME_WORDS = """
+a about after all also always am an and another any anyone anything are as at be because been before
+being both but by can could did do does doing done each else even ever every everything for from had
+has have he her here him himself his how i if in instead into is it it's its itself just may me
+might more most much must my no nor not now of off on one only or other our out over own please
+shall she should so some someone something such than that the their them themselves then there these
+they this those through to too until up upon us very was we were what when where whether which while
+who whom whose why will with within without would you your yourself
+answer answers aim assistant character conversation effort goal instruction persona role user users
 """
-_COMMON = frozenset(_COMMON_WORDS.split())
+# words of any topic: alone they show neither a copy nor a leak
+_GENERIC_WORDS = """
+ask asked asks day explain find first full get give given gives go going good help keep keeps know
+last let like likely little long look lot made make makes making many need never new nothing often
+people person play playing plays question questions replies reply respond response responses said
+same say saying says see speak speaks still suggest take taken takes talk talks tell tells thing
+things time told tries try trying two use uses using want wants way well wish word words write
+writes
+"""
+_FRAME = frozenset(_FRAME_WORDS.split())
+_GENERIC = frozenset(_GENERIC_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +103,8 @@ def words(text: str) -> list[str]:
 
 
 def content_words(text: str) -> list[str]:
-    """Words that carry content, in order, cut to a stem that plural and tense leave as it is."""
-    return [_stem(word) for word in words(text) if word not in _COMMON]
+    """Words that belong to a topic, in order, cut to a stem that plural and tense leave."""
+    return [_stem(word) for word in words(text) if word not in _FRAME and word not in _GENERIC]
 
 
 def refuses(text: str) -> Fault | None:
@@ -146,8 +151,9 @@ def gives_away(stimulus: str, control: str, label: str, shared_words: int) -> Fa
 
 
 def unsupported(answer: str, control: str) -> Fault | None:
-    """An answer without a single content word of its control: it would suit any other as well."""
-    if set(content_words(answer)) & set(content_words(control)):
+    """An answer without a single word of its control's own: it would suit any other as well."""
+    mine, theirs = ({_stem(w) for w in words(t)} - _FRAME for t in (answer, control))
+    if mine & theirs:
         return None
     return Fault("unsupported", "shares no content word with its control")
 

@@ -96,6 +96,9 @@ def test_an_answer_without_a_word_of_its_control_is_unsupported() -> None:
     control = "Speak as a beekeeper who hums."
     assert unsupported("The assistant would answer the question.", control) is not None
     assert unsupported("It would hum a tune.", control) is None
+    plain = "Whatever I ask, answer only in questions."
+    assert unsupported("It would reply with a question.", plain) is None
+    assert unsupported("The assistant would answer.", plain) is not None
 
 
 def test_near_duplicates_are_found_over_case_and_marks_and_others_are_not() -> None:
