@@ -121,7 +121,7 @@ class Chain:
     def digests(self) -> dict[str, str]:
         """Output digest of each artifact by kind and key."""
         return {
-            f"{path.parent.parent.name}/{path.parent.name}": json.loads(path.read_text())["digest"]
+            f"{path.parent.parent.name}/{path.parent.name}": json.loads(path.read_text())["output"]
             for path in sorted(self.root.glob("*/*/record.json"))
             if path.parent.parent.name != "report"  # it shows when and how fast things were made
         }

@@ -44,7 +44,7 @@ def test_a_run_says_what_was_made_and_learned(done: Chain) -> None:
         *("conversations", "questions", "dump", "train", "evaluate")
     ]
     metrics = document["metrics"]
-    assert metrics["data"]["controls"] == 2 * LABELS * 1
+    assert metrics["data"]["controls"] == 2 * LABELS
     assert metrics["store"]["sequences"] == 4 * LABELS
     assert metrics["train"]["steps"] == 6
     leaf = metrics["reading"]["test"]["control"]["information_gain"]

@@ -62,7 +62,7 @@ def artifacts(data: Path, tmp_path: Path) -> Path:
             "kind": kind, "key": key, "output": "0" * 64, "files": [], "inputs": {}, "counts": {},
         }  # fmt: skip
         write_json(folder / "record.json", record)
-    named = {kind: f"{kind}/{key}" for kind, key in keys.items()}
+    named = [f"{kind}/{key}" for kind, key in keys.items()]
     write_json(root / "refs" / "mine" / "latest.json", {"artifacts": named, "number": 1})
     return root
 
