@@ -66,7 +66,7 @@ def answer_losses(net: nn.Module, block: nn.Module, batch: Batch | PackedBatch) 
     """Answer loss [Q] of each question: nats a token, mean over its answer, end of turn included.
 
     Both layouts of a batch give the same losses and gradients, to rounding; the packed one pads
-    less (docs/benchmarks.md).
+    less (benchmarks/decoder_layouts.py).
 
     Args:
         net: a causal language model, possibly wrapped (peft, DDP).
