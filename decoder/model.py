@@ -137,6 +137,12 @@ class Decoder:
         # the adapter holds no embeddings; peft would look for the base's to compare
         self.net.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
+        # peft writes sets in the order of this process's hashes
+        path = folder / "adapter_config.json"
+        settings = json.loads(path.read_bytes())
+        if isinstance(settings["target_modules"], list):
+            settings["target_modules"].sort()
+        write_json(path, settings)
         write_json(
             folder / SIDECAR,
             {

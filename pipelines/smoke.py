@@ -13,6 +13,8 @@ C = TypeVar("C", bound=BaseModel)
 
 ROWS = 8
 """Most rows of each view."""
+CONTROLS = 12
+"""Most controls that an LLM writes: of each of three kinds one for every split, and one more."""
 
 
 def smoke(experiment: Experiment) -> Experiment:
@@ -21,7 +23,7 @@ def smoke(experiment: Experiment) -> Experiment:
     if experiment.data is not None:
         changes["data"] = _with(experiment.data, limit=_least(experiment.data.limit, ROWS))
     if experiment.generate is not None:
-        few = at_most(experiment.generate.conversations, ROWS)
+        few = at_most(experiment.generate.conversations, CONTROLS)
         changes["generate"] = _with(experiment.generate, conversations=few)
     train = experiment.train
     changes["train"] = _with(

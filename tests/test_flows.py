@@ -65,6 +65,8 @@ def start(home: Path, url: str | None, *words: str, delay: float = 0.0) -> subpr
         cwd=home,
         env=environment(home, url),
         start_new_session=True,
+        # a shell that runs tests in the background has its children ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
