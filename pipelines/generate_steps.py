@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from generators.generate_config import GenerateSection
 from pipelines.config import Experiment
 from pipelines.identity import plain
 from pipelines.records import StepResult
 from pipelines.step import Outside, Step, StepCall
+
+if TYPE_CHECKING:
+    from generators.endpoint import ResolvedEndpoint
 
 REQUESTS = "requests.sqlite"
 """The request log, in the artifact root: a reply that was had once serves every run there."""
@@ -19,17 +23,23 @@ def _section(experiment: Experiment) -> GenerateSection:
     return experiment.generate
 
 
-def _conversations(call: StepCall) -> StepResult:
+def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint]:
+    """The LLM, for as long as the context lasts; leave it before torch works."""
     from generators.endpoint import open_endpoint
+
+    return open_endpoint(
+        _section(call.experiment).endpoint,
+        gguf=call.outside.generator_gguf,
+        weights_sha256=call.outside.generator_weights,
+        threads=call.experiment.runtime.threads,
+    )
+
+
+def _conversations(call: StepCall) -> StepResult:
     from generators.generation import generate_conversations, texts_of
 
     section, runtime = _section(call.experiment), call.experiment.runtime
-    with open_endpoint(
-        section.endpoint,
-        gguf=call.outside.generator_gguf,
-        weights_sha256=call.outside.generator_weights,
-        threads=runtime.threads,
-    ) as endpoint:
+    with _endpoint(call) as endpoint:
         counts = generate_conversations(
             call.out,
             call.root / REQUESTS,
@@ -43,16 +53,10 @@ def _conversations(call: StepCall) -> StepResult:
 
 
 def _questions(call: StepCall) -> StepResult:
-    from generators.endpoint import open_endpoint
     from generators.generation import generate_questions, texts_of
 
     section, runtime = _section(call.experiment), call.experiment.runtime
-    with open_endpoint(
-        section.endpoint,
-        gguf=call.outside.generator_gguf,
-        weights_sha256=call.outside.generator_weights,
-        threads=runtime.threads,
-    ) as endpoint:
+    with _endpoint(call) as endpoint:
         counts = generate_questions(
             call.data("conversations"),
             call.out,
