@@ -19,7 +19,7 @@ else
 endif
 
 test: check
-	@$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile $(ARGS)
+	@$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 prove: setup
 	@$(OFFLINE) $(BIN)/python scripts/prove.py $(ARGS)

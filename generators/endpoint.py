@@ -41,17 +41,17 @@ class ResolvedEndpoint:
     backoff_s: float = 0.5
 
 
-def model_identity(config: EndpointConfig, weights_sha256: str | None = None) -> str:
+def model_identity(config: EndpointConfig, weights: str | None = None) -> str:
     """What decides the replies: the packaged weights' digest, else name and revision.
 
     Args:
         config: the endpoint.
-        weights_sha256: digest of the GGUF file; needed for `embedded`.
+        weights: digest of the GGUF file; needed for `embedded`.
     """
     if config.model == EMBEDDED:
-        if weights_sha256 is None:
+        if weights is None:
             raise ValueError("the embedded model's identity is its weights' digest; pass it")
-        return f"gguf:{weights_sha256}"
+        return f"gguf:{weights}"
     return f"{config.model}@{config.revision}" if config.revision else config.model
 
 
@@ -60,7 +60,7 @@ def open_endpoint(
     config: EndpointConfig,
     *,
     gguf: Path | None = None,
-    weights_sha256: str | None = None,
+    weights: str | None = None,
     threads: int | None = None,
 ) -> Iterator[ResolvedEndpoint]:
     """The endpoint of `config`, for as long as the context lasts.
@@ -70,14 +70,14 @@ def open_endpoint(
     Args:
         config: the endpoint.
         gguf: the embedded model's weights; needed for `embedded` alone.
-        weights_sha256: their digest.
+        weights: their digest.
         threads: CPU threads of the embedded server; None for all.
 
     Raises:
         EndpointError: the key's environment variable is not set, or the embedded server did not
             start.
     """
-    identity = model_identity(config, weights_sha256)
+    identity = model_identity(config, weights)
     if config.model == EMBEDDED:
         if gguf is None:
             raise ValueError("the embedded endpoint needs the path of its GGUF file")

@@ -173,13 +173,13 @@ def generate_questions(
 
 
 def generation_externals(
-    section: GenerateSection, *, weights_sha256: str | None = None
+    section: GenerateSection, *, weights: str | None = None
 ) -> dict[str, dict[str, Any]]:
     """What decides the tables besides their configs: `conversations` and `questions`, apart.
 
     Args:
         section: the YAML's section.
-        weights_sha256: digest of the embedded model's GGUF file, where that model is asked.
+        weights: digest of the embedded model's GGUF file, where that model is asked.
 
     Returns:
         for each artifact the generator's identity and the digest of each prompt and seeds file.
@@ -188,7 +188,7 @@ def generation_externals(
         ConfigError: an unknown kind, or a file that is not there.
     """
     texts = texts_of(section)
-    generator = model_identity(section.endpoint, weights_sha256)
+    generator = model_identity(section.endpoint, weights)
     kinds = [kind_named(name) for name in section.conversations.kinds]
     stimuli = any("stimulus" in kind.views for kind in kinds)
     return {

@@ -25,12 +25,14 @@ def _section(experiment: Experiment) -> GenerateSection:
 
 def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint]:
     """The LLM, for as long as the context lasts; leave it before torch works."""
+    from activation_store.gguf import served
     from generators.endpoint import open_endpoint
 
+    weights = call.outside.generator_gguf
     return open_endpoint(
         _section(call.experiment).endpoint,
-        gguf=call.outside.generator_gguf,
-        weights_sha256=call.outside.generator_weights,
+        gguf=None if weights is None else served(weights),
+        weights=call.outside.generator_weights,
         threads=call.experiment.runtime.threads,
     )
 
@@ -78,7 +80,7 @@ def _external(outside: Outside, table: str) -> dict[str, Any]:
     from generators.generation import generation_externals
 
     section = _section(outside.experiment)
-    return generation_externals(section, weights_sha256=outside.generator_weights)[table]
+    return generation_externals(section, weights=outside.generator_weights)[table]
 
 
 def _location(experiment: Experiment) -> dict[str, Any]:

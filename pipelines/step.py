@@ -61,10 +61,10 @@ class Outside:
 
     @cached_property
     def generator_weights(self) -> str | None:
-        """Digest of those weights."""
-        from activation_store.digests import file_digest
+        """What those weights are, in the form in which they are served."""
+        from activation_store.gguf import served_identity
 
-        return None if self.generator_gguf is None else file_digest(self.generator_gguf)
+        return None if self.generator_gguf is None else served_identity(self.generator_gguf)
 
     @cached_property
     def data_folder(self) -> Path:

@@ -115,10 +115,13 @@ def test_a_server_shows_steps_hits_and_artifacts(home: Path, server: str) -> Non
     key = json.loads(again.stdout)["steps"][2]["key"]
     assert dump["state"]["message"] == f"hit dump/{key[:16]}"
 
-    artifacts = {(a["key"], a["type"]) for a in ask(server, "artifacts/filter")}
+    found = ask(server, "artifacts/filter")
+    artifacts = {(a["key"], a["type"]) for a in found}
     assert {(f"latentqa-fake-{step}", "table") for step in STEPS} <= artifacts
     assert ("latentqa-fake-report", "markdown") in artifacts
     assert ("latentqa-fake-dump-progress", "progress") in artifacts
+    images = {a["data"] for a in found if a["key"] == "latentqa-fake-report-reading"}
+    assert images == {"data:image/png;base64,iVBORw0KGgo="}
 
 
 def test_a_step_that_cannot_be_made_is_one_line(home: Path, server: str) -> None:

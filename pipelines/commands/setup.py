@@ -20,7 +20,7 @@ def embedded(
         bool,
         typer.Option(
             "--convert",
-            help="Also make the copy that loads in a second (538 MB in the cache, a minute).",
+            help="Also make the copies that load in a second (680 MB in the cache, a minute).",
         ),
     ] = False,
 ) -> None:
@@ -31,5 +31,7 @@ def embedded(
     typer.echo(str(path))
     if convert:
         from activation_store.gguf import convert as to_folder
+        from activation_store.gguf import served
 
         typer.echo(str(to_folder(path)))
+        typer.echo(str(served(path)))

@@ -7,11 +7,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from activation_store import embedded, gguf
 from activation_store.model_files import resolve_model
 from generators.errors import ModelError
+from generators.files import sha256_file
 
 WEIGHTS = b"GGUF weights"
 Pip = Callable[..., subprocess.CompletedProcess]
@@ -137,10 +139,53 @@ def test_a_killed_conversion_is_done_again(tmp_path: Path, monkeypatch: pytest.M
             raise KeyboardInterrupt
         (out / "model.safetensors").write_bytes(b"weights")
 
-    monkeypatch.setattr(gguf, "_write", write)
+    monkeypatch.setattr(gguf, "_write_folder", write)
     with pytest.raises(KeyboardInterrupt):
         gguf.convert(path)
     folder = gguf.convert(path)
     assert gguf.convert(path) == folder
     assert len(attempts) == 2
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_the_served_copy_has_the_same_model_in_eight_bits(tmp_path: Path) -> None:
+    library = pytest.importorskip("gguf")
+    from gguf.quants import dequantize, quantize
+
+    path, four, eight = tmp_path / "tiny.gguf", *(
+        library.GGMLQuantizationType[name] for name in ("Q4_1", "Q8_0")
+    )
+    weights = np.random.default_rng(0).normal(size=(6, 64)).astype(np.float32)
+    writer = library.GGUFWriter(path, "llama")
+    writer.add_context_length(128)
+    writer.add_token_list(["a", "é", "{}"])
+    writer.add_tensor("blk.0.attn_q.weight", quantize(weights, four), raw_dtype=four)
+    writer.add_tensor("output_norm.weight", np.ones(64, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    copy = gguf.served(path)
+    assert gguf.served(path) == copy
+    assert gguf.served_identity(path) == f"{gguf.SERVED}:{sha256_file(path)}"
+    made = library.GGUFReader(copy)
+    assert made.fields["general.architecture"].contents() == "llama"
+    assert made.fields["llama.context_length"].contents() == 128
+    assert made.fields["tokenizer.ggml.tokens"].contents() == ["a", "é", "{}"]
+    matrix, norm = made.tensors
+    assert (matrix.tensor_type, list(matrix.shape)) == (eight, [64, 6])
+    before = dequantize(quantize(weights, four), four)
+    largest = np.abs(before).reshape(6, 2, 32).max(-1).repeat(32, -1).reshape(6, 64)
+    # half a step of 8 bits, and the scale's own rounding to float16
+    assert (np.abs(dequantize(matrix.data, eight) - before) <= largest / 240).all()
+    assert np.array_equal(norm.data, np.ones(64, np.float32))
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + bytes(200)])
+def test_a_broken_file_cannot_be_served(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be read") as caught:
+        gguf.served(path)
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,5 @@
-import hashlib
+"""The embedded generator's server; tests/test_small_quickstart.py has it write."""
+
 import importlib.util
 import os
 import subprocess
@@ -9,11 +10,7 @@ from pathlib import Path
 import pytest
 
 from generators.embedded import embedded_server
-from generators.endpoint import open_endpoint
 from generators.errors import EndpointError
-from generators.generate_config import EndpointConfig
-from generators.schema import read_conversations, read_questions
-from tests.generators.endpoints import conversations, questions, small
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,20 +42,6 @@ def wait_for_end(pid: int, seconds: float = 10) -> bool:
             return True
         time.sleep(0.05)
     return False
-
-
-@pytest.mark.embedded
-def test_the_embedded_model_writes_conversations_and_questions(gguf: Path, tmp_path: Path) -> None:
-    sha = hashlib.sha256(gguf.read_bytes()).hexdigest()
-    plan = small(1)
-    with open_endpoint(EndpointConfig(), gguf=gguf, weights_sha256=sha) as endpoint:
-        counts = conversations(tmp_path, endpoint, plan)
-        asked = questions(tmp_path, endpoint)
-    assert counts["controls"] == 3
-    assert asked["questions_asked"] >= 6
-    rows = read_conversations(tmp_path / "c/conversations.parquet")
-    assert {row.kind for row in rows} == {"persona", "goal", "extractive"}
-    assert read_questions(tmp_path / "q/questions.parquet")
 
 
 @pytest.mark.embedded

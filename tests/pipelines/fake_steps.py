@@ -26,6 +26,8 @@ INPUTS = {
     "evaluate": ("conversations", "questions", "dump", "train"),
     "report": ("conversations", "questions", "dump", "train", "evaluate"),
 }
+PICTURE = bytes.fromhex("89504e470d0a1a0a")
+"""The signature of a PNG file, which is all that is looked at here."""
 LEAF = {"estimate": 1.0, "low": 0.5, "high": 1.5, "n": 9}
 READING = {
     "test": {
@@ -115,6 +117,7 @@ class FakeSteps:
             call.progress(i + 1, self.pieces, "pieces")
         if name == "report":
             (call.out / "report.html").write_text("<p>report</p>")
+            (call.out / "reading.png").write_bytes(PICTURE)
         return StepResult(counts=COUNTS[name])
 
     def written(self) -> list[str]:

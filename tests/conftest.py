@@ -1,0 +1,12 @@
+"""The order of the files: long ones first, so that no worker ends with one alone."""
+
+from __future__ import annotations
+
+import pytest
+
+LONG = ("test_chain.py", "test_small_quickstart.py", "test_flows.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the long files to the front; the order within a file stays."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
