@@ -107,9 +107,7 @@ def _write_served(path: Path, out: Path) -> None:
         reader = gguf.GGUFReader(path)
         fields = {name: field for name, field in reader.fields.items() if "GGUF." not in name}
         out.mkdir(parents=True)
-        writer = gguf.GGUFWriter(
-            out / SERVED_FILE, fields.pop("general.architecture").contents()
-        )
+        writer = gguf.GGUFWriter(out / SERVED_FILE, fields.pop("general.architecture").contents())
         fields.pop("general.file_type", None)
         writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
         for name, field in fields.items():

@@ -152,8 +152,9 @@ def test_the_served_copy_has_the_same_model_in_eight_bits(tmp_path: Path) -> Non
     library = pytest.importorskip("gguf")
     from gguf.quants import dequantize, quantize
 
-    path, four, eight = tmp_path / "tiny.gguf", *(
-        library.GGMLQuantizationType[name] for name in ("Q4_1", "Q8_0")
+    path, four, eight = (
+        tmp_path / "tiny.gguf",
+        *(library.GGMLQuantizationType[name] for name in ("Q4_1", "Q8_0")),
     )
     weights = np.random.default_rng(0).normal(size=(6, 64)).astype(np.float32)
     writer = library.GGUFWriter(path, "llama")
