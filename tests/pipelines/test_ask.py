@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -44,6 +45,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         commit(place, "train", folder / "decoder"),
     ]
     Refs(place).publish("toy", artifacts)
+    Refs(place).publish("quickstart", artifacts)  # the name that the README asks
     return place.path
 
 
@@ -249,3 +251,15 @@ def test_the_example_runs(
     monkeypatch.setattr(sys, "argv", ["ask.py", "toy", PROMPT, QUESTION])
     runpy.run_path(str(CHECKOUT / "examples" / "ask.py"), run_name="__main__")
     assert "view system, " in capsys.readouterr().out
+
+
+def test_the_readmes_python_runs(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LATENTQA_ROOT", str(root))
+    text = (CHECKOUT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    for block in blocks:
+        exec(block, {})
+    assert blocks
+    assert capsys.readouterr().out.strip()
