@@ -91,7 +91,7 @@ def main() -> None:
 
 def _step(decoder: Decoder, batch: dict) -> None:
     decoder.net.zero_grad()
-    answer_losses(decoder.net, decoder.write_block, batch).mean().backward()
+    answer_losses(decoder.net, decoder.injection, batch).mean().backward()
 
 
 def _seconds(work: Callable[[], None]) -> float:

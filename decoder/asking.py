@@ -5,15 +5,17 @@ Shapes: B rows, Q questions, P prefix tokens, T turn tokens.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from activation_store.capture import Capture
 from activation_store.spans import tokenize
-from decoder.batch import Reading, make_batch, to_device
+from decoder.batch import Batch, Reading, make_batch, to_device
 from decoder.forward import prefix_cache
 from decoder.model import Decoder
 from decoder.prompt import Turn
@@ -37,22 +39,30 @@ def answer(
 ) -> list[Answer]:
     """One answer for each pair of a reading and a question.
 
-    Questions of one length are answered together: padding between a prefix and its answer would
-    not be exact for models with sliding windows.
+    A reading that is given several times runs through the decoder once, and all its questions go
+    on from its keys and values. Questions of one length are answered together: padding between a
+    prefix and its answer would not be exact for models with sliding windows.
 
     Args:
         readings: one a question; all with vectors, or all without.
         max_tokens: longest answer, in tokens.
     """
-    turns = [decoder.prompt.turn(question, None) for question in questions]
-    out: list[Answer | None] = [None] * len(turns)
-    lengths = [len(turn.ids) for turn in turns]
-    for length in sorted(set(lengths)):
-        own = [i for i, n in enumerate(lengths) if n == length]
-        found = _answer(decoder, [readings[i] for i in own], [turns[i] for i in own], max_tokens)
-        for i, value in zip(own, found, strict=True):
-            out[i] = value
-    return [value for value in out if value is not None]
+    rows = list({id(reading): reading for reading in readings}.values())
+    row_of = {id(reading): i for i, reading in enumerate(rows)}
+    by_length: dict[int, list[list[tuple[int, Turn]]]] = {}
+    for i, (reading, question) in enumerate(zip(readings, questions, strict=True)):
+        turn = decoder.prompt.turn(question, None)
+        own = by_length.setdefault(len(turn.ids), [[] for _ in rows])
+        own[row_of[id(reading)]].append((i, turn))
+    out: dict[int, Answer] = {}
+    prefixes = None
+    for asked in by_length.values():
+        turns = [[turn for _, turn in own] for own in asked]
+        batch = to_device(make_batch(decoder.prompt, rows, turns), decoder.device)
+        prefixes = prefixes or prefix_cache(decoder.net, decoder.injection, batch)
+        found = _answer(decoder, batch, copy.deepcopy(prefixes), max_tokens)
+        out |= dict(zip([i for own in asked for i, _ in own], found, strict=True))
+    return [out[i] for i in range(len(out))]
 
 
 @torch.inference_mode()
@@ -73,15 +83,14 @@ def capture_reading(decoder: Decoder, messages: Sequence[Message], *, view: str)
     return Reading(vectors, len(vectors), first)
 
 
-def _answer(
-    decoder: Decoder, readings: list[Reading], turns: list[Turn], max_tokens: int
-) -> list[Answer]:
-    batch = to_device(make_batch(decoder.prompt, readings, [[t] for t in turns]), decoder.device)
-    cache = prefix_cache(decoder.net, decoder.write_block, batch)
+def _answer(decoder: Decoder, batch: Batch, cache: Any, max_tokens: int) -> list[Answer]:
+    """Answers to the batch's questions; `cache` is its rows' own and is used up."""
+    cache.batch_select_indices(batch["row_of"])
     ids, mask = batch["turn_ids"], batch["turn_mask"]
     positions = batch["turn_positions"]
+    asked = len(ids)
     end = decoder.prompt.end_of_turn
-    stop = torch.zeros(len(turns), dtype=torch.bool, device=decoder.device)
+    stop = torch.zeros(asked, dtype=torch.bool, device=decoder.device)
     words, chances = [], []
     for _ in range(max_tokens):
         logits = decoder.net(
@@ -100,7 +109,7 @@ def _answer(
         if bool(stop.all()):
             break
         ids, positions = chosen[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(turns), 1)], 1)
+        mask = torch.cat([mask, mask.new_ones(asked, 1)], 1)
     tokens_QT = torch.stack(words, 1).cpu().numpy()
     chances_QT = torch.stack(chances, 1).cpu().numpy()
     return [

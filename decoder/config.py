@@ -15,9 +15,10 @@ class DecoderConfig(Config):
     read_layer: int | None = Field(default=None, ge=-1)
     """Stored layer that the decoder reads; null where the store has just one."""
     write_layer: int = Field(default=0, ge=0)
-    """Decoder block at whose output the activations are put in place of placeholders."""
-    injection: Literal["replace"] = "replace"
-    """`replace` puts the activation itself there (arXiv 2412.08686, section 3)."""
+    """Decoder block at whose output the activations enter, at the placeholders."""
+    injection: Literal["replace", "add"] = "replace"
+    """`replace` puts the activation itself there (arXiv 2412.08686, section 3); `add` adds its
+    direction, at the length of what is there (arXiv 2512.15674)."""
     positions: Literal["target", "plain"] = "target"
     """`target`: each placeholder has the position that its activation had in the target's own
     sequence (the paper's rule); `plain`: the decoder's sequence is counted from 0."""

@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from activation_store.target import shape_of
 from decoder.batch import Batch
-from decoder.injection import injected
+from decoder.injection import Injection
 from decoder.packed import PackedBatch, packed_losses
 from generators.errors import ModelError
 
@@ -42,10 +42,10 @@ def check_cache(net: nn.Module, ref: str) -> None:
         )
 
 
-def prefix_cache(net: nn.Module, block: nn.Module, batch: Batch) -> Any:
-    """Keys and values of the B prefixes, activations injected at the output of `block`."""
+def prefix_cache(net: nn.Module, injection: Injection, batch: Batch) -> Any:
+    """Keys and values of the B prefixes, their activations injected."""
     cache = DynamicCache(config=getattr(net, "module", net).config)  # DDP shows no config
-    with injected(block, batch.get("places"), batch.get("vectors")):
+    with injection(batch.get("places"), batch.get("vectors")):
         net(
             input_ids=batch["prefix_ids"],
             attention_mask=batch["prefix_mask"],
@@ -62,7 +62,7 @@ def prefix_cache(net: nn.Module, block: nn.Module, batch: Batch) -> Any:
     return cache
 
 
-def answer_losses(net: nn.Module, block: nn.Module, batch: Batch | PackedBatch) -> torch.Tensor:
+def answer_losses(net: nn.Module, injection: Injection, batch: Batch | PackedBatch) -> torch.Tensor:
     """Answer loss [Q] of each question: nats a token, mean over its answer, end of turn included.
 
     Both layouts of a batch give the same losses and gradients, to rounding; the packed one pads
@@ -70,12 +70,12 @@ def answer_losses(net: nn.Module, block: nn.Module, batch: Batch | PackedBatch) 
 
     Args:
         net: a causal language model, possibly wrapped (peft, DDP).
-        block: the block at whose output activations are injected.
+        injection: where and how activations enter.
     """
     if "packed_ids" in batch:
-        return packed_losses(net, block, cast(PackedBatch, batch))
+        return packed_losses(net, injection, cast(PackedBatch, batch))
     shared = cast(Batch, batch)
-    cache = prefix_cache(net, block, shared)
+    cache = prefix_cache(net, injection, shared)
     cache.batch_select_indices(shared["row_of"])
     logits_AV = net(
         input_ids=shared["turn_ids"],

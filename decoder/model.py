@@ -22,6 +22,7 @@ from activation_store.target import (
 )
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import check_cache
+from decoder.injection import Injection
 from decoder.packed import packs
 from decoder.prompt import DecoderPrompt
 from generators.errors import ModelError, StoreError
@@ -56,6 +57,7 @@ class Decoder:
         prompt: builds token ids.
         config: how activations enter.
         binding: what it reads.
+        injection: puts activations in.
         packs: whether a row can be one packed sequence (decoder/packed.py).
     """
 
@@ -69,7 +71,8 @@ class Decoder:
         check_cache(base, binding.model)
         shape = shape_of(base.config, binding.model)
         self.packs = packs(base)
-        self.write_block = blocks(base)[shape.layer(config.write_layer, "decoder.write_layer")]
+        place = shape.layer(config.write_layer, "decoder.write_layer")
+        self.injection = Injection(blocks(base)[place], config.injection)
 
     @property
     def device(self) -> torch.device:

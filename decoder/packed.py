@@ -21,7 +21,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from decoder.batch import Batch, Reading, make_batch
-from decoder.injection import injected
+from decoder.injection import Injection
 from decoder.prompt import DecoderPrompt, Turn
 
 
@@ -114,12 +114,12 @@ def make_packed(
     return {name: torch.from_numpy(value) for name, value in arrays.items()}  # type: ignore[return-value]
 
 
-def packed_losses(net: nn.Module, block: nn.Module, batch: PackedBatch) -> torch.Tensor:
+def packed_losses(net: nn.Module, injection: Injection, batch: PackedBatch) -> torch.Tensor:
     """Answer loss [Q] of each question, as `decoder.forward.answer_losses` has it."""
-    with injected(block, batch.get("places"), batch.get("vectors")):
+    with injection(batch.get("places"), batch.get("vectors")):
         logits_AV = net(
             input_ids=batch["packed_ids"],
-            attention_mask=_mask(batch["parts"], next(net.parameters()).dtype),
+            attention_mask=packed_mask(batch["parts"], next(net.parameters()).dtype),
             position_ids=batch["packed_positions"],
             use_cache=False,
             logits_to_keep=batch["predicting"],
@@ -129,7 +129,7 @@ def packed_losses(net: nn.Module, block: nn.Module, batch: PackedBatch) -> torch
     return questions.index_add(0, batch["question_of"], losses_A * batch["weights"])
 
 
-def _mask(parts_BS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def packed_mask(parts_BS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Additive mask [B, 1, S, S]: 0 where a token is seen, else the type's least number."""
     size = parts_BS.shape[1]
     asks, asked = parts_BS[:, :, None], parts_BS[:, None, :]

@@ -8,6 +8,7 @@ holds question and answer. The cut is before a special token, which no tokenizer
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from decoder.config import DecoderConfig
 from generators.errors import DataError, ModelError
 
 _PROBE = "What is it?"
+_TURNS_KEPT = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class DecoderPrompt:
         if self._cut <= place[0]:
             raise ModelError("the chat template has no special token before a question.")
         self._after = encoded.ids[place[0] + 1 : self._cut]
+        # every condition of an evaluation asks the same; rendering costs about a millisecond
+        self._turns = functools.lru_cache(maxsize=_TURNS_KEPT)(self._render_turn)
         self.end_of_turn = int(self.turn(_PROBE, _PROBE).ids[-1])
 
     def prefix(self, n: int, first_position: int) -> Prefix:
@@ -97,11 +101,16 @@ class DecoderPrompt:
     def turn(self, question: str, answer: str | None) -> Turn:
         """Question and answer; with no answer, the prompt up to where the answer begins.
 
+        The arrays are shared between callers, and read-only.
+
         Raises:
             DataError: question or answer is empty, holds a control token of the model, or is
                 changed by the template.
             ModelError: the template does not mark where an answer ends.
         """
+        return self._turns(question, answer)
+
+    def _render_turn(self, question: str, answer: str | None) -> Turn:
         encoded, spans = self._encode(question, _PROBE if answer is None else answer)
         asked = encoded.inside(*spans[2], "a question")
         written = encoded.inside(*spans[3], "an answer")
@@ -112,12 +121,12 @@ class DecoderPrompt:
             raise DataError("the chat template writes other text before this question.")
         first = int(np.flatnonzero(written)[0])
         if answer is None:
-            return Turn(encoded.ids[self._cut : first], np.zeros(first - self._cut, bool))
+            return _read_only(encoded.ids[self._cut : first], np.zeros(first - self._cut, bool))
         ends = np.flatnonzero(encoded.special & (encoded.stops > spans[3][1]))
         if not len(ends):
             raise ModelError("the chat template marks no end of an assistant's turn.")
         ids = encoded.ids[self._cut : ends[0] + 1]
-        return Turn(ids, np.arange(len(ids)) >= first - self._cut)
+        return _read_only(ids, np.arange(len(ids)) >= first - self._cut)
 
     def _encode(self, question: str, answer: str) -> tuple[Encoded, list[tuple[int, int]]]:
         """The prompt with one placeholder, and where the contents stand in its text."""
@@ -135,3 +144,8 @@ class DecoderPrompt:
         """Index of the last special token that begins before the question, or 0."""
         before = np.flatnonzero(encoded.special & (encoded.starts < question))
         return int(before[-1]) if len(before) else 0
+
+
+def _read_only(ids: np.ndarray, answer: np.ndarray) -> Turn:
+    ids.flags.writeable = answer.flags.writeable = False
+    return Turn(ids, answer)

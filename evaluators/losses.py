@@ -31,7 +31,7 @@ def question_losses(
         given, asked = [readings[i] for i in own], [turns[i] for i in own]
         tensors = loss_batch(decoder.prompt, given, asked, packed=decoder.packs)
         tensors = to_device(tensors, decoder.device)
-        losses = answer_losses(decoder.net, decoder.write_block, tensors).tolist()
+        losses = answer_losses(decoder.net, decoder.injection, tensors).tolist()
         for q, i in enumerate(tensors["row_of"].tolist()):
             out[own[i]].append(losses[q])
     return out

@@ -51,7 +51,7 @@ class DecoderTrainer(Trainer):
         self, model: Any, inputs: Batch | PackedBatch, return_outputs: bool = False, **kwargs: Any
     ) -> torch.Tensor:
         """Mean answer loss of the batch's questions, in nats a token."""
-        return answer_losses(model, self._decoder.write_block, inputs).mean()
+        return answer_losses(model, self._decoder.injection, inputs).mean()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return LengthBuckets(
@@ -86,7 +86,7 @@ def validation_loss(decoder: Decoder, rows: RowDataset, *, batch: int = 16) -> f
     for start in range(0, len(order), batch):
         items = [rows[i] for i in order[start : start + batch]]
         tensors = to_device(rows.collate(items), decoder.device)
-        losses = answer_losses(decoder.net, decoder.write_block, tensors).cpu()
+        losses = answer_losses(decoder.net, decoder.injection, tensors).cpu()
         counts = torch.bincount(tensors["row_of"].cpu())
         total += float((losses / counts[tensors["row_of"].cpu()]).sum())
     return total / len(rows)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from activation_store.complete import COMPLETES
@@ -17,6 +18,7 @@ from generators.schema import (
     CONVERSATIONS_FILE,
     QUESTIONS_FILE,
     Conversation,
+    Dropped,
     Question,
     View,
     read_conversations,
@@ -107,6 +109,29 @@ def row_turns(prompt: DecoderPrompt, row: Row) -> list[Turn]:
             f"example {row.example_id} ({conversation.label}, view {conversation.view}): {error} "
             "Change or remove the question."
         ) from error
+
+
+def askable(prompt: DecoderPrompt, rows: Sequence[Row]) -> tuple[list[Row], list[Dropped]]:
+    """Rows without the questions that the model's chat template cannot write, and those questions.
+
+    A question or answer that is empty or holds a control token is such a one; a row that is left
+    with no question is left out.
+    """
+    kept, dropped = [], []
+    for row in rows:
+        conversation, questions = row.conversation, []
+        for question in row.questions:
+            try:
+                prompt.turn(question.question, question.answer)
+            except DataError as error:
+                where = f"example {row.example_id} ({conversation.label}, {conversation.view})"
+                raw = json.dumps([question.question, question.answer], ensure_ascii=False)
+                dropped.append(Dropped("unwritable", where, str(error), raw))
+            else:
+                questions.append(question)
+        if questions:
+            kept.append(replace(row, questions=tuple(questions)))
+    return kept, dropped
 
 
 def visible_tokens(store: ActivationStore, row: Row, *, masking: bool) -> int:

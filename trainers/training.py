@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from decoder.model import Binding, Decoder
 from generators.errors import DataError
 from generators.files import storage_errors, write_bytes
 from generators.progress import Progress, silent
+from generators.schema import DROPPED_FILE, Dropped, write_dropped
 from trainers import checkpoints
 from trainers.config import TrainConfig
 from trainers.data import RowDataset
@@ -28,7 +30,7 @@ from trainers.loop import (
     optimiser_steps,
     steps_of_a_pass,
 )
-from trainers.rows import load_rows, select
+from trainers.rows import askable, load_rows, select
 
 LOG_FILE = "log.jsonl"
 
@@ -52,14 +54,15 @@ def train(
 
     Args:
         conversations, questions, store: folders that the earlier steps wrote.
-        out: receives the adapter, latentqa.json and log.jsonl.
+        out: receives the adapter, latentqa.json, log.jsonl and, where there are questions
+            that the chat template cannot write, dropped.parquet with them.
         work: receives checkpoints.
 
     Returns:
         {"steps", "questions" (trained on, repeats counted), "questions_per_second" (of this
         process; 0 where nothing was left to do), "rows", "loss" (mean of the last tenth of the
         steps), "validation" (the kept checkpoint's `right`), "untrained_validation", "best_step",
-        "trainable_parameters"}.
+        "trainable_parameters", "dropped": {reason: questions}}.
 
     Raises:
         DataError: no row to train or to validate on.
@@ -87,7 +90,7 @@ def train(
             device=pick_device(runtime),
             seed=config.seed,
         )
-    rows, validation = _datasets(conversations, questions, opened, decoder, layer, config)
+    rows, validation, dropped = _datasets(conversations, questions, opened, decoder, layer, config)
     steps = optimiser_steps(config, len(rows))
     with storage_errors(work), checkpoints.full_disk_shows(work):
         resume = checkpoints.latest(work)
@@ -105,6 +108,8 @@ def train(
         decoder.save(out)
         lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
         write_bytes(out / LOG_FILE, lines.encode())
+        if dropped:
+            write_dropped(out / DROPPED_FILE, dropped)
     return {
         "steps": steps,
         "rows": len(rows),
@@ -114,6 +119,7 @@ def train(
         "untrained_validation": next(x["validation"]["right"] for x in history if x["step"] == 0),
         "best_step": best_step,
         "trainable_parameters": sum(p.numel() for p in decoder.net.parameters() if p.requires_grad),
+        "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
     }
 
 
@@ -149,8 +155,9 @@ def _datasets(
     decoder: Decoder,
     layer: int,
     config: TrainConfig,
-) -> tuple[RowDataset, RowDataset]:
+) -> tuple[RowDataset, RowDataset, list[Dropped]]:
     every = load_rows(conversations, questions, store)
+    dropped: list[Dropped] = []
 
     def dataset(split: str, most: int | None) -> RowDataset:
         rows = select(
@@ -161,6 +168,8 @@ def _datasets(
             seed=config.seed,
             mixture=config.mixture,
         )
+        rows, unwritable = askable(decoder.prompt, rows)
+        dropped.extend(unwritable)
         if not rows:
             raise DataError(
                 f"train: no row of split {split} in views {', '.join(config.views)}; "
@@ -171,7 +180,11 @@ def _datasets(
             rows, store, decoder.prompt, layer=layer, masking=masking, packed=decoder.packs
         )
 
-    return dataset("train", config.max_rows), dataset("validation", config.validation_rows)
+    train, validation = (
+        dataset("train", config.max_rows),
+        dataset("validation", config.validation_rows),
+    )
+    return train, validation, dropped
 
 
 def _history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ import tiny
 import torch
 
 from activation_store.reader import ActivationStore
+from decoder import asking
 from decoder.asking import Answer, answer, capture_reading
 from decoder.batch import Reading, make_batch
-from decoder.injection import injected
 from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.reading import stored_reading, withheld_tokens
@@ -40,7 +40,7 @@ def slowly(decoder: Decoder, reading: Reading, question: str, max_tokens: int) -
     places = torch.arange(prefix.places.start, prefix.places.stop)
     vectors = None if reading.vectors is None else torch.from_numpy(reading.vectors)
     while len(ids) - start < max_tokens:
-        with torch.no_grad(), injected(decoder.write_block, places, vectors):
+        with torch.no_grad(), decoder.injection(places, vectors):
             logits = decoder.net(
                 input_ids=torch.tensor([ids]),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.long),
@@ -79,6 +79,24 @@ def test_a_batch_of_different_questions_is_one_at_a_time(family: str) -> None:
     for got, reading, question in zip(together, ROWS, QUESTIONS, strict=True):
         (alone,) = answer(decoder, [reading], [question], max_tokens=10)
         assert_same(got, alone)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3"])
+def test_questions_about_one_reading_share_its_prefix(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = decoders.make(family, nudge=0.1)
+    rows = [ROWS[1], ROWS[3], ROWS[1], ROWS[1], ROWS[3]]
+    expected = [slowly(decoder, r, q, 10) for r, q in zip(rows, QUESTIONS, strict=True)]
+    prefixes = []
+    plain = asking.prefix_cache
+    monkeypatch.setattr(
+        asking, "prefix_cache", lambda *given: prefixes.append(given[2]) or plain(*given)
+    )
+    for got, wanted in zip(answer(decoder, rows, QUESTIONS, max_tokens=10), expected, strict=True):
+        assert_same(got, wanted)
+    (batch,) = prefixes
+    assert len(batch["prefix_ids"]) == 2
 
 
 def test_without_activations_the_placeholders_speak() -> None:
@@ -142,7 +160,7 @@ def test_an_answer_has_the_chance_that_the_loss_has() -> None:
     from decoder.forward import answer_losses
 
     with torch.no_grad():
-        loss = answer_losses(decoder.net, decoder.write_block, make_batch(prompt, [row], [[turn]]))
+        loss = answer_losses(decoder.net, decoder.injection, make_batch(prompt, [row], [[turn]]))
     assert float(loss[0]) == pytest.approx(-found.log_probability, abs=1e-4)
 
 
@@ -155,7 +173,7 @@ def slowly_ids(decoder: Decoder, reading: Reading, question: str, max_tokens: in
     for _ in range(max_tokens):
         with (
             torch.no_grad(),
-            injected(decoder.write_block, places, torch.from_numpy(reading.vectors)),
+            decoder.injection(places, torch.from_numpy(reading.vectors)),
         ):
             logits = decoder.net(
                 input_ids=torch.tensor([ids]),

@@ -64,7 +64,12 @@ def reference(decoder: Decoder, reading: Reading, question: str, answer: str) ->
     def replace(module: torch.nn.Module, args: object, output: object) -> object:
         states = output if isinstance(output, torch.Tensor) else output[0]  # type: ignore[index]
         states = states.clone()
-        states[0, first : first + reading.n] = torch.from_numpy(reading.vectors)
+        for i, vector in enumerate(torch.from_numpy(reading.vectors), start=first):
+            if config.injection == "replace":
+                states[0, i] = vector
+            else:  # h + |h| v / |v|, arXiv 2512.15674
+                own = states[0, i].clone()
+                states[0, i] = own + own.norm() * vector / vector.norm()
         return states if isinstance(output, torch.Tensor) else (states, *output[1:])  # type: ignore[index]
 
     base = decoder.net.get_base_model()
@@ -87,13 +92,13 @@ def reference(decoder: Decoder, reading: Reading, question: str, answer: str) ->
 def padded(decoder: Decoder, rows: Sequence[Reading], asked: Sequence[Pairs]) -> torch.Tensor:
     turns = [[decoder.prompt.turn(q, a) for q, a in own] for own in asked]
     batch = to_device(make_batch(decoder.prompt, rows, turns), decoders.CPU)
-    return answer_losses(decoder.net, decoder.write_block, batch)
+    return answer_losses(decoder.net, decoder.injection, batch)
 
 
 def packed(decoder: Decoder, rows: Sequence[Reading], asked: Sequence[Pairs]) -> torch.Tensor:
     turns = [[decoder.prompt.turn(q, a) for q, a in own] for own in asked]
     batch = make_packed(decoder.prompt, rows, turns)
-    return packed_losses(decoder.net, decoder.write_block, batch)
+    return packed_losses(decoder.net, decoder.injection, batch)
 
 
 def gradients(decoder: Decoder, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -128,10 +133,12 @@ def assert_equal_to_reference(
     assert sum(float(g.norm()) for g in wanted.values()) > 0.01
 
 
-@pytest.mark.parametrize("write_layer", [0, 1])
+@pytest.mark.parametrize(("write_layer", "injection"), [(0, "replace"), (1, "replace"), (1, "add")])
 @pytest.mark.parametrize("family", decoders.FAMILIES)
-def test_loss_and_gradients_are_the_plain_ones(family: str, write_layer: int) -> None:
-    decoder = decoders.make(family, write_layer=write_layer)
+def test_loss_and_gradients_are_the_plain_ones(
+    family: str, write_layer: int, injection: str
+) -> None:
+    decoder = decoders.make(family, write_layer=write_layer, injection=injection)
     assert_equal_to_reference(decoder, padded, readings())
     if packs(decoder.net):
         assert_equal_to_reference(decoder, packed, readings())
@@ -147,6 +154,25 @@ def test_plain_positions_are_the_plain_ones(computed: Callable[..., torch.Tensor
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_condition_none_keeps_the_placeholders_own_embeddings(family: str) -> None:
     assert_equal_to_reference(decoders.make(family), padded, readings(vectors=False))
+
+
+@pytest.mark.parametrize("computed", [padded, packed])
+@pytest.mark.parametrize("injection", ["replace", "add"])
+def test_eight_questions_a_row_are_the_plain_ones(
+    computed: Callable[..., torch.Tensor], injection: str
+) -> None:
+    asked = [[(f"Question {i}?", "yes " * i + "no") for i in range(8)] for _ in range(2)]
+    rows = [decoders.reading(40, 3), decoders.reading(7, 60)]
+    assert_equal_to_reference(decoders.make(injection=injection), computed, rows, asked)
+
+
+def test_an_activation_of_no_length_adds_nothing() -> None:
+    nothing = Reading(np.zeros((4, 32), np.float32), 4, 0)
+    own = Reading(None, 4, 0)
+    decoder = decoders.make(injection="add")
+    with torch.no_grad():
+        given, kept = (padded(decoder, [row], [ASKED[0]]) for row in (nothing, own))
+    torch.testing.assert_close(given, kept)
 
 
 def test_the_last_block_can_be_written_to() -> None:
@@ -186,10 +212,10 @@ def test_injection_touches_the_placeholders_alone(family: str, write_layer: int)
     with torch.no_grad():
         for drop in (False, True):
             given = {k: v for k, v in batch.items() if not (drop and k == "vectors")}
-            handle = decoder.write_block.register_forward_hook(
+            handle = decoder.injection.block.register_forward_hook(
                 lambda m, a, o: seen.append(o if isinstance(o, torch.Tensor) else o[0])
             )
-            answer_losses(decoder.net, decoder.write_block, given)  # type: ignore[arg-type]
+            answer_losses(decoder.net, decoder.injection, given)  # type: ignore[arg-type]
             handle.remove()
     written, plain = seen[0].flatten(0, 1), seen[2].flatten(0, 1)
     places = batch["places"]
@@ -198,7 +224,7 @@ def test_injection_touches_the_placeholders_alone(family: str, write_layer: int)
     rest[places] = False
     assert torch.equal(written[rest], plain[rest])
     assert not torch.equal(written, plain)
-    assert not decoder.write_block._forward_hooks
+    assert not decoder.injection.block._forward_hooks
 
 
 def test_readings_with_and_without_vectors_do_not_mix() -> None:
@@ -224,12 +250,12 @@ def test_a_distributed_wrapper_changes_nothing(tmp_path) -> None:
     decoder = decoders.make()
     turns = [[decoder.prompt.turn(q, a) for q, a in own] for own in ASKED]
     batch = make_batch(decoder.prompt, readings(), turns)
-    expected = answer_losses(decoder.net, decoder.write_block, batch)
+    expected = answer_losses(decoder.net, decoder.injection, batch)
     wanted = gradients(decoder, expected.mean())
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
     try:
         wrapped = DistributedDataParallel(decoder.net)
-        losses = answer_losses(wrapped, decoder.write_block, batch)
+        losses = answer_losses(wrapped, decoder.injection, batch)
         found = gradients(decoder, losses.mean())
     finally:
         dist.destroy_process_group()

@@ -26,7 +26,7 @@ def losses(decoder: Decoder) -> torch.Tensor:
     turns = [[decoder.prompt.turn("Who?", "A pirate."), decoder.prompt.turn("Why?", "Rum.")]]
     batch = make_batch(decoder.prompt, [decoders.reading(9, 12)], turns)
     with torch.no_grad():
-        return answer_losses(decoder.net, decoder.write_block, batch)
+        return answer_losses(decoder.net, decoder.injection, batch)
 
 
 def load(folder: Path, model: ModelFiles | None = None) -> Decoder:

@@ -31,7 +31,7 @@ def test_losses_are_those_of_one_row_at_a_time(measured: Measured) -> None:
     found = question_losses(decoder, rows, readings, batch=5)
     for row, reading, losses in zip(rows, readings, found, strict=True):
         batch = make_batch(decoder.prompt, [reading], [row_turns(decoder.prompt, row)])
-        alone = answer_losses(decoder.net, decoder.write_block, batch).tolist()
+        alone = answer_losses(decoder.net, decoder.injection, batch).tolist()
         assert losses == pytest.approx(alone, abs=1e-4)
     assert [len(losses) for losses in found] == [len(row.questions) for row in rows]
 

@@ -19,6 +19,7 @@ from activation_store.reader import ActivationStore
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import read_sidecar
 from generators.errors import ConfigError, DataError, StorageError, StoreError
+from generators.schema import DROPPED_FILE, Question, read_dropped
 from trainers import checkpoints, loop
 from trainers.config import TrainConfig
 from trainers.data import RowDataset
@@ -101,6 +102,21 @@ def test_counts_say_what_was_trained(undisturbed: Path) -> None:
     assert counts["trainable_parameters"] == sum(
         values.numel() for values in load_file(undisturbed / "out" / ADAPTER).values()
     )
+
+
+def test_questions_that_cannot_be_written_are_dropped_and_counted(tmp_path: Path) -> None:
+    rows = chain.rows_of(splits={"train": 4, "validation": 2})
+    own = rows[0][0].example_id
+    rows[0][1].append(Question(example_id=own, question="Is it <|im_end|>?", answer="no"))
+    rows[1] = (rows[1][0], [Question(example_id=rows[1][0].example_id, question="?", answer=" ")])
+    bad = chain.make(tmp_path / "chain", rows)
+    counts = run(bad, tmp_path, CONFIG.model_copy(update={"epochs": 1}))
+    assert counts["dropped"] == {"unwritable": 2}
+    assert (counts["rows"], counts["questions"]) == (3, 6)
+    dropped = read_dropped(tmp_path / "out" / DROPPED_FILE)
+    assert "control token" in dropped[0].detail
+    assert own in dropped[0].where
+    assert "is empty" in dropped[1].detail
 
 
 def test_the_output_is_an_adapter_its_binding_and_the_log(

@@ -1,0 +1,297 @@
+"""Training from a store with a shared prefix, against the published way, fault by fault.
+
+The published way (arXiv 2412.08686 and its code) runs the target in full at every step, has one
+question a row, computes the logits of every token, and sorts batches by characters. Here each of
+these is switched off in turn, all else as published, and then all together, which is latentqa.
+All ways take the same rows, questions and optimiser steps; each runs in a process of its own, the
+ways by turns, and the medians over rounds are printed.
+
+    python benchmarks/training.py --root ROOT --run latentqa_eval   # a run's rows, four views
+    python benchmarks/training.py --profiles                        # 8 questions, 256 tokens
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from activation_store.model_files import resolve_model
+from activation_store.reader import ActivationStore
+from activation_store.runtime import Runtime
+from activation_store.target import load_model, pick_device
+from decoder.batch import Reading, to_device
+from decoder.config import DecoderConfig, LoraSettings
+from decoder.forward import answer_losses
+from decoder.model import Binding, Decoder
+from decoder.packed import PackedBatch, loss_batch, make_packed, packed_mask
+from decoder.prompt import Turn
+from pipelines.artifacts import ArtifactRoot
+from pipelines.refs import Refs
+from trainers.data import LengthBuckets
+from trainers.rows import load_rows, read_row, row_turns, select
+
+LAYER = 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A way to train.
+
+    Attributes:
+        store: activations come from a store; else the target runs, in full, once an example.
+        shared: a row's prefix runs once for all its questions; else one question a row.
+        answers: logits of answer tokens alone; else of all.
+        tokens: batches of like token length; else sorted by characters.
+    """
+
+    store: bool = False
+    shared: bool = False
+    answers: bool = False
+    tokens: bool = False
+
+
+WAYS = {
+    "published": Way(),
+    "published, activations from a store": Way(store=True),
+    "published, one prefix for all questions": Way(shared=True),
+    "published, logits of answers alone": Way(answers=True),
+    "published, batches by token length": Way(tokens=True),
+    "latentqa": Way(store=True, shared=True, answers=True, tokens=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row: what the decoder reads, what the target read, and its questions."""
+
+    reading: Reading
+    ids: np.ndarray
+    turns: list[Turn]
+    characters: int
+
+
+def main() -> None:
+    """Measure every way, or one."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=Path("artifacts"))
+    parser.add_argument("--run", default="latentqa_eval")
+    parser.add_argument("--profiles", action="store_true", help="made rows: 8 questions each")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--rows", type=int, default=4, help="rows of an optimiser step")
+    parser.add_argument("--steps", type=int, default=3, help="optimiser steps that are timed")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    if words.way:
+        print(json.dumps(measure(WAYS[words.way], words)))
+        return
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
+    for _ in range(words.rounds):
+        for name, own in found.items():
+            done = subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], "--way", name],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            own.append(json.loads(done.stdout.splitlines()[-1]))
+    show(found, words)
+
+
+def show(found: dict[str, list[dict[str, float]]], words: argparse.Namespace) -> None:
+    """The Markdown table."""
+    middle = {
+        name: {key: statistics.median(x[key] for x in own) for key in own[0]}
+        for name, own in found.items()
+    }
+    base = middle["published"]
+    print(f"{words.steps} steps of {words.rows} rows, {base['questions']:.0f} questions, float32, ")
+    print(f"{torch.get_num_threads()} threads, medians of {words.rounds} rounds\n")
+    print("| way | questions a second | relative | peak memory | relative | padding | data wait |")
+    print("|---|---|---|---|---|---|---|")
+    for name, own in middle.items():
+        print(
+            f"| {name} | {own['speed']:.2f} | {own['speed'] / base['speed']:.2f} "
+            f"| {own['memory'] / 2**20:.0f} MiB | {own['memory'] / base['memory']:.2f} "
+            f"| {own['padding']:.1%} | {own['wait']:.2%} |"
+        )
+
+
+def measure(way: Way, words: argparse.Namespace) -> dict[str, float]:
+    """Questions a second, peak memory in bytes, share of padding and of waiting for data."""
+    device = pick_device(Runtime())
+    model = resolve_model(words.model)
+    decoder = Decoder.create(
+        model,
+        config=DecoderConfig(),
+        lora=LoraSettings(),
+        binding=Binding(read_layer=LAYER, target=model.digests(), model=model.ref),
+        dtype="float32",
+        device=device,
+        seed=0,
+    )
+    target = None if way.store else load_model(model, dtype="float32", device=device)
+    load = made_rows(decoder) if words.profiles else run_rows(decoder, words)
+    batches = list(order(way, load, words.rows))[: words.steps + 1]
+    weights = [p for p in decoder.net.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=1e-4)
+    seconds, waited, questions, padding = 0.0, 0.0, 0, []
+    for step, indices in enumerate(batches):
+        start = time.perf_counter()
+        rows = [load(i) for i in indices]
+        wait = time.perf_counter() - start
+        share = train_step(way, decoder, target, rows)
+        optimiser.step()
+        optimiser.zero_grad()
+        if step:  # the first is for warming up
+            seconds += time.perf_counter() - start
+            waited += wait
+            questions += sum(len(row.turns) for row in rows)
+            padding.append(share)
+    if device.type == "cuda":
+        memory = float(torch.cuda.max_memory_allocated(device))
+    else:
+        memory = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
+    return {
+        "speed": questions / seconds,
+        "questions": questions,
+        "memory": memory,
+        "padding": statistics.mean(padding),
+        "wait": waited / seconds,
+    }
+
+
+class Rows:
+    """Rows that are read when they are taken."""
+
+    def __init__(self, lengths: Sequence[int], characters: Sequence[int], read: Callable) -> None:
+        self.lengths, self.characters, self._read = lengths, characters, read
+
+    def __call__(self, index: int) -> Example:
+        return self._read(index)
+
+
+def run_rows(decoder: Decoder, words: argparse.Namespace) -> Rows:
+    """Training rows of a finished run, all views."""
+    found = Refs(ArtifactRoot(words.root)).resolve_set(words.run)
+    store = ActivationStore(found["dump"].data)
+    source = "complete" if "complete" in found else "conversations"
+    every = load_rows(found[source].data, found["questions"].data, store)
+    views = ("control", "stimulus", "stimulus_completion", "system")
+    rows = select(every, split="train", views=views, most=200, seed=0)
+    turns = [row_turns(decoder.prompt, row) for row in rows]
+    sizes = [store.place(row.example_id).n_tokens for row in rows]
+
+    def read(i: int) -> Example:
+        reading = read_row(store, rows[i], LAYER, masking=True)
+        return Example(reading, store.tokens(rows[i].example_id), turns[i], characters[i])
+
+    characters = [
+        sum(len(m.content) for m in row.conversation.messages)
+        + sum(len(q.question) + len(q.answer) for q in row.questions)
+        for row in rows
+    ]
+    lengths = [n + sum(len(t.ids) for t in own) for n, own in zip(sizes, turns, strict=True)]
+    return Rows(lengths, characters, read)
+
+
+def made_rows(decoder: Decoder, rows: int = 64, prefix: int = 256, questions: int = 8) -> Rows:
+    """Rows of `prefix` activations with `questions` questions of 20 to 60 tokens."""
+    draw = random.Random(0)
+    nouns = ["harbour", "violin", "teacher", "garden", "bridge", "captain", "window", "river"]
+
+    def text(words: int) -> str:
+        return " ".join(draw.choice(nouns) for _ in range(words))
+
+    asked = [
+        [decoder.prompt.turn(f"{text(8)}?", text(draw.randint(5, 30))) for _ in range(questions)]
+        for _ in range(rows)
+    ]
+    width = decoder.net.get_base_model().config.hidden_size
+    vectors = np.random.default_rng(0).normal(size=(rows, prefix, width)).astype(np.float32)
+    ids = np.random.default_rng(1).integers(5, 1000, size=(rows, prefix))
+
+    def read(i: int) -> Example:
+        return Example(Reading(vectors[i], prefix, 0), ids[i], asked[i], characters[i])
+
+    characters = [sum(len(t.ids) for t in own) * 5 + draw.randint(-40, 40) for own in asked]
+    return Rows([prefix + sum(len(t.ids) for t in own) for own in asked], characters, read)
+
+
+def order(way: Way, rows: Rows, size: int) -> list[list[int]]:
+    """Batches of row numbers."""
+    if way.tokens:
+        flat = list(LengthBuckets(rows.lengths, size, seed=0))
+        return [flat[i : i + size] for i in range(0, len(flat), size)]
+    by_characters = sorted(range(len(rows.characters)), key=rows.characters.__getitem__)
+    batches = [by_characters[i : i + size] for i in range(0, len(by_characters), size)]
+    random.Random(0).shuffle(batches)
+    return batches
+
+
+def train_step(
+    way: Way, decoder: Decoder, target: nn.Module | None, rows: Sequence[Example]
+) -> float:
+    """Forward and backward; the share of padding in what ran through the decoder."""
+    readings, turns = [row.reading for row in rows], [row.turns for row in rows]
+    ids = [row.ids for row in rows]
+    if not way.shared:
+        readings = [r for r, own in zip(readings, turns, strict=True) for _ in own]
+        ids = [x for x, own in zip(ids, turns, strict=True) for _ in own]
+        turns = [[turn] for own in turns for turn in own]
+    if target is not None:
+        run_target(target, ids, readings)
+    prompt, device = decoder.prompt, decoder.device
+    if way.answers:
+        batch = to_device(loss_batch(prompt, readings, turns, packed=decoder.packs), device)
+        loss = answer_losses(decoder.net, decoder.injection, batch).mean()
+    else:
+        batch = to_device(make_packed(prompt, readings, turns), device)
+        loss = all_logits_loss(decoder, batch)
+    loss.backward()
+    return float((batch["parts"] < 0).float().mean()) if "parts" in batch else 0.0
+
+
+@torch.no_grad()
+def run_target(target: nn.Module, ids: Sequence[np.ndarray], readings: Sequence[Reading]) -> None:
+    """All blocks and the head, as published; what it gives is what the readings hold already."""
+    longest = max(len(x) for x in ids)
+    batch = torch.zeros(len(ids), longest, dtype=torch.long)
+    for row, own in zip(batch, ids, strict=True):
+        row[: len(own)] = torch.from_numpy(np.asarray(own, np.int64))
+    target(batch.to(next(target.parameters()).device), use_cache=False)
+
+
+def all_logits_loss(decoder: Decoder, batch: PackedBatch) -> torch.Tensor:
+    """Mean answer loss, from the logits of every token."""
+    with decoder.injection(batch.get("places"), batch.get("vectors")):
+        logits_BSV = decoder.net(
+            input_ids=batch["packed_ids"],
+            attention_mask=packed_mask(batch["parts"], torch.float32),
+            position_ids=batch["packed_positions"],
+            use_cache=False,
+        ).logits
+    losses = F.cross_entropy(
+        logits_BSV.float().flatten(0, 1)[batch["predicting"].flatten()],
+        batch["targets"],
+        reduction="none",
+    )
+    return (losses * batch["weights"]).sum() / len(batch["row_of"])
+
+
+if __name__ == "__main__":
+    main()
