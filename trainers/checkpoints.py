@@ -51,6 +51,11 @@ def latest(work: Path) -> Path | None:
     return found
 
 
+def newest(work: Path) -> Path:
+    """The checkpoint of the last step; `latest` must have seen to it that all are whole."""
+    return max(work.glob("checkpoint-*"), key=step_of)
+
+
 def log_history(checkpoint: Path) -> list[dict[str, Any]]:
     """What transformers had logged when it wrote the checkpoint."""
     history: list[dict[str, Any]] = json.loads((checkpoint / _STATE).read_bytes())["log_history"]

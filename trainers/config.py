@@ -51,6 +51,9 @@ class TrainConfig(Config):
     evaluations: int = Field(default=4, ge=1)
     """How often, evenly over training, validation `right` is measured and a checkpoint written; the
     checkpoint with the lowest is kept."""
+    patience: int | None = Field(default=None, ge=1)
+    """Measurements of validation without a new lowest after which training ends early; null trains
+    to the end."""
     validation_rows: int = Field(default=32, ge=1)
     """Validation rows of each such measurement, drawn by seed, the views by turns as
     `mixture` weighs them."""

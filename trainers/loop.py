@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from generators.progress import Progress
 from trainers import checkpoints
 from trainers.config import TrainConfig
 from trainers.data import LengthBuckets, RowDataset
+from trainers.meter import Meter
 
 VALIDATION = "eval_right"
 
@@ -42,15 +44,18 @@ class DecoderTrainer(Trainer):
         self._decoder = decoder
         self._rows = rows
         self._validation = validation
+        self.meter = Meter(decoder.device)
         # our mean loss knows nothing of the other batches that are accumulated
         self.loss_is_scaled_for_ga = False
         self.remove_callback(PrinterCallback)
         self.add_callback(_FirstLook(self))
+        self.add_callback(self.meter)
 
     def compute_loss(
         self, model: Any, inputs: Batch | PackedBatch, return_outputs: bool = False, **kwargs: Any
     ) -> torch.Tensor:
         """Mean answer loss of the batch's questions, in nats a token."""
+        self.meter.add(inputs)
         return answer_losses(model, self._decoder.injection, inputs).mean()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -71,6 +76,10 @@ class DecoderTrainer(Trainer):
             self.args, self.state, self.control, metrics=found
         )
         return found
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As transformers has it, with speed, memory and waiting beside the loss."""
+        super().log({**logs, **(self.meter.figures() if "loss" in logs else {})}, *args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -113,6 +122,28 @@ class StopWhereNotFinite(TrainerCallback):
                     f"train: {name} is {logs[name]} at step {state.global_step}; expected a finite "
                     f"number. Lower train.learning_rate (now {args.learning_rate:g})."
                 )
+
+
+class StopWhereNoBetter(TrainerCallback):
+    """Ends a training whose validation has not fallen for `patience` measurements."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if no_better(state.log_history, self._patience):
+            control.should_training_stop = True
+
+
+def no_better(log: Sequence[Mapping[str, Any]], patience: int | None) -> bool:
+    """Whether the last `patience` measurements of validation in a log are all above an earlier one.
+
+    The untrained decoder's does not count as one of them.
+    """
+    curve = [line[VALIDATION] for line in log if VALIDATION in line and line["step"] > 0]
+    if patience is None or len(curve) <= patience:
+        return False
+    return min(curve[-patience:]) >= min(curve[:-patience])
 
 
 class Follow(TrainerCallback):

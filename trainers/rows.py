@@ -126,7 +126,9 @@ def askable(prompt: DecoderPrompt, rows: Sequence[Row]) -> tuple[list[Row], list
             except DataError as error:
                 where = f"example {row.example_id} ({conversation.label}, {conversation.view})"
                 raw = json.dumps([question.question, question.answer], ensure_ascii=False)
-                dropped.append(Dropped("unwritable", where, str(error), raw))
+                dropped.append(
+                    Dropped(reason="unwritable", where=where, detail=str(error), raw=raw)
+                )
             else:
                 questions.append(question)
         if questions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,10 @@ from trainers.loop import (
     VALIDATION,
     DecoderTrainer,
     Follow,
+    StopWhereNoBetter,
     StopWhereNotFinite,
     arguments,
+    no_better,
     optimiser_steps,
     steps_of_a_pass,
 )
@@ -59,10 +60,11 @@ def train(
         work: receives checkpoints.
 
     Returns:
-        {"steps", "questions" (trained on, repeats counted), "questions_per_second" (of this
-        process; 0 where nothing was left to do), "rows", "loss" (mean of the last tenth of the
-        steps), "validation" (the kept checkpoint's `right`), "untrained_validation", "best_step",
-        "trainable_parameters", "dropped": {reason: questions}}.
+        {"steps", "questions" (trained on, repeats counted), "questions_per_second" and the other
+        figures of `Meter` (of this process; 0 where nothing was left to do), "rows", "loss" (mean
+        of the last tenth of the steps), "validation" (the kept checkpoint's `right`),
+        "untrained_validation", "best_step", "trainable_parameters", "dropped": {reason:
+        questions}}.
 
     Raises:
         DataError: no row to train or to validate on.
@@ -95,11 +97,12 @@ def train(
     with storage_errors(work), checkpoints.full_disk_shows(work):
         resume = checkpoints.latest(work)
         done = checkpoints.step_of(resume) if resume else 0
-        start = time.perf_counter()
-        if done < steps:
-            _fit(decoder, rows, validation, config, work, runtime, steps, resume, progress)
-        seconds = time.perf_counter() - start
-        history = _history(checkpoints.log_history(checkpoints.folder(work, steps)))
+        speed: dict[str, float] = {"questions_per_second": 0.0}
+        ended = resume is not None and no_better(checkpoints.log_history(resume), config.patience)
+        if done < steps and not ended:
+            speed = _fit(decoder, rows, validation, config, work, runtime, steps, resume, progress)
+        last = checkpoints.newest(work)
+        history = _history(checkpoints.log_history(last))
         best, best_step = _best(history)
         with quiet_libraries():
             decoder.net.load_adapter(
@@ -111,9 +114,10 @@ def train(
         if dropped:
             write_dropped(out / DROPPED_FILE, dropped)
     return {
-        "steps": steps,
+        "steps": checkpoints.step_of(last),
         "rows": len(rows),
-        **_volume(config, rows, steps, done, seconds),
+        "questions": _questions(config, rows, checkpoints.step_of(last)),
+        **speed,
         "loss": _last_loss(history),
         "validation": best,
         "untrained_validation": next(x["validation"]["right"] for x in history if x["step"] == 0),
@@ -133,8 +137,13 @@ def _fit(
     steps: int,
     resume: Path | None,
     progress: Progress,
-) -> None:
-    """Train up to `steps`, from the checkpoint `resume` where there is one."""
+) -> dict[str, float]:
+    """Train up to `steps`, from the checkpoint `resume` where there is one.
+
+    Returns:
+        What the meter says.
+    """
+    stops = [StopWhereNoBetter(config.patience)] if config.patience else []
     trainer = DecoderTrainer(
         decoder,
         rows,
@@ -142,10 +151,11 @@ def _fit(
         args=arguments(
             config, work, steps=steps, device=decoder.device, report_to=runtime.report_to
         ),
-        callbacks=[Follow(progress), StopWhereNotFinite()],
+        callbacks=[Follow(progress), StopWhereNotFinite(), *stops],
     )
     with quiet_libraries():
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    return trainer.meter.figures()
 
 
 def _datasets(
@@ -210,11 +220,7 @@ def _last_loss(history: list[dict[str, Any]]) -> float:
     return sum(last) / len(last)
 
 
-def _volume(
-    config: TrainConfig, rows: RowDataset, steps: int, done: int, seconds: float
-) -> dict[str, Any]:
-    """Questions that were trained on, and how many of them a second since `done` steps."""
+def _questions(config: TrainConfig, rows: RowDataset, steps: int) -> int:
+    """Questions that `steps` steps are trained on, a repeated one counted each time."""
     a_pass = steps_of_a_pass(config, len(rows))
-    questions = sum(len(row.questions) for row in rows.rows) / a_pass
-    speed = round((steps - done) * questions / seconds, 2) if done < steps else 0.0
-    return {"questions": round(steps * questions), "questions_per_second": speed}
+    return round(steps * sum(len(row.questions) for row in rows.rows) / a_pass)

@@ -13,6 +13,7 @@ import yaml
 
 from generators.generate_config import GenerateSection
 from pipelines.cli import app
+from trainers.config import TrainConfig
 
 CHECKOUT = Path(__file__).parents[2]
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -60,6 +61,12 @@ def test_commands_were_found() -> None:
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL))
 def test_the_readmes_endpoints_are_valid(block: str) -> None:
     GenerateSection.model_validate(yaml.safe_load(block)["generate"])
+
+
+def test_the_training_shown_is_valid() -> None:
+    text = (CHECKOUT / "docs" / "training.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    TrainConfig.model_validate(yaml.safe_load(block)["train"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from activation_store.reader import ActivationStore
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import read_sidecar
+from decoder.model import Decoder, read_sidecar
 from generators.errors import ConfigError, DataError, StorageError, StoreError
 from generators.schema import DROPPED_FILE, Question, read_dropped
 from trainers import checkpoints, loop
@@ -102,6 +102,35 @@ def test_counts_say_what_was_trained(undisturbed: Path) -> None:
     assert counts["trainable_parameters"] == sum(
         values.numel() for values in load_file(undisturbed / "out" / ADAPTER).values()
     )
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_training_ends_where_validation_no_longer_falls(
+    made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    curve = iter([5.0, 3.0, 2.0, 2.5, 2.1, 1.0])
+    monkeypatch.setattr(loop, "validation_loss", lambda *given: next(curve))
+    config = CONFIG.model_copy(update={"evaluations": 9, "patience": 2})
+    if killed:  # after the last step, before anything is written
+
+        def fail(*given: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Decoder, "save", fail)
+            with pytest.raises(KeyboardInterrupt):
+                run(made, tmp_path, config)
+    counts = run(made, tmp_path, config)
+    assert (counts["steps"], counts["best_step"], counts["validation"]) == (4, 2, 2.0)
+    assert [line["step"] for line in log(tmp_path) if "validation" in line] == [0, 1, 2, 3, 4]
+
+
+def test_speed_memory_and_waiting_stand_in_the_counts(undisturbed: Path) -> None:
+    counts = json.loads((undisturbed / "counts.json").read_text())
+    assert counts["tokens_per_second"] > counts["questions_per_second"] > 0
+    assert 0 <= counts["data_wait"] < 1
+    assert counts["peak_memory_gb"] > 0.05
+    assert not any("per_second" in name for line in log(undisturbed) for name in line)
 
 
 def test_questions_that_cannot_be_written_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""How fast a training is, how much memory it takes, and how long it waits for data."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from transformers.trainer_callback import TrainerCallback
+
+from decoder.batch import Batch
+from decoder.packed import PackedBatch
+
+_KIB = 1 if sys.platform == "darwin" else 1024
+"""Bytes of a unit of ru_maxrss."""
+
+
+class Meter(TrainerCallback):
+    """Counts from the first step of this process on; validation and checkpoints are left out.
+
+    On a GPU the times are those at which work was handed over, not done: over many steps both are
+    the same, and nothing waits for the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._busy = self._waited = 0.0
+        self._questions = self._tokens = 0
+        self._mark = time.perf_counter()
+
+    def add(self, batch: Batch | PackedBatch) -> None:
+        """Count a batch that is about to run; its tokens are those that run, padding included."""
+        self._questions += len(batch["row_of"])
+        ids = ("packed_ids",) if "packed_ids" in batch else ("prefix_ids", "turn_ids")
+        self._tokens += sum(batch[name].numel() for name in ids)  # type: ignore[literal-required]
+
+    def figures(self) -> dict[str, float]:
+        """`questions_per_second`, `tokens_per_second`, `data_wait` (share of the time in which no
+        step ran because its batch was not ready) and `peak_memory_gb` (of the GPU, else of the
+        process)."""
+        seconds = self._busy + self._waited
+        if self._device.type == "cuda":
+            peak = float(torch.cuda.max_memory_allocated(self._device))
+        else:
+            peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * _KIB
+        return {
+            "questions_per_second": round(self._questions / seconds, 2) if seconds else 0.0,
+            "tokens_per_second": round(self._tokens / seconds, 1) if seconds else 0.0,
+            "data_wait": round(self._waited / seconds, 4) if seconds else 0.0,
+            "peak_memory_gb": round(peak / 1e9, 3),
+        }
+
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        lap, self._mark = now - self._mark, now
+        return lap
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._lap()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._waited += self._lap()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._busy += self._lap()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._lap()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._lap()
