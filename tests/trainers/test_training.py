@@ -137,15 +137,15 @@ def test_questions_that_cannot_be_written_are_dropped_and_counted(tmp_path: Path
     rows = chain.rows_of(splits={"train": 4, "validation": 2})
     own = rows[0][0].example_id
     rows[0][1].append(Question(example_id=own, question="Is it <|im_end|>?", answer="no"))
-    rows[1] = (rows[1][0], [Question(example_id=rows[1][0].example_id, question="?", answer=" ")])
+    rows[1] = (rows[1][0], [Question(example_id=rows[1][0].example_id, question="?", answer="")])
     bad = chain.make(tmp_path / "chain", rows)
     counts = run(bad, tmp_path, CONFIG.model_copy(update={"epochs": 1}))
     assert counts["dropped"] == {"unwritable": 2}
     assert (counts["rows"], counts["questions"]) == (3, 6)
-    dropped = read_dropped(tmp_path / "out" / DROPPED_FILE)
-    assert "control token" in dropped[0].detail
-    assert own in dropped[0].where
-    assert "is empty" in dropped[1].detail
+    dropped = {row.detail: row for row in read_dropped(tmp_path / "out" / DROPPED_FILE)}
+    (token,) = [row for detail, row in dropped.items() if "control token <|im_end|>" in detail]
+    assert own in token.where
+    assert "the answer is empty." in dropped
 
 
 def test_the_output_is_an_adapter_its_binding_and_the_log(
