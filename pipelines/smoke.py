@@ -30,8 +30,8 @@ def smoke(experiment: Experiment) -> Experiment:
         train,
         max_steps=_least(train.max_steps, 2),
         evaluations=1,
-        rows_per_batch=_least(train.rows_per_batch, 4),
-        validation_rows=_least(train.validation_rows, 4),
+        rows_per_batch=_least(train.rows_per_batch, 2),
+        validation_rows=_least(train.validation_rows, 2),
     )
     evaluate = experiment.evaluate
     changes["evaluate"] = _with(
