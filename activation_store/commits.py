@@ -7,9 +7,9 @@ the digest of each of its files, is renamed into place.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -21,6 +21,7 @@ from generators.errors import DamagedError, StoreError
 from generators.files import fsync_dir, fsync_file, sha256_file, storage_errors
 
 Fault = Literal["missing", "truncated", "changed"]
+_FIELDS = ("shard", "plan", "sequences", "tokens", "files")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +78,30 @@ def commit_shard(
         for folder in {parent for name in files for parent in Path(name).parents}:
             fsync_dir(root / folder)  # new with the shard, or may be
         tokens = sum(s.n_tokens for s in sequences)
-        write_sealed(
-            commit_path(root, shard),
-            {
-                "shard": shard,
-                "plan": plan.digest,
-                "sequences": len(sequences),
-                "tokens": tokens,
-                "files": {name: list(mark) for name, mark in sorted(files.items())},
-            },
-        )
-    return Commit(shard, plan.digest, len(sequences), tokens, files)
+        commit = Commit(shard, plan.digest, len(sequences), tokens, files)
+        write_commit(root, commit)
+    return commit
+
+
+def write_commit(root: Path, commit: Commit) -> None:
+    """Publish the record of a shard whose files are durable.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    write_sealed(commit_path(root, commit.shard), record_of(commit))
+
+
+def record_of(commit: Commit) -> dict[str, Any]:
+    """A commit as plain JSON types."""
+    files = {name: list(mark) for name, mark in sorted(commit.files.items())}
+    return {**asdict(commit), "files": files}
+
+
+def commit_of(record: dict[str, Any]) -> Commit:
+    """The commit that `record_of` wrote down."""
+    files = {name: (size, sha256) for name, (size, sha256) in record["files"].items()}
+    return Commit(**{**record, "files": files})
 
 
 def commit_records(root: Path) -> list[Path]:
@@ -101,11 +115,10 @@ def read_commit(path: Path) -> Commit:
     Raises:
         DamagedError: it is not as it was written, or is another shard's.
     """
-    value = read_sealed(path)
+    value = read_sealed(path, _FIELDS)
     if path.name != commit_path(path, value["shard"]).name:
         raise DamagedError(f"{path}: it is the record of shard {value['shard']}.", path)
-    files = {name: (size, sha256) for name, (size, sha256) in value.pop("files").items()}
-    return Commit(**value, files=files)
+    return commit_of(value)
 
 
 def read_commits(root: Path, plan: str) -> dict[int, Commit]:

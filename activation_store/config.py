@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from generators.config import Config
 
+Codec = Literal["raw", "lossless"]
+
 
 class CompleteConfig(Config):
     """How the target replies."""
@@ -48,6 +50,9 @@ class CaptureConfig(Config):
     """Rows (tokens) of one shard, the unit of work and of commit; a multiple of `chunk_rows`."""
     chunk_rows: int = Field(default=256, ge=16)
     """Rows of one inner chunk, the unit of a checksum."""
+    codec: Codec = "raw"
+    """How activations are packed: `raw` is read at the disk's speed, `lossless` is smaller and
+    gives the same bits."""
 
     @field_validator("layers")
     @classmethod

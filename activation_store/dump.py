@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from activation_store.config import CaptureConfig
-from activation_store.layout import (
-    CANARY_FILE,
-    PHYSICAL,
-    layer_array,
-    open_arrays,
-)
+from activation_store.layout import CANARY_FILE, ROOT_FILE
+from activation_store.leases import FOLDER, Leases
 from activation_store.model_files import ModelFiles
 from activation_store.plan import Plan, make_plan, plan_files, write_plan
 from activation_store.runtime import Runtime
@@ -26,6 +20,9 @@ from generators.errors import ConfigError, DamagedError, DataError
 from generators.files import storage_errors
 from generators.progress import Progress, silent
 from generators.schema import CONVERSATIONS_FILE, Conversation, Dropped, read_conversations
+
+if TYPE_CHECKING:
+    from activation_store.commits import Commit
 
 
 def dump(
@@ -40,6 +37,8 @@ def dump(
     """Run the target once over each conversation and store its activations.
 
     Goes on from the committed shards that it finds in `out`, each checked against its digest.
+    `runtime.workers` processes write at once, and several dumps into one folder share the work;
+    the bytes are the same for any number of them.
 
     Args:
         conversations: folder with conversations.parquet.
@@ -58,16 +57,13 @@ def dump(
     """
     from activation_store import canary
     from activation_store.reader import ActivationStore
-    from activation_store.target import (
-        load_model,
-        load_tokenizer,
-        model_shape,
-        pick_device,
-        use_threads,
-    )
+    from activation_store.root_record import write_root
+    from activation_store.target import load_model, load_tokenizer, model_shape, use_threads
+    from activation_store.workers import helpers, worker_device
+    from activation_store.writer import fill
 
     use_threads(runtime)
-    device = pick_device(runtime)
+    device = worker_device(runtime, 0)
     shape = model_shape(model)
     layers = tuple(shape.layer(k, "dump.layers") for k in config.layers)
     if len(set(layers)) < len(layers):
@@ -80,20 +76,28 @@ def dump(
     plan = make_plan(
         kept, config=config, layers=layers, d_model=shape.d_model, target=model.digests()
     )
+    leases = Leases(out)
     with storage_errors(out):
-        write_plan(out, plan, dropped)
-        missing = _missing(out, plan)
+        with leases.alone():
+            write_plan(out, plan, dropped)
+            missing = _missing(out, plan, sweep=not leases.others())
         net = load_model(model, dtype=config.compute_dtype, device=device)
-        seconds = _fill(out, plan, kept, net, missing, progress)
-        store = ActivationStore(out, cache_mb=runtime.shard_cache_mb)
-        verdict = canary.check(net, store, plan, kept)
-        write_sealed(out / CANARY_FILE, verdict)
-    forward = sum(s.n_tokens for s in plan.sequences if s.shard in missing)
+        start = time.perf_counter()
+        with helpers(out, plan, kept, model, runtime, missing) as others:
+            filled = fill(out, plan, kept, net, missing, progress, leases=leases)
+        seconds = time.perf_counter() - start if others else filled.seconds
+        with leases.alone():
+            root = write_root(out)
+            store = ActivationStore(out, cache_mb=runtime.shard_cache_mb)
+            verdict = canary.check(net, store, plan, kept)
+            write_sealed(out / CANARY_FILE, {**verdict, "root": root})
+            _keep_only(out, [*_needed(out, store.commits), out / ROOT_FILE, out / CANARY_FILE])
+    forward = sum(s.n_tokens for s in plan.sequences if s.shard in set(missing))
     return {
         "sequences": len(plan.sequences),
         "tokens": plan.tokens,
         "bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
-        "tokens_per_second": round(forward / seconds, 1) if seconds else 0.0,
+        "tokens_per_second": round(forward / seconds, 1) if forward and seconds else 0.0,
         "forward_tokens": forward,
         "layers": list(layers),
         "d_model": plan.d_model,
@@ -139,22 +143,51 @@ def _tokenize_all(
     return kept, dropped
 
 
-def _missing(out: Path, plan: Plan) -> list[int]:
-    """Shards that are still to be computed; what no good shard needs is removed."""
-    from activation_store.commits import broken, commit_path, commit_records, read_commit
+def _missing(out: Path, plan: Plan, *, sweep: bool) -> list[int]:
+    """Shards that are still to be computed.
+
+    Records without a good shard are removed, and with `sweep` all else that no good shard needs;
+    a record that was lost comes back from root.json.
+    """
+    from activation_store.commits import broken, commit_path, write_commit
 
     good = {}
+    for shard, commit in _recorded(out).items():
+        if commit.plan == plan.digest and not broken(out, commit.files):
+            good[shard] = commit
+            if not commit_path(out, shard).is_file():
+                write_commit(out, commit)
+        else:
+            commit_path(out, shard).unlink(missing_ok=True)
+    if sweep:
+        _keep_only(out, [*_needed(out, good), *(out / FOLDER).iterdir()])
+    return [shard for shard in range(plan.n_shards) if shard not in good]
+
+
+def _recorded(out: Path) -> dict[int, Commit]:
+    """Commits by shard, as root.json and the records tell them; damaged records are removed."""
+    from activation_store.commits import commit_records, read_commit
+    from activation_store.root_record import read_root
+
+    found: dict[int, Commit] = {}
+    with contextlib.suppress(DamagedError):  # a shard without a record is one that is not there
+        found.update(read_root(out)[1])
     for path in commit_records(out):
         try:
             commit = read_commit(path)
         except DamagedError:
-            continue  # a shard without a record is one that is not there
-        if commit.plan == plan.digest and not broken(out, commit.files):
-            good[commit.shard] = commit
-    needed = [*plan_files(out), *(commit_path(out, shard) for shard in good)]
-    needed += [out / name for commit in good.values() for name in commit.files]
-    _keep_only(out, needed)
-    return [shard for shard in range(plan.n_shards) if shard not in good]
+            path.unlink()
+        else:
+            found[commit.shard] = commit
+    return found
+
+
+def _needed(out: Path, commits: Mapping[int, Commit]) -> list[Path]:
+    """The files of a store with these shards committed, without root.json and canary.json."""
+    from activation_store.commits import commit_path
+
+    shards = [out / name for commit in commits.values() for name in commit.files]
+    return [*plan_files(out), *(commit_path(out, shard) for shard in commits), *shards]
 
 
 def _keep_only(out: Path, needed: Iterable[Path]) -> None:
@@ -165,53 +198,6 @@ def _keep_only(out: Path, needed: Iterable[Path]) -> None:
                 path.rmdir()
         elif path not in keep:
             path.unlink()
-
-
-def _fill(
-    out: Path,
-    plan: Plan,
-    rows: dict[str, Tokens],
-    net: Any,
-    missing: list[int],
-    progress: Progress,
-) -> float:
-    """Compute and commit the missing shards; seconds of the forward passes."""
-    from activation_store.capture import Capture, to_stored
-    from activation_store.commits import commit_shard
-
-    capture = Capture(net, plan.layers)
-    arrays = open_arrays(out, plan.layers, write=True)
-    total = plan.tokens
-    done = total - sum(s.n_tokens for s in plan.sequences if s.shard in missing)
-    seconds = 0.0
-    progress(done, total, "tokens")
-    for shard in missing:
-        content = _empty(plan)
-        base = shard * plan.shard_rows
-        for batch in plan.batches(shard):
-            start = time.perf_counter()
-            found = capture([rows[s.example_id].ids for s in batch])
-            stored = {k: to_stored(values, plan.dtype) for k, values in found.items()}
-            seconds += time.perf_counter() - start
-            for i, s in enumerate(batch):
-                place = slice(s.row_start - base, s.row_start - base + s.n_tokens)
-                content["tokens"][place] = rows[s.example_id].ids
-                content["segments"][place] = rows[s.example_id].segments
-                for k, values in stored.items():
-                    content[layer_array(k)][place] = values[i, : s.n_tokens]
-            done += sum(s.n_tokens for s in batch)
-            progress(done, total, "tokens")
-        commit_shard(out, plan, arrays, shard, content)
-    return seconds
-
-
-def _empty(plan: Plan) -> dict[str, np.ndarray]:
-    wide = (plan.shard_rows, plan.d_model)
-    return {
-        **{layer_array(k): np.zeros(wide, PHYSICAL[plan.dtype]) for k in plan.layers},
-        "tokens": np.zeros(plan.shard_rows, np.int32),
-        "segments": np.zeros(plan.shard_rows, np.uint8),
-    }
 
 
 def _count(dropped: list[Dropped]) -> dict[str, int]:

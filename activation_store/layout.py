@@ -2,12 +2,16 @@
 
 ```
 zarr.json  acts/L{k} [rows, d_model]  tokens [rows] int32  segments [rows] uint8
-plan.json  index.parquet  commits/{shard}.json  canary.json  dropped.parquet
+plan.json  index.parquet  commits/{shard}.json  root.json  canary.json  dropped.parquet
 ```
 
 A shard is `shard_rows` consecutive rows of every array; a sequence lies in one shard. Rows of a
 shard behind its last sequence hold zeros and belong to nobody. bfloat16, for which zarr has no
 type on Python 3.11, is kept as its 16 bits in uint16, with the logical type in the attributes.
+
+The codec `raw` leaves activations as they are; `lossless` puts the high bytes of a chunk's numbers
+before their low ones (in bfloat16 that parts most of the exponents, which repeat, from the
+mantissas, which do not) and packs them with Zstandard. Any Zarr reader undoes both.
 """
 
 from __future__ import annotations
@@ -18,14 +22,17 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
+from activation_store.config import Codec
 from generators.errors import StoreError
 
 STORE_SCHEMA = 1
 PLAN_FILE = "plan.json"
 INDEX_FILE = "index.parquet"
+ROOT_FILE = "root.json"
 CANARY_FILE = "canary.json"
+CANARY_FIELDS = ("rows", "tokens", "max_relative", "tolerance")
 COMMITS = "commits"
 PHYSICAL = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
@@ -48,11 +55,12 @@ def array_metadata(
     dtype: str,
     shard_rows: int,
     chunk_rows: int,
+    codec: Codec = "raw",
 ) -> dict[str, bytes]:
     """Zarr's metadata files of an empty store, by path below it; no shard exists in them."""
     with tempfile.TemporaryDirectory() as aside:
         root = Path(aside)
-        _create(root, rows, d_model, layers, dtype, shard_rows, chunk_rows)
+        _create(root, rows, d_model, layers, dtype, shard_rows, chunk_rows, codec)
         return {
             path.relative_to(root).as_posix(): path.read_bytes()
             for path in sorted(root.rglob("zarr.json"))
@@ -67,11 +75,12 @@ def _create(
     dtype: str,
     shard_rows: int,
     chunk_rows: int,
+    codec: Codec,
 ) -> None:
     attributes = {"format": "latentqa", "schema": STORE_SCHEMA}
     group = zarr.open_group(root, mode="w", attributes=attributes)
+    checked = [Crc32cCodec()]  # a flipped byte raises; the default codecs would read it
     common: dict[str, Any] = {
-        "compressors": [Crc32cCodec()],  # a flipped byte raises; the default codecs would read it
         "fill_value": 0,
         "config": {"write_empty_chunks": True},  # so that an absent shard is a missing one
     }
@@ -83,12 +92,26 @@ def _create(
             chunks=(chunk_rows, d_model),
             dtype=PHYSICAL[dtype],
             attributes={"dtype": dtype, "layer": layer, "what": f"output of block {layer}"},
+            compressors=[*_packing(dtype, codec), *checked],
             **common,
         )
     for name, kind in (("tokens", np.int32), ("segments", np.uint8)):
         group.create_array(
-            name, shape=(rows,), shards=(shard_rows,), chunks=(chunk_rows,), dtype=kind, **common
+            name,
+            shape=(rows,),
+            shards=(shard_rows,),
+            chunks=(chunk_rows,),
+            dtype=kind,
+            compressors=checked,
+            **common,
         )
+
+
+def _packing(dtype: str, codec: Codec) -> list[BloscCodec]:
+    if codec == "raw":
+        return []
+    width = np.dtype(PHYSICAL[dtype]).itemsize
+    return [BloscCodec(typesize=width, cname="zstd", clevel=5, shuffle="shuffle")]
 
 
 def open_arrays(

@@ -7,22 +7,33 @@ workers filling its shards in any order make the same store.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from activation_store.config import CaptureConfig
-from activation_store.layout import INDEX_FILE, PLAN_FILE, STORE_SCHEMA, array_metadata
+from activation_store.config import CaptureConfig, Codec
+from activation_store.layout import (
+    INDEX_FILE,
+    PHYSICAL,
+    PLAN_FILE,
+    STORE_SCHEMA,
+    array_metadata,
+)
 from activation_store.seal import read_sealed, write_sealed
 from activation_store.spans import Tokens
 from generators.canonical import digest
 from generators.errors import ConfigError
 from generators.files import sha256_file, write_bytes
 from generators.schema import DROPPED_FILE, Dropped, write_dropped
+
+PLAN_FIELDS = ("schema", "digest", "layers", "n_shards", "files")
+"""What a plan.json has in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,10 @@ class Placed:
     row_start: int
     n_tokens: int
     withheld: int
+
+
+def _shard_of(sequence: Placed) -> int:
+    return sequence.shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +72,16 @@ class Plan:
     n_shards: int
     target: dict[str, str]
     digest: str
+    codec: Codec = "raw"
+
+    @property
+    def raw_bytes(self) -> int:
+        """Exact bytes of all shard files under the codec `raw`, before any is written."""
+        chunks = self.shard_rows // self.chunk_rows
+        # behind each chunk its checksum, behind all of them an index with a checksum of its own
+        apart = chunks * (4 + 16) + 4
+        row = len(self.layers) * self.d_model * np.dtype(PHYSICAL[self.dtype]).itemsize + 4 + 1
+        return self.n_shards * (self.shard_rows * row + (len(self.layers) + 2) * apart)
 
     @property
     def tokens(self) -> int:
@@ -65,7 +90,9 @@ class Plan:
 
     def shard(self, shard: int) -> list[Placed]:
         """The sequences of one shard, in row order."""
-        return [s for s in self.sequences if s.shard == shard]
+        first = bisect_left(self.sequences, shard, key=_shard_of)
+        last = bisect_left(self.sequences, shard + 1, lo=first, key=_shard_of)
+        return list(self.sequences[first:last])
 
     def batches(self, shard: int) -> Iterator[list[Placed]]:
         """The forward passes of one shard: neighbours in length, at most `batch_tokens` tokens of
@@ -88,6 +115,7 @@ def make_plan(
     layers: tuple[int, ...],
     d_model: int,
     target: dict[str, str],
+    vectors: str | None = None,
 ) -> Plan:
     """Lay out sequences by example id.
 
@@ -95,6 +123,7 @@ def make_plan(
         rows: tokens by example id, none longer than `config.max_tokens`.
         layers: `config.layers`, counted from 0.
         target: digests of the model whose activations they will be.
+        vectors: digest of vectors that are imported; None where the target computes them.
 
     Raises:
         ConfigError: shards are too small for the longest sequence.
@@ -128,16 +157,24 @@ def make_plan(
         chunk_rows=config.chunk_rows,
         n_shards=shard + 1,
         target=target,
+        codec=config.codec,
         digest=digest(
             {
                 "rows": [[n, rows[n].ids.tolist(), rows[n].segments.tolist()] for n in order],
                 "withheld": [rows[n].withheld for n in order],
-                "config": config.model_dump(mode="json"),
+                "config": _hashed(config),
                 "layers": layers,
                 "target": target,
+                **({} if vectors is None else {"vectors": vectors}),
             }
         ),
     )
+
+
+def _hashed(config: CaptureConfig) -> dict[str, Any]:
+    # raw plans keep the digest that they had before there was another codec
+    value = config.model_dump(mode="json")
+    return {k: v for k, v in value.items() if (k, v) != ("codec", "raw")}
 
 
 def write_plan(root: Path, plan: Plan, dropped: Sequence[Dropped] = ()) -> None:
@@ -156,6 +193,7 @@ def write_plan(root: Path, plan: Plan, dropped: Sequence[Dropped] = ()) -> None:
         dtype=plan.dtype,
         shard_rows=plan.shard_rows,
         chunk_rows=plan.chunk_rows,
+        codec=plan.codec,
     )
     for name, content in {**metadata, INDEX_FILE: _index(plan)}.items():
         write_bytes(root / name, content)
@@ -173,7 +211,8 @@ def plan_files(root: Path) -> list[Path]:
     Raises:
         DamagedError: plan.json is missing or not as it was written.
     """
-    return [root / PLAN_FILE, *(root / name for name in read_sealed(root / PLAN_FILE)["files"])]
+    plan = read_sealed(root / PLAN_FILE, PLAN_FIELDS)
+    return [root / PLAN_FILE, *(root / name for name in plan["files"])]
 
 
 def _index(plan: Plan) -> bytes:
@@ -208,4 +247,5 @@ def describe(plan: Plan) -> dict[str, Any]:
         "sequences": len(plan.sequences),
         "tokens": plan.tokens,
         "target": plan.target,
+        **({} if plan.codec == "raw" else {"codec": plan.codec}),
     }

@@ -1,31 +1,43 @@
 """Reading a store: committed shards only, checked against their digests at first touch.
 
+Raw shards are memory-mapped and cost no memory of their own; of compressed ones, as many decoded
+shards are kept as a limit allows. Several threads may read at once, and a store that is sent to
+another process is opened anew there.
+
 Shapes: T tokens of a sequence, D d_model.
 """
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from activation_store.commits import Commit, broken, read_commits
+from activation_store.commits import Commit, broken
+from activation_store.index import Index
 from activation_store.layout import (
     COMMITS,
     INDEX_FILE,
     PLAN_FILE,
+    STORE_SCHEMA,
     layer_array,
     open_arrays,
     shard_file,
     to_float32,
 )
-from activation_store.plan import Placed
+from activation_store.plan import PLAN_FIELDS, Placed
+from activation_store.root_record import committed
 from activation_store.seal import read_sealed
+from activation_store.shard_map import DecodedShard, MappedShard, ShardRows
 from generators.errors import DamagedError, DataError, StoreError
+
+MAPPED = 256
+"""Most shard files that are open at once; a mapping keeps its file open."""
 
 
 class ActivationStore:
@@ -35,29 +47,38 @@ class ActivationStore:
         root: the store's folder.
         plan: what plan.json says (layers, d_model, dtype, target, ...).
         index: place of each sequence by example id, committed or not.
+        layers: the read layers that it holds.
     """
 
     def __init__(self, root: Path, *, cache_mb: int = 512) -> None:
-        """Open the store at `root`, keeping at most `cache_mb` MiB of shards in memory.
+        """Open the store at `root`, keeping at most `cache_mb` MiB of decoded shards in memory.
 
         Raises:
-            StoreError: there is no store.
+            StoreError: there is no store, or one of a newer layout.
             DamagedError: its plan, metadata, index or commit records are not as they were written.
         """
         if not (root / PLAN_FILE).is_file() and not (root / COMMITS).is_dir():
             raise StoreError(f"store {root}: no activation store is here (no {PLAN_FILE}).")
         self.root = root
-        self.plan: dict[str, Any] = read_sealed(root / PLAN_FILE)
+        self.plan: dict[str, Any] = read_sealed(root / PLAN_FILE, PLAN_FIELDS)
+        if self.plan["schema"] > STORE_SCHEMA:
+            raise StoreError(
+                f"store {root}: its layout is version {self.plan['schema']}, this program reads up "
+                f"to {STORE_SCHEMA}. Read it with a newer latentqa."
+            )
         for name, fault in broken(root, self.plan["files"]).items():
             raise DamagedError(f"store {root}: {name} is {fault}.", root / name)
-        rows = pq.read_table(root / INDEX_FILE).to_pylist()
-        self.index: Mapping[str, Placed] = {row["example_id"]: Placed(**row) for row in rows}
+        self.index = Index(root / INDEX_FILE)
         self.layers: tuple[int, ...] = tuple(self.plan["layers"])
-        self._commits = read_commits(root, self.plan["digest"])
+        self._commits = committed(root, self.plan["digest"])
         self._arrays = open_arrays(root, self.layers)
         self._checked: set[str] = set()
-        self._cache: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, int], ShardRows] = OrderedDict()
         self._cache_bytes = cache_mb << 20
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Callable[..., ActivationStore], tuple[Path]]:
+        return functools.partial(ActivationStore, cache_mb=self._cache_bytes >> 20), (self.root,)
 
     @property
     def complete(self) -> bool:
@@ -66,8 +87,13 @@ class ActivationStore:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of the shards that are kept in memory."""
-        return sum(values.nbytes for values in self._cache.values())
+        """Bytes of the decoded shards that are kept in memory."""
+        return sum(shard.nbytes for shard in self._cache.values())
+
+    @property
+    def codec(self) -> str:
+        """How activations are packed: `raw` or `lossless`."""
+        return self.plan.get("codec", "raw")
 
     @property
     def d_model(self) -> int:
@@ -122,7 +148,14 @@ class ActivationStore:
             StoreError: its shard is not committed.
             DamagedError: the shard's bytes are not those committed.
         """
-        return to_float32(self._rows(layer_array(layer), example_id), self.plan["dtype"])
+        return to_float32(self.bits(example_id, layer), self.plan["dtype"])
+
+    def bits(self, example_id: str, layer: int) -> np.ndarray:
+        """Activations [T, D] of one example as they are stored (bfloat16 as uint16), read-only.
+
+        Raises: as `read`.
+        """
+        return self._rows(layer_array(layer), example_id)
 
     def tokens(self, example_id: str) -> np.ndarray:
         """Token ids [T] int32 of one example."""
@@ -149,21 +182,34 @@ class ActivationStore:
     def _rows(self, name: str, example_id: str) -> np.ndarray:
         placed = self.place(example_id)
         start = placed.row_start - placed.shard * self.plan["shard_rows"]
-        return self._shard(name, placed.shard)[start : start + placed.n_tokens]
+        with self._lock:
+            shard = self._shard(name, placed.shard)
+        return shard.read(start, start + placed.n_tokens)
 
-    def _shard(self, name: str, shard: int) -> np.ndarray:
+    def _shard(self, name: str, shard: int) -> ShardRows:
         key = (name, shard)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
         self._check(name, shard)
-        size = self.plan["shard_rows"]
-        values = self._arrays[name][shard * size : (shard + 1) * size]
-        values.flags.writeable = False  # callers get views of what the next caller gets
-        self._cache[key] = values
-        while len(self._cache) > 1 and self.cached_bytes > self._cache_bytes:
+        self._cache[key] = found = self._open(name, shard)
+        while len(self._cache) > 1 and (
+            self.cached_bytes > self._cache_bytes or len(self._cache) > MAPPED
+        ):
             self._cache.popitem(last=False)
-        return values
+        return found
+
+    def _open(self, name: str, shard: int) -> ShardRows:
+        size, array = self.plan["shard_rows"], self._arrays[name]
+        if self.codec != "raw" and name.startswith("acts/"):
+            return DecodedShard(array[shard * size : (shard + 1) * size])
+        return MappedShard(
+            self.root / shard_file(name, shard),
+            rows=size,
+            chunk_rows=self.plan["chunk_rows"],
+            width=array.shape[1:],
+            dtype=array.dtype,
+        )
 
     def _check(self, name: str, shard: int) -> None:
         commit = self._commits.get(shard)

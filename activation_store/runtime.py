@@ -14,6 +14,9 @@ class Runtime(Config):
     """Where models run: `auto` (CUDA, then MPS, then CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; null leaves torch's own choice."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that fill an activation store at once, each with the target in memory, and each
+    with `threads` CPU threads or a GPU of its own."""
     concurrency: int = Field(default=16, ge=1)
     """LLM requests under way at once; the embedded generator takes at most 4."""
     shard_cache_mb: int = Field(default=512, ge=16)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from generators.canonical import digest
 from generators.errors import DamagedError
-from generators.files import write_json
+from generators.files import json_bytes, write_json
 
 SEAL = "seal"
 
@@ -22,18 +23,26 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     write_json(path, {**value, SEAL: digest(value)})
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_sealed(path: Path, fields: Iterable[str] = ()) -> dict[str, Any]:
     """The value that `write_sealed` wrote, without its seal.
+
+    Args:
+        fields: what a file of its kind must have, so that another sealed file is not taken for it.
 
     Raises:
         DamagedError: the file is missing, is not JSON, or is not what was written.
     """
     try:
-        value = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        value = json.loads(data)
     except FileNotFoundError as error:
         raise DamagedError(f"{path}: the file is missing.", path) from error
     except ValueError as error:
         raise DamagedError(f"{path}: not JSON ({error}).", path) from error
-    if not isinstance(value, dict) or value.pop(SEAL, None) != digest(value):
+    # bytes too: 1E-7 is the same number as 1e-7
+    as_written = isinstance(value, dict) and json_bytes(value) == data
+    if not as_written or value.pop(SEAL, None) != digest(value):
         raise DamagedError(f"{path}: its content is not the one that was sealed.", path)
+    if lacking := set(fields) - value.keys():
+        raise DamagedError(f"{path}: it lacks {sorted(lacking)}; is it another file?", path)
     return value

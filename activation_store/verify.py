@@ -1,18 +1,28 @@
 """Every byte of a store against what was committed, with nothing but the store itself.
 
-plan.json seals the metadata and the index, each commit record seals the files of its shard, and
-canary.json, written last, says that the store is finished.
+plan.json seals the metadata and the index, each commit record seals the files of its shard,
+root.json seals the plan and the records, and canary.json, written last, names the root and says
+that the store is finished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from activation_store.commits import Commit, Fault, broken, commit_path, commit_records, read_commit
-from activation_store.layout import CANARY_FILE, PLAN_FILE, array_names, shard_file
+from activation_store.layout import (
+    CANARY_FIELDS,
+    CANARY_FILE,
+    PLAN_FILE,
+    ROOT_FILE,
+    array_names,
+    shard_file,
+)
+from activation_store.plan import PLAN_FIELDS
+from activation_store.root_record import read_root, root_digest
 from activation_store.seal import read_sealed
 from generators.errors import DamagedError, StoreError
 
@@ -47,6 +57,7 @@ class Verdict:
         committed: shards with a good record.
         planned: shards of the plan; None where the plan cannot be read.
         finished: whether the dump came to its end.
+        root: digest over the plan and all shards; None where there is none to be read.
         findings: what is wrong, in the order of the files' names.
     """
 
@@ -54,6 +65,7 @@ class Verdict:
     committed: int
     planned: int | None
     finished: bool
+    root: str | None
     findings: tuple[Finding, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -72,7 +84,7 @@ def verify(root: Path) -> Verdict:
     present = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
     if PLAN_FILE not in present and not commit_records(root):
         raise StoreError(f"store {root}: no activation store is here (no {PLAN_FILE}).")
-    plan = _sealed(root / PLAN_FILE)
+    plan = _sealed(root / PLAN_FILE, PLAN_FIELDS)
     commits = _commits(root, plan)
     found: list[Finding] = []
     if plan is None:
@@ -96,15 +108,25 @@ def verify(root: Path) -> Verdict:
         committed=len(good),
         planned=None if plan is None else plan["n_shards"],
         finished=finished,
+        root=root_digest(root),
         findings=tuple(sorted(found, key=lambda finding: finding.file)),
     )
 
 
-def _sealed(path: Path) -> dict[str, Any] | None:
+def _sealed(path: Path, fields: Iterable[str]) -> dict[str, Any] | None:
     try:
-        return read_sealed(path)
+        return read_sealed(path, fields)
     except DamagedError:
         return None
+
+
+def _root_fits(root: Path, named: str | None, plan: dict[str, Any]) -> bool:
+    try:
+        found, commits = read_root(root)
+    except DamagedError:
+        return False
+    own = all(commit.plan == plan["digest"] for commit in commits.values())
+    return own and len(commits) == plan["n_shards"] and named in (None, found)
 
 
 def _commits(root: Path, plan: dict[str, Any] | None) -> dict[Path, Commit | None]:
@@ -122,9 +144,14 @@ def _commits(root: Path, plan: dict[str, Any] | None) -> dict[Path, Commit | Non
 
 def _of_a_whole_store(root: Path, plan: dict[str, Any], present: set[str]) -> Iterator[Finding]:
     """What only a store that is finished must have, and must not have."""
-    if _sealed(root / CANARY_FILE) is None:
+    canary = _sealed(root / CANARY_FILE, CANARY_FIELDS)
+    if canary is None:
         yield _finding(root / CANARY_FILE, root)
-    names = {PLAN_FILE, CANARY_FILE, *plan["files"]}
+    names = {PLAN_FILE, ROOT_FILE, CANARY_FILE, *plan["files"]}
+    # stores of before root.json have none, and their canary.json names none
+    named = None if canary is None else canary.get("root")
+    if (ROOT_FILE in present or named) and not _root_fits(root, named, plan):
+        yield _finding(root / ROOT_FILE, root)
     for shard in range(plan["n_shards"]):
         record = commit_path(root, shard)
         names.add(record.relative_to(root).as_posix())

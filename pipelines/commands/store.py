@@ -1,13 +1,14 @@
-"""`latentqa store`: what an activation store holds, and whether its bytes are still the same."""
+"""`latentqa store`: what an activation store holds, whether its bytes are the same, in and out."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from generators.errors import StoreError
+from generators.errors import ConfigError, StoreError
 from pipelines.commands.options import (
     DEFAULT_ROOT,
     REF_HELP,
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from activation_store.reader import ActivationStore
 
 app = typer.Typer(
-    help="Look at an activation store, and check it.", no_args_is_help=True, add_completion=False
+    help="Look at an activation store, check, mend, export and import it.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 Store = Annotated[str, typer.Argument(metavar="REF", help=f"A store: its folder, or {REF_HELP}")]
@@ -29,7 +32,7 @@ Store = Annotated[str, typer.Argument(metavar="REF", help=f"A store: its folder,
 
 @app.callback()
 def _family() -> None:
-    """Look at an activation store, and check it."""
+    """Look at an activation store, check, mend, export and import it."""
 
 
 @app.command()
@@ -43,7 +46,9 @@ def info(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fals
         return
     shards, canary = found["shards"], found["canary"]
     checked = "not checked yet: the dump has not come to its end"
-    if canary is not None:
+    if canary is not None and "imported" in canary:
+        checked = "imported: its vectors were not computed here"
+    elif canary is not None:
         checked = (
             f"{canary['rows']} sequences recomputed, at most {canary['max_relative']:.2g} off "
             f"relative (tolerance {canary['tolerance']:.2g})"
@@ -53,8 +58,11 @@ def info(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fals
     typer.echo(f"  size       {size(found['bytes'])}")
     typer.echo(f"  shards     {shards['committed']} of {shards['planned']} committed")
     typer.echo(f"  layers     {', '.join(map(str, found['layers']))}; d_model {found['d_model']}")
-    typer.echo(f"  numbers    {found['dtype']}, computed in {found['compute_dtype']}")
+    typer.echo(
+        f"  numbers    {found['dtype']}, computed in {found['compute_dtype']}; {found['codec']}"
+    )
     typer.echo(f"  canary     {checked}")
+    typer.echo(f"  root       {found['root'] or 'none'}")
     for name, value in found["target"].items():
         typer.echo(f"  target     {name} {value}")
 
@@ -75,13 +83,146 @@ def verify(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fa
     if verdict.findings:
         raise StoreError(
             f"store {folder}: {len(verdict.findings)} of its files are not as they were committed. "
-            "Run the experiment again: only what they belong to is made anew."
+            "Run the experiment again, or latentqa store repair: only what they belong to is made "
+            "anew."
         )
     if not as_json:
         state = "good" if verdict.finished else "good so far, the dump has not come to its end"
         typer.echo(
             f"{folder}: {state}; {verdict.files} files, {verdict.committed} of {planned} shards"
         )
+
+
+@app.command()
+def repair(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
+    """Make anew what is not as it was committed in a finished dump: its bad shards alone."""
+    from activation_store.runtime import Runtime
+    from pipelines.artifacts import ArtifactRoot
+    from pipelines.refs import Refs
+    from pipelines.repair import repair as mend
+
+    place = ArtifactRoot(root.expanduser())
+    artifact = place.owner(Path(ref).expanduser()) if Path(ref).exists() else None
+    if artifact is None:
+        artifact = Refs(place).resolve(ref, kind="dump")
+    done = mend(place, artifact, runtime=Runtime())
+    if as_json:
+        print_json(
+            {
+                "path": str(artifact.data),
+                "findings": [asdict(finding) for finding in done.findings],
+                "forward_tokens": done.forward_tokens,
+                "same": done.same,
+            }
+        )
+        return
+    for finding in done.findings:
+        typer.echo(str(finding))
+    state = "nothing to mend"
+    if done.findings:
+        same = "the bytes are those of before" if done.same else "the bytes are others than before"
+        state = f"mended with {done.forward_tokens} tokens of the target; {same}"
+    typer.echo(f"{artifact.data}: {state}")
+
+
+@app.command()
+def find(
+    ref: Store,
+    example: Annotated[str, typer.Argument(metavar="EXAMPLE_ID", help="Id of an example.")],
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which rows of every array are an example's."""
+    from activation_store.reader import ActivationStore
+
+    placed = asdict(ActivationStore(_folder(ref, root)).place(example))
+    if as_json:
+        print_json(placed)
+    else:
+        typer.echo("  ".join(f"{name} {value}" for name, value in placed.items()))
+
+
+@app.command("export")
+def export_(
+    ref: Store,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="New folder.")],
+    format_: Annotated[str, typer.Option("--format", help="safetensors or datasets.")],
+    layer: Annotated[
+        int | None, typer.Option("--layer", help="Block, from 0; the store's only one if left out.")
+    ] = None,
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a layer's vectors, each example's with its id, in a form that other programs read."""
+    from activation_store.exporting import FORMATS, export_layer
+    from activation_store.reader import ActivationStore
+
+    if format_ not in FORMATS:
+        raise ConfigError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
+    store = ActivationStore(_folder(ref, root))
+    counts = export_layer(store, store.only_layer(layer), to, format=format_)
+    if as_json:
+        print_json({"out": str(to), **counts})
+    else:
+        typer.echo(f"{to}: layer {counts['layer']} of {counts['examples']} examples")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of .safetensors files, or one .npy file [N, d_model]."
+        ),
+    ],
+    layer: Annotated[int, typer.Option("--layer", help="Block, from 0, whose output they are.")],
+    target: Annotated[
+        str, typer.Option("--target", metavar="MODEL", help="The model that they are of.")
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="New folder for the store.")],
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            "--index", help="For .npy: a Parquet table of example_id, row_start and n_tokens."
+        ),
+    ] = None,
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="For .npy of uint16: the bits are bfloat16.")
+    ] = False,
+    codec: Annotated[str, typer.Option("--codec", help="raw or lossless.")] = "raw",
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="PEFT adapter that is part of the target.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a store of vectors that another program captured, of a target that you declare."""
+    from activation_store import importing
+    from activation_store.model_files import resolve_model
+    from activation_store.target import model_shape
+
+    if codec not in ("raw", "lossless"):
+        raise ConfigError(f"--codec {codec}: expected raw or lossless.")
+    if source.suffix == ".npy" and index is None:
+        raise ConfigError("--index: a .npy file needs a table of its examples.")
+    model = resolve_model(target, adapter)
+    shape = model_shape(model)
+    config = importing.VectorImport.model_validate(
+        {"layer": shape.layer(layer, "--layer"), "codec": codec}
+    )
+    if index is not None:
+        found = importing.open_memmap(source, index, bfloat16=bfloat16)
+    else:
+        found = importing.open_safetensors(source)
+    if found.d_model != shape.d_model:
+        raise StoreError(
+            f"{source}: d_model {found.d_model}, and {model.ref} has {shape.d_model}. "
+            "Name the target that the vectors are of."
+        )
+    counts = importing.import_vectors(found, to, config=config, target=model.digests())
+    if as_json:
+        print_json({"out": str(to), **counts})
+    else:
+        typer.echo(f"{to}: {counts['sequences']} examples, {counts['tokens']} tokens")
 
 
 def _folder(ref: str, root: Path) -> Path:
@@ -99,6 +240,7 @@ def _folder(ref: str, root: Path) -> Path:
 
 def _described(store: ActivationStore) -> dict[str, Any]:
     from activation_store.layout import CANARY_FILE
+    from activation_store.root_record import root_digest
     from activation_store.seal import read_sealed
 
     plan, canary = store.plan, store.root / CANARY_FILE
@@ -108,5 +250,7 @@ def _described(store: ActivationStore) -> dict[str, Any]:
         "bytes": sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file()),
         "shards": {"committed": len(store.commits), "planned": plan["n_shards"]},
         **{name: plan[name] for name in ("layers", "d_model", "dtype", "compute_dtype", "target")},
+        "codec": store.codec,
         "canary": read_sealed(canary) if canary.is_file() else None,
+        "root": root_digest(store.root),
     }

@@ -1,0 +1,97 @@
+"""Writers in processes of their own, each with the target in memory, beside the one that asks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from activation_store.leases import Leases
+from activation_store.model_files import ModelFiles
+from activation_store.plan import Plan
+from activation_store.runtime import Runtime
+from activation_store.spans import Tokens
+from activation_store.target import load_model, pick_device, use_threads
+from activation_store.writer import fill
+from generators.errors import LatentQAError
+
+_LOG = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def helpers(
+    out: Path,
+    plan: Plan,
+    rows: Mapping[str, Tokens],
+    model: ModelFiles,
+    runtime: Runtime,
+    missing: Sequence[int],
+) -> Iterator[list[BaseProcess]]:
+    """`runtime.workers` - 1 processes that write shards while the body does the same.
+
+    At the body's end they are waited for; where it raises, they are ended. A writer that fails is
+    told in the log, and its shard falls to the others, which meet the same error or do the work.
+    """
+    context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
+    n = min(runtime.workers, len(missing)) - 1
+    started: list[BaseProcess] = []
+    try:
+        for i in range(1, n + 1):
+            process = context.Process(
+                target=_write, args=(i, out, plan, rows, model, runtime, missing), daemon=True
+            )
+            process.start()
+            started.append(process)
+        yield started
+        for process in started:
+            process.join()
+            if process.exitcode:
+                _LOG.warning("store %s: a writer ended with code %s.", out, process.exitcode)
+    finally:
+        for process in started:
+            if process.is_alive():
+                process.terminate()
+            process.join()
+
+
+def worker_device(runtime: Runtime, number: int) -> torch.device:
+    """Device of writer `number`: one GPU each, in turns, unless `runtime.device` names one.
+
+    Raises:
+        ConfigError: `runtime.device` is not here.
+    """
+    device = pick_device(runtime)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", number % torch.cuda.device_count())
+    return device
+
+
+def _write(
+    number: int,
+    out: Path,
+    plan: Plan,
+    rows: Mapping[str, Tokens],
+    model: ModelFiles,
+    runtime: Runtime,
+    missing: Sequence[int],
+) -> None:
+    parent = multiprocessing.parent_process()
+    use_threads(runtime)
+    try:
+        net = load_model(model, dtype=plan.compute_dtype, device=worker_device(runtime, number))
+        fill(
+            out,
+            plan,
+            rows,
+            net,
+            missing,
+            leases=Leases(out),
+            wanted=lambda: parent is None or parent.is_alive(),
+        )
+    except LatentQAError as error:
+        raise SystemExit(f"writer {number} of {out}: {error}") from error
