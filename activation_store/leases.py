@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from generators.errors import LatentQAError
 from generators.files import storage_errors
@@ -86,11 +87,21 @@ class Leases:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """No lease changes hands, and no other writer is in such a body, while this one runs."""
+        with self._locked():
+            yield
+
+    def _locked(self) -> IO[str]:
+        """The lock file, held; never one that was removed with a store's other leftovers."""
+        path = self._folder / "lock"
         with storage_errors(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with open(self._folder / "lock", "a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
+            while True:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # removed in this very moment
+                    lock = open(path, "a")  # noqa: SIM115 - closed by the caller, or below
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                        return lock
+                    lock.close()
 
     def _entry(self) -> tuple[str, int, float]:
         return self._writer, os.getpid(), time.time() + self._seconds

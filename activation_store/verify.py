@@ -103,6 +103,8 @@ def verify(root: Path) -> Verdict:
     finished = CANARY_FILE in present
     if plan is not None and (finished or len(good) == plan["n_shards"]):
         found += _of_a_whole_store(root, plan, present)
+    if finished or (plan is not None and len(good) == plan["n_shards"]):
+        found += _of_the_end(root, plan, present)
     return Verdict(
         files=len(present),
         committed=len(good),
@@ -120,13 +122,25 @@ def _sealed(path: Path, fields: Iterable[str]) -> dict[str, Any] | None:
         return None
 
 
-def _root_fits(root: Path, named: str | None, plan: dict[str, Any]) -> bool:
+def _of_the_end(root: Path, plan: dict[str, Any] | None, present: set[str]) -> Iterator[Finding]:
+    """The two files that a dump writes at its end."""
+    canary = _sealed(root / CANARY_FILE, CANARY_FIELDS)
+    if canary is None:
+        yield _finding(root / CANARY_FILE, root)
+    # stores of before root.json have none, and their canary.json names none
+    named = None if canary is None else canary.get("root")
+    if (ROOT_FILE in present or named) and not _root_fits(root, named, plan):
+        yield _finding(root / ROOT_FILE, root)
+
+
+def _root_fits(root: Path, named: str | None, plan: dict[str, Any] | None) -> bool:
     try:
         found, commits = read_root(root)
     except DamagedError:
         return False
-    own = all(commit.plan == plan["digest"] for commit in commits.values())
-    return own and len(commits) == plan["n_shards"] and named in (None, found)
+    plans = {commit.plan for commit in commits.values()}
+    own = plan is None or (plans == {plan["digest"]} and len(commits) == plan["n_shards"])
+    return own and named in (None, found)
 
 
 def _commits(root: Path, plan: dict[str, Any] | None) -> dict[Path, Commit | None]:
@@ -144,14 +158,7 @@ def _commits(root: Path, plan: dict[str, Any] | None) -> dict[Path, Commit | Non
 
 def _of_a_whole_store(root: Path, plan: dict[str, Any], present: set[str]) -> Iterator[Finding]:
     """What only a store that is finished must have, and must not have."""
-    canary = _sealed(root / CANARY_FILE, CANARY_FIELDS)
-    if canary is None:
-        yield _finding(root / CANARY_FILE, root)
     names = {PLAN_FILE, ROOT_FILE, CANARY_FILE, *plan["files"]}
-    # stores of before root.json have none, and their canary.json names none
-    named = None if canary is None else canary.get("root")
-    if (ROOT_FILE in present or named) and not _root_fits(root, named, plan):
-        yield _finding(root / ROOT_FILE, root)
     for shard in range(plan["n_shards"]):
         record = commit_path(root, shard)
         names.add(record.relative_to(root).as_posix())

@@ -83,8 +83,9 @@ def fill(
             elif shard in left:
                 content = _compute(plan, rows, shard, capture, filled, tell, leases)
                 leases.renew(shard)
-                commit_shard(out, plan, arrays, shard, content)
-                filled.tokens += by_shard[shard]
+                if not commit_path(out, shard).exists():
+                    commit_shard(out, plan, arrays, shard, content)
+                    filled.tokens += by_shard[shard]
                 done += by_shard[shard]
                 del left[shard]
         except LeaseLost as lost:

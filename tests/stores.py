@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from activation_store.capture import Capture
+from activation_store.commits import commit_path
 from activation_store.config import CaptureConfig
 from activation_store.dump import dump
+from activation_store.layout import CANARY_FILE, ROOT_FILE
 from activation_store.model_files import ModelFiles
 from activation_store.runtime import Runtime
 from generators.progress import Progress, silent
@@ -110,6 +112,19 @@ def flip(path: Path, at: float = 0.5) -> None:
     before = path.stat()
     path.write_bytes(data)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def unfinish(root: Path) -> None:
+    """Take from a complete store what a dump writes at its end."""
+    (root / ROOT_FILE).unlink()
+    (root / CANARY_FILE).unlink()
+
+
+def uncommit(root: Path, *shards: int) -> None:
+    """Make a complete store one whose dump has not come to these shards."""
+    unfinish(root)
+    for shard in shards:
+        commit_path(root, shard).unlink()
 
 
 def truncate(path: Path) -> None:

@@ -11,7 +11,7 @@ import stores
 import tiny
 import torch
 
-from activation_store import canary, dump
+from activation_store import canary, writer
 from activation_store.capture import Capture
 from activation_store.model_files import ModelFiles, resolve_model
 from activation_store.plan import Plan, make_plan
@@ -95,9 +95,9 @@ def test_a_fault_of_the_capture_is_refused(
 def test_rows_filed_under_another_example_are_refused(
     rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = dump._fill
+    plain = writer.fill
 
-    def misfiled(out, plan, tokens, *rest):
+    def misfiled(out, plan, tokens, *rest, **named):
         rotated = list(tokens.values())[1:] + list(tokens.values())[:1]
         lengths = [len(value.ids) for value in tokens.values()]
         cut = [Tokens(t.ids[:n], t.segments[:n], 0) for t, n in zip(rotated, lengths, strict=True)]
@@ -105,9 +105,9 @@ def test_rows_filed_under_another_example_are_refused(
             Tokens(np.resize(t.ids, n), np.resize(t.segments, n), 0)
             for t, n in zip(cut, lengths, strict=True)
         ]
-        return plain(out, plan, dict(zip(tokens, padded, strict=True)), *rest)
+        return plain(out, plan, dict(zip(tokens, padded, strict=True)), *rest, **named)
 
-    monkeypatch.setattr(dump, "_fill", misfiled)
+    monkeypatch.setattr(writer, "fill", misfiled)
     with pytest.raises(StoreError, match="canary: the store holds other tokens than those of"):
         stores.fill(rows, tmp_path, model)
 

@@ -33,7 +33,7 @@ def test_a_record_counts_and_seals_its_shard(whole: Path) -> None:
 
 
 def test_a_shard_without_a_record_is_not_there(store: Path) -> None:
-    commits.commit_path(store, 1).unlink()
+    stores.uncommit(store, 1)
     opened = ActivationStore(store)
     assert 1 not in opened.commits
     assert not opened.complete
@@ -45,12 +45,14 @@ def test_a_shard_without_a_record_is_not_there(store: Path) -> None:
 
 
 def test_a_record_of_another_plan_is_not_there(store: Path) -> None:
+    stores.unfinish(store)
     path = commits.commit_path(store, 2)
     write_sealed(path, {**read_sealed(path), "plan": "0" * 64})
     assert 2 not in ActivationStore(store).commits
 
 
 def test_a_record_under_another_number_is_refused(store: Path) -> None:
+    stores.unfinish(store)
     path = commits.commit_path(store, 1)
     path.write_bytes(commits.commit_path(store, 0).read_bytes())
     with pytest.raises(DamagedError, match="it is the record of shard 0") as caught:
@@ -59,6 +61,7 @@ def test_a_record_under_another_number_is_refused(store: Path) -> None:
 
 
 def test_a_record_half_written_aside_is_not_read(store: Path) -> None:
+    stores.unfinish(store)
     (store / "commits" / ".000000.json.1.2.tmp").write_text("{")
     (store / "commits" / ".000000.json").write_text("{")
     assert ActivationStore(store).complete

@@ -12,7 +12,7 @@ import stores
 from activation_store.commits import commit_path, commit_records
 from activation_store.model_files import ModelFiles
 from activation_store.reader import ActivationStore
-from activation_store.seal import read_sealed
+from activation_store.seal import read_sealed, write_sealed
 from activation_store.verify import Finding, verify
 from generators.errors import DamagedError, StoreError
 
@@ -86,18 +86,85 @@ def test_damaged_metadata_is_noticed_and_named(damage: str, file: str, store: Pa
 def test_a_damaged_commit_record_is_noticed_and_named(damage: str, store: Path) -> None:
     path = commit_path(store, 1)
     DAMAGES[damage](path)
-    with pytest.raises(DamagedError, match=r"commits/000001.json"):
-        read_all(store)
     expected = Finding(file="commits/000001.json", fault="changed", shard=1)
     assert verify(store).findings == (expected,)
+    read_all(store)  # root.json holds the same
+    (store / "root.json").unlink()
+    with pytest.raises(DamagedError, match=r"commits/000001.json"):
+        read_all(store)
 
 
 def test_a_deleted_commit_record_of_a_finished_store_is_a_finding(store: Path) -> None:
     commit_path(store, 1).unlink()
-    with pytest.raises(StoreError, match="shard 1 is not committed yet"):
-        read_all(store)
     expected = Finding(file="commits/000001.json", fault="missing", shard=1)
     assert verify(store).findings == (expected,)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_root_is_a_finding_and_mended_with_no_token(
+    damage: str,
+    rows: Path,
+    model: ModelFiles,
+    whole: Path,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    DAMAGES[damage](store / "root.json")
+    assert [finding.file for finding in verify(store).findings] == ["root.json"]
+    if damage != "deleted":  # without it the records are read
+        with pytest.raises(DamagedError, match=r"root.json"):
+            read_all(store)
+    counted = stores.CountedTokens(monkeypatch)
+    stores.fill(rows, store, model)
+    assert counted.tokens == 0
+    assert stores.contents(store) == stores.contents(whole)
+
+
+def test_the_root_of_another_store_is_a_finding(
+    rows: Path, model: ModelFiles, store: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    stores.fill(rows, other, model, layers=[1])
+    shutil.copy(other / "root.json", store / "root.json")
+    assert [str(finding) for finding in verify(store).findings] == ["root.json: changed"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("canary.json", "root.json"),
+        ("plan.json", "canary.json"),
+        ("commits/000000.json", "commits/000001.json"),
+        ("commits/000000.json", "root.json"),
+        ("acts/L0/c/1/0", "acts/L0/c/2/0"),
+        ("acts/L0/c/1/0", "acts/L2/c/1/0"),
+        ("tokens/zarr.json", "segments/zarr.json"),
+    ],
+)
+def test_swapped_files_are_both_found(one: str, other: str, store: Path) -> None:
+    a, b = store / one, store / other
+    a.rename(store / "aside")
+    b.rename(a)
+    (store / "aside").rename(b)
+    assert {one, other} <= {finding.file for finding in verify(store).findings}
+
+
+def test_a_store_from_before_there_was_a_root_is_whole(store: Path) -> None:
+    (store / "root.json").unlink()
+    canary = read_sealed(store / "canary.json")
+    del canary["root"]
+    write_sealed(store / "canary.json", canary)
+    read_all(store)
+    verdict = verify(store)
+    assert verdict.findings == ()
+    assert verdict.finished
+    assert verdict.root is None
+
+
+def test_a_store_of_a_newer_layout_is_refused(store: Path) -> None:
+    write_sealed(store / "plan.json", {**read_sealed(store / "plan.json"), "schema": 7})
+    with pytest.raises(StoreError, match=r"layout is version 7, this program reads up to 1"):
+        ActivationStore(store)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -144,8 +211,7 @@ def test_shards_are_checked_even_where_the_plan_is_lost(store: Path) -> None:
 
 
 def test_a_dump_under_way_is_judged_by_what_is_committed(store: Path) -> None:
-    (store / "canary.json").unlink()
-    commit_path(store, 1).unlink()
+    stores.uncommit(store, 1)
     (store / "tokens/c/1").unlink()
     verdict = verify(store)
     assert verdict.findings == ()
@@ -164,12 +230,13 @@ def test_no_store_is_an_error(tmp_path: Path) -> None:
     ("files", "bad"),
     [
         (list(SHARD_FILES)[:2], {1, 3}),
-        (["commits/000001.json"], {1}),
+        (["commits/000001.json"], set()),
+        (["commits/000001.json", "root.json"], {1}),
         (["tokens/c/0", "commits/000000.json"], {0}),
         (METADATA, set()),
         (["canary.json", "dropped.parquet"], set()),
     ],
-    ids=["shards", "record", "both", "metadata", "others"],
+    ids=["shards", "record", "records", "both", "metadata", "others"],
 )
 def test_a_second_dump_computes_the_bad_shards_alone(
     damage: str,

@@ -102,7 +102,7 @@ def test_shards_filled_in_any_order_make_the_same_bytes(
     rows: Path, model: ModelFiles, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = dump_module._missing
-    monkeypatch.setattr(dump_module, "_missing", lambda out, plan: missing(out, plan)[::-1])
+    monkeypatch.setattr(dump_module, "_missing", lambda *a, **k: missing(*a, **k)[::-1])
     stores.fill(rows, tmp_path, model)
     assert stores.contents(tmp_path) == stores.contents(whole)
 

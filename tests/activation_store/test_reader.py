@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import stores
 
-from activation_store import commits
+from activation_store import commits, reader
 from activation_store.layout import to_float32
 from activation_store.model_files import ModelFiles
 from activation_store.reader import ActivationStore
@@ -32,9 +34,65 @@ def test_rows_of_a_sequence_are_its_own(whole: Path) -> None:
         assert np.array_equal(store.read(example, 0), own)
 
 
-def test_memory_stays_below_the_limit(whole: Path) -> None:
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory, rows: Path, model: ModelFiles) -> Path:
+    """The same store under the lossless codec, for reading only."""
+    out = tmp_path_factory.mktemp("packed")
+    stores.fill(rows, out, model, codec="lossless")
+    return out
+
+
+def test_lossless_activations_have_the_same_bits(whole: Path, packed: Path) -> None:
+    raw, other = ActivationStore(whole), ActivationStore(packed)
+    assert (raw.codec, other.codec) == ("raw", "lossless")
+    for example in raw.index:
+        assert np.array_equal(raw.bits(example, 2), other.bits(example, 2))
+
+
+def test_lossless_is_smaller(whole: Path, packed: Path) -> None:
+    def size(root: Path) -> int:
+        return sum(path.stat().st_size for path in (root / "acts" / "L2" / "c").rglob("0"))
+
+    assert size(packed) < size(whole)
+
+
+def test_raw_shards_are_mapped_and_hold_no_memory(whole: Path) -> None:
+    store = ActivationStore(whole)
+    for example in store.index:
+        store.read(example, 0)
+    assert store.cached_bytes == 0
+
+
+def test_several_threads_read_at_once(packed: Path) -> None:
+    store = ActivationStore(packed, cache_mb=0)
+    alone = {example: store.read(example, 0) for example in store.index}
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = pool.map(lambda example: store.read(example, 0), store.index)
+            for example, values in zip(store.index, found, strict=True):
+                assert np.array_equal(values, alone[example])
+
+
+def test_a_store_goes_to_another_process(whole: Path) -> None:
+    store = ActivationStore(whole)
+    sent = pickle.loads(pickle.dumps(store))
+    example = next(iter(store.index))
+    assert np.array_equal(sent.read(example, 0), store.read(example, 0))
+
+
+def test_more_shards_than_may_be_open_are_read(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MAPPED", 2)
+    store = ActivationStore(whole)
+    for example in store.index:
+        assert len(store.read(example, 0))
+        assert len(store._cache) <= 2
+
+
+def test_memory_stays_below_the_limit(packed: Path) -> None:
     shard = 512 * 32 * 2
-    store = ActivationStore(whole, cache_mb=0)
+    store = ActivationStore(packed, cache_mb=0)
     store._cache_bytes = 2 * shard + 100
     most = 0
     for _ in range(2):
@@ -44,15 +102,15 @@ def test_memory_stays_below_the_limit(whole: Path) -> None:
     assert most == 2 * shard
 
 
-def test_one_shard_is_kept_whatever_the_limit(whole: Path) -> None:
-    store = ActivationStore(whole, cache_mb=0)
+def test_one_shard_is_kept_whatever_the_limit(packed: Path) -> None:
+    store = ActivationStore(packed, cache_mb=0)
     for example in store.index:
         assert len(store.read(example, 0))
     assert store.cached_bytes == 512 * 32 * 2
 
 
-def test_the_shard_that_was_used_last_stays(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = ActivationStore(whole, cache_mb=0)
+def test_the_shard_that_was_used_last_stays(packed: Path) -> None:
+    store = ActivationStore(packed, cache_mb=0)
     store._cache_bytes = 2 * 512 * 32 * 2
     first = {placed.shard: example for example, placed in store.index.items()}
     for shard in (0, 1, 0, 2):  # 1 goes
@@ -98,7 +156,7 @@ def test_an_example_that_is_not_there_is_named(whole: Path) -> None:
 
 
 def test_an_uncommitted_shard_is_refused(store: Path) -> None:
-    commits.commit_path(store, 0).unlink()
+    stores.uncommit(store, 0)
     opened = ActivationStore(store)
     example = next(e for e, placed in opened.index.items() if placed.shard == 0)
     n = opened.plan["n_shards"]

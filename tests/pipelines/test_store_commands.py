@@ -87,8 +87,7 @@ def test_info_reads_well(store: Path, run) -> None:
 
 
 def test_info_of_a_dump_under_way_says_so(store: Path, run) -> None:
-    (store / "canary.json").unlink()
-    commit_path(store, 0).unlink()
+    stores.uncommit(store, 0)
     planned = len(commit_records(store)) + 1
     _, out, _ = run("store", "info", str(store), "--json")
     found = json.loads(out)
@@ -140,7 +139,8 @@ def test_verify_has_a_line_for_each_finding(store: Path, run) -> None:
     ]
     assert err == (
         f"latentqa: store {store}: 3 of its files are not as they were committed. "
-        "Run the experiment again: only what they belong to is made anew.\n"
+        "Run the experiment again, or latentqa store repair: only what they belong to is made "
+        "anew.\n"
     )
 
 
@@ -158,8 +158,7 @@ def test_verify_prints_one_json_document(store: Path, run) -> None:
 
 
 def test_verify_of_a_dump_under_way_says_so(store: Path, run) -> None:
-    (store / "canary.json").unlink()
-    commit_path(store, 0).unlink()
+    stores.uncommit(store, 0)
     code, out, _ = run("store", "verify", str(store))
     assert code == 0
     assert "good so far, the dump has not come to its end" in out

@@ -1,0 +1,148 @@
+"""Several writers of one store: the bytes of one, no shard twice, none lost."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stores
+import torch
+
+from activation_store import writer
+from activation_store.commits import commit_path, commit_records
+from activation_store.dump import dump
+from activation_store.leases import Leases
+from activation_store.model_files import ModelFiles
+from activation_store.plan import make_plan, write_plan
+from activation_store.reader import ActivationStore
+from activation_store.root_record import root_digest
+from activation_store.spans import tokenize
+from activation_store.target import load_model, load_tokenizer
+from activation_store.writer import fill
+from generators.schema import read_conversations
+
+
+@pytest.fixture
+def begun(rows: Path, model: ModelFiles, tmp_path: Path):
+    """A store with its plan, its rows and a model: out, plan, tokens, net."""
+    tokenizer = load_tokenizer(model)
+    tokens = {
+        row.example_id: tokenize(tokenizer, row.messages)
+        for row in read_conversations(rows / "conversations.parquet")
+    }
+    plan = make_plan(
+        tokens, config=stores.CAPTURE, layers=(0, 2), d_model=32, target=model.digests()
+    )
+    out = tmp_path / "begun"
+    write_plan(out, plan)
+    return out, plan, tokens, load_model(model, dtype="float32", device=torch.device("cpu"))
+
+
+def activations(root: Path) -> dict[str, bytes]:
+    """The files of the shards and their records."""
+    parts = ("acts/", "tokens/", "segments/", "commits/")
+    return {n: data for n, data in stores.contents(root).items() if n.startswith(parts)}
+
+
+def test_two_processes_write_the_bytes_of_one(
+    rows: Path, model: ModelFiles, whole: Path, tmp_path: Path
+) -> None:
+    runtime = stores.RUNTIME.model_copy(update={"workers": 2})
+    counts = dump(rows, tmp_path, config=stores.CAPTURE, model=model, runtime=runtime)
+    assert stores.contents(tmp_path) == stores.contents(whole)
+    assert counts["forward_tokens"] == counts["tokens"]
+    assert root_digest(tmp_path) == root_digest(whole) is not None
+
+
+@pytest.mark.parametrize("writers", [2, 4])
+def test_threads_of_one_process_do_each_shard_once(writers: int, begun, whole: Path) -> None:
+    out, plan, tokens, net = begun
+    done: list[writer.Filled] = []
+
+    def write() -> None:
+        torch.set_num_threads(1)  # a thread's own setting
+        done.append(fill(out, plan, tokens, copy.deepcopy(net), range(plan.n_shards)))
+
+    threads = [threading.Thread(target=write) for _ in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(filled.tokens for filled in done) == plan.tokens
+    assert activations(out) == activations(whole)
+
+
+def test_a_writer_that_lost_its_shard_goes_on_with_another(
+    begun, whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, plan, tokens, net = begun
+    plain, other = writer._compute, Leases(out)
+    lost: list[int] = []
+
+    def slow(plan, rows, shard, *rest):
+        content = plain(plan, rows, shard, *rest)
+        if not lost:  # silent for too long once: the shard is taken over, and then given back
+            (out / "leases" / "table.json").unlink()
+            lost.append(other.take([shard]) or 0)
+            threading.Timer(0.3, other.release, [shard]).start()
+        return content
+
+    monkeypatch.setattr(writer, "_compute", slow)
+    filled = fill(out, plan, tokens, net, range(plan.n_shards))
+    assert f"shard {lost[0]}: this writer was silent" in caplog.text
+    assert filled.tokens == plan.tokens
+    assert activations(out) == activations(whole)
+
+
+def test_a_writer_waits_for_what_others_are_at(begun) -> None:
+    out, plan, tokens, net = begun
+    other = Leases(out)
+    shard = other.take([2])
+    threading.Timer(0.5, other.release, [shard]).start()
+    filled = fill(out, plan, tokens, net, range(plan.n_shards))
+    assert filled.tokens == plan.tokens
+    assert commit_path(out, 2).exists()
+
+
+def test_a_writer_ends_where_it_is_not_wanted(begun) -> None:
+    out, plan, tokens, net = begun
+    answers = iter([True, True, False])
+    fill(out, plan, tokens, net, range(plan.n_shards), wanted=lambda: next(answers))
+    assert len(commit_records(out)) == 2
+
+
+def test_a_killed_helper_costs_its_shard_alone(
+    rows: Path, model: ModelFiles, whole: Path, tmp_path: Path
+) -> None:
+    runtime = stores.RUNTIME.model_copy(update={"workers": 2})
+    killed = []
+
+    def kill(done: int, total: int, note: str = "") -> None:
+        for child in multiprocessing.active_children():
+            if not killed and child.pid:
+                os.kill(child.pid, 9)
+                killed.append(child.pid)
+
+    dump(rows, tmp_path, config=stores.CAPTURE, model=model, runtime=runtime, progress=kill)
+    assert killed
+    assert stores.contents(tmp_path) == stores.contents(whole)
+
+
+def test_two_dumps_into_one_folder_share_the_work(
+    rows: Path, model: ModelFiles, whole: Path, tmp_path: Path
+) -> None:
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=stores.fill, args=(rows, tmp_path, model)) for _ in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    assert stores.contents(tmp_path) == stores.contents(whole)
+    store = ActivationStore(tmp_path)
+    assert all(np.isfinite(store.read(example, 2)).all() for example in store.index)
