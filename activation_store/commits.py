@@ -106,7 +106,7 @@ def commit_of(record: dict[str, Any]) -> Commit:
 
 def commit_records(root: Path) -> list[Path]:
     """The commit records that are there, whole or not, in shard order."""
-    return sorted((root / COMMITS).glob("[!.]*.json"))
+    return sorted(path for path in (root / COMMITS).glob("*.json") if path.stem.isdigit())
 
 
 def read_commit(path: Path) -> Commit:

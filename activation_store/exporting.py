@@ -11,7 +11,10 @@ or, as `datasets`, a folder for `datasets.load_from_disk`.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +93,25 @@ def _safetensors(store: ActivationStore, layer: int, out: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), out / EXAMPLES_FILE, compression="zstd")
 
 
+@contextlib.contextmanager
+def _bars_on_a_terminal_alone() -> Iterator[None]:
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
 def _datasets(store: ActivationStore, layer: int, out: Path) -> None:
     from datasets import Dataset
 
     # the library's cache is keyed by arguments and knows no digests: a folder of our own, removed
-    with tempfile.TemporaryDirectory(dir=out.parent) as cache:
+    with tempfile.TemporaryDirectory(dir=out.parent) as cache, _bars_on_a_terminal_alone():
         Dataset.from_generator(
             records,
             features=features(store.d_model),

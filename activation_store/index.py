@@ -38,6 +38,10 @@ class Index(Mapping[str, Placed]):
             withheld=int(self.withheld[number]),
         )
 
+    def number(self, example_id: str) -> int:
+        """Position of an example in row order."""
+        return self._numbers[example_id]
+
     def __getitem__(self, example_id: str) -> Placed:
         return self.at(self._numbers[example_id])
 

@@ -91,15 +91,15 @@ def verify(root: Path) -> Verdict:
         found.append(_finding(root / PLAN_FILE, root))
     else:
         found += [Finding(file=n, fault=f) for n, f in broken(root, plan["files"]).items()]
-    for path, commit in commits.items():
-        if commit is None:
-            found.append(_finding(path, root, shard=int(path.stem)))
-            continue
+    found += [
+        _finding(path, root, shard=int(path.stem)) for path, c in commits.items() if c is None
+    ]
+    good = {commit.shard: commit for commit in commits.values() if commit is not None}
+    for shard, commit in {**_rooted(root, plan), **good}.items():
         found += [
-            Finding(file=name, fault=fault, shard=commit.shard, array=name.split("/c/")[0])
+            Finding(file=name, fault=fault, shard=shard, array=name.split("/c/")[0])
             for name, fault in broken(root, commit.files).items()
         ]
-    good = [commit for commit in commits.values() if commit is not None]
     finished = CANARY_FILE in present
     if plan is not None and (finished or len(good) == plan["n_shards"]):
         found += _of_a_whole_store(root, plan, present)
@@ -154,6 +154,15 @@ def _commits(root: Path, plan: dict[str, Any] | None) -> dict[Path, Commit | Non
         else:
             out[path] = commit if plan is None or commit.plan == plan["digest"] else None
     return out
+
+
+def _rooted(root: Path, plan: dict[str, Any] | None) -> dict[int, Commit]:
+    """Commits as root.json has them, which judge the shards whose own records are lost."""
+    try:
+        commits = read_root(root)[1]
+    except DamagedError:
+        return {}
+    return {n: c for n, c in commits.items() if plan is None or c.plan == plan["digest"]}
 
 
 def _of_a_whole_store(root: Path, plan: dict[str, Any], present: set[str]) -> Iterator[Finding]:

@@ -42,11 +42,11 @@ def helpers(
     started: list[BaseProcess] = []
     try:
         for i in range(1, n + 1):
-            process = context.Process(
+            child = context.Process(
                 target=_write, args=(i, out, plan, rows, model, runtime, missing), daemon=True
             )
-            process.start()
-            started.append(process)
+            child.start()
+            started.append(child)
         yield started
         for process in started:
             process.join()

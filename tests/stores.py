@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from activation_store.config import CaptureConfig
 from activation_store.dump import dump
 from activation_store.layout import CANARY_FILE, ROOT_FILE
 from activation_store.model_files import ModelFiles
+from activation_store.root_record import read_root
 from activation_store.runtime import Runtime
 from generators.progress import Progress, silent
 from generators.schema import (
@@ -144,3 +147,55 @@ class CountedTokens:
             return plain(capture, sequences)
 
         monkeypatch.setattr(Capture, "__call__", counted)
+
+
+@dataclass(frozen=True)
+class Harm:
+    """What `corrupt` did.
+
+    Attributes:
+        files: the files that are not as they were, by path below the store.
+        shards: the shards whose data they are.
+    """
+
+    kind: str
+    files: frozenset[str]
+
+    @property
+    def shards(self) -> set[int]:
+        if self.kind == "extra":
+            return set()
+        return {int(name.split("/c/")[1].split("/")[0]) for name in self.files if "/c/" in name}
+
+
+def corrupt(root: Path, draw: random.Random) -> Harm:
+    """Do one random harm to a complete store: data, index, metadata or records."""
+    kind = draw.choice(["flip", "flip", "truncate", "delete", "extra", "swap"])
+    names = sorted(contents(root))
+    one, other = (root / name for name in draw.sample(names, 2))
+    if kind == "flip":
+        data = bytearray(one.read_bytes())
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        one.write_bytes(data)
+    elif kind == "truncate":
+        one.write_bytes(one.read_bytes()[: draw.randrange(one.stat().st_size)])
+    elif kind == "delete":
+        one.unlink()
+    elif kind == "extra":
+        one = one.with_name(f"{draw.choice(['', '.'])}left.{draw.choice(['tmp', 'json'])}")
+        one.write_bytes(b"{}")
+        return Harm("extra", frozenset({one.relative_to(root).as_posix()}))
+    else:
+        a, b = one.read_bytes(), other.read_bytes()
+        if a == b:  # alike, as segments of equal rows may be: no harm
+            return corrupt(root, draw)
+        one.write_bytes(b)
+        other.write_bytes(a)
+    harmed = {one, other} if kind == "swap" else {one}
+    return Harm(kind, frozenset(path.relative_to(root).as_posix() for path in harmed))
+
+
+def tokens_of(root: Path, shards: Iterable[int]) -> int:
+    """Tokens of some shards of a complete store."""
+    commits = read_root(root)[1]
+    return sum(commits[shard].tokens for shard in shards)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import random
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import stores
 import torch
+from store_kills import kill_until_done
 
 from activation_store import writer
 from activation_store.commits import commit_path, commit_records
@@ -146,3 +148,11 @@ def test_two_dumps_into_one_folder_share_the_work(
     assert stores.contents(tmp_path) == stores.contents(whole)
     store = ActivationStore(tmp_path)
     assert all(np.isfinite(store.read(example, 2)).all() for example in store.index)
+
+
+def test_writers_that_are_killed_leave_the_bytes_of_an_undisturbed_run(
+    rows: Path, model: ModelFiles, whole: Path, tmp_path: Path
+) -> None:
+    draw = random.Random(0)
+    kills = sum(kill_until_done(draw, rows, tmp_path / str(i), model, whole) for i in range(3))
+    assert kills >= 3

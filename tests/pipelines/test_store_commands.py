@@ -12,6 +12,7 @@ import tiny
 
 from activation_store.commits import commit_path, commit_records
 from activation_store.model_files import ModelFiles, resolve_model
+from activation_store.reader import ActivationStore
 from generators.files import write_json
 from pipelines.artifacts import ArtifactRoot
 from pipelines.cli import main
@@ -169,3 +170,79 @@ def test_info_of_a_damaged_store_names_the_file(store: Path, run) -> None:
     code, _, err = run("store", "info", str(store))
     assert code == 1
     assert "plan.json: its content is not the one that was sealed" in err
+
+
+def test_find_says_where_an_example_lies(store: Path, run) -> None:
+    example, placed = next(iter(ActivationStore(store).index.items()))
+    code, out, _ = run("store", "find", str(store), example)
+    assert code == 0
+    assert f"row_start {placed.row_start}  n_tokens {placed.n_tokens}" in out
+    assert run("store", "find", str(store), "nobody")[0] == 2
+
+
+@pytest.mark.parametrize("format_", ["safetensors", "datasets"])
+def test_a_layer_goes_out_and_vectors_come_in(
+    format_: str, store: Path, model: ModelFiles, tmp_path: Path, run
+) -> None:
+    out = tmp_path / "out"
+    words = ("--layer", "2", "--to", str(out), "--format", format_)
+    code, text, _ = run("store", "export", str(store), *words)
+    assert code == 0
+    assert f"{out}: layer 2 of 12 examples" in text
+    if format_ == "safetensors":
+        target = ("--layer", "2", "--target", str(model.source), "--to", str(tmp_path / "in"))
+        assert run("store", "import", str(out), *target)[0] == 0
+        assert run("store", "verify", str(tmp_path / "in"))[0] == 0
+        assert "imported: its vectors were not" in run("store", "info", str(tmp_path / "in"))[1]
+
+
+def test_options_of_export_and_import_are_checked(
+    store: Path, model: ModelFiles, tmp_path: Path, run
+) -> None:
+    out = ("--to", str(tmp_path / "x"))
+    code, _, err = run("store", "export", str(store), "--format", "csv", *out)
+    assert (code, "expected one of safetensors, datasets" in err) == (2, True)
+    code, _, err = run("store", "export", str(store), "--format", "datasets", *out)
+    assert (code, "say which one to read" in err) == (2, True)
+    target = ("--target", str(model.source), *out)
+    code, _, err = run("store", "import", str(tmp_path), "--layer", "9", *target)
+    assert (code, "it has blocks 0 to 3, got 9. Change --layer" in err) == (2, True)
+    code, _, err = run("store", "import", "v.npy", "--layer", "1", *target)
+    assert (code, "--index: a .npy file needs" in err) == (2, True)
+
+
+def test_a_finished_dump_is_repaired_shard_by_shard(model: ModelFiles, tmp_path: Path, run) -> None:
+    place = ArtifactRoot(tmp_path / "root")
+    rows = StepIdentity(kind="conversations", version=1, config={}, inputs={}, external={})
+    partial = place.begin(rows)
+    stores.table(partial.data, stores.conversations(3))
+    source = place.commit(rows, {"counts": {}, "created": "2026-01-01T00:00:00"})
+    identity = StepIdentity(
+        kind="dump",
+        version=1,
+        config=stores.CAPTURE.model_dump(mode="json"),
+        inputs={"conversations": {"key": source.key, "digest": source.output}},
+        external=model.digests(),
+    )
+    partial = place.begin(identity)
+    stores.fill(source.data, partial.data, model)
+    locations = {"model": str(model.source), "adapter": None}
+    artifact = place.commit(
+        identity, {"counts": {}, "created": "2026-01-01T00:00:00", "locations": locations}
+    )
+    before, tokens = (
+        stores.contents(artifact.data),
+        ActivationStore(artifact.data).commits[1].tokens,
+    )
+    root = ("--root", str(place.path))
+    assert "nothing to mend" in run("store", "repair", artifact.short, *root)[1]
+    stores.flip(artifact.data / "acts/L2/c/1/0")
+    code, out, _ = run("store", "repair", artifact.short, *root, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["findings"] == [
+        {"file": "acts/L2/c/1/0", "fault": "changed", "shard": 1, "array": "acts/L2"}
+    ]
+    assert (found["forward_tokens"], found["same"]) == (tokens, True)
+    assert stores.contents(artifact.data) == before
+    assert place.lookup(identity) is not None

@@ -1,0 +1,70 @@
+"""SIGKILL to writers of one store at random moments, with a reader looking on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import stores
+
+from activation_store.layout import PLAN_FILE
+from activation_store.model_files import ModelFiles
+from activation_store.reader import ActivationStore
+
+LONGEST = 0.6
+"""Seconds after which a kill comes at the latest; about what one writer needs for all."""
+
+
+def round_of_kills(draw: random.Random, rows: Path, out: Path, model: ModelFiles) -> int:
+    """Start one to four writers of one store and kill some of them, or all; how many died of it."""
+    context = multiprocessing.get_context("fork")  # torch and transformers are loaded already
+    writers: list[BaseProcess] = [
+        context.Process(target=stores.fill, args=(rows, out, model), daemon=True)
+        for _ in range(draw.randint(1, 4))
+    ]
+    for writer in writers:
+        writer.start()
+    doomed = draw.sample(writers, draw.randint(1, len(writers)))
+    for writer in doomed:
+        time.sleep(draw.uniform(0, LONGEST / len(doomed)))
+        os.kill(writer.pid or 0, signal.SIGKILL)
+    for writer in writers:
+        writer.join(120)
+    codes = [writer.exitcode for writer in writers]
+    assert set(codes) <= {0, -signal.SIGKILL}, codes
+    return codes.count(-signal.SIGKILL)
+
+
+def look(out: Path, whole: ActivationStore, draw: random.Random) -> int:
+    """Open a store that may be half done and compare some of its rows; how many are readable."""
+    if not (out / PLAN_FILE).is_file():
+        return 0
+    store = ActivationStore(out)
+    readable = [e for e, placed in store.index.items() if placed.shard in store.commits]
+    for example in draw.sample(readable, min(5, len(readable))):
+        assert np.array_equal(store.bits(example, 2), whole.bits(example, 2))
+        assert np.array_equal(store.tokens(example), whole.tokens(example))
+    return len(readable)
+
+
+def kill_until_done(
+    draw: random.Random, rows: Path, out: Path, model: ModelFiles, whole: Path
+) -> int:
+    """Rounds of kills, each looked at by a reader, and one undisturbed run at the end: the bytes
+    are those of `whole`. How many writers were killed."""
+    complete = ActivationStore(whole)
+    kills, seen = 0, 0
+    for _ in range(draw.randint(1, 4)):
+        kills += round_of_kills(draw, rows, out, model)
+        readable = look(out, complete, draw)
+        assert readable >= seen, "committed rows went away"
+        seen = readable
+    stores.fill(rows, out, model)
+    assert stores.contents(out) == stores.contents(whole)
+    return kills
