@@ -159,9 +159,11 @@ def _missing(out: Path, plan: Plan, *, sweep: bool) -> list[int]:
                 write_commit(out, commit)
         else:
             commit_path(out, shard).unlink(missing_ok=True)
+    missing = [shard for shard in range(plan.n_shards) if shard not in good]
     if sweep:
-        _keep_only(out, [*_needed(out, good), *(out / FOLDER).iterdir()])
-    return [shard for shard in range(plan.n_shards) if shard not in good]
+        end = [] if missing else [out / ROOT_FILE, out / CANARY_FILE]
+        _keep_only(out, [*_needed(out, good), *end, *(out / FOLDER).iterdir()])
+    return missing
 
 
 def _recorded(out: Path) -> dict[int, Commit]:

@@ -95,7 +95,11 @@ def _safetensors(store: ActivationStore, layer: int, out: Path) -> None:
 
 @contextlib.contextmanager
 def _bars_on_a_terminal_alone() -> Iterator[None]:
-    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from datasets.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     if sys.stderr.isatty() or are_progress_bars_disabled():
         yield

@@ -154,8 +154,8 @@ class Harm:
     """What `corrupt` did.
 
     Attributes:
+        kind: flip, truncate, delete, extra or swap.
         files: the files that are not as they were, by path below the store.
-        shards: the shards whose data they are.
     """
 
     kind: str
@@ -163,9 +163,15 @@ class Harm:
 
     @property
     def shards(self) -> set[int]:
-        if self.kind == "extra":
-            return set()
-        return {int(name.split("/c/")[1].split("/")[0]) for name in self.files if "/c/" in name}
+        """Shards with data that is not as it was."""
+        data = self.files if self.kind != "extra" else frozenset()
+        return {int(name.split("/c/")[1].split("/")[0]) for name in data if "/c/" in name}
+
+    @property
+    def to_compute(self) -> set[int]:
+        """Those, and a shard whose record is gone from both places that have it."""
+        lost = self.files if "root.json" in self.files else frozenset()
+        return self.shards | {int(Path(n).stem) for n in lost if n.startswith("commits/")}
 
 
 def corrupt(root: Path, draw: random.Random) -> Harm:

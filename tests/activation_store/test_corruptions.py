@@ -27,6 +27,6 @@ def test_random_corruptions_are_found_and_mended(
         if i % 6 == 0:
             counted.tokens = 0
             stores.fill(rows, store, model)
-            assert counted.tokens == stores.tokens_of(whole, harmed.shards), harmed
+            assert counted.tokens == stores.tokens_of(whole, harmed.to_compute), harmed
             assert stores.contents(store) == stores.contents(whole), harmed
         shutil.rmtree(store)
