@@ -45,9 +45,10 @@ def dump(
         out: the store's folder.
 
     Returns:
-        {"sequences", "tokens", "bytes", "tokens_per_second" (forward passes alone; 0 where none was
-        left to do), "forward_tokens", "layers", "d_model", "store_dtype", "compute_dtype",
-        "shards", "canary", "dropped": {reason: count}}.
+        {"sequences", "tokens", "bytes", "raw_bytes" (of all shards under the codec `raw`),
+        "tokens_per_second" (forward passes alone; of the whole fill with several workers; 0 where
+        none was left to do), "forward_tokens", "layers", "d_model", "store_dtype",
+        "compute_dtype", "shards", "canary", "dropped": {reason: count}}.
 
     Raises:
         DataError: no conversation is left, or one is too long and the policy is to refuse.
@@ -96,6 +97,7 @@ def dump(
     return {
         "sequences": len(plan.sequences),
         "tokens": plan.tokens,
+        "raw_bytes": plan.raw_bytes,
         "bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
         "tokens_per_second": round(forward / seconds, 1) if forward and seconds else 0.0,
         "forward_tokens": forward,

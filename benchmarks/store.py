@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,11 +33,12 @@ from activation_store.reader import ActivationStore
 from activation_store.root_record import write_root
 from activation_store.runtime import Runtime
 from activation_store.spans import Tokens
-from activation_store.target import blocks, load_model, model_shape, pick_device
+from activation_store.target import blocks, load_model, load_tokenizer, model_shape, pick_device
 from activation_store.writer import fill
 from generators.files import fsync_file
 
 Rows = dict[str, Tokens]
+PROJECT = Path(__file__).parents[1]
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def main() -> None:
     model = resolve_model(words.model)
     shape = model_shape(model)
     net = load_model(model, dtype="float32", device=pick_device(Runtime()))
-    rows = sequences(words.tokens, shape.max_positions)
+    rows = sequences(load_tokenizer(model), words.tokens, shape.max_positions)
     half = shape.n_blocks // 2 - 1
     print(f"{words.model}, {words.tokens} tokens, {os.cpu_count()} cores, {words.rounds} rounds\n")
     with tempfile.TemporaryDirectory(dir=words.folder) as folder:
@@ -65,14 +67,17 @@ def main() -> None:
         codec_table(root, rows, layers, shape.d_model, net)
 
 
-def sequences(tokens: int, longest: int) -> Rows:
-    """Random token ids, 32 to 512 a sequence, `tokens` in all."""
+def sequences(tokenizer: Any, tokens: int, longest: int) -> Rows:
+    """This project's own documentation and source, cut to 32 to 512 tokens, `tokens` in all."""
+    pages = [*sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("activation_store/*.py"))]
+    text = "\n".join(page.read_text() for page in pages)
+    ids = np.array(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], np.int32)
     draw = np.random.default_rng(0)
     out: Rows = {}
     while tokens > 0:
         n = int(min(tokens, longest, draw.integers(32, 513)))
-        ids = draw.integers(5, 300, n).astype(np.int32)
-        out[f"{len(out):06d}"] = Tokens(ids, np.zeros(n, np.uint8), 0)
+        start = int(draw.integers(0, len(ids) - n))
+        out[f"{len(out):06d}"] = Tokens(ids[start : start + n], np.zeros(n, np.uint8), 0)
         tokens -= n
     return out
 
