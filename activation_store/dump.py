@@ -93,7 +93,7 @@ def dump(
             verdict = canary.check(net, store, plan, kept)
             write_sealed(out / CANARY_FILE, {**verdict, "root": root})
             _keep_only(out, [*_needed(out, store.commits), out / ROOT_FILE, out / CANARY_FILE])
-    forward = sum(s.n_tokens for s in plan.sequences if s.shard in set(missing))
+    forward = sum(s.n_tokens for shard in missing for s in plan.shard(shard))
     return {
         "sequences": len(plan.sequences),
         "tokens": plan.tokens,
