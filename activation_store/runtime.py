@@ -14,8 +14,9 @@ class Runtime(Config):
     """Where models run: `auto` (CUDA, then MPS, then CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; null leaves torch's own choice."""
-    concurrency: int = Field(default=16, ge=1)
-    """LLM requests under way at once; the embedded generator takes at most 4."""
+    concurrency: int = Field(default=256, ge=1)
+    """Most LLM requests under way at once; how many there are follows what the endpoint takes well.
+    The embedded generator takes 4."""
     shard_cache_mb: int = Field(default=512, ge=16)
     """Decoded shards of the activation store kept in memory, in MiB."""
     report_to: tuple[str, ...] = ()
