@@ -9,11 +9,12 @@ reply) is retried and then becomes the outcome `failed` of one request; what no 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -74,22 +75,42 @@ class Client:
         self.endpoint = endpoint
         self._pace = pace
         self._note = note
-        self._api = openai.AsyncOpenAI(
-            base_url=endpoint.base_url,
-            api_key=endpoint.api_key,
-            max_retries=0,
-            timeout=httpx2.Timeout(endpoint.timeout_s, connect=_CONNECT_S),
-            http_client=openai.DefaultAsyncHttpxClient(
-                # a proxy set for the outside world cannot reach this machine's own servers
-                trust_env=not _loopback(endpoint.base_url),
-                # the pace bounds them; a connection that was closed must be made again
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
-            ),
-        )
+        self._tls = httpx2.create_ssl_context()
+        self._lines: list[openai.AsyncOpenAI] = []
+        self._idle: list[openai.AsyncOpenAI] = []
 
     async def close(self) -> None:
         """Close connections."""
-        await self._api.close()
+        for line in self._lines:
+            await line.close()
+
+    @contextlib.contextmanager
+    def _line(self) -> Iterator[openai.AsyncOpenAI]:
+        """A client that nothing else uses meanwhile.
+
+        One for each request under way: a connection pool looks through all its connections for
+        every request, which for some hundred costs more than all the rest.
+        """
+        if not self._idle:
+            self._idle.append(
+                openai.AsyncOpenAI(
+                    base_url=self.endpoint.base_url,
+                    api_key=self.endpoint.api_key,
+                    max_retries=0,
+                    timeout=httpx2.Timeout(self.endpoint.timeout_s, connect=_CONNECT_S),
+                    http_client=openai.DefaultAsyncHttpxClient(
+                        verify=self._tls,
+                        # a proxy set for the outside world cannot reach this machine's own servers
+                        trust_env=not _loopback(self.endpoint.base_url),
+                    ),
+                )
+            )
+            self._lines.append(self._idle[-1])
+        line = self._idle.pop()
+        try:
+            yield line
+        finally:
+            self._idle.append(line)
 
     async def send(self, request: Request, key: str) -> tuple[str, Attempt]:
         """Raw body of the reply to `request`, and the attempt that brought it.
@@ -200,9 +221,12 @@ class Client:
         try:
             # the library's time-out is one for each read; this one is for the whole reply
             async with asyncio.timeout(timeout_s):
-                reply = await self._api.chat.completions.with_raw_response.create(
-                    **self._body(request)
-                )
+                # not chat.completions.create: it checks every message against its types, which
+                # takes longer than the request itself
+                with self._line() as line:
+                    reply = await line.post(
+                        "/chat/completions", cast_to=httpx2.Response, body=self._body(request)
+                    )
             status, headers, raw = reply.status_code, reply.headers, self._without_key(reply.text)
             outcome = read_reply(key, raw)
             if outcome is not None:
@@ -216,13 +240,13 @@ class Client:
                     completion_tokens=outcome.completion_tokens,
                     cost=self._cost(outcome.prompt_tokens, outcome.completion_tokens),
                 )
-            trouble = _Transient(f"the reply is no chat completion: {_line(raw)[:80]!r}")
+            trouble = _Transient(f"the reply is no chat completion: {_one_line(raw)[:80]!r}")
         except (TimeoutError, openai.APITimeoutError):
             trouble = _Transient(f"no reply within {timeout_s:g} s", kind="silent")
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             trouble = _Transient(
-                _line(self._without_key(f"no connection: {cause}")),
+                _one_line(self._without_key(f"no connection: {cause}")),
                 kind="gone" if isinstance(cause, httpx2.ConnectError) else "answered",
             )
         except openai.APIStatusError as error:
@@ -264,7 +288,7 @@ class Client:
                 f"refuses the key (HTTP {status})",
                 "Check the environment variable that generate.endpoint.api_key_env names.",
             )
-        said = _line(self._without_key(error.message))[:160]
+        said = _one_line(self._without_key(error.message))[:160]
         if status == 404:
             return self._error(
                 f"has no model {self.endpoint.model!r}, or no chat completions (HTTP 404)"
@@ -282,7 +306,8 @@ class Client:
     async def _offered(self) -> str:
         try:
             async with asyncio.timeout(5):
-                names = [model.id for model in (await self._api.models.list()).data]
+                with self._line() as line:
+                    names = [model.id for model in (await line.models.list()).data]
         except (TimeoutError, openai.OpenAIError, ValueError, TypeError):
             return ""  # only an addition to an error that is told anyway
         return f"; it offers {', '.join(names[:8])}" if names else ""
@@ -326,7 +351,7 @@ def _probed_enough(state: tenacity.RetryCallState) -> bool:
     return state.attempt_number >= {"answered": 3, "silent": 2, "gone": 1}[kind]
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 

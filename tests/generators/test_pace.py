@@ -63,7 +63,7 @@ def test_it_falls_when_replies_take_much_longer_and_recovers() -> None:
     pace = Pace(100)
     rounds(pace, 6, 0.1)
     rounds(pace, 1, 0.3)
-    assert pace.limit == pytest.approx(90)
+    assert 90 <= pace.limit < 92
     rounds(pace, 3, 0.1)
     assert pace.limit == 100
 
