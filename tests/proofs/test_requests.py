@@ -86,7 +86,7 @@ def test_many_faults_and_kills(proved: dict[str, Any], tmp_path: Path) -> None:
                 ended = process.wait()
             _, said = process.communicate()
             assert not ended, said.decode()
-            asked = {request_id(body) for body in endpoint.work[before:]}
+            asked = {request_id(body) for body in endpoint.requests[before:]}
             repeated += len(asked & finished)
         sent = len(endpoint.work)
     had = replies(log)
