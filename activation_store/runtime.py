@@ -17,8 +17,9 @@ class Runtime(Config):
     workers: int = Field(default=1, ge=1)
     """Processes that fill an activation store at once, each with the target in memory, and each
     with `threads` CPU threads or a GPU of its own."""
-    concurrency: int = Field(default=16, ge=1)
-    """LLM requests under way at once; the embedded generator takes at most 4."""
+    concurrency: int = Field(default=256, ge=1)
+    """Most LLM requests under way at once; how many there are follows what the endpoint takes well.
+    The embedded generator takes 4."""
     shard_cache_mb: int = Field(default=512, ge=16)
     """Decoded shards of the activation store kept in memory, in MiB."""
     report_to: tuple[str, ...] = ()

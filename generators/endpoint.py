@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from generators.embedded import SLOTS, embedded_server
 from generators.errors import EndpointError
-from generators.generate_config import EMBEDDED, EndpointConfig
+from generators.generate_config import EMBEDDED, EndpointConfig, Structured
+from generators.prices import Price, price_of
 
 _PATIENCE_S = 600
 """Least time-out for our own server: on a busy machine it is slow, but it does not hang."""
@@ -28,6 +30,11 @@ class ResolvedEndpoint:
         identity: what the model is, for keys; independent of where it is reached.
         slots: most requests at once that make sense; None for no limit.
         backoff_s: wait before the first retry, in seconds; it doubles from there.
+        structured: how replies are held to their schemas.
+        requests_per_minute: cap; None for none.
+        tokens_per_minute: cap on prompts and replies together; None for none.
+        price: of its tokens; None where it is not known.
+        budget_usd: most that the replies of one table may cost; None for no limit.
     """
 
     base_url: str
@@ -39,6 +46,17 @@ class ResolvedEndpoint:
     retries: int = 5
     slots: int | None = None
     backoff_s: float = 0.5
+    structured: Structured = "schema"
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    price: Price | None = None
+    budget_usd: float | None = None
+
+    @property
+    def address(self) -> str:
+        """`base_url` as it may be shown: without user, password and query."""
+        at = urlsplit(self.base_url)
+        return f"{at.scheme}://{at.hostname}{f':{at.port}' if at.port else ''}{at.path}"
 
 
 def model_identity(config: EndpointConfig, weights: str | None = None) -> str:
@@ -76,8 +94,10 @@ def open_endpoint(
     Raises:
         EndpointError: the key's environment variable is not set, or the embedded server did not
             start.
+        ConfigError: the table of prices is wrong, or there is a budget and no price.
     """
     identity = model_identity(config, weights)
+    price = price_of(config)
     if config.model == EMBEDDED:
         if gguf is None:
             raise ValueError("the embedded endpoint needs the path of its GGUF file")
@@ -91,6 +111,8 @@ def open_endpoint(
                 timeout_s=max(config.timeout_s, _PATIENCE_S),
                 probe_timeout_s=max(config.probe_timeout_s, _PATIENCE_S),
                 retries=config.retries,
+                structured=config.structured,
+                price=price,
             )
         return
     yield ResolvedEndpoint(
@@ -101,6 +123,11 @@ def open_endpoint(
         timeout_s=config.timeout_s,
         probe_timeout_s=config.probe_timeout_s,
         retries=config.retries,
+        structured=config.structured,
+        requests_per_minute=config.requests_per_minute,
+        tokens_per_minute=config.tokens_per_minute,
+        price=price,
+        budget_usd=config.budget_usd,
     )
 
 

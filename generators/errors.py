@@ -9,6 +9,7 @@ LatentQAError                      exit 1
 │   ├── StoreError (ValueError)        a store does not fit what was asked of it
 │   ├── ReferenceError_ (LookupError)  a REF names nothing, or too much
 │   ├── EndpointError (ConnectionError) an LLM endpoint cannot do what is needed
+│   ├── BudgetError (RuntimeError)      the money that the user allowed is spent
 │   └── StorageError (OSError)         the disk is full, read-only or gone
 └── DamagedError (OSError)         bytes on disk are not the bytes that were committed
 ```
@@ -55,6 +56,10 @@ class ReferenceError_(UserError, LookupError):
 
 class EndpointError(UserError, ConnectionError):
     """An LLM endpoint is unreachable, refuses the key, or ignores what it was asked."""
+
+
+class BudgetError(UserError, RuntimeError):
+    """The next LLM request could cost more than the user allowed."""
 
 
 class StorageError(UserError, OSError):

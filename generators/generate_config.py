@@ -15,6 +15,7 @@ from generators.import_config import SplitConfig
 from generators.schema import View
 
 QuestionType = Literal["description", "prediction", "extraction"]
+Structured = Literal["auto", "schema", "json", "prompt"]
 
 EMBEDDED = "embedded"
 """The name under which `endpoint.model` asks for the packaged model."""
@@ -123,7 +124,8 @@ class QuestionsConfig(Config):
 class EndpointConfig(Config):
     """An OpenAI-compatible endpoint: which model writes, and where it is reached.
 
-    Only `model` and `revision` decide results; the rest is location.
+    `model`, `revision` and `structured` decide results; the rest is where, how fast and for how
+    much, and is never hashed.
     """
 
     model: str = EMBEDDED
@@ -142,6 +144,20 @@ class EndpointConfig(Config):
     """Longest wait for the one trial request before any work, in seconds."""
     retries: int = Field(default=5, ge=0)
     """How often a request is repeated after 429, 5xx, a time-out or a broken reply."""
+    structured: Structured = "schema"
+    """How replies are held to their schemas: the endpoint enforces them (`schema`), it enforces
+    JSON and the prompt states them (`json`), or the prompt alone does (`prompt`); `auto` takes the
+    first of these that a trial request shows to work."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    """Cap on requests a minute, spaced evenly; null for none."""
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    """Cap on tokens a minute, prompts and replies together; null for none."""
+    prices: str | None = None
+    """YAML file of prices, `model: {input: …, output: …}` in US dollars per million tokens; its
+    lines win over the packaged ones. A model in neither costs null."""
+    budget_usd: float | None = Field(default=None, gt=0)
+    """Most that the replies of one table may cost, in US dollars, those that earlier runs bought
+    included; before it would be passed the run ends with one line. Null for no limit."""
 
     @model_validator(mode="after")
     def _embedded_has_no_address(self) -> EndpointConfig:

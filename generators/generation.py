@@ -7,7 +7,7 @@ and take from the request log every reply that was had before.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -52,6 +52,7 @@ def generate_conversations(
     concurrency: int,
     progress: Progress,
     texts: Texts | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write `conversations.parquet` and `dropped.parquet` into the folder `out`.
 
@@ -63,15 +64,18 @@ def generate_conversations(
         concurrency: most requests at once.
         progress: told the requests done of the current stage.
         texts: prompts and seeds; None for the packaged ones.
+        say: told a line where the endpoint takes schemas otherwise than by enforcing them.
 
     Returns:
         counts: `controls`, `examples`, `by_kind` (kind → planned and kept), `by_split` (split →
         controls), `dropped` (reason → rows), and what was spent (`requests`, `cached_requests`,
-        `failed_requests`, `tokens`).
+        `failed_requests`, `tokens`, `cost_usd`, which is None where the price is not known, and
+        `structured`, how replies were held to their schemas).
 
     Raises:
         ConfigError: an unknown kind, view or held-out category, or a bad prompt or seeds file.
         EndpointError: the endpoint cannot be used.
+        BudgetError: the money allowed is spent.
         DataError: not one reply of a kind could be kept.
     """
     texts = texts or Texts()
@@ -79,7 +83,7 @@ def generate_conversations(
 
     async def work() -> tuple[list[Control], list[Dropped], Asker]:
         with RequestLog(log) as replies:
-            asker = Asker(endpoint, replies, concurrency)
+            asker = Asker(endpoint, replies, concurrency, say)
             try:
                 controls, dropped = await ask_controls(config, texts, asker, progress)
                 dropped += await ask_stimuli(controls, config, texts, asker, progress)
@@ -119,6 +123,7 @@ def generate_questions(
     concurrency: int,
     progress: Progress,
     texts: Texts | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write `questions.parquet` and `dropped.parquet` into the folder `out`.
 
@@ -136,6 +141,7 @@ def generate_questions(
     Raises:
         ConfigError: a kind has none of the types asked for, or a bad prompt file.
         EndpointError: the endpoint cannot be used.
+        BudgetError: the money allowed is spent.
         DataError: `conversations` is no such table, or not one reply could be kept.
     """
     texts = texts or Texts()
@@ -144,7 +150,7 @@ def generate_questions(
 
     async def work() -> tuple[Any, list[Dropped], Asker]:
         with RequestLog(log) as replies:
-            asker = Asker(endpoint, replies, concurrency)
+            asker = Asker(endpoint, replies, concurrency, say)
             try:
                 asked, dropped = await ask_questions(rows, config, texts, asker, progress)
             finally:
@@ -182,18 +188,22 @@ def generation_externals(
         weights: digest of the embedded model's GGUF file, where that model is asked.
 
     Returns:
-        for each artifact the generator's identity and the digest of each prompt and seeds file.
+        for each artifact the generator's identity, how replies are held to their schemas where that
+        is not the default, and the digest of each prompt and seeds file.
 
     Raises:
         ConfigError: an unknown kind, or a file that is not there.
     """
     texts = texts_of(section)
-    generator = model_identity(section.endpoint, weights)
+    generator: dict[str, Any] = {"generator": model_identity(section.endpoint, weights)}
+    if section.endpoint.structured != "schema":
+        # tables from before there was a choice keep their keys
+        generator["structured"] = section.endpoint.structured
     kinds = [kind_named(name) for name in section.conversations.kinds]
     stimuli = any("stimulus" in kind.views for kind in kinds)
     return {
         "conversations": {
-            "generator": generator,
+            **generator,
             "texts": texts.digests(
                 prompts=(
                     *(kind.control_prompt for kind in kinds),
@@ -207,7 +217,7 @@ def generation_externals(
             ),
         },
         "questions": {
-            "generator": generator,
+            **generator,
             "texts": texts.digests(
                 prompts=tuple(name for kind in kinds for name in kind.question_prompts),
                 seeds=tuple({name for kind in kinds for name in kind.question_texts}),
@@ -323,6 +333,8 @@ def _spent(asker: Asker, dropped: list[Dropped]) -> dict[str, Any]:
         "cached_requests": spent.cached_requests,
         "failed_requests": spent.failed_requests,
         "tokens": {"prompt": spent.prompt_tokens, "completion": spent.completion_tokens},
+        "cost_usd": spent.cost,
+        "structured": asker.form,
     }
 
 

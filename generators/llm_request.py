@@ -6,6 +6,7 @@ The same two types serve every way of asking; a request's key is the same in all
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -14,6 +15,13 @@ from generators.canonical import digest
 from generators.generate_config import SamplingConfig
 
 Status = Literal["answer", "empty", "cut_off", "refusal", "filtered", "failed"]
+Form = Literal["schema", "json", "prompt"]
+"""How a reply is held to its schema: the endpoint enforces it, enforces JSON alone, or is told."""
+
+_BYTES_A_TOKEN = 3
+"""Least bytes of UTF-8 that tokens have on average, in any language: for upper bounds."""
+_TOKENS_A_MESSAGE = 8
+"""Tokens that a chat template adds to a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +34,7 @@ class Request:
         name: name of the schema, for the server.
         max_tokens: longest reply, in tokens.
         sample: which of several replies to the same messages is meant.
+        form: how the reply is held to its schema.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -34,6 +43,13 @@ class Request:
     max_tokens: int
     sampling: SamplingConfig
     sample: int = 0
+    form: Form = "schema"
+
+    @property
+    def most_tokens(self) -> tuple[int, int]:
+        """Tokens that prompt and reply will hardly exceed."""
+        size = sum(len(content.encode()) for _, content in self.messages)
+        return size // _BYTES_A_TOKEN + _TOKENS_A_MESSAGE * len(self.messages), self.max_tokens
 
     @cached_property
     def seed(self) -> int:
@@ -42,17 +58,42 @@ class Request:
 
     def key(self, model: str) -> str:
         """Digest of all that decides the reply of `model`: never an address or a time-out."""
-        return digest(
-            {
-                "model": model,
-                "messages": self.messages,
-                "schema": self.schema,
-                "name": self.name,
-                "max_tokens": self.max_tokens,
-                "sampling": self.sampling.model_dump(),
-                "sample": self.sample,
-            }
-        )
+        decides = {
+            "model": model,
+            "messages": self.messages,
+            "schema": self.schema,
+            "name": self.name,
+            "max_tokens": self.max_tokens,
+            "sampling": self.sampling.model_dump(),
+            "sample": self.sample,
+        }
+        # the forms came later: replies of logs from before them keep their keys
+        return digest(decides if self.form == "schema" else decides | {"form": self.form})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One try at a request, whatever came of it; what the request log keeps beside replies.
+
+    Attributes:
+        key: the request's key.
+        status: HTTP status; None where no response came.
+        detail: what went wrong, in words and without secrets; empty for a reply.
+        headers: response headers about rate limits and the request's number at the endpoint.
+        seconds: from sending to the last byte, or to giving up.
+        prompt_tokens: as the endpoint counted them; 0 where it did not say.
+        completion_tokens: likewise.
+        cost: US dollars; None where the model's price is unknown.
+    """
+
+    key: str
+    status: int | None
+    seconds: float
+    detail: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

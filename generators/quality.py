@@ -87,6 +87,8 @@ def read_json(outcome: Outcome, schema: Mapping[str, Any]) -> dict[str, Any] | F
     clean: dict[str, Any] = {}
     for name, rule in schema["properties"].items():
         value = reply[name]
+        if "enum" in rule and value not in rule["enum"]:
+            return Fault("malformed", f"property {name!r} is none of {rule['enum']}")
         if rule.get("type") == "string":
             if not isinstance(value, str):
                 return Fault("malformed", f"property {name!r} is no text")

@@ -127,7 +127,8 @@ async def fill(
         def heard(total: int = total, unit: str = unit) -> None:
             nonlocal done
             done += 1
-            progress(done, total, unit)
+            bought = asker.spent.words()
+            progress(done, total, f"{unit} ({bought})" if bought else unit)
 
         requests = [
             Request(

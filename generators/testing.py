@@ -11,6 +11,7 @@ with ScriptedEndpoint(fault=lambda number, request: "429" if number == 3 else No
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import threading
@@ -21,13 +22,16 @@ from types import TracebackType
 from typing import Any, Literal
 
 from generators.canonical import digest
+from generators.structured import PROBE, STATEMENT
 
 Fault = Literal[
-    "400", "401", "404", "429", "500", "hang", "garbage", "prose", "bad_json", "cut_off",
-    "refusal", "filtered", "empty",
+    "400", "401", "404", "429", "429_after", "500", "503", "hang", "garbage", "prose", "bad_json",
+    "violation", "cut_off", "refusal", "filtered", "empty",
 ]  # fmt: skip
-"""`garbage` is no chat completion at all, `prose` a reply that ignores its schema, `bad_json` one
-that breaks off within it while the server says that it is whole; `hang` waits for `hang_s`."""
+"""`429_after` names a pause with Retry-After; `garbage` is no chat completion at all, `prose` a
+reply that ignores its schema, `bad_json` one that breaks off within it while the server says that
+it is whole, `violation` JSON of another schema; `hang` waits for `hang_s`."""
+_PROSE = "Certainly! Here is what you asked for."
 
 _WORD_LIST = """
 amber anchor basket beacon bramble candle canyon cedar cobalt compass copper coral cradle dagger
@@ -40,14 +44,42 @@ turnip velvet violin walnut wicker willow zephyr zinc
 _WORDS = _WORD_LIST.split()
 
 
-def plausible_reply(request: Mapping[str, Any]) -> dict[str, str]:
+def schema_of(request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The schema that a request asks for, by its format or in its first message; None if neither.
+
+    Only a model that reads (as ours here does) finds the second.
+    """
+    wanted = request.get("response_format", {})
+    if wanted.get("type") == "json_schema":
+        return wanted["json_schema"]["schema"]
+    _, _, stated = request["messages"][0]["content"].rpartition(STATEMENT)
+    return json.loads(stated) if stated.startswith("{") else None
+
+
+def is_probe(request: Mapping[str, Any]) -> bool:
+    """Whether this is a client's trial request."""
+    return schema_of(request) == PROBE.schema
+
+
+def request_id(request: Mapping[str, Any]) -> str:
+    """Digest of all that a request's body asks for; the reply's `id` has it."""
+    return digest(dict(request))[:24]
+
+
+def plausible_reply(request: Mapping[str, Any]) -> dict[str, str] | str:
     """A reply that fits the request's schema and passes the filters, the same for the same request.
+
+    Prose where the request shows no schema.
+
 
     Every property gets some words of the last message, so that answers are about what was asked,
     and some drawn by a digest of the request, so that no two replies are alike.
     """
+    schema = schema_of(request)
+    if schema is None:
+        return _PROSE
     asked = [w.strip(".,:!?\"'") for w in request["messages"][-1]["content"].split()]
-    properties = request["response_format"]["json_schema"]["schema"]["properties"]
+    properties = schema["properties"]
     reply: dict[str, str] = {}
     for name, rule in properties.items():
         if "enum" in rule:
@@ -74,8 +106,12 @@ class ScriptedEndpoint:
         *,
         fault: Callable[[int, Mapping[str, Any]], Fault | None] = lambda number, request: None,
         latency_s: float = 0.0,
+        slots: int | None = None,
         hang_s: float = 5.0,
         retry_after: str | None = None,
+        headers: Callable[[int], Mapping[str, str]] = lambda number: {},
+        formats: Sequence[str] = ("json_schema", "json_object"),
+        refuses_formats: bool = False,
         models: Sequence[str] = ("scripted",),
         key: str | None = None,
     ) -> None:
@@ -83,9 +119,13 @@ class ScriptedEndpoint:
         Args:
             reply: makes the reply's content of the request's body; what is no text becomes JSON.
             fault: given the number of the request (from 1) and its body, the fault it meets.
-            latency_s: seconds before each reply.
+            latency_s: seconds that each reply takes.
+            slots: replies that are made at once, the others wait; None for no limit.
             hang_s: seconds that a hanging request hangs.
-            retry_after: value of that header on 429.
+            retry_after: value of that header on 429; `429_after` has it at 0.05 if it is None.
+            headers: further headers of the response to a request, given its number.
+            formats: the types of `response_format` that are enforced.
+            refuses_formats: whether others get a 400; else they are ignored.
             models: names that are served; others get a 404.
             key: the only key that is let in; None lets in every one.
         """
@@ -93,8 +133,12 @@ class ScriptedEndpoint:
         self._reply = reply
         self._fault = fault
         self._latency_s = latency_s
+        self._slots = threading.Semaphore(slots) if slots else contextlib.nullcontext()
         self._hang_s = hang_s
         self._retry_after = retry_after
+        self._headers = headers
+        self._formats = tuple(formats)
+        self._refuses_formats = refuses_formats
         self._models = tuple(models)
         self._key = key
         self._lock = threading.Lock()
@@ -110,7 +154,7 @@ class ScriptedEndpoint:
     @property
     def work(self) -> list[dict[str, Any]]:
         """The requests without the clients' trial requests."""
-        return [r for r in self.requests if r["response_format"]["json_schema"]["name"] != "probe"]
+        return [request for request in self.requests if not is_probe(request)]
 
     def __enter__(self) -> ScriptedEndpoint:
         self._thread.start()
@@ -127,33 +171,49 @@ class ScriptedEndpoint:
         self._thread.join()
         self._server.server_close()
 
-    def handle(self, path: str, key: str, body: dict[str, Any] | None) -> tuple[int, Any]:
-        """Status and body (text, or JSON) of the response."""
+    def handle(
+        self, path: str, key: str, body: dict[str, Any] | None
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """Status, body (text, or JSON) and headers of the response."""
         if self._key is not None and key != self._key:
-            return 401, _error(f"Incorrect API key provided: {key[:8]}***", "invalid_api_key")
+            refused = _error(f"Incorrect API key provided: {key[:8]}***", "invalid_api_key")
+            return 401, refused, {}
         if path.endswith("/models"):
-            return 200, {"object": "list", "data": [{"id": name} for name in self._models]}
+            return 200, {"object": "list", "data": [{"id": name} for name in self._models]}, {}
         if body is None or not path.endswith("/chat/completions"):
-            return 404, _error("no such path", "not_found")
+            return 404, _error("no such path", "not_found"), {}
         with self._lock:
             self.requests.append(body)
             number = len(self.requests)
-        self._ended.wait(self._latency_s)
         fault = self._fault(number, body)
-        if fault == "hang":
-            self._ended.wait(self._hang_s)
+        headers = dict(self._headers(number))
+        if fault in ("429", "429_after"):
+            pause = self._retry_after or ("0.05" if fault == "429_after" else None)
+            headers |= {"Retry-After": pause} if pause else {}
+            return 429, _error("scripted 429", "scripted_429"), headers
+        with self._slots:
+            self._ended.wait(self._latency_s + (self._hang_s if fault == "hang" else 0.0))
         if fault is not None and fault.isdigit():
-            return int(fault), _error(f"scripted {fault}", f"scripted_{fault}")
+            return int(fault), _error(f"scripted {fault}", f"scripted_{fault}"), headers
         if body["model"] not in self._models:
-            return 404, _error(f"model {body['model']} does not exist", "model_not_found")
+            missing = _error(f"model {body['model']} does not exist", "model_not_found")
+            return 404, missing, headers
         if fault == "garbage":
-            return 200, "<html>gateway</html>"
-        made = self._reply(body)
+            return 200, "<html>gateway</html>", headers
+        wanted = body.get("response_format", {}).get("type")
+        if wanted in (None, *self._formats):
+            made = self._reply(body)
+        elif self._refuses_formats:
+            return 400, _error(f"response_format {wanted} is not supported", "unsupported"), headers
+        else:
+            made = self._reply({k: v for k, v in body.items() if k != "response_format"})
         content = made if isinstance(made, str) else json.dumps(made, ensure_ascii=False)
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         finish = "stop"
         if fault == "prose":
-            message["content"] = "Certainly! Here is what you asked for."
+            message["content"] = _PROSE
+        elif fault == "violation":
+            message["content"] = '{"something": "else"}'
         elif fault == "bad_json":
             message["content"] = content[: len(content) // 2]
         elif fault == "cut_off":
@@ -164,19 +224,15 @@ class ScriptedEndpoint:
             message["content"], finish = "", "content_filter"
         elif fault == "empty":
             message["content"] = ""
-        return 200, {
-            "id": f"chatcmpl-{number}",
+        completion = {
+            "id": request_id(body),
             "object": "chat.completion",
             "created": int(time.time()),
             "model": body["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
             "usage": {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70},
         }
-
-    def headers(self, status: int) -> dict[str, str]:
-        """Headers of a response with this status."""
-        limited = status == 429 and self._retry_after is not None
-        return {"Retry-After": str(self._retry_after)} if limited else {}
+        return 200, completion, headers
 
 
 class _Server(ThreadingHTTPServer):
@@ -204,12 +260,12 @@ def _handler(endpoint: ScriptedEndpoint) -> type[BaseHTTPRequestHandler]:
 
         def _respond(self, body: dict[str, Any] | None) -> None:
             key = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            status, made = endpoint.handle(self.path, key, body)
+            status, made, headers = endpoint.handle(self.path, key, body)
             data = (made if isinstance(made, str) else json.dumps(made)).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
-            for name, value in endpoint.headers(status).items():
+            for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)

@@ -93,12 +93,16 @@ class Prompt:
 
         What differs between requests comes last, so that a server can keep the rest in its cache.
         """
+        return (*self._shared, ("user", fill(self.user, values)))
+
+    @cached_property
+    def _shared(self) -> tuple[tuple[str, str], ...]:
+        """What all requests begin with: held once, however many there are."""
         turns = [("system", self.system)]
         for example, reply in self.examples:
             turns.append(("user", fill(self.user, example)))
             # as a server's grammar writes it: no line breaks to spend tokens on
             turns.append(("assistant", json.dumps(reply, ensure_ascii=False)))
-        turns.append(("user", fill(self.user, values)))
         return tuple(turns)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from generators.generate_config import GenerateSection
 from pipelines.config import Experiment
+from pipelines.console import Console
 from pipelines.identity import plain
 from pipelines.records import StepResult
 from pipelines.step import Outside, Step, StepCall
@@ -50,6 +51,7 @@ def _conversations(call: StepCall) -> StepResult:
             concurrency=runtime.concurrency,
             progress=call.progress,
             texts=texts_of(section),
+            say=Console().say,
         )
     return _result(counts)
 
@@ -68,12 +70,13 @@ def _questions(call: StepCall) -> StepResult:
             concurrency=runtime.concurrency,
             progress=call.progress,
             texts=texts_of(section),
+            say=Console().say,
         )
     return _result(counts)
 
 
 def _result(counts: dict[str, Any]) -> StepResult:
-    return StepResult(counts=counts, tokens=sum(counts["tokens"].values()))
+    return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
 
 
 def _external(outside: Outside, table: str) -> dict[str, Any]:
@@ -85,7 +88,12 @@ def _external(outside: Outside, table: str) -> dict[str, Any]:
 
 def _location(experiment: Experiment) -> dict[str, Any]:
     section = _section(experiment)
-    return {"base_url": section.endpoint.base_url, "prompts": section.prompts}
+    endpoint = section.endpoint
+    return {
+        "base_url": endpoint.base_url,
+        "prompts": section.prompts,
+        "prices": endpoint.prices,
+    }
 
 
 GENERATED = (

@@ -34,8 +34,9 @@ class StepPlan:
     changes: tuple[Difference, ...] = ()
     """Those fields: there → here."""
     estimate: Mapping[str, Any] = field(default_factory=dict)
-    """What the step would take: LLM `requests` and `tokens`, `money` (US dollars), `seconds` and
-    `bytes` (as of the nearest artifact; null where there is none)."""
+    """What the step would take: LLM `requests` and `tokens`, `money` (US dollars; null where the
+    price is unknown), `seconds` and `bytes` (as of the nearest artifact; null where there is
+    none)."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -119,7 +120,7 @@ def _estimate(like: Artifact | None, *, hit: bool = False) -> dict[str, Any]:
     return {
         "requests": int(like.record["counts"].get("requests", 0)),
         "tokens": int(like.record.get("tokens", 0)),
-        "money": float(like.record.get("cost", 0.0)),
+        "money": like.record.get("cost", 0.0),
         "seconds": float(like.record.get("seconds", 0.0)),
         "bytes": like.size,
     }

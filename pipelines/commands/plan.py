@@ -99,10 +99,9 @@ def _estimate(estimate: Mapping[str, Any], nearest: str | None) -> str:
         return "nothing like it here to tell time and size from"
     bought = ""
     if estimate["requests"]:
-        bought = (
-            f"{estimate['requests']} LLM requests, {estimate['tokens']} tokens, "
-            f"$ {estimate['money']:.2f}, "
-        )
+        money = estimate["money"]
+        price = "at no known price" if money is None else f"$ {money:.2f}"
+        bought = f"{estimate['requests']} LLM requests, {estimate['tokens']} tokens, {price}, "
     return (
         f"takes {bought}about {duration(estimate['seconds'])} and {size(estimate['bytes'])}, "
         f"as {nearest} did"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import threading
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,40 @@ from generators.endpoint import ResolvedEndpoint
 from generators.generate_config import ConversationsConfig, QuestionsConfig
 from generators.generation import generate_conversations, generate_questions
 from generators.progress import silent
-from generators.testing import ScriptedEndpoint
+from generators.testing import Fault, ScriptedEndpoint, is_probe
+
+MIX: tuple[tuple[float, Fault], ...] = (
+    (0.05, "429"),
+    (0.05, "429_after"),
+    (0.05, "500"),
+    (0.025, "bad_json"),
+    (0.025, "violation"),
+    (0.02, "hang"),
+    (0.01, "refusal"),
+    (0.01, "cut_off"),
+)
+"""Share of requests that meet each fault."""
+
+
+class FaultMix:
+    """Faults drawn for each request as it arrives; `counts` says how many there were of each."""
+
+    def __init__(self, seed: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self._draw = random.Random(seed)
+        self._lock = threading.Lock()
+
+    def __call__(self, number: int, body: Mapping[str, Any]) -> Fault | None:
+        with self._lock:
+            drawn = self._draw.random()
+            if is_probe(body):
+                return None
+            for share, fault in MIX:
+                drawn -= share
+                if drawn < 0:
+                    self.counts[fault] += 1
+                    return fault
+        return None
 
 
 def resolved(endpoint: ScriptedEndpoint, **changes: Any) -> ResolvedEndpoint:

@@ -1,37 +1,59 @@
 import asyncio
+import json
+import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from generators.asking import Asker
-from generators.errors import EndpointError
+from generators.errors import BudgetError, EndpointError
 from generators.generate_config import SamplingConfig
 from generators.llm_request import Outcome, Request
+from generators.prices import Price
 from generators.request_log import RequestLog
-from generators.testing import ScriptedEndpoint, plausible_reply
-from tests.generators.endpoints import resolved
+from generators.testing import Fault, ScriptedEndpoint, is_probe, plausible_reply
+from tests.generators.endpoints import FaultMix, resolved
 
 
 def request(number: int) -> Request:
     return Request(
-        messages=(("user", f"Write about lantern {number}"),),
+        messages=(
+            ("system", "You write short and plain sentences about the things of a house. " * 3),
+            ("user", f"Write about lantern {number}"),
+        ),
         schema={"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
         name="test",
-        max_tokens=8,
+        max_tokens=32,
         sampling=SamplingConfig(),
     )
 
 
+def number_of(body: Mapping[str, Any]) -> int:
+    """Which of the requests above `body` is, also where it is asked once more."""
+    users = [m["content"] for m in body["messages"] if m["content"].startswith("Write about")]
+    return int(users[0].split()[3]) if users else 0
+
+
+def numbered(body: Mapping[str, Any]) -> Any:
+    """A reply that names its request."""
+    return plausible_reply(body) if is_probe(body) else {"a": str(number_of(body))}
+
+
 def ask(
-    endpoint: ScriptedEndpoint, path: Path, numbers: range, width: int = 8, **changes: Any
+    endpoint: ScriptedEndpoint,
+    path: Path,
+    numbers: range,
+    width: int = 8,
+    say: Callable[[str], None] = lambda line: None,
+    **changes: Any,
 ) -> tuple[list[Outcome], Asker]:
     async def work() -> tuple[list[Outcome], Asker]:
         with RequestLog(path / "log.sqlite") as log:
-            asker = Asker(resolved(endpoint, **changes), log, width)
+            asker = Asker(resolved(endpoint, **changes), log, width, say)
             try:
                 return await asker.ask_all([request(n) for n in numbers]), asker
             finally:
@@ -41,18 +63,13 @@ def ask(
 
 
 def test_outcomes_come_in_the_order_of_the_requests(tmp_path: Path) -> None:
-    def reply(body: Mapping[str, Any]) -> str:
-        number = int(body["messages"][-1]["content"].split()[-1])
-        time.sleep(0.05 if number % 3 == 0 else 0)
-        return str(number)
+    def slow(body: Mapping[str, Any]) -> Any:
+        time.sleep(0.05 if number_of(body) % 3 == 0 else 0)
+        return numbered(body)
 
-    def probe_first(body: Mapping[str, Any]) -> Any:
-        name = body["response_format"]["json_schema"]["name"]
-        return plausible_reply(body) if name == "probe" else reply(body)
-
-    with ScriptedEndpoint(probe_first) as endpoint:
+    with ScriptedEndpoint(slow) as endpoint:
         outcomes, _ = ask(endpoint, tmp_path, range(20))
-    assert [outcome.content for outcome in outcomes] == [str(n) for n in range(20)]
+    assert [json.loads(outcome.content)["a"] for outcome in outcomes] == [str(n) for n in range(20)]
 
 
 def test_what_is_in_the_log_is_not_asked_again_and_costs_nothing(tmp_path: Path) -> None:
@@ -133,3 +150,135 @@ def test_a_key_that_stops_working_stops_the_run(tmp_path: Path) -> None:
         pytest.raises(EndpointError, match="refuses the key"),
     ):
         ask(endpoint, tmp_path, range(50), 2)
+
+
+@pytest.mark.parametrize("fault", ["bad_json", "violation", "prose"])
+def test_a_reply_that_breaks_its_schema_is_asked_for_once_more_with_its_fault(
+    tmp_path: Path, fault: Fault
+) -> None:
+    def once(number: int, body: Mapping[str, Any]) -> Fault | None:
+        return fault if not is_probe(body) and len(body["messages"]) == 2 else None
+
+    with ScriptedEndpoint(numbered, fault=once) as endpoint:
+        outcomes, asker = ask(endpoint, tmp_path, range(3))
+        assert [json.loads(outcome.content)["a"] for outcome in outcomes] == ["0", "1", "2"]
+        assert asker.spent.requests == 6
+        again = [body["messages"] for body in endpoint.work if len(body["messages"]) == 4]
+        assert {m[2]["role"] for m in again} == {"assistant"}
+        assert all("cannot be used" in m[3]["content"] for m in again)
+        before = len(endpoint.requests)
+        repeated, _ = ask(endpoint, tmp_path, range(3))
+        assert repeated == outcomes
+        assert len(endpoint.requests) == before
+
+
+def test_a_reply_that_breaks_its_schema_again_is_listed_as_that(tmp_path: Path) -> None:
+    with ScriptedEndpoint(
+        numbered, fault=lambda n, body: None if is_probe(body) else "violation"
+    ) as endpoint:
+        (outcome,), _ = ask(endpoint, tmp_path, range(1))
+        assert outcome.content == '{"something": "else"}'
+        assert len(endpoint.work) == 2
+
+
+def test_requests_that_are_the_same_are_asked_once(tmp_path: Path) -> None:
+    async def work(endpoint: ScriptedEndpoint) -> list[Outcome]:
+        with RequestLog(tmp_path / "log.sqlite") as log:
+            asker = Asker(resolved(endpoint), log, 8)
+            try:
+                return await asker.ask_all([request(1), request(2), request(1)])
+            finally:
+                await asker.close()
+
+    with ScriptedEndpoint(numbered) as endpoint:
+        outcomes = asyncio.run(work(endpoint))
+        assert [json.loads(outcome.content)["a"] for outcome in outcomes] == ["1", "2", "1"]
+        assert len(endpoint.work) == 2
+
+
+def test_an_endpoint_without_schemas_is_asked_in_words_and_says_so(tmp_path: Path) -> None:
+    def worded(body: Mapping[str, Any]) -> Any:
+        made = numbered(body)
+        return f"<think>{{what?}}</think>```json\n{json.dumps(made)}\n```"
+
+    said: list[str] = []
+    with ScriptedEndpoint(worded, formats=(), refuses_formats=True) as endpoint:
+        outcomes, asker = ask(endpoint, tmp_path, range(3), structured="auto", say=said.append)
+        assert [json.loads(outcome.content)["a"] for outcome in outcomes] == ["0", "1", "2"]
+        assert asker.form == "prompt"
+        assert all("response_format" not in body for body in endpoint.work)
+        assert all("JSON schema" in body["messages"][0]["content"] for body in endpoint.work)
+        assert said == [
+            "generate.endpoint: scripted does not enforce JSON schemas; used is the prompt alone, "
+            "with the schema in it."
+        ]
+        before = len(endpoint.requests)
+        # what was found is known to the next run, which so needs no endpoint
+        repeated, _ = ask(endpoint, tmp_path, range(3), structured="auto")
+        assert repeated == outcomes
+        ask(endpoint, tmp_path, range(3), structured="prompt")
+        assert len(endpoint.requests) == before
+
+
+def test_forms_share_no_replies_and_the_default_keeps_its_keys(tmp_path: Path) -> None:
+    with ScriptedEndpoint(numbered) as endpoint:
+        ask(endpoint, tmp_path, range(3), structured="json")
+        ask(endpoint, tmp_path, range(3))
+        assert len(endpoint.work) == 6
+        ask(endpoint, tmp_path, range(3), structured="auto")
+        assert len(endpoint.work) == 6
+
+
+def test_a_budget_is_not_passed_and_more_money_goes_on_where_it_ended(tmp_path: Path) -> None:
+    price = Price(input=100.0, output=100.0)  # a reply of 50 + 20 tokens: $ 0.007
+    changes: dict[str, Any] = {"price": price, "budget_usd": 0.05}
+    with ScriptedEndpoint(numbered) as endpoint:
+        for _ in range(2):  # also not by trying again
+            with pytest.raises(BudgetError, match=r"\$ 0\.0\d+ of \$ 0\.0500") as caught:
+                ask(endpoint, tmp_path, range(20), **changes)
+            assert "\n" not in str(caught.value)
+            assert caught.value.exit_code == 2
+        assert 5 <= len(endpoint.work) <= 7
+        had = len(endpoint.work)
+        outcomes, asker = ask(endpoint, tmp_path, range(20), **(changes | {"budget_usd": 1.0}))
+        assert len(outcomes) == len(endpoint.work) == 20
+        assert asker.spent.cost == pytest.approx(0.007 * (20 - had))
+        assert asker.spent.cost_of_cached == pytest.approx(0.007 * had)
+
+
+def test_what_has_no_price_costs_nothing_that_is_known(tmp_path: Path) -> None:
+    with ScriptedEndpoint() as endpoint:
+        _, asker = ask(endpoint, tmp_path, range(2))
+    assert asker.spent.cost is None
+    assert asker.spent.words() == "140 tokens"
+
+
+def test_every_attempt_is_on_record(tmp_path: Path) -> None:
+    def faults(number: int, body: Mapping[str, Any]) -> Fault | None:
+        return "429_after" if number in (2, 3) else None
+
+    with ScriptedEndpoint(fault=faults) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path, range(2), price=Price(input=1.0, output=1.0))
+        sent = len(endpoint.requests)
+    with sqlite3.connect(tmp_path / "log.sqlite") as db:
+        rows = db.execute("SELECT key, status, prompt_tokens, cost FROM attempts").fetchall()
+    assert len(rows) == sent
+    for outcome in outcomes:
+        own = [row[1:] for row in rows if row[0] == outcome.key]
+        assert own[-1] == (200, 50, pytest.approx(70e-6))
+    assert sorted(row[1] for row in rows) == [200, 200, 200, 429, 429]
+
+
+def test_under_all_faults_every_request_has_its_own_outcome(tmp_path: Path) -> None:
+    faults = FaultMix(seed=1)
+    with ScriptedEndpoint(numbered, fault=faults, hang_s=30) as endpoint:
+        outcomes, asker = ask(endpoint, tmp_path, range(200), timeout_s=0.5, retries=8)
+    assert len(outcomes) == 200
+    for number, outcome in enumerate(outcomes):
+        if outcome.status == "answer":
+            assert json.loads(outcome.content)["a"] == str(number)
+        else:
+            assert outcome.status in ("refusal", "cut_off", "failed")
+            assert outcome.detail
+    assert sum(outcome.status == "answer" for outcome in outcomes) > 180
+    assert asker.spent.failed_requests == 0

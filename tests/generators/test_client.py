@@ -1,6 +1,7 @@
 import asyncio
 import socket
 import time
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from generators.client import Client, RequestFailed
 from generators.errors import EndpointError
 from generators.generate_config import SamplingConfig
-from generators.llm_request import Request, read_reply
+from generators.llm_request import Attempt, Form, Request, read_reply
+from generators.pace import Pace
+from generators.prices import Price
 from generators.testing import Fault, ScriptedEndpoint
 from tests.generators.endpoints import resolved
 
@@ -22,26 +25,31 @@ REQUEST = Request(
 )
 
 
-def send(endpoint: ScriptedEndpoint, **changes: Any) -> str:
-    async def work() -> str:
-        client = Client(resolved(endpoint, **changes))
+def send(
+    endpoint: ScriptedEndpoint, noted: list[Attempt] | None = None, **changes: Any
+) -> tuple[str, Attempt]:
+    async def work() -> tuple[str, Attempt]:
+        failed = [] if noted is None else noted
+        client = Client(resolved(endpoint, **changes), Pace(8), failed.append)
         try:
-            return (await client.send(REQUEST))[0]
+            return await client.send(REQUEST, "key")
         finally:
             await client.close()
 
     return asyncio.run(work())
 
 
-def probe(endpoint: ScriptedEndpoint, **changes: Any) -> None:
-    async def work() -> None:
-        client = Client(resolved(endpoint, **changes))
+def probe(
+    endpoint: ScriptedEndpoint, first: Form = "schema", fall_back: bool = False, **changes: Any
+) -> Form:
+    async def work() -> Form:
+        client = Client(resolved(endpoint, **changes), Pace(8), lambda attempt: None)
         try:
-            await client.probe()
+            return await client.find_form(first, fall_back=fall_back)
         finally:
             await client.close()
 
-    asyncio.run(work())
+    return asyncio.run(work())
 
 
 def first(*faults: Fault) -> Any:
@@ -66,7 +74,7 @@ def test_a_request_carries_schema_sampling_and_seed() -> None:
 @pytest.mark.parametrize("fault", ["429", "500", "garbage"])
 def test_what_a_later_attempt_may_mend_is_retried(fault: Fault) -> None:
     with ScriptedEndpoint(fault=first(fault, fault)) as endpoint:
-        assert read_reply("", send(endpoint)) is not None
+        assert read_reply("", send(endpoint)[0]) is not None
         assert len(endpoint.requests) == 3
 
 
@@ -78,10 +86,32 @@ def test_a_hanging_request_is_given_up_and_retried() -> None:
 
 
 def test_retry_after_is_heeded() -> None:
-    with ScriptedEndpoint(fault=first("429"), retry_after="0.4") as endpoint:
+    with ScriptedEndpoint(fault=first("429_after"), retry_after="0.4") as endpoint:
         start = time.monotonic()
         send(endpoint)
         assert time.monotonic() - start >= 0.4
+
+
+def test_every_attempt_is_told_with_its_status_and_what_it_took() -> None:
+    noted: list[Attempt] = []
+    with ScriptedEndpoint(
+        fault=first("429", "garbage", "hang"),
+        hang_s=30,
+        headers=lambda number: {"X-Request-Id": f"r{number}", "Set-Cookie": "private"},
+    ) as endpoint:
+        _, attempt = send(endpoint, noted, timeout_s=0.5, price=Price(input=1.0, output=2.0))
+    assert [(a.status, a.headers.get("x-request-id")) for a in noted] == [
+        (429, "r1"),
+        (200, "r2"),
+        (None, None),
+    ]
+    assert "HTTP 429" in noted[0].detail
+    assert "no chat completion" in noted[1].detail
+    assert "no reply within 0.5 s" in noted[2].detail
+    assert noted[2].seconds >= 0.5
+    assert (attempt.status, attempt.detail, attempt.headers) == (200, "", {"x-request-id": "r4"})
+    assert (attempt.prompt_tokens, attempt.completion_tokens) == (50, 20)
+    assert attempt.cost == pytest.approx((50 * 1.0 + 20 * 2.0) / 1e6)
 
 
 def test_after_its_retries_a_request_has_failed_with_the_last_reason() -> None:
@@ -100,7 +130,35 @@ def test_a_bad_request_is_not_repeated() -> None:
 
 def test_a_sound_endpoint_passes_the_probe_with_one_request() -> None:
     with ScriptedEndpoint() as endpoint:
-        probe(endpoint)
+        assert probe(endpoint) == "schema"
+        assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "garbage", "hang"])
+def test_one_bad_moment_does_not_fail_the_probe(fault: Fault) -> None:
+    with ScriptedEndpoint(fault=first(fault), hang_s=30) as endpoint:
+        assert probe(endpoint, probe_timeout_s=0.5) == "schema"
+
+
+@pytest.mark.parametrize(
+    ("formats", "refuses", "form"),
+    [
+        (("json_schema", "json_object"), False, "schema"),
+        (("json_object",), True, "json"),
+        (("json_object",), False, "json"),
+        ((), True, "prompt"),
+    ],
+)
+def test_an_endpoint_is_asked_in_the_strictest_form_that_it_takes(
+    formats: tuple[str, ...], refuses: bool, form: Form
+) -> None:
+    with ScriptedEndpoint(formats=formats, refuses_formats=refuses) as endpoint:
+        assert probe(endpoint, fall_back=True) == form
+
+
+def test_the_form_that_was_found_before_is_tried_first() -> None:
+    with ScriptedEndpoint(formats=()) as endpoint:
+        assert probe(endpoint, "prompt", fall_back=True) == "prompt"
         assert len(endpoint.requests) == 1
 
 
@@ -114,6 +172,9 @@ def prose(request: Mapping[str, Any]) -> str:
         ({"key": "right"}, {}, r"refuses the key \(HTTP 401\).*api_key_env"),
         ({}, {"model": "gpt-x"}, r"has no model 'gpt-x'.*it offers scripted.*generate\.endpoint"),
         ({"reply": prose}, {}, r"ignores JSON schemas: .*'My favourite colour is green\.'"),
+        ({"reply": prose}, {}, r"set generate\.endpoint\.structured: auto"),
+        ({"reply": prose}, {"first": "json"}, r"does not follow JSON mode: .*'My favourite"),
+        ({"reply": prose}, {"fall_back": True}, r"schema in its prompt: .*can write JSON"),
         ({"fault": always("400")}, {}, r"refused a request with a JSON schema \(HTTP 400"),
         ({"fault": always("garbage")}, {}, r"no usable reply.*base_url"),
         ({"fault": always("500")}, {}, r"no usable reply.*HTTP 500"),
@@ -143,6 +204,24 @@ def test_an_address_where_nobody_listens_is_told() -> None:
         pytest.raises(EndpointError, match=f"127.0.0.1:{port}/v1.*no connection"),
     ):
         probe(endpoint, base_url=f"http://127.0.0.1:{port}/v1")
+
+
+def test_a_key_that_the_endpoint_repeats_reaches_no_reply_error_or_attempt() -> None:
+    noted: list[Attempt] = []
+    key = "sk-secret-0123456789"
+    with ScriptedEndpoint(
+        lambda body: {"a": f"your key is {key}"},
+        fault=first("500"),
+        headers=lambda number: {"X-Request-Id": key},
+    ) as endpoint:
+        raw, attempt = send(endpoint, noted)
+        with pytest.raises(EndpointError) as caught:
+            probe(endpoint, base_url=endpoint.base_url.replace("//", "//user:pass-word@"))
+    assert "your key is [key]" in raw
+    assert key not in f"{raw}{attempt}{noted}"
+    said = "".join(traceback.format_exception(caught.value))
+    assert key not in said
+    assert "pass-word" not in str(caught.value)
 
 
 def test_the_key_is_in_no_repr() -> None:

@@ -1,3 +1,5 @@
+import asyncio
+import json
 import os
 import random
 import signal
@@ -12,13 +14,16 @@ from typing import Any
 
 import pytest
 
+from generators.asking import Asker
 from generators.errors import ConfigError, DataError, EndpointError
-from generators.generate_config import GenerateSection, QuestionsConfig, at_most
+from generators.generate_config import GenerateSection, QuestionsConfig, SamplingConfig, at_most
 from generators.generation import generate_conversations, generation_externals, texts_of
+from generators.llm_request import Outcome, Request
+from generators.prices import Price
 from generators.quality import REASONS
 from generators.request_log import RequestLog
 from generators.schema import read_conversations, read_dropped, read_questions
-from generators.testing import Fault, ScriptedEndpoint, plausible_reply
+from generators.testing import Fault, ScriptedEndpoint, is_probe, plausible_reply
 from generators.texts import Texts
 from tests.generators.endpoints import conversations, questions, resolved, small
 
@@ -140,9 +145,19 @@ def test_transient_faults_change_nothing(tmp_path: Path) -> None:
 
 def test_bad_replies_are_listed_with_their_reasons_and_replaced(tmp_path: Path) -> None:
     faults: list[Fault] = ["bad_json", "cut_off", "refusal", "filtered", "empty", "prose", "400"]
+    drawn_for: dict[str, Fault] = {}
+    lock = threading.Lock()
 
     def fault(number: int, request: Mapping[str, Any]) -> Fault | None:
-        return faults[number - 2] if 2 <= number < 2 + len(faults) else None
+        # what breaks its schema does so again when it is asked for once more
+        asked = next(m["content"] for m in reversed(request["messages"]) if is_asked(m))
+        with lock:
+            if number > 1 and faults and asked not in drawn_for:
+                drawn_for[asked] = faults.pop(0)
+        return drawn_for.get(asked)
+
+    def is_asked(message: Mapping[str, Any]) -> bool:
+        return message["role"] == "user" and "cannot be used" not in message["content"]
 
     with ScriptedEndpoint(fault=fault) as endpoint:
         counts = conversations(tmp_path, resolved(endpoint), small(8))
@@ -334,8 +349,76 @@ def test_killed_again_and_again_it_ends_with_the_same_tables_and_repeats_nothing
     assert sum(count - 1 for count in asked.values()) <= 3 * 8
 
 
+def test_cost_is_counted_and_unknown_where_there_is_no_price(tmp_path: Path) -> None:
+    price = Price(input=10.0, output=20.0)
+    with ScriptedEndpoint() as endpoint:
+        counts = conversations(tmp_path, resolved(endpoint, price=price), small(2))
+        assert counts["cost_usd"] == pytest.approx(counts["requests"] * (500 + 400) / 1e6)
+        assert counts["structured"] == "schema"
+        assert conversations(tmp_path, resolved(endpoint), small(3))["cost_usd"] is None
+
+
+def test_how_schemas_are_followed_is_part_of_what_a_table_is() -> None:
+    def externals(**endpoint: Any) -> dict[str, dict[str, Any]]:
+        section = {"endpoint": {"model": "m", "base_url": "http://x/v1"} | endpoint}
+        return generation_externals(GenerateSection.model_validate(section))
+
+    plain = externals()
+    assert set(plain["conversations"]) == set(plain["questions"]) == {"generator", "texts"}
+    assert plain == externals(
+        structured="schema", budget_usd=1, prices="p.yaml", requests_per_minute=5, timeout_s=1
+    )
+    assert externals(structured="auto")["questions"]["structured"] == "auto"
+    assert externals(structured="json") != externals(structured="prompt")
+
+
+def test_the_tables_of_an_endpoint_without_schemas_are_whole(tmp_path: Path) -> None:
+    with ScriptedEndpoint(formats=(), refuses_formats=True) as endpoint:
+        both(tmp_path, endpoint, structured="auto")
+        counts = conversations(tmp_path, resolved(endpoint, structured="auto"))
+    assert all(found == {"planned": 4, "kept": 4} for found in counts["by_kind"].values())
+    assert (counts["structured"], counts["requests"]) == ("prompt", 0)
+
+
+def test_braces_quotes_scripts_and_length_pass_unharmed(tmp_path: Path) -> None:
+    odd = '{"a": [}} {{idea}} \\ \'"` \u0000-free 语言 العربية 🦊‍🔥 ' + "x" * 20_000
+    prompt = Texts().prompt("goal_control")
+    messages = prompt.messages({"idea": odd})
+    assert odd in messages[-1][1]
+    asked = Request(
+        messages=messages,
+        schema=prompt.schema,
+        name="odd",
+        max_tokens=9,
+        sampling=SamplingConfig(),
+    )
+
+    async def work(endpoint: ScriptedEndpoint, structured: str) -> list[Outcome]:
+        with RequestLog(tmp_path / "log.sqlite") as log:
+            asker = Asker(resolved(endpoint, structured=structured), log, 4)
+            try:
+                return await asker.ask_all([asked])
+            finally:
+                await asker.close()
+
+    def echo(body: Mapping[str, Any]) -> Any:
+        return (
+            plausible_reply(body) if is_probe(body) else {"reason": body["messages"][-1]["content"]}
+        )
+
+    for structured in ("schema", "prompt"):
+        with ScriptedEndpoint(echo) as endpoint:
+            (outcome,) = asyncio.run(work(endpoint, structured))
+            assert json.loads(outcome.content) == {"reason": messages[-1][1]}
+
+
 def test_secrets_reach_no_file(tmp_path: Path) -> None:
-    with ScriptedEndpoint(fault=lambda n, r: "400" if n == 3 else None) as endpoint:
+    def fault(number: int, request: Mapping[str, Any]) -> Fault | None:
+        return {3: "400", 5: "429", 7: "garbage"}.get(number)
+
+    with ScriptedEndpoint(
+        fault=fault, headers=lambda number: {"X-Request-Id": "sk-secret-0123456789"}
+    ) as endpoint:
         both(tmp_path, endpoint)
     for path in tmp_path.rglob("*"):
         if path.is_file():
@@ -371,8 +454,10 @@ def test_progress_ends_at_its_total(tmp_path: Path) -> None:
             concurrency=4,
             progress=lambda done, total, note="": told.append((done, total, note)),
         )
-    assert next(entry for entry in told if entry[0] == entry[1]) == (6, 6, "controls")
-    assert told[-1] == (4, 4, "stimuli")
+    first = next(entry for entry in told if entry[0] == entry[1])
+    assert (first[:2], first[2].startswith("controls (")) == ((6, 6), True)
+    # 10 replies of 70 tokens; what they cost is not known, so no money is shown
+    assert told[-1] == (4, 4, "stimuli (700 tokens)")
 
 
 def test_where_one_type_of_question_fails_another_stands_in(tmp_path: Path) -> None:

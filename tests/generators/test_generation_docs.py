@@ -9,19 +9,30 @@ from typing import Any
 import pytest
 import yaml
 
-from generators.generate_config import GenerateSection
+from generators.generate_config import EndpointConfig, GenerateSection
+from generators.prices import Price, price_of
 from generators.quality import REASONS
 from generators.texts import Texts
 
 TEXT = (Path(__file__).parents[2] / "docs/generation.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
-SECTIONS = [yaml.safe_load(code) for language, code in BLOCKS if language == "yaml"]
+YAML = [yaml.safe_load(code) for language, code in BLOCKS if language == "yaml"]
+SECTIONS = [block for block in YAML if "generate" in block]
+PRICES = [block for block in YAML if "generate" not in block]
 CODE = [code for language, code in BLOCKS if language == "python"]
 
 
 @pytest.mark.parametrize("block", SECTIONS)
 def test_every_section_shown_is_valid(block: dict[str, Any]) -> None:
     GenerateSection.model_validate(block["generate"])
+
+
+def test_the_prices_shown_are_read(tmp_path: Path) -> None:
+    (block,) = PRICES
+    (tmp_path / "prices.yaml").write_text(yaml.safe_dump(block))
+    (model,) = block
+    config = EndpointConfig(model=model, prices=str(tmp_path / "prices.yaml"), budget_usd=1)
+    assert price_of(config) == Price(**block[model])
 
 
 def test_the_kind_shown_makes_controls_and_questions() -> None:

@@ -3,13 +3,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 from generators.errors import StorageError
 from generators.generate_config import SamplingConfig
-from generators.llm_request import Request
+from generators.llm_request import Attempt, Request
 from generators.request_log import RequestLog
 
 REQUEST = Request(
@@ -26,9 +27,15 @@ def body(text: str) -> str:
     return f'{{"choices": [{{"message": {message}, "finish_reason": "stop"}}]}}'
 
 
+def put(log: RequestLog, key: str, text: str) -> str:
+    """Commit a reply; the body that stands."""
+    attempt = Attempt(key=key, status=200, seconds=0.1)
+    return log.put("model", REQUEST, body(text), attempt).result(timeout=30)
+
+
 def test_a_reply_is_found_again_under_its_key(tmp_path: Path) -> None:
     with RequestLog(tmp_path / "log.sqlite") as log:
-        log.put("k", "model", REQUEST, body("hi"), 0.1)
+        put(log, "k", "hi")
     with RequestLog(tmp_path / "log.sqlite") as log:
         found = log.get("k")
         assert found is not None
@@ -38,19 +45,20 @@ def test_a_reply_is_found_again_under_its_key(tmp_path: Path) -> None:
 
 def test_of_two_replies_to_one_request_the_first_stands(tmp_path: Path) -> None:
     with RequestLog(tmp_path / "log.sqlite") as one, RequestLog(tmp_path / "log.sqlite") as two:
-        assert one.put("k", "model", REQUEST, body("first"), 0.1) == body("first")
-        assert two.put("k", "model", REQUEST, body("second"), 0.1) == body("first")
+        assert put(one, "k", "first") == body("first")
+        assert put(two, "k", "second") == body("first")
         assert len(two) == 1
 
 
 _WRITER = """
 import sys
+import zlib
 from pathlib import Path
 from generators.request_log import RequestLog
-from tests.generators.test_request_log import REQUEST, body
+from tests.generators.test_request_log import put
 with RequestLog(Path(sys.argv[1])) as log:
     for number in range(100_000):
-        log.put(f"{sys.argv[2]}-{number}", "model", REQUEST, body("hi"), 0.1)
+        put(log, f"{sys.argv[2]}-{number}", "hi")
         print(number, flush=True)
 """
 
@@ -92,5 +100,84 @@ def test_a_log_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=99")
-    with pytest.raises(StorageError, match="version 99, expected 1"):
+    with pytest.raises(StorageError, match="version 99, expected at most 2"):
         RequestLog(path)
+
+
+_FIRST_FORM = """
+CREATE TABLE replies (
+    key TEXT PRIMARY KEY, model TEXT NOT NULL, prompt TEXT NOT NULL, body BLOB NOT NULL,
+    seconds REAL NOT NULL, at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) WITHOUT ROWID;
+PRAGMA user_version=1;
+"""
+
+
+def test_a_log_of_the_first_version_keeps_all_its_replies(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript(_FIRST_FORM)
+        db.executemany(
+            "INSERT INTO replies (key, model, prompt, body, seconds, at) VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (f"k{n}", "m", "p", zlib.compress(body(f"t{n}").encode()), 0.5, "then")
+                for n in "012"
+            ],
+        )
+        before = db.execute("SELECT * FROM replies").fetchall()
+    for _ in range(2):
+        with RequestLog(path) as log:
+            assert len(log) == 3
+            found = log.get_all(["k0", "k1", "k2", "k3"])
+            assert {key: outcome.content for key, outcome in found.items()} == {
+                "k0": "t0",
+                "k1": "t1",
+                "k2": "t2",
+            }
+    with RequestLog(path) as log:
+        put(log, "k3", "new")
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT * FROM replies WHERE key < 'k3'").fetchall() == before
+        assert db.execute("SELECT key, status FROM attempts").fetchall() == [("k3", 200)]
+
+
+def test_many_are_found_at_once(tmp_path: Path) -> None:
+    with RequestLog(tmp_path / "log.sqlite") as log:
+        waiting = [
+            log.put("m", REQUEST, body(str(n)), Attempt(key=f"k{n}", status=200, seconds=0.1))
+            for n in range(1200)
+        ]
+        assert [future.result(30) for future in waiting] == [body(str(n)) for n in range(1200)]
+        found = log.get_all([f"k{n}" for n in range(1500)])
+        assert {key: outcome.content for key, outcome in found.items()} == {
+            f"k{n}": str(n) for n in range(1200)
+        }
+
+
+def test_attempts_keep_what_was_seen_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    with RequestLog(path) as log:
+        log.note(
+            Attempt(
+                key="k", status=429, seconds=0.2, detail="HTTP 429", headers={"retry-after": "1"}
+            )
+        )
+        log.note(Attempt(key="k", status=None, seconds=5.0, detail="no reply"))
+    with sqlite3.connect(path) as db:
+        rows = db.execute("SELECT status, detail, headers, seconds, cost FROM attempts").fetchall()
+    assert rows == [
+        (429, "HTTP 429", '{"retry-after": "1"}', 0.2, None),
+        (None, "no reply", "{}", 5.0, None),
+    ]
+
+
+def test_a_write_that_fails_is_told_to_who_waits_and_to_who_comes_later(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    log = RequestLog(path)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE replies")
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"log\.sqlite: cannot write"):
+            put(log, "k", "hi")
+    with pytest.raises(StorageError, match="cannot write"):
+        log.__exit__(None, None, None)

@@ -1,0 +1,115 @@
+"""What a run has asked and what that cost, and the budget that it stays within."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from generators.errors import BudgetError
+from generators.llm_request import Outcome, Request
+from generators.prices import Price
+
+
+@dataclass(kw_only=True)
+class Spent:
+    """What a run has asked so far; tokens only where they were spent now.
+
+    Attributes:
+        price: of the model; None where it is not known, and then no cost is.
+        cost_of_cached: US dollars that the replies out of the log cost when they were bought.
+    """
+
+    price: Price | None = None
+    requests: int = 0
+    cached_requests: int = 0
+    failed_requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_of_cached: float = 0.0
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars spent now; None where the price is not known."""
+        if self.price is None:
+            return None
+        return self.price.of(self.prompt_tokens, self.completion_tokens)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count `outcome`."""
+        if outcome.cached:
+            self.cached_requests += 1
+            if self.price is not None:
+                self.cost_of_cached += self.price.of(
+                    outcome.prompt_tokens, outcome.completion_tokens
+                )
+            return
+        self.requests += 1
+        self.failed_requests += outcome.status == "failed"
+        self.prompt_tokens += outcome.prompt_tokens
+        self.completion_tokens += outcome.completion_tokens
+
+    def words(self) -> str:
+        """Tokens and cost for a progress line; empty if nothing was spent."""
+        tokens = self.prompt_tokens + self.completion_tokens
+        if not tokens:
+            return ""
+        money = f", $ {self.cost:.4f}" if self.cost else ""
+        return f"{tokens:,} tokens{money}"
+
+
+class Budget:
+    """The most money that the replies of one table may cost.
+
+    Each request takes room for the most that it could cost before it is sent, and gives it back
+    when its true cost is counted in `spent`: so what is spent stays within the limit also with many
+    requests under way. Replies out of the log count with what they cost when they were bought; a
+    run that is started again and again spends no more than one that was not stopped.
+
+    Args:
+        limit: US dollars; None for no limit.
+        spent: what has been spent; its price is known where there is a limit.
+    """
+
+    def __init__(self, limit: float | None, spent: Spent) -> None:
+        if limit is not None and spent.price is None:
+            raise ValueError("a budget needs the price of the model")
+        self._limit = limit
+        self._spent = spent
+        self._taken: list[float] = []
+        self._changed = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def room(self, request: Request) -> AsyncIterator[None]:
+        """Room for `request`; count its outcome before leaving.
+
+        Raises:
+            BudgetError: the request could cost more than is left, and nothing is under way that
+                could leave more.
+        """
+        if self._limit is None:
+            yield
+            return
+        assert self._spent.price is not None
+        most = self._spent.price.of(*request.most_tokens)
+        async with self._changed:
+            while self._bought() + sum(self._taken) + most > self._limit:
+                if not self._taken:
+                    raise BudgetError(
+                        f"generate.endpoint.budget_usd: $ {self._bought():.4f} of "
+                        f"$ {self._limit:.4f} is spent, and the next request could cost "
+                        f"$ {most:.4f}. Finished replies are kept; raise the budget and run again "
+                        "to go on."
+                    )
+                await self._changed.wait()
+            self._taken.append(most)
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._taken.remove(most)
+                self._changed.notify_all()
+
+    def _bought(self) -> float:
+        return (self._spent.cost or 0.0) + self._spent.cost_of_cached
