@@ -148,9 +148,9 @@ def _draw(runs: Sequence[np.ndarray], samples: int, seed: int) -> np.ndarray:
     for start in range(0, samples, _CHUNK):
         size = min(_CHUNK, samples - start)
         counts_SC = generator.multinomial(n, np.full(n, 1 / n), size=size)
-        weights = counts_SC / n
+        weights = counts_SC  # whole numbers: equal samples have equal means, to the bit
         if several > 1:
             counts_SR = generator.multinomial(several, np.full(several, 1 / several), size=size)
-            weights = (counts_SR[:, :, None] / several * weights[:, None, :]).reshape(size, -1)
-        found.append(weights @ values)
+            weights = (counts_SR[:, :, None] * weights[:, None, :]).reshape(size, -1)
+        found.append(weights @ values / (n * several))
     return np.concatenate(found)

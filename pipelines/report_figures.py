@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from generators.schema import VIEWS
 from pipelines import plot_style, plots
-from pipelines.report_data import ControlLoss, Leaf, Reading, ReportData, TrainingLog, ordered
+from pipelines.report_data import ControlLoss, Reading, ReportData, TrainingLog, ordered
+from pipelines.report_files import Leaf
+from pipelines.report_panel import Identified, PanelData
 from pipelines.verdict import below_untrained
 
 _NATS = "nats per token"
@@ -34,8 +36,8 @@ class ReportFigure:
     narrow: Markup
 
 
-def report_figures(data: ReportData) -> dict[str, ReportFigure]:
-    """Figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT` and `training`.
+def report_figures(data: ReportData, panel: PanelData) -> dict[str, ReportFigure]:
+    """Figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT`, `reliability`, `training`.
 
     One whose numbers are absent is left out, and so is a view without any. The axes of `reading`
     and of `gains` are the same in all splits.
@@ -50,6 +52,8 @@ def report_figures(data: ReportData) -> dict[str, ReportFigure]:
         losses = [loss for loss in data.control_losses if loss.split == split]
         if losses:
             figures.append(_controls(split, losses, _columns(data)))
+    if any(one.reliability for one in panel.identified):
+        figures.append(_reliability(panel.identified))
     if data.training is not None:
         figures.append(_training(data.training, data.counts["train"].get("best_step")))
     return {figure.name: figure for figure in figures}
@@ -140,6 +144,39 @@ def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> Report
     ]
     description = f"Answer loss of each control on split {split}: right against other"
     return _figure(f"controls-{split}", description, wide, narrow, rows)
+
+
+def _reliability(identified: Sequence[Identified]) -> ReportFigure:
+    panels = [
+        plots.ScatterPanel(
+            one.view,
+            one.split,
+            (
+                plots.Series(
+                    "right",
+                    tuple(own.confidence for own in one.reliability),
+                    tuple(own.accuracy for own in one.reliability),
+                ),
+            ),
+        )
+        for one in identified
+    ]
+    wide, narrow = (
+        plots.paired(panels, xlabel="confidence", ylabel="accuracy", columns=n) for n in (4, 2)
+    )
+    rows = [
+        {
+            "split": one.split,
+            "view": one.view,
+            "confidence": own.confidence,
+            "accuracy": own.accuracy,
+            "items": own.items,
+        }
+        for one in identified
+        for own in one.reliability
+    ]
+    description = "Accuracy of identification by confidence, for each split and view"
+    return _figure("reliability", description, wide, narrow, rows)
 
 
 def _training(log: TrainingLog, best: int | None) -> ReportFigure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from evaluators.config import EvaluateConfig
@@ -9,10 +11,11 @@ from evaluators.panel import panel
 
 GAIN = 0.5
 """True gain of a decoder that reads, in nats a token."""
+IGNORES = "ignores activations, rivals alike"
 SCENES = {
     "reads, one rival is best": (GAIN, (0.0, 0.3, 0.4)),
     "reads, rivals alike": (GAIN, (0.0, 0.0, 0.0)),
-    "ignores activations, rivals alike": (0.0, (0.0, 0.0, 0.0)),
+    IGNORES: (0.0, (0.0, 0.0, 0.0)),
 }
 """Name of each scene: true gain, and what `other`, `mean` and `none` cost beyond it."""
 GAINS = ("grounded_gain", "information_gain")
@@ -36,17 +39,27 @@ def losses(random: np.random.Generator, controls: int, scene: str) -> dict[str, 
     return {**found, "untrained_right": hardness + noise(), "untrained_other": hardness + noise()}
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """How 95 % intervals stand to the true gain: shares of the simulated datasets."""
+
+    holds: float
+    too_high: float
+    """The whole interval is above it: a gain is claimed that is not there."""
+
+
 def coverage(
     scene: str, controls: int, *, datasets: int, samples: int, seed: int
-) -> dict[str, float]:
-    """Share of simulated datasets whose 95 % interval holds the true gain, for both gains."""
+) -> dict[str, Coverage]:
+    """Coverage of both gains."""
     random = np.random.default_rng(seed)
     names = np.array([f"{i:03}" for i in range(controls)])
     truth = SCENES[scene][0]
-    held = dict.fromkeys(GAINS, 0)
+    held, high = dict.fromkeys(GAINS, 0), dict.fromkeys(GAINS, 0)
     for dataset in range(datasets):
         config = EvaluateConfig(bootstrap=samples, seed=dataset)
         found = panel(losses(random, controls, scene), names, config)
         for name in GAINS:
             held[name] += found[name]["low"] <= truth <= found[name]["high"]
-    return {name: count / datasets for name, count in held.items()}
+            high[name] += found[name]["low"] > truth
+    return {name: Coverage(held[name] / datasets, high[name] / datasets) for name in GAINS}

@@ -98,7 +98,7 @@ def test_intervals_of_a_mean_hold_the_truth_as_often_as_they_say(n: int) -> None
 def test_intervals_of_gains_hold_the_truth_about_as_often_as_they_say(scene: str) -> None:
     found = coverage(scene, 12, datasets=300, samples=300, seed=1)
     # tests/proofs/test_panel.py has the full counts
-    assert all(0.88 <= share <= 0.985 for share in found.values()), found
+    assert all(0.88 <= one.holds <= 0.985 for one in found.values()), found
 
 
 @pytest.mark.parametrize(

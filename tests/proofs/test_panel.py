@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from simulated import SCENES, coverage
+from simulated import IGNORES, SCENES, coverage
 
 DATASETS = 2000
 SAMPLES = 2000
 WITHIN = {12: (0.90, 0.97), 50: (0.93, 0.97)}
 """Controls to the share of intervals that may hold the true gain."""
+CLAIMS = 0.03
+"""Most of the intervals that may lie above a true gain of zero."""
 
 
 @pytest.mark.prove
@@ -20,13 +22,22 @@ def test_coverage(proved: dict[str, Any], controls: int) -> None:
     proved["controls"] = controls
     proved["datasets of each scene, bootstrap samples, seed"] = f"{DATASETS}, {SAMPLES}, 0"
     found = {
-        (scene, name): share
+        (scene, name): one
         for scene in SCENES
-        for name, share in coverage(
+        for name, one in coverage(
             scene, controls, datasets=DATASETS, samples=SAMPLES, seed=0
         ).items()
     }
-    for (scene, name), share in found.items():
-        proved[f"{name}, {scene}"] = f"{100 * share:.1f} %"
+    for (scene, name), one in found.items():
+        proved[f"{name}, {scene}: holds it, is above it"] = (
+            f"{100 * one.holds:.1f} %, {100 * one.too_high:.1f} %"
+        )
     low, high = WITHIN[controls]
-    assert all(low <= share <= high for share in found.values()), found
+    for (scene, name), one in found.items():
+        if (scene, name) == (IGNORES, "information_gain"):
+            # the least of three rivals that are one is biased low beyond what a bootstrap sees:
+            # the interval errs towards claiming nothing
+            assert one.holds >= 0.90
+        else:
+            assert low <= one.holds <= high, (scene, name)
+        assert one.too_high <= CLAIMS or scene != IGNORES
