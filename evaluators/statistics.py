@@ -68,7 +68,7 @@ class Bootstrap:
     def __init__(self, values: np.ndarray, *, samples: int, seed: int, least: int) -> None:
         self._n = len(values)
         self._mean_K = values.mean(0) if self._n else None
-        self._drawn_SK = _draw([values], samples, seed) if self._n >= max(least, 2) else None
+        self._drawn_SK = _draw([[values]], samples, seed)[0] if self._n >= max(least, 2) else None
 
     def __call__(self, statistic: Statistic) -> Estimate:
         """The statistic with its interval."""
@@ -105,7 +105,36 @@ def pooled(
     if n < max(least, 2):
         return bootstrap(np.mean(runs, 0), statistic, samples=samples, seed=seed, least=least)
     estimate = float(statistic(np.mean(runs, (0, 1))))
-    low, high = interval(estimate, statistic(_draw(runs, samples, seed)), n)
+    low, high = interval(estimate, statistic(_draw([runs], samples, seed)[0]), n)
+    return {"estimate": estimate, "low": low, "high": high, "n": n}
+
+
+def difference(
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray],
+    statistic: Statistic,
+    *,
+    samples: int,
+    seed: int,
+    least: int,
+) -> Estimate:
+    """A statistic of `second` less that of `first`, on the same controls.
+
+    Controls are drawn once for both, so that the difference is paired; the runs of each side, where
+    it has several, are drawn by themselves (see `pooled`).
+
+    Args:
+        first, second: runs [C, K], the same controls in the same order on both sides.
+    """
+    n = len(first[0])
+    if not n:
+        return {"estimate": None, "low": None, "high": None, "n": 0}
+    a, b = (statistic(np.mean(side, (0, 1))) for side in (first, second))
+    estimate = float(b - a)
+    if n < max(least, 2):
+        return {"estimate": estimate, "low": None, "high": None, "n": n}
+    drawn_a, drawn_b = _draw([first, second], samples, seed)
+    low, high = interval(estimate, statistic(drawn_b) - statistic(drawn_a), n)
     return {"estimate": estimate, "low": low, "high": high, "n": n}
 
 
@@ -139,18 +168,19 @@ def students_t(degrees: int) -> float:
     return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
 
 
-def _draw(runs: Sequence[np.ndarray], samples: int, seed: int) -> np.ndarray:
-    """Column means [S, K] of samples of the controls, and of the runs where there are several."""
-    n, several = len(runs[0]), len(runs)
-    values = np.concatenate(runs)
+def _draw(sides: Sequence[Sequence[np.ndarray]], samples: int, seed: int) -> list[np.ndarray]:
+    """Column means [S, K] of each side: the same drawn controls, and of several runs drawn ones."""
+    n = len(sides[0][0])
     generator = np.random.default_rng(seed)
-    found = []
+    found: list[list[np.ndarray]] = [[] for _ in sides]
     for start in range(0, samples, _CHUNK):
         size = min(_CHUNK, samples - start)
         counts_SC = generator.multinomial(n, np.full(n, 1 / n), size=size)
-        weights = counts_SC  # whole numbers: equal samples have equal means, to the bit
-        if several > 1:
-            counts_SR = generator.multinomial(several, np.full(several, 1 / several), size=size)
-            weights = (counts_SR[:, :, None] * weights[:, None, :]).reshape(size, -1)
-        found.append(weights @ values / (n * several))
-    return np.concatenate(found)
+        for runs, means in zip(sides, found, strict=True):
+            several = len(runs)
+            weights = counts_SC  # whole numbers: equal samples have equal means, to the bit
+            if several > 1:
+                counts_SR = generator.multinomial(several, np.full(several, 1 / several), size)
+                weights = (counts_SR[:, :, None] * counts_SC[:, None, :]).reshape(size, -1)
+            means.append(weights @ np.concatenate(runs) / (n * several))
+    return [np.concatenate(means) for means in found]

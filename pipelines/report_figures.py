@@ -73,15 +73,22 @@ def _columns(data: ReportData) -> int:
     return min(4, max(3, *(splits.count(split) for split in splits)))
 
 
-def _figure(
+def figure_files(
     name: str, description: str, wide: Figure, narrow: Figure, rows: Sequence[Mapping[str, Any]]
 ) -> ReportFigure:
+    """A figure in all its forms.
+
+    Args:
+        name: of its files, and unique in its page.
+        description: what it shows, for screen readers.
+        rows: its numbers, as CSV.
+    """
     document = plot_style.svg(wide)
     return ReportFigure(
         name=name,
         svg=document,
         png=plot_style.png(wide),
-        csv=_csv(rows),
+        csv=csv_bytes(rows),
         wide=Markup(plot_style.inline_svg(document, name, description)),
         narrow=Markup(plot_style.inline_svg(plot_style.svg(narrow), f"{name}-narrow", description)),
     )
@@ -104,7 +111,7 @@ def _reading(split: str, data: ReportData) -> ReportFigure:
         )
     ]
     description = f"Answer loss on split {split}, by view and by what the decoder was given"
-    return _figure(f"reading-{split}", description, wide, narrow, rows)
+    return figure_files(f"reading-{split}", description, wide, narrow, rows)
 
 
 def _gain(split: str, data: ReportData) -> ReportFigure:
@@ -116,7 +123,7 @@ def _gain(split: str, data: ReportData) -> ReportFigure:
         for columns in (_columns(data), 1)
     )
     rows = [_row(reading, name, leaf) for reading in readings for name, leaf in _gains(reading)]
-    return _figure(f"gains-{split}", f"Gains on split {split}, by view", wide, narrow, rows)
+    return figure_files(f"gains-{split}", f"Gains on split {split}, by view", wide, narrow, rows)
 
 
 def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> ReportFigure:
@@ -143,7 +150,7 @@ def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> Report
         for x in losses
     ]
     description = f"Answer loss of each control on split {split}: right against other"
-    return _figure(f"controls-{split}", description, wide, narrow, rows)
+    return figure_files(f"controls-{split}", description, wide, narrow, rows)
 
 
 def _reliability(identified: Sequence[Identified]) -> ReportFigure:
@@ -176,7 +183,7 @@ def _reliability(identified: Sequence[Identified]) -> ReportFigure:
         for own in one.reliability
     ]
     description = "Accuracy of identification by confidence, for each split and view"
-    return _figure("reliability", description, wide, narrow, rows)
+    return figure_files("reliability", description, wide, narrow, rows)
 
 
 def _training(log: TrainingLog, best: int | None) -> ReportFigure:
@@ -194,7 +201,7 @@ def _training(log: TrainingLog, best: int | None) -> ReportFigure:
     ]
     description = "Training loss and validation right by optimiser step"
     rows.sort(key=lambda row: row["step"] or 0)
-    return _figure("training", description, wide, narrow, rows)
+    return figure_files("training", description, wide, narrow, rows)
 
 
 def _loss_points(reading: Reading, section: str = "") -> plots.Panel:
@@ -244,7 +251,8 @@ def _row(reading: Reading, name: str, leaf: Leaf) -> dict[str, Any]:
     }
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """`rows` as CSV, their keys as its head."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()

@@ -26,6 +26,11 @@ class Leaf:
         """Whether the whole interval is above zero; never so without an interval."""
         return self.low is not None and self.low > 0
 
+    @property
+    def off_zero(self) -> bool:
+        """Whether the whole interval is on one side of zero; never so without an interval."""
+        return self.above_zero or (self.high is not None and self.high < 0)
+
 
 def leaf_of(value: Mapping[str, Any] | None) -> Leaf | None:
     """An estimate as metrics and tables hold it; None where nothing was measured."""

@@ -10,6 +10,7 @@ import pytest
 from simulated import SCENES, coverage
 
 from evaluators.statistics import Estimate, bootstrap, over_controls, pooled, students_t
+from evaluators.statistics import difference as run_difference
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -161,3 +162,36 @@ def test_pooled_runs_of_few_controls_have_no_interval() -> None:
         "high": None,
         "n": 3,
     }
+
+
+def compare_runs(first_: list[np.ndarray], second: list[np.ndarray], **changes: Any) -> Estimate:
+    settings = {"samples": 2000, "seed": 0, "least": 8, **changes}
+    return run_difference(first_, second, first, **settings)
+
+
+def test_a_run_does_not_differ_from_itself() -> None:
+    values = np.random.default_rng(0).normal(size=(20, 1))
+    found = compare_runs([values], [values])
+    assert found == {"estimate": 0.0, "low": 0.0, "high": 0.0, "n": 20}
+
+
+def test_a_difference_of_two_runs_is_paired_by_control() -> None:
+    random = np.random.default_rng(0)
+    hardness = random.normal(0, 5, (20, 1))
+    better = hardness - 0.5 + random.normal(0, 0.1, (20, 1))
+    low, high = ends(compare_runs([hardness], [better]))
+    assert -0.6 < low < high < -0.4
+
+
+def test_a_difference_between_pools_is_as_unsure_as_their_runs_disagree() -> None:
+    hardness = np.random.default_rng(0).normal(size=(20, 1))
+    apart = [hardness + shift for shift in (-1.0, 0.0, 1.0)]
+    low, high = ends(compare_runs([hardness, hardness], apart))
+    assert low < -0.5 < 0.5 < high
+
+
+def test_a_difference_over_few_controls_has_no_interval() -> None:
+    found = compare_runs([np.zeros((3, 1))], [np.ones((3, 1))])
+    assert found == {"estimate": 1.0, "low": None, "high": None, "n": 3}
+    nothing = compare_runs([np.zeros((0, 1))], [np.zeros((0, 1))])
+    assert nothing == {"estimate": None, "low": None, "high": None, "n": 0}

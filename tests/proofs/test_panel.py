@@ -12,7 +12,7 @@ SAMPLES = 2000
 WITHIN = {12: (0.90, 0.97), 50: (0.93, 0.97)}
 """Controls to the share of intervals that may hold the true gain."""
 CLAIMS = 0.03
-"""Most of the intervals that may lie above a true gain of zero."""
+"""Most intervals of the information gain that may lie above the true one."""
 
 
 @pytest.mark.prove
@@ -40,4 +40,4 @@ def test_coverage(proved: dict[str, Any], controls: int) -> None:
             assert one.holds >= 0.90
         else:
             assert low <= one.holds <= high, (scene, name)
-        assert one.too_high <= CLAIMS or scene != IGNORES
+        assert one.too_high <= CLAIMS or name == "grounded_gain"
