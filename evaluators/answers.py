@@ -12,6 +12,9 @@ from evaluators.config import EvaluateConfig
 from evaluators.quality import SIDES
 from trainers.rows import Row
 
+# rows whose answers are written together: bounds memory
+_ROWS = 8
+
 
 def write_answers(
     decoder: Decoder, rows: Sequence[Row], scene: Scene, config: EvaluateConfig
@@ -19,6 +22,16 @@ def write_answers(
     """Rows of answers.parquet, without split and view, about the first controls of `rows`."""
     first = {row.conversation.control_id: i for i, row in reversed(list(enumerate(rows)))}
     picked = [rows[i] for i in sorted(first.values())[: config.answers]]
+    return [
+        answered
+        for start in range(0, len(picked), _ROWS)
+        for answered in _write(decoder, picked[start : start + _ROWS], scene, config)
+    ]
+
+
+def _write(
+    decoder: Decoder, picked: Sequence[Row], scene: Scene, config: EvaluateConfig
+) -> list[dict[str, Any]]:
     asked = [(row, question) for row in picked for question in row.questions]
     readings = {
         side: {row.example_id: CONDITIONS[side].give(row, scene) for row in picked}
