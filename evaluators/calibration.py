@@ -31,7 +31,7 @@ def calibration_error(
     names, control_of = np.unique(controls_N, return_inverse=True)
     sums = np.zeros((len(names), BINS + 1))  # of each bin, and last the number of items
     np.add.at(sums, (control_of, _bins(confidence_N)), correct_N - confidence_N)
-    np.add.at(sums, (control_of, BINS), 1)
+    sums[:, BINS] = np.bincount(control_of, minlength=len(names))
     return sampler(sums, config)(lambda means: np.abs(means[..., :BINS]).sum(-1) / means[..., BINS])
 
 

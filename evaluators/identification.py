@@ -20,6 +20,7 @@ from evaluators.config import EvaluateConfig
 from evaluators.items import Item
 from evaluators.losses import question_losses
 from evaluators.panel import UNINFORMED, columns, least_above, sampler
+from evaluators.statistics import Statistic
 from trainers.rows import Row
 
 CONDITIONS = ("right", "other", "none")
@@ -89,9 +90,7 @@ def identification(
     sure = confidence(losses["right"])
     own = [names.index(name) for name in rivals]
     return {
-        "accuracy": {
-            name: estimate(lambda means, k=k: 1 - means[..., k]) for k, name in enumerate(names)
-        },
+        "accuracy": {name: estimate(_share(k)) for k, name in enumerate(names)},
         "chance": estimate(lambda means: 1 - means[..., own].min(-1)),
         "grounded_gain": estimate(least_above(names, ["other"], "right")),
         "information_gain": estimate(least_above(names, rivals, "right")),
@@ -131,6 +130,11 @@ def item_rows(
                 }
             )
     return out
+
+
+def _share(column: int) -> Statistic:
+    """Accuracy, from the column of errors."""
+    return lambda means: 1 - means[..., column]
 
 
 def _found(losses: list[float]) -> float:
