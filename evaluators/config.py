@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from generators.config import Config
 from generators.schema import VIEWS, Split, View
 
-Condition = Literal["right", "other", "mean", "none", "noise"]
+ConditionName = Literal["right", "other", "mean", "none", "noise", "wrong_layer"]
 
 
 class EvaluateConfig(Config):
@@ -19,8 +19,9 @@ class EvaluateConfig(Config):
     """Splits that are judged; one without rows is left out, with a word."""
     views: tuple[View, ...] = VIEWS
     """Views that are judged, each by itself."""
-    conditions: tuple[Condition, ...] = ("right", "other", "mean", "none")
-    """Activations that the decoder is given (design: `right` and `other` are always among them)."""
+    conditions: tuple[ConditionName, ...] = ("right", "other", "mean", "none")
+    """Activations that the decoder is given; `right` and `other` are always among them. Each costs
+    a forward pass over all questions; `wrong_layer` needs a second layer in dump.layers."""
     visible_too: bool = False
     """Also judge the masked views with the control visible, under their own names
     (`system+visible`, ...)."""
@@ -30,16 +31,26 @@ class EvaluateConfig(Config):
     """Controls of each split and view for which answers are written out beside gold."""
     max_answer_tokens: int = Field(default=40, ge=1)
     """Longest written answer, in tokens."""
+    identification: int = Field(default=0, ge=0)
+    """Answers among which the decoder has to find the gold one by their likelihood, gold counted;
+    0 leaves it out. Costs three forward passes over as many answers a question."""
     bootstrap: int = Field(default=10_000, ge=100)
     """Bootstrap samples over controls of every interval."""
     min_controls: int = Field(default=8, ge=2)
     """Controls under which an estimate is given without an interval."""
     seed: int = 0
-    """Seed of subset, `other`, `noise` and bootstrap."""
+    """Seed of subset, `other`, `noise`, distractors and bootstrap."""
+
+    @field_validator("identification")
+    @classmethod
+    def _a_choice(cls, identification: int) -> int:
+        if identification == 1:
+            raise ValueError("expected 0, or at least 2 answers to choose from")
+        return identification
 
     @field_validator("conditions")
     @classmethod
-    def _needed(cls, conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    def _needed(cls, conditions: tuple[ConditionName, ...]) -> tuple[ConditionName, ...]:
         if not {"right", "other"} <= set(conditions) or len(set(conditions)) != len(conditions):
             raise ValueError("expected distinct conditions with `right` and `other` among them")
         return conditions

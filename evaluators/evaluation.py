@@ -3,54 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from activation_store.model_files import ModelFiles
 from activation_store.quiet import quiet_libraries
 from activation_store.reader import ActivationStore
 from activation_store.runtime import Runtime
 from activation_store.target import pick_device, use_threads
-from decoder.asking import answer
 from decoder.model import Decoder
-from evaluators.conditions import Given, pair_others
+from evaluators.answers import write_answers
+from evaluators.breakdowns import UNSTATED, WHOLE, breakdowns
+from evaluators.cases import Case, find_cases
+from evaluators.conditions import CONDITIONS, Scene, pair_others
 from evaluators.config import EvaluateConfig
+from evaluators.identification import CONDITIONS as IDENTIFIED
+from evaluators.identification import identification, item_rows, option_losses
+from evaluators.items import make_items
 from evaluators.losses import question_losses
 from evaluators.panel import UNTRAINED, panel
 from evaluators.parts import Parts
+from evaluators.quality import answer_quality
+from evaluators.results import result_rows
+from evaluators.tables import (
+    ANSWERS,
+    ANSWERS_FILE,
+    ITEMS,
+    ITEMS_FILE,
+    LOSSES,
+    LOSSES_FILE,
+    METRICS_FILE,
+    RESULTS,
+    RESULTS_FILE,
+    write_table,
+)
 from generators.errors import DataError
-from generators.files import storage_errors, write_bytes, write_json
+from generators.files import storage_errors, write_json
 from generators.progress import Progress, silent
-from generators.schema import VIEWS, View
-from trainers.rows import Row, load_rows, select
-
-METRICS_FILE = "metrics.json"
-LOSSES_FILE = "losses.parquet"
-ANSWERS_FILE = "answers.parquet"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """The rows of one split and view that are judged.
-
-    Attributes:
-        name: the view, with `+visible` where masking is off.
-        pool: all rows of the split and view, from which partners are drawn.
-        train: training rows of the view, for the mean token; of any view where it has none.
-    """
-
-    split: str
-    name: str
-    masking: bool
-    rows: list[Row]
-    pool: list[Row]
-    train: list[Row]
+from trainers.rows import Row, load_rows
 
 
 def evaluate(
@@ -72,8 +66,10 @@ def evaluate(
 
     Returns:
         {SPLIT: {VIEW: {"answer_loss", "untrained", "grounded_gain", "information_gain",
-        "below_untrained", "best_uninformed", "excluded": {reason: rows}}}}, also written to `out`
-        beside every single loss and the sampled answers.
+        "below_untrained", "best_uninformed", "excluded": {reason: rows}}}}; where they were asked
+        for, also "answers" and "identification", and "left_out" {condition: why} where the store
+        has not what a condition needs. Written to `out` too, beside every single loss, the answers,
+        the items of identification and all numbers as rows, groups of controls included.
 
     Raises:
         DataError: none of the splits has a row.
@@ -85,73 +81,57 @@ def evaluate(
     with quiet_libraries():
         reader = Decoder.load(decoder, model, dtype="float32", device=pick_device(runtime))
     layer = opened.only_layer(reader.binding.read_layer)
-    cases = _cases(load_rows(conversations, questions, opened), config, reader.config.masking)
+    cases = find_cases(load_rows(conversations, questions, opened), config, reader.config.masking)
     if not cases:
         raise DataError(
             f"evaluate: no row in splits {', '.join(config.splits)} and views "
             f"{', '.join(config.views)}; change evaluate.splits or data.splits."
         )
-    judge = _Judge(opened, reader, layer, config, work, _Steps(progress, len(cases), config))
+    judge = _Judge(opened, reader, layer, config, work)
+    judge.count_steps(len(cases), progress)
     tree: dict[str, dict[str, Any]] = {}
-    losses, answers = [], []
+    judged = []
     with storage_errors(out):
         for case in cases:
-            found, rows, written = judge(case)
-            tree.setdefault(case.split, {})[case.name] = found
-            losses += rows
-            answers += written
-        _write_table(out / LOSSES_FILE, pa.Table.from_pylist(losses, _LOSSES))
-        _write_table(out / ANSWERS_FILE, pa.Table.from_pylist(answers, _ANSWERS))
+            judged.append(judge(case))
+            tree.setdefault(case.split, {})[case.name] = judged[-1].metrics
+        for name, schema in (
+            (LOSSES_FILE, LOSSES),
+            (ANSWERS_FILE, ANSWERS),
+            (ITEMS_FILE, ITEMS),
+            (RESULTS_FILE, RESULTS),
+        ):
+            rows = [
+                {"split": one.case.split, "view": one.case.name, **row}
+                for one in judged
+                for row in one.tables.get(name, ())
+            ]
+            write_table(out / name, rows, schema)
         write_json(out / METRICS_FILE, {"reading": tree})
     return tree
 
 
-def _cases(rows: list[Row], config: EvaluateConfig, masking: bool) -> list[Case]:
-    out = []
-    for split in config.splits:
-        for view in config.views:
-            pool = select(rows, split=split, views=[view], most=None, seed=config.seed)
-            if not pool:
-                continue
-            train = _training(rows, [view], config) or _training(rows, VIEWS, config)
-            controls = dict.fromkeys(row.conversation.control_id for row in pool)
-            wanted = set(list(controls)[: config.max_controls])
-            own = [row for row in pool if row.conversation.control_id in wanted]
-            visible = (f"{view}+visible", False)
-            if view == "control":
-                kinds = [(str(view), False)]
-            elif not masking:
-                kinds = [visible]
-            else:
-                kinds = [(str(view), True), *([visible] if config.visible_too else [])]
-            out += [
-                Case(split=split, name=name, masking=mask, rows=own, pool=pool, train=train)
-                for name, mask in kinds
-            ]
-    return out
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """What was measured of a case: its part of the tree, and its rows of each table."""
+
+    case: Case
+    metrics: dict[str, Any]
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
-def _training(rows: list[Row], views: Sequence[View], config: EvaluateConfig) -> list[Row]:
-    return select(rows, split="train", views=views, most=None, seed=config.seed)
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """The rows of a case that have a partner, and their scene.
 
+    Attributes:
+        subject: what a part of this case is measured on, as plain values.
+    """
 
-class _Steps:
-    """Counts the conditions that are done."""
-
-    def __init__(self, progress: Progress, cases: int, config: EvaluateConfig) -> None:
-        self._progress = progress
-        self._a_case = len(config.conditions) + len(UNTRAINED) + (config.answers > 0)
-        self._total = cases * self._a_case
-        self._done = 0
-
-    def __call__(self) -> None:
-        self._done += 1
-        self._progress(self._done, self._total, "conditions")
-
-    def skip_case(self) -> None:
-        """A case has nothing to measure."""
-        self._done += self._a_case
-        self._progress(self._done, self._total, "conditions")
+    case: Case
+    rows: list[Row]
+    scene: Scene
+    subject: Any
 
 
 class _Judge:
@@ -164,158 +144,162 @@ class _Judge:
         layer: int,
         config: EvaluateConfig,
         work: Path,
-        step: _Steps,
     ) -> None:
         self._store = store
         self._decoder = decoder
         self._layer = layer
         self._config = config
         self._parts = Parts(work)
-        self._step = step
+        absent = {name: CONDITIONS[name].absent(store, layer) for name in config.conditions}
+        self._left_out = {name: why for name, why in absent.items() if why is not None}
+        self._conditions = [name for name in config.conditions if name not in self._left_out]
+        self._steps: Iterator[None] = iter(())
 
-    def __call__(
-        self, case: Case
-    ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
-        """Panel, single losses and sampled answers of a case."""
-        seed = self._config.seed
-        others = pair_others(case.rows, case.pool, self._store, masking=case.masking, seed=seed)
+    def count_steps(self, cases: int, progress: Progress) -> None:
+        """Tell `progress` of each part that is done."""
+        total = cases * self._parts_a_case()
+
+        def steps() -> Iterator[None]:
+            for done in range(1, total + 1):
+                progress(done, total, "conditions")
+                yield
+
+        self._steps = steps()
+
+    def __call__(self, case: Case) -> _Judged:
+        """Panel, its groups, answers and identification of a case."""
+        config = self._config
+        others = pair_others(
+            case.rows, case.pool, self._store, masking=case.masking, seed=config.seed
+        )
         rows = [row for row in case.rows if row.example_id in others]
-        left_out = len(case.rows) - len(rows)
-        excluded = {"no_other_control": left_out} if left_out else {}
-        names = (*self._config.conditions, *UNTRAINED)
+        about: dict[str, Any] = {"excluded": {}}
+        if left_out := len(case.rows) - len(rows):
+            about["excluded"] = {"no_other_control": left_out}
+        if self._left_out:
+            about["left_out"] = self._left_out
+        names = (*self._conditions, *UNTRAINED)
         if not rows:
-            self._step.skip_case()
-            nothing = panel({name: np.zeros(0) for name in names}, np.zeros(0), self._config)
-            return {**nothing, "excluded": excluded}, [], []
-        partners = [others[row.example_id] for row in rows]
-        given = Given(
-            rows,
-            partners,
-            case.train or rows,
+            for _ in range(self._parts_a_case()):
+                next(self._steps)
+            nothing = panel({name: np.zeros(0) for name in names}, np.zeros(0), config)
+            return _Judged(case=case, metrics={**nothing, **about})
+        measured = self._measured(case, rows, others)
+        table = {name: self._losses(measured, name) for name in names}
+        controls = np.array([r.conversation.control_id for r in rows for _ in r.questions])
+        flat = {name: np.array([x for one in each for x in one]) for name, each in table.items()}
+        metrics = panel(flat, controls, config)
+        tables = {LOSSES_FILE: list(_single(rows, table))}
+        if config.answers:
+            written = self._part(measured, "answers", self._write_answers)
+            tables[ANSWERS_FILE] = written
+            metrics["answers"] = answer_quality(written, config)
+        if config.identification:
+            metrics["identification"], tables[ITEMS_FILE] = self._identify(measured)
+        groups = {WHOLE: metrics, **breakdowns(flat, controls, _labels(rows), config)}
+        tables[RESULTS_FILE] = [
+            row
+            for group, found in groups.items()
+            for row in result_rows(group, found, least=config.min_controls)
+        ]
+        return _Judged(case=case, metrics={**metrics, **about}, tables=tables)
+
+    def _measured(self, case: Case, rows: list[Row], others: dict[str, Row]) -> _Measured:
+        scene = Scene(
             self._store,
             self._layer,
             masking=case.masking,
-            seed=seed,
+            seed=self._config.seed,
+            partners=others,
+            train=case.train or rows,
         )
         subject = [
-            [row.example_id, other.example_id, [[q.question, q.answer] for q in row.questions]]
-            for row, other in zip(rows, partners, strict=True)
+            [
+                row.example_id,
+                others[row.example_id].example_id,
+                [[q.question, q.answer] for q in row.questions],
+            ]
+            for row in rows
         ]
-        table = {name: self._losses(case, name, rows, given, subject) for name in names}
-        written = self._answers(case, rows, partners, given, subject)
-        controls = np.array([r.conversation.control_id for r in rows for _ in r.questions])
-        flat = {name: np.array([x for one in each for x in one]) for name, each in table.items()}
-        found = panel(flat, controls, self._config)
-        return {**found, "excluded": excluded}, list(_single(case, rows, table)), written
+        return _Measured(case=case, rows=rows, scene=scene, subject=subject)
 
-    def _losses(
-        self, case: Case, condition: str, rows: Sequence[Row], given: Given, subject: Any
-    ) -> list[list[float]]:
-        """Answer losses of each row's questions, from the parts where they are there."""
-        name = f"{case.split}.{case.name}.{condition}"
-        losses = self._parts.load(name, subject)
-        if losses is None:
+    def _losses(self, measured: _Measured, condition: str) -> list[list[float]]:
+        """Answer losses of each row's questions."""
+
+        def measure(own: _Measured) -> list[list[float]]:
+            given = CONDITIONS[condition.removeprefix("untrained_")]
             off = self._decoder.untrained() if condition in UNTRAINED else contextlib.nullcontext()
             with off:
-                losses = question_losses(
-                    self._decoder, rows, given(condition.removeprefix("untrained_"))
-                )
-            self._parts.keep(name, subject, losses)
-        self._step()
-        return losses
+                readings = [given.give(row, own.scene) for row in own.rows]
+                return question_losses(self._decoder, own.rows, readings)
 
-    def _answers(
+        return self._part(measured, condition, measure)
+
+    def _write_answers(self, own: _Measured) -> list[dict[str, Any]]:
+        return write_answers(self._decoder, own.rows, own.scene, self._config)
+
+    def _identify(self, measured: _Measured) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Identification of a case, and its rows of items.parquet."""
+        config, rows = self._config, measured.rows
+        items, without = make_items(
+            rows, measured.case.pool, options=config.identification, seed=config.seed
+        )
+        losses = {}
+        for name in IDENTIFIED:
+
+            def measure(own: _Measured, name: str = name) -> list[list[float]]:
+                readings = [CONDITIONS[name].give(row, own.scene) for row in rows]
+                return option_losses(self._decoder, rows, items, readings)
+
+            about = [[item.row, item.question.question, list(item.options)] for item in items]
+            losses[name] = self._part(measured, f"identify_{name}", measure, about)
+        controls = [rows[item.row].conversation.control_id for item in items]
+        found = identification(items, losses, controls, without, config)
+        return found, item_rows(items, losses, rows)
+
+    def _part(
         self,
-        case: Case,
-        rows: Sequence[Row],
-        partners: Sequence[Row],
-        given: Given,
-        subject: Any,
-    ) -> list[dict[str, Any]]:
-        """Written answers about the first rows, from the parts where they are there."""
-        if not self._config.answers:
-            return []
-        name = f"{case.split}.{case.name}.answers"
-        kept = self._parts.load(name, subject)
-        if kept is None:
-            kept = self._write_answers(case, rows, partners, given)
-            self._parts.keep(name, subject, kept)
-        self._step()
-        return kept
+        measured: _Measured,
+        name: str,
+        measure: Callable[[_Measured], list[Any]],
+        about: Any = None,
+    ) -> list[Any]:
+        """What `measure` gives, from the parts where it is there."""
+        name = f"{measured.case.split}.{measured.case.name}.{name}"
+        subject = measured.subject if about is None else [measured.subject, about]
+        values = self._parts.load(name, subject)
+        if values is None:
+            values = measure(measured)
+            self._parts.keep(name, subject, values)
+        next(self._steps)
+        return values
 
-    def _write_answers(
-        self, case: Case, rows: Sequence[Row], partners: Sequence[Row], given: Given
-    ) -> list[dict[str, Any]]:
-        first = {row.conversation.control_id: i for i, row in reversed(list(enumerate(rows)))}
-        picked = sorted(first.values())[: self._config.answers]
-        asked = [(i, question) for i in picked for question in rows[i].questions]
-        texts = [question.question for _, question in asked]
-        own, other = given("right"), given("other")
-        found = answer(
-            self._decoder,
-            [own[i] for i, _ in asked] + [other[i] for i, _ in asked],
-            texts + texts,
-            max_tokens=self._config.max_answer_tokens,
-        )
-        out = []
-        for j, (i, question) in enumerate(asked):
-            conversation = rows[i].conversation
-            out.append(
-                {
-                    "split": case.split,
-                    "view": case.name,
-                    "kind": conversation.kind,
-                    "category": conversation.category,
-                    "label": conversation.label,
-                    "example_id": conversation.example_id,
-                    "control": conversation.control,
-                    "question": question.question,
-                    "gold": question.answer,
-                    "right": found[j].text,
-                    "other": found[j + len(asked)].text,
-                    "other_control": partners[i].conversation.control,
-                }
-            )
-        return out
+    def _parts_a_case(self) -> int:
+        identified = len(IDENTIFIED) if self._config.identification else 0
+        return len(self._conditions) + len(UNTRAINED) + (self._config.answers > 0) + identified
 
 
-_LOSSES = pa.schema(
-    [(name, pa.string()) for name in ("split", "view", "kind", "category", "control_id")]
-    + [(name, pa.string()) for name in ("example_id", "question", "condition")]
-    + [("loss", pa.float64())]
-)
-_ANSWERS = pa.schema(
-    [
-        (name, pa.string())
-        for name in (
-            *("split", "view", "kind", "category", "label", "example_id", "control"),
-            *("question", "gold", "right", "other", "other_control"),
-        )
-    ]
-)
+def _labels(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Group of each question of `rows`, by grouping."""
+    asked = [(row.conversation, question) for row in rows for question in row.questions]
+    return {
+        "kind": [own.kind for own, _ in asked],
+        "category": [f"{own.kind}/{own.category}" for own, _ in asked],
+        "type": [question.type or UNSTATED for _, question in asked],
+    }
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
-    # through memory, so that the file is whole or absent
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue().to_pybytes())
-
-
-def _single(
-    case: Case, rows: Sequence[Row], table: dict[str, list[list[float]]]
-) -> Iterator[dict[str, Any]]:
+def _single(rows: Sequence[Row], table: dict[str, list[list[float]]]) -> Iterator[dict[str, Any]]:
     for condition, losses in table.items():
         for row, own in zip(rows, losses, strict=True):
             for question, loss in zip(row.questions, own, strict=True):
                 yield {
-                    "split": case.split,
-                    "view": case.name,
                     "kind": row.conversation.kind,
                     "category": row.conversation.category,
                     "control_id": row.conversation.control_id,
                     "example_id": row.example_id,
                     "question": question.question,
+                    "type": question.type,
                     "condition": condition,
                     "loss": loss,
                 }

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from evaluators.config import EvaluateConfig
-from evaluators.statistics import bootstrap, over_controls
+from evaluators.statistics import Bootstrap, Statistic, over_controls
 
 # conditions that tell the decoder nothing about the row at hand; the information gain is taken
-# over the best of them
+# over the best of them. `noise` and `wrong_layer` are none: no decoder was ever given such, so a
+# loss there says nothing about guessing
 UNINFORMED = ("other", "mean", "none")
 UNTRAINED = ("untrained_right", "untrained_other")
 
@@ -31,34 +32,48 @@ def panel(
         "best_uninformed" names the rival of the information gain, or is None where N is 0.
     """
     names = list(losses)
-    columns = [over_controls(losses[name], controls)[1] for name in names]
-    values_CK = np.stack(columns, 1)
-
-    def estimate(statistic: Any) -> Any:
-        return bootstrap(
-            values_CK,
-            statistic,
-            samples=config.bootstrap,
-            seed=config.seed,
-            least=config.min_controls,
-        )
-
-    def mean(name: str) -> Any:
-        return estimate(lambda means: means[..., names.index(name)])
-
-    def difference(first: Sequence[str], second: str) -> Any:
-        own = [names.index(name) for name in first]
-        return estimate(lambda means: means[..., own].min(-1) - means[..., names.index(second)])
-
+    values_CK = columns(losses, controls)
+    estimate = sampler(values_CK, config)
     rivals = [name for name in UNINFORMED if name in names]
-    best = None
-    if len(values_CK):
-        best = min(rivals, key=lambda name: float(values_CK[:, names.index(name)].mean()))
     return {
-        "answer_loss": {name: mean(name) for name in names if name not in UNTRAINED},
-        "untrained": {name.removeprefix("untrained_"): mean(name) for name in UNTRAINED},
-        "grounded_gain": difference(["other"], "right"),
-        "information_gain": difference(rivals, "right"),
-        "below_untrained": difference(["untrained_right"], "right"),
-        "best_uninformed": best,
+        "answer_loss": {
+            name: estimate(mean(names, name)) for name in names if name not in UNTRAINED
+        },
+        "untrained": {
+            name.removeprefix("untrained_"): estimate(mean(names, name)) for name in UNTRAINED
+        },
+        "grounded_gain": estimate(least_above(names, ["other"], "right")),
+        "information_gain": estimate(least_above(names, rivals, "right")),
+        "below_untrained": estimate(least_above(names, ["untrained_right"], "right")),
+        "best_uninformed": best(values_CK, names, rivals),
     }
+
+
+def sampler(values_CK: np.ndarray, config: EvaluateConfig) -> Bootstrap:
+    """The bootstrap of `values_CK` that the config asks for."""
+    return Bootstrap(
+        values_CK, samples=config.bootstrap, seed=config.seed, least=config.min_controls
+    )
+
+
+def columns(values: Mapping[str, np.ndarray], controls: np.ndarray) -> np.ndarray:
+    """Means [C, K] over each control, one column a name."""
+    return np.stack([over_controls(values[name], controls)[1] for name in values], 1)
+
+
+def mean(names: Sequence[str], name: str) -> Statistic:
+    """The mean of one column."""
+    return lambda means: means[..., names.index(name)]
+
+
+def least_above(names: Sequence[str], rivals: Sequence[str], name: str) -> Statistic:
+    """The least of some columns' means, chosen anew in each sample, less that of another."""
+    own = [names.index(rival) for rival in rivals]
+    return lambda means: means[..., own].min(-1) - means[..., names.index(name)]
+
+
+def best(values_CK: np.ndarray, names: Sequence[str], rivals: Sequence[str]) -> str | None:
+    """The rival with the least mean; None where there are no controls."""
+    if not len(values_CK):
+        return None
+    return min(rivals, key=lambda name: float(values_CK[:, names.index(name)].mean()))

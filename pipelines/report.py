@@ -18,6 +18,7 @@ from generators.files import write_bytes
 from pipelines.report_data import CONDITIONS, ReportData, ordered, read_report_data
 from pipelines.report_figures import ReportFigure, loss_panel, report_figures
 from pipelines.report_inputs import ReportInputs, ReportStep
+from pipelines.report_panel import Group, PanelData, read_panel
 from pipelines.verdict import below_untrained, headline, interval, judge
 from pipelines.wording import count, duration, number, size
 
@@ -40,8 +41,8 @@ def write_report(inputs: ReportInputs, out: Path) -> Path:
         DataError: a data table is not such a table.
         StorageError: the disk is full or read-only.
     """
-    data = read_report_data(inputs)
-    figures = report_figures(data)
+    data, panel = read_report_data(inputs), read_panel(inputs)
+    figures = report_figures(data, panel)
     for figure in figures.values():
         write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg.encode())
         write_bytes(out / "figures" / f"{figure.name}.png", figure.png)
@@ -50,11 +51,16 @@ def write_report(inputs: ReportInputs, out: Path) -> Path:
     if image is not None:
         write_bytes(out / "reading.png", image)
     page = out / "report.html"
-    write_bytes(page, _page(inputs, data, figures).encode())
+    write_bytes(page, _page(inputs, data, panel, figures).encode())
     return page
 
 
-def _page(inputs: ReportInputs, data: ReportData, figures: Mapping[str, ReportFigure]) -> str:
+def _page(
+    inputs: ReportInputs,
+    data: ReportData,
+    panel: PanelData,
+    figures: Mapping[str, ReportFigure],
+) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -77,6 +83,8 @@ def _page(inputs: ReportInputs, data: ReportData, figures: Mapping[str, ReportFi
         config=yaml.safe_dump(inputs.config, sort_keys=False, allow_unicode=True, width=96),
         settings=_settings(inputs.config),
         data=data,
+        panel=panel,
+        panel_groups=_by_case(panel.groups),
         figures=figures,
         headline=headline(verdicts),
         verdicts=verdicts,
@@ -93,6 +101,15 @@ def _page(inputs: ReportInputs, data: ReportData, figures: Mapping[str, ReportFi
         steps=[_step_row(step) for step in inputs.steps],
         environment=_environment(inputs.steps),
     )
+
+
+def _by_case(groups: Sequence[Group]) -> list[tuple[str, str, list[Group]]]:
+    """Groups of each split and view."""
+    cases = dict.fromkeys((group.split, group.view) for group in groups)
+    return [
+        (split, view, [group for group in groups if (group.split, group.view) == (split, view)])
+        for split, view in cases
+    ]
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -6,15 +6,12 @@ the page says so in words. All losses and gains are nats per token; n counts con
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from generators.errors import DamagedError
 from generators.schema import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
@@ -26,25 +23,11 @@ from generators.schema import (
     read_dropped,
     read_questions,
 )
+from pipelines.report_files import Leaf, artifact_file, json_object, leaf_of, table_rows
 from pipelines.report_inputs import ReportInputs, ReportStep
 
 CONDITIONS = ("right", "other", "mean", "none", "noise", "wrong_layer", "prior", "upper_bound")
 """Order in which conditions are shown; any other comes after them, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """An estimate with its 95 % interval (None where there are too few controls)."""
-
-    estimate: float
-    low: float | None
-    high: float | None
-    n: int
-
-    @property
-    def above_zero(self) -> bool:
-        """Whether the whole interval is above zero; never so without an interval."""
-        return self.low is not None and self.low > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,27 +191,16 @@ def ordered(names: Iterable[str], order: tuple[str, ...]) -> list[str]:
     return sorted(set(names), key=lambda name: (rank.get(name.split("+")[0], len(order)), name))
 
 
-def _file(step: ReportStep | None, name: str) -> Path | None:
-    path = step.path / "data" / name if step else None
-    return path if path and path.is_file() else None
-
-
-def _leaf(value: Mapping[str, Any] | None) -> Leaf | None:
-    if not value or value.get("estimate") is None:
-        return None
-    return Leaf(value["estimate"], value.get("low"), value.get("high"), int(value.get("n") or 0))
-
-
 def _leaves(values: Mapping[str, Any] | None) -> dict[str, Leaf]:
-    leaves = {name: _leaf(value) for name, value in (values or {}).items()}
+    leaves = {name: leaf_of(value) for name, value in (values or {}).items()}
     return {
         name: leaf for name in ordered(leaves, CONDITIONS) if (leaf := leaves[name]) is not None
     }
 
 
 def _readings(step: ReportStep | None, metrics: Mapping[str, Any]) -> tuple[Reading, ...]:
-    path = _file(step, "metrics.json")
-    found = _json(path.read_text(), path) if path else metrics
+    path = artifact_file(step, "metrics.json")
+    found = json_object(path.read_text(), path) if path else metrics
     tree = found.get("reading") or {}
     return tuple(
         Reading(
@@ -236,9 +208,9 @@ def _readings(step: ReportStep | None, metrics: Mapping[str, Any]) -> tuple[Read
             view=view,
             losses=_leaves(tree[split][view].get("answer_loss")),
             untrained=_leaves(tree[split][view].get("untrained")),
-            grounded=_leaf(tree[split][view].get("grounded_gain")),
-            information=_leaf(tree[split][view].get("information_gain")),
-            below_untrained=_leaf(tree[split][view].get("below_untrained")),
+            grounded=leaf_of(tree[split][view].get("grounded_gain")),
+            information=leaf_of(tree[split][view].get("information_gain")),
+            below_untrained=leaf_of(tree[split][view].get("below_untrained")),
             best_uninformed=tree[split][view].get("best_uninformed"),
             excluded={k: v for k, v in (tree[split][view].get("excluded") or {}).items() if v},
         )
@@ -248,10 +220,10 @@ def _readings(step: ReportStep | None, metrics: Mapping[str, Any]) -> tuple[Read
 
 
 def _training(step: ReportStep | None) -> TrainingLog | None:
-    path = _file(step, "log.jsonl")
+    path = artifact_file(step, "log.jsonl")
     if path is None:
         return None
-    lines = [_json(line, path) for line in path.read_text().splitlines() if line.strip()]
+    lines = [json_object(line, path) for line in path.read_text().splitlines() if line.strip()]
     losses = [line for line in lines if line.get("loss") is not None]
     checks = [line for line in lines if (line.get("validation") or {}).get("right") is not None]
     if not losses and not checks:
@@ -267,7 +239,7 @@ def _training(step: ReportStep | None) -> TrainingLog | None:
 
 def _answers(step: ReportStep | None) -> tuple[AnswerGroup, ...]:
     groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
-    for row in _rows(_file(step, "answers.parquet")):
+    for row in table_rows(artifact_file(step, "answers.parquet")):
         groups[row["split"], row["view"]].setdefault(row["example_id"], []).append(row)
     return tuple(
         AnswerGroup(split, view, tuple(_answered(rows) for rows in groups[split, view].values()))
@@ -297,7 +269,7 @@ def _control_losses(step: ReportStep | None) -> tuple[ControlLoss, ...]:
     losses: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for row in _rows(_file(step, "losses.parquet")):
+    for row in table_rows(artifact_file(step, "losses.parquet")):
         if row["condition"] in ("right", "other"):
             key = (row["split"], row["view"], row["kind"], row["control_id"])
             losses[key][row["condition"]].append(row["loss"])
@@ -309,13 +281,13 @@ def _control_losses(step: ReportStep | None) -> tuple[ControlLoss, ...]:
 
 
 def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:
-    path = _file(steps.get("complete"), CONVERSATIONS_FILE) or _file(
+    path = artifact_file(steps.get("complete"), CONVERSATIONS_FILE) or artifact_file(
         steps.get("conversations"), CONVERSATIONS_FILE
     )
     if path is None:
         return None
     rows = read_conversations(path)
-    questions = _file(steps.get("questions"), QUESTIONS_FILE)
+    questions = artifact_file(steps.get("questions"), QUESTIONS_FILE)
     samples: dict[str, Conversation] = {}
     for row in sorted(rows, key=lambda row: SPLITS.index(row.split)):
         samples.setdefault(row.view, row)
@@ -356,7 +328,7 @@ def _drops(
     """Dropped rows by step and rule, from the lists that steps keep, else from their counts."""
     drops: list[Drop] = []
     for name, step in steps.items():
-        path = _file(step, DROPPED_FILE)
+        path = artifact_file(step, DROPPED_FILE)
         if path is None:
             counted = counts[name].get("dropped") or {}
             if isinstance(counted, Mapping):
@@ -371,29 +343,3 @@ def _drops(
         ]
     order = list(steps)
     return tuple(sorted(drops, key=lambda drop: (order.index(drop.step), -drop.count, drop.reason)))
-
-
-def _rows(path: Path | None) -> list[dict[str, Any]]:
-    if path is None:
-        return []
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise DamagedError(
-            f"{path}: not a readable Parquet file ({error}). Delete its artifact and run again.",
-            path,
-        ) from error
-    return rows
-
-
-def _json(text: str, path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DamagedError(
-            f"{path}: not readable as JSON ({error}). Delete its artifact and run again.", path
-        ) from error
-    return value

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from generators.schema import VIEWS
 from pipelines import plot_style, plots
-from pipelines.report_data import ControlLoss, Leaf, Reading, ReportData, TrainingLog, ordered
+from pipelines.report_data import ControlLoss, Reading, ReportData, TrainingLog, ordered
+from pipelines.report_files import Leaf
+from pipelines.report_panel import Identified, PanelData
 from pipelines.verdict import below_untrained
 
 _NATS = "nats per token"
@@ -34,8 +36,8 @@ class ReportFigure:
     narrow: Markup
 
 
-def report_figures(data: ReportData) -> dict[str, ReportFigure]:
-    """Figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT` and `training`.
+def report_figures(data: ReportData, panel: PanelData) -> dict[str, ReportFigure]:
+    """Figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT`, `reliability`, `training`.
 
     One whose numbers are absent is left out, and so is a view without any. The axes of `reading`
     and of `gains` are the same in all splits.
@@ -50,6 +52,8 @@ def report_figures(data: ReportData) -> dict[str, ReportFigure]:
         losses = [loss for loss in data.control_losses if loss.split == split]
         if losses:
             figures.append(_controls(split, losses, _columns(data)))
+    if any(one.reliability for one in panel.identified):
+        figures.append(_reliability(panel.identified))
     if data.training is not None:
         figures.append(_training(data.training, data.counts["train"].get("best_step")))
     return {figure.name: figure for figure in figures}
@@ -69,15 +73,22 @@ def _columns(data: ReportData) -> int:
     return min(4, max(3, *(splits.count(split) for split in splits)))
 
 
-def _figure(
+def figure_files(
     name: str, description: str, wide: Figure, narrow: Figure, rows: Sequence[Mapping[str, Any]]
 ) -> ReportFigure:
+    """A figure in all its forms.
+
+    Args:
+        name: of its files, and unique in its page.
+        description: what it shows, for screen readers.
+        rows: its numbers, as CSV.
+    """
     document = plot_style.svg(wide)
     return ReportFigure(
         name=name,
         svg=document,
         png=plot_style.png(wide),
-        csv=_csv(rows),
+        csv=csv_bytes(rows),
         wide=Markup(plot_style.inline_svg(document, name, description)),
         narrow=Markup(plot_style.inline_svg(plot_style.svg(narrow), f"{name}-narrow", description)),
     )
@@ -100,7 +111,7 @@ def _reading(split: str, data: ReportData) -> ReportFigure:
         )
     ]
     description = f"Answer loss on split {split}, by view and by what the decoder was given"
-    return _figure(f"reading-{split}", description, wide, narrow, rows)
+    return figure_files(f"reading-{split}", description, wide, narrow, rows)
 
 
 def _gain(split: str, data: ReportData) -> ReportFigure:
@@ -112,7 +123,7 @@ def _gain(split: str, data: ReportData) -> ReportFigure:
         for columns in (_columns(data), 1)
     )
     rows = [_row(reading, name, leaf) for reading in readings for name, leaf in _gains(reading)]
-    return _figure(f"gains-{split}", f"Gains on split {split}, by view", wide, narrow, rows)
+    return figure_files(f"gains-{split}", f"Gains on split {split}, by view", wide, narrow, rows)
 
 
 def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> ReportFigure:
@@ -139,7 +150,40 @@ def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> Report
         for x in losses
     ]
     description = f"Answer loss of each control on split {split}: right against other"
-    return _figure(f"controls-{split}", description, wide, narrow, rows)
+    return figure_files(f"controls-{split}", description, wide, narrow, rows)
+
+
+def _reliability(identified: Sequence[Identified]) -> ReportFigure:
+    panels = [
+        plots.ScatterPanel(
+            one.view,
+            one.split,
+            (
+                plots.Series(
+                    "right",
+                    tuple(own.confidence for own in one.reliability),
+                    tuple(own.accuracy for own in one.reliability),
+                ),
+            ),
+        )
+        for one in identified
+    ]
+    wide, narrow = (
+        plots.paired(panels, xlabel="confidence", ylabel="accuracy", columns=n) for n in (4, 2)
+    )
+    rows = [
+        {
+            "split": one.split,
+            "view": one.view,
+            "confidence": own.confidence,
+            "accuracy": own.accuracy,
+            "items": own.items,
+        }
+        for one in identified
+        for own in one.reliability
+    ]
+    description = "Accuracy of identification by confidence, for each split and view"
+    return figure_files("reliability", description, wide, narrow, rows)
 
 
 def _training(log: TrainingLog, best: int | None) -> ReportFigure:
@@ -157,7 +201,7 @@ def _training(log: TrainingLog, best: int | None) -> ReportFigure:
     ]
     description = "Training loss and validation right by optimiser step"
     rows.sort(key=lambda row: row["step"] or 0)
-    return _figure("training", description, wide, narrow, rows)
+    return figure_files("training", description, wide, narrow, rows)
 
 
 def _loss_points(reading: Reading, section: str = "") -> plots.Panel:
@@ -207,7 +251,8 @@ def _row(reading: Reading, name: str, leaf: Leaf) -> dict[str, Any]:
     }
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """`rows` as CSV, their keys as its head."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.report_data import Leaf, Reading
+from pipelines.report_data import Reading
+from pipelines.report_files import Leaf
 from pipelines.wording import join, number
 
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from evaluators.evaluation import METRICS_FILE
+from evaluators.tables import METRICS_FILE
 from pipelines.artifacts import ArtifactRoot
 from pipelines.refs import Refs
 

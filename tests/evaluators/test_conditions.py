@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import chain
 import numpy as np
@@ -10,16 +11,20 @@ import pytest
 
 from activation_store.reader import ActivationStore
 from decoder.batch import Reading
-from evaluators.conditions import Given, mean_token, pair_others, uninformed
+from evaluators.conditions import CONDITIONS, Condition, Scene, pair_others
+from evaluators.config import ConditionName, EvaluateConfig
 from trainers.rows import Row, load_rows, visible_tokens
 
 VIEWS = ("stimulus",)
+ELSEWHERE = 0
+"""A stored layer that the decoder does not read."""
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[ActivationStore, list[Row]]:
     rows = [*chain.rows_of(VIEWS, {"test": 24}), chain.row(90, view="stimulus", kind="extractive")]
-    made = chain.make(tmp_path_factory.mktemp("conditions"), rows)
+    folder = tmp_path_factory.mktemp("conditions")
+    made = chain.make(folder, rows, layers=(ELSEWHERE, 1, chain.LAYER))
     opened = ActivationStore(made.store)
     return opened, load_rows(made.conversations, made.questions, opened)
 
@@ -82,63 +87,127 @@ def test_rows_of_one_group_are_no_partners(store: tuple[ActivationStore, list[Ro
     assert pair_others(grouped, grouped, opened, masking=True, seed=0) == {}
 
 
+def scene_of(
+    store: tuple[ActivationStore, list[Row]], *, layer: int = chain.LAYER, seed: int = 0
+) -> Scene:
+    """The scene of the first 24 rows, the mean token being that of all."""
+    opened, rows = store
+    partners = pairs(store)
+    return Scene(opened, layer, masking=True, seed=seed, partners=partners, train=rows)
+
+
+def stored(store: tuple[ActivationStore, list[Row]], row: Row, layer: int) -> np.ndarray:
+    opened = store[0]
+    return opened.read(row.example_id, layer)[-visible_tokens(opened, row, masking=True) :]
+
+
+def test_every_name_that_the_yaml_knows_is_a_condition() -> None:
+    assert tuple(CONDITIONS) == get_args(ConditionName)
+    assert all(name == one.name for name, one in CONDITIONS.items())
+
+
 def test_the_mean_token_is_over_all_visible_tokens(
     store: tuple[ActivationStore, list[Row]],
 ) -> None:
-    opened, rows = store
-    found = mean_token(rows, opened, chain.LAYER, masking=True)
-    every = [
-        opened.read(row.example_id, chain.LAYER)[-visible_tokens(opened, row, masking=True) :]
-        for row in rows
-    ]
-    np.testing.assert_allclose(found, np.concatenate(every).mean(0), rtol=1e-4, atol=1e-6)
+    every = [stored(store, row, chain.LAYER) for row in store[1]]
+    np.testing.assert_allclose(
+        scene_of(store).mean_token, np.concatenate(every).mean(0), rtol=1e-4, atol=1e-6
+    )
 
 
-@pytest.fixture
-def reading() -> Reading:
-    vectors = np.random.default_rng(0).normal(size=(5, 32)) * np.arange(1, 6)[:, None]
-    return Reading(vectors.astype(np.float32), 5, 7)
+@pytest.mark.parametrize("name", ["mean", "none", "noise", "wrong_layer"])
+def test_what_stands_for_a_row_keeps_its_length_and_positions(
+    store: tuple[ActivationStore, list[Row]], name: str
+) -> None:
+    row, scene = store[1][0], scene_of(store)
+    own, found = scene.own(row), CONDITIONS[name].give(row, scene)
+    assert (found.n, found.first_position) == (own.n, own.first_position)
 
 
-@pytest.mark.parametrize("condition", ["mean", "none", "noise"])
-def test_uninformed_readings_keep_length_and_positions(reading: Reading, condition: str) -> None:
-    found = uninformed(reading, condition, mean=np.ones(32, np.float32), seed=0)
-    assert (found.n, found.first_position) == (5, 7)
-
-
-def test_mean_repeats_one_token(reading: Reading) -> None:
-    mean = np.arange(32, dtype=np.float32)
-    found = uninformed(reading, "mean", mean=mean).vectors
-    np.testing.assert_array_equal(found, np.tile(mean, (5, 1)))
-
-
-def test_none_leaves_the_placeholders_alone(reading: Reading) -> None:
-    assert uninformed(reading, "none").vectors is None
-
-
-def test_noise_has_the_norms_of_the_row_and_other_directions(reading: Reading) -> None:
-    found = uninformed(reading, "noise", seed=3).vectors
-    assert found is not None
-    assert reading.vectors is not None
-    norms = np.linalg.norm(reading.vectors, axis=1)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), norms, rtol=1e-5)
-    cosines = (found * reading.vectors).sum(1) / norms**2
-    assert np.abs(cosines).max() < 0.6
-    again = uninformed(reading, "noise", seed=3).vectors
-    np.testing.assert_array_equal(found, again)
-
-
-def test_given_is_the_readings_of_the_rows_in_order(
+def test_right_is_the_rows_own_and_other_its_partners(
     store: tuple[ActivationStore, list[Row]],
 ) -> None:
-    opened, rows = store
-    own, partners = rows[:4], rows[4:8]
-    given = Given(own, partners, rows, opened, chain.LAYER, masking=True, seed=0)
-    for condition, source in (("right", own), ("other", partners)):
-        for found, row in zip(given(condition), source, strict=True):
-            assert found.vectors is not None
-            stored = opened.read(row.example_id, chain.LAYER)
-            np.testing.assert_array_equal(found.vectors, stored[found.first_position :])
-    noise = [r.vectors for r in given("noise")]
-    assert noise[0] is not None
-    assert not np.array_equal(noise[0][0], noise[1][0])  # each row has its own
+    scene = scene_of(store)
+    for row in store[1][:4]:
+        right, other = (CONDITIONS[name].give(row, scene) for name in ("right", "other"))
+        partner = scene.partners[row.example_id]
+        assert right.vectors is not None
+        assert other.vectors is not None
+        np.testing.assert_array_equal(right.vectors, stored(store, row, chain.LAYER))
+        np.testing.assert_array_equal(other.vectors, stored(store, partner, chain.LAYER))
+
+
+def test_mean_repeats_one_token(store: tuple[ActivationStore, list[Row]]) -> None:
+    row, scene = store[1][0], scene_of(store)
+    found = CONDITIONS["mean"].give(row, scene)
+    assert found.vectors is not None
+    np.testing.assert_array_equal(found.vectors, np.tile(scene.mean_token, (found.n, 1)))
+
+
+def test_none_leaves_the_placeholders_alone(store: tuple[ActivationStore, list[Row]]) -> None:
+    assert CONDITIONS["none"].give(store[1][0], scene_of(store)).vectors is None
+
+
+def test_noise_has_the_norms_of_the_row_and_other_directions(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    row = store[1][0]
+    found = CONDITIONS["noise"].give(row, scene_of(store)).vectors
+    own = stored(store, row, chain.LAYER)
+    assert found is not None
+    norms = np.linalg.norm(own, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), norms, rtol=1e-5)
+    cosines = (found * own).sum(1) / norms**2
+    assert np.abs(cosines).max() < 0.75
+
+
+def test_noise_is_each_rows_own_and_drawn_by_seed(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    def noise(row: Row, seed: int = 0) -> np.ndarray:
+        found = CONDITIONS["noise"].give(row, scene_of(store, seed=seed)).vectors
+        assert found is not None
+        return found
+
+    first, second = store[1][:2]
+    np.testing.assert_array_equal(noise(first), noise(first))
+    assert not np.allclose(noise(first)[0], noise(second)[0])
+    assert not np.allclose(noise(first)[0], noise(first, seed=1)[0])
+
+
+def test_wrong_layer_is_the_rows_own_from_the_farthest_stored_layer(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    row = store[1][0]
+    found = CONDITIONS["wrong_layer"].give(row, scene_of(store)).vectors
+    assert found is not None
+    np.testing.assert_array_equal(found, stored(store, row, ELSEWHERE))
+
+
+def test_of_two_layers_as_far_the_earlier_is_the_wrong_one(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    row = store[1][0]
+    found = CONDITIONS["wrong_layer"].give(row, scene_of(store, layer=1)).vectors
+    assert found is not None
+    np.testing.assert_array_equal(found, stored(store, row, ELSEWHERE))
+
+
+def test_a_condition_of_ones_own_is_a_few_lines(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    def last_token(row: Row, scene: Scene) -> Reading:
+        own = scene.own(row)
+        assert own.vectors is not None
+        return Reading(np.repeat(own.vectors[-1:], own.n, 0), own.n, own.first_position)
+
+    row, scene = store[1][0], scene_of(store)
+    found = Condition("last_token", last_token).give(row, scene)
+    assert found.vectors is not None
+    assert (found.vectors == scene.own(row).vectors[-1]).all()
+
+
+@pytest.mark.parametrize("conditions", [("right",), ("right", "other", "other")])
+def test_right_and_other_are_always_among_them(conditions: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="distinct conditions with `right` and `other`"):
+        EvaluateConfig.model_validate({"conditions": conditions})

@@ -218,7 +218,8 @@ def test_masked_views_can_be_judged_with_the_control_visible_too(
     config = CONFIG.model_copy(update={"visible_too": True, "splits": ("test",), "answers": 0})
     found = judge(made, decoder, tmp_path, config)["test"]
     assert list(found) == ["control", "system", "system+visible"]
-    assert found["system"] == whole[1]["test"]["system"]
+    expected = {k: v for k, v in whole[1]["test"]["system"].items() if k != "answers"}
+    assert found["system"] == expected
     assert found["system"]["answer_loss"] != found["system+visible"]["answer_loss"]
 
 
@@ -265,6 +266,114 @@ def test_a_decoder_of_a_layer_that_is_not_stored_is_refused(
     (tmp_path / "decoder" / "latentqa.json").write_text(json.dumps({**sidecar, "read_layer": 1}))
     with pytest.raises(StoreError, match=r"it has layers \[2\], got 1"):
         judge(made, tmp_path / "decoder", tmp_path)
+
+
+def test_every_number_is_a_row_of_results_with_its_groups(
+    whole: tuple[Path, dict[str, Any]],
+) -> None:
+    rows = pq.read_table(whole[0] / "out" / "results.parquet").to_pylist()
+    found = {(r["split"], r["view"], r["group"], r["metric"]): r for r in rows}
+    assert len(found) == len(rows)
+    for split, views in whole[1].items():
+        for view, metrics in views.items():
+            for name in ("grounded_gain", "information_gain", "below_untrained"):
+                row = found[split, view, "all", name]
+                assert {key: row[key] for key in metrics[name]} == metrics[name]
+            for metric, sides in metrics["answers"].items():
+                row = found[split, view, "all", f"answers.{metric}.gain"]
+                assert row["estimate"] == sides["gain"]["estimate"]
+    groups = {row["group"] for row in rows if row["split"] == "test"}
+    assert {"all", "kind=persona", "kind=goal", "type=unstated"} <= groups
+    assert any(group.startswith("category=persona/") for group in groups)
+    few = found["test_ood", "control", "all", "grounded_gain"]
+    assert few["note"] == f"{few['n']} controls; an interval needs 8"
+
+
+def test_answers_are_measured(whole: tuple[Path, dict[str, Any]]) -> None:
+    found = whole[1]["test"]["control"]["answers"]
+    assert {"sensitive", "vague", "nonsense", "repetitive", "confidence"} <= set(found)
+    assert found["confidence"]["right"]["estimate"] < 0
+    assert found["sensitive"]["right"]["n"] == 2
+
+
+IDENTIFY = CONFIG.model_copy(
+    update={"identification": 3, "splits": ("test",), "views": ("control",), "answers": 0}
+)
+
+
+@pytest.fixture(scope="module")
+def identified(
+    made: chain.Chain, decoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("identified")
+    return folder, judge(made, decoder, folder, IDENTIFY)["test"]["control"]
+
+
+def test_gold_is_identified_among_answers_to_the_same_question(
+    identified: tuple[Path, dict[str, Any]], whole: tuple[Path, dict[str, Any]]
+) -> None:
+    folder, found = identified
+    n = found["answer_loss"]["right"]["n"]
+    # to the second question all controls have one answer
+    items = {"same_question": n, "same_category": 0, "no_distractor": n}
+    assert found["identification"]["items"] == items
+    assert found["answer_loss"] == whole[1]["test"]["control"]["answer_loss"]
+    rows = pq.read_table(folder / "out" / "items.parquet").to_pylist()
+    assert {row["condition"] for row in rows} == {"right", "other", "none"}
+    own = [row for row in rows if row["condition"] == "right"]
+    accuracy = found["identification"]["accuracy"]["right"]["estimate"]
+    assert sum(row["correct"] for row in own) / len(own) == pytest.approx(accuracy)
+    assert all(len(row["options"]) == len(row["losses"]) == 3 for row in rows)
+
+
+def test_identification_goes_on_where_it_was_killed(
+    made: chain.Chain,
+    decoder: Path,
+    identified: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(identified[0] / "work", tmp_path / "work")
+    (tmp_path / "work" / "test.control.identify_other.json").unlink()
+    passes = Passes(monkeypatch)
+    judge(made, decoder, tmp_path, IDENTIFY)
+    n = identified[1]["answer_loss"]["right"]["n"]
+    assert passes.n == -(-n // 4)  # batches of four rows
+    assert outputs(tmp_path) == outputs(identified[0])
+
+
+def test_a_store_of_one_layer_leaves_wrong_layer_out_and_says_so(
+    made: chain.Chain, decoder: Path, tmp_path: Path
+) -> None:
+    config = EvaluateConfig.model_validate(
+        {**IDENTIFY.model_dump(), "identification": 0, "conditions": [*CONDITIONS, "wrong_layer"]}
+    )
+    told: list[tuple[int, int]] = []
+    found = judge(
+        *(made, decoder, tmp_path, config),
+        progress=lambda done, total, note="": told.append((done, total)),
+    )["test"]["control"]
+    assert set(found["answer_loss"]) == CONDITIONS
+    why = "the store has layer 2 alone; add another to dump.layers"
+    assert found["left_out"] == {"wrong_layer": why}
+    assert told[-1] == (7, 7)
+
+
+def test_a_store_of_two_layers_has_wrong_layer(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("layers")
+    rows = chain.rows_of(("control",), {"train": 2, "test": 6})
+    two = chain.make(folder / "made", rows, layers=(0, chain.LAYER))
+    (folder / "decoder").mkdir()
+    chain.decoder(two, nudge=0.2).save(folder / "decoder")
+    config = EvaluateConfig(
+        conditions=("right", "other", "wrong_layer"), splits=("test",), answers=0, bootstrap=100
+    )
+    found = judge(two, folder / "decoder", folder, config)["test"]["control"]
+    assert "left_out" not in found
+    losses_ = found["answer_loss"]
+    assert losses_["wrong_layer"]["estimate"] != losses_["right"]["estimate"]
 
 
 def test_evaluation_prints_and_warns_nothing(

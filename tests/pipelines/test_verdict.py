@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.report_data import Leaf, Reading
+from pipelines.report_data import Reading
+from pipelines.report_files import Leaf
 from pipelines.verdict import Verdict, headline, judge
 
 ABOVE = Leaf(0.5, 0.4, 0.6, 20)

@@ -1,0 +1,94 @@
+"""What a condition is: the activations that the decoder is given in place of a row's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from activation_store.reader import ActivationStore
+from decoder.batch import Reading
+from generators.canonical import digest
+from trainers.rows import Row, read_row
+
+
+class Scene:
+    """The store, and what of it a condition may draw on beside the row at hand.
+
+    Attributes:
+        store: holds the activations of every row.
+        layer: the read layer.
+        partners: for each judged row, by example id, the row of another control (`other`).
+    """
+
+    def __init__(
+        self,
+        store: ActivationStore,
+        layer: int,
+        *,
+        masking: bool,
+        seed: int,
+        partners: Mapping[str, Row] | None = None,
+        train: Sequence[Row] = (),
+    ) -> None:
+        """Set the scene of some rows.
+
+        Args:
+            masking: whether the control's own tokens are withheld.
+            seed: of everything that a condition draws.
+            train: rows whose mean token is `mean_token`.
+        """
+        self.store = store
+        self.layer = layer
+        self.partners = partners or {}
+        self._masking = masking
+        self._seed = seed
+        self._train = train
+        self._own: dict[str, Reading] = {}
+
+    def own(self, row: Row) -> Reading:
+        """The row's own visible activations at the read layer; read once."""
+        if row.example_id not in self._own:
+            self._own[row.example_id] = self.read(row, self.layer)
+        return self._own[row.example_id]
+
+    def read(self, row: Row, layer: int) -> Reading:
+        """The visible activations of any row at any stored layer."""
+        return read_row(self.store, row, layer, masking=self._masking)
+
+    def draw(self, row: Row) -> np.random.Generator:
+        """Random numbers of the row's own: the same whatever rows stand beside it."""
+        return np.random.default_rng(int(digest([self._seed, row.example_id])[:12], 16))
+
+    @cached_property
+    def mean_token(self) -> np.ndarray:
+        """Mean [D] over all visible tokens of the training rows."""
+        total, count = np.zeros(self.store.d_model), 0
+        for row in self._train:
+            vectors = self.read(row, self.layer).vectors
+            assert vectors is not None
+            total += vectors.sum(0, dtype=np.float64)
+            count += len(vectors)
+        return (total / count).astype(np.float32)
+
+
+def always(store: ActivationStore, layer: int) -> None:
+    """For conditions that every store allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One way to fill the placeholders of a row.
+
+    Attributes:
+        name: how the YAML and the tables call it.
+        give: the reading that the decoder is given of a row; it keeps the row's length and
+            positions unless it stands for another row.
+        absent: why a store with that read layer cannot have it, in words; None where it can.
+    """
+
+    name: str
+    give: Callable[[Row, Scene], Reading]
+    absent: Callable[[ActivationStore, int], str | None] = always

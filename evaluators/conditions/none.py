@@ -1,0 +1,15 @@
+"""`none`: nothing is injected; the placeholders keep their own embeddings."""
+
+from __future__ import annotations
+
+from decoder.batch import Reading
+from evaluators.conditions.base import Condition, Scene
+from trainers.rows import Row
+
+
+def _give(row: Row, scene: Scene) -> Reading:
+    own = scene.own(row)
+    return Reading(None, own.n, own.first_position)
+
+
+NONE = Condition("none", _give)

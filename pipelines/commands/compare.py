@@ -1,0 +1,78 @@
+"""`latentqa compare`: any number of evaluated runs, on the questions that they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.commands.options import (
+    DEFAULT_ROOT,
+    REF_HELP,
+    JsonOption,
+    RootOption,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from pipelines.comparison import Cell, Comparison
+
+
+def compare(
+    ref: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="REF REF...",
+            help=f"Evaluated runs, the baseline first. {REF_HELP} Runs joined by + are pooled: "
+            "name:1+name:2, where their seeds alone differ.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Where the page goes.")
+    ] = Path("comparison"),
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare evaluated runs on the same questions, significant differences marked.
+
+    Writes a page with figures (PNG, SVG, CSV), and prints the numbers. `latentqa diff` compares
+    settings instead.
+    """
+    from pipelines.artifacts import ArtifactRoot
+    from pipelines.comparison import compare_runs, comparison_rows, find_runs
+    from pipelines.comparison_page import write_comparison
+    from pipelines.refs import Refs
+
+    found = compare_runs(find_runs(Refs(ArtifactRoot(root.expanduser())), ref))
+    page = write_comparison(found, out.expanduser())
+    if as_json:
+        print_json({"page": str(page), "rows": comparison_rows(found)})
+        return
+    _print(found)
+    typer.echo(f"Page:  {page}")
+
+
+def _print(found: Comparison) -> None:
+    from pipelines.comparison_page import TITLES
+
+    wide = max(len(run.name) for run in found.runs) + 2
+    for case in found.cases:
+        typer.echo(
+            f"{case.view} ({case.split}): {case.controls} controls, {case.questions} questions"
+        )
+        for metric, cells in case.cells.items():
+            for k, (run, cell) in enumerate(zip(found.runs, cells, strict=True)):
+                title = TITLES[metric] if k == 0 else ""
+                typer.echo(f"  {title:<18}{run.name:<{wide}}{_words(cell)}".rstrip())
+    typer.echo("* differs from the first run: the interval excludes zero, and p < 0.05 after Holm.")
+
+
+def _words(cell: Cell) -> str:
+    from pipelines.verdict import interval
+
+    text = "–" if cell.leaf is None else interval(cell.leaf)
+    if cell.difference is None:
+        return text
+    p = "" if cell.p is None else f", p {cell.p:.3f}"
+    return f"{text}   difference {interval(cell.difference)}{p}{' *' if cell.differs else ''}"

@@ -1,0 +1,333 @@
+"""Several evaluated runs on the questions that all of them were asked: which differ, and how far?
+
+A run is a REF, or several joined by `+`, which are pooled: runs that differ by their seed alone.
+The first is the baseline that the others are held against, paired by control. A difference is
+marked where its 95 % interval excludes zero *and* its p, of a sign-flip test over controls adjusted
+for all the differences asked about (Holm), is below 0.05.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluators.config import EvaluateConfig
+from evaluators.panel import UNINFORMED, best, least_above, mean
+from evaluators.significance import holm, sign_flip
+from evaluators.statistics import Statistic, difference, over_controls, pooled
+from evaluators.tables import ANSWERS_FILE, LOSSES_FILE
+from generators.errors import DamagedError, DataError, ReferenceError_
+from generators.schema import SPLITS, VIEWS
+from pipelines.artifacts import Artifact
+from pipelines.identity import Difference, differences
+from pipelines.refs import Refs
+from pipelines.report_data import ordered
+from pipelines.report_files import Leaf, leaf_of, table_rows
+
+POOL = "+"
+LEVEL = 0.05
+METRICS = ("right", "below_untrained", "grounded_gain", "information_gain")
+"""What is compared, in nats a token; of `right` less is better, of the others more."""
+SETTINGS = EvaluateConfig()
+"""Bootstrap of a comparison: its samples, seed and least controls."""
+
+Key = tuple[str, str, str]
+"""Control, example and question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One side of a comparison.
+
+    Attributes:
+        name: the REF as it was given.
+        sets: the artifacts of each pooled run, by step.
+    """
+
+    name: str
+    sets: tuple[Mapping[str, Artifact], ...]
+
+    @property
+    def evaluations(self) -> list[Artifact]:
+        """The evaluation of each pooled run."""
+        return [own["evaluate"] for own in self.sets]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number of one run; `difference`, `p` and `differs` are about the baseline."""
+
+    leaf: Leaf | None
+    difference: Leaf | None = None
+    p: float | None = None
+    differs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One split and view: the questions that all runs share, and a cell a run by metric."""
+
+    split: str
+    view: str
+    controls: int
+    questions: int
+    cells: dict[str, tuple[Cell, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One question that all runs wrote an answer to."""
+
+    split: str
+    view: str
+    control: str
+    question: str
+    gold: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Any number of runs, side by side."""
+
+    runs: tuple[Run, ...]
+    cases: tuple[Case, ...]
+    answers: tuple[Answers, ...]
+
+
+def find_runs(refs: Refs, names: Sequence[str]) -> tuple[Run, ...]:
+    """The runs that `names` stand for.
+
+    Raises:
+        ReferenceError_: a name stands for nothing, for no evaluation, or stands twice; or there is
+            but one.
+        DamagedError: bytes of an evaluation are not those committed.
+    """
+    if len(set(names)) != len(names) or len(names) < 2:
+        raise ReferenceError_(f"compare: got {', '.join(names)}; expected at least two other REFs.")
+    return tuple(Run(name=name, sets=tuple(_sets(refs, name))) for name in names)
+
+
+def compare_runs(runs: Sequence[Run]) -> Comparison:
+    """Compare runs on the questions that all of them were asked.
+
+    Raises:
+        DataError: there is no such question.
+    """
+    losses = [[_losses(found.data) for found in run.evaluations] for run in runs]
+    every = [one for side in losses for one in side]
+    shared = set(every[0]).intersection(*every[1:])
+    cases = [
+        _case(split, view, [[one[split, view] for one in side] for side in losses])
+        for split in ordered((s for s, _ in shared), SPLITS)
+        for view in ordered((v for s, v in shared if s == split), VIEWS)
+    ]
+    cases = [case for case in cases if case.controls]
+    if not cases:
+        raise DataError(
+            f"compare: {', '.join(run.name for run in runs)} have no question in common; expected "
+            "evaluations of the same data, splits and views."
+        )
+    return Comparison(tuple(runs), _marked(cases), tuple(_answers(runs)))
+
+
+def changed_settings(runs: Sequence[Run]) -> list[tuple[str, str, Difference]]:
+    """(run, step, field) of every setting in which a run differs from the first."""
+    first = runs[0].sets[0]
+    return [
+        (run.name, step, change)
+        for run in runs[1:]
+        for step, artifact in run.sets[0].items()
+        if step in first
+        for change in differences(first[step].identity["config"], artifact.identity["config"])
+    ]
+
+
+def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Every number as a row; differences are to the first run."""
+    return [
+        {
+            "split": case.split,
+            "view": case.view,
+            "metric": metric,
+            "run": run.name,
+            **_numbers("", cell.leaf),
+            "n": case.controls,
+            **_numbers("difference_", cell.difference),
+            "p": cell.p,
+            "differs": cell.differs,
+        }
+        for case in comparison.cases
+        for metric, cells in case.cells.items()
+        for run, cell in zip(comparison.runs, cells, strict=True)
+    ]
+
+
+def _numbers(prefix: str, leaf: Leaf | None) -> dict[str, float | None]:
+    values = (None, None, None) if leaf is None else (leaf.estimate, leaf.low, leaf.high)
+    return {f"{prefix}{k}": v for k, v in zip(("estimate", "low", "high"), values, strict=True)}
+
+
+def _sets(refs: Refs, name: str) -> Iterator[Mapping[str, Artifact]]:
+    # a path may hold the sign that joins pooled runs
+    for part in [name] if Path(name).expanduser().exists() else name.split(POOL):
+        found = refs.resolve_set(part)
+        if "evaluate" not in found:
+            raise ReferenceError_(
+                f"{part}: has no evaluation ({', '.join(found)}); run its experiment to the end."
+            )
+        if bad := found["evaluate"].damaged_files():
+            artifact = found["evaluate"]
+            raise DamagedError(
+                f"{artifact.short}: {', '.join(bad)} is not as it was committed. "
+                "Run the experiment again: it notices, and evaluates anew.",
+                artifact.path,
+            )
+        yield found
+
+
+def _losses(data: Path) -> dict[tuple[str, str], dict[Key, dict[str, float]]]:
+    """Loss by split and view, question and condition."""
+    out: dict[tuple[str, str], dict[Key, dict[str, float]]] = {}
+    for row in table_rows(data / LOSSES_FILE):
+        key = (row["control_id"], row["example_id"], row["question"])
+        own = out.setdefault((row["split"], row["view"]), {})
+        own.setdefault(key, {})[row["condition"]] = row["loss"]
+    return out
+
+
+def _case(split: str, view: str, sides: list[list[dict[Key, dict[str, float]]]]) -> Case:
+    """One split and view of all runs, differences not yet marked."""
+    every = [one for side in sides for one in side]
+    keys = sorted(set(every[0]).intersection(*every[1:]))
+    if not keys:
+        return Case(split, view, 0, 0, {})
+    conditions = set(every[0][keys[0]]).intersection(*(one[keys[0]] for one in every))
+    names = sorted(conditions)
+    of = np.array([control for control, _, _ in keys])
+    values = [[_columns(one, keys, names, of) for one in side] for side in sides]
+    controls = len(values[0][0])
+    statistics = _statistics(names)
+    cells = {
+        metric: tuple(_cell(values[0], side, statistic) for side in values)
+        for metric, statistic in statistics.items()
+    }
+    p = {metric: [_p(values[0], side, metric, names) for side in values] for metric in statistics}
+    return Case(
+        split,
+        view,
+        controls,
+        len(keys),
+        {
+            metric: tuple(
+                own if k == 0 else replace(own, p=p[metric][k]) for k, own in enumerate(line)
+            )
+            for metric, line in cells.items()
+        },
+    )
+
+
+def _columns(
+    losses: Mapping[Key, Mapping[str, float]], keys: list[Key], names: list[str], of: np.ndarray
+) -> np.ndarray:
+    """[C, K] mean losses of each control under each condition."""
+    return np.stack(
+        [over_controls(np.array([losses[key][name] for key in keys]), of)[1] for name in names], 1
+    )
+
+
+def _statistics(names: list[str]) -> dict[str, Statistic]:
+    rivals = [name for name in UNINFORMED if name in names]
+    return {
+        "right": mean(names, "right"),
+        "below_untrained": least_above(names, ["untrained_right"], "right"),
+        "grounded_gain": least_above(names, ["other"], "right"),
+        "information_gain": least_above(names, rivals, "right"),
+    }
+
+
+def _cell(base: list[np.ndarray], side: list[np.ndarray], statistic: Statistic) -> Cell:
+    samples, seed, least = SETTINGS.bootstrap, SETTINGS.seed, SETTINGS.min_controls
+    leaf = leaf_of(pooled(side, statistic, samples=samples, seed=seed, least=least))
+    if side is base:
+        return Cell(leaf)
+    away = difference(base, side, statistic, samples=samples, seed=seed, least=least)
+    return Cell(leaf, leaf_of(away))
+
+
+def _p(
+    base: list[np.ndarray], side: list[np.ndarray], metric: str, names: list[str]
+) -> float | None:
+    """p of the difference, each run averaged over its pool, each gain over its own best rival."""
+    if side is base:
+        return None
+    a, b = (_by_control(np.mean(values, 0), metric, names) for values in (base, side))
+    return sign_flip(b - a, samples=SETTINGS.bootstrap, seed=SETTINGS.seed)
+
+
+def _by_control(values_CK: np.ndarray, metric: str, names: list[str]) -> np.ndarray:
+    right = values_CK[:, names.index("right")]
+    if metric == "right":
+        return right
+    rivals = {
+        "below_untrained": ["untrained_right"],
+        "grounded_gain": ["other"],
+        "information_gain": [name for name in UNINFORMED if name in names],
+    }[metric]
+    rival = best(values_CK, names, rivals)
+    assert rival is not None
+    return values_CK[:, names.index(rival)] - right
+
+
+def _marked(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """The cases with p adjusted for all of their differences, and those that differ marked."""
+    asked = [
+        (i, metric, k)
+        for i, case in enumerate(cases)
+        for metric, cells in case.cells.items()
+        for k in range(1, len(cells))
+    ]
+    adjusted = holm([cases[i].cells[metric][k].p for i, metric, k in asked])
+    found = dict(zip(asked, adjusted, strict=True))
+
+    def marked(place: tuple[int, str, int], cell: Cell) -> Cell:
+        if place not in found:
+            return cell
+        p, off = found[place], cell.difference is not None and cell.difference.off_zero
+        return replace(cell, p=p, differs=off and p is not None and p < LEVEL)
+
+    return tuple(
+        replace(
+            case,
+            cells={
+                metric: tuple(marked((i, metric, k), cell) for k, cell in enumerate(cells))
+                for metric, cells in case.cells.items()
+            },
+        )
+        for i, case in enumerate(cases)
+    )
+
+
+def _answers(runs: Sequence[Run]) -> Iterator[Answers]:
+    """Answers to the questions that every run answered; of a pool, those of its first run."""
+    tables = [
+        {
+            (row["split"], row["view"], row["example_id"], row["question"]): row
+            for row in table_rows(run.evaluations[0].data / ANSWERS_FILE)
+        }
+        for run in runs
+    ]
+    for key, row in tables[0].items():
+        if all(key in table for table in tables):
+            yield Answers(
+                split=row["split"],
+                view=row["view"],
+                control=row["control"],
+                question=row["question"],
+                gold=row["gold"],
+                texts=tuple(table[key]["right"] for table in tables),
+            )

@@ -1,0 +1,67 @@
+"""Groups of controls, and every number as a row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evaluators.breakdowns import breakdowns
+from evaluators.config import EvaluateConfig
+from evaluators.panel import panel
+from evaluators.results import result_rows
+
+CONFIG = EvaluateConfig(bootstrap=500)
+CONTROLS = np.repeat([f"control {i:02}" for i in range(15)], 2)
+KINDS = ["persona"] * 20 + ["goal"] * 10
+TYPES = ["description", "prediction"] * 15
+NAMES = ("right", "other", "mean", "none", "untrained_right", "untrained_other")
+
+
+@pytest.fixture
+def losses() -> dict[str, np.ndarray]:
+    """Other controls' activations cost one nat more in personas, and in descriptions another."""
+    random = np.random.default_rng(0)
+    found = {name: 2 + random.normal(0, 0.1, 30) for name in NAMES}
+    found["other"] += np.repeat([1.0, 0.0], [20, 10]) + np.tile([1.0, 0.0], 15)
+    return found
+
+
+def test_each_group_is_a_panel_of_its_own(losses: dict[str, np.ndarray]) -> None:
+    found = breakdowns(losses, CONTROLS, {"kind": KINDS, "type": TYPES}, CONFIG)
+    assert list(found) == ["kind=goal", "kind=persona", "type=description", "type=prediction"]
+    gain = {name: one["grounded_gain"] for name, one in found.items()}
+    assert gain["kind=persona"]["estimate"] == pytest.approx(1.5, abs=0.15)
+    assert gain["kind=goal"]["estimate"] == pytest.approx(0.5, abs=0.15)
+    assert gain["type=prediction"]["estimate"] == pytest.approx(2 / 3, abs=0.15)
+    assert {name: one["n"] for name, one in gain.items()} == {
+        "kind=goal": 5,
+        "kind=persona": 10,
+        "type=description": 15,
+        "type=prediction": 15,
+    }
+
+
+def test_a_group_with_too_few_controls_says_so_in_place_of_an_interval(
+    losses: dict[str, np.ndarray],
+) -> None:
+    found = breakdowns(losses, CONTROLS, {"kind": KINDS}, CONFIG)
+    assert found["kind=goal"]["grounded_gain"]["low"] is None
+    rows = list(result_rows("kind=goal", found["kind=goal"], least=CONFIG.min_controls))
+    assert {row["note"] for row in rows} == {"5 controls; an interval needs 8"}
+
+
+def test_every_leaf_is_a_row(losses: dict[str, np.ndarray]) -> None:
+    found = panel(losses, CONTROLS, CONFIG)
+    extra = {"answers": {"vague": {"right": found["grounded_gain"]}}, "excluded": {"why": 2}}
+    rows = {row["metric"]: row for row in result_rows("all", {**found, **extra}, least=8)}
+    assert set(rows) == {
+        *(f"answer_loss.{name}" for name in NAMES[:4]),
+        *("untrained.right", "untrained.other"),
+        *("grounded_gain", "information_gain", "below_untrained", "answers.vague.right"),
+    }
+    assert rows["grounded_gain"] == {
+        "group": "all",
+        "metric": "grounded_gain",
+        **found["grounded_gain"],
+        "note": None,
+    }

@@ -1,0 +1,86 @@
+"""The report's pages of groups, measured answers and identification."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_report import SMALL, Page, leaf, report, write_example
+
+from evaluators.tables import RESULTS, RESULTS_FILE, write_table
+from pipelines.report_inputs import ReportInputs
+from pipelines.report_panel import GROUP_METRICS, read_panel
+
+IDENTIFICATION: dict[str, Any] = {
+    "accuracy": {"right": leaf(0.6), "other": leaf(0.3), "none": leaf(0.35)},
+    "chance": leaf(0.36),
+    "grounded_gain": leaf(0.3),
+    "information_gain": leaf(0.24),
+    "calibration_error": leaf(0.08),
+    "reliability": [{"confidence": 0.4, "accuracy": 0.5, "items": 30}],
+    "items": {"same_question": 20, "same_category": 10, "no_distractor": 2},
+}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> ReportInputs:
+    """An evaluation that measured everything."""
+    made = write_example(tmp_path / "root", SMALL)
+    data = next((tmp_path / "root" / "evaluate").glob("*/data"))
+    found = {
+        **SMALL["test"]["control"],
+        "answers": {"vague": {"right": leaf(0.1), "other": leaf(0.7), "gain": leaf(-0.6)}},
+        "identification": IDENTIFICATION,
+        "left_out": {"wrong_layer": "the store has layer 14 alone; add another to dump.layers"},
+    }
+    (data / "metrics.json").write_text(json.dumps({"reading": {"test": {"control": found}}}))
+    rows = [
+        {
+            "split": "test",
+            "view": "control",
+            "group": group,
+            "metric": metric,
+            **leaf(0.5, half, n),
+            "note": None if half else f"{n} controls; an interval needs 8",
+        }
+        for group, half, n in (("all", 0.1, 40), ("kind=persona", 0.1, 35), ("kind=goal", None, 5))
+        for metric in (*GROUP_METRICS, "answer_loss.none")
+    ]
+    write_table(data / RESULTS_FILE, rows, RESULTS)
+    return made
+
+
+@pytest.fixture
+def page(inputs: ReportInputs, tmp_path: Path) -> Page:
+    return report(inputs, tmp_path / "out")
+
+
+def test_groups_are_shown_and_a_small_one_says_so(page: Page) -> None:
+    assert "kind: persona 35 0.50 [0.40, 0.60]" in page.text
+    assert "kind: goal 5 0.50 0.50 0.50 0.50 too few for an interval" in page.text
+
+
+def test_measured_answers_are_shown(page: Page) -> None:
+    assert "test control vague 40 0.10 [0.00, 0.20] 0.70" in page.text
+
+
+def test_identification_is_shown_with_chance_and_calibration(page: Page, tmp_path: Path) -> None:
+    assert "test control 30 0.60 [0.50, 0.70]" in page.text
+    assert "2 questions have no other control’s answer" in page.text
+    figure = tmp_path / "out" / "figures" / "reliability.csv"
+    assert figure.read_text() == ("split,view,confidence,accuracy,items\ntest,control,0.4,0.5,30\n")
+
+
+def test_a_condition_that_is_left_out_is_said(page: Page) -> None:
+    assert "wrong_layer is left out; the store has layer 14 alone" in page.text
+
+
+def test_what_was_not_measured_is_not_mentioned(tmp_path: Path) -> None:
+    made = write_example(tmp_path / "root", SMALL)
+    panel = read_panel(made)
+    assert (panel.groups, panel.qualities, panel.identified, panel.left_out) == ((), (), (), ())
+    page = report(made, tmp_path / "out")
+    assert "Identification" not in page.text
+    assert "question type" not in page.text

@@ -1,0 +1,43 @@
+"""The panel's intervals at full counts: how often they hold the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from simulated import IGNORES, SCENES, coverage
+
+DATASETS = 2000
+SAMPLES = 2000
+WITHIN = {12: (0.90, 0.97), 50: (0.93, 0.97)}
+"""Controls to the share of intervals that may hold the true gain."""
+CLAIMS = 0.03
+"""Most intervals of the information gain that may lie above the true one."""
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("controls", WITHIN)
+def test_coverage(proved: dict[str, Any], controls: int) -> None:
+    """Over 2,000 simulated datasets the 95 % interval holds the true gain as often as it says"""
+    proved["controls"] = controls
+    proved["datasets of each scene, bootstrap samples, seed"] = f"{DATASETS}, {SAMPLES}, 0"
+    found = {
+        (scene, name): one
+        for scene in SCENES
+        for name, one in coverage(
+            scene, controls, datasets=DATASETS, samples=SAMPLES, seed=0
+        ).items()
+    }
+    for (scene, name), one in found.items():
+        proved[f"{name}, {scene}: holds it, is above it"] = (
+            f"{100 * one.holds:.1f} %, {100 * one.too_high:.1f} %"
+        )
+    low, high = WITHIN[controls]
+    for (scene, name), one in found.items():
+        if (scene, name) == (IGNORES, "information_gain"):
+            # the least of three rivals that are one is biased low beyond what a bootstrap sees:
+            # the interval errs towards claiming nothing
+            assert one.holds >= 0.90
+        else:
+            assert low <= one.holds <= high, (scene, name)
+        assert one.too_high <= CLAIMS or name == "grounded_gain"

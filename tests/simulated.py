@@ -1,0 +1,65 @@
+"""Simulated losses of which the true gains are known, and how often intervals hold them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluators.config import EvaluateConfig
+from evaluators.panel import panel
+
+GAIN = 0.5
+"""True gain of a decoder that reads, in nats a token."""
+IGNORES = "ignores activations, rivals alike"
+SCENES = {
+    "reads, one rival is best": (GAIN, (0.0, 0.3, 0.4)),
+    "reads, rivals alike": (GAIN, (0.0, 0.0, 0.0)),
+    IGNORES: (0.0, (0.0, 0.0, 0.0)),
+}
+"""Name of each scene: true gain, and what `other`, `mean` and `none` cost beyond it."""
+GAINS = ("grounded_gain", "information_gain")
+
+
+def losses(random: np.random.Generator, controls: int, scene: str) -> dict[str, np.ndarray]:
+    """Mean losses of the controls of one dataset by condition.
+
+    Controls are hard or easy alike under all conditions, and skewed; a decoder that reads gains
+    little on most controls and much on a few; each condition has noise of its own.
+    """
+    gain, beyond = SCENES[scene]
+    hardness = random.gamma(4, 0.5, controls)
+
+    def noise() -> np.ndarray:
+        return random.normal(0, 0.2, controls)
+
+    found = {"right": hardness - random.gamma(2, 0.5, controls) * gain + noise()}
+    for name, more in zip(("other", "mean", "none"), beyond, strict=True):
+        found[name] = hardness + more + noise()
+    return {**found, "untrained_right": hardness + noise(), "untrained_other": hardness + noise()}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How 95 % intervals stand to the true gain: shares of the simulated datasets."""
+
+    holds: float
+    too_high: float
+    """The whole interval is above it: a gain is claimed that is not there."""
+
+
+def coverage(
+    scene: str, controls: int, *, datasets: int, samples: int, seed: int
+) -> dict[str, Coverage]:
+    """Coverage of both gains."""
+    random = np.random.default_rng(seed)
+    names = np.array([f"{i:03}" for i in range(controls)])
+    truth = SCENES[scene][0]
+    held, high = dict.fromkeys(GAINS, 0), dict.fromkeys(GAINS, 0)
+    for dataset in range(datasets):
+        config = EvaluateConfig(bootstrap=samples, seed=dataset)
+        found = panel(losses(random, controls, scene), names, config)
+        for name in GAINS:
+            held[name] += found[name]["low"] <= truth <= found[name]["high"]
+            high[name] += found[name]["low"] > truth
+    return {name: Coverage(held[name] / datasets, high[name] / datasets) for name in GAINS}
