@@ -270,6 +270,7 @@ class _Judge:
                     "example_id": conversation.example_id,
                     "control": conversation.control,
                     "question": question.question,
+                    "type": question.type,
                     "gold": question.answer,
                     "right": found[j].text,
                     "other": found[j + len(asked)].text,
@@ -281,7 +282,7 @@ class _Judge:
 
 _LOSSES = pa.schema(
     [(name, pa.string()) for name in ("split", "view", "kind", "category", "control_id")]
-    + [(name, pa.string()) for name in ("example_id", "question", "condition")]
+    + [(name, pa.string()) for name in ("example_id", "question", "type", "condition")]
     + [("loss", pa.float64())]
 )
 _ANSWERS = pa.schema(
@@ -289,7 +290,7 @@ _ANSWERS = pa.schema(
         (name, pa.string())
         for name in (
             *("split", "view", "kind", "category", "label", "example_id", "control"),
-            *("question", "gold", "right", "other", "other_control"),
+            *("question", "type", "gold", "right", "other", "other_control"),
         )
     ]
 )
@@ -316,6 +317,7 @@ def _single(
                     "control_id": row.conversation.control_id,
                     "example_id": row.example_id,
                     "question": question.question,
+                    "type": question.type,
                     "condition": condition,
                     "loss": loss,
                 }

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
-from generators.canonical import digest
 from generators.controls import Control
 from generators.errors import DataError
 from generators.generate_config import ConversationsConfig, QuestionsConfig, QuestionType
@@ -128,7 +127,7 @@ def _of_row(
 ) -> list[Question]:
     questions: list[Question] = []
     for question_type, want in wanted.items():
-        draw = Random(digest([seed, "questions", row.control_id, question_type]))
+        draw = Random(f"{seed} questions {row.control_id} {question_type}")
         found: Iterator[Answered] = kind.questions(question_type, row, texts, draw)
         questions += [
             Question(

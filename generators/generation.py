@@ -308,7 +308,7 @@ def check_conversations(config: ConversationsConfig, texts: Texts) -> None:
 def _needed(endpoint: ResolvedEndpoint | None, kinds: Iterable[str]) -> ResolvedEndpoint:
     if endpoint is None:
         raise ConfigError(
-            f"generate.endpoint: {', '.join(kinds)} cannot be written without an LLM."
+            f"generate.endpoint: got none; an LLM has to write {', '.join(kinds)}. Pass one."
         )
     return endpoint
 

@@ -211,7 +211,7 @@ def _from_conversations(conversations: str) -> tuple[Step, ...]:
     )
     evaluate = Step(
         name="evaluate",
-        version=1,
+        version=2,
         entry="evaluators.evaluation",
         run=_evaluate,
         config=lambda experiment: plain(experiment.evaluate),

@@ -1,4 +1,4 @@
-"""Context prediction: a text goes through the target, and what stood before or comes after is asked.
+"""Context prediction: what stood before the text that the target reads, and what comes after.
 
 A window of a document is cut into `lead`, `passage` and `rest`. The lead is the control, the
 passage the stimulus, and the rest is never shown: so in the masked views the decoder has to tell
@@ -63,7 +63,7 @@ class Context(DrawnKind):
                 yield _dropped("duplicate", found, "the text of an earlier document")
                 continue
             seen.add(identity)
-            draw = Random(digest([seed, "context", identity]))
+            draw = Random(f"{seed} context {identity}")
             windows = list(
                 _windows(found, source.source.windows, source.source.characters, identity, draw)
             )

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from generators.canonical import digest
 from generators.generate_config import QuestionType
 from generators.kinds.base import Answered, Drawn, DrawnKind
 from generators.kinds.worlds import Flag, Number, Relation, Values, World, worlds
@@ -52,10 +51,10 @@ class Profile(DrawnKind):
         known, messages = worlds(texts), texts.listed("messages")
         for block in itertools.count():
             order = list(known)
-            Random(digest([seed, "profile worlds", block])).shuffle(order)
+            Random(f"{seed} profile worlds {block}").shuffle(order)
             for place, category in enumerate(order):
                 number = block * len(order) + place
-                draw = Random(digest([seed, "profile", number]))
+                draw = Random(f"{seed} profile {number}")
                 things, facts = _facts(known[category], draw)
                 yield Drawn(
                     category=category,
@@ -73,8 +72,11 @@ class Profile(DrawnKind):
         sheet = _Sheet(worlds(texts)[facts["world"]], facts["things"], facts["facts"], draw)
         possible: list[tuple[Callable[..., Answered], tuple[Any, ...]]]
         possible = list(getattr(sheet, kind_of_question)())
-        draw.shuffle(possible)
-        for make, what in possible:
+        while possible:
+            # few are taken of many: cheaper than to shuffle them all
+            chosen = draw.randrange(len(possible))
+            possible[chosen], possible[-1] = possible[-1], possible[chosen]
+            make, what = possible.pop()
             yield make(*what)
 
 
@@ -102,7 +104,7 @@ def _sheet(world: World, things: Sequence[str], facts: Facts, draw: Random) -> s
     """The control: an opening with all names, then every fact once."""
     opening = draw.choice(world.openings).format(names=_listed(things), count=_COUNTS[len(things)])
     clauses = [
-        (i, draw.choice(_phrases(world, name, i, things, facts)))
+        (i, _phrase(world, name, i, things, facts, draw.choice))
         for name in facts
         for i in range(len(things))
     ]
@@ -132,15 +134,27 @@ def _sentences(name: str, phrases: Sequence[str], draw: Random) -> str:
     return " ".join(out)
 
 
-def _phrases(world: World, name: str, i: int, things: Sequence[str], facts: Facts) -> Sequence[str]:
-    """Every way in which the sheet can say the fact `name` of thing `i`, after its name."""
+def _phrase(
+    world: World,
+    name: str,
+    i: int,
+    things: Sequence[str],
+    facts: Facts,
+    pick: Callable[[Sequence[str]], str],
+) -> str:
+    """What the sheet says of thing `i`, after its name, in the wording that `pick` takes."""
     value = facts[name][i]
-    if name in world.relations:
-        return [says.format(other=things[value]) for says in world.relations[name].says]
+    if name in world.values:
+        return pick(world.values[name].says).format(value=value)
+    if name in world.numbers:
+        return pick(world.numbers[name].says).format(value=value)
     if name in world.flags:
-        return world.flags[name].yes if value else world.flags[name].no
-    said = world.values[name].says if name in world.values else world.numbers[name].says
-    return [says.format(value=value) for says in said]
+        return pick(world.flags[name].yes if value else world.flags[name].no)
+    return pick(world.relations[name].says).format(other=things[value])
+
+
+def _first(phrases: Sequence[str]) -> str:
+    return phrases[0]
 
 
 class _Sheet:
@@ -221,8 +235,8 @@ class _Sheet:
         return {**self._values, **self._numbers, **self._flags}
 
     def _says(self, name: str, i: int) -> str:
-        phrases = _phrases(self._world, name, i, self._things, self._facts)
-        return f"{self._things[i]} {phrases[0]}."
+        phrase = _phrase(self._world, name, i, self._things, self._facts, _first)
+        return f"{self._things[i]} {phrase}."
 
     def _fact_of(self, who: str, i: int, name: str) -> Answered:
         question = self._draw.choice(self._askable[name].asks).format(who=who)
@@ -236,14 +250,15 @@ class _Sheet:
         return self._draw.choice(relation.the).format(name=self._things[i])
 
     def _other_of(self, i: int, name: str) -> Answered:
-        question = f"{self._world.which} is {self._the(i, name)}?"
+        the = self._the(i, name)
+        question = self._draw.choice((f"What is the name of {the}?", f"Name {the}."))
         return Answered(question=question, answer=self._says(name, i))
 
     def _fact_of_other(self, i: int, name: str, asked: str) -> Answered:
         return self._fact_of(self._the(i, name), self._facts[name][i], asked)
 
     def _fact_of_described(self, i: int, name: str, asked: str) -> Answered:
-        phrase = self._draw.choice(_phrases(self._world, name, i, self._things, self._facts))
+        phrase = _phrase(self._world, name, i, self._things, self._facts, self._draw.choice)
         who = f"the {self._world.noun} {self._world.relative} {phrase}"
         return self._fact_of(who, i, asked)
 
@@ -300,10 +315,9 @@ class _Sheet:
             )
         )
         every = _COUNTS[len(self._things)]
-        answer = (
-            f"All {every}." if found == len(self._things) else f"{_COUNTS[found]} of the {every}."
-        )
-        return Answered(question=question, answer=answer[0].upper() + answer[1:])
+        some = f"{_COUNTS[found]} of the {every}"
+        answer = f"all {every}" if found == len(self._things) else some
+        return Answered(question=question, answer=f"{answer.capitalize()}.")
 
     def _without(self, denied: str, those: Sequence[bool]) -> Answered:
         question = self._draw.choice(
