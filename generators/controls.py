@@ -12,8 +12,8 @@ from typing import Any
 from generators.asking import Asker
 from generators.canonical import digest
 from generators.generate_config import ConversationsConfig, FilterConfig
-from generators.kinds import kind_named
-from generators.kinds.base import Kind
+from generators.kinds import written_kinds
+from generators.kinds.base import Kind, WrittenKind
 from generators.progress import Progress
 from generators.quality import Duplicates, Fault, gives_away
 from generators.quotas import Ask, Quota, TextRules, bound, fill
@@ -29,7 +29,8 @@ class Control:
 
     Attributes:
         slot: its place in the order of planning of its kind.
-        request: key of the request that wrote it.
+        request: key of the request that wrote it; None where no LLM did.
+        facts: what a drawn kind makes its questions from.
     """
 
     kind: Kind
@@ -37,9 +38,10 @@ class Control:
     label: str
     text: str
     slot: int
-    request: str
+    request: str | None = None
     stimulus: str | None = None
     stimulus_request: str | None = None
+    facts: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +71,19 @@ def slots(seeds: Mapping[str, Sequence[str]], seed: int) -> Iterator[Slot]:
 async def ask_controls(
     config: ConversationsConfig, texts: Texts, asker: Asker, progress: Progress
 ) -> tuple[list[Control], list[Dropped]]:
-    """Controls of every kind, and what was dropped: kinds in the config's order, slots in theirs.
+    """Controls of every kind that an LLM writes, and what was dropped.
+
+    Kinds come in the config's order, slots in theirs.
 
     Raises:
         EndpointError: the endpoint cannot be used.
     """
-    kept: dict[str, list[Control]] = {name: [] for name in config.kinds}
+    kinds = written_kinds(config.kinds)
+    kept: dict[str, list[Control]] = {name: [] for name in kinds}
     seen = Duplicates(config.filters.near_duplicate)
     quotas: list[Quota] = []
-    for name, plan in config.kinds.items():
-        kind = kind_named(name)
+    for name, kind in kinds.items():
+        plan = config.kinds[name]
         seeds = texts.by_category(kind.seeds)
         prompt = texts.prompt(kind.control_prompt)
         # what must not come back as a control: bare seeds, and the few-shot examples
@@ -105,7 +110,7 @@ async def ask_controls(
 
 
 def _control_asks(
-    kind: Kind,
+    kind: WrittenKind,
     kept: list[Control],
     seen: Duplicates,
     config: ConversationsConfig,

@@ -6,7 +6,7 @@ Conversations and questions are two artifacts, so their configs are two types: a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,7 +14,20 @@ from generators.config import Config
 from generators.import_config import SplitConfig
 from generators.schema import View
 
-QuestionType = Literal["description", "prediction", "extraction"]
+QuestionType = Literal[
+    "description",
+    "prediction",
+    "extraction",
+    "single_fact",
+    "two_hop",
+    "comparison",
+    "counting",
+    "negation",
+    "before",
+    "after",
+]
+"""What a question asks for; a profile's grades are types, so that whatever groups by type also
+reads results by grade."""
 Structured = Literal["auto", "schema", "json", "prompt"]
 
 EMBEDDED = "embedded"
@@ -51,14 +64,44 @@ class FilterConfig(Config):
     """Drop answers that share no content word with their control."""
 
 
+class TextSource(Config):
+    """Texts to cut rows from; a plain string stands for its `path`."""
+
+    path: str
+    """A file (.txt, .md, .jsonl, .parquet), a folder of them, a folder that `datasets` saved, or
+    the id of a Hugging Face dataset. What lies there is part of the identity, the path is not."""
+    revision: str | None = None
+    """Revision of a Hugging Face dataset; null for the newest, whose commit is then looked up."""
+    subset: str | None = None
+    """Configuration of a Hugging Face dataset; null for its default."""
+    split: str = "train"
+    """Split of a Hugging Face dataset or of a folder that `datasets` saved."""
+    column: str = "text"
+    """Column with the text, except in .txt and .md files."""
+    category: str | None = None
+    """Column with the category; null takes a folder's first sub-folder, or `text`."""
+    windows: int = Field(default=4, ge=1)
+    """Most rows of one document."""
+    characters: int = Field(default=240, ge=40, le=20_000)
+    """Length of a control and of the passage after it, in characters; answers have a third."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
+
+
 class KindPlan(Config):
     """What is made of one kind of control."""
 
     controls: int = Field(default=24, ge=1)
-    """Controls that are planned; replies that are dropped are replaced within `over_ask`."""
+    """Controls that are planned; replies that are dropped are replaced within `over_ask`, and a
+    source of texts may end before."""
     views: tuple[View, ...] | None = None
     """Views of each control; null for all that the kind has. `stimulus_completion` is added by the
     step `complete`."""
+    source: TextSource | None = None
+    """Where the texts of a kind that is cut from texts (`context`) come from."""
 
     @field_validator("views")
     @classmethod
@@ -101,9 +144,10 @@ class QuestionsConfig(Config):
 
     per_control: int = Field(default=5, ge=1, le=16)
     """Questions for each control, divided evenly among the types that its kind has."""
-    types: tuple[QuestionType, ...] = ("description", "prediction", "extraction")
-    """Types of questions: `description` of the control, `prediction` of replies under it,
-    `extraction` of what a passage says."""
+    types: tuple[QuestionType, ...] | None = None
+    """Types of questions; null for all that a kind has. `description` of the control, `prediction`
+    of replies under it, `extraction` of what a passage says; of profiles `single_fact`, `two_hop`,
+    `comparison`, `counting`, `negation`; of texts what stood `before` and what comes `after`."""
     sampling: SamplingConfig = SamplingConfig(temperature=0.3)
     """How questions and answers are sampled."""
     filters: FilterConfig = FilterConfig()
@@ -115,9 +159,9 @@ class QuestionsConfig(Config):
 
     @field_validator("types")
     @classmethod
-    def _distinct(cls, types: tuple[QuestionType, ...]) -> tuple[QuestionType, ...]:
-        if not types or len(set(types)) != len(types):
-            raise ValueError("expected distinct types among description, prediction, extraction")
+    def _distinct(cls, types: tuple[QuestionType, ...] | None) -> tuple[QuestionType, ...] | None:
+        if types is not None and (not types or len(set(types)) != len(types)):
+            raise ValueError(f"expected distinct types among {', '.join(get_args(QuestionType))}")
         return types
 
 

@@ -1,43 +1,41 @@
-"""Generation by an LLM: conversations, and questions about them.
+"""Generation: conversations, and questions about them, by an LLM or by code alone.
 
 Both functions give the same tables for the same replies, whatever the order in which these came,
-and take from the request log every reply that was had before.
+and take from the request log every reply that was had before. Kinds that code draws need neither
+endpoint nor log.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from generators.asking import Asker, run
-from generators.canonical import digest
 from generators.controls import Control, ask_controls, ask_stimuli
+from generators.drawing import DRAWN, draw_controls, draw_questions, find_sources
 from generators.endpoint import ResolvedEndpoint, model_identity
 from generators.errors import ConfigError, DataError
 from generators.generate_config import ConversationsConfig, GenerateSection, QuestionsConfig
-from generators.kinds import kind_named
+from generators.kinds import kind_named, written_kinds
 from generators.progress import Progress
 from generators.questions import ask_questions
 from generators.request_log import RequestLog
+from generators.rows import conversation_rows
 from generators.schema import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
-    Conversation,
     Dropped,
-    Message,
-    View,
-    control_id,
-    example_id,
+    Question,
     read_conversations,
     write_conversations,
     write_dropped,
     write_questions,
 )
-from generators.splits import Member, grouped_splits
+from generators.sources import TextsFound
+from generators.spending import Spent
 from generators.texts import Texts
 
 STIMULUS_PROMPT = "stimulus"
@@ -48,11 +46,12 @@ def generate_conversations(
     log: Path,
     *,
     config: ConversationsConfig,
-    endpoint: ResolvedEndpoint,
+    endpoint: ResolvedEndpoint | None,
     concurrency: int,
     progress: Progress,
     texts: Texts | None = None,
     say: Callable[[str], None] = lambda line: None,
+    sources: Mapping[str, TextsFound] | None = None,
 ) -> dict[str, Any]:
     """Write `conversations.parquet` and `dropped.parquet` into the folder `out`.
 
@@ -60,11 +59,12 @@ def generate_conversations(
         out: folder of the artifact's data.
         log: the request log; replies in it are not asked for again.
         config: what is wanted.
-        endpoint: the LLM.
+        endpoint: the LLM; None where no kind needs one.
         concurrency: most requests at once.
         progress: told the requests done of the current stage.
         texts: prompts and seeds; None for the packaged ones.
         say: told a line where the endpoint takes schemas otherwise than by enforcing them.
+        sources: texts of the kinds that read any; None to find them now.
 
     Returns:
         counts: `controls`, `examples`, `by_kind` (kind → planned and kept), `by_split` (split →
@@ -76,12 +76,12 @@ def generate_conversations(
         ConfigError: an unknown kind, view or held-out category, or a bad prompt or seeds file.
         EndpointError: the endpoint cannot be used.
         BudgetError: the money allowed is spent.
-        DataError: not one reply of a kind could be kept.
+        DataError: not one row of a kind could be kept, or a source of texts cannot be read.
     """
     texts = texts or Texts()
     check_conversations(config, texts)
 
-    async def work() -> tuple[list[Control], list[Dropped], Asker]:
+    async def work(endpoint: ResolvedEndpoint) -> tuple[list[Control], list[Dropped], Asker]:
         with RequestLog(log) as replies:
             asker = Asker(endpoint, replies, concurrency, say)
             try:
@@ -91,11 +91,22 @@ def generate_conversations(
                 await asker.close()
         return controls, dropped, asker
 
-    controls, dropped, asker = run(work())
+    controls: list[Control] = []
+    dropped: list[Dropped] = []
+    asker, generator = None, DRAWN
+    if written := written_kinds(config.kinds):
+        known = _needed(endpoint, written)
+        controls, dropped, asker = run(work(known))
+        generator = known.identity
+    sources = find_sources(config) if sources is None else sources
+    drawn, not_drawn = draw_controls(config, texts, sources, progress)
+    order = list(config.kinds)
+    controls = sorted([*controls, *drawn], key=lambda control: order.index(control.kind.name))
+    dropped += not_drawn
     for kind in config.kinds:
         if not any(control.kind.name == kind for control in controls):
             raise DataError(_nothing_kept(kind, dropped))
-    rows = _rows(controls, config, endpoint.identity, texts)
+    rows = conversation_rows(controls, config, generator, texts)
     write_conversations(out / CONVERSATIONS_FILE, rows)
     write_dropped(out / DROPPED_FILE, dropped)
     kept = Counter(control.kind.name for control in controls)
@@ -119,7 +130,7 @@ def generate_questions(
     log: Path,
     *,
     config: QuestionsConfig,
-    endpoint: ResolvedEndpoint,
+    endpoint: ResolvedEndpoint | None,
     concurrency: int,
     progress: Progress,
     texts: Texts | None = None,
@@ -127,7 +138,8 @@ def generate_questions(
 ) -> dict[str, Any]:
     """Write `questions.parquet` and `dropped.parquet` into the folder `out`.
 
-    A control is asked about once; its questions go to each of its rows, whatever the view.
+    An LLM is asked about a control once, and its questions go to each of the control's rows,
+    whatever the view. Questions of a drawn kind are made for each row.
 
     Args:
         conversations: the table to ask about, or the folder that it lies in.
@@ -142,13 +154,13 @@ def generate_questions(
         ConfigError: a kind has none of the types asked for, or a bad prompt file.
         EndpointError: the endpoint cannot be used.
         BudgetError: the money allowed is spent.
-        DataError: `conversations` is no such table, or not one reply could be kept.
+        DataError: `conversations` is no such table, or there is not one question.
     """
     texts = texts or Texts()
     path = conversations / CONVERSATIONS_FILE if conversations.is_dir() else conversations
     rows = read_conversations(path)
 
-    async def work() -> tuple[Any, list[Dropped], Asker]:
+    async def work(endpoint: ResolvedEndpoint) -> tuple[Any, list[Dropped], Asker]:
         with RequestLog(log) as replies:
             asker = Asker(endpoint, replies, concurrency, say)
             try:
@@ -157,73 +169,107 @@ def generate_questions(
                 await asker.close()
         return asked, dropped, asker
 
-    asked, dropped, asker = run(work())
-    questions = [
-        question.for_row(row.example_id, endpoint.identity)
-        for row in rows
-        for question in asked.get(row.control_id, ())
-    ]
+    asked: dict[str, Any] = {}
+    dropped: list[Dropped] = []
+    asker, generator = None, DRAWN
+    if written := written_kinds(dict.fromkeys(row.kind for row in rows)):
+        known = _needed(endpoint, written)
+        asked, dropped, asker = run(work(known))
+        generator = known.identity
+    own: dict[str, list[Question]] = {
+        row.example_id: found for row, found in draw_questions(rows, config, texts, progress)
+    }
+    for row in rows:
+        if row.kind in written:
+            found = asked.get(row.control_id, ())
+            own[row.example_id] = [one.for_row(row.example_id, generator) for one in found]
+    questions = [question for row in rows for question in own[row.example_id]]
     if not questions:
         raise DataError(_nothing_kept("questions", dropped))
     write_questions(out / QUESTIONS_FILE, questions)
     write_dropped(out / DROPPED_FILE, dropped)
-    own = [question for found in asked.values() for question in found]
+    # rows of a control share questions: counted once
+    of_control: dict[str, dict[tuple[str, str], Question]] = {row.control_id: {} for row in rows}
+    for row in rows:
+        of_control[row.control_id] |= {(q.question, q.answer): q for q in own[row.example_id]}
+    distinct = [question for found in of_control.values() for question in found.values()]
     return {
         "questions": len(questions),
-        "questions_asked": len(own),
-        "by_type": dict(sorted(Counter(question.type for question in own).items())),
-        "controls_without_questions": len({row.control_id for row in rows})
-        - sum(1 for found in asked.values() if found),
+        "questions_asked": len(distinct),
+        "by_type": dict(sorted(Counter(question.type for question in distinct).items())),
+        "controls_without_questions": sum(1 for found in of_control.values() if not found),
         **_spent(asker, dropped),
     }
 
 
 def generation_externals(
-    section: GenerateSection, *, weights: str | None = None
+    section: GenerateSection,
+    *,
+    weights: str | None = None,
+    sources: Mapping[str, TextsFound] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What decides the tables besides their configs: `conversations` and `questions`, apart.
 
     Args:
         section: the YAML's section.
         weights: digest of the embedded model's GGUF file, where that model is asked.
+        sources: texts of the kinds that read any; None to find them now.
 
     Returns:
-        for each artifact the generator's identity, how replies are held to their schemas where that
-        is not the default, and the digest of each prompt and seeds file.
+        for each artifact the generator's identity, where an LLM is needed, and how its replies are
+        held to their schemas where that is not the default; the digest of each prompt and seeds
+        file; and what the conversations' texts are, where they are cut from any.
 
     Raises:
         ConfigError: an unknown kind, or a file that is not there.
+        DataError: a source of texts is not there.
     """
     texts = texts_of(section)
-    generator: dict[str, Any] = {"generator": model_identity(section.endpoint, weights)}
-    if section.endpoint.structured != "schema":
-        # tables from before there was a choice keep their keys
-        generator["structured"] = section.endpoint.structured
     kinds = [kind_named(name) for name in section.conversations.kinds]
-    stimuli = any("stimulus" in kind.views for kind in kinds)
+    written = written_kinds(section.conversations.kinds).values()
+    generator: dict[str, Any] = {}
+    if written:
+        generator["generator"] = model_identity(section.endpoint, weights)
+        if section.endpoint.structured != "schema":
+            # tables from before there was a choice keep their keys
+            generator["structured"] = section.endpoint.structured
+    stimuli = any("stimulus" in kind.views for kind in written)
+    if sources is None:
+        sources = find_sources(section.conversations)
+    found = {name: dict(source.identity) for name, source in sources.items()}
     return {
         "conversations": {
             **generator,
             "texts": texts.digests(
                 prompts=(
-                    *(kind.control_prompt for kind in kinds),
+                    *(kind.control_prompt for kind in written),
                     *((STIMULUS_PROMPT,) if stimuli else ()),
                 ),
                 seeds=(
-                    *(kind.seeds for kind in kinds),
+                    *(kind.seeds for kind in written),
                     *(name for kind in kinds for name in kind.control_texts),
                     *(("everyday",) if stimuli else ()),
                 ),
             ),
+            **({"sources": found} if found else {}),
         },
         "questions": {
             **generator,
             "texts": texts.digests(
-                prompts=tuple(name for kind in kinds for name in kind.question_prompts),
+                prompts=tuple(name for kind in written for name in kind.question_prompts),
                 seeds=tuple({name for kind in kinds for name in kind.question_texts}),
             ),
         },
     }
+
+
+def needs_llm(config: ConversationsConfig) -> bool:
+    """Whether any of the kinds asked for is written by an LLM.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    return bool(written_kinds(config.kinds))
 
 
 def texts_of(section: GenerateSection) -> Texts:
@@ -238,103 +284,58 @@ def check_conversations(config: ConversationsConfig, texts: Texts) -> None:
     """Find what is wrong with `config` before anything is asked.
 
     Raises:
-        ConfigError: an unknown kind, a view that a kind lacks, or an unknown held-out category.
+        ConfigError: an unknown kind, a view that a kind lacks, a source that it needs or cannot
+            read, or an unknown held-out category.
     """
     known: set[str] = set()
+    told_by_rows: set[str] = set()
     for name, plan in config.kinds.items():
         kind = kind_named(name)
-        known |= {f"{name}/{category}" for category in texts.by_category(kind.seeds)}
+        categories = kind.categories(texts)
+        if categories is None:
+            told_by_rows.add(name)
+        known |= {f"{name}/{category}" for category in categories or ()}
+        if kind.reads_texts != (plan.source is not None):
+            raise ConfigError(
+                f"generate.conversations.kinds.{name}.source: "
+                + (
+                    "is missing; name a file or folder of texts, or a Hugging Face dataset."
+                    if kind.reads_texts
+                    else "this kind reads no texts; leave it out."
+                )
+            )
         if wrong := sorted(set(plan.views or ()) - set(kind.views)):
             raise ConfigError(
                 f"generate.conversations.kinds.{name}.views: {wrong[0]!r} is no view of this kind; "
                 f"it has {', '.join(kind.views)}."
             )
     for category in config.splits.test_ood:
-        if category not in known and category.partition("/")[0] in config.kinds:
+        kind_of = category.partition("/")[0]
+        if category not in known and kind_of in config.kinds and kind_of not in told_by_rows:
             raise ConfigError(
                 f"generate.conversations.splits.test_ood: there is no category {category!r}; "
                 f"expected one of {', '.join(sorted(known))}."
             )
 
 
-def _rows(
-    controls: list[Control], config: ConversationsConfig, generator: str, texts: Texts
-) -> list[Conversation]:
-    """Rows of all controls and their views, in the order of planning."""
-    members = [
-        Member(
-            label=control.label,
-            control=control.text,
-            kind=control.kind.name,
-            category=control.category,
+def _needed(endpoint: ResolvedEndpoint | None, kinds: Iterable[str]) -> ResolvedEndpoint:
+    if endpoint is None:
+        raise ConfigError(
+            f"generate.endpoint: got none; an LLM has to write {', '.join(kinds)}. Pass one."
         )
-        for control in controls
-    ]
-    # a small plan may not reach a held-out category; a name that no seed has was refused before
-    present = {f"{member.kind}/{member.category}" for member in members}
-    held_out = tuple(name for name in config.splits.test_ood if name in present)
-    splits = grouped_splits(members, config.splits.model_copy(update={"test_ood": held_out}))
-    prompts = {control.kind.name: texts.prompt(control.kind.control_prompt) for control in controls}
-    rows: list[Conversation] = []
-    for control, (group, split) in zip(controls, splits, strict=True):
-        for view in config.kinds[control.kind.name].views or control.kind.views:
-            messages = _messages(control, view, config.seed)
-            if messages is None:
-                continue
-            rows.append(
-                Conversation(
-                    example_id=example_id(control.label, view, messages),
-                    control_id=control_id(control.kind.name, control.text),
-                    group_id=group,
-                    kind=control.kind.name,
-                    category=control.category,
-                    label=control.label,
-                    view=view,
-                    split=split,
-                    source="generator",
-                    messages=messages,
-                    provenance={
-                        "generator": generator,
-                        "prompt": prompts[control.kind.name].digest,
-                        "requests": [
-                            control.request,
-                            *([control.stimulus_request] if len(messages) > 1 else []),
-                        ],
-                        "seed": config.seed,
-                    },
-                )
-            )
-    return rows
+    return endpoint
 
 
-def _messages(control: Control, view: View, seed: int) -> tuple[Message, ...] | None:
-    """The conversation of `control` in `view`; None if it needs a stimulus and has none."""
-    if view == "control":
-        return (Message(role="user", content=control.text, segment="control"),)
-    if control.stimulus is None:
-        return None
-    stimulus = Message(role="user", content=control.stimulus, segment="stimulus")
-    if view == "system":
-        return (Message(role="system", content=control.text, segment="control"), stimulus)
-    draw = Random(digest([seed, "acknowledgement", control.text]))
-    said = draw.choice(control.kind.acknowledgements)
-    return (
-        Message(role="user", content=control.text, segment="control"),
-        Message(role="assistant", content=said, segment="control"),
-        stimulus,
-    )
-
-
-def _spent(asker: Asker, dropped: list[Dropped]) -> dict[str, Any]:
-    spent = asker.spent
+def _spent(asker: Asker | None, dropped: list[Dropped]) -> dict[str, Any]:
+    spent = Spent() if asker is None else asker.spent
     return {
         "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
         "requests": spent.requests,
         "cached_requests": spent.cached_requests,
         "failed_requests": spent.failed_requests,
         "tokens": {"prompt": spent.prompt_tokens, "completion": spent.completion_tokens},
-        "cost_usd": spent.cost,
-        "structured": asker.form,
+        "cost_usd": 0.0 if asker is None else spent.cost,
+        "structured": None if asker is None else asker.form,
     }
 
 
@@ -343,5 +344,5 @@ def _nothing_kept(what: str, dropped: list[Dropped]) -> str:
     counted = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
     return (
         f"generate: no reply for {what} could be kept ({counted or 'nothing was asked'}). "
-        "Try another model at generate.endpoint, or ease the filters."
+        "Try another model at generate.endpoint, another source of texts, or ease the filters."
     )

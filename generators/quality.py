@@ -25,6 +25,8 @@ REASONS = {
     "copied_answer": "words taken over from a few-shot example",
     "repeats_itself": "the same words again and again",
     "unsupported": "the answer says nothing that is in its control",
+    "too_short": "the document has no room for a row",
+    "duplicate": "the text of an earlier document or control",
 }
 
 _REFUSALS = re.compile(

@@ -12,8 +12,8 @@ from generators.canonical import digest
 from generators.controls import text_rules
 from generators.errors import ConfigError
 from generators.generate_config import QuestionsConfig, QuestionType
-from generators.kinds import kind_named
-from generators.kinds.base import Kind, QuestionAsk
+from generators.kinds import written_kinds
+from generators.kinds.base import Kind, QuestionAsk, WrittenKind
 from generators.progress import Progress
 from generators.quality import Duplicates, Fault, unsupported
 from generators.quotas import Ask, Quota, bound, fill
@@ -55,19 +55,23 @@ async def ask_questions(
 ) -> tuple[dict[str, list[Asked]], list[Dropped]]:
     """control_id → its questions, types in the config's order; and what was dropped.
 
-    Where good replies for one type run out, another type of the same control stands in.
+    Rows of kinds that code draws are left to `generators.drawing`. Where good replies for one type
+    run out, another type of the same control stands in.
 
     Raises:
         ConfigError: a kind has none of the types asked for.
         EndpointError: the endpoint cannot be used.
     """
-    first_rows = {row.control_id: row for row in reversed(rows)}
-    controls = [first_rows[name] for name in dict.fromkeys(row.control_id for row in rows)]
+    kinds = written_kinds(dict.fromkeys(row.kind for row in rows))
+    first_rows: dict[str, Conversation] = {}
+    for row in rows:
+        if row.kind in kinds:
+            first_rows.setdefault(row.control_id, row)
     seen = Duplicates(config.filters.near_duplicate)
     known: set[str] = set()
     found: dict[str, list[_Share]] = {}
-    for row in controls:
-        kind = kind_named(row.kind)
+    for row in first_rows.values():
+        kind = kinds[row.kind]
         if kind.name not in known:
             known.add(kind.name)
             for name in kind.question_prompts:
@@ -114,11 +118,12 @@ def shares(kind: Kind, config: QuestionsConfig) -> dict[QuestionType, int]:
     Raises:
         ConfigError: the kind has none of the types asked for.
     """
-    types = [name for name in config.types if name in kind.types]
+    asked_for = kind.types if config.types is None else config.types
+    types = [name for name in asked_for if name in kind.types]
     if not types:
         raise ConfigError(
             f"generate.questions.types: the kind {kind.name!r} has {', '.join(kind.types)}, and "
-            f"none is asked for ({', '.join(config.types)}). Add one, or leave the kind out."
+            f"none is asked for ({', '.join(asked_for)}). Add one, or leave the kind out."
         )
     each, odd = divmod(config.per_control, len(types))
     return {name: each + (place < odd) for place, name in enumerate(types) if each or place < odd}
@@ -130,7 +135,7 @@ class _Share:
     def __init__(
         self,
         row: Conversation,
-        kind: Kind,
+        kind: WrittenKind,
         question_type: QuestionType,
         want: int,
         seen: Duplicates,

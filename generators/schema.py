@@ -82,6 +82,9 @@ DROPPED = pa.schema(
 )
 
 
+_PROVENANCE = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
     """One message of a target conversation."""
@@ -214,9 +217,7 @@ def _plain(row: Conversation | Question | Dropped) -> dict[str, Any]:
         ]
     if "flags" in out:
         out["flags"] = list(out["flags"])
-        out["provenance"] = json.dumps(
-            out["provenance"], sort_keys=True, ensure_ascii=False, allow_nan=False
-        )
+        out["provenance"] = _PROVENANCE.encode(out["provenance"])
     return out
 
 

@@ -8,9 +8,10 @@ into one split; else a decoder is tested on controls that it was trained on.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from generators.canonical import digest
@@ -29,7 +30,9 @@ class Member:
     category: str
 
 
-def grouped_splits(members: Sequence[Member], config: SplitConfig) -> list[tuple[str, Split]]:
+def grouped_splits(
+    members: Sequence[Member], config: SplitConfig, *, in_order: Collection[str] = ()
+) -> list[tuple[str, Split]]:
     """`group_id` and split of each member, in the order given.
 
     Groups with a held-out category go whole to `test_ood`. The others of a kind are ordered by a
@@ -38,6 +41,12 @@ def grouped_splits(members: Sequence[Member], config: SplitConfig) -> list[tuple
     share) would never move a group when rows are added, but misses the share by chance, badly so
     for kinds with few groups; in this order added rows move only groups at the two borders.
     With three groups or more, each split with a share above zero gets at least one, and train too.
+
+    Args:
+        members: what is divided.
+        config: the shares.
+        in_order: kinds whose members come in a drawn order, to which more are only ever appended:
+            their groups are divided as they come, so that added rows move none.
 
     Raises:
         ConfigError: a held-out category is none of the data's.
@@ -58,6 +67,9 @@ def grouped_splits(members: Sequence[Member], config: SplitConfig) -> list[tuple
             by_kind[kind].append(group)
     split_of: dict[str, Split] = dict.fromkeys(ood, "test_ood")
     for kind, groups in by_kind.items():
+        if kind in in_order:
+            split_of |= zip(groups, _as_they_come(config), strict=False)
+            continue
         ordered = sorted(groups, key=lambda g: digest(["split", config.seed, kind, g]))
         test, validation = _counts(len(ordered), config)
         for i, group in enumerate(ordered):
@@ -119,6 +131,20 @@ def _counts(groups: int, config: SplitConfig) -> tuple[int, int]:
 
     test = min(share(config.test), max(0, groups - 1 - at_least * (config.validation > 0)))
     return test, min(share(config.validation), max(0, groups - 1 - test))
+
+
+def _as_they_come(config: SplitConfig) -> Iterator[Split]:
+    """Splits of the first, second, … group: each share is met, rounded up, at every length."""
+    test = validation = 0
+    for groups in itertools.count(1):
+        if test < math.ceil(groups * config.test):
+            test += 1
+            yield "test"
+        elif validation < math.ceil(groups * config.validation):
+            validation += 1
+            yield "validation"
+        else:
+            yield "train"
 
 
 def _held_out(members: Sequence[Member], config: SplitConfig) -> set[tuple[str, str]]:

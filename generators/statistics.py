@@ -21,7 +21,8 @@ def describe(
         `controls` (distinct control texts a kind), `examples` (conversations), `groups`, `labels`,
         `questions` (rows), `distinct_questions`, `distinct_answers`; `dropped` by reason and
         `flags`; `by_kind`, `by_view`, `by_split`, `by_category` (`kind/category`), each
-        {controls, examples, questions}; `characters` of each segment (all its messages together),
+        {controls, examples, questions}; `by_type`: questions of each type, where it is known;
+        `characters` of each segment (all its messages together),
         question and answer: {count, mean, median, p95, max}; `leaks`: group ids, labels and
         control ids that stand in more than one split, each list empty in a sound data set; and
         `unanswered`: conversations without a question.
@@ -44,6 +45,7 @@ def describe(
         "by_view": _by(conversations, asked, lambda row: row.view, VIEWS),
         "by_split": _by(conversations, asked, lambda row: row.split, SPLITS),
         "by_category": _by(conversations, asked, lambda row: f"{row.kind}/{row.category}", ()),
+        "by_type": _sorted(Counter(q.type for q in questions if q.type is not None)),
         "characters": _characters(conversations, questions),
         "leaks": {
             "groups": _in_two_splits(conversations, lambda row: row.group_id),

@@ -23,16 +23,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from generators.errors import ConfigError
+
+T = TypeVar("T")
 
 _SLOT = re.compile(r"\{\{([a-z_]+)\}\}")
 
@@ -165,6 +167,12 @@ class Texts:
         if not _is_texts(items):
             raise ConfigError(f"{where}: expected a list of texts.")
         return items
+
+    def made(self, name: str, make: Callable[[str, Any], T]) -> T:
+        """What `make` makes of the place and the content of the seeds file `name`, made once."""
+        if ("made", name) not in self._parsed:
+            self._parsed["made", name] = make(*self._seeds(name))
+        return self._parsed["made", name]
 
     def _seeds(self, name: str) -> tuple[str, Any]:
         if ("seeds", name) not in self._parsed:

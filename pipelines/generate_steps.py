@@ -1,8 +1,8 @@
-"""The steps of generation by an LLM: conversations, and questions about them."""
+"""The steps of generation: conversations, and questions about them."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from generators.generate_config import GenerateSection
@@ -24,11 +24,14 @@ def _section(experiment: Experiment) -> GenerateSection:
     return experiment.generate
 
 
-def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint]:
-    """The LLM, for as long as the context lasts; leave it before torch works."""
+def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]:
+    """The LLM, for as long as the context lasts; leave it before torch works. None if none is
+    needed."""
     from activation_store.gguf import served
     from generators.endpoint import open_endpoint
 
+    if not call.outside.needs_llm:
+        return nullcontext()
     weights = call.outside.generator_gguf
     return open_endpoint(
         _section(call.experiment).endpoint,
@@ -52,6 +55,7 @@ def _conversations(call: StepCall) -> StepResult:
             progress=call.progress,
             texts=texts_of(section),
             say=Console().say,
+            sources=call.outside.text_sources,
         )
     return _result(counts)
 
@@ -83,17 +87,37 @@ def _external(outside: Outside, table: str) -> dict[str, Any]:
     from generators.generation import generation_externals
 
     section = _section(outside.experiment)
-    return generation_externals(section, weights=outside.generator_weights)[table]
+    externals = generation_externals(
+        section, weights=outside.generator_weights, sources=outside.text_sources
+    )
+    return externals[table]
+
+
+def _conversations_config(experiment: Experiment) -> dict[str, Any]:
+    """Every field but where texts lie: what they are is external."""
+    config = plain(_section(experiment).conversations)
+    for plan in config["kinds"].values():
+        source = plan.pop("source")
+        if source is not None:
+            del source["path"], source["revision"]
+            plan["source"] = source
+    return config
 
 
 def _location(experiment: Experiment) -> dict[str, Any]:
     section = _section(experiment)
+    sources = {
+        name: plan.source.path
+        for name, plan in section.conversations.kinds.items()
+        if plan.source is not None
+    }
     endpoint = section.endpoint
-    return {
+    place = {
         "base_url": endpoint.base_url,
         "prompts": section.prompts,
         "prices": endpoint.prices,
     }
+    return {**place, "sources": sources} if sources else place
 
 
 GENERATED = (
@@ -102,7 +126,7 @@ GENERATED = (
         version=1,
         entry="generators.generation",
         run=_conversations,
-        config=lambda experiment: plain(_section(experiment).conversations),
+        config=_conversations_config,
         inputs={},
         external=lambda outside: _external(outside, "conversations"),
         locations=_location,

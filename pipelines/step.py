@@ -18,6 +18,7 @@ from pipelines.report_inputs import ReportStep
 
 if TYPE_CHECKING:
     from activation_store.model_files import ModelFiles
+    from generators.sources import TextsFound
 
 
 class Outside:
@@ -47,8 +48,32 @@ class Outside:
         return self.model.digests()
 
     @cached_property
+    def needs_llm(self) -> bool:
+        """Whether any row is written by an LLM.
+
+        Raises:
+            ConfigError: an unknown kind.
+        """
+        from generators.generation import needs_llm
+
+        section = self.experiment.generate
+        return section is not None and needs_llm(section.conversations)
+
+    @cached_property
+    def text_sources(self) -> Mapping[str, TextsFound]:
+        """The texts of each kind that reads any, and what they are.
+
+        Raises:
+            DataError: a source is not there.
+        """
+        from generators.drawing import find_sources
+
+        section = self.experiment.generate
+        return {} if section is None else find_sources(section.conversations)
+
+    @cached_property
     def generator_gguf(self) -> Path | None:
-        """Weights of the embedded generator; None where another endpoint is asked.
+        """Weights of the embedded generator; None where another endpoint is asked, or none.
 
         Raises:
             ModelError: the weights are not installed.
@@ -57,7 +82,9 @@ class Outside:
         from generators.generate_config import EMBEDDED
 
         section = self.experiment.generate
-        return gguf_path() if section is not None and section.endpoint.model == EMBEDDED else None
+        if section is None or section.endpoint.model != EMBEDDED or not self.needs_llm:
+            return None
+        return gguf_path()
 
     @cached_property
     def generator_weights(self) -> str | None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 from generators.errors import ConfigError
-from generators.kinds.base import Kind
+from generators.kinds.base import DrawnKind, Kind, WrittenKind
+from generators.kinds.context import Context
 from generators.kinds.extractive import Extractive
 from generators.kinds.goal import Goal
 from generators.kinds.persona import Persona
+from generators.kinds.profile import Profile
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Persona(), Goal(), Extractive())}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (Persona(), Goal(), Extractive(), Profile(), Context())
+}
 
 
 def kind_named(name: str) -> Kind:
@@ -24,3 +29,15 @@ def kind_named(name: str) -> Kind:
         hint = f"did you mean {near[0]!r}" if near else "known are " + ", ".join(KINDS)
         raise ConfigError(f"generate.conversations.kinds: there is no kind {name!r} ({hint}).")
     return KINDS[name]
+
+
+def written_kinds(names: Iterable[str]) -> dict[str, WrittenKind]:
+    """Those of the kinds `names` for which an LLM is needed, in the order given."""
+    kinds = {name: kind_named(name) for name in names}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, WrittenKind)}
+
+
+def drawn_kinds(names: Iterable[str]) -> dict[str, DrawnKind]:
+    """Those of the kinds `names` that need no LLM, in the order given."""
+    kinds = {name: kind_named(name) for name in names}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, DrawnKind)}

@@ -1,28 +1,60 @@
-"""What a kind of control is: the interface that persona, goal and extractive implement.
+"""What a kind of control is: the interface that every file in this folder implements.
 
-A kind says what the LLM is asked for its controls and questions, and makes text of the replies.
+```
+Kind                    name, views, types, categories
+├── WrittenKind         an LLM is asked; the kind makes text of its replies
+└── DrawnKind           drawn by code alone, with exact answers: no LLM
+```
+
 Asking, filtering, replacing, splitting and writing are the same for all kinds.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
 
 from generators.generate_config import QuestionType
-from generators.schema import View
+from generators.schema import Conversation, Dropped, View
+from generators.sources import TextsFound
 from generators.texts import Texts
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
     """A question with its gold answer."""
 
     question: str
     answer: str
+
+
+class Kind(ABC):
+    """One kind of control.
+
+    Class attributes:
+        name: as in the config and the column `kind`.
+        views: the views that its controls can be seen in.
+        types: the types of questions that can be asked about it.
+        control_texts: seeds files that its controls draw on.
+        question_texts: seeds files that its questions draw on.
+        acknowledgements: what the assistant says to its control.
+        reads_texts: whether its plan names a `source` of texts.
+    """
+
+    name: ClassVar[str]
+    views: ClassVar[tuple[View, ...]]
+    types: ClassVar[tuple[QuestionType, ...]]
+    control_texts: ClassVar[tuple[str, ...]] = ()
+    question_texts: ClassVar[tuple[str, ...]] = ()
+    acknowledgements: ClassVar[tuple[str, ...]] = ("Understood.",)
+    reads_texts: ClassVar[bool] = False
+
+    @abstractmethod
+    def categories(self, texts: Texts) -> Collection[str] | None:
+        """Categories that can be held out; None where only the rows themselves tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,30 +91,22 @@ class QuestionAsk:
         return [Answered(question=reply["question"], answer=self.about)]
 
 
-class Kind(ABC):
-    """One kind of control.
+class WrittenKind(Kind):
+    """A kind whose controls and answers an LLM writes.
 
-    Class attributes:
-        name: as in the config and the column `kind`.
-        views: the views that its controls can be seen in.
-        types: the types of questions that can be asked about it.
+    Class attributes, besides those of every kind:
         seeds: file of seeds, category → ideas.
-        control_texts: other seeds files that its controls draw on.
         control_prompt: template that turns an idea into the makings of a control.
-        question_texts: other seeds files that its questions draw on.
         question_prompts: every template that its questions use.
-        acknowledgements: what the assistant says to its control.
     """
 
-    name: ClassVar[str]
-    views: ClassVar[tuple[View, ...]]
-    types: ClassVar[tuple[QuestionType, ...]]
     seeds: ClassVar[str]
     control_prompt: ClassVar[str]
-    control_texts: ClassVar[tuple[str, ...]] = ()
     question_prompts: ClassVar[tuple[str, ...]]
-    question_texts: ClassVar[tuple[str, ...]] = ()
-    acknowledgements: ClassVar[tuple[str, ...]] = ("Understood.",)
+
+    def categories(self, texts: Texts) -> Collection[str]:
+        """Those of the seeds."""
+        return texts.by_category(self.seeds)
 
     def control_values(self, idea: str, texts: Texts, draw: Random) -> dict[str, str]:
         """What fills `control_prompt`: the seed as `{{idea}}`, unless a kind has more to give.
@@ -109,6 +133,59 @@ class Kind(ABC):
         self, kind_of_question: QuestionType, control: str, texts: Texts, draw: Random
     ) -> Iterator[QuestionAsk]:
         """What to ask for questions about `control`, best first, as long as anyone wants more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """A control that no LLM wrote.
+
+    Attributes:
+        label: stable, and the same for controls that must fall into one split.
+        text: the control.
+        facts: what its questions are made from, as plain JSON values; kept in the rows'
+            provenance.
+        stimulus: the user's message after it; None where the kind has only the view `control`.
+    """
+
+    category: str
+    label: str
+    text: str
+    facts: Mapping[str, Any]
+    stimulus: str | None = None
+
+
+class DrawnKind(Kind):
+    """A kind that code draws: controls without an LLM, and answers that are exact."""
+
+    @abstractmethod
+    def controls(
+        self, seed: int, texts: Texts, source: TextsFound | None
+    ) -> Iterator[Drawn | Dropped]:
+        """Controls in their order, as long as anyone wants more or there is text.
+
+        The order must not depend on how many are taken: a larger plan begins with a smaller one.
+
+        Args:
+            seed: the only source of chance that may be used.
+            texts: prompts and seeds.
+            source: the texts that the plan names, where the kind reads any.
+
+        Returns:
+            controls, and between them what was not fit to become one.
+        """
+
+    @abstractmethod
+    def questions(
+        self, kind_of_question: QuestionType, row: Conversation, texts: Texts, draw: Random
+    ) -> Iterator[Answered]:
+        """Questions about `row`, no two alike; may end.
+
+        Args:
+            kind_of_question: their type.
+            row: the conversation; its `provenance["facts"]` are those of its control.
+            texts: prompts and seeds.
+            draw: the only source of chance that may be used; the same for all rows of a control.
+        """
 
 
 def sentence(text: str) -> str:

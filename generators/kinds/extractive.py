@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from generators.generate_config import QuestionType
-from generators.kinds.base import Kind, QuestionAsk, rounds, sentence
+from generators.kinds.base import QuestionAsk, WrittenKind, rounds, sentence
 from generators.texts import Texts
 
 _OPENINGS = (
@@ -21,7 +21,7 @@ _WORDS = 5  # a shorter sentence answers nothing
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"“])")
 
 
-class Extractive(Kind):
+class Extractive(WrittenKind):
     """A passage of a few sentences; each answer is a sentence that stands in it."""
 
     name = "extractive"

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from generators.generate_config import QuestionType
-from generators.kinds.base import Kind, QuestionAsk, clause, rounds
+from generators.kinds.base import QuestionAsk, WrittenKind, clause, rounds
 from generators.texts import Texts
 
 _OPENINGS = (
@@ -42,7 +42,7 @@ _PREDICTIONS = (
 )
 
 
-class Goal(Kind):
+class Goal(WrittenKind):
     """An instruction about the answers, with a reason of the LLM's own."""
 
     name = "goal"

@@ -93,6 +93,11 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
             counts = (n["controls"], n["examples"], n["questions"])
             table.add_row(Text(_safe(part)), *map(str, counts))
         console.print(_right(table))
+    if numbers["by_type"]:
+        types = Table("type", "questions")
+        for part, n in numbers["by_type"].items():
+            types.add_row(part, str(n))
+        console.print(_right(types))
     lengths = Table("characters", "rows", "mean", "median", "95 %", "longest")
     for part, n in numbers["characters"].items():
         cells = (n["count"], n["mean"], n["median"], n["p95"], n["max"])

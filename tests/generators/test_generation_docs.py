@@ -1,6 +1,7 @@
 """The code of docs/generation.md runs, and its YAML is valid."""
 
 import re
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -9,9 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
-from generators.generate_config import EndpointConfig, GenerateSection
+from generators.generate_config import (
+    ConversationsConfig,
+    EndpointConfig,
+    GenerateSection,
+    KindPlan,
+    QuestionsConfig,
+)
+from generators.generation import generate_conversations, generate_questions
+from generators.kinds import KINDS
 from generators.prices import Price, price_of
+from generators.progress import silent
 from generators.quality import REASONS
+from generators.schema import read_questions
 from generators.texts import Texts
 
 TEXT = (Path(__file__).parents[2] / "docs/generation.md").read_text()
@@ -47,8 +58,31 @@ def test_the_kind_shown_makes_controls_and_questions() -> None:
     )
 
 
+def test_the_drawn_kind_shown_makes_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, Any] = {}
+    exec(CODE[1], names)
+    monkeypatch.setitem(KINDS, "store", names["Store"]())
+    for work, config in (
+        (
+            partial(generate_conversations, tmp_path),
+            ConversationsConfig(kinds={"store": KindPlan(controls=3)}),
+        ),
+        (partial(generate_questions, tmp_path, tmp_path / "q"), QuestionsConfig()),
+    ):
+        work(tmp_path / "log", config=config, endpoint=None, concurrency=1, progress=silent)
+    asked = read_questions(tmp_path / "q/questions.parquet")
+    assert [question.question for question in asked] == [
+        f"Where is {thing}?" for thing in names["THINGS"][:3]
+    ]
+    assert {question.answer for question in asked} <= {f"In {p}." for p in names["PLACES"]}
+
+
+def test_every_grade_of_a_profile_is_shown() -> None:
+    assert set(KINDS["profile"].types) <= set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE))
+
+
 def test_the_scripted_example_runs() -> None:
-    exec(CODE[1], {})
+    exec(CODE[2], {})
 
 
 def test_every_reason_is_explained() -> None:

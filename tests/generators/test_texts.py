@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from generators.errors import ConfigError
-from generators.kinds import KINDS
+from generators.kinds import KINDS, written_kinds
+from generators.kinds.base import WrittenKind
 from generators.texts import Texts, fill
 
 HARD = 'braces {x} {{y}} {{{z}}} "quotes" \\n \\1 %s ${a} 日本語 😀 ' + "x" * 20_000
@@ -25,9 +26,9 @@ def test_a_request_ends_with_what_differs_between_requests() -> None:
     assert HARD in two[-1][1]
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_packaged_prompts_show_examples_of_what_they_ask_for(kind: object) -> None:
-    names = ["stimulus", kind.control_prompt, *kind.question_prompts]  # type: ignore[attr-defined]
+@pytest.mark.parametrize("kind", written_kinds(KINDS).values(), ids=written_kinds(KINDS))
+def test_packaged_prompts_show_examples_of_what_they_ask_for(kind: WrittenKind) -> None:
+    names = ["stimulus", kind.control_prompt, *kind.question_prompts]
     for name in names:
         prompt = Texts().prompt(name)
         assert len(prompt.examples) >= 3

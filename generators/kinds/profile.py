@@ -1,0 +1,346 @@
+"""Profiles: sheets of drawn facts about a few things, with exact answers at five grades.
+
+No LLM is needed, and there is no end of them. A sheet names all of its things first, so that what
+is counted or denied is closed; each fact stands in it once, in one of several wordings and
+layouts. The facts themselves lie beside it, and answers are computed from them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from generators.generate_config import QuestionType
+from generators.kinds.base import Answered, Drawn, DrawnKind
+from generators.kinds.worlds import Flag, Number, Relation, Values, World, worlds
+from generators.schema import Conversation, Dropped
+from generators.sources import TextsFound
+from generators.texts import Texts
+
+_COUNTS = ("none", "one", "two", "three", "four", "five")
+_LEAST, _MOST = 3, 5  # things of a sheet
+
+Facts = dict[str, list[Any]]
+"""Each fact's values, one a thing: text, number, bool, or the place of another thing."""
+
+
+class Profile(DrawnKind):
+    """A few people or things of one world; the grade of a question is its type."""
+
+    name = "profile"
+    views = ("control", "stimulus", "system")
+    types = ("single_fact", "two_hop", "comparison", "counting", "negation")
+    control_texts = ("profile", "messages")
+    question_texts = ("profile",)
+    acknowledgements = (
+        "Thank you, I have read this.",
+        "Understood. I will keep these facts in mind.",
+        "All right, I know this now.",
+    )
+
+    def categories(self, texts: Texts) -> Mapping[str, World]:
+        """The worlds."""
+        return worlds(texts)
+
+    def controls(
+        self, seed: int, texts: Texts, source: TextsFound | None
+    ) -> Iterator[Drawn | Dropped]:
+        """Sheets without end; every block of them has each world once, in a drawn order."""
+        known, messages = worlds(texts), texts.listed("messages")
+        for block in itertools.count():
+            order = list(known)
+            Random(f"{seed} profile worlds {block}").shuffle(order)
+            for place, category in enumerate(order):
+                number = block * len(order) + place
+                draw = Random(f"{seed} profile {number}")
+                things, facts = _facts(known[category], draw)
+                yield Drawn(
+                    category=category,
+                    label=f"profile-{category}-{seed}-{number}",
+                    text=_sheet(known[category], things, facts, draw),
+                    facts={"world": category, "things": things, "facts": facts},
+                    stimulus=draw.choice(messages),
+                )
+
+    def questions(
+        self, kind_of_question: QuestionType, row: Conversation, texts: Texts, draw: Random
+    ) -> Iterator[Answered]:
+        """All that can be asked at a grade, in a drawn order."""
+        facts = row.provenance["facts"]
+        sheet = _Sheet(worlds(texts)[facts["world"]], facts["things"], facts["facts"], draw)
+        possible: list[tuple[Callable[..., Answered], tuple[Any, ...]]]
+        possible = list(getattr(sheet, kind_of_question)())
+        while possible:
+            # few are taken of many: cheaper than to shuffle them all
+            chosen = draw.randrange(len(possible))
+            possible[chosen], possible[-1] = possible[-1], possible[chosen]
+            make, what = possible.pop()
+            yield make(*what)
+
+
+def _facts(world: World, draw: Random) -> tuple[list[str], Facts]:
+    """Things, and what is known of them: all but at times one of the facts with values."""
+    count = draw.randint(_LEAST, _MOST)
+    facts: Facts = {}
+    left_out = draw.choice([None, *world.values]) if len(world.values) > 1 else None
+    for name, values in world.values.items():
+        if name != left_out:
+            # fewer values than things, as a rule, so that there is something to count
+            some = draw.sample(values.values, draw.randint(2, count))
+            facts[name] = [draw.choice(some) for _ in range(count)]
+    for name, number in world.numbers.items():
+        facts[name] = draw.sample(range(number.low, number.high + 1), count)
+    for name in world.flags:
+        facts[name] = [draw.random() < 0.5 for _ in range(count)]
+    for name in world.relations:
+        steps = [draw.randrange(1, count) for _ in range(count)]
+        facts[name] = [(i + step) % count for i, step in enumerate(steps)]
+    return draw.sample(world.names, count), facts
+
+
+def _sheet(world: World, things: Sequence[str], facts: Facts, draw: Random) -> str:
+    """The control: an opening with all names, then every fact once."""
+    opening = draw.choice(world.openings).format(names=_listed(things), count=_COUNTS[len(things)])
+    clauses = [
+        (i, _phrase(world, name, i, things, facts, draw.choice))
+        for name in facts
+        for i in range(len(things))
+    ]
+    layout = draw.choice(("by fact", "by thing", "list", "mixed"))
+    if layout == "mixed":
+        draw.shuffle(clauses)
+    if layout in ("by fact", "mixed"):
+        return " ".join([opening, *(f"{things[i]} {phrase}." for i, phrase in clauses)])
+    order = list(range(len(things)))
+    draw.shuffle(order)
+    of_thing = {i: [phrase for j, phrase in clauses if j == i] for i in order}
+    for own in of_thing.values():
+        draw.shuffle(own)
+    if layout == "list":
+        return "\n".join([opening, *(f"- {things[i]} {'; '.join(of_thing[i])}." for i in order)])
+    sentences = [_sentences(things[i], of_thing[i], draw) for i in order]
+    return draw.choice(("\n\n", " ")).join([opening, *sentences])
+
+
+def _sentences(name: str, phrases: Sequence[str], draw: Random) -> str:
+    """The phrases about one thing, now and then two in a sentence."""
+    out, rest = [], list(phrases)
+    while rest:
+        two = len(rest) > 1 and draw.random() < 0.5
+        taken, rest = rest[: 1 + two], rest[1 + two :]
+        out.append(f"{name} {' and '.join(taken)}.")
+    return " ".join(out)
+
+
+def _phrase(
+    world: World,
+    name: str,
+    i: int,
+    things: Sequence[str],
+    facts: Facts,
+    pick: Callable[[Sequence[str]], str],
+) -> str:
+    """What the sheet says of thing `i`, after its name, in the wording that `pick` takes."""
+    value = facts[name][i]
+    if name in world.values:
+        return pick(world.values[name].says).format(value=value)
+    if name in world.numbers:
+        return pick(world.numbers[name].says).format(value=value)
+    if name in world.flags:
+        return pick(world.flags[name].yes if value else world.flags[name].no)
+    return pick(world.relations[name].says).format(other=things[value])
+
+
+def _first(phrases: Sequence[str]) -> str:
+    return phrases[0]
+
+
+class _Sheet:
+    """The questions about one sheet.
+
+    Each grade lists what can be asked as (method, arguments), so that only what is taken is worded.
+    """
+
+    def __init__(self, world: World, things: list[str], facts: Facts, draw: Random) -> None:
+        self._world, self._things, self._facts, self._draw = world, things, facts, draw
+        self._all = range(len(things))
+        self._values = self._known(world.values)
+        self._flags = self._known(world.flags)
+        self._numbers = self._known(world.numbers)
+        self._relations = self._known(world.relations)
+
+    def single_fact(self) -> Iterator[Any]:
+        """One fact of one thing."""
+        for i in self._all:
+            for name in self._askable:
+                yield self._fact_of, (self._things[i], i, name)
+            for name in self._relations:
+                yield self._other_of, (i, name)
+
+    def two_hop(self) -> Iterator[Any]:
+        """One fact of a thing that another fact leads to."""
+        for name in self._relations:
+            for i in self._all:
+                for asked in self._askable:
+                    yield self._fact_of_other, (i, name, asked)
+        for name in self._values:
+            values = self._facts[name]
+            for i in self._all:
+                if values.count(values[i]) == 1:
+                    for asked in self._askable:
+                        if asked != name:
+                            yield self._fact_of_described, (i, name, asked)
+
+    def comparison(self) -> Iterator[Any]:
+        """The greater of two, the greatest, the least."""
+        for name in self._numbers:
+            for pair in itertools.permutations(self._all, 2):
+                yield self._greater, (name, *pair)
+            yield self._greatest, (name,)
+            yield self._least, (name,)
+
+    def counting(self) -> Iterator[Any]:
+        """How many have a value, hold a flag, or are above a number."""
+        for name, values in self._values.items():
+            for value in dict.fromkeys(self._facts[name]):
+                yield self._count_value, (name, value)
+            yield self._count_value, (name, self._absent(name, values))
+        for name in self._flags:
+            yield self._count_flag, (name,)
+        for name in self._numbers:
+            for number in sorted(self._facts[name])[1:]:
+                yield self._count_above, (name, number - 1)
+
+    def negation(self) -> Iterator[Any]:
+        """Which have something not, and whether something false is true."""
+        for name, flag in self._flags.items():
+            if 0 < sum(self._facts[name]) < len(self._things):
+                yield self._without, (flag.denied, [not held for held in self._facts[name]])
+        for name, values in self._values.items():
+            found = self._facts[name]
+            for value in dict.fromkeys(found):
+                if found.count(value) < len(found):
+                    denied = values.denied.format(value=value)
+                    yield self._without, (denied, [other != value for other in found])
+            for i in self._all:
+                yield self._untrue, (name, i)
+
+    def _known(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: fact for name, fact in facts.items() if name in self._facts}
+
+    @property
+    def _askable(self) -> dict[str, Values | Number | Flag]:
+        return {**self._values, **self._numbers, **self._flags}
+
+    def _says(self, name: str, i: int) -> str:
+        phrase = _phrase(self._world, name, i, self._things, self._facts, _first)
+        return f"{self._things[i]} {phrase}."
+
+    def _fact_of(self, who: str, i: int, name: str) -> Answered:
+        question = self._draw.choice(self._askable[name].asks).format(who=who)
+        said = self._says(name, i)
+        if name in self._flags:
+            said = f"{'Yes' if self._facts[name][i] else 'No'}, {said}"
+        return Answered(question=question, answer=said)
+
+    def _the(self, i: int, name: str) -> str:
+        relation: Relation = self._relations[name]
+        return self._draw.choice(relation.the).format(name=self._things[i])
+
+    def _other_of(self, i: int, name: str) -> Answered:
+        the = self._the(i, name)
+        question = self._draw.choice((f"What is the name of {the}?", f"Name {the}."))
+        return Answered(question=question, answer=self._says(name, i))
+
+    def _fact_of_other(self, i: int, name: str, asked: str) -> Answered:
+        return self._fact_of(self._the(i, name), self._facts[name][i], asked)
+
+    def _fact_of_described(self, i: int, name: str, asked: str) -> Answered:
+        phrase = _phrase(self._world, name, i, self._things, self._facts, self._draw.choice)
+        who = f"the {self._world.noun} {self._world.relative} {phrase}"
+        return self._fact_of(who, i, asked)
+
+    def _greater(self, name: str, i: int, j: int) -> Answered:
+        comparative = self._numbers[name].comparative
+        a, b = self._things[i], self._things[j]
+        question = self._draw.choice(
+            (
+                f"{self._world.which} {comparative}, {a} or {b}?",
+                f"Of the two {self._world.nouns} {a} and {b}, which one {comparative}?",
+            )
+        )
+        greater = a if self._facts[name][i] > self._facts[name][j] else b
+        return Answered(question=question, answer=f"{greater} {comparative}.")
+
+    def _greatest(self, name: str) -> Answered:
+        return self._extreme(self._numbers[name].superlative, max(self._facts[name]), name)
+
+    def _least(self, name: str) -> Answered:
+        return self._extreme(self._numbers[name].lowest, min(self._facts[name]), name)
+
+    def _extreme(self, said: str, number: int, name: str) -> Answered:
+        thing = self._things[self._facts[name].index(number)]
+        question = self._draw.choice(
+            (
+                f"Which of the {self._world.nouns} {said}?",
+                f"Among all the {self._world.nouns}, which one {said}?",
+            )
+        )
+        return Answered(question=question, answer=f"{thing} {said}.")
+
+    def _absent(self, name: str, values: Values) -> str:
+        return self._draw.choice([v for v in values.values if v not in self._facts[name]])
+
+    def _count_value(self, name: str, value: str) -> Answered:
+        return self._count(
+            self._values[name].plural.format(value=value), self._facts[name].count(value)
+        )
+
+    def _count_flag(self, name: str) -> Answered:
+        return self._count(self._flags[name].plural, sum(self._facts[name]))
+
+    def _count_above(self, name: str, number: int) -> Answered:
+        return self._count(
+            self._numbers[name].above.format(value=number),
+            sum(found > number for found in self._facts[name]),
+        )
+
+    def _count(self, said: str, found: int) -> Answered:
+        question = self._draw.choice(
+            (
+                f"How many of the {self._world.nouns} {said}?",
+                f"What is the number of {self._world.nouns} that {said}?",
+            )
+        )
+        every = _COUNTS[len(self._things)]
+        some = f"{_COUNTS[found]} of the {every}"
+        answer = f"all {every}" if found == len(self._things) else some
+        return Answered(question=question, answer=f"{answer.capitalize()}.")
+
+    def _without(self, denied: str, those: Sequence[bool]) -> Answered:
+        question = self._draw.choice(
+            (
+                f"Which of the {self._world.nouns} {denied}?",
+                f"Name all of the {self._world.nouns} that {denied}.",
+            )
+        )
+        names = [thing for thing, one in zip(self._things, those, strict=True) if one]
+        answer = f"{_listed(names)} {denied}." if len(names) > 1 else f"Only {names[0]}."
+        return Answered(question=question, answer=answer)
+
+    def _untrue(self, name: str, i: int) -> Answered:
+        values: Values = self._values[name]
+        wrong = self._draw.choice([v for v in values.values if v != self._facts[name][i]])
+        said = f"{self._things[i]} {values.says[0].format(value=wrong)}"
+        question = self._draw.choice(
+            (f"Is it true that {said}?", f"Would it be right to say that {said}?")
+        )
+        return Answered(question=question, answer=f"No, {self._says(name, i)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`A, B and C`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

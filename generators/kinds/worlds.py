@@ -1,0 +1,173 @@
+"""The small worlds that profiles are drawn from: things with facts, and the words for both.
+
+A world is a category of `generators/seeds/profile.yaml`; here it is read and checked, so that no
+template can fail later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from string import Formatter
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from generators.config import Config
+from generators.errors import ConfigError
+from generators.texts import Texts
+
+Phrases = tuple[str, ...]
+
+
+class Fact(Config):
+    """What a thing can have or not have."""
+
+    asks: Phrases = Field(min_length=1)
+    """Questions about `{who}`."""
+    plural: str
+    """What several things do that have it, such as `work as {value}`."""
+    denied: str
+    """The same of those that have it not."""
+
+
+class Values(Fact):
+    """One of a list of values."""
+
+    says: Phrases = Field(min_length=1)
+    """What is said of one thing, with `{value}`."""
+    values: Phrases = Field(min_length=6)
+    """What it can be."""
+
+    @model_validator(mode="after")
+    def _slots(self) -> Values:
+        _expect((*self.says, self.plural, self.denied), {"value"})
+        _expect(self.asks, {"who"})
+        return self
+
+
+class Flag(Fact):
+    """Yes or no."""
+
+    yes: Phrases = Field(min_length=1)
+    """What is said where it holds."""
+    no: Phrases = Field(min_length=1)
+    """What is said where it does not."""
+
+    @model_validator(mode="after")
+    def _slots(self) -> Flag:
+        _expect((*self.yes, *self.no, self.plural, self.denied), set())
+        _expect(self.asks, {"who"})
+        return self
+
+
+class Number(Config):
+    """A whole number, another one for each thing of a sheet."""
+
+    says: Phrases = Field(min_length=1)
+    """What is said of one thing, with `{value}`."""
+    asks: Phrases = Field(min_length=1)
+    """Questions about `{who}`."""
+    comparative: str
+    """What is true of the greater of two."""
+    superlative: str
+    """What is true of the greatest."""
+    lowest: str
+    """What is true of the least."""
+    above: str
+    """What several things do whose number is above `{value}`."""
+    low: int
+    """Least number."""
+    high: int
+    """Greatest number."""
+
+    @model_validator(mode="after")
+    def _slots(self) -> Number:
+        _expect((*self.says, self.above), {"value"})
+        _expect(self.asks, {"who"})
+        _expect((self.comparative, self.superlative, self.lowest), set())
+        if self.high - self.low < 9:
+            raise ValueError(f"expected ten numbers or more, got {self.low} to {self.high}")
+        return self
+
+
+class Relation(Config):
+    """Another thing of the sheet."""
+
+    says: Phrases = Field(min_length=1)
+    """What is said of one thing, with `{other}`."""
+    the: Phrases = Field(min_length=1)
+    """Descriptions of the other thing, by `{name}` of the first."""
+
+    @model_validator(mode="after")
+    def _slots(self) -> Relation:
+        _expect(self.says, {"other"})
+        _expect(self.the, {"name"})
+        return self
+
+
+class World(Config):
+    """One category of profiles."""
+
+    noun: str
+    """What one thing is."""
+    nouns: str
+    """What several are."""
+    which: str
+    """What asks for one of them: `Who`, `Which ship`."""
+    relative: str
+    """`who` or `that`."""
+    openings: Phrases = Field(min_length=1)
+    """First sentences, with `{names}` and, if they like, `{count}`."""
+    names: Phrases = Field(min_length=12)
+    """Names of things."""
+    values: dict[str, Values] = Field(min_length=1)
+    """Facts with values."""
+    numbers: dict[str, Number] = Field(min_length=1)
+    """Facts that can be compared."""
+    flags: dict[str, Flag] = Field(min_length=1)
+    """Facts that hold or do not."""
+    relations: dict[str, Relation] = Field(min_length=1)
+    """Facts that lead to another thing."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> World:
+        for opening in self.openings:
+            _expect([opening], {"names"} | ({"count"} & set(_slots_of(opening))))
+        names = [*self.values, *self.numbers, *self.flags, *self.relations]
+        if len(set(names)) < len(names):
+            raise ValueError("expected another name for each fact")
+        return self
+
+
+def worlds(texts: Texts) -> dict[str, World]:
+    """Worlds of the seeds file `profile`, by category, in file order.
+
+    Raises:
+        ConfigError: the file is not one of worlds; the text names the field.
+    """
+    return texts.made("profile", _read)
+
+
+def _read(where: str, content: Any) -> dict[str, World]:
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f"{where}: expected categories, each with a world of facts.")
+    found: dict[str, World] = {}
+    for category, fields in content.items():
+        try:
+            found[str(category)] = World.model_validate(fields)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            place = ".".join(map(str, (category, *problem["loc"])))
+            raise ConfigError(f"{where}: {place}: {problem['msg']}.") from error
+    return found
+
+
+def _expect(templates: Iterable[str], slots: set[str]) -> None:
+    for template in templates:
+        if set(_slots_of(template)) != slots:
+            wanted = ", ".join(f"{{{name}}}" for name in sorted(slots)) or "no slot"
+            raise ValueError(f"{template!r}: expected {wanted} in it")
+
+
+def _slots_of(template: str) -> list[str]:
+    return [name for _, name, _, _ in Formatter().parse(template) if name is not None]
