@@ -12,7 +12,7 @@ differences are paired. From the drawn statistics an interval is taken by quanti
   quantiles are moved by the share of samples below the estimate.
 
 A studentised interval does as well on means, and fails on rates: a sample in which all controls
-agree has no spread to divide by. tests/proofs/test_panel.py measures the coverage.
+agree has no spread to divide by. tests/proofs/test_panel_coverage.py measures the coverage.
 
 Shapes: C controls, K columns (such as conditions), S bootstrap samples, R runs.
 """

@@ -98,7 +98,7 @@ def test_intervals_of_a_mean_hold_the_truth_as_often_as_they_say(n: int) -> None
 @pytest.mark.parametrize("scene", SCENES)
 def test_intervals_of_gains_hold_the_truth_about_as_often_as_they_say(scene: str) -> None:
     found = coverage(scene, 12, datasets=300, samples=300, seed=1)
-    # tests/proofs/test_panel.py has the full counts
+    # tests/proofs/test_panel_coverage.py has the full counts
     assert all(0.88 <= one.holds <= 0.985 for one in found.values()), found
 
 
