@@ -14,8 +14,11 @@ import json
 import sys
 from pathlib import Path
 
-from pipelines.sources import source_digest
-from pipelines.steps import every_step
+# the checkout that this file lies in, whichever one is installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines.sources import source_digest  # noqa: E402
+from pipelines.steps import every_step  # noqa: E402
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "pipelines" / "source_digests.json"
 
