@@ -17,8 +17,8 @@ from pathlib import Path
 # the checkout that this file lies in, whichever one is installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.sources import source_digest  # noqa: E402
-from pipelines.steps import every_step  # noqa: E402
+from pipelines.sources import source_digest
+from pipelines.steps import every_step
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "pipelines" / "source_digests.json"
 
