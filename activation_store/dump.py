@@ -73,7 +73,7 @@ def dump(
         )
     rows = read_conversations(conversations / CONVERSATIONS_FILE)
     longest = min(config.max_tokens, shape.max_positions)
-    kept, dropped = _tokenize_all(rows, load_tokenizer(model), longest, config.too_long)
+    kept, dropped = tokenize_rows(rows, load_tokenizer(model), longest, config.too_long)
     plan = make_plan(
         kept, config=config, layers=layers, d_model=shape.d_model, target=model.digests()
     )
@@ -111,9 +111,18 @@ def dump(
     }
 
 
-def _tokenize_all(
+def tokenize_rows(
     rows: list[Conversation], tokenizer: Any, longest: int, too_long: str
 ) -> tuple[dict[str, Tokens], list[Dropped]]:
+    """Tokens of the rows by example id, and the rows that cannot be read.
+
+    Args:
+        longest: most tokens of a row.
+        too_long: `drop` or `refuse`, as in the config.
+
+    Raises:
+        DataError: a row is to be refused, or none is left.
+    """
     kept: dict[str, Tokens] = {}
     dropped: list[Dropped] = []
     for row in rows:

@@ -165,6 +165,9 @@ class ActivationStore:
         """Segment codes [T] uint8 of one example (activation_store/spans.py)."""
         return self._rows("segments", example_id)
 
+    def __contains__(self, example_id: str) -> bool:
+        return example_id in self.index
+
     def place(self, example_id: str) -> Placed:
         """Where an example lies.
 

@@ -17,6 +17,9 @@ class Runtime(Config):
     workers: int = Field(default=1, ge=1)
     """Processes that fill an activation store at once, each with the target in memory, and each
     with `threads` CPU threads or a GPU of its own."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that train together, each with a GPU of its own or with `threads` CPU threads;
+    `train.rows_per_batch` is shared among them."""
     concurrency: int = Field(default=256, ge=1)
     """Most LLM requests under way at once; how many there are follows what the endpoint takes well.
     The embedded generator takes 4."""

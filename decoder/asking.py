@@ -19,8 +19,7 @@ from decoder.batch import Batch, Reading, make_batch, to_device
 from decoder.forward import prefix_cache
 from decoder.model import Decoder
 from decoder.prompt import Turn
-from decoder.reading import withheld_tokens
-from generators.errors import DataError
+from decoder.reading import make_reading, withheld_tokens
 from generators.schema import Message
 
 
@@ -66,21 +65,25 @@ def answer(
 
 
 @torch.inference_mode()
-def capture_reading(decoder: Decoder, messages: Sequence[Message], *, view: str) -> Reading:
-    """Run the target (the decoder with its adapter off) on a conversation and read its layer.
+def capture_reading(
+    decoder: Decoder, messages: Sequence[Message], *, view: str, layer: int | None = None
+) -> Reading:
+    """Run the target (the decoder with its adapter off) on a conversation and read its layers.
+
+    Args:
+        layer: which of the layers that the decoder reads; None takes its first.
 
     Raises:
+        ConfigError: the decoder does not read `layer`.
         DataError: the template refuses the messages, or masking leaves nothing.
     """
+    layers = decoder.reads(layer)
     tokens = tokenize(decoder.tokenizer, messages)
     first = withheld_tokens(view, tokens.withheld, masking=decoder.config.masking)
-    if first >= len(tokens.ids):
-        raise DataError("masking leaves no activation to read.")
-    layer = decoder.binding.read_layer
     with decoder.untrained():
-        found = Capture(decoder.net.get_base_model(), [layer])([tokens.ids])[layer]
-    vectors = found[0, first:].float().cpu().numpy()
-    return Reading(vectors, len(vectors), first)
+        found = Capture(decoder.net.get_base_model(), layers.layers)([tokens.ids])
+    vectors = [found[k][0].float().cpu().numpy() for k in layers.layers]
+    return make_reading(vectors, first, layers)
 
 
 def _answer(decoder: Decoder, batch: Batch, cache: Any, max_tokens: int) -> list[Answer]:

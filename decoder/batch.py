@@ -23,14 +23,21 @@ class Reading:
     """What the decoder is given of a row.
 
     Attributes:
-        vectors: [n, D] float32 activations, or None: the placeholders keep their own embeddings.
-        n: number of placeholders.
-        first_position: position of the first activation in the target's own sequence.
+        vectors: [N, D] float32 activations, or None: the placeholders keep their own embeddings.
+        n: tokens that were read; N is n for each layer, one layer's vectors after the other's.
+        first_position: position of the first of them in the target's own sequence.
+        layers: the layers that the prompt names; empty where it names none, and there is one.
     """
 
     vectors: np.ndarray | None
     n: int
     first_position: int
+    layers: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number N of placeholders."""
+        return self.n * max(1, len(self.layers))
 
 
 class Batch(TypedDict, total=False):
@@ -67,7 +74,7 @@ def make_batch(
     """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
-    prefixes = [prompt.prefix(r.n, r.first_position) for r in readings]
+    prefixes = [prompt.prefix(r.n, r.first_position, r.layers) for r in readings]
     rows, width = len(readings), max(len(p.ids) for p in prefixes)
     ids = np.zeros((rows, width), np.int64)
     mask = np.zeros((rows, width), np.int64)
@@ -77,7 +84,7 @@ def make_batch(
         pad = width - len(p.ids)
         ids[i, pad:], mask[i, pad:] = p.ids, 1
         positions[i, pad:] = p.positions(0, len(p.ids))
-        places.append(np.arange(p.places.start, p.places.stop) + i * width + pad)
+        places.append(p.places + i * width + pad)
     flat = [(i, turn) for i, own in enumerate(turns) for turn in own]
     length = max(len(turn.ids) for _, turn in flat)
     turn_ids = np.zeros((len(flat), length), np.int64)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from generators.config import Config
 
@@ -13,7 +13,14 @@ class DecoderConfig(Config):
     """Injection and prompt of the decoder."""
 
     read_layer: int | None = Field(default=None, ge=-1)
-    """Stored layer that the decoder reads; null where the store has just one."""
+    """Stored layer that the decoder reads; null where the store has just one, or where it reads
+    several."""
+    read_layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Several stored layers that it reads, each named in its prompt; empty for `read_layer` alone.
+    The first is the one that is asked where nothing else is said."""
+    combine: Literal["sampled", "together"] = "sampled"
+    """What a row gives of several layers: `sampled` is one of them, drawn by seed, and any can be
+    asked later; `together` is all of them, one run of placeholders after the other."""
     write_layer: int = Field(default=0, ge=0)
     """Decoder block at whose output the activations enter, at the placeholders."""
     injection: Literal["replace", "add"] = "replace"
@@ -28,6 +35,17 @@ class DecoderConfig(Config):
     """Text of a placeholder; must be one token."""
     preamble: str = "I have read the assistant. Ask me."
     """The decoder's own turn between the placeholders and the question."""
+
+    @model_validator(mode="after")
+    def _layers(self) -> DecoderConfig:
+        if len(set(self.read_layers)) < len(self.read_layers):
+            raise ValueError(f"read_layers names a layer twice: {list(self.read_layers)}")
+        if self.read_layers and self.read_layer is not None:
+            raise ValueError(
+                f"got read_layer {self.read_layer} and read_layers {list(self.read_layers)}, "
+                "expected one of them"
+            )
+        return self
 
 
 class LoraSettings(Config):

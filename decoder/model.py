@@ -25,6 +25,7 @@ from decoder.forward import check_cache
 from decoder.injection import Injection
 from decoder.packed import packs
 from decoder.prompt import DecoderPrompt
+from decoder.reading import ReadLayers, reads
 from generators.errors import ModelError, StoreError
 from generators.files import write_json
 
@@ -37,7 +38,8 @@ class Binding:
     """What a decoder reads: which layer of which target.
 
     Attributes:
-        read_layer: block, counted from 0, at whose output the activations were taken.
+        read_layer: block, counted from 0, at whose output the activations were taken; of several
+            (`config.read_layers`) the first.
         target: digests of the target.
         model: the reference under which the target was found when the decoder was made.
         adapter: likewise the target's own adapter, or None.
@@ -157,6 +159,14 @@ class Decoder:
                 "adapter": public_name(binding.adapter) if binding.adapter else None,
             },
         )
+
+    def reads(self, layer: int | None = None) -> ReadLayers:
+        """The layers of one reading, where `layer` is asked for; None takes the first.
+
+        Raises:
+            ConfigError: it does not read `layer`.
+        """
+        return reads(self.config, self.binding.read_layer, layer)
 
     @contextlib.contextmanager
     def untrained(self) -> Iterator[None]:

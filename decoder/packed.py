@@ -71,7 +71,7 @@ def make_packed(
     """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
-    prefixes = [prompt.prefix(r.n, r.first_position) for r in readings]
+    prefixes = [prompt.prefix(r.n, r.first_position, r.layers) for r in readings]
     lengths = [
         len(p.ids) + sum(len(t.ids) for t in own) for p, own in zip(prefixes, turns, strict=True)
     ]
@@ -85,7 +85,7 @@ def make_packed(
         start = len(p.ids)
         ids[i, :start], parts[i, :start] = p.ids, 0
         positions[i, :start] = p.positions(0, start)
-        places.append(np.arange(p.places.start, p.places.stop) + i * shape[1])
+        places.append(p.places + i * shape[1])
         at = start
         for j, turn in enumerate(own):
             stop = at + len(turn.ids)

@@ -2,6 +2,7 @@
 
 [user: one placeholder for each visible activation] [assistant: preamble] [user: question]
 [assistant: answer] (arXiv 2412.08686, section 3). All places come from rendering the chat template.
+Where the decoder reads several layers, a run of placeholders has its layer's name before it.
 The prompt is cut in two: the *prefix*, the same for every question of a row, and the *turn*, which
 holds question and answer. The cut is before a special token, which no tokenizer merges across.
 """
@@ -9,6 +10,7 @@ holds question and answer. The cut is before a special token, which no tokenizer
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ from decoder.config import DecoderConfig
 from generators.errors import DataError, ModelError
 
 _PROBE = "What is it?"
+_NAME = "Layer {}: "
 _TURNS_KEPT = 1 << 16
 
 
@@ -28,17 +31,19 @@ class Prefix:
 
     Attributes:
         ids: [P] token ids.
-        places: slice of the n placeholders.
-        shift: what is added to a token's index to get its position; a position below 0 becomes 0.
+        places: [N] indices of the placeholders, the first run's before the second's.
+        at: [P] where each token stands; a place below 0 becomes position 0.
     """
 
     ids: np.ndarray
-    places: slice
-    shift: int
+    places: np.ndarray
+    at: np.ndarray
 
     def positions(self, start: int, stop: int) -> np.ndarray:
-        """Position ids of the tokens from `start` to `stop`, counted from the prefix's first."""
-        return np.maximum(np.arange(start, stop) + self.shift, 0)
+        """Position ids of the tokens from `start` to `stop`, counted from the prefix's first; a
+        turn goes on from the prefix."""
+        behind = self.at[-1] + 1 + np.arange(max(0, stop - len(self.at)))
+        return np.maximum(np.concatenate([self.at, behind])[start:stop], 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +96,38 @@ class DecoderPrompt:
         self._turns = functools.lru_cache(maxsize=_TURNS_KEPT)(self._render_turn)
         self.end_of_turn = int(self.turn(_PROBE, _PROBE).ids[-1])
 
-    def prefix(self, n: int, first_position: int) -> Prefix:
-        """The prefix for `n` activations, the first of which stood at `first_position`."""
-        ids = np.concatenate([self._before, np.full(n, self._placeholder), self._after])
-        start = len(self._before)
+    def prefix(self, n: int, first_position: int, layers: Sequence[int] = ()) -> Prefix:
+        """The prefix for `n` activations, the first of which stood at `first_position`.
+
+        Args:
+            layers: those that are named, each with a run of `n` placeholders behind its name;
+                empty for one run without a name.
+        """
+        stood = first_position + np.arange(n)
+        ids, places, at = [], [], []
+        size = 0
+        for i, layer in enumerate(layers or (None,)):
+            name = self._name(layer, first=i == 0)
+            before = name if i else np.concatenate([self._before, name])
+            ids += [before, np.full(n, self._placeholder)]
+            places.append(np.arange(n) + size + len(before))
+            # what stands before a run counts down from it
+            at += [np.arange(-len(before), 0) + first_position, stood]
+            size += len(before) + n
+        ids.append(self._after)
+        at.append(stood[-1] + 1 + np.arange(len(self._after)))
+        whole = np.concatenate(ids)
         plain = self._config.positions == "plain"
-        return Prefix(ids, slice(start, start + n), 0 if plain else first_position - start)
+        return Prefix(
+            whole, np.concatenate(places), np.arange(len(whole)) if plain else np.concatenate(at)
+        )
+
+    def _name(self, layer: int | None, *, first: bool) -> np.ndarray:
+        """Token ids that name a layer before its run of placeholders."""
+        if layer is None:
+            return np.zeros(0, np.int64)
+        text = ("" if first else "\n") + _NAME.format(layer)
+        return np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
 
     def turn(self, question: str, answer: str | None) -> Turn:
         """Question and answer; with no answer, the prompt up to where the answer begins.

@@ -22,6 +22,8 @@ class EvaluateConfig(Config):
     conditions: tuple[ConditionName, ...] = ("right", "other", "mean", "none")
     """Activations that the decoder is given; `right` and `other` are always among them. Each costs
     a forward pass over all questions; `wrong_layer` needs a second layer in dump.layers."""
+    read_layer: int | None = Field(default=None, ge=0)
+    """Layer that is asked of a decoder which reads several by turns; null takes its first."""
     visible_too: bool = False
     """Also judge the masked views with the control visible, under their own names
     (`system+visible`, ...)."""

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from activation_store.config import CaptureConfig
 from activation_store.model_files import ModelFiles
 from activation_store.quiet import quiet_libraries
-from activation_store.reader import ActivationStore
 from activation_store.runtime import Runtime
 from activation_store.target import pick_device, use_threads
+from decoder.live import LiveActivations, open_activations
 from decoder.model import Decoder
+from decoder.reading import Activations, ReadLayers
 from evaluators.answers import write_answers
 from evaluators.breakdowns import UNSTATED, WHOLE, breakdowns
 from evaluators.cases import Case, find_cases
@@ -50,7 +52,7 @@ from trainers.rows import Row, load_rows
 def evaluate(
     conversations: Path,
     questions: Path,
-    store: Path,
+    store: Path | None,
     decoder: Path,
     out: Path,
     work: Path,
@@ -58,11 +60,16 @@ def evaluate(
     config: EvaluateConfig,
     model: ModelFiles,
     runtime: Runtime,
+    capture: CaptureConfig | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Judge a decoder on held-out rows.
 
     Each condition of each case is kept in `work` as it is done; a run that was stopped goes on.
+
+    Args:
+        store: folder of the store; None where activations are computed on the fly.
+        capture: where there is no store, what a dump would take.
 
     Returns:
         {SPLIT: {VIEW: {"answer_loss", "untrained", "grounded_gain", "information_gain",
@@ -76,18 +83,21 @@ def evaluate(
         StoreError: decoder, store and model do not belong together.
     """
     use_threads(runtime)
-    opened = ActivationStore(store, cache_mb=runtime.shard_cache_mb)
-    opened.check_target(model.digests())
+    opened = open_activations(store, conversations, model=model, capture=capture, runtime=runtime)
     with quiet_libraries():
         reader = Decoder.load(decoder, model, dtype="float32", device=pick_device(runtime))
-    layer = opened.only_layer(reader.binding.read_layer)
+    if isinstance(opened, LiveActivations):
+        opened.run_on(reader)
+    layers = reader.reads(config.read_layer)
+    for layer in layers.layers:
+        opened.only_layer(layer)
     cases = find_cases(load_rows(conversations, questions, opened), config, reader.config.masking)
     if not cases:
         raise DataError(
             f"evaluate: no row in splits {', '.join(config.splits)} and views "
             f"{', '.join(config.views)}; change evaluate.splits or data.splits."
         )
-    judge = _Judge(opened, reader, layer, config, work)
+    judge = _Judge(opened, reader, layers, config, work)
     judge.count_steps(len(cases), progress)
     tree: dict[str, dict[str, Any]] = {}
     judged = []
@@ -139,18 +149,18 @@ class _Judge:
 
     def __init__(
         self,
-        store: ActivationStore,
+        store: Activations,
         decoder: Decoder,
-        layer: int,
+        layers: ReadLayers,
         config: EvaluateConfig,
         work: Path,
     ) -> None:
         self._store = store
         self._decoder = decoder
-        self._layer = layer
+        self._layers = layers
         self._config = config
         self._parts = Parts(work)
-        absent = {name: CONDITIONS[name].absent(store, layer) for name in config.conditions}
+        absent = {name: CONDITIONS[name].absent(store, layers) for name in config.conditions}
         self._left_out = {name: why for name, why in absent.items() if why is not None}
         self._conditions = [name for name in config.conditions if name not in self._left_out]
         self._steps: Iterator[None] = iter(())
@@ -207,7 +217,7 @@ class _Judge:
     def _measured(self, case: Case, rows: list[Row], others: dict[str, Row]) -> _Measured:
         scene = Scene(
             self._store,
-            self._layer,
+            self._layers,
             masking=case.masking,
             seed=self._config.seed,
             partners=others,

@@ -26,6 +26,7 @@ Split = Literal["train", "validation", "test", "test_ood"]
 VIEWS: tuple[View, ...] = ("control", "stimulus", "stimulus_completion", "system")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_ood")
 KINDS = ("persona", "goal", "extractive", "profile", "context")
+SOURCES = ("import", "generator")
 
 CONVERSATIONS_FILE = "conversations.parquet"
 QUESTIONS_FILE = "questions.parquet"

@@ -59,6 +59,14 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _read_layer_is_stored(self) -> Experiment:
         stored, read = self.dump.layers, self.train.decoder.read_layer
+        several = self.train.decoder.read_layers
+        if several:
+            if not set(several) <= set(stored) and -1 not in stored:
+                raise ValueError(
+                    f"train.decoder.read_layers: got {list(several)}, expected some of dump.layers "
+                    f"{list(stored)}"
+                )
+            return self
         if read is None and len(stored) > 1:
             raise ValueError(
                 f"train.decoder.read_layer: got null, expected one of dump.layers {list(stored)}"

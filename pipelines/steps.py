@@ -5,7 +5,11 @@ A step imports its room inside `run`, so that a plan or a rerun with nothing cha
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from activation_store.config import CaptureConfig, CompleteConfig
 from generators.errors import ConfigError
@@ -24,7 +28,8 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     source = GENERATED if experiment.generate is not None else IMPORTED
     completed = (COMPLETE,) if experiment.complete is not None else ()
     conversations = "complete" if completed else "conversations"
-    return (*source, *completed, *_from_conversations(conversations))
+    live = experiment.train.activations == "live"
+    return (*source, *completed, *_from_conversations(conversations, live=live))
 
 
 def every_step() -> tuple[Step, ...]:
@@ -69,7 +74,7 @@ def _dump(call: StepCall) -> StepResult:
     counts = dump(
         call.data("conversations"),
         call.out,
-        config=CaptureConfig.model_validate(plain(call.experiment.dump, CaptureConfig)),
+        config=_capture(call.experiment),
         model=call.outside.model,
         runtime=call.experiment.runtime,
         progress=call.progress,
@@ -78,17 +83,21 @@ def _dump(call: StepCall) -> StepResult:
 
 
 def _train(call: StepCall) -> StepResult:
+    from trainers.launch import together
     from trainers.training import train
 
-    counts = train(
+    processes = call.experiment.runtime.processes
+    run = train if processes == 1 else partial(together, train, processes)
+    counts = run(
         call.data("conversations"),
         call.data("questions"),
-        call.data("dump"),
+        _store(call),
         call.out,
         call.work,
         config=call.experiment.train,
         model=call.outside.model,
         runtime=call.experiment.runtime,
+        capture=_capture(call.experiment),
         progress=call.progress,
     )
     return StepResult(counts=counts)
@@ -100,13 +109,14 @@ def _evaluate(call: StepCall) -> StepResult:
     reading = evaluate(
         call.data("conversations"),
         call.data("questions"),
-        call.data("dump"),
+        _store(call),
         call.data("train"),
         call.out,
         call.work,
         config=call.experiment.evaluate,
         model=call.outside.model,
         runtime=call.experiment.runtime,
+        capture=_capture(call.experiment),
         progress=call.progress,
     )
     return StepResult(counts={"reading": reading})
@@ -136,6 +146,21 @@ def _complete_config(experiment: Experiment) -> dict[str, Any]:
     if experiment.complete is None:
         raise ConfigError(f"{experiment.experiment}: has no section complete.")
     return plain(experiment.complete)
+
+
+def _store(call: StepCall) -> Path | None:
+    """The store; None where activations are computed on the fly."""
+    return call.data("dump") if "dump" in call.inputs else None
+
+
+def _capture(experiment: Experiment) -> CaptureConfig:
+    return CaptureConfig.model_validate(plain(experiment.dump, CaptureConfig))
+
+
+def _with_capture(section: BaseModel, experiment: Experiment, *, live: bool) -> dict[str, Any]:
+    """Settings of a step, and those of the capture where the step does it itself."""
+    own = plain(section)
+    return {**own, "capture": plain(experiment.dump, CaptureConfig)} if live else own
 
 
 def _data_location(experiment: Experiment) -> dict[str, Any]:
@@ -186,8 +211,12 @@ COMPLETE = Step(
 )
 
 
-def _from_conversations(conversations: str) -> tuple[Step, ...]:
-    """The steps that read the conversations which the step of that name makes."""
+def _from_conversations(conversations: str, *, live: bool = False) -> tuple[Step, ...]:
+    """The steps that read the conversations which the step of that name makes.
+
+    Args:
+        live: activations are computed on the fly, and there is no dump.
+    """
     dump = Step(
         name="dump",
         version=1,
@@ -198,13 +227,15 @@ def _from_conversations(conversations: str) -> tuple[Step, ...]:
         external=lambda outside: outside.model_digests,
         locations=_model_location,
     )
-    tables = {"conversations": conversations, "questions": "questions", "dump": "dump"}
+    tables = {"conversations": conversations, "questions": "questions"}
+    if not live:
+        tables["dump"] = "dump"
     train = Step(
         name="train",
         version=1,
         entry="trainers.training",
         run=_train,
-        config=lambda experiment: plain(experiment.train),
+        config=lambda experiment: _with_capture(experiment.train, experiment, live=live),
         inputs=tables,
         external=lambda outside: outside.model_digests,
         locations=_model_location,
@@ -214,7 +245,7 @@ def _from_conversations(conversations: str) -> tuple[Step, ...]:
         version=2,
         entry="evaluators.evaluation",
         run=_evaluate,
-        config=lambda experiment: plain(experiment.evaluate),
+        config=lambda experiment: _with_capture(experiment.evaluate, experiment, live=live),
         inputs={**tables, "train": "train"},
         external=lambda outside: outside.model_digests,
         locations=_model_location,
@@ -229,4 +260,4 @@ def _from_conversations(conversations: str) -> tuple[Step, ...]:
         external=lambda outside: {},
         listed=False,
     )
-    return dump, train, evaluate, report
+    return (train, evaluate, report) if live else (dump, train, evaluate, report)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from decoder.config import DecoderConfig, LoraSettings
 from generators.config import Config
-from generators.schema import VIEWS, View
+from generators.schema import KINDS, SOURCES, VIEWS, View
 
 __all__ = ["DecoderConfig", "LoraSettings", "TrainConfig"]
 
@@ -20,17 +20,22 @@ class TrainConfig(Config):
     """How activations enter the decoder."""
     lora: LoraSettings = LoraSettings()
     """The adapter that is trained."""
+    activations: Literal["store", "live"] = "store"
+    """Where activations come from: `store` is the step dump's; `live` runs the target (the
+    decoder's base, its adapter off) at every read, and the experiment has no dump."""
     views: tuple[View, ...] = VIEWS
     """Views whose rows are trained on."""
     max_rows: int | None = Field(default=None, ge=1)
     """Most training rows, drawn by seed; null for all."""
-    mixture: dict[View, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+    mixture: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
-    """Weight of a view among the rows that `max_rows` leaves; 1 where it is not named, and none of
-    its rows at 0."""
+    """Weight of a view, a kind (persona, profile, context, ...) or a source (import, generator)
+    among the rows that `max_rows` leaves: sources by turns, within each its kinds, within each its
+    views; 1 where it is not named, and none of its rows at 0."""
     rows_per_batch: int = Field(default=8, ge=1)
-    """Rows (activation prefixes, each with its questions) of one optimiser step and device."""
+    """Rows (activation prefixes, each with its questions) of one batch; where several processes
+    train together, of all of them."""
     accumulation: int = Field(default=1, ge=1)
     """Batches summed into one optimiser step."""
     epochs: float = Field(default=1.0, gt=0)
@@ -62,7 +67,11 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _mixture(self) -> TrainConfig:
-        strange = sorted(self.mixture.keys() - set(self.views))
+        strange = sorted(self.mixture.keys() - {*self.views, *KINDS, *SOURCES})
         if strange:
-            raise ValueError(f"mixture names {', '.join(strange)}, which is not among the views")
+            raise ValueError(
+                f"mixture names {', '.join(strange)}, which is none of the views "
+                f"({', '.join(self.views)}), kinds ({', '.join(KINDS)}) and sources "
+                f"({', '.join(SOURCES)})"
+            )
         return self

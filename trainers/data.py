@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from activation_store.reader import ActivationStore
 from decoder.batch import Batch, Reading
 from decoder.packed import PackedBatch, loss_batch
 from decoder.prompt import DecoderPrompt, Turn
+from decoder.reading import Activations, ReadLayers
 from trainers.rows import Row, read_row, row_turns, visible_tokens
 
 Item = tuple[Reading, list[Turn]]
@@ -22,23 +22,29 @@ class RowDataset(Dataset[Item]):
     def __init__(
         self,
         rows: Sequence[Row],
-        store: ActivationStore,
+        store: Activations,
         prompt: DecoderPrompt,
         *,
-        layer: int,
+        layers: Callable[[str], ReadLayers],
         masking: bool,
         packed: bool = False,
     ) -> None:
+        """Rows and where their activations come from.
+
+        Args:
+            layers: which layers are read of an example, by its id.
+        """
         self.rows = rows
         self._packed = packed
         self._store = store
-        self._layer = layer
+        self._layers = layers
         self._masking = masking
         self.prompt = prompt
         self._turns = [row_turns(prompt, row) for row in rows]
         # tokens of each row's forward pass: what batches are matched by
         self.lengths = [
-            visible_tokens(store, row, masking=masking) + sum(len(t.ids) for t in turns)
+            visible_tokens(store, row, masking=masking) * len(layers(row.example_id).layers)
+            + sum(len(t.ids) for t in turns)
             for row, turns in zip(rows, self._turns, strict=True)
         ]
 
@@ -46,8 +52,9 @@ class RowDataset(Dataset[Item]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Item:
-        reading = read_row(self._store, self.rows[index], self._layer, masking=self._masking)
-        return reading, self._turns[index]
+        row = self.rows[index]
+        layers = self._layers(row.example_id)
+        return read_row(self._store, row, layers, masking=self._masking), self._turns[index]
 
     def collate(self, items: Sequence[Item]) -> Batch | PackedBatch:
         """A batch of the items, in the layout that the model allows."""

@@ -22,6 +22,7 @@ from trainers import checkpoints
 from trainers.config import TrainConfig
 from trainers.data import LengthBuckets, RowDataset
 from trainers.meter import Meter
+from trainers.team import Team
 
 VALIDATION = "eval_right"
 
@@ -32,7 +33,13 @@ class DecoderTrainer(Trainer):
     control: Any  # transformers gives it no type
 
     def __init__(
-        self, decoder: Decoder, rows: RowDataset, validation: RowDataset | None, **kwargs: Any
+        self,
+        decoder: Decoder,
+        rows: RowDataset,
+        validation: RowDataset | None,
+        *,
+        team: Team,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
             model=decoder.net,
@@ -44,7 +51,8 @@ class DecoderTrainer(Trainer):
         self._decoder = decoder
         self._rows = rows
         self._validation = validation
-        self.meter = Meter(decoder.device)
+        self._team = team
+        self.meter = Meter(decoder.device, processes=team.count)
         # our mean loss knows nothing of the other batches that are accumulated
         self.loss_is_scaled_for_ga = False
         self.remove_callback(PrinterCallback)
@@ -54,14 +62,21 @@ class DecoderTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Batch | PackedBatch, return_outputs: bool = False, **kwargs: Any
     ) -> torch.Tensor:
-        """Mean answer loss of the batch's questions, in nats a token."""
+        """Mean answer loss of the batch's questions, in nats a token.
+
+        Of several processes each gives its part of the mean over all their questions, times their
+        number: gradients and logged losses are averaged over them.
+        """
         self.meter.add(inputs)
-        return answer_losses(model, self._decoder.injection, inputs).mean()
+        losses = answer_losses(model, self._decoder.injection, inputs)
+        if self._team.count == 1:
+            return losses.mean()
+        return losses.sum() * (self._team.count / self._team.total(len(losses)))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return LengthBuckets(
-            self._rows.lengths, self.args.per_device_train_batch_size, seed=self.args.seed
-        )
+        # the processes take the parts of a batch by turns, so a batch is that of all of them
+        batch = self.args.per_device_train_batch_size * self._team.count
+        return LengthBuckets(self._rows.lengths, batch, seed=self.args.seed)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation `right`, logged and given to the callbacks."""
@@ -83,8 +98,10 @@ class DecoderTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self._team.wait()  # each process writes the state of its own random numbers
         if self.args.should_save:
             checkpoints.seal(checkpoints.folder(Path(self.args.output_dir), self.state.global_step))
+        self._team.wait()
 
 
 @torch.inference_mode()
@@ -169,14 +186,16 @@ def optimiser_steps(config: TrainConfig, rows: int) -> int:
 
 
 def arguments(
-    config: TrainConfig, work: Path, *, steps: int, device: torch.device, report_to: tuple[str, ...]
+    config: TrainConfig, work: Path, *, steps: int, team: Team, report_to: tuple[str, ...]
 ) -> TrainingArguments:
     """`config` in transformers' words.
 
     Raises:
-        ConfigError: `device` is a GPU that transformers does not train on.
+        ConfigError: a process alone is on a GPU that transformers does not train on, or several
+            cannot share a batch.
     """
-    if device.type == "cuda" and (device.index or 0) > 0:
+    device = team.device
+    if team.count == 1 and device.type == "cuda" and (device.index or 0) > 0:
         raise ConfigError(
             f"runtime.device: transformers trains on the first GPU it sees, got {device}. "
             f"Set CUDA_VISIBLE_DEVICES={device.index} and runtime.device to cuda."
@@ -184,7 +203,7 @@ def arguments(
     every = -(-steps // config.evaluations)
     made = TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=config.rows_per_batch,
+        per_device_train_batch_size=team.share(config.rows_per_batch),
         gradient_accumulation_steps=config.accumulation,
         max_steps=steps,
         learning_rate=config.learning_rate,

@@ -24,17 +24,22 @@ class Meter(TrainerCallback):
     the same, and nothing waits for the device.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, processes: int = 1) -> None:
         self._device = device
+        self._processes = processes
         self._busy = self._waited = 0.0
         self._questions = self._tokens = 0
         self._mark = time.perf_counter()
 
     def add(self, batch: Batch | PackedBatch) -> None:
-        """Count a batch that is about to run; its tokens are those that run, padding included."""
-        self._questions += len(batch["row_of"])
+        """Count a batch that is about to run; its tokens are those that run, padding included.
+
+        Of several processes each counts its own batch for all of theirs, which are of like size.
+        """
+        self._questions += len(batch["row_of"]) * self._processes
         ids = ("packed_ids",) if "packed_ids" in batch else ("prefix_ids", "turn_ids")
-        self._tokens += sum(batch[name].numel() for name in ids)  # type: ignore[literal-required]
+        tokens = sum(batch[name].numel() for name in ids)  # type: ignore[literal-required]
+        self._tokens += tokens * self._processes
 
     def figures(self) -> dict[str, float]:
         """`questions_per_second`, `tokens_per_second`, `data_wait` (share of the time in which no

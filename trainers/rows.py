@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from activation_store.complete import COMPLETES
-from activation_store.reader import ActivationStore
 from decoder.batch import Reading
 from decoder.prompt import DecoderPrompt, Turn
-from decoder.reading import stored_reading, withheld_tokens
+from decoder.reading import Activations, ReadLayers, stored_reading, withheld_tokens
 from generators.canonical import digest
 from generators.errors import DataError
 from generators.schema import (
     CONVERSATIONS_FILE,
+    KINDS,
     QUESTIONS_FILE,
+    SOURCES,
     Conversation,
     Dropped,
     Question,
@@ -39,8 +40,8 @@ class Row:
         return self.conversation.example_id
 
 
-def load_rows(conversations: Path, questions: Path, store: ActivationStore) -> list[Row]:
-    """Rows in the order of the conversations; those that the dump dropped, and those without
+def load_rows(conversations: Path, questions: Path, store: Activations) -> list[Row]:
+    """Rows in the order of the conversations; those that have no activations, and those without
     questions, are left out (both are counted in their own steps).
 
     Raises:
@@ -54,12 +55,12 @@ def load_rows(conversations: Path, questions: Path, store: ActivationStore) -> l
         # a completed row is asked what the row is asked that it completes
         source = conversation.provenance.get(COMPLETES, conversation.example_id)
         own = asked.get(conversation.example_id) or asked.get(source)
-        if own and conversation.example_id in store.index:
+        if own and conversation.example_id in store:
             rows.append(Row(conversation, tuple(own)))
     if not rows:
         raise DataError(
             f"no conversation of {conversations} has both questions in {questions} and "
-            f"activations in {store.root}; do they belong together?"
+            "activations; do they belong together?"
         )
     return rows
 
@@ -71,28 +72,57 @@ def select(
     views: Sequence[View],
     most: int | None,
     seed: int,
-    mixture: Mapping[View, float] | None = None,
+    mixture: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """Rows of one split, at most `most`, the views by turns as often as `mixture` weighs them.
+    """Rows of one split, at most `most`: sources, kinds and views by turns, as often as weighed.
 
-    A row's rank within its view is a hash of seed and id, so that a smaller selection is part of a
-    larger one.
+    Sources are mixed where `mixture` names one, likewise kinds within each source; views, always,
+    within each kind. A row's rank among its like is a hash of seed and id, so that a smaller
+    selection is part of a larger one, and the same wherever it is made.
+
+    Args:
+        mixture: weight by name of a source, kind or view; 1 where a name is missing, and at 0 none
+            of its rows.
     """
+    weights = mixture or {}
+    own = [r for r in rows if r.conversation.split == split and r.conversation.view in views]
+    own.sort(key=lambda row: digest([seed, row.example_id]))
+
+    def by_view(rows: list[Row]) -> list[Row]:
+        parts = {v: [r for r in rows if r.conversation.view == v] for v in views}
+        return _by_turns(parts, weights)
+
+    def by_kind(rows: list[Row]) -> list[Row]:
+        if weights.keys().isdisjoint(KINDS):
+            return by_view(rows)
+        kinds = sorted({row.conversation.kind for row in rows})
+        parts = {k: by_view([r for r in rows if r.conversation.kind == k]) for k in kinds}
+        return _by_turns(parts, weights)
+
+    if weights.keys().isdisjoint(SOURCES):
+        return by_kind(own)[:most]
+    parts = {s: by_kind([r for r in own if r.conversation.source == s]) for s in SOURCES}
+    return _by_turns(parts, weights)[:most]
+
+
+def _by_turns(parts: Mapping[str, list[Row]], weights: Mapping[str, float]) -> list[Row]:
+    """Rows of all parts, in any beginning of which each part has its share, to less than a row,
+    until its rows are used up."""
     ranked: list[tuple[float, int, Row]] = []
-    for order, view in enumerate(views):
-        weight = (mixture or {}).get(view, 1.0)
-        own = [r for r in rows if r.conversation.split == split and r.conversation.view == view]
-        own.sort(key=lambda row: digest([seed, row.example_id]))
+    for order, (name, rows) in enumerate(parts.items()):
+        weight = weights.get(name, 1.0)
         if weight > 0:
-            ranked += [((i + 1) / weight, order, row) for i, row in enumerate(own)]
+            ranked += [((i + 1) / weight, order, row) for i, row in enumerate(rows)]
     ranked.sort(key=lambda entry: entry[:2])
-    return [row for _, _, row in ranked][:most]
+    return [row for _, _, row in ranked]
 
 
-def read_row(store: ActivationStore, row: Row, layer: int, *, masking: bool) -> Reading:
+def read_row(
+    store: Activations, row: Row, layers: ReadLayers | int, *, masking: bool
+) -> Reading:
     """The row's own visible activations."""
     view = row.conversation.view
-    return stored_reading(store, row.example_id, view, layer, masking=masking)
+    return stored_reading(store, row.example_id, view, layers, masking=masking)
 
 
 def row_turns(prompt: DecoderPrompt, row: Row) -> list[Turn]:
@@ -136,7 +166,7 @@ def askable(prompt: DecoderPrompt, rows: Sequence[Row]) -> tuple[list[Row], list
     return kept, dropped
 
 
-def visible_tokens(store: ActivationStore, row: Row, *, masking: bool) -> int:
+def visible_tokens(store: Activations, row: Row, *, masking: bool) -> int:
     """Number of activations of the row that the decoder sees."""
     placed = store.place(row.example_id)
     return placed.n_tokens - withheld_tokens(

@@ -7,12 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from activation_store.config import CaptureConfig
 from activation_store.model_files import ModelFiles
 from activation_store.quiet import quiet_libraries
-from activation_store.reader import ActivationStore
 from activation_store.runtime import Runtime
-from activation_store.target import pick_device, use_threads
+from activation_store.target import use_threads
+from decoder.live import LiveActivations, open_activations
 from decoder.model import Binding, Decoder
+from decoder.reading import Activations, row_reads
 from generators.errors import DataError
 from generators.files import storage_errors, write_bytes
 from generators.progress import Progress, silent
@@ -32,6 +34,7 @@ from trainers.loop import (
     steps_of_a_pass,
 )
 from trainers.rows import askable, load_rows, select
+from trainers.team import Team
 
 LOG_FILE = "log.jsonl"
 
@@ -39,25 +42,29 @@ LOG_FILE = "log.jsonl"
 def train(
     conversations: Path,
     questions: Path,
-    store: Path,
+    store: Path | None,
     out: Path,
     work: Path,
     *,
     config: TrainConfig,
     model: ModelFiles,
     runtime: Runtime,
+    capture: CaptureConfig | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Train a decoder to answer from stored activations.
+    """Train a decoder to answer from activations.
 
     Goes on from the last whole checkpoint in `work`; on a CPU in float32 the result is then, to the
-    bit, that of a run never stopped.
+    bit, that of a run never stopped. Where several processes run this (trainers/launch.py), they
+    train together, and the first writes.
 
     Args:
-        conversations, questions, store: folders that the earlier steps wrote.
+        conversations, questions, store: folders that the earlier steps wrote; no store where
+            activations are computed on the fly.
         out: receives the adapter, latentqa.json, log.jsonl and, where there are questions
             that the chat template cannot write, dropped.parquet with them.
         work: receives checkpoints.
+        capture: where there is no store, what a dump would take.
 
     Returns:
         {"steps", "questions" (trained on, repeats counted), "questions_per_second" and the other
@@ -74,9 +81,10 @@ def train(
         StorageError: the disk is full; the last whole checkpoint stays.
     """
     use_threads(runtime)
-    opened = ActivationStore(store, cache_mb=runtime.shard_cache_mb)
-    opened.check_target(model.digests())
-    layer = opened.only_layer(config.decoder.read_layer)
+    team = Team.join(runtime)
+    opened = open_activations(store, conversations, model=model, capture=capture, runtime=runtime)
+    several = [opened.only_layer(layer) for layer in config.decoder.read_layers]
+    layer = several[0] if several else opened.only_layer(config.decoder.read_layer)
     with quiet_libraries():
         decoder = Decoder.create(
             model,
@@ -84,23 +92,31 @@ def train(
             lora=config.lora,
             binding=Binding(
                 read_layer=layer,
-                target=opened.plan["target"],
+                target=model.digests(),
                 model=model.ref,
                 adapter=str(model.adapter) if model.adapter else None,
             ),
             dtype=config.precision,
-            device=pick_device(runtime),
+            device=team.device,
             seed=config.seed,
         )
+    if isinstance(opened, LiveActivations):
+        opened.run_on(decoder)
     rows, validation, dropped = _datasets(conversations, questions, opened, decoder, layer, config)
     steps = optimiser_steps(config, len(rows))
     with storage_errors(work), checkpoints.full_disk_shows(work):
+        if team.first:
+            checkpoints.latest(work)
+        team.wait()
         resume = checkpoints.latest(work)
         done = checkpoints.step_of(resume) if resume else 0
         speed: dict[str, float] = {"questions_per_second": 0.0}
         ended = resume is not None and no_better(checkpoints.log_history(resume), config.patience)
         if done < steps and not ended:
-            speed = _fit(decoder, rows, validation, config, work, runtime, steps, resume, progress)
+            speed = _fit(
+                decoder, rows, validation, config, work, runtime, steps, resume, progress, team
+            )
+        team.wait()
         last = checkpoints.newest(work)
         history = _history(checkpoints.log_history(last))
         best, best_step = _best(history)
@@ -108,11 +124,13 @@ def train(
             decoder.net.load_adapter(
                 str(checkpoints.folder(work, best_step)), decoder.net.active_adapter
             )
-        decoder.save(out)
-        lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
-        write_bytes(out / LOG_FILE, lines.encode())
-        if dropped:
-            write_dropped(out / DROPPED_FILE, dropped)
+        if team.first:
+            decoder.save(out)
+            lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
+            write_bytes(out / LOG_FILE, lines.encode())
+            if dropped:
+                write_dropped(out / DROPPED_FILE, dropped)
+        team.wait()
     return {
         "steps": checkpoints.step_of(last),
         "rows": len(rows),
@@ -137,6 +155,7 @@ def _fit(
     steps: int,
     resume: Path | None,
     progress: Progress,
+    team: Team,
 ) -> dict[str, float]:
     """Train up to `steps`, from the checkpoint `resume` where there is one.
 
@@ -148,9 +167,8 @@ def _fit(
         decoder,
         rows,
         validation,
-        args=arguments(
-            config, work, steps=steps, device=decoder.device, report_to=runtime.report_to
-        ),
+        team=team,
+        args=arguments(config, work, steps=steps, team=team, report_to=runtime.report_to),
         callbacks=[Follow(progress), StopWhereNotFinite(), *stops],
     )
     with quiet_libraries():
@@ -161,7 +179,7 @@ def _fit(
 def _datasets(
     conversations: Path,
     questions: Path,
-    store: ActivationStore,
+    store: Activations,
     decoder: Decoder,
     layer: int,
     config: TrainConfig,
@@ -185,9 +203,13 @@ def _datasets(
                 f"train: no row of split {split} in views {', '.join(config.views)}; "
                 "change the splits (data.splits) or train.views."
             )
-        masking = config.decoder.masking
         return RowDataset(
-            rows, store, decoder.prompt, layer=layer, masking=masking, packed=decoder.packs
+            rows,
+            store,
+            decoder.prompt,
+            layers=lambda example: row_reads(config.decoder, layer, example, seed=config.seed),
+            masking=config.decoder.masking,
+            packed=decoder.packs,
         )
 
     train, validation = (

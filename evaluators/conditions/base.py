@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from activation_store.reader import ActivationStore
 from decoder.batch import Reading
+from decoder.reading import Activations, ReadLayers
 from generators.canonical import digest
 from trainers.rows import Row, read_row
 
@@ -19,14 +19,14 @@ class Scene:
 
     Attributes:
         store: holds the activations of every row.
-        layer: the read layer.
+        layers: what the decoder reads.
         partners: for each judged row, by example id, the row of another control (`other`).
     """
 
     def __init__(
         self,
-        store: ActivationStore,
-        layer: int,
+        store: Activations,
+        layers: ReadLayers | int,
         *,
         masking: bool,
         seed: int,
@@ -41,7 +41,7 @@ class Scene:
             train: rows whose mean token is `mean_token`.
         """
         self.store = store
-        self.layer = layer
+        self.layers = ReadLayers((layers,)) if isinstance(layers, int) else layers
         self.partners = partners or {}
         self._masking = masking
         self._seed = seed
@@ -49,14 +49,15 @@ class Scene:
         self._own: dict[str, Reading] = {}
 
     def own(self, row: Row) -> Reading:
-        """The row's own visible activations at the read layer; read once."""
+        """The row's own visible activations; read once."""
         if row.example_id not in self._own:
-            self._own[row.example_id] = self.read(row, self.layer)
+            self._own[row.example_id] = self.read(row)
         return self._own[row.example_id]
 
-    def read(self, row: Row, layer: int) -> Reading:
-        """The visible activations of any row at any stored layer."""
-        return read_row(self.store, row, layer, masking=self._masking)
+    def read(self, row: Row, layer: int | None = None) -> Reading:
+        """The visible activations of any row; of another stored layer where one is given."""
+        layers = self.layers if layer is None else layer
+        return read_row(self.store, row, layers, masking=self._masking)
 
     def draw(self, row: Row) -> np.random.Generator:
         """Random numbers of the row's own: the same whatever rows stand beside it."""
@@ -64,17 +65,18 @@ class Scene:
 
     @cached_property
     def mean_token(self) -> np.ndarray:
-        """Mean [D] over all visible tokens of the training rows."""
-        total, count = np.zeros(self.store.d_model), 0
+        """Mean [L, D] over all visible tokens of the training rows, of each layer that is read."""
+        total, count = np.zeros((len(self.layers.layers), self.store.d_model)), 0
         for row in self._train:
-            vectors = self.read(row, self.layer).vectors
-            assert vectors is not None
-            total += vectors.sum(0, dtype=np.float64)
-            count += len(vectors)
+            reading = self.read(row)
+            assert reading.vectors is not None
+            by_layer = reading.vectors.reshape(len(total), reading.n, -1)
+            total += by_layer.sum(1, dtype=np.float64)
+            count += reading.n
         return (total / count).astype(np.float32)
 
 
-def always(store: ActivationStore, layer: int) -> None:
+def always(store: Activations, layers: ReadLayers) -> None:
     """For conditions that every store allows."""
 
 
@@ -86,9 +88,9 @@ class Condition:
         name: how the YAML and the tables call it.
         give: the reading that the decoder is given of a row; it keeps the row's length and
             positions unless it stands for another row.
-        absent: why a store with that read layer cannot have it, in words; None where it can.
+        absent: why it cannot be had of those layers of a store, in words; None where it can.
     """
 
     name: str
     give: Callable[[Row, Scene], Reading]
-    absent: Callable[[ActivationStore, int], str | None] = always
+    absent: Callable[[Activations, ReadLayers], str | None] = always

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from decoder.batch import Reading
@@ -11,8 +13,7 @@ from trainers.rows import Row
 
 def _give(row: Row, scene: Scene) -> Reading:
     own = scene.own(row)
-    vectors = np.tile(scene.mean_token, (own.n, 1))
-    return Reading(vectors, own.n, own.first_position)
+    return replace(own, vectors=np.repeat(scene.mean_token, own.n, axis=0))
 
 
 MEAN = Condition("mean", _give)

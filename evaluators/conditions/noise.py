@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from decoder.batch import Reading
@@ -15,7 +17,7 @@ def _give(row: Row, scene: Scene) -> Reading:
     random = scene.draw(row).standard_normal(own.vectors.shape)
     norms = np.linalg.norm(own.vectors, axis=1, keepdims=True)
     random *= norms / np.linalg.norm(random, axis=1, keepdims=True)
-    return Reading(random.astype(np.float32), own.n, own.first_position)
+    return replace(own, vectors=random.astype(np.float32))
 
 
 NOISE = Condition("noise", _give)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from decoder.batch import Reading
 from evaluators.conditions.base import Condition, Scene
 from trainers.rows import Row
@@ -9,7 +11,7 @@ from trainers.rows import Row
 
 def _give(row: Row, scene: Scene) -> Reading:
     own = scene.own(row)
-    return Reading(None, own.n, own.first_position)
+    return replace(own, vectors=None)
 
 
 NONE = Condition("none", _give)

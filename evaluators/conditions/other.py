@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from activation_store.reader import ActivationStore
+from decoder.reading import Activations
 from evaluators.conditions.base import Condition
 from generators.canonical import digest
 from trainers.rows import Row, visible_tokens
 
 OTHER = Condition(
-    "other", lambda row, scene: scene.read(scene.partners[row.example_id], scene.layer)
+    "other", lambda row, scene: scene.read(scene.partners[row.example_id])
 )
 
 
 def pair_others(
     rows: Sequence[Row],
     pool: Sequence[Row],
-    store: ActivationStore,
+    store: Activations,
     *,
     masking: bool,
     seed: int,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from activation_store.reader import ActivationStore
+from dataclasses import replace
+
 from decoder.batch import Reading
+from decoder.reading import Activations, ReadLayers
 from evaluators.conditions.base import Condition, Scene
 from trainers.rows import Row
 
 
-def other_layer(store: ActivationStore, layer: int) -> int | None:
+def other_layer(store: Activations, layer: int) -> int | None:
     """The stored layer farthest from `layer`, of two the earlier; None where there is no other.
 
     Neighbouring blocks differ little, so the farthest says most.
@@ -18,15 +20,18 @@ def other_layer(store: ActivationStore, layer: int) -> int | None:
 
 
 def _give(row: Row, scene: Scene) -> Reading:
-    wrong = other_layer(scene.store, scene.layer)
+    wrong = other_layer(scene.store, scene.layers.layers[0])
     assert wrong is not None
-    return scene.read(row, wrong)
+    # where the prompt names the layer, it names the right one
+    return replace(scene.own(row), vectors=scene.read(row, wrong).vectors)
 
 
-def _absent(store: ActivationStore, layer: int) -> str | None:
-    if other_layer(store, layer) is not None:
+def _absent(store: Activations, layers: ReadLayers) -> str | None:
+    if len(layers.layers) > 1:
+        return f"the decoder reads layers {list(layers.layers)} together"
+    if other_layer(store, layers.layers[0]) is not None:
         return None
-    return f"the store has layer {layer} alone; add another to dump.layers"
+    return f"the store has layer {layers.layers[0]} alone; add another to dump.layers"
 
 
 WRONG_LAYER = Condition("wrong_layer", _give, absent=_absent)

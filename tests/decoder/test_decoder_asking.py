@@ -34,10 +34,11 @@ ROWS = [
 def slowly(decoder: Decoder, reading: Reading, question: str, max_tokens: int) -> Answer:
     """Each token by recomputing the whole sequence, with no cache."""
     prompt = decoder.prompt
-    prefix, asked = prompt.prefix(reading.n, reading.first_position), prompt.turn(question, None)
+    prefix = prompt.prefix(reading.n, reading.first_position, reading.layers)
+    asked = prompt.turn(question, None)
     ids = [*prefix.ids.tolist(), *asked.ids.tolist()]
     start, chances = len(ids), []
-    places = torch.arange(prefix.places.start, prefix.places.stop)
+    places = torch.from_numpy(prefix.places)
     vectors = None if reading.vectors is None else torch.from_numpy(reading.vectors)
     while len(ids) - start < max_tokens:
         with torch.no_grad(), decoder.injection(places, vectors):
@@ -166,10 +167,11 @@ def test_an_answer_has_the_chance_that_the_loss_has() -> None:
 
 def slowly_ids(decoder: Decoder, reading: Reading, question: str, max_tokens: int) -> np.ndarray:
     prompt = decoder.prompt
-    prefix, asked = prompt.prefix(reading.n, reading.first_position), prompt.turn(question, None)
+    prefix = prompt.prefix(reading.n, reading.first_position, reading.layers)
+    asked = prompt.turn(question, None)
     ids = [*prefix.ids.tolist(), *asked.ids.tolist()]
     start = len(ids)
-    places = torch.arange(prefix.places.start, prefix.places.stop)
+    places = torch.from_numpy(prefix.places)
     for _ in range(max_tokens):
         with (
             torch.no_grad(),

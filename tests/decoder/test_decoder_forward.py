@@ -42,9 +42,11 @@ def readings(*, vectors: bool = True) -> list[Reading]:
 def reference(decoder: Decoder, reading: Reading, question: str, answer: str) -> torch.Tensor:
     """Answer loss of one question, with its graph."""
     config, tokenizer = decoder.config, decoder.tokenizer
+    marks = "?" * reading.n
+    names = [f"Layer {layer}: " for layer in reading.layers] or [""]
     text = tokenizer.apply_chat_template(
         [
-            {"role": "user", "content": "?" * reading.n},
+            {"role": "user", "content": "\n".join(name + marks for name in names)},
             {"role": "assistant", "content": config.preamble},
             {"role": "user", "content": question},
             {"role": "assistant", "content": answer},
@@ -55,16 +57,27 @@ def reference(decoder: Decoder, reading: Reading, question: str, answer: str) ->
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids = torch.tensor([encoded["input_ids"]])
     starts = [start for start, _ in encoded["offset_mapping"]]
-    first = starts.index(text.index("?" * reading.n))
+    places: list[int] = []
+    at = 0
+    for _ in names:
+        at = text.index(marks, at) + len(marks)
+        run = starts.index(at - len(marks))
+        places += range(run, run + len(marks))
     answered = starts.index(text.rindex(answer))
     end = answered + len(answer.encode())  # a byte a token, then the end of the turn
-    shift = 0 if config.positions == "plain" else reading.first_position - first
-    positions = (torch.arange(ids.shape[1]) + shift).clamp(min=0)[None]
+    stood = torch.arange(ids.shape[1])
+    if config.positions == "target":
+        for i, name in enumerate(names):  # each run stands where its activations stood
+            run = places[i * len(marks)]
+            begin = run - len("\n" + name) if i else 0
+            stood[begin:] = torch.arange(ids.shape[1] - begin) + begin - run
+            stood[begin:] += reading.first_position
+    positions = stood.clamp(min=0)[None]
 
     def replace(module: torch.nn.Module, args: object, output: object) -> object:
         states = output if isinstance(output, torch.Tensor) else output[0]  # type: ignore[index]
         states = states.clone()
-        for i, vector in enumerate(torch.from_numpy(reading.vectors), start=first):
+        for i, vector in zip(places, torch.from_numpy(reading.vectors), strict=True):
             if config.injection == "replace":
                 states[0, i] = vector
             else:  # h + |h| v / |v|, arXiv 2512.15674
@@ -164,6 +177,23 @@ def test_eight_questions_a_row_are_the_plain_ones(
     asked = [[(f"Question {i}?", "yes " * i + "no") for i in range(8)] for _ in range(2)]
     rows = [decoders.reading(40, 3), decoders.reading(7, 60)]
     assert_equal_to_reference(decoders.make(injection=injection), computed, rows, asked)
+
+
+@pytest.mark.parametrize("positions", ["target", "plain"])
+@pytest.mark.parametrize("family", ["llama", "llama3", "gemma3", "mistral", "gpt_neox"])
+@pytest.mark.parametrize("combine", ["sampled", "together"])
+def test_named_layers_are_the_plain_ones(combine: str, family: str, positions: str) -> None:
+    decoder = decoders.make(
+        family, read_layers=[2, 0, 12], combine=combine, positions=positions, injection="add"
+    )
+    rows = []
+    for i, (n, first) in enumerate(ROWS):
+        layers = (2, 0, 12) if combine == "together" else ((2, 0, 12)[i % 3],)
+        vectors = decoders.reading(n * len(layers), seed=i).vectors
+        rows.append(Reading(vectors, n, first, layers))
+    assert_equal_to_reference(decoder, padded, rows)
+    if packs(decoder.net):
+        assert_equal_to_reference(decoder, packed, rows)
 
 
 def test_an_activation_of_no_length_adds_nothing() -> None:

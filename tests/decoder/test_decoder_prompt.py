@@ -118,10 +118,10 @@ def test_a_placeholder_has_the_position_of_its_activation(first: int, n: int) ->
     prefix = DecoderPrompt(tiny.tokenizer(), CONFIG).prefix(n, first)
     positions = prefix.positions(0, len(prefix.ids))
     assert positions[prefix.places].tolist() == list(range(first, first + n))
-    after = positions[prefix.places.stop :]
+    after = positions[prefix.places[-1] + 1 :]
     assert after.tolist() == list(range(first + n, first + n + len(after)))
-    before = positions[: prefix.places.start]
-    start = first - prefix.places.start
+    before = positions[: prefix.places[0]]
+    start = first - prefix.places[0]
     assert before.tolist() == [max(0, start + i) for i in range(prefix.places.start)]
 
 

@@ -111,7 +111,7 @@ def test_the_mean_token_is_over_all_visible_tokens(
 ) -> None:
     every = [stored(store, row, chain.LAYER) for row in store[1]]
     np.testing.assert_allclose(
-        scene_of(store).mean_token, np.concatenate(every).mean(0), rtol=1e-4, atol=1e-6
+        scene_of(store).mean_token[0], np.concatenate(every).mean(0), rtol=1e-4, atol=1e-6
     )
 
 

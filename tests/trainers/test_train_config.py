@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from generators.errors import ConfigError
 from trainers.config import TrainConfig
 from trainers.loop import arguments, optimiser_steps
+from trainers.team import Team
 
 
 @pytest.mark.parametrize(
@@ -34,11 +35,23 @@ def test_a_weight_that_is_none_is_refused(weight: float) -> None:
         TrainConfig(mixture={"control": weight})
 
 
-def test_a_mixture_of_views_that_are_not_trained_on_is_refused() -> None:
-    with pytest.raises(ValidationError, match="mixture names system"):
-        TrainConfig(views=("control",), mixture={"system": 1.0})
+@pytest.mark.parametrize("name", ["system", "personas", "imported"])
+def test_a_mixture_of_what_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"mixture names {name}, which is none of the views"):
+        TrainConfig(views=("control",), mixture={name: 1.0})
+
+
+def alone(device: torch.device) -> Team:
+    return Team(count=1, rank=0, device=device)
+
+
+def test_a_batch_is_shared_in_equal_parts() -> None:
+    team = Team(count=4, rank=1, device=torch.device("cpu"))
+    assert team.share(8) == 2
+    with pytest.raises(ConfigError, match="6 rows cannot be shared by 4 processes"):
+        team.share(6)
 
 
 def test_a_second_gpu_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES=1"):
-        arguments(TrainConfig(), tmp_path, steps=1, device=torch.device("cuda:1"), report_to=())
+        arguments(TrainConfig(), tmp_path, steps=1, team=alone(torch.device("cuda:1")), report_to=())

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from activation_store.reader import ActivationStore
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Decoder, read_sidecar
+from decoder.reading import ReadLayers
 from generators.errors import ConfigError, DataError, StorageError, StoreError
 from generators.schema import DROPPED_FILE, Question, read_dropped
 from trainers import checkpoints, loop
@@ -174,7 +175,13 @@ def test_the_curve_begins_with_the_untrained_decoder(made: chain.Chain, undistur
     decoder = chain.decoder(made, seed=9)
     rows = load_rows(made.conversations, made.questions, store)
     chosen = select(rows, split="validation", views=("control",), most=32, seed=CONFIG.seed)
-    dataset = RowDataset(chosen, store, decoder.prompt, layer=chain.LAYER, masking=True)
+    dataset = RowDataset(
+        chosen,
+        store,
+        decoder.prompt,
+        layers=lambda example: ReadLayers((chain.LAYER,)),
+        masking=True,
+    )
     first = next(line for line in log(undisturbed) if "validation" in line)
     assert first["validation"]["right"] == pytest.approx(validation_loss(decoder, dataset))
 

@@ -1,0 +1,117 @@
+"""A decoder that reads several layers: which, how they are named, and that it keeps to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import decoders
+import numpy as np
+import pytest
+import stores
+from pydantic import ValidationError
+
+from activation_store.reader import ActivationStore
+from decoder.asking import answer, capture_reading
+from decoder.batch import Reading
+from decoder.config import DecoderConfig
+from decoder.model import Decoder
+from decoder.reading import ReadLayers, row_reads, stored_reading
+from generators.errors import ConfigError
+from generators.schema import Message
+
+SAID = (Message(role="user", content="You are a pirate.", segment="control"),)
+
+
+def text(decoder: Decoder, reading: Reading) -> str:
+    prefix = decoder.prompt.prefix(reading.n, reading.first_position, reading.layers)
+    return str(decoder.tokenizer.decode(prefix.ids))
+
+
+def test_a_sampled_layer_is_named_and_any_can_be_asked() -> None:
+    decoder = decoders.make(read_layers=[2, 0])
+    first = capture_reading(decoder, SAID, view="control")
+    other = capture_reading(decoder, SAID, view="control", layer=0)
+    assert (first.layers, other.layers) == ((2,), (0,))
+    assert "\nLayer 2: ????" in text(decoder, first)
+    assert "\nLayer 0: ????" in text(decoder, other)
+    assert not np.allclose(first.vectors, other.vectors)
+
+
+def test_layers_together_are_one_run_each() -> None:
+    decoder = decoders.make(read_layers=[0, 2], combine="together")
+    both = capture_reading(decoder, SAID, view="control")
+    alone = decoders.make(read_layers=[0, 2])
+    parts = [capture_reading(alone, SAID, view="control", layer=k) for k in (0, 2)]
+    assert both.layers == (0, 2)
+    assert both.size == 2 * both.n
+    np.testing.assert_array_equal(both.vectors, np.concatenate([p.vectors for p in parts]))
+    marks = "?" * both.n
+    assert f"Layer 0: {marks}\nLayer 2: {marks}<" in text(decoder, both)
+
+
+def test_one_layer_is_not_named() -> None:
+    decoder = decoders.make()
+    reading = capture_reading(decoder, SAID, view="control")
+    assert reading.layers == ()
+    assert "Layer" not in text(decoder, reading)
+
+
+@pytest.mark.parametrize(
+    ("config", "layer", "message"),
+    [
+        ({}, 0, r"layer 0: the decoder reads \[2\]; name one of them"),
+        ({"read_layers": [0, 2]}, 1, r"layer 1: the decoder reads \[0, 2\]"),
+        ({"read_layers": [0, 2], "combine": "together"}, 0, "together; name none"),
+    ],
+)
+def test_a_layer_that_it_does_not_read_is_refused(
+    config: dict[str, object], layer: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        decoders.make(**config).reads(layer)
+
+
+def test_a_row_draws_its_layer_by_seed_and_id() -> None:
+    config = DecoderConfig(read_layers=(7, 14, 21))
+    drawn = [row_reads(config, 7, str(i), seed=0) for i in range(300)]
+    assert drawn == [row_reads(config, 7, str(i), seed=0) for i in range(300)]
+    assert drawn != [row_reads(config, 7, str(i), seed=1) for i in range(300)]
+    counts = Counter(layers.layers for layers in drawn)
+    assert set(counts) == {(7,), (14,), (21,)}
+    assert min(counts.values()) > 70
+
+
+def test_a_stored_reading_is_what_is_captured(tmp_path: Path) -> None:
+    rows = stores.table(tmp_path / "rows", stores.conversations(1))
+    (tmp_path / "store").mkdir()
+    stores.fill(rows, tmp_path / "store", decoders.model(), layers=[0, 2], store_dtype="float32")
+    store = ActivationStore(tmp_path / "store")
+    decoder = decoders.make(read_layers=[2, 0], combine="together")
+    for row in stores.conversations(1):
+        live = capture_reading(decoder, row.messages, view=row.view)
+        kept = stored_reading(
+            store, row.example_id, row.view, ReadLayers((2, 0), named=True), masking=True
+        )
+        assert (live.n, live.first_position, live.layers) == (
+            kept.n,
+            kept.first_position,
+            kept.layers,
+        )
+        np.testing.assert_allclose(live.vectors, kept.vectors, rtol=1e-5, atol=1e-5)
+
+
+def test_the_layers_are_saved_with_the_adapter(tmp_path: Path) -> None:
+    decoder = decoders.make(read_layers=[2, 0], combine="together")
+    decoder.save(tmp_path)
+    again = Decoder.load(tmp_path, decoders.model(), dtype="float32", device=decoders.CPU)
+    assert again.reads() == ReadLayers((2, 0), named=True)
+    readings = [capture_reading(each, SAID, view="control") for each in (decoder, again)]
+    found = [answer(d, [r], ["Who?"]) for d, r in zip((decoder, again), readings, strict=True)]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("config", [{"read_layers": [1, 1]}, {"read_layers": [1], "read_layer": 1}])
+def test_layers_that_contradict_are_refused(config: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        DecoderConfig.model_validate(config)

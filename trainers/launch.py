@@ -1,0 +1,120 @@
+"""One training in several processes of this machine, each with a device of its own.
+
+Every process runs the same `train`, and finds the others by the variables that torchrun and
+accelerate set too; so `accelerate launch` over a script that calls `train` does the same on several
+machines.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from generators.errors import LatentQAError
+from generators.progress import Progress
+
+Work = Callable[..., dict[str, Any]]
+_POLL_SECONDS = 1.0
+
+
+def together(
+    work: Work, processes: int, *args: Any, progress: Progress, **kwargs: Any
+) -> dict[str, Any]:
+    """What `work(*args, **kwargs)` returns in the first of `processes` processes.
+
+    The processes end with this one, however it ends.
+
+    Args:
+        work: a function of a module; takes `progress` too.
+        progress: told what the first process tells.
+
+    Raises:
+        LatentQAError: what one of them raised.
+        RuntimeError: one of them ended without a word.
+    """
+    context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
+    port = _free_port()
+    started = []
+    ends: list[Connection] = []
+    try:
+        for rank in range(processes):
+            mine, theirs = context.Pipe()
+            where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
+            where |= {"LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1"}
+            names = {k: str(v) for k, v in (where | {"MASTER_PORT": port}).items()}
+            child = context.Process(target=_member, args=(theirs, names, work, args, kwargs))
+            child.daemon = True
+            child.start()
+            theirs.close()
+            started.append(child)
+            ends.append(mine)
+        return _listen(ends, progress)
+    finally:
+        for child in started:
+            if child.is_alive():
+                child.terminate()
+            child.join()
+
+
+def _listen(ends: list[Connection], progress: Progress) -> dict[str, Any]:
+    """The first process's result; the first error of any."""
+    waiting = list(ends)
+    result: dict[str, Any] = {}
+    while waiting:
+        for end in multiprocessing.connection.wait(waiting):
+            assert isinstance(end, Connection)
+            try:
+                kind, value = end.recv()
+            except EOFError as error:
+                raise RuntimeError(
+                    f"process {ends.index(end)} of {len(ends)} that trained together ended without "
+                    "a word (out of memory?)"
+                ) from error
+            if kind == "progress":
+                if end is ends[0]:
+                    progress(*value)
+                continue
+            if kind == "error":
+                raise value
+            if end is ends[0]:
+                result = value
+            waiting.remove(end)
+    return result
+
+
+def _member(
+    parent: Connection, names: dict[str, str], work: Work, args: Any, kwargs: dict[str, Any]
+) -> None:
+    os.environ.update(names)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def tell(done: int, total: int, note: str = "") -> None:
+        parent.send(("progress", (done, total, note)))
+
+    try:
+        parent.send(("done", work(*args, **kwargs, progress=tell)))
+    except LatentQAError as error:
+        parent.send(("error", error))
+    except Exception as error:
+        parent.send(("error", RuntimeError(f"{type(error).__name__}: {error}")))
+        raise
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    while parent is not None and parent.is_alive():
+        time.sleep(_POLL_SECONDS)
+    os._exit(1)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
