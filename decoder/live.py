@@ -112,7 +112,6 @@ class LiveActivations:
         return [to_float32(to_stored(found[k][0], self._dtype), self._dtype) for k in layers]
 
 
-
 def open_activations(
     store: Path | None,
     conversations: Path,

@@ -46,9 +46,9 @@ def together(
     try:
         for rank in range(processes):
             mine, theirs = context.Pipe()
-            where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
-            where |= {"LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1"}
-            names = {k: str(v) for k, v in (where | {"MASTER_PORT": port}).items()}
+            names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+            names |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
+            names["MASTER_PORT"] = str(port)
             child = context.Process(target=_member, args=(theirs, names, work, args, kwargs))
             child.daemon = True
             child.start()

@@ -89,7 +89,9 @@ def select(
     own.sort(key=lambda row: digest([seed, row.example_id]))
 
     def by_view(rows: list[Row]) -> list[Row]:
-        parts = {v: [r for r in rows if r.conversation.view == v] for v in views}
+        parts: dict[str, list[Row]] = {
+            v: [r for r in rows if r.conversation.view == v] for v in views
+        }
         return _by_turns(parts, weights)
 
     def by_kind(rows: list[Row]) -> list[Row]:
@@ -117,9 +119,7 @@ def _by_turns(parts: Mapping[str, list[Row]], weights: Mapping[str, float]) -> l
     return [row for _, _, row in ranked]
 
 
-def read_row(
-    store: Activations, row: Row, layers: ReadLayers | int, *, masking: bool
-) -> Reading:
+def read_row(store: Activations, row: Row, layers: ReadLayers | int, *, masking: bool) -> Reading:
     """The row's own visible activations."""
     view = row.conversation.view
     return stored_reading(store, row.example_id, view, layers, masking=masking)

@@ -9,9 +9,7 @@ from evaluators.conditions.base import Condition
 from generators.canonical import digest
 from trainers.rows import Row, visible_tokens
 
-OTHER = Condition(
-    "other", lambda row, scene: scene.read(scene.partners[row.example_id])
-)
+OTHER = Condition("other", lambda row, scene: scene.read(scene.partners[row.example_id]))
 
 
 def pair_others(

@@ -122,7 +122,7 @@ def test_a_placeholder_has_the_position_of_its_activation(first: int, n: int) ->
     assert after.tolist() == list(range(first + n, first + n + len(after)))
     before = positions[: prefix.places[0]]
     start = first - prefix.places[0]
-    assert before.tolist() == [max(0, start + i) for i in range(prefix.places.start)]
+    assert before.tolist() == [max(0, start + i) for i in range(prefix.places[0])]
 
 
 def test_positions_go_on_from_prefix_to_turn() -> None:

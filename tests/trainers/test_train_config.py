@@ -54,4 +54,6 @@ def test_a_batch_is_shared_in_equal_parts() -> None:
 
 def test_a_second_gpu_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES=1"):
-        arguments(TrainConfig(), tmp_path, steps=1, team=alone(torch.device("cuda:1")), report_to=())
+        arguments(
+            TrainConfig(), tmp_path, steps=1, team=alone(torch.device("cuda:1")), report_to=()
+        )

@@ -58,7 +58,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> RowDataset:
     rows = load_rows(made.conversations, made.questions, store)
     chosen = select(rows, split="train", views=("control", "system"), most=None, seed=0)
     prompt = chain.decoder(made).prompt
-    return RowDataset(chosen, store, prompt, layers=lambda example: ReadLayers((chain.LAYER,)), masking=True)
+    return RowDataset(
+        chosen, store, prompt, layers=lambda example: ReadLayers((chain.LAYER,)), masking=True
+    )
 
 
 def test_an_item_is_the_visible_activations_and_the_turns(dataset: RowDataset) -> None:
