@@ -68,12 +68,26 @@ runtime: {{device: cpu, threads: 1}}
 
 
 class Chain:
-    """An experiment in a folder of its own, run as a user runs it."""
+    """An experiment in a folder of its own, run as a user runs it.
 
-    def __init__(self, folder: Path, model: Path | None = None, config: Path | None = None) -> None:
+    Args:
+        folder: where it lies; made if need be.
+        model: folder of the target, for a config of its own.
+        config: the config of another chain, instead.
+        server: URL of a Prefect API; without one, each run starts its own for some seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Path | None = None,
+        config: Path | None = None,
+        server: str | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.root = folder / "root"
+        self.server = server
         self.document: dict[str, Any] = {}
         if config is None:
             data = write_published(folder / "data")
@@ -99,7 +113,7 @@ class Chain:
         own = {**os.environ, **QUIET, "PREFECT_HOME": str(self.folder / "prefect")}
         own["LATENTQA_CACHE"] = str(self.folder / "cache")
         own.pop("PREFECT_API_URL", None)
-        return own
+        return own | ({"PREFECT_API_URL": self.server} if self.server else {})
 
     def run(self, *words: str, code: int = 0) -> dict[str, Any]:
         """Run to the end; the JSON document."""
