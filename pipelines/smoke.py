@@ -39,7 +39,7 @@ def smoke(experiment: Experiment) -> Experiment:
         max_controls=_least(evaluate.max_controls, 4),
         min_controls=2,
         answers=_least(evaluate.answers, 1),
-        max_answer_tokens=_least(evaluate.max_answer_tokens, 16),
+        max_answer_tokens=_least(evaluate.max_answer_tokens, 8),
         bootstrap=_least(evaluate.bootstrap, 200),
     )
     return _with(experiment, **changes)
