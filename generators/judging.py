@@ -170,7 +170,7 @@ class Judgement:
         return sum(item.verdict is None for item in self.items)
 
     def shares(self) -> dict[str, float]:
-        """Share of each verdict among the first pass's readable ones; empty where there are none."""
+        """Share of each verdict among the first pass's readable ones; empty if there are none."""
         found = Counter(item.verdict for item in self.items if item.verdict is not None)
         return {v: found[v] / found.total() for v in self.rubric.verdicts} if found else {}
 

@@ -45,8 +45,9 @@ def says(rule: Mapping[str, str]) -> Any:
     def reply(body: Mapping[str, Any]) -> Any:
         if is_probe(body):
             return plausible_reply(body)
-        last = body["messages"][-1]["content"]
-        return {"verdict": next(v for answer, v in rule.items() if f"Answer: {answer}\n" in last)}
+        # a reply that breaks the schema is asked for once more, with a complaint behind
+        asked = [m["content"] for m in body["messages"] if m["content"].startswith("Instruction:")]
+        return {"verdict": next(v for a, v in rule.items() if f"Answer: {a}\n" in asked[-1])}
 
     return reply
 
