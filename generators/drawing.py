@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
+from typing import Any
 
 from generators.controls import Control
 from generators.errors import DataError
@@ -107,13 +108,14 @@ def draw_questions(
     kinds = drawn_kinds(dict.fromkeys(row.kind for row in rows))
     wanted = {name: shares(kind, config) for name, kind in kinds.items()}
     drawn = [row for row in rows if row.kind in kinds]
+    provenance = {"generator": DRAWN, "seed": config.seed}  # one for all: there are many questions
     for done, row in enumerate(drawn, 1):
         if not isinstance(row.provenance.get("facts"), dict):
             raise DataError(
                 f"conversation {row.example_id}: its provenance has no facts, which questions of "
                 f"the kind {row.kind!r} are made from. Only rows that were generated here have."
             )
-        yield row, _of_row(kinds[row.kind], row, wanted[row.kind], config.seed, texts)
+        yield row, _of_row(kinds[row.kind], row, wanted[row.kind], provenance, texts)
         if done % _EVERY == 0 or done == len(drawn):
             progress(done, len(drawn), "rows with drawn questions")
 
@@ -122,12 +124,12 @@ def _of_row(
     kind: DrawnKind,
     row: Conversation,
     wanted: Mapping[QuestionType, int],
-    seed: int,
+    provenance: dict[str, Any],
     texts: Texts,
 ) -> list[Question]:
     questions: list[Question] = []
     for question_type, want in wanted.items():
-        draw = Random(f"{seed} questions {row.control_id} {question_type}")
+        draw = Random(f"{provenance['seed']} questions {row.control_id} {question_type}")
         found: Iterator[Answered] = kind.questions(question_type, row, texts, draw)
         questions += [
             Question(
@@ -135,7 +137,7 @@ def _of_row(
                 question=answered.question,
                 answer=answered.answer,
                 type=question_type,
-                provenance={"generator": DRAWN, "seed": seed},
+                provenance=provenance,
             )
             for answered in itertools.islice(found, want)
         ]

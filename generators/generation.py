@@ -29,6 +29,7 @@ from generators.schema import (
     QUESTIONS_FILE,
     Dropped,
     Question,
+    collector_paused,
     read_conversations,
     write_conversations,
     write_dropped,
@@ -99,14 +100,16 @@ def generate_conversations(
         controls, dropped, asker = run(work(known))
         generator = known.identity
     sources = find_sources(config) if sources is None else sources
-    drawn, not_drawn = draw_controls(config, texts, sources, progress)
+    with collector_paused():
+        drawn, not_drawn = draw_controls(config, texts, sources, progress)
     order = list(config.kinds)
     controls = sorted([*controls, *drawn], key=lambda control: order.index(control.kind.name))
     dropped += not_drawn
     for kind in config.kinds:
         if not any(control.kind.name == kind for control in controls):
             raise DataError(_nothing_kept(kind, dropped))
-    rows = conversation_rows(controls, config, generator, texts)
+    with collector_paused():
+        rows = conversation_rows(controls, config, generator, texts)
     write_conversations(out / CONVERSATIONS_FILE, rows)
     write_dropped(out / DROPPED_FILE, dropped)
     kept = Counter(control.kind.name for control in controls)
@@ -176,9 +179,10 @@ def generate_questions(
         known = _needed(endpoint, written)
         asked, dropped, asker = run(work(known))
         generator = known.identity
-    own: dict[str, list[Question]] = {
-        row.example_id: found for row, found in draw_questions(rows, config, texts, progress)
-    }
+    with collector_paused():
+        own: dict[str, list[Question]] = {
+            row.example_id: found for row, found in draw_questions(rows, config, texts, progress)
+        }
     for row in rows:
         if row.kind in written:
             found = asked.get(row.control_id, ())

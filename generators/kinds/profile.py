@@ -14,7 +14,7 @@ from typing import Any
 
 from generators.generate_config import QuestionType
 from generators.kinds.base import Answered, Drawn, DrawnKind
-from generators.kinds.worlds import Flag, Number, Relation, Values, World, worlds
+from generators.kinds.worlds import Relation, Values, World, worlds
 from generators.schema import Conversation, Dropped
 from generators.sources import TextsFound
 from generators.texts import Texts
@@ -166,22 +166,20 @@ class _Sheet:
     def __init__(self, world: World, things: list[str], facts: Facts, draw: Random) -> None:
         self._world, self._things, self._facts, self._draw = world, things, facts, draw
         self._all = range(len(things))
-        self._values = self._known(world.values)
-        self._flags = self._known(world.flags)
-        self._numbers = self._known(world.numbers)
-        self._relations = self._known(world.relations)
+        self._askable = [name for name in world.askable if name in facts]
+        self._values = {name: fact for name, fact in world.values.items() if name in facts}
 
     def single_fact(self) -> Iterator[Any]:
         """One fact of one thing."""
         for i in self._all:
             for name in self._askable:
                 yield self._fact_of, (self._things[i], i, name)
-            for name in self._relations:
+            for name in self._world.relations:
                 yield self._other_of, (i, name)
 
     def two_hop(self) -> Iterator[Any]:
         """One fact of a thing that another fact leads to."""
-        for name in self._relations:
+        for name in self._world.relations:
             for i in self._all:
                 for asked in self._askable:
                     yield self._fact_of_other, (i, name, asked)
@@ -195,7 +193,7 @@ class _Sheet:
 
     def comparison(self) -> Iterator[Any]:
         """The greater of two, the greatest, the least."""
-        for name in self._numbers:
+        for name in self._world.numbers:
             for pair in itertools.permutations(self._all, 2):
                 yield self._greater, (name, *pair)
             yield self._greatest, (name,)
@@ -207,15 +205,15 @@ class _Sheet:
             for value in dict.fromkeys(self._facts[name]):
                 yield self._count_value, (name, value)
             yield self._count_value, (name, self._absent(name, values))
-        for name in self._flags:
+        for name in self._world.flags:
             yield self._count_flag, (name,)
-        for name in self._numbers:
+        for name in self._world.numbers:
             for number in sorted(self._facts[name])[1:]:
                 yield self._count_above, (name, number - 1)
 
     def negation(self) -> Iterator[Any]:
         """Which have something not, and whether something false is true."""
-        for name, flag in self._flags.items():
+        for name, flag in self._world.flags.items():
             if 0 < sum(self._facts[name]) < len(self._things):
                 yield self._without, (flag.denied, [not held for held in self._facts[name]])
         for name, values in self._values.items():
@@ -227,26 +225,19 @@ class _Sheet:
             for i in self._all:
                 yield self._untrue, (name, i)
 
-    def _known(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: fact for name, fact in facts.items() if name in self._facts}
-
-    @property
-    def _askable(self) -> dict[str, Values | Number | Flag]:
-        return {**self._values, **self._numbers, **self._flags}
-
     def _says(self, name: str, i: int) -> str:
         phrase = _phrase(self._world, name, i, self._things, self._facts, _first)
         return f"{self._things[i]} {phrase}."
 
     def _fact_of(self, who: str, i: int, name: str) -> Answered:
-        question = self._draw.choice(self._askable[name].asks).format(who=who)
+        question = self._draw.choice(self._world.askable[name].asks).format(who=who)
         said = self._says(name, i)
-        if name in self._flags:
+        if name in self._world.flags:
             said = f"{'Yes' if self._facts[name][i] else 'No'}, {said}"
         return Answered(question=question, answer=said)
 
     def _the(self, i: int, name: str) -> str:
-        relation: Relation = self._relations[name]
+        relation: Relation = self._world.relations[name]
         return self._draw.choice(relation.the).format(name=self._things[i])
 
     def _other_of(self, i: int, name: str) -> Answered:
@@ -263,7 +254,7 @@ class _Sheet:
         return self._fact_of(who, i, asked)
 
     def _greater(self, name: str, i: int, j: int) -> Answered:
-        comparative = self._numbers[name].comparative
+        comparative = self._world.numbers[name].comparative
         a, b = self._things[i], self._things[j]
         question = self._draw.choice(
             (
@@ -275,10 +266,10 @@ class _Sheet:
         return Answered(question=question, answer=f"{greater} {comparative}.")
 
     def _greatest(self, name: str) -> Answered:
-        return self._extreme(self._numbers[name].superlative, max(self._facts[name]), name)
+        return self._extreme(self._world.numbers[name].superlative, max(self._facts[name]), name)
 
     def _least(self, name: str) -> Answered:
-        return self._extreme(self._numbers[name].lowest, min(self._facts[name]), name)
+        return self._extreme(self._world.numbers[name].lowest, min(self._facts[name]), name)
 
     def _extreme(self, said: str, number: int, name: str) -> Answered:
         thing = self._things[self._facts[name].index(number)]
@@ -299,11 +290,11 @@ class _Sheet:
         )
 
     def _count_flag(self, name: str) -> Answered:
-        return self._count(self._flags[name].plural, sum(self._facts[name]))
+        return self._count(self._world.flags[name].plural, sum(self._facts[name]))
 
     def _count_above(self, name: str, number: int) -> Answered:
         return self._count(
-            self._numbers[name].above.format(value=number),
+            self._world.numbers[name].above.format(value=number),
             sum(found > number for found in self._facts[name]),
         )
 

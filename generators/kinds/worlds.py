@@ -7,6 +7,7 @@ template can fail later.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from string import Formatter
 from typing import Any
 
@@ -128,6 +129,11 @@ class World(Config):
     """Facts that hold or do not."""
     relations: dict[str, Relation] = Field(min_length=1)
     """Facts that lead to another thing."""
+
+    @cached_property
+    def askable(self) -> dict[str, Values | Number | Flag]:
+        """Facts that can be asked for by themselves, by name."""
+        return {**self.values, **self.numbers, **self.flags}
 
     @model_validator(mode="after")
     def _sound(self) -> World:
