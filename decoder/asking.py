@@ -1,6 +1,6 @@
 """Asking: activations and questions in, answers in words out, greedily, with the cache.
 
-Shapes: B rows, Q questions, P prefix tokens, T turn tokens.
+Shapes: B rows, Q questions, G of them whose answers go on, P prefix tokens, T tokens, V words.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def answer(
     """One answer for each pair of a reading and a question.
 
     A reading that is given several times runs through the decoder once, and all its questions go
-    on from its keys and values. Questions of one length are answered together: padding between a
-    prefix and its answer would not be exact for models with sliding windows.
+    on from its keys and values. All are answered together; where the model has sliding windows,
+    those of one length: padding between a question and its answer would take places in the window.
 
     Args:
         readings: one a question; all with vectors, or all without.
@@ -51,7 +51,8 @@ def answer(
     by_length: dict[int, list[list[tuple[int, Turn]]]] = {}
     for i, (reading, question) in enumerate(zip(readings, questions, strict=True)):
         turn = decoder.prompt.turn(question, None)
-        own = by_length.setdefault(len(turn.ids), [[] for _ in rows])
+        length = 0 if decoder.packs else len(turn.ids)
+        own = by_length.setdefault(length, [[] for _ in rows])
         own[row_of[id(reading)]].append((i, turn))
     out: dict[int, Answer] = {}
     prefixes = None
@@ -59,7 +60,8 @@ def answer(
         turns = [[turn for _, turn in own] for own in asked]
         batch = to_device(make_batch(decoder.prompt, rows, turns), decoder.device)
         prefixes = prefixes or prefix_cache(decoder.net, decoder.injection, batch)
-        found = _answer(decoder, batch, copy.deepcopy(prefixes), max_tokens)
+        cache = prefixes if len(by_length) == 1 else copy.deepcopy(prefixes)
+        found = _answer(decoder, batch, cache, max_tokens)
         out |= dict(zip([i for own in asked for i, _ in own], found, strict=True))
     return [out[i] for i in range(len(out))]
 
@@ -90,34 +92,39 @@ def _answer(decoder: Decoder, batch: Batch, cache: Any, max_tokens: int) -> list
     """Answers to the batch's questions; `cache` is its rows' own and is used up."""
     cache.batch_select_indices(batch["row_of"])
     ids, mask = batch["turn_ids"], batch["turn_mask"]
+    asked, width = ids.shape
+    last_Q = mask[:, -width:].sum(1) - 1
     positions = batch["turn_positions"]
-    asked = len(ids)
+    ends = torch.arange(width, device=ids.device) == last_Q[:, None]  # where an answer begins
     end = decoder.prompt.end_of_turn
-    stop = torch.zeros(asked, dtype=torch.bool, device=decoder.device)
-    words, chances = [], []
-    for _ in range(max_tokens):
-        logits = decoder.net(
+    words_QT = torch.full((asked, max_tokens), end, device=ids.device)
+    chances_QT = torch.zeros(asked, max_tokens, device=ids.device)
+    going = torch.arange(asked, device=ids.device)
+    for t in range(max_tokens):
+        logits_GV = decoder.net(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        chance, chosen = logits.float().log_softmax(-1).max(-1)
-        chosen = torch.where(stop, end, chosen)
-        chances.append(torch.where(stop, 0.0, chance))
-        words.append(chosen)
-        stop = stop | (chosen == end)
-        if bool(stop.all()):
-            break
-        ids, positions = chosen[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(asked, 1)], 1)
-    tokens_QT = torch.stack(words, 1).cpu().numpy()
-    chances_QT = torch.stack(chances, 1).cpu().numpy()
+            logits_to_keep=ends,
+        ).logits
+        chance, chosen = logits_GV.float().log_softmax(-1).max(-1)
+        words_QT[going, t], chances_QT[going, t] = chosen, chance
+        positions = positions[ends][:, None] + 1
+        on = chosen != end
+        if not bool(on.all()):
+            # what has ended costs no further pass
+            going, chosen, positions, mask = going[on], chosen[on], positions[on], mask[on]
+            if not len(going):
+                break
+            cache.batch_select_indices(on.nonzero()[:, 0])
+        ids = chosen[:, None]
+        ends = torch.ones_like(ids, dtype=torch.bool)
+        mask = torch.cat([mask, mask.new_ones(len(ids), 1)], 1)
     return [
         _finish(decoder, row, chance, end)
-        for row, chance in zip(tokens_QT, chances_QT, strict=True)
+        for row, chance in zip(words_QT.cpu().numpy(), chances_QT.cpu().numpy(), strict=True)
     ]
 
 

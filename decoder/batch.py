@@ -27,12 +27,15 @@ class Reading:
         n: tokens that were read; N is n for each layer, one layer's vectors after the other's.
         first_position: position of the first of them in the target's own sequence.
         layers: the layers that the prompt names; empty where it names none, and there is one.
+        ids: [n] tokens of a text that stands where the placeholders would, at positions counted
+            from 0 (a decoder that reads words); None for placeholders.
     """
 
     vectors: np.ndarray | None
     n: int
     first_position: int
     layers: tuple[int, ...] = ()
+    ids: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -74,7 +77,7 @@ def make_batch(
     """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
-    prefixes = [prompt.prefix(r.n, r.first_position, r.layers) for r in readings]
+    prefixes = [prompt.prefix(r.n, r.first_position, r.layers, r.ids) for r in readings]
     rows, width = len(readings), max(len(p.ids) for p in prefixes)
     ids = np.zeros((rows, width), np.int64)
     mask = np.zeros((rows, width), np.int64)

@@ -168,6 +168,38 @@ class Decoder:
         """
         return reads(self.config, self.binding.read_layer, layer)
 
+    def add(self, name: str, folder: Path) -> None:
+        """Load another decoder of the same target beside this one, for `using(name)`.
+
+        Raises:
+            ModelError: there is no decoder in `folder`, or none that fits.
+            StoreError: it reads another target.
+        """
+        _, binding = read_sidecar(folder)
+        if binding.target != self.binding.target:
+            raise StoreError(
+                f"decoder {folder}: it reads another target ({binding.model}) than the decoder "
+                f"beside it ({self.binding.model})."
+            )
+        with quiet_libraries():
+            try:
+                self.net.load_adapter(str(folder), name)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise ModelError(
+                    f"adapter {folder}: peft cannot load it into this model ({first_line(error)})."
+                ) from error
+
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Within, the decoder that was added under `name` takes the place of this one."""
+        mine = self.net.active_adapter
+        self.net.set_adapter(name)
+        try:
+            yield
+        finally:
+            self.net.set_adapter(mine)
+            self.net.requires_grad_(False)
+
     @contextlib.contextmanager
     def untrained(self) -> Iterator[None]:
         """Within, the adapter is off: the decoder before any training, and the target itself."""

@@ -96,28 +96,36 @@ class DecoderPrompt:
         self._turns = functools.lru_cache(maxsize=_TURNS_KEPT)(self._render_turn)
         self.end_of_turn = int(self.turn(_PROBE, _PROBE).ids[-1])
 
-    def prefix(self, n: int, first_position: int, layers: Sequence[int] = ()) -> Prefix:
+    def prefix(
+        self,
+        n: int,
+        first_position: int,
+        layers: Sequence[int] = (),
+        ids: np.ndarray | None = None,
+    ) -> Prefix:
         """The prefix for `n` activations, the first of which stood at `first_position`.
 
         Args:
             layers: those that are named, each with a run of `n` placeholders behind its name;
                 empty for one run without a name.
+            ids: [n] tokens of a text in place of the placeholders; its positions are plain.
         """
         stood = first_position + np.arange(n)
-        ids, places, at = [], [], []
+        given = np.full(n, self._placeholder) if ids is None else ids
+        parts, places, at = [], [], []
         size = 0
         for i, layer in enumerate(layers or (None,)):
             name = self._name(layer, first=i == 0)
             before = name if i else np.concatenate([self._before, name])
-            ids += [before, np.full(n, self._placeholder)]
+            parts += [before, given]
             places.append(np.arange(n) + size + len(before))
             # what stands before a run counts down from it
             at += [np.arange(-len(before), 0) + first_position, stood]
             size += len(before) + n
-        ids.append(self._after)
+        parts.append(self._after)
         at.append(stood[-1] + 1 + np.arange(len(self._after)))
-        whole = np.concatenate(ids)
-        plain = self._config.positions == "plain"
+        whole = np.concatenate(parts)
+        plain = self._config.positions == "plain" or ids is not None
         return Prefix(
             whole, np.concatenate(places), np.arange(len(whole)) if plain else np.concatenate(at)
         )
@@ -128,6 +136,10 @@ class DecoderPrompt:
             return np.zeros(0, np.int64)
         text = ("" if first else "\n") + _NAME.format(layer)
         return np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
+
+    def text(self, text: str) -> np.ndarray:
+        """Token ids of a text that is to stand in place of the placeholders."""
+        return Encoded.of(self._tokenizer, text).ids
 
     def turn(self, question: str, answer: str | None) -> Turn:
         """Question and answer; with no answer, the prompt up to where the answer begins.

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from decoder.asking import answer
+from decoder.asking import Answer, answer
 from decoder.model import Decoder
 from evaluators.conditions import CONDITIONS, Scene
 from evaluators.config import EvaluateConfig
 from evaluators.quality import SIDES
 from trainers.rows import Row
 
-# rows whose answers are written together: bounds memory
-_ROWS = 8
+# readings whose questions are answered together: bounds memory
+_READINGS = 12
 
 
 def write_answers(
@@ -22,40 +22,40 @@ def write_answers(
     """Rows of answers.parquet, without split and view, about the first controls of `rows`."""
     first = {row.conversation.control_id: i for i, row in reversed(list(enumerate(rows)))}
     picked = [rows[i] for i in sorted(first.values())[: config.answers]]
-    return [
-        answered
-        for start in range(0, len(picked), _ROWS)
-        for answered in _write(decoder, picked[start : start + _ROWS], scene, config)
-    ]
-
-
-def _write(
-    decoder: Decoder, picked: Sequence[Row], scene: Scene, config: EvaluateConfig
-) -> list[dict[str, Any]]:
-    asked = [(row, question) for row in picked for question in row.questions]
-    readings = {
-        side: {row.example_id: CONDITIONS[side].give(row, scene) for row in picked}
-        for side in SIDES
-    }
-    found = answer(
-        decoder,
-        [readings[side][row.example_id] for side in SIDES for row, _ in asked],
-        [question.question for _ in SIDES for _, question in asked],
-        max_tokens=config.max_answer_tokens,
-    )
-    sides = {side: found[i * len(asked) : (i + 1) * len(asked)] for i, side in enumerate(SIDES)}
+    given = [(row, side, CONDITIONS[side].give(row, scene)) for row in picked for side in SIDES]
+    given.sort(key=lambda one: one[2].n)  # readings of like length share a batch
+    found: dict[tuple[str, str], list[Answer]] = {}
+    for start in range(0, len(given), _READINGS):
+        own = given[start : start + _READINGS]
+        written = iter(
+            answer(
+                decoder,
+                [reading for row, _, reading in own for _ in row.questions],
+                [question.question for row, _, _ in own for question in row.questions],
+                max_tokens=config.max_answer_tokens,
+            )
+        )
+        for row, side, _ in own:
+            found[row.example_id, side] = [next(written) for _ in row.questions]
     return [
         {
             **_about(row, scene.partners),
             "question": question.question,
             "type": question.type,
             "gold": question.answer,
-            **{side: sides[side][j].text for side in SIDES},
-            **{f"{side}_log_probability": sides[side][j].log_probability for side in SIDES},
-            **{f"{side}_finished": sides[side][j].finished for side in SIDES},
+            **_sides({side: found[row.example_id, side][j] for side in SIDES}),
         }
-        for j, (row, question) in enumerate(asked)
+        for row in picked
+        for j, question in enumerate(row.questions)
     ]
+
+
+def _sides(answers: Mapping[str, Answer]) -> dict[str, Any]:
+    return {
+        **{side: own.text for side, own in answers.items()},
+        **{f"{side}_log_probability": own.log_probability for side, own in answers.items()},
+        **{f"{side}_finished": own.finished for side, own in answers.items()},
+    }
 
 
 def _about(row: Row, partners: Mapping[str, Row]) -> dict[str, Any]:

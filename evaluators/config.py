@@ -10,6 +10,7 @@ from generators.config import Config
 from generators.schema import VIEWS, Split, View
 
 ConditionName = Literal["right", "other", "mean", "none", "noise", "wrong_layer"]
+Baseline = Literal["prior", "text"]
 
 
 class EvaluateConfig(Config):
@@ -24,6 +25,10 @@ class EvaluateConfig(Config):
     a forward pass over all questions; `wrong_layer` needs a second layer in dump.layers."""
     read_layer: int | None = Field(default=None, ge=0)
     """Layer that is asked of a decoder which reads several by turns; null takes its first."""
+    baselines: tuple[Baseline, ...] = ()
+    """Decoders trained for comparison, each a step of its own that takes as long as `train`:
+    `prior` on the activations of other controls (a rival of the information gain), `text` on the
+    control's own words in place of activations (an upper bound)."""
     visible_too: bool = False
     """Also judge the masked views with the control visible, under their own names
     (`system+visible`, ...)."""
@@ -49,6 +54,13 @@ class EvaluateConfig(Config):
         if identification == 1:
             raise ValueError("expected 0, or at least 2 answers to choose from")
         return identification
+
+    @field_validator("baselines")
+    @classmethod
+    def _distinct(cls, baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
+        if len(set(baselines)) != len(baselines):
+            raise ValueError("expected each baseline once")
+        return baselines
 
     @field_validator("conditions")
     @classmethod

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,14 @@ from evaluators.answers import write_answers
 from evaluators.breakdowns import UNSTATED, WHOLE, breakdowns
 from evaluators.cases import Case, find_cases
 from evaluators.conditions import CONDITIONS, Scene, pair_others
-from evaluators.config import EvaluateConfig
+from evaluators.config import Baseline, EvaluateConfig
 from evaluators.identification import CONDITIONS as IDENTIFIED
 from evaluators.identification import identification, item_rows, option_losses
 from evaluators.items import make_items
 from evaluators.losses import question_losses
-from evaluators.panel import UNTRAINED, panel
+from evaluators.panel import UNINFORMED, UNTRAINED, panel
 from evaluators.parts import Parts
+from evaluators.probes import Probe, probes
 from evaluators.quality import answer_quality
 from evaluators.results import result_rows
 from evaluators.tables import (
@@ -61,6 +61,7 @@ def evaluate(
     model: ModelFiles,
     runtime: Runtime,
     capture: CaptureConfig | None = None,
+    baselines: Mapping[Baseline, Path] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Judge a decoder on held-out rows.
@@ -70,6 +71,7 @@ def evaluate(
     Args:
         store: folder of the store; None where activations are computed on the fly.
         capture: where there is no store, what a dump would take.
+        baselines: folder of each trained baseline that `config` names.
 
     Returns:
         {SPLIT: {VIEW: {"answer_loss", "untrained", "grounded_gain", "information_gain",
@@ -86,6 +88,8 @@ def evaluate(
     opened = open_activations(store, conversations, model=model, capture=capture, runtime=runtime)
     with quiet_libraries():
         reader = Decoder.load(decoder, model, dtype="float32", device=pick_device(runtime))
+        for baseline in config.baselines:
+            reader.add(baseline, (baselines or {})[baseline])
     if isinstance(opened, LiveActivations):
         opened.run_on(reader)
     layers = reader.reads(config.read_layer)
@@ -162,7 +166,12 @@ class _Judge:
         self._parts = Parts(work)
         absent = {name: CONDITIONS[name].absent(store, layers) for name in config.conditions}
         self._left_out = {name: why for name, why in absent.items() if why is not None}
-        self._conditions = [name for name in config.conditions if name not in self._left_out]
+        conditions = [name for name in config.conditions if name not in self._left_out]
+        self._probes = probes(decoder, (*conditions, *UNTRAINED, *config.baselines))
+        # `text` knows the control: it says nothing about chance
+        uninformed = [name for name in config.baselines if name in UNINFORMED]
+        chosen = (*IDENTIFIED, *uninformed) if config.identification else ()
+        self._identified = probes(decoder, chosen)
         self._steps: Iterator[None] = iter(())
 
     def count_steps(self, cases: int, progress: Progress) -> None:
@@ -188,14 +197,13 @@ class _Judge:
             about["excluded"] = {"no_other_control": left_out}
         if self._left_out:
             about["left_out"] = self._left_out
-        names = (*self._conditions, *UNTRAINED)
         if not rows:
             for _ in range(self._parts_a_case()):
                 next(self._steps)
-            nothing = panel({name: np.zeros(0) for name in names}, np.zeros(0), config)
+            nothing = panel({name: np.zeros(0) for name in self._probes}, np.zeros(0), config)
             return _Judged(case=case, metrics={**nothing, **about})
         measured = self._measured(case, rows, others)
-        table = {name: self._losses(measured, name) for name in names}
+        table = {name: self._losses(measured, name) for name in self._probes}
         controls = np.array([r.conversation.control_id for r in rows for _ in r.questions])
         flat = {name: np.array([x for one in each for x in one]) for name, each in table.items()}
         metrics = panel(flat, controls, config)
@@ -233,17 +241,16 @@ class _Judge:
         ]
         return _Measured(case=case, rows=rows, scene=scene, subject=subject)
 
-    def _losses(self, measured: _Measured, condition: str) -> list[list[float]]:
-        """Answer losses of each row's questions."""
+    def _losses(self, measured: _Measured, name: str) -> list[list[float]]:
+        """Answer losses of each row's questions, of one probe."""
 
         def measure(own: _Measured) -> list[list[float]]:
-            given = CONDITIONS[condition.removeprefix("untrained_")]
-            off = self._decoder.untrained() if condition in UNTRAINED else contextlib.nullcontext()
-            with off:
-                readings = [given.give(row, own.scene) for row in own.rows]
+            probe = self._probes[name]
+            readings = [probe.give(row, own.scene) for row in own.rows]
+            with probe.under():
                 return question_losses(self._decoder, own.rows, readings)
 
-        return self._part(measured, condition, measure)
+        return self._part(measured, name, measure)
 
     def _write_answers(self, own: _Measured) -> list[dict[str, Any]]:
         return write_answers(self._decoder, own.rows, own.scene, self._config)
@@ -255,11 +262,12 @@ class _Judge:
             rows, measured.case.pool, options=config.identification, seed=config.seed
         )
         losses = {}
-        for name in IDENTIFIED:
+        for name, probe in self._identified.items():
 
-            def measure(own: _Measured, name: str = name) -> list[list[float]]:
-                readings = [CONDITIONS[name].give(row, own.scene) for row in rows]
-                return option_losses(self._decoder, rows, items, readings)
+            def measure(own: _Measured, probe: Probe = probe) -> list[list[float]]:
+                readings = [probe.give(row, own.scene) for row in rows]
+                with probe.under():
+                    return option_losses(self._decoder, rows, items, readings)
 
             about = [[item.row, item.question.question, list(item.options)] for item in items]
             losses[name] = self._part(measured, f"identify_{name}", measure, about)
@@ -285,8 +293,7 @@ class _Judge:
         return values
 
     def _parts_a_case(self) -> int:
-        identified = len(IDENTIFIED) if self._config.identification else 0
-        return len(self._conditions) + len(UNTRAINED) + (self._config.answers > 0) + identified
+        return len(self._probes) + (self._config.answers > 0) + len(self._identified)
 
 
 def _labels(rows: Sequence[Row]) -> dict[str, list[str]]:

@@ -20,11 +20,12 @@ from evaluators.config import EvaluateConfig
 from evaluators.items import Item
 from evaluators.losses import question_losses
 from evaluators.panel import UNINFORMED, columns, least_above, sampler
-from evaluators.statistics import Statistic
+from evaluators.statistics import Estimate, Least, Statistic
 from trainers.rows import Row
 
 CONDITIONS = ("right", "other", "none")
-"""Activations given: the row's own, and the two by which chance is measured."""
+"""What is given: the row's own activations, and the two by which chance is measured; the `prior`
+baseline, where it was trained, is a third."""
 # rows share their prefix, so a batch holds few of them and many options
 _ROWS = 4
 
@@ -88,10 +89,9 @@ def identification(
     estimate = sampler(columns({name: 1 - correct[name] for name in names}, of), config)
     rivals = [name for name in UNINFORMED if name in names]
     sure = confidence(losses["right"])
-    own = [names.index(name) for name in rivals]
     return {
         "accuracy": {name: estimate(_share(k)) for k, name in enumerate(names)},
-        "chance": estimate(lambda means: 1 - means[..., own].min(-1)),
+        "chance": _complement(estimate(Least(tuple(names.index(name) for name in rivals)))),
         "grounded_gain": estimate(least_above(names, ["other"], "right")),
         "information_gain": estimate(least_above(names, rivals, "right")),
         "calibration_error": calibration_error(sure, correct["right"], of, config),
@@ -130,6 +130,17 @@ def item_rows(
                 }
             )
     return out
+
+
+def _complement(errors: Estimate) -> Estimate:
+    """The share of what was found, from that of what was not."""
+    low, high = errors["high"], errors["low"]
+    return {
+        "estimate": None if errors["estimate"] is None else 1 - errors["estimate"],
+        "low": None if low is None else 1 - low,
+        "high": None if high is None else 1 - high,
+        "n": errors["n"],
+    }
 
 
 def _share(column: int) -> Statistic:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from evaluators.config import EvaluateConfig
-from evaluators.statistics import Bootstrap, Statistic, over_controls
+from evaluators.statistics import Bootstrap, Least, Statistic, over_controls
 
 # conditions that tell the decoder nothing about the row at hand; the information gain is taken
 # over the best of them. `noise` and `wrong_layer` are none: no decoder was ever given such, so a
-# loss there says nothing about guessing
-UNINFORMED = ("other", "mean", "none")
+# loss there says nothing about guessing. `prior` is a decoder that was trained to guess
+UNINFORMED = ("other", "mean", "none", "prior")
 UNTRAINED = ("untrained_right", "untrained_other")
 
 
@@ -66,10 +66,9 @@ def mean(names: Sequence[str], name: str) -> Statistic:
     return lambda means: means[..., names.index(name)]
 
 
-def least_above(names: Sequence[str], rivals: Sequence[str], name: str) -> Statistic:
+def least_above(names: Sequence[str], rivals: Sequence[str], name: str) -> Least:
     """The least of some columns' means, chosen anew in each sample, less that of another."""
-    own = [names.index(rival) for rival in rivals]
-    return lambda means: means[..., own].min(-1) - means[..., names.index(name)]
+    return Least(tuple(names.index(rival) for rival in rivals), names.index(name))
 
 
 def best(values_CK: np.ndarray, names: Sequence[str], rivals: Sequence[str]) -> str | None:

@@ -1,18 +1,7 @@
 """Means, gains and differences over controls, with 95 % bootstrap intervals.
 
 Controls are drawn with replacement, all that was measured on a control together, so that
-differences are paired. From the drawn statistics an interval is taken by quantiles, mended twice:
-
-* *Expanded* (Hesterberg 2015, "What Teachers Should Know about the Bootstrap", section 5): plain
-  percentiles of a mean over n controls are too narrow by sqrt((n - 1) / n) and know nothing of
-  Student's t; at 12 controls they hold the truth in 92 of 100 cases at best. The quantiles are
-  moved outwards until they agree with the t interval where the drawn means are normal.
-* *Bias-corrected* (Efron 1987, BCa without acceleration): the information gain is taken over the
-  best of several rivals, a minimum, which is biased low and in each sample lower still. The
-  quantiles are moved by the share of samples below the estimate.
-
-A studentised interval does as well on means, and fails on rates: a sample in which all controls
-agree has no spread to divide by. tests/proofs/test_panel_coverage.py measures the coverage.
+differences are paired; evaluators/intervals.py takes the interval from what was drawn.
 
 Shapes: C controls, K columns (such as conditions), S bootstrap samples, R runs.
 """
@@ -20,18 +9,43 @@ Shapes: C controls, K columns (such as conditions), S bootstrap samples, R runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
+
+from evaluators.intervals import least_interval, percentile_interval
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Maps column means [..., K] to [...]."""
 
 # bootstrap samples drawn at once: bounds memory at 50 controls to a few MB
 _CHUNK = 1000
-_NORMAL = NormalDist()
-_OUTSIDE = 0.025
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """The statistic that is the least of some columns' means, less that of another.
+
+    The least is chosen anew wherever it is taken: of the controls at hand, and in each sample.
+
+    Attributes:
+        columns: those of which the least is taken.
+        less: the column that is taken off; None for nothing.
+    """
+
+    columns: tuple[int, ...]
+    less: int | None = None
+
+    def __call__(self, means: np.ndarray) -> np.ndarray:
+        """[..., K] to [...]."""
+        found: np.ndarray = self.each(means).min(-1)
+        return found
+
+    def each(self, means: np.ndarray) -> np.ndarray:
+        """[..., K] to [..., R]: what the least is taken of."""
+        own = means[..., list(self.columns)]
+        return own if self.less is None else own - means[..., [self.less]]
 
 
 class Estimate(TypedDict):
@@ -77,7 +91,7 @@ class Bootstrap:
         estimate = float(statistic(self._mean_K))
         if self._drawn_SK is None:
             return {"estimate": estimate, "low": None, "high": None, "n": self._n}
-        low, high = interval(estimate, statistic(self._drawn_SK), self._n)
+        low, high = _interval(statistic, self._mean_K, self._drawn_SK, self._n)
         return {"estimate": estimate, "low": low, "high": high, "n": self._n}
 
 
@@ -104,9 +118,9 @@ def pooled(
     n = len(runs[0])
     if n < max(least, 2):
         return bootstrap(np.mean(runs, 0), statistic, samples=samples, seed=seed, least=least)
-    estimate = float(statistic(np.mean(runs, (0, 1))))
-    low, high = interval(estimate, statistic(_draw([runs], samples, seed)[0]), n)
-    return {"estimate": estimate, "low": low, "high": high, "n": n}
+    mean_K = np.mean(runs, (0, 1))
+    low, high = _interval(statistic, mean_K, _draw([runs], samples, seed)[0], n)
+    return {"estimate": float(statistic(mean_K)), "low": low, "high": high, "n": n}
 
 
 def difference(
@@ -134,38 +148,16 @@ def difference(
     if n < max(least, 2):
         return {"estimate": estimate, "low": None, "high": None, "n": n}
     drawn_a, drawn_b = _draw([first, second], samples, seed)
-    low, high = interval(estimate, statistic(drawn_b) - statistic(drawn_a), n)
+    low, high = percentile_interval(estimate, statistic(drawn_b) - statistic(drawn_a), n)
     return {"estimate": estimate, "low": low, "high": high, "n": n}
 
 
-def interval(estimate: float, drawn_S: np.ndarray, n: int) -> tuple[float, float]:
-    """Ends of the 95 % interval, from the statistic of each sample.
-
-    Args:
-        n: controls that were drawn from.
-    """
-    tiny = 1e-12 * max(1.0, abs(estimate))  # rounding must not tell equal values apart
-    below = np.mean(drawn_S < estimate - tiny) + np.mean(np.abs(drawn_S - estimate) <= tiny) / 2
-    one = 1 / len(drawn_S)
-    bias = _NORMAL.inv_cdf(float(np.clip(below, one, 1 - one)))
-    reach = students_t(n - 1) * (n / (n - 1)) ** 0.5
-    low, high = (_NORMAL.cdf(2 * bias + side * reach) for side in (-1, 1))
-    found = np.quantile(drawn_S, [low, high])
-    return float(found[0]), float(found[1])
-
-
-def students_t(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t, by its expansion about the normal one.
-
-    Right to three digits from 7 degrees of freedom on (Abramowitz & Stegun 26.7.5).
-    """
-    z = _NORMAL.inv_cdf(1 - _OUTSIDE)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
+def _interval(
+    statistic: Statistic, mean_K: np.ndarray, drawn_SK: np.ndarray, n: int
+) -> tuple[float, float]:
+    if isinstance(statistic, Least):
+        return least_interval(statistic.each(mean_K), statistic.each(drawn_SK), n)
+    return percentile_interval(float(statistic(mean_K)), statistic(drawn_SK), n)
 
 
 def _draw(sides: Sequence[Sequence[np.ndarray]], samples: int, seed: int) -> list[np.ndarray]:

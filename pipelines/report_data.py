@@ -26,7 +26,7 @@ from generators.schema import (
 from pipelines.report_files import Leaf, artifact_file, json_object, leaf_of, table_rows
 from pipelines.report_inputs import ReportInputs, ReportStep
 
-CONDITIONS = ("right", "other", "mean", "none", "noise", "wrong_layer", "prior", "upper_bound")
+CONDITIONS = ("right", "other", "mean", "none", "noise", "wrong_layer", "prior", "text")
 """Order in which conditions are shown; any other comes after them, by name."""
 
 

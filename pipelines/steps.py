@@ -5,13 +5,16 @@ A step imports its room inside `run`, so that a plan or a rerun with nothing cha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from activation_store.config import CaptureConfig, CompleteConfig
+from evaluators.config import Baseline
 from generators.errors import ConfigError
 from generators.import_config import ImportConfig
 from pipelines.config import Experiment
@@ -21,6 +24,7 @@ from pipelines.metrics import metrics_of
 from pipelines.records import StepResult
 from pipelines.report_inputs import ReportInputs
 from pipelines.step import Outside, Step, StepCall
+from trainers.config import Variant
 
 
 def steps_for(experiment: Experiment) -> tuple[Step, ...]:
@@ -29,12 +33,14 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     completed = (COMPLETE,) if experiment.complete is not None else ()
     conversations = "complete" if completed else "conversations"
     live = experiment.train.activations == "live"
-    return (*source, *completed, *_from_conversations(conversations, live=live))
+    baselines = experiment.evaluate.baselines
+    return (*source, *completed, *_from_conversations(conversations, baselines, live=live))
 
 
 def every_step() -> tuple[Step, ...]:
     """All that any experiment can have; where rows come from two sources, both."""
-    return (*IMPORTED, *GENERATED, COMPLETE, *_from_conversations("conversations"))
+    later = _from_conversations("conversations", get_args(Baseline))
+    return (*IMPORTED, *GENERATED, COMPLETE, *later)
 
 
 def _import_conversations(call: StepCall) -> StepResult:
@@ -82,7 +88,7 @@ def _dump(call: StepCall) -> StepResult:
     return StepResult(counts=counts)
 
 
-def _train(call: StepCall) -> StepResult:
+def _train(call: StepCall, variant: Variant = "own") -> StepResult:
     from trainers.launch import together
     from trainers.training import train
 
@@ -98,6 +104,7 @@ def _train(call: StepCall) -> StepResult:
         model=call.outside.model,
         runtime=call.experiment.runtime,
         capture=_capture(call.experiment),
+        variant=variant,
         progress=call.progress,
     )
     return StepResult(counts=counts)
@@ -117,6 +124,9 @@ def _evaluate(call: StepCall) -> StepResult:
         model=call.outside.model,
         runtime=call.experiment.runtime,
         capture=_capture(call.experiment),
+        baselines={
+            name: call.data(_baseline_step(name)) for name in call.experiment.evaluate.baselines
+        },
         progress=call.progress,
     )
     return StepResult(counts={"reading": reading})
@@ -211,10 +221,23 @@ COMPLETE = Step(
 )
 
 
-def _from_conversations(conversations: str, *, live: bool = False) -> tuple[Step, ...]:
+def _baseline_step(name: Baseline) -> str:
+    return f"train_{name}"
+
+
+def _baseline_config(
+    train: Callable[[Experiment], dict[str, Any]], name: Baseline, experiment: Experiment
+) -> dict[str, Any]:
+    return {**train(experiment), "variant": name}
+
+
+def _from_conversations(
+    conversations: str, baselines: Sequence[Baseline], *, live: bool = False
+) -> tuple[Step, ...]:
     """The steps that read the conversations which the step of that name makes.
 
     Args:
+        baselines: decoders that are trained for comparison.
         live: activations are computed on the fly, and there is no dump.
     """
     dump = Step(
@@ -240,13 +263,24 @@ def _from_conversations(conversations: str, *, live: bool = False) -> tuple[Step
         external=lambda outside: outside.model_digests,
         locations=_model_location,
     )
+    trained = tuple(
+        replace(
+            train,
+            name=_baseline_step(name),
+            version=1,
+            run=partial(_train, variant=name),
+            config=partial(_baseline_config, train.config, name),
+        )
+        for name in baselines
+    )
+    decoders = {name: name for name in ("train", *map(_baseline_step, baselines))}
     evaluate = Step(
         name="evaluate",
-        version=2,
+        version=3,
         entry="evaluators.evaluation",
         run=_evaluate,
         config=lambda experiment: _with_capture(experiment.evaluate, experiment, live=live),
-        inputs={**tables, "train": "train"},
+        inputs={**tables, **decoders},
         external=lambda outside: outside.model_digests,
         locations=_model_location,
     )
@@ -260,4 +294,5 @@ def _from_conversations(conversations: str, *, live: bool = False) -> tuple[Step
         external=lambda outside: {},
         listed=False,
     )
-    return (train, evaluate, report) if live else (dump, train, evaluate, report)
+    later = (train, *trained, evaluate, report)
+    return later if live else (dump, *later)

@@ -11,13 +11,36 @@ from evaluators.panel import panel
 
 GAIN = 0.5
 """True gain of a decoder that reads, in nats a token."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a simulated decoder does.
+
+    Attributes:
+        gain: true gain over the best rival.
+        beyond: what each rival costs beyond the best one.
+        noise: of each rival's loss, besides what all conditions share.
+    """
+
+    gain: float
+    beyond: tuple[float, ...] = (0.0, 0.0, 0.0)
+    noise: tuple[float, ...] = (0.2, 0.2, 0.2, 0.2)
+
+
 IGNORES = "ignores activations, rivals alike"
+NEARLY = "ignores activations, rivals nearly alike"
 SCENES = {
-    "reads, one rival is best": (GAIN, (0.0, 0.3, 0.4)),
-    "reads, rivals alike": (GAIN, (0.0, 0.0, 0.0)),
-    IGNORES: (0.0, (0.0, 0.0, 0.0)),
+    "reads, one rival is best": Scene(GAIN, (0.0, 0.3, 0.4)),
+    "reads, rivals alike": Scene(GAIN),
+    IGNORES: Scene(0.0),
+    "ignores activations, four rivals alike": Scene(0.0, (0.0, 0.0, 0.0, 0.0)),
+    "ignores activations, two rivals alike": Scene(0.0, (0.0, 0.0, 0.4)),
+    "ignores activations, one rival noisy": Scene(0.0, noise=(0.2, 0.2, 1.0)),
+    NEARLY: Scene(0.0, (0.0, 0.06, 0.06)),
 }
-"""Name of each scene: true gain, and what `other`, `mean` and `none` cost beyond it."""
+"""Name of each scene."""
+RIVALS = ("other", "mean", "none", "prior")
 GAINS = ("grounded_gain", "information_gain")
 
 
@@ -27,15 +50,15 @@ def losses(random: np.random.Generator, controls: int, scene: str) -> dict[str, 
     Controls are hard or easy alike under all conditions, and skewed; a decoder that reads gains
     little on most controls and much on a few; each condition has noise of its own.
     """
-    gain, beyond = SCENES[scene]
+    own = SCENES[scene]
     hardness = random.gamma(4, 0.5, controls)
 
-    def noise() -> np.ndarray:
-        return random.normal(0, 0.2, controls)
+    def noise(spread: float = 0.2) -> np.ndarray:
+        return random.normal(0, spread, controls)
 
-    found = {"right": hardness - random.gamma(2, 0.5, controls) * gain + noise()}
-    for name, more in zip(("other", "mean", "none"), beyond, strict=True):
-        found[name] = hardness + more + noise()
+    found = {"right": hardness - random.gamma(2, 0.5, controls) * own.gain + noise()}
+    for name, more, spread in zip(RIVALS, own.beyond, own.noise, strict=False):
+        found[name] = hardness + more + noise(spread)
     return {**found, "untrained_right": hardness + noise(), "untrained_other": hardness + noise()}
 
 
@@ -54,7 +77,7 @@ def coverage(
     """Coverage of both gains."""
     random = np.random.default_rng(seed)
     names = np.array([f"{i:03}" for i in range(controls)])
-    truth = SCENES[scene][0]
+    truth = SCENES[scene].gain
     held, high = dict.fromkeys(GAINS, 0), dict.fromkeys(GAINS, 0)
     for dataset in range(datasets):
         config = EvaluateConfig(bootstrap=samples, seed=dataset)

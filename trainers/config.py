@@ -10,7 +10,10 @@ from decoder.config import DecoderConfig, LoraSettings
 from generators.config import Config
 from generators.schema import KINDS, SOURCES, VIEWS, View
 
-__all__ = ["DecoderConfig", "LoraSettings", "TrainConfig"]
+__all__ = ["DecoderConfig", "LoraSettings", "TrainConfig", "Variant"]
+
+Variant = Literal["own", "prior", "text"]
+"""What a decoder is given of a row while it is trained (trainers/given.py)."""
 
 
 class TrainConfig(Config):

@@ -11,7 +11,8 @@ from decoder.batch import Batch, Reading
 from decoder.packed import PackedBatch, loss_batch
 from decoder.prompt import DecoderPrompt, Turn
 from decoder.reading import Activations, ReadLayers
-from trainers.rows import Row, read_row, row_turns, visible_tokens
+from trainers.given import Given, own
+from trainers.rows import Row, row_turns
 
 Item = tuple[Reading, list[Turn]]
 
@@ -28,23 +29,22 @@ class RowDataset(Dataset[Item]):
         layers: Callable[[str], ReadLayers],
         masking: bool,
         packed: bool = False,
+        given: Given | None = None,
     ) -> None:
         """Rows and where their activations come from.
 
         Args:
             layers: which layers are read of an example, by its id.
+            given: what a baseline is given instead.
         """
         self.rows = rows
         self._packed = packed
-        self._store = store
-        self._layers = layers
-        self._masking = masking
+        self._given = given or own(store, layers=layers, masking=masking)
         self.prompt = prompt
         self._turns = [row_turns(prompt, row) for row in rows]
         # tokens of each row's forward pass: what batches are matched by
         self.lengths = [
-            visible_tokens(store, row, masking=masking) * len(layers(row.example_id).layers)
-            + sum(len(t.ids) for t in turns)
+            self._given.length(row) + sum(len(t.ids) for t in turns)
             for row, turns in zip(rows, self._turns, strict=True)
         ]
 
@@ -52,9 +52,7 @@ class RowDataset(Dataset[Item]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Item:
-        row = self.rows[index]
-        layers = self._layers(row.example_id)
-        return read_row(self._store, row, layers, masking=self._masking), self._turns[index]
+        return self._given.read(self.rows[index]), self._turns[index]
 
     def collate(self, items: Sequence[Item]) -> Batch | PackedBatch:
         """A batch of the items, in the layout that the model allows."""

@@ -20,8 +20,9 @@ from generators.files import storage_errors, write_bytes
 from generators.progress import Progress, silent
 from generators.schema import DROPPED_FILE, Dropped, write_dropped
 from trainers import checkpoints
-from trainers.config import TrainConfig
+from trainers.config import TrainConfig, Variant
 from trainers.data import RowDataset
+from trainers.given import given
 from trainers.loop import (
     VALIDATION,
     DecoderTrainer,
@@ -50,6 +51,7 @@ def train(
     model: ModelFiles,
     runtime: Runtime,
     capture: CaptureConfig | None = None,
+    variant: Variant = "own",
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train a decoder to answer from activations.
@@ -65,6 +67,7 @@ def train(
             that the chat template cannot write, dropped.parquet with them.
         work: receives checkpoints.
         capture: where there is no store, what a dump would take.
+        variant: what the decoder is given of a row; other than `own` for the trained baselines.
 
     Returns:
         {"steps", "questions" (trained on, repeats counted), "questions_per_second" and the other
@@ -102,7 +105,9 @@ def train(
         )
     if isinstance(opened, LiveActivations):
         opened.run_on(decoder)
-    rows, validation, dropped = _datasets(conversations, questions, opened, decoder, layer, config)
+    rows, validation, dropped = _datasets(
+        conversations, questions, opened, decoder, layer, config, variant
+    )
     steps = optimiser_steps(config, len(rows))
     with storage_errors(work), checkpoints.full_disk_shows(work):
         if team.first:
@@ -183,6 +188,7 @@ def _datasets(
     decoder: Decoder,
     layer: int,
     config: TrainConfig,
+    variant: Variant,
 ) -> tuple[RowDataset, RowDataset, list[Dropped]]:
     every = load_rows(conversations, questions, store)
     dropped: list[Dropped] = []
@@ -203,14 +209,14 @@ def _datasets(
                 f"train: no row of split {split} in views {', '.join(config.views)}; "
                 "change the splits (data.splits) or train.views."
             )
-        return RowDataset(
-            rows,
-            store,
-            decoder.prompt,
-            layers=lambda example: row_reads(config.decoder, layer, example, seed=config.seed),
-            masking=config.decoder.masking,
-            packed=decoder.packs,
-        )
+        pool = select(every, split=split, views=config.views, most=None, seed=config.seed)
+        settings = config.decoder
+        place: Any = {
+            "layers": lambda example: row_reads(settings, layer, example, seed=config.seed),
+            "masking": settings.masking,
+        }
+        read = given(variant, pool, store, decoder.prompt, **place, seed=config.seed)
+        return RowDataset(rows, store, decoder.prompt, **place, packed=decoder.packs, given=read)
 
     train, validation = (
         dataset("train", config.max_rows),

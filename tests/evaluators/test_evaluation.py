@@ -376,6 +376,47 @@ def test_a_store_of_two_layers_has_wrong_layer(
     assert losses_["wrong_layer"]["estimate"] != losses_["right"]["estimate"]
 
 
+def test_trained_baselines_are_columns_and_prior_is_a_rival(
+    made: chain.Chain, decoder: Path, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folders = {}
+    for seed, name in enumerate(("prior", "text"), 5):
+        folders[name] = tmp_path / name
+        folders[name].mkdir()
+        chain.decoder(made, seed=seed, nudge=0.2).save(folders[name])
+    config = EvaluateConfig.model_validate(
+        {**IDENTIFY.model_dump(), "baselines": ["prior", "text"], "answers": 2}
+    )
+    found = judge(made, decoder, tmp_path, config, baselines=folders)["test"]["control"]
+    plain = whole[1]["test"]["control"]
+    losses_ = found["answer_loss"]
+    # the decoder is itself again after each baseline
+    assert {k: v for k, v in losses_.items() if k in CONDITIONS} == plain["answer_loss"]
+    assert found["answers"] == plain["answers"]
+    alone = judge(made, folders["prior"], tmp_path / "alone", CONFIG)["test"]["control"]
+    # the prior decoder is given another control's activations
+    assert losses_["prior"]["estimate"] == pytest.approx(alone["answer_loss"]["other"]["estimate"])
+    assert losses_["text"]["estimate"] not in [own["estimate"] for own in losses_.values()][:-1]
+    assert set(found["identification"]["accuracy"]) == {"right", "other", "none", "prior"}
+    rivals = [losses_[name]["estimate"] for name in ("other", "mean", "none", "prior")]
+    gain = min(rivals) - losses_["right"]["estimate"]
+    assert found["information_gain"]["estimate"] == pytest.approx(gain)
+
+
+def test_a_baseline_of_another_target_is_refused(
+    made: chain.Chain, decoder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prior").mkdir()
+    for path in decoder.iterdir():
+        shutil.copy(path, tmp_path / "prior" / path.name)
+    sidecar = json.loads((decoder / "latentqa.json").read_bytes())
+    sidecar["target"]["weights"] = "0" * 64
+    (tmp_path / "prior" / "latentqa.json").write_text(json.dumps(sidecar))
+    config = EvaluateConfig.model_validate({**CONFIG.model_dump(), "baselines": ["prior"]})
+    with pytest.raises(StoreError, match="it reads another target"):
+        judge(made, decoder, tmp_path, config, baselines={"prior": tmp_path / "prior"})
+
+
 def test_evaluation_prints_and_warns_nothing(
     made: chain.Chain, decoder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,7 +105,8 @@ def test_the_best_rival_is_chosen_anew_in_each_sample() -> None:
     found = panel(losses, CONTROLS, CONFIG)["information_gain"]
     assert found["estimate"] == 0
     assert found["low"] < -0.05
-    assert found["high"] == 0
+    # of two that undo each other one is above zero in every sample: both must hold at once
+    assert found["high"] > 0.05
 
 
 def test_without_rows_every_estimate_is_there_and_empty() -> None:
