@@ -87,7 +87,7 @@ def own(
 def text_reading(prompt: DecoderPrompt, row: Row) -> Reading:
     """The control's own words where activations would be."""
     ids = prompt.text(row.conversation.control)
-    return Reading(None, len(ids), 0, ids)
+    return Reading(None, len(ids), 0, ids=ids)
 
 
 def shuffled(rows: Sequence[Row], *, seed: int) -> dict[str, Row]:
