@@ -11,6 +11,10 @@ import json
 import math
 from typing import Any
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+
 
 def canonical_json(value: Any) -> bytes:
     """UTF-8 bytes of `value` as canonical JSON.
@@ -19,11 +23,13 @@ def canonical_json(value: Any) -> bytes:
         TypeError: a part of `value` has no stable identity; the text names the part, its type and
             what to write instead.
     """
-    _check(value, "$")
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
+    if not _sound(value):
+        _refuse(value, "$")
+    try:
+        return _ENCODER.encode(value).encode()
+    except UnicodeEncodeError:
+        _refuse(value, "$")
+        raise
 
 
 def digest(value: Any) -> str:
@@ -31,8 +37,21 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def _check(value: Any, where: str) -> None:
+def _sound(value: Any) -> bool:
+    """Whether every part of `value` has a stable identity; its place is found only if not."""
     # exact types: a subclass such as IntEnum prints as a number or as its name, by Python version
+    kind = type(value)
+    if kind is str or kind is int or value is None or kind is bool:
+        return True
+    if kind is list or kind is tuple:
+        return all(map(_sound, value))
+    if kind is dict:
+        return all(type(key) is str for key in value) and all(map(_sound, value.values()))
+    return kind is float and math.isfinite(value)
+
+
+def _refuse(value: Any, where: str) -> None:
+    """Raise for the first part of `value` without a stable identity."""
     if value is None or type(value) in (bool, int):
         return
     if type(value) is str:
@@ -46,7 +65,7 @@ def _check(value: Any, where: str) -> None:
         return
     if type(value) in (list, tuple):
         for i, item in enumerate(value):
-            _check(item, f"{where}[{i}]")
+            _refuse(item, f"{where}[{i}]")
         return
     if type(value) is dict:
         for key, item in value.items():
@@ -55,7 +74,7 @@ def _check(value: Any, where: str) -> None:
                     f"{where}: the key {key!r} is a {type(key).__name__}; JSON keys are strings."
                 )
             _check_text(key, where)
-            _check(item, f"{where}.{key}")
+            _refuse(item, f"{where}.{key}")
         return
     raise TypeError(
         f"{where}: a {type(value).__name__} has no stable identity; "

@@ -128,8 +128,10 @@ def _of_row(
     texts: Texts,
 ) -> list[Question]:
     questions: list[Question] = []
+    draw = Random()
     for question_type, want in wanted.items():
-        draw = Random(f"{provenance['seed']} questions {row.control_id} {question_type}")
+        # seeded again rather than made anew, which seeds twice
+        draw.seed(f"{provenance['seed']} questions {row.control_id} {question_type}")
         found: Iterator[Answered] = kind.questions(question_type, row, texts, draw)
         questions += [
             Question(

@@ -14,7 +14,7 @@ from generators.files import storage_errors, write_bytes
 from generators.latentqa_files import FIELDS, QA_FILE, VIEW_FILES
 from generators.schema import SPLITS, VIEWS, Conversation, Dropped, Question
 
-FORMATS = ("latentqa", "jsonl", "datasets")
+FORMATS = ("latentqa", "jsonl", "datasets", "parquet")
 
 _QA_PLACE = re.compile(rf"{re.escape(QA_FILE)}\[(\d+)\]")
 

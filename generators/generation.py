@@ -183,20 +183,22 @@ def generate_questions(
         own: dict[str, list[Question]] = {
             row.example_id: found for row, found in draw_questions(rows, config, texts, progress)
         }
-    for row in rows:
-        if row.kind in written:
-            found = asked.get(row.control_id, ())
-            own[row.example_id] = [one.for_row(row.example_id, generator) for one in found]
-    questions = [question for row in rows for question in own[row.example_id]]
-    if not questions:
-        raise DataError(_nothing_kept("questions", dropped))
-    write_questions(out / QUESTIONS_FILE, questions)
-    write_dropped(out / DROPPED_FILE, dropped)
-    # rows of a control share questions: counted once
-    of_control: dict[str, dict[tuple[str, str], Question]] = {row.control_id: {} for row in rows}
-    for row in rows:
-        of_control[row.control_id] |= {(q.question, q.answer): q for q in own[row.example_id]}
-    distinct = [question for found in of_control.values() for question in found.values()]
+        for row in rows:
+            if row.kind in written:
+                found = asked.get(row.control_id, ())
+                own[row.example_id] = [one.for_row(row.example_id, generator) for one in found]
+        questions = [question for row in rows for question in own[row.example_id]]
+        if not questions:
+            raise DataError(_nothing_kept("questions", dropped))
+        write_questions(out / QUESTIONS_FILE, questions)
+        write_dropped(out / DROPPED_FILE, dropped)
+        # rows of a control share questions: counted once
+        of_control: dict[str, dict[tuple[str, str], Question]] = {}
+        for row in rows:
+            mine = of_control.setdefault(row.control_id, {})
+            for question in own[row.example_id]:
+                mine[question.question, question.answer] = question
+        distinct = [question for found in of_control.values() for question in found.values()]
     return {
         "questions": len(questions),
         "questions_asked": len(distinct),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from generators.config import Config
@@ -35,9 +37,16 @@ class ImportConfig(Config):
     """Most rows of each view, taken evenly over the splits; null for all."""
 
 
+Format = Literal["latentqa", "conversations"]
+
+
 class DataSection(ImportConfig):
     """The YAML's section `data`: an import and where its files are."""
 
     path: str
     """Folder with qa.json and any of control.json, stimulus.json, stimulus_completion.json,
-    system.json. The files' digests are part of the identity, the path is not."""
+    system.json; for `conversations` a .jsonl file or a folder of them. The files' digests are part
+    of the identity, the path is not."""
+    format: Format = "latentqa"
+    """What the files are: LatentQA's published layout, or `conversations` of one's own, a line
+    each, with segments and questions."""

@@ -6,7 +6,6 @@ and position, and its own JSON; `generators.exporting.to_latentqa` gives the fil
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,28 +18,28 @@ from generators.latentqa_files import (
     QA_FILE,
     VIEW_FILES,
     LabelQuestions,
-    SourceRow,
     read_questions_by_label,
     read_view,
 )
 from generators.schema import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
-    KINDS,
     QUESTIONS_FILE,
-    SPLITS,
     VIEWS,
-    Conversation,
     Dropped,
     Question,
-    control_id,
-    example_id,
     read_conversations,
     write_conversations,
     write_dropped,
     write_questions,
 )
-from generators.splits import Member, grouped_splits, take_evenly
+from generators.source_rows import (
+    SourceRow,
+    by_reason,
+    conversation_counts,
+    conversations_of,
+    distinct,
+)
 
 
 def source_digests(folder: Path) -> dict[str, str]:
@@ -76,18 +75,16 @@ def import_conversations(folder: Path, out: Path, *, config: ImportConfig) -> di
     """
     rows, dropped = _read_views(folder)
     kept, without = _asked(rows, read_questions_by_label(folder)[0])
-    kept, repeated = _distinct(kept)
+    kept, repeated = distinct(kept)
     dropped += without + repeated
     if not kept:
         first = f"; first: {dropped[0].where}, {dropped[0].detail}" if dropped else ""
         raise DataError(f"{folder}: no row is left of {len(dropped)}{first}.")
-    conversations = _conversations(kept, config)
-    if config.limit is not None:
-        conversations, over = _limited(kept, conversations, config.limit)
-        dropped += over
+    conversations, over = conversations_of(kept, config, "published")
+    dropped += over
     write_conversations(out / CONVERSATIONS_FILE, conversations)
     write_dropped(out / DROPPED_FILE, dropped)
-    return _conversation_counts(conversations, dropped)
+    return conversation_counts(conversations, dropped)
 
 
 def import_questions(folder: Path, conversations: Path, out: Path) -> dict[str, Any]:
@@ -130,7 +127,7 @@ def import_questions(folder: Path, conversations: Path, out: Path) -> dict[str, 
     return {
         "questions": len(questions),
         "labels": len(asked),
-        "dropped": _by_reason(dropped),
+        "dropped": by_reason(dropped),
     }
 
 
@@ -157,67 +154,6 @@ def _asked(
     return [row for row in rows if row.label in known], dropped
 
 
-def _distinct(rows: Sequence[SourceRow]) -> tuple[list[SourceRow], list[Dropped]]:
-    first: dict[str, SourceRow] = {}
-    dropped: list[Dropped] = []
-    for row in rows:
-        kept = first.setdefault(example_id(row.label, row.view, row.messages), row)
-        if kept is not row:
-            dropped.append(
-                row.drop("duplicate_row", f"same label and messages as row {kept.position}")
-            )
-    return list(first.values()), dropped
-
-
-def _conversations(rows: Sequence[SourceRow], config: ImportConfig) -> list[Conversation]:
-    members = [
-        Member(label=row.label, control=row.control, kind=row.kind, category=row.category)
-        for row in rows
-    ]
-    return [
-        Conversation(
-            example_id=example_id(row.label, row.view, row.messages),
-            control_id=control_id(row.kind, row.control),
-            group_id=group,
-            kind=row.kind,
-            category=row.category,
-            label=row.label,
-            view=row.view,
-            split=split,
-            source="import",
-            messages=row.messages,
-            completion_origin="published" if row.view == "stimulus_completion" else None,
-            provenance={"file": VIEW_FILES[row.view], "position": row.position}
-            | ({"extra": row.extra} if row.extra else {}),
-        )
-        for row, (group, split) in zip(rows, grouped_splits(members, config.splits), strict=True)
-    ]
-
-
-def _limited(
-    rows: Sequence[SourceRow], conversations: Sequence[Conversation], limit: int
-) -> tuple[list[Conversation], list[Dropped]]:
-    taken: set[int] = set()
-    for view in VIEWS:
-        places = [i for i, row in enumerate(conversations) if row.view == view]
-        # kinds outside, splits inside: the first turns cover every split
-        places.sort(
-            key=lambda i: (
-                KINDS.index(conversations[i].kind),
-                SPLITS.index(conversations[i].split),
-                rows[i].position,
-            )
-        )
-        strata = [(conversations[i].kind, conversations[i].split) for i in places]
-        taken.update(places[p] for p in take_evenly(strata, limit))
-    dropped = [
-        row.drop("over_limit", f"more than {limit} rows of view {row.view!r}")
-        for i, row in enumerate(rows)
-        if i not in taken
-    ]
-    return [conversations[i] for i in sorted(taken)], dropped
-
-
 def _questions(example: str, entry: LabelQuestions) -> list[Question]:
     return [
         Question(
@@ -232,27 +168,3 @@ def _questions(example: str, entry: LabelQuestions) -> list[Question]:
         )
         for index, question, answer in entry.pairs
     ]
-
-
-def _conversation_counts(
-    rows: Sequence[Conversation], dropped: Sequence[Dropped]
-) -> dict[str, Any]:
-    controls = {split: {r.control_id for r in rows if r.split == split} for split in SPLITS}
-    views, kinds = Counter(r.view for r in rows), Counter(r.kind for r in rows)
-    splits = Counter(r.split for r in rows)
-    return {
-        "controls": len({r.control_id for r in rows}),
-        "examples": len(rows),
-        "dropped": _by_reason(dropped),
-        "by_view": {view: views[view] for view in VIEWS if views[view]},
-        "by_kind": {kind: kinds[kind] for kind in KINDS if kinds[kind]},
-        "by_split": {
-            split: {"controls": len(controls[split]), "examples": splits[split]}
-            for split in SPLITS
-            if splits[split]
-        },
-    }
-
-
-def _by_reason(dropped: Sequence[Dropped]) -> dict[str, int]:
-    return dict(sorted(Counter(row.reason for row in dropped).items()))

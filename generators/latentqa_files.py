@@ -14,14 +14,23 @@ the rule that it breaks, and the rest goes on. Layout: arXiv 2412.08686 and its 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from generators.errors import DataError
 from generators.schema import VIEWS, Dropped, Message, Segment, View
+from generators.source_rows import SourceRow
+from generators.strict_json import (
+    RepeatedKeys,
+    encodes,
+    finite,
+    name_of,
+    read_json,
+    repeats,
+    to_json,
+)
 
 QA_FILE = "qa.json"
 VIEW_FILES: dict[View, str] = {view: f"{view}.json" for view in VIEWS}
@@ -56,30 +65,6 @@ FIELDS: dict[View, tuple[Field, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SourceRow:
-    """A well-formed row of a view file; `extra` holds the fields that the layout does not know."""
-
-    view: View
-    position: int
-    label: str
-    kind: str
-    category: str
-    messages: tuple[Message, ...]
-    extra: dict[str, Any] = field(default_factory=dict)
-    raw: str
-
-    @property
-    def control(self) -> str:
-        """The control's own text, without its acknowledgement."""
-        return self.messages[0].content
-
-    def drop(self, reason: str, detail: str) -> Dropped:
-        """This row as one that was not kept."""
-        where = f"{VIEW_FILES[self.view]}[{self.position}]"
-        return Dropped(reason=reason, where=where, detail=detail, raw=self.raw)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class LabelQuestions:
     """The well-formed questions of one label: (position in the label's list, question, answer)."""
 
@@ -100,7 +85,7 @@ def read_view(folder: Path, view: View) -> tuple[list[SourceRow], list[Dropped]]
     dropped: list[Dropped] = []
     values = read_json(path)
     if not isinstance(values, list):
-        raise DataError(f"{path}: holds {_name(values)}; expected a list of rows.")
+        raise DataError(f"{path}: holds {name_of(values)}; expected a list of rows.")
     for position, value in enumerate(values):
         row = _view_row(view, position, value)
         (rows if isinstance(row, SourceRow) else dropped).append(row)  # type: ignore[arg-type]
@@ -118,7 +103,7 @@ def read_questions_by_label(folder: Path) -> tuple[list[LabelQuestions], list[Dr
     dropped: list[Dropped] = []
     value = read_json(path)
     if not isinstance(value, dict):
-        raise DataError(f"{path}: holds {_name(value)}; expected an object of labels.")
+        raise DataError(f"{path}: holds {name_of(value)}; expected an object of labels.")
     seen: set[str] = set()
     for position, (label, pairs) in enumerate(_items(value)):
         where, raw = f"{QA_FILE}[{position}]", to_json({label: pairs})
@@ -128,7 +113,7 @@ def read_questions_by_label(folder: Path) -> tuple[list[LabelQuestions], list[Dr
             continue
         seen.add(label)
         if not isinstance(pairs, list) or not pairs:
-            got = "an empty list" if pairs == [] else _name(pairs)
+            got = "an empty list" if pairs == [] else name_of(pairs)
             detail = f"label {label!r} has {got}; expected a list of [question, answer]"
             dropped.append(Dropped(reason="malformed_qa", where=where, detail=detail, raw=raw))
             continue
@@ -139,74 +124,6 @@ def read_questions_by_label(folder: Path) -> tuple[list[LabelQuestions], list[Dr
     return labels, dropped
 
 
-def read_json(path: Path) -> Any:
-    """Value of a JSON file; an object that repeats a key comes as `RepeatedKeys`.
-
-    Raises:
-        DataError: the file cannot be read or is no JSON; the text has line and column.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        _refuse(path, data[: error.start].decode(errors="replace"), "not UTF-8 text", error)
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        _refuse(path, text[: error.pos], error.msg, error)
-    except _ConstantError as error:
-        _refuse(path, text[: _constant_at(text)], f"{error} is no JSON value", error)
-    except RecursionError as error:
-        raise DataError(f"{path}: not read as JSON: nested too deeply.") from error
-    except ValueError as error:  # such as an integer of more digits than Python converts
-        raise DataError(f"{path}: not read as JSON: {error}.") from error
-
-
-def to_json(value: Any) -> str:
-    """`value` as one line of JSON; escaped where UTF-8 cannot hold it."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if _encodes(text) else json.dumps(value)
-
-
-class RepeatedKeys(dict[str, Any]):
-    """A JSON object in which a key stands twice, with every pair as it stood."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.pairs = pairs
-
-
-class _ConstantError(ValueError):
-    """NaN or an infinity, which Python's reader would let through."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    return value if len(value) == len(pairs) else RepeatedKeys(pairs)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _ConstantError(name)
-
-
-def _constant_at(text: str) -> int:
-    # strings are matched first, so that the word inside one is passed over
-    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|(NaN|-?Infinity)', text, re.DOTALL):
-        if match.group(1):
-            return match.start(1)
-    return 0
-
-
-def _refuse(path: Path, before: str, what: str, error: Exception) -> NoReturn:
-    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-    raise DataError(
-        f"{path}: not JSON at line {line}, column {column}: {what}. Mend the file and run again."
-    ) from error
-
-
 def _view_row(view: View, position: int, value: Any) -> SourceRow | Dropped:
     raw = to_json(value.pairs if isinstance(value, RepeatedKeys) else value)
 
@@ -215,17 +132,17 @@ def _view_row(view: View, position: int, value: Any) -> SourceRow | Dropped:
         return Dropped(reason=reason, where=where, detail=detail, raw=raw)
 
     if not isinstance(value, dict):
-        return drop("not_an_object", f"the row is {_name(value)}; expected an object")
-    if _repeats(value):
+        return drop("not_an_object", f"the row is {name_of(value)}; expected an object")
+    if repeats(value):
         return drop("repeated_field", "a field stands in the row twice; expected it once")
-    if not _encodes(json.dumps(value, ensure_ascii=False)):
+    if not encodes(json.dumps(value, ensure_ascii=False)):
         return drop("invalid_unicode", "the text has half a surrogate pair; expected UTF-8 text")
     names = [f.name for f in FIELDS[view]] + ["label"]
     for name in names:
         if name not in value:
             return drop("missing_field", f"no field {name!r}; found {sorted(value)}")
         if not isinstance(value[name], str):
-            return drop("not_a_string", f"{name!r} is {_name(value[name])}; expected a string")
+            return drop("not_a_string", f"{name!r} is {name_of(value[name])}; expected a string")
         if not value[name].strip():
             return drop("empty_field", f"{name!r} is empty; expected text")
     prefix, _, rest = value["label"].partition("-")
@@ -233,11 +150,13 @@ def _view_row(view: View, position: int, value: Any) -> SourceRow | Dropped:
         known = ", ".join(KIND_OF_PREFIX)
         return drop("unknown_kind", f"label {value['label']!r} begins with none of {known}")
     extra = {key: item for key, item in value.items() if key not in names}
-    if not _finite(extra):
+    if not finite(extra):
         return drop("not_finite", "a number is beyond what a float holds; expected a finite one")
     return SourceRow(
         view=view,
+        file=VIEW_FILES[view],
         position=position,
+        where=f"{VIEW_FILES[view]}[{position}]",
         label=value["label"],
         kind=KIND_OF_PREFIX[prefix],
         category=rest.partition("-")[0] or NO_CATEGORY,
@@ -274,45 +193,16 @@ def _good_pairs(
 def _pair_fault(pair: Any) -> tuple[str, str]:
     if not isinstance(pair, list) or len(pair) != 2:
         size = f" of {len(pair)}" if isinstance(pair, list) else ""
-        return "malformed_qa", f"{_name(pair)}{size}; expected [question, answer]"
+        return "malformed_qa", f"{name_of(pair)}{size}; expected [question, answer]"
     for part, name in zip(pair, ("question", "answer"), strict=True):
         if not isinstance(part, str):
-            return "malformed_qa", f"the {name} is {_name(part)}; expected a string"
+            return "malformed_qa", f"the {name} is {name_of(part)}; expected a string"
         if not part.strip():
             return "empty_field", f"the {name} is empty; expected text"
-        if not _encodes(part):
+        if not encodes(part):
             return "invalid_unicode", f"the {name} has half a surrogate pair; expected UTF-8 text"
     return "", ""
 
 
 def _items(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     return iter(value.pairs if isinstance(value, RepeatedKeys) else value.items())
-
-
-def _repeats(value: Any) -> bool:
-    if isinstance(value, dict):
-        return isinstance(value, RepeatedKeys) or any(map(_repeats, value.values()))
-    return isinstance(value, list) and any(map(_repeats, value))
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _finite(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except ValueError:
-        return False
-    return True
-
-
-def _name(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string"}
-    return names.get(type(value), "a list" if isinstance(value, list) else "an object")

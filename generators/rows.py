@@ -58,6 +58,7 @@ def conversation_rows(
     }
     rows: list[Conversation] = []
     for control, (group, split) in zip(controls, splits, strict=True):
+        own = control_id(control.kind.name, control.text)
         for view in config.kinds[control.kind.name].views or control.kind.views:
             messages = _messages(control, view, config.seed)
             if messages is None:
@@ -65,7 +66,7 @@ def conversation_rows(
             rows.append(
                 Conversation(
                     example_id=example_id(control.label, view, messages),
-                    control_id=control_id(control.kind.name, control.text),
+                    control_id=own,
                     group_id=group,
                     kind=control.kind.name,
                     category=control.category,

@@ -11,7 +11,7 @@ import difflib
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from generators.canonical import digest
@@ -51,13 +51,14 @@ def grouped_splits(
     Raises:
         ConfigError: a held-out category is none of the data's.
     """
-    ids = group_ids([(m.label, m.control) for m in members])
+    hashes = _label_hashes(m.label for m in members)
+    ids = _group_ids([(m.label, m.control) for m in members], hashes)
     held_out = _held_out(members, config)
     kind_of: dict[str, str] = {}
     ood: set[str] = set()
     # a group can span kinds; the label that names the group decides, whatever the rows' order
     for member, group in zip(members, ids, strict=True):
-        if _label_hash(member.label) == group:
+        if hashes[member.label] == group:
             kind_of[group] = member.kind
         if (member.kind, member.category) in held_out:
             ood.add(group)
@@ -86,6 +87,10 @@ def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:
     group's labels, 16 hex digits: it stays when rows of known labels are added, whatever their
     order.
     """
+    return _group_ids(pairs, _label_hashes(label for label, _ in pairs))
+
+
+def _group_ids(pairs: Sequence[tuple[str, str]], hashes: Mapping[str, str]) -> list[str]:
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
     def find(node: tuple[str, str]) -> tuple[str, str]:
@@ -98,8 +103,8 @@ def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:
     for label, control in pairs:
         parent[find(("label", label))] = find(("control", _normalised(control)))
     smallest: dict[tuple[str, str], str] = {}
-    for label in dict.fromkeys(label for label, _ in pairs):
-        root, own = find(("label", label)), _label_hash(label)
+    for label, own in hashes.items():
+        root = find(("label", label))
         smallest[root] = min(smallest.get(root, own), own)
     return [smallest[find(("label", label))] for label, _ in pairs]
 
@@ -162,8 +167,9 @@ def _held_out(members: Sequence[Member], config: SplitConfig) -> set[tuple[str, 
     return {known[name] for name in config.test_ood}
 
 
-def _label_hash(label: str) -> str:
-    return digest(["group", label])[:16]
+def _label_hashes(labels: Iterable[str]) -> dict[str, str]:
+    """The hash of each label, in their order."""
+    return {label: digest(["group", label])[:16] for label in dict.fromkeys(labels)}
 
 
 def _normalised(text: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from generators.flagging import flag_rows, shares
+from generators.quality_config import RulesConfig
 from generators.schema import KINDS, SPLITS, VIEWS, Conversation, Dropped, Question
 
 
@@ -14,8 +16,15 @@ def describe(
     conversations: Sequence[Conversation],
     questions: Sequence[Question],
     dropped: Sequence[Dropped] = (),
+    rules: RulesConfig | None = None,
 ) -> dict[str, Any]:
-    """Counts, lengths and the checks of the splits, as one plain object.
+    """Counts, lengths, and what can be checked without an LLM, as one plain object.
+
+    Args:
+        conversations: all rows.
+        questions: those about them.
+        dropped: rows that were not kept.
+        rules: thresholds of the checks; None for the defaults.
 
     Returns:
         `controls` (distinct control texts a kind), `examples` (conversations), `groups`, `labels`,
@@ -24,9 +33,15 @@ def describe(
         {controls, examples, questions}; `by_type`: questions of each type, where it is known;
         `characters` of each segment (all its messages together),
         question and answer: {count, mean, median, p95, max}; `leaks`: group ids, labels and
-        control ids that stand in more than one split, each list empty in a sound data set; and
-        `unanswered`: conversations without a question.
+        control ids that stand in more than one split, each list empty in a sound data set;
+        `unanswered`: conversations without a question; `per_control`: {min, median, max} of the
+        distinct questions of a control; `shared`: share of the distinct (control, `question`) and
+        (control, `answer`) pairs whose text stands with another control too, the second of which
+        is what generic answers are; and `checks`: {`flags`: {flag: {rows, share}}, `examples`,
+        `compared`} (generators.flagging).
     """
+    control_of = {row.example_id: row.control_id for row in conversations}
+    checked = flag_rows(conversations, questions, rules or RulesConfig())
     asked = Counter(question.example_id for question in questions)
     flags = [flag for row in conversations for flag in row.flags]
     flags += [flag for question in questions for flag in question.flags]
@@ -51,6 +66,16 @@ def describe(
             "groups": _in_two_splits(conversations, lambda row: row.group_id),
             "labels": _in_two_splits(conversations, lambda row: row.label),
             "controls": _in_two_splits(conversations, lambda row: row.control_id),
+        },
+        "per_control": _per_control(conversations, questions, control_of),
+        "shared": {
+            "question": _shared((control_of[q.example_id], q.question) for q in questions),
+            "answer": _shared((control_of[q.example_id], q.answer) for q in questions),
+        },
+        "checks": {
+            "flags": shares(checked.counts(), len(conversations) + len(questions)),
+            "examples": checked.examples(),
+            "compared": checked.compared,
         },
     }
 
@@ -101,6 +126,27 @@ def _summary(lengths: Sequence[int]) -> dict[str, float]:
         "p95": ordered[-(-95 * len(ordered) // 100) - 1],
         "max": ordered[-1],
     }
+
+
+def _per_control(
+    conversations: Sequence[Conversation],
+    questions: Sequence[Question],
+    control_of: Mapping[str, str],
+) -> dict[str, float] | None:
+    of_control: dict[str, set[str]] = {row.control_id: set() for row in conversations}
+    for question in questions:
+        of_control[control_of[question.example_id]].add(question.question)
+    counts = [len(found) for found in of_control.values()]
+    if not counts:
+        return None
+    return {"min": min(counts), "median": statistics.median(counts), "max": max(counts)}
+
+
+def _shared(pairs: Iterable[tuple[str, str]]) -> float:
+    """Share of the distinct (control, text) pairs whose text stands with another control too."""
+    distinct = set(pairs)
+    controls = Counter(text for _, text in distinct)
+    return sum(controls[text] > 1 for _, text in distinct) / len(distinct) if distinct else 0.0
 
 
 def _in_two_splits(rows: Iterable[Conversation], key: Callable[[Conversation], str]) -> list[str]:

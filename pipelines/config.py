@@ -19,6 +19,7 @@ from generators.config import Config
 from generators.errors import ConfigError
 from generators.generate_config import GenerateSection
 from generators.import_config import DataSection
+from generators.quality_config import QualitySection
 from pipelines.yaml_values import parse_yaml
 from trainers.config import TrainConfig
 
@@ -37,6 +38,8 @@ class Experiment(Config):
     """Rows that an LLM writes."""
     complete: CompleteConfig | None = None
     """The target's own replies to the stimuli; null for none."""
+    quality: QualitySection | None = None
+    """A check of the rows: what is flagged, measured and dropped; null for none."""
     dump: DumpSection = DumpSection()
     """The target, and which of its activations are stored."""
     train: TrainConfig = TrainConfig()

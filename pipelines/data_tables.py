@@ -7,11 +7,14 @@ A REF may name any artifact: the tables behind it are found through its inputs, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from generators.errors import DataError
+from generators.quality_check import QUALITY_FILE
 from generators.schema import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
@@ -26,10 +29,10 @@ from generators.schema import (
 from pipelines.artifacts import RECORD, Artifact, ArtifactRoot
 from pipelines.refs import Refs
 
-CONVERSATION_STEPS = ("complete", "conversations")
-"""Steps that write conversations; the completed ones are what the target reads."""
-QUESTION_STEP = "questions"
-PLAIN_FOLDERS = ("conversations", QUESTION_STEP)
+STEPS = ("quality", "complete", "conversations", "questions")
+"""Steps that write tables. Of those with the same table the first one counts: checked rows have
+their flags, and completed conversations are what the target reads."""
+PLAIN_FOLDERS = ("conversations", "questions")
 """Folders of an import outside of any experiment."""
 
 
@@ -40,6 +43,8 @@ class Tables:
     conversations: list[Conversation]
     questions: list[Question]
     dropped: list[Dropped]
+    quality: dict[str, Any] | None = None
+    """What the step `quality` measured; None where it did not run."""
 
 
 def load_tables(root: Path, ref: str) -> Tables:
@@ -70,20 +75,21 @@ def load_tables(root: Path, ref: str) -> Tables:
         )
     conversations = read_conversations(table)
     known = {row.example_id for row in conversations}
-    questions = [
-        question
-        for folder in folders
-        if (folder / QUESTIONS_FILE).is_file()
-        for question in read_questions(folder / QUESTIONS_FILE)
-        if question.example_id in known
-    ]
+    asked = next((f / QUESTIONS_FILE for f in folders if (f / QUESTIONS_FILE).is_file()), None)
+    questions = [q for q in (read_questions(asked) if asked else ()) if q.example_id in known]
     dropped = [
         row
         for folder in folders
         if (folder / DROPPED_FILE).is_file()
         for row in read_dropped(folder / DROPPED_FILE)
     ]
-    return Tables(conversations=conversations, questions=questions, dropped=dropped)
+    measured = next((f / QUALITY_FILE for f in folders if (f / QUALITY_FILE).is_file()), None)
+    return Tables(
+        conversations=conversations,
+        questions=questions,
+        dropped=dropped,
+        quality=json.loads(measured.read_bytes()) if measured else None,
+    )
 
 
 def _in_artifact(path: Path) -> bool:
@@ -94,10 +100,9 @@ def _in_artifact(path: Path) -> bool:
 def _artifact_folders(root: ArtifactRoot, ref: str) -> list[Path]:
     """Data folders of the artifacts that write tables, the wanted conversations first."""
     behind = _closure(root, Refs(root).resolve_set(ref).values())
-    order = (*CONVERSATION_STEPS, QUESTION_STEP)
     found = sorted(
-        (artifact for artifact in behind if artifact.kind in order),
-        key=lambda artifact: order.index(artifact.kind),
+        (artifact for artifact in behind if artifact.kind in STEPS),
+        key=lambda artifact: STEPS.index(artifact.kind),
     )
     return [artifact.data for artifact in found]
 

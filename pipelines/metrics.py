@@ -17,8 +17,9 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         records: step to its record.
 
     Returns:
-        `data` {controls, examples, questions, dropped: {reason: rows}, ...}, `store`, `train` and
-        `reading`, each where its step is there; times are in seconds, losses in nats per token.
+        `data` {controls, examples, questions, dropped: {reason: rows}, ...}, `quality`, `store`,
+        `train` and `reading`, each where its step is there; times are in seconds, losses in nats
+        per token.
     """
     counts = {step: record["counts"] for step, record in records.items()}
     metrics: dict[str, Any] = {}
@@ -28,6 +29,10 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         if step in counts:
             data.update({k: v for k, v in counts[step].items() if k != "dropped"})
             dropped.update(counts[step].get("dropped", {}))
+    if "quality" in counts:
+        data["questions"] = counts["quality"]["questions"]
+        dropped.update(counts["quality"]["dropped"])
+        metrics["quality"] = counts["quality"]["quality"]
     if data:
         metrics["data"] = {**data, "dropped": dict(sorted(dropped.items()))}
     if "dump" in counts:

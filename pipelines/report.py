@@ -19,6 +19,7 @@ from pipelines.report_data import CONDITIONS, ReportData, ordered, read_report_d
 from pipelines.report_figures import ReportFigure, loss_panel, report_figures
 from pipelines.report_inputs import ReportInputs, ReportStep
 from pipelines.report_panel import Group, PanelData, read_panel
+from pipelines.report_quality import QualityData, read_quality
 from pipelines.verdict import below_untrained, headline, interval, judge
 from pipelines.wording import count, duration, number, size
 
@@ -41,7 +42,7 @@ def write_report(inputs: ReportInputs, out: Path) -> Path:
         DataError: a data table is not such a table.
         StorageError: the disk is full or read-only.
     """
-    data, panel = read_report_data(inputs), read_panel(inputs)
+    data, panel, quality = read_report_data(inputs), read_panel(inputs), read_quality(inputs)
     figures = report_figures(data, panel)
     for figure in figures.values():
         write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg.encode())
@@ -51,7 +52,7 @@ def write_report(inputs: ReportInputs, out: Path) -> Path:
     if image is not None:
         write_bytes(out / "reading.png", image)
     page = out / "report.html"
-    write_bytes(page, _page(inputs, data, panel, figures).encode())
+    write_bytes(page, _page(inputs, data, panel, quality, figures).encode())
     return page
 
 
@@ -59,6 +60,7 @@ def _page(
     inputs: ReportInputs,
     data: ReportData,
     panel: PanelData,
+    quality: QualityData | None,
     figures: Mapping[str, ReportFigure],
 ) -> str:
     environment = Environment(
@@ -84,6 +86,7 @@ def _page(
         settings=_settings(inputs.config),
         data=data,
         panel=panel,
+        quality=quality,
         panel_groups=_by_case(panel.groups),
         figures=figures,
         headline=headline(verdicts),

@@ -287,7 +287,9 @@ def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:
     if path is None:
         return None
     rows = read_conversations(path)
-    questions = artifact_file(steps.get("questions"), QUESTIONS_FILE)
+    questions = artifact_file(steps.get("quality"), QUESTIONS_FILE) or artifact_file(
+        steps.get("questions"), QUESTIONS_FILE
+    )
     samples: dict[str, Conversation] = {}
     for row in sorted(rows, key=lambda row: SPLITS.index(row.split)):
         samples.setdefault(row.view, row)

@@ -18,6 +18,7 @@ from pipelines.report_inputs import ReportStep
 
 if TYPE_CHECKING:
     from activation_store.model_files import ModelFiles
+    from generators.generate_config import EndpointConfig
     from generators.sources import TextsFound
 
 
@@ -78,20 +79,30 @@ class Outside:
         Raises:
             ModelError: the weights are not installed.
         """
-        from activation_store.embedded import gguf_path
-        from generators.generate_config import EMBEDDED
-
         section = self.experiment.generate
-        if section is None or section.endpoint.model != EMBEDDED or not self.needs_llm:
-            return None
-        return gguf_path()
+        return _gguf(section.endpoint) if section is not None and self.needs_llm else None
 
     @cached_property
     def generator_weights(self) -> str | None:
         """What those weights are, in the form in which they are served."""
-        from activation_store.gguf import served_identity
+        return _served_identity(self.generator_gguf)
 
-        return None if self.generator_gguf is None else served_identity(self.generator_gguf)
+    @cached_property
+    def judge_gguf(self) -> Path | None:
+        """Weights of the embedded judge; None where another endpoint is asked, or none.
+
+        Raises:
+            ModelError: the weights are not installed.
+        """
+        from generators.quality_check import prompts_of
+
+        section = self.experiment.quality
+        return _gguf(section.endpoint) if section is not None and prompts_of(section) else None
+
+    @cached_property
+    def judge_weights(self) -> str | None:
+        """What those weights are, in the form in which they are served."""
+        return _served_identity(self.judge_gguf)
 
     @cached_property
     def data_folder(self) -> Path:
@@ -122,6 +133,41 @@ class Outside:
 
         entries, _ = read_questions_by_label(self.data_folder)
         return digest(sorted(entry.label for entry in entries))
+
+    @cached_property
+    def own_digests(self) -> dict[str, str]:
+        """Digests of the files of conversations, by name.
+
+        Raises:
+            DataError: there is none.
+        """
+        from generators.conversation_files import own_digests
+
+        return own_digests(self.data_folder)
+
+    @cached_property
+    def own_messages_digest(self) -> str:
+        """Digest of all that the conversations take from these files: not the questions.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        from generators.conversation_files import messages_digest
+
+        return messages_digest(self.data_folder)
+
+
+def _gguf(endpoint: EndpointConfig) -> Path | None:
+    from activation_store.embedded import gguf_path
+    from generators.generate_config import EMBEDDED
+
+    return gguf_path() if endpoint.model == EMBEDDED else None
+
+
+def _served_identity(gguf: Path | None) -> str | None:
+    from activation_store.gguf import served_identity
+
+    return None if gguf is None else served_identity(gguf)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

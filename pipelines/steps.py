@@ -21,6 +21,7 @@ from pipelines.config import Experiment
 from pipelines.generate_steps import GENERATED
 from pipelines.identity import plain
 from pipelines.metrics import metrics_of
+from pipelines.quality_step import QUALITY, quality_step
 from pipelines.records import StepResult
 from pipelines.report_inputs import ReportInputs
 from pipelines.step import Outside, Step, StepCall
@@ -29,18 +30,23 @@ from trainers.config import Variant
 
 def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     """The steps of `experiment`, each after those that it is made from."""
-    source = GENERATED if experiment.generate is not None else IMPORTED
+    source = GENERATED
+    if experiment.data is not None:
+        source = OWN if experiment.data.format == "conversations" else IMPORTED
     completed = (COMPLETE,) if experiment.complete is not None else ()
     conversations = "complete" if completed else "conversations"
+    checked = (quality_step(conversations),) if experiment.quality is not None else ()
+    questions = QUALITY if checked else "questions"
     live = experiment.train.activations == "live"
-    baselines = experiment.evaluate.baselines
-    return (*source, *completed, *_from_conversations(conversations, baselines, live=live))
+    rest = _from_conversations(conversations, questions, experiment.evaluate.baselines, live=live)
+    return (*source, *completed, *checked, *rest)
 
 
 def every_step() -> tuple[Step, ...]:
-    """All that any experiment can have; where rows come from two sources, both."""
-    later = _from_conversations("conversations", get_args(Baseline))
-    return (*IMPORTED, *GENERATED, COMPLETE, *later)
+    """All that any experiment can have; where rows come from several sources, all of them."""
+    checked = quality_step("conversations")
+    rest = _from_conversations("conversations", "questions", get_args(Baseline))
+    return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *rest)
 
 
 def _import_conversations(call: StepCall) -> StepResult:
@@ -56,6 +62,22 @@ def _import_questions(call: StepCall) -> StepResult:
     from generators.importing import import_questions
 
     counts = import_questions(call.outside.data_folder, call.data("conversations"), call.out)
+    return StepResult(counts=counts)
+
+
+def _own_conversations(call: StepCall) -> StepResult:
+    from generators.conversation_files import import_own_conversations
+
+    config = ImportConfig.model_validate(_import_config(call.experiment))
+    return StepResult(
+        counts=import_own_conversations(call.outside.data_folder, call.out, config=config)
+    )
+
+
+def _own_questions(call: StepCall) -> StepResult:
+    from generators.conversation_files import import_own_questions
+
+    counts = import_own_questions(call.outside.data_folder, call.data("conversations"), call.out)
     return StepResult(counts=counts)
 
 
@@ -209,6 +231,30 @@ IMPORTED = (
     ),
 )
 
+OWN = (
+    Step(
+        name="conversations",
+        version=1,
+        entry="generators.conversation_files",
+        run=_own_conversations,
+        config=_import_config,
+        inputs={},
+        external=lambda outside: {"messages": outside.own_messages_digest},
+        locations=_data_location,
+    ),
+    Step(
+        name="questions",
+        version=1,
+        entry="generators.conversation_files",
+        run=_own_questions,
+        config=lambda experiment: {},
+        inputs={"conversations": "conversations"},
+        external=lambda outside: dict(outside.own_digests),
+        locations=_data_location,
+    ),
+)
+"""Conversations of the user's own."""
+
 COMPLETE = Step(
     name="complete",
     version=1,
@@ -232,9 +278,11 @@ def _baseline_config(
 
 
 def _from_conversations(
-    conversations: str, baselines: Sequence[Baseline], *, live: bool = False
+    conversations: str, questions: str, baselines: Sequence[Baseline], *, live: bool = False
 ) -> tuple[Step, ...]:
-    """The steps that read the conversations which the step of that name makes.
+    """The steps that read the conversations and the questions which the steps of these names make.
+
+    What is dumped are all conversations: a check that drops questions leaves the store a hit.
 
     Args:
         baselines: decoders that are trained for comparison.
@@ -250,7 +298,7 @@ def _from_conversations(
         external=lambda outside: outside.model_digests,
         locations=_model_location,
     )
-    tables = {"conversations": conversations, "questions": "questions"}
+    tables = {"conversations": conversations, "questions": questions}
     if not live:
         tables["dump"] = "dump"
     train = Step(
@@ -286,7 +334,7 @@ def _from_conversations(
     )
     report = Step(
         name="report",
-        version=2,
+        version=3,
         entry="pipelines.report",
         run=_report,
         config=lambda experiment: {"experiment": experiment.experiment},

@@ -24,6 +24,8 @@ _LEAST, _MOST = 3, 5  # things of a sheet
 
 Facts = dict[str, list[Any]]
 """Each fact's values, one a thing: text, number, bool, or the place of another thing."""
+Possible = list[tuple[Callable[..., Answered], tuple[Any, ...]]]
+"""What can be asked: what words it, and with which arguments."""
 
 
 class Profile(DrawnKind):
@@ -49,12 +51,13 @@ class Profile(DrawnKind):
     ) -> Iterator[Drawn | Dropped]:
         """Sheets without end; every block of them has each world once, in a drawn order."""
         known, messages = worlds(texts), texts.listed("messages")
+        draw = Random()
         for block in itertools.count():
             order = list(known)
             Random(f"{seed} profile worlds {block}").shuffle(order)
             for place, category in enumerate(order):
                 number = block * len(order) + place
-                draw = Random(f"{seed} profile {number}")
+                draw.seed(f"{seed} profile {number}")
                 things, facts = _facts(known[category], draw)
                 yield Drawn(
                     category=category,
@@ -70,8 +73,7 @@ class Profile(DrawnKind):
         """All that can be asked at a grade, in a drawn order."""
         facts = row.provenance["facts"]
         sheet = _Sheet(worlds(texts)[facts["world"]], facts["things"], facts["facts"], draw)
-        possible: list[tuple[Callable[..., Answered], tuple[Any, ...]]]
-        possible = list(getattr(sheet, kind_of_question)())
+        possible: Possible = getattr(sheet, kind_of_question)()
         while possible:
             # few are taken of many: cheaper than to shuffle them all
             chosen = draw.randrange(len(possible))
@@ -166,64 +168,83 @@ class _Sheet:
     def __init__(self, world: World, things: list[str], facts: Facts, draw: Random) -> None:
         self._world, self._things, self._facts, self._draw = world, things, facts, draw
         self._all = range(len(things))
-        self._askable = [name for name in world.askable if name in facts]
-        self._values = {name: fact for name, fact in world.values.items() if name in facts}
 
-    def single_fact(self) -> Iterator[Any]:
+    def single_fact(self) -> Possible:
         """One fact of one thing."""
-        for i in self._all:
-            for name in self._askable:
-                yield self._fact_of, (self._things[i], i, name)
-            for name in self._world.relations:
-                yield self._other_of, (i, name)
+        askable, relations = self._askable(), list(self._world.relations)
+        fact_of, other_of = self._fact_of, self._other_of
+        found: Possible = []
+        for i, thing in enumerate(self._things):
+            found += [(fact_of, (thing, i, name)) for name in askable]
+            found += [(other_of, (i, name)) for name in relations]
+        return found
 
-    def two_hop(self) -> Iterator[Any]:
+    def two_hop(self) -> Possible:
         """One fact of a thing that another fact leads to."""
-        for name in self._world.relations:
-            for i in self._all:
-                for asked in self._askable:
-                    yield self._fact_of_other, (i, name, asked)
-        for name in self._values:
+        askable, of_other, of_described = (
+            self._askable(),
+            self._fact_of_other,
+            self._fact_of_described,
+        )
+        found: Possible = [
+            (of_other, (i, name, asked))
+            for name in self._world.relations
+            for i in self._all
+            for asked in askable
+        ]
+        for name, _ in self._values():
             values = self._facts[name]
-            for i in self._all:
-                if values.count(values[i]) == 1:
-                    for asked in self._askable:
-                        if asked != name:
-                            yield self._fact_of_described, (i, name, asked)
+            found += [
+                (of_described, (i, name, asked))
+                for i in self._all
+                if values.count(values[i]) == 1
+                for asked in askable
+                if asked != name
+            ]
+        return found
 
-    def comparison(self) -> Iterator[Any]:
+    def comparison(self) -> Possible:
         """The greater of two, the greatest, the least."""
+        greater = self._greater
+        found: Possible = []
         for name in self._world.numbers:
-            for pair in itertools.permutations(self._all, 2):
-                yield self._greater, (name, *pair)
-            yield self._greatest, (name,)
-            yield self._least, (name,)
+            found += [(greater, (name, *pair)) for pair in itertools.permutations(self._all, 2)]
+            found += [(self._greatest, (name,)), (self._least, (name,))]
+        return found
 
-    def counting(self) -> Iterator[Any]:
+    def counting(self) -> Possible:
         """How many have a value, hold a flag, or are above a number."""
-        for name, values in self._values.items():
-            for value in dict.fromkeys(self._facts[name]):
-                yield self._count_value, (name, value)
-            yield self._count_value, (name, self._absent(name, values))
-        for name in self._world.flags:
-            yield self._count_flag, (name,)
+        found: Possible = []
+        for name, values in self._values():
+            there = [*dict.fromkeys(self._facts[name]), self._absent(name, values)]
+            found += [(self._count_value, (name, value)) for value in there]
+        found += [(self._count_flag, (name,)) for name in self._world.flags]
         for name in self._world.numbers:
-            for number in sorted(self._facts[name])[1:]:
-                yield self._count_above, (name, number - 1)
+            numbers = sorted(self._facts[name])[1:]
+            found += [(self._count_above, (name, number - 1)) for number in numbers]
+        return found
 
-    def negation(self) -> Iterator[Any]:
+    def negation(self) -> Possible:
         """Which have something not, and whether something false is true."""
+        found: Possible = []
         for name, flag in self._world.flags.items():
             if 0 < sum(self._facts[name]) < len(self._things):
-                yield self._without, (flag.denied, [not held for held in self._facts[name]])
-        for name, values in self._values.items():
-            found = self._facts[name]
-            for value in dict.fromkeys(found):
-                if found.count(value) < len(found):
+                without = [not held for held in self._facts[name]]
+                found.append((self._without, (flag.denied, without)))
+        for name, values in self._values():
+            there = self._facts[name]
+            for value in dict.fromkeys(there):
+                if there.count(value) < len(there):
                     denied = values.denied.format(value=value)
-                    yield self._without, (denied, [other != value for other in found])
-            for i in self._all:
-                yield self._untrue, (name, i)
+                    found.append((self._without, (denied, [other != value for other in there])))
+            found += [(self._untrue, (name, i)) for i in self._all]
+        return found
+
+    def _askable(self) -> list[str]:
+        return [name for name in self._world.askable if name in self._facts]
+
+    def _values(self) -> list[tuple[str, Values]]:
+        return [item for item in self._world.values.items() if item[0] in self._facts]
 
     def _says(self, name: str, i: int) -> str:
         phrase = _phrase(self._world, name, i, self._things, self._facts, _first)
@@ -286,7 +307,7 @@ class _Sheet:
 
     def _count_value(self, name: str, value: str) -> Answered:
         return self._count(
-            self._values[name].plural.format(value=value), self._facts[name].count(value)
+            self._world.values[name].plural.format(value=value), self._facts[name].count(value)
         )
 
     def _count_flag(self, name: str) -> Answered:
@@ -322,7 +343,7 @@ class _Sheet:
         return Answered(question=question, answer=answer)
 
     def _untrue(self, name: str, i: int) -> Answered:
-        values: Values = self._values[name]
+        values: Values = self._world.values[name]
         wrong = self._draw.choice([v for v in values.values if v != self._facts[name][i]])
         said = f"{self._things[i]} {values.says[0].format(value=wrong)}"
         question = self._draw.choice(

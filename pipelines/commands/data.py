@@ -33,17 +33,21 @@ def import_(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER",
-            help="qa.json and any of control, stimulus, stimulus_completion and system.json.",
+            metavar="PATH",
+            help="A folder with qa.json and any of control, stimulus, stimulus_completion and "
+            "system.json; for --format conversations a .jsonl file or a folder of them.",
         ),
     ],
+    format_: Annotated[
+        str, typer.Option("--format", help="latentqa (its JSON files), or conversations.")
+    ] = "latentqa",
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             metavar="DIR",
             help="New folder for the tables.",
-            show_default="./NAME-imported, after FOLDER",
+            show_default="./NAME-imported, after PATH",
         ),
     ] = None,
     set_: Annotated[
@@ -56,19 +60,31 @@ def import_(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn LatentQA's published JSON files into Parquet tables, outside of any experiment.
+    """Turn published files or own conversations into Parquet tables, outside of any experiment.
 
     An experiment with a `data` section imports by itself; this is for looking first.
     """
+    from generators.errors import ConfigError
     from generators.files import new_folder, write_json
-    from generators.importing import import_conversations, import_questions, source_digests
 
     config = _import_config(set_ or [])
-    target = out or Path(f"{folder.resolve().name}-imported")
-    sources = source_digests(folder)
+    if format_ == "latentqa":
+        from generators import importing
+
+        digests = importing.source_digests
+        to_conversations, to_questions = importing.import_conversations, importing.import_questions
+    elif format_ == "conversations":
+        from generators import conversation_files as own
+
+        digests = own.own_digests
+        to_conversations, to_questions = own.import_own_conversations, own.import_own_questions
+    else:
+        raise ConfigError(f"--format {format_}: expected one of latentqa, conversations.")
+    target = out or Path(f"{folder.resolve().name.removesuffix('.jsonl')}-imported")
+    sources = digests(folder)
     with new_folder(target) as aside:
-        conversations = import_conversations(folder, aside / "conversations", config=config)
-        questions = import_questions(folder, aside / "conversations", aside / "questions")
+        conversations = to_conversations(folder, aside / "conversations", config=config)
+        questions = to_questions(folder, aside / "conversations", aside / "questions")
         record = {
             "config": config.model_dump(mode="json"),
             "sources": sources,
@@ -137,29 +153,76 @@ def export(
     ref: Ref,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder; a file for jsonl.")],
     format_: Annotated[
-        str, typer.Option("--format", help="latentqa (its JSON files), jsonl, or datasets.")
+        str,
+        typer.Option(
+            "--format",
+            help="latentqa (its JSON files), jsonl, datasets, or parquet (shards and a card).",
+        ),
     ],
+    license_: Annotated[
+        str | None, typer.Option("--license", help="Licence of the whole, for the card.")
+    ] = None,
+    source_license: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE=LICENCE",
+            help="Licence of one source of the card, such as 'import qa.json=apache-2.0'.",
+        ),
+    ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(metavar="REPO", help="Upload there as well; the token is HF_TOKEN's."),
+    ] = None,
+    private: Annotated[bool, typer.Option(help="A repository made here is private.")] = False,
     root: RootOption = DEFAULT_ROOT,
 ) -> None:
-    """Write rows in another form: LatentQA's JSON files, JSON Lines, or a `datasets` folder."""
+    """Write rows in another form, or publish them.
+
+    LatentQA's JSON files, JSON Lines, a `datasets` folder, or Parquet shards with a card, which
+    `datasets.load_dataset` reads, from the folder or from the hub.
+    """
     from generators.errors import ConfigError
     from generators.exporting import FORMATS
     from pipelines.data_tables import load_tables
 
     if format_ not in FORMATS:
         raise ConfigError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
+    if format_ != "parquet" and (license_ or source_license or push_to_hub):
+        raise ConfigError(
+            f"--format {format_}: has no card and goes to no hub; expected parquet with --license, "
+            "--source-license and --push-to-hub."
+        )
     tables = load_tables(root, ref)
-    _export(tables, format_, out)
+    _export(tables, format_, out, license_, _licences(source_license or []))
     typer.echo(
         f"{out}: {len(tables.conversations)} conversations, {len(tables.questions)} questions "
         f"as {format_}"
     )
+    if push_to_hub is not None:
+        from generators.publishing import push_to_hub as push
+
+        typer.echo(push(out, push_to_hub, private=private))
 
 
-def _export(tables: Tables, format_: str, out: Path) -> None:
+def _licences(given: list[str]) -> dict[str, str]:
+    from generators.errors import ConfigError
+
+    found: dict[str, str] = {}
+    for one in given:
+        source, equals, licence = one.rpartition("=")
+        if not equals or not source or not licence:
+            raise ConfigError(f"--source-license {one}: expected SOURCE=LICENCE.")
+        found[source.strip()] = licence.strip()
+    return found
+
+
+def _export(
+    tables: Tables, format_: str, out: Path, licence: str | None, source_licences: dict[str, str]
+) -> None:
     from generators.errors import ConfigError, DataError
     from generators.exporting import write_datasets, write_jsonl, write_latentqa
     from generators.files import new_folder
+    from generators.publishing import write_parquet
 
     if format_ == "latentqa":
         if not tables.questions:
@@ -173,6 +236,18 @@ def _export(tables: Tables, format_: str, out: Path) -> None:
         if out.exists():
             raise ConfigError(f"{out}: already there; name a new file.")
         write_jsonl(out, tables.conversations, tables.questions)
+    elif format_ == "parquet":
+        with new_folder(out) as aside:
+            write_parquet(
+                aside,
+                tables.conversations,
+                tables.questions,
+                tables.dropped,
+                name=out.resolve().name,
+                licence=licence,
+                source_licences=source_licences,
+                quality=tables.quality,
+            )
     else:
         import datasets
 

@@ -109,6 +109,7 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
             for reason, n in numbers[title].items():
                 table.add_row(reason, str(n))
             console.print(_right(table))
+    _print_checks(console, numbers)
     if numbers["unanswered"]:
         console.print(Text(f"{numbers['unanswered']} conversations without a question", "yellow"))
     leaks = {name: found for name, found in numbers["leaks"].items() if found}
@@ -117,6 +118,31 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
         console.print(Text(f"{len(found)} {name} in more than one split: {_safe(shown)}", "red"))
     if not leaks:
         console.print("no group, label or control stands in two splits")
+
+
+def _print_checks(console: Console, numbers: Mapping[str, Any]) -> None:
+    """What can be said of the rows' quality without an LLM."""
+    many, shared = numbers["per_control"], numbers["shared"]
+    if many:
+        console.print(
+            f"{many['min']} to {many['max']} questions a control (median {many['median']:g}); "
+            f"{shared['question']:.0%} of them, and {shared['answer']:.0%} of the answers, stand "
+            "with another control too"
+        )
+    checks = numbers["checks"]
+    if checks["flags"]:
+        table = Table("check", "rows", "share", "for example")
+        for flag, n in checks["flags"].items():
+            example = Text(_safe(checks["examples"][flag]), overflow="ellipsis", no_wrap=True)
+            table.add_row(flag, str(n["rows"]), f"{n['share']:.1%}", example)
+        for column in table.columns[1:3]:
+            column.justify = "right"
+        console.print(table)
+    else:
+        console.print("no row is flagged by a rule")
+    if checks["compared"] < numbers["controls"]:
+        compared, all_ = checks["compared"], numbers["controls"]
+        console.print(Text(f"near-duplicates: {compared} of {all_} controls compared", "dim"))
 
 
 def _print_question(console: Console, question: Mapping[str, Any]) -> None:
