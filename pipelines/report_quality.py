@@ -116,9 +116,11 @@ def read_quality(inputs: ReportInputs) -> QualityData | None:
         shared_answers=numbers["shared"]["answer"],
         guessed=tuple(
             Guessed(
-                name,
-                *(leaf_of(value[part]) for part in ("own", "other", "above")),
-                leaf_of(value["answerable"]),
+                name=name,
+                own=leaf_of(value["own"]),
+                other=leaf_of(value["other"]),
+                above=leaf_of(value["above"]),
+                answerable=leaf_of(value["answerable"]),
             )
             for name, value in guessed.items()
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,22 +65,10 @@ def import_(
 
     An experiment with a `data` section imports by itself; this is for looking first.
     """
-    from generators.errors import ConfigError
     from generators.files import new_folder, write_json
 
     config = _import_config(set_ or [])
-    if format_ == "latentqa":
-        from generators import importing
-
-        digests = importing.source_digests
-        to_conversations, to_questions = importing.import_conversations, importing.import_questions
-    elif format_ == "conversations":
-        from generators import conversation_files as own
-
-        digests = own.own_digests
-        to_conversations, to_questions = own.import_own_conversations, own.import_own_questions
-    else:
-        raise ConfigError(f"--format {format_}: expected one of latentqa, conversations.")
+    digests, to_conversations, to_questions = _importer(format_)
     target = out or Path(f"{folder.resolve().name.removesuffix('.jsonl')}-imported")
     sources = digests(folder)
     with new_folder(target) as aside:
@@ -202,6 +191,23 @@ def export(
         from generators.publishing import push_to_hub as push
 
         typer.echo(push(out, push_to_hub, private=private))
+
+
+def _importer(
+    format_: str,
+) -> tuple[
+    Callable[..., dict[str, str]], Callable[..., dict[str, Any]], Callable[..., dict[str, Any]]
+]:
+    """What reads files of this format: their digests, conversations, questions."""
+    from generators import conversation_files as own
+    from generators import importing
+    from generators.errors import ConfigError
+
+    if format_ == "latentqa":
+        return importing.source_digests, importing.import_conversations, importing.import_questions
+    if format_ == "conversations":
+        return own.own_digests, own.import_own_conversations, own.import_own_questions
+    raise ConfigError(f"--format {format_}: expected one of latentqa, conversations.")
 
 
 def _licences(given: list[str]) -> dict[str, str]:
