@@ -77,6 +77,14 @@ def tokenize(tokenizer: Any, messages: Sequence[Message]) -> Tokens:
         DataError: the template refuses, cuts or changes a message, or a content holds one of the
             model's control tokens.
     """
+    return tokenize_with_text(tokenizer, messages)[0]
+
+
+def tokenize_with_text(tokenizer: Any, messages: Sequence[Message]) -> tuple[Tokens, Encoded]:
+    """The same, and where each token stands in the conversation's text.
+
+    Raises: as `tokenize`.
+    """
     plain = [{"role": m.role, "content": m.content} for m in messages]
     text, spans = locate(tokenizer, plain, generation=messages[-1].role != "assistant")
     encoded = Encoded.of(tokenizer, text)
@@ -84,9 +92,8 @@ def tokenize(tokenizer: Any, messages: Sequence[Message]) -> Tokens:
     for message, (start, stop) in zip(messages, spans, strict=True):
         inside = encoded.inside(start, stop, f"a message of segment {message.segment}")
         segments[inside] = SEGMENT_CODES[message.segment]
-    return Tokens(
-        encoded.ids.astype(np.int32), segments, _withheld(tokenizer, messages, encoded, spans)
-    )
+    withheld = _withheld(tokenizer, messages, encoded, spans)
+    return Tokens(encoded.ids.astype(np.int32), segments, withheld), encoded
 
 
 @dataclass(frozen=True, slots=True)

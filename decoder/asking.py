@@ -1,4 +1,4 @@
-"""Asking: activations and questions in, answers in words out, greedily, with the cache.
+"""Asking: activations and questions in, answers in words out, with the cache.
 
 Shapes: B rows, Q questions, G of them whose answers go on, P prefix tokens, T tokens, V words.
 """
@@ -13,28 +13,41 @@ from typing import Any
 import numpy as np
 import torch
 
-from activation_store.capture import Capture
-from activation_store.spans import tokenize
 from decoder.batch import Batch, Reading, make_batch, to_device
 from decoder.forward import prefix_cache
 from decoder.model import Decoder
 from decoder.prompt import Turn
-from decoder.reading import make_reading, withheld_tokens
-from generators.schema import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A written answer; `log_probability` is the mean over its tokens, in nats."""
+    """A written answer.
+
+    Attributes:
+        text: the answer in words.
+        log_probability: mean over its tokens, end of turn included, in nats.
+        finished: whether the decoder ended it itself, before the longest length.
+        tokens: its tokens as texts, end of turn included where it is finished.
+        token_log_probabilities: log-probability of each of them, in nats; also of a drawn answer
+            at temperature 1.
+    """
 
     text: str
     log_probability: float
     finished: bool
+    tokens: tuple[str, ...] = ()
+    token_log_probabilities: tuple[float, ...] = ()
 
 
 @torch.inference_mode()
 def answer(
-    decoder: Decoder, readings: Sequence[Reading], questions: Sequence[str], *, max_tokens: int = 40
+    decoder: Decoder,
+    readings: Sequence[Reading],
+    questions: Sequence[str],
+    *,
+    max_tokens: int = 40,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> list[Answer]:
     """One answer for each pair of a reading and a question.
 
@@ -45,7 +58,10 @@ def answer(
     Args:
         readings: one a question; all with vectors, or all without.
         max_tokens: longest answer, in tokens.
+        temperature: 0 takes the likeliest token at each place; above it, tokens are drawn.
+        seed: of what is drawn.
     """
+    draw = None if temperature == 0 else _Draw(temperature, seed, decoder.device)
     rows = list({id(reading): reading for reading in readings}.values())
     row_of = {id(reading): i for i, reading in enumerate(rows)}
     by_length: dict[int, list[list[tuple[int, Turn]]]] = {}
@@ -61,34 +77,26 @@ def answer(
         batch = to_device(make_batch(decoder.prompt, rows, turns), decoder.device)
         prefixes = prefixes or prefix_cache(decoder.net, decoder.injection, batch)
         cache = prefixes if len(by_length) == 1 else copy.deepcopy(prefixes)
-        found = _answer(decoder, batch, cache, max_tokens)
+        found = _answer(decoder, batch, cache, max_tokens, draw)
         out |= dict(zip([i for own in asked for i, _ in own], found, strict=True))
     return [out[i] for i in range(len(out))]
 
 
-@torch.inference_mode()
-def capture_reading(
-    decoder: Decoder, messages: Sequence[Message], *, view: str, layer: int | None = None
-) -> Reading:
-    """Run the target (the decoder with its adapter off) on a conversation and read its layers.
+class _Draw:
+    """Draws the next token of each question."""
 
-    Args:
-        layer: which of the layers that the decoder reads; None takes its first.
+    def __init__(self, temperature: float, seed: int, device: torch.device) -> None:
+        self._temperature = temperature
+        self._generator = torch.Generator(device).manual_seed(seed)
 
-    Raises:
-        ConfigError: the decoder does not read `layer`.
-        DataError: the template refuses the messages, or masking leaves nothing.
-    """
-    layers = decoder.reads(layer)
-    tokens = tokenize(decoder.tokenizer, messages)
-    first = withheld_tokens(view, tokens.withheld, masking=decoder.config.masking)
-    with decoder.untrained():
-        found = Capture(decoder.net.get_base_model(), layers.layers)([tokens.ids])
-    vectors = [found[k][0].float().cpu().numpy() for k in layers.layers]
-    return make_reading(vectors, first, layers)
+    def __call__(self, chances_GV: torch.Tensor) -> torch.Tensor:
+        weights = (chances_GV / self._temperature).softmax(-1)
+        return torch.multinomial(weights, 1, generator=self._generator)[:, 0]
 
 
-def _answer(decoder: Decoder, batch: Batch, cache: Any, max_tokens: int) -> list[Answer]:
+def _answer(
+    decoder: Decoder, batch: Batch, cache: Any, max_tokens: int, draw: _Draw | None
+) -> list[Answer]:
     """Answers to the batch's questions; `cache` is its rows' own and is used up."""
     cache.batch_select_indices(batch["row_of"])
     ids, mask = batch["turn_ids"], batch["turn_mask"]
@@ -109,7 +117,9 @@ def _answer(decoder: Decoder, batch: Batch, cache: Any, max_tokens: int) -> list
             use_cache=True,
             logits_to_keep=ends,
         ).logits
-        chance, chosen = logits_GV.float().log_softmax(-1).max(-1)
+        every_GV = logits_GV.float().log_softmax(-1)
+        chosen = every_GV.argmax(-1) if draw is None else draw(every_GV)
+        chance = every_GV.gather(-1, chosen[:, None])[:, 0]
         words_QT[going, t], chances_QT[going, t] = chosen, chance
         positions = positions[ends][:, None] + 1
         on = chosen != end
@@ -134,4 +144,10 @@ def _finish(decoder: Decoder, row: np.ndarray, chance: np.ndarray, end: int) -> 
     length = int(ends[0]) if finished else len(row)
     text = decoder.tokenizer.decode(row[:length], skip_special_tokens=True).strip()
     counted = max(1, min(length + 1, len(row)))
-    return Answer(text, float(chance[:counted].mean()), finished)
+    return Answer(
+        text,
+        float(chance[:counted].mean()),
+        finished,
+        tuple(decoder.tokenizer.decode(int(token)) for token in row[:counted]),
+        tuple(map(float, chance[:counted])),
+    )

@@ -29,6 +29,8 @@ class Reading:
         layers: the layers that the prompt names; empty where it names none, and there is one.
         ids: [n] tokens of a text that stands where the placeholders would, at positions counted
             from 0 (a decoder that reads words); None for placeholders.
+        skipped: [n] int64, tokens left out between the first activation and each; None where they
+            are neighbours.
     """
 
     vectors: np.ndarray | None
@@ -36,6 +38,7 @@ class Reading:
     first_position: int
     layers: tuple[int, ...] = ()
     ids: np.ndarray | None = None
+    skipped: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -77,7 +80,9 @@ def make_batch(
     """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
-    prefixes = [prompt.prefix(r.n, r.first_position, r.layers, r.ids) for r in readings]
+    prefixes = [
+        prompt.prefix(r.n, r.first_position, r.layers, r.ids, r.skipped) for r in readings
+    ]
     rows, width = len(readings), max(len(p.ids) for p in prefixes)
     ids = np.zeros((rows, width), np.int64)
     mask = np.zeros((rows, width), np.int64)

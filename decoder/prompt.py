@@ -102,6 +102,7 @@ class DecoderPrompt:
         first_position: int,
         layers: Sequence[int] = (),
         ids: np.ndarray | None = None,
+        skipped: np.ndarray | None = None,
     ) -> Prefix:
         """The prefix for `n` activations, the first of which stood at `first_position`.
 
@@ -109,8 +110,10 @@ class DecoderPrompt:
             layers: those that are named, each with a run of `n` placeholders behind its name;
                 empty for one run without a name.
             ids: [n] tokens of a text in place of the placeholders; its positions are plain.
+            skipped: [n] tokens left out between the first activation and each, which keep their
+                positions; None where the activations are neighbours.
         """
-        stood = first_position + np.arange(n)
+        stood = first_position + np.arange(n) + (0 if skipped is None else skipped)
         given = np.full(n, self._placeholder) if ids is None else ids
         parts, places, at = [], [], []
         size = 0

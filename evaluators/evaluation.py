@@ -19,7 +19,7 @@ from decoder.model import Decoder
 from decoder.reading import Activations, ReadLayers
 from evaluators.answers import write_answers
 from evaluators.breakdowns import UNSTATED, WHOLE, breakdowns
-from evaluators.cases import Case, find_cases
+from evaluators.cases import Case, find_cases, writable
 from evaluators.conditions import CONDITIONS, Scene, pair_others
 from evaluators.config import Baseline, EvaluateConfig
 from evaluators.identification import CONDITIONS as IDENTIFIED
@@ -46,6 +46,7 @@ from evaluators.tables import (
 from generators.errors import DataError
 from generators.files import storage_errors, write_json
 from generators.progress import Progress, silent
+from generators.schema import DROPPED_FILE, write_dropped
 from trainers.rows import Row, load_rows
 
 
@@ -75,10 +76,11 @@ def evaluate(
 
     Returns:
         {SPLIT: {VIEW: {"answer_loss", "untrained", "grounded_gain", "information_gain",
-        "below_untrained", "best_uninformed", "excluded": {reason: rows}}}}; where they were asked
-        for, also "answers" and "identification", and "left_out" {condition: why} where the store
-        has not what a condition needs. Written to `out` too, beside every single loss, the answers,
-        the items of identification and all numbers as rows, groups of controls included.
+        "below_untrained", "best_uninformed", "excluded": {reason: rows; `unwritable`: questions
+        that the chat template cannot write}}}}; where they were asked for, also "answers" and
+        "identification", and "left_out" {condition: why} where the store has not what a condition
+        needs. Written to `out` too, beside every single loss, the answers, the items of
+        identification and all numbers as rows, groups of controls included.
 
     Raises:
         DataError: none of the splits has a row.
@@ -95,7 +97,10 @@ def evaluate(
     layers = reader.reads(config.read_layer)
     for layer in layers.layers:
         opened.only_layer(layer)
-    cases = find_cases(load_rows(conversations, questions, opened), config, reader.config.masking)
+    known, unwritable, lacking = writable(
+        load_rows(conversations, questions, opened), reader.prompt, config
+    )
+    cases = find_cases(known, config, reader.config.masking, lacking)
     if not cases:
         raise DataError(
             f"evaluate: no row in splits {', '.join(config.splits)} and views "
@@ -121,6 +126,8 @@ def evaluate(
                 for row in one.tables.get(name, ())
             ]
             write_table(out / name, rows, schema)
+        if unwritable:
+            write_dropped(out / DROPPED_FILE, unwritable)
         write_json(out / METRICS_FILE, {"reading": tree})
     return tree
 
@@ -192,9 +199,11 @@ class _Judge:
             case.rows, case.pool, self._store, masking=case.masking, seed=config.seed
         )
         rows = [row for row in case.rows if row.example_id in others]
-        about: dict[str, Any] = {"excluded": {}}
-        if left_out := len(case.rows) - len(rows):
-            about["excluded"] = {"no_other_control": left_out}
+        excluded = {
+            "no_other_control": len(case.rows) - len(rows),
+            "unwritable": case.unwritable,
+        }
+        about: dict[str, Any] = {"excluded": {why: n for why, n in excluded.items() if n}}
         if self._left_out:
             about["left_out"] = self._left_out
         if not rows:

@@ -19,7 +19,8 @@ from pipelines.comparison import (
     changed_settings,
     comparison_rows,
 )
-from pipelines.report_figures import ReportFigure, csv_bytes, figure_files
+from pipelines.plots.table import csv_bytes
+from pipelines.report_figures import ReportFigure, figure_files
 from pipelines.wording import count, number
 
 PAGE = "compare.html"

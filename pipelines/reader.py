@@ -1,15 +1,16 @@
-"""A trained decoder, ready to be asked about any prompt.
+"""Asking a trained decoder questions about any conversation.
 
+```python
 from pipelines.reader import load
 
 reader = load("latentqa_eval")
 reader.ask("You are a pirate.", "Who speaks here?")
+```
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,103 +18,14 @@ from activation_store.model_files import ModelFiles, resolve_model
 from activation_store.quiet import quiet_libraries
 from activation_store.runtime import Runtime
 from activation_store.target import pick_device
-from decoder.asking import Answer, answer, capture_reading
 from decoder.model import SIDECAR, Decoder, read_sidecar
-from generators.errors import ConfigError, DamagedError, DataError, ModelError
-from generators.schema import Message, View
+from generators.errors import DamagedError, ModelError
 from pipelines.artifacts import RECORD, ArtifactRoot
+from pipelines.asked import Asked, Prompt
+from pipelines.asking import AskOptions, Reader
 from pipelines.refs import Refs
 
-ACKNOWLEDGEMENT = "Understood."
-"""What the target is taken to have said to its control before a stimulus."""
-MAX_TOKENS = 40
-"""Longest answer, in tokens, where nothing else is asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked of one prompt, and answered.
-
-    Attributes:
-        view: the view that the target saw.
-        messages: the conversation that the target ran on.
-        activations: activations that the decoder was given; those of a masked control are not.
-        answers: one a question, in order.
-    """
-
-    view: View
-    messages: tuple[Message, ...]
-    activations: int
-    answers: tuple[Answer, ...]
-
-
-class Reader:
-    """A decoder with its target.
-
-    Attributes:
-        name: the decoder's artifact, or its folder.
-        decoder: the decoder itself; its target is the same network with the adapter off.
-    """
-
-    def __init__(self, name: str, decoder: Decoder) -> None:
-        self.name = name
-        self.decoder = decoder
-
-    def ask(
-        self,
-        prompt: str,
-        question: str,
-        *,
-        system: str | None = None,
-        stimulus: str | None = None,
-        max_tokens: int = MAX_TOKENS,
-    ) -> str:
-        """The answer to one question; `ask_all` takes several, and says more.
-
-        Args:
-            prompt: what a user says to the target. Alone, it is the control (view `control`), and
-                all its activations are read.
-            question: asked of the decoder, which sees activations and no text of the target's.
-            system: a system prompt before `prompt` (view `system`): the control is then here, and
-                a decoder with masking reads the activations of what follows it alone.
-            stimulus: what the user says next (view `stimulus`), after the target has acknowledged
-                `prompt`; likewise masked.
-            max_tokens: longest answer, in tokens.
-
-        Raises:
-            DataError: a text is empty or holds one of the model's control tokens.
-            ConfigError: both `system` and `stimulus` are given.
-        """
-        asked = self.ask_all(
-            prompt, [question], system=system, stimulus=stimulus, max_tokens=max_tokens
-        )
-        return asked.answers[0].text
-
-    def ask_all(
-        self,
-        prompt: str,
-        questions: Sequence[str],
-        *,
-        system: str | None = None,
-        stimulus: str | None = None,
-        max_tokens: int = MAX_TOKENS,
-    ) -> Asked:
-        """The answers to several questions about one prompt, which the target runs on once.
-
-        Args:
-            prompt, system, stimulus, max_tokens: as for `ask`.
-            questions: at least one.
-
-        Raises:
-            DataError: a text is empty or holds one of the model's control tokens.
-            ConfigError: both `system` and `stimulus` are given.
-        """
-        if not questions or not all(question.strip() for question in questions):
-            raise DataError("ask: a question is empty; expected some text.")
-        view, messages = conversation(prompt, system=system, stimulus=stimulus)
-        reading = capture_reading(self.decoder, messages, view=view)
-        found = answer(self.decoder, [reading] * len(questions), questions, max_tokens=max_tokens)
-        return Asked(view, messages, reading.n, tuple(found))
+__all__ = ["AskOptions", "Asked", "Prompt", "Reader", "load"]
 
 
 def load(
@@ -149,38 +61,6 @@ def load(
             device=pick_device(Runtime(device=device)),
         )
     return Reader(found.name, decoder)
-
-
-def conversation(
-    prompt: str, *, system: str | None = None, stimulus: str | None = None
-) -> tuple[View, tuple[Message, ...]]:
-    """The view that the texts make, and its messages (arXiv 2412.08686, section 3).
-
-    Raises:
-        DataError: a text is empty.
-        ConfigError: both `system` and `stimulus` are given.
-    """
-    for what, text in (("prompt", prompt), ("system", system), ("stimulus", stimulus)):
-        if text is not None and not text.strip():
-            raise DataError(f"ask: the {what} is empty; expected some text.")
-    if system is not None and stimulus is not None:
-        raise ConfigError(
-            "ask: got a system prompt and a stimulus, expected one of them. With a system prompt, "
-            "the prompt is the stimulus already."
-        )
-    if system is not None:
-        return "system", (
-            Message(role="system", content=system, segment="control"),
-            Message(role="user", content=prompt, segment="stimulus"),
-        )
-    control = Message(role="user", content=prompt, segment="control")
-    if stimulus is None:
-        return "control", (control,)
-    return "stimulus", (
-        control,
-        Message(role="assistant", content=ACKNOWLEDGEMENT, segment="control"),
-        Message(role="user", content=stimulus, segment="stimulus"),
-    )
 
 
 @dataclass(frozen=True, slots=True)

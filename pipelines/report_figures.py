@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure
 
 from generators.schema import VIEWS
 from pipelines import plot_style, plots
+from pipelines.plots.table import csv_bytes
 from pipelines.report_data import ControlLoss, Reading, ReportData, TrainingLog, ordered
 from pipelines.report_files import Leaf
 from pipelines.report_panel import Identified, PanelData
@@ -249,12 +248,3 @@ def _row(reading: Reading, name: str, leaf: Leaf) -> dict[str, Any]:
         "high": leaf.high,
         "n": leaf.n,
     }
-
-
-def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """`rows` as CSV, their keys as its head."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,12 @@ import torch
 
 from activation_store.model_files import ModelFiles, resolve_model
 from decoder.batch import Reading
+from decoder.choice import choose
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
+from decoder.reading import withheld_tokens
+from decoder.source import capture
+from generators.schema import Message
 
 CPU = torch.device("cpu")
 FAMILIES = {
@@ -66,6 +71,17 @@ def make(
             if "lora_B" in name:
                 values += nudge * torch.randn(values.shape, generator=generator)
     return made
+
+
+def capture_reading(
+    decoder: Decoder, messages: Sequence[Message], *, view: str, layer: int | None = None
+) -> Reading:
+    """What `decoder` is shown of a conversation of that view."""
+    layers = decoder.reads(layer)
+    (run,) = capture(decoder, [messages], layers.layers)
+    withheld = withheld_tokens(view, run.tokens.withheld, masking=decoder.config.masking)
+    chosen = choose("visible", run.tokens, run.encoded, withheld=withheld)
+    return run.reading(layers, chosen)
 
 
 def reading(n: int, first_position: int = 0, *, seed: int = 0, vectors: bool = True) -> Reading:

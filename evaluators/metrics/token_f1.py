@@ -8,11 +8,16 @@ from evaluators.metrics.base import Metric, Written
 from evaluators.metrics.words import words
 
 
-def _score(written: Written) -> float:
-    found, gold = Counter(words(written.text)), Counter(words(written.gold))
+def overlap(first: str, second: str) -> float:
+    """F1 of the words of two texts: 1 for the same words in any order, 0 for none in common."""
+    found, gold = Counter(words(first)), Counter(words(second))
     if not found or not gold:
         return float(found == gold)
     return 2 * (found & gold).total() / (found.total() + gold.total())
+
+
+def _score(written: Written) -> float:
+    return overlap(written.text, written.gold)
 
 
 TOKEN_F1 = Metric("token_f1", _score, lambda written: written.extracted)

@@ -13,11 +13,12 @@ import torch
 
 from activation_store.reader import ActivationStore
 from decoder import asking
-from decoder.asking import Answer, answer, capture_reading
+from decoder.asking import Answer, answer
 from decoder.batch import Reading, make_batch
 from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.reading import stored_reading, withheld_tokens
+from decoder.source import capture
 from generators.errors import DataError
 from generators.schema import VIEWS, Message, View
 
@@ -209,7 +210,7 @@ def test_a_reading_is_what_the_store_holds_of_the_same_conversation(
     for conversation in stores.conversations(2):
         if conversation.view != view:
             continue
-        live = capture_reading(decoder, conversation.messages, view=view)
+        live = decoders.capture_reading(decoder, conversation.messages, view=view)
         kept = stored_reading(
             opened, conversation.example_id, view, decoders.READ_LAYER, masking=masking
         )
@@ -231,7 +232,7 @@ def test_a_reading_of_what_the_template_refuses_is_an_error() -> None:
     decoder = decoders.make("gemma")
     said = stores.messages("system", "You are a pirate.", "Hi", "")
     with pytest.raises(DataError, match="System role not supported"):
-        capture_reading(decoder, said, view="system")
+        capture(decoder, [said], [decoders.READ_LAYER])
 
 
 def test_a_reading_with_nothing_left_is_an_error(store: Path) -> None:
@@ -249,12 +250,45 @@ def test_the_answer_depends_on_the_activations() -> None:
     assert len({a.text for a in found}) > 1
 
 
+def test_an_answer_tells_its_tokens_and_their_chances() -> None:
+    decoder = decoders.make(nudge=0.1)
+    for found in answer(decoder, ROWS, QUESTIONS, max_tokens=6):
+        special = decoder.tokenizer.all_special_tokens
+        words = [token for token in found.tokens if token not in special]
+        assert "".join(words).strip() == found.text
+        assert np.mean(found.token_log_probabilities) == pytest.approx(found.log_probability)
+
+
+def test_drawn_answers_differ_and_a_seed_brings_them_back() -> None:
+    decoder = decoders.make(nudge=0.1)
+    rows, asked = [ROWS[0]] * 8, ["Who?"] * 8
+
+    def drawn(seed: int, temperature: float = 1.0) -> list[str]:
+        found = answer(decoder, rows, asked, max_tokens=6, temperature=temperature, seed=seed)
+        return [own.text for own in found]
+
+    assert len(set(drawn(1))) > 1
+    assert drawn(1) == drawn(1) != drawn(2)
+    (likeliest,) = answer(decoder, ROWS[:1], ["Who?"], max_tokens=6)
+    assert set(drawn(3, temperature=1e-3)) == {likeliest.text}
+
+
+def test_conversations_together_are_as_one_at_a_time() -> None:
+    decoder = decoders.make()
+    said = [row.messages for row in stores.conversations(3)]
+    together = capture(decoder, said, [0, 2], batch_tokens=200)
+    for messages, found in zip(said, together, strict=True):
+        (alone,) = capture(decoder, [messages], [0, 2])
+        for layer in (0, 2):
+            np.testing.assert_allclose(found.vectors[layer], alone.vectors[layer], atol=1e-5)
+
+
 def test_asking_leaves_the_decoder_as_it_was() -> None:
     decoder = decoders.make()
     before = {name: p.clone() for name, p in decoder.net.named_parameters()}
     answer(decoder, ROWS, QUESTIONS, max_tokens=3)
     said = (Message(role="user", content="Ahoy", segment="control"),)
-    capture_reading(decoder, said, view="control")
+    capture(decoder, [said], [decoders.READ_LAYER])
     assert not any(m._forward_hooks for m in decoder.net.modules())
     assert all(torch.equal(before[n], p) for n, p in decoder.net.named_parameters())
     assert decoder.tokenizer.chat_template == tiny.CHATML

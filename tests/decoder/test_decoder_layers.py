@@ -12,7 +12,7 @@ import stores
 from pydantic import ValidationError
 
 from activation_store.reader import ActivationStore
-from decoder.asking import answer, capture_reading
+from decoder.asking import answer
 from decoder.batch import Reading
 from decoder.config import DecoderConfig
 from decoder.model import Decoder
@@ -30,8 +30,8 @@ def text(decoder: Decoder, reading: Reading) -> str:
 
 def test_a_sampled_layer_is_named_and_any_can_be_asked() -> None:
     decoder = decoders.make(read_layers=[2, 0])
-    first = capture_reading(decoder, SAID, view="control")
-    other = capture_reading(decoder, SAID, view="control", layer=0)
+    first = decoders.capture_reading(decoder, SAID, view="control")
+    other = decoders.capture_reading(decoder, SAID, view="control", layer=0)
     assert (first.layers, other.layers) == ((2,), (0,))
     assert "\nLayer 2: ????" in text(decoder, first)
     assert "\nLayer 0: ????" in text(decoder, other)
@@ -40,9 +40,9 @@ def test_a_sampled_layer_is_named_and_any_can_be_asked() -> None:
 
 def test_layers_together_are_one_run_each() -> None:
     decoder = decoders.make(read_layers=[0, 2], combine="together")
-    both = capture_reading(decoder, SAID, view="control")
+    both = decoders.capture_reading(decoder, SAID, view="control")
     alone = decoders.make(read_layers=[0, 2])
-    parts = [capture_reading(alone, SAID, view="control", layer=k) for k in (0, 2)]
+    parts = [decoders.capture_reading(alone, SAID, view="control", layer=k) for k in (0, 2)]
     assert both.layers == (0, 2)
     assert both.size == 2 * both.n
     np.testing.assert_array_equal(both.vectors, np.concatenate([p.vectors for p in parts]))
@@ -52,7 +52,7 @@ def test_layers_together_are_one_run_each() -> None:
 
 def test_one_layer_is_not_named() -> None:
     decoder = decoders.make()
-    reading = capture_reading(decoder, SAID, view="control")
+    reading = decoders.capture_reading(decoder, SAID, view="control")
     assert reading.layers == ()
     assert "Layer" not in text(decoder, reading)
 
@@ -89,7 +89,7 @@ def test_a_stored_reading_is_what_is_captured(tmp_path: Path) -> None:
     store = ActivationStore(tmp_path / "store")
     decoder = decoders.make(read_layers=[2, 0], combine="together")
     for row in stores.conversations(1):
-        live = capture_reading(decoder, row.messages, view=row.view)
+        live = decoders.capture_reading(decoder, row.messages, view=row.view)
         kept = stored_reading(
             store, row.example_id, row.view, ReadLayers((2, 0), named=True), masking=True
         )
@@ -106,7 +106,7 @@ def test_the_layers_are_saved_with_the_adapter(tmp_path: Path) -> None:
     decoder.save(tmp_path)
     again = Decoder.load(tmp_path, decoders.model(), dtype="float32", device=decoders.CPU)
     assert again.reads() == ReadLayers((2, 0), named=True)
-    readings = [capture_reading(each, SAID, view="control") for each in (decoder, again)]
+    readings = [decoders.capture_reading(each, SAID, view="control") for each in (decoder, again)]
     found = [answer(d, [r], ["Who?"]) for d, r in zip((decoder, again), readings, strict=True)]
     assert found[0] == found[1]
 

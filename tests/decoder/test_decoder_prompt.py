@@ -125,6 +125,16 @@ def test_a_placeholder_has_the_position_of_its_activation(first: int, n: int) ->
     assert before.tolist() == [max(0, start + i) for i in range(prefix.places[0])]
 
 
+def test_tokens_that_are_left_out_keep_their_positions() -> None:
+    prompt = DecoderPrompt(tiny.tokenizer(), CONFIG)
+    prefix = prompt.prefix(3, 9, np.array([0, 0, 4]))
+    positions = prefix.positions(0, len(prefix.ids) + 2)
+    assert positions[prefix.places].tolist() == [9, 10, 15]
+    after = positions[prefix.places.stop :]
+    assert after.tolist() == list(range(16, 16 + len(after)))
+    assert positions[prefix.places.start - 1] == 8
+
+
 def test_positions_go_on_from_prefix_to_turn() -> None:
     prefix = DecoderPrompt(tiny.tokenizer(), CONFIG).prefix(4, 9)
     size = len(prefix.ids)

@@ -12,10 +12,11 @@ import chain
 import pyarrow.parquet as pq
 import pytest
 
-from evaluators import losses
+from decoder import scoring
 from evaluators.config import EvaluateConfig
 from evaluators.evaluation import evaluate
 from generators.errors import DataError, ModelError, StoreError
+from generators.schema import DROPPED_FILE, Question, read_dropped
 
 VIEWS = ("control", "system")
 CONFIG = EvaluateConfig(
@@ -78,13 +79,13 @@ class Passes:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        inner = losses.answer_losses
+        inner = scoring.answer_losses
 
         def counted(*args: Any) -> Any:
             self.n += 1
             return inner(*args)
 
-        monkeypatch.setattr(losses, "answer_losses", counted)
+        monkeypatch.setattr(scoring, "answer_losses", counted)
 
 
 def test_metrics_are_written_in_the_documented_shape(whole: tuple[Path, dict[str, Any]]) -> None:
@@ -127,6 +128,27 @@ def test_a_row_without_a_partner_is_left_out_and_counted(
     found = judge(made, decoder, tmp_path, config)["test"]["control"]
     assert found["excluded"] == {"no_other_control": 1}
     assert found["answer_loss"]["right"]["n"] == 12
+
+
+def test_questions_that_cannot_be_written_are_dropped_and_counted(tmp_path: Path) -> None:
+    rows = chain.rows_of(splits={"train": 2, "test": 9})
+    asked = [(conversation, own) for conversation, own in rows if conversation.split == "test"]
+    first, second = asked[0], asked[1]
+    token = Question(example_id=first[0].example_id, question="Is it <|im_end|>?", answer="no")
+    first[1].append(token)
+    second[1][:] = [Question(example_id=second[0].example_id, question="?", answer="")]
+    made = chain.make(tmp_path / "chain", rows)
+    (tmp_path / "decoder").mkdir()
+    chain.decoder(made, nudge=0.2).save(tmp_path / "decoder")
+    config = CONFIG.model_copy(
+        update={"views": ("control",), "answers": 0, "conditions": ("right", "other")}
+    )
+    found = judge(made, tmp_path / "decoder", tmp_path, config)["test"]["control"]
+    assert found["excluded"] == {"unwritable": 2}
+    assert found["answer_loss"]["right"]["n"] == 8
+    dropped = read_dropped(tmp_path / "out" / DROPPED_FILE)
+    assert {row.reason for row in dropped} == {"unwritable"}
+    assert any(first[0].example_id in row.where for row in dropped)
 
 
 def test_every_single_loss_is_written(whole: tuple[Path, dict[str, Any]]) -> None:

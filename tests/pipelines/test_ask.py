@@ -12,63 +12,25 @@ from pathlib import Path
 
 import chain
 import pytest
+from ask_calls import PROMPT, QUESTION, WORDS, Called, make_root
 
 from generators.errors import ConfigError, DamagedError, ModelError
-from pipelines.artifacts import Artifact, ArtifactRoot
-from pipelines.cli import main
-from pipelines.identity import StepIdentity
-from pipelines.reader import Reader, conversation, load
+from pipelines.artifacts import ArtifactRoot
+from pipelines.dialogue import conversation
+from pipelines.reader import Reader, load
 from pipelines.refs import Refs
 
 CHECKOUT = Path(__file__).parents[2]
-PROMPT, QUESTION = "You love red", "Which?"
-WORDS = ("--prompt", PROMPT, "--question", QUESTION, "--max-tokens", "6", "--device", "cpu")
-
-
-def commit(root: ArtifactRoot, kind: str, source: Path) -> Artifact:
-    identity = StepIdentity(kind=kind, version=1, config={"of": kind}, inputs={}, external={})
-    shutil.copytree(source, root.begin(identity).data, dirs_exist_ok=True)
-    where = {"model": chain.model().ref, "adapter": None}
-    return root.commit(identity, {"counts": {}, "locations": where})
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact root with a store, a decoder, and the name `toy` for both."""
-    folder = tmp_path_factory.mktemp("ask")
-    made = chain.make(folder / "chain", chain.rows_of(splits={"train": 2}))
-    (folder / "decoder").mkdir()
-    chain.decoder(made, nudge=0.3).save(folder / "decoder")
-    place = ArtifactRoot(folder / "root")
-    artifacts = [
-        commit(place, "dump", made.store),
-        commit(place, "train", folder / "decoder"),
-    ]
-    Refs(place).publish("toy", artifacts)
-    Refs(place).publish("quickstart", artifacts)  # the name that the README asks
-    return place.path
+    return make_root(tmp_path_factory.mktemp("ask"))
 
 
 @pytest.fixture(scope="module")
 def reader(root: Path) -> Reader:
     return load("toy", root=root, device="cpu")
-
-
-class Called:
-    """What `latentqa ask` printed, and its exit code."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> None:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(["ask", "--root", str(root), *words])
-        self.code = caught.value.code
-        self.out, self.err = capsys.readouterr()
-
-    def refused(self) -> str:
-        """The one line of a user's error."""
-        assert (self.code, self.out) == (2, "")
-        assert self.err.count("\n") == 1
-        return self.err
 
 
 def test_the_command_prints_question_and_answer(
@@ -88,22 +50,28 @@ def test_json_is_one_document(
 ) -> None:
     found = json.loads(Called(capsys, root, "--decoder", "toy", *WORDS, "--json").out)
     expected = reader.ask_all(PROMPT, [QUESTION], max_tokens=6)
+    (answer,) = expected.answers
+    (written,) = found.pop("answers")
     assert found == {
         "decoder": reader.name,
         "model": Path(chain.model().ref).name,
-        "read_layer": chain.LAYER,
+        "trained_layers": [chain.LAYER],
+        "layers": [chain.LAYER],
         "view": "control",
         "messages": [{"role": "user", "content": PROMPT, "segment": "control"}],
+        "tokens": {"choice": "visible", "of": expected.length, "withheld_in_training": 0},
         "activations": expected.activations,
-        "answers": [
-            {
-                "question": QUESTION,
-                "answer": expected.answers[0].text,
-                "log_probability": pytest.approx(expected.answers[0].log_probability),
-                "finished": expected.answers[0].finished,
-            }
-        ],
     }
+    tokens = written.pop("tokens")
+    assert written == {
+        "question": QUESTION,
+        "answer": answer.text,
+        "log_probability": pytest.approx(answer.log_probability),
+        "finished": answer.finished,
+        "samples": [],
+        "agreement": None,
+    }
+    assert [token["text"] for token in tokens] == list(answer.tokens)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +155,15 @@ def test_the_root_is_taken_from_the_environment(
             ("--prompt", "p", "--question", "q", "--model", "/nowhere"),
             "model /nowhere: nothing is there",
         ),
-        (("--prompt", "p"), "Missing option '--question'"),
+        (("--prompt", "p"), "expected --question TEXT at least once"),
+        (("--question", "q"), "expected one of --prompt, --messages, --file, got none"),
+        (("--prompt", "p", "--messages", "[]", "--question", "q"), "got --prompt and --messages"),
+        (("--messages", "[]", "--question", "q"), "got list, expected a list of"),
+        (("--messages", "[{]", "--question", "q"), "--messages: not JSON"),
+        (("--messages", "nowhere.json", "--question", "q"), "nowhere.json: cannot be read"),
+        (("--prompt", "p", "--question", "q", "--tokens", "most"), "got 'most', expected visible"),
+        (("--prompt", "p", "--question", "q", "--tokens", "match:xyz"), "names none of the"),
+        (("--prompt", "p", "--question", "q", "--layer", "9"), "blocks 0 to 3, got 9"),
     ],
 )
 def test_bad_input_is_one_line(

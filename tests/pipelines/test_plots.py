@@ -52,7 +52,7 @@ def test_inline_figures_use_palette_colours_alone(name: str) -> None:
 
 
 def test_style_sheet_has_each_colour_for_light_and_for_dark_paper() -> None:
-    css = (Path(plots.__file__).parent / "report.css").read_text()
+    css = (Path(plots.__file__).parents[1] / "report.css").read_text()
     light, dark = css.split("@media (prefers-color-scheme: dark)")
     dark = dark[: dark.index("}\n}")]
     for colour in PALETTE:

@@ -1,0 +1,57 @@
+"""An artifact root with a tiny decoder, and calls of `latentqa ask`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import chain
+import pytest
+
+from pipelines.artifacts import Artifact, ArtifactRoot
+from pipelines.cli import main
+from pipelines.identity import StepIdentity
+from pipelines.refs import Refs
+
+PROMPT, QUESTION = "You love red", "Which?"
+WORDS = ("--prompt", PROMPT, "--question", QUESTION, "--max-tokens", "6", "--device", "cpu")
+
+
+def commit(root: ArtifactRoot, kind: str, source: Path) -> Artifact:
+    """An artifact of `kind` with the files of `source`."""
+    identity = StepIdentity(kind=kind, version=1, config={"of": kind}, inputs={}, external={})
+    shutil.copytree(source, root.begin(identity).data, dirs_exist_ok=True)
+    where = {"model": chain.model().ref, "adapter": None}
+    return root.commit(identity, {"counts": {}, "locations": where})
+
+
+def make_root(folder: Path) -> Path:
+    """An artifact root with a store, a decoder, and the names `toy` and `quickstart` for both."""
+    made = chain.make(folder / "chain", chain.rows_of(splits={"train": 2}))
+    (folder / "decoder").mkdir()
+    chain.decoder(made, nudge=0.3).save(folder / "decoder")
+    place = ArtifactRoot(folder / "root")
+    artifacts = [
+        commit(place, "dump", made.store),
+        commit(place, "train", folder / "decoder"),
+    ]
+    Refs(place).publish("toy", artifacts)
+    Refs(place).publish("quickstart", artifacts)  # the name that README and docs ask
+    return place.path
+
+
+class Called:
+    """What `latentqa ask` printed, and its exit code."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> None:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main(["ask", "--root", str(root), *words])
+        self.code = caught.value.code
+        self.out, self.err = capsys.readouterr()
+
+    def refused(self) -> str:
+        """The one line of a user's error."""
+        assert (self.code, self.out) == (2, "")
+        assert self.err.count("\n") == 1
+        return self.err
