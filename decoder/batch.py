@@ -80,9 +80,7 @@ def make_batch(
     """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
-    prefixes = [
-        prompt.prefix(r.n, r.first_position, r.layers, r.ids, r.skipped) for r in readings
-    ]
+    prefixes = [prompt.prefix(r.n, r.first_position, r.layers, r.ids, r.skipped) for r in readings]
     rows, width = len(readings), max(len(p.ids) for p in prefixes)
     ids = np.zeros((rows, width), np.int64)
     mask = np.zeros((rows, width), np.int64)

@@ -71,9 +71,7 @@ def make_packed(
     """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
-    prefixes = [
-        prompt.prefix(r.n, r.first_position, r.layers, r.ids, r.skipped) for r in readings
-    ]
+    prefixes = [prompt.prefix(r.n, r.first_position, r.layers, r.ids, r.skipped) for r in readings]
     lengths = [
         len(p.ids) + sum(len(t.ids) for t in own) for p, own in zip(prefixes, turns, strict=True)
     ]
