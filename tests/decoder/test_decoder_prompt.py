@@ -127,12 +127,12 @@ def test_a_placeholder_has_the_position_of_its_activation(first: int, n: int) ->
 
 def test_tokens_that_are_left_out_keep_their_positions() -> None:
     prompt = DecoderPrompt(tiny.tokenizer(), CONFIG)
-    prefix = prompt.prefix(3, 9, np.array([0, 0, 4]))
+    prefix = prompt.prefix(3, 9, skipped=np.array([0, 0, 4]))
     positions = prefix.positions(0, len(prefix.ids) + 2)
     assert positions[prefix.places].tolist() == [9, 10, 15]
-    after = positions[prefix.places.stop :]
+    after = positions[prefix.places[-1] + 1 :]
     assert after.tolist() == list(range(16, 16 + len(after)))
-    assert positions[prefix.places.start - 1] == 8
+    assert positions[prefix.places[0] - 1] == 8
 
 
 def test_positions_go_on_from_prefix_to_turn() -> None:

@@ -133,7 +133,7 @@ def test_a_row_without_a_partner_is_left_out_and_counted(
 def test_questions_that_cannot_be_written_are_dropped_and_counted(tmp_path: Path) -> None:
     rows = chain.rows_of(splits={"train": 2, "test": 9})
     asked = [(conversation, own) for conversation, own in rows if conversation.split == "test"]
-    first, second = asked[0], asked[1]
+    first, second = asked[0], asked[2]  # two of the kind that has most
     token = Question(example_id=first[0].example_id, question="Is it <|im_end|>?", answer="no")
     first[1].append(token)
     second[1][:] = [Question(example_id=second[0].example_id, question="?", answer="")]
