@@ -25,6 +25,7 @@ from decoder.batch import make_batch
 from decoder.forward import answer_losses
 from decoder.model import Binding, Decoder
 from decoder.packed import make_packed
+from decoder.reading import ReadLayers
 from pipelines.artifacts import ArtifactRoot
 from pipelines.refs import Refs
 from trainers.config import TrainConfig
@@ -57,7 +58,9 @@ def main() -> None:
     source = "complete" if "complete" in found else "conversations"
     every = load_rows(found[source].data, found["questions"].data, store)
     rows = select(every, split="train", views=config.views, most=200, seed=0)
-    data = RowDataset(rows, store, decoder.prompt, layer=layer, masking=True)
+    data = RowDataset(
+        rows, store, decoder.prompt, layers=lambda example: ReadLayers((layer,)), masking=True
+    )
     order = list(LengthBuckets(data.lengths, words.rows, seed=0))
     seconds: dict[str, list[float]] = {}
     padding: dict[str, list[float]] = {}

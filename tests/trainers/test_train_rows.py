@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import chain
@@ -83,6 +84,44 @@ def test_a_mixture_weighs_the_views() -> None:
     chosen = select(rows_of(), split="train", views=VIEWS, most=12, seed=0, mixture=weights)
     counts = Counter(row.conversation.view for row in chosen)
     assert counts == {"control": 9, "stimulus": 3}
+
+
+def mixed(number: int, kind: str, source: str, view: View = "control") -> Row:
+    conversation, asked = chain.row(number, kind=kind, view=view)
+    return Row(replace(conversation, source=source), tuple(asked))
+
+
+def test_a_mixture_weighs_kinds_and_their_views_share_what_a_kind_has() -> None:
+    rows = [mixed(i, "persona", "generator", view) for i in range(20) for view in VIEWS]
+    rows += [mixed(100 + i, "profile", "generator") for i in range(20)]
+    weights = {"persona": 1.0, "profile": 2.0, "control": 2.0}
+    chosen = select(rows, split="train", views=VIEWS, most=24, seed=0, mixture=weights)
+    counts = Counter((row.conversation.kind, row.conversation.view) for row in chosen)
+    assert counts == {
+        ("profile", "control"): 16,
+        ("persona", "control"): 4,
+        ("persona", "stimulus"): 2,
+        ("persona", "system"): 2,
+    }
+
+
+def test_a_mixture_weighs_sources_above_kinds() -> None:
+    rows = [mixed(i, kind, "import") for i, kind in enumerate(["persona", "goal"] * 10)]
+    rows += [mixed(100 + i, "context", "generator") for i in range(20)]
+    weights = {"generator": 3.0, "import": 1.0, "goal": 0.0}
+    chosen = select(rows, split="train", views=VIEWS, most=16, seed=0, mixture=weights)
+    counts = Counter(row.conversation.kind for row in chosen)
+    assert counts == {"context": 12, "persona": 4}
+
+
+def test_any_beginning_of_a_mixture_has_its_shares_to_less_than_a_row() -> None:
+    rows = [mixed(i, "persona", "import") for i in range(60)]
+    rows += [mixed(100 + i, "goal", "import") for i in range(60)]
+    weights = {"persona": 0.3, "goal": 0.7}
+    chosen = select(rows, split="train", views=VIEWS, most=None, seed=4, mixture=weights)
+    for n in range(1, 60):
+        goals = sum(row.conversation.kind == "goal" for row in chosen[:n])
+        assert abs(goals - 0.7 * n) < 1
 
 
 def test_only_rows_of_the_split_and_the_views_are_selected() -> None:
