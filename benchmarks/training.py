@@ -4,7 +4,7 @@ The published way (arXiv 2412.08686 and its code) runs the target in full at eve
 question a row, computes the logits of every token, and sorts batches by characters. Here each of
 these is switched off in turn, all else as published, and then all together, which is latentqa.
 All ways take the same rows, questions and optimiser steps; each runs in a process of its own, the
-ways by turns, and the medians over rounds are printed.
+ways by turns, and the medians over rounds are printed. Five minutes each on 2 cores:
 
     python benchmarks/training.py --root ROOT --run latentqa_eval   # a run's rows, four views
     python benchmarks/training.py --profiles                        # 8 questions, 256 tokens
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -33,16 +34,17 @@ from activation_store.model_files import resolve_model
 from activation_store.reader import ActivationStore
 from activation_store.runtime import Runtime
 from activation_store.target import load_model, pick_device
-from decoder.batch import Reading, to_device
+from decoder.batch import Batch, Reading, to_device
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import answer_losses
 from decoder.model import Binding, Decoder
-from decoder.packed import PackedBatch, loss_batch, make_packed, packed_mask
+from decoder.packed import PackedBatch, loss_batch, packed_mask
 from decoder.prompt import Turn
+from generators.schema import VIEWS
 from pipelines.artifacts import ArtifactRoot
 from pipelines.refs import Refs
 from trainers.data import LengthBuckets
-from trainers.rows import load_rows, read_row, row_turns, select
+from trainers.rows import load_rows, read_row, row_turns, select, visible_tokens
 
 LAYER = 14
 
@@ -72,6 +74,7 @@ WAYS = {
     "published, batches by token length": Way(tokens=True),
     "latentqa": Way(store=True, shared=True, answers=True, tokens=True),
 }
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,6 @@ class Example:
     reading: Reading
     ids: np.ndarray
     turns: list[Turn]
-    characters: int
 
 
 def main() -> None:
@@ -91,11 +93,14 @@ def main() -> None:
     parser.add_argument("--run", default="latentqa_eval")
     parser.add_argument("--profiles", action="store_true", help="made rows: 8 questions each")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--rows", type=int, default=4, help="rows of an optimiser step")
-    parser.add_argument("--steps", type=int, default=3, help="optimiser steps that are timed")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, help="rows of a step (4, of made ones 1)")
+    parser.add_argument("--steps", type=int, help="optimiser steps that are timed (3, made ones 2)")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     words = parser.parse_args()
+    words.rows = words.rows or (1 if words.profiles else 4)
+    words.steps = words.steps or (2 if words.profiles else 3)
     if words.way:
         print(json.dumps(measure(WAYS[words.way], words)))
         return
@@ -105,10 +110,11 @@ def main() -> None:
             done = subprocess.run(
                 [sys.executable, __file__, *sys.argv[1:], "--way", name],
                 check=True,
-                capture_output=True,
+                stdout=subprocess.PIPE,
                 text=True,
             )
             own.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"{name}: {own[-1]['speed']:.2f} questions a second", file=sys.stderr)
     show(found, words)
 
 
@@ -119,8 +125,12 @@ def show(found: dict[str, list[dict[str, float]]], words: argparse.Namespace) ->
         for name, own in found.items()
     }
     base = middle["published"]
-    print(f"{words.steps} steps of {words.rows} rows, {base['questions']:.0f} questions, float32, ")
-    print(f"{torch.get_num_threads()} threads, medians of {words.rounds} rounds\n")
+    what = "8 questions a row, 256 activations" if words.profiles else f"rows of {words.run}"
+    print(
+        f"{what}; {words.steps} steps of {words.rows} rows, {base['questions']:.0f} questions, "
+        f"float32, {torch.get_num_threads()} threads, medians of {words.rounds} rounds, "
+        f"{words.clock} time; padding is that of a whole pass\n"
+    )
     print("| way | questions a second | relative | peak memory | relative | padding | data wait |")
     print("|---|---|---|---|---|---|---|")
     for name, own in middle.items():
@@ -146,22 +156,24 @@ def measure(way: Way, words: argparse.Namespace) -> dict[str, float]:
     )
     target = None if way.store else load_model(model, dtype="float32", device=device)
     load = made_rows(decoder) if words.profiles else run_rows(decoder, words)
-    batches = list(order(way, load, words.rows))[: words.steps + 1]
+    every = range(len(load.lengths))
+    timed = sorted(random.Random(0).sample(every, words.steps * words.rows))
     weights = [p for p in decoder.net.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=1e-4)
-    seconds, waited, questions, padding = 0.0, 0.0, 0, []
-    for step, indices in enumerate(batches):
-        start = time.perf_counter()
+    train_step(way, decoder, target, [cut(load(timed[0]))])  # memory and threads are warm
+    clock = CLOCKS[words.clock]
+    seconds, waited, questions = 0.0, 0.0, 0
+    for indices in order(way, load, timed, words.rows):
+        start = clock()
         rows = [load(i) for i in indices]
-        wait = time.perf_counter() - start
-        share = train_step(way, decoder, target, rows)
-        optimiser.step()
+        batch = make(way, decoder, rows)
+        wait = clock() - start
         optimiser.zero_grad()
-        if step:  # the first is for warming up
-            seconds += time.perf_counter() - start
-            waited += wait
-            questions += sum(len(row.turns) for row in rows)
-            padding.append(share)
+        train_step(way, decoder, target, rows, batch)
+        optimiser.step()
+        seconds += clock() - start
+        waited += wait
+        questions += sum(len(row.turns) for row in rows)
     if device.type == "cuda":
         memory = float(torch.cuda.max_memory_allocated(device))
     else:
@@ -170,16 +182,35 @@ def measure(way: Way, words: argparse.Namespace) -> dict[str, float]:
         "speed": questions / seconds,
         "questions": questions,
         "memory": memory,
-        "padding": statistics.mean(padding),
+        "padding": padding(way, load, order(way, load, every, words.rows)),
         "wait": waited / seconds,
     }
 
 
-class Rows:
-    """Rows that are read when they are taken."""
+def cut(row: Example) -> Example:
+    """The row with its first question alone."""
+    return Example(row.reading, row.ids, row.turns[:1])
 
-    def __init__(self, lengths: Sequence[int], characters: Sequence[int], read: Callable) -> None:
-        self.lengths, self.characters, self._read = lengths, characters, read
+
+class Rows:
+    """Rows that are read when they are taken.
+
+    Attributes:
+        prefixes: tokens of each row's prefix.
+        turns: tokens of each of its turns.
+        characters: what the published way sorts by.
+    """
+
+    def __init__(
+        self,
+        prefixes: Sequence[int],
+        turns: Sequence[Sequence[int]],
+        characters: Sequence[int],
+        read: Callable[[int], Example],
+    ) -> None:
+        self.prefixes, self.turns, self.characters = prefixes, turns, characters
+        self.lengths = [n + sum(own) for n, own in zip(prefixes, turns, strict=True)]
+        self._read = read
 
     def __call__(self, index: int) -> Example:
         return self._read(index)
@@ -191,22 +222,21 @@ def run_rows(decoder: Decoder, words: argparse.Namespace) -> Rows:
     store = ActivationStore(found["dump"].data)
     source = "complete" if "complete" in found else "conversations"
     every = load_rows(found[source].data, found["questions"].data, store)
-    views = ("control", "stimulus", "stimulus_completion", "system")
-    rows = select(every, split="train", views=views, most=200, seed=0)
+    rows = select(every, split="train", views=VIEWS, most=None, seed=0)
     turns = [row_turns(decoder.prompt, row) for row in rows]
-    sizes = [store.place(row.example_id).n_tokens for row in rows]
+    constant = len(decoder.prompt.prefix(1, 0).ids) - 1
+    prefixes = [visible_tokens(store, row, masking=True) + constant for row in rows]
 
     def read(i: int) -> Example:
         reading = read_row(store, rows[i], LAYER, masking=True)
-        return Example(reading, store.tokens(rows[i].example_id), turns[i], characters[i])
+        return Example(reading, store.tokens(rows[i].example_id), turns[i])
 
     characters = [
         sum(len(m.content) for m in row.conversation.messages)
         + sum(len(q.question) + len(q.answer) for q in row.questions)
         for row in rows
     ]
-    lengths = [n + sum(len(t.ids) for t in own) for n, own in zip(sizes, turns, strict=True)]
-    return Rows(lengths, characters, read)
+    return Rows(prefixes, [[len(t.ids) for t in own] for own in turns], characters, read)
 
 
 def made_rows(decoder: Decoder, rows: int = 64, prefix: int = 256, questions: int = 8) -> Rows:
@@ -217,57 +247,83 @@ def made_rows(decoder: Decoder, rows: int = 64, prefix: int = 256, questions: in
     def text(words: int) -> str:
         return " ".join(draw.choice(nouns) for _ in range(words))
 
-    asked = [
-        [decoder.prompt.turn(f"{text(8)}?", text(draw.randint(5, 30))) for _ in range(questions)]
-        for _ in range(rows)
+    texts = [
+        [(f"{text(8)}?", text(draw.randint(5, 30))) for _ in range(questions)] for _ in range(rows)
     ]
+    asked = [[decoder.prompt.turn(*pair) for pair in own] for own in texts]
     width = decoder.net.get_base_model().config.hidden_size
     vectors = np.random.default_rng(0).normal(size=(rows, prefix, width)).astype(np.float32)
     ids = np.random.default_rng(1).integers(5, 1000, size=(rows, prefix))
 
     def read(i: int) -> Example:
-        return Example(Reading(vectors[i], prefix, 0), ids[i], asked[i], characters[i])
+        return Example(Reading(vectors[i], prefix, 0), ids[i], asked[i])
 
-    characters = [sum(len(t.ids) for t in own) * 5 + draw.randint(-40, 40) for own in asked]
-    return Rows([prefix + sum(len(t.ids) for t in own) for own in asked], characters, read)
+    whole = len(decoder.prompt.prefix(prefix, 0).ids)
+    characters = [sum(len(q) + len(a) for q, a in own) for own in texts]
+    return Rows([whole] * rows, [[len(t.ids) for t in own] for own in asked], characters, read)
 
 
-def order(way: Way, rows: Rows, size: int) -> list[list[int]]:
-    """Batches of row numbers."""
+def order(way: Way, rows: Rows, chosen: Sequence[int], size: int) -> list[list[int]]:
+    """The chosen rows as batches."""
     if way.tokens:
-        flat = list(LengthBuckets(rows.lengths, size, seed=0))
+        flat = list(LengthBuckets([rows.lengths[i] for i in chosen], size, seed=0))
+        flat = [chosen[i] for i in flat]
         return [flat[i : i + size] for i in range(0, len(flat), size)]
-    by_characters = sorted(range(len(rows.characters)), key=rows.characters.__getitem__)
+    by_characters = sorted(chosen, key=rows.characters.__getitem__)
     batches = [by_characters[i : i + size] for i in range(0, len(by_characters), size)]
     random.Random(0).shuffle(batches)
     return batches
 
 
-def train_step(
-    way: Way, decoder: Decoder, target: nn.Module | None, rows: Sequence[Example]
-) -> float:
-    """Forward and backward; the share of padding in what ran through the decoder."""
+def padding(way: Way, rows: Rows, batches: Sequence[Sequence[int]]) -> float:
+    """Share of padding in what runs through the decoder."""
+    ran = used = 0
+    for batch in batches:
+        sizes = [
+            size
+            for i in batch
+            for size in (
+                [rows.lengths[i]]
+                if way.shared
+                else [rows.prefixes[i] + turn for turn in rows.turns[i]]
+            )
+        ]
+        ran, used = ran + max(sizes) * len(sizes), used + sum(sizes)
+    return 1 - used / ran
+
+
+def make(way: Way, decoder: Decoder, rows: Sequence[Example]) -> Batch | PackedBatch:
+    """The rows as tensors on the decoder's device."""
     readings, turns = [row.reading for row in rows], [row.turns for row in rows]
-    ids = [row.ids for row in rows]
     if not way.shared:
         readings = [r for r, own in zip(readings, turns, strict=True) for _ in own]
-        ids = [x for x, own in zip(ids, turns, strict=True) for _ in own]
         turns = [[turn] for own in turns for turn in own]
+    packed = decoder.packs or not way.answers
+    return to_device(loss_batch(decoder.prompt, readings, turns, packed=packed), decoder.device)
+
+
+def train_step(
+    way: Way,
+    decoder: Decoder,
+    target: nn.Module | None,
+    rows: Sequence[Example],
+    batch: Batch | PackedBatch | None = None,
+) -> None:
+    """Forward and backward."""
+    batch = batch or make(way, decoder, rows)
     if target is not None:
-        run_target(target, ids, readings)
-    prompt, device = decoder.prompt, decoder.device
+        run_target(
+            target, [row.ids for row in rows for _ in (row.turns if not way.shared else [0])]
+        )
     if way.answers:
-        batch = to_device(loss_batch(prompt, readings, turns, packed=decoder.packs), device)
         loss = answer_losses(decoder.net, decoder.injection, batch).mean()
     else:
-        batch = to_device(make_packed(prompt, readings, turns), device)
-        loss = all_logits_loss(decoder, batch)
+        loss = all_logits_loss(decoder, cast(PackedBatch, batch))
     loss.backward()
-    return float((batch["parts"] < 0).float().mean()) if "parts" in batch else 0.0
 
 
 @torch.no_grad()
-def run_target(target: nn.Module, ids: Sequence[np.ndarray], readings: Sequence[Reading]) -> None:
+def run_target(target: nn.Module, ids: Sequence[np.ndarray]) -> None:
     """All blocks and the head, as published; what it gives is what the readings hold already."""
     longest = max(len(x) for x in ids)
     batch = torch.zeros(len(ids), longest, dtype=torch.long)

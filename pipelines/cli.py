@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from generators.errors import LatentQAError
-from pipelines.commands import artifacts, ask, compare, data, plan, setup, store
+from pipelines.commands import artifacts, ask, compare, data, plan, publish, setup, store
 from pipelines.commands.options import (
     DEFAULT_ROOT,
     ConfigFile,
@@ -85,6 +85,7 @@ app.command()(artifacts.ls)
 app.command()(artifacts.show)
 app.command()(artifacts.diff)
 app.command()(compare.compare)
+app.command()(publish.publish)
 app.command()(artifacts.tag)
 app.command()(artifacts.gc)
 app.command()(artifacts.verify)
