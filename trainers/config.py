@@ -30,6 +30,8 @@ class TrainConfig(Config):
     """Views whose rows are trained on."""
     max_rows: int | None = Field(default=None, ge=1)
     """Most training rows, drawn by seed; null for all."""
+    questions_per_row: int | None = Field(default=None, ge=1)
+    """Most questions of a training row, drawn by seed; null for all."""
     mixture: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )

@@ -119,6 +119,17 @@ def _by_turns(parts: Mapping[str, list[Row]], weights: Mapping[str, float]) -> l
     return [row for _, _, row in ranked]
 
 
+def with_questions(rows: Sequence[Row], most: int | None, *, seed: int) -> list[Row]:
+    """The rows with at most `most` questions each, drawn by seed, in the order that they had."""
+    if most is None:
+        return list(rows)
+    out = []
+    for row in rows:
+        own = sorted(row.questions, key=lambda q: digest([seed, q.example_id, q.question]))[:most]
+        out.append(replace(row, questions=tuple(q for q in row.questions if q in own)))
+    return out
+
+
 def read_row(store: Activations, row: Row, layers: ReadLayers | int, *, masking: bool) -> Reading:
     """The row's own visible activations."""
     view = row.conversation.view

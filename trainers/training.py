@@ -34,7 +34,7 @@ from trainers.loop import (
     optimiser_steps,
     steps_of_a_pass,
 )
-from trainers.rows import askable, load_rows, select
+from trainers.rows import askable, load_rows, select, with_questions
 from trainers.team import Team
 
 LOG_FILE = "log.jsonl"
@@ -202,6 +202,8 @@ def _datasets(
             seed=config.seed,
             mixture=config.mixture,
         )
+        if split == "train":
+            rows = with_questions(rows, config.questions_per_row, seed=config.seed)
         rows, unwritable = askable(decoder.prompt, rows)
         dropped.extend(unwritable)
         if not rows:

@@ -1,4 +1,4 @@
-"""`latentqa publish`: a trained decoder with its model card, to a folder or the Hugging Face hub."""
+"""`latentqa publish`: a trained decoder with its model card, to a folder or the hub."""
 
 from __future__ import annotations
 

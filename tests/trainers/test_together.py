@@ -15,9 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from decoder.config import LoraSettings
-from generators.errors import ConfigError
 from trainers.config import TrainConfig
-from trainers.launch import together
 from trainers.training import LOG_FILE, train
 
 CONFIG = TrainConfig(
@@ -92,36 +90,21 @@ def assert_same(folder: Path, alone: Path) -> None:
         torch.testing.assert_close(other[name], values, rtol=1e-2, atol=1e-4)
 
 
-def test_two_processes_train_as_one_and_tell_how_far_they_are(
-    made: chain.Chain, alone: Path, tmp_path: Path
-) -> None:
-    steps = []
-
-    def progress(done: int, total: int, note: str = "") -> None:
-        steps.append(done)
-
-    counts = together(
-        train,
-        2,
-        *places(made, tmp_path),
-        config=CONFIG,
-        model=made.model,
-        runtime=chain.RUNTIME,
-        progress=progress,
-    )
-    assert steps == [1, 2, 3, 4, 5, 6]
-    assert counts["steps"] == 6
-    assert_same(tmp_path, alone)
-
-
-def test_accelerate_launch_does_the_same_and_every_rank_has_the_same_subset(
+def test_two_processes_train_as_one_on_the_same_subset(
     made: chain.Chain, alone: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     tables = {k: str(getattr(made, k)) for k in ("conversations", "questions", "store")}
     tests = Path(__file__).parents[1]
     paths = [str(tests.parent), str(tests), str(Path(__file__).parent)]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+    ]
     command += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
     command += [str(tmp_path / "script.py"), json.dumps(tables), str(made.model.source)]
     done = subprocess.run(
@@ -145,17 +128,3 @@ def test_accelerate_launch_does_the_same_and_every_rank_has_the_same_subset(
         mine, theirs = (set(own[one_pass]) for own in taken)
         assert len(mine) == len(theirs) == 6
         assert not mine & theirs
-
-
-def test_an_error_of_one_process_is_the_error(made: chain.Chain, tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"rows_per_batch": 3})
-    with pytest.raises(ConfigError, match="3 rows cannot be shared by 2 processes"):
-        together(
-            train,
-            2,
-            *places(made, tmp_path),
-            config=config,
-            model=made.model,
-            runtime=chain.RUNTIME,
-            progress=lambda done, total, note="": None,
-        )

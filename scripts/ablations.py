@@ -1,0 +1,171 @@
+"""What matters in training a decoder: one change at a time, on the embedded model, with intervals.
+
+Each setting is the base experiment with a few fields changed, trained and judged as
+`latentqa run` does it; what is done stands in the artifact root, so a stopped sweep goes on where
+it was. The table of all that is finished is printed, and with --write put into docs/training.md.
+
+    python scripts/ablations.py --data FOLDER --root ROOT --minutes 60 --write
+    python scripts/ablations.py --data FOLDER --root ROOT --rows 60 --controls 8 --only rank
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from generators.errors import LatentQAError
+from pipelines.artifacts import ArtifactRoot
+from pipelines.config import Experiment, load_experiment
+from pipelines.reading_tables import estimate, markdown
+from pipelines.runner import Runner, RunResult
+
+CHECKOUT = Path(__file__).parents[1]
+PAGE = CHECKOUT / "docs" / "training.md"
+BEGIN, END = "<!-- ablations -->", "<!-- /ablations -->"
+MASKED = "[stimulus, stimulus_completion, system]"
+BASE = ("experiment=ablations", "dump.layers=[7, 14, 21]", "train.decoder.read_layer=14")
+"""All read layers stand in one store, so every setting reads the same one."""
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "base": (),
+    "masking: off": ("train.decoder.masking=false",),
+    "views: control alone": ("train.views=[control]",),
+    "views: one of each": ("train.mixture={}",),
+    "views: masked alone": (f"train.views={MASKED}", "train.mixture={}"),
+    "injection: add": ("train.decoder.injection=add",),
+    "injection: add at block 1": (
+        "train.decoder.injection=add",
+        "train.decoder.write_layer=1",
+    ),
+    "positions: plain": ("train.decoder.positions=plain",),
+    "read layer: 7": ("train.decoder.read_layer=7",),
+    "read layer: 21": ("train.decoder.read_layer=21",),
+    "read layers: 7, 14, 21 sampled": (
+        "train.decoder.read_layer=null",
+        "train.decoder.read_layers=[14, 7, 21]",
+    ),
+    "read layers: 7, 14, 21 together": (
+        "train.decoder.read_layer=null",
+        "train.decoder.read_layers=[7, 14, 21]",
+        "train.decoder.combine=together",
+    ),
+    "write layer: 4": ("train.decoder.write_layer=4",),
+    "write layer: 10": ("train.decoder.write_layer=10",),
+    "rank: 4": ("train.lora.rank=4", "train.lora.alpha=8"),
+    "rank: 64": ("train.lora.rank=64", "train.lora.alpha=128"),
+    "questions a row: 1": ("train.questions_per_row=1",),
+    "learning rate: 3e-4": ("train.learning_rate=3.0e-4",),
+    "learning rate: 3e-3": ("train.learning_rate=3.0e-3",),
+    "dropout: 0.05": ("train.lora.dropout=0.05",),
+    "passes: 2": ("train.epochs=2",),
+}
+HALF, DOUBLE = "rows: half", "rows: double"
+"""Settings of the number of rows, which follow from --rows."""
+VIEWS = ("control", "stimulus_completion", "stimulus", "system")
+
+
+def main() -> None:
+    """Run what is not done and time allows; print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default=str(CHECKOUT / "experiments" / "latentqa_eval.yaml"))
+    parser.add_argument("--data", help="folder of the published files")
+    default = Path(os.environ.get("LATENTQA_ROOT", "artifacts"))
+    parser.add_argument("--root", type=Path, default=default)
+    parser.add_argument("--rows", type=int, default=120, help="training rows of the base")
+    parser.add_argument("--controls", type=int, default=12, help="controls judged, of each view")
+    parser.add_argument("--minutes", type=float, help="start no setting after so many")
+    parser.add_argument("--only", nargs="*", default=[""], help="settings whose name begins so")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/training.md")
+    words = parser.parse_args()
+    start = time.monotonic()
+    done: dict[str, RunResult] = {}
+    for name, changes in settings(words.rows).items():
+        runner = Runner(
+            experiment(words, changes), ArtifactRoot(words.root.expanduser()), until="evaluate"
+        )
+        wanted = any(name.startswith(prefix) for prefix in words.only)
+        late = words.minutes is not None and time.monotonic() - start > 60 * words.minutes
+        try:
+            runner.prepare()
+            with runner.open():
+                found = runner.cached()
+                if found is None and wanted and not late:
+                    print(f"{name} ...", file=sys.stderr, flush=True)
+                    found = runner.run()
+        except LatentQAError as error:
+            sys.exit(f"{name}: {error}")
+        if found is not None:
+            done[name] = found
+            if words.write:
+                write(PAGE, section(done, words))
+    print(section(done, words))
+
+
+def settings(rows: int) -> dict[str, tuple[str, ...]]:
+    """Every setting's overrides by name."""
+    sizes = {HALF: rows // 2, DOUBLE: rows * 2}
+    return SETTINGS | {name: (f"train.max_rows={size}",) for name, size in sizes.items()}
+
+
+def experiment(words: argparse.Namespace, changes: tuple[str, ...]) -> Experiment:
+    """The base experiment with `changes`."""
+    size = (
+        f"train.max_rows={words.rows}",
+        f"evaluate.max_controls={words.controls}",
+        "train.evaluations=3",
+    )
+    data = () if words.data is None else (f"data.path={words.data}",)
+    return load_experiment(Path(words.config), (*data, *BASE, *size, *changes))
+
+
+def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
+    """What the page says."""
+    head = ["setting", "validation `right`", "control: right", "control: below untrained"]
+    head += [f"{view}: information gain" for view in VIEWS]
+    rows = [row(name, result.metrics) for name, result in done.items()]
+    return (
+        f"`python scripts/ablations.py --rows {words.rows} --controls {words.controls}`: "
+        f"{words.rows} training rows where the setting names no other number, {words.controls} "
+        f"held-out controls a view; {len(done)} of {len(settings(words.rows))} settings are done. "
+        "Nats a token, 95 % intervals over controls; each setting is one training, so a difference "
+        "within the intervals says nothing.\n\n" + markdown(head, rows)
+    )
+
+
+def row(name: str, metrics: Mapping[str, Any]) -> list[str]:
+    """A setting's line. A view that is judged with the control visible is marked."""
+    views = metrics["reading"]["test"]
+
+    def leaf(view: str, *path: str) -> str:
+        found = views.get(view)
+        mark = ""
+        if found is None and f"{view}+visible" in views:
+            found, mark = views[f"{view}+visible"], " (visible)"
+        for part in path:
+            found = (found or {}).get(part)
+        return estimate(found) + mark
+
+    train = metrics["train"]
+    return [
+        name,
+        f"{train['validation']:.2f} (untrained {train['untrained_validation']:.2f})",
+        leaf("control", "answer_loss", "right"),
+        leaf("control", "below_untrained"),
+        *(leaf(view, "information_gain") for view in VIEWS),
+    ]
+
+
+def write(page: Path, text: str) -> None:
+    """Put `text` between the page's marks."""
+    whole = page.read_text(encoding="utf-8")
+    before, _, rest = whole.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
