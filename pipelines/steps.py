@@ -303,7 +303,7 @@ def _from_conversations(
         tables["dump"] = "dump"
     train = Step(
         name="train",
-        version=1,
+        version=2,
         entry="trainers.training",
         run=_train,
         config=lambda experiment: _with_capture(experiment.train, experiment, live=live),
@@ -315,7 +315,7 @@ def _from_conversations(
         replace(
             train,
             name=_baseline_step(name),
-            version=1,
+            version=2,
             run=partial(_train, variant=name),
             config=partial(_baseline_config, train.config, name),
         )

@@ -68,7 +68,7 @@ class LengthBuckets(Sampler[int]):
     where it stopped.
     """
 
-    def __init__(self, lengths: Sequence[int], batch: int, *, seed: int, window: int = 16) -> None:
+    def __init__(self, lengths: Sequence[int], batch: int, *, seed: int, window: int = 64) -> None:
         self._lengths = list(lengths)
         self._batch = batch
         self._seed = seed

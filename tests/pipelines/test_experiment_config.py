@@ -8,6 +8,7 @@ import pytest
 
 from generators.errors import ConfigError
 from pipelines.config import Experiment, load_experiment
+from pipelines.steps import steps_for
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -111,6 +112,24 @@ def test_several_stored_layers_need_the_one_that_is_read(file: Path) -> None:
     assert error(file, "dump.layers=[3, 7]") == (
         "x.yaml: train.decoder.read_layer: got null, expected one of dump.layers [3, 7]."
     )
+
+
+def test_several_read_layers_are_all_stored(file: Path) -> None:
+    own = ("dump.layers=[3, 7, 14]", "train.decoder.read_layers=[3, 9]")
+    assert error(file, *own) == (
+        "x.yaml: train.decoder.read_layers: got [3, 9], expected some of dump.layers [3, 7, 14]."
+    )
+    load_experiment(file, (own[0], "train.decoder.read_layers=[14, 3]"))
+
+
+def test_live_activations_have_no_dump_and_bring_its_settings(file: Path) -> None:
+    experiment = load_experiment(file, ["train.activations=live", "dump.layers=[3]"])
+    steps = {step.name: step for step in steps_for(experiment)}
+    assert "dump" not in steps
+    assert steps["train"].config(experiment)["capture"]["layers"] == [3]
+    assert steps["evaluate"].config(experiment)["capture"]["layers"] == [3]
+    assert "dump" not in steps["report"].inputs
+    assert "dump" in {step.name for step in steps_for(load_experiment(file))}
 
 
 def test_a_name_that_is_none_is_refused(file: Path) -> None:
