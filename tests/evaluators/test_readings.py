@@ -16,7 +16,7 @@ CONFIG = EvaluateConfig(
     splits=("test",),
     views=("control", "system"),
     conditions=("right", "other", "mean", "noise", "wrong_layer"),
-    bootstrap=50,
+    bootstrap=100,
     max_controls=4,
     min_controls=2,
 )

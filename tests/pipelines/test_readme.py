@@ -11,6 +11,7 @@ import pytest
 import typer.main
 import yaml
 
+from activation_store.config import DumpSection
 from generators.generate_config import GenerateSection
 from pipelines.cli import app
 from trainers.config import TrainConfig
@@ -65,8 +66,12 @@ def test_the_readmes_endpoints_are_valid(block: str) -> None:
 
 def test_the_training_shown_is_valid() -> None:
     text = (CHECKOUT / "docs" / "training.md").read_text()
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
-    TrainConfig.model_validate(yaml.safe_load(block)["train"])
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        found = yaml.safe_load(block)
+        TrainConfig.model_validate(found["train"])
+        DumpSection.model_validate(found.get("dump", {}))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
