@@ -93,14 +93,13 @@ def main() -> None:
     parser.add_argument("--run", default="latentqa_eval")
     parser.add_argument("--profiles", action="store_true", help="made rows: 8 questions each")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--rows", type=int, help="rows of a step (4, of made ones 1)")
-    parser.add_argument("--steps", type=int, help="optimiser steps that are timed (3, made ones 2)")
+    parser.add_argument("--rows", type=int, help="rows of a step (8, of made ones 1)")
+    parser.add_argument("--steps", type=int, default=2, help="optimiser steps that are timed (2)")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     words = parser.parse_args()
-    words.rows = words.rows or (1 if words.profiles else 4)
-    words.steps = words.steps or (2 if words.profiles else 3)
+    words.rows = words.rows or (1 if words.profiles else 8)
     if words.way:
         print(json.dumps(measure(WAYS[words.way], words)))
         return
