@@ -5,14 +5,21 @@ Shapes: B sequences, T tokens, D d_model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from activation_store.quiet import first_line
 from activation_store.target import blocks
+from generators.errors import ModelError
+
+_LOG = logging.getLogger(__name__)
+S = TypeVar("S")
+R = TypeVar("R")
 
 
 class _Stop(Exception):
@@ -30,6 +37,16 @@ class Capture:
         self._layers = tuple(layers)
         self._blocks = blocks(net)
         self._device = next(net.parameters()).device
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Blocks whose outputs are kept."""
+        return self._layers
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._device
 
     @torch.inference_mode()
     def __call__(self, sequences: Sequence[np.ndarray]) -> dict[int, torch.Tensor]:
@@ -64,8 +81,49 @@ class Capture:
         return kept
 
 
-def to_stored(values: torch.Tensor, dtype: str) -> np.ndarray:
-    """A tensor of any shape as the numpy type in which `dtype` is stored, on the CPU."""
-    if dtype == "bfloat16":
-        return values.to(torch.bfloat16).cpu().view(torch.int16).numpy().view(np.uint16)
-    return values.to(getattr(torch, dtype)).cpu().numpy()
+def within_memory(
+    run: Callable[[Sequence[S]], R], batch: Sequence[S]
+) -> Iterator[tuple[R, Sequence[S]]]:
+    """What `run` makes of `batch`: of all of it, or where the device has no room, of its halves.
+
+    The rule is fixed: a part of n that does not fit is cut behind its first ceil(n / 2), and each
+    half is tried by itself, the first one first. So one machine always makes the same parts.
+
+    Yields:
+        A result, and the part of `batch` that it is of.
+
+    Raises:
+        ModelError: not even one sequence fits.
+    """
+    left = [batch]
+    while left:
+        part = left.pop(0)
+        try:
+            found = run(part)
+        except RuntimeError as error:
+            if not _no_room(error):
+                raise
+            if len(part) == 1:
+                raise ModelError(
+                    "the device has no room for a single sequence of this target: "
+                    f"{first_line(error)}. Use a smaller dump.max_tokens, a dump.compute_dtype of "
+                    "16 bits, or another runtime.device."
+                ) from error
+            half = -(-len(part) // 2)
+            left[:0] = [part[:half], part[half:]]
+            _LOG.warning(
+                "a batch of %d sequences does not fit on the device and is halved; a smaller "
+                "dump.batch_tokens saves the attempt.",
+                len(part),
+            )
+        else:
+            yield found, part
+            continue
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # here, where the error no longer holds on to its tensors
+
+
+def _no_room(error: RuntimeError) -> bool:
+    """Whether an allocation failed: CUDA has a type for it, other devices have words."""
+    words = ("out of memory", "can't allocate memory", "cannot allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)

@@ -1,26 +1,31 @@
 """The commit log: a shard exists for readers when its record does, and not before.
 
 A shard is filled in memory, written whole, synced, read back and compared; then its record, with
-the digest of each of its files, is renamed into place.
+the digest of each of its files, is renamed into place. The digests are of the bytes in memory, and
+what is read back must be those.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import zarr
 
-from activation_store.layout import COMMITS, shard_file
+from activation_store.layout import COMMITS, array_names, shard_file
 from activation_store.plan import Plan
 from activation_store.seal import read_sealed, write_sealed
+from activation_store.shard_image import packer, shard_image
 from generators.errors import DamagedError, StoreError
-from generators.files import fsync_dir, fsync_file, sha256_file, storage_errors
+from generators.files import fsync_dir, sha256_file, storage_errors, write_bytes
 
 Fault = Literal["missing", "truncated", "changed"]
+Mark = tuple[int, str]
+"""Size in bytes and sha256 of a file."""
 _FIELDS = ("shard", "plan", "sequences", "tokens", "files")
 
 
@@ -37,7 +42,7 @@ class Commit:
     plan: str
     sequences: int
     tokens: int
-    files: dict[str, tuple[int, str]]
+    files: dict[str, Mark]
 
 
 def commit_path(root: Path, shard: int) -> Path:
@@ -48,15 +53,17 @@ def commit_path(root: Path, shard: int) -> Path:
 def commit_shard(
     root: Path,
     plan: Plan,
-    arrays: dict[str, zarr.Array],
     shard: int,
-    content: dict[str, np.ndarray],
+    content: Mapping[str, np.ndarray],
+    linked: Mapping[str, Mark] = {},
 ) -> Commit:
     """Write one shard of every array and publish its record.
 
+    The arrays are written, synced and hashed at once, each by a thread of its own.
+
     Args:
-        arrays: the store's arrays, opened for writing.
         content: [shard_rows, ...] by array name, in the arrays' own types.
+        linked: marks of the shard's files that are there and durable already, by path below `root`.
 
     Raises:
         StoreError: an activation is not finite, or a token id is negative.
@@ -65,22 +72,38 @@ def commit_shard(
     """
     sequences = plan.shard(shard)
     _check(plan, shard, content)
-    rows = slice(shard * plan.shard_rows, (shard + 1) * plan.shard_rows)
-    files = {}
-    with storage_errors(root):
+    hashing: dict[str, tuple[int, Future[str]]] = {}
+    with storage_errors(root), ThreadPoolExecutor(2 * len(content)) as pool:
+        writing = []
         for name, values in content.items():
-            arrays[name][rows] = values
-            path = root / shard_file(name, shard)
-            fsync_file(path)
-            if not _holds(arrays[name], rows, values):
-                raise DamagedError(f"{path}: read back other bytes than were written.", path)
-            files[shard_file(name, shard)] = (path.stat().st_size, sha256_file(path))
-        for folder in {parent for name in files for parent in Path(name).parents}:
-            fsync_dir(root / folder)  # new with the shard, or may be
-        tokens = sum(s.n_tokens for s in sequences)
-        commit = Commit(shard, plan.digest, len(sequences), tokens, files)
-        write_commit(root, commit)
+            pack = packer(plan.dtype, plan.codec) if name.startswith("acts/") else None
+            image = shard_image(values, plan.chunk_rows, pack)
+            file = shard_file(name, shard)
+            writing.append(pool.submit(_write, root, file, image))
+            hashing[file] = len(image), pool.submit(_sha256, image)
+        for written in writing:
+            written.result()
+    marks = {file: (size, sha256.result()) for file, (size, sha256) in hashing.items()}
+    tokens = sum(s.n_tokens for s in sequences)
+    commit = Commit(shard, plan.digest, len(sequences), tokens, {**linked, **marks})
+    write_commit(root, commit)
     return commit
+
+
+def make_folders(root: Path, plan: Plan) -> None:
+    """The folders that shards and records go to, made durable once, so that no shard has to.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    with storage_errors(root):
+        folders = {root / COMMITS}
+        for name in array_names(plan.layers):
+            folders |= {root / name / "c", root / name}
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        for folder in folders | {root / "acts", root}:
+            fsync_dir(folder)
 
 
 def write_commit(root: Path, commit: Commit) -> None:
@@ -131,7 +154,7 @@ def read_commits(root: Path, plan: str) -> dict[int, Commit]:
     return {commit.shard: commit for commit in found if commit.plan == plan}
 
 
-def broken(root: Path, files: Mapping[str, tuple[int, str]]) -> dict[str, Fault]:
+def broken(root: Path, files: Mapping[str, Mark]) -> dict[str, Fault]:
     """What is wrong with files of known (bytes, sha256), by path below `root`; all are read."""
     faults = {name: _fault(root / name, size, sha256) for name, (size, sha256) in files.items()}
     return {name: fault for name, fault in faults.items() if fault is not None}
@@ -145,7 +168,7 @@ def _fault(path: Path, size: int, sha256: str) -> Fault | None:
     return None if sha256_file(path) == sha256 else "changed"
 
 
-def _check(plan: Plan, shard: int, content: dict[str, np.ndarray]) -> None:
+def _check(plan: Plan, shard: int, content: Mapping[str, np.ndarray]) -> None:
     if (content["tokens"] < 0).any():
         raise StoreError(f"shard {shard}: a token id is negative.")
     for name, values in content.items():
@@ -168,13 +191,14 @@ def _check(plan: Plan, shard: int, content: dict[str, np.ndarray]) -> None:
             )
 
 
-def _holds(array: zarr.Array, rows: slice, values: np.ndarray) -> bool:
-    """Whether the bits that the disk gives back are those of `values`."""
-    try:
-        return np.array_equal(_bits(array[rows]), _bits(values))
-    except ValueError:  # a chunk's checksum
-        return False
+def _write(root: Path, file: str, image: np.ndarray) -> None:
+    path = root / file
+    write_bytes(path, image.data)
+    if path.parent.name != "c":  # a folder of the shard's own, and new
+        fsync_dir(path.parent.parent)
+    if path.stat().st_size != len(image) or not np.array_equal(np.memmap(path, mode="r"), image):
+        raise DamagedError(f"{path}: read back other bytes than were written.", path)
 
 
-def _bits(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values).view(np.uint8)
+def _sha256(image: np.ndarray) -> str:
+    return hashlib.sha256(image.data).hexdigest()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from activation_store.plan import Plan, make_plan, plan_files, write_plan
 from activation_store.runtime import Runtime
 from activation_store.seal import write_sealed
 from activation_store.spans import Tokens, tokenize
-from generators.errors import ConfigError, DamagedError, DataError
+from generators.errors import ConfigError, DamagedError, DataError, StoreError
 from generators.files import storage_errors
 from generators.progress import Progress, silent
 from generators.schema import CONVERSATIONS_FILE, Conversation, Dropped, read_conversations
@@ -33,6 +34,7 @@ def dump(
     model: ModelFiles,
     runtime: Runtime,
     progress: Progress = silent,
+    others: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Run the target once over each conversation and store its activations.
 
@@ -43,25 +45,29 @@ def dump(
     Args:
         conversations: folder with conversations.parquet.
         out: the store's folder.
+        others: finished stores, from which rows of the same target are taken over where they are
+            whole (activation_store/sharing.py), the preferred ones first.
 
     Returns:
         {"sequences", "tokens", "bytes", "raw_bytes" (of all shards under the codec `raw`),
-        "tokens_per_second" (forward passes alone; of the whole fill with several workers; 0 where
-        none was left to do), "forward_tokens", "layers", "d_model", "store_dtype",
-        "compute_dtype", "shards", "canary", "dropped": {reason: count}}.
+        "tokens_per_second" (of the target's, forward passes and writing; 0 where none was left to
+        do), "forward_tokens", "shared_shards" (those laid out as in another store), "layers",
+        "d_model", "store_dtype", "compute_dtype", "shards", "canary", "dropped": {reason: count}}.
 
     Raises:
         DataError: no conversation is left, or one is too long and the policy is to refuse.
         ModelError: the target cannot be loaded, or has not the layer.
-        StoreError: an activation is not finite, or the canary differs.
+        StoreError: the plan is larger than `runtime.store_gb`, an activation is not finite, or the
+            canary differs.
         StorageError: the disk is full; committed shards stay.
     """
     from activation_store import canary
     from activation_store.reader import ActivationStore
     from activation_store.root_record import write_root
+    from activation_store.sharing import Others
     from activation_store.target import load_model, load_tokenizer, model_shape, use_threads
     from activation_store.workers import helpers, worker_device
-    from activation_store.writer import fill
+    from activation_store.writer import Writer
 
     use_threads(runtime)
     device = worker_device(runtime, 0)
@@ -74,33 +80,42 @@ def dump(
     rows = read_conversations(conversations / CONVERSATIONS_FILE)
     longest = min(config.max_tokens, shape.max_positions)
     kept, dropped = tokenize_rows(rows, load_tokenizer(model), longest, config.too_long)
-    plan = make_plan(
-        kept, config=config, layers=layers, d_model=shape.d_model, target=model.digests()
+    plans = functools.partial(
+        make_plan, kept, config=config, layers=layers, d_model=shape.d_model, target=model.digests()
     )
     leases = Leases(out)
     with storage_errors(out):
         with leases.alone():
+            plan = _planned(out, plans, kept, others)
+            _check_size(plan, runtime)
             write_plan(out, plan, dropped)
             missing = _missing(out, plan, sweep=not leases.others())
         net = load_model(model, dtype=config.compute_dtype, device=device)
         start = time.perf_counter()
-        with helpers(out, plan, kept, model, runtime, missing) as others:
-            filled = fill(out, plan, kept, net, missing, progress, leases=leases)
-        seconds = time.perf_counter() - start if others else filled.seconds
+        with helpers(out, plan, kept, model, runtime, missing, others) as by_helpers:
+            writer = Writer(
+                out, plan, kept, net, others=Others(others, plan), leases=leases, progress=progress
+            )
+            filled = writer.fill(missing)
+        seconds = time.perf_counter() - start
+        if model.adapter is not None:  # merged for the dump: the second way does without that
+            del writer, net
+            net = load_model(model, dtype=config.compute_dtype, device=device, merged=False)
         with leases.alone():
             root = write_root(out)
             store = ActivationStore(out, cache_mb=runtime.shard_cache_mb)
             verdict = canary.check(net, store, plan, kept)
             write_sealed(out / CANARY_FILE, {**verdict, "root": root})
             _keep_only(out, [*_needed(out, store.commits), out / ROOT_FILE, out / CANARY_FILE])
-    forward = sum(s.n_tokens for shard in missing for s in plan.shard(shard))
+    forward = filled.computed + by_helpers()
     return {
         "sequences": len(plan.sequences),
         "tokens": plan.tokens,
         "raw_bytes": plan.raw_bytes,
         "bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
-        "tokens_per_second": round(forward / seconds, 1) if forward and seconds else 0.0,
+        "tokens_per_second": round(forward / seconds, 1),
         "forward_tokens": forward,
+        "shared_shards": len(plan.shared),
         "layers": list(layers),
         "d_model": plan.d_model,
         "store_dtype": config.store_dtype,
@@ -109,6 +124,40 @@ def dump(
         "canary": verdict,
         "dropped": _count(dropped),
     }
+
+
+def _planned(
+    out: Path,
+    plans: Callable[..., Plan],
+    rows: Mapping[str, Tokens],
+    others: Sequence[Path],
+) -> Plan:
+    """The plan that `out` was begun with, or a new one, with whole shards of `others` in it.
+
+    Args:
+        plans: a plan with the given `shared` shards.
+    """
+    from activation_store.sharing import Others, begun
+
+    alone = plans()
+    if found := begun(out):
+        digest, shared = found
+        again = (
+            plans(shared=shared) if all(e in rows for s in shared for e in s.examples) else alone
+        )
+        if again.digest == digest:
+            return again
+    shared = Others(others, alone).shards(alone, rows)
+    return plans(shared=shared) if shared else alone
+
+
+def _check_size(plan: Plan, runtime: Runtime) -> None:
+    if runtime.store_gb is not None and plan.raw_bytes > runtime.store_gb * 1e9:
+        raise StoreError(
+            f"dump: the store takes {plan.raw_bytes / 1e9:.3f} GB under the codec raw, expected at "
+            f"most {runtime.store_gb:g} (runtime.store_gb). Allow more, or read fewer layers or "
+            "conversations."
+        )
 
 
 def tokenize_rows(

@@ -7,6 +7,7 @@ after a dump, and the layer. There is no canary of an imported store; `canary.js
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +16,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from activation_store.commits import commit_shard
+from activation_store.commits import Commit, commit_shard, make_folders
 from activation_store.config import CaptureConfig, Codec
-from activation_store.layout import CANARY_FILE, PHYSICAL, layer_array, open_arrays
+from activation_store.layout import CANARY_FILE, PHYSICAL, layer_array
 from activation_store.plan import Plan, make_plan, write_plan
 from activation_store.root_record import write_root
 from activation_store.seal import write_sealed
@@ -190,9 +191,8 @@ def import_vectors(
     )
     with new_folder(out) as aside:
         write_plan(aside, plan)
-        arrays = open_arrays(aside, plan.layers, write=True)
-        for shard, content in _shards(plan, source):
-            commit_shard(aside, plan, arrays, shard, content)
+        make_folders(aside, plan)
+        _commit_all(aside, plan, source)
         root = write_root(aside)
         nothing = {"rows": 0, "tokens": 0, "max_relative": 0.0, "tolerance": 0.0}
         write_sealed(aside / CANARY_FILE, {**nothing, "imported": source.digest, "root": root})
@@ -204,6 +204,18 @@ def import_vectors(
         "store_dtype": dtype,
         "shards": plan.n_shards,
     }
+
+
+def _commit_all(out: Path, plan: Plan, source: Source) -> None:
+    """Commit one shard while the next one is read."""
+    with ThreadPoolExecutor(1) as pool:
+        behind: Future[Commit] | None = None
+        for shard, content in _shards(plan, source):
+            if behind is not None:
+                behind.result()
+            behind = pool.submit(commit_shard, out, plan, shard, content)
+        if behind is not None:
+            behind.result()
 
 
 def _shards(plan: Plan, source: Source) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
@@ -227,7 +239,7 @@ def _stored(values: Any, found: str, dtype: str) -> np.ndarray:
     """Vectors of the source in the type in which `dtype` is stored."""
     import torch
 
-    from activation_store.capture import to_stored
+    from activation_store.to_host import to_stored
 
     if isinstance(values, np.ndarray):
         values = torch.from_numpy(np.array(values))

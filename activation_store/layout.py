@@ -35,6 +35,8 @@ CANARY_FILE = "canary.json"
 CANARY_FIELDS = ("rows", "tokens", "max_relative", "tolerance")
 COMMITS = "commits"
 PHYSICAL = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+PACKING: dict[str, Any] = {"cname": "zstd", "clevel": 5}
+"""Blosc's settings under the codec `lossless`, beside the shuffling of bytes."""
 
 
 def layer_array(layer: int) -> str:
@@ -80,10 +82,7 @@ def _create(
     attributes = {"format": "latentqa", "schema": STORE_SCHEMA}
     group = zarr.open_group(root, mode="w", attributes=attributes)
     checked = [Crc32cCodec()]  # a flipped byte raises; the default codecs would read it
-    common: dict[str, Any] = {
-        "fill_value": 0,
-        "config": {"write_empty_chunks": True},  # so that an absent shard is a missing one
-    }
+    common: dict[str, Any] = {"fill_value": 0}
     for layer in layers:
         group.create_array(
             layer_array(layer),
@@ -111,26 +110,20 @@ def _packing(dtype: str, codec: Codec) -> list[BloscCodec]:
     if codec == "raw":
         return []
     width = np.dtype(PHYSICAL[dtype]).itemsize
-    return [BloscCodec(typesize=width, cname="zstd", clevel=5, shuffle="shuffle")]
+    return [BloscCodec(typesize=width, shuffle="shuffle", **PACKING)]
 
 
-def open_arrays(
-    root: Path, layers: tuple[int, ...], *, write: bool = False
-) -> dict[str, zarr.Array]:
-    """The arrays of a store by name.
+def open_arrays(root: Path, layers: tuple[int, ...]) -> dict[str, zarr.Array]:
+    """The arrays of a store by name, for reading.
 
     Raises:
         StoreError: `root` holds no such store.
     """
     try:
-        group = zarr.open_group(root, mode="r+" if write else "r")
-        arrays = {name: group[name] for name in array_names(layers)}
+        group = zarr.open_group(root, mode="r")
+        return {name: group[name] for name in array_names(layers)}
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise StoreError(f"store {root}: no activation store is here ({error}).") from error
-    return {
-        name: array.with_config({"write_empty_chunks": True}) if write else array
-        for name, array in arrays.items()
-    }
 
 
 def shard_file(name: str, shard: int) -> str:

@@ -28,7 +28,7 @@ from generators.files import storage_errors
 FOLDER = "leases"
 _TABLE = "table.json"
 SECONDS = 300.0
-"""How long a lease holds without being renewed; it is renewed before each forward pass."""
+"""How long a lease holds without being renewed; that is looked after at each forward pass."""
 
 _Table = dict[str, tuple[str, int, float]]
 
@@ -49,15 +49,24 @@ class Leases:
         self._folder = root / FOLDER
         self._seconds = seconds
         self._writer = uuid.uuid4().hex
+        self._renewed: dict[int, float] = {}
 
     def take(self, shards: Iterable[int]) -> int | None:
         """The first of `shards` that no living writer is at, leased; None where there is none."""
         with self._table() as table:
             for shard in shards:
                 if str(shard) not in table:
-                    table[str(shard)] = self._entry()
+                    table[str(shard)] = self._entry(shard)
                     return shard
         return None
+
+    def keep(self, shard: int) -> None:
+        """Renew the lease of `shard` if a tenth of its time is gone.
+
+        Raises: as `renew`.
+        """
+        if time.time() - self._renewed.get(shard, 0.0) >= self._seconds / 10:
+            self.renew(shard)
 
     def renew(self, shard: int) -> None:
         """Hold `shard` for as long again.
@@ -72,7 +81,7 @@ class Leases:
                     f"shard {shard}: this writer was silent for more than {self._seconds:.0f} s, "
                     f"and process {process} has taken the shard over."
                 )
-            table[str(shard)] = self._entry()
+            table[str(shard)] = self._entry(shard)
 
     def release(self, shard: int) -> None:
         """Give `shard` back; another writer's lease of it stays."""
@@ -103,8 +112,9 @@ class Leases:
                         return lock
                     lock.close()
 
-    def _entry(self) -> tuple[str, int, float]:
-        return self._writer, os.getpid(), time.time() + self._seconds
+    def _entry(self, shard: int) -> tuple[str, int, float]:
+        self._renewed[shard] = now = time.time()
+        return self._writer, os.getpid(), now + self._seconds
 
     @contextlib.contextmanager
     def _table(self) -> Iterator[_Table]:

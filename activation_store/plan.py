@@ -2,7 +2,8 @@
 
 Sequences are laid out by length (then by example id), so that those of one batch are equally long,
 and padding is close to none. The plan is a function of tokens and config alone; any number of
-workers filling its shards in any order make the same store.
+workers filling its shards in any order make the same store. Where another store has whole shards
+that fit (activation_store/sharing.py), they come first, as they are there.
 """
 
 from __future__ import annotations
@@ -51,6 +52,21 @@ def _shard_of(sequence: Placed) -> int:
     return sequence.shard
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A shard of another store, every sequence of which is wanted here.
+
+    Attributes:
+        plan: digest of the plan of that store.
+        shard: its number there.
+        examples: ids of its sequences, in row order.
+    """
+
+    plan: str
+    shard: int
+    examples: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The layout of a store.
@@ -59,6 +75,7 @@ class Plan:
         sequences: in row order.
         layers: read layers, counted from 0.
         digest: of everything that the store will hold but the activations.
+        shared: the first shards, as they are in other stores.
     """
 
     sequences: tuple[Placed, ...]
@@ -73,6 +90,7 @@ class Plan:
     target: dict[str, str]
     digest: str
     codec: Codec = "raw"
+    shared: tuple[Shared, ...] = ()
 
     @property
     def raw_bytes(self) -> int:
@@ -116,6 +134,7 @@ def make_plan(
     d_model: int,
     target: dict[str, str],
     vectors: str | None = None,
+    shared: Sequence[Shared] = (),
 ) -> Plan:
     """Lay out sequences by example id.
 
@@ -124,6 +143,7 @@ def make_plan(
         layers: `config.layers`, counted from 0.
         target: digests of the model whose activations they will be.
         vectors: digest of vectors that are imported; None where the target computes them.
+        shared: shards of other stores that come first, their sequences among `rows`.
 
     Raises:
         ConfigError: shards are too small for the longest sequence.
@@ -139,13 +159,14 @@ def make_plan(
     # a store smaller than a shard is one small shard
     needed = max(1, -(-total // config.chunk_rows)) * config.chunk_rows
     shard_rows = min(config.shard_rows, needed)
-    placed, shard, used = [], 0, 0
-    for name in order:
-        length = len(rows[name].ids)
-        if used + length > shard_rows:
-            shard, used = shard + 1, 0
-        placed.append(Placed(name, shard, shard * shard_rows + used, length, rows[name].withheld))
-        used += length
+    here = {name for part in shared for name in part.examples}
+    rest = _by_length([name for name in order if name not in here], rows, shard_rows)
+    placed = []
+    for shard, names in enumerate([*(part.examples for part in shared), *rest]):
+        start = shard * shard_rows
+        for name in names:
+            placed.append(Placed(name, shard, start, len(rows[name].ids), rows[name].withheld))
+            start += len(rows[name].ids)
     return Plan(
         sequences=tuple(placed),
         layers=layers,
@@ -155,9 +176,10 @@ def make_plan(
         batch_tokens=config.batch_tokens,
         shard_rows=shard_rows,
         chunk_rows=config.chunk_rows,
-        n_shards=shard + 1,
+        n_shards=len(shared) + len(rest),
         target=target,
         codec=config.codec,
+        shared=tuple(shared),
         digest=digest(
             {
                 "rows": [[n, rows[n].ids.tolist(), rows[n].segments.tolist()] for n in order],
@@ -166,9 +188,26 @@ def make_plan(
                 "layers": layers,
                 "target": target,
                 **({} if vectors is None else {"vectors": vectors}),
+                **({"shared": [part.examples for part in shared]} if shared else {}),
             }
         ),
     )
+
+
+def _by_length(
+    order: Sequence[str], rows: dict[str, Tokens], shard_rows: int
+) -> list[tuple[str, ...]]:
+    """The example ids of each shard, in row order; each shard as full as the next one lets it."""
+    shards: list[list[str]] = [[]]
+    used = 0
+    for name in order:
+        length = len(rows[name].ids)
+        if used + length > shard_rows:
+            shards.append([])
+            used = 0
+        shards[-1].append(name)
+        used += length
+    return [tuple(shard) for shard in shards if shard]
 
 
 def _hashed(config: CaptureConfig) -> dict[str, Any]:
@@ -248,4 +287,5 @@ def describe(plan: Plan) -> dict[str, Any]:
         "tokens": plan.tokens,
         "target": plan.target,
         **({} if plan.codec == "raw" else {"codec": plan.codec}),
+        **({"shared": [[s.plan, s.shard] for s in plan.shared]} if plan.shared else {}),
     }

@@ -25,5 +25,11 @@ class Runtime(Config):
     The embedded generator takes 4."""
     shard_cache_mb: int = Field(default=512, ge=16)
     """Decoded shards of the activation store kept in memory, in MiB."""
+    reuse_rows: bool = True
+    """Whether activations that another store of the same target in the artifact root holds are
+    taken over from it, and not computed again."""
+    store_gb: float | None = Field(default=None, gt=0)
+    """Most that a new activation store may take, in GB of raw shards; a larger one is refused
+    before the target runs. Null sets no limit."""
     report_to: tuple[str, ...] = ()
     """Where transformers logs training besides our own log: `tensorboard`, `wandb`."""

@@ -1,8 +1,7 @@
 """One shard of one array as rows: memory-mapped where it is raw, decoded where it is not.
 
-A raw shard file is its inner chunks in row order, each followed by its crc32c, and an index at the
-end: offset and size of each chunk as two little-endian uint64, then the index's own crc32c. So
-rows can be taken from the file as it lies there, which costs a copy of them and no more.
+In a raw shard file (activation_store/shard_image.py) the rows of a chunk lie as they are, so they
+can be taken from it where it lies, which costs a copy of them and no more.
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from activation_store.shard_image import CHECKSUM, ENTRY
 from generators.errors import DamagedError
-
-_CHECKSUM = 4
-_ENTRY = 16
 
 
 class ShardRows(Protocol):
@@ -64,10 +61,10 @@ class MappedShard:
         raw = np.asarray(np.memmap(path, np.uint8, "r"))
         n = rows // chunk_rows
         size = chunk_rows * int(np.prod(width, dtype=np.int64)) * dtype.itemsize
-        if len(raw) != n * (size + _CHECKSUM + _ENTRY) + _CHECKSUM:
+        if len(raw) != n * (size + CHECKSUM + ENTRY) + CHECKSUM:
             raise DamagedError(f"{path}: it is no raw shard of {rows} rows.", path)
-        index = raw[-n * _ENTRY - _CHECKSUM : -_CHECKSUM].view("<u8").reshape(n, 2).tolist()
-        if any(count != size + _CHECKSUM for _, count in index):
+        index = raw[-n * ENTRY - CHECKSUM : -CHECKSUM].view("<u8").reshape(n, 2).tolist()
+        if any(count != size + CHECKSUM for _, count in index):
             raise DamagedError(f"{path}: its index is not that of a raw shard.", path)
         self._chunk_rows = chunk_rows
         self._shape = width

@@ -135,8 +135,13 @@ def load_tokenizer(model: ModelFiles) -> Any:
     return tokenizer
 
 
-def load_model(model: ModelFiles, *, dtype: str, device: torch.device) -> nn.Module:
-    """The target in eval mode on `device`, without gradients, its adapter (if any) merged in place.
+def load_model(
+    model: ModelFiles, *, dtype: str, device: torch.device, merged: bool = True
+) -> nn.Module:
+    """The target in eval mode on `device`, without gradients.
+
+    Args:
+        merged: whether its adapter (if any) is merged into the weights, or works beside them.
 
     Raises:
         ModelError: transformers cannot load it, or peft its adapter.
@@ -149,7 +154,8 @@ def load_model(model: ModelFiles, *, dtype: str, device: torch.device) -> nn.Mod
                 f"model {model.ref}: transformers cannot load it ({first_line(error)})."
             ) from error
         if model.adapter is not None:
-            net = load_adapter(net, model.adapter).merge_and_unload()
+            net = load_adapter(net, model.adapter)
+            net = net.merge_and_unload() if merged else net
     return net.to(device).eval().requires_grad_(False)
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import torch
 
-from activation_store.leases import Leases
 from activation_store.model_files import ModelFiles
 from activation_store.plan import Plan
 from activation_store.runtime import Runtime
+from activation_store.sharing import Others
 from activation_store.spans import Tokens
 from activation_store.target import load_model, pick_device, use_threads
-from activation_store.writer import fill
+from activation_store.writer import Writer
 from generators.errors import LatentQAError
 
 _LOG = logging.getLogger(__name__)
@@ -31,23 +32,30 @@ def helpers(
     model: ModelFiles,
     runtime: Runtime,
     missing: Sequence[int],
-) -> Iterator[list[BaseProcess]]:
+    others: Sequence[Path] = (),
+) -> Iterator[Callable[[], int]]:
     """`runtime.workers` - 1 processes that write shards while the body does the same.
 
     At the body's end they are waited for; where it raises, they are ended. A writer that fails is
     told in the log, and its shard falls to the others, which meet the same error or do the work.
+
+    Yields:
+        How many tokens they ran the target on for shards that they committed; whole after the body.
     """
     context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
     n = min(runtime.workers, len(missing)) - 1
+    computed = context.Value("q", 0)
     started: list[BaseProcess] = []
     try:
         for i in range(1, n + 1):
             child = context.Process(
-                target=_write, args=(i, out, plan, rows, model, runtime, missing), daemon=True
+                target=_write,
+                args=(i, out, plan, rows, model, runtime, missing, others, computed),
+                daemon=True,
             )
             child.start()
             started.append(child)
-        yield started
+        yield lambda: computed.value
         for process in started:
             process.join()
             if process.exitcode:
@@ -79,19 +87,18 @@ def _write(
     model: ModelFiles,
     runtime: Runtime,
     missing: Sequence[int],
+    others: Sequence[Path],
+    computed: Synchronized[int],
 ) -> None:
     parent = multiprocessing.parent_process()
     use_threads(runtime)
     try:
         net = load_model(model, dtype=plan.compute_dtype, device=worker_device(runtime, number))
-        fill(
-            out,
-            plan,
-            rows,
-            net,
-            missing,
-            leases=Leases(out),
-            wanted=lambda: parent is None or parent.is_alive(),
-        )
+        writer = Writer(out, plan, rows, net, others=Others(others, plan))
+        try:
+            writer.fill(missing, wanted=lambda: parent is None or parent.is_alive())
+        finally:
+            with computed.get_lock():
+                computed.value += writer.filled.computed
     except LatentQAError as error:
         raise SystemExit(f"writer {number} of {out}: {error}") from error

@@ -1,22 +1,29 @@
-"""A writer: leases a shard, computes it, commits it, and goes on until none is left."""
+"""A writer: leases a shard, computes it, commits it while it computes the next, until none is left.
+
+One commit is under way at a time, so that a writer holds the shard that it fills, the one that it
+commits, and that one's bytes as they go to the disk: three shards at most.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
-from activation_store.capture import Capture, to_stored
-from activation_store.commits import commit_path, commit_shard
-from activation_store.layout import PHYSICAL, layer_array, open_arrays
+from activation_store.capture import Capture
+from activation_store.commits import Mark, commit_path, commit_shard, make_folders
+from activation_store.layout import layer_array, shard_file
 from activation_store.leases import LeaseLost, Leases
 from activation_store.plan import Plan
+from activation_store.shard_content import Content, activations_of, tokens_of
+from activation_store.sharing import Others
 from activation_store.spans import Tokens
+from generators.files import storage_errors
 from generators.progress import Progress, silent
 
 _LOG = logging.getLogger(__name__)
@@ -29,107 +36,182 @@ class Filled:
     """What one writer did.
 
     Attributes:
-        tokens: tokens of its shards.
-        seconds: seconds of its forward passes.
+        tokens: tokens of the shards that it committed.
+        computed: those of them that the target was run on.
     """
 
     tokens: int = 0
-    seconds: float = 0.0
+    computed: int = 0
 
 
-def fill(
-    out: Path,
-    plan: Plan,
-    rows: Mapping[str, Tokens],
-    net: nn.Module,
-    missing: Sequence[int],
-    progress: Progress = silent,
-    *,
-    leases: Leases | None = None,
-    wanted: Callable[[], bool] = lambda: True,
-) -> Filled:
-    """Compute and commit shards, beside other writers or alone, until all are committed.
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """A commit under way.
+
+    Attributes:
+        computed: tokens of the shard that the target was run on.
+        done: whether it was this writer that published the shard.
+    """
+
+    shard: int
+    computed: int
+    done: Future[bool]
+
+
+class Writer:
+    """One writer of a store, among others or alone.
 
     Args:
         rows: tokens by example id.
-        missing: shards without a record, in the order in which they are tried.
-        leases: this writer's; its own where none are given.
-        wanted: asked before each shard; the writer ends where it says no.
+        net: the target.
+        others: stores from which rows are taken over; none where it is None.
+        leases: this writer's; its own where it is None.
 
-    Raises:
-        StoreError: an activation is not finite.
-        StorageError: the disk is full; committed shards stay.
+    Attributes:
+        filled: what it did so far.
     """
-    leases = leases or Leases(out)
-    arrays = open_arrays(out, plan.layers, write=True)
-    capture = Capture(net, plan.layers)
-    filled = Filled()
-    left = dict.fromkeys(missing)
-    by_shard = {shard: sum(s.n_tokens for s in plan.shard(shard)) for shard in left}
-    done = plan.tokens - sum(by_shard.values())
 
-    def tell(tokens: int) -> None:
-        progress(done + tokens, plan.tokens, "tokens")
+    def __init__(
+        self,
+        out: Path,
+        plan: Plan,
+        rows: Mapping[str, Tokens],
+        net: nn.Module,
+        *,
+        others: Others | None = None,
+        leases: Leases | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.filled = Filled()
+        self._out, self._plan, self._rows, self._net = out, plan, rows, net
+        self._others = others or Others((), plan)
+        self._leases = leases or Leases(out)
+        self._progress = progress
+        self._done = 0
+        self._at_hand: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}
 
-    tell(0)
-    while left and wanted():
-        shard = leases.take(left)
+    def fill(self, missing: Sequence[int], *, wanted: Callable[[], bool] = lambda: True) -> Filled:
+        """Compute and commit shards until all of `missing` are committed.
+
+        Args:
+            missing: shards without a record, in the order in which they are tried.
+            wanted: asked before each shard; the writer ends where it says no.
+
+        Raises:
+            StoreError: an activation is not finite.
+            ModelError: the device has no room for a single sequence.
+            StorageError: the disk is full; committed shards stay.
+        """
+        make_folders(self._out, self._plan)
+        left = dict.fromkeys(missing)
+        self._sizes = {k: sum(s.n_tokens for s in self._plan.shard(k)) for k in left}
+        self._done = self._plan.tokens - sum(self._sizes.values())
+        self._tell()
+        behind: _Commit | None = None
+        with ThreadPoolExecutor(1) as pool:
+            while (left or behind) and wanted():
+                shard = self._take(left)
+                if shard is not None:
+                    behind = self._compute(shard, pool, behind, left)
+                elif behind is not None:
+                    self._settle(behind, left)
+                    behind = None
+                else:
+                    time.sleep(_WAIT)  # others are at all that is left
+            self._settle(behind, left)
+        return self.filled
+
+    def _take(self, left: dict[int, None]) -> int | None:
+        """A shard to compute, no longer in `left`; what others have committed goes from there."""
+        for gone in [s for s in left if commit_path(self._out, s).exists()]:
+            self._done += self._sizes[gone]
+            del left[gone]
+        shard = self._leases.take(left)
+        if shard is not None and commit_path(self._out, shard).exists():  # since that look
+            self._leases.release(shard)
+            return self._take(left)
+        if shard is not None:
+            del left[shard]
+        return shard
+
+    def _compute(
+        self, shard: int, pool: ThreadPoolExecutor, behind: _Commit | None, left: dict[int, None]
+    ) -> _Commit | None:
+        """Fill `shard` while the one before is committed, then begin its commit."""
         try:
-            for gone in [s for s in left if commit_path(out, s).exists()]:
-                done += by_shard[gone]
-                del left[gone]
-            if shard is None:  # others are at all that is left
-                time.sleep(_WAIT)
-            elif shard in left:
-                content = _compute(plan, rows, shard, capture, filled, tell, leases)
-                leases.renew(shard)
-                if not commit_path(out, shard).exists():
-                    commit_shard(out, plan, arrays, shard, content)
-                    filled.tokens += by_shard[shard]
-                done += by_shard[shard]
-                del left[shard]
-        except LeaseLost as lost:
-            _LOG.warning("store %s: %s It goes on with another.", out, lost)
+            linked = self._linked(shard)
+            lacking = [
+                k for k in self._plan.layers if shard_file(layer_array(k), shard) not in linked
+            ]
+            content, computed = tokens_of(self._plan, self._rows, shard), 0
+            if lacking:
+                found, computed = activations_of(
+                    self._plan,
+                    self._rows,
+                    shard,
+                    Capture(self._net, lacking),
+                    self._others,
+                    lambda tokens: self._kept(shard, tokens),
+                )
+                content |= found
+            else:
+                self._kept(shard, self._sizes[shard])
+            self._settle(behind, left)
+        except LeaseLost as lost:  # of this shard: the one before is still to be settled
+            self._lost(shard, left, lost)
+            return behind
+        except BaseException:
+            self._leases.release(shard)
+            raise
+        return _Commit(shard, computed, pool.submit(self._commit, shard, content, linked))
+
+    def _linked(self, shard: int) -> dict[str, Mark]:
+        """The layers of a shared shard that another store has, now here."""
+        found: dict[str, Mark] = {}
+        if shard < len(self._plan.shared):
+            with storage_errors(self._out):
+                for layer in self._plan.layers:
+                    found |= self._others.link(self._out, self._plan, shard, layer_array(layer))
+        return found
+
+    def _commit(self, shard: int, content: Content, linked: Mapping[str, Mark]) -> bool:
+        """Whether this writer, and no other in the meantime, has published the shard."""
+        try:
+            self._leases.renew(shard)
+            if commit_path(self._out, shard).exists():
+                return False
+            commit_shard(self._out, self._plan, shard, content, linked)
+            return True
         finally:
-            if shard is not None:
-                leases.release(shard)
-    return filled
+            self._leases.release(shard)
 
+    def _settle(self, behind: _Commit | None, left: dict[int, None]) -> None:
+        """Wait for a commit, and count it."""
+        if behind is None:
+            return
+        try:
+            if behind.done.result():
+                self.filled.tokens += self._sizes[behind.shard]
+                self.filled.computed += behind.computed
+        except LeaseLost as lost:
+            self._lost(behind.shard, left, lost)
+        else:
+            self._at_hand.pop(behind.shard)
+            self._done += self._sizes[behind.shard]
 
-def _compute(
-    plan: Plan,
-    rows: Mapping[str, Tokens],
-    shard: int,
-    capture: Capture,
-    filled: Filled,
-    tell: Callable[[int], None],
-    leases: Leases,
-) -> dict[str, np.ndarray]:
-    """The rows of one shard of every array."""
-    content = _empty(plan)
-    base = shard * plan.shard_rows
-    tokens = 0
-    for batch in plan.batches(shard):
-        leases.renew(shard)
-        start = time.perf_counter()
-        found = capture([rows[s.example_id].ids for s in batch])
-        stored = {k: to_stored(values, plan.dtype) for k, values in found.items()}
-        filled.seconds += time.perf_counter() - start
-        for i, s in enumerate(batch):
-            place = slice(s.row_start - base, s.row_start - base + s.n_tokens)
-            content["tokens"][place] = rows[s.example_id].ids
-            content["segments"][place] = rows[s.example_id].segments
-            for k, values in stored.items():
-                content[layer_array(k)][place] = values[i, : s.n_tokens]
-        tokens += sum(s.n_tokens for s in batch)
-        tell(tokens)
-    return content
+    def _lost(self, shard: int, left: dict[int, None], lost: LeaseLost) -> None:
+        """Look at a shard again that went to another writer: it may be given back."""
+        _LOG.warning("store %s: %s It goes on with another.", self._out, lost)
+        self._at_hand.pop(shard, None)
+        left[shard] = None
 
+    def _kept(self, shard: int, tokens: int) -> None:
+        self._leases.keep(shard)
+        self._at_hand[shard] = self._at_hand.get(shard, 0) + tokens
+        if tokens:
+            self._tell()
 
-def _empty(plan: Plan) -> dict[str, np.ndarray]:
-    wide = (plan.shard_rows, plan.d_model)
-    return {
-        **{layer_array(k): np.zeros(wide, PHYSICAL[plan.dtype]) for k in plan.layers},
-        "tokens": np.zeros(plan.shard_rows, np.int32),
-        "segments": np.zeros(plan.shard_rows, np.uint8),
-    }
+    def _tell(self) -> None:
+        done = self._done + sum(self._at_hand.values())
+        self._progress(done, self._plan.tokens, "tokens")

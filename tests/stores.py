@@ -90,12 +90,20 @@ def table(folder: Path, rows: Iterable[Conversation]) -> Path:
 
 
 def fill(
-    rows: Path, out: Path, model: ModelFiles, *, progress: Progress = silent, **changes: Any
+    rows: Path,
+    out: Path,
+    model: ModelFiles,
+    *,
+    progress: Progress = silent,
+    others: Sequence[Path] = (),
+    **changes: Any,
 ) -> dict[str, Any]:
     """Dump `rows` into `out`."""
     torch.set_num_threads(1)
     config = CaptureConfig.model_validate({**CAPTURE.model_dump(), **changes})
-    return dump(rows, out, config=config, model=model, runtime=RUNTIME, progress=progress)
+    return dump(
+        rows, out, config=config, model=model, runtime=RUNTIME, progress=progress, others=others
+    )
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -167,6 +167,21 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def save_adapter(folder: Path, *, seed: int = 0) -> Path:
+    """A LoRA adapter of `model()` that does something."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    net = get_peft_model(model(), LoraConfig(r=2, target_modules=["q_proj", "up_proj"]))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, values in net.named_parameters():
+            if "lora_" in name:
+                values.normal_(std=0.3)
+    net.save_pretrained(folder)
+    return folder
+
+
 def save(
     folder: Path, *, seed: int = 0, template: str = CHATML, family: str = "llama", **changes: Any
 ) -> Path:

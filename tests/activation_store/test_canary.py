@@ -11,7 +11,7 @@ import stores
 import tiny
 import torch
 
-from activation_store import canary, writer
+from activation_store import canary, target, writer
 from activation_store.capture import Capture
 from activation_store.model_files import ModelFiles, resolve_model
 from activation_store.plan import Plan, make_plan
@@ -92,22 +92,39 @@ def test_a_fault_of_the_capture_is_refused(
     assert not (tmp_path / "store" / "canary.json").exists()
 
 
+def test_another_adapter_is_refused(
+    rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, wrong = (tiny.save_adapter(tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    plain, loaded = target.load_adapter, []
+
+    def load(net: torch.nn.Module, folder: Path) -> object:
+        loaded.append(folder)
+        return plain(net, wrong if len(loaded) == 1 else folder)  # the dump's, not the canary's
+
+    adapted = resolve_model(model.ref, str(right))
+    assert stores.fill(rows, tmp_path / "right", adapted)["canary"]["rows"] == 8
+    monkeypatch.setattr(target, "load_adapter", load)
+    with pytest.raises(StoreError, match=r"canary: layer \d of example \w{16} differs .* refused"):
+        stores.fill(rows, tmp_path / "store", adapted)
+    assert loaded == [adapted.adapter] * 2
+
+
 def test_rows_filed_under_another_example_are_refused(
     rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = writer.fill
+    plain = writer.Writer
 
-    def misfiled(out, plan, tokens, *rest, **named):
-        rotated = list(tokens.values())[1:] + list(tokens.values())[:1]
-        lengths = [len(value.ids) for value in tokens.values()]
-        cut = [Tokens(t.ids[:n], t.segments[:n], 0) for t, n in zip(rotated, lengths, strict=True)]
-        padded = [
+    def misfiled(out, plan, tokens, net, **named):
+        others = list(tokens.values())[1:] + list(tokens.values())[:1]
+        sizes = [len(value.ids) for value in tokens.values()]
+        fitted = [
             Tokens(np.resize(t.ids, n), np.resize(t.segments, n), 0)
-            for t, n in zip(cut, lengths, strict=True)
+            for t, n in zip(others, sizes, strict=True)
         ]
-        return plain(out, plan, dict(zip(tokens, padded, strict=True)), *rest, **named)
+        return plain(out, plan, dict(zip(tokens, fitted, strict=True)), net, **named)
 
-    monkeypatch.setattr(writer, "fill", misfiled)
+    monkeypatch.setattr(writer, "Writer", misfiled)
     with pytest.raises(StoreError, match="canary: the store holds other tokens than those of"):
         stores.fill(rows, tmp_path, model)
 

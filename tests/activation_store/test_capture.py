@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import tiny
 import torch
 from torch import nn
 
-from activation_store.capture import Capture, to_stored
+from activation_store.capture import Capture, within_memory
 from activation_store.layout import to_float32
 from activation_store.target import blocks
+from activation_store.to_host import to_stored
+from generators.errors import ModelError
 
 SEQUENCES = [np.arange(5, 5 + n, dtype=np.int32) for n in (3, 17, 9, 1)]
 
@@ -112,3 +116,47 @@ def test_stored_values_come_back(dtype: str, physical: type) -> None:
 def test_bfloat16_rounds_to_nearest() -> None:
     values = torch.tensor([1 + 2**-8 + 2**-12, 1 + 2**-9])
     assert to_float32(to_stored(values, "bfloat16"), "bfloat16").tolist() == [1 + 2**-7, 1.0]
+
+
+class FullDevice:
+    """A forward pass on a device with room for `room` sequences at a time."""
+
+    def __init__(self, room: int, error: RuntimeError) -> None:
+        self.room, self.error = room, error
+        self.tried: list[list[int]] = []
+
+    def __call__(self, batch: Sequence[int]) -> list[int]:
+        self.tried.append(list(batch))
+        if len(batch) > self.room:
+            raise self.error
+        return [10 * n for n in batch]
+
+
+NO_ROOM = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    RuntimeError("MPS backend out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=["cuda", "cpu", "mps"])
+def test_a_batch_that_does_not_fit_is_halved_by_a_fixed_rule(error: RuntimeError) -> None:
+    device = FullDevice(2, error)
+    found = list(within_memory(device, [1, 2, 3, 4, 5]))
+    assert found == [([10, 20], [1, 2]), ([30], [3]), ([40, 50], [4, 5])]
+    assert device.tried == [[1, 2, 3, 4, 5], [1, 2, 3], [1, 2], [3], [4, 5]]
+
+
+def test_a_batch_that_fits_is_run_once() -> None:
+    device = FullDevice(9, NO_ROOM[0])
+    assert list(within_memory(device, [1, 2])) == [([10, 20], [1, 2])]
+
+
+def test_a_single_sequence_that_does_not_fit_is_one_line() -> None:
+    with pytest.raises(ModelError, match=r"no room for a single sequence .* smaller dump.max_tok"):
+        list(within_memory(FullDevice(0, NO_ROOM[0]), [1, 2]))
+
+
+def test_other_errors_are_not_taken_for_a_full_device() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(within_memory(FullDevice(0, RuntimeError("shapes differ")), [1, 2]))

@@ -81,16 +81,14 @@ def test_what_is_wrong_with_a_file_has_a_name(damage, fault: str, store: Path) -
 def test_a_write_that_does_not_read_back_is_not_committed(
     rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = commits.fsync_file
+    plain = commits.write_bytes
 
-    def rot(path: Path) -> None:
-        plain(path)
-        if path.match("tokens/c/0"):
-            data = bytearray(path.read_bytes())
-            data[0] ^= 1
-            path.write_bytes(data)
+    def rot(path: Path, data: memoryview) -> None:
+        spoilt = bytearray(data)
+        spoilt[0] ^= path.match("tokens/c/0")
+        plain(path, spoilt)
 
-    monkeypatch.setattr(commits, "fsync_file", rot)
+    monkeypatch.setattr(commits, "write_bytes", rot)
     with pytest.raises(DamagedError, match=r"tokens/c/0: read back other bytes"):
         stores.fill(rows, tmp_path, model)
     assert not commits.commit_records(tmp_path)

@@ -232,6 +232,30 @@ def test_an_activation_that_is_not_finite_names_its_example(
     assert not list((tmp_path / "commits").glob("*"))
 
 
+def test_a_device_without_room_for_a_batch_makes_the_same_store(
+    rows: Path,
+    model: ModelFiles,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain = Capture.__call__
+
+    def small(capture, sequences):
+        if len(sequences) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(capture, sequences)
+
+    monkeypatch.setattr(Capture, "__call__", small)
+    counts = stores.fill(rows, tmp_path, model)
+    assert "does not fit on the device and is halved" in caplog.text
+    assert counts["forward_tokens"] == counts["tokens"]
+    halved, expected = ActivationStore(tmp_path), ActivationStore(whole)
+    for example in expected.index:
+        np.testing.assert_allclose(halved.read(example, 2), expected.read(example, 2), rtol=1e-2)
+
+
 def test_progress_counts_tokens_up_to_the_plans(
     rows: Path, model: ModelFiles, tmp_path: Path
 ) -> None:

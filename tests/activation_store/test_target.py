@@ -152,15 +152,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(folder: Path) -> None:
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
     """A LoRA adapter of the tiny model that does something."""
-    from peft import LoraConfig, get_peft_model
-
-    net = get_peft_model(tiny.model(), LoraConfig(r=2, target_modules=["q_proj", "up_proj"]))
-    with torch.no_grad():
-        for name, values in net.named_parameters():
-            if "lora_B" in name:
-                values.fill_(0.1)
-    net.save_pretrained(tmp_path / "adapter")
-    return tmp_path / "adapter"
+    return tiny.save_adapter(tmp_path / "adapter")
 
 
 def test_a_targets_own_adapter_is_merged(model: ModelFiles, adapter: Path) -> None:

@@ -25,7 +25,7 @@ from activation_store.reader import ActivationStore
 from activation_store.root_record import root_digest
 from activation_store.spans import tokenize
 from activation_store.target import load_model, load_tokenizer
-from activation_store.writer import fill
+from activation_store.writer import Writer
 from generators.schema import read_conversations
 
 
@@ -68,7 +68,7 @@ def test_threads_of_one_process_do_each_shard_once(writers: int, begun, whole: P
 
     def write() -> None:
         torch.set_num_threads(1)  # a thread's own setting
-        done.append(fill(out, plan, tokens, copy.deepcopy(net), range(plan.n_shards)))
+        done.append(Writer(out, plan, tokens, copy.deepcopy(net)).fill(range(plan.n_shards)))
 
     threads = [threading.Thread(target=write) for _ in range(writers)]
     for thread in threads:
@@ -83,19 +83,19 @@ def test_a_writer_that_lost_its_shard_goes_on_with_another(
     begun, whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     out, plan, tokens, net = begun
-    plain, other = writer._compute, Leases(out)
+    plain, other = writer.activations_of, Leases(out)
     lost: list[int] = []
 
     def slow(plan, rows, shard, *rest):
-        content = plain(plan, rows, shard, *rest)
+        found = plain(plan, rows, shard, *rest)
         if not lost:  # silent for too long once: the shard is taken over, and then given back
             (out / "leases" / "table.json").unlink()
             lost.append(other.take([shard]) or 0)
             threading.Timer(0.3, other.release, [shard]).start()
-        return content
+        return found
 
-    monkeypatch.setattr(writer, "_compute", slow)
-    filled = fill(out, plan, tokens, net, range(plan.n_shards))
+    monkeypatch.setattr(writer, "activations_of", slow)
+    filled = Writer(out, plan, tokens, net).fill(range(plan.n_shards))
     assert f"shard {lost[0]}: this writer was silent" in caplog.text
     assert filled.tokens == plan.tokens
     assert activations(out) == activations(whole)
@@ -106,7 +106,7 @@ def test_a_writer_waits_for_what_others_are_at(begun) -> None:
     other = Leases(out)
     shard = other.take([2])
     threading.Timer(0.5, other.release, [shard]).start()
-    filled = fill(out, plan, tokens, net, range(plan.n_shards))
+    filled = Writer(out, plan, tokens, net).fill(range(plan.n_shards))
     assert filled.tokens == plan.tokens
     assert commit_path(out, 2).exists()
 
@@ -114,7 +114,7 @@ def test_a_writer_waits_for_what_others_are_at(begun) -> None:
 def test_a_writer_ends_where_it_is_not_wanted(begun) -> None:
     out, plan, tokens, net = begun
     answers = iter([True, True, False])
-    fill(out, plan, tokens, net, range(plan.n_shards), wanted=lambda: next(answers))
+    Writer(out, plan, tokens, net).fill(range(plan.n_shards), wanted=lambda: next(answers))
     assert len(commit_records(out)) == 2
 
 
