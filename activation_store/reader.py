@@ -155,15 +155,26 @@ class ActivationStore:
 
         Raises: as `read`.
         """
-        return self._rows(layer_array(layer), example_id)
+        return self.rows(layer_array(layer), example_id)
+
+    def rows(self, name: str, example_id: str) -> np.ndarray:
+        """Rows [T, ...] of one example in the array `name`, as they are stored, read-only.
+
+        Raises: as `read`.
+        """
+        placed = self.place(example_id)
+        start = placed.row_start - placed.shard * self.plan["shard_rows"]
+        with self._lock:
+            shard = self._shard(name, placed.shard)
+        return shard.read(start, start + placed.n_tokens)
 
     def tokens(self, example_id: str) -> np.ndarray:
         """Token ids [T] int32 of one example."""
-        return self._rows("tokens", example_id)
+        return self.rows("tokens", example_id)
 
     def segments(self, example_id: str) -> np.ndarray:
         """Segment codes [T] uint8 of one example (activation_store/spans.py)."""
-        return self._rows("segments", example_id)
+        return self.rows("segments", example_id)
 
     def __contains__(self, example_id: str) -> bool:
         return example_id in self.index
@@ -181,13 +192,6 @@ class ActivationStore:
                 f"({len(self.index)} examples). Dump the conversations that hold it."
             )
         return placed
-
-    def _rows(self, name: str, example_id: str) -> np.ndarray:
-        placed = self.place(example_id)
-        start = placed.row_start - placed.shard * self.plan["shard_rows"]
-        with self._lock:
-            shard = self._shard(name, placed.shard)
-        return shard.read(start, start + placed.n_tokens)
 
     def _shard(self, name: str, shard: int) -> ShardRows:
         key = (name, shard)

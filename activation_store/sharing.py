@@ -19,7 +19,14 @@ import numpy as np
 
 from activation_store.commits import Mark, broken
 from activation_store.index import Index
-from activation_store.layout import CANARY_FIELDS, CANARY_FILE, INDEX_FILE, PLAN_FILE, shard_file
+from activation_store.layout import (
+    CANARY_FIELDS,
+    CANARY_FILE,
+    INDEX_FILE,
+    PLAN_FILE,
+    layer_array,
+    shard_file,
+)
 from activation_store.plan import PLAN_FIELDS, Plan, Shared
 from activation_store.reader import ActivationStore
 from activation_store.seal import read_sealed
@@ -43,6 +50,7 @@ class Others:
 
     def __init__(self, folders: Iterable[Path], plan: Plan) -> None:
         self._layers = frozenset(plan.layers)
+        self._damaged: set[tuple[Path, str, int]] = set()
         self._stores = [store for folder in folders if (store := _opened(folder, plan))]
 
     def shards(self, plan: Plan, rows: Mapping[str, Tokens]) -> tuple[Shared, ...]:
@@ -82,12 +90,11 @@ class Others:
 
     def bits(self, example: str, layer: int, tokens: Tokens) -> np.ndarray | None:
         """Activations [T, D] of an example as they are stored; None where no store has them."""
-        for store in list(self._stores):
+        for store in self._stores:
             if layer in store.layers and self._wanted(store, [example], {example: tokens}):
-                try:
-                    return store.bits(example, layer)
-                except DamagedError as error:
-                    self._pass_over(store, error)
+                bits = self._read(store, layer_array(layer), example)
+                if bits is not None:
+                    return bits
         return None
 
     def _common(self, store: ActivationStore) -> int:
@@ -97,20 +104,24 @@ class Others:
         self, store: ActivationStore, examples: Sequence[str], rows: Mapping[str, Tokens]
     ) -> bool:
         """Whether all are among `rows` with the tokens that they have in `store`."""
-        try:
-            return all(
-                example in rows
-                and example in store.index
-                and np.array_equal(store.tokens(example), rows[example].ids)
-                for example in examples
-            )
-        except DamagedError as error:
-            self._pass_over(store, error)
-            return False
+        return all(
+            example in rows
+            and example in store.index
+            and np.array_equal(self._read(store, "tokens", example), rows[example].ids)
+            for example in examples
+        )
 
-    def _pass_over(self, store: ActivationStore, error: DamagedError) -> None:
-        _LOG.warning("%s It is left out of what is taken over.", error)
-        self._stores = [other for other in self._stores if other is not store]
+    def _read(self, store: ActivationStore, name: str, example: str) -> np.ndarray | None:
+        """Rows of an example; None where their shard is damaged, which is told once."""
+        place = (store.root, name, store.place(example).shard)
+        if place in self._damaged:
+            return None
+        try:
+            return store.rows(name, example)
+        except DamagedError as error:
+            _LOG.warning("%s It is not taken over.", error)
+            self._damaged.add(place)
+            return None
 
 
 def begun(root: Path) -> tuple[str, tuple[Shared, ...]] | None:

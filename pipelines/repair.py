@@ -12,6 +12,7 @@ from generators.errors import DamagedError, StoreError
 from generators.progress import Progress, silent
 from pipelines.artifacts import Artifact, ArtifactRoot
 from pipelines.identity import StepIdentity
+from pipelines.lending import lending_stores
 from pipelines.locks import Holder, exclusive
 
 
@@ -90,6 +91,7 @@ def _again(
         model=model,
         runtime=runtime,
         progress=progress,
+        others=lending_stores(root.path, runtime),
     )
     return counts["forward_tokens"], root.commit(identity, dict(record))
 

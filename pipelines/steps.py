@@ -20,6 +20,7 @@ from generators.import_config import ImportConfig
 from pipelines.config import Experiment
 from pipelines.generate_steps import GENERATED
 from pipelines.identity import plain
+from pipelines.lending import lending_stores
 from pipelines.metrics import metrics_of
 from pipelines.quality_step import QUALITY, quality_step
 from pipelines.records import StepResult
@@ -106,6 +107,7 @@ def _dump(call: StepCall) -> StepResult:
         model=call.outside.model,
         runtime=call.experiment.runtime,
         progress=call.progress,
+        others=lending_stores(call.root, call.experiment.runtime),
     )
     return StepResult(counts=counts)
 

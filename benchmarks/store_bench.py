@@ -1,0 +1,113 @@
+"""What the benchmarks of the store share: their rows, plans, stores, and how they are timed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from activation_store.config import CaptureConfig
+from activation_store.model_files import resolve_model
+from activation_store.plan import Plan, make_plan, write_plan
+from activation_store.root_record import write_root
+from activation_store.runtime import Runtime
+from activation_store.spans import Tokens
+from activation_store.target import (
+    Shape,
+    load_model,
+    load_tokenizer,
+    model_shape,
+    pick_device,
+    shape_of,
+)
+from activation_store.writer import Writer
+
+Rows = dict[str, Tokens]
+PROJECT = Path(__file__).parents[1]
+
+
+def target(ref: str, made: str | None) -> tuple[str, nn.Module, Any, Shape]:
+    """A name, the model in float32, its tokenizer and its shape.
+
+    Args:
+        ref: a model's reference.
+        made: "BLOCKSxD_MODEL" of a random model that takes the place of `ref`, with its tokenizer.
+    """
+    model = resolve_model(ref)
+    tokenizer, device = load_tokenizer(model), pick_device(Runtime())
+    if made is None:
+        net = load_model(model, dtype="float32", device=device)
+        return ref, net, tokenizer, model_shape(model)
+    n_blocks, width = map(int, made.split("x"))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=n_blocks,
+        num_attention_heads=max(1, width // 32),
+        max_position_embeddings=1024,
+    )
+    net = LlamaForCausalLM(config).to(device).eval().requires_grad_(False)
+    return f"a random model of {made}", net, tokenizer, shape_of(config, made)
+
+
+def sequences(tokenizer: Any, tokens: int, longest: int) -> Rows:
+    """This project's own documentation and source, cut to 32 to 512 tokens, `tokens` in all."""
+    pages = [*sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("activation_store/*.py"))]
+    text = "\n".join(page.read_text() for page in pages)
+    ids = np.array(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], np.int32)
+    draw = np.random.default_rng(0)
+    out: Rows = {}
+    while tokens > 0:
+        n = int(min(tokens, longest, draw.integers(32, 513)))
+        start = int(draw.integers(0, len(ids) - n))
+        out[f"{len(out):06d}"] = Tokens(ids[start : start + n], np.zeros(n, np.uint8), 0)
+        tokens -= n
+    return out
+
+
+def planned(rows: Rows, layers: tuple[int, ...], d_model: int, **changes: Any) -> Plan:
+    """A plan for these rows, bound to no model."""
+    config = CaptureConfig(layers=layers, **changes)
+    return make_plan(rows, config=config, layers=layers, d_model=d_model, target={})
+
+
+def captured(root: Path, plan: Plan, rows: Rows, net: nn.Module) -> None:
+    """The store of `plan` at `root`, whatever was there."""
+    emptied(root)
+    write_plan(root, plan)
+    Writer(root, plan, rows, net).fill(range(plan.n_shards))
+    write_root(root)
+
+
+def emptied(folder: Path) -> Path:
+    """A folder with nothing in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def measured(
+    ways: dict[str, Callable[[], object]], rounds: int, *, cold: Iterable[Path] = ()
+) -> dict[str, float]:
+    """Median seconds of each way, taken in turns; the files `cold` leave the page cache before
+    each."""
+    files = list(cold)
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            for path in files:
+                with open(path, "rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            start = time.perf_counter()
+            way()
+            found[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in found.items()}
