@@ -72,6 +72,7 @@ class ActivationStore:
         self.layers: tuple[int, ...] = tuple(self.plan["layers"])
         self._commits = committed(root, self.plan["digest"])
         self._arrays = open_arrays(root, self.layers)
+        self._shard_rows: int = self.plan["shard_rows"]
         self._checked: set[str] = set()
         self._cache: OrderedDict[tuple[str, int], ShardRows] = OrderedDict()
         self._cache_bytes = cache_mb << 20
@@ -162,11 +163,17 @@ class ActivationStore:
 
         Raises: as `read`.
         """
-        placed = self.place(example_id)
-        start = placed.row_start - placed.shard * self.plan["shard_rows"]
-        with self._lock:
-            shard = self._shard(name, placed.shard)
-        return shard.read(start, start + placed.n_tokens)
+        try:
+            shard, row, n = self.index.span(example_id)
+        except KeyError:
+            self.place(example_id)  # names it
+            raise
+        start = row - shard * self._shard_rows
+        found = self._cache.get((name, shard))
+        if found is None or found.nbytes:  # a mapped shard costs nothing to keep, and needs no lock
+            with self._lock:
+                found = self._shard(name, shard)
+        return found.read(start, start + n)
 
     def tokens(self, example_id: str) -> np.ndarray:
         """Token ids [T] int32 of one example."""

@@ -67,7 +67,6 @@ class MappedShard:
         if any(count != size + CHECKSUM for _, count in index):
             raise DamagedError(f"{path}: its index is not that of a raw shard.", path)
         self._chunk_rows = chunk_rows
-        self._shape = width
         self._chunks = [
             raw[offset : offset + size].view(dtype).reshape(chunk_rows, *width)
             for offset, _ in index
@@ -79,11 +78,12 @@ class MappedShard:
         first, last = start // size, (stop - 1) // size
         if first == last:
             return self._chunks[first][start - first * size : stop - first * size]
-        out = np.empty((stop - start, *self._shape), self._chunks[0].dtype)
-        done = 0
-        for i in range(first, last + 1):
-            part = self._chunks[i][max(0, start - i * size) : stop - i * size]
-            out[done : done + len(part)] = part
-            done += len(part)
+        out = np.concatenate(
+            (
+                self._chunks[first][start - first * size :],
+                *self._chunks[first + 1 : last],
+                self._chunks[last][: stop - last * size],
+            )
+        )
         out.flags.writeable = False
         return out

@@ -163,7 +163,7 @@ def spans_table(root: Path, plan: Plan, spans: int, rounds: int) -> None:
 
     def ours() -> None:
         for s in chosen:
-            np.array(store.bits(s.example_id, layer))
+            np.require(store.bits(s.example_id, layer), requirements="O")  # a view is copied
 
     def memmap() -> None:
         for s in chosen:

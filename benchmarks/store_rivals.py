@@ -1,8 +1,7 @@
-"""The same rows as others keep them: one safetensors file a sample, and SAELens' cached activations.
+"""The same rows as others keep them: a safetensors file a sample, and SAELens' cached activations.
 
-Each has a reader that gives one example's rows. SAELens keeps rows of one length, so it gets the same
-numbers cut into contexts, and its random access is by context; it is read by its own class where
-it is installed (`pip install sae-lens`), and left out with a word where it is not.
+SAELens keeps contexts of one length, so it gets the same numbers cut into those, and its random
+access is by context; where it is not installed (`pip install sae-lens`) it is left out with a word.
 """
 
 from __future__ import annotations
