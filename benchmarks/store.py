@@ -185,14 +185,14 @@ def spans_table(root: Path, plan: Plan, spans: int, rounds: int) -> None:
     print("|---|---|---|---|---|")
     for what, (hot, first) in {
         **{name: (value, cold.get(name)) for name, value in warm.items()},
-        **other.seconds,
+        **other,
     }.items():
         line = f"| {what} | {size / hot / 1e6:.0f} | {warm['numpy.memmap'] / hot:.2f} |"
         if first is None:
             print(f"{line} | |")
         else:
             print(f"{line} {size / first / 1e6:.0f} | {cold['numpy.memmap'] / first:.2f} |")
-    print("\n" + "\n".join(other.notes) + "\n")
+    print()
 
 
 def _padded(batch: list[np.ndarray], net: nn.Module) -> torch.Tensor:

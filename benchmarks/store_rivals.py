@@ -1,58 +1,63 @@
 """The same rows as others keep them: a safetensors file a sample, and SAELens' cached activations.
 
-SAELens keeps contexts of one length, so it gets the same numbers cut into those, and its random
-access is by context; where it is not installed (`pip install sae-lens`) it is left out with a word.
+SAELens' CacheActivationsRunner saves a `datasets` folder with a column Array2D [context, d_model]
+and one of token ids, and its store reads rows of that. There is no bfloat16 and no sequence of
+another length, so it gets the same number of rows as float16 in contexts of 128, and random access
+is to whole contexts.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import random
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Array2D, Dataset, Features, List, Value
 from safetensors import safe_open
 from safetensors.torch import save_file
 from store_bench import emptied, measured
 
 from activation_store.plan import Placed
 from activation_store.reader import ActivationStore
+from activation_store.views import as_numpy
 
-
-@dataclass(frozen=True)
-class Rivals:
-    """What was measured.
-
-    Attributes:
-        seconds: warm and cold, by what it is; None where it was not measured.
-        notes: a line on each that needs one.
-    """
-
-    seconds: dict[str, tuple[float, float | None]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+CONTEXT = 128
+HOOK = "hook_resid_post"
 
 
 def rivals(
     store: ActivationStore, layer: int, chosen: Sequence[Placed], folder: Path, rounds: int
-) -> Rivals:
-    """Seconds in which others read the rows `chosen` of a store, in that order."""
-    out = Rivals()
+) -> dict[str, tuple[float, float]]:
+    """Seconds, warm and cold, in which others read as many rows as `chosen`, in random order."""
     files = _safetensors(store, layer, emptied(folder / "safetensors"))
+    cached = _sae_lens(store, layer, folder / "sae_lens")
+    n = sum(s.n_tokens for s in chosen)
+    draw = random.Random(0)
+    contexts = [draw.randrange(len(cached)) for _ in range(max(1, n // CONTEXT // 10))]
 
     def one_file_each() -> None:
         for s in chosen:
             with safe_open(files[s.example_id], framework="pt") as file:
                 file.get_tensor("rows").clone()
 
-    name = "one safetensors file a sample"
-    warm = measured({name: one_file_each}, rounds)[name]
-    cold = measured({name: one_file_each}, rounds, cold=files.values())[name]
-    out.seconds[name] = warm, cold
-    if importlib.util.find_spec("sae_lens") is None:
-        out.notes.append("SAELens is not installed, and left out.")
-    return out
+    def sae_lens() -> None:
+        for i in contexts:
+            cached[i][HOOK]
+
+    arrow = sorted((folder / "sae_lens").glob("*.arrow"))
+    ways: dict[str, tuple] = {
+        "one safetensors file a sample": (one_file_each, files.values(), 1.0),
+        "SAELens' cached activations": (sae_lens, arrow, n / (len(contexts) * CONTEXT)),
+    }
+    return {
+        name: (
+            scale * measured({name: way}, rounds)[name],
+            scale * measured({name: way}, rounds, cold=paths)[name],
+        )
+        for name, (way, paths, scale) in ways.items()
+    }
 
 
 def _safetensors(store: ActivationStore, layer: int, folder: Path) -> dict[str, Path]:
@@ -62,3 +67,20 @@ def _safetensors(store: ActivationStore, layer: int, folder: Path) -> dict[str, 
         rows = torch.from_numpy(np.array(store.bits(example, layer)))
         save_file({"rows": rows}, files[example])
     return files
+
+
+def _sae_lens(store: ActivationStore, layer: int, folder: Path) -> Dataset:
+    values = as_numpy(store, layer).values.astype(np.float16)
+    shape = (CONTEXT, store.d_model)
+    n = len(values) // CONTEXT
+    columns = {HOOK: values[: n * CONTEXT].reshape(n, *shape), "token_ids": [[0] * CONTEXT] * n}
+    features = Features({HOOK: Array2D(shape, "float16"), "token_ids": List(Value("int32"))})
+
+    def rows() -> Iterable[dict]:
+        for i in range(n):
+            yield {name: column[i] for name, column in columns.items()}
+
+    Dataset.from_generator(
+        rows, features=features, cache_dir=str(folder.parent / "cache")
+    ).save_to_disk(str(folder))
+    return Dataset.load_from_disk(str(folder)).with_format("torch")
