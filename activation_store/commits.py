@@ -8,7 +8,10 @@ what is read back must be those.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,11 +24,13 @@ from activation_store.plan import Plan
 from activation_store.seal import read_sealed, write_sealed
 from activation_store.shard_image import packer, shard_image
 from generators.errors import DamagedError, StoreError
-from generators.files import fsync_dir, sha256_file, storage_errors, write_bytes
+from generators.files import fsync_dir, sha256_file, storage_errors
 
 Fault = Literal["missing", "truncated", "changed"]
 Mark = tuple[int, str]
 """Size in bytes and sha256 of a file."""
+AT_ONCE = 3
+"""Commits under way at once where shards come faster than the disk takes them."""
 _FIELDS = ("shard", "plan", "sequences", "tokens", "files")
 
 
@@ -88,6 +93,27 @@ def commit_shard(
     commit = Commit(shard, plan.digest, len(sequences), tokens, {**linked, **marks})
     write_commit(root, commit)
     return commit
+
+
+def commit_all(
+    root: Path, plan: Plan, shards: Iterable[tuple[int, Mapping[str, np.ndarray]]]
+) -> None:
+    """Commit shards as they come, `AT_ONCE` of them under way, so that the disk always has work.
+
+    Args:
+        shards: number and content of each.
+
+    Raises: as `commit_shard`.
+    """
+    make_folders(root, plan)
+    under_way: deque[Future[Commit]] = deque()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for shard, content in shards:
+            if len(under_way) == AT_ONCE:
+                under_way.popleft().result()
+            under_way.append(pool.submit(commit_shard, root, plan, shard, content))
+        for commit in under_way:
+            commit.result()
 
 
 def make_folders(root: Path, plan: Plan) -> None:
@@ -193,11 +219,28 @@ def _check(plan: Plan, shard: int, content: Mapping[str, np.ndarray]) -> None:
 
 def _write(root: Path, file: str, image: np.ndarray) -> None:
     path = root / file
-    write_bytes(path, image.data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _put(path, image)
+    fsync_dir(path.parent)
     if path.parent.name != "c":  # a folder of the shard's own, and new
         fsync_dir(path.parent.parent)
     if path.stat().st_size != len(image) or not np.array_equal(np.memmap(path, mode="r"), image):
         raise DamagedError(f"{path}: read back other bytes than were written.", path)
+
+
+def _put(path: Path, image: np.ndarray) -> None:
+    """Write a file durably. It is in place before that, as no record names it yet: so one sync
+    serves the bytes and the name, and who has the file of before mapped keeps it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with open(aside, "wb") as out:
+            out.write(image.data)
+            out.flush()
+            os.replace(aside, path)
+            os.fsync(out.fileno())
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def _sha256(image: np.ndarray) -> str:

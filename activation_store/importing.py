@@ -7,7 +7,6 @@ after a dump, and the layer. There is no canary of an imported store; `canary.js
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from activation_store.commits import Commit, commit_shard, make_folders
+from activation_store.commits import commit_all
 from activation_store.config import CaptureConfig, Codec
 from activation_store.layout import CANARY_FILE, PHYSICAL, layer_array
 from activation_store.plan import Plan, make_plan, write_plan
@@ -191,8 +190,7 @@ def import_vectors(
     )
     with new_folder(out) as aside:
         write_plan(aside, plan)
-        make_folders(aside, plan)
-        _commit_all(aside, plan, source)
+        commit_all(aside, plan, _shards(plan, source))
         root = write_root(aside)
         nothing = {"rows": 0, "tokens": 0, "max_relative": 0.0, "tolerance": 0.0}
         write_sealed(aside / CANARY_FILE, {**nothing, "imported": source.digest, "root": root})
@@ -204,18 +202,6 @@ def import_vectors(
         "store_dtype": dtype,
         "shards": plan.n_shards,
     }
-
-
-def _commit_all(out: Path, plan: Plan, source: Source) -> None:
-    """Commit one shard while the next one is read."""
-    with ThreadPoolExecutor(1) as pool:
-        behind: Future[Commit] | None = None
-        for shard, content in _shards(plan, source):
-            if behind is not None:
-                behind.result()
-            behind = pool.submit(commit_shard, out, plan, shard, content)
-        if behind is not None:
-            behind.result()
 
 
 def _shards(plan: Plan, source: Source) -> Iterator[tuple[int, dict[str, np.ndarray]]]:

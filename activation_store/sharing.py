@@ -107,7 +107,8 @@ class Others:
         return all(
             example in rows
             and example in store.index
-            and np.array_equal(self._read(store, "tokens", example), rows[example].ids)
+            and (tokens := self._read(store, "tokens", example)) is not None
+            and np.array_equal(tokens, rows[example].ids)
             for example in examples
         )
 

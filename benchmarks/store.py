@@ -24,7 +24,7 @@ from store_rivals import rivals
 from torch import nn
 
 from activation_store.capture import Capture
-from activation_store.commits import commit_shard, make_folders
+from activation_store.commits import commit_all
 from activation_store.layout import PHYSICAL, layer_array, open_arrays, shard_file
 from activation_store.plan import Plan, write_plan
 from activation_store.reader import ActivationStore
@@ -113,9 +113,7 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
     def commit() -> None:
         out = emptied(root / "written")
         write_plan(out, plan)
-        make_folders(out, plan)
-        for shard in range(plan.n_shards):
-            commit_shard(out, plan, shard, content)
+        commit_all(out, plan, ((shard, content) for shard in range(plan.n_shards)))
 
     def files() -> None:
         out = emptied(root / "plain")

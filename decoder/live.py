@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from activation_store.capture import Capture, to_stored
+from activation_store.capture import Capture
 from activation_store.config import CaptureConfig
 from activation_store.dump import tokenize_rows
 from activation_store.layout import to_float32
@@ -20,6 +20,7 @@ from activation_store.plan import Placed
 from activation_store.reader import ActivationStore
 from activation_store.runtime import Runtime
 from activation_store.target import load_tokenizer, model_shape
+from activation_store.to_host import to_stored
 from decoder.model import Decoder
 from generators.errors import DataError, StoreError
 from generators.schema import CONVERSATIONS_FILE, Conversation, read_conversations

@@ -69,7 +69,7 @@ def fsync_tree(folder: Path) -> None:
     fsync_dir(folder)
 
 
-def write_bytes(path: Path, data: bytes | memoryview) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
     """Write `path` atomically and durably: readers see all of `data` or the file before it.
 
     Raises:

@@ -6,6 +6,7 @@ import contextlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import stores
 
@@ -81,14 +82,14 @@ def test_what_is_wrong_with_a_file_has_a_name(damage, fault: str, store: Path) -
 def test_a_write_that_does_not_read_back_is_not_committed(
     rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = commits.write_bytes
+    plain = commits._put
 
-    def rot(path: Path, data: memoryview) -> None:
-        spoilt = bytearray(data)
+    def rot(path: Path, image: np.ndarray) -> None:
+        spoilt = image.copy()
         spoilt[0] ^= path.match("tokens/c/0")
         plain(path, spoilt)
 
-    monkeypatch.setattr(commits, "write_bytes", rot)
+    monkeypatch.setattr(commits, "_put", rot)
     with pytest.raises(DamagedError, match=r"tokens/c/0: read back other bytes"):
         stores.fill(rows, tmp_path, model)
     assert not commits.commit_records(tmp_path)
