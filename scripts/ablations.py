@@ -162,6 +162,8 @@ def row(name: str, metrics: Mapping[str, Any]) -> list[str]:
 def write(page: Path, text: str) -> None:
     """Put `text` between the page's marks."""
     whole = page.read_text(encoding="utf-8")
+    if BEGIN not in whole:
+        whole += f"\n## Ablations\n\n{BEGIN}{END}\n"
     before, _, rest = whole.partition(BEGIN)
     _, _, after = rest.partition(END)
     page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

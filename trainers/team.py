@@ -31,11 +31,16 @@ class Team:
         """Meet the others, where the environment names any.
 
         Raises:
-            ConfigError: `runtime.device` is not here.
+            ConfigError: `runtime.device` is not here, or the model is to be sharded.
         """
         wanted = pick_device(runtime)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(count=1, rank=0, device=wanted)
+        if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+            raise ConfigError(
+                "accelerate: got use_fsdp, which shards the decoder; expected the whole of it in "
+                "each process. Leave use_fsdp out of accelerate's configuration."
+            )
         from accelerate import PartialState
 
         state = PartialState(cpu=wanted.type == "cpu")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from activation_store.runtime import Runtime
 from generators.errors import ConfigError
 from trainers.config import TrainConfig
 from trainers.loop import arguments, optimiser_steps
@@ -50,6 +51,13 @@ def test_a_batch_is_shared_in_equal_parts() -> None:
     assert team.share(8) == 2
     with pytest.raises(ConfigError, match="6 rows cannot be shared by 4 processes"):
         team.share(6)
+
+
+def test_a_sharded_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="got use_fsdp"):
+        Team.join(Runtime(device="cpu"))
 
 
 def test_a_second_gpu_is_refused_with_what_to_do(tmp_path: Path) -> None:
