@@ -156,7 +156,7 @@ def measure(way: Way, words: argparse.Namespace) -> dict[str, float]:
     target = None if way.store else load_model(model, dtype="float32", device=device)
     load = made_rows(decoder) if words.profiles else run_rows(decoder, words)
     every = range(len(load.lengths))
-    timed = sorted(random.Random(0).sample(every, words.steps * words.rows))
+    timed = typical(load, words.rows, words.steps)
     weights = [p for p in decoder.net.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=1e-4)
     train_step(way, decoder, target, [cut(load(timed[0]))])  # memory and threads are warm
@@ -272,6 +272,17 @@ def order(way: Way, rows: Rows, chosen: Sequence[int], size: int) -> list[list[i
     batches = [by_characters[i : i + size] for i in range(0, len(by_characters), size)]
     random.Random(0).shuffle(batches)
     return batches
+
+
+def typical(rows: Rows, size: int, steps: int) -> list[int]:
+    """The rows of `steps` batches by token length, short to long, evenly over a pass.
+
+    Sorted by characters, so few rows are padded less than a whole pass is: kind to that way.
+    """
+    every = order(Way(tokens=True), rows, range(len(rows.lengths)), size)
+    batches = [batch for batch in every if len(batch) == size]
+    batches.sort(key=lambda batch: sum(rows.lengths[i] for i in batch))
+    return [i for k in range(steps) for i in batches[(2 * k + 1) * len(batches) // (2 * steps)]]
 
 
 def padding(way: Way, rows: Rows, batches: Sequence[Sequence[int]]) -> float:
