@@ -69,11 +69,22 @@ def slots(seeds: Mapping[str, Sequence[str]], seed: int) -> Iterator[Slot]:
 
 
 async def ask_controls(
-    config: ConversationsConfig, texts: Texts, asker: Asker, progress: Progress
+    config: ConversationsConfig,
+    texts: Texts,
+    asker: Asker,
+    progress: Progress,
+    earlier: Sequence[str] = (),
 ) -> tuple[list[Control], list[Dropped]]:
     """Controls of every kind that an LLM writes, and what was dropped.
 
     Kinds come in the config's order, slots in theirs.
+
+    Args:
+        config: what is wanted.
+        texts: prompts and seeds.
+        asker: what is asked.
+        progress: told the requests done.
+        earlier: controls of earlier versions, which must not come again.
 
     Raises:
         EndpointError: the endpoint cannot be used.
@@ -81,6 +92,8 @@ async def ask_controls(
     kinds = written_kinds(config.kinds)
     kept: dict[str, list[Control]] = {name: [] for name in kinds}
     seen = Duplicates(config.filters.near_duplicate)
+    for text in earlier:
+        seen.add(text)
     quotas: list[Quota] = []
     for name, kind in kinds.items():
         plan = config.kinds[name]
@@ -91,13 +104,15 @@ async def ask_controls(
             seen.add(idea)
         for values, reply in prompt.examples:
             seen.add(kind.control(values["idea"], reply, Random(0)))
-        quotas.append(
+        wanted: Mapping[str | None, int] = plan.categories or {None: plan.controls}
+        quotas += [
             Quota(
-                want=plan.controls,
-                asks=_control_asks(kind, kept[name], seen, config, texts),
-                most=bound(plan.controls, config.over_ask),
+                want=want,
+                asks=_control_asks(kind, category, kept[name], seen, config, texts),
+                most=bound(want, config.over_ask),
             )
-        )
+            for category, want in wanted.items()
+        ]
     dropped = await fill(
         quotas,
         asker,
@@ -106,11 +121,14 @@ async def ask_controls(
         progress=progress,
         note="controls",
     )
+    for own in kept.values():
+        own.sort(key=lambda control: control.slot)  # quotas of categories are filled side by side
     return list(itertools.chain.from_iterable(kept.values())), dropped
 
 
 def _control_asks(
     kind: WrittenKind,
+    category: str | None,
     kept: list[Control],
     seen: Duplicates,
     config: ConversationsConfig,
@@ -122,6 +140,8 @@ def _control_asks(
         return Random(digest([config.seed, purpose, kind.name, slot.number]))
 
     for slot in slots(texts.by_category(kind.seeds), config.seed):
+        if category is not None and slot.category != category:
+            continue
 
         def accept(reply: dict[str, Any], key: str, slot: Slot = slot) -> Sequence[Fault]:
             text = kind.control(slot.idea, reply, draw_for("wording", slot))

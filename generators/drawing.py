@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -41,8 +42,16 @@ def draw_controls(
     texts: Texts,
     sources: Mapping[str, TextsFound],
     progress: Progress,
+    earlier: Sequence[str] = (),
 ) -> tuple[list[Control], list[Dropped]]:
     """Controls of every drawn kind, and what was dropped: kinds in the config's order.
+
+    Args:
+        config: what is wanted.
+        texts: prompts and seeds.
+        sources: the texts of each kind that reads any.
+        progress: told the controls drawn.
+        earlier: controls of earlier versions, which must not come again.
 
     Raises:
         DataError: a source of texts cannot be read.
@@ -51,11 +60,16 @@ def draw_controls(
     dropped: list[Dropped] = []
     for name, kind in drawn_kinds(config.kinds).items():
         want = config.kinds[name].controls
+        left = Counter(config.kinds[name].categories)
         kept = 0
-        for found in _distinct(kind, config.seed, texts, sources.get(name)):
+        for found in _distinct(kind, config.seed, texts, sources.get(name), earlier):
             if isinstance(found, Dropped):
                 dropped.append(found)
                 continue
+            if config.kinds[name].categories is not None:
+                if not left[found.category]:
+                    continue
+                left[found.category] -= 1
             controls.append(found)
             kept += 1
             if kept % _EVERY == 0 or kept == want:
@@ -66,15 +80,19 @@ def draw_controls(
 
 
 def _distinct(
-    kind: DrawnKind, seed: int, texts: Texts, source: TextsFound | None
+    kind: DrawnKind,
+    seed: int,
+    texts: Texts,
+    source: TextsFound | None,
+    earlier: Sequence[str],
 ) -> Iterator[Control | Dropped]:
     """The kind's controls in their order, no text twice."""
-    seen: set[str] = set()
+    seen = {_plain(text) for text in earlier}
     numbers = itertools.count()
     for found in kind.controls(seed, texts, source):
         if isinstance(found, Dropped):
             yield found
-        elif (key := " ".join(found.text.split()).casefold()) in seen:
+        elif (key := _plain(found.text)) in seen:
             yield Dropped(
                 reason="duplicate",
                 where=f"control {found.label}",
@@ -92,6 +110,10 @@ def _distinct(
                 stimulus=found.stimulus,
                 facts=found.facts,
             )
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def draw_questions(

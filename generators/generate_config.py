@@ -97,11 +97,33 @@ class KindPlan(Config):
     controls: int = Field(default=24, ge=1)
     """Controls that are planned; replies that are dropped are replaced within `over_ask`, and a
     source of texts may end before."""
+    categories: dict[str, int] | None = None
+    """Controls of each category, which make up `controls`; null for all categories by turns."""
     views: tuple[View, ...] | None = None
     """Views of each control; null for all that the kind has. `stimulus_completion` is added by the
     step `complete`."""
     source: TextSource | None = None
     """Where the texts of a kind that is cut from texts (`context`) come from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sum_of_categories(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("categories") and "controls" not in given:
+            counts = given["categories"].values() if isinstance(given["categories"], dict) else ()
+            if all(isinstance(count, int) for count in counts):
+                return {**given, "controls": sum(counts)}
+        return given
+
+    @model_validator(mode="after")
+    def _categories_make_up_controls(self) -> KindPlan:
+        if self.categories is not None:
+            if not self.categories or min(self.categories.values()) < 1:
+                raise ValueError("categories: expected at least one, each with a number above 0")
+            if (total := sum(self.categories.values())) != self.controls:
+                raise ValueError(
+                    f"controls: got {self.controls}, and {total} in all categories; leave one out"
+                )
+        return self
 
     @field_validator("views")
     @classmethod
@@ -231,13 +253,16 @@ class GenerateSection(GenerateConfig):
     used are part of the identity, the path is not."""
     seeds: str | None = None
     """Folder whose YAML files replace packaged seeds of the same name."""
+    earlier: tuple[str, ...] = ()
+    """Earlier versions, each a conversations.parquet or the folder that holds it: a control nearly
+    one of theirs is dropped. The files' digests are part of the identity, the paths are not."""
 
 
 def at_most(config: ConversationsConfig, controls: int) -> ConversationsConfig:
     """`config` with no more than `controls` controls in all, spread evenly over its kinds."""
     each = max(1, controls // len(config.kinds))
     kinds = {
-        name: plan.model_copy(update={"controls": min(plan.controls, each)})
+        name: plan.model_copy(update={"controls": min(plan.controls, each), "categories": None})
         for name, plan in config.kinds.items()
     }
     return config.model_copy(update={"kinds": kinds})

@@ -8,7 +8,7 @@ endpoint nor log.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from generators.controls import Control, ask_controls, ask_stimuli
 from generators.drawing import DRAWN, draw_controls, draw_questions, find_sources
 from generators.endpoint import ResolvedEndpoint, model_identity
 from generators.errors import ConfigError, DataError
+from generators.files import sha256_file
 from generators.generate_config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.kinds import kind_named, written_kinds
 from generators.progress import Progress
@@ -53,6 +54,7 @@ def generate_conversations(
     texts: Texts | None = None,
     say: Callable[[str], None] = lambda line: None,
     sources: Mapping[str, TextsFound] | None = None,
+    earlier: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Write `conversations.parquet` and `dropped.parquet` into the folder `out`.
 
@@ -66,6 +68,7 @@ def generate_conversations(
         texts: prompts and seeds; None for the packaged ones.
         say: told a line where the endpoint takes schemas otherwise than by enforcing them.
         sources: texts of the kinds that read any; None to find them now.
+        earlier: conversations tables whose controls must not come again.
 
     Returns:
         counts: `controls`, `examples`, `by_kind` (kind → planned and kept), `by_split` (split →
@@ -81,12 +84,17 @@ def generate_conversations(
     """
     texts = texts or Texts()
     check_conversations(config, texts)
+    known_controls = list(
+        dict.fromkeys(row.control for path in earlier for row in read_conversations(path))
+    )
 
     async def work(endpoint: ResolvedEndpoint) -> tuple[list[Control], list[Dropped], Asker]:
         with RequestLog(log) as replies:
             asker = Asker(endpoint, replies, concurrency, say)
             try:
-                controls, dropped = await ask_controls(config, texts, asker, progress)
+                controls, dropped = await ask_controls(
+                    config, texts, asker, progress, known_controls
+                )
                 dropped += await ask_stimuli(controls, config, texts, asker, progress)
             finally:
                 await asker.close()
@@ -101,7 +109,7 @@ def generate_conversations(
         generator = known.identity
     sources = find_sources(config) if sources is None else sources
     with collector_paused():
-        drawn, not_drawn = draw_controls(config, texts, sources, progress)
+        drawn, not_drawn = draw_controls(config, texts, sources, progress, known_controls)
     order = list(config.kinds)
     controls = sorted([*controls, *drawn], key=lambda control: order.index(control.kind.name))
     dropped += not_drawn
@@ -243,6 +251,7 @@ def generation_externals(
     if sources is None:
         sources = find_sources(section.conversations)
     found = {name: dict(source.identity) for name, source in sources.items()}
+    before = sorted(sha256_file(path) for path in earlier_tables(section))
     return {
         "conversations": {
             **generator,
@@ -258,6 +267,7 @@ def generation_externals(
                 ),
             ),
             **({"sources": found} if found else {}),
+            **({"earlier": before} if before else {}),
         },
         "questions": {
             **generator,
@@ -276,6 +286,28 @@ def needs_llm(config: ConversationsConfig) -> bool:
         ConfigError: an unknown kind.
     """
     return bool(written_kinds(config.kinds))
+
+
+def earlier_tables(section: GenerateSection) -> list[Path]:
+    """The conversations tables of the earlier versions that `section` names.
+
+    Raises:
+        DataError: one is not there.
+    """
+    found: list[Path] = []
+    for name in section.earlier:
+        path = Path(name).expanduser()
+        # a folder of tables, an artifact, or an import
+        folders = (path, path / "data", path / "conversations")
+        places = (path, *(folder / CONVERSATIONS_FILE for folder in folders))
+        table = next((place for place in places if place.is_file()), None)
+        if table is None:
+            raise DataError(
+                f"generate.earlier: {name}: no {CONVERSATIONS_FILE} there; expected such a file or "
+                "the folder that holds it."
+            )
+        found.append(table)
+    return found
 
 
 def texts_of(section: GenerateSection) -> Texts:
@@ -309,6 +341,13 @@ def check_conversations(config: ConversationsConfig, texts: Texts) -> None:
                     if kind.reads_texts
                     else "this kind reads no texts; leave it out."
                 )
+            )
+        if categories is not None and (
+            unknown := [one for one in plan.categories or () if one not in categories]
+        ):
+            raise ConfigError(
+                f"generate.conversations.kinds.{name}.categories: there is no {unknown[0]!r}; "
+                f"expected any of {', '.join(categories)}."
             )
         if wrong := sorted(set(plan.views or ()) - set(kind.views)):
             raise ConfigError(

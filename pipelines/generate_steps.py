@@ -42,7 +42,7 @@ def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]
 
 
 def _conversations(call: StepCall) -> StepResult:
-    from generators.generation import generate_conversations, texts_of
+    from generators.generation import earlier_tables, generate_conversations, texts_of
 
     section, runtime = _section(call.experiment), call.experiment.runtime
     with _endpoint(call) as endpoint:
@@ -56,6 +56,7 @@ def _conversations(call: StepCall) -> StepResult:
             texts=texts_of(section),
             say=Console().say,
             sources=call.outside.text_sources,
+            earlier=earlier_tables(section),
         )
     return _result(counts)
 
@@ -97,6 +98,8 @@ def _conversations_config(experiment: Experiment) -> dict[str, Any]:
     """Every field but where texts lie: what they are is external."""
     config = plain(_section(experiment).conversations)
     for plan in config["kinds"].values():
+        if plan["categories"] is None:
+            del plan["categories"]  # tables from before there was a choice keep their keys
         source = plan.pop("source")
         if source is not None:
             del source["path"], source["revision"]
@@ -112,11 +115,13 @@ def _location(experiment: Experiment) -> dict[str, Any]:
         if plan.source is not None
     }
     endpoint = section.endpoint
-    place = {
+    place: dict[str, Any] = {
         "base_url": endpoint.base_url,
         "prompts": section.prompts,
         "prices": endpoint.prices,
     }
+    if section.earlier:
+        place["earlier"] = list(section.earlier)
     return {**place, "sources": sources} if sources else place
 
 
