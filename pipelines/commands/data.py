@@ -27,6 +27,7 @@ Ref = Annotated[
     ),
 ]
 IMPORT_RECORD = "import.json"
+_TERMINAL_ROWS, _PAGE_ROWS = 5, 500
 
 
 @app.command("import")
@@ -101,7 +102,17 @@ def show(
     flag: Annotated[
         str | None, typer.Option(help="Rows with this flag, their own or a question's.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most rows shown.")] = 5,
+    category: Annotated[str | None, typer.Option(help="Rows of this category.")] = None,
+    type_: Annotated[
+        str | None, typer.Option("--type", help="Rows with a question of this type.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most rows shown.", show_default="5; --html 500")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page to browse them in, which needs no other."),
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
@@ -110,15 +121,24 @@ def show(
     from pipelines.data_tables import load_tables
 
     tables = load_tables(root, ref)
-    wanted = {"kind": kind, "view": view, "split": split, "label": label, "flag": flag}
+    wanted = {
+        "kind": kind, "view": view, "split": split, "category": category, "label": label,
+        "type": type_, "flag": flag,
+    }  # fmt: skip
     records = _select(to_records(tables.conversations, tables.questions), wanted)
+    shown = records[: limit or (_TERMINAL_ROWS if html is None else _PAGE_ROWS)]
+    if html is not None:
+        from generators.files import write_bytes
+        from pipelines.rows_page import rows_page
+
+        write_bytes(html, rows_page(shown, title=ref, total=len(records)).encode())
+        typer.echo(f"{html}: {len(shown)} of {len(records)} rows", err=as_json)
     if as_json:
-        shown = records[:limit]
         print_json({"ref": ref, "total": len(records), "shown": len(shown), "rows": shown})
-    else:
+    elif html is None:
         from pipelines.commands.data_view import print_rows
 
-        print_rows(records[:limit], total=len(records))
+        print_rows(shown, total=len(records))
 
 
 @app.command("stats")
@@ -299,20 +319,15 @@ def _select(records: list[dict[str, Any]], wanted: dict[str, str | None]) -> lis
     from fnmatch import fnmatchcase
 
     from generators.errors import ConfigError
+    from pipelines.rows_page import values_of
 
     kept = records
     for name, value in wanted.items():
         if value is None:
             continue
-        if not any(fnmatchcase(found, value) for row in records for found in _values(row, name)):
-            there = sorted({found for row in records for found in _values(row, name)})
+        if not any(fnmatchcase(found, value) for row in records for found in values_of(row, name)):
+            there = sorted({found for row in records for found in values_of(row, name)})
             shown = ", ".join(there[:8]) + (f", … ({len(there)})" if len(there) > 8 else "")
             raise ConfigError(f"--{name} {value}: no row has it; found {shown or 'none'}.")
-        kept = [row for row in kept if any(fnmatchcase(f, value) for f in _values(row, name))]
+        kept = [row for row in kept if any(fnmatchcase(f, value) for f in values_of(row, name))]
     return kept
-
-
-def _values(record: dict[str, Any], name: str) -> list[str]:
-    if name == "flag":
-        return record["flags"] + [flag for q in record["questions"] for flag in q["flags"]]
-    return [record[name]]

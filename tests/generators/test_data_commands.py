@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,37 @@ def artifacts(data: Path, tmp_path: Path) -> Path:
     named = [f"{kind}/{key}" for kind, key in keys.items()]
     write_json(root / "refs" / "mine" / "latest.json", {"artifacts": named, "number": 1})
     return root
+
+
+# ---------------------------------------------------------------------------------- page
+
+
+def test_a_page_holds_the_rows_that_fit_and_nothing_from_elsewhere(
+    data: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "rows.html"
+    result = latentqa("show", data, "--view", "control", "--html", page)
+    assert f"{page}: 36 of 36 rows" in result.stdout
+    text = page.read_text()
+    assert text.count('<article class="row"') == 36
+    assert 'data-filter="split"' in text
+    assert 'data-filter="view"' not in text  # there is one view alone
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", text)
+    document("show", data, "--limit", "3", "--html", page)
+    assert "the first of 72" in page.read_text()
+
+
+def test_a_page_shows_texts_as_they_are(data: Path, tmp_path: Path) -> None:
+    rows = read_conversations(data / "conversations/conversations.parquet")[:1]
+    hostile = "</script><img src=x onerror=alert(1)> \"'&"
+    message = dataclasses.replace(rows[0].messages[0], content=hostile)
+    row_ = dataclasses.replace(rows[0], messages=(message,), category=hostile, flags=(hostile,))
+    write_conversations(tmp_path / "conversations.parquet", [row_])
+    latentqa("show", tmp_path / "conversations.parquet", "--html", tmp_path / "rows.html")
+    text = (tmp_path / "rows.html").read_text()
+    assert "<img" not in text
+    assert text.count("</script>") == 1
+    assert "&lt;/script&gt;&lt;img src=x" in text
 
 
 # ---------------------------------------------------------------------------------- import

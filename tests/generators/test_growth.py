@@ -78,7 +78,7 @@ def test_profiles_can_be_planned_by_world(tmp_path: Path) -> None:
     ("plan", "words"),
     [
         ({"categories": {"sea": 3}, "controls": 4}, "got 4, and 3 in all categories"),
-        ({"categories": {"sea": 0}}, "each with a number above 0"),
+        ({"categories": {"sea": 0, "money": 2}}, "each with a number above 0"),
         ({"categories": {}}, "expected at least one"),
     ],
 )
