@@ -104,14 +104,16 @@ async def ask_controls(
             seen.add(idea)
         for values, reply in prompt.examples:
             seen.add(kind.control(values["idea"], reply, Random(0)))
-        wanted: Mapping[str | None, int] = plan.categories or {None: plan.controls}
+        wanted: list[tuple[str | None, int]] = [(None, plan.controls)]
+        if plan.categories is not None:
+            wanted = [*plan.categories.items()]
         quotas += [
             Quota(
                 want=want,
                 asks=_control_asks(kind, category, kept[name], seen, config, texts),
                 most=bound(want, config.over_ask),
             )
-            for category, want in wanted.items()
+            for category, want in wanted
         ]
     dropped = await fill(
         quotas,
