@@ -76,9 +76,9 @@ def test_a_page_holds_the_rows_that_fit_and_nothing_from_elsewhere(
 ) -> None:
     page = tmp_path / "rows.html"
     result = latentqa("show", data, "--view", "control", "--html", page)
-    assert f"{page}: 36 of 36 rows" in result.stdout
+    assert f"{page}: 24 of 24 rows" in result.stdout
     text = page.read_text()
-    assert text.count('<article class="row"') == 36
+    assert text.count('<article class="row"') == 24
     assert 'data-filter="split"' in text
     assert 'data-filter="view"' not in text  # there is one view alone
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", text)
