@@ -105,24 +105,19 @@ class KindPlan(Config):
     source: TextSource | None = None
     """Where the texts of a kind that is cut from texts (`context`) come from."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _sum_of_categories(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("categories") and "controls" not in given:
-            counts = given["categories"].values() if isinstance(given["categories"], dict) else ()
-            if all(isinstance(count, int) for count in counts):
-                return {**given, "controls": sum(counts)}
-        return given
-
     @model_validator(mode="after")
     def _categories_make_up_controls(self) -> KindPlan:
-        if self.categories is not None:
-            if not self.categories or min(self.categories.values()) < 1:
-                raise ValueError("categories: expected at least one, each with a number above 0")
-            if (total := sum(self.categories.values())) != self.controls:
-                raise ValueError(
-                    f"controls: got {self.controls}, and {total} in all categories; leave one out"
-                )
+        if self.categories is None:
+            return self
+        if not self.categories or min(self.categories.values()) < 1:
+            raise ValueError("categories: expected at least one, each with a number above 0")
+        total = sum(self.categories.values())
+        if "controls" in self.model_fields_set and self.controls != total:
+            raise ValueError(
+                f"controls: got {self.controls}, and {total} in all categories; leave one out"
+            )
+        # the default is what the categories make up; a frozen model is set before anyone sees it
+        object.__setattr__(self, "controls", total)
         return self
 
     @field_validator("views")
