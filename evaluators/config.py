@@ -7,10 +7,20 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from generators.config import Config
+from generators.generate_config import EndpointConfig
 from generators.schema import VIEWS, Split, View
 
 ConditionName = Literal["right", "other", "mean", "none", "noise", "wrong_layer"]
 Baseline = Literal["prior", "text"]
+
+
+class JudgeConfig(Config):
+    """An LLM that judges written answers, and how many of them."""
+
+    endpoint: EndpointConfig = EndpointConfig()
+    """The judge; the embedded model is there to try it, too small to be believed."""
+    answers: int = Field(default=40, ge=1)
+    """Most questions of a split and view whose answers are judged, drawn by seed."""
 
 
 class EvaluateConfig(Config):
@@ -41,6 +51,8 @@ class EvaluateConfig(Config):
     identification: int = Field(default=0, ge=0)
     """Answers among which the decoder has to find the gold one by their likelihood, gold counted;
     0 leaves it out. Costs three forward passes over as many answers a question."""
+    judge: JudgeConfig | None = None
+    """An LLM that judges the written answers, in a step of its own; null leaves it out."""
     bootstrap: int = Field(default=10_000, ge=100)
     """Bootstrap samples over controls of every interval."""
     min_controls: int = Field(default=8, ge=2)

@@ -17,6 +17,7 @@ def question_losses(
 
     Args:
         readings: one a row; rows of like length share a forward pass.
+        batch: most rows of one.
     """
     turns = [row_turns(decoder.prompt, row) for row in rows]
     return turn_losses(decoder, readings, turns, batch=batch)

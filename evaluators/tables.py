@@ -16,6 +16,8 @@ LOSSES_FILE = "losses.parquet"
 ANSWERS_FILE = "answers.parquet"
 ITEMS_FILE = "items.parquet"
 RESULTS_FILE = "results.parquet"
+VERDICTS_FILE = "verdicts.parquet"
+JUDGED_FILE = "judged.json"
 
 
 def _texts(*names: str) -> list[tuple[str, Any]]:
@@ -54,6 +56,15 @@ ITEMS = pa.schema(
     ]
 )
 """One row an item of identification and condition; gold is the first option."""
+
+VERDICTS = pa.schema(
+    _texts(
+        *("split", "view", "control_id", "example_id", "question", "gold", "side", "answer"),
+        *("first", "second"),
+    )
+)
+"""One row an answer that an LLM judged, from the row's own activations (`right`) or another's: the
+verdicts of both passes, null where a reply could not be read."""
 
 RESULTS = pa.schema(
     [

@@ -18,8 +18,8 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `data` {controls, examples, questions, dropped: {reason: rows}, ...}, `quality`, `store`,
-        `train` and `reading`, each where its step is there; times are in seconds, losses in nats
-        per token.
+        `train`, `reading` and `judged`, each where its step is there; times are in seconds, losses
+        in nats per token.
     """
     counts = {step: record["counts"] for step, record in records.items()}
     metrics: dict[str, Any] = {}
@@ -41,4 +41,6 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         metrics["train"] = dict(counts["train"])
     if "evaluate" in counts:
         metrics["reading"] = counts["evaluate"]["reading"]
+    if "judge" in counts:
+        metrics["judged"] = counts["judge"]["judged"]
     return metrics

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evaluators.tables import JUDGED_FILE
 from generators.schema import SPLITS, VIEWS
 from pipelines.report_data import ordered
 from pipelines.report_files import Leaf, artifact_file, json_object, leaf_of, table_rows
@@ -42,6 +43,24 @@ class Quality:
     right: Leaf | None
     other: Leaf | None
     gain: Leaf | None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """How far a judge's two passes over the answers of a split and view agree.
+
+    Attributes:
+        raw: share of `n` answers that got the same verdict twice.
+        kappa: the same, over what chance would give (Cohen).
+        unread: questions that are left out, as a verdict could not be read.
+    """
+
+    split: str
+    view: str
+    n: int
+    raw: float | None
+    kappa: float | None
+    unread: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +104,7 @@ class PanelData:
 
     groups: tuple[Group, ...]
     qualities: tuple[Quality, ...]
+    agreed: tuple[Agreed, ...]
     identified: tuple[Identified, ...]
     left_out: tuple[LeftOut, ...]
 
@@ -103,6 +123,7 @@ def read_panel(inputs: ReportInputs) -> PanelData:
         for split in ordered(tree, SPLITS)
         for view in ordered(tree[split], VIEWS)
     ]
+    judged = _judged(inputs)
     return PanelData(
         groups=_groups(table_rows(artifact_file(step, "results.parquet"))),
         qualities=tuple(
@@ -113,7 +134,15 @@ def read_panel(inputs: ReportInputs) -> PanelData:
                 *(leaf_of(sides.get(name)) for name in ("right", "other", "gain")),
             )
             for split, view, found in cases
-            for metric, sides in (found.get("answers") or {}).items()
+            for metric, sides in (
+                *(found.get("answers") or {}).items(),
+                *_verdicts(judged.get(split, {}).get(view, {})),
+            )
+        ),
+        agreed=tuple(
+            Agreed(split, view, **found["agreement"], unread=found["unread"])
+            for split, views in judged.items()
+            for view, found in views.items()
         ),
         identified=tuple(
             _identified(split, view, found["identification"])
@@ -126,6 +155,18 @@ def read_panel(inputs: ReportInputs) -> PanelData:
             for condition, why in (found.get("left_out") or {}).items()
         ),
     )
+
+
+def _judged(inputs: ReportInputs) -> dict[str, Any]:
+    step = next((one for one in inputs.steps if one.step == "judge"), None)
+    path = artifact_file(step, JUDGED_FILE)
+    return json_object(path.read_text(), path)["judged"] if path else {}
+
+
+def _verdicts(judged: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """A judge's verdicts as measures of the answers."""
+    apart = ("agreement", "unread")
+    return [(f"judged {name}", sides) for name, sides in judged.items() if name not in apart]
 
 
 def _identified(split: str, view: str, found: Mapping[str, Any]) -> Identified:

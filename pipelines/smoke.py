@@ -34,8 +34,10 @@ def smoke(experiment: Experiment) -> Experiment:
         validation_rows=_least(train.validation_rows, 2),
     )
     evaluate = experiment.evaluate
+    judge = evaluate.judge
     changes["evaluate"] = _with(
         evaluate,
+        judge=None if judge is None else _with(judge, answers=_least(judge.answers, 2)),
         max_controls=_least(evaluate.max_controls, 4),
         min_controls=2,
         answers=_least(evaluate.answers, 1),

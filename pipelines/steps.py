@@ -20,6 +20,7 @@ from generators.import_config import ImportConfig
 from pipelines.config import Experiment
 from pipelines.generate_steps import GENERATED
 from pipelines.identity import plain
+from pipelines.judge_step import JUDGE
 from pipelines.lending import lending_stores
 from pipelines.metrics import metrics_of
 from pipelines.quality_step import QUALITY, quality_step
@@ -38,15 +39,21 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     conversations = "complete" if completed else "conversations"
     checked = (quality_step(conversations),) if experiment.quality is not None else ()
     questions = QUALITY if checked else "questions"
-    live = experiment.train.activations == "live"
-    rest = _from_conversations(conversations, questions, experiment.evaluate.baselines, live=live)
+    evaluate = experiment.evaluate
+    rest = _from_conversations(
+        conversations,
+        questions,
+        evaluate.baselines,
+        live=experiment.train.activations == "live",
+        judged=evaluate.judge is not None,
+    )
     return (*source, *completed, *checked, *rest)
 
 
 def every_step() -> tuple[Step, ...]:
     """All that any experiment can have; where rows come from several sources, all of them."""
     checked = quality_step("conversations")
-    rest = _from_conversations("conversations", "questions", get_args(Baseline))
+    rest = _from_conversations("conversations", "questions", get_args(Baseline), judged=True)
     return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *rest)
 
 
@@ -197,6 +204,12 @@ def _with_capture(section: BaseModel, experiment: Experiment, *, live: bool) -> 
     return {**own, "capture": plain(experiment.dump, CaptureConfig)} if live else own
 
 
+def _evaluate_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
+    own = _with_capture(experiment.evaluate, experiment, live=live)
+    del own["judge"]  # a step of its own
+    return own
+
+
 def _data_location(experiment: Experiment) -> dict[str, Any]:
     return {"data": experiment.data.path if experiment.data else None}
 
@@ -280,7 +293,12 @@ def _baseline_config(
 
 
 def _from_conversations(
-    conversations: str, questions: str, baselines: Sequence[Baseline], *, live: bool = False
+    conversations: str,
+    questions: str,
+    baselines: Sequence[Baseline],
+    *,
+    live: bool = False,
+    judged: bool = False,
 ) -> tuple[Step, ...]:
     """The steps that read the conversations and the questions which the steps of these names make.
 
@@ -289,6 +307,7 @@ def _from_conversations(
     Args:
         baselines: decoders that are trained for comparison.
         live: activations are computed on the fly, and there is no dump.
+        judged: an LLM judges the written answers.
     """
     dump = Step(
         name="dump",
@@ -329,20 +348,21 @@ def _from_conversations(
         version=3,
         entry="evaluators.evaluation",
         run=_evaluate,
-        config=lambda experiment: _with_capture(experiment.evaluate, experiment, live=live),
+        config=lambda experiment: _evaluate_config(experiment, live=live),
         inputs={**tables, **decoders},
         external=lambda outside: outside.model_digests,
         locations=_model_location,
     )
+    judge = (JUDGE,) if judged else ()
     report = Step(
         name="report",
         version=3,
         entry="pipelines.report",
         run=_report,
         config=lambda experiment: {"experiment": experiment.experiment},
-        inputs={**tables, "train": "train", "evaluate": "evaluate"},
+        inputs={**tables, **{one.name: one.name for one in (train, evaluate, *judge)}},
         external=lambda outside: {},
         listed=False,
     )
-    later = (train, *trained, evaluate, report)
+    later = (train, *trained, evaluate, *judge, report)
     return later if live else (dump, *later)

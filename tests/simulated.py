@@ -28,16 +28,14 @@ class Scene:
     noise: tuple[float, ...] = (0.2, 0.2, 0.2, 0.2)
 
 
-IGNORES = "ignores activations, rivals alike"
-NEARLY = "ignores activations, rivals nearly alike"
 SCENES = {
     "reads, one rival is best": Scene(GAIN, (0.0, 0.3, 0.4)),
     "reads, rivals alike": Scene(GAIN),
-    IGNORES: Scene(0.0),
+    "ignores activations, rivals alike": Scene(0.0),
     "ignores activations, four rivals alike": Scene(0.0, (0.0, 0.0, 0.0, 0.0)),
     "ignores activations, two rivals alike": Scene(0.0, (0.0, 0.0, 0.4)),
     "ignores activations, one rival noisy": Scene(0.0, noise=(0.2, 0.2, 1.0)),
-    NEARLY: Scene(0.0, (0.0, 0.06, 0.06)),
+    "ignores activations, rivals nearly alike": Scene(0.0, (0.0, 0.06, 0.06)),
 }
 """Name of each scene."""
 RIVALS = ("other", "mean", "none", "prior")

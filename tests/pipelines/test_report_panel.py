@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_report import SMALL, Page, leaf, report, write_example
 
-from evaluators.tables import RESULTS, RESULTS_FILE, write_table
+from evaluators.tables import JUDGED_FILE, RESULTS, RESULTS_FILE, write_table
 from pipelines.report_inputs import ReportInputs
 from pipelines.report_panel import GROUP_METRICS, read_panel
 
@@ -80,7 +81,31 @@ def test_a_condition_that_is_left_out_is_said(page: Page) -> None:
 def test_what_was_not_measured_is_not_mentioned(tmp_path: Path) -> None:
     made = write_example(tmp_path / "root", SMALL)
     panel = read_panel(made)
-    assert (panel.groups, panel.qualities, panel.identified, panel.left_out) == ((), (), (), ())
+    found = (panel.groups, panel.qualities, panel.agreed, panel.identified, panel.left_out)
+    assert found == ((),) * 5
     page = report(made, tmp_path / "out")
     assert "Identification" not in page.text
     assert "question type" not in page.text
+
+
+def test_a_judges_verdicts_stand_beside_what_was_measured_with_its_agreement(
+    inputs: ReportInputs, tmp_path: Path
+) -> None:
+    step = next(one for one in inputs.steps if one.step == "evaluate")
+    folder = tmp_path / "judge"
+    (folder / "data").mkdir(parents=True)
+    sides = {"right": leaf(0.5), "other": leaf(0.25), "gain": leaf(0.25)}
+    judged = {
+        **dict.fromkeys(("right", "vague", "wrong"), sides),
+        "agreement": {"n": 20, "raw": 0.85, "kappa": 0.61},
+        "unread": 3,
+    }
+    (folder / "data" / JUDGED_FILE).write_text(
+        json.dumps({"judged": {"test": {"control": judged}}})
+    )
+    made = replace(inputs, steps=(*inputs.steps, replace(step, step="judge", path=folder)))
+    found = report(made, tmp_path / "out")
+    assert "judged right" in found.text
+    words = " ".join(found.text.split())
+    assert "its passes agree on 85 % of 20 answers (κ 0.61)" in words
+    assert "could not be read: 3 questions" in words
