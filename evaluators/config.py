@@ -14,6 +14,10 @@ ConditionName = Literal["right", "other", "mean", "none", "noise", "wrong_layer"
 Baseline = Literal["prior", "text"]
 
 
+RUBRIC = "judge_reading"
+"""The prompt file by which answers are judged."""
+
+
 class JudgeConfig(Config):
     """An LLM that judges written answers, and how many of them."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from evaluators.config import EvaluateConfig, JudgeConfig
+from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
 from evaluators.panel import columns, mean, sampler
 from evaluators.quality import SIDES
 from evaluators.tables import ANSWERS_FILE, JUDGED_FILE, VERDICTS, VERDICTS_FILE, write_table
@@ -27,9 +27,6 @@ from generators.judging import Judged, Judgement, agreement, judge, rubric_named
 from generators.progress import Progress, silent
 from generators.request_log import RequestLog
 from generators.texts import Texts
-
-RUBRIC = "judge_reading"
-"""Name of the rubric's prompt file."""
 
 Answer = Mapping[str, Any]
 

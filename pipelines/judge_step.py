@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evaluators.config import EvaluateConfig, JudgeConfig
-from generators.endpoint import model_identity, open_endpoint
+from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
 from generators.generate_config import EMBEDDED
-from generators.generation import texts_of
-from generators.texts import Texts
 from pipelines.config import Experiment
 from pipelines.console import Console
 from pipelines.generate_steps import REQUESTS
@@ -19,6 +16,8 @@ from pipelines.step import Outside, Step, StepCall
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from generators.texts import Texts
+
 DECIDING = ("seed", "bootstrap", "min_controls")
 """Settings of the evaluation that the verdicts' numbers depend on."""
 
@@ -28,7 +27,13 @@ def _settings(experiment: Experiment) -> JudgeConfig:
 
 
 def _texts(experiment: Experiment) -> Texts:
-    return Texts() if experiment.generate is None else texts_of(experiment.generate)
+    if experiment.generate is None:
+        from generators.texts import Texts
+
+        return Texts()
+    from generators.generation import texts_of
+
+    return texts_of(experiment.generate)
 
 
 def _weights(experiment: Experiment) -> tuple[Path | None, str | None]:
@@ -44,6 +49,7 @@ def _weights(experiment: Experiment) -> tuple[Path | None, str | None]:
 def _judge(call: StepCall) -> StepResult:
     from activation_store.gguf import served
     from evaluators.judge import judge_answers
+    from generators.endpoint import open_endpoint
 
     runtime = call.experiment.runtime
     gguf, weights = _weights(call.experiment)
@@ -73,7 +79,7 @@ def _config(experiment: Experiment) -> dict[str, Any]:
 
 
 def _external(outside: Outside) -> dict[str, Any]:
-    from evaluators.judge import RUBRIC
+    from generators.endpoint import model_identity
 
     endpoint = _settings(outside.experiment).endpoint
     _, weights = _weights(outside.experiment)

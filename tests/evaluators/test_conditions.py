@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import chain
 import numpy as np
 import pytest
 
 from activation_store.reader import ActivationStore
-from decoder.batch import Reading
 from evaluators.conditions import CONDITIONS, Condition, Scene, pair_others
 from evaluators.config import ConditionName, EvaluateConfig
 from trainers.rows import Row, load_rows, visible_tokens
 
+DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
 VIEWS = ("stimulus",)
 ELSEWHERE = 0
 """A stored layer that the decoder does not read."""
@@ -193,18 +195,20 @@ def test_of_two_layers_as_far_the_earlier_is_the_wrong_one(
     np.testing.assert_array_equal(found, stored(store, row, ELSEWHERE))
 
 
-def test_a_condition_of_ones_own_is_a_few_lines(
+def test_the_docs_show_how_to_add_a_condition(
     store: tuple[ActivationStore, list[Row]],
 ) -> None:
-    def last_token(row: Row, scene: Scene) -> Reading:
-        own = scene.own(row)
-        assert own.vectors is not None
-        return Reading(np.repeat(own.vectors[-1:], own.n, 0), own.n, own.first_position)
-
+    text = DOCS.read_text()
+    (block,) = re.findall(r"```python\n(# evaluators/conditions/.*?)```", text, re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    (condition,) = (value for value in namespace.values() if isinstance(value, Condition))
     row, scene = store[1][0], scene_of(store)
-    found = Condition("last_token", last_token).give(row, scene)
+    found, own = condition.give(row, scene), scene.own(row)
     assert found.vectors is not None
-    assert (found.vectors == scene.own(row).vectors[-1]).all()
+    assert own.vectors is not None
+    np.testing.assert_array_equal(found.vectors, own.vectors[::-1])
+    assert f"# evaluators/conditions/{condition.name}.py" in block
 
 
 @pytest.mark.parametrize("conditions", [("right",), ("right", "other", "other")])

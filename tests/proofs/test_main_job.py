@@ -53,6 +53,17 @@ def test_published_rows(proved: dict[str, Any], tmp_path: Path) -> None:
             proved[f"test, {view}: {name} (nats a token)"] = (
                 f"{leaf['estimate']:.3f} [{leaf['low']:.3f}, {leaf['high']:.3f}], n {leaf['n']}"
             )
+    # the same decoder: of the steps, evaluate alone is new
+    chosen = {"views": "[control]", "answers": 0, "identification": 4, "max_controls": 40}
+    words = [word for k, v in chosen.items() for word in ("--set", f"evaluate.{k}={v}")]
+    other, _ = run(config, tmp_path, "--set", f"data.path={PUBLISHED}", *words)
+    identified = other["metrics"]["reading"]["test"]["control"]["identification"]
+    named = {"chance": identified["chance"], **identified["accuracy"]}
+    for name, leaf in named.items():
+        proved[f"test, control: identification among 4, {name}"] = (
+            f"{leaf['estimate']:.3f} [{leaf['low']:.3f}, {leaf['high']:.3f}], n {leaf['n']}"
+        )
+    chance, withheld = identified["chance"], identified["accuracy"]["none"]
     reruns = []
     for _ in range(3):
         again, rerun = run(config, tmp_path, "--set", f"data.path={PUBLISHED}")
@@ -68,6 +79,9 @@ def test_published_rows(proved: dict[str, Any], tmp_path: Path) -> None:
     assert control["grounded_gain"]["estimate"] >= 0.6
     assert control["information_gain"]["low"] > 0
     assert statistics.median(reruns) < 3
+    # activations withheld: at the stated chance
+    assert chance["low"] <= withheld["estimate"] <= chance["high"]
+    assert identified["information_gain"]["low"] > 0
 
 
 @pytest.mark.prove
