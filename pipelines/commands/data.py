@@ -143,18 +143,20 @@ def show(
 
 @app.command("stats")
 def stats(ref: Ref, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """Count rows by kind, view, split and category; lengths, what was dropped, leaks."""
+    """Count rows by kind, view, split and category; lengths, what was dropped, leaks, quality."""
     from generators.statistics import describe
     from pipelines.data_tables import load_tables
 
     tables = load_tables(root, ref)
     numbers = describe(tables.conversations, tables.questions, tables.dropped)
     if as_json:
-        print_json({"ref": ref, **numbers})
+        print_json({"ref": ref, **numbers, "quality": tables.quality})
     else:
-        from pipelines.commands.data_view import print_stats
+        from pipelines.commands.data_view import print_measured, print_stats
 
         print_stats(numbers)
+        if tables.quality is not None:
+            print_measured(tables.quality)
 
 
 @app.command("export")

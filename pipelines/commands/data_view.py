@@ -120,6 +120,39 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
         console.print("no group, label or control stands in two splits")
 
 
+def print_measured(quality: Mapping[str, Any]) -> None:
+    """What an LLM found: the step `quality`."""
+    console = Console(highlight=False)
+    if answerable := quality["answerability"]:
+        table = Table("from the question alone", "controls", "gold", "another's gold", "above")
+        for name, value in {"all": answerable["all"], **answerable["by_type"]}.items():
+            leaves = (value[part] for part in ("own", "other", "above"))
+            table.add_row(Text(_safe(name)), str(value["own"]["n"]), *map(_interval, leaves))
+        table.caption = "token F1, with 95 % intervals over controls"
+        console.print(_right(table))
+    for name, part in (quality["faithfulness"] or {}).items():
+        if part is None:
+            continue
+        own, swapped = part["own"], part["swapped"]
+        table = Table(f"{own['n']} {name}", "own control", "another control")
+        for verdict, share in own["shares"].items():
+            there = swapped["shares"].get(verdict)
+            table.add_row(verdict, f"{share:.0%}", "–" if there is None else f"{there:.0%}")
+        agreement = own["agreement"]
+        if agreement["raw"] is not None:
+            kappa = "" if agreement["kappa"] is None else f", kappa {agreement['kappa']:.2f}"
+            table.caption = f"two passes agree on {agreement['raw']:.0%}{kappa}"
+        console.print(_right(table))
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    if value["estimate"] is None:
+        return "–"
+    if value["low"] is None:
+        return f"{value['estimate']:.2f}"
+    return f"{value['estimate']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
 def _print_checks(console: Console, numbers: Mapping[str, Any]) -> None:
     """What can be said of the rows' quality without an LLM."""
     many, shared = numbers["per_control"], numbers["shared"]

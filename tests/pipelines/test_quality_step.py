@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from generators.testing import ScriptedEndpoint
-from pipelines.commands.data_view import print_rows, print_stats
+from pipelines.commands.data_view import print_measured, print_rows, print_stats
 from pipelines.data_tables import load_tables
 from pipelines.generate_steps import REQUESTS
 from pipelines.report import write_report
@@ -91,7 +91,11 @@ def test_the_commands_show_the_checked_rows_with_their_flags(
     assert {flag for row in tables.conversations for flag in row.flags} == {"too_long"}
     print_rows(to_records(tables.conversations, tables.questions), total=12)
     print_stats(describe(tables.conversations, tables.questions, tables.dropped))
+    assert tables.quality == result.metrics["quality"]
+    print_measured(tables.quality)
     shown = capsys.readouterr().out
+    assert "from the question alone" in shown
+    assert "6 answers" in shown
     assert "flags: too_long" in shown
     assert "no row is flagged by a rule" in shown  # the default rules know no longest
     assert "questions a control (median" in shown
