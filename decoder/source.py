@@ -21,7 +21,7 @@ from activation_store.capture import Capture
 from activation_store.spans import Encoded, Tokens, tokenize_with_text
 from decoder.batch import Reading
 from decoder.model import Decoder
-from decoder.reading import ReadLayers
+from decoder.reading import ReadLayers, withheld_tokens
 from generators.schema import Message
 
 
@@ -56,6 +56,12 @@ class Captured:
             layers.layers if layers.named else (),
             skipped_before(chosen),
         )
+
+    def visible(self, view: str, layers: ReadLayers, *, masking: bool) -> Reading | None:
+        """What a decoder is shown of a conversation of that view; None where nothing is left."""
+        first = withheld_tokens(view, self.tokens.withheld, masking=masking)
+        chosen = np.arange(first, len(self.tokens.ids))
+        return self.reading(layers, chosen) if len(chosen) else None
 
 
 def skipped_before(chosen: np.ndarray) -> np.ndarray | None:

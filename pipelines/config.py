@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from activation_store.config import CompleteConfig, DumpSection
 from activation_store.runtime import Runtime
 from evaluators.config import EvaluateConfig
+from evaluators.robustness_config import RobustnessConfig
 from generators.config import Config
 from generators.errors import ConfigError
 from generators.generate_config import GenerateSection
@@ -46,6 +47,8 @@ class Experiment(Config):
     """The decoder and its training."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What is judged, and how."""
+    robustness: RobustnessConfig | None = None
+    """What is altered to see whether the decoder still reads it; null for nothing."""
     runtime: Runtime = Runtime()
     """Device and other settings that do not change results; never hashed."""
 

@@ -43,4 +43,6 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         metrics["reading"] = counts["evaluate"]["reading"]
     if "judge" in counts:
         metrics["judged"] = counts["judge"]["judged"]
+    if "robustness" in counts:
+        metrics["robustness"] = dict(counts["robustness"])
     return metrics

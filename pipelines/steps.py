@@ -26,6 +26,7 @@ from pipelines.metrics import metrics_of
 from pipelines.quality_step import QUALITY, quality_step
 from pipelines.records import StepResult
 from pipelines.report_inputs import ReportInputs
+from pipelines.robustness_step import robustness_step
 from pipelines.step import Outside, Step, StepCall
 from trainers.config import Variant
 
@@ -47,6 +48,8 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
         live=experiment.train.activations == "live",
         judged=evaluate.judge is not None,
     )
+    if experiment.robustness is not None:
+        rest = _with_robustness(rest)
     return (*source, *completed, *checked, *rest)
 
 
@@ -54,7 +57,14 @@ def every_step() -> tuple[Step, ...]:
     """All that any experiment can have; where rows come from several sources, all of them."""
     checked = quality_step("conversations")
     rest = _from_conversations("conversations", "questions", get_args(Baseline), judged=True)
-    return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *rest)
+    return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *_with_robustness(rest))
+
+
+def _with_robustness(rest: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The last steps with `robustness` before the report, which shows it."""
+    *earlier, report = rest
+    step = robustness_step(next(own for own in earlier if own.name == "evaluate"))
+    return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
 
 
 def _import_conversations(call: StepCall) -> StepResult:
