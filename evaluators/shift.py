@@ -42,9 +42,9 @@ class FineTune:
         """
         self._decoder = decoder
         self.losses = _train(decoder, sequences, config)
-        layers = (module for module in decoder.net.modules() if hasattr(module, "scaling"))
-        # one dict a layer, from adapter to the factor on its weights
-        self._scaling = [own.scaling for own in layers if _NAME in own.scaling]
+        # of each layer with adapters, the factor on the weights of each
+        every = (getattr(module, "scaling", None) for module in decoder.net.modules())
+        self._scaling = [own for own in every if isinstance(own, dict) and _NAME in own]
         self._trained = [scaling[_NAME] for scaling in self._scaling]
 
     @contextlib.contextmanager
@@ -89,7 +89,7 @@ def _train(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
     return losses[0], losses[-1]
 
 
