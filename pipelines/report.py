@@ -20,6 +20,7 @@ from pipelines.report_figures import ReportFigure, loss_panel, report_figures
 from pipelines.report_inputs import ReportInputs, ReportStep
 from pipelines.report_panel import Group, PanelData, read_panel
 from pipelines.report_quality import QualityData, read_quality
+from pipelines.report_robustness import read_robustness
 from pipelines.verdict import below_untrained, headline, interval, judge
 from pipelines.wording import count, duration, number, size
 
@@ -87,6 +88,7 @@ def _page(
         data=data,
         panel=panel,
         quality=quality,
+        robustness=read_robustness(inputs),
         panel_groups=_by_case(panel.groups),
         figures=figures,
         headline=headline(verdicts),
