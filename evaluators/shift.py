@@ -58,6 +58,7 @@ class FineTune:
     def remove(self) -> None:
         """Leave the decoder as it was."""
         self._decoder.net.delete_adapter(_NAME)
+        self._decoder.net.requires_grad_(False)  # peft turns on what is active afterwards
 
 
 def _train(
