@@ -73,8 +73,8 @@ def choices(
     losses = turn_losses(decoder, list(readings.values()), [written[i] for i in readings])
     out: list[list[float]] = [[] for _ in rows]
     for i, found in zip(readings, losses, strict=True):
-        own, theirs = np.array(found[::2]), np.array(found[1::2])
-        out[i] = [float(x) for x in (own < theirs) + 0.5 * (own == theirs)]
+        mine, theirs = np.array(found[::2]), np.array(found[1::2])
+        out[i] = [float(x) for x in (mine < theirs) + 0.5 * (mine == theirs)]
     return out
 
 

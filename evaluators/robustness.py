@@ -167,7 +167,7 @@ class _Measure:
         """Every alteration of a case, and its plain losses [C] by side."""
         rows = _rows(case, others)
         base = self._run(case, rows, "plain", [plain(row) for row in rows])
-        found = {}
+        found: dict[str, Any] = {}
         for name in self._config.alterations:
             altered = [
                 ALTERATIONS[name](row, others[row.example_id], self._config.seed) for row in rows
