@@ -43,7 +43,8 @@ from decoder.prompt import Turn
 from generators.schema import VIEWS
 from pipelines.artifacts import ArtifactRoot
 from pipelines.refs import Refs
-from trainers.data import LengthBuckets
+from trainers.config import TrainConfig
+from trainers.data import LengthBuckets, passes
 from trainers.rows import load_rows, read_row, row_turns, select, visible_tokens
 
 LAYER = 14
@@ -58,12 +59,14 @@ class Way:
         shared: a row's prefix runs once for all its questions; else one question a row.
         answers: logits of answer tokens alone; else of all.
         tokens: batches of like token length; else sorted by characters.
+        passes: a batch runs in passes of so many tokens as `train.pass_tokens` has by default.
     """
 
     store: bool = False
     shared: bool = False
     answers: bool = False
     tokens: bool = False
+    passes: bool = False
 
 
 WAYS = {
@@ -72,7 +75,8 @@ WAYS = {
     "published, one prefix for all questions": Way(shared=True),
     "published, logits of answers alone": Way(answers=True),
     "published, batches by token length": Way(tokens=True),
-    "latentqa": Way(store=True, shared=True, answers=True, tokens=True),
+    "published, batches in passes": Way(passes=True),
+    "latentqa": Way(store=True, shared=True, answers=True, tokens=True, passes=True),
 }
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -159,16 +163,17 @@ def measure(way: Way, words: argparse.Namespace) -> dict[str, float]:
     timed = typical(load, words.rows, words.steps)
     weights = [p for p in decoder.net.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=1e-4)
-    train_step(way, decoder, target, [cut(load(timed[0]))])  # memory and threads are warm
+    warm = [cut(load(timed[0]))]  # memory and threads
+    train_step(way, decoder, target, warm, make(way, decoder, warm))
     clock = CLOCKS[words.clock]
     seconds, waited, questions = 0.0, 0.0, 0
     for indices in order(way, load, timed, words.rows):
         start = clock()
         rows = [load(i) for i in indices]
-        batch = make(way, decoder, rows)
+        parts = make(way, decoder, rows)
         wait = clock() - start
         optimiser.zero_grad()
-        train_step(way, decoder, target, rows, batch)
+        train_step(way, decoder, target, rows, parts)
         optimiser.step()
         seconds += clock() - start
         waited += wait
@@ -302,14 +307,24 @@ def padding(way: Way, rows: Rows, batches: Sequence[Sequence[int]]) -> float:
     return 1 - used / ran
 
 
-def make(way: Way, decoder: Decoder, rows: Sequence[Example]) -> Batch | PackedBatch:
-    """The rows as tensors on the decoder's device."""
+def make(way: Way, decoder: Decoder, rows: Sequence[Example]) -> list[Batch | PackedBatch]:
+    """The rows as tensors on the decoder's device, in passes."""
     readings, turns = [row.reading for row in rows], [row.turns for row in rows]
     if not way.shared:
         readings = [r for r, own in zip(readings, turns, strict=True) for _ in own]
         turns = [[turn] for own in turns for turn in own]
     packed = decoder.packs or not way.answers
-    return to_device(loss_batch(decoder.prompt, readings, turns, packed=packed), decoder.device)
+    lengths = [
+        r.size + sum(len(t.ids) for t in own) for r, own in zip(readings, turns, strict=True)
+    ]
+    most = TrainConfig().pass_tokens if way.passes else 1 << 62
+    batches = [
+        loss_batch(
+            decoder.prompt, [readings[i] for i in own], [turns[i] for i in own], packed=packed
+        )
+        for own in passes(lengths, most)
+    ]
+    return [to_device(batch, decoder.device) for batch in batches]
 
 
 def train_step(
@@ -317,19 +332,20 @@ def train_step(
     decoder: Decoder,
     target: nn.Module | None,
     rows: Sequence[Example],
-    batch: Batch | PackedBatch | None = None,
+    parts: Sequence[Batch | PackedBatch],
 ) -> None:
     """Forward and backward."""
-    batch = batch or make(way, decoder, rows)
     if target is not None:
         run_target(
             target, [row.ids for row in rows for _ in (row.turns if not way.shared else [0])]
         )
-    if way.answers:
-        loss = answer_losses(decoder.net, decoder.injection, batch).mean()
-    else:
-        loss = all_logits_loss(decoder, cast(PackedBatch, batch))
-    loss.backward()
+    questions = sum(len(part["row_of"]) for part in parts)
+    for part in parts:
+        if way.answers:
+            loss = answer_losses(decoder.net, decoder.injection, part).sum()
+        else:
+            loss = all_logits_loss(decoder, cast(PackedBatch, part))
+        (loss / questions).backward()
 
 
 @torch.no_grad()
@@ -343,7 +359,7 @@ def run_target(target: nn.Module, ids: Sequence[np.ndarray]) -> None:
 
 
 def all_logits_loss(decoder: Decoder, batch: PackedBatch) -> torch.Tensor:
-    """Mean answer loss, from the logits of every token."""
+    """Sum of the answer losses, from the logits of every token."""
     with decoder.injection(batch.get("places"), batch.get("vectors")):
         logits_BSV = decoder.net(
             input_ids=batch["packed_ids"],
@@ -356,7 +372,7 @@ def all_logits_loss(decoder: Decoder, batch: PackedBatch) -> torch.Tensor:
         batch["targets"],
         reduction="none",
     )
-    return (losses * batch["weights"]).sum() / len(batch["row_of"])
+    return (losses * batch["weights"]).sum()
 
 
 if __name__ == "__main__":

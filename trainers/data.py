@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypedDict
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -15,6 +16,12 @@ from trainers.given import Given, own
 from trainers.rows import Row, row_turns
 
 Item = tuple[Reading, list[Turn]]
+
+
+class Passes(TypedDict):
+    """A batch in parts that run one after the other."""
+
+    passes: list[Batch | PackedBatch]
 
 
 class RowDataset(Dataset[Item]):
@@ -30,15 +37,18 @@ class RowDataset(Dataset[Item]):
         masking: bool,
         packed: bool = False,
         given: Given | None = None,
+        pass_tokens: int = 1 << 62,
     ) -> None:
         """Rows and where their activations come from.
 
         Args:
             layers: which layers are read of an example, by its id.
+            pass_tokens: most tokens of one of a batch's passes.
             given: what a baseline is given instead.
         """
         self.rows = rows
         self._packed = packed
+        self._pass_tokens = pass_tokens
         self._given = given or own(store, layers=layers, masking=masking)
         self.prompt = prompt
         self._turns = [row_turns(prompt, row) for row in rows]
@@ -58,6 +68,30 @@ class RowDataset(Dataset[Item]):
         """A batch of the items, in the layout that the model allows."""
         readings, turns = [r for r, _ in items], [t for _, t in items]
         return loss_batch(self.prompt, readings, turns, packed=self._packed)
+
+    def collate_passes(self, items: Sequence[Item]) -> Passes:
+        """The items as the passes of one batch."""
+        lengths = [reading.size + sum(len(t.ids) for t in turns) for reading, turns in items]
+        return {
+            "passes": [
+                self.collate([items[i] for i in own]) for own in passes(lengths, self._pass_tokens)
+            ]
+        }
+
+
+def passes(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """A batch's rows in passes of at most `most` tokens each, those of like length together.
+
+    A pass has at least one row, however long.
+    """
+    out: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        # the longest of a pass is its first, and the others are padded to it
+        if out and lengths[out[-1][0]] * (len(out[-1]) + 1) <= most:
+            out[-1].append(i)
+        else:
+            out.append([i])
+    return out
 
 
 class LengthBuckets(Sampler[int]):

@@ -20,7 +20,7 @@ from generators.errors import ConfigError
 from generators.progress import Progress
 from trainers import checkpoints
 from trainers.config import TrainConfig
-from trainers.data import LengthBuckets, RowDataset
+from trainers.data import LengthBuckets, Passes, RowDataset
 from trainers.meter import Meter
 from trainers.team import Team
 
@@ -45,13 +45,14 @@ class DecoderTrainer(Trainer):
             model=decoder.net,
             train_dataset=rows,
             eval_dataset=validation,
-            data_collator=rows.collate,
+            data_collator=rows.collate_passes,
             **kwargs,
         )
         self._decoder = decoder
         self._rows = rows
         self._validation = validation
         self._team = team
+        self._asked = 1
         self.meter = Meter(decoder.device, processes=team.count)
         # our mean loss knows nothing of the other batches that are accumulated
         self.loss_is_scaled_for_ga = False
@@ -59,19 +60,28 @@ class DecoderTrainer(Trainer):
         self.add_callback(_FirstLook(self))
         self.add_callback(self.meter)
 
+    def training_step(
+        self, model: Any, inputs: Passes, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Forward and backward of a batch, pass by pass; returns the batch's loss."""
+        parts = inputs["passes"]
+        self._asked = self._team.total(sum(len(part["row_of"]) for part in parts))
+        step = super().training_step
+        with self.accelerator.no_sync(model=model):
+            early = [step(model, part, num_items_in_batch) for part in parts[:-1]]
+        return sum(early, start=step(model, parts[-1], num_items_in_batch))
+
     def compute_loss(
         self, model: Any, inputs: Batch | PackedBatch, return_outputs: bool = False, **kwargs: Any
     ) -> torch.Tensor:
-        """Mean answer loss of the batch's questions, in nats a token.
+        """What a pass adds to the mean answer loss of its batch's questions, in nats a token.
 
         Of several processes each gives its part of the mean over all their questions, times their
         number: gradients and logged losses are averaged over them.
         """
         self.meter.add(inputs)
         losses = answer_losses(model, self._decoder.injection, inputs)
-        if self._team.count == 1:
-            return losses.mean()
-        return losses.sum() * (self._team.count / self._team.total(len(losses)))
+        return losses.sum() * (self._team.count / self._asked)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         # the processes take the parts of a batch by turns, so a batch is that of all of them

@@ -218,7 +218,15 @@ def _datasets(
             "masking": settings.masking,
         }
         read = given(variant, pool, store, decoder.prompt, **place, seed=config.seed)
-        return RowDataset(rows, store, decoder.prompt, **place, packed=decoder.packs, given=read)
+        return RowDataset(
+            rows,
+            store,
+            decoder.prompt,
+            **place,
+            packed=decoder.packs,
+            given=read,
+            pass_tokens=config.pass_tokens,
+        )
 
     train, validation = (
         dataset("train", config.max_rows),

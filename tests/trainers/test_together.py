@@ -27,6 +27,7 @@ CONFIG = TrainConfig(
     epochs=2,
     evaluations=2,
     learning_rate=1e-2,
+    pass_tokens=250,
 )
 """12 rows: 3 steps a pass, of 2 rows a process."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from activation_store.reader import ActivationStore
 from decoder.reading import ReadLayers
-from trainers.data import LengthBuckets, RowDataset
+from trainers.data import LengthBuckets, RowDataset, passes
 from trainers.rows import load_rows, select
 
 LENGTHS = [int(n) for n in np.random.default_rng(0).integers(5, 500, 203)]
@@ -76,6 +76,32 @@ def test_the_length_of_an_item_is_what_it_costs(dataset: RowDataset) -> None:
     for i, length in enumerate(dataset.lengths):
         reading, turns = dataset[i]
         assert length == reading.n + sum(len(turn.ids) for turn in turns)
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        (1000, [[1, 3, 0, 2]]),
+        (120, [[1, 3], [0, 2]]),
+        (60, [[1], [3], [0, 2]]),
+        (1, [[1], [3], [0], [2]]),
+    ],
+)
+def test_passes_hold_rows_of_like_length_up_to_a_limit(
+    most: int, expected: list[list[int]]
+) -> None:
+    assert passes([30, 60, 20, 50], most) == expected
+
+
+def test_the_passes_of_a_batch_hold_its_rows(dataset: RowDataset) -> None:
+    items = [dataset[i] for i in range(6)]
+    assert len(dataset.collate_passes(items)["passes"]) == 1
+    dataset._pass_tokens = 1
+    parts = dataset.collate_passes(items)["passes"]
+    assert [len(part["row_of"]) for part in parts] == [2] * 6
+    whole = dataset.collate(items)
+    assert sum(len(part["targets"]) for part in parts) == len(whole["targets"])
+    dataset._pass_tokens = 1 << 62
 
 
 def test_a_batch_holds_all_questions_of_its_rows(dataset: RowDataset) -> None:
