@@ -42,8 +42,8 @@ class TrainConfig(Config):
     """Rows (activation prefixes, each with its questions) of one batch; where several processes
     train together, of all of them."""
     pass_tokens: int = Field(default=2048, ge=1)
-    """Most tokens that go through the decoder at once; a batch of more runs in several passes, which
-    bounds memory and changes no result beyond rounding. A row alone may have more."""
+    """Most tokens that go through the decoder at once; a batch of more runs in several passes,
+    which bounds memory and changes no result beyond rounding. A row alone may have more."""
     accumulation: int = Field(default=1, ge=1)
     """Batches summed into one optimiser step."""
     epochs: float = Field(default=1.0, gt=0)
