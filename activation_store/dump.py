@@ -65,24 +65,13 @@ def dump(
     from activation_store.reader import ActivationStore
     from activation_store.root_record import write_root
     from activation_store.sharing import Others
-    from activation_store.target import load_model, load_tokenizer, model_shape, use_threads
+    from activation_store.target import load_model, use_threads
     from activation_store.workers import helpers, worker_device
     from activation_store.writer import Writer
 
     use_threads(runtime)
     device = worker_device(runtime, 0)
-    shape = model_shape(model)
-    layers = tuple(shape.layer(k, "dump.layers") for k in config.layers)
-    if len(set(layers)) < len(layers):
-        raise ConfigError(
-            f"dump.layers: {list(config.layers)} names a block twice ({shape.n_blocks} blocks)."
-        )
-    rows = read_conversations(conversations / CONVERSATIONS_FILE)
-    longest = min(config.max_tokens, shape.max_positions)
-    kept, dropped = tokenize_rows(rows, load_tokenizer(model), longest, config.too_long)
-    plans = functools.partial(
-        make_plan, kept, config=config, layers=layers, d_model=shape.d_model, target=model.digests()
-    )
+    plans, kept, dropped = plans_of(conversations, config, model)
     leases = Leases(out)
     with storage_errors(out):
         with leases.alone():
@@ -116,7 +105,7 @@ def dump(
         "tokens_per_second": round(forward / seconds, 1),
         "forward_tokens": forward,
         "shared_shards": len(plan.shared),
-        "layers": list(layers),
+        "layers": list(plan.layers),
         "d_model": plan.d_model,
         "store_dtype": config.store_dtype,
         "compute_dtype": config.compute_dtype,
@@ -124,6 +113,31 @@ def dump(
         "canary": verdict,
         "dropped": _count(dropped),
     }
+
+
+def plans_of(
+    conversations: Path, config: CaptureConfig, model: ModelFiles
+) -> tuple[Callable[..., Plan], dict[str, Tokens], list[Dropped]]:
+    """Plans of a store of conversations, with the `shared` shards that they are called with; the
+    tokens of their rows by example id; and the rows that are left out.
+
+    Raises: as `dump`, before the target is loaded.
+    """
+    from activation_store.target import load_tokenizer, model_shape
+
+    shape = model_shape(model)
+    layers = tuple(shape.layer(k, "dump.layers") for k in config.layers)
+    if len(set(layers)) < len(layers):
+        raise ConfigError(
+            f"dump.layers: {list(config.layers)} names a block twice ({shape.n_blocks} blocks)."
+        )
+    rows = read_conversations(conversations / CONVERSATIONS_FILE)
+    longest = min(config.max_tokens, shape.max_positions)
+    kept, dropped = tokenize_rows(rows, load_tokenizer(model), longest, config.too_long)
+    plans = functools.partial(
+        make_plan, kept, config=config, layers=layers, d_model=shape.d_model, target=model.digests()
+    )
+    return plans, kept, dropped
 
 
 def _planned(

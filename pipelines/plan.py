@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from generators.errors import DamagedError
@@ -36,7 +36,8 @@ class StepPlan:
     estimate: Mapping[str, Any] = field(default_factory=dict)
     """What the step would take: LLM `requests` and `tokens`, `money` (US dollars; null where the
     price is unknown), `seconds` and `bytes` (as of the nearest artifact; null where there is
-    none)."""
+    none); for a dump whose conversations are there, `raw_bytes` exactly, and `lossless_bytes` as
+    told from a sample where one was asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -51,17 +52,20 @@ class StepPlan:
         }
 
 
-def make_plan(runner: Runner) -> list[StepPlan]:
+def make_plan(runner: Runner, *, sampled: bool = False) -> list[StepPlan]:
     """Plan of every step of `runner`, in order.
+
+    Args:
+        sampled: whether models may be run on a sample to tell sizes.
 
     Raises:
         UserError: something from outside is missing, or an artifact was changed by hand.
     """
     runner.prepare()
-    return [_plan_step(runner, step) for step in runner.steps]
+    return [_plan_step(runner, step, sampled) for step in runner.steps]
 
 
-def _plan_step(runner: Runner, step: Step) -> StepPlan:
+def _plan_step(runner: Runner, step: Step, sampled: bool) -> StepPlan:
     waiting = [name for name in step.inputs.values() if name not in runner.runs]
     if waiting:
         known = {
@@ -76,7 +80,8 @@ def _plan_step(runner: Runner, step: Step) -> StepPlan:
     except DamagedError as error:
         return _miss(runner, step, identity, identity.payload(), str(error), status="damaged")
     if artifact is None:
-        return _miss(runner, step, identity, identity.payload(), "")
+        missed = _miss(runner, step, identity, identity.payload(), "")
+        return replace(missed, estimate={**missed.estimate, **_size(runner, step, sampled)})
     runner.runs[step.name] = StepRun(step=step, artifact=artifact, cached=True, seconds=0.0)
     why = "complete."
     if artifact.record.get("source") != source_digest(step.entry):
@@ -84,6 +89,13 @@ def _plan_step(runner: Runner, step: Step) -> StepPlan:
     return StepPlan(
         step=step.name, status="hit", key=identity.key, why=why, estimate=_estimate(None, hit=True)
     )
+
+
+def _size(runner: Runner, step: Step, sampled: bool) -> dict[str, int]:
+    if step.size is None:
+        return {}
+    inputs = {role: runner.runs[name].artifact.data for role, name in step.inputs.items()}
+    return step.size(runner.experiment, runner.outside, inputs, sampled)
 
 
 def _miss(

@@ -221,5 +221,8 @@ class Step:
     """Digests of what comes from outside."""
     locations: Callable[[Experiment], dict[str, Any]] = lambda experiment: {}
     """Where what comes from outside was: for the record, never hashed."""
+    size: Callable[[Experiment, Outside, Mapping[str, Path], bool], dict[str, int]] | None = None
+    """What a plan can tell of the output's size, from the experiment, the folders of the inputs by
+    role, and whether models may be run on a sample for it."""
     listed: bool = True
     """Whether the step stands among those of `run --json`."""

@@ -5,7 +5,7 @@ A step imports its room inside `run`, so that a plan or a rerun with nothing cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -127,6 +127,22 @@ def _dump(call: StepCall) -> StepResult:
         others=lending_stores(call.root, call.experiment.runtime),
     )
     return StepResult(counts=counts)
+
+
+def _dump_size(
+    experiment: Experiment, outside: Outside, inputs: Mapping[str, Path], sampled: bool
+) -> dict[str, int]:
+    from activation_store.estimate import store_size
+
+    found = store_size(
+        inputs["conversations"],
+        config=_capture(experiment),
+        model=outside.model,
+        runtime=experiment.runtime,
+        sampled=sampled,
+    )
+    sizes = {"raw_bytes": found.raw_bytes, "lossless_bytes": found.lossless_bytes}
+    return {name: value for name, value in sizes.items() if value is not None}
 
 
 def _train(call: StepCall, variant: Variant = "own") -> StepResult:
@@ -328,6 +344,7 @@ def _from_conversations(
         inputs={"conversations": conversations},
         external=lambda outside: outside.model_digests,
         locations=_model_location,
+        size=_dump_size,
     )
     tables = {"conversations": conversations, "questions": questions}
     if not live:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,10 @@ def plan(
     set_: SetOption = [],  # noqa: B006 - typer's default, never changed
     until: UntilOption = None,
     smoke: SmokeOption = False,
+    sample: Annotated[
+        bool,
+        typer.Option("--sample", help="Run the target on 16 rows to tell a packed store's size."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say for each step whether it is a hit or a miss and why, and what it would take."""
@@ -37,7 +41,7 @@ def plan(
         config=str(config), root=str(root), overrides=set_, until=until, smoke=smoke
     )
     runner = request.open()
-    steps = make_plan(runner)
+    steps = make_plan(runner, sampled=sample)
     if as_json:
         print_json(
             {
@@ -58,6 +62,8 @@ def plan(
                 typer.echo(f"{'':<18}and {len(step.changes) - SHOWN} fields more")
         if step.status != "hit":
             typer.echo(f"{'':<16}{_estimate(step.estimate, step.nearest)}")
+            if "raw_bytes" in step.estimate:
+                typer.echo(f"{'':<16}{_size(step.estimate)}")
 
 
 def status(
@@ -106,3 +112,10 @@ def _estimate(estimate: Mapping[str, Any], nearest: str | None) -> str:
         f"takes {bought}about {duration(estimate['seconds'])} and {size(estimate['bytes'])}, "
         f"as {nearest} did"
     )
+
+
+def _size(estimate: Mapping[str, Any]) -> str:
+    raw = f"{size(estimate['raw_bytes'])} of raw shards"
+    if "lossless_bytes" not in estimate:
+        return raw
+    return f"{raw}, about {size(estimate['lossless_bytes'])} with dump.codec lossless"

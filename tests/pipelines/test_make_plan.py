@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,22 @@ def test_seconds_and_bytes_are_those_of_the_nearest(tmp_path: Path, steps: FakeS
         "seconds": like.record["seconds"],
         "bytes": like.size,
     }
+
+
+def test_a_step_may_tell_its_size_once_its_inputs_are_there(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
+    def size(experiment: Any, outside: Any, inputs: Any, sampled: bool) -> dict[str, int]:
+        assert inputs["conversations"].is_dir()
+        return {"raw_bytes": 10 + sampled}
+
+    made = runner(tmp_path / "r", steps)
+    made.steps = tuple(replace(s, size=size) if s.name == "dump" else s for s in made.steps)
+    assert "raw_bytes" not in make_plan(made)[2].estimate
+    runner(tmp_path / "r", steps, until="conversations").run()
+    for sampled in (False, True):
+        dump = next(s for s in make_plan(made, sampled=sampled) if s.step == "dump")
+        assert dump.estimate["raw_bytes"] == 10 + sampled
 
 
 def test_other_source_files_are_told_and_stay_a_hit(
