@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -110,23 +111,27 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
     }
     data = b"".join(values.tobytes() for values in content.values())
 
+    out = emptied(root / "written")
+    write_plan(out, plan)
+
     def commit() -> None:
-        out = emptied(root / "written")
-        write_plan(out, plan)
+        for name in ("acts/L*/c", "tokens/c", "segments/c", "commits"):
+            for folder in out.glob(name):
+                shutil.rmtree(folder)
         commit_all(out, plan, ((shard, content) for shard in range(plan.n_shards)))
 
     def files() -> None:
-        out = emptied(root / "plain")
+        plain = emptied(root / "plain")
         for shard in range(plan.n_shards):
-            (out / str(shard)).write_bytes(data)
-            fsync_file(out / str(shard))
+            (plain / str(shard)).write_bytes(data)
+            fsync_file(plain / str(shard))
 
     def one_file() -> None:
-        out = emptied(root / "plain") / "all"
-        with open(out, "wb") as file:
+        plain = emptied(root / "plain") / "all"
+        with open(plain, "wb") as file:
             for _ in range(plan.n_shards):
                 file.write(data)
-        fsync_file(out)
+        fsync_file(plain)
 
     seconds = measured(
         {
