@@ -156,7 +156,8 @@ def _measured(quality: Mapping[str, Any]) -> list[str]:
         kappa = (own["agreement"] or {}).get("kappa")
         rows = [
             (verdict, f"{share:.0%}", f"{swapped['shares'].get(verdict, 0.0):.0%}")
-            for verdict, share in own["shares"].items()
+            for verdict in own["verdicts"]
+            if (share := own["shares"].get(verdict)) is not None
         ]
         found += [
             f"{own['n']} {name} judged by rubric `{own['digest'][:16]}`, in two passes"

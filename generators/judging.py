@@ -179,6 +179,7 @@ class Judgement:
         return {
             "rubric": self.rubric.name,
             "digest": self.rubric.digest,
+            "verdicts": list(self.rubric.verdicts),
             "n": len(self.items),
             "unread": self.unread,
             "shares": self.shares(),

@@ -140,8 +140,9 @@ def _judged(name: str, part: Mapping[str, Any]) -> JudgedPart:
         name=name,
         n=own["n"],
         shares=tuple(
-            (verdict, share, swapped["shares"].get(verdict))
-            for verdict, share in own["shares"].items()
+            (verdict, own["shares"][verdict], swapped["shares"].get(verdict))
+            for verdict in own["verdicts"]
+            if own["shares"]
         ),
         raw=agreement.get("raw"),
         kappa=agreement.get("kappa"),

@@ -135,9 +135,9 @@ def print_measured(quality: Mapping[str, Any]) -> None:
             continue
         own, swapped = part["own"], part["swapped"]
         table = Table(f"{own['n']} {name}", "own control", "another control")
-        for verdict, share in own["shares"].items():
-            there = swapped["shares"].get(verdict)
-            table.add_row(verdict, f"{share:.0%}", "–" if there is None else f"{there:.0%}")
+        for verdict in own["verdicts"]:
+            shares = (one["shares"].get(verdict) for one in (own, swapped))
+            table.add_row(verdict, *("–" if share is None else f"{share:.0%}" for share in shares))
         agreement = own["agreement"]
         if agreement["raw"] is not None:
             kappa = "" if agreement["kappa"] is None else f", kappa {agreement['kappa']:.2f}"
@@ -158,7 +158,7 @@ def _print_checks(console: Console, numbers: Mapping[str, Any]) -> None:
     many, shared = numbers["per_control"], numbers["shared"]
     if many:
         console.print(
-            f"{many['min']} to {many['max']} questions a control (median {many['median']:g}); "
+            f"questions a control: {many['min']} to {many['max']}, median {many['median']:g}; "
             f"{shared['question']:.0%} of them, and {shared['answer']:.0%} of the answers, stand "
             "with another control too"
         )

@@ -71,6 +71,7 @@ def test_the_card_says_what_is_in_it_and_who_made_it(made: Tables, tmp_path: Pat
                 "own": {
                     "n": 9,
                     "digest": "d" * 64,
+                    "verdicts": ["faithful", "unfaithful"],
                     "shares": {"faithful": 0.75},
                     "agreement": {"kappa": 0.5},
                 },
