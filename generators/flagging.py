@@ -7,6 +7,7 @@ their answers are exact, and a counting question may well hold the words of its 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,11 @@ from generators.quality import (
 from generators.quality_config import FLAGS, RulesConfig
 from generators.schema import Conversation, Dropped, Question, Segment
 
+_SYMPATHY = re.compile(
+    r"^\W*i(['’]m| am) (so |very |really |truly )*sorry (to hear|that you|you|for your)",
+    re.IGNORECASE,
+)
+"""Who is sorry for somebody does not decline."""
 CONTINUED = "context"
 """The kind whose stimulus goes on where its control ends, and so shares its words by design."""
 
@@ -158,7 +164,7 @@ def _of_conversation(row: Conversation, rules: RulesConfig) -> list[Fault]:
     if stimulus is not None and row.kind != CONTINUED:
         found.append(gives_away(stimulus, row.control, row.label, rules.shared_words))
     if completion is not None:
-        found += [refuses(completion), repeats_itself(completion, rules.repetition)]
+        found += [_declines(completion), repeats_itself(completion, rules.repetition)]
     if rules.longest is not None and size > rules.longest:
         found.append(Fault("too_long", f"{size:,} characters"))
     return [fault for fault in found if fault is not None]
@@ -172,12 +178,22 @@ def _of_question(
         found.append(Fault("repeated_question", question.question[:80]))
     if not is_drawn(row.kind):
         found += [
-            refuses(question.answer),
+            _declines(question.answer),
             repeats_itself(question.answer, rules.repetition),
-            unsupported(question.answer, " ".join(message.content for message in row.messages)),
+            _unsupported(question.answer, row),
             _told_by_question(question),
         ]
     return [fault for fault in found if fault is not None]
+
+
+def _declines(text: str) -> Fault | None:
+    return None if _SYMPATHY.match(text) else refuses(text)
+
+
+def _unsupported(answer: str, row: Conversation) -> Fault | None:
+    if unsupported(answer, " ".join(message.content for message in row.messages)) is None:
+        return None
+    return Fault("unsupported", f"of {row.label}: {answer[:80]}")
 
 
 def _told_by_question(question: Question) -> Fault | None:
