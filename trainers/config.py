@@ -41,7 +41,7 @@ class TrainConfig(Config):
     rows_per_batch: int = Field(default=8, ge=1)
     """Rows (activation prefixes, each with its questions) of one batch; where several processes
     train together, of all of them."""
-    pass_tokens: int = Field(default=2048, ge=1)
+    pass_tokens: int = Field(default=1024, ge=1)
     """Most tokens that go through the decoder at once; a batch of more runs in several passes,
     which bounds memory and changes no result beyond rounding. A row alone may have more."""
     accumulation: int = Field(default=1, ge=1)
