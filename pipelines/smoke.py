@@ -25,6 +25,9 @@ def smoke(experiment: Experiment) -> Experiment:
     if experiment.generate is not None:
         few = at_most(experiment.generate.conversations, CONTROLS)
         changes["generate"] = _with(experiment.generate, conversations=few)
+    if experiment.quality is not None:
+        sample = _least(experiment.quality.sample, ROWS)
+        changes["quality"] = _with(experiment.quality, sample=sample)
     train = experiment.train
     changes["train"] = _with(
         train,

@@ -30,3 +30,10 @@ def test_all_else_is_the_users() -> None:
     assert small.dump == own.dump
     assert small.train.lora == own.train.lora
     assert small.runtime == own.runtime
+
+
+def test_a_check_of_the_rows_looks_at_few() -> None:
+    small = smoke(experiment(quality={"passes": 3}))
+    assert small.quality is not None
+    assert (small.quality.sample, small.quality.passes) == (8, 3)
+    assert smoke(experiment()).quality is None
