@@ -20,9 +20,11 @@ from activation_store.quiet import quiet_libraries
 from activation_store.runtime import Runtime
 from activation_store.spans import tokenize
 from activation_store.target import pick_device, shape_of, use_threads
+from decoder.familiar import Familiar
 from decoder.live import LiveActivations, open_activations
 from decoder.model import Decoder
 from decoder.prompt import Turn
+from decoder.reading import Activations, ReadLayers
 from decoder.scoring import turn_losses
 from decoder.source import Captured, capture
 from evaluators.alterations import ALTERATIONS, Altered, plain
@@ -38,10 +40,12 @@ from evaluators.statistics import Estimate, over_controls
 from generators.errors import DataError
 from generators.files import storage_errors, write_json
 from generators.progress import Progress, silent
-from trainers.rows import Row, load_rows
+from trainers.rows import Row, load_rows, read_row
 
 ROBUSTNESS_FILE = "robustness.json"
 _SIDES = ("right", "none")
+_KNOWN = 256
+"""Training rows that tell what is familiar."""
 
 
 def robustness(
@@ -68,7 +72,7 @@ def robustness(
 
     Returns:
         {"views": {SPLIT: {VIEW: {CHANGE: {"right", "gain": {"plain", "altered", "drop"},
-        "own_answer" (of a decoy), "moved" (of a fine-tune), "excluded"}}}}, "held_out": {VIEW:
+        "own_answer" (of a decoy), "moved" and "unfamiliar" (of a fine-tune), "excluded"}}}}, "held_out": {VIEW:
         {"right", "gain": {"test", "test_ood", "drop"}}}, "fine_tune": {"losses"} or None}. `right`
         is the answer loss, `gain` that of `none` less it, both in nats a token; `own_answer` the
         share of questions where the row's answer is likelier than the decoy's; `moved` how far
@@ -93,7 +97,7 @@ def robustness(
             f"robustness: no row in splits {', '.join(config.splits)} and views "
             f"{', '.join(config.views)}; change robustness.splits or data.splits."
         )
-    measure = _Measure(reader, config, Parts(work))
+    measure = _Measure(reader, opened, config, Parts(work))
     measure.count_steps(len(cases), progress)
     views: dict[str, dict[str, Any]] = {}
     with storage_errors(out):
@@ -141,8 +145,11 @@ class _Run:
 class _Measure:
     """Measures cases with one decoder."""
 
-    def __init__(self, decoder: Decoder, config: RobustnessConfig, parts: Parts) -> None:
+    def __init__(
+        self, decoder: Decoder, store: Activations, config: RobustnessConfig, parts: Parts
+    ) -> None:
         self._decoder = decoder
+        self._store = store
         self._config = config
         self._parts = parts
         self._layers = decoder.reads()
@@ -239,6 +246,8 @@ class _Measure:
         ]
         seen = [place for place, reading in enumerate(readings) if reading is not None]
         given = [reading for reading in readings if reading is not None]
+        if tuned is not None:
+            more["unfamiliar"] = _unfamiliar(self._known(case), given)
         index = [index[place] for place in seen]
         turns = [written[i] for i in index]
         return {
@@ -251,6 +260,15 @@ class _Measure:
             },
             "more": more,
         }
+
+    def _known(self, case: Case) -> Familiar | None:
+        """What the decoder was trained on of such a view; None for fewer than two rows."""
+        first = ReadLayers(self._layers.layers[:1])
+        rows = [
+            read_row(self._store, row, first, masking=case.masking) for row in case.train[:_KNOWN]
+        ]
+        found = [reading.vectors for reading in rows if reading.vectors is not None]
+        return Familiar(found, seed=self._config.seed) if len(found) > 1 else None
 
     def _written(self, rows: Sequence[Row], altered: Sequence[Altered]) -> dict[int, list[Turn]]:
         """The turns of each row that the chat template can write, by the row's index."""
@@ -346,6 +364,16 @@ def _moved(before: Sequence[Captured], after: Sequence[Captured]) -> float:
             change_T = np.linalg.norm(other.vectors[layer] - vectors_TD, axis=1)
             shares.append(change_T / np.linalg.norm(vectors_TD, axis=1).clip(1e-6))
     return float(np.concatenate(shares).mean()) if shares else 0.0
+
+
+def _unfamiliar(known: Familiar | None, readings: Sequence[Reading]) -> float | None:
+    """Share of readings that lie outside of what the decoder was trained on; None where that
+    cannot be told."""
+    if known is None:
+        return None
+    verdicts = [known.judge(r.vectors[: r.n]) for r in readings if r.vectors is not None]
+    flags = [own.unfamiliar for own in verdicts if own.unfamiliar is not None]
+    return float(np.mean(flags)) if flags else None
 
 
 def _texts(decoder: Decoder, rows: Sequence[Row], config: RobustnessConfig) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from decoder.asking import Answer
 from decoder.choice import VISIBLE
+from decoder.familiar import Verdict
 from evaluators.metrics.token_f1 import overlap
 from generators.schema import Message, View
 
@@ -43,6 +44,8 @@ class Asked:
         withheld: of the activations read, those that the decoder's training withheld.
         answers: one a question, in order, each token the likeliest.
         samples: of each question, answers that were drawn; empty where none were asked for.
+        familiarity: how far what was read lies from what the decoder was trained on; None where
+            that is not at hand.
     """
 
     prompt: Prompt
@@ -52,6 +55,7 @@ class Asked:
     withheld: int
     answers: tuple[Answer, ...]
     samples: tuple[tuple[Answer, ...], ...]
+    familiarity: Verdict | None = None
 
     @property
     def view(self) -> View:
@@ -70,7 +74,7 @@ class Asked:
 
     def to_json(self) -> dict[str, Any]:
         """The whole as plain values: {"view", "messages", "layers", "tokens", "activations",
-        "answers"}."""
+        "familiarity", "answers"}."""
         questions = zip(
             self.prompt.questions, self.answers, self.samples, self.agreement, strict=True
         )
@@ -86,6 +90,7 @@ class Asked:
                 "withheld_in_training": self.withheld,
             },
             "activations": self.activations,
+            "familiarity": None if self.familiarity is None else self.familiarity.to_json(),
             "answers": [
                 {
                     "question": question,

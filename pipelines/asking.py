@@ -5,7 +5,9 @@ Shapes: n tokens that are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,13 @@ from activation_store.target import shape_of
 from decoder.asking import Answer, answer
 from decoder.batch import Reading
 from decoder.choice import VISIBLE, choose
+from decoder.familiar import Familiar, Verdict
 from decoder.model import Decoder
 from decoder.reading import ReadLayers, withheld_tokens
-from decoder.source import Captured, capture
+from decoder.source import Captured, Source, capture
 from generators.config import Config
 from generators.errors import ConfigError, DataError, UserError
+from generators.schema import Message
 from pipelines.asked import Asked, Prompt
 from pipelines.dialogue import Dialogue, conversation, dialogue
 
@@ -67,17 +71,68 @@ def make_prompt(
     return Prompt(view=view, messages=messages, questions=tuple(questions), tokens=tokens)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Foreign:
+    """A target that the decoder was not trained to read.
+
+    Attributes:
+        model, adapter: references under which it was found.
+        differs: what is not as in the decoder's own target (`weights`, `adapter`, ...).
+        source: the network and its tokenizer.
+    """
+
+    model: str
+    adapter: str | None
+    differs: tuple[str, ...]
+    source: Source
+
+    def to_json(self) -> dict[str, Any]:
+        """What stands in every result."""
+        return {"model": self.model, "adapter": self.adapter, "differs": list(self.differs)}
+
+
 class Reader:
     """A decoder with its target.
 
     Attributes:
         name: the decoder's artifact, or its folder.
         decoder: the decoder itself; its target is the same network with the adapter off.
+        foreign: another target, whose activations are read in place of its own; or None.
     """
 
-    def __init__(self, name: str, decoder: Decoder) -> None:
+    def __init__(
+        self,
+        name: str,
+        decoder: Decoder,
+        *,
+        foreign: Foreign | None = None,
+        familiar: Callable[[], Familiar | None] = lambda: None,
+    ) -> None:
+        """Put a decoder and its target together.
+
+        Args:
+            familiar: what the decoder was trained on, where that can be told; called once at most.
+        """
         self.name = name
         self.decoder = decoder
+        self.foreign = foreign
+        self._find_familiar = familiar
+
+    @functools.cached_property
+    def familiar(self) -> Familiar | None:
+        """The activations that the decoder was trained on; None where they are not at hand."""
+        return self._find_familiar()
+
+    def capture(
+        self, conversations: Sequence[Sequence[Message]], layers: Sequence[int]
+    ) -> list[Captured]:
+        """Run the target on conversations (see `decoder.source.capture`).
+
+        Raises:
+            DataError: the template refuses a conversation, or it holds a control token.
+        """
+        source = None if self.foreign is None else self.foreign.source
+        return capture(self.decoder, conversations, layers, source=source)
 
     def ask(
         self,
@@ -236,18 +291,26 @@ class Reader:
                 withheld=withheld,
                 answers=tuple(answers[j][0] for j in mine),
                 samples=tuple(tuple(drawn[j]) for j in mine),
+                familiarity=self._judge(readings[i]),
             )
         return [out[i] for i in range(len(prompts))]
 
     def _capture(self, prompts: Sequence[Prompt], layers: ReadLayers) -> list[Captured | UserError]:
         """Each conversation, or why the template refuses it."""
         try:
-            return list(capture(self.decoder, [p.messages for p in prompts], layers.layers))
+            return list(self.capture([p.messages for p in prompts], layers.layers))
         except DataError as error:
             if len(prompts) == 1:
                 return [error]
         # one is refused: each by itself says which
         return [found for prompt in prompts for found in self._capture([prompt], layers)]
+
+    def _judge(self, reading: Reading) -> Verdict | None:
+        """How far what is read lies from what the decoder was trained on."""
+        if self.familiar is None or reading.vectors is None:
+            return None
+        # of several layers the first, which is the one that is known
+        return self.familiar.judge(reading.vectors[: reading.n])
 
     def _answers(
         self,

@@ -14,15 +14,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from activation_store.model_files import ModelFiles, resolve_model
+from activation_store.model_files import ModelFiles, public_name, resolve_model
 from activation_store.quiet import quiet_libraries
 from activation_store.runtime import Runtime
-from activation_store.target import pick_device
+from activation_store.target import load_model, load_tokenizer, model_shape, pick_device
+from decoder.familiar import Familiar
 from decoder.model import SIDECAR, Decoder, read_sidecar
+from decoder.source import Source
 from generators.errors import DamagedError, ModelError
-from pipelines.artifacts import RECORD, ArtifactRoot
+from pipelines.artifacts import RECORD, Artifact, ArtifactRoot
 from pipelines.asked import Asked, Prompt
-from pipelines.asking import AskOptions, Reader
+from pipelines.asking import AskOptions, Foreign, Reader
+from pipelines.familiarity import familiar_of
 from pipelines.refs import Refs
 
 __all__ = ["AskOptions", "Asked", "Prompt", "Reader", "load"]
@@ -35,6 +38,8 @@ def load(
     model: str | None = None,
     adapter: str | None = None,
     device: str = "auto",
+    foreign_target: str | None = None,
+    foreign_adapter: str | None = None,
 ) -> Reader:
     """The decoder that `ref` names, with its target.
 
@@ -45,22 +50,26 @@ def load(
         model: where the target is now; None takes what the decoder was trained with.
         adapter: where the target's own adapter is now, likewise.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        foreign_target: a model of the same shape whose activations are read in place of the
+            target's own, for shift experiments; every result says so.
+        foreign_adapter: a PEFT adapter of it; alone, it is put on the decoder's own target.
 
     Raises:
         ReferenceError_: `ref` names nothing, or no decoder.
-        ModelError: the target is not where it was.
+        ModelError: the target is not where it was, or a foreign one has another shape.
         StoreError: `model` is not the decoder's target.
         DamagedError: the decoder's bytes are not those committed.
     """
     found = _find(ref, root or Path(os.environ.get("LATENTQA_ROOT", "artifacts")))
+    target = _target(found, model, adapter)
+    where = pick_device(Runtime(device=device))
     with quiet_libraries():
-        decoder = Decoder.load(
-            found.folder,
-            _target(found, model, adapter),
-            dtype="float32",
-            device=pick_device(Runtime(device=device)),
-        )
-    return Reader(found.name, decoder)
+        decoder = Decoder.load(found.folder, target, dtype="float32", device=where)
+        foreign = None
+        if foreign_target is not None or foreign_adapter is not None:
+            other = resolve_model(foreign_target or target.ref, foreign_adapter)
+            foreign = _foreign(other, target, decoder)
+    return Reader(found.name, decoder, foreign=foreign, familiar=lambda: _familiar(found, decoder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class _Found:
     folder: Path
     model: str
     adapter: str | None
+    artifact: Artifact | None = None
 
 
 def _find(ref: str, root: Path) -> _Found:
@@ -87,7 +97,7 @@ def _find(ref: str, root: Path) -> _Found:
         )
     # a decoder's own files name no folder of a machine, its record does
     where = artifact.record["locations"]
-    return _Found(artifact.short, artifact.data, where["model"], where["adapter"])
+    return _Found(artifact.short, artifact.data, where["model"], where["adapter"], artifact)
 
 
 def _target(found: _Found, model: str | None, adapter: str | None) -> ModelFiles:
@@ -100,3 +110,37 @@ def _target(found: _Found, model: str | None, adapter: str | None) -> ModelFiles
             f"decoder {found.name}: its target is not where it was when it was trained: {error} "
             "Name it with --model."
         ) from error
+
+
+def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> Foreign:
+    """Another target, loaded beside the decoder.
+
+    Raises:
+        ModelError: its shape is not that of the decoder's own.
+    """
+    shapes = [model_shape(files) for files in (other, target)]
+    found, own = ((shape.n_blocks, shape.d_model) for shape in shapes)
+    if found != own:
+        raise ModelError(
+            f"model {other.ref}: it has {found[0]} blocks of width {found[1]}, the decoder's own "
+            f"target {own[0]} of {own[1]}. A foreign target must be of the same shape."
+        )
+    theirs, ours = other.digests(), target.digests()
+    return Foreign(
+        model=public_name(other.ref),
+        adapter=public_name(str(other.adapter)) if other.adapter else None,
+        differs=tuple(
+            sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
+        ),
+        source=Source(
+            load_model(other, dtype="float32", device=decoder.device), load_tokenizer(other)
+        ),
+    )
+
+
+def _familiar(found: _Found, decoder: Decoder) -> Familiar | None:
+    """What the decoder was trained on; None for one that was copied out of its artifact root."""
+    if found.artifact is None:
+        return None
+    root = ArtifactRoot(found.artifact.path.parents[1])
+    return familiar_of(found.artifact, root, decoder)

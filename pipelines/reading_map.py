@@ -21,7 +21,7 @@ from decoder.asking import answer as write_answer
 from decoder.batch import Reading
 from decoder.prompt import Turn
 from decoder.scoring import turn_losses
-from decoder.source import Captured, capture
+from decoder.source import Captured
 from generators.errors import ConfigError
 from pipelines.asked import Prompt
 from pipelines.asking import Reader
@@ -144,7 +144,7 @@ def reading_map(
     decoder = reader.decoder
     blocks = _blocks(reader, layers)
     own = reader.layers()
-    (run,) = capture(decoder, [prompt.messages], sorted({*blocks, *own.layers}))
+    (run,) = reader.capture([prompt.messages], sorted({*blocks, *own.layers}))
     chosen, _ = reader.chosen(prompt, run)
     question = prompt.questions[0]
     mapped = answer

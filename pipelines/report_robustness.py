@@ -30,6 +30,7 @@ class Change:
     gain_drop: Leaf | None
     own_answer: tuple[Leaf | None, Leaf | None] | None
     moved: float | None
+    unfamiliar: float | None
     excluded: int
 
 
@@ -85,6 +86,7 @@ def _changes(views: Mapping[str, Any]) -> Iterator[Change]:
                     gain_drop=leaf_of(own["gain"]["drop"]),
                     own_answer=_own_answer(own.get("own_answer")),
                     moved=own.get("moved"),
+                    unfamiliar=own.get("unfamiliar"),
                     excluded=sum(own["excluded"].values()),
                 )
 

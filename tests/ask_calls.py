@@ -17,9 +17,15 @@ PROMPT, QUESTION = "You love red", "Which?"
 WORDS = ("--prompt", PROMPT, "--question", QUESTION, "--max-tokens", "6", "--device", "cpu")
 
 
-def commit(root: ArtifactRoot, kind: str, source: Path) -> Artifact:
+def commit(root: ArtifactRoot, kind: str, source: Path, *inputs: Artifact) -> Artifact:
     """An artifact of `kind` with the files of `source`."""
-    identity = StepIdentity(kind=kind, version=1, config={"of": kind}, inputs={}, external={})
+    identity = StepIdentity(
+        kind=kind,
+        version=1,
+        config={"of": kind, "views": ["control"]},
+        inputs={own.kind: {"key": own.key, "digest": own.output} for own in inputs},
+        external={},
+    )
     shutil.copytree(source, root.begin(identity).data, dirs_exist_ok=True)
     where = {"model": chain.model().ref, "adapter": None}
     return root.commit(identity, {"counts": {}, "locations": where})
@@ -27,14 +33,13 @@ def commit(root: ArtifactRoot, kind: str, source: Path) -> Artifact:
 
 def make_root(folder: Path) -> Path:
     """An artifact root with a store, a decoder, and the names `toy` and `quickstart` for both."""
-    made = chain.make(folder / "chain", chain.rows_of(splits={"train": 2}))
+    made = chain.make(folder / "chain", chain.rows_of(splits={"train": 24}))
     (folder / "decoder").mkdir()
     chain.decoder(made, nudge=0.3).save(folder / "decoder")
     place = ArtifactRoot(folder / "root")
-    artifacts = [
-        commit(place, "dump", made.store),
-        commit(place, "train", folder / "decoder"),
-    ]
+    tables = commit(place, "conversations", made.conversations)
+    store = commit(place, "dump", made.store)
+    artifacts = [tables, store, commit(place, "train", folder / "decoder", tables, store)]
     Refs(place).publish("toy", artifacts)
     Refs(place).publish("quickstart", artifacts)  # the name that README and docs ask
     return place.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -116,6 +117,22 @@ def ask(
         str | None,
         typer.Option("--adapter", help="Where the target's own adapter is now, likewise."),
     ] = None,
+    foreign_target: Annotated[
+        str | None,
+        typer.Option(
+            "--foreign-target",
+            metavar="MODEL",
+            help="Read this model instead of the decoder's own target; every result says so.",
+        ),
+    ] = None,
+    foreign_adapter: Annotated[
+        str | None,
+        typer.Option(
+            "--foreign-adapter",
+            metavar="FOLDER",
+            help="A fine-tune to read: an adapter of the foreign target, or of the target itself.",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
@@ -153,6 +170,16 @@ def ask(
     from pipelines.dialogue import parse_dialogue
     from pipelines.reader import load
 
+    opened = functools.partial(
+        load,
+        decoder,
+        root=root,
+        model=model,
+        adapter=adapter,
+        device=device,
+        foreign_target=foreign_target,
+        foreign_adapter=foreign_adapter,
+    )
     options = AskOptions(
         layer=layer, max_tokens=max_tokens, samples=samples, temperature=temperature, seed=seed
     )
@@ -162,7 +189,7 @@ def ask(
         from pipelines.prompts_file import read_prompts
 
         lines = read_prompts(file, question, tokens)
-        reader = load(decoder, root=root, model=model, adapter=adapter, device=device)
+        reader = opened()
         _answer_file(reader, [(line.id, line.prompt) for line in lines], options)
         return
     made = make_prompt(
@@ -172,7 +199,7 @@ def ask(
         stimulus=stimulus,
         tokens=tokens,
     )
-    reader = load(decoder, root=root, model=model, adapter=adapter, device=device)
+    reader = opened()
     if as_map:
         _print_map(reader, made, answer, layers, window, out, max_tokens, as_json=as_json)
         return
@@ -235,6 +262,7 @@ def _print_map(
         return
     whose = "the decoder's own answer" if found.written else "the answer given"
     typer.echo(f"{reader.name}, view {prompt.view}; * marks what it was trained on")
+    _print_foreign(reader)
     typer.echo(f"\nQ: {_shown(found.question)}")
     typer.echo(f"A: {_shown(found.answer)}   ({whose})")
     typer.echo("\nNats a token, given each window's activations, above given none:\n")
@@ -292,6 +320,7 @@ def _reader_document(reader: Reader) -> dict[str, Any]:
         "decoder": reader.name,
         "model": reader.decoder.binding.model,
         "trained_layers": list(reader.trained_layers),
+        "foreign_target": None if reader.foreign is None else reader.foreign.to_json(),
     }
 
 
@@ -304,6 +333,13 @@ def _print_answers(reader: Reader, asked: Asked) -> None:
         f"{reader.name}, view {asked.view}: {asked.activations} activations of "
         f"{_blocks(asked.layers)}{beside}"
     )
+    _print_foreign(reader)
+    if asked.familiarity is not None and asked.familiarity.unfamiliar:
+        typer.echo(
+            f"Unfamiliar: these activations lie farther from those that it was trained on than "
+            f"{asked.familiarity.farther_than:.0%} of {asked.familiarity.rows} held-out rows; its "
+            "answers may mean nothing."
+        )
     if asked.withheld:
         typer.echo(
             f"{asked.withheld} of them are of tokens that its training withheld: the control's own."
@@ -317,6 +353,14 @@ def _print_answers(reader: Reader, asked: Asked) -> None:
         typer.echo(sure if agreed is None else f"{sure}; drawn answers agree {agreed:.2f}")
         for own in drawn:
             typer.echo(f"   drawn: {_shown(own.text)}{'' if own.finished else ' …'}")
+
+
+def _print_foreign(reader: Reader) -> None:
+    if reader.foreign is not None:
+        adapter = reader.foreign.adapter
+        named = reader.foreign.model + (f" with {adapter}" if adapter else "")
+        differs = ", ".join(reader.foreign.differs) or "nothing"
+        typer.echo(f"Foreign target {named}: {differs} differs from what it was trained to read.")
 
 
 def _blocks(layers: tuple[int, ...]) -> str:

@@ -61,6 +61,8 @@ def test_json_is_one_document(
         "messages": [{"role": "user", "content": PROMPT, "segment": "control"}],
         "tokens": {"choice": "visible", "of": expected.length, "withheld_in_training": 0},
         "activations": expected.activations,
+        "familiarity": expected.familiarity.to_json(),
+        "foreign_target": None,
     }
     tokens = written.pop("tokens")
     assert written == {
