@@ -20,6 +20,7 @@ from activation_store.quiet import quiet_libraries
 from activation_store.runtime import Runtime
 from activation_store.spans import tokenize
 from activation_store.target import pick_device, shape_of, use_threads
+from decoder.batch import Reading
 from decoder.familiar import Familiar
 from decoder.live import LiveActivations, open_activations
 from decoder.model import Decoder
@@ -72,11 +73,13 @@ def robustness(
 
     Returns:
         {"views": {SPLIT: {VIEW: {CHANGE: {"right", "gain": {"plain", "altered", "drop"},
-        "own_answer" (of a decoy), "moved" and "unfamiliar" (of a fine-tune), "excluded"}}}}, "held_out": {VIEW:
-        {"right", "gain": {"test", "test_ood", "drop"}}}, "fine_tune": {"losses"} or None}. `right`
-        is the answer loss, `gain` that of `none` less it, both in nats a token; `own_answer` the
-        share of questions where the row's answer is likelier than the decoy's; `moved` how far
-        activations went, as a share of their length. CHANGE is an alteration, or `shift:STRENGTH`.
+        "own_answer" (of a decoy), "moved", "unfamiliar" (of a fine-tune), "excluded"}}}},
+        "held_out": {VIEW: {"right", "gain": {"test", "test_ood", "drop"}}}, "fine_tune":
+        {"losses"} or None}. CHANGE is an alteration, or `shift:STRENGTH`. `right` is the answer
+        loss, `gain` that of `none` less it, both in nats a token; `own_answer` the share of
+        questions where the row's answer is likelier than the decoy's; `moved` how far activations
+        went, as a share of their length; `unfamiliar` the share of rows that lie outside of what
+        the decoder was trained on (decoder/familiar.py).
 
     Raises:
         DataError: none of the splits has a row.
