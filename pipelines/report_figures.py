@@ -140,7 +140,7 @@ def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> Report
             )
             for i, kind in enumerate(kinds)
         )
-        panels.append(plots.ScatterPanel(view, f"{cheaper} of {len(here)}", series))
+        panels.append(plots.ScatterPanel(view, f"{cheaper} of {len(here)} above", series))
     wide, narrow = (
         plots.paired(panels, xlabel="right", ylabel="other", columns=n) for n in (columns, 2)
     )

@@ -383,7 +383,7 @@ def _from_conversations(
     judge = (JUDGE,) if judged else ()
     report = Step(
         name="report",
-        version=3,
+        version=4,
         entry="pipelines.report",
         run=_report,
         config=lambda experiment: {"experiment": experiment.experiment},

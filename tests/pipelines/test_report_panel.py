@@ -60,7 +60,8 @@ def page(inputs: ReportInputs, tmp_path: Path) -> Page:
 
 def test_groups_are_shown_and_a_small_one_says_so(page: Page) -> None:
     assert "kind: persona 35 0.50 [0.40, 0.60]" in page.text
-    assert "kind: goal 5 0.50 0.50 0.50 0.50 too few for an interval" in page.text
+    assert "1 of too few controls for an interval" in page.text
+    assert "kind: goal 5 0.50 0.50 0.50 0.50" in page.text
 
 
 def test_measured_answers_are_shown(page: Page) -> None:
