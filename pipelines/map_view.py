@@ -27,14 +27,15 @@ def print_map(found: ReadingMap, console: Console) -> None:
     """
     fitting = max(1, (console.width - _NAME) // _CELL - 1)
     names = [f"{'*' if layer in found.trained else ' '}block {layer:>3} " for layer in found.layers]
-    reach = float(np.abs(found.gains).max()) or 1.0
     for start in range(0, len(found.windows), fitting):
         part = range(start, min(start + fitting, len(found.windows)))
         last = part.stop == len(found.windows)
         for i in reversed(range(len(found.layers))):
             line = Text(names[i].ljust(_NAME))
             for j in part:
-                line.append(f"{found.gains[i, j]:+{_CELL}.2f}", _style(found.gains[i, j] / reach))
+                line.append(
+                    f"{found.gains[i, j]:+{_CELL}.2f}", _style(found.gains[i, j] / found.reach)
+                )
             if last:
                 line.append(f"{found.whole[i]:+{_CELL + 2}.2f}")
             console.print(line, soft_wrap=True)
@@ -58,6 +59,7 @@ def write_map(found: ReadingMap, folder: Path) -> list[Path]:
         columns=[*(_one_line(window) for window in found.windows), "all at once"],
         ylabel="block",
         unit="nats a token above none",
+        reach=found.reach,
         marked=[i for i, layer in enumerate(found.layers) if layer in found.trained],
     )
     out = {
@@ -73,7 +75,8 @@ def write_map(found: ReadingMap, folder: Path) -> list[Path]:
 
 
 def _style(share: float) -> str:
-    """Ink on a colour between white and the end of its side, as `plots.heat` has it."""
+    """Ink on a colour, for a share of the map's reach: between white and the end of its side, as `plots.heat` has it."""
+    share = max(-1.0, min(1.0, share))
     end = _ABOVE if share > 0 else _BELOW
     red, green, blue = (round(a + (b - a) * abs(share)) for a, b in zip(_LIGHT, end, strict=True))
     ink = "white" if abs(share) > 0.6 else "black"

@@ -74,6 +74,13 @@ class ReadingMap:
     whole: np.ndarray
 
     @property
+    def reach(self) -> float:
+        """The number at which a map's colours are strongest, on both sides of zero: the largest
+        gain, so that a block which the decoder cannot be given at all does not pale the others."""
+        largest = float(max(self.gains.max(), self.whole.max()))
+        return largest if largest > 0 else float(np.abs(self.gains).max()) or 1.0
+
+    @property
     def question(self) -> str:
         """What is asked."""
         return self.prompt.questions[0]

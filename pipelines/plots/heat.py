@@ -30,6 +30,7 @@ def heat(
     columns: Sequence[str],
     ylabel: str,
     unit: str,
+    reach: float,
     marked: Sequence[int] = (),
 ) -> Figure:
     """Cells coloured by their numbers, the same distance from zero alike in strength.
@@ -39,6 +40,7 @@ def heat(
         rows, columns: their names.
         ylabel: what the rows are.
         unit: of the numbers.
+        reach: number at which colours are strongest, on both sides of zero; above 0.
         marked: rows whose names are set in bold.
     """
     size = font_size(2)
@@ -46,7 +48,6 @@ def heat(
     left, right, top = 0.75, 0.95, 0.2
     below = 0.35 + min(longest, 24) * size * 0.0082
     height = top + below + _CELL_HEIGHT * len(rows)
-    reach = float(np.abs(values).max()) or 1.0
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(PAGE, height))
         box = (left / PAGE, below / height, (PAGE - left - right) / PAGE)
