@@ -75,7 +75,7 @@ def write_map(found: ReadingMap, folder: Path) -> list[Path]:
 
 
 def _style(share: float) -> str:
-    """Ink on a colour, for a share of the map's reach: between white and the end of its side, as `plots.heat` has it."""
+    """Ink on the colour that `plots.heat` has for a share of the map's reach."""
     share = max(-1.0, min(1.0, share))
     end = _ABOVE if share > 0 else _BELOW
     red, green, blue = (round(a + (b - a) * abs(share)) for a, b in zip(_LIGHT, end, strict=True))
