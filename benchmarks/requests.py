@@ -1,10 +1,11 @@
 """How much of an endpoint's throughput the client gets, what a request costs it, and its memory.
 
 The endpoint is a lean server of our own in another process: so many slots, each reply after so many
-seconds. What it can give is slots / latency. For each number of requests a new process asks them
-all through an empty log, and another one asks them again, from the log alone.
+seconds. What it can give is measured in the same run, by a bare client that writes the same bytes
+over and over, and counts bytes; slots / latency bounds it. For each number of requests a new
+process asks them all through an empty log, and another one asks them again, from the log alone.
 
-    python benchmarks/requests.py --out FOLDER
+    python benchmarks/requests.py --out docs/images
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import resource
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from generators.asking import Asker
+from generators.chat_body import chat_body
 from generators.endpoint import ResolvedEndpoint
 from generators.generate_config import SamplingConfig
 from generators.llm_request import Request
@@ -36,6 +40,8 @@ SCHEMA = {
 }
 INSTRUCTION = "You write one short text about what you are asked. " * 20
 TEXT = "A lantern stands in the window of the old house by the harbour. " * 4
+BARE = 20_000
+"""Requests of the bare client."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,61 +60,134 @@ class Measured:
     memory_mb: float
 
 
-async def serve(slots: int, latency_s: float, told: Connection) -> None:
-    """Answer every request in the same words, until the process is ended."""
-    free = asyncio.Semaphore(slots)
-
-    def body(content: dict[str, str]) -> bytes:
-        message = {"role": "assistant", "content": json.dumps(content)}
-        usage = {"prompt_tokens": 250, "completion_tokens": 60}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        made = json.dumps({"id": "x", "choices": [choice], "usage": usage}).encode()
-        head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-        return f"{head}Content-Length: {len(made)}\r\n\r\n".encode() + made
-
-    answer, probe = body({"text": TEXT}), body(PROBE_REPLY)
-
-    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
-                asked = await reader.readexactly(length)
-                async with free:
-                    await asyncio.sleep(latency_s)
-                writer.write(probe if b'"latentqa"' in asked else answer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    server = await asyncio.start_server(client, "127.0.0.1", 0, backlog=1024)
-    told.send(server.sockets[0].getsockname()[1])
-    await server.serve_forever()
+def http_reply(content: dict[str, str]) -> bytes:
+    """The whole response with a completion of `content`."""
+    message = {"role": "assistant", "content": json.dumps(content)}
+    usage = {"prompt_tokens": 250, "completion_tokens": 60}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    made = json.dumps({"id": "x", "choices": [choice], "usage": usage}).encode()
+    head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(made)}\r\n\r\n".encode() + made
 
 
-def start_server(slots: int, latency_s: float, told: Connection) -> None:
-    """The server's process."""
-    asyncio.run(serve(slots, latency_s, told))
+ANSWER, PROBED = http_reply({"text": TEXT}), http_reply(PROBE_REPLY)
+
+
+class Slots:
+    """So many replies are being made at once; the others wait for a slot."""
+
+    def __init__(self, slots: int, latency_s: float) -> None:
+        self._free = slots
+        self._latency_s = latency_s
+        self._waiting: deque[tuple[asyncio.Transport, bytes]] = deque()
+        self._loop = asyncio.get_running_loop()
+
+    def reply(self, to: asyncio.Transport, data: bytes) -> None:
+        """Reply as soon as a slot is free and its time has passed."""
+        if self._free:
+            self._free -= 1
+            self._loop.call_later(self._latency_s, self._done, to, data)
+        else:
+            self._waiting.append((to, data))
+
+    def _done(self, to: asyncio.Transport, data: bytes) -> None:
+        self._free += 1
+        if self._waiting:
+            self.reply(*self._waiting.popleft())
+        to.write(data)
+
+
+class Serving(asyncio.Protocol):
+    """The server's end of a connection."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._had = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep what is written to."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Reply to each request as soon as it is whole."""
+        self._had += data
+        head, found, body = self._had.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        if len(body) >= length:
+            self._had = b""
+            self._slots.reply(self._transport, PROBED if b'"latentqa"' in body else ANSWER)
+
+
+def serve(slots: int, latency_s: float, told: Connection) -> None:
+    """The server's process: it tells its port, and ends when it is ended."""
+
+    async def work() -> None:
+        free = Slots(slots, latency_s)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Serving(free), "127.0.0.1", 0, backlog=1024)
+        told.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(work())
+
+
+class Bare(asyncio.Protocol):
+    """A connection that writes the same request again as soon as as many bytes have come back."""
+
+    def __init__(self, request: bytes, left: Iterator[int], done: asyncio.Event) -> None:
+        self._request = request
+        self._left = left
+        self._done = done
+        self._bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        """Go on."""
+        self._bytes += len(data)
+        if self._bytes == len(ANSWER):
+            self._bytes = 0
+            if next(self._left, None) is None:
+                self._done.set()
+            else:
+                self._transport.write(self._request)
+
+
+def give(port: int, count: int, concurrency: int, told: Connection) -> None:
+    """The bare client's process: tells how many replies a second it had."""
+    endpoint = _endpoint(port)
+    body = json.dumps(chat_body(_request(0), endpoint)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    async def work() -> float:
+        done = asyncio.Event()
+        left = iter(range(count - 1))
+        loop = asyncio.get_running_loop()
+        start = time.perf_counter()
+        for _ in range(concurrency):
+            await loop.create_connection(
+                lambda: Bare(head.encode() + body, left, done), "127.0.0.1", port
+            )
+        await done.wait()
+        return count / (time.perf_counter() - start)
+
+    told.send(asyncio.run(work()))
 
 
 def ask(port: int, log: Path, count: int, concurrency: int, told: Connection) -> None:
     """A client's process: ask `count` requests through `log` and report."""
-    endpoint = ResolvedEndpoint(
-        base_url=f"http://127.0.0.1:{port}/v1", api_key="none", model="m", identity="m"
-    )
-    requests = [
-        Request(
-            messages=(("system", INSTRUCTION), ("user", f"Text number {number}")),
-            schema=SCHEMA,
-            name="text",
-            max_tokens=80,
-            sampling=SamplingConfig(),
-        )
-        for number in range(count)
-    ]
+    requests = [_request(number) for number in range(count)]
 
     async def work() -> None:
         with RequestLog(log) as replies:
-            asker = Asker(endpoint, replies, concurrency)
+            asker = Asker(_endpoint(port), replies, concurrency)
             try:
                 outcomes = await asker.ask_all(requests)
             finally:
@@ -125,10 +204,26 @@ def ask(port: int, log: Path, count: int, concurrency: int, told: Connection) ->
     )
 
 
-def measured(port: int, log: Path, count: int, concurrency: int) -> Measured:
-    """Report of a process that asks."""
+def _endpoint(port: int) -> ResolvedEndpoint:
+    return ResolvedEndpoint(
+        base_url=f"http://127.0.0.1:{port}/v1", api_key="none", model="m", identity="m"
+    )
+
+
+def _request(number: int) -> Request:
+    return Request(
+        messages=(("system", INSTRUCTION), ("user", f"Text number {number}")),
+        schema=SCHEMA,
+        name="text",
+        max_tokens=80,
+        sampling=SamplingConfig(),
+    )
+
+
+def reported(target: object, *arguments: object) -> object:
+    """What a process of `target` tells."""
     hear, tell = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=ask, args=(port, log, count, concurrency, tell))
+    process = multiprocessing.Process(target=target, args=(*arguments, tell))  # type: ignore[arg-type]
     process.start()
     tell.close()
     report = hear.recv()
@@ -161,7 +256,7 @@ def plot(path: Path, rows: list[tuple[Measured, Measured]], most: float) -> None
 def main() -> None:
     """Measure, print a Markdown table, and draw it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, nargs="+", default=[1000, 3000, 10_000, 20_000])
+    parser.add_argument("--requests", type=int, nargs="+", default=[1000, 10_000, 50_000, 200_000])
     parser.add_argument("--slots", type=int, default=200)
     parser.add_argument("--latency", type=float, default=0.1, help="seconds")
     parser.add_argument("--concurrency", type=int, default=256, help="most requests at once")
@@ -170,29 +265,36 @@ def main() -> None:
     multiprocessing.set_start_method("spawn")
     hear, tell = multiprocessing.Pipe(duplex=False)
     server = multiprocessing.Process(
-        target=start_server, args=(words.slots, words.latency, tell), daemon=True
+        target=serve, args=(words.slots, words.latency, tell), daemon=True
     )
     server.start()
-    port, most = hear.recv(), words.slots / words.latency
-    print(f"The endpoint: {words.slots} slots, {words.latency:g} s a reply: {most:,.0f} a second\n")
-    print("| requests | a second | share | CPU a request | memory | resume |")
+    port = hear.recv()
+    given = reported(give, port, BARE, words.concurrency)
+    assert isinstance(given, float)
+    print(
+        f"The endpoint: {words.slots} slots, {words.latency:g} s a reply, so at most "
+        f"{words.slots / words.latency:,.0f} a second; it gives a bare client {given:,.0f}.\n"
+    )
+    print("| requests | a second | of what it gives | CPU a request | memory | resume |")
     print("|---|---|---|---|---|---|")
     rows = []
     for count in words.requests:
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "requests.sqlite"
-            asked = measured(port, log, count, words.concurrency)
-            again = measured(port, log, count, words.concurrency)
+            asked = reported(ask, port, log, count, words.concurrency)
+            again = reported(ask, port, log, count, words.concurrency)
+        assert isinstance(asked, Measured)
+        assert isinstance(again, Measured)
         rows.append((asked, again))
         rate = count / asked.seconds
         print(
-            f"| {count:,} | {rate:,.0f} | {rate / most:.0%} | {asked.cpu_ms:.2f} ms "
+            f"| {count:,} | {rate:,.0f} | {rate / given:.0%} | {asked.cpu_ms:.2f} ms "
             f"| {asked.memory_mb:.0f} MB | {again.seconds:.2f} s |",
             flush=True,
         )
     if words.out is not None:
         words.out.mkdir(parents=True, exist_ok=True)
-        plot(words.out / "requests.png", rows, most)
+        plot(words.out / "requests.png", rows, given)
     server.terminate()
 
 

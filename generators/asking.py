@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
-from generators.client import Client, RequestFailed
+from generators.api import Api
+from generators.batches import Batches
+from generators.client import Client
 from generators.endpoint import ResolvedEndpoint
 from generators.errors import EndpointError
 from generators.llm_request import Form, Outcome, Request, read_reply
+from generators.lookup import Lookup, New, asked_again
 from generators.pace import Pace
-from generators.quality import Fault, read_json
 from generators.request_log import RequestLog
 from generators.spending import Budget, Spent
-from generators.structured import FORMS, dressed, reasked, undressed
+from generators.structured import FORMS, undressed
+from generators.trouble import RequestFailed
 
 T = TypeVar("T")
 
 _FAILURES_IN_A_ROW = 20
-_AT_ONCE = 500
-"""Requests that are looked up in one piece."""
 
 
 class Asker:
-    """Asks one endpoint through one log, live, as fast as the endpoint takes it.
+    """Asks one endpoint through one log, live or in batches.
 
     The endpoint is tried with a small request before the first that is new; a run that finds all
     its replies in the log needs no endpoint at all.
@@ -38,7 +40,7 @@ class Asker:
         endpoint: the LLM.
         log: where replies are kept.
         concurrency: most requests at once.
-        say: told a line where `structured: auto` falls back.
+        say: told a line where `structured: auto` falls back, and of each batch.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Asker:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.endpoint = endpoint
-        self.spent = Spent(price=endpoint.price)
+        self.spent = Spent(price=endpoint.price, batch_share=endpoint.batch.price_share)
         self.form: Form | None = None
         self._log = log
         self._say = say
@@ -61,80 +63,117 @@ class Asker:
             requests_per_minute=endpoint.requests_per_minute,
             tokens_per_minute=endpoint.tokens_per_minute,
         )
-        self._client = Client(endpoint, pace, log.note)
+        self._api = Api(endpoint)
+        self._client = Client(endpoint, pace, log.note, self._api)
         self._budget = Budget(endpoint.budget_usd, self.spent)
+        self._batches = Batches(endpoint, log, self._api, self._budget, self.spent, say)
         self._settled: Form | None = None
         self._failures = 0
 
     async def close(self) -> None:
         """Close connections."""
         await self._client.close()
+        await self._api.close()
+
+    def words(self) -> str:
+        """What was spent and how far batches are, for a progress line; may be empty."""
+        return ", ".join(part for part in (self._batches.words(), self.spent.words()) if part)
 
     async def ask_all(
-        self, requests: Sequence[Request], heard: Callable[[], None] = lambda: None
+        self, requests: Sequence[Request], heard: Callable[[int], None] = lambda outcomes: None
     ) -> list[Outcome]:
-        """Outcomes in the order of `requests`; `heard` is called after each.
+        """Outcomes in the order of `requests`.
 
         A reply that breaks its schema is asked for once more; the outcome is then the second
         reply's. Requests that are the same are asked once.
+
+        Args:
+            requests: what to ask.
+            heard: told how many outcomes there are now more; also 0, where a batch went on.
 
         Raises:
             EndpointError: the endpoint cannot be used, or has failed many times in a row.
             BudgetError: the money allowed is spent.
         """
-        sent, outcomes, missing = await self._look_up(requests)
-        for outcome in outcomes.values():
-            self.spent.add(outcome)
-            heard()
 
-        waiting = iter(missing.items())
+        lookup = Lookup(
+            requests,
+            self._log,
+            self.endpoint.identity,
+            self._known_form(),
+            self._settle,
+            self.spent.add,
+            heard,
+        )
+        if self.endpoint.mode == "batch":
+            await self._in_batches(lookup, heard)
+        else:
+            await self._live(lookup.take, lookup)
+        self.form = lookup.form
+        return lookup.outcomes()
+
+    async def _live(self, take: Callable[[], Awaitable[New | None]], lookup: Lookup) -> None:
+        """Ask one by one what `take` gives."""
 
         async def work() -> None:
-            for key, places in waiting:
-                outcome = await self._ask(sent[places[0]], key)
-                for place in places:
-                    outcomes[place] = outcome
-                    heard()
+            while (new := await take()) is not None:
+                lookup.came(new.key, await self._ask(new))
 
         try:
             async with asyncio.TaskGroup() as group:
                 # twice the slots: one may wait to be committed, or to be tried again
-                for _ in range(min(2 * self._most, len(missing))):
+                for _ in range(min(2 * self._most, len(lookup))):
                     group.create_task(work())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return [outcomes[place] for place in range(len(requests))]
 
-    async def _look_up(
-        self, requests: Sequence[Request]
-    ) -> tuple[list[Request], dict[int, Outcome], dict[str, list[int]]]:
-        """The requests as they are sent, what the log has, and by key what is to be asked.
+    async def _in_batches(self, lookup: Lookup, heard: Callable[[int], None]) -> None:
+        """Batches for all that is new, then for replies that are to be asked for once more."""
+        new: list[New] = []
+        while (found := await lookup.take()) is not None:
+            new.append(found)
+        left: dict[New, str] = {}
+        if batched := len(new) >= self.endpoint.batch.smallest:
+            new, left = await self._batched(new, lookup, heard)
+            if not self.endpoint.batch.fall_back:
+                _, more = await self._batched(new, lookup, heard)
+                new, left = [], left | more
+        if not batched or self.endpoint.batch.fall_back:
+            waiting = deque([*new, *left])
 
-        Keys depend on the form in which an endpoint takes schemas. Where that is to be found out,
-        what was found last is taken for the look-up, and tried again before anything is sent.
-        """
-        form = self._known_form()
-        while True:
-            if form is None:
-                form = await self._settle()
-            sent = [dressed(request, form) for request in requests]
-            outcomes: dict[int, Outcome] = {}
-            missing: dict[str, list[int]] = {}
-            for start in range(0, len(sent), _AT_ONCE):
-                places = range(start, min(start + _AT_ONCE, len(sent)))
-                keys = [sent[place].key(self.endpoint.identity) for place in places]
-                known = self._log.get_all(keys)
-                for place, key in zip(places, keys, strict=True):
-                    outcome = self._final(sent[place], known.get(key))
-                    if outcome is None:
-                        missing.setdefault(key, []).append(place)
-                    else:
-                        outcomes[place] = outcome
-                await asyncio.sleep(0)  # progress bars and others have their turn
-            if not missing or form == await self._settle(form):
-                self.form = form
-                return sent, outcomes, missing
-            form = self._settled
+            async def take() -> New | None:
+                return waiting.popleft() if waiting else None
+
+            await self._live(take, lookup)
+            return
+        for one, why in left.items():
+            outcome = Outcome(key=one.key, status="failed", detail=why)
+            self.spent.add(outcome)
+            lookup.came(one.key, outcome)
+
+    async def _batched(
+        self, new: Iterable[New], lookup: Lookup, heard: Callable[[int], None]
+    ) -> tuple[list[New], dict[New, str]]:
+        """Put `new` into batches; what is to be asked once more, and what they left, with why."""
+        sent: dict[str, tuple[New, Request]] = {}
+        for one in new:
+            again = None if one.first is None else asked_again(one.request, one.first)
+            request, key = (one.request, one.key) if again is None else (again, self._key(again))
+            sent[key] = one, request
+        requests = {key: request for key, (_, request) in sent.items()}
+        outcomes, left = await self._batches.ask(requests, lambda: heard(0))
+        malformed: list[New] = []
+        unanswered: dict[New, str] = {}
+        for key, (one, _) in sent.items():
+            if key not in outcomes:
+                unanswered[one] = left[key]
+                continue
+            outcome = undressed(outcomes[key], one.request.form)
+            if one.first is None and asked_again(one.request, outcome) is not None:
+                malformed.append(New(one.request, one.key, outcome))
+            else:
+                lookup.came(one.key, outcome)
+        return malformed, unanswered
 
     def _known_form(self) -> Form | None:
         """The form of requests, as far as it is known without asking."""
@@ -146,41 +185,23 @@ class Asker:
         said = self._log.form(self.endpoint.identity)
         return next((form for form in FORMS if form == said), None)
 
-    async def _settle(self, first: Form = FORMS[0]) -> Form:
+    async def _settle(self, first: Form | None) -> Form:
         """Try the endpoint, once, and find the form that it takes."""
         if self._settled is None:
             auto = self.endpoint.structured == "auto"
-            self._settled = await self._client.find_form(first, fall_back=auto)
+            self._settled = await self._client.find_form(first or FORMS[0], fall_back=auto)
             if auto:
                 self._log.remember_form(self.endpoint.identity, self._settled)
                 if self._settled != FORMS[0]:
                     self._say(_fallen_back(self.endpoint.model, self._settled))
         return self._settled
 
-    def _final(self, request: Request, known: Outcome | None) -> Outcome | None:
-        """What the log has of `request`, asked once more if need be; None if it lacks anything."""
-        if known is None:
-            return None
-        first = undressed(known, request.form)
-        again = _asked_again(request, first)
-        if again is None:
-            return first
-        second = self._log.get(again.key(self.endpoint.identity))
-        return None if second is None else undressed(second, request.form)
+    async def _ask(self, new: New) -> Outcome:
+        outcome = new.first or await self._once(new.request, new.key)
+        again = asked_again(new.request, outcome)
+        return outcome if again is None else await self._once(again, self._key(again))
 
-    async def _ask(self, request: Request, key: str) -> Outcome:
-        outcome = await self._had(request, key)
-        again = _asked_again(request, outcome)
-        if again is None:
-            return outcome
-        return await self._had(again, again.key(self.endpoint.identity))
-
-    async def _had(self, request: Request, key: str) -> Outcome:
-        known = self._log.get(key)
-        if known is not None:
-            outcome = undressed(known, request.form)
-            self.spent.add(outcome)
-            return outcome
+    async def _once(self, request: Request, key: str) -> Outcome:
         async with self._budget.room(request):
             outcome = undressed(await self._send(request, key), request.form)
             self.spent.add(outcome)
@@ -201,20 +222,13 @@ class Asker:
             )
         self._failures = 0
         # committed first, read after: whatever reading may do, the reply is kept
-        standing = await asyncio.wrap_future(
-            self._log.put(self.endpoint.identity, request, raw, attempt)
-        )
+        standing = await self._log.put_here(self.endpoint.identity, request.name, raw, attempt)
         outcome = read_reply(key, standing)
         assert outcome is not None  # the client lets nothing else through
         return outcome
 
-
-def _asked_again(request: Request, outcome: Outcome) -> Request | None:
-    """`request` once more, where the reply breaks its schema; None where it does not."""
-    found = read_json(outcome, request.schema)
-    if isinstance(found, Fault) and found.reason == "malformed":
-        return reasked(request, outcome.content, found.detail)
-    return None
+    def _key(self, request: Request) -> str:
+        return request.key(self.endpoint.identity)
 
 
 def _fallen_back(model: str, form: Form) -> str:

@@ -1,32 +1,32 @@
-"""The OpenAI-compatible client: the only file that imports openai.
+"""One request after the other to an endpoint, each tried until it has a reply or has failed.
 
-Retries are ours, not the library's, so that what the endpoint says (429, Retry-After) is seen here.
-Two kinds of trouble are told apart: what a later attempt may mend (429, 5xx, a time-out, a broken
-reply) is retried and then becomes the outcome `failed` of one request; what no attempt will mend
-(wrong key, unknown model, no server) stops everything with an `EndpointError`.
+Retries are ours, not a library's, so that what the endpoint says (429, Retry-After) is seen by the
+pace of all requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import json
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
 
-import httpx2  # what openai is built on
-import openai
-import tenacity
-
-from generators.endpoint import OPENAI_URL, ResolvedEndpoint
-from generators.errors import EndpointError
+from generators.api import Api
+from generators.chat_body import CHAT_PATH, chat_body
+from generators.endpoint import ResolvedEndpoint
+from generators.http_line import Answer, HttpLines, NoAnswer
 from generators.llm_request import Attempt, Form, Request, read_reply
-from generators.pace import LONGEST_PAUSE_S, Pace, retry_after_s
-from generators.structured import FORMS, PROBE, PROBE_REPLY, dressed, response_format, undressed
+from generators.pace import Pace, retry_after_s
+from generators.structured import FORMS, PROBE, PROBE_REPLY, dressed, undressed
+from generators.trouble import (
+    RequestFailed,
+    Transient,
+    endpoint_error,
+    one_line,
+    patiently,
+    trouble_of,
+    without_key,
+)
 
 _CONNECT_S = 10.0
 _OVERLOADED = (429, 503, 529)
@@ -39,27 +39,6 @@ _FORM_WORDS: Mapping[Form, tuple[str, str]] = {
 }
 
 
-class RequestFailed(Exception):
-    """One request got no reply within its retries; `filtered` if a filter refused its input."""
-
-    def __init__(self, detail: str, *, filtered: bool = False) -> None:
-        super().__init__(detail)
-        self.filtered = filtered
-
-
-class _Transient(Exception):
-    def __init__(
-        self,
-        detail: str,
-        wait_s: float | None = None,
-        *,
-        kind: Literal["answered", "silent", "gone"] = "answered",
-    ) -> None:
-        super().__init__(detail)
-        self.wait_s = wait_s
-        self.kind = kind
-
-
 class Client:
     """Sends requests to one endpoint.
 
@@ -67,50 +46,26 @@ class Client:
         endpoint: the endpoint.
         pace: lets each attempt through, and learns from it.
         note: told of every attempt that brought no reply.
+        api: the rest of the endpoint's API.
     """
 
     def __init__(
-        self, endpoint: ResolvedEndpoint, pace: Pace, note: Callable[[Attempt], None]
+        self, endpoint: ResolvedEndpoint, pace: Pace, note: Callable[[Attempt], None], api: Api
     ) -> None:
         self.endpoint = endpoint
         self._pace = pace
         self._note = note
-        self._tls = httpx2.create_ssl_context()
-        self._lines: list[openai.AsyncOpenAI] = []
-        self._idle: list[openai.AsyncOpenAI] = []
+        self._api = api
+        self._lines: HttpLines | None = None
+        if not endpoint.proxied:
+            self._lines = HttpLines(
+                endpoint.base_url + CHAT_PATH, api.headers(), connect_s=_CONNECT_S, tls=api.tls
+            )
 
     async def close(self) -> None:
         """Close connections."""
-        for line in self._lines:
-            await line.close()
-
-    @contextlib.contextmanager
-    def _line(self) -> Iterator[openai.AsyncOpenAI]:
-        """A client that nothing else uses meanwhile.
-
-        One for each request under way: a connection pool looks through all its connections for
-        every request, which for some hundred costs more than all the rest.
-        """
-        if not self._idle:
-            self._idle.append(
-                openai.AsyncOpenAI(
-                    base_url=self.endpoint.base_url,
-                    api_key=self.endpoint.api_key,
-                    max_retries=0,
-                    timeout=httpx2.Timeout(self.endpoint.timeout_s, connect=_CONNECT_S),
-                    http_client=openai.DefaultAsyncHttpxClient(
-                        verify=self._tls,
-                        # a proxy set for the outside world cannot reach this machine's own servers
-                        trust_env=not _loopback(self.endpoint.base_url),
-                    ),
-                )
-            )
-            self._lines.append(self._idle[-1])
-        line = self._idle.pop()
-        try:
-            yield line
-        finally:
-            self._idle.append(line)
+        if self._lines is not None:
+            self._lines.close()
 
     async def send(self, request: Request, key: str) -> tuple[str, Attempt]:
         """Raw body of the reply to `request`, and the attempt that brought it.
@@ -119,21 +74,20 @@ class Client:
             RequestFailed: no chat completion came back within the retries.
             EndpointError: nothing will come back from this endpoint.
         """
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self.endpoint.retries + 1),
-            wait=self._wait,
-            retry=tenacity.retry_if_exception_type(_Transient),
-            reraise=True,
-        )
         try:
-            return await retrying(self._paced, request, key)
-        except _Transient as error:
-            if error.kind == "gone":
-                raise self._error(
+            return await patiently(
+                lambda: self._paced(request, key),
+                lambda tried, trouble: tried > self.endpoint.retries,
+                self.endpoint.backoff_s,
+            )
+        except Transient as trouble:
+            if trouble.kind == "gone":
+                raise endpoint_error(
+                    self.endpoint,
                     "cannot be reached any more",
                     "Finished replies are kept; start the server again and run again.",
-                ) from error
-            raise RequestFailed(str(error)) from error
+                ) from trouble
+            raise RequestFailed(str(trouble)) from trouble
 
     async def find_form(self, first: Form, *, fall_back: bool) -> Form:
         """Send a small request, to see trouble, and how schemas are taken, before any work.
@@ -160,33 +114,28 @@ class Client:
                 "Use a server that enforces response_format (llama.cpp, vLLM, a hosted API), or "
                 "set generate.endpoint.structured: auto, which makes do without."
             )
-        raise self._error(said or "", do)
+        raise endpoint_error(self.endpoint, said or "", do)
 
     async def _misfit(self, form: Form) -> str | None:
         """What shows that the endpoint does not follow `form`, in words; None if it does."""
         wanted, ignored = _FORM_WORDS[form]
         request = dressed(PROBE, form)
-        raw: str
-        attempt: Attempt
-        retrying = tenacity.AsyncRetrying(
-            stop=_probed_enough,
-            wait=self._wait,
-            retry=tenacity.retry_if_exception_type(_Transient),
-            reraise=True,
-        )
         key = request.key(self.endpoint.identity)
         try:
-            raw, attempt = await retrying(
-                self._attempt, request, key, self.endpoint.probe_timeout_s
+            raw, attempt = await patiently(
+                lambda: self._attempt(request, key, self.endpoint.probe_timeout_s),
+                _probed_enough,
+                self.endpoint.backoff_s,
             )
         except RequestFailed as error:
             return f"refused a request {wanted} ({error})"
-        except _Transient as error:
-            raise self._error(
-                f"gave no usable reply to a trial request ({error})",
+        except Transient as trouble:
+            raise endpoint_error(
+                self.endpoint,
+                f"gave no usable reply to a trial request ({trouble})",
                 "Check generate.endpoint.base_url (it usually ends with /v1) and that the server "
                 "runs.",
-            ) from error
+            ) from trouble
         self._note(attempt)
         outcome = read_reply(key, raw)
         content = undressed(outcome, form).content.strip() if outcome else ""
@@ -215,149 +164,78 @@ class Client:
         self, request: Request, key: str, timeout_s: float, sent: float | None = None
     ) -> tuple[str, Attempt]:
         start = time.monotonic()
-        status: int | None = None
-        headers: Mapping[str, str] = {}
+        answer: Answer | None = None
         trouble: Exception
         try:
-            # the library's time-out is one for each read; this one is for the whole reply
             async with asyncio.timeout(timeout_s):
-                # not chat.completions.create: it checks every message against its types, which
-                # takes longer than the request itself
-                with self._line() as line:
-                    reply = await line.post(
-                        "/chat/completions", cast_to=httpx2.Response, body=self._body(request)
-                    )
-            status, headers, raw = reply.status_code, reply.headers, self._without_key(reply.text)
-            outcome = read_reply(key, raw)
+                answer = await self._post(request)
+        except TimeoutError:
+            trouble = Transient(f"no reply within {timeout_s:g} s", kind="silent")
+        except NoAnswer as error:
+            said = one_line(without_key(self.endpoint, f"no connection: {error}"))
+            trouble = Transient(said, kind="gone" if error.gone else "answered")
+        if answer is not None:
+            self._pace.told(answer.headers)
+            raw = without_key(self.endpoint, answer.body.decode(errors="replace"))
+            outcome = read_reply(key, raw) if answer.status == 200 else None
             if outcome is not None:
-                self._pace.told(headers)
                 return raw, Attempt(
                     key=key,
-                    status=status,
+                    status=answer.status,
                     seconds=time.monotonic() - start,
-                    headers=self._kept(headers),
+                    headers=self._kept(answer.headers),
                     prompt_tokens=outcome.prompt_tokens,
                     completion_tokens=outcome.completion_tokens,
-                    cost=self._cost(outcome.prompt_tokens, outcome.completion_tokens),
+                    cost=self.endpoint.cost(outcome.prompt_tokens, outcome.completion_tokens),
                 )
-            trouble = _Transient(f"the reply is no chat completion: {_one_line(raw)[:80]!r}")
-        except (TimeoutError, openai.APITimeoutError):
-            trouble = _Transient(f"no reply within {timeout_s:g} s", kind="silent")
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            trouble = _Transient(
-                _one_line(self._without_key(f"no connection: {cause}")),
-                kind="gone" if isinstance(cause, httpx2.ConnectError) else "answered",
-            )
-        except openai.APIStatusError as error:
-            status, headers = error.status_code, error.response.headers
-            trouble = await self._status(error)
-            self._pace.told(headers)
-            if status in _OVERLOADED:
-                self._pace.limited(start if sent is None else sent, retry_after_s(headers))
+            trouble = await self._trouble(answer, raw)
+            if answer.status in _OVERLOADED:
+                self._pace.limited(start if sent is None else sent, retry_after_s(answer.headers))
         self._note(
             Attempt(
                 key=key,
-                status=status,
+                status=None if answer is None else answer.status,
                 seconds=time.monotonic() - start,
                 detail=str(trouble),
-                headers=self._kept(headers),
+                headers={} if answer is None else self._kept(answer.headers),
             )
         )
         # what the endpoint said is in the line already; a traceback of it could show more
         raise trouble
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        sampling = request.sampling.model_dump(exclude_none=True) | {"seed": request.seed}
-        # OpenAI has renamed the field; the servers of others know the old name
-        limit = "max_completion_tokens" if self.endpoint.base_url == OPENAI_URL else "max_tokens"
-        return {
-            "model": self.endpoint.model,
-            "messages": [{"role": r, "content": c} for r, c in request.messages],
-            limit: request.max_tokens,
-            **response_format(request),
-            **sampling,
-        }
+    async def _post(self, request: Request) -> Answer:
+        body = json.dumps(
+            chat_body(request, self.endpoint), ensure_ascii=False, separators=(",", ":")
+        ).encode()
+        if self._lines is None:
+            return await self._api.post(CHAT_PATH, body)
+        return await self._lines.post(body)
 
-    async def _status(self, error: openai.APIStatusError) -> Exception:
-        """What an HTTP status means, as the exception to raise."""
-        status = error.status_code
-        # the servers' own text is not repeated for 401 and 403: some echo a part of the key
-        if status in (401, 403):
-            return self._error(
-                f"refuses the key (HTTP {status})",
-                "Check the environment variable that generate.endpoint.api_key_env names.",
+    async def _trouble(self, answer: Answer, raw: str) -> Exception:
+        if 300 <= answer.status < 400:
+            where = one_line(without_key(self.endpoint, answer.headers.get("location", "")))
+            return endpoint_error(
+                self.endpoint,
+                f"sends elsewhere (HTTP {answer.status}), to {where!r}",
+                "Set generate.endpoint.base_url to where it really is.",
             )
-        said = _one_line(self._without_key(error.message))[:160]
-        if status == 404:
-            return self._error(
-                f"has no model {self.endpoint.model!r}, or no chat completions (HTTP 404)"
-                + await self._offered(),
-                "Check generate.endpoint.model and base_url (it usually ends with /v1).",
-            )
-        if status == 429 and error.code == "insufficient_quota":
-            return self._error("has no credit left (HTTP 429)", "Top up the account and run again.")
-        if status in (408, 409, 429) or status >= 500:
-            return _Transient(f"HTTP {status}: {said}", retry_after_s(error.response.headers))
-        return RequestFailed(
-            f"HTTP {status}: {said}", filtered=error.code in ("content_filter", "content_policy")
-        )
-
-    async def _offered(self) -> str:
-        try:
-            async with asyncio.timeout(5):
-                with self._line() as line:
-                    names = [model.id for model in (await line.models.list()).data]
-        except (TimeoutError, openai.OpenAIError, ValueError, TypeError):
-            return ""  # only an addition to an error that is told anyway
-        return f"; it offers {', '.join(names[:8])}" if names else ""
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        growing = self.endpoint.backoff_s * 2 ** (state.attempt_number - 1)
-        jittered = min(growing, LONGEST_PAUSE_S) * random.uniform(0.75, 1.25)
-        said = error.wait_s if isinstance(error, _Transient) else None
-        if said is None:
-            return jittered
-        # those who were told the same time would all come back at once
-        return min(said, LONGEST_PAUSE_S) + random.uniform(0, self.endpoint.backoff_s)
-
-    def _cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        price = self.endpoint.price
-        return None if price is None else price.of(prompt_tokens, completion_tokens)
+        if answer.status < 400:
+            return Transient(f"the reply is no chat completion: {one_line(raw)[:80]!r}")
+        offered = ""
+        if answer.status == 404:
+            names = await self._api.models()
+            offered = f"; it offers {', '.join(names[:8])}" if names else ""
+        return trouble_of(self.endpoint, answer.status, answer.headers, raw, offered)
 
     def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Those headers that tell about limits and the request's number, and nothing of the key."""
         return {
-            name.lower(): self._without_key(value)
+            name: without_key(self.endpoint, value)
             for name, value in headers.items()
-            if name.lower() in _KEPT_HEADERS or name.lower().startswith(_KEPT_PREFIX)
+            if name in _KEPT_HEADERS or name.startswith(_KEPT_PREFIX)
         }
 
-    def _without_key(self, text: str) -> str:
-        key = self.endpoint.api_key
-        return text.replace(key, "[key]") if len(key) > 4 and key in text else text
 
-    def _error(self, what: str, do: str) -> EndpointError:
-        return EndpointError(
-            f"endpoint {self.endpoint.address} (model {self.endpoint.model!r}) {what}. {do}"
-        )
-
-
-def _probed_enough(state: tenacity.RetryCallState) -> bool:
+def _probed_enough(tried: int, trouble: Transient) -> bool:
     """A busy endpoint is tried again; one that stays silent once, one that is not there never."""
-    error = state.outcome.exception() if state.outcome else None
-    kind = error.kind if isinstance(error, _Transient) else "answered"
-    return state.attempt_number >= {"answered": 3, "silent": 2, "gone": 1}[kind]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return tried >= {"answered": 3, "silent": 2, "gone": 1}[trouble.kind]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from generators.embedded import SLOTS, embedded_server
 from generators.errors import EndpointError
-from generators.generate_config import EMBEDDED, EndpointConfig, Structured
+from generators.generate_config import EMBEDDED, BatchConfig, EndpointConfig, Mode, Structured
 from generators.prices import Price, price_of
 
 _PATIENCE_S = 600
@@ -35,6 +37,8 @@ class ResolvedEndpoint:
         tokens_per_minute: cap on prompts and replies together; None for none.
         price: of its tokens; None where it is not known.
         budget_usd: most that the replies of one table may cost; None for no limit.
+        mode: whether requests are asked one by one, or put into batches.
+        batch: how batches are made.
     """
 
     base_url: str
@@ -51,12 +55,38 @@ class ResolvedEndpoint:
     tokens_per_minute: float | None = None
     price: Price | None = None
     budget_usd: float | None = None
+    mode: Mode = "live"
+    batch: BatchConfig = field(default_factory=BatchConfig)
+
+    def cost(
+        self, prompt_tokens: int, completion_tokens: int, *, batched: bool = False
+    ) -> float | None:
+        """US dollars for so many tokens; None where the price is not known."""
+        if self.price is None:
+            return None
+        share = self.batch.price_share if batched else 1.0
+        return share * self.price.of(prompt_tokens, completion_tokens)
 
     @property
     def address(self) -> str:
         """`base_url` as it may be shown: without user, password and query."""
         at = urlsplit(self.base_url)
         return f"{at.scheme}://{at.hostname}{f':{at.port}' if at.port else ''}{at.path}"
+
+    @property
+    def proxied(self) -> bool:
+        """Whether the environment puts a proxy before it.
+
+        A proxy set for the outside world cannot reach this machine's own servers.
+        """
+        at = urlsplit(self.base_url)
+        host = at.hostname or ""
+        try:
+            local = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            local = host == "localhost"
+        proxies = getproxies()
+        return not local and (at.scheme in proxies or "all" in proxies) and not proxy_bypass(host)
 
 
 def model_identity(config: EndpointConfig, weights: str | None = None) -> str:
@@ -128,6 +158,8 @@ def open_endpoint(
         tokens_per_minute=config.tokens_per_minute,
         price=price,
         budget_usd=config.budget_usd,
+        mode=config.mode,
+        batch=config.batch,
     )
 
 
@@ -140,5 +172,10 @@ def _key(config: EndpointConfig) -> str:
         raise EndpointError(
             f"generate.endpoint.api_key_env: the environment variable {name} is not set. Export "
             "the key under that name, or set generate.endpoint to a server that needs none."
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise EndpointError(
+            f"generate.endpoint.api_key_env: the environment variable {name} holds characters that "
+            "no key has (a line break, or some outside ASCII). Export the key alone."
         )
     return key

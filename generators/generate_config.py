@@ -29,6 +29,7 @@ QuestionType = Literal[
 """What a question asks for; a profile's grades are types, so that whatever groups by type also
 reads results by grade."""
 Structured = Literal["auto", "schema", "json", "prompt"]
+Mode = Literal["live", "batch"]
 
 EMBEDDED = "embedded"
 """The name under which `endpoint.model` asks for the packaged model."""
@@ -182,6 +183,29 @@ class QuestionsConfig(Config):
         return types
 
 
+class BatchConfig(Config):
+    """How requests are put into the endpoint's batches (`mode: batch`)."""
+
+    poll_s: float = Field(default=30, gt=0)
+    """Seconds between two looks at how far the batches are."""
+    requests: int = Field(default=50_000, ge=1, le=50_000)
+    """Most requests of one batch; fewer where the provider limits what may wait at once."""
+    megabytes: float = Field(default=200, gt=0, le=200)
+    """Longest file of one batch, in millions of bytes."""
+    rounds: int = Field(default=3, ge=1)
+    """Batches of one run that a request is put into at most, where they expire or lose it."""
+    smallest: int = Field(default=1, ge=1)
+    """Fewer new requests than this are asked live: at once, and at the full price."""
+    fall_back: bool = False
+    """Whether what the batches leave without a reply is asked live, and replies that break their
+    schema are asked for live once more."""
+    price_share: float = Field(default=0.5, ge=0, le=1)
+    """What a batched reply costs, as a share of the model's price."""
+    resubmit_unknown: bool = False
+    """Whether requests of a batch that the endpoint does not know any more are submitted anew,
+    which may pay for them twice; else the run ends and says so (the key may be another's)."""
+
+
 class EndpointConfig(Config):
     """An OpenAI-compatible endpoint: which model writes, and where it is reached.
 
@@ -219,13 +243,20 @@ class EndpointConfig(Config):
     budget_usd: float | None = Field(default=None, gt=0)
     """Most that the replies of one table may cost, in US dollars, those that earlier runs bought
     included; before it would be passed the run ends with one line. Null for no limit."""
+    mode: Mode = "live"
+    """`live` asks requests one by one, `batch` through the endpoint's batch API, for less money and
+    within a day; both share all replies."""
+    batch: BatchConfig = BatchConfig()
+    """How batches are made."""
 
     @model_validator(mode="after")
-    def _embedded_has_no_address(self) -> EndpointConfig:
+    def _embedded_is_here(self) -> EndpointConfig:
         if self.model == EMBEDDED and self.base_url is not None:
             raise ValueError(
                 "model 'embedded' takes no base_url; name the model that the address serves"
             )
+        if self.model == EMBEDDED and self.mode == "batch":
+            raise ValueError("model 'embedded' has no batches; use mode: live")
         return self
 
 

@@ -1,25 +1,34 @@
-"""Writes to SQLite from a thread of their own, many in one transaction where many wait.
+"""Writes to SQLite from a thread of their own, many in one transaction.
 
-A commit costs about the same for one row as for a hundred, so under load those that wait share
-one. Whoever waits for a write is told only after it is committed.
+A commit costs about the same for one row as for a hundred, so those that come within a few
+milliseconds share one. Whoever waits for a write is told only after it is committed.
+
+The thread wants Python's lock as seldom as it can: while the event loop is busy, each time costs up
+to 5 ms. So what is written is handed over as it goes into the tables, a group is a handful of
+statements, and an event loop is woken once for all who wait in it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from generators.errors import StorageError
 
-Write = Callable[[sqlite3.Connection], Any]
+Item = TypeVar("Item")
+Waiting = Future[Any] | asyncio.Future[Any]
 
-_MOST = 256
+_MOST = 512
 """Writes in one transaction at most; other processes wait no longer than one takes."""
+_GATHER_S = 0.005
+"""How long the first of a group waits for others, in seconds."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -35,28 +44,40 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-class GroupCommit:
-    """The writing thread of the database `path`; close it to see all writes committed."""
+class GroupCommit(Generic[Item]):
+    """The writing thread of a database; close it to see all writes committed.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the database.
+        write: writes a group within a transaction; returns a result for each item.
+    """
+
+    def __init__(
+        self, path: Path, write: Callable[[sqlite3.Connection, Sequence[Item]], Sequence[Any]]
+    ) -> None:
         self._path = path
+        self._write = write
         self._failed: Exception | None = None
-        self._queue: queue.SimpleQueue[tuple[Future[Any], Write] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Waiting, Item] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="request log", daemon=True)
         self._thread.start()
 
-    def submit(self, write: Write) -> Future[Any]:
-        """Carry out `write` soon; the future has its result once it is committed.
+    def submit(self, item: Item) -> Future[Any]:
+        """Write `item` soon; the future has its result once it is committed.
 
         Raises:
             StorageError: here or in the future: an earlier write, or this one, failed.
         """
-        if self._failed is not None:
-            raise self._failed
         future: Future[Any] = Future()
         # what is handed in is written, even if nobody waits for it any more
         future.set_running_or_notify_cancel()
-        self._queue.put((future, write))
+        self._put(future, item)
+        return future
+
+    def submit_here(self, item: Item) -> asyncio.Future[Any]:
+        """The same with a future of the running event loop."""
+        future = asyncio.get_running_loop().create_future()
+        self._put(future, item)
         return future
 
     def close(self) -> None:
@@ -70,27 +91,51 @@ class GroupCommit:
         if self._failed is not None:
             raise self._failed
 
+    def _put(self, future: Waiting, item: Item) -> None:
+        if self._failed is not None:
+            raise self._failed
+        self._queue.put((future, item))
+
     def _run(self) -> None:
         db: sqlite3.Connection | None = None
         ended = False
         while not ended:
-            waiting = [self._queue.get()]
-            while len(waiting) < _MOST and not self._queue.empty():
-                waiting.append(self._queue.get())
-            ended = None in waiting
-            batch = [entry for entry in waiting if entry is not None]
+            group, ended = self._group()
+            if not group:
+                continue
+            results: Sequence[Any] = ()
             try:
                 db = db or connect(self._path)
-                results = _transaction(db, [write for _, write in batch])
+                results = self._transaction(db, [item for _, item in group])
             except Exception as error:  # whoever waits must hear of it, whatever it is
                 self._failed = self._worded(error)
-                for future, _ in batch:
-                    future.set_exception(self._failed)
-            else:
-                for (future, _), result in zip(batch, results, strict=True):
-                    future.set_result(result)
+            _tell([future for future, _ in group], results, self._failed)
         if db is not None:
             db.close()
+
+    def _group(self) -> tuple[list[tuple[Waiting, Item]], bool]:
+        """What is written together, and whether it is the last."""
+        group: list[tuple[Waiting, Item]] = []
+        entry = self._queue.get()
+        if entry is not None:
+            time.sleep(_GATHER_S)
+        while entry is not None:
+            group.append(entry)
+            if len(group) == _MOST or self._queue.empty():
+                return group, False
+            entry = self._queue.get()
+        return group, True
+
+    def _transaction(self, db: sqlite3.Connection, items: Sequence[Item]) -> Sequence[Any]:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            results = self._write(db, items)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:  # a full disk may have ended it already
+                db.execute("ROLLBACK")
+            raise
+        return results
 
     def _worded(self, error: Exception) -> Exception:
         if not isinstance(error, sqlite3.Error):
@@ -103,13 +148,27 @@ class GroupCommit:
         return worded
 
 
-def _transaction(db: sqlite3.Connection, writes: list[Write]) -> list[Any]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        results = [write(db) for write in writes]
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # a full disk may have ended it already
-            db.execute("ROLLBACK")
-        raise
-    return results
+def _tell(futures: Sequence[Waiting], results: Sequence[Any], failed: Exception | None) -> None:
+    """Give each its result, or all the failure."""
+    here: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    for place, future in enumerate(futures):
+        result = None if failed else results[place]
+        if isinstance(future, asyncio.Future):
+            here.setdefault(future.get_loop(), []).append((future, result))
+        elif failed:
+            future.set_exception(failed)
+        else:
+            future.set_result(result)
+    for loop, pairs in here.items():
+        if not loop.is_closed():  # an ended loop has nobody left who waits
+            loop.call_soon_threadsafe(_settle, pairs, failed)
+
+
+def _settle(pairs: Sequence[tuple[asyncio.Future[Any], Any]], failed: Exception | None) -> None:
+    for future, result in pairs:
+        if future.done():
+            continue
+        if failed:
+            future.set_exception(failed)
+        else:
+            future.set_result(result)

@@ -107,6 +107,7 @@ class Outcome:
         key: the request's key.
         detail: why there is no answer, in words.
         cached: the reply was in the log already.
+        batched: the reply came in a batch.
     """
 
     key: str
@@ -116,9 +117,12 @@ class Outcome:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached: bool = field(default=False, compare=False)
+    batched: bool = field(default=False, compare=False)
 
 
-def read_reply(key: str, raw: str, *, cached: bool = False) -> Outcome | None:
+def read_reply(
+    key: str, raw: str, *, cached: bool = False, batched: bool = False
+) -> Outcome | None:
     """Outcome of the raw HTTP body `raw`; None if it is no chat completion at all."""
     try:
         body = json.loads(raw)
@@ -151,4 +155,5 @@ def read_reply(key: str, raw: str, *, cached: bool = False) -> Outcome | None:
         prompt_tokens=tokens[0],
         completion_tokens=tokens[1],
         cached=cached,
+        batched=batched,
     )

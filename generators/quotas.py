@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,9 @@ from generators.progress import Progress
 from generators.quality import Fault, copied, read_json, refuses, repeats_itself
 from generators.schema import Dropped
 from generators.texts import Prompt
+
+_EVERY_S = 0.1
+"""Least seconds between two words of progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +121,7 @@ async def fill(
     """
     dropped: list[Dropped] = []
     done = 0
+    told = 0.0
     for wave in itertools.count(1):
         asks = [(quota, ask) for quota in quotas for ask in quota.next_asks()]
         if not asks:
@@ -124,11 +129,15 @@ async def fill(
         total = done + len(asks)
         unit = note if wave == 1 else f"{note}, replacements"
 
-        def heard(total: int = total, unit: str = unit) -> None:
-            nonlocal done
-            done += 1
-            bought = asker.spent.words()
-            progress(done, total, f"{unit} ({bought})" if bought else unit)
+        def heard(outcomes: int, total: int = total, unit: str = unit) -> None:
+            nonlocal done, told
+            done += outcomes
+            now = time.monotonic()
+            if outcomes and done < total and now - told < _EVERY_S:
+                return  # a line of progress costs more than many a request
+            told = now
+            words = asker.words()
+            progress(done, total, f"{unit} ({words})" if words else unit)
 
         requests = [
             Request(

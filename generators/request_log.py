@@ -10,18 +10,21 @@ away.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from generators.errors import StorageError
 from generators.files import storage_errors
 from generators.group_commit import GroupCommit, connect
-from generators.llm_request import Attempt, Outcome, Request, read_reply
+from generators.llm_request import Attempt, Outcome, read_reply
 
 _MIGRATIONS = (
     """
@@ -53,9 +56,53 @@ CREATE TABLE IF NOT EXISTS forms (
     form TEXT NOT NULL              -- how `structured: auto` last found that it takes schemas
 ) WITHOUT ROWID;
 """,
+    """
+-- a batched reply costs less
+ALTER TABLE replies ADD COLUMN batched INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE IF NOT EXISTS batches (
+    nonce TEXT PRIMARY KEY,         -- our number, which the batch carries in its metadata
+    address TEXT NOT NULL,          -- the endpoint, without secrets
+    model TEXT NOT NULL,            -- the model's identity
+    state TEXT NOT NULL,            -- intended, submitted, collected, failed, unknown
+    file_id TEXT,                   -- at the endpoint: the uploaded lines
+    batch_id TEXT,                  -- at the endpoint
+    detail TEXT NOT NULL DEFAULT '',
+    at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batch_items (
+    nonce TEXT NOT NULL REFERENCES batches,
+    key TEXT NOT NULL,              -- Request.key, and the line's custom_id
+    prompt TEXT NOT NULL,           -- name of the prompt
+    state TEXT NOT NULL,            -- waiting, replied, failed, lost
+    detail TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (nonce, key)
+) WITHOUT ROWID;
+""",
 )
 _AT_ONCE = 500
 """Keys in one query."""
+_LEVEL = 1
+"""Of compression: on replies of this size, higher ones only take longer."""
+_REPLY = "replies (key, model, prompt, body, seconds, batched)"
+_ATTEMPT = (
+    "attempts (key, status, detail, headers, seconds, prompt_tokens, completion_tokens, cost)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    reply: tuple[Any, ...]
+    attempt: tuple[Any, ...]
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    attempt: tuple[Any, ...]
+
+
+Change = Callable[[sqlite3.Connection], Any]
+"""Any other change of the log's tables."""
 
 
 class RequestLog:
@@ -87,7 +134,7 @@ class RequestLog:
                 f"{path}: cannot be used as the request log ({error}). "
                 "Move the file away, or make its folder writable."
             ) from error
-        self._writer = GroupCommit(path)
+        self._writer: GroupCommit[_Put | _Note | Change] = GroupCommit(path, _write)
 
     def __enter__(self) -> RequestLog:
         return self
@@ -116,15 +163,26 @@ class RequestLog:
         for start in range(0, len(keys), _AT_ONCE):
             piece = keys[start : start + _AT_ONCE]
             marks = ",".join("?" * len(piece))
-            rows = self._db.execute(f"SELECT key, body FROM replies WHERE key IN ({marks})", piece)
-            for key, body in rows:
-                outcome = read_reply(key, _unpacked(body), cached=True)
+            rows = self._db.execute(
+                f"SELECT key, body, batched FROM replies WHERE key IN ({marks})", piece
+            )
+            for key, body, batched in rows:
+                outcome = read_reply(key, _unpacked(body), cached=True, batched=bool(batched))
                 if outcome is not None:
                     found[key] = outcome
         return found
 
-    def put(self, model: str, request: Request, raw: str, attempt: Attempt) -> Future[str]:
+    def put(
+        self, model: str, prompt: str, raw: str, attempt: Attempt, *, batched: bool = False
+    ) -> Future[str]:
         """Commit the raw body `raw` that `attempt` brought.
+
+        Args:
+            model: the model's identity.
+            prompt: name of the request's prompt.
+            raw: the HTTP body.
+            attempt: what brought it.
+            batched: whether it came in a batch.
 
         Returns:
             a future of the body that stands for `attempt.key`, had once it is committed.
@@ -133,20 +191,11 @@ class RequestLog:
             StorageError: here or in the future: the disk is full or read-only; finished replies
                 are safe.
         """
+        return self._writer.submit(_put(model, prompt, raw, attempt, batched))
 
-        def write(db: sqlite3.Connection) -> str:
-            new = db.execute(
-                "INSERT OR IGNORE INTO replies (key, model, prompt, body, seconds) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (attempt.key, model, request.name, zlib.compress(raw.encode()), attempt.seconds),
-            ).rowcount
-            _note(db, attempt)
-            if new:
-                return raw
-            row = db.execute("SELECT body FROM replies WHERE key = ?", (attempt.key,)).fetchone()
-            return _unpacked(row[0])
-
-        return self._writer.submit(write)
+    def put_here(self, model: str, prompt: str, raw: str, attempt: Attempt) -> asyncio.Future[str]:
+        """`put` with a future of the running event loop, which is cheaper for many."""
+        return self._writer.submit_here(_put(model, prompt, raw, attempt, False))
 
     def note(self, attempt: Attempt) -> None:
         """Keep an attempt that brought no reply.
@@ -154,7 +203,19 @@ class RequestLog:
         Raises:
             StorageError: the disk is full or read-only.
         """
-        self._writer.submit(lambda db: _note(db, attempt))
+        self._writer.submit(_Note(_attempt_row(attempt)))
+
+    def change(self, change: Change) -> Future[Any]:
+        """Carry out `change` in a transaction; a future of its result, had once it is committed.
+
+        Raises:
+            StorageError: here or in the future: the disk is full or read-only.
+        """
+        return self._writer.submit(change)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query, for those who keep tables of their own in the log."""
+        return self._db.execute(query, values).fetchall()
 
     def form(self, model: str) -> str | None:
         """How `model` was last found to take schemas; None if that was never tried."""
@@ -172,21 +233,59 @@ class RequestLog:
         )
 
 
-def _note(db: sqlite3.Connection, attempt: Attempt) -> None:
-    db.execute(
-        "INSERT INTO attempts (key, status, detail, headers, seconds, prompt_tokens, "
-        "completion_tokens, cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            attempt.key,
-            attempt.status,
-            attempt.detail,
-            json.dumps(dict(attempt.headers), sort_keys=True),
-            attempt.seconds,
-            attempt.prompt_tokens,
-            attempt.completion_tokens,
-            attempt.cost,
-        ),
+def _put(model: str, prompt: str, raw: str, attempt: Attempt, batched: bool) -> _Put:
+    body = zlib.compress(raw.encode(), _LEVEL)
+    reply = (attempt.key, model, prompt, body, attempt.seconds, int(batched))
+    return _Put(reply, _attempt_row(attempt), raw)
+
+
+def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
+    headers = attempt.headers
+    return (
+        attempt.key,
+        attempt.status,
+        attempt.detail,
+        json.dumps(dict(headers), sort_keys=True) if headers else "{}",
+        attempt.seconds,
+        attempt.prompt_tokens,
+        attempt.completion_tokens,
+        attempt.cost,
     )
+
+
+def _write(db: sqlite3.Connection, items: Sequence[_Put | _Note | Change]) -> list[Any]:
+    puts = [item for item in items if isinstance(item, _Put)]
+    new = _insert(db, f"INSERT OR IGNORE INTO {_REPLY}", [put.reply for put in puts])
+    _insert(
+        db,
+        f"INSERT INTO {_ATTEMPT}",
+        [item.attempt for item in items if isinstance(item, _Put | _Note)],
+    )
+    stand = {} if new == len(puts) else _standing(db, [put.reply[0] for put in puts])
+    return [
+        stand.get(item.reply[0], item.raw)
+        if isinstance(item, _Put)
+        else None
+        if isinstance(item, _Note)
+        else item(db)
+        for item in items
+    ]
+
+
+def _insert(db: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> int:
+    """How many of `rows` are new, all in one statement."""
+    if not rows:
+        return 0
+    one = f"({','.join('?' * len(rows[0]))})"
+    values = [value for row in rows for value in row]
+    return db.execute(f"{into} VALUES {','.join([one] * len(rows))}", values).rowcount
+
+
+def _standing(db: sqlite3.Connection, keys: Sequence[str]) -> dict[str, str]:
+    """The bodies that stand for `keys`."""
+    marks = ",".join("?" * len(keys))
+    rows = db.execute(f"SELECT key, body FROM replies WHERE key IN ({marks})", keys)
+    return {key: _unpacked(body) for key, body in rows}
 
 
 def _unpacked(body: bytes) -> str:

@@ -18,10 +18,14 @@ class Spent:
 
     Attributes:
         price: of the model; None where it is not known, and then no cost is.
+        batch_share: what a batched reply costs, as a share of the price.
+        bought: US dollars spent now; 0 where the price is not known.
         cost_of_cached: US dollars that the replies out of the log cost when they were bought.
     """
 
     price: Price | None = None
+    batch_share: float = 1.0
+    bought: float = 0.0
     requests: int = 0
     cached_requests: int = 0
     failed_requests: int = 0
@@ -32,23 +36,23 @@ class Spent:
     @property
     def cost(self) -> float | None:
         """US dollars spent now; None where the price is not known."""
-        if self.price is None:
-            return None
-        return self.price.of(self.prompt_tokens, self.completion_tokens)
+        return None if self.price is None else self.bought
 
     def add(self, outcome: Outcome) -> None:
         """Count `outcome`."""
+        cost = 0.0
+        if self.price is not None:
+            share = self.batch_share if outcome.batched else 1.0
+            cost = share * self.price.of(outcome.prompt_tokens, outcome.completion_tokens)
         if outcome.cached:
             self.cached_requests += 1
-            if self.price is not None:
-                self.cost_of_cached += self.price.of(
-                    outcome.prompt_tokens, outcome.completion_tokens
-                )
+            self.cost_of_cached += cost
             return
         self.requests += 1
         self.failed_requests += outcome.status == "failed"
         self.prompt_tokens += outcome.prompt_tokens
         self.completion_tokens += outcome.completion_tokens
+        self.bought += cost
 
     def words(self) -> str:
         """Tokens and cost for a progress line; empty if nothing was spent."""
@@ -91,17 +95,11 @@ class Budget:
         if self._limit is None:
             yield
             return
-        assert self._spent.price is not None
-        most = self._spent.price.of(*request.most_tokens)
+        most = self.most(request)
         async with self._changed:
-            while self._bought() + sum(self._taken) + most > self._limit:
+            while not self.fits(sum(self._taken) + most):
                 if not self._taken:
-                    raise BudgetError(
-                        f"generate.endpoint.budget_usd: $ {self._bought():.4f} of "
-                        f"$ {self._limit:.4f} is spent, and the next request could cost "
-                        f"$ {most:.4f}. Finished replies are kept; raise the budget and run again "
-                        "to go on."
-                    )
+                    raise self.passed(most)
                 await self._changed.wait()
             self._taken.append(most)
         try:
@@ -111,5 +109,24 @@ class Budget:
                 self._taken.remove(most)
                 self._changed.notify_all()
 
+    def most(self, request: Request) -> float:
+        """US dollars that `request` could cost, asked live; 0 where there is no limit."""
+        if self._limit is None or self._spent.price is None:
+            return 0.0
+        return self._spent.price.of(*request.most_tokens)
+
+    def fits(self, amount: float) -> bool:
+        """Whether `amount` more US dollars are within the limit."""
+        return self._limit is None or self._bought + amount <= self._limit
+
+    def passed(self, amount: float) -> BudgetError:
+        """The error that the next request, which could cost `amount`, does not fit."""
+        return BudgetError(
+            f"generate.endpoint.budget_usd: $ {self._bought:.4f} of $ {self._limit or 0:.4f} is "
+            f"spent, and the next request could cost $ {amount:.4f}. Finished replies are kept; "
+            "raise the budget and run again to go on."
+        )
+
+    @property
     def _bought(self) -> float:
-        return (self._spent.cost or 0.0) + self._spent.cost_of_cached
+        return self._spent.bought + self._spent.cost_of_cached

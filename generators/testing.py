@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from generators.canonical import digest
+from generators.scripted_batches import BatchFault, ScriptedBatches
 from generators.structured import PROBE, STATEMENT
 
 Fault = Literal[
@@ -97,7 +98,9 @@ class ScriptedEndpoint:
 
     Attributes:
         requests: bodies of all chat requests so far, in the order of arrival, the faulty ones and
-            a client's trial request included.
+            a client's trial request included; those of batches as they are carried out.
+        key: the only key that is let in; None lets in every one.
+        account: its files and batches.
     """
 
     def __init__(
@@ -114,6 +117,8 @@ class ScriptedEndpoint:
         refuses_formats: bool = False,
         models: Sequence[str] = ("scripted",),
         key: str | None = None,
+        batch_fault: Callable[[int], BatchFault | None] = lambda number: None,
+        batch_polls: int = 1,
     ) -> None:
         """
         Args:
@@ -128,6 +133,8 @@ class ScriptedEndpoint:
             refuses_formats: whether others get a 400; else they are ignored.
             models: names that are served; others get a 404.
             key: the only key that is let in; None lets in every one.
+            batch_fault: given the number of a batch (from 1), the fault that it meets.
+            batch_polls: looks at a batch until it has ended.
         """
         self.requests: list[dict[str, Any]] = []
         self._reply = reply
@@ -140,9 +147,12 @@ class ScriptedEndpoint:
         self._formats = tuple(formats)
         self._refuses_formats = refuses_formats
         self._models = tuple(models)
-        self._key = key
+        self.key = key
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self.account = ScriptedBatches(
+            lambda body: self.complete(body)[:2], batch_fault, batch_polls, self._ended.wait, hang_s
+        )
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
@@ -172,16 +182,32 @@ class ScriptedEndpoint:
         self._server.server_close()
 
     def handle(
-        self, path: str, key: str, body: dict[str, Any] | None
-    ) -> tuple[int, Any, Mapping[str, str]]:
-        """Status, body (text, or JSON) and headers of the response."""
-        if self._key is not None and key != self._key:
+        self, method: str, path: str, key: str, kind: str, data: bytes
+    ) -> tuple[int, Any, Mapping[str, str]] | None:
+        """Status, body (text, bytes, or JSON) and headers of the response; None for none at all.
+
+        Args:
+            method: HTTP's.
+            path: without its query.
+            key: that of the request.
+            kind: content type of the request.
+            data: body of the request.
+        """
+        if self.key is not None and key != self.key:
             refused = _error(f"Incorrect API key provided: {key[:8]}***", "invalid_api_key")
             return 401, refused, {}
-        if path.endswith("/models"):
+        under = path.partition("/v1")[2]
+        if under == "/models":
             return 200, {"object": "list", "data": [{"id": name} for name in self._models]}, {}
-        if body is None or not path.endswith("/chat/completions"):
+        if under.startswith(("/files", "/batches")):
+            made = self.account.handle(method, under, kind, data)
+            return None if made is None else (*made, {})
+        if method != "POST" or under != "/chat/completions":
             return 404, _error("no such path", "not_found"), {}
+        return self.complete(json.loads(data))
+
+    def complete(self, body: dict[str, Any]) -> tuple[int, Any, Mapping[str, str]]:
+        """Status, body (text, or JSON) and headers of the response to a chat request."""
         with self._lock:
             self.requests.append(body)
             number = len(self.requests)
@@ -253,15 +279,25 @@ def _handler(endpoint: ScriptedEndpoint) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True  # else each kept-alive reply waits for an ACK
 
         def do_GET(self) -> None:
-            self._respond(None)
+            self._respond()
 
         def do_POST(self) -> None:
-            self._respond(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self._respond()
 
-        def _respond(self, body: dict[str, Any] | None) -> None:
-            key = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            status, made, headers = endpoint.handle(self.path, key, body)
-            data = (made if isinstance(made, str) else json.dumps(made)).encode()
+        def _respond(self) -> None:
+            made = endpoint.handle(
+                self.command,
+                self.path.partition("?")[0],
+                self.headers.get("Authorization", "").removeprefix("Bearer "),
+                self.headers.get("Content-Type", ""),
+                self._body(),
+            )
+            if made is None:
+                self.close_connection = True
+                return
+            status, body, headers = made
+            text = body if isinstance(body, str | bytes) else json.dumps(body)
+            data = text if isinstance(text, bytes) else text.encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
@@ -269,6 +305,16 @@ def _handler(endpoint: ScriptedEndpoint) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
+
+        def _body(self) -> bytes:
+            if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            chunks = []
+            while size := int(self.rfile.readline(), 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(chunks)
 
         def log_message(self, format: str, *args: Any) -> None:
             """No log on stderr."""

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from generators.client import Client, RequestFailed
+from generators.api import Api
+from generators.client import Client
 from generators.errors import EndpointError
 from generators.generate_config import SamplingConfig
 from generators.llm_request import Attempt, Form, Request, read_reply
 from generators.pace import Pace
 from generators.prices import Price
 from generators.testing import Fault, ScriptedEndpoint
+from generators.trouble import RequestFailed
 from tests.generators.endpoints import resolved
 
 REQUEST = Request(
@@ -30,11 +32,14 @@ def send(
 ) -> tuple[str, Attempt]:
     async def work() -> tuple[str, Attempt]:
         failed = [] if noted is None else noted
-        client = Client(resolved(endpoint, **changes), Pace(8), failed.append)
+        at = resolved(endpoint, **changes)
+        api = Api(at)
+        client = Client(at, Pace(8), failed.append, api)
         try:
             return await client.send(REQUEST, "key")
         finally:
             await client.close()
+            await api.close()
 
     return asyncio.run(work())
 
@@ -43,11 +48,14 @@ def probe(
     endpoint: ScriptedEndpoint, first: Form = "schema", fall_back: bool = False, **changes: Any
 ) -> Form:
     async def work() -> Form:
-        client = Client(resolved(endpoint, **changes), Pace(8), lambda attempt: None)
+        at = resolved(endpoint, **changes)
+        api = Api(at)
+        client = Client(at, Pace(8), lambda attempt: None, api)
         try:
             return await client.find_form(first, fall_back=fall_back)
         finally:
             await client.close()
+            await api.close()
 
     return asyncio.run(work())
 
