@@ -1,6 +1,6 @@
 """Writes to SQLite from a thread of their own, many in one transaction.
 
-A commit costs about the same for one row as for a hundred, so those that come within a few
+A commit costs about the same for one row as for a hundred, so where many come those of a few
 milliseconds share one. Whoever waits for a write is told only after it is committed.
 
 The thread wants Python's lock as seldom as it can: while the event loop is busy, each time costs up
@@ -27,8 +27,10 @@ Waiting = Future[Any] | asyncio.Future[Any]
 
 _MOST = 512
 """Writes in one transaction at most; other processes wait no longer than one takes."""
+_BUSY = 4
+"""Writes in a group from which the next one is gathered; below it each is committed at once."""
 _GATHER_S = 0.005
-"""How long the first of a group waits for others, in seconds."""
+"""How long the first of a group is then kept for others, in seconds."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -99,8 +101,9 @@ class GroupCommit(Generic[Item]):
     def _run(self) -> None:
         db: sqlite3.Connection | None = None
         ended = False
+        group: list[tuple[Waiting, Item]] = []
         while not ended:
-            group, ended = self._group()
+            group, ended = self._group(gather=len(group) >= _BUSY)
             if not group:
                 continue
             results: Sequence[Any] = ()
@@ -113,11 +116,11 @@ class GroupCommit(Generic[Item]):
         if db is not None:
             db.close()
 
-    def _group(self) -> tuple[list[tuple[Waiting, Item]], bool]:
+    def _group(self, *, gather: bool) -> tuple[list[tuple[Waiting, Item]], bool]:
         """What is written together, and whether it is the last."""
         group: list[tuple[Waiting, Item]] = []
         entry = self._queue.get()
-        if entry is not None:
+        if gather and entry is not None:
             time.sleep(_GATHER_S)
         while entry is not None:
             group.append(entry)
