@@ -114,7 +114,7 @@ class Batches:
                 return outcomes, left
             async for batch, state in self.poll(under_way, looked):
                 fates = await self.collect(batch, state)
-                rounds.update(batch.prompts)
+                rounds.update(list(batch.prompts))
                 mine = {key: fate for key, fate in fates.items() if key in wanted}
                 outcomes |= self._outcomes(mine)
                 left |= {key: why for key, (fate, why) in mine.items() if fate == "lost"}

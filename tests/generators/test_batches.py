@@ -109,7 +109,7 @@ def test_live_and_batch_share_all_replies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("limits", "sizes"),
-    [({"requests": 4}, [4, 4, 2]), ({"megabytes": 0.004}, [4, 4, 2])],
+    [({"requests": 4}, [4, 4, 2]), ({"megabytes": 0.0033}, [4, 4, 2])],
 )
 def test_limits_of_lines_and_bytes_are_respected(
     tmp_path: Path, limits: dict[str, Any], sizes: list[int]
