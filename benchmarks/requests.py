@@ -163,7 +163,7 @@ class Bare(asyncio.Protocol):
 def give(port: int, count: int, concurrency: int, told: Connection) -> None:
     """The bare client's process: tells how many replies a second it had."""
     endpoint = _endpoint(port)
-    body = json.dumps(chat_body(_request(0), endpoint)).encode()
+    body = chat_body(_request(0), endpoint)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
 
     async def work() -> float:

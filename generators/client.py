@@ -204,9 +204,7 @@ class Client:
         raise trouble
 
     async def _post(self, request: Request) -> Answer:
-        body = json.dumps(
-            chat_body(request, self.endpoint), ensure_ascii=False, separators=(",", ":")
-        ).encode()
+        body = chat_body(request, self.endpoint)
         if self._lines is None:
             return await self._api.post(CHAT_PATH, body)
         return await self._lines.post(body)

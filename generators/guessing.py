@@ -120,9 +120,9 @@ async def guess(
     ]
     done = 0
 
-    def heard() -> None:
+    def heard(outcomes: int) -> None:
         nonlocal done
-        done += 1
+        done += outcomes
         progress(done, len(requests), "answers from the question alone")
 
     def read(outcome: Outcome) -> str | None:

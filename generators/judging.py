@@ -48,7 +48,7 @@ class Asks(Protocol):
     """What requests are asked of: `generators.asking.Asker`, or anything of its shape."""
 
     async def ask_all(
-        self, requests: Sequence[Request], heard: Callable[[], None] = ...
+        self, requests: Sequence[Request], heard: Callable[[int], None] = ...
     ) -> list[Outcome]:
         """Outcomes in the order of `requests`."""
 
@@ -219,9 +219,9 @@ async def judge(
     ]
     done = 0
 
-    def heard() -> None:
+    def heard(outcomes: int) -> None:
         nonlocal done
-        done += 1
+        done += outcomes
         progress(done, len(requests), "verdicts")
 
     read = [rubric.read(outcome) for outcome in await asker.ask_all(requests, heard)]

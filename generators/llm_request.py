@@ -5,13 +5,15 @@ The same two types serve every way of asking; a request's key is the same in all
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
+from functools import cached_property, lru_cache
+from typing import Any, Literal, NamedTuple
 
-from generators.canonical import digest
+from generators.canonical import canonical_json, digest
 from generators.generate_config import SamplingConfig
 
 Status = Literal["answer", "empty", "cut_off", "refusal", "filtered", "failed"]
@@ -22,6 +24,20 @@ _BYTES_A_TOKEN = 3
 """Least bytes of UTF-8 that tokens have on average, in any language: for upper bounds."""
 _TOKENS_A_MESSAGE = 8
 """Tokens that a chat template adds to a message."""
+
+
+class Frame(NamedTuple):
+    """What thousands of requests of one prompt share, in a form that caches can go by.
+
+    Attributes:
+        schema: as JSON.
+    """
+
+    schema: str
+    name: str
+    max_tokens: int
+    sampling: SamplingConfig
+    form: Form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,23 +68,47 @@ class Request:
         return size // _BYTES_A_TOKEN + _TOKENS_A_MESSAGE * len(self.messages), self.max_tokens
 
     @cached_property
+    def frame(self) -> Frame:
+        """All but the messages and the sample."""
+        # interned: one text for all requests that share it
+        schema = sys.intern(json.dumps(self.schema))
+        return Frame(schema, self.name, self.max_tokens, self.sampling, self.form)
+
+    @property
     def seed(self) -> int:
         """The seed that is sent: another one for every sample."""
-        return int(digest([self.sampling.seed, self.sample])[:7], 16)
+        return _seed(self.sampling.seed, self.sample)
 
     def key(self, model: str) -> str:
         """Digest of all that decides the reply of `model`: never an address or a time-out."""
-        decides = {
-            "model": model,
-            "messages": self.messages,
-            "schema": self.schema,
-            "name": self.name,
-            "max_tokens": self.max_tokens,
-            "sampling": self.sampling.model_dump(),
-            "sample": self.sample,
-        }
-        # the forms came later: replies of logs from before them keep their keys
-        return digest(decides if self.form == "schema" else decides | {"form": self.form})
+        before, between, after = _around(model, self.frame)
+        messages = canonical_json(self.messages)
+        # the digest of one canonical JSON, put together from what is its own and what is shared
+        whole = b"%b%b%b%d%b" % (before, messages, between, self.sample, after)
+        return hashlib.sha256(whole).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _seed(seed: int, sample: int) -> int:
+    return int(digest([seed, sample])[:7], 16)
+
+
+@lru_cache(maxsize=1024)
+def _around(model: str, frame: Frame) -> tuple[bytes, bytes, bytes]:
+    """What stands before the messages, between them and the sample, and after that, in the
+    canonical JSON of what decides a reply; its names are in order."""
+    # the forms came later: replies of logs from before them keep their keys
+    form = {} if frame.form == "schema" else {"form": frame.form}
+    before = canonical_json({**form, "max_tokens": frame.max_tokens})
+    between = canonical_json({"model": model, "name": frame.name})
+    after = canonical_json(
+        {"sampling": frame.sampling.model_dump(), "schema": json.loads(frame.schema)}
+    )
+    return (
+        before[:-1] + b',"messages":',
+        b"," + between[1:-1] + b',"sample":',
+        b"," + after[1:],
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -144,7 +144,8 @@ class ScriptedBatches:
             json.loads(line) for line in self.files[batch["input_file_id"]].split(b"\n") if line
         ]
         reached = len(lines) // 2 if fault in ("expired", "cancelled") else len(lines)
-        output, errors = [], []
+        output: list[dict[str, Any]] = []
+        errors: list[dict[str, Any]] = []
         for place, line in enumerate(lines):
             made: dict[str, Any] = {"id": f"line-{place}", "custom_id": line["custom_id"]}
             if place >= reached:

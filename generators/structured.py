@@ -52,12 +52,12 @@ def dressed(request: Request, form: Form) -> Request:
     return dataclasses.replace(request, messages=((role, stated), *rest), form=form)
 
 
-def response_format(request: Request) -> dict[str, Any]:
-    """The part of the request's body that asks the endpoint for its form; empty for `prompt`."""
-    if request.form == "schema":
-        schema = {"name": request.name, "strict": True, "schema": request.schema}
-        return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    if request.form == "json":
+def response_format(form: Form, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The part of a request's body that asks the endpoint for its form; empty for `prompt`."""
+    if form == "schema":
+        named = {"name": name, "strict": True, "schema": schema}
+        return {"response_format": {"type": "json_schema", "json_schema": named}}
+    if form == "json":
         return {"response_format": {"type": "json_object"}}
     return {}
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from generators.canonical import digest
 from generators.generate_config import SamplingConfig
-from generators.llm_request import Request, read_reply
+from generators.llm_request import Form, Request, read_reply
 
 REQUEST = Request(
     messages=(("system", "be brief"), ("user", "hello")),
@@ -34,6 +35,25 @@ def test_all_that_decides_the_reply_is_in_the_key(change: dict[str, Any]) -> Non
 
 def test_the_key_is_the_same_in_every_process() -> None:
     assert REQUEST.key("m").startswith("1656b63108b75ccf")
+
+
+@pytest.mark.parametrize("form", ["schema", "json", "prompt"])
+def test_the_key_is_the_digest_of_one_canonical_json(form: Form) -> None:
+    text = "{a} \"b\" 'c' \\ 日本語 🙂 \u2028"
+    schema = {"type": "object", "properties": {text: {"enum": [1, 0.5, None, True]}}}
+    messages = (("system", text), ("user", ""))
+    request = dataclasses.replace(REQUEST, messages=messages, schema=schema, sample=3, form=form)
+    decides = {
+        "model": text,
+        "messages": messages,
+        "schema": schema,
+        "name": REQUEST.name,
+        "max_tokens": REQUEST.max_tokens,
+        "sampling": REQUEST.sampling.model_dump(),
+        "sample": 3,
+        **({} if form == "schema" else {"form": form}),
+    }
+    assert request.key(text) == digest(decides)
 
 
 def test_samples_are_asked_with_seeds_of_their_own() -> None:
