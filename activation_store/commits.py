@@ -122,14 +122,17 @@ def make_folders(root: Path, plan: Plan) -> None:
     Raises:
         StorageError: the disk is full or read-only.
     """
+    folders = shard_folders(root, plan)
     with storage_errors(root):
-        folders = {root / COMMITS}
-        for name in array_names(plan.layers):
-            folders |= {root / name / "c", root / name}
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        for folder in folders | {root / "acts", root}:
+        for folder in {root, *folders, *(folder.parent for folder in folders), root / "acts"}:
             fsync_dir(folder)
+
+
+def shard_folders(root: Path, plan: Plan) -> list[Path]:
+    """The folders that shards and records go to."""
+    return [root / COMMITS, *(root / name / "c" for name in array_names(plan.layers))]
 
 
 def write_commit(root: Path, commit: Commit) -> None:

@@ -62,6 +62,7 @@ def dump(
         StorageError: the disk is full; committed shards stay.
     """
     from activation_store import canary
+    from activation_store.commits import shard_folders
     from activation_store.reader import ActivationStore
     from activation_store.root_record import write_root
     from activation_store.sharing import Others
@@ -95,7 +96,8 @@ def dump(
             store = ActivationStore(out, cache_mb=runtime.shard_cache_mb)
             verdict = canary.check(net, store, plan, kept)
             write_sealed(out / CANARY_FILE, {**verdict, "root": root})
-            _keep_only(out, [*_needed(out, store.commits), out / ROOT_FILE, out / CANARY_FILE])
+            ends = [out / ROOT_FILE, out / CANARY_FILE]
+            _keep_only(out, [*_needed(out, store.commits), *ends], shard_folders(out, plan))
     forward = filled.computed + by_helpers()
     return {
         "sequences": len(plan.sequences),
@@ -223,7 +225,7 @@ def _missing(out: Path, plan: Plan, *, sweep: bool) -> list[int]:
     Records without a good shard are removed, and with `sweep` all else that no good shard needs;
     a record that was lost comes back from root.json.
     """
-    from activation_store.commits import broken, commit_path, write_commit
+    from activation_store.commits import broken, commit_path, shard_folders, write_commit
 
     good = {}
     for shard, commit in _recorded(out).items():
@@ -236,7 +238,8 @@ def _missing(out: Path, plan: Plan, *, sweep: bool) -> list[int]:
     missing = [shard for shard in range(plan.n_shards) if shard not in good]
     if sweep:
         end = [] if missing else [out / ROOT_FILE, out / CANARY_FILE]
-        _keep_only(out, [*_needed(out, good), *end, *(out / FOLDER).iterdir()])
+        needed = [*_needed(out, good), *end, *(out / FOLDER).iterdir()]
+        _keep_only(out, needed, shard_folders(out, plan))
     return missing
 
 
@@ -266,13 +269,17 @@ def _needed(out: Path, commits: Mapping[int, Commit]) -> list[Path]:
     return [*plan_files(out), *(commit_path(out, shard) for shard in commits), *shards]
 
 
-def _keep_only(out: Path, needed: Iterable[Path]) -> None:
-    keep = set(needed)
+def _keep_only(out: Path, needed: Iterable[Path], folders: Iterable[Path]) -> None:
+    """Remove all files but those that are needed, and empty folders but those that a writer which
+    begins in this moment may have made."""
+    keep = {*needed, *folders}
     for path in sorted(out.rglob("*"), reverse=True):  # a folder comes after what is in it
+        if path in keep:
+            continue
         if path.is_dir():
             with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
-        elif path not in keep:
+        else:
             path.unlink()
 
 
