@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.reading_tables import GAINS, estimate, markdown
 from pipelines.runner import Runner
 
 TRAINED = "train"
@@ -46,3 +47,24 @@ def crossed(runners: Mapping[str, Runner]) -> dict[tuple[str, str], dict[str, An
         # the runner is its own experiment's again
         runner.runs |= {TRAINED: decoders[tested], TESTED: own}
     return out
+
+
+def crossed_table(found: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
+    """As Markdown, the decoders on one data set below each other; nats a token, 95 % intervals over
+    controls."""
+    head = ["trained on", "tested on", "split", "view", "n", "right", *GAINS]
+    lines = [
+        [
+            trained,
+            tested,
+            split,
+            view,
+            str(case["grounded_gain"]["n"]),
+            estimate(case["answer_loss"]["right"]),
+            *(estimate(case.get(name)) for name in GAINS),
+        ]
+        for (trained, tested), tree in sorted(found.items(), key=lambda one: one[0][::-1])
+        for split, views in tree.items()
+        for view, case in views.items()
+    ]
+    return markdown([name.replace("_", " ") for name in head], lines)

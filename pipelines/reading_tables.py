@@ -1,4 +1,5 @@
-"""What a decoder reads as Markdown: losses by condition, then gains, for each split and view."""
+"""What a decoder reads as Markdown: losses by condition, then gains, for each split and view; and
+identification, where it was measured."""
 
 from __future__ import annotations
 
@@ -9,7 +10,10 @@ GAINS = ("below_untrained", "grounded_gain", "information_gain")
 
 
 def reading_tables(reading: Mapping[str, Any]) -> str:
-    """Both tables for a `reading` tree; nats a token, 95 % intervals over controls."""
+    """The tables of a `reading` tree, with 95 % intervals over controls.
+
+    Losses and their gains are in nats a token, identification in shares of items.
+    """
     cases = [(s, v, found) for s, views in reading.items() for v, found in views.items()]
     conditions = list(dict.fromkeys(name for _, _, found in cases for name in found["answer_loss"]))
     head = ["split", "view", "n", *conditions, "untrained right", "untrained other"]
@@ -33,7 +37,27 @@ def reading_tables(reading: Mapping[str, Any]) -> str:
         for split, view, found in cases
     ]
     names = ["split", "view", "below untrained", "grounded gain", "information gain", "best rival"]
-    return markdown(head, losses) + "\n\n" + markdown(names, gains)
+    identified = [(s, v, one["identification"]) for s, v, one in cases if "identification" in one]
+    third = [_identification(identified)] if identified else []
+    return "\n\n".join([markdown(head, losses), markdown(names, gains), *third])
+
+
+def _identification(cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
+    given = list(dict.fromkeys(name for _, _, found in cases for name in found["accuracy"]))
+    numbers = ("chance", "grounded_gain", "information_gain", "calibration_error")
+    head = ["split", "view", "items", "n", *given, *(name.replace("_", " ") for name in numbers)]
+    lines = [
+        [
+            split,
+            view,
+            str(found["items"]["same_question"] + found["items"]["same_category"]),
+            str(found["chance"]["n"]),
+            *(estimate(found["accuracy"].get(name)) for name in given),
+            *(estimate(found[name]) for name in numbers),
+        ]
+        for split, view, found in cases
+    ]
+    return markdown(head, lines)
 
 
 def estimate(value: Mapping[str, Any] | None) -> str:

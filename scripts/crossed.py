@@ -11,11 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 
-from results import GAINS, leaf, markdown
-
-from pipelines.crossed import crossed
+from pipelines.crossed import crossed, crossed_table
 from pipelines.request import RunRequest
 
 
@@ -37,27 +34,7 @@ def main() -> None:
         )
         runner = request.open()
         runners[runner.experiment.experiment] = runner
-    print(table(crossed(runners)))
-
-
-def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """One line a decoder, data set, split and view; nats a token, 95 % intervals over controls."""
-    head = ["trained on", "tested on", "split", "view", "n", "right", *GAINS]
-    lines = [
-        [
-            trained,
-            tested,
-            split,
-            view,
-            str(case["grounded_gain"]["n"]),
-            leaf(case["answer_loss"]["right"]),
-            *(leaf(case[name]) for name in GAINS),
-        ]
-        for (trained, tested), tree in sorted(found.items(), key=lambda one: one[0][::-1])
-        for split, views in tree.items()
-        for view, case in views.items()
-    ]
-    return markdown([name.replace("_", " ") for name in head], lines)
+    print(crossed_table(crossed(runners)))
 
 
 if __name__ == "__main__":

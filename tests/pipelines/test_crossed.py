@@ -7,7 +7,7 @@ from pathlib import Path
 from fake_steps import FakeSteps, runner
 
 from pipelines.config import load_experiment
-from pipelines.crossed import crossed
+from pipelines.crossed import crossed, crossed_table
 from pipelines.runner import Runner
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -29,6 +29,14 @@ def test_each_decoder_meets_the_rows_of_all(tmp_path: Path) -> None:
     evaluations = made["few"].root.artifacts("evaluate")
     inputs = [one.identity["inputs"] for one in evaluations]
     assert len({(one["train"]["key"], one["questions"]["key"]) for one in inputs}) == 4
+
+
+def test_the_table_puts_decoders_of_one_data_set_below_each_other(tmp_path: Path) -> None:
+    head, _, *lines = crossed_table(crossed(runners(tmp_path, "log"))).splitlines()
+    assert head.startswith("| trained on | tested on | split | view | n | right |")
+    pairs = [tuple(line.strip("| ").split(" | ")[:2]) for line in lines]
+    assert pairs == [("few", "few"), ("many", "few"), ("few", "many"), ("many", "many")]
+    assert "| 9 | 1.00 [0.50, 1.50] |" in lines[0]
 
 
 def test_what_was_crossed_once_is_found_again(tmp_path: Path) -> None:
