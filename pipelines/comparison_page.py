@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from generators.files import write_bytes
 from pipelines import plots
 from pipelines.comparison import (
@@ -19,6 +16,7 @@ from pipelines.comparison import (
     changed_settings,
     comparison_rows,
 )
+from pipelines.pages import render
 from pipelines.plots.table import csv_bytes
 from pipelines.report_figures import ReportFigure, figure_files
 from pipelines.wording import count, number
@@ -30,7 +28,6 @@ TITLES = {
     "grounded_gain": "grounded gain",
     "information_gain": "information gain",
 }
-_HERE = Path(__file__).parent
 
 
 def write_comparison(comparison: Comparison, out: Path) -> Path:
@@ -97,16 +94,9 @@ def _points(comparison: Comparison, case: Case, metric: str) -> plots.Panel:
 
 
 def _page(comparison: Comparison, figures: Sequence[ReportFigure]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"nats": number, "count": count, "p": _p}
-    return environment.get_template(PAGE).render(
-        css=Markup((_HERE / "report.css").read_text()),
+    return render(
+        PAGE,
+        filters={"nats": number, "count": count, "p": _p},
         comparison=comparison,
         titles=TITLES,
         figures=figures,

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from generators.files import write_bytes
+from pipelines.pages import render
 from pipelines.report_data import CONDITIONS, ReportData, ordered, read_report_data
 from pipelines.report_figures import ReportFigure, loss_panel, report_figures
 from pipelines.report_inputs import ReportInputs, ReportStep
@@ -23,8 +22,6 @@ from pipelines.report_quality import QualityData, read_quality
 from pipelines.report_robustness import read_robustness
 from pipelines.verdict import below_untrained, headline, interval, judge
 from pipelines.wording import count, duration, number, size
-
-_HERE = Path(__file__).parent
 
 
 def write_report(inputs: ReportInputs, out: Path) -> Path:
@@ -64,23 +61,11 @@ def _page(
     quality: QualityData | None,
     figures: Mapping[str, ReportFigure],
 ) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "interval": interval,
-        "nats": number,
-        "count": count,
-        "duration": duration,
-    }
     verdicts = [judge(reading) for reading in data.readings]
     conditions = ordered((c for r in data.readings for c in r.losses), CONDITIONS)
-    return environment.get_template("report.html").render(
-        css=Markup((_HERE / "report.css").read_text()),
+    return render(
+        "report.html",
+        filters={"interval": interval, "nats": number, "count": count, "duration": duration},
         experiment=inputs.experiment,
         command=inputs.command,
         config=yaml.safe_dump(inputs.config, sort_keys=False, allow_unicode=True, width=96),
