@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,22 +87,6 @@ def withheld_tokens(view: str, withheld: int, *, masking: bool) -> int:
     return withheld if masking and view != "control" else 0
 
 
-def make_reading(vectors: Sequence[np.ndarray], first: int, layers: ReadLayers) -> Reading:
-    """The reading of whole sequences, of which `first` tokens are withheld.
-
-    Args:
-        vectors: [T, D] of each of `layers`.
-
-    Raises:
-        DataError: nothing is left of them.
-    """
-    seen = [own[first:] for own in vectors]
-    if not len(seen[0]):
-        raise DataError("masking leaves no activation to read.")
-    given = seen[0] if len(seen) == 1 else np.concatenate(seen)
-    return Reading(given, len(seen[0]), first, layers.layers if layers.named else ())
-
-
 def stored_reading(
     store: Activations, example_id: str, view: str, layers: ReadLayers | int, *, masking: bool
 ) -> Reading:
@@ -117,8 +100,10 @@ def stored_reading(
     """
     if isinstance(layers, int):
         layers = ReadLayers((layers,))
-    first = withheld_tokens(view, store.place(example_id).withheld, masking=masking)
-    try:
-        return make_reading([store.read(example_id, k) for k in layers.layers], first, layers)
-    except DataError as error:
-        raise DataError(f"example {example_id}: {error}") from error
+    placed = store.place(example_id)
+    first = withheld_tokens(view, placed.withheld, masking=masking)
+    if first >= placed.n_tokens:
+        raise DataError(f"example {example_id}: masking leaves no activation to read.")
+    seen = [store.read(example_id, k)[first:] for k in layers.layers]
+    vectors = seen[0] if len(seen) == 1 else np.concatenate(seen)
+    return Reading(vectors, len(seen[0]), first, layers.layers if layers.named else ())

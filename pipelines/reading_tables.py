@@ -64,9 +64,11 @@ def estimate(value: Mapping[str, Any] | None) -> str:
     """An estimate with its interval."""
     if value is None or value["estimate"] is None:
         return "–"
-    if value["low"] is None:
-        return f"{value['estimate']:.2f}"
-    return f"{value['estimate']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    found, low, high = (
+        None if value[name] is None else f"{value[name]:z.2f}"
+        for name in ("estimate", "low", "high")
+    )
+    return f"{found} [{low}, {high}]" if low is not None else str(found)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
