@@ -84,12 +84,13 @@ def verify(root: Path) -> Verdict:
     present = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
     if PLAN_FILE not in present and not commit_records(root):
         raise StoreError(f"store {root}: no activation store is here (no {PLAN_FILE}).")
-    plan = _sealed(root / PLAN_FILE, PLAN_FIELDS)
-    commits = _commits(root, plan)
     found: list[Finding] = []
+    plan = _sealed(root / PLAN_FILE, PLAN_FIELDS)
     if plan is None:
         found.append(_finding(root / PLAN_FILE, root))
-    else:
+        plan = _misplaced_plan(root, present)
+    commits = _commits(root, plan)
+    if plan is not None:
         found += [Finding(file=n, fault=f) for n, f in broken(root, plan["files"]).items()]
     found += [
         _finding(path, root, shard=int(path.stem)) for path, c in commits.items() if c is None
@@ -120,6 +121,16 @@ def _sealed(path: Path, fields: Iterable[str]) -> dict[str, Any] | None:
         return read_sealed(path, fields)
     except DamagedError:
         return None
+
+
+def _misplaced_plan(root: Path, present: set[str]) -> dict[str, Any] | None:
+    """The plan under the name of a file with which it was swapped: it judges the others still."""
+    for name in sorted(present):
+        with open(root / name, "rb") as file:
+            opening = file.read(1)
+        if opening == b"{" and (plan := _sealed(root / name, PLAN_FIELDS)):
+            return plan
+    return None
 
 
 def _of_the_end(root: Path, plan: dict[str, Any] | None, present: set[str]) -> Iterator[Finding]:

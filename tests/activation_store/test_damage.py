@@ -134,6 +134,8 @@ def test_the_root_of_another_store_is_a_finding(
     [
         ("canary.json", "root.json"),
         ("plan.json", "canary.json"),
+        ("plan.json", "tokens/zarr.json"),
+        ("plan.json", "dropped.parquet"),
         ("commits/000000.json", "commits/000001.json"),
         ("commits/000000.json", "root.json"),
         ("acts/L0/c/1/0", "acts/L0/c/2/0"),
