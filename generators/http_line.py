@@ -53,7 +53,7 @@ class HttpLines:
         url: what is posted to.
         headers: of every request; Host, Content-Length and Connection are ours.
         connect_s: longest wait for a connection, in seconds.
-        tls: how certificates are checked; for https.
+        tls: how certificates are checked; for https, None for Python's own way.
 
     Raises:
         ValueError: `url` is no http or https address, or a header has a line break.
@@ -72,7 +72,8 @@ class HttpLines:
             raise ValueError(f"expected an http or https address, got {at.scheme!r}")
         self._host = at.hostname
         self._port = at.port or _PORTS[at.scheme]
-        self._tls = tls if at.scheme == "https" else None
+        # True checks certificates as Python does; without either, a key would go out in the clear
+        self._tls = (tls or True) if at.scheme == "https" else None
         self._connect_s = connect_s
         target = (at.path or "/") + (f"?{at.query}" if at.query else "")
         fields = {"Host": at.netloc.rpartition("@")[2], **headers}
