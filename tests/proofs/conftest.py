@@ -27,10 +27,18 @@ def proved(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     yield figures
     if path := os.environ.get("LATENTQA_PROOFS"):
         line = {
-            "name": (request.function.__doc__ or request.node.name).strip().splitlines()[0],
+            "name": _name(request),
             "outcome": getattr(request.node, "outcome", "unknown"),
             "seconds": time.time() - start,
             "figures": figures,
         }
         with open(path, "a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _name(request: pytest.FixtureRequest) -> str:
+    """The first line of the proof's docstring, with what it was run on."""
+    said = (request.function.__doc__ or request.node.name).strip().splitlines()[0]
+    run_on = getattr(request.node, "callspec", None)
+    words = [] if run_on is None else [f"{name} {value}" for name, value in run_on.params.items()]
+    return f"{said} ({', '.join(words)})" if words else said

@@ -19,7 +19,6 @@ CLAIMS = 0.03
 @pytest.mark.parametrize("controls", WITHIN)
 def test_coverage(proved: dict[str, Any], controls: int) -> None:
     """Over 2,000 simulated datasets the 95 % interval holds the true gain as often as it says"""
-    proved["controls"] = controls
     proved["datasets of each scene, bootstrap samples, seed"] = f"{DATASETS}, {SAMPLES}, 0"
     found = {
         (scene, name): one
