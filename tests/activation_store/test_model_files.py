@@ -209,7 +209,7 @@ def test_a_hub_that_refuses_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("embedded", "embedded"),
         ("org/name@v1", "org/name@v1"),
-        ("/home/me/models/tiny", "tiny"),
+        ("/models/tiny", "tiny"),
         ("~/nothing.gguf", "nothing.gguf"),
     ],
 )
