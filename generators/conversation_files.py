@@ -38,16 +38,13 @@ from generators.schema import (
     control_id,
     example_id,
     read_conversations,
-    write_conversations,
     write_dropped,
     write_questions,
 )
 from generators.source_rows import (
     SourceRow,
     by_reason,
-    conversation_counts,
-    conversations_of,
-    distinct,
+    write_rows,
 )
 from generators.strict_json import (
     NotJSON,
@@ -156,16 +153,8 @@ def import_own_conversations(path: Path, out: Path, *, config: ImportConfig) -> 
         ConfigError: a held-out category is none of the data's.
     """
     rows, dropped = read_own(path)
-    kept, repeated = distinct([own.row for own in rows])
-    dropped += repeated
-    if not kept:
-        first = f"; first: {dropped[0].where}, {dropped[0].detail}" if dropped else ""
-        raise DataError(f"{path}: no row is left of {len(dropped)}{first}.")
-    conversations, over = conversations_of(kept, config, "import")
-    dropped += over
-    write_conversations(out / CONVERSATIONS_FILE, conversations)
-    write_dropped(out / DROPPED_FILE, dropped)
-    return conversation_counts(conversations, dropped)
+    found = [own.row for own in rows]
+    return write_rows(path, found, dropped, out, config=config, completions_of="import")
 
 
 def import_own_questions(path: Path, conversations: Path, out: Path) -> dict[str, Any]:

@@ -29,16 +29,13 @@ from generators.schema import (
     Dropped,
     Question,
     read_conversations,
-    write_conversations,
     write_dropped,
     write_questions,
 )
 from generators.source_rows import (
     SourceRow,
     by_reason,
-    conversation_counts,
-    conversations_of,
-    distinct,
+    write_rows,
 )
 
 
@@ -75,16 +72,8 @@ def import_conversations(folder: Path, out: Path, *, config: ImportConfig) -> di
     """
     rows, dropped = _read_views(folder)
     kept, without = _asked(rows, read_questions_by_label(folder)[0])
-    kept, repeated = distinct(kept)
-    dropped += without + repeated
-    if not kept:
-        first = f"; first: {dropped[0].where}, {dropped[0].detail}" if dropped else ""
-        raise DataError(f"{folder}: no row is left of {len(dropped)}{first}.")
-    conversations, over = conversations_of(kept, config, "published")
-    dropped += over
-    write_conversations(out / CONVERSATIONS_FILE, conversations)
-    write_dropped(out / DROPPED_FILE, dropped)
-    return conversation_counts(conversations, dropped)
+    gone = [*dropped, *without]
+    return write_rows(folder, kept, gone, out, config=config, completions_of="published")
 
 
 def import_questions(folder: Path, conversations: Path, out: Path) -> dict[str, Any]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from generators.errors import DataError
 from generators.import_config import ImportConfig
 from generators.schema import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
     KINDS,
     SPLITS,
     VIEWS,
@@ -18,6 +22,8 @@ from generators.schema import (
     View,
     control_id,
     example_id,
+    write_conversations,
+    write_dropped,
 )
 from generators.splits import Member, grouped_splits, take_evenly
 
@@ -159,3 +165,37 @@ def _limited(
 def _ordered(kinds: set[str] | Counter[str]) -> list[str]:
     """The kinds that are there: those of this project in their order, then others by name."""
     return [*(kind for kind in KINDS if kind in kinds), *sorted(set(kinds) - set(KINDS))]
+
+
+def write_rows(
+    path: Path,
+    rows: Sequence[SourceRow],
+    dropped: Sequence[Dropped],
+    out: Path,
+    *,
+    config: ImportConfig,
+    completions_of: str,
+) -> dict[str, Any]:
+    """Write the conversations of `rows`, each once, and all that was dropped, to folder `out`.
+
+    Args:
+        path: where the rows are from, for the error.
+        dropped: what was dropped on the way to `rows`.
+
+    Returns:
+        `conversation_counts`.
+
+    Raises:
+        DataError: no row is left.
+        ConfigError: a held-out category is none of the data's.
+    """
+    kept, repeated = distinct(rows)
+    gone = [*dropped, *repeated]
+    if not kept:
+        first = f"; first: {gone[0].where}, {gone[0].detail}" if gone else ""
+        raise DataError(f"{path}: no row is left of {len(gone)}{first}.")
+    conversations, over = conversations_of(kept, config, completions_of)
+    gone += over
+    write_conversations(out / CONVERSATIONS_FILE, conversations)
+    write_dropped(out / DROPPED_FILE, gone)
+    return conversation_counts(conversations, gone)
