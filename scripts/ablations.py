@@ -20,6 +20,7 @@ from typing import Any
 
 from generators.errors import LatentQAError
 from pipelines.artifacts import ArtifactRoot
+from pipelines.comparison import Cell, Run, compare_runs
 from pipelines.config import Experiment, load_experiment
 from pipelines.reading_tables import estimate, markdown
 from pipelines.runner import Runner, RunResult
@@ -32,6 +33,7 @@ BASE = ("experiment=ablations", "dump.layers=[7, 14, 21]", "train.decoder.read_l
 """All read layers stand in one store, so every setting reads the same one."""
 SETTINGS: dict[str, tuple[str, ...]] = {
     "base": (),
+    "another seed": ("train.seed=1",),
     "masking: off": ("train.decoder.masking=false",),
     "views: control alone": ("train.views=[control]",),
     "views: one of each": ("train.mixture={}",),
@@ -61,6 +63,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "learning rate: 3e-4": ("train.learning_rate=3.0e-4",),
     "learning rate: 3e-3": ("train.learning_rate=3.0e-3",),
     "dropout: 0.05": ("train.lora.dropout=0.05",),
+    "rows a step: 2": ("train.rows_per_batch=2",),
+    "rows a step: 8": ("train.rows_per_batch=8",),
     "passes: 2": ("train.epochs=2",),
 }
 HALF, DOUBLE = "rows: half", "rows: double"
@@ -123,40 +127,60 @@ def experiment(words: argparse.Namespace, changes: tuple[str, ...]) -> Experimen
 
 
 def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
-    """What the page says."""
-    head = ["setting", "validation `right`", "control: right", "control: below untrained"]
-    head += [f"{view}: information gain" for view in VIEWS]
-    rows = [row(name, result.metrics) for name, result in done.items()]
-    return (
+    """What the page says: losses held against the base's, then what is read."""
+    about = (
         f"`python scripts/ablations.py --rows {words.rows} --controls {words.controls}`: "
         f"{words.rows} training rows where the setting names no other number, {words.controls} "
         f"held-out controls a view; {len(done)} of {len(settings(words.rows))} settings are done. "
-        "Nats a token, 95 % intervals over controls; each setting is one training, so a difference "
-        "within the intervals says nothing.\n\n" + markdown(head, rows)
+        "Nats a token, 95 % intervals over controls.\n\n"
+        "How much the loss on the row's own activations (`right`) is above the base's, on the same "
+        "questions, paired by control; below zero is better, **bold** is an interval without zero. "
+        "Each setting is one training: what another seed changes is in the line of that name.\n\n"
+    )
+    head = ["setting", "validation `right`", *(f"{view}: `right`" for view in VIEWS)]
+    base = done.get(next(iter(SETTINGS)))
+    away = [loss_line(name, result, base) for name, result in done.items()]
+    gains = [gain_line(name, result.metrics) for name, result in done.items()]
+    return (
+        about
+        + markdown(head, away)
+        + "\n\nThe information gain: below zero is a decoder that a guess does better than.\n\n"
+        + markdown(["setting", *VIEWS], gains)
     )
 
 
-def row(name: str, metrics: Mapping[str, Any]) -> list[str]:
-    """A setting's line. A view that is judged with the control visible is marked."""
+def loss_line(name: str, result: RunResult, base: RunResult | None) -> list[str]:
+    """A setting's losses, held against the base's where the same questions were asked."""
+    train, views = result.metrics["train"], result.metrics["reading"]["test"]
+    cells = {view: estimate(views[view]["answer_loss"]["right"]) for view in VIEWS if view in views}
+    if base is not None and base is not result:
+        found = compare_runs([_run("base", base), _run(name, result)])
+        cells = {case.view: difference(case.cells["right"][1]) for case in found.cases}
+    return [name, f"{train['validation']:.2f}", *(cells.get(view, "–") for view in VIEWS)]
+
+
+def difference(cell: Cell) -> str:
+    """A difference to the base with its interval, in bold where that is off zero."""
+    leaf = cell.difference
+    assert leaf is not None, "compare_runs gives one to every run but the first"
+    ends = "" if leaf.low is None else f" [{leaf.low:+.2f}, {leaf.high:+.2f}]"
+    text = f"{leaf.estimate:+.2f}{ends}"
+    return f"**{text}**" if leaf.off_zero else text
+
+
+def gain_line(name: str, metrics: Mapping[str, Any]) -> list[str]:
+    """A setting's information gains. A view that is judged with the control visible is marked."""
     views = metrics["reading"]["test"]
+    cells = []
+    for view in VIEWS:
+        mark = "" if view in views else " (visible)"
+        found = views.get(view) or views.get(f"{view}+visible")
+        cells.append("–" if found is None else estimate(found["information_gain"]) + mark)
+    return [name, *cells]
 
-    def leaf(view: str, *path: str) -> str:
-        found = views.get(view)
-        mark = ""
-        if found is None and f"{view}+visible" in views:
-            found, mark = views[f"{view}+visible"], " (visible)"
-        for part in path:
-            found = (found or {}).get(part)
-        return estimate(found) + mark
 
-    train = metrics["train"]
-    return [
-        name,
-        f"{train['validation']:.2f} (untrained {train['untrained_validation']:.2f})",
-        leaf("control", "answer_loss", "right"),
-        leaf("control", "below_untrained"),
-        *(leaf(view, "information_gain") for view in VIEWS),
-    ]
+def _run(name: str, result: RunResult) -> Run:
+    return Run(name=name, sets=({run.step.name: run.artifact for run in result.steps},))
 
 
 def write(page: Path, text: str) -> None:

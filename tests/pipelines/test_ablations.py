@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.comparison import Cell
+from pipelines.report_files import Leaf
+
 CHECKOUT = Path(__file__).parents[2]
 WORDS = argparse.Namespace(
     config=str(CHECKOUT / "experiments" / "latentqa_eval.yaml"), data="rows", rows=40, controls=6
@@ -41,16 +44,21 @@ def test_every_setting_is_an_experiment_of_its_own(script: ModuleType) -> None:
 
 def metrics(view: str) -> dict[str, Any]:
     leaf = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 6}
-    found = {"answer_loss": {"right": leaf}, "below_untrained": leaf, "information_gain": leaf}
-    train = {"validation": 2.0, "untrained_validation": 2.75}
-    return {"train": train, "reading": {"test": {view: found}}}
+    return {"reading": {"test": {view: {"information_gain": leaf}}}}
 
 
 def test_a_view_with_its_control_visible_is_marked(script: ModuleType) -> None:
-    line = script.row("masking: off", metrics("system+visible"))
-    assert line[0] == "masking: off"
-    assert line[-1] == "0.50 [0.25, 0.75] (visible)"
-    assert script.row("base", metrics("control"))[2] == "0.50 [0.25, 0.75]"
+    line = script.gain_line("masking: off", metrics("system+visible"))
+    assert line == ["masking: off", "–", "–", "–", "0.50 [0.25, 0.75] (visible)"]
+    assert script.gain_line("base", metrics("control"))[1] == "0.50 [0.25, 0.75]"
+
+
+def test_a_difference_with_an_interval_off_zero_is_bold(script: ModuleType) -> None:
+    off, over = (Cell(None, Leaf(-0.5, low, 0.5 + low, 6)) for low in (-0.75, -0.25))
+    few = Cell(None, Leaf(0.125, None, None, 2))
+    assert script.difference(off) == "**-0.50 [-0.75, -0.25]**"
+    assert script.difference(over) == "-0.50 [-0.25, +0.25]"
+    assert script.difference(few) == "+0.12"
 
 
 def test_the_table_takes_the_place_of_the_last_one(script: ModuleType, tmp_path: Path) -> None:
