@@ -12,6 +12,7 @@ import numpy as np
 from activation_store.config import CaptureConfig
 from activation_store.model_files import ModelFiles
 from activation_store.quiet import quiet_libraries
+from activation_store.reader import ActivationStore
 from activation_store.runtime import Runtime
 from activation_store.target import pick_device, use_threads
 from decoder.live import LiveActivations, open_activations
@@ -22,6 +23,7 @@ from evaluators.breakdowns import UNSTATED, WHOLE, breakdowns
 from evaluators.cases import Case, find_cases, writable
 from evaluators.conditions import CONDITIONS, Scene, pair_others
 from evaluators.config import Baseline, EvaluateConfig
+from evaluators.foreign import open_foreign
 from evaluators.identification import CONDITIONS as IDENTIFIED
 from evaluators.identification import identification, item_rows, option_losses
 from evaluators.items import make_items
@@ -63,6 +65,7 @@ def evaluate(
     runtime: Runtime,
     capture: CaptureConfig | None = None,
     baselines: Mapping[Baseline, Path] | None = None,
+    foreign: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Judge a decoder on held-out rows.
@@ -72,22 +75,34 @@ def evaluate(
     Args:
         store: folder of the store; None where activations are computed on the fly.
         capture: where there is no store, what a dump would take.
+        model: the decoder's own target.
         baselines: folder of each trained baseline that `config` names.
+        foreign: the store may be another target's of the same shape; every result then says so.
 
     Returns:
-        {SPLIT: {VIEW: {"answer_loss", "untrained", "grounded_gain", "information_gain",
-        "below_untrained", "best_uninformed", "excluded": {reason: rows; `unwritable`: questions
-        that the chat template cannot write}}}}; where they were asked for, also "answers" and
-        "identification", and "left_out" {condition: why} where the store has not what a condition
-        needs. Written to `out` too, beside every single loss, the answers, the items of
-        identification and all numbers as rows, groups of controls included.
+        {"reading": {SPLIT: {VIEW: {"answer_loss", "untrained", "grounded_gain",
+        "information_gain", "below_untrained", "best_uninformed", "excluded": {reason: rows;
+        `unwritable`: questions that the chat template cannot write}}}}}; where they were asked for,
+        also "answers" and "identification", and "left_out" {condition: why} where the store has not
+        what a condition needs. Of a foreign target each split and view has "foreign_target" True,
+        and "foreign_target" beside "reading" says what differs (evaluators/foreign.py). Written to
+        `out` too, beside every single loss, the answers, the items of identification and all
+        numbers as rows, groups of controls included.
 
     Raises:
         DataError: none of the splits has a row.
         StoreError: decoder, store and model do not belong together.
+        ConfigError: `foreign` without a store.
     """
     use_threads(runtime)
-    opened = open_activations(store, conversations, model=model, capture=capture, runtime=runtime)
+    opened: ActivationStore | LiveActivations
+    strange = None
+    if foreign:
+        opened, strange = open_foreign(store, model, runtime)
+    else:
+        opened = open_activations(
+            store, conversations, model=model, capture=capture, runtime=runtime
+        )
     with quiet_libraries():
         reader = Decoder.load(decoder, model, dtype="float32", device=pick_device(runtime))
         for baseline in config.baselines:
@@ -106,7 +121,7 @@ def evaluate(
             f"evaluate: no row in splits {', '.join(config.splits)} and views "
             f"{', '.join(config.views)}; change evaluate.splits or data.splits."
         )
-    judge = _Judge(opened, reader, layers, config, work)
+    judge = _Judge(opened, reader, layers, config, work, foreign=strange is not None)
     judge.count_steps(len(cases), progress)
     tree: dict[str, dict[str, Any]] = {}
     judged = []
@@ -121,15 +136,23 @@ def evaluate(
             (RESULTS_FILE, RESULTS),
         ):
             rows = [
-                {"split": one.case.split, "view": one.case.name, **row}
+                {
+                    "split": one.case.split,
+                    "view": one.case.name,
+                    "foreign_target": strange is not None,
+                    **row,
+                }
                 for one in judged
                 for row in one.tables.get(name, ())
             ]
             write_table(out / name, rows, schema)
         if unwritable:
             write_dropped(out / DROPPED_FILE, unwritable)
-        write_json(out / METRICS_FILE, {"reading": tree})
-    return tree
+        found: dict[str, Any] = {"reading": tree}
+        if strange is not None:
+            found["foreign_target"] = strange.to_json()
+        write_json(out / METRICS_FILE, found)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +188,15 @@ class _Judge:
         layers: ReadLayers,
         config: EvaluateConfig,
         work: Path,
+        *,
+        foreign: bool,
     ) -> None:
         self._store = store
         self._decoder = decoder
         self._layers = layers
         self._config = config
         self._parts = Parts(work)
+        self._foreign = foreign
         absent = {name: CONDITIONS[name].absent(store, layers) for name in config.conditions}
         self._left_out = {name: why for name, why in absent.items() if why is not None}
         conditions = [name for name in config.conditions if name not in self._left_out]
@@ -206,6 +232,8 @@ class _Judge:
         about: dict[str, Any] = {"excluded": {why: n for why, n in excluded.items() if n}}
         if self._left_out:
             about["left_out"] = self._left_out
+        if self._foreign:
+            about["foreign_target"] = True
         if not rows:
             for _ in range(self._parts_a_case()):
                 next(self._steps)

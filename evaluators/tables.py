@@ -69,12 +69,14 @@ verdicts of both passes, null where a reply could not be read."""
 RESULTS = pa.schema(
     [
         *_texts("split", "view", "group", "metric"),
+        ("foreign_target", pa.bool_()),
         *((name, pa.float64()) for name in ("estimate", "low", "high")),
         ("n", pa.int64()),
         ("note", pa.string()),
     ]
 )
-"""One row a number: of everything (`all`), and of each group."""
+"""One row a number: of everything (`all`), and of each group; `foreign_target` says whether the
+activations were those of another target than the decoder's own."""
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:

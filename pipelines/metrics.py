@@ -18,7 +18,8 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `data` {controls, examples, questions, dropped: {reason: rows}, ...}, `quality`, `store`,
-        `train`, `reading` and `judged`, each where its step is there; times are in seconds, losses
+        `train`, `reading` (with `foreign_target` where the store is another target's) and `judged`,
+        each where its step is there; times are in seconds, losses
         in nats per token.
     """
     counts = {step: record["counts"] for step, record in records.items()}
@@ -41,6 +42,8 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         metrics["train"] = dict(counts["train"])
     if "evaluate" in counts:
         metrics["reading"] = counts["evaluate"]["reading"]
+        if "foreign_target" in counts["evaluate"]:
+            metrics["foreign_target"] = counts["evaluate"]["foreign_target"]
     if "judge" in counts:
         metrics["judged"] = counts["judge"]["judged"]
     if "robustness" in counts:

@@ -157,6 +157,8 @@ class ReportData:
     data: DataSummary | None
     drops: tuple[Drop, ...]
     counts: dict[str, dict[str, Any]]
+    foreign: tuple[str, ...]
+    """What differs from the decoder's own target, where the store is another's."""
 
 
 def read_report_data(inputs: ReportInputs) -> ReportData:
@@ -182,6 +184,7 @@ def read_report_data(inputs: ReportInputs) -> ReportData:
         data=_data(steps),
         drops=_drops(steps, counts),
         counts=counts,
+        foreign=tuple((inputs.metrics.get("foreign_target") or {}).get("differs") or ()),
     )
 
 

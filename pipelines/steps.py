@@ -167,10 +167,11 @@ def _train(call: StepCall, variant: Variant = "own") -> StepResult:
     return StepResult(counts=counts)
 
 
-def _evaluate(call: StepCall) -> StepResult:
+def run_evaluation(call: StepCall, *, foreign: bool = False) -> StepResult:
+    """Judge a decoder; `foreign`: on a store that need not be its own target's."""
     from evaluators.evaluation import evaluate
 
-    reading = evaluate(
+    found = evaluate(
         call.data("conversations"),
         call.data("questions"),
         _store(call),
@@ -182,11 +183,12 @@ def _evaluate(call: StepCall) -> StepResult:
         runtime=call.experiment.runtime,
         capture=_capture(call.experiment),
         baselines={
-            name: call.data(_baseline_step(name)) for name in call.experiment.evaluate.baselines
+            name: call.data(baseline_step(name)) for name in call.experiment.evaluate.baselines
         },
+        foreign=foreign,
         progress=call.progress,
     )
-    return StepResult(counts={"reading": reading})
+    return StepResult(counts=found)
 
 
 def _report(call: StepCall) -> StepResult:
@@ -308,7 +310,8 @@ COMPLETE = Step(
 )
 
 
-def _baseline_step(name: Baseline) -> str:
+def baseline_step(name: Baseline) -> str:
+    """The step that trains a baseline."""
     return f"train_{name}"
 
 
@@ -362,19 +365,19 @@ def _from_conversations(
     trained = tuple(
         replace(
             train,
-            name=_baseline_step(name),
+            name=baseline_step(name),
             version=2,
             run=partial(_train, variant=name),
             config=partial(_baseline_config, train.config, name),
         )
         for name in baselines
     )
-    decoders = {name: name for name in ("train", *map(_baseline_step, baselines))}
+    decoders = {name: name for name in ("train", *map(baseline_step, baselines))}
     evaluate = Step(
         name="evaluate",
-        version=3,
+        version=4,
         entry="evaluators.evaluation",
-        run=_evaluate,
+        run=run_evaluation,
         config=lambda experiment: _evaluate_config(experiment, live=live),
         inputs={**tables, **decoders},
         external=lambda outside: outside.model_digests,
@@ -383,7 +386,7 @@ def _from_conversations(
     judge = (JUDGE,) if judged else ()
     report = Step(
         name="report",
-        version=4,
+        version=5,
         entry="pipelines.report",
         run=_report,
         config=lambda experiment: {"experiment": experiment.experiment},

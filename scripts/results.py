@@ -24,7 +24,10 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=default)
     words = parser.parse_args()
     found = Refs(ArtifactRoot(words.root)).resolve(words.ref, "evaluate")
-    print(reading_tables(json.loads((found.data / METRICS_FILE).read_text())["reading"]))
+    measured = json.loads((found.data / METRICS_FILE).read_text())
+    if strange := measured.get("foreign_target"):
+        print(f"Foreign target: {', '.join(strange['differs'])} not the decoder's own.\n")
+    print(reading_tables(measured["reading"]))
 
 
 if __name__ == "__main__":

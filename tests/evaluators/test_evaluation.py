@@ -56,9 +56,10 @@ def places(made: chain.Chain, decoder: Path, folder: Path) -> tuple[Path, ...]:
 def judge(
     made: chain.Chain, decoder: Path, folder: Path, config: EvaluateConfig = CONFIG, **options: Any
 ) -> dict[str, Any]:
-    """Evaluate into `folder`/out with `folder`/work."""
+    """Evaluate into `folder`/out with `folder`/work; the tree."""
     settings = {"model": made.model, "runtime": chain.RUNTIME, **options}
-    return evaluate(*places(made, decoder, folder), config=config, **settings)
+    found = evaluate(*places(made, decoder, folder), config=config, **settings)
+    return dict(found["reading"])
 
 
 def outputs(folder: Path) -> dict[str, bytes]:

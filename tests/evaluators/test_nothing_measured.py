@@ -27,7 +27,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
     for name in ("decoder", "evaluate/data", "work"):
         (folder / name).mkdir(parents=True)
     chain.decoder(made).save(folder / "decoder")
-    reading = evaluate(
+    found = evaluate(
         *made.folders(),
         folder / "decoder",
         folder / "evaluate" / "data",
@@ -36,7 +36,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
         model=made.model,
         runtime=chain.RUNTIME,
     )
-    record: dict[str, Any] = {"counts": {"reading": reading}}
+    record: dict[str, Any] = {"counts": found}
     step = ReportStep(
         step="evaluate",
         key="0" * 64,

@@ -46,7 +46,7 @@ def judge(made: chain.Chain, folder: Path, *, live: bool = False, **given: Any) 
         runtime=chain.RUNTIME,
         capture=chain.CAPTURE.model_copy(update={"layers": (0, chain.LAYER)}) if live else None,
     )
-    return dict(found["test"])
+    return dict(found["reading"]["test"])
 
 
 def losses(found: dict[str, Any], view: str = "control") -> dict[str, float]:
