@@ -14,7 +14,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=default)
     parser.add_argument("--rows", type=int, default=120, help="training rows of the base")
     parser.add_argument("--controls", type=int, default=12, help="controls judged, of each view")
+    parser.add_argument("--views", nargs="+", default=VIEWS, help="views judged")
     parser.add_argument("--minutes", type=float, help="start no setting after so many")
     parser.add_argument("--only", nargs="*", default=[""], help="settings whose name begins so")
     parser.add_argument("--write", action="store_true", help="put the table into docs/training.md")
@@ -120,6 +121,7 @@ def experiment(words: argparse.Namespace, changes: tuple[str, ...]) -> Experimen
     size = (
         f"train.max_rows={words.rows}",
         f"evaluate.max_controls={words.controls}",
+        f"evaluate.views=[{','.join(words.views)}]",
         "train.evaluations=3",
     )
     data = () if words.data is None else (f"data.path={words.data}",)
@@ -128,8 +130,9 @@ def experiment(words: argparse.Namespace, changes: tuple[str, ...]) -> Experimen
 
 def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
     """What the page says: losses held against the base's, then what is read."""
+    views = "" if tuple(words.views) == VIEWS else f" --views {' '.join(words.views)}"
     about = (
-        f"`python scripts/ablations.py --rows {words.rows} --controls {words.controls}`: "
+        f"`python scripts/ablations.py --rows {words.rows} --controls {words.controls}{views}`: "
         f"{words.rows} training rows where the setting names no other number, {words.controls} "
         f"held-out controls a view; {len(done)} of {len(settings(words.rows))} settings are done. "
         "Nats a token, 95 % intervals over controls.\n\n"
@@ -137,26 +140,28 @@ def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
         "questions, paired by control; below zero is better, **bold** is an interval without zero. "
         "Each setting is one training: what another seed changes is in the line of that name.\n\n"
     )
-    head = ["setting", "validation `right`", *(f"{view}: `right`" for view in VIEWS)]
+    head = ["setting", "validation `right`", *(f"{view}: `right`" for view in words.views)]
     base = done.get(next(iter(SETTINGS)))
-    away = [loss_line(name, result, base) for name, result in done.items()]
-    gains = [gain_line(name, result.metrics) for name, result in done.items()]
+    away = [loss_line(name, result, base, words.views) for name, result in done.items()]
+    gains = [gain_line(name, result.metrics, words.views) for name, result in done.items()]
     return (
         about
         + markdown(head, away)
         + "\n\nThe information gain: below zero is a decoder that a guess does better than.\n\n"
-        + markdown(["setting", *VIEWS], gains)
+        + markdown(["setting", *words.views], gains)
     )
 
 
-def loss_line(name: str, result: RunResult, base: RunResult | None) -> list[str]:
+def loss_line(
+    name: str, result: RunResult, base: RunResult | None, names: Sequence[str]
+) -> list[str]:
     """A setting's losses, held against the base's where the same questions were asked."""
     train, views = result.metrics["train"], result.metrics["reading"]["test"]
     cells = {view: estimate(views[view]["answer_loss"]["right"]) for view in VIEWS if view in views}
     if base is not None and base is not result:
         found = compare_runs([_run("base", base), _run(name, result)])
         cells = {case.view: difference(case.cells["right"][1]) for case in found.cases}
-    return [name, f"{train['validation']:.2f}", *(cells.get(view, "–") for view in VIEWS)]
+    return [name, f"{train['validation']:.2f}", *(cells.get(view, "–") for view in names)]
 
 
 def difference(cell: Cell) -> str:
@@ -168,11 +173,11 @@ def difference(cell: Cell) -> str:
     return f"**{text}**" if leaf.off_zero else text
 
 
-def gain_line(name: str, metrics: Mapping[str, Any]) -> list[str]:
+def gain_line(name: str, metrics: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """A setting's information gains. A view that is judged with the control visible is marked."""
     views = metrics["reading"]["test"]
     cells = []
-    for view in VIEWS:
+    for view in names:
         mark = "" if view in views else " (visible)"
         found = views.get(view) or views.get(f"{view}+visible")
         cells.append("–" if found is None else estimate(found["information_gain"]) + mark)

@@ -15,7 +15,11 @@ from pipelines.report_files import Leaf
 
 CHECKOUT = Path(__file__).parents[2]
 WORDS = argparse.Namespace(
-    config=str(CHECKOUT / "experiments" / "latentqa_eval.yaml"), data="rows", rows=40, controls=6
+    config=str(CHECKOUT / "experiments" / "latentqa_eval.yaml"),
+    data="rows",
+    rows=40,
+    controls=6,
+    views=["control", "system"],
 )
 
 
@@ -48,9 +52,9 @@ def metrics(view: str) -> dict[str, Any]:
 
 
 def test_a_view_with_its_control_visible_is_marked(script: ModuleType) -> None:
-    line = script.gain_line("masking: off", metrics("system+visible"))
+    line = script.gain_line("masking: off", metrics("system+visible"), script.VIEWS)
     assert line == ["masking: off", "–", "–", "–", "0.50 [0.25, 0.75] (visible)"]
-    assert script.gain_line("base", metrics("control"))[1] == "0.50 [0.25, 0.75]"
+    assert script.gain_line("base", metrics("control"), ["control"])[1] == "0.50 [0.25, 0.75]"
 
 
 def test_a_difference_with_an_interval_off_zero_is_bold(script: ModuleType) -> None:
