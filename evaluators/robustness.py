@@ -38,12 +38,12 @@ from evaluators.parts import Parts
 from evaluators.robustness_config import RobustnessConfig
 from evaluators.shift import FineTune
 from evaluators.statistics import Estimate, over_controls
+from evaluators.tables import ROBUSTNESS_FILE
 from generators.errors import DataError
 from generators.files import storage_errors, write_json
 from generators.progress import Progress, silent
 from trainers.rows import Row, load_rows, read_row
 
-ROBUSTNESS_FILE = "robustness.json"
 _SIDES = ("right", "none")
 _KNOWN = 256
 """Training rows that tell what is familiar."""

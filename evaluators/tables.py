@@ -18,6 +18,7 @@ ITEMS_FILE = "items.parquet"
 RESULTS_FILE = "results.parquet"
 VERDICTS_FILE = "verdicts.parquet"
 JUDGED_FILE = "judged.json"
+ROBUSTNESS_FILE = "robustness.json"
 
 
 def _texts(*names: str) -> list[tuple[str, Any]]:

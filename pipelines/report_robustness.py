@@ -57,8 +57,11 @@ class RobustnessData:
 def read_robustness(inputs: ReportInputs) -> RobustnessData | None:
     """The robustness of the run's decoder; None where it was not measured."""
     found = inputs.metrics.get("robustness")
-    if not found:
-        return None
+    return robustness_data(found) if found else None
+
+
+def robustness_data(found: Mapping[str, Any]) -> RobustnessData:
+    """What the step `robustness` found (`evaluators.robustness`), flat."""
     losses = (found["fine_tune"] or {}).get("losses")
     return RobustnessData(
         changes=tuple(_changes(found["views"])),

@@ -1,4 +1,5 @@
-"""The panel of a run as Markdown: losses by condition, then gains, for each split and view.
+"""The panel of a run as Markdown: losses by condition, then gains, for each split and view; and
+what changes cost its decoder, where the run measured it.
 
 python scripts/results.py latentqa_eval [--root ROOT]
 """
@@ -10,24 +11,27 @@ import json
 import os
 from pathlib import Path
 
-from evaluators.tables import METRICS_FILE
+from evaluators.tables import METRICS_FILE, ROBUSTNESS_FILE
 from pipelines.artifacts import ArtifactRoot
 from pipelines.reading_tables import reading_tables
 from pipelines.refs import Refs
+from pipelines.robustness_tables import robustness_tables
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("ref")
     default = Path(os.environ.get("LATENTQA_ROOT", "artifacts"))
     parser.add_argument("--root", type=Path, default=default)
     words = parser.parse_args()
-    found = Refs(ArtifactRoot(words.root)).resolve(words.ref, "evaluate")
-    measured = json.loads((found.data / METRICS_FILE).read_text())
-    if strange := measured.get("foreign_target"):
-        print(f"Foreign target: {', '.join(strange['differs'])} not the decoder's own.\n")
-    print(reading_tables(measured["reading"]))
+    refs = Refs(ArtifactRoot(words.root))
+    found = refs.resolve(words.ref, "evaluate")
+    print(reading_tables(json.loads((found.data / METRICS_FILE).read_text())["reading"]))
+    robust = refs.resolve_set(words.ref).get("robustness")
+    if robust is not None:
+        changes = json.loads((robust.data / ROBUSTNESS_FILE).read_text())
+        print(f"\n{robustness_tables(changes)}")
 
 
 if __name__ == "__main__":

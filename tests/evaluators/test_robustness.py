@@ -17,9 +17,10 @@ from evaluators import alterations
 from evaluators.alterations import ALTERATIONS, plain
 from evaluators.decoys import own_answers, rival_answers
 from evaluators.held_out import held_out
-from evaluators.robustness import ROBUSTNESS_FILE, robustness
+from evaluators.robustness import robustness
 from evaluators.robustness_config import RobustnessConfig
 from evaluators.shift import FineTune
+from evaluators.tables import ROBUSTNESS_FILE
 from generators.errors import DataError
 from trainers.rows import Row
 
