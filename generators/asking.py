@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from generators.api import Api
@@ -56,7 +58,7 @@ class Asker:
         self._log = log
         self._say = say
         self._most = min(concurrency, endpoint.slots or concurrency)
-        pace = Pace(
+        self._pace = Pace(
             self._most,
             # our own server's slots are known; nothing has to be found out
             adaptive=endpoint.slots is None,
@@ -64,11 +66,16 @@ class Asker:
             tokens_per_minute=endpoint.tokens_per_minute,
         )
         self._api = Api(endpoint)
-        self._client = Client(endpoint, pace, log.note, self._api)
+        self._client = Client(endpoint, self._pace, log.note, self._api)
         self._budget = Budget(endpoint.budget_usd, self.spent)
         self._batches = Batches(endpoint, log, self._api, self._budget, self.spent, say)
         self._settled: Form | None = None
         self._failures = 0
+
+    @property
+    def limit(self) -> float:
+        """Live requests that may be under way now."""
+        return self._pace.limit
 
     async def close(self) -> None:
         """Close connections."""
@@ -120,10 +127,11 @@ class Asker:
                 lookup.came(new.key, await self._ask(new))
 
         try:
-            async with asyncio.TaskGroup() as group:
-                # twice the slots: one may wait to be committed, or to be tried again
-                for _ in range(min(2 * self._most, len(lookup))):
-                    group.create_task(work())
+            with _old_things_left_alone():
+                async with asyncio.TaskGroup() as group:
+                    # twice the slots: one may wait to be committed, or to be tried again
+                    for _ in range(min(2 * self._most, len(lookup))):
+                        group.create_task(work())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
@@ -209,7 +217,7 @@ class Asker:
 
     async def _send(self, request: Request, key: str) -> Outcome:
         try:
-            raw, attempt = await self._client.send(request, key)
+            reply = await self._client.send(request, key)
         except RequestFailed as error:
             self._failures += 1
             if self._failures >= _FAILURES_IN_A_ROW:
@@ -221,14 +229,32 @@ class Asker:
                 key=key, status="filtered" if error.filtered else "failed", detail=str(error)
             )
         self._failures = 0
-        # committed first, read after: whatever reading may do, the reply is kept
-        standing = await self._log.put_here(self.endpoint.identity, request.name, raw, attempt)
-        outcome = read_reply(key, standing)
-        assert outcome is not None  # the client lets nothing else through
+        # committed before anything is made of it: whatever that may do, the reply is kept
+        standing = await self._log.put_here(
+            self.endpoint.identity, request.name, reply.raw, reply.attempt
+        )
+        if standing is reply.raw:
+            return reply.outcome
+        outcome = read_reply(key, standing)  # another process had its reply first
+        assert outcome is not None  # only chat completions are put into the log
         return outcome
 
     def _key(self, request: Request) -> str:
         return request.key(self.endpoint.identity)
+
+
+@contextlib.contextmanager
+def _old_things_left_alone() -> Iterator[None]:
+    """What lives now is not searched for garbage in here.
+
+    A search through some hundred thousand requests stops everything for longer than the replies
+    that are still to come keep an endpoint busy.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _fallen_back(model: str, form: Form) -> str:

@@ -10,12 +10,13 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from generators.api import Api
 from generators.chat_body import CHAT_PATH, chat_body
 from generators.endpoint import ResolvedEndpoint
 from generators.http_line import Answer, HttpLines, NoAnswer
-from generators.llm_request import Attempt, Form, Request, read_reply
+from generators.llm_request import Attempt, Form, Outcome, Request, read_reply
 from generators.pace import Pace, retry_after_s
 from generators.structured import FORMS, PROBE, PROBE_REPLY, dressed, undressed
 from generators.trouble import (
@@ -37,6 +38,20 @@ _FORM_WORDS: Mapping[Form, tuple[str, str]] = {
     "json": ("in JSON mode", "does not follow JSON mode"),
     "prompt": ("with a schema in its prompt", "does not follow a schema in its prompt"),
 }
+
+
+class Reply(NamedTuple):
+    """A chat completion that came.
+
+    Attributes:
+        raw: the HTTP body.
+        attempt: what brought it.
+        outcome: what the body says, as far as `read_reply` reads it.
+    """
+
+    raw: str
+    attempt: Attempt
+    outcome: Outcome
 
 
 class Client:
@@ -67,8 +82,8 @@ class Client:
         if self._lines is not None:
             self._lines.close()
 
-    async def send(self, request: Request, key: str) -> tuple[str, Attempt]:
-        """Raw body of the reply to `request`, and the attempt that brought it.
+    async def send(self, request: Request, key: str) -> Reply:
+        """The reply to `request`.
 
         Raises:
             RequestFailed: no chat completion came back within the retries.
@@ -122,7 +137,7 @@ class Client:
         request = dressed(PROBE, form)
         key = request.key(self.endpoint.identity)
         try:
-            raw, attempt = await patiently(
+            reply = await patiently(
                 lambda: self._attempt(request, key, self.endpoint.probe_timeout_s),
                 _probed_enough,
                 self.endpoint.backoff_s,
@@ -136,9 +151,8 @@ class Client:
                 "Check generate.endpoint.base_url (it usually ends with /v1) and that the server "
                 "runs.",
             ) from trouble
-        self._note(attempt)
-        outcome = read_reply(key, raw)
-        content = undressed(outcome, form).content.strip() if outcome else ""
+        self._note(reply.attempt)
+        content = undressed(reply.outcome, form).content.strip()
         try:
             fits = json.loads(content) == PROBE_REPLY
         except ValueError:
@@ -147,22 +161,22 @@ class Client:
             None if fits else f"{ignored}: expected {json.dumps(PROBE_REPLY)}, got {content[:60]!r}"
         )
 
-    async def _paced(self, request: Request, key: str) -> tuple[str, Attempt]:
+    async def _paced(self, request: Request, key: str) -> Reply:
         expected = sum(request.most_tokens)
         spare = expected
         sent = await self._pace.enter(expected)
         try:
-            raw, attempt = await self._attempt(request, key, self.endpoint.timeout_s, sent)
-            tokens = attempt.prompt_tokens + attempt.completion_tokens
+            reply = await self._attempt(request, key, self.endpoint.timeout_s, sent)
+            tokens = reply.outcome.prompt_tokens + reply.outcome.completion_tokens
             spare -= tokens
-            self._pace.replied(attempt.seconds, tokens)
-            return raw, attempt
+            self._pace.replied(reply.attempt.seconds, tokens)
+            return reply
         finally:
             self._pace.leave(spare)
 
     async def _attempt(
         self, request: Request, key: str, timeout_s: float, sent: float | None = None
-    ) -> tuple[str, Attempt]:
+    ) -> Reply:
         start = time.monotonic()
         answer: Answer | None = None
         trouble: Exception
@@ -179,7 +193,7 @@ class Client:
             raw = without_key(self.endpoint, answer.body.decode(errors="replace"))
             outcome = read_reply(key, raw) if answer.status == 200 else None
             if outcome is not None:
-                return raw, Attempt(
+                attempt = Attempt(
                     key=key,
                     status=answer.status,
                     seconds=time.monotonic() - start,
@@ -188,6 +202,7 @@ class Client:
                     completion_tokens=outcome.completion_tokens,
                     cost=self.endpoint.cost(outcome.prompt_tokens, outcome.completion_tokens),
                 )
+                return Reply(raw, attempt, outcome)
             trouble = await self._trouble(answer, raw)
             if answer.status in _OVERLOADED:
                 self._pace.limited(start if sent is None else sent, retry_after_s(answer.headers))

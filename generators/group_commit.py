@@ -31,6 +31,12 @@ _BUSY = 4
 """Writes in a group from which the next one is gathered; below it each is committed at once."""
 _GATHER_S = 0.005
 """How long the first of a group is then kept for others, in seconds."""
+_CHECKPOINT_PAGES = 8_000
+"""Pages in the WAL (of 4 KiB) from which they are moved into the database.
+
+Keys are digests, so each write touches a page somewhere else in the tables: the longer pages gather
+in the WAL, the more writes share one when it is moved.
+"""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -43,6 +49,7 @@ def connect(path: Path) -> sqlite3.Connection:
     db.execute("PRAGMA journal_mode=WAL")
     # NORMAL outlives the end of any process; only a power cut can cost the last replies
     db.execute("PRAGMA synchronous=NORMAL")
+    db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
     return db
 
 

@@ -72,7 +72,7 @@ class Request:
         """All but the messages and the sample."""
         # interned: one text for all requests that share it
         schema = sys.intern(json.dumps(self.schema))
-        return Frame(schema, self.name, self.max_tokens, self.sampling, self.form)
+        return _one(Frame(schema, self.name, self.max_tokens, self.sampling, self.form))
 
     @property
     def seed(self) -> int:
@@ -86,6 +86,12 @@ class Request:
         # the digest of one canonical JSON, put together from what is its own and what is shared
         whole = b"%b%b%b%d%b" % (before, messages, between, self.sample, after)
         return hashlib.sha256(whole).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _one(frame: Frame) -> Frame:
+    """The one frame that stands for all that are equal."""
+    return frame
 
 
 @lru_cache(maxsize=1024)
@@ -136,7 +142,7 @@ class Attempt:
     cost: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """What became of a request.
 

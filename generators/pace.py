@@ -139,7 +139,9 @@ class Pace:
     def told(self, headers: Mapping[str, str]) -> None:
         """Heed x-ratelimit headers: pause where nothing is left, until a round's worth is."""
         for what, each in (("requests", 1.0), ("tokens", max(1.0, self._mean_tokens))):
-            left = _number(headers.get(f"x-ratelimit-remaining-{what}"))
+            if (said := headers.get(f"x-ratelimit-remaining-{what}")) is None:
+                continue
+            left = _number(said)
             reset = duration_s(headers.get(f"x-ratelimit-reset-{what}"))
             if left is None or reset is None or left >= each:
                 continue

@@ -14,7 +14,7 @@ import asyncio
 import json
 import sqlite3
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,10 @@ CREATE TABLE IF NOT EXISTS batch_items (
     PRIMARY KEY (nonce, key)
 ) WITHOUT ROWID;
 """,
+    """
+-- nothing here looks an attempt up by its key, and every request paid for it with a page
+DROP INDEX IF EXISTS attempts_by_key;
+""",
 )
 _AT_ONCE = 500
 """Keys in one query."""
@@ -118,17 +122,15 @@ class RequestLog:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = connect(path)
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            version = _version(self._db)
             if not 0 <= version <= len(_MIGRATIONS):
                 raise StorageError(
                     f"{path}: request log of version {version}, expected at most "
                     f"{len(_MIGRATIONS)}. Move it away, or use the version of latentqa that "
                     "wrote it."
                 )
-            for number in range(version, len(_MIGRATIONS)):
-                self._db.executescript(
-                    f"BEGIN IMMEDIATE;{_MIGRATIONS[number]}PRAGMA user_version={number + 1};COMMIT;"
-                )
+            if version < len(_MIGRATIONS):
+                _migrate(self._db)
         except sqlite3.Error as error:
             raise StorageError(
                 f"{path}: cannot be used as the request log ({error}). "
@@ -231,6 +233,35 @@ class RequestLog:
         self._writer.submit(
             lambda db: db.execute("INSERT OR REPLACE INTO forms VALUES (?, ?)", (model, form))
         )
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Bring the tables to their newest form, all in one transaction."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        # read once more: another process may have done it meanwhile
+        for script in _MIGRATIONS[_version(db) :]:
+            for statement in _statements(script):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version={len(_MIGRATIONS)}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of `script`; SQLite's own way to run it would commit before it."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _put(model: str, prompt: str, raw: str, attempt: Attempt, batched: bool) -> _Put:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from generators.errors import BudgetError
@@ -84,18 +85,17 @@ class Budget:
         self._taken: list[float] = []
         self._changed = asyncio.Condition()
 
-    @contextlib.asynccontextmanager
-    async def room(self, request: Request) -> AsyncIterator[None]:
+    def room(self, request: Request) -> AbstractAsyncContextManager[None]:
         """Room for `request`; count its outcome before leaving.
 
         Raises:
-            BudgetError: the request could cost more than is left, and nothing is under way that
-                could leave more.
+            BudgetError: on entering: the request could cost more than is left, and nothing is
+                under way that could leave more.
         """
-        if self._limit is None:
-            yield
-            return
-        most = self.most(request)
+        return contextlib.nullcontext() if self._limit is None else self._room(self.most(request))
+
+    @contextlib.asynccontextmanager
+    async def _room(self, most: float) -> AsyncIterator[None]:
         async with self._changed:
             while not self.fits(sum(self._taken) + most):
                 if not self._taken:

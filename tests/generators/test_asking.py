@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 import sqlite3
 import threading
@@ -13,6 +14,7 @@ from generators.asking import Asker
 from generators.errors import BudgetError, EndpointError
 from generators.generate_config import SamplingConfig
 from generators.llm_request import Outcome, Request
+from generators.pace import START
 from generators.prices import Price
 from generators.quality import Fault as QualityFault
 from generators.quality import read_json
@@ -104,6 +106,27 @@ def test_no_work_is_sent_to_an_endpoint_that_fails_its_probe(tmp_path: Path) -> 
         with pytest.raises(EndpointError, match="ignores JSON schemas"):
             ask(endpoint, tmp_path, range(20))
         assert not endpoint.work
+
+
+def test_what_lived_before_is_not_searched_for_garbage_while_requests_are_under_way(
+    tmp_path: Path,
+) -> None:
+    def reply(body: Mapping[str, Any]) -> Any:
+        frozen.append(gc.get_freeze_count())
+        return numbered(body)
+
+    frozen: list[int] = []
+    with ScriptedEndpoint(reply) as endpoint:
+        ask(endpoint, tmp_path, range(3))
+    assert min(frozen[-3:]) > 1000
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_the_limit_tells_how_many_may_be_under_way(tmp_path: Path, adaptive: bool) -> None:
+    with ScriptedEndpoint() as endpoint:
+        _, asker = ask(endpoint, tmp_path, range(64), 24, slots=None if adaptive else 2)
+    assert START < asker.limit <= 24 if adaptive else asker.limit == 2
 
 
 @pytest.mark.parametrize(("width", "slots", "most"), [(3, None, 3), (16, 2, 2)])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from generators.api import Api
-from generators.client import Client
+from generators.client import Client, Reply
 from generators.errors import EndpointError
 from generators.generate_config import SamplingConfig
 from generators.llm_request import Attempt, Form, Request, read_reply
@@ -27,10 +27,8 @@ REQUEST = Request(
 )
 
 
-def send(
-    endpoint: ScriptedEndpoint, noted: list[Attempt] | None = None, **changes: Any
-) -> tuple[str, Attempt]:
-    async def work() -> tuple[str, Attempt]:
+def send(endpoint: ScriptedEndpoint, noted: list[Attempt] | None = None, **changes: Any) -> Reply:
+    async def work() -> Reply:
         failed = [] if noted is None else noted
         at = resolved(endpoint, **changes)
         api = Api(at)
@@ -107,7 +105,7 @@ def test_every_attempt_is_told_with_its_status_and_what_it_took() -> None:
         hang_s=30,
         headers=lambda number: {"X-Request-Id": f"r{number}", "Set-Cookie": "private"},
     ) as endpoint:
-        _, attempt = send(endpoint, noted, timeout_s=0.5, price=Price(input=1.0, output=2.0))
+        attempt = send(endpoint, noted, timeout_s=0.5, price=Price(input=1.0, output=2.0)).attempt
     assert [(a.status, a.headers.get("x-request-id")) for a in noted] == [
         (429, "r1"),
         (200, "r2"),
@@ -222,7 +220,7 @@ def test_a_key_that_the_endpoint_repeats_reaches_no_reply_error_or_attempt() -> 
         fault=first("500"),
         headers=lambda number: {"X-Request-Id": key},
     ) as endpoint:
-        raw, attempt = send(endpoint, noted)
+        raw, attempt, _ = send(endpoint, noted)
         with pytest.raises(EndpointError) as caught:
             probe(endpoint, base_url=endpoint.base_url.replace("//", "//user:pass-word@"))
     assert "your key is [key]" in raw

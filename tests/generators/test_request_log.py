@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from generators import request_log
 from generators.errors import StorageError
 from generators.generate_config import SamplingConfig
 from generators.llm_request import Attempt, Request
@@ -96,11 +97,31 @@ def test_a_file_that_is_no_log_is_refused_by_name(tmp_path: Path) -> None:
         RequestLog(path)
 
 
+def test_two_that_make_a_log_at_the_same_time_both_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.sqlite"
+    version_of = request_log._version
+    others = iter([path])
+
+    def version_before_another_made_it(db: sqlite3.Connection) -> int:
+        found = version_of(db)
+        for other in others:
+            with RequestLog(other) as log:
+                put(log, "theirs", "hi")
+        return found
+
+    monkeypatch.setattr(request_log, "_version", version_before_another_made_it)
+    with RequestLog(path) as log:
+        put(log, "mine", "hi")
+        assert set(log.get_all(["mine", "theirs"])) == {"mine", "theirs"}
+
+
 def test_a_log_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=99")
-    with pytest.raises(StorageError, match="version 99, expected at most 3"):
+    with pytest.raises(StorageError, match="version 99, expected at most 4"):
         RequestLog(path)
 
 
