@@ -2,8 +2,15 @@
 
 The endpoint is a lean server of our own in another process: so many slots, each reply after so many
 seconds. What it can give is measured in the same run, by a bare client that writes the same bytes
-over and over, and counts bytes; slots / latency bounds it. For each number of requests a new
-process asks them all through an empty log, and another one asks them again, from the log alone.
+over and over and counts bytes, from its second round on; slots / latency bounds it. For each number
+of requests a new process asks them all through an empty log, and another one asks them again, from
+the log alone.
+
+Two shares of what the endpoint can give are told. That of the whole run has everything in it from
+opening the log to closing it: the trial request, connections, and the rise of the requests under
+way from 16, which take most of a short run. The steady one is of the time between, as it was seen:
+from the reply at which as many requests are allowed under way as there are slots, to the one after
+which fewer requests are left than slots; where that is under a second, nothing is told.
 
     python benchmarks/requests.py --out docs/images
 """
@@ -13,6 +20,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import multiprocessing
 import resource
 import sys
@@ -29,6 +37,7 @@ from generators.chat_body import chat_body
 from generators.endpoint import ResolvedEndpoint
 from generators.generate_config import SamplingConfig
 from generators.llm_request import Request
+from generators.pace import START
 from generators.request_log import RequestLog
 from generators.structured import PROBE_REPLY
 
@@ -42,6 +51,8 @@ INSTRUCTION = "You write one short text about what you are asked. " * 20
 TEXT = "A lantern stands in the window of the old house by the harbour. " * 4
 BARE = 20_000
 """Requests of the bare client."""
+STEADY_S = 1.0
+"""Shortest steady part whose rate says something: ten rounds of replies, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +61,14 @@ class Measured:
 
     Attributes:
         seconds: wall time of asking.
+        steady: replies a second in the steady part; None where that was too short.
         cpu_ms: CPU milliseconds a request.
         memory_mb: highest resident memory, in MB.
     """
 
     requests: int
     seconds: float
+    steady: float | None
     cpu_ms: float
     memory_mb: float
 
@@ -137,10 +150,10 @@ def serve(slots: int, latency_s: float, told: Connection) -> None:
 class Bare(asyncio.Protocol):
     """A connection that writes the same request again as soon as as many bytes have come back."""
 
-    def __init__(self, request: bytes, left: Iterator[int], done: asyncio.Event) -> None:
+    def __init__(self, request: bytes, left: Iterator[int], came: list[float]) -> None:
         self._request = request
         self._left = left
-        self._done = done
+        self._came = came
         self._bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -154,9 +167,8 @@ class Bare(asyncio.Protocol):
         self._bytes += len(data)
         if self._bytes == len(ANSWER):
             self._bytes = 0
-            if next(self._left, None) is None:
-                self._done.set()
-            else:
+            self._came.append(time.perf_counter())
+            if next(self._left, None) is not None:
                 self._transport.write(self._request)
 
 
@@ -167,29 +179,39 @@ def give(port: int, count: int, concurrency: int, told: Connection) -> None:
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
 
     async def work() -> float:
-        done = asyncio.Event()
-        left = iter(range(count - 1))
+        came: list[float] = []
+        left = iter(range(count))
         loop = asyncio.get_running_loop()
-        start = time.perf_counter()
         for _ in range(concurrency):
             await loop.create_connection(
-                lambda: Bare(head.encode() + body, left, done), "127.0.0.1", port
+                lambda: Bare(head.encode() + body, left, came), "127.0.0.1", port
             )
-        await done.wait()
-        return count / (time.perf_counter() - start)
+        while len(came) < count:
+            await asyncio.sleep(0.1)
+        return (count - concurrency) / (came[count - 1] - came[concurrency - 1])
 
     told.send(asyncio.run(work()))
 
 
-def ask(port: int, log: Path, count: int, concurrency: int, told: Connection) -> None:
+def ask(port: int, log: Path, count: int, concurrency: int, slots: int, told: Connection) -> None:
     """A client's process: ask `count` requests through `log` and report."""
     requests = [_request(number) for number in range(count)]
+    full: list[tuple[float, int]] = []  # when so many replies were there, with all slots in use
 
     async def work() -> None:
+        done = 0
+
+        def heard(more: int) -> None:
+            nonlocal done
+            done += more
+            if asker.limit >= slots and count - done >= slots:
+                full.append((time.perf_counter(), done))
+                del full[1:-1]  # the first and the last will do
+
         with RequestLog(log) as replies:
             asker = Asker(_endpoint(port), replies, concurrency)
             try:
-                outcomes = await asker.ask_all(requests)
+                outcomes = await asker.ask_all(requests, heard)
             finally:
                 await asker.close()
         assert all(outcome.status == "answer" for outcome in outcomes)
@@ -199,8 +221,18 @@ def ask(port: int, log: Path, count: int, concurrency: int, told: Connection) ->
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     unit = 1024**2 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    steady = None
+    if full and full[-1][0] - full[0][0] >= STEADY_S:
+        (begin, first), (end, last) = full
+        steady = (last - first) / (end - begin)
     told.send(
-        Measured(requests=count, seconds=seconds, cpu_ms=1000 * cpu / count, memory_mb=memory)
+        Measured(
+            requests=count,
+            seconds=seconds,
+            steady=steady,
+            cpu_ms=1000 * cpu / count,
+            memory_mb=memory,
+        )
     )
 
 
@@ -239,16 +271,23 @@ def plot(path: Path, rows: list[tuple[Measured, Measured]], most: float) -> None
     from matplotlib import pyplot
 
     counts = [asked.requests for asked, _ in rows]
+    shares = {
+        "whole run": [asked.requests / asked.seconds / most for asked, _ in rows],
+        "steady part": [(asked.steady or math.nan) / most for asked, _ in rows],
+    }
     panels = {
-        "share of the endpoint's throughput": [a.requests / a.seconds / most for a, _ in rows],
-        "client CPU a request (ms)": [asked.cpu_ms for asked, _ in rows],
-        "resident memory (MB)": [asked.memory_mb for asked, _ in rows],
-        "resume, all from the log (s)": [again.seconds for _, again in rows],
+        "share of the endpoint's throughput": shares,
+        "client CPU a request (ms)": {"": [asked.cpu_ms for asked, _ in rows]},
+        "resident memory (MB)": {"": [asked.memory_mb for asked, _ in rows]},
+        "resume, all from the log (s)": {"": [again.seconds for _, again in rows]},
     }
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.2))
-    for axis, (title, values) in zip(axes, panels.items(), strict=True):
-        axis.plot(counts, values, marker="o")
-        axis.set(title=title, xlabel="requests", xscale="log", ylim=(0, 1.15 * max(values)))
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for name, values in lines.items():
+            axis.plot(counts, values, marker="o", label=name)
+        highest = max(value for values in lines.values() for value in values if value > 0)
+        axis.set(title=title, xlabel="requests", xscale="log", ylim=(0, 1.15 * highest))
+    axes[0].legend(loc="lower right")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
@@ -275,20 +314,26 @@ def main() -> None:
         f"The endpoint: {words.slots} slots, {words.latency:g} s a reply, so at most "
         f"{words.slots / words.latency:,.0f} a second; it gives a bare client {given:,.0f}.\n"
     )
-    print("| requests | a second | of what it gives | CPU a request | memory | resume |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "Shares of that: of the whole run, with the trial request, connections and the rise from "
+        f"{START} requests under way; and of its steady part, from when as many are allowed under "
+        "way as there are slots until fewer are left than slots (– where that is under a second).\n"
+    )
+    print("| requests | a second | whole run | steady part | CPU a request | memory | resume |")
+    print("|---|---|---|---|---|---|---|")
     rows = []
     for count in words.requests:
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "requests.sqlite"
-            asked = reported(ask, port, log, count, words.concurrency)
-            again = reported(ask, port, log, count, words.concurrency)
+            asked = reported(ask, port, log, count, words.concurrency, words.slots)
+            again = reported(ask, port, log, count, words.concurrency, words.slots)
         assert isinstance(asked, Measured)
         assert isinstance(again, Measured)
         rows.append((asked, again))
         rate = count / asked.seconds
         print(
-            f"| {count:,} | {rate:,.0f} | {rate / given:.0%} | {asked.cpu_ms:.2f} ms "
+            f"| {count:,} | {rate:,.0f} | {rate / given:.0%} "
+            f"| {f'{asked.steady / given:.0%}' if asked.steady else '–'} | {asked.cpu_ms:.2f} ms "
             f"| {asked.memory_mb:.0f} MB | {again.seconds:.2f} s |",
             flush=True,
         )
