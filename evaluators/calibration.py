@@ -17,6 +17,7 @@ from evaluators.statistics import Estimate
 
 BINS = 10
 """Bins of equal width in which confidence and accuracy are compared."""
+_DRAWS = 2000
 
 
 def confidence(losses: Sequence[Sequence[float]]) -> np.ndarray:
@@ -33,6 +34,36 @@ def calibration_error(
     np.add.at(sums, (control_of, _bins(confidence_N)), correct_N - confidence_N)
     sums[:, BINS] = np.bincount(control_of, minlength=len(names))
     return sampler(sums, config)(lambda means: np.abs(means[..., :BINS]).sum(-1) / means[..., BINS])
+
+
+def error_if_calibrated(
+    confidence_N: np.ndarray, controls_N: np.ndarray, config: EvaluateConfig
+) -> Estimate:
+    """The error that a decoder with these confidences shows where it is as often right as sure.
+
+    A finite number of items never falls on the line, so the expected calibration error of a
+    calibrated decoder is above zero too, and the more so the fewer items a bin has. An error within
+    this range says nothing against the decoder.
+
+    Returns:
+        The mean over drawn outcomes, each right with its own confidence, and the range of 95 % of
+        them; n counts controls.
+    """
+    n = len(np.unique(controls_N))
+    if not len(confidence_N):
+        return {"estimate": None, "low": None, "high": None, "n": 0}
+    generator = np.random.default_rng(config.seed)
+    right_SN = generator.random((_DRAWS, len(confidence_N))) < confidence_N
+    in_bin_NB = np.eye(BINS)[_bins(confidence_N)]
+    errors_S = np.abs((right_SN - confidence_N) @ in_bin_NB).sum(1) / len(confidence_N)
+    low, high = (float(end) for end in np.quantile(errors_S, (0.025, 0.975)))
+    few = n < config.min_controls
+    return {
+        "estimate": float(errors_S.mean()),
+        "low": None if few else low,
+        "high": None if few else high,
+        "n": n,
+    }
 
 
 def reliability(confidence_N: np.ndarray, correct_N: np.ndarray) -> list[dict[str, Any]]:

@@ -19,7 +19,12 @@ from decoder.live import LiveActivations, open_activations
 from decoder.model import Decoder
 from decoder.reading import Activations, ReadLayers
 from evaluators.answers import write_answers
-from evaluators.breakdowns import UNSTATED, WHOLE, breakdowns
+from evaluators.breakdowns import (
+    UNSTATED,
+    answers_by_group,
+    breakdowns,
+    items_by_group,
+)
 from evaluators.cases import Case, find_cases, writable
 from evaluators.conditions import CONDITIONS, Scene, pair_others
 from evaluators.config import Baseline, EvaluateConfig
@@ -32,7 +37,7 @@ from evaluators.panel import UNINFORMED, UNTRAINED, panel
 from evaluators.parts import Parts
 from evaluators.probes import Probe, probes
 from evaluators.quality import answer_quality
-from evaluators.results import result_rows
+from evaluators.results import WHOLE, result_rows
 from evaluators.tables import (
     ANSWERS,
     ANSWERS_FILE,
@@ -245,17 +250,23 @@ class _Judge:
         flat = {name: np.array([x for one in each for x in one]) for name, each in table.items()}
         metrics = panel(flat, controls, config)
         tables = {LOSSES_FILE: list(_single(rows, table))}
+        groups = breakdowns(flat, controls, _labels(rows), config)
+        more: list[dict[str, dict[str, Any]]] = []
         if config.answers:
             written = self._part(measured, "answers", self._write_answers)
             tables[ANSWERS_FILE] = written
             metrics["answers"] = answer_quality(written, config)
+            more.append(answers_by_group(written, config))
         if config.identification:
-            metrics["identification"], tables[ITEMS_FILE] = self._identify(measured)
-        groups = {WHOLE: metrics, **breakdowns(flat, controls, _labels(rows), config)}
+            metrics["identification"], found, tables[ITEMS_FILE] = self._identify(measured)
+            more.append(found)
+        for each in more:
+            for group, numbers in each.items():
+                groups[group] = {**groups[group], **numbers}
         tables[RESULTS_FILE] = [
             row
-            for group, found in groups.items()
-            for row in result_rows(group, found, least=config.min_controls)
+            for group, numbers in {WHOLE: metrics, **groups}.items()
+            for row in result_rows(group, numbers, least=config.min_controls)
         ]
         return _Judged(case=case, metrics={**metrics, **about}, tables=tables)
 
@@ -292,8 +303,10 @@ class _Judge:
     def _write_answers(self, own: _Measured) -> list[dict[str, Any]]:
         return write_answers(self._decoder, own.rows, own.scene, self._config)
 
-    def _identify(self, measured: _Measured) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Identification of a case, and its rows of items.parquet."""
+    def _identify(
+        self, measured: _Measured
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[dict[str, Any]]]:
+        """Identification of a case and of its groups, and its rows of items.parquet."""
         config, rows = self._config, measured.rows
         items, without = make_items(
             rows, measured.case.pool, options=config.identification, seed=config.seed
@@ -308,9 +321,11 @@ class _Judge:
 
             about = [[item.row, item.question.question, list(item.options)] for item in items]
             losses[name] = self._part(measured, f"identify_{name}", measure, about)
-        controls = [rows[item.row].conversation.control_id for item in items]
+        own = [rows[item.row].conversation for item in items]
+        controls = [one.control_id for one in own]
         found = identification(items, losses, controls, without, config)
-        return found, item_rows(items, losses, rows)
+        groups = items_by_group(items, losses, controls, [one.kind for one in own], config)
+        return found, groups, item_rows(items, losses, rows)
 
     def _part(
         self,

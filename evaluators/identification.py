@@ -15,7 +15,12 @@ import numpy as np
 
 from decoder.batch import Reading
 from decoder.model import Decoder
-from evaluators.calibration import calibration_error, confidence, reliability
+from evaluators.calibration import (
+    calibration_error,
+    confidence,
+    error_if_calibrated,
+    reliability,
+)
 from evaluators.config import EvaluateConfig
 from evaluators.items import Item
 from evaluators.losses import question_losses
@@ -79,8 +84,9 @@ def identification(
 
     Returns:
         {"accuracy": {condition: Estimate}, "chance", "grounded_gain", "information_gain",
-        "calibration_error": Estimate, "reliability": bins of `right`, "items": {"same_question",
-        "same_category", "no_distractor": count}}; gains are in accuracy, `right` less the others.
+        "calibration_error", "error_if_calibrated": Estimate, "reliability": bins of `right`,
+        "items": {"same_question", "same_category", "no_distractor": count}}; gains are in accuracy,
+        `right` less the others.
     """
     names = list(losses)
     of = np.array(controls)
@@ -95,6 +101,7 @@ def identification(
         "grounded_gain": estimate(least_above(names, ["other"], "right")),
         "information_gain": estimate(least_above(names, rivals, "right")),
         "calibration_error": calibration_error(sure, correct["right"], of, config),
+        "error_if_calibrated": error_if_calibrated(sure, of, config),
         "reliability": reliability(sure, correct["right"]),
         "items": {
             "same_question": sum(item.source == "same_question" for item in items),

@@ -32,12 +32,15 @@ Shapes: S bootstrap samples, R means.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
 
 _NORMAL = NormalDist()
 _OUTSIDE = 0.025
+_SMALL_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365)
+"""The 97.5 % quantile of Student's t with 1, 2, ... degrees of freedom."""
 
 
 def percentile_interval(estimate: float, drawn_S: np.ndarray, n: int) -> tuple[float, float]:
@@ -68,11 +71,39 @@ def least_interval(estimates_R: np.ndarray, drawn_SR: np.ndarray, n: int) -> tup
     return low, min(_quantile(drawn_SR[:, k], 2 * bias_R[k] + reach) for k in near)
 
 
-def students_t(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t, by its expansion about the normal one.
+def pool_factor(drawn_S: np.ndarray, parts: Sequence[tuple[np.ndarray, int]], n: int) -> float:
+    """By how much an interval from pooled runs has to be stretched about its estimate; at least 1.
 
-    Right to three digits from 7 degrees of freedom on (Abramowitz & Stegun 26.7.5).
+    Quantiles of joint draws know neither that two or three runs show little of how far runs lie
+    apart, nor what share of the spread is theirs. So the variance is put together from its parts,
+    each draw by itself, and Student's t has as many degrees of freedom as they are worth together
+    (Satterthwaite 1946).
+
+    Args:
+        drawn_S: the statistic of joint draws, from which the interval was taken.
+        parts: of each thing that is drawn (the controls; the runs of each side that has several)
+            the statistic with it alone drawn, and how many of it there are.
+        n: controls.
     """
+    spreads = [(own_S.var() * m / (m - 1), m - 1) for own_S, m in parts]
+    total = sum(spread for spread, _ in spreads)
+    given = _reach(n) * drawn_S.std()
+    # rounding leaves a trace of spread where there is none
+    if total <= 1e-20 or given <= 0:
+        return 1.0
+    degrees = total**2 / sum(spread**2 / free for spread, free in spreads)
+    return max(1.0, float(students_t(degrees) * total**0.5 / given))
+
+
+def students_t(degrees: float) -> float:
+    """The 97.5 % quantile of Student's t.
+
+    From 7 degrees of freedom on by its expansion about the normal one, right to three digits
+    (Abramowitz & Stegun 26.7.5); below between the whole ones in 1/degrees, which errs upwards.
+    """
+    if degrees < len(_SMALL_T):
+        whole = [1 / k for k in range(len(_SMALL_T), 0, -1)]
+        return float(np.interp(1 / degrees, whole, _SMALL_T[::-1]))
     z = _NORMAL.inv_cdf(1 - _OUTSIDE)
     terms = (
         (z**3 + z) / 4,

@@ -8,6 +8,7 @@ what a guessing decoder gets right by chance stands beside what a reading one do
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,17 @@ import pyarrow.parquet as pq
 from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
 from evaluators.panel import columns, mean, sampler
 from evaluators.quality import SIDES
-from evaluators.tables import ANSWERS_FILE, JUDGED_FILE, VERDICTS, VERDICTS_FILE, write_table
+from evaluators.results import judged_rows
+from evaluators.tables import (
+    ANSWERS_FILE,
+    JUDGED_FILE,
+    METRICS_FILE,
+    RESULTS,
+    RESULTS_FILE,
+    VERDICTS,
+    VERDICTS_FILE,
+    write_table,
+)
 from generators.asking import Asker, run
 from generators.canonical import digest
 from generators.endpoint import ResolvedEndpoint
@@ -47,7 +58,7 @@ def judge_answers(
 
     Args:
         evaluation: folder that the step `evaluate` wrote.
-        out: receives every verdict as Parquet, and the numbers as JSON.
+        out: receives every verdict as Parquet, and the numbers as JSON and as Parquet rows.
         log: where replies are kept.
         config: settings of the evaluation, its judge among them.
 
@@ -90,6 +101,9 @@ def judge_answers(
         ]
         tree.setdefault(split, {})[view] = _judged(own, rubric.verdicts, config)
     write_json(out / JUDGED_FILE, {"judged": tree})
+    about = {"foreign_target": "foreign_target" in _metrics(evaluation)}
+    rows = [{**about, **row} for row in judged_rows(tree, least=config.min_controls)]
+    write_table(out / RESULTS_FILE, rows, RESULTS)
     spent = asker.spent
     return {
         "judged": tree,
@@ -100,6 +114,11 @@ def judge_answers(
         "tokens": {"prompt": spent.prompt_tokens, "completion": spent.completion_tokens},
         "cost_usd": spent.cost,
     }
+
+
+def _metrics(evaluation: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((evaluation / METRICS_FILE).read_bytes())
+    return found
 
 
 def _picked(answers: Sequence[Answer], config: EvaluateConfig) -> list[Answer]:

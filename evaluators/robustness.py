@@ -35,10 +35,11 @@ from evaluators.decoys import choices, own_answers, rival_answers
 from evaluators.held_out import held_out
 from evaluators.panel import columns, sampler
 from evaluators.parts import Parts
+from evaluators.results import robustness_rows
 from evaluators.robustness_config import RobustnessConfig
 from evaluators.shift import FineTune
 from evaluators.statistics import Estimate, over_controls
-from evaluators.tables import ROBUSTNESS_FILE
+from evaluators.tables import RESULTS, RESULTS_FILE, ROBUSTNESS_FILE, write_table
 from generators.errors import DataError
 from generators.files import storage_errors, write_json
 from generators.progress import Progress, silent
@@ -79,7 +80,7 @@ def robustness(
         loss, `gain` that of `none` less it, both in nats a token; `own_answer` the share of
         questions where the row's answer is likelier than the decoy's; `moved` how far activations
         went, as a share of their length; `unfamiliar` the share of rows that lie outside of what
-        the decoder was trained on (decoder/familiar.py).
+        the decoder was trained on (decoder/familiar.py). Written to `out`, with all numbers as rows.
 
     Raises:
         DataError: none of the splits has a row.
@@ -128,6 +129,8 @@ def robustness(
             "fine_tune": None if tuned is None else {"losses": list(tuned.losses)},
         }
         write_json(out / ROBUSTNESS_FILE, tree)
+        numbers = robustness_rows(tree, least=config.min_controls)
+        write_table(out / RESULTS_FILE, numbers, RESULTS)
     return tree
 
 

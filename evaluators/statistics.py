@@ -14,7 +14,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from evaluators.intervals import least_interval, percentile_interval
+from evaluators.intervals import least_interval, percentile_interval, pool_factor
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Maps column means [..., K] to [...]."""
@@ -108,8 +108,9 @@ def pooled(
     """A statistic of several runs that differ by their seeds, on the same controls.
 
     Controls and runs are both drawn (Owen 2007, the pigeonhole bootstrap): the interval is about
-    another run on other controls. With one run it is that of `bootstrap`; with two or three the
-    spread between runs is itself known badly, and the interval rather too narrow than too wide.
+    another run on other controls. With one run it is that of `bootstrap`, and about that run alone;
+    with a few it is stretched for how little they show of the spread between runs
+    (evaluators/intervals.py).
 
     Args:
         runs: R arrays [C, K] with the same controls in the same order.
@@ -119,8 +120,12 @@ def pooled(
     if n < max(least, 2):
         return bootstrap(np.mean(runs, 0), statistic, samples=samples, seed=seed, least=least)
     mean_K = np.mean(runs, (0, 1))
-    low, high = _interval(statistic, mean_K, _draw([runs], samples, seed)[0], n)
-    return {"estimate": float(statistic(mean_K)), "low": low, "high": high, "n": n}
+    estimate = float(statistic(mean_K))
+    drawn_SK = _draw([runs], samples, seed)[0]
+    ends = _interval(statistic, mean_K, drawn_SK, n)
+    factor = _factor([runs], statistic(drawn_SK), lambda a: statistic(a[0]), samples, seed)
+    low, high = _stretched(estimate, ends, factor)
+    return {"estimate": estimate, "low": low, "high": high, "n": n}
 
 
 def difference(
@@ -147,8 +152,14 @@ def difference(
     estimate = float(b - a)
     if n < max(least, 2):
         return {"estimate": estimate, "low": None, "high": None, "n": n}
-    drawn_a, drawn_b = _draw([first, second], samples, seed)
-    low, high = percentile_interval(estimate, statistic(drawn_b) - statistic(drawn_a), n)
+
+    def away(means: Sequence[np.ndarray]) -> np.ndarray:
+        return statistic(means[1]) - statistic(means[0])
+
+    sides = [first, second]
+    drawn_S = away(_draw(sides, samples, seed))
+    ends = percentile_interval(estimate, drawn_S, n)
+    low, high = _stretched(estimate, ends, _factor(sides, drawn_S, away, samples, seed))
     return {"estimate": estimate, "low": low, "high": high, "n": n}
 
 
@@ -158,6 +169,43 @@ def _interval(
     if isinstance(statistic, Least):
         return least_interval(statistic.each(mean_K), statistic.each(drawn_SK), n)
     return percentile_interval(float(statistic(mean_K)), statistic(drawn_SK), n)
+
+
+def _stretched(estimate: float, ends: tuple[float, float], factor: float) -> tuple[float, float]:
+    """An interval whose ends are moved away from the estimate; a factor of 1 leaves it alone."""
+    if factor == 1:
+        return ends
+    low, high = (estimate + factor * (end - estimate) for end in ends)
+    return low, high
+
+
+def _factor(
+    sides: Sequence[Sequence[np.ndarray]],
+    drawn_S: np.ndarray,
+    of: Callable[[Sequence[np.ndarray]], np.ndarray],
+    samples: int,
+    seed: int,
+) -> float:
+    """By how much the interval of several runs is stretched; 1 where each side has one.
+
+    Args:
+        drawn_S: the statistic of joint draws.
+        of: the statistic, from the column means of each side.
+    """
+    if all(len(runs) == 1 for runs in sides):
+        return 1.0
+    n = len(sides[0][0])
+    averaged = [[np.mean(runs, 0)] for runs in sides]
+    parts = [(of(_draw(averaged, samples, seed)), n)]
+    for i, runs in enumerate(sides):
+        if len(runs) > 1:
+            # of one side the runs alone are drawn: each stands for a "control" of its column means
+            means = [own[0].mean(0) for own in averaged]
+            drawn_SK = _draw([[np.mean(runs, 1)]], samples, seed + i + 1)[0]
+            every = [np.broadcast_to(mean_K, drawn_SK.shape) for mean_K in means]
+            every[i] = drawn_SK
+            parts.append((of(every), len(runs)))
+    return pool_factor(drawn_S, parts, n)
 
 
 def _draw(sides: Sequence[Sequence[np.ndarray]], samples: int, seed: int) -> list[np.ndarray]:

@@ -92,7 +92,7 @@ def _external(outside: Outside) -> dict[str, Any]:
 
 JUDGE = Step(
     name="judge",
-    version=1,
+    version=2,
     entry="evaluators.judge",
     run=_judge,
     config=_config,

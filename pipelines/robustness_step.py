@@ -21,7 +21,7 @@ def robustness_step(evaluate: Step) -> Step:
     roles = ("conversations", "questions", "dump", "train")
     return Step(
         name=ROBUSTNESS,
-        version=1,
+        version=2,
         entry="evaluators.robustness",
         run=_robustness,
         config=_config,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from evaluators.breakdowns import breakdowns
+from evaluators.breakdowns import answers_by_group, breakdowns, items_by_group
 from evaluators.config import EvaluateConfig
+from evaluators.items import Item
 from evaluators.panel import panel
 from evaluators.results import result_rows
+from generators.schema import Question
 
 CONFIG = EvaluateConfig(bootstrap=500)
 CONTROLS = np.repeat([f"control {i:02}" for i in range(15)], 2)
 KINDS = ["persona"] * 20 + ["goal"] * 10
 TYPES = ["description", "prediction"] * 15
+TYPES_TWO = ("description", "prediction")
 NAMES = ("right", "other", "mean", "none", "untrained_right", "untrained_other")
 
 
@@ -65,3 +70,45 @@ def test_every_leaf_is_a_row(losses: dict[str, np.ndarray]) -> None:
         **found["grounded_gain"],
         "note": None,
     }
+
+
+def answer(i: int) -> dict[str, Any]:
+    return {
+        "control_id": f"control {i:02}",
+        "kind": "goal" if i % 3 == 0 else "persona",
+        "type": None,
+        "question": "Who?",
+        "gold": "a pirate of old",
+        "right": "a pirate of old",
+        "other": "a pirate of old" if i % 3 == 0 else "a nurse",
+        **{f"{side}_log_probability": -1.0 for side in ("right", "other")},
+        **{f"{side}_finished": True for side in ("right", "other")},
+    }
+
+
+def test_answers_are_measured_by_kind_and_type() -> None:
+    found = answers_by_group([answer(i) for i in range(30)], CONFIG)
+    assert list(found) == ["kind=goal", "kind=persona", "type=unstated"]
+    sensitive = {name: one["answers"]["sensitive"]["right"] for name, one in found.items()}
+    assert {name: (one["estimate"], one["n"]) for name, one in sensitive.items()} == {
+        "kind=goal": (0.0, 10),
+        "kind=persona": (1.0, 20),
+        "type=unstated": (pytest.approx(2 / 3), 30),
+    }
+
+
+def test_identification_is_measured_by_kind_and_type() -> None:
+    asked = [Question(example_id="e", question="Who?", answer="a", type=t) for t in TYPES_TWO]
+    items = [Item(i, asked[i % 2], ("a", "b"), "same_question") for i in range(20)]
+    kinds = ["goal" if i < 8 else "persona" for i in range(20)]
+    right = [[0.0, 1.0] if kind == "goal" else [1.0, 0.0] for kind in kinds]
+    losses = {"right": right, "other": [[1.0, 1.0]] * 20, "none": [[1.0, 1.0]] * 20}
+    controls = [f"control {i:02}" for i in range(20)]
+    found = items_by_group(items, losses, controls, kinds, CONFIG)
+    assert list(found) == ["kind=goal", "kind=persona", "type=description", "type=prediction"]
+    accuracy = {
+        name: one["identification"]["accuracy"]["right"]["estimate"] for name, one in found.items()
+    }
+    assert accuracy["kind=goal"] == 1
+    assert accuracy["kind=persona"] == 0
+    assert accuracy["type=prediction"] == pytest.approx(0.4)

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 from activation_store.reader import ActivationStore
-from evaluators.calibration import calibration_error, confidence, reliability
+from evaluators.calibration import (
+    calibration_error,
+    confidence,
+    error_if_calibrated,
+    reliability,
+)
 from evaluators.conditions import CONDITIONS, Scene
 from evaluators.config import EvaluateConfig
 from evaluators.identification import Losses, identification, option_losses
@@ -20,6 +25,7 @@ from generators.schema import Conversation, Question
 from trainers.rows import Row, load_rows
 
 CONFIG = EvaluateConfig(bootstrap=1000, identification=4)
+FEW = EvaluateConfig(bootstrap=100, min_controls=8)
 CONTROLS = 24
 
 
@@ -194,6 +200,31 @@ def test_a_calibrated_decoder_has_no_calibration_error_and_a_sure_wrong_one_all(
     wrong = calibration_error(np.ones(40), np.zeros(40), controls, CONFIG)
     assert wrong["estimate"] == wrong["low"] == 1
     assert reliability(sure, right) == [{"confidence": 0.75, "accuracy": 0.75, "items": 40}]
+
+
+def test_a_calibrated_decoder_shows_an_error_that_is_called_usual() -> None:
+    draw, outside = np.random.default_rng(0), 0
+    controls = np.arange(40)
+    for _ in range(200):
+        sure = draw.uniform(0.3, 1, 40)
+        right = (draw.random(40) < sure).astype(float)
+        found = calibration_error(sure, right, controls, FEW)["estimate"]
+        usual = error_if_calibrated(sure, controls, FEW)
+        assert found is not None
+        assert usual["estimate"] > 0.05  # of 40 items, none too many in a bin
+        outside += not usual["low"] <= found <= usual["high"]
+    assert outside / 200 < 0.1
+
+
+def test_an_error_of_a_decoder_too_sure_is_not_usual() -> None:
+    sure, controls = np.full(40, 0.9), np.arange(40)
+    found = calibration_error(sure, np.tile([1.0, 0.0], 20), controls, CONFIG)
+    assert found["estimate"] > error_if_calibrated(sure, controls, CONFIG)["high"]
+
+
+def test_of_few_controls_the_usual_error_has_no_range() -> None:
+    found = error_if_calibrated(np.full(4, 0.9), np.arange(4), CONFIG)
+    assert (found["low"], found["high"], found["n"]) == (None, None, 4)
 
 
 def test_option_losses_are_those_of_each_answer_alone(tmp_path_factory: Any) -> None:

@@ -11,12 +11,21 @@ import pyarrow.parquet as pq
 
 from evaluators.config import EvaluateConfig, JudgeConfig
 from evaluators.judge import _picked, judge_answers
-from evaluators.tables import ANSWERS, ANSWERS_FILE, JUDGED_FILE, VERDICTS_FILE, write_table
+from evaluators.tables import (
+    ANSWERS,
+    ANSWERS_FILE,
+    JUDGED_FILE,
+    METRICS_FILE,
+    RESULTS_FILE,
+    VERDICTS_FILE,
+    write_table,
+)
 from generators.endpoint import ResolvedEndpoint
 from generators.testing import ScriptedEndpoint, is_probe, plausible_reply
 
 CONFIG = EvaluateConfig(bootstrap=200, judge=JudgeConfig(answers=14))
 CONTROLS = 14
+SIDES = ("right", "other", "gain")
 
 
 def write_answers(folder: Path, right: Callable[[int], str]) -> Path:
@@ -35,6 +44,7 @@ def write_answers(folder: Path, right: Callable[[int], str]) -> Path:
         for i in range(CONTROLS)
     ]
     write_table(folder / ANSWERS_FILE, rows, ANSWERS)
+    (folder / METRICS_FILE).write_text('{"reading": {}, "foreign_target": {}}')
     return folder
 
 
@@ -115,6 +125,17 @@ def test_verdicts_stand_beside_their_answers(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "out" / JUDGED_FILE).read_bytes())
     assert written == {"judged": counts["judged"]}
     assert counts["requests"] == 56
+
+
+def test_every_share_and_the_agreement_are_rows_of_results(tmp_path: Path) -> None:
+    ask(tmp_path, by_gold, lambda i: f"colour {i}")
+    rows = pq.read_table(tmp_path / "out" / RESULTS_FILE).to_pylist()
+    found = {row["metric"]: row for row in rows}
+    sides = [f"judged.{v}.{s}" for v in ("right", "vague", "wrong") for s in SIDES]
+    assert set(found) == {*sides, "judged.agreement.raw", "judged.agreement.kappa"}
+    assert found["judged.right.gain"]["low"] == 1
+    assert found["judged.agreement.kappa"]["note"] == "28 answers, judged twice"
+    assert {row["foreign_target"] for row in rows} == {True}  # as of the evaluation
 
 
 def test_a_second_run_asks_nothing(tmp_path: Path) -> None:

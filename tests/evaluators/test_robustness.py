@@ -8,6 +8,7 @@ from typing import Any
 
 import chain
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from evaluators.held_out import held_out
 from evaluators.robustness import robustness
 from evaluators.robustness_config import RobustnessConfig
 from evaluators.shift import FineTune
-from evaluators.tables import ROBUSTNESS_FILE
+from evaluators.tables import RESULTS_FILE, ROBUSTNESS_FILE
 from generators.errors import DataError
 from trainers.rows import Row
 
@@ -67,9 +68,24 @@ def found(
     folder = tmp_path_factory.mktemp("run")
     tree = run(made, decoder, folder)
     assert json.loads((folder / "out" / ROBUSTNESS_FILE).read_bytes()) == tree
+    _check_rows(tree, pq.read_table(folder / "out" / RESULTS_FILE).to_pylist())
     again = run(made, decoder, folder)
     assert again == tree
     return tree
+
+
+def _check_rows(tree: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Every number of the tree is a row, and those of a fine-tune are called foreign."""
+    by_name = {(row["split"], row["view"], row["metric"]): row for row in rows}
+    assert len(by_name) == len(rows)
+    for view in VIEWS:
+        shifted = by_name["test", view, "shift:2.right.drop"]
+        own = tree["views"]["test"][view]["shift:2"]
+        assert shifted["estimate"] == own["right"]["drop"]["estimate"]
+        assert by_name["test", view, "shift:2.moved"]["estimate"] == own["moved"]
+        assert shifted["foreign_target"] is True
+        assert by_name["test", view, "decoy.gain.altered"]["foreign_target"] is False
+        assert ("test_ood", view, "held_out.right.drop") in by_name
 
 
 def test_every_change_has_drops_with_their_intervals(found: dict[str, Any]) -> None:
