@@ -80,7 +80,7 @@ def robustness(
         loss, `gain` that of `none` less it, both in nats a token; `own_answer` the share of
         questions where the row's answer is likelier than the decoy's; `moved` how far activations
         went, as a share of their length; `unfamiliar` the share of rows that lie outside of what
-        the decoder was trained on (decoder/familiar.py). All numbers are written to `out` as rows too.
+        the decoder was trained on (decoder/familiar.py). All numbers are rows too, in `out`.
 
     Raises:
         DataError: none of the splits has a row.
