@@ -48,7 +48,6 @@ class Capture:
         """Where the model is."""
         return self._device
 
-    @torch.inference_mode()
     def __call__(self, sequences: Sequence[np.ndarray]) -> dict[int, torch.Tensor]:
         """Block outputs [B, T, D] by layer, T the longest; rows behind a sequence's end are noise.
 
@@ -71,10 +70,15 @@ class Capture:
             return hook
 
         handles = [self._blocks[k].register_forward_hook(keep(k)) for k in self._layers]
+        # a network whose weights are shared among processes (torch's FSDP2) has it
+        tidy: Callable[[], None] | None = getattr(self._net, "reset_iter_state", None)
         try:
-            self._net(torch.from_numpy(batch_BT).to(self._device), use_cache=False)
+            # weights that are gathered in inference mode could not be trained through later
+            with torch.no_grad() if tidy else torch.inference_mode():
+                self._net(torch.from_numpy(batch_BT).to(self._device), use_cache=False)
         except _Stop:
-            pass
+            if tidy:
+                tidy()  # torch has not seen this pass end
         finally:
             for handle in handles:
                 handle.remove()

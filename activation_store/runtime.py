@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from generators.config import Config
@@ -20,6 +22,10 @@ class Runtime(Config):
     processes: int = Field(default=1, ge=1)
     """Processes that train together, each with a GPU of its own or with `threads` CPU threads;
     `train.rows_per_batch` is shared among them."""
+    sharding: Literal["none", "full"] = "none"
+    """How the base's weights lie in the processes that train together: `none` is whole in each;
+    `full` is a share in each, gathered block by block as they run, for a base too large for one
+    device."""
     concurrency: int = Field(default=256, ge=1)
     """Most LLM requests under way at once; how many there are follows what the endpoint takes well.
     The embedded generator takes 4."""

@@ -55,7 +55,7 @@ class LiveActivations:
         self._decoder: Decoder | None = None
         self._dtype = capture.store_dtype
         # the layers of one row are read one after the other
-        self._last: tuple[str, tuple[int, ...], list[np.ndarray]] = ("", (), [])
+        self._last: tuple[str, dict[int, np.ndarray]] = ("", {})
 
     def run_on(self, decoder: Decoder) -> None:
         """Choose the decoder whose base is the target."""
@@ -92,15 +92,17 @@ class LiveActivations:
 
     def read(self, example_id: str, layer: int) -> np.ndarray:
         """Activations [T, D] float32 of one example at the output of block `layer`."""
-        name, layers, outputs = self._last
-        if name != example_id or layer not in layers:
+        name, outputs = self._last
+        if name != example_id or layer not in outputs:
             layers = self.layers if layer in self.layers else (layer,)
             outputs = self._run(self._tokens[example_id].ids, layers)
-            self._last = (example_id, layers, outputs)
-        return outputs[layers.index(layer)]
+            self._last = (example_id, outputs)
+        # given once: so each row is a run of its own, whatever the rows before it, and processes
+        # that share the weights run as often as each other
+        return outputs.pop(layer)
 
-    def _run(self, ids: np.ndarray, layers: Sequence[int]) -> list[np.ndarray]:
-        """Block outputs [T, D] of the target, without dropout, and without a trace in the graph."""
+    def _run(self, ids: np.ndarray, layers: Sequence[int]) -> dict[int, np.ndarray]:
+        """Block outputs [T, D] of the target by layer, without dropout or a trace in the graph."""
         assert self._decoder is not None, "run_on was not called"
         net = self._decoder.net
         training = net.training
@@ -110,7 +112,7 @@ class LiveActivations:
                 found = Capture(net.get_base_model(), layers)([ids])
         finally:
             net.train(training)
-        return [to_float32(to_stored(found[k][0], self._dtype), self._dtype) for k in layers]
+        return {k: to_float32(to_stored(found[k][0], self._dtype), self._dtype) for k in layers}
 
 
 def open_activations(

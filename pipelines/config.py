@@ -63,6 +63,15 @@ class Experiment(Config):
         return self
 
     @model_validator(mode="after")
+    def _shares_have_holders(self) -> Experiment:
+        if self.runtime.sharding == "full" and self.runtime.processes == 1:
+            raise ValueError(
+                "runtime.sharding: got full with one process, expected runtime.processes of at "
+                "least two to share the weights"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _read_layer_is_stored(self) -> Experiment:
         stored, read = self.dump.layers, self.train.decoder.read_layer
         several = self.train.decoder.read_layers

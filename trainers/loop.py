@@ -53,6 +53,7 @@ class DecoderTrainer(Trainer):
         self._validation = validation
         self._team = team
         self._asked = 1
+        self._idle = False
         self.meter = Meter(decoder.device, processes=team.count)
         # our mean loss knows nothing of the other batches that are accumulated
         self.loss_is_scaled_for_ga = False
@@ -68,8 +69,17 @@ class DecoderTrainer(Trainer):
         self._asked = self._team.total(sum(len(part["row_of"]) for part in parts))
         step = super().training_step
         with self.accelerator.no_sync(model=model):
+            self._idle = True
+            for _ in range(self._behind(len(parts))):
+                step(model, parts[-1], num_items_in_batch)
+            self._idle = False
             early = [step(model, part, num_items_in_batch) for part in parts[:-1]]
         return sum(early, start=step(model, parts[-1], num_items_in_batch))
+
+    def _behind(self, passes: int) -> int:
+        """Passes that this process must run besides its own, for nothing: where the weights are
+        shared, every pass gathers them from all processes, so that all must run as many."""
+        return self._team.most(passes) - passes if self._team.shards else 0
 
     def compute_loss(
         self, model: Any, inputs: Batch | PackedBatch, return_outputs: bool = False, **kwargs: Any
@@ -79,8 +89,10 @@ class DecoderTrainer(Trainer):
         Of several processes each gives its part of the mean over all their questions, times their
         number: gradients and logged losses are averaged over them.
         """
-        self.meter.add(inputs)
         losses = answer_losses(model, self._decoder.injection, inputs)
+        if self._idle:
+            return losses.sum() * 0.0
+        self.meter.add(inputs)
         return losses.sum() * (self._team.count / self._asked)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -114,7 +126,7 @@ class DecoderTrainer(Trainer):
         self._team.wait()
 
 
-@torch.inference_mode()
+@torch.no_grad()  # tensors of inference mode would stay in weights that are gathered here first
 def validation_loss(decoder: Decoder, rows: RowDataset, *, batch: int = 16) -> float:
     """Answer loss: mean over a row's questions, then over rows."""
     order = sorted(range(len(rows)), key=rows.lengths.__getitem__)

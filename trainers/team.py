@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from activation_store.runtime import Runtime
 from activation_store.target import pick_device
 from generators.errors import ConfigError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,31 +24,47 @@ class Team:
         count: processes in all.
         rank: this one's number.
         device: where its decoder is.
+        local_rank: its number among those of its machine.
+        shards: whether each holds a share of the base's weights, not all of them.
     """
 
     count: int
     rank: int
     device: torch.device
+    local_rank: int = 0
+    shards: bool = False
 
     @classmethod
     def join(cls, runtime: Runtime) -> Team:
         """Meet the others, where the environment names any.
 
         Raises:
-            ConfigError: `runtime.device` is not here, or the model is to be sharded.
+            ConfigError: `runtime.device` is not here, or a process alone is to shard the model.
         """
         wanted = pick_device(runtime)
+        shards = runtime.sharding == "full"
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            if shards:
+                raise ConfigError(
+                    "runtime.sharding: got full with one process, expected at least two to share "
+                    "the weights. Raise runtime.processes, or set it to none."
+                )
             return cls(count=1, rank=0, device=wanted)
         if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
             raise ConfigError(
-                "accelerate: got use_fsdp, which shards the decoder; expected the whole of it in "
-                "each process. Leave use_fsdp out of accelerate's configuration."
+                "accelerate: got use_fsdp, which would shard the adapter too; expected "
+                "runtime.sharding full. Leave use_fsdp out of accelerate's configuration."
             )
         from accelerate import PartialState
 
         state = PartialState(cpu=wanted.type == "cpu")
-        return cls(count=state.num_processes, rank=state.process_index, device=state.device)
+        return cls(
+            count=state.num_processes,
+            rank=state.process_index,
+            device=state.device,
+            local_rank=state.local_process_index,
+            shards=shards,
+        )
 
     @property
     def first(self) -> bool:
@@ -63,6 +83,23 @@ class Team:
         value = torch.tensor(number, device=self.device)
         torch.distributed.all_reduce(value)
         return int(value)
+
+    def most(self, number: int) -> int:
+        """The largest `number` of any process."""
+        if self.count == 1:
+            return number
+        value = torch.tensor(number, device=self.device)
+        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
+        return int(value)
+
+    def in_turn(self, make: Callable[[], T]) -> T:
+        """What `make` returns; the processes of a machine do it one after the other."""
+        made: list[T] = []
+        for turn in range(self.most(self.local_rank) + 1):
+            if turn == self.local_rank:
+                made.append(make())
+            self.wait()
+        return made[0]
 
     def share(self, rows_per_batch: int) -> int:
         """Rows of a batch that each process takes.

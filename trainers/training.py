@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from activation_store.config import CaptureConfig
 from activation_store.model_files import ModelFiles
 from activation_store.quiet import quiet_libraries
@@ -79,6 +81,7 @@ def train(
     Raises:
         DataError: no row to train or to validate on.
         ConfigError: the loss is no longer finite, or the device cannot be trained on.
+        ModelError: the model cannot be a decoder, or not be sharded.
         StoreError: the store is another model's, or has not the layer.
         DamagedError: the store's bytes are not those committed.
         StorageError: the disk is full; the last whole checkpoint stays.
@@ -88,8 +91,9 @@ def train(
     opened = open_activations(store, conversations, model=model, capture=capture, runtime=runtime)
     several = [opened.only_layer(layer) for layer in config.decoder.read_layers]
     layer = several[0] if several else opened.only_layer(config.decoder.read_layer)
-    with quiet_libraries():
-        decoder = Decoder.create(
+
+    def make(device: torch.device) -> Decoder:
+        return Decoder.create(
             model,
             config=config.decoder,
             lora=config.lora,
@@ -100,9 +104,17 @@ def train(
                 adapter=str(model.adapter) if model.adapter else None,
             ),
             dtype=config.precision,
-            device=team.device,
+            device=device,
             seed=config.seed,
         )
+
+    with quiet_libraries():
+        if team.shards:
+            from trainers.sharding import sharded  # not every build of torch has it
+
+            decoder = sharded(make, team)
+        else:
+            decoder = make(team.device)
     if isinstance(opened, LiveActivations):
         opened.run_on(decoder)
     rows, validation, dropped = _datasets(

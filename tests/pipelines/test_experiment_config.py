@@ -114,6 +114,12 @@ def test_several_stored_layers_need_the_one_that_is_read(file: Path) -> None:
     )
 
 
+def test_weights_are_shared_by_several_processes(file: Path) -> None:
+    assert "runtime.sharding: got full with one process" in error(file, "runtime.sharding=full")
+    both = ["runtime.sharding=full", "runtime.processes=2"]
+    assert load_experiment(file, both).runtime.sharding == "full"
+
+
 def test_several_read_layers_are_all_stored(file: Path) -> None:
     own = ("dump.layers=[3, 7, 14]", "train.decoder.read_layers=[3, 9]")
     assert error(file, *own) == (
