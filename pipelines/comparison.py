@@ -3,7 +3,8 @@
 A run is a REF, or several joined by `+`, which are pooled: runs that differ by their seed alone.
 The first is the baseline that the others are held against, paired by control. A difference is
 marked where its 95 % interval excludes zero *and* its p, of a sign-flip test over controls adjusted
-for all the differences asked about (Holm), is below 0.05.
+for all the differences asked about (Holm), is below 0.05. What is measured of written answers, and
+identification, are asked about by themselves (pipelines/comparison_answers.py).
 """
 
 from __future__ import annotations
@@ -15,26 +16,38 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.config import EvaluateConfig
 from evaluators.panel import UNINFORMED, best, least_above, mean
-from evaluators.significance import holm, sign_flip
-from evaluators.statistics import Statistic, difference, over_controls, pooled
+from evaluators.significance import sign_flip
+from evaluators.statistics import Statistic, over_controls
 from evaluators.tables import ANSWERS_FILE, LOSSES_FILE
 from generators.errors import DamagedError, DataError, ReferenceError_
 from generators.schema import SPLITS, VIEWS
 from pipelines.artifacts import Artifact
+from pipelines.comparison_answers import answer_cases
+from pipelines.comparison_cells import SETTINGS, Case, Cell, cell_of, marked
 from pipelines.identity import Difference, differences
 from pipelines.refs import Refs
 from pipelines.report_data import ordered
-from pipelines.report_files import Leaf, leaf_of, table_rows
+from pipelines.report_files import Leaf, table_rows
+
+__all__ = [
+    "METRICS",
+    "Answers",
+    "Case",
+    "Cell",
+    "Comparison",
+    "Run",
+    "changed_settings",
+    "compare_runs",
+    "comparison_rows",
+    "find_runs",
+]
 
 POOL = "+"
-LEVEL = 0.05
+_SHOWING = ("report",)
+"""Steps that show results, whose settings decide none."""
 METRICS = ("right", "below_untrained", "grounded_gain", "information_gain")
 """What is compared, in nats a token; of `right` less is better, of the others more."""
-SETTINGS = EvaluateConfig()
-"""Bootstrap of a comparison: its samples, seed and least controls."""
-
 Key = tuple[str, str, str]
 """Control, example and question."""
 
@@ -58,27 +71,6 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One number of one run; `difference`, `p` and `differs` are about the baseline."""
-
-    leaf: Leaf | None
-    difference: Leaf | None = None
-    p: float | None = None
-    differs: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One split and view: the questions that all runs share, and a cell a run by metric."""
-
-    split: str
-    view: str
-    controls: int
-    questions: int
-    cells: dict[str, tuple[Cell, ...]]
-
-
-@dataclass(frozen=True, slots=True)
 class Answers:
     """One question that all runs wrote an answer to."""
 
@@ -92,10 +84,16 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Any number of runs, side by side."""
+    """Any number of runs, side by side.
+
+    Attributes:
+        cases: answer losses and gains.
+        written: what is measured of written answers, and identification, where it was.
+    """
 
     runs: tuple[Run, ...]
     cases: tuple[Case, ...]
+    written: tuple[Case, ...]
     answers: tuple[Answers, ...]
 
 
@@ -132,7 +130,9 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
             f"compare: {', '.join(run.name for run in runs)} have no question in common; expected "
             "evaluations of the same data, splits and views."
         )
-    return Comparison(tuple(runs), _marked(cases), tuple(_answers(runs)))
+    data = [[found.data for found in run.evaluations] for run in runs]
+    written = marked(answer_cases(data))
+    return Comparison(tuple(runs), marked(cases), written, tuple(_answers(runs)))
 
 
 def changed_settings(runs: Sequence[Run]) -> list[tuple[str, str, Difference]]:
@@ -142,7 +142,7 @@ def changed_settings(runs: Sequence[Run]) -> list[tuple[str, str, Difference]]:
         (run.name, step, change)
         for run in runs[1:]
         for step, artifact in run.sets[0].items()
-        if step in first
+        if step in first and step not in _SHOWING
         for change in differences(first[step].identity["config"], artifact.identity["config"])
     ]
 
@@ -156,12 +156,12 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "metric": metric,
             "run": run.name,
             **_numbers("", cell.leaf),
-            "n": case.controls,
+            "n": case.controls if cell.leaf is None else cell.leaf.n,
             **_numbers("difference_", cell.difference),
             "p": cell.p,
             "differs": cell.differs,
         }
-        for case in comparison.cases
+        for case in (*comparison.cases, *comparison.written)
         for metric, cells in case.cells.items()
         for run, cell in zip(comparison.runs, cells, strict=True)
     ]
@@ -213,7 +213,7 @@ def _case(split: str, view: str, sides: list[list[dict[Key, dict[str, float]]]])
     controls = len(values[0][0])
     statistics = _statistics(names)
     cells = {
-        metric: tuple(_cell(values[0], side, statistic) for side in values)
+        metric: tuple(cell_of(values[0], side, statistic) for side in values)
         for metric, statistic in statistics.items()
     }
     p = {metric: [_p(values[0], side, metric, names) for side in values] for metric in statistics}
@@ -250,15 +250,6 @@ def _statistics(names: list[str]) -> dict[str, Statistic]:
     }
 
 
-def _cell(base: list[np.ndarray], side: list[np.ndarray], statistic: Statistic) -> Cell:
-    samples, seed, least = SETTINGS.bootstrap, SETTINGS.seed, SETTINGS.min_controls
-    leaf = leaf_of(pooled(side, statistic, samples=samples, seed=seed, least=least))
-    if side is base:
-        return Cell(leaf)
-    away = difference(base, side, statistic, samples=samples, seed=seed, least=least)
-    return Cell(leaf, leaf_of(away))
-
-
 def _p(
     base: list[np.ndarray], side: list[np.ndarray], metric: str, names: list[str]
 ) -> float | None:
@@ -281,35 +272,6 @@ def _by_control(values_CK: np.ndarray, metric: str, names: list[str]) -> np.ndar
     rival = best(values_CK, names, rivals)
     assert rival is not None
     return values_CK[:, names.index(rival)] - right
-
-
-def _marked(cases: Sequence[Case]) -> tuple[Case, ...]:
-    """The cases with p adjusted for all of their differences, and those that differ marked."""
-    asked = [
-        (i, metric, k)
-        for i, case in enumerate(cases)
-        for metric, cells in case.cells.items()
-        for k in range(1, len(cells))
-    ]
-    adjusted = holm([cases[i].cells[metric][k].p for i, metric, k in asked])
-    found = dict(zip(asked, adjusted, strict=True))
-
-    def marked(place: tuple[int, str, int], cell: Cell) -> Cell:
-        if place not in found:
-            return cell
-        p, off = found[place], cell.difference is not None and cell.difference.off_zero
-        return replace(cell, p=p, differs=off and p is not None and p < LEVEL)
-
-    return tuple(
-        replace(
-            case,
-            cells={
-                metric: tuple(marked((i, metric, k), cell) for k, cell in enumerate(cells))
-                for metric, cells in case.cells.items()
-            },
-        )
-        for i, case in enumerate(cases)
-    )
 
 
 def _answers(runs: Sequence[Run]) -> Iterator[Answers]:

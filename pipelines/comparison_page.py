@@ -27,7 +27,12 @@ TITLES = {
     "below_untrained": "below untrained",
     "grounded_gain": "grounded gain",
     "information_gain": "information gain",
+    "identified": "gold identified",
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "confidence": "confidence, nats per token",
 }
+"""How metrics are called that are not by their own names."""
 
 
 def write_comparison(comparison: Comparison, out: Path) -> Path:
@@ -98,18 +103,24 @@ def _page(comparison: Comparison, figures: Sequence[ReportFigure]) -> str:
         PAGE,
         filters={"nats": number, "count": count, "p": _p},
         comparison=comparison,
-        titles=TITLES,
+        title=title,
         figures=figures,
+        single=[run.name for run in comparison.runs if len(run.sets) == 1],
         changes=changed_settings(comparison.runs),
-        marked=sum(
-            cell.differs
-            for case in comparison.cases
-            for cells in case.cells.values()
-            for cell in cells
-        ),
-        asked=sum(len(cells) - 1 for case in comparison.cases for cells in case.cells.values()),
+        marked=_marked(comparison.cases),
+        asked=_asked(comparison.cases),
+        written_marked=_marked(comparison.written),
+        written_asked=_asked(comparison.written),
         answers=_by_control(comparison.answers),
     )
+
+
+def _marked(cases: Sequence[Case]) -> int:
+    return sum(cell.differs for case in cases for cells in case.cells.values() for cell in cells)
+
+
+def _asked(cases: Sequence[Case]) -> int:
+    return sum(len(cells) - 1 for case in cases for cells in case.cells.values())
 
 
 def _by_control(answers: Sequence[Answers]) -> list[tuple[str, str, str, list[Answers]]]:
@@ -119,6 +130,11 @@ def _by_control(answers: Sequence[Answers]) -> list[tuple[str, str, str, list[An
         (*key, [one for one in answers if (one.split, one.view, one.control) == key])
         for key in keys
     ]
+
+
+def title(metric: str) -> str:
+    """How a metric is called."""
+    return TITLES.get(metric, metric)
 
 
 def _p(value: float) -> str:

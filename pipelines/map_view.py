@@ -58,7 +58,7 @@ def write_map(found: ReadingMap, folder: Path) -> list[Path]:
         rows=[str(layer) for layer in found.layers],
         columns=[*(_one_line(window) for window in found.windows), "all at once"],
         ylabel="block",
-        unit="nats a token above none",
+        unit="nats per token above none",
         reach=found.reach,
         marked=[i for i, layer in enumerate(found.layers) if layer in found.trained],
     )

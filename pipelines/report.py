@@ -74,6 +74,7 @@ def _page(
         panel=panel,
         quality=quality,
         robustness=read_robustness(inputs),
+        identified_under=ordered((c for one in panel.identified for c in one.accuracy), CONDITIONS),
         panel_groups=_by_case(panel.groups),
         figures=figures,
         headline=headline(verdicts),

@@ -162,6 +162,7 @@ def _reliability(identified: Sequence[Identified]) -> ReportFigure:
                     "right",
                     tuple(own.confidence for own in one.reliability),
                     tuple(own.accuracy for own in one.reliability),
+                    weights=tuple(own.items / one.items for own in one.reliability),
                 ),
             ),
         )

@@ -83,6 +83,7 @@ class Identified:
     grounded: Leaf | None
     information: Leaf | None
     calibration_error: Leaf | None
+    usual_error: Leaf | None
     reliability: tuple[Bin, ...]
     items: int
     without: int
@@ -179,6 +180,7 @@ def _identified(split: str, view: str, found: Mapping[str, Any]) -> Identified:
         grounded=leaf_of(found["grounded_gain"]),
         information=leaf_of(found["information_gain"]),
         calibration_error=leaf_of(found["calibration_error"]),
+        usual_error=leaf_of(found.get("error_if_calibrated")),
         reliability=tuple(Bin(**one) for one in found["reliability"]),
         items=items["same_question"] + items["same_category"],
         without=items["no_distractor"],

@@ -54,18 +54,24 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
-    from pipelines.comparison_page import TITLES
+    from pipelines.comparison_page import title
 
     wide = max(len(run.name) for run in found.runs) + 2
-    for case in found.cases:
+    for case in (*found.cases, *found.written):
         typer.echo(
             f"{case.view} ({case.split}): {case.controls} controls, {case.questions} questions"
         )
         for metric, cells in case.cells.items():
             for k, (run, cell) in enumerate(zip(found.runs, cells, strict=True)):
-                title = TITLES[metric] if k == 0 else ""
-                typer.echo(f"  {title:<18}{run.name:<{wide}}{_words(cell)}".rstrip())
+                name = title(metric) if k == 0 else ""
+                typer.echo(f"  {name:<28}{run.name:<{wide}}{_words(cell)}".rstrip())
     typer.echo("* differs from the first run: the interval excludes zero, and p < 0.05 after Holm.")
+    single = [run.name for run in found.runs if len(run.sets) == 1]
+    if single:
+        typer.echo(
+            f"Of {', '.join(single)} there is one training run each: a mark is about the decoder, "
+            "not its settings. Join runs of several seeds by +."
+        )
 
 
 def _words(cell: Cell) -> str:

@@ -12,6 +12,10 @@ from pipelines.plot_style import PALETTE, STYLE
 from pipelines.plots.axes import PAGE, PHONE, font_size, frame, padded, title
 from pipelines.plots.series import Series
 
+_LEAST, _MOST = 8.0, 110.0
+"""Area of a dot that stands for hardly anything, and what is added for one that stands for all, in
+square points."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScatterPanel:
@@ -51,16 +55,17 @@ def paired(panels: Sequence[ScatterPanel], *, xlabel: str, ylabel: str, columns:
                 frame(axes, size)
                 axes.plot(limits, limits, color=PALETTE["rule"], linewidth=1.0)
                 for series in panel.series:
-                    axes.plot(
+                    areas = [_LEAST + _MOST * w for w in series.weights] or 4.2**2
+                    axes.scatter(
                         series.x,
                         series.y,
-                        linestyle="none",
+                        s=areas,
                         marker="o",
-                        markersize=4.2,
-                        markeredgewidth=0.5,
-                        markeredgecolor=PALETTE["paper"],
+                        linewidths=0.5,
+                        edgecolors=PALETTE["paper"],
                         color=PALETTE[series.colour],
                         label=series.label,
+                        zorder=2,
                     )
                 axes.set_xlim(limits)
                 axes.set_ylim(limits)

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluators.tables import ANSWERS, ANSWERS_FILE, LOSSES, LOSSES_FILE, write_table
+from evaluators.tables import (
+    ANSWERS,
+    ANSWERS_FILE,
+    ITEMS,
+    ITEMS_FILE,
+    LOSSES,
+    LOSSES_FILE,
+    write_table,
+)
 from generators.errors import DamagedError, DataError, ReferenceError_
 from pipelines.artifacts import ArtifactRoot
 from pipelines.cli import main
@@ -41,6 +49,8 @@ def evaluated(
     noise: int = 1,
     seed: int = 0,
     answer: str = "A pirate.",
+    answered: int = 1,
+    distractors: tuple[str, ...] = ("one",),
 ) -> Refs:
     """An evaluation under the name `name:1`, whose `right` is `better` than the plain one's.
 
@@ -74,15 +84,36 @@ def evaluated(
         {
             "split": "test",
             "view": "control",
+            "kind": "persona",
+            "control_id": f"c{i}",
             "control": "You are a <b>pirate</b>.",
             "question": "Who?",
             "gold": "A pirate of old.",
-            "example_id": "e0control",
+            "example_id": f"e{i}control",
             "right": answer,
+            "other": "A pirate.",
+            **{f"{side}_log_probability": -1.0 for side in ("right", "other")},
+            **{f"{side}_finished": True for side in ("right", "other")},
         }
+        for i in range(answered)
+    ]
+    items = [
+        {
+            "split": "test",
+            "view": "control",
+            "control_id": f"c{i}",
+            "example_id": f"e{i}control",
+            "question": "Who?",
+            "options": ["gold", *distractors],
+            "condition": condition,
+            "correct": float(better > 0 and condition == "right"),
+        }
+        for i in range(12)
+        for condition in ("right", "none")
     ]
     write_table(folder / "data" / LOSSES_FILE, losses, LOSSES)
     write_table(folder / "data" / ANSWERS_FILE, answers, ANSWERS)
+    write_table(folder / "data" / ITEMS_FILE, items, ITEMS)
     files = [
         [path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
         for path in sorted((folder / "data").iterdir())
@@ -205,9 +236,44 @@ def test_settings_that_differ_are_named(refs: Refs) -> None:
     ]
 
 
+def test_identification_and_written_answers_are_compared_by_themselves(
+    refs: Refs, tmp_path: Path
+) -> None:
+    evaluated(tmp_path, "many", answered=14)
+    evaluated(tmp_path, "nurses", better=0.4, answered=14, answer="A nurse.")
+    (case,) = compared(refs, "many", "nurses").written
+    assert (case.view, case.controls, case.questions) == ("control", 14, 14)
+    found = case.cells["identified"][1]
+    assert found.leaf is not None
+    assert (found.leaf.estimate, found.leaf.n, found.differs) == (1.0, 12, True)
+    sensitive = case.cells["sensitive"][1]
+    assert sensitive.difference is not None
+    assert (sensitive.difference.estimate, sensitive.differs) == (1.0, True)
+    assert (case.cells["nonsense"][1].p, case.cells["nonsense"][1].differs) == (1, False)
+    assert "exact_match" not in case.cells  # of extraction questions alone
+
+
+def test_items_with_other_options_are_not_the_same_items(refs: Refs, tmp_path: Path) -> None:
+    evaluated(tmp_path, "harder", distractors=("two", "three"))
+    assert "identified" not in compared(refs, "base", "harder").written[0].cells
+
+
+def test_a_single_seed_is_said_to_be_one(refs: Refs, tmp_path: Path) -> None:
+    pages = {
+        names: write_comparison(compared(refs, *names), tmp_path / names[0]).read_text()
+        for names in (("base+again", "better"), ("base", "better"))
+    }
+    said = [" ".join(page.split()) for page in pages.values()]
+    assert "Of better there is one training run:" in said[0]
+    assert "Of base, better there is one training run each:" in said[1]
+
+
 def test_every_number_is_a_row(refs: Refs) -> None:
-    rows = comparison_rows(compared(refs, "base", "better"))
-    assert len(rows) == 2 * len(METRICS) * 2
+    found = compared(refs, "base", "better")
+    rows = comparison_rows(found)
+    losses = [row for row in rows if row["metric"] in METRICS]
+    assert len(losses) == 2 * len(METRICS) * 2
+    assert len(rows) == len(losses) + 2 * sum(len(case.cells) for case in found.written)
     assert [row["difference_estimate"] is None for row in rows[:2]] == [True, False]
 
 
@@ -243,7 +309,8 @@ def test_the_page_marks_what_differs(out: Path) -> None:
     marked = [row for row in rows if row["differs"] == "True"]
     assert page.count('class="differs"') == len(marked) > 0
     assert {row["run"] for row in marked} == {"better"}
-    assert f"{len(marked)} of 16 differences" in page
+    losses = [row for row in marked if row["metric"] in METRICS]
+    assert f"{len(losses)} of 16 differences" in page
 
 
 def test_the_command_prints_numbers_and_the_pages_place(

@@ -15,11 +15,17 @@ from pipelines.report_inputs import ReportInputs
 from pipelines.report_panel import GROUP_METRICS, read_panel
 
 IDENTIFICATION: dict[str, Any] = {
-    "accuracy": {"right": leaf(0.6), "other": leaf(0.3), "none": leaf(0.35)},
+    "accuracy": {
+        "right": leaf(0.6),
+        "other": leaf(0.3),
+        "none": leaf(0.35),
+        "prior": leaf(0.44),
+    },
     "chance": leaf(0.36),
     "grounded_gain": leaf(0.3),
     "information_gain": leaf(0.24),
     "calibration_error": leaf(0.08),
+    "error_if_calibrated": leaf(0.06, 0.02),
     "reliability": [{"confidence": 0.4, "accuracy": 0.5, "items": 30}],
     "items": {"same_question": 20, "same_category": 10, "no_distractor": 2},
 }
@@ -70,6 +76,9 @@ def test_measured_answers_are_shown(page: Page) -> None:
 
 def test_identification_is_shown_with_chance_and_calibration(page: Page, tmp_path: Path) -> None:
     assert "test control 30 0.60 [0.50, 0.70]" in page.text
+    assert "items right other none prior chance" in page.text  # what was measured, no more
+    assert "0.35 [0.25, 0.45] 0.44 [0.34, 0.54] 0.36" in page.text
+    assert "test control 0.08 [−0.02, 0.18] 0.06 [0.04, 0.08]" in page.text
     assert "2 questions have no other control’s answer" in page.text
     figure = tmp_path / "out" / "figures" / "reliability.csv"
     assert figure.read_text() == ("split,view,confidence,accuracy,items\ntest,control,0.4,0.5,30\n")
