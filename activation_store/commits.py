@@ -19,18 +19,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from activation_store.layout import COMMITS, array_names, shard_file
+from activation_store.layout import COMMITS, array_names, shard_file, to_float32
 from activation_store.plan import Plan
 from activation_store.seal import read_sealed, write_sealed
-from activation_store.shard_image import packer, shard_image
+from activation_store.shard_image import Image, packer, shard_image, size_of
 from generators.errors import DamagedError, StoreError
-from generators.files import fsync_dir, sha256_file, storage_errors
+from generators.files import fsync_dir, fsync_file, sha256_file, storage_errors
 
 Fault = Literal["missing", "truncated", "changed"]
 Mark = tuple[int, str]
 """Size in bytes and sha256 of a file."""
 AT_ONCE = 3
 """Commits under way at once where shards come faster than the disk takes them."""
+_AT_A_TIME = 512
+"""Pieces of a file that one call writes; systems allow 1,024."""
 _FIELDS = ("shard", "plan", "sequences", "tokens", "files")
 
 
@@ -64,7 +66,7 @@ def commit_shard(
 ) -> Commit:
     """Write one shard of every array and publish its record.
 
-    The arrays are written, synced and hashed at once, each by a thread of its own.
+    They are hashed by a thread of its own while they are written, synced and read back.
 
     Args:
         content: [shard_rows, ...] by array name, in the arrays' own types.
@@ -77,18 +79,14 @@ def commit_shard(
     """
     sequences = plan.shard(shard)
     _check(plan, shard, content)
-    hashing: dict[str, tuple[int, Future[str]]] = {}
-    with storage_errors(root), ThreadPoolExecutor(2 * len(content)) as pool:
-        writing = []
-        for name, values in content.items():
-            pack = packer(plan.dtype, plan.codec) if name.startswith("acts/") else None
-            image = shard_image(values, plan.chunk_rows, pack)
-            file = shard_file(name, shard)
-            writing.append(pool.submit(_write, root, file, image))
-            hashing[file] = len(image), pool.submit(_sha256, image)
-        for written in writing:
-            written.result()
-    marks = {file: (size, sha256.result()) for file, (size, sha256) in hashing.items()}
+    images = {}
+    for name, values in content.items():
+        pack = packer(plan.dtype, plan.codec) if name.startswith("acts/") else None
+        images[shard_file(name, shard)] = shard_image(values, plan.chunk_rows, pack)
+    with storage_errors(root), ThreadPoolExecutor(1) as pool:
+        hashing = {file: pool.submit(_sha256, image) for file, image in images.items()}
+        _write(root, images)
+    marks = {file: (size_of(images[file]), sha256.result()) for file, sha256 in hashing.items()}
     tokens = sum(s.n_tokens for s in sequences)
     commit = Commit(shard, plan.digest, len(sequences), tokens, {**linked, **marks})
     write_commit(root, commit)
@@ -203,11 +201,8 @@ def _check(plan: Plan, shard: int, content: Mapping[str, np.ndarray]) -> None:
     for name, values in content.items():
         if not name.startswith("acts/"):
             continue
-        if plan.dtype == "bfloat16":
-            finite = (values & 0x7F80) != 0x7F80  # an exponent of all ones is Inf or NaN
-        else:
-            finite = np.isfinite(values)
-        if not finite.all():
+        if not _finite(values, plan.dtype):
+            finite = np.isfinite(to_float32(values, plan.dtype))
             row = int(np.flatnonzero(~finite.all(axis=1))[0]) + shard * plan.shard_rows
             owner = next(
                 s.example_id
@@ -220,31 +215,72 @@ def _check(plan: Plan, shard: int, content: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def _write(root: Path, file: str, image: np.ndarray) -> None:
-    path = root / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _put(path, image)
-    fsync_dir(path.parent)
-    if path.parent.name != "c":  # a folder of the shard's own, and new
-        fsync_dir(path.parent.parent)
-    if path.stat().st_size != len(image) or not np.array_equal(np.memmap(path, mode="r"), image):
-        raise DamagedError(f"{path}: read back other bytes than were written.", path)
+def _finite(values: np.ndarray, dtype: str) -> bool:
+    """Whether stored values are all finite; judged by the extremes, which takes no memory."""
+    if dtype == "bfloat16":  # an exponent of all ones is Inf or NaN, under either sign
+        return bool(values.view(np.int16).max() < 0x7F80 and values.max() < 0xFF80)
+    return bool(np.isfinite(values.min()) and np.isfinite(values.max()))  # a NaN is both
 
 
-def _put(path: Path, image: np.ndarray) -> None:
-    """Write a file durably. It is in place before that, as no record names it yet: so one sync
-    serves the bytes and the name, and who has the file of before mapped keeps it."""
+def _write(root: Path, images: Mapping[str, Image]) -> None:
+    """Write files by path below `root` durably, and read them back.
+
+    All are written before the first is synced, so that the syncs that follow find little to do.
+    """
+    folders: dict[Path, None] = {}
+    for file, image in images.items():
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _put(path, image)
+        folders[path.parent] = None
+        if path.parent.name != "c":  # a folder of the shard's own, and new
+            folders[path.parent.parent] = None
+    for file in images:
+        fsync_file(root / file)
+    for folder in folders:
+        fsync_dir(folder)
+    for file, image in images.items():
+        if not _holds(root / file, image):
+            raise DamagedError(
+                f"{root / file}: read back other bytes than were written.", root / file
+            )
+
+
+def _put(path: Path, image: Image) -> None:
+    """Write a file that is still to be synced. It is in place before that, as no record names it
+    yet: so one sync serves the bytes and the name, and who has the file of before mapped keeps it.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        with open(aside, "wb") as out:
-            out.write(image.data)
-            out.flush()
-            os.replace(aside, path)
-            os.fsync(out.fileno())
+        with open(aside, "wb", buffering=0) as out:
+            for first in range(0, len(image), _AT_A_TIME):
+                pieces = image[first : first + _AT_A_TIME]
+                left = size_of(pieces) - os.writev(out.fileno(), [piece.data for piece in pieces])
+                if left:  # a disk that is nearly full, or more than a call takes
+                    rest = np.concatenate(pieces)[-left:].data
+                    while rest:
+                        rest = rest[out.write(rest) :]
+        os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
 
 
-def _sha256(image: np.ndarray) -> str:
-    return hashlib.sha256(image.data).hexdigest()
+def _holds(path: Path, image: Image) -> bool:
+    """Whether a file is these pieces, byte by byte."""
+    if path.stat().st_size != size_of(image):
+        return False
+    found, at = np.asarray(np.memmap(path, mode="r")), 0
+    for piece in image:  # one at a time, so that what a comparison needs stays in the CPU's cache
+        wide = np.uint8 if len(piece) % 4 else np.uint32
+        if not np.array_equal(found[at : at + len(piece)].view(wide), piece.view(wide)):
+            return False
+        at += len(piece)
+    return True
+
+
+def _sha256(image: Image) -> str:
+    digest = hashlib.sha256()
+    for piece in image:
+        digest.update(piece.data)
+    return digest.hexdigest()

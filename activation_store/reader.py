@@ -81,6 +81,11 @@ class ActivationStore:
     def __reduce__(self) -> tuple[Callable[..., ActivationStore], tuple[Path]]:
         return functools.partial(ActivationStore, cache_mb=self._cache_bytes >> 20), (self.root,)
 
+    def close(self) -> None:
+        """Let go of files and decoded shards; to read on opens them anew, without a new check."""
+        with self._lock:
+            self._cache.clear()
+
     @property
     def complete(self) -> bool:
         """Whether every shard of the plan is committed."""

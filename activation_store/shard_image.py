@@ -20,12 +20,17 @@ CHECKSUM = 4
 """Bytes of a crc32c."""
 ENTRY = 16
 """Bytes of a chunk in the index."""
+SMALL = 1 << 20
+"""Bytes of values below which one piece costs less than several."""
 
 Pack = Callable[[np.ndarray], np.ndarray]
+Image = list[np.ndarray]
+"""The pieces [n] uint8 of a file, which follow on each other in it."""
 
 
-def shard_image(values: np.ndarray, chunk_rows: int, pack: Pack | None = None) -> np.ndarray:
-    """The bytes [N] uint8 of the file of a shard with the rows `values`.
+def shard_image(values: np.ndarray, chunk_rows: int, pack: Pack | None = None) -> Image:
+    """The file of a shard with the rows `values`. Chunks that are not packed are views of `values`,
+    so that nobody but the disk copies them.
 
     Args:
         values: [shard_rows, ...], contiguous, in the array's own type.
@@ -35,14 +40,17 @@ def shard_image(values: np.ndarray, chunk_rows: int, pack: Pack | None = None) -
     n = len(values) // chunk_rows
     chunks = values.reshape(n, -1).view(np.uint8)
     parts = list(chunks) if pack is None else [pack(chunk) for chunk in chunks]
-    index = np.empty((n, 2), "<u8")
-    image = np.empty(sum(map(len, parts)) + n * (CHECKSUM + ENTRY) + CHECKSUM, np.uint8)
-    end = 0
-    for i, part in enumerate(parts):
-        index[i] = end, len(part) + CHECKSUM
-        end = _put(image, end, part)
-    _put(image, end, index.reshape(-1).view(np.uint8))
-    return image
+    sizes = np.array([len(part) + CHECKSUM for part in parts], "<u8")
+    index = np.stack((np.cumsum(sizes) - sizes, sizes), axis=1).reshape(-1).view(np.uint8)
+    pieces = [piece for part in (*parts, index) for piece in (part, _checksum(part))]
+    if values.nbytes < SMALL:
+        return [np.concatenate(pieces)]
+    return pieces
+
+
+def size_of(image: Image) -> int:
+    """Bytes of a file of these pieces."""
+    return sum(map(len, image))
 
 
 def packer(dtype: str, codec: Codec) -> Pack | None:
@@ -58,10 +66,5 @@ def packer(dtype: str, codec: Codec) -> Pack | None:
     return lambda chunk: np.frombuffer(blosc.encode(chunk), np.uint8)
 
 
-def _put(image: np.ndarray, at: int, part: np.ndarray) -> int:
-    """Put `part` and its checksum into `image` at byte `at`; the byte behind them."""
-    image[at : at + len(part)] = part
-    at += len(part)
-    checksum = google_crc32c.value(part).to_bytes(CHECKSUM, "little")
-    image[at : at + CHECKSUM] = np.frombuffer(checksum, np.uint8)
-    return at + CHECKSUM
+def _checksum(part: np.ndarray) -> np.ndarray:
+    return np.frombuffer(google_crc32c.value(part).to_bytes(CHECKSUM, "little"), np.uint8)

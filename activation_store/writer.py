@@ -1,7 +1,7 @@
 """A writer: leases a shard, computes it, commits it while it computes the next, until none is left.
 
-One commit is under way at a time, so that a writer holds the shard that it fills, the one that it
-commits, and that one's bytes as they go to the disk: three shards at most.
+One commit is under way at a time, so that a writer holds the shard that it fills and the one that
+it commits: two shards, and with a codec that packs the second one's packed bytes, which are less.
 """
 
 from __future__ import annotations

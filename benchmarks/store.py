@@ -1,9 +1,10 @@
 """The activation store against the least that its work could cost, and against what others do.
 
-Capture against bare forward passes over the same batches; raw writing against a sequential write
-with fsync of the same bytes; random spans against numpy.memmap and Zarr's row lists; and the same
-rows as one safetensors file a sample and as SAELens caches them. Medians of several rounds, taken
-in turns in one run; prints Markdown tables.
+Capture against bare forward passes over the same batches. Then, on made-up activations of the same
+width and without the model: raw writing against a sequential write with fsync of the same bytes;
+whole sequences in random order against numpy.memmap and Zarr's row lists; and the same rows as one
+safetensors file a sample and as SAELens caches them. Medians of several rounds, taken in turns in
+one run; prints Markdown tables.
 
     python benchmarks/store.py --model embedded --tokens 30000
     python benchmarks/store.py --random 4x64 --tokens 200000       # a tiny model, made here
@@ -14,13 +15,24 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from store_bench import Rows, captured, emptied, measured, planned, sequences, target
+from store_bench import (
+    SHARD_ROWS,
+    Rows,
+    captured,
+    emptied,
+    lengths,
+    measured,
+    planned,
+    sequences,
+    target,
+    uncached,
+)
 from store_rivals import rivals
 from torch import nn
 
@@ -38,9 +50,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--random", help="BLOCKSxD_MODEL: a random model in place of --model")
-    parser.add_argument("--tokens", type=int, default=30_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--spans", type=int, default=2_000)
+    parser.add_argument("--tokens", type=int, default=30_000, help="of the capture")
+    parser.add_argument("--rounds", type=int, default=5, help="of the capture")
+    parser.add_argument("--shards", type=int, default=24, help="that are written and read")
+    parser.add_argument("--more-rounds", type=int, default=15, help="of writing and reading")
     parser.add_argument("--folder", type=Path, help="where to write; a folder on the disk in mind")
     words = parser.parse_args()
     name, net, tokenizer, shape = target(words.model, words.random)
@@ -53,8 +66,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=words.folder) as folder:
         root = Path(folder)
         capture_table(root / "store", plan, rows, net, words.rounds)
-        writing_table(root, plan, words.rounds)
-        spans_table(root / "store", plan, words.spans, words.rounds)
+        plan = planned(lengths(words.shards * SHARD_ROWS), plan.layers, shape.d_model)
+        print(
+            f"{plan.n_shards} shards of {plan.shard_rows} rows, "
+            f"{plan.raw_bytes / 1e6:.0f} MB; {words.more_rounds} rounds\n"
+        )
+        writing_table(root, plan, words.more_rounds)
+        spans_table(root / "written", plan, words.more_rounds)
 
 
 def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: int) -> None:
@@ -101,101 +119,126 @@ def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: in
 
 
 def writing_table(root: Path, plan: Plan, rounds: int) -> None:
-    """Committing filled shards, and writing the same bytes with fsync."""
-    draw = np.random.default_rng(0)
-    wide = (plan.shard_rows, plan.d_model)
-    content = {
-        layer_array(plan.layers[0]): draw.integers(0, 0x7F00, wide).astype(PHYSICAL[plan.dtype]),
-        "tokens": np.zeros(plan.shard_rows, np.int32),
-        "segments": np.zeros(plan.shard_rows, np.uint8),
-    }
-    data = b"".join(values.tobytes() for values in content.values())
+    """Committing filled shards, and writing the same bytes with fsync. The store is left there."""
+    contents = [_content(plan, seed) for seed in range(4)]
+    files = [b"".join(values.tobytes() for values in content.values()) for content in contents]
+    out, plain = root / "written", root / "plain"
 
-    out = emptied(root / "written")
-    write_plan(out, plan)
+    def content_of(shard: int) -> int:
+        return shard % len(contents)
+
+    def before() -> None:
+        emptied(plain)
+        write_plan(emptied(out), plan)
+        os.sync()  # what was written and removed before is no part of what comes
 
     def commit() -> None:
-        for name in ("acts/L*/c", "tokens/c", "segments/c", "commits"):
-            for folder in out.glob(name):
-                shutil.rmtree(folder)
-        commit_all(out, plan, ((shard, content) for shard in range(plan.n_shards)))
+        shards = range(plan.n_shards)
+        commit_all(out, plan, ((shard, contents[content_of(shard)]) for shard in shards))
 
-    def files() -> None:
-        plain = emptied(root / "plain")
+    def file_each() -> None:
         for shard in range(plan.n_shards):
-            (plain / str(shard)).write_bytes(data)
+            (plain / str(shard)).write_bytes(files[content_of(shard)])
             fsync_file(plain / str(shard))
 
     def one_file() -> None:
-        plain = emptied(root / "plain") / "all"
-        with open(plain, "wb") as file:
-            for _ in range(plan.n_shards):
-                file.write(data)
-        fsync_file(plain)
+        with open(plain / "all", "wb") as file:
+            for shard in range(plan.n_shards):
+                file.write(files[content_of(shard)])
+        fsync_file(plain / "all")
 
     seconds = measured(
         {
             "sequential write, one fsync": one_file,
-            "sequential write, a file and an fsync a shard": files,
+            "sequential write, a file and an fsync a shard": file_each,
             "committed shards, raw": commit,
         },
         rounds,
+        before=before,
     )
     first = next(iter(seconds.values()))
     print("| writing | MB/s | of one sequential write |\n|---|---|---|")
     for what, value in seconds.items():
-        rate = len(data) * plan.n_shards / value / 1e6
+        rate = len(files[0]) * plan.n_shards / value / 1e6
         print(f"| {what} | {rate:.0f} | {first / value:.2f} |")
     print()
+    commit()
+    emptied(plain)
 
 
-def spans_table(root: Path, plan: Plan, spans: int, rounds: int) -> None:
-    """Whole sequences in random order: ours, numpy.memmap of the same bytes, Zarr's row lists,
-    and other ways to keep the same rows."""
+def spans_table(root: Path, plan: Plan, rounds: int) -> None:
+    """Every sequence once, in random order, copied: ours, numpy.memmap of the same bytes, Zarr's
+    row lists, and other ways to keep the same rows. Warm, the bytes are in the page cache and the
+    files mapped; cold, neither."""
     layer = plan.layers[0]
     store = ActivationStore(root)
     array = open_arrays(root, plan.layers)[layer_array(layer)]
     flat = root.parent / "flat.npy"
     np.save(flat, array[:])
-    draw = random.Random(0)
-    chosen = [draw.choice(plan.sequences) for _ in range(spans)]
+    chosen = random.Random(0).sample(plan.sequences, len(plan.sequences))
     size = sum(s.n_tokens for s in chosen) * plan.d_model * array.dtype.itemsize
-    few = chosen[: max(1, spans // 100)]
+    few = chosen[: max(1, len(chosen) // 100)]
     share = sum(s.n_tokens for s in few) / sum(s.n_tokens for s in chosen)
-    mapped = np.load(flat, mmap_mode="r")
+    mapped: list[np.ndarray] = []
 
     def ours() -> None:
         for s in chosen:
-            np.require(store.bits(s.example_id, layer), requirements="O")  # a view is copied
+            values = store.bits(s.example_id, layer)
+            if values.base is not None:  # a view of the file; what crosses chunks is a copy already
+                values.copy()
 
     def memmap() -> None:
+        if not mapped:
+            mapped.append(np.load(flat, mmap_mode="r"))
         for s in chosen:
-            np.array(mapped[s.row_start : s.row_start + s.n_tokens])
+            np.array(mapped[0][s.row_start : s.row_start + s.n_tokens])
 
     def naive() -> None:
         for s in few:
             array.oindex[list(range(s.row_start, s.row_start + s.n_tokens))]
 
-    ours()  # the one check of each shard
+    def forgotten() -> None:
+        mapped.clear()
+        store.close()
+        uncached([flat, *files])
+
+    start = time.perf_counter()
+    ours()
+    first = time.perf_counter() - start
+    memmap()
     files = [root / shard_file(layer_array(layer), i) for i in range(plan.n_shards)]
     ways = {"numpy.memmap": memmap, "this store": ours}
-    warm = measured(ways, rounds)
-    cold = measured(ways, rounds, cold=[flat, *files])
-    lists = measured({"zarr, lists of rows": naive}, rounds)
+    warm = measured(ways, 4 * rounds)
+    cold = measured(ways, rounds, before=forgotten)
+    lists = measured({"zarr, lists of rows": naive}, 3)
     warm |= {name: value / share for name, value in lists.items()}
-    other = rivals(store, layer, chosen, root.parent, rounds)
+    other = rivals(store, layer, chosen, root.parent, 3)
     print("| random sequences, each copied | warm MB/s | of memmap | cold MB/s | of memmap |")
     print("|---|---|---|---|---|")
-    for what, (hot, first) in {
+    for what, (hot, off_disk) in {
         **{name: (value, cold.get(name)) for name, value in warm.items()},
         **other,
     }.items():
-        line = f"| {what} | {size / hot / 1e6:.0f} | {warm['numpy.memmap'] / hot:.2f} |"
-        if first is None:
+        line = f"| {what} | {size / hot / 1e6:.0f} | {warm['numpy.memmap'] / hot:.3g} |"
+        if off_disk is None:
             print(f"{line} | |")
         else:
-            print(f"{line} {size / first / 1e6:.0f} | {cold['numpy.memmap'] / first:.2f} |")
-    print()
+            print(f"{line} {size / off_disk / 1e6:.0f} | {cold['numpy.memmap'] / off_disk:.3g} |")
+    print(f"\nThe first pass over the store, which checks each shard once: {first:.2f} s.")
+
+
+def _content(plan: Plan, seed: int) -> dict[str, np.ndarray]:
+    """Made-up arrays of a shard, with finite activations."""
+    draw = np.random.default_rng(seed)
+    wide = (plan.shard_rows, plan.d_model)
+    return {
+        **{
+            layer_array(layer): draw.integers(0, 0x7F00, wide).astype(PHYSICAL[plan.dtype])
+            for layer in plan.layers
+        },
+        "tokens": draw.integers(0, 50_000, plan.shard_rows).astype(np.int32),
+        "segments": np.zeros(plan.shard_rows, np.uint8),
+    }
 
 
 def _padded(batch: list[np.ndarray], net: nn.Module) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import statistics
@@ -32,6 +33,7 @@ from activation_store.writer import Writer
 
 Rows = dict[str, Tokens]
 PROJECT = Path(__file__).parents[1]
+SHARD_ROWS: int = CaptureConfig().shard_rows
 
 
 def target(ref: str, made: str | None) -> tuple[str, nn.Module, Any, Shape]:
@@ -74,6 +76,17 @@ def sequences(tokenizer: Any, tokens: int, longest: int) -> Rows:
     return out
 
 
+def lengths(tokens: int) -> Rows:
+    """Sequences of 32 to 512 tokens that say nothing, about `tokens` in all."""
+    draw = np.random.default_rng(0)
+    out: Rows = {}
+    while tokens > 512:
+        n = int(draw.integers(32, 513))
+        out[f"{len(out):06d}"] = Tokens(np.zeros(n, np.int32), np.zeros(n, np.uint8), 0)
+        tokens -= n
+    return out
+
+
 def planned(rows: Rows, layers: tuple[int, ...], d_model: int, **changes: Any) -> Plan:
     """A plan for these rows, bound to no model."""
     config = CaptureConfig(layers=layers, **changes)
@@ -96,18 +109,24 @@ def emptied(folder: Path) -> Path:
 
 
 def measured(
-    ways: dict[str, Callable[[], object]], rounds: int, *, cold: Iterable[Path] = ()
+    ways: dict[str, Callable[[], object]], rounds: int, *, before: Callable[[], object] = int
 ) -> dict[str, float]:
-    """Median seconds of each way, taken in turns; the files `cold` leave the page cache before
-    each."""
-    files = list(cold)
+    """Median seconds of each way, taken in turns; `before` runs before each and is not timed."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            for path in files:
-                with open(path, "rb") as file:
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            before()
             start = time.perf_counter()
             way()
             found[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+def uncached(files: Iterable[Path]) -> None:
+    """Let go of the page cache of `files`. Pages that are mapped stay, so nobody may have them
+    mapped, and the caller closes them first."""
+    gc.collect()
+    for path in files:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())  # what is not on the disk yet would stay too
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

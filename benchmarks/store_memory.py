@@ -4,7 +4,7 @@ Each size runs in a process of its own, on a small random model whose shards are
 The peak is the process' resident set; what it has before the first shard is subtracted, so that
 what is left is the writer's own. Prints a Markdown table, and plots it.
 
-    python benchmarks/store_memory.py --plot docs/images/store_memory.svg
+    python benchmarks/store_memory.py --plot docs/images/store_memory.png
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _rows(tokens: int) -> Rows:
 def _plot(found: list[tuple[int, float]], path: Path) -> None:
     import matplotlib
 
-    matplotlib.use("svg")
+    matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(5, 3))
@@ -88,7 +88,7 @@ def _plot(found: list[tuple[int, float]], path: Path) -> None:
     axes.set(xlabel="tokens captured", ylabel="peak above the model, in shards", ylim=(0, None))
     axes.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 from datasets import Array2D, Dataset, Features, List, Value
 from safetensors import safe_open
 from safetensors.torch import save_file
-from store_bench import emptied, measured
+from store_bench import emptied, measured, uncached
 
 from activation_store.plan import Placed
 from activation_store.reader import ActivationStore
@@ -32,10 +32,10 @@ def rivals(
 ) -> dict[str, tuple[float, float]]:
     """Seconds, warm and cold, in which others read as many rows as `chosen`, in random order."""
     files = _safetensors(store, layer, emptied(folder / "safetensors"))
-    cached = _sae_lens(store, layer, folder / "sae_lens")
+    cached = [_sae_lens(store, layer, folder / "sae_lens")]
     n = sum(s.n_tokens for s in chosen)
     draw = random.Random(0)
-    contexts = [draw.randrange(len(cached)) for _ in range(max(1, n // CONTEXT // 10))]
+    contexts = draw.sample(range(len(cached[0])), max(1, n // CONTEXT // 10))
 
     def one_file_each() -> None:
         for s in chosen:
@@ -43,20 +43,25 @@ def rivals(
                 file.get_tensor("rows").clone()
 
     def sae_lens() -> None:
+        if not cached:
+            cached.append(_opened(folder / "sae_lens"))
         for i in contexts:
-            cached[i][HOOK]
+            cached[0][i][HOOK]
 
-    arrow = sorted((folder / "sae_lens").glob("*.arrow"))
+    def forgotten() -> None:
+        cached.clear()
+        uncached([*files.values(), *(folder / "sae_lens").glob("*.arrow")])
+
     ways: dict[str, tuple] = {
-        "one safetensors file a sample": (one_file_each, files.values(), 1.0),
-        "SAELens' cached activations": (sae_lens, arrow, n / (len(contexts) * CONTEXT)),
+        "one safetensors file a sample": (one_file_each, 1.0),
+        "SAELens' cached activations": (sae_lens, n / (len(contexts) * CONTEXT)),
     }
     return {
         name: (
             scale * measured({name: way}, rounds)[name],
-            scale * measured({name: way}, rounds, cold=paths)[name],
+            scale * measured({name: way}, rounds, before=forgotten)[name],
         )
-        for name, (way, paths, scale) in ways.items()
+        for name, (way, scale) in ways.items()
     }
 
 
@@ -83,4 +88,8 @@ def _sae_lens(store: ActivationStore, layer: int, folder: Path) -> Dataset:
     Dataset.from_generator(
         rows, features=features, cache_dir=str(folder.parent / "cache")
     ).save_to_disk(str(folder))
+    return _opened(folder)
+
+
+def _opened(folder: Path) -> Dataset:
     return Dataset.load_from_disk(str(folder)).with_format("torch")

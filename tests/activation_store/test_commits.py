@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import stores
+import torch
 
 from activation_store import commits
 from activation_store.model_files import ModelFiles
 from activation_store.reader import ActivationStore
 from activation_store.seal import SEAL, read_sealed, write_sealed
+from activation_store.to_host import to_stored
 from generators.errors import DamagedError, StoreError
 
 
@@ -84,15 +87,37 @@ def test_a_write_that_does_not_read_back_is_not_committed(
 ) -> None:
     plain = commits._put
 
-    def rot(path: Path, image: np.ndarray) -> None:
-        spoilt = image.copy()
-        spoilt[0] ^= path.match("tokens/c/0")
+    def rot(path: Path, image: list[np.ndarray]) -> None:
+        spoilt = [piece.copy() for piece in image]
+        spoilt[0][0] ^= path.match("tokens/c/0")
         plain(path, spoilt)
 
     monkeypatch.setattr(commits, "_put", rot)
     with pytest.raises(DamagedError, match=r"tokens/c/0: read back other bytes"):
         stores.fill(rows, tmp_path, model)
     assert not commits.commit_records(tmp_path)
+
+
+@pytest.mark.parametrize("most", [1, 1000])
+def test_a_system_that_writes_less_than_asked_is_asked_again(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = [np.arange(n, dtype=np.uint8) for n in (200, 4, 255, 4) * 300]
+    plain = os.writev
+    monkeypatch.setattr(os, "writev", lambda file, pieces: plain(file, [pieces[0][:most]]))
+    commits._put(tmp_path / "x", image)
+    assert (tmp_path / "x").read_bytes() == b"".join(image)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, -np.nan])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_number_that_is_not_finite_is_seen_in_each_format(dtype: str, value: float) -> None:
+    values = torch.full((4, 6), torch.finfo(getattr(torch, dtype)).max).mul(
+        torch.tensor([1, -1, 0]).repeat(2)
+    )
+    assert commits._finite(to_stored(values, dtype), dtype)
+    values[2, 3] = value
+    assert not commits._finite(to_stored(values, dtype), dtype)
 
 
 @pytest.mark.parametrize("at", [i / 20 for i in range(21)])

@@ -56,6 +56,19 @@ def test_lossless_is_smaller(whole: Path, packed: Path) -> None:
     assert size(packed) < size(whole)
 
 
+def test_a_closed_store_reads_on_and_checks_nothing_anew(
+    whole: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (whole, packed):
+        store = ActivationStore(folder)
+        before = {example: store.bits(example, 2).copy() for example in store.index}
+        store.close()
+        assert store.cached_bytes == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(reader, "broken", None)  # nobody calls it
+            assert all(np.array_equal(store.bits(e, 2), before[e]) for e in store.index)
+
+
 def test_raw_shards_are_mapped_and_hold_no_memory(whole: Path) -> None:
     store = ActivationStore(whole)
     for example in store.index:
