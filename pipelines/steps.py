@@ -386,7 +386,7 @@ def _from_conversations(
     judge = (JUDGE,) if judged else ()
     report = Step(
         name="report",
-        version=5,
+        version=6,
         entry="pipelines.report",
         run=_report,
         config=lambda experiment: {"experiment": experiment.experiment},
