@@ -59,7 +59,11 @@ def main() -> None:
     every = load_rows(found[source].data, found["questions"].data, store)
     rows = select(every, split="train", views=config.views, most=200, seed=0)
     data = RowDataset(
-        rows, store, decoder.prompt, layers=lambda example: ReadLayers((layer,)), masking=True
+        rows,
+        store,
+        decoder.prompt,
+        layers=lambda example, a_pass: ReadLayers((layer,)),
+        masking=True,
     )
     order = list(LengthBuckets(data.lengths, words.rows, seed=0))
     seconds: dict[str, list[float]] = {}

@@ -19,8 +19,9 @@ class DecoderConfig(Config):
     """Several stored layers that it reads, each named in its prompt; empty for `read_layer` alone.
     The first is the one that is asked where nothing else is said."""
     combine: Literal["sampled", "together"] = "sampled"
-    """What a row gives of several layers: `sampled` is one of them, drawn by seed, and any can be
-    asked later; `together` is all of them, one run of placeholders after the other."""
+    """What a row gives of several layers: `sampled` is one of them, drawn by seed in each pass over
+    the rows, and any can be asked later; `together` is all of them, one run of placeholders after
+    the other."""
     write_layer: int = Field(default=0, ge=0)
     """Decoder block at whose output the activations enter, at the placeholders."""
     injection: Literal["replace", "add"] = "replace"

@@ -73,12 +73,16 @@ def reads(config: DecoderConfig, read_layer: int, layer: int | None = None) -> R
     return ReadLayers((own[0] if layer is None else layer,), named=bool(config.read_layers))
 
 
-def row_reads(config: DecoderConfig, read_layer: int, example_id: str, *, seed: int) -> ReadLayers:
-    """The layers of one row in training: of several `sampled` ones, one drawn by seed and id."""
+def row_reads(
+    config: DecoderConfig, read_layer: int, example_id: str, *, seed: int, a_pass: int = 0
+) -> ReadLayers:
+    """The layers of one row in training: of several `sampled` ones, one drawn by seed and id, anew
+    in each pass over the rows (counted from 0)."""
     several = config.read_layers
     if not several or config.combine == "together":
         return reads(config, read_layer)
-    drawn = int(digest([seed, "layer", example_id])[:12], 16) % len(several)
+    key = [seed, "layer", example_id, *([a_pass] if a_pass else [])]
+    drawn = int(digest(key)[:12], 16) % len(several)
     return reads(config, read_layer, several[drawn])
 
 

@@ -232,6 +232,17 @@ def _with_capture(section: BaseModel, experiment: Experiment, *, live: bool) -> 
     return {**own, "capture": plain(experiment.dump, CaptureConfig)} if live else own
 
 
+def _train_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
+    """Settings of the training, and where rows of later passes are given another layer than they
+    once were, that they are: a new version would make every other training a miss too."""
+    own = _with_capture(experiment.train, experiment, live=live)
+    train = experiment.train
+    sampled = len(train.decoder.read_layers) > 1 and train.decoder.combine == "sampled"
+    if sampled and (train.epochs > 1 or train.max_steps is not None):
+        own["layers_drawn"] = "each pass"
+    return own
+
+
 def _evaluate_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
     own = _with_capture(experiment.evaluate, experiment, live=live)
     del own["judge"]  # a step of its own
@@ -310,6 +321,9 @@ COMPLETE = Step(
 )
 
 
+_BASELINE_VERSIONS: Mapping[Baseline, int] = {"prior": 3, "text": 2}
+
+
 def baseline_step(name: Baseline) -> str:
     """The step that trains a baseline."""
     return f"train_{name}"
@@ -357,7 +371,7 @@ def _from_conversations(
         version=2,
         entry="trainers.training",
         run=_train,
-        config=lambda experiment: _with_capture(experiment.train, experiment, live=live),
+        config=lambda experiment: _train_config(experiment, live=live),
         inputs=tables,
         external=lambda outside: outside.model_digests,
         locations=_model_location,
@@ -366,7 +380,7 @@ def _from_conversations(
         replace(
             train,
             name=baseline_step(name),
-            version=2,
+            version=_BASELINE_VERSIONS[name],
             run=partial(_train, variant=name),
             config=partial(_baseline_config, train.config, name),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 import torch
@@ -11,8 +11,8 @@ from torch.utils.data import Dataset, Sampler
 from decoder.batch import Batch, Reading
 from decoder.packed import PackedBatch, loss_batch
 from decoder.prompt import DecoderPrompt, Turn
-from decoder.reading import Activations, ReadLayers
-from trainers.given import Given, own
+from decoder.reading import Activations
+from trainers.given import Given, Layers, own
 from trainers.rows import Row, row_turns
 
 Item = tuple[Reading, list[Turn]]
@@ -33,7 +33,7 @@ class RowDataset(Dataset[Item]):
         store: Activations,
         prompt: DecoderPrompt,
         *,
-        layers: Callable[[str], ReadLayers],
+        layers: Layers,
         masking: bool,
         packed: bool = False,
         given: Given | None = None,
@@ -42,7 +42,7 @@ class RowDataset(Dataset[Item]):
         """Rows and where their activations come from.
 
         Args:
-            layers: which layers are read of an example, by its id.
+            layers: which layers are read of an example.
             pass_tokens: most tokens of one of a batch's passes.
             given: what a baseline is given instead.
         """
@@ -52,17 +52,22 @@ class RowDataset(Dataset[Item]):
         self._given = given or own(store, layers=layers, masking=masking)
         self.prompt = prompt
         self._turns = [row_turns(prompt, row) for row in rows]
-        # tokens of each row's forward pass: what batches are matched by
-        self.lengths = [
-            self._given.length(row) + sum(len(t.ids) for t in turns)
-            for row, turns in zip(rows, self._turns, strict=True)
-        ]
+        self.lengths = self.lengths_in(0)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Item:
-        return self._given.read(self.rows[index]), self._turns[index]
+    def __getitem__(self, at: int | tuple[int, int]) -> Item:
+        """A row by its number, as pass 0 gives it; by number and pass, as that pass does."""
+        index, a_pass = at if isinstance(at, tuple) else (at, 0)
+        return self._given.read(self.rows[index], a_pass), self._turns[index]
+
+    def lengths_in(self, a_pass: int) -> list[int]:
+        """Tokens that each row of a pass sends through the decoder: what batches are matched by."""
+        return [
+            self._given.length(row, a_pass) + sum(len(t.ids) for t in turns)
+            for row, turns in zip(self.rows, self._turns, strict=True)
+        ]
 
     def collate(self, items: Sequence[Item]) -> Batch | PackedBatch:
         """A batch of the items, in the layout that the model allows."""
@@ -130,3 +135,31 @@ class LengthBuckets(Sampler[int]):
             yield from full[i]
         for own in rest:
             yield from own
+
+
+class PassSampler(Sampler[tuple[int, int]]):
+    """Rows in the order of `LengthBuckets`, each with the number of the pass that it is taken in.
+
+    What a pass gives of a row, and so its length, is a function of both: so it is the same in every
+    process, and after a kill.
+    """
+
+    def __init__(self, rows: RowDataset, batch: int, *, seed: int) -> None:
+        self._rows = rows
+        self._batch = batch
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the pass."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        lengths = self._rows.lengths_in(self._epoch)
+        order = LengthBuckets(lengths, self._batch, seed=self._seed)
+        order.set_epoch(self._epoch)
+        for index in order:
+            yield index, self._epoch

@@ -7,6 +7,8 @@
 | text | the control's own words in place of activations | what can be answered at best |
 
 The last two are baselines: the same training, with nothing to read and with everything.
+Which control `prior` is given is drawn anew in each pass over the rows; passes are counted from 0,
+and validation is always given what pass 0 is.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from decoder.batch import Reading
 from decoder.prompt import DecoderPrompt
@@ -23,18 +26,21 @@ from generators.errors import DataError
 from trainers.config import Variant
 from trainers.rows import Row, read_row, visible_tokens
 
+Layers = Callable[[str, int], ReadLayers]
+"""Which layers are read of an example, by its id, in a pass."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
     """How rows are read.
 
     Attributes:
-        read: what the decoder is given of a row.
+        read: what the decoder is given of a row in a pass.
         length: its number of tokens, without reading it.
     """
 
-    read: Callable[[Row], Reading]
-    length: Callable[[Row], int]
+    read: Callable[[Row, int], Reading]
+    length: Callable[[Row, int], int]
 
 
 def given(
@@ -43,7 +49,7 @@ def given(
     store: Activations,
     prompt: DecoderPrompt,
     *,
-    layers: Callable[[str], ReadLayers],
+    layers: Layers,
     masking: bool,
     seed: int,
 ) -> Given:
@@ -51,35 +57,46 @@ def given(
 
     Args:
         rows: all rows of the split, from which other controls are drawn.
-        layers: which layers are read of an example, by its id.
+        layers: which layers are read of an example.
 
     Raises:
         DataError: `prior`, and a view of the split has a single group of rows.
     """
     if variant == "text":
-        return Given(lambda row: text_reading(prompt, row), lambda row: text_reading(prompt, row).n)
-    donors = shuffled(rows, seed=seed) if variant == "prior" else {}
+        return Given(
+            lambda row, a_pass: text_reading(prompt, row),
+            lambda row, a_pass: text_reading(prompt, row).n,
+        )
+    if variant == "own":
+        return own(store, layers=layers, masking=masking)
+    donors = lru_cache(maxsize=1)(lambda a_pass: shuffled(rows, seed=seed, a_pass=a_pass))
+    donors(0)  # refuses rows among which there are none
     return own(store, layers=layers, masking=masking, donors=donors)
 
 
 def own(
     store: Activations,
     *,
-    layers: Callable[[str], ReadLayers],
+    layers: Layers,
     masking: bool,
-    donors: Mapping[str, Row] | None = None,
+    donors: Callable[[int], Mapping[str, Row]] | None = None,
 ) -> Given:
-    """Each row's own visible activations; those of its donor where it has one."""
+    """Each row's own visible activations.
 
-    def source(row: Row) -> Row:
-        return (donors or {}).get(row.example_id, row)
+    Args:
+        donors: for a pass, by example id, the rows whose activations are given instead.
+    """
 
-    def read(row: Row) -> Reading:
-        return read_row(store, source(row), layers(row.example_id), masking=masking)
+    def source(row: Row, a_pass: int) -> Row:
+        return donors(a_pass)[row.example_id] if donors else row
 
-    def length(row: Row) -> int:
-        visible = visible_tokens(store, source(row), masking=masking)
-        return visible * len(layers(row.example_id).layers)
+    def read(row: Row, a_pass: int) -> Reading:
+        chosen = layers(row.example_id, a_pass)
+        return read_row(store, source(row, a_pass), chosen, masking=masking)
+
+    def length(row: Row, a_pass: int) -> int:
+        visible = visible_tokens(store, source(row, a_pass), masking=masking)
+        return visible * len(layers(row.example_id, a_pass).layers)
 
     return Given(read, length)
 
@@ -90,11 +107,12 @@ def text_reading(prompt: DecoderPrompt, row: Row) -> Reading:
     return Reading(None, len(ids), 0, ids=ids)
 
 
-def shuffled(rows: Sequence[Row], *, seed: int) -> dict[str, Row]:
+def shuffled(rows: Sequence[Row], *, seed: int, a_pass: int = 0) -> dict[str, Row]:
     """For each row one of another group, of the same view and kind, each used about as often.
 
-    Rows of a view and kind stand in an order drawn by seed, and each takes the next of another
-    group. A row whose group is alone of its kind takes one of any kind.
+    Rows of a view and kind stand in an order drawn by seed, anew in each pass over the rows, so
+    that no row comes with the same activations again and again, by which it could be known. Each
+    takes the next of another group; a row whose group is alone of its kind takes one of any kind.
 
     Returns:
         Row by example id.
@@ -104,7 +122,8 @@ def shuffled(rows: Sequence[Row], *, seed: int) -> dict[str, Row]:
     """
     by_kind: dict[tuple[str, str], list[Row]] = defaultdict(list)
     by_view: dict[str, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: digest([seed, row.example_id])):
+    later = [a_pass] if a_pass else []
+    for row in sorted(rows, key=lambda row: digest([seed, row.example_id, *later])):
         by_kind[row.conversation.view, row.conversation.kind].append(row)
         by_view[row.conversation.view].append(row)
     out: dict[str, Row] = {}
@@ -125,8 +144,8 @@ def shuffled(rows: Sequence[Row], *, seed: int) -> dict[str, Row]:
 def _next_of_another_group(rows: Sequence[Row]) -> dict[str, Row]:
     out = {}
     for i, row in enumerate(rows):
-        later = (*rows[i + 1 :], *rows[:i])
         group = row.conversation.group_id
+        later = (rows[(i + step) % len(rows)] for step in range(1, len(rows)))
         found = next((other for other in later if other.conversation.group_id != group), None)
         if found is not None:
             out[row.example_id] = found

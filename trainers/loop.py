@@ -20,7 +20,7 @@ from generators.errors import ConfigError
 from generators.progress import Progress
 from trainers import checkpoints
 from trainers.config import TrainConfig
-from trainers.data import LengthBuckets, Passes, RowDataset
+from trainers.data import Passes, PassSampler, RowDataset
 from trainers.meter import Meter
 from trainers.team import Team
 
@@ -95,10 +95,10 @@ class DecoderTrainer(Trainer):
         self.meter.add(inputs)
         return losses.sum() * (self._team.count / self._asked)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[tuple[int, int]]:
         # the processes take the parts of a batch by turns, so a batch is that of all of them
         batch = self.args.per_device_train_batch_size * self._team.count
-        return LengthBuckets(self._rows.lengths, batch, seed=self.args.seed)
+        return PassSampler(self._rows, batch, seed=self.args.seed)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation `right`, logged and given to the callbacks."""

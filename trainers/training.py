@@ -226,7 +226,9 @@ def _datasets(
         pool = select(every, split=split, views=config.views, most=None, seed=config.seed)
         settings = config.decoder
         place: Any = {
-            "layers": lambda example: row_reads(settings, layer, example, seed=config.seed),
+            "layers": lambda example, a_pass: row_reads(
+                settings, layer, example, seed=config.seed, a_pass=a_pass
+            ),
             "masking": settings.masking,
         }
         read = given(variant, pool, store, decoder.prompt, **place, seed=config.seed)

@@ -82,6 +82,21 @@ def test_a_row_draws_its_layer_by_seed_and_id() -> None:
     assert min(counts.values()) > 70
 
 
+def test_a_row_draws_its_layer_anew_in_each_pass() -> None:
+    config = DecoderConfig(read_layers=(7, 14, 21))
+
+    def drawn(a_pass: int) -> list[tuple[int, ...]]:
+        ids = map(str, range(300))
+        return [row_reads(config, 7, one, seed=0, a_pass=a_pass).layers for one in ids]
+
+    assert drawn(0) == [row_reads(config, 7, str(i), seed=0).layers for i in range(300)]
+    for first, second in ((0, 1), (1, 2)):
+        same = sum(a == b for a, b in zip(drawn(first), drawn(second), strict=True))
+        assert 60 < same < 140  # a third, by chance
+    together = config.model_copy(update={"combine": "together"})
+    assert row_reads(together, 7, "a", seed=0, a_pass=3).layers == (7, 14, 21)
+
+
 def test_a_stored_reading_is_what_is_captured(tmp_path: Path) -> None:
     rows = stores.table(tmp_path / "rows", stores.conversations(1))
     (tmp_path / "store").mkdir()

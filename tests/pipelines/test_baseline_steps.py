@@ -40,6 +40,21 @@ def test_the_training_itself_is_the_same_with_and_without() -> None:
     assert table("[prior]")["train"] == table("[]")["train"]
 
 
+def test_layers_drawn_anew_in_each_pass_are_another_training() -> None:
+    def drawn(*changes: str) -> bool:
+        several = ["dump.layers=[7, 14]", "train.decoder.read_layer=null"]
+        several += ["train.decoder.read_layers=[7, 14]", *changes]
+        experiment = load_experiment(QUICKSTART, several)
+        train = next(step for step in steps_for(experiment) if step.name == "train")
+        return train.config(experiment).get("layers_drawn") == "each pass"
+
+    assert drawn("train.max_steps=null", "train.epochs=2")
+    assert drawn("train.max_steps=9")
+    assert not drawn("train.max_steps=null", "train.epochs=1")
+    assert not drawn("train.epochs=2", "train.decoder.combine=together")
+    assert "layers_drawn" not in table("[]")["train"][1]
+
+
 def test_a_baseline_is_named_once() -> None:
     with pytest.raises(ConfigError, match="expected each baseline once"):
         load_experiment(QUICKSTART, ["evaluate.baselines=[prior, prior]"])

@@ -53,6 +53,19 @@ def test_activations_are_given_as_often_as_each_other_and_by_seed() -> None:
     assert shuffled(ROWS[::-1], seed=0).keys() == pairs(0).keys()
 
 
+def test_each_pass_draws_anew_and_as_evenly() -> None:
+    def pairs(a_pass: int) -> dict[str, str]:
+        found = shuffled(ROWS, seed=0, a_pass=a_pass)
+        return {mine: other.example_id for mine, other in found.items()}
+
+    assert pairs(0) == {mine: other.example_id for mine, other in shuffled(ROWS, seed=0).items()}
+    assert pairs(1) == pairs(1)
+    for a_pass in (1, 2):
+        assert set(Counter(pairs(a_pass).values()).values()) == {1}
+        same = [mine for mine, other in pairs(a_pass).items() if other == pairs(a_pass - 1)[mine]]
+        assert len(same) < len(ROWS) / 4
+
+
 def test_rows_of_one_group_are_passed_over() -> None:
     rows = [row(0, group=0), row(1, group=0), row(2, group=0), row(3, group=1)]
     found = shuffled(rows, seed=0)
@@ -84,7 +97,7 @@ def rows_and_store(made: chain.Chain) -> tuple[list[Row], ActivationStore]:
 def test_a_dataset_gives_what_its_variant_says(made: chain.Chain, variant: Variant) -> None:
     rows, store = rows_and_store(made)
     prompt = chain.decoder(made).prompt
-    place: Any = {"layers": lambda example: ReadLayers((chain.LAYER,)), "masking": True}
+    place: Any = {"layers": lambda example, a_pass: ReadLayers((chain.LAYER,)), "masking": True}
     read = given(variant, rows, store, prompt, **place, seed=3)
     data = RowDataset(rows, store, prompt, **place, given=read)
     partners = shuffled(rows, seed=3)
@@ -101,6 +114,23 @@ def test_a_dataset_gives_what_its_variant_says(made: chain.Chain, variant: Varia
         expected = read_row(store, source, chain.LAYER, masking=True).vectors
         assert reading.vectors is not None
         np.testing.assert_array_equal(reading.vectors, expected)
+
+
+def test_a_row_of_a_later_pass_is_given_that_passs_donor(made: chain.Chain) -> None:
+    rows, store = rows_and_store(made)
+    prompt = chain.decoder(made).prompt
+    place: Any = {"layers": lambda example, a_pass: ReadLayers((chain.LAYER,)), "masking": True}
+    read = given("prior", rows, store, prompt, **place, seed=3)
+    data = RowDataset(rows, store, prompt, **place, given=read)
+    partners = shuffled(rows, seed=3, a_pass=2)
+    lengths = data.lengths_in(2)
+    for i, row_ in enumerate(rows):
+        reading, turns = data[i, 2]
+        expected = read_row(store, partners[row_.example_id], chain.LAYER, masking=True).vectors
+        assert reading.vectors is not None
+        np.testing.assert_array_equal(reading.vectors, expected)
+        assert lengths[i] == reading.n + sum(len(turn.ids) for turn in turns)
+    assert data.lengths == data.lengths_in(0)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -143,7 +173,7 @@ def test_a_baseline_is_trained_and_validated_on_what_it_is_given(
     rows = load_rows(made.conversations, made.questions, store)
     held = [one for one in rows if one.conversation.split == "validation"]
     decoder = chain.decoder(made)
-    place: Any = {"layers": lambda example: ReadLayers((chain.LAYER,)), "masking": True}
+    place: Any = {"layers": lambda example, a_pass: ReadLayers((chain.LAYER,)), "masking": True}
     read = given(variant, held, store, decoder.prompt, **place, seed=3)
     losses = [
         validation_loss(decoder, RowDataset(held, store, decoder.prompt, **place, given=one))
@@ -152,3 +182,24 @@ def test_a_baseline_is_trained_and_validated_on_what_it_is_given(
     assert counts["untrained_validation"] == pytest.approx(losses[0], rel=1e-4)
     assert counts["untrained_validation"] != pytest.approx(losses[1], rel=1e-4)
     assert counts["validation"] != counts["untrained_validation"]
+
+
+def test_the_prior_of_several_passes_killed_in_the_last_ends_with_the_same_bytes(
+    made: chain.Chain, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        lora=LoraSettings(rank=4), views=("control",), epochs=3, evaluations=3, seed=3
+    )
+    rest: Any = {"config": config, "model": made.model, "runtime": chain.RUNTIME}
+
+    def places(name: str) -> tuple[Path, ...]:
+        for part in ("out", "work"):
+            (tmp_path / name / part).mkdir(parents=True, exist_ok=True)
+        return (*made.folders(), tmp_path / name / "out", tmp_path / name / "work")
+
+    train(*places("whole"), **rest, variant="prior")
+    chain.killed(train, 5, *places("killed"), **rest, variant="prior")  # 2 steps a pass
+    assert (tmp_path / "killed" / "work" / "checkpoint-4").is_dir()
+    train(*places("killed"), **rest, variant="prior")
+    for path in (tmp_path / "whole" / "out").iterdir():
+        assert path.read_bytes() == (tmp_path / "killed" / "out" / path.name).read_bytes()

@@ -8,7 +8,7 @@ import pytest
 
 from activation_store.reader import ActivationStore
 from decoder.reading import ReadLayers
-from trainers.data import LengthBuckets, RowDataset, passes
+from trainers.data import LengthBuckets, PassSampler, RowDataset, passes
 from trainers.rows import load_rows, select
 
 LENGTHS = [int(n) for n in np.random.default_rng(0).integers(5, 500, 203)]
@@ -59,7 +59,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> RowDataset:
     chosen = select(rows, split="train", views=("control", "system"), most=None, seed=0)
     prompt = chain.decoder(made).prompt
     return RowDataset(
-        chosen, store, prompt, layers=lambda example: ReadLayers((chain.LAYER,)), masking=True
+        chosen,
+        store,
+        prompt,
+        layers=lambda example, a_pass: ReadLayers((chain.LAYER,)),
+        masking=True,
     )
 
 
@@ -76,6 +80,20 @@ def test_the_length_of_an_item_is_what_it_costs(dataset: RowDataset) -> None:
     for i, length in enumerate(dataset.lengths):
         reading, turns = dataset[i]
         assert length == reading.n + sum(len(turn.ids) for turn in turns)
+
+
+def test_rows_are_taken_with_their_pass_in_the_order_of_its_lengths(
+    dataset: RowDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = {p: np.random.default_rng(p).permutation(len(dataset)).tolist() for p in (0, 1)}
+    monkeypatch.setattr(dataset, "lengths_in", lengths.__getitem__)
+    sampler = PassSampler(dataset, 4, seed=5)
+    assert len(sampler) == len(dataset)
+    for a_pass in (0, 1):
+        sampler.set_epoch(a_pass)
+        buckets = LengthBuckets(lengths[a_pass], 4, seed=5)
+        buckets.set_epoch(a_pass)
+        assert list(sampler) == [(index, a_pass) for index in buckets]
 
 
 @pytest.mark.parametrize(

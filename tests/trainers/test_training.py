@@ -179,7 +179,7 @@ def test_the_curve_begins_with_the_untrained_decoder(made: chain.Chain, undistur
         chosen,
         store,
         decoder.prompt,
-        layers=lambda example: ReadLayers((chain.LAYER,)),
+        layers=lambda example, a_pass: ReadLayers((chain.LAYER,)),
         masking=True,
     )
     first = next(line for line in log(undisturbed) if "validation" in line)
