@@ -145,7 +145,14 @@ class _Writer:
         from activation_store.quiet import quiet_libraries
         from activation_store.spans import tokenize
 
-        ids = [tokenize(self._tokenizer, row.messages).ids.tolist() for row in rows]
+        ids: list[list[int]] = []
+        for row in rows:
+            try:
+                ids.append(tokenize(self._tokenizer, row.messages).ids.tolist())
+            except DataError as error:
+                raise DataError(
+                    f"complete: example {row.example_id} ({row.label}): {error}"
+                ) from error
         width = max(len(own) for own in ids)
         device = next(self._net.parameters()).device
         batch = torch.zeros(len(ids), width, dtype=torch.long)

@@ -214,7 +214,7 @@ def tokenize_rows(
         else:
             kept[row.example_id] = tokens
     if not kept:
-        why = dropped[0].detail if dropped else "the table is empty"
+        why = f"{dropped[0].where}: {dropped[0].detail}" if dropped else "the table is empty"
         raise DataError(f"dump: no conversation is left of {len(rows)}; the first reason: {why}")
     return kept, dropped
 

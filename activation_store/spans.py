@@ -3,11 +3,15 @@
 Each message's content is wrapped in a pair of private-use characters, the conversation is rendered
 to text, and the marks are taken out again: what stood between them is that content. The text
 without marks must equal the plain rendering, so nothing depends on how a template is written.
+
+A message that calls tools has its calls in its segment as well, with all that the template writes
+around them. Where they stand is found by what stands before and after the same message when it says
+a marked content alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +20,7 @@ import numpy as np
 
 from generators.errors import DataError
 from generators.schema import Message
+from generators.tool_use import for_template, said, tools_of
 
 SEGMENT_CODES = {"template": 0, "control": 1, "stimulus": 2, "completion": 3}
 # some templates write today's date; a fixed one keeps a store's tokens the same on every day
@@ -41,8 +46,14 @@ class Tokens:
     withheld: int
 
 
-def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, generation: bool) -> str:
-    """The chat template's text for `messages`.
+def render(
+    tokenizer: Any,
+    messages: Sequence[dict[str, Any]],
+    *,
+    generation: bool,
+    tools: list[Any] | None = None,
+) -> str:
+    """The chat template's text for `messages`, with `tools` on offer.
 
     Raises:
         DataError: the template refuses them (Gemma: system role; Mistral: two users in a row).
@@ -50,6 +61,7 @@ def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, generation: bo
     try:
         return tokenizer.apply_chat_template(
             list(messages),
+            tools=tools,
             tokenize=False,
             add_generation_prompt=generation,
             date_string=_DATE.strftime("%d %b %Y"),
@@ -85,12 +97,18 @@ def tokenize_with_text(tokenizer: Any, messages: Sequence[Message]) -> tuple[Tok
 
     Raises: as `tokenize`.
     """
-    plain = [{"role": m.role, "content": m.content} for m in messages]
-    text, spans = locate(tokenizer, plain, generation=messages[-1].role != "assistant")
+    text, spans = locate(
+        tokenizer,
+        [for_template(message) for message in messages],
+        generation=messages[-1].role != "assistant",
+        tools=tools_of(messages),
+    )
     encoded = Encoded.of(tokenizer, text)
     segments = np.zeros(len(encoded.ids), np.uint8)
     for message, (start, stop) in zip(messages, spans, strict=True):
-        inside = encoded.inside(start, stop, f"a message of segment {message.segment}")
+        # around a call the template writes control tokens of its own
+        whole = None if message.tool_use is None else said(message)
+        inside = encoded.inside(start, stop, f"a message of segment {message.segment}", whole)
         segments[inside] = SEGMENT_CODES[message.segment]
     withheld = _withheld(tokenizer, messages, encoded, spans)
     return Tokens(encoded.ids.astype(np.int32), segments, withheld), encoded
@@ -129,17 +147,24 @@ class Encoded:
         names = {int(i): str(tokenizer.convert_ids_to_tokens(int(i))) for i in ids[special]}
         return cls(text, ids, offsets[:, 0], offsets[:, 1], special, names)
 
-    def inside(self, start: int, stop: int, what: str) -> np.ndarray:
+    def inside(self, start: int, stop: int, what: str, said: str | None = None) -> np.ndarray:
         """[T] which tokens overlap the characters `start` to `stop`, control tokens left out.
 
         A control token can take white space of its neighbours with it (Phi-3), and overlap so.
 
+        Args:
+            start: first character.
+            stop: the one after the last.
+            what: whose characters they are, for the error.
+            said: what of them is not the template's; None for all.
+
         Raises:
-            DataError: the characters spell a control token; `what` says whose they are.
+            DataError: the characters spell a control token.
         """
         overlap = (self.starts < stop) & (self.stops > start)
+        own = self.text[start:stop] if said is None else said
         for token in self.ids[overlap & self.special]:
-            if self.names[int(token)] in self.text[start:stop]:
+            if self.names[int(token)] in own:
                 raise DataError(
                     f"{what} holds the control token {self.names[int(token)]}; escape or remove it."
                 )
@@ -147,30 +172,114 @@ class Encoded:
 
 
 def locate(
-    tokenizer: Any, messages: list[dict[str, str]], *, generation: bool
+    tokenizer: Any,
+    messages: list[dict[str, Any]],
+    *,
+    generation: bool,
+    tools: list[Any] | None = None,
 ) -> tuple[str, list[tuple[int, int]]]:
     """The chat template's text for `messages`, and where in it each content stands.
 
+    Args:
+        tokenizer: the target's.
+        messages: as the template reads them; where one has `tool_calls`, these belong to its
+            content.
+        generation: whether a generation prompt follows.
+        tools: definitions of the tools on offer.
+
     Raises:
-        DataError: the template refuses, cuts or changes a message.
+        DataError: the template refuses, cuts or changes a message, or leaves out calls or tools.
     """
-    text = render(tokenizer, messages, generation=generation)
+
+    def rendered(changed: Sequence[dict[str, Any]]) -> str:
+        return render(tokenizer, changed, generation=generation, tools=tools)
+
+    text = rendered(messages)
+    if tools is not None and render(tokenizer, messages, generation=generation) == text:
+        raise DataError("the chat template leaves out the tools that are offered.")
     free = (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
     marks = [(next(free), next(free)) for _ in messages]
     for strip in (False, True):  # some templates strip contents, and would strip outside the marks
         contents = [m["content"].strip() if strip else m["content"] for m in messages]
         marked = [
-            {"role": m["role"], "content": a + content + b}
+            m if "tool_calls" in m else m | {"content": a + content + b}
             for m, content, (a, b) in zip(messages, contents, marks, strict=True)
         ]
-        found = render(tokenizer, marked, generation=generation)
-        if all(found.count(mark) == 1 for pair in marks for mark in pair):
-            spans = [(_place(found, a, marks), _place(found, b, marks)) for a, b in marks]
-            if _without(found, marks) == text:
-                return text, spans
+        used = [pair for m, pair in zip(messages, marks, strict=True) if "tool_calls" not in m]
+        found = rendered(marked)
+        if all(found.count(mark) == 1 for pair in used for mark in pair):
+            if _without(found, used) != text:
+                continue
+            return text, [
+                _calling(rendered, messages, i, text, pair)
+                if "tool_calls" in messages[i]
+                else (_place(found, pair[0], used), _place(found, pair[1], used))
+                for i, pair in enumerate(marks)
+            ]
     raise DataError(
         "the chat template cuts, drops or changes a message "
         f"(roles {[m['role'] for m in messages]}); its tokens cannot be told apart."
+    )
+
+
+def _calling(
+    rendered: Callable[[list[dict[str, Any]]], str],
+    messages: list[dict[str, Any]],
+    index: int,
+    text: str,
+    marks: tuple[str, str],
+) -> tuple[int, int]:
+    """Where in `text` the message stands that calls tools: its content, and its calls.
+
+    Raises:
+        DataError: the template leaves out a call, its arguments, or changes what is around it.
+    """
+    message = messages[index]
+
+    def changed(other: dict[str, Any]) -> str:
+        return rendered([*messages[:index], other, *messages[index + 1 :]])
+
+    if message["content"].strip() and changed(message | {"content": ""}) == text:
+        raise DataError(
+            f"message {index + 1} ({message['role']}): the chat template leaves out the content "
+            "beside a call of a tool."
+        )
+    for place, call in enumerate(message["tool_calls"]):
+        function = call["function"]
+        for part, other in (("call", "name"), ("arguments of its call", "arguments")):
+            if not function[other]:
+                continue
+            emptied = call | {"function": function | {other: type(function[other])()}}
+            calls = [*message["tool_calls"][:place], emptied, *message["tool_calls"][place + 1 :]]
+            if changed(message | {"tool_calls": calls}) == text:
+                raise DataError(
+                    f"message {index + 1} ({message['role']}): the chat template leaves out the "
+                    f"{part} of the tool {function['name']!r}."
+                )
+    bare = {name: item for name, item in message.items() if name != "tool_calls"}
+    alone = bare | {"content": marks[0] + message["content"].strip() + marks[1]}
+    # some templates want calls before replies of tools: there the conversation ends with the call
+    for ends in (len(messages), index + 1):
+        try:
+            whole = rendered(messages[:ends])
+            found = rendered([*messages[:index], alone, *messages[index + 1 : ends]])
+        except DataError:
+            continue
+        # white space beside a content may be the content's alone (Mistral)
+        before = found.partition(marks[0])[0].rstrip()
+        after = found.rpartition(marks[1])[2].lstrip()
+        start, stop = len(before), len(whole) - len(after)
+        if (
+            start <= stop
+            and whole.startswith(before)
+            and whole.endswith(after)
+            and text.startswith(whole[:stop])
+        ):
+            own = whole[start:stop]
+            return stop - len(own.lstrip()), start + len(own.rstrip())
+    raise DataError(
+        f"message {index + 1} ({message['role']}): the chat template changes what is around a call "
+        "of a tool; its tokens cannot be told apart."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from generators.schema import SPLITS, Conversation, Dropped, Question
+from generators.schema import SPLITS, Conversation, Dropped, Question, tool_use_of
 from generators.statistics import describe
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -23,6 +23,8 @@ _FIELDS = """
 | `flags` | remarks that did not drop the row |
 | `provenance` | JSON text: file and place, or model, prompt and requests, or the facts drawn |
 """
+_TOOL_FIELD = """
+| `tool_use` | JSON text for each message that calls or answers a tool; null without any |"""
 
 
 def card(
@@ -47,6 +49,7 @@ def card(
         quality: what the step `quality` measured; None where it did not run.
     """
     numbers = describe(conversations, questions, dropped)
+    calls_tools = any(tool_use_of(row.messages) for row in conversations)
     present = [split for split in SPLITS if split in numbers["by_split"]]
     front = {
         **({"license": licence} if licence else {}),
@@ -68,7 +71,7 @@ def card(
         "Conversations that set a language model's state, and questions about that state with gold "
         "answers, for reading activations in natural language (LatentQA, arXiv 2412.08686). One "
         "row a conversation; no group of labels or control texts is in two splits.",
-        "## Fields" + _FIELDS.rstrip(),
+        "## Fields" + _FIELDS.rstrip() + (_TOOL_FIELD if calls_tools else ""),
         "## Counts",
         *(_counts(part, numbers[f"by_{part}"]) for part in ("split", "kind", "view")),
         _table(("type of question", "questions"), numbers["by_type"].items()),

@@ -3,7 +3,11 @@
 ```
 {"messages": [{"role": "system", "content": "...", "segment": "control"},
               {"role": "user", "content": "...", "segment": "stimulus"},
+              {"role": "assistant", "segment": "stimulus", "tool_calls": [
+                  {"id": "1", "function": {"name": "tide", "arguments": {"port": "Ribe"}}}]},
+              {"role": "tool", "tool_call_id": "1", "content": "...", "segment": "stimulus"},
               {"role": "assistant", "content": "...", "segment": "completion"}],
+ "tools": [...],
  "questions": [{"question": "...", "answer": "...", "type": "description"}],
  "label": "...", "kind": "persona", "category": "sea"}
 ```
@@ -37,6 +41,7 @@ from generators.schema import (
     View,
     control_id,
     example_id,
+    identity_of,
     read_conversations,
     write_dropped,
     write_questions,
@@ -55,14 +60,16 @@ from generators.strict_json import (
     repeats,
     to_json,
 )
+from generators.tool_use import TOOLS, BadToolUse, read_tool_use, with_tools
 
 ENDING = ".jsonl"
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SEGMENTS: tuple[Segment, ...] = get_args(Segment)
 OWN = "own"
 """Kind of a row that names none."""
-_MESSAGE = {"role", "content", "segment"}
-_FIELDS = ("messages", "questions", "label", "kind", "category")
+_TOOL_USE = ("tool_calls", "tool_call_id", "name")
+_MESSAGE = {"role", "content", "segment", *_TOOL_USE}
+_FIELDS = ("messages", "questions", "label", "kind", "category", TOOLS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +112,7 @@ def messages_digest(path: Path) -> str:
     """
     rows, dropped = read_own(path)
     kept = [
-        [r.where, r.label, r.kind, r.category, r.extra]
-        + [[m.role, m.content, m.segment] for m in r.messages]
+        [r.where, r.label, r.kind, r.category, r.extra] + [identity_of(m) for m in r.messages]
         for r in (own.row for own in rows)
     ]
     return digest([kept, [[d.reason, d.where, d.detail] for d in dropped]])
@@ -286,24 +292,35 @@ def _messages(value: Mapping[str, Any]) -> tuple[Message, ...]:
                 f"messages[{last}]: a control after messages[{i}], a {segment}; expected all of "
                 "the control first: what comes before it is withheld with it",
             )
+    if not next(message.content for message in found if message.segment == "control"):
+        raise _Malformed(
+            "empty_field", "the control begins with a call of a tool; expected one with content"
+        )
     if found[-1].role == "assistant" and segments[-1] == "stimulus":
         raise _Malformed(
             "open_end",
             f"messages[{len(found) - 1}]: the conversation ends with the assistant, as a stimulus; "
             "expected the segment 'completion'",
         )
-    return found
+    if value.get(TOOLS) is None:
+        return found
+    try:
+        return with_tools(found, value[TOOLS])
+    except BadToolUse as fault:
+        raise _Malformed(fault.reason, fault.detail) from fault
 
 
 def _message(index: int, value: Any) -> Message:
     where = f"messages[{index}]: "
     if not isinstance(value, dict):
         raise _Malformed("not_an_object", f"{where}{name_of(value)}; expected an object")
+    # clients write null for what a message has not
+    value = {name: item for name, item in value.items() if item is not None}
     if unknown := sorted(set(value) - _MESSAGE):
         raise _Malformed(
             "unknown_field",
-            f"{where}{unknown[0]!r} is no field of a message; expected role, content, segment. "
-            "Write a call of a tool into content, in the target's own form",
+            f"{where}{unknown[0]!r} is no field of a message; expected role, content, segment, "
+            "and of tools tool_calls, tool_call_id, name",
         )
     role, segment = _text(value, "role", where), _text(value, "segment", where)
     if role not in ROLES:
@@ -314,7 +331,13 @@ def _message(index: int, value: Any) -> Message:
         raise _Malformed(
             "unknown_segment", f"{where}segment {segment!r}; expected one of {', '.join(SEGMENTS)}"
         )
-    return Message(role=role, content=_text(value, "content", where), segment=segment)
+    try:
+        tool_use = read_tool_use(role, {name: value[name] for name in _TOOL_USE if name in value})
+    except BadToolUse as fault:
+        raise _Malformed(fault.reason, f"{where}{fault.detail}") from fault
+    silent = "tool_calls" in value and value.get("content") in (None, "")
+    content = "" if silent else _text(value, "content", where)
+    return Message(role=role, content=content, segment=segment, tool_use=tool_use)
 
 
 def _question(index: int, value: Any) -> tuple[str, str, str | None]:

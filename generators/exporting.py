@@ -12,9 +12,20 @@ from typing import Any
 from generators.errors import DataError
 from generators.files import storage_errors, write_bytes
 from generators.latentqa_files import FIELDS, QA_FILE, VIEW_FILES
-from generators.schema import SPLITS, VIEWS, Conversation, Dropped, Question
+from generators.schema import (
+    SPLITS,
+    TOOL_USE,
+    VIEWS,
+    Conversation,
+    Dropped,
+    Question,
+    tool_use_of,
+)
+from generators.tool_use import TOOLS, tool_fields, tools_of
 
 FORMATS = ("latentqa", "jsonl", "datasets", "parquet")
+MESSAGE = ("role", "content", "segment")
+"""What every message has."""
 
 _QA_PLACE = re.compile(rf"{re.escape(QA_FILE)}\[(\d+)\]")
 
@@ -36,7 +47,7 @@ def to_latentqa(
             asks for, and are put back. Other rows stay dropped.
 
     Raises:
-        DataError: a conversation's messages are not the ones of its view.
+        DataError: a conversation's messages are not the ones of its view, or call tools.
     """
     files: dict[str, Any] = {}
     for view in VIEWS:
@@ -63,7 +74,11 @@ def write_latentqa(
 def to_records(
     conversations: Sequence[Conversation], questions: Sequence[Question]
 ) -> list[dict[str, Any]]:
-    """One plain object a conversation, with its `questions` as a list inside."""
+    """One plain object a conversation, with its `questions` as a list inside.
+
+    Where tools are called, its messages have their `tool_calls`, `tool_call_id` and `name`, and it
+    has the `tools` that are offered.
+    """
     by_example: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for question in questions:
         by_example[question.example_id].append(
@@ -79,13 +94,33 @@ def to_records(
         {name: getattr(row, name) for name in row.__slots__}
         | {
             "messages": [
-                {"role": m.role, "content": m.content, "segment": m.segment} for m in row.messages
+                {"role": m.role, "content": m.content, "segment": m.segment} | tool_fields(m)
+                for m in row.messages
             ],
             "flags": list(row.flags),
             "questions": by_example.get(row.example_id, []),
         }
+        | ({} if (tools := tools_of(row.messages)) is None else {TOOLS: tools})
         for row in conversations
     ]
+
+
+def to_columns(
+    conversations: Sequence[Conversation], questions: Sequence[Question]
+) -> list[dict[str, Any]]:
+    """The same for formats with fixed columns: messages are role, content and segment alone.
+
+    What they have of tools is in the column `tool_use`, as in the conversations table: for all rows
+    if a row has any.
+    """
+    records = to_records(conversations, questions)
+    cells = [tool_use_of(row.messages) for row in conversations]
+    for record, cell in zip(records, cells, strict=True):
+        record.pop(TOOLS, None)
+        record["messages"] = [{name: m[name] for name in MESSAGE} for m in record["messages"]]
+        if any(cells):
+            record[TOOL_USE.name] = cell
+    return records
 
 
 def write_jsonl(
@@ -102,13 +137,14 @@ def write_jsonl(
 def write_datasets(
     out: Path, conversations: Sequence[Conversation], questions: Sequence[Question]
 ) -> None:
-    """Write `to_records` to the folder `out` as a `datasets.DatasetDict` with a part a split.
+    """Write `to_columns` to the folder `out` as a `datasets.DatasetDict` with a part a split.
 
     `provenance` is JSON text there, because its fields differ from row to row.
     `datasets.load_from_disk(out)` reads it.
     """
     from datasets import Dataset, DatasetDict, Features, List, Value
 
+    records = to_columns(conversations, questions)
     text, texts = Value("string"), List(Value("string"))
     features = Features(
         {
@@ -117,7 +153,8 @@ def write_datasets(
                 for name in Conversation.__slots__
                 if name not in ("messages", "flags", "provenance")
             },
-            "messages": List({"role": text, "content": text, "segment": text}),
+            "messages": List(dict.fromkeys(MESSAGE, text)),
+            **({TOOL_USE.name: texts} if records and TOOL_USE.name in records[0] else {}),
             "flags": texts,
             "provenance": text,
             "questions": List(
@@ -131,7 +168,6 @@ def write_datasets(
             ),
         }
     )
-    records = to_records(conversations, questions)
     for record in records:
         for part in (record, *record["questions"]):
             part["provenance"] = json.dumps(part["provenance"], ensure_ascii=False, sort_keys=True)
@@ -148,6 +184,11 @@ def write_datasets(
 
 def _view_object(row: Conversation) -> dict[str, Any]:
     fields = FIELDS[row.view]
+    if any(message.tool_use is not None for message in row.messages):
+        raise DataError(
+            f"conversation {row.example_id} ({row.label}): calls of tools have no LatentQA form. "
+            "Export as jsonl instead."
+        )
     got = [(m.role, m.segment) for m in row.messages]
     if got != [(f.role, f.segment) for f in fields]:
         raise DataError(

@@ -26,6 +26,7 @@ from generators.quality import (
 )
 from generators.quality_config import FLAGS, RulesConfig
 from generators.schema import Conversation, Dropped, Question, Segment
+from generators.tool_use import said
 
 _SYMPATHY = re.compile(
     r"^\W*i(['’]m| am) (so |very |really |truly )*sorry (to hear|that you|you|for your)",
@@ -129,8 +130,8 @@ def flagged(
 
 
 def text_of(row: Conversation, segment: Segment) -> str | None:
-    """The content of the row's messages of `segment`, one after the other; None without any."""
-    found = [message.content for message in row.messages if message.segment == segment]
+    """What the row's messages of `segment` say, one after the other; None without any."""
+    found = [said(message) for message in row.messages if message.segment == segment]
     return "\n\n".join(found) if found else None
 
 
@@ -159,7 +160,7 @@ def _near_duplicates(
 
 def _of_conversation(row: Conversation, rules: RulesConfig) -> list[Fault]:
     stimulus, completion = text_of(row, "stimulus"), text_of(row, "completion")
-    size = sum(len(message.content) for message in row.messages)
+    size = sum(len(said(message)) for message in row.messages)
     found: list[Fault | None] = []
     if stimulus is not None and row.kind != CONTINUED:
         found.append(gives_away(stimulus, row.control, row.label, rules.shared_words))
@@ -191,7 +192,7 @@ def _declines(text: str) -> Fault | None:
 
 
 def _unsupported(answer: str, row: Conversation) -> Fault | None:
-    if unsupported(answer, " ".join(message.content for message in row.messages)) is None:
+    if unsupported(answer, " ".join(map(said, row.messages))) is None:
         return None
     return Fault("unsupported", f"of {row.label}: {answer[:80]}")
 

@@ -13,9 +13,17 @@ import pyarrow.parquet as pq
 
 from generators.cards import card, sources_of
 from generators.errors import ConfigError, DataError
-from generators.exporting import to_records
+from generators.exporting import to_columns
 from generators.files import storage_errors
-from generators.schema import CONVERSATIONS, QUESTIONS, SPLITS, Conversation, Dropped, Question
+from generators.schema import (
+    CONVERSATIONS,
+    QUESTIONS,
+    SPLITS,
+    TOOL_USE,
+    Conversation,
+    Dropped,
+    Question,
+)
 
 CARD = "README.md"
 TOKEN = "HF_TOKEN"
@@ -76,7 +84,9 @@ def write_parquet(
         source_licences=_known(source_licences or {}, conversations, questions),
         quality=quality,
     )
-    records = to_records(conversations, questions)
+    records = to_columns(conversations, questions)
+    used = any(TOOL_USE.name in record for record in records)
+    schema = _SCHEMA.append(TOOL_USE) if used else _SCHEMA
     with storage_errors(out):
         (out / "data").mkdir(parents=True, exist_ok=True)
         for split in SPLITS:
@@ -85,7 +95,7 @@ def write_parquet(
             for number, start in enumerate(starts):
                 path = out / "data" / f"{split}-{number:05d}-of-{len(starts):05d}.parquet"
                 plain = [_plain(record) for record in rows[start : start + shard_rows]]
-                table = pa.Table.from_pylist(plain, schema=_SCHEMA)
+                table = pa.Table.from_pylist(plain, schema=schema)
                 pq.write_table(table, path, compression="zstd")
         (out / CARD).write_text(text, encoding="utf-8")
 

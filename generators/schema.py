@@ -10,7 +10,7 @@ import contextlib
 import gc
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -66,6 +66,9 @@ CONVERSATIONS = pa.schema(
     ]
 )
 
+TOOL_USE = pa.field("tool_use", pa.list_(pa.string()))
+"""A column more where tools are called: `Message.tool_use` of each message; null without any."""
+
 QUESTIONS = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),
@@ -94,11 +97,15 @@ _PROVENANCE = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=Fal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """One message of a target conversation."""
+    """One message of a target conversation.
+
+    `tool_use` is JSON of the calls of tools that it makes or answers (generators/tool_use.py).
+    """
 
     role: str
     content: str
     segment: Segment
+    tool_use: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,7 +160,13 @@ class Dropped:
 
 def example_id(label: str, view: View, messages: Iterable[Message]) -> str:
     """Content hash of a conversation, 16 hex digits."""
-    return digest([label, view, [[m.role, m.content, m.segment] for m in messages]])[:16]
+    return digest([label, view, [identity_of(m) for m in messages]])[:16]
+
+
+def identity_of(message: Message) -> list[str]:
+    """What of `message` enters digests; a plain one enters as it did before there were others."""
+    plain = [message.role, message.content, message.segment]
+    return plain if message.tool_use is None else [*plain, message.tool_use]
 
 
 def control_id(kind: str, control: str) -> str:
@@ -162,8 +175,13 @@ def control_id(kind: str, control: str) -> str:
 
 
 def write_conversations(path: Path, rows: Iterable[Conversation]) -> None:
-    """Write `rows` as Parquet in the order given; the same rows give the same bytes."""
-    _write(path, CONVERSATIONS, list(rows))
+    """Write `rows` as Parquet in the order given; the same rows give the same bytes.
+
+    The column `tool_use` is there only where a message has something for it.
+    """
+    kept = list(rows)
+    used = any(message.tool_use is not None for row in kept for message in row.messages)
+    _write(path, CONVERSATIONS.append(TOOL_USE) if used else CONVERSATIONS, kept)
 
 
 def write_questions(path: Path, rows: Iterable[Question]) -> None:
@@ -201,13 +219,10 @@ def read_conversations(path: Path) -> list[Conversation]:
     with collector_paused():
         return [
             Conversation(
-                **row
-                | {
-                    "messages": tuple(Message(**m) for m in row["messages"]),
-                    "flags": tuple(row["flags"]),
-                }
+                **row | {"messages": messages, "flags": tuple(row["flags"])},
             )
-            for row in _with_provenance(path, _read(path, CONVERSATIONS))
+            for row in _with_provenance(path, _read(path, CONVERSATIONS, TOOL_USE))
+            for messages in [_with_tool_use(path, row, row.pop(TOOL_USE.name, None))]
         ]
 
 
@@ -231,6 +246,31 @@ def read_dropped(path: Path) -> list[Dropped]:
         DataError: the file is not there or is not such a table.
     """
     return [Dropped(**row) for row in _read(path, DROPPED)]
+
+
+def _with_tool_use(
+    path: Path, row: Mapping[str, Any], tool_use: Sequence[str | None] | None
+) -> tuple[Message, ...]:
+    if tool_use is None:
+        return tuple(Message(**m) for m in row["messages"])
+    try:
+        for text in tool_use:
+            if text is not None and not isinstance(json.loads(text), dict):
+                raise ValueError("no object")
+        return tuple(
+            Message(**m, tool_use=text) for m, text in zip(row["messages"], tool_use, strict=True)
+        )
+    except ValueError as error:
+        raise DataError(
+            f"{path}: tool_use of {row['example_id']} cannot be used ({error}); "
+            "expected a JSON object or null for each message."
+        ) from error
+
+
+def tool_use_of(messages: Sequence[Message]) -> list[str | None] | None:
+    """A cell of the column `tool_use`."""
+    found = [message.tool_use for message in messages]
+    return found if any(text is not None for text in found) else None
 
 
 def _with_provenance(path: Path, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -269,6 +309,8 @@ def _write(path: Path, schema: pa.Schema, rows: Sequence[Any]) -> None:
 
 
 def _column(rows: Sequence[Any], wanted: pa.Field) -> pa.Array | pa.ChunkedArray:
+    if wanted == TOOL_USE:
+        return pa.array([tool_use_of(row.messages) for row in rows], wanted.type)
     values: Iterable[Any] = map(attrgetter(wanted.name), rows)
     if wanted.name == "messages":
         blocks = [_messages(block, wanted.type) for block in _blocks(list(values))]
@@ -306,7 +348,9 @@ def _json_texts(values: Iterable[dict[str, Any]]) -> Iterator[str]:
         yield text
 
 
-def _read(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+def _read(
+    path: Path, schema: pa.Schema, optional: pa.Field | None = None
+) -> Iterator[dict[str, Any]]:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
@@ -314,6 +358,8 @@ def _read(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: no such file; expected a Parquet table.") from error
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({_line(error)}).") from error
+    if optional is not None and optional.name in table.column_names:
+        schema = schema.append(optional)
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing; found {table.column_names}.")

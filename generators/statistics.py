@@ -10,6 +10,7 @@ from typing import Any
 from generators.flagging import flag_rows, shares
 from generators.quality_config import RulesConfig
 from generators.schema import KINDS, SPLITS, VIEWS, Conversation, Dropped, Question
+from generators.tool_use import said
 
 
 def describe(
@@ -108,7 +109,7 @@ def _characters(
     for row in conversations:
         of_segment: Counter[str] = Counter()
         for message in row.messages:
-            of_segment[message.segment] += len(message.content)
+            of_segment[message.segment] += len(said(message))
         for segment, length in of_segment.items():
             lengths[segment].append(length)
     lengths["question"] = [len(question.question) for question in questions]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -23,6 +23,7 @@ from generators.schema import (
     read_dropped,
     read_questions,
 )
+from generators.tool_use import said
 from pipelines.report_files import Leaf, artifact_file, json_object, leaf_of, table_rows
 from pipelines.report_inputs import ReportInputs, ReportStep
 
@@ -295,7 +296,7 @@ def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:
     )
     samples: dict[str, Conversation] = {}
     for row in sorted(rows, key=lambda row: SPLITS.index(row.split)):
-        samples.setdefault(row.view, row)
+        samples.setdefault(row.view, _as_said(row))
     controls = {row.control_id: (row.kind, row.split) for row in rows}
     return DataSummary(
         controls=len(controls),
@@ -305,6 +306,11 @@ def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:
         examples_by_view=_count_table("examples", ((r.view, r.split) for r in rows), VIEWS),
         samples=tuple(samples[view] for view in ordered(samples, VIEWS)),
     )
+
+
+def _as_said(row: Conversation) -> Conversation:
+    """`row` with the calls of tools written into the contents."""
+    return replace(row, messages=tuple(replace(m, content=said(m)) for m in row.messages))
 
 
 def _count_table(

@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from generators.tool_use import calls_said
+
 _HERE = Path(__file__).parent
 FILTERS = ("kind", "view", "split", "category", "type", "flag")
 """What rows are filtered by, each with a list of the values that there are."""
@@ -34,6 +36,7 @@ def rows_page(records: Sequence[Mapping[str, Any]], *, title: str, total: int) -
         css=Markup((_HERE / "report.css").read_text()),
         title=title,
         total=total,
+        calls_said=calls_said,
         rows=list(zip(records, values, strict=True)),
         filters=[(name, _there(own[name] for own in values)) for name in FILTERS],
     )

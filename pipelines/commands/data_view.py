@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from generators.schema import DROPPED_FILE
+from generators.tool_use import calls_said
 
 COLOURS = {"template": "dim", "control": "magenta", "stimulus": "cyan", "completion": "green"}
 """Style of a message by its segment."""
@@ -63,8 +64,12 @@ def print_rows(records: Sequence[Mapping[str, Any]], total: int) -> None:
         )
         for message in record["messages"]:
             head = Text(message["role"], style="bold")
+            if "name" in message:
+                head.append(f" {_safe(message['name'])}")
             console.print(head.append(f" · {message['segment']}", style="not bold dim"))
-            text = Text(_safe(message["content"]), style=COLOURS[message["segment"]])
+            calls = [f"calls {call}" for call in calls_said(message.get("tool_calls", []))]
+            lines = "\n".join(([message["content"]] if message["content"] else []) + calls)
+            text = Text(_safe(lines), style=COLOURS[message["segment"]])
             console.print(Padding(text, (0, 0, 0, 2)))
         if record["flags"]:
             console.print(Text(f"flags: {', '.join(record['flags'])}", style="yellow"))

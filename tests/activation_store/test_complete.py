@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import tiny
+import tool_turns
 
 from activation_store import complete as module
 from activation_store.complete import COMPLETES, complete
@@ -70,6 +73,36 @@ def run(folder: Path, model: ModelFiles, config: CompleteConfig = CONFIG) -> dic
         model=model,
         runtime=Runtime(device="cpu", threads=1),
     )
+
+
+def test_a_row_that_the_template_cannot_word_is_named(tmp_path: Path, model: ModelFiles) -> None:
+    calling = Message(
+        role="assistant",
+        content="",
+        segment="stimulus",
+        tool_use=json.dumps({"tool_calls": [tool_turns.call({"city": "Oslo"})]}),
+    )
+    asked = row(0)
+    asked = dataclasses.replace(asked, messages=(*asked.messages, calling))
+    write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [asked])
+    with pytest.raises(DataError, match=f"complete: example {asked.example_id} .*leaves out"):
+        run(tmp_path, model)
+
+
+def test_a_reply_leaves_the_calls_before_it_as_they_are(tmp_path: Path) -> None:
+    knows = resolve_model(str(tiny.save(tmp_path / "knows", template=tool_turns.TOOLS_CHATML)))
+    calling = json.dumps({"tool_calls": [tool_turns.call({"city": "Oslo"})]})
+    asked = row(0)
+    turns = (
+        Message(role="assistant", content="", segment="stimulus", tool_use=calling),
+        Message(role="tool", content="rain", segment="stimulus"),
+    )
+    asked = dataclasses.replace(asked, messages=(*asked.messages, *turns))
+    write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [asked])
+    run(tmp_path, knows)
+    _, made = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
+    assert made.messages[:-1] == asked.messages
+    assert made.messages[-1].segment == "completion"
 
 
 def test_every_stimulus_gets_a_reply_and_the_rows_stay(

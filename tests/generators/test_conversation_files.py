@@ -114,9 +114,9 @@ BAD = [
     (line([turn("user", "control", " ")]), "empty_field", "messages[0]: 'content' is empty"),
     (line([{**turn("user", "control"), "content": 3}]), "not_a_string", "is a number"),
     (
-        line([*MESSAGES, {**turn("assistant", "completion"), "tool_calls": []}]),
+        line([*MESSAGES, {**turn("assistant", "completion"), "weight": 0}]),
         "unknown_field",
-        "messages[3]: 'tool_calls' is no field",
+        "messages[3]: 'weight' is no field",
     ),
     (line([MESSAGES[2], MESSAGES[0]]), "control_late", "after messages[0], a stimulus"),
     (line([*MESSAGES, turn("assistant", "stimulus")]), "open_end", "messages[3]: the conversation"),
