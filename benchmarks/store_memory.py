@@ -1,8 +1,9 @@
 """Peak memory of a capture from 1 to 100 times the rows: the model and a few shards, and no more.
 
 Each size runs in a process of its own, on a small random model whose shards are large beside it.
-The peak is the process' resident set; what it has before the first shard is subtracted, so that
-what is left is the writer's own. Prints a Markdown table, and plots it.
+The peak is the process' resident set, the pages of files that are mapped included; what it has
+before the first shard, after a forward pass of full size, is subtracted, so that what is left is
+the writer's own. Prints a Markdown table, and plots it.
 
     python benchmarks/store_memory.py --plot docs/images/store_memory.png
 """
@@ -19,18 +20,19 @@ from pathlib import Path
 import numpy as np
 from store_bench import Rows, captured, planned, target
 
+from activation_store.capture import Capture
 from activation_store.spans import Tokens
 
 TIMES = (1, 3, 10, 30, 100)
 MODEL = "2x256"
 LENGTH = 256
-SHARD_ROWS = 8192
+SHARD_ROWS = 16384
 
 
 def main() -> None:
     """Measure, print and plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=8192, help="tokens of the smallest store")
+    parser.add_argument("--tokens", type=int, default=16384, help="tokens of the smallest store")
     parser.add_argument("--plot", type=Path, help="where the picture goes")
     words = parser.parse_args()
     context = multiprocessing.get_context("spawn")
@@ -55,11 +57,13 @@ def main() -> None:
 def _peak(tokens: int, pipe: Connection) -> None:
     """Send shards, bytes of a shard, and the resident set before and at its highest, in bytes."""
     _, net, _, shape = target("embedded", MODEL)
-    warm = _rows(2 * SHARD_ROWS // 16)
-    with tempfile.TemporaryDirectory() as folder:  # libraries load, and torch's own buffers come
+    warm = _rows(4 * LENGTH)
+    with tempfile.TemporaryDirectory() as folder:  # libraries load
         captured(Path(folder), planned(warm, (0,), shape.d_model, chunk_rows=64), warm, net)
     rows = _rows(tokens)
     plan = planned(rows, (0,), shape.d_model, shard_rows=SHARD_ROWS, store_dtype="float32")
+    for batch in list(plan.batches(0))[:2]:
+        Capture(net, plan.layers)([rows[s.example_id].ids for s in batch])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with tempfile.TemporaryDirectory() as folder:
         captured(Path(folder), plan, rows, net)
