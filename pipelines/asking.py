@@ -216,10 +216,13 @@ class Reader:
         for start in range(0, len(prompts), batch):
             yield from self._ask_batch(prompts[start : start + batch], layers, options)
 
-    def layers(self, layer: int | None = None) -> ReadLayers:
+    def layers(self, layer: int | None = None, option: str = "--layer") -> ReadLayers:
         """The layers of one reading; None takes those that the decoder reads by itself.
 
         Any block of the target can be read; one that the decoder was not trained on as it is.
+
+        Args:
+            option: what `layer` is called in an error.
 
         Raises:
             ModelError: the target has no such block.
@@ -229,7 +232,7 @@ class Reader:
         if layer is None:
             return decoder.reads()
         shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
-        number = shape.layer(layer, "--layer")
+        number = shape.layer(layer, option)
         if decoder.config.combine == "together" and decoder.config.read_layers:
             return decoder.reads(number)
         return ReadLayers((number,), named=bool(decoder.config.read_layers))

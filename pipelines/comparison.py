@@ -41,6 +41,7 @@ __all__ = [
     "compare_runs",
     "comparison_rows",
     "find_runs",
+    "single_seeds",
 ]
 
 POOL = "+"
@@ -68,6 +69,16 @@ class Run:
     def evaluations(self) -> list[Artifact]:
         """The evaluation of each pooled run."""
         return [own["evaluate"] for own in self.sets]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether activations of another target than the decoder's own were read."""
+        return any(found.identity["config"].get("foreign_target") for found in self.evaluations)
+
+    @property
+    def decoders(self) -> set[str]:
+        """Keys of the decoders; none where a REF names an evaluation alone."""
+        return {own["train"].key for own in self.sets if "train" in own}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +158,14 @@ def changed_settings(runs: Sequence[Run]) -> list[tuple[str, str, Difference]]:
     ]
 
 
+def single_seeds(runs: Sequence[Run]) -> list[str]:
+    """The runs of one training each, of which a difference says nothing about their settings; none
+    where all are the same decoder, on other rows or another target."""
+    if runs[0].decoders and all(run.decoders == runs[0].decoders for run in runs):
+        return []
+    return [run.name for run in runs if len(run.sets) == 1]
+
+
 def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Every number as a row; differences are to the first run."""
     return [
@@ -155,6 +174,7 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "view": case.view,
             "metric": metric,
             "run": run.name,
+            "foreign_target": run.foreign,
             **_numbers("", cell.leaf),
             "n": case.controls if cell.leaf is None else cell.leaf.n,
             **_numbers("difference_", cell.difference),

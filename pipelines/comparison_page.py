@@ -15,6 +15,7 @@ from pipelines.comparison import (
     Comparison,
     changed_settings,
     comparison_rows,
+    single_seeds,
 )
 from pipelines.pages import render
 from pipelines.plots.table import csv_bytes
@@ -105,7 +106,7 @@ def _page(comparison: Comparison, figures: Sequence[ReportFigure]) -> str:
         comparison=comparison,
         title=title,
         figures=figures,
-        single=[run.name for run in comparison.runs if len(run.sets) == 1],
+        single=single_seeds(comparison.runs),
         changes=changed_settings(comparison.runs),
         marked=_marked(comparison.cases),
         asked=_asked(comparison.cases),

@@ -183,7 +183,7 @@ def reading_map(
 def _blocks(reader: Reader, layers: Sequence[int] | None) -> tuple[int, ...]:
     """Blocks of the map, in order; each is one that the decoder can be given alone."""
     if layers is not None:
-        return tuple(sorted({reader.layers(layer).layers[0] for layer in layers}))
+        return tuple(sorted({reader.layers(layer, "--layers").layers[0] for layer in layers}))
     if len(reader.trained_layers) > 1:
         return tuple(sorted(reader.layers(layer).layers[0] for layer in reader.trained_layers))
     (trained,) = reader.trained_layers

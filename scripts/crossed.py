@@ -54,7 +54,8 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(crossed_table(found), "\n")
+    print(crossed_table(found))
+    print()
     for one in found.values():
         print(f"{one.name}: {one.report}")
     return 0

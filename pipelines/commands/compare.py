@@ -54,6 +54,7 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
+    from pipelines.comparison import single_seeds
     from pipelines.comparison_page import title
 
     wide = max(len(run.name) for run in found.runs) + 2
@@ -66,8 +67,10 @@ def _print(found: Comparison) -> None:
                 name = title(metric) if k == 0 else ""
                 typer.echo(f"  {name:<28}{run.name:<{wide}}{_words(cell)}".rstrip())
     typer.echo("* differs from the first run: the interval excludes zero, and p < 0.05 after Holm.")
-    single = [run.name for run in found.runs if len(run.sets) == 1]
-    if single:
+    for run in found.runs:
+        if run.foreign:
+            typer.echo(f"{run.name} reads a foreign target: not the decoder's own.")
+    if single := single_seeds(found.runs):
         typer.echo(
             f"Of {', '.join(single)} there is one training run each: a mark is about the decoder, "
             "not its settings. Join runs of several seeds by +."

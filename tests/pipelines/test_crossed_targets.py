@@ -13,7 +13,8 @@ from published_chain import CONFIG, write_published
 
 from evaluators.tables import RESULTS_FILE
 from pipelines.artifacts import ArtifactRoot
-from pipelines.comparison import changed_settings, compare_runs, find_runs
+from pipelines.comparison import changed_settings, compare_runs, comparison_rows, find_runs
+from pipelines.comparison_page import write_comparison
 from pipelines.refs import Refs
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "crossed.py"
@@ -116,9 +117,18 @@ def test_crossed_again_all_is_found(
     assert sorted(root.glob("*/*/record.json")) == before
 
 
-def test_a_decoder_is_compared_with_itself_on_a_target_that_moved(root: Path) -> None:
+def test_a_decoder_is_compared_with_itself_on_a_target_that_moved(
+    root: Path, tmp_path: Path
+) -> None:
     runs = find_runs(Refs(ArtifactRoot(root)), ["base", "base_on_tuned"])
     found = compare_runs(runs)
     assert found.cases[0].controls > 0
     changed = {change.field: change.right for _, _, change in changed_settings(runs)}
     assert changed["foreign_target"] is True
+    assert {row["run"]: row["foreign_target"] for row in comparison_rows(found)} == {
+        "base": False,
+        "base_on_tuned": True,
+    }
+    page = write_comparison(found, tmp_path).read_text()
+    assert page.count("foreign target") == 1
+    assert "One seed a side" not in page  # it is one decoder

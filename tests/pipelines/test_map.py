@@ -72,7 +72,7 @@ def test_a_map_asks_one_question_of_blocks_that_are_there(reader: Reader) -> Non
         reading_map(reader, make_prompt(PROMPT, ["a", "b"]), answer="x")
     with pytest.raises(ConfigError, match="window of 0 tokens"):
         reading_map(reader, make_prompt(PROMPT, ["a"]), answer="x", window=0)
-    with pytest.raises(ModelError, match="blocks 0 to 3, got 7"):
+    with pytest.raises(ModelError, match=r"blocks 0 to 3, got 7\. Change --layers"):
         reading_map(reader, make_prompt(PROMPT, ["a"]), answer="x", layers=[7])
 
 
