@@ -41,6 +41,7 @@ __all__ = [
     "compare_runs",
     "comparison_rows",
     "find_runs",
+    "mixed_pools",
     "single_seeds",
 ]
 
@@ -112,13 +113,19 @@ def find_runs(refs: Refs, names: Sequence[str]) -> tuple[Run, ...]:
     """The runs that `names` stand for.
 
     Raises:
-        ReferenceError_: a name stands for nothing, for no evaluation, or stands twice; or there is
-            but one.
+        ReferenceError_: a name stands for nothing, for no evaluation, or stands twice; a pool has
+            one evaluation twice; or there is but one name.
         DamagedError: bytes of an evaluation are not those committed.
     """
     if len(set(names)) != len(names) or len(names) < 2:
         raise ReferenceError_(f"compare: got {', '.join(names)}; expected at least two other REFs.")
-    return tuple(Run(name=name, sets=tuple(_sets(refs, name))) for name in names)
+    runs = tuple(Run(name=name, sets=tuple(_sets(refs, name))) for name in names)
+    for run in runs:
+        if len({found.key for found in run.evaluations}) < len(run.sets):
+            raise ReferenceError_(
+                f"compare: {run.name} names one evaluation twice; pool runs of several seeds."
+            )
+    return runs
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
@@ -152,10 +159,24 @@ def changed_settings(runs: Sequence[Run]) -> list[tuple[str, str, Difference]]:
     return [
         (run.name, step, change)
         for run in runs[1:]
-        for step, artifact in run.sets[0].items()
-        if step in first and step not in _SHOWING
-        for change in differences(first[step].identity["config"], artifact.identity["config"])
+        for step, change in _changes(first, run.sets[0])
     ]
+
+
+def mixed_pools(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """(run, settings) of each pool whose runs differ by more than seeds: its interval is then about
+    no one setting."""
+    out = []
+    for run in runs:
+        fields = {
+            f"{step}.{change.field}"
+            for own in run.sets[1:]
+            for step, change in _changes(run.sets[0], own)
+            if change.field.rpartition(".")[2] != "seed"
+        }
+        if fields:
+            out.append((run.name, ", ".join(sorted(fields))))
+    return out
 
 
 def single_seeds(runs: Sequence[Run]) -> list[str]:
@@ -185,6 +206,16 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
         for metric, cells in case.cells.items()
         for run, cell in zip(comparison.runs, cells, strict=True)
     ]
+
+
+def _changes(
+    one: Mapping[str, Artifact], other: Mapping[str, Artifact]
+) -> Iterator[tuple[str, Difference]]:
+    """(step, field) of every setting that decides a result and is not the same."""
+    for step, artifact in other.items():
+        if step in one and step not in _SHOWING:
+            for change in differences(one[step].identity["config"], artifact.identity["config"]):
+                yield step, change
 
 
 def _numbers(prefix: str, leaf: Leaf | None) -> dict[str, float | None]:

@@ -15,6 +15,7 @@ from pipelines.comparison import (
     Comparison,
     changed_settings,
     comparison_rows,
+    mixed_pools,
     single_seeds,
 )
 from pipelines.pages import render
@@ -107,6 +108,7 @@ def _page(comparison: Comparison, figures: Sequence[ReportFigure]) -> str:
         title=title,
         figures=figures,
         single=single_seeds(comparison.runs),
+        mixed=mixed_pools(comparison.runs),
         changes=changed_settings(comparison.runs),
         marked=_marked(comparison.cases),
         asked=_asked(comparison.cases),

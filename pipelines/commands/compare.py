@@ -54,7 +54,7 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
-    from pipelines.comparison import single_seeds
+    from pipelines.comparison import mixed_pools, single_seeds
     from pipelines.comparison_page import title
 
     wide = max(len(run.name) for run in found.runs) + 2
@@ -67,6 +67,8 @@ def _print(found: Comparison) -> None:
                 name = title(metric) if k == 0 else ""
                 typer.echo(f"  {name:<28}{run.name:<{wide}}{_words(cell)}".rstrip())
     typer.echo("* differs from the first run: the interval excludes zero, and p < 0.05 after Holm.")
+    for name, fields in mixed_pools(found.runs):
+        typer.echo(f"The runs pooled as {name} differ by more than their seeds: {fields}.")
     for run in found.runs:
         if run.foreign:
             typer.echo(f"{run.name} reads a foreign target: not the decoder's own.")

@@ -32,6 +32,7 @@ from pipelines.comparison import (
     compare_runs,
     comparison_rows,
     find_runs,
+    mixed_pools,
 )
 from pipelines.comparison_page import write_comparison
 from pipelines.refs import Refs
@@ -120,7 +121,8 @@ def evaluated(
     ]
     record = {"kind": "evaluate", "key": key, "output": key, "files": files}
     (folder / "record.json").write_text(json.dumps({**record, "inputs": {}, "counts": {}}))
-    (folder / "identity.json").write_text(json.dumps({"config": {"seed": seed}}))
+    config = {"seed": seed, "answers": answered}
+    (folder / "identity.json").write_text(json.dumps({"config": config}))
     refs = Refs(ArtifactRoot(root))
     refs.publish(name, [refs.resolve(str(folder))])
     return refs
@@ -213,6 +215,7 @@ def test_runs_joined_by_plus_are_pooled(refs: Refs) -> None:
         (("base", "base"), "expected at least two other REFs"),
         (("base", "nothing"), "nothing: names nothing"),
         (("base", "base+nothing"), "nothing: names nothing"),
+        (("again", "base+base:1"), "base+base:1 names one evaluation twice"),
     ],
 )
 def test_names_that_stand_for_no_run_are_refused(
@@ -266,6 +269,15 @@ def test_a_single_seed_is_said_to_be_one(refs: Refs, tmp_path: Path) -> None:
     said = [" ".join(page.split()) for page in pages.values()]
     assert "Of better there is one training run:" in said[0]
     assert "Of base, better there is one training run each:" in said[1]
+
+
+def test_a_pool_of_other_settings_than_seeds_is_called_so(refs: Refs, tmp_path: Path) -> None:
+    evaluated(tmp_path, "longer", answered=2)
+    assert mixed_pools(find_runs(refs, ["base+again", "better"])) == []
+    found = compared(refs, "base+longer", "better")
+    assert mixed_pools(found.runs) == [("base+longer", "evaluate.answers")]
+    page = " ".join(write_comparison(found, tmp_path / "page").read_text().split())
+    assert "The runs pooled as base+longer differ by more than their seeds" in page
 
 
 def test_every_number_is_a_row(refs: Refs) -> None:
