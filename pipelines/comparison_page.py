@@ -18,6 +18,7 @@ from pipelines.comparison import (
     mixed_pools,
     single_seeds,
 )
+from pipelines.comparison_cells import SETTINGS
 from pipelines.pages import render
 from pipelines.plots.table import csv_bytes
 from pipelines.report_figures import ReportFigure, figure_files
@@ -106,6 +107,7 @@ def _page(comparison: Comparison, figures: Sequence[ReportFigure]) -> str:
         filters={"nats": number, "count": count, "p": _p},
         comparison=comparison,
         title=title,
+        least=SETTINGS.min_controls,
         figures=figures,
         single=single_seeds(comparison.runs),
         mixed=mixed_pools(comparison.runs),

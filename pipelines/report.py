@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from evaluators.config import EvaluateConfig
 from generators.files import write_bytes
 from pipelines.pages import render
 from pipelines.report_data import CONDITIONS, ReportData, ordered, read_report_data
@@ -22,6 +23,9 @@ from pipelines.report_quality import QualityData, read_quality
 from pipelines.report_robustness import read_robustness
 from pipelines.verdict import below_untrained, headline, interval, judge
 from pipelines.wording import count, duration, number, size
+
+LEAST = EvaluateConfig().min_controls
+"""Controls that an interval needs, where a config does not say."""
 
 
 def write_report(inputs: ReportInputs, out: Path) -> Path:
@@ -74,6 +78,7 @@ def _page(
         panel=panel,
         quality=quality,
         robustness=read_robustness(inputs),
+        least=(inputs.config.get("evaluate") or {}).get("min_controls", LEAST),
         identified_under=ordered((c for one in panel.identified for c in one.accuracy), CONDITIONS),
         panel_groups=_by_case(panel.groups),
         figures=figures,

@@ -55,12 +55,15 @@ def compare(
 
 def _print(found: Comparison) -> None:
     from pipelines.comparison import mixed_pools, single_seeds
+    from pipelines.comparison_cells import SETTINGS
     from pipelines.comparison_page import title
 
     wide = max(len(run.name) for run in found.runs) + 2
     for case in (*found.cases, *found.written):
+        least = SETTINGS.min_controls
+        few = f"; an interval needs {least} controls" if case.controls < least else ""
         typer.echo(
-            f"{case.view} ({case.split}): {case.controls} controls, {case.questions} questions"
+            f"{case.view} ({case.split}): {case.controls} controls, {case.questions} questions{few}"
         )
         for metric, cells in case.cells.items():
             for k, (run, cell) in enumerate(zip(found.runs, cells, strict=True)):

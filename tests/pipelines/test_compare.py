@@ -185,9 +185,12 @@ def test_only_shared_questions_count(refs: Refs, tmp_path: Path) -> None:
 
 def test_few_shared_controls_have_no_interval_and_no_mark(refs: Refs, tmp_path: Path) -> None:
     evaluated(tmp_path, "few", better=2.0, controls=range(12, 40))
-    cell = case_of(compared(refs, "base", "few")).cells["right"][1]
+    found = compared(refs, "base", "few")
+    cell = case_of(found).cells["right"][1]
     assert cell.difference is not None
     assert (cell.difference.n, cell.difference.low, cell.differs) == (4, None, False)
+    page = " ".join(write_comparison(found, tmp_path / "page").read_text().split())
+    assert "4 controls, 8 questions in common; an interval needs 8 controls" in page
 
 
 def test_no_shared_question_is_refused(refs: Refs, tmp_path: Path) -> None:

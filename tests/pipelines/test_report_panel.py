@@ -75,8 +75,8 @@ def test_measured_answers_are_shown(page: Page) -> None:
 
 
 def test_identification_is_shown_with_chance_and_calibration(page: Page, tmp_path: Path) -> None:
-    assert "test control 30 0.60 [0.50, 0.70]" in page.text
-    assert "items right other none prior chance" in page.text  # what was measured, no more
+    assert "test control 30 40 0.60 [0.50, 0.70]" in page.text
+    assert "items n right other none prior chance" in page.text  # what was measured, no more
     assert "0.35 [0.25, 0.45] 0.44 [0.34, 0.54] 0.36" in page.text
     assert "test control 0.08 [−0.02, 0.18] 0.06 [0.04, 0.08]" in page.text
     assert "2 questions have no other control’s answer" in page.text
