@@ -54,10 +54,7 @@ class Capture:
         Args:
             sequences: B arrays of token ids.
         """
-        longest = max(len(ids) for ids in sequences)
-        batch_BT = np.zeros((len(sequences), longest), np.int64)
-        for row, ids in zip(batch_BT, sequences, strict=True):
-            row[: len(ids)] = ids
+        batch_BT = self._padded(sequences)
         kept: dict[int, torch.Tensor] = {}
         deepest = max(self._layers)
 
@@ -75,7 +72,7 @@ class Capture:
         try:
             # weights that are gathered in inference mode could not be trained through later
             with torch.no_grad() if tidy else torch.inference_mode():
-                self._net(torch.from_numpy(batch_BT).to(self._device), use_cache=False)
+                self._net(batch_BT, use_cache=False)
         except _Stop:
             if tidy:
                 tidy()  # torch has not seen this pass end
@@ -83,6 +80,16 @@ class Capture:
             for handle in handles:
                 handle.remove()
         return kept
+
+    def _padded(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
+        """Token ids [B, T] on the device. On CUDA they come from page-locked memory: a copy from
+        any other waits for the batch before, and then the device for this one's launch."""
+        cuda = self._device.type == "cuda"
+        longest = max(len(ids) for ids in sequences)
+        batch_BT = torch.zeros((len(sequences), longest), dtype=torch.int64, pin_memory=cuda)
+        for row, ids in zip(batch_BT.numpy(), sequences, strict=True):
+            row[: len(ids)] = ids
+        return batch_BT.to(self._device, non_blocking=cuda)
 
 
 def within_memory(

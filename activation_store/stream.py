@@ -155,14 +155,15 @@ class ActivationStream(IterableDataset[SpanBatch]):
         with ThreadPoolExecutor(self._threads) as pool:
             waiting: deque[Future[SpanBatch]] = deque()
             for at in turns:
-                waiting.append(pool.submit(self._read, order[at], at))
+                waiting.append(pool.submit(self._given, order[at], at))
                 if len(waiting) > self._threads:
-                    yield self._given(waiting.popleft())
+                    yield waiting.popleft().result()
             while waiting:
-                yield self._given(waiting.popleft())
+                yield waiting.popleft().result()
 
-    def _given(self, read: Future[SpanBatch]) -> SpanBatch:
-        batch = read.result()
+    def _given(self, numbers: np.ndarray, at: int) -> SpanBatch:
+        """A batch as it is given out, pinned by the thread that reads it."""
+        batch = self._read(numbers, at)
         return batch.pin_memory() if self._pin else batch
 
     def _read(self, numbers: np.ndarray, at: int) -> SpanBatch:
