@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -53,7 +51,7 @@ def activations_of(
     """
     wide = (plan.shard_rows, plan.d_model)
     content: Content = {
-        layer_array(k): _zeros(wide, np.dtype(PHYSICAL[plan.dtype])) for k in capture.layers
+        layer_array(k): np.zeros(wide, PHYSICAL[plan.dtype]) for k in capture.layers
     }
     lacking: dict[str, list[int]] = {}
     to_host = ToHost(capture.device, plan.dtype)
@@ -86,11 +84,6 @@ def activations_of(
         computed += found
         tell(found)
     return content, computed
-
-
-def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros, in memory that the system has back with the array; malloc would keep some shards."""
-    return np.frombuffer(mmap.mmap(-1, math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
 
 
 def _one_behind(parts: Iterable[T]) -> Iterator[T]:
