@@ -118,6 +118,12 @@ class DecoderTrainer(Trainer):
         """As transformers has it, with speed, memory and waiting beside the loss."""
         super().log({**logs, **(self.meter.figures() if "loss" in logs else {})}, *args, **kwargs)
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # where embeddings or head are adapted, peft would add the base's own weights, of which a
+        # process may hold but a share
+        assert output_dir is not None
+        self.model.save_pretrained(output_dir, save_embedding_layers=False)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         self._team.wait()  # each process writes the state of its own random numbers

@@ -51,6 +51,12 @@ CASES: Mapping[str, tuple[str, TrainConfig]] = {
     "window": ("gemma3", CONFIG),
     "bfloat16": ("llama", CONFIG.model_copy(update={"precision": "bfloat16"})),
     "live": ("llama", CONFIG),
+    "head": (
+        "qwen3",
+        CONFIG.model_copy(
+            update={"lora": LoraSettings(rank=4, targets=("q_proj", "lm_head", "embed_tokens"))}
+        ),
+    ),
 }
 """Family and settings; `prefix` and `window` run the prefix by itself, and its cache after it."""
 
@@ -133,7 +139,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, chain.Chain]:
     folder = tmp_path_factory.mktemp("chain")
     rows = chain.rows_of(splits={"train": 16, "validation": 2})
     out = {"llama": chain.make(folder / "llama", rows)}
-    for family in ("gpt_neox", "gemma3"):
+    for family in ("gpt_neox", "gemma3", "qwen3"):
         store = folder / family
         store.mkdir()
         model = decoders.model(family)
@@ -168,7 +174,7 @@ def assert_same(folder: Path, alone: Path, *, rel: float = 1e-4) -> None:
         torch.testing.assert_close(other[name], values, rtol=100 * rel, atol=rel)
 
 
-@pytest.mark.parametrize("name", ["packed", "accumulation", "prefix", "window", "live"])
+@pytest.mark.parametrize("name", ["packed", "accumulation", "prefix", "window", "live", "head"])
 def test_shares_train_as_one_process_with_all(
     made: dict[str, chain.Chain], two: Path, tmp_path: Path, name: str
 ) -> None:
