@@ -12,6 +12,7 @@ import typer.main
 import yaml
 
 from activation_store.config import DumpSection
+from activation_store.runtime import Runtime
 from generators.generate_config import GenerateSection
 from pipelines.cli import app
 from trainers.config import TrainConfig
@@ -67,11 +68,11 @@ def test_the_readmes_endpoints_are_valid(block: str) -> None:
 def test_the_training_shown_is_valid() -> None:
     text = (CHECKOUT / "docs" / "training.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
+    sections = {"train": TrainConfig, "dump": DumpSection, "runtime": Runtime}
     for block in blocks:
-        found = yaml.safe_load(block)
-        TrainConfig.model_validate(found["train"])
-        DumpSection.model_validate(found.get("dump", {}))
+        for name, settings in yaml.safe_load(block).items():
+            sections[name].model_validate(settings)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
