@@ -71,28 +71,53 @@ def least_interval(estimates_R: np.ndarray, drawn_SR: np.ndarray, n: int) -> tup
     return low, min(_quantile(drawn_SR[:, k], 2 * bias_R[k] + reach) for k in near)
 
 
-def pool_factor(drawn_S: np.ndarray, parts: Sequence[tuple[np.ndarray, int]], n: int) -> float:
-    """By how much an interval from pooled runs has to be stretched about its estimate; at least 1.
+Part = tuple[np.ndarray, int]
+"""Of one thing that is drawn (the controls; the runs of a side that has several): a statistic in
+samples where it alone is drawn, and how many of it there are."""
+
+
+def pooled_spread(parts: Sequence[Part]) -> tuple[float, float]:
+    """Variance of a statistic of pooled runs, and the degrees of freedom behind it.
 
     Quantiles of joint draws know neither that two or three runs show little of how far runs lie
     apart, nor what share of the spread is theirs. So the variance is put together from its parts,
-    each draw by itself, and Student's t has as many degrees of freedom as they are worth together
-    (Satterthwaite 1946).
+    each drawn by itself, with as many degrees of freedom as they are worth together (Satterthwaite
+    1946).
 
-    Args:
-        drawn_S: the statistic of joint draws, from which the interval was taken.
-        parts: of each thing that is drawn (the controls; the runs of each side that has several)
-            the statistic with it alone drawn, and how many of it there are.
-        n: controls.
+    Returns:
+        Both 0 where nothing varies.
     """
     spreads = [(own_S.var() * m / (m - 1), m - 1) for own_S, m in parts]
-    total = sum(spread for spread, _ in spreads)
+    total = float(sum(spread for spread, _ in spreads))
+    if total <= 1e-20:  # a trace of rounding
+        return 0.0, 0.0
+    return total, float(total**2 / sum(spread**2 / free for spread, free in spreads))
+
+
+def pool_factor(drawn_S: np.ndarray, parts: Sequence[Part], n: int) -> float:
+    """By how much an interval from pooled runs has to be stretched about its estimate; at least 1.
+
+    Args:
+        drawn_S: the statistic in joint draws, from which the interval was taken.
+        n: controls.
+    """
+    variance, degrees = pooled_spread(parts)
     given = _reach(n) * drawn_S.std()
-    # rounding leaves a trace of spread where there is none
-    if total <= 1e-20 or given <= 0:
+    if not variance or given <= 0:
         return 1.0
-    degrees = total**2 / sum(spread**2 / free for spread, free in spreads)
-    return max(1.0, float(students_t(degrees) * total**0.5 / given))
+    return max(1.0, float(students_t(degrees) * variance**0.5 / given))
+
+
+def pooled_p(estimate: float, parts: Sequence[Part]) -> float:
+    """Two-sided p of a statistic of pooled runs, by Student's t (see `pooled_spread`)."""
+    variance, degrees = pooled_spread(parts)
+    if not variance:
+        return 1.0 if estimate == 0 else 0.0
+    # the tail of t, as an area under a power of the cosine
+    angle = np.arctan(abs(estimate) / (variance * degrees) ** 0.5)
+    grid = np.linspace(0.0, np.pi / 2, 20_001)[:-1]
+    density = np.cos(grid) ** (degrees - 1)
+    return float(density[grid >= angle].sum() / density.sum())
 
 
 def students_t(degrees: float) -> float:

@@ -14,7 +14,13 @@ from typing import TypedDict
 
 import numpy as np
 
-from evaluators.intervals import least_interval, percentile_interval, pool_factor
+from evaluators.intervals import (
+    Part,
+    least_interval,
+    percentile_interval,
+    pool_factor,
+    pooled_p,
+)
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Maps column means [..., K] to [...]."""
@@ -163,6 +169,34 @@ def difference(
     return {"estimate": estimate, "low": low, "high": high, "n": n}
 
 
+def pools_p(
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray],
+    statistic: Statistic,
+    *,
+    samples: int,
+    seed: int,
+) -> float | None:
+    """Two-sided p of a difference between pools: could other runs of either have turned it?
+
+    Args:
+        first, second: as for `difference`.
+
+    Returns:
+        p by Student's t, which knows how few the runs are; None where neither side has several, or
+        there are fewer than two controls.
+    """
+    sides = [first, second]
+    if len(first[0]) < 2 or all(len(runs) == 1 for runs in sides):
+        return None
+
+    def away(means: Sequence[np.ndarray]) -> np.ndarray:
+        return statistic(means[1]) - statistic(means[0])
+
+    estimate = float(away([np.mean(side, (0, 1)) for side in sides]))
+    return pooled_p(estimate, _parts(sides, away, samples, seed))
+
+
 def _interval(
     statistic: Statistic, mean_K: np.ndarray, drawn_SK: np.ndarray, n: int
 ) -> tuple[float, float]:
@@ -194,18 +228,28 @@ def _factor(
     """
     if all(len(runs) == 1 for runs in sides):
         return 1.0
-    n = len(sides[0][0])
+    return pool_factor(drawn_S, _parts(sides, of, samples, seed), len(sides[0][0]))
+
+
+def _parts(
+    sides: Sequence[Sequence[np.ndarray]],
+    of: Callable[[Sequence[np.ndarray]], np.ndarray],
+    samples: int,
+    seed: int,
+) -> list[Part]:
+    """What the spread of a statistic is put together from: the controls, and the runs of each side
+    that has several."""
     averaged = [[np.mean(runs, 0)] for runs in sides]
-    parts = [(of(_draw(averaged, samples, seed)), n)]
+    parts = [(of(_draw(averaged, samples, seed)), len(sides[0][0]))]
+    means = [own[0].mean(0) for own in averaged]
     for i, runs in enumerate(sides):
         if len(runs) > 1:
-            # of one side the runs alone are drawn: each stands for a "control" of its column means
-            means = [own[0].mean(0) for own in averaged]
+            # the runs take the place of controls: each is a row of column means
             drawn_SK = _draw([[np.mean(runs, 1)]], samples, seed + i + 1)[0]
             every = [np.broadcast_to(mean_K, drawn_SK.shape) for mean_K in means]
             every[i] = drawn_SK
             parts.append((of(every), len(runs)))
-    return pool_factor(drawn_S, parts, n)
+    return parts
 
 
 def _draw(sides: Sequence[Sequence[np.ndarray]], samples: int, seed: int) -> list[np.ndarray]:

@@ -2,8 +2,9 @@
 
 A run is a REF, or several joined by `+`, which are pooled: runs that differ by their seed alone.
 The first is the baseline that the others are held against, paired by control. A difference is
-marked where its 95 % interval excludes zero *and* its p, of a sign-flip test over controls adjusted
-for all the differences asked about (Holm), is below 0.05. What is measured of written answers, and
+marked where its 95 % interval excludes zero *and* its p is below 0.05, adjusted for all the
+differences asked about (Holm): of a sign-flip test over controls, and of pools the larger of that
+and of a t test that knows how few their runs are. What is measured of written answers, and
 identification, are asked about by themselves (pipelines/comparison_answers.py).
 """
 
@@ -17,14 +18,13 @@ from typing import Any
 import numpy as np
 
 from evaluators.panel import UNINFORMED, best, least_above, mean
-from evaluators.significance import sign_flip
 from evaluators.statistics import Statistic, over_controls
 from evaluators.tables import ANSWERS_FILE, LOSSES_FILE
 from generators.errors import DamagedError, DataError, ReferenceError_
 from generators.schema import SPLITS, VIEWS
 from pipelines.artifacts import Artifact
 from pipelines.comparison_answers import answer_cases
-from pipelines.comparison_cells import SETTINGS, Case, Cell, cell_of, marked
+from pipelines.comparison_cells import Case, Cell, cell_of, marked, p_of
 from pipelines.identity import Difference, differences
 from pipelines.refs import Refs
 from pipelines.report_data import ordered
@@ -267,7 +267,10 @@ def _case(split: str, view: str, sides: list[list[dict[Key, dict[str, float]]]])
         metric: tuple(cell_of(values[0], side, statistic) for side in values)
         for metric, statistic in statistics.items()
     }
-    p = {metric: [_p(values[0], side, metric, names) for side in values] for metric in statistics}
+    p = {
+        metric: [_p(values[0], side, metric, names, statistic) for side in values]
+        for metric, statistic in statistics.items()
+    }
     return Case(
         split,
         view,
@@ -302,13 +305,17 @@ def _statistics(names: list[str]) -> dict[str, Statistic]:
 
 
 def _p(
-    base: list[np.ndarray], side: list[np.ndarray], metric: str, names: list[str]
+    base: list[np.ndarray],
+    side: list[np.ndarray],
+    metric: str,
+    names: list[str],
+    statistic: Statistic,
 ) -> float | None:
     """p of the difference, each run averaged over its pool, each gain over its own best rival."""
     if side is base:
         return None
     a, b = (_by_control(np.mean(values, 0), metric, names) for values in (base, side))
-    return sign_flip(b - a, samples=SETTINGS.bootstrap, seed=SETTINGS.seed)
+    return p_of(base, side, b - a, statistic)
 
 
 def _by_control(values_CK: np.ndarray, metric: str, names: list[str]) -> np.ndarray:

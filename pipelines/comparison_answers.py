@@ -12,11 +12,10 @@ import numpy as np
 from evaluators.metrics import METRICS
 from evaluators.panel import mean
 from evaluators.quality import written
-from evaluators.significance import sign_flip
 from evaluators.statistics import over_controls
 from evaluators.tables import ANSWERS_FILE, ITEMS_FILE
 from generators.schema import SPLITS, VIEWS
-from pipelines.comparison_cells import SETTINGS, Case, Cell, cell_of
+from pipelines.comparison_cells import Case, Cell, cell_of, p_of
 from pipelines.report_data import ordered
 from pipelines.report_files import table_rows
 
@@ -95,8 +94,9 @@ def _line(sides: Sequence[Sequence[Mapping[tuple[Any, ...], float]]]) -> tuple[i
 
 
 def _cell(base: list[np.ndarray], side: list[np.ndarray]) -> Cell:
-    cell = cell_of(base, side, mean(["score"], "score"))
+    statistic = mean(["score"], "score")
+    cell = cell_of(base, side, statistic)
     if side is base:
         return cell
     away_C = np.mean(side, 0)[:, 0] - np.mean(base, 0)[:, 0]
-    return replace(cell, p=sign_flip(away_C, samples=SETTINGS.bootstrap, seed=SETTINGS.seed))
+    return replace(cell, p=p_of(base, side, away_C, statistic))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evaluators.config import EvaluateConfig
-from evaluators.significance import holm
-from evaluators.statistics import Statistic, difference, pooled
+from evaluators.significance import holm, sign_flip
+from evaluators.statistics import Statistic, difference, pooled, pools_p
 from pipelines.report_files import Leaf, leaf_of
 
 LEVEL = 0.05
@@ -49,6 +49,21 @@ def cell_of(base: list[np.ndarray], side: list[np.ndarray], statistic: Statistic
         return Cell(leaf)
     away = difference(base, side, statistic, samples=samples, seed=seed, least=least)
     return Cell(leaf, leaf_of(away))
+
+
+def p_of(
+    base: list[np.ndarray], side: list[np.ndarray], away_C: np.ndarray, statistic: Statistic
+) -> float | None:
+    """p of the difference of two sides.
+
+    Args:
+        away_C: the difference at each control, runs averaged; its signs are flipped.
+        statistic: the same difference as a statistic; where a side is a pool, chance among its runs
+            is asked about too, and the larger p taken.
+    """
+    found = sign_flip(away_C, samples=SETTINGS.bootstrap, seed=SETTINGS.seed)
+    among = pools_p(base, side, statistic, samples=SETTINGS.bootstrap, seed=SETTINGS.seed)
+    return found if found is None or among is None else max(found, among)
 
 
 def marked(cases: Sequence[Case]) -> tuple[Case, ...]:

@@ -10,7 +10,7 @@ import pytest
 from simulated import SCENES, coverage
 
 from evaluators.intervals import students_t
-from evaluators.statistics import Estimate, bootstrap, over_controls, pooled
+from evaluators.statistics import Estimate, bootstrap, over_controls, pooled, pools_p
 from evaluators.statistics import difference as run_difference
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -213,6 +213,38 @@ def test_differences_between_pools_hold_the_truth_where_runs_lie_far_apart(runs:
         held += low <= 0 <= high
     # unstretched quantiles hold it in 70 and 87 of 100
     assert held / 200 >= 0.91
+
+
+def pool_p(first_: list[np.ndarray], second: list[np.ndarray]) -> float | None:
+    return pools_p(first_, second, first, samples=2000, seed=0)
+
+
+def test_a_p_of_pools_is_students() -> None:
+    # nothing but runs differ: two a side, whose means are 1 apart with a variance of 1 / 2 + 1 / 2
+    sides = [[np.full((9, 1), base + away) for away in (0.0, 2**0.5)] for base in (0.0, 3.0)]
+    assert pool_p(*sides) == pytest.approx(0.0955, abs=0.01)  # t = 3 at 2 degrees
+
+
+def test_runs_that_lie_apart_leave_nothing_of_what_all_controls_share() -> None:
+    hardness = np.random.default_rng(0).normal(size=(30, 1))
+    base = [hardness + 0.01, hardness - 0.01]
+    apart = pool_p(base, [hardness + 0.2, hardness + 1.0])
+    alike = pool_p(base, [hardness + 0.59, hardness + 0.61])
+    assert apart is not None
+    assert alike is not None
+    assert apart > 0.2
+    assert alike < 0.001
+
+
+def test_without_a_pool_or_controls_there_is_no_p_of_pools() -> None:
+    one = np.zeros((9, 1))
+    assert pool_p([one], [one]) is None
+    assert pool_p([one[:1]] * 2, [one[:1]]) is None
+
+
+def test_pools_that_never_vary_differ_or_do_not() -> None:
+    zero, one = [np.zeros((9, 1))] * 2, [np.ones((9, 1))] * 2
+    assert (pool_p(zero, zero), pool_p(zero, one)) == (1.0, 0.0)
 
 
 def test_a_difference_over_few_controls_has_no_interval() -> None:

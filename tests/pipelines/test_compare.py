@@ -211,6 +211,18 @@ def test_runs_joined_by_plus_are_pooled(refs: Refs) -> None:
     assert pool.estimate == pytest.approx(np.mean(means))
 
 
+def test_what_another_seed_may_turn_is_not_marked(refs: Refs, tmp_path: Path) -> None:
+    for name, better in (("lucky", 0.9), ("unlucky", 0.1)):
+        evaluated(tmp_path, name, better=better, noise=int(10 * better))
+    alone = case_of(compared(refs, "base", "unlucky")).cells["right"][1]
+    pools = case_of(compared(refs, "base+again", "lucky+unlucky")).cells["right"][1]
+    assert (alone.differs, pools.differs) == (True, False)
+    assert pools.p is not None
+    assert pools.p > 0.3
+    assert pools.difference is not None
+    assert pools.difference.estimate == pytest.approx(-0.5, abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("names", "says"),
     [
