@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from activation_store.config import CaptureConfig, CompleteConfig
 from evaluators.config import Baseline
 from generators.errors import ConfigError
-from generators.import_config import ImportConfig
 from pipelines.config import Experiment
 from pipelines.generate_steps import GENERATED
 from pipelines.identity import plain
+from pipelines.import_steps import IMPORTED, OWN
 from pipelines.judge_step import JUDGE
 from pipelines.lending import lending_stores
 from pipelines.metrics import metrics_of
@@ -65,38 +65,6 @@ def _with_robustness(rest: tuple[Step, ...]) -> tuple[Step, ...]:
     *earlier, report = rest
     step = robustness_step(next(own for own in earlier if own.name == "evaluate"))
     return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
-
-
-def _import_conversations(call: StepCall) -> StepResult:
-    from generators.importing import import_conversations
-
-    config = ImportConfig.model_validate(_import_config(call.experiment))
-    return StepResult(
-        counts=import_conversations(call.outside.data_folder, call.out, config=config)
-    )
-
-
-def _import_questions(call: StepCall) -> StepResult:
-    from generators.importing import import_questions
-
-    counts = import_questions(call.outside.data_folder, call.data("conversations"), call.out)
-    return StepResult(counts=counts)
-
-
-def _own_conversations(call: StepCall) -> StepResult:
-    from generators.conversation_files import import_own_conversations
-
-    config = ImportConfig.model_validate(_import_config(call.experiment))
-    return StepResult(
-        counts=import_own_conversations(call.outside.data_folder, call.out, config=config)
-    )
-
-
-def _own_questions(call: StepCall) -> StepResult:
-    from generators.conversation_files import import_own_questions
-
-    counts = import_own_questions(call.outside.data_folder, call.data("conversations"), call.out)
-    return StepResult(counts=counts)
 
 
 def _complete(call: StepCall) -> StepResult:
@@ -205,12 +173,6 @@ def _report(call: StepCall) -> StepResult:
     return StepResult(counts={"page": page.relative_to(call.out).as_posix()})
 
 
-def _import_config(experiment: Experiment) -> dict[str, Any]:
-    if experiment.data is None:
-        raise ConfigError(f"{experiment.experiment}: has no section data.")
-    return plain(experiment.data, ImportConfig)
-
-
 def _complete_config(experiment: Experiment) -> dict[str, Any]:
     if experiment.complete is None:
         raise ConfigError(f"{experiment.experiment}: has no section complete.")
@@ -249,65 +211,9 @@ def _evaluate_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
     return own
 
 
-def _data_location(experiment: Experiment) -> dict[str, Any]:
-    return {"data": experiment.data.path if experiment.data else None}
-
-
 def _model_location(experiment: Experiment) -> dict[str, Any]:
     return {"model": experiment.dump.model, "adapter": experiment.dump.adapter}
 
-
-def _view_digests(outside: Outside) -> dict[str, str]:
-    views = {name: d for name, d in outside.data_digests.items() if name != "qa.json"}
-    return {**views, "qa.json labels": outside.labels_digest}
-
-
-IMPORTED = (
-    Step(
-        name="conversations",
-        version=1,
-        entry="generators.importing",
-        run=_import_conversations,
-        config=_import_config,
-        inputs={},
-        external=_view_digests,
-        locations=_data_location,
-    ),
-    Step(
-        name="questions",
-        version=1,
-        entry="generators.importing",
-        run=_import_questions,
-        config=lambda experiment: {},
-        inputs={"conversations": "conversations"},
-        external=lambda outside: {"qa.json": outside.data_digests["qa.json"]},
-        locations=_data_location,
-    ),
-)
-
-OWN = (
-    Step(
-        name="conversations",
-        version=1,
-        entry="generators.conversation_files",
-        run=_own_conversations,
-        config=_import_config,
-        inputs={},
-        external=lambda outside: {"messages": outside.own_messages_digest},
-        locations=_data_location,
-    ),
-    Step(
-        name="questions",
-        version=1,
-        entry="generators.conversation_files",
-        run=_own_questions,
-        config=lambda experiment: {},
-        inputs={"conversations": "conversations"},
-        external=lambda outside: dict(outside.own_digests),
-        locations=_data_location,
-    ),
-)
-"""Conversations of the user's own."""
 
 COMPLETE = Step(
     name="complete",
