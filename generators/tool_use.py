@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from generators.schema import Message
-from generators.strict_json import NotJSON, name_of, parse_json, repeats
+from generators.strict_json import NotJSON, encodes, finite, name_of, parse_json, repeats
 
 TOOLS = "tools"
 _CALL = {"id", "type", "function"}
@@ -139,6 +139,13 @@ def _arguments(value: Any, where: str) -> dict[str, Any]:
             raise BadToolUse(
                 "malformed_tool_call", f"{where}: not JSON ({error.detail}); expected an object"
             ) from error
+        # what the line's own check has passed is still to be seen inside a text
+        if not finite(value):
+            raise BadToolUse("not_finite", f"{where}: a number is beyond what a float holds")
+        if not encodes(_JSON.encode(value)):
+            raise BadToolUse(
+                "invalid_unicode", f"{where}: half a surrogate pair; expected UTF-8 text"
+            )
     if not isinstance(value, dict) or repeats(value):
         got = "an object that repeats a key" if isinstance(value, dict) else name_of(value)
         raise BadToolUse(
