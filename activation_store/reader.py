@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,13 @@ class ActivationStore:
             DamagedError: the shard's bytes are not those committed.
         """
         return to_float32(self.bits(example_id, layer), self.plan["dtype"])
+
+    def read_layers(self, example_id: str, layers: Sequence[int]) -> list[np.ndarray]:
+        """`read` of several layers.
+
+        Raises: as `read`.
+        """
+        return [self.read(example_id, layer) for layer in layers]
 
     def bits(self, example_id: str, layer: int) -> np.ndarray:
         """Activations [T, D] of one example as they are stored (bfloat16 as uint16), read-only.

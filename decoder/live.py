@@ -54,8 +54,6 @@ class LiveActivations:
         self._tokens, _ = tokenize_rows(list(rows), tokenizer, longest, capture.too_long)
         self._decoder: Decoder | None = None
         self._dtype = capture.store_dtype
-        # the layers of one row are read one after the other
-        self._last: tuple[str, dict[int, np.ndarray]] = ("", {})
 
     def run_on(self, decoder: Decoder) -> None:
         """Choose the decoder whose base is the target."""
@@ -90,29 +88,23 @@ class LiveActivations:
         tokens = self._tokens[example_id]
         return Placed(example_id, 0, 0, len(tokens.ids), tokens.withheld)
 
-    def read(self, example_id: str, layer: int) -> np.ndarray:
-        """Activations [T, D] float32 of one example at the output of block `layer`."""
-        name, outputs = self._last
-        if name != example_id or layer not in outputs:
-            layers = self.layers if layer in self.layers else (layer,)
-            outputs = self._run(self._tokens[example_id].ids, layers)
-            self._last = (example_id, outputs)
-        # given once: so each row is a run of its own, whatever the rows before it, and processes
-        # that share the weights run as often as each other
-        return outputs.pop(layer)
+    def read_layers(self, example_id: str, layers: Sequence[int]) -> list[np.ndarray]:
+        """Activations [T, D] float32 of one example at the outputs of these blocks, without dropout
+        or a trace in the graph.
 
-    def _run(self, ids: np.ndarray, layers: Sequence[int]) -> dict[int, np.ndarray]:
-        """Block outputs [T, D] of the target by layer, without dropout or a trace in the graph."""
+        The target runs once a call, whatever was read before: processes that share the weights
+        have to run as often as each other.
+        """
         assert self._decoder is not None, "run_on was not called"
         net = self._decoder.net
         training = net.training
         net.eval()
         try:
             with self._decoder.untrained():
-                found = Capture(net.get_base_model(), layers)([ids])
+                found = Capture(net.get_base_model(), layers)([self._tokens[example_id].ids])
         finally:
             net.train(training)
-        return {k: to_float32(to_stored(found[k][0], self._dtype), self._dtype) for k in layers}
+        return [to_float32(to_stored(found[k][0], self._dtype), self._dtype) for k in layers]
 
 
 def open_activations(

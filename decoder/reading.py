@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,8 +48,8 @@ class Activations(Protocol):
         """How long an example is, and how much of it masking withholds; a DataError where it is
         not there."""
 
-    def read(self, example_id: str, layer: int) -> np.ndarray:
-        """Activations [T, D] float32 of one example at the output of block `layer`."""
+    def read_layers(self, example_id: str, layers: Sequence[int]) -> list[np.ndarray]:
+        """Activations [T, D] float32 of one example at the outputs of these blocks."""
 
 
 def reads(config: DecoderConfig, read_layer: int, layer: int | None = None) -> ReadLayers:
@@ -108,6 +109,6 @@ def stored_reading(
     first = withheld_tokens(view, placed.withheld, masking=masking)
     if first >= placed.n_tokens:
         raise DataError(f"example {example_id}: masking leaves no activation to read.")
-    seen = [store.read(example_id, k)[first:] for k in layers.layers]
+    seen = [own[first:] for own in store.read_layers(example_id, layers.layers)]
     vectors = seen[0] if len(seen) == 1 else np.concatenate(seen)
     return Reading(vectors, len(seen[0]), first, layers.layers if layers.named else ())

@@ -16,6 +16,7 @@ from activation_store.config import CaptureConfig
 from activation_store.reader import ActivationStore
 from decoder.config import LoraSettings
 from decoder.live import LiveActivations
+from decoder.reading import ReadLayers, stored_reading
 from generators.errors import DataError, StoreError
 from generators.schema import CONVERSATIONS_FILE, read_conversations
 from trainers.config import TrainConfig
@@ -88,12 +89,30 @@ def test_what_is_read_is_what_a_store_would_hold(
     decoder.net.train()
     source.run_on(decoder)
     for example in store.index:
-        kept, read = store.read(example, chain.LAYER), source.read(example, chain.LAYER)
+        kept, (read,) = (
+            store.read(example, chain.LAYER),
+            source.read_layers(example, (chain.LAYER,)),
+        )
         # a last bit of bfloat16 may fall to the other side
         np.testing.assert_allclose(read, kept, rtol=1e-5 if dtype == "float32" else 1e-2, atol=1e-5)
         assert source.place(example).withheld == store.place(example).withheld
     assert decoder.net.training
     assert not any(module._forward_hooks for module in decoder.net.modules())
+
+
+def test_the_target_runs_once_a_reading_whatever_was_read_before(
+    made: chain.Chain,
+) -> None:
+    source, decoder = live(made, layers=(0, 2)), chain.decoder(made)
+    source.run_on(decoder)
+    runs: list[torch.Tensor] = []
+    embeddings = decoder.net.get_input_embeddings()
+    embeddings.register_forward_hook(lambda module, args, output: runs.append(output))
+    row = read_conversations(made.conversations / CONVERSATIONS_FILE)[0]
+    # as a row that is the last of a pass and the first of the next, with another layer drawn
+    for layers in ((0,), (2,), (0, 2), (2, 0)):
+        stored_reading(source, row.example_id, row.view, ReadLayers(layers), masking=True)
+    assert len(runs) == 4
 
 
 def test_rows_that_a_dump_would_drop_are_not_there(made: chain.Chain) -> None:
