@@ -89,12 +89,12 @@ def main() -> None:
     start = time.monotonic()
     done: dict[str, RunResult] = {}
     for name, changes in settings(words.rows).items():
-        runner = Runner(
-            experiment(words, changes), ArtifactRoot(words.root.expanduser()), until="evaluate"
-        )
         wanted = any(name.startswith(prefix) for prefix in words.only)
         late = words.minutes is not None and time.monotonic() - start > 60 * words.minutes
         try:
+            runner = Runner(
+                experiment(words, changes), ArtifactRoot(words.root.expanduser()), until="evaluate"
+            )
             runner.prepare()
             with runner.open():
                 found = runner.cached()
@@ -155,10 +155,13 @@ def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
 def loss_line(
     name: str, result: RunResult, base: RunResult | None, names: Sequence[str]
 ) -> list[str]:
-    """A setting's losses, held against the base's where the same questions were asked."""
+    """A setting's losses, held against the base's where the same questions were asked; the base's
+    own as they are."""
     train, views = result.metrics["train"], result.metrics["reading"]["test"]
-    cells = {view: estimate(views[view]["answer_loss"]["right"]) for view in VIEWS if view in views}
-    if base is not None and base is not result:
+    cells = {}
+    if result is base:
+        cells = {view: estimate(views[view]["answer_loss"]["right"]) for view in names}
+    elif base is not None and views.keys() & base.metrics["reading"]["test"].keys():
         found = compare_runs([_run("base", base), _run(name, result)])
         cells = {case.view: difference(case.cells["right"][1]) for case in found.cases}
     return [name, f"{train['validation']:.2f}", *(cells.get(view, "–") for view in names)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +55,24 @@ def test_a_view_with_its_control_visible_is_marked(script: ModuleType) -> None:
     line = script.gain_line("masking: off", metrics("system+visible"), script.VIEWS)
     assert line == ["masking: off", "–", "–", "–", "0.50 [0.25, 0.75] (visible)"]
     assert script.gain_line("base", metrics("control"), ["control"])[1] == "0.50 [0.25, 0.75]"
+
+
+def test_a_setting_that_shares_no_view_with_the_base_has_no_difference_to_it(
+    script: ModuleType,
+) -> None:
+    leaf = {"estimate": 2.0, "low": 1.5, "high": 2.5, "n": 6}
+    base, off = (
+        SimpleNamespace(
+            metrics={
+                "train": {"validation": 1.5},
+                "reading": {"test": {view: {"answer_loss": {"right": leaf}}}},
+            }
+        )
+        for view in ("system", "system+visible")
+    )
+    assert script.loss_line("base", base, base, ["system"]) == ["base", "1.50", "2.00 [1.50, 2.50]"]
+    assert script.loss_line("off", off, base, ["system"]) == ["off", "1.50", "–"]
+    assert script.loss_line("off", base, None, ["system"]) == ["off", "1.50", "–"]
 
 
 def test_a_difference_with_an_interval_off_zero_is_bold(script: ModuleType) -> None:
