@@ -114,7 +114,7 @@ def find_runs(refs: Refs, names: Sequence[str]) -> tuple[Run, ...]:
 
     Raises:
         ReferenceError_: a name stands for nothing, for no evaluation, or stands twice; a pool has
-            one evaluation twice; or there is but one name.
+            one evaluation or decoder twice; or there is but one name.
         DamagedError: bytes of an evaluation are not those committed.
     """
     if len(set(names)) != len(names) or len(names) < 2:
@@ -124,6 +124,11 @@ def find_runs(refs: Refs, names: Sequence[str]) -> tuple[Run, ...]:
         if len({found.key for found in run.evaluations}) < len(run.sets):
             raise ReferenceError_(
                 f"compare: {run.name} names one evaluation twice; pool runs of several seeds."
+            )
+        if len(run.decoders) < sum("train" in own for own in run.sets):
+            raise ReferenceError_(
+                f"compare: {run.name} names one decoder twice, which tells nothing of another "
+                "seed; pool runs of several seeds."
             )
     return runs
 

@@ -12,6 +12,7 @@ import tiny
 from published_chain import CONFIG, write_published
 
 from evaluators.tables import RESULTS_FILE
+from generators.errors import ReferenceError_
 from pipelines.artifacts import ArtifactRoot
 from pipelines.comparison import changed_settings, compare_runs, comparison_rows, find_runs
 from pipelines.comparison_page import write_comparison
@@ -132,3 +133,8 @@ def test_a_decoder_is_compared_with_itself_on_a_target_that_moved(
     page = write_comparison(found, tmp_path).read_text()
     assert page.count("foreign target") == 1
     assert "One seed a side" not in page  # it is one decoder
+
+
+def test_two_evaluations_of_one_decoder_are_no_pool(root: Path) -> None:
+    with pytest.raises(ReferenceError_, match="base_on_tuned names one decoder twice"):
+        find_runs(Refs(ArtifactRoot(root)), ["tuned", "base+base_on_tuned"])
