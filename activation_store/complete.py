@@ -151,7 +151,8 @@ class _Writer:
                 ids.append(tokenize(self._tokenizer, row.messages).ids.tolist())
             except DataError as error:
                 raise DataError(
-                    f"complete: example {row.example_id} ({row.label}): {error}"
+                    f"complete: example {row.example_id} ({row.label}): {error} "
+                    "Change or remove the row."
                 ) from error
         width = max(len(own) for own in ids)
         device = next(self._net.parameters()).device

@@ -85,7 +85,9 @@ def test_a_row_that_the_template_cannot_word_is_named(tmp_path: Path, model: Mod
     asked = row(0)
     asked = dataclasses.replace(asked, messages=(*asked.messages, calling))
     write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [asked])
-    with pytest.raises(DataError, match=f"complete: example {asked.example_id} .*leaves out"):
+    with pytest.raises(
+        DataError, match=f"example {asked.example_id} .*leaves out.* remove the row"
+    ):
         run(tmp_path, model)
 
 
