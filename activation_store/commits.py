@@ -1,38 +1,38 @@
 """The commit log: a shard exists for readers when its record does, and not before.
 
-A shard is filled in memory, written whole, synced, read back and compared; then its record, with
-the digest of each of its files, is renamed into place. The digests are of the bytes in memory, and
-what is read back must be those.
+A shard is filled in memory, written whole, synced and read back; then its record, with the digest
+of each of its files, is renamed into place. Piece by piece, what is read back must be the bytes in
+memory, and the digest is of it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from activation_store.layout import COMMITS, array_names, shard_file, to_float32
+from activation_store.marks import Digest, Mark
 from activation_store.plan import Plan
 from activation_store.seal import read_sealed, write_sealed
 from activation_store.shard_image import Image, packer, shard_image, size_of
 from generators.errors import DamagedError, StoreError
-from generators.files import fsync_dir, fsync_file, sha256_file, storage_errors
+from generators.files import fsync_dir, fsync_file, storage_errors
 
-Fault = Literal["missing", "truncated", "changed"]
-Mark = tuple[int, str]
-"""Size in bytes and sha256 of a file."""
-AT_ONCE = 3
-"""Commits under way at once where shards come faster than the disk takes them."""
+AT_ONCE = 4
+"""Shards in memory at once where they come faster than the disk takes them: one is written, one
+read back, and the others are waiting for the disk."""
 _AT_A_TIME = 512
 """Pieces of a file that one call writes; systems allow 1,024."""
+_PIECE = 1 << 18
+"""Bytes that are read back, compared and hashed while they are in the CPU's cache."""
 _FIELDS = ("shard", "plan", "sequences", "tokens", "files")
 
 
@@ -42,7 +42,7 @@ class Commit:
 
     Attributes:
         plan: digest of the plan that the shard belongs to.
-        files: (bytes, sha256) of each of its files, by path below the store.
+        files: mark of each of its files, by path below the store.
     """
 
     shard: int
@@ -57,6 +57,20 @@ def commit_path(root: Path, shard: int) -> Path:
     return root / COMMITS / f"{shard:06d}.json"
 
 
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """Which of several commits may write, sync and read back.
+
+    Commits that do the same at once wait for the disk at once too, and leave the CPU idle. Two may
+    sync, as the disk would else idle from one to the next; of more, each would wait for the bytes
+    of all, which a file system puts down before its journal.
+    """
+
+    write: threading.Lock = field(default_factory=threading.Lock)
+    sync: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(2))
+    read: threading.Lock = field(default_factory=threading.Lock)
+
+
 def commit_shard(
     root: Path,
     plan: Plan,
@@ -65,8 +79,6 @@ def commit_shard(
     linked: Mapping[str, Mark] = {},
 ) -> Commit:
     """Write one shard of every array and publish its record.
-
-    They are hashed by a thread of its own while they are written, synced and read back.
 
     Args:
         content: [shard_rows, ...] by array name, in the arrays' own types.
@@ -77,26 +89,17 @@ def commit_shard(
         DamagedError: what was read back is not what was written.
         StorageError: the disk is full.
     """
-    sequences = plan.shard(shard)
-    _check(plan, shard, content)
-    images = {}
-    for name, values in content.items():
-        pack = packer(plan.dtype, plan.codec) if name.startswith("acts/") else None
-        images[shard_file(name, shard)] = shard_image(values, plan.chunk_rows, pack)
-    with storage_errors(root), ThreadPoolExecutor(1) as pool:
-        hashing = {file: pool.submit(_sha256, image) for file, image in images.items()}
-        _write(root, images)
-    marks = {file: (size_of(images[file]), sha256.result()) for file, sha256 in hashing.items()}
-    tokens = sum(s.n_tokens for s in sequences)
-    commit = Commit(shard, plan.digest, len(sequences), tokens, {**linked, **marks})
-    write_commit(root, commit)
+    commit = _stored(root, plan, shard, content, linked, _Turns())
+    _publish(root, [commit])
     return commit
 
 
 def commit_all(
     root: Path, plan: Plan, shards: Iterable[tuple[int, Mapping[str, np.ndarray]]]
 ) -> None:
-    """Commit shards as they come, `AT_ONCE` of them under way, so that the disk always has work.
+    """Commit shards as they come, `AT_ONCE` of them in memory, so that the disk always has work.
+
+    Records are published by a thread of its own, as a shard need not stay in memory for that.
 
     Args:
         shards: number and content of each.
@@ -104,14 +107,28 @@ def commit_all(
     Raises: as `commit_shard`.
     """
     make_folders(root, plan)
-    under_way: deque[Future[Commit]] = deque()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    turns = _Turns()
+    ready: deque[Commit] = deque()
+
+    def publish() -> None:
+        _publish(root, [ready.popleft() for _ in range(len(ready))])
+
+    with ThreadPoolExecutor(1) as publishing, ThreadPoolExecutor(AT_ONCE) as pool:
+
+        def store(shard: int, content: Mapping[str, np.ndarray]) -> Future[None]:
+            ready.append(_stored(root, plan, shard, content, {}, turns))
+            return publishing.submit(publish)
+
+        in_memory: deque[Future[Future[None]]] = deque()
+        published: deque[Future[None]] = deque()
         for shard, content in shards:
-            if len(under_way) == AT_ONCE:
-                under_way.popleft().result()
-            under_way.append(pool.submit(commit_shard, root, plan, shard, content))
-        for commit in under_way:
-            commit.result()
+            if len(in_memory) == AT_ONCE:
+                published.append(in_memory.popleft().result())
+            while published and published[0].done():
+                published.popleft().result()
+            in_memory.append(pool.submit(store, shard, content))
+        for record in (*published, *(stored.result() for stored in in_memory)):
+            record.result()
 
 
 def make_folders(root: Path, plan: Plan) -> None:
@@ -134,7 +151,7 @@ def shard_folders(root: Path, plan: Plan) -> list[Path]:
 
 
 def write_commit(root: Path, commit: Commit) -> None:
-    """Publish the record of a shard whose files are durable.
+    """Publish the record of a shard whose files and folders are durable.
 
     Raises:
         StorageError: the disk is full or read-only.
@@ -150,7 +167,7 @@ def record_of(commit: Commit) -> dict[str, Any]:
 
 def commit_of(record: dict[str, Any]) -> Commit:
     """The commit that `record_of` wrote down."""
-    files = {name: (size, sha256) for name, (size, sha256) in record["files"].items()}
+    files = {name: (size, digest) for name, (size, digest) in record["files"].items()}
     return Commit(**{**record, "files": files})
 
 
@@ -181,18 +198,52 @@ def read_commits(root: Path, plan: str) -> dict[int, Commit]:
     return {commit.shard: commit for commit in found if commit.plan == plan}
 
 
-def broken(root: Path, files: Mapping[str, Mark]) -> dict[str, Fault]:
-    """What is wrong with files of known (bytes, sha256), by path below `root`; all are read."""
-    faults = {name: _fault(root / name, size, sha256) for name, (size, sha256) in files.items()}
-    return {name: fault for name, fault in faults.items() if fault is not None}
+def _stored(
+    root: Path,
+    plan: Plan,
+    shard: int,
+    content: Mapping[str, np.ndarray],
+    linked: Mapping[str, Mark],
+    turns: _Turns,
+) -> Commit:
+    """Write, sync and read back one shard; its record, which is still to be published.
+
+    All files are written before the first is synced, so that the syncs that follow find little to
+    do.
+    """
+    sequences = plan.shard(shard)
+    images = {}
+    with storage_errors(root):
+        with turns.write:
+            _check(plan, shard, content)
+            for name, values in content.items():
+                pack = packer(plan.dtype, plan.codec) if name.startswith("acts/") else None
+                file = shard_file(name, shard)
+                images[file] = shard_image(values, plan.chunk_rows, pack)
+                (root / file).parent.mkdir(parents=True, exist_ok=True)
+                _put(root / file, images[file])
+        with turns.sync:
+            for file in images:
+                fsync_file(root / file)
+        with turns.read:
+            marks = {file: _read_back(root / file, image) for file, image in images.items()}
+    tokens = sum(s.n_tokens for s in sequences)
+    return Commit(shard, plan.digest, len(sequences), tokens, {**linked, **marks})
 
 
-def _fault(path: Path, size: int, sha256: str) -> Fault | None:
-    if not path.is_file():
-        return "missing"
-    if path.stat().st_size < size:
-        return "truncated"
-    return None if sha256_file(path) == sha256 else "changed"
+def _publish(root: Path, commits: Sequence[Commit]) -> None:
+    """Make the names of shards' files durable, each folder once, then write their records."""
+    folders: dict[Path, None] = {}
+    for file in (file for commit in commits for file in commit.files):
+        folder = (root / file).parent
+        folders[folder] = None
+        if folder.name != "c":  # a folder of the shard's own, and new
+            folders[folder.parent] = None
+    with storage_errors(root):
+        for folder in folders:
+            fsync_dir(folder)
+    for commit in commits:
+        write_commit(root, commit)
 
 
 def _check(plan: Plan, shard: int, content: Mapping[str, np.ndarray]) -> None:
@@ -217,33 +268,12 @@ def _check(plan: Plan, shard: int, content: Mapping[str, np.ndarray]) -> None:
 
 def _finite(values: np.ndarray, dtype: str) -> bool:
     """Whether stored values are all finite; judged by the extremes, which takes no memory."""
-    if dtype == "bfloat16":  # an exponent of all ones is Inf or NaN, under either sign
-        return bool(values.view(np.int16).max() < 0x7F80 and values.max() < 0xFF80)
-    return bool(np.isfinite(values.min()) and np.isfinite(values.max()))  # a NaN is both
-
-
-def _write(root: Path, images: Mapping[str, Image]) -> None:
-    """Write files by path below `root` durably, and read them back.
-
-    All are written before the first is synced, so that the syncs that follow find little to do.
-    """
-    folders: dict[Path, None] = {}
-    for file, image in images.items():
-        path = root / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _put(path, image)
-        folders[path.parent] = None
-        if path.parent.name != "c":  # a folder of the shard's own, and new
-            folders[path.parent.parent] = None
-    for file in images:
-        fsync_file(root / file)
-    for folder in folders:
-        fsync_dir(folder)
-    for file, image in images.items():
-        if not _holds(root / file, image):
-            raise DamagedError(
-                f"{root / file}: read back other bytes than were written.", root / file
-            )
+    if dtype == "float32":
+        return bool(np.isfinite(values.min()) and np.isfinite(values.max()))  # a NaN is both
+    infinite = 0x7F80 if dtype == "bfloat16" else 0x7C00
+    # an exponent of all ones is Inf or NaN, under either sign
+    bits = values.view(np.uint16)
+    return bool(bits.view(np.int16).max() < infinite and bits.max() < 0x8000 + infinite)
 
 
 def _put(path: Path, image: Image) -> None:
@@ -266,21 +296,21 @@ def _put(path: Path, image: Image) -> None:
         raise
 
 
-def _holds(path: Path, image: Image) -> bool:
-    """Whether a file is these pieces, byte by byte."""
-    if path.stat().st_size != size_of(image):
-        return False
-    found, at = np.asarray(np.memmap(path, mode="r")), 0
-    for piece in image:  # one at a time, so that what a comparison needs stays in the CPU's cache
+def _read_back(path: Path, image: Image) -> Mark:
+    """The mark of a file, of the bytes that are found in it.
+
+    Raises:
+        DamagedError: they are not these pieces.
+    """
+    size, at, digest = size_of(image), 0, Digest()
+    same = path.stat().st_size == size
+    found = np.asarray(np.memmap(path, mode="r")) if same else None
+    for piece in (whole[i : i + _PIECE] for whole in image for i in range(0, len(whole), _PIECE)):
         wide = np.uint8 if len(piece) % 4 else np.uint32
-        if not np.array_equal(found[at : at + len(piece)].view(wide), piece.view(wide)):
-            return False
+        if found is None or not np.array_equal(
+            (there := found[at : at + len(piece)]).view(wide), piece.view(wide)
+        ):
+            raise DamagedError(f"{path}: read back other bytes than were written.", path)
+        digest.update(there.data)
         at += len(piece)
-    return True
-
-
-def _sha256(image: Image) -> str:
-    digest = hashlib.sha256()
-    for piece in image:
-        digest.update(piece.data)
-    return digest.hexdigest()
+    return size, str(digest)

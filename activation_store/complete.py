@@ -56,7 +56,8 @@ def complete(
     Args:
         conversations: folder with conversations.parquet.
         out: receives conversations.parquet (rows that came in, then the completed ones) and
-            dropped.parquet.
+            dropped.parquet: replies that are empty or unfinished, and rows that the chat template
+            cannot write.
 
     Returns:
         {"examples", "completions", "unfinished", "dropped": {reason: count}}.
@@ -108,13 +109,16 @@ def complete(
 def _completed(
     row: Conversation, reply: dict[str, Any], config: CompleteConfig
 ) -> Conversation | Dropped:
-    text, finished = reply["text"], reply["finished"]
+    text, finished, refused = reply["text"], reply["finished"], reply.get("refused")
     reason = "empty" if not text else ""
     if not finished and config.unfinished == "drop":
         reason = "unfinished"
+    if refused:
+        reason = "template"
     if reason:
         where = f"example {row.example_id} ({row.label})"
-        return Dropped(reason=reason, where=where, detail="the target's own reply", raw=text)
+        detail = refused or "the target's own reply"
+        return Dropped(reason=reason, where=where, detail=detail, raw=text)
     messages = (*row.messages, Message(role="assistant", content=text, segment="completion"))
     return replace(
         row,
@@ -139,21 +143,26 @@ class _Writer:
         self._net = load_model(model, dtype=config.compute_dtype, device=pick_device(runtime))
 
     def __call__(self, rows: list[Conversation], *, seed: int) -> list[dict[str, Any]]:
-        """Replies to rows: {"text", "finished"}."""
+        """Replies to rows: {"text", "finished"}, and "refused" where the template cannot write one,
+        which says why."""
+        from activation_store.spans import tokenize
+
+        out: list[dict[str, Any]] = []
+        asked: list[list[int]] = []
+        for row in rows:
+            try:
+                asked.append(tokenize(self._tokenizer, row.messages).ids.tolist())
+                out.append({})
+            except DataError as error:
+                out.append({"text": "", "finished": False, "refused": str(error)})
+        replies = iter(self._generate(asked, seed=seed) if asked else [])
+        return [own or next(replies) for own in out]
+
+    def _generate(self, ids: list[list[int]], *, seed: int) -> list[dict[str, Any]]:
         import torch
 
         from activation_store.quiet import quiet_libraries
-        from activation_store.spans import tokenize
 
-        ids: list[list[int]] = []
-        for row in rows:
-            try:
-                ids.append(tokenize(self._tokenizer, row.messages).ids.tolist())
-            except DataError as error:
-                raise DataError(
-                    f"complete: example {row.example_id} ({row.label}): {error} "
-                    "Change or remove the row."
-                ) from error
         width = max(len(own) for own in ids)
         device = next(self._net.parameters()).device
         batch = torch.zeros(len(ids), width, dtype=torch.long)

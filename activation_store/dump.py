@@ -225,7 +225,8 @@ def _missing(out: Path, plan: Plan, *, sweep: bool) -> list[int]:
     Records without a good shard are removed, and with `sweep` all else that no good shard needs;
     a record that was lost comes back from root.json.
     """
-    from activation_store.commits import broken, commit_path, shard_folders, write_commit
+    from activation_store.commits import commit_path, shard_folders, write_commit
+    from activation_store.marks import broken
 
     good = {}
     for shard, commit in _recorded(out).items():

@@ -27,7 +27,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from activation_store.config import Codec
 from generators.errors import StoreError
 
-STORE_SCHEMA = 1
+STORE_SCHEMA = 2
+"""Version of the layout; 1 had sha256 digests of shard files."""
 PLAN_FILE = "plan.json"
 INDEX_FILE = "index.parquet"
 ROOT_FILE = "root.json"

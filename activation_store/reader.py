@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.commits import Commit, broken
+from activation_store.commits import Commit
 from activation_store.index import Index
 from activation_store.layout import (
     COMMITS,
@@ -30,6 +30,7 @@ from activation_store.layout import (
     shard_file,
     to_float32,
 )
+from activation_store.marks import broken
 from activation_store.plan import PLAN_FIELDS, Placed
 from activation_store.root_record import committed
 from activation_store.seal import read_sealed

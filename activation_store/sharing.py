@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from activation_store.commits import Mark, broken
 from activation_store.index import Index
 from activation_store.layout import (
     CANARY_FIELDS,
@@ -27,6 +26,7 @@ from activation_store.layout import (
     layer_array,
     shard_file,
 )
+from activation_store.marks import Mark, broken, file_mark, is_current
 from activation_store.plan import PLAN_FIELDS, Plan, Shared
 from activation_store.reader import ActivationStore
 from activation_store.seal import read_sealed
@@ -85,7 +85,7 @@ class Others:
             there, here = shard_file(name, shared.shard), shard_file(name, shard)
             mark = store.commits[shared.shard].files.get(there)
             if mark is not None and _taken(store.root / there, root / here, mark):
-                return {here: mark}
+                return {here: mark if is_current(mark) else file_mark(root / here)}
         return {}
 
     def bits(self, example: str, layer: int, tokens: Tokens) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from activation_store.commits import Commit, Fault, broken, commit_path, commit_records, read_commit
+from activation_store.commits import Commit, commit_path, commit_records, read_commit
 from activation_store.layout import (
     CANARY_FIELDS,
     CANARY_FILE,
@@ -21,6 +21,7 @@ from activation_store.layout import (
     array_names,
     shard_file,
 )
+from activation_store.marks import Fault, broken
 from activation_store.plan import PLAN_FIELDS
 from activation_store.root_record import read_root, root_digest
 from activation_store.seal import read_sealed

@@ -16,9 +16,10 @@ from pathlib import Path
 from torch import nn
 
 from activation_store.capture import Capture
-from activation_store.commits import Mark, commit_path, commit_shard, make_folders
+from activation_store.commits import commit_path, commit_shard, make_folders
 from activation_store.layout import layer_array, shard_file
 from activation_store.leases import LeaseLost, Leases
+from activation_store.marks import Mark
 from activation_store.plan import Plan
 from activation_store.shard_content import Content, activations_of, tokens_of
 from activation_store.sharing import Others

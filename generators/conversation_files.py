@@ -302,7 +302,7 @@ def _messages(value: Mapping[str, Any]) -> tuple[Message, ...]:
             f"messages[{len(found) - 1}]: the conversation ends with the assistant, as a stimulus; "
             "expected the segment 'completion'",
         )
-    if value.get(TOOLS) is None:
+    if value.get(TOOLS) in (None, []):
         return found
     try:
         return with_tools(found, value[TOOLS])
@@ -314,8 +314,10 @@ def _message(index: int, value: Any) -> Message:
     where = f"messages[{index}]: "
     if not isinstance(value, dict):
         raise _Malformed("not_an_object", f"{where}{name_of(value)}; expected an object")
-    # clients write null for what a message has not
+    # clients write null for what a message has not, and some an empty list of calls
     value = {name: item for name, item in value.items() if item is not None}
+    if value.get("tool_calls") == []:
+        del value["tool_calls"]
     if unknown := sorted(set(value) - _MESSAGE):
         raise _Malformed(
             "unknown_field",

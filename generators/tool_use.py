@@ -65,9 +65,10 @@ def with_tools(messages: Sequence[Message], tools: Any) -> tuple[Message, ...]:
     Raises:
         BadToolUse: `tools` is no list of objects.
     """
-    if not isinstance(tools, list) or not tools:
-        got = "an empty list" if tools == [] else name_of(tools)
-        raise BadToolUse("empty_field", f"'tools' is {got}; expected a list of definitions")
+    if not isinstance(tools, list):
+        raise BadToolUse(
+            "malformed_tool_call", f"'tools' is {name_of(tools)}; expected a list of definitions"
+        )
     for i, tool in enumerate(tools):
         if not isinstance(tool, dict):
             raise BadToolUse("not_an_object", f"tools[{i}]: {name_of(tool)}; expected an object")
@@ -108,9 +109,10 @@ def _held(message: Message) -> dict[str, Any]:
 
 
 def _calls(value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not value:
-        got = "an empty list" if value == [] else name_of(value)
-        raise BadToolUse("empty_field", f"'tool_calls' is {got}; expected a list of calls")
+    if not isinstance(value, list):
+        raise BadToolUse(
+            "malformed_tool_call", f"'tool_calls' is {name_of(value)}; expected a list of calls"
+        )
     return [_call(one, f"tool_calls[{i}]") for i, one in enumerate(value)]
 
 

@@ -24,26 +24,11 @@ from generators.errors import DamagedError, DataError, ReferenceError_
 from generators.schema import SPLITS, VIEWS
 from pipelines.artifacts import Artifact
 from pipelines.comparison_answers import answer_cases
-from pipelines.comparison_cells import Case, Cell, cell_of, marked, p_of
+from pipelines.comparison_cells import Case, cell_of, marked, p_of
 from pipelines.identity import Difference, differences
 from pipelines.refs import Refs
 from pipelines.report_data import ordered
 from pipelines.report_files import Leaf, table_rows
-
-__all__ = [
-    "METRICS",
-    "Answers",
-    "Case",
-    "Cell",
-    "Comparison",
-    "Run",
-    "changed_settings",
-    "compare_runs",
-    "comparison_rows",
-    "find_runs",
-    "mixed_pools",
-    "single_seeds",
-]
 
 POOL = "+"
 _SHOWING = ("report",)

@@ -11,14 +11,13 @@ from pipelines import plots
 from pipelines.comparison import (
     METRICS,
     Answers,
-    Case,
     Comparison,
     changed_settings,
     comparison_rows,
     mixed_pools,
     single_seeds,
 )
-from pipelines.comparison_cells import SETTINGS
+from pipelines.comparison_cells import SETTINGS, Case
 from pipelines.pages import render
 from pipelines.plots.table import csv_bytes
 from pipelines.report_figures import ReportFigure, figure_files

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.report_files import Leaf, leaf_of
+
 GAINS = ("below_untrained", "grounded_gain", "information_gain")
 
 
@@ -44,7 +46,13 @@ def reading_tables(reading: Mapping[str, Any]) -> str:
 
 def _identification(cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
     given = list(dict.fromkeys(name for _, _, found in cases for name in found["accuracy"]))
-    numbers = ("chance", "grounded_gain", "information_gain", "calibration_error")
+    numbers = (
+        "chance",
+        "grounded_gain",
+        "information_gain",
+        "calibration_error",
+        "error_if_calibrated",
+    )
     head = ["split", "view", "items", "n", *given, *(name.replace("_", " ") for name in numbers)]
     lines = [
         [
@@ -53,22 +61,20 @@ def _identification(cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
             str(found["items"]["same_question"] + found["items"]["same_category"]),
             str(found["chance"]["n"]),
             *(estimate(found["accuracy"].get(name)) for name in given),
-            *(estimate(found[name]) for name in numbers),
+            *(estimate(found.get(name)) for name in numbers),
         ]
         for split, view, found in cases
     ]
     return markdown(head, lines)
 
 
-def estimate(value: Mapping[str, Any] | None) -> str:
+def estimate(value: Mapping[str, Any] | Leaf | None) -> str:
     """An estimate with its interval."""
-    if value is None or value["estimate"] is None:
+    leaf = value if isinstance(value, Leaf) else leaf_of(value)
+    if leaf is None:
         return "–"
-    found, low, high = (
-        None if value[name] is None else f"{value[name]:z.2f}"
-        for name in ("estimate", "low", "high")
-    )
-    return f"{found} [{low}, {high}]" if low is not None else str(found)
+    ends = "" if leaf.low is None else f" [{leaf.low:z.2f}, {leaf.high:z.2f}]"
+    return f"{leaf.estimate:z.2f}{ends}"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.reading_tables import markdown
-from pipelines.report_files import Leaf
+from pipelines.reading_tables import estimate, markdown
 from pipelines.report_robustness import robustness_data
 
 
@@ -27,8 +26,8 @@ def robustness_tables(found: Mapping[str, Any]) -> str:
             one.view,
             one.name,
             "–" if one.drop is None else str(one.drop.n),
-            *map(_leaf, (one.altered, one.drop, one.gain, one.gain_drop)),
-            "–" if one.own_answer is None else ", ".join(map(_leaf, one.own_answer)),
+            *map(estimate, (one.altered, one.drop, one.gain, one.gain_drop)),
+            "–" if one.own_answer is None else ", ".join(map(estimate, one.own_answer)),
             _share(one.moved),
             _share(one.unfamiliar),
         ]
@@ -37,18 +36,11 @@ def robustness_tables(found: Mapping[str, Any]) -> str:
     tables = [markdown(head, lines)]
     if data.held_out:
         kept = [
-            [one.view, one.measure, *map(_leaf, (one.test, one.test_ood, one.drop))]
+            [one.view, one.measure, *map(estimate, (one.test, one.test_ood, one.drop))]
             for one in data.held_out
         ]
         tables.append(markdown(["view", "measure", "test", "test_ood", "drop"], kept))
     return "\n\n".join(tables)
-
-
-def _leaf(leaf: Leaf | None) -> str:
-    if leaf is None:
-        return "–"
-    ends = "" if leaf.low is None else f" [{leaf.low:z.2f}, {leaf.high:z.2f}]"
-    return f"{leaf.estimate:z.2f}{ends}"
 
 
 def _share(share: float | None) -> str:

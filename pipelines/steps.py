@@ -260,7 +260,7 @@ def _from_conversations(
     """
     dump = Step(
         name="dump",
-        version=1,
+        version=2,
         entry="activation_store.dump",
         run=_dump,
         config=lambda experiment: plain(experiment.dump, CaptureConfig),

@@ -20,7 +20,8 @@ from typing import Any
 
 from generators.errors import LatentQAError
 from pipelines.artifacts import ArtifactRoot
-from pipelines.comparison import Cell, Run, compare_runs
+from pipelines.comparison import Run, compare_runs
+from pipelines.comparison_cells import Cell
 from pipelines.config import Experiment, load_experiment
 from pipelines.reading_tables import estimate, markdown
 from pipelines.runner import Runner, RunResult

@@ -16,7 +16,8 @@ from pipelines.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.comparison import Cell, Comparison
+    from pipelines.comparison import Comparison
+    from pipelines.comparison_cells import Cell
 
 
 def compare(

@@ -12,7 +12,7 @@ import pytest
 import stores
 import torch
 
-from activation_store import commits
+from activation_store import commits, marks
 from activation_store.model_files import ModelFiles
 from activation_store.reader import ActivationStore
 from activation_store.seal import SEAL, read_sealed, write_sealed
@@ -33,7 +33,7 @@ def test_a_record_counts_and_seals_its_shard(whole: Path) -> None:
         assert commit.sequences == len(own)
         assert commit.tokens == sum(placed.n_tokens for placed in own)
         assert len(commit.files) == 4  # two layers, tokens, segments
-        assert commits.broken(whole, commit.files) == {}
+        assert marks.broken(whole, commit.files) == {}
 
 
 def test_a_shard_without_a_record_is_not_there(store: Path) -> None:
@@ -79,7 +79,7 @@ def test_what_is_wrong_with_a_file_has_a_name(damage, fault: str, store: Path) -
     commit = commits.read_commit(commits.commit_path(store, 0))
     name = sorted(commit.files)[1]
     damage(store / name)
-    assert commits.broken(store, commit.files) == {name: fault}
+    assert marks.broken(store, commit.files) == {name: fault}
 
 
 def test_a_write_that_does_not_read_back_is_not_committed(

@@ -18,6 +18,7 @@ from activation_store.runtime import Runtime
 from generators.errors import DataError
 from generators.schema import (
     CONVERSATIONS_FILE,
+    DROPPED_FILE,
     Conversation,
     Message,
     control_id,
@@ -75,7 +76,9 @@ def run(folder: Path, model: ModelFiles, config: CompleteConfig = CONFIG) -> dic
     )
 
 
-def test_a_row_that_the_template_cannot_word_is_named(tmp_path: Path, model: ModelFiles) -> None:
+def test_a_row_that_the_template_cannot_word_is_dropped_and_told(
+    tmp_path: Path, model: ModelFiles
+) -> None:
     calling = Message(
         role="assistant",
         content="",
@@ -84,11 +87,14 @@ def test_a_row_that_the_template_cannot_word_is_named(tmp_path: Path, model: Mod
     )
     asked = row(0)
     asked = dataclasses.replace(asked, messages=(*asked.messages, calling))
-    write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [asked])
-    with pytest.raises(
-        DataError, match=f"example {asked.example_id} .*leaves out.* remove the row"
-    ):
-        run(tmp_path, model)
+    write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [asked, row(1)])
+    for _ in range(2):  # the second time from what is kept
+        assert run(tmp_path, model)["dropped"] == {"template": 1}
+    (dropped,) = read_dropped(tmp_path / "out" / DROPPED_FILE)
+    assert asked.example_id in dropped.where
+    assert "leaves out" in dropped.detail
+    *_, made = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
+    assert made.provenance[COMPLETES] == row(1).example_id
 
 
 def test_a_reply_leaves_the_calls_before_it_as_they_are(tmp_path: Path) -> None:

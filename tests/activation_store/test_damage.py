@@ -165,7 +165,7 @@ def test_a_store_from_before_there_was_a_root_is_whole(store: Path) -> None:
 
 def test_a_store_of_a_newer_layout_is_refused(store: Path) -> None:
     write_sealed(store / "plan.json", {**read_sealed(store / "plan.json"), "schema": 7})
-    with pytest.raises(StoreError, match=r"layout is version 7, this program reads up to 1"):
+    with pytest.raises(StoreError, match=r"layout is version 7, this program reads up to 2"):
         ActivationStore(store)
 
 

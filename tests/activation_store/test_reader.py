@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import stores
 
-from activation_store import commits, reader
+from activation_store import marks, reader
 from activation_store.layout import to_float32
 from activation_store.model_files import ModelFiles
 from activation_store.reader import ActivationStore
@@ -133,8 +133,10 @@ def test_the_shard_that_was_used_last_stays(packed: Path) -> None:
 
 def test_a_shard_is_hashed_once(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = []
-    plain = commits.sha256_file
-    monkeypatch.setattr(commits, "sha256_file", lambda path: hashed.append(path) or plain(path))
+    plain = marks._digest
+    monkeypatch.setattr(
+        marks, "_digest", lambda path, name: hashed.append(path) or plain(path, name)
+    )
     store = ActivationStore(whole, cache_mb=0)
     hashed.clear()
     for _ in range(3):

@@ -139,8 +139,7 @@ def test_a_call_may_have_no_arguments(tmp_path: Path, arguments: Any) -> None:
 
 
 BAD = [
-    (calling([]), "empty_field", "messages[2]: 'tool_calls' is an empty list"),
-    (calling("weather"), "empty_field", "messages[2]: 'tool_calls' is a string"),
+    (calling("weather"), "malformed_tool_call", "messages[2]: 'tool_calls' is a string"),
     (calling([call("{")]), "malformed_tool_call", "tool_calls[0].function.arguments: not JSON"),
     (calling([call("[1]")]), "malformed_tool_call", "arguments is a list; expected an object"),
     (calling([call('{"a": 1, "a": 2}')]), "malformed_tool_call", "an object that repeats a key"),
@@ -167,13 +166,20 @@ def test_a_malformed_call_is_told_by_its_place(tmp_path: Path) -> None:
 
 def test_tools_that_are_no_list_of_definitions_are_told(tmp_path: Path) -> None:
     _, dropped = read_own(
-        write(tmp_path / "a.jsonl", line(tools="weather"), line(tools=[]), line(tools=["weather"]))
+        write(tmp_path / "a.jsonl", line(tools="weather"), line(tools=["weather"]))
     )
     assert [(one.reason, one.detail.partition(";")[0]) for one in dropped] == [
-        ("empty_field", "'tools' is a string"),
-        ("empty_field", "'tools' is an empty list"),
+        ("malformed_tool_call", "'tools' is a string"),
         ("not_an_object", "tools[0]: a string"),
     ]
+
+
+def test_empty_lists_of_calls_and_tools_are_none(tmp_path: Path) -> None:
+    empty = [PLAIN[0] | {"tool_calls": []}, *PLAIN[1:]]
+    (own,), dropped = read_own(write(tmp_path / "a.jsonl", line(empty, tools=[])))
+    (plain,), _ = read_own(write(tmp_path / "b.jsonl", line(PLAIN)))
+    assert dropped == []
+    assert own.row.messages == plain.row.messages
 
 
 def test_a_damaged_column_is_told_with_its_row(tmp_path: Path) -> None:

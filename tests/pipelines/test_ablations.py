@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.comparison import Cell
+from pipelines.comparison_cells import Cell
 from pipelines.report_files import Leaf
 
 CHECKOUT = Path(__file__).parents[2]

@@ -26,7 +26,6 @@ from pipelines.artifacts import ArtifactRoot
 from pipelines.cli import main
 from pipelines.comparison import (
     METRICS,
-    Case,
     Comparison,
     changed_settings,
     compare_runs,
@@ -34,6 +33,7 @@ from pipelines.comparison import (
     find_runs,
     mixed_pools,
 )
+from pipelines.comparison_cells import Case
 from pipelines.comparison_page import write_comparison
 from pipelines.refs import Refs
 
