@@ -59,7 +59,7 @@ def test_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(
     for run in range(6):
         out = tmp_path / str(run)
         for _ in range(2):
-            in_time += kill_during(chance.uniform(0, 0.25), rows, out, model)
+            in_time += kill_during(chance.uniform(0, 0.15), rows, out, model)
         left = total - committed_tokens(out)
         counted.tokens = 0
         counts = stores.fill(rows, out, model)
