@@ -93,6 +93,8 @@ def _member(
     parent: Connection, names: dict[str, str], work: Work, args: Any, kwargs: dict[str, Any]
 ) -> None:
     os.environ.update(names)
+    # accelerate would set it to the same, and say so
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def tell(done: int, total: int, note: str = "") -> None:

@@ -252,6 +252,8 @@ def arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=device.type == "cpu",
+        # every pass uses the whole adapter; DDP would look for what is left out, and say so
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=device.type == "cuda",
     )
     if made.n_gpu > 1:
