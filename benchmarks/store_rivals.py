@@ -54,7 +54,7 @@ def rivals(
 
     ways: dict[str, tuple] = {
         "one safetensors file a sample": (one_file_each, 1.0),
-        "SAELens' cached activations": (sae_lens, n / (len(contexts) * CONTEXT)),
+        "a datasets folder as SAELens writes it": (sae_lens, n / (len(contexts) * CONTEXT)),
     }
     return {
         name: (
