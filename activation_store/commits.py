@@ -1,12 +1,13 @@
 """The commit log: a shard exists for readers when its record does, and not before.
 
 A shard is filled in memory, written whole, synced and read back; then its record, with the digest
-of each of its files, is renamed into place. Piece by piece, what is read back must be the bytes in
-memory, and the digest is of it.
+of each of its files, is renamed into place. What is read back must have, chunk by chunk, the
+checksum of the bytes in memory, of which the digest is.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections import deque
@@ -19,20 +20,18 @@ from typing import Any
 import numpy as np
 
 from activation_store.layout import COMMITS, array_names, shard_file, to_float32
-from activation_store.marks import Digest, Mark
+from activation_store.marks import Mark
 from activation_store.plan import Plan
-from activation_store.seal import read_sealed, write_sealed
-from activation_store.shard_image import Image, packer, shard_image, size_of
+from activation_store.seal import read_sealed, sealed
+from activation_store.shard_image import Image, packer, shard_image
 from generators.errors import DamagedError, StoreError
-from generators.files import fsync_dir, fsync_file, storage_errors
+from generators.files import fsync_dir, fsync_file, storage_errors, write_files
 
 AT_ONCE = 4
 """Shards in memory at once where they come faster than the disk takes them: one is written, one
 read back, and the others are waiting for the disk."""
 _AT_A_TIME = 512
 """Pieces of a file that one call writes; systems allow 1,024."""
-_PIECE = 1 << 18
-"""Bytes that are read back, compared and hashed while they are in the CPU's cache."""
 _FIELDS = ("shard", "plan", "sequences", "tokens", "files")
 
 
@@ -59,16 +58,16 @@ def commit_path(root: Path, shard: int) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Turns:
-    """Which of several commits may write, sync and read back.
+    """Which of several commits may digest (before writing, and what is read back), write and sync.
 
     Commits that do the same at once wait for the disk at once too, and leave the CPU idle. Two may
     sync, as the disk would else idle from one to the next; of more, each would wait for the bytes
     of all, which a file system puts down before its journal.
     """
 
+    digest: threading.Lock = field(default_factory=threading.Lock)
     write: threading.Lock = field(default_factory=threading.Lock)
     sync: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(2))
-    read: threading.Lock = field(default_factory=threading.Lock)
 
 
 def commit_shard(
@@ -150,13 +149,14 @@ def shard_folders(root: Path, plan: Plan) -> list[Path]:
     return [root / COMMITS, *(root / name / "c" for name in array_names(plan.layers))]
 
 
-def write_commit(root: Path, commit: Commit) -> None:
-    """Publish the record of a shard whose files and folders are durable.
+def write_commits(root: Path, commits: Iterable[Commit]) -> None:
+    """Publish the records of shards whose files and folders are durable, each whole or not at all.
 
     Raises:
         StorageError: the disk is full or read-only.
     """
-    write_sealed(commit_path(root, commit.shard), record_of(commit))
+    records = {commit_path(root, c.shard): sealed(record_of(c)) for c in commits}
+    write_files(records)
 
 
 def record_of(commit: Commit) -> dict[str, Any]:
@@ -214,19 +214,20 @@ def _stored(
     sequences = plan.shard(shard)
     images = {}
     with storage_errors(root):
-        with turns.write:
-            _check(plan, shard, content)
+        with turns.digest:
             for name, values in content.items():
-                pack = packer(plan.dtype, plan.codec) if name.startswith("acts/") else None
-                file = shard_file(name, shard)
-                images[file] = shard_image(values, plan.chunk_rows, pack)
+                images[shard_file(name, shard)] = _image(plan, shard, name, values)
+        with turns.write:
+            for file, image in images.items():
                 (root / file).parent.mkdir(parents=True, exist_ok=True)
-                _put(root / file, images[file])
+                _put(root / file, image)
         with turns.sync:
             for file in images:
                 fsync_file(root / file)
-        with turns.read:
-            marks = {file: _read_back(root / file, image) for file, image in images.items()}
+        with turns.digest:
+            for file, image in images.items():
+                _read_back(root / file, image)
+    marks = {file: image.mark for file, image in images.items()}
     tokens = sum(s.n_tokens for s in sequences)
     return Commit(shard, plan.digest, len(sequences), tokens, {**linked, **marks})
 
@@ -242,28 +243,37 @@ def _publish(root: Path, commits: Sequence[Commit]) -> None:
     with storage_errors(root):
         for folder in folders:
             fsync_dir(folder)
-    for commit in commits:
-        write_commit(root, commit)
+    write_commits(root, commits)
 
 
-def _check(plan: Plan, shard: int, content: Mapping[str, np.ndarray]) -> None:
-    if (content["tokens"] < 0).any():
-        raise StoreError(f"shard {shard}: a token id is negative.")
-    for name, values in content.items():
-        if not name.startswith("acts/"):
-            continue
-        if not _finite(values, plan.dtype):
-            finite = np.isfinite(to_float32(values, plan.dtype))
-            row = int(np.flatnonzero(~finite.all(axis=1))[0]) + shard * plan.shard_rows
-            owner = next(
-                s.example_id
-                for s in plan.shard(shard)
-                if s.row_start <= row < s.row_start + s.n_tokens
-            )
-            raise StoreError(
-                f"shard {shard}, {name}: an activation of example {owner} is not finite in "
-                f"{plan.dtype}. Use dump.compute_dtype and dump.store_dtype bfloat16 or float32."
-            )
+def _image(plan: Plan, shard: int, name: str, values: np.ndarray) -> Image:
+    """The file of array `name` with the rows `values` of `shard`.
+
+    Raises:
+        StoreError: an activation is not finite, or a token id is negative.
+    """
+    if not name.startswith("acts/"):
+        if name == "tokens" and (values < 0).any():
+            raise StoreError(f"shard {shard}: a token id is negative.")
+        return shard_image(values, plan.chunk_rows)
+
+    def check(chunk: np.ndarray) -> None:
+        if not _finite(chunk, plan.dtype):
+            raise _not_finite(plan, shard, name, values)
+
+    return shard_image(values, plan.chunk_rows, packer(plan.dtype, plan.codec), check)
+
+
+def _not_finite(plan: Plan, shard: int, name: str, values: np.ndarray) -> StoreError:
+    finite = np.isfinite(to_float32(values, plan.dtype))
+    row = int(np.flatnonzero(~finite.all(axis=1))[0]) + shard * plan.shard_rows
+    owner = next(
+        s.example_id for s in plan.shard(shard) if s.row_start <= row < s.row_start + s.n_tokens
+    )
+    return StoreError(
+        f"shard {shard}, {name}: an activation of example {owner} is not finite in "
+        f"{plan.dtype}. Use dump.compute_dtype and dump.store_dtype bfloat16 or float32."
+    )
 
 
 def _finite(values: np.ndarray, dtype: str) -> bool:
@@ -281,13 +291,14 @@ def _put(path: Path, image: Image) -> None:
     yet: so one sync serves the bytes and the name, and who has the file of before mapped keeps it.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    pieces = image.pieces()
     try:
         with open(aside, "wb", buffering=0) as out:
-            for first in range(0, len(image), _AT_A_TIME):
-                pieces = image[first : first + _AT_A_TIME]
-                left = size_of(pieces) - os.writev(out.fileno(), [piece.data for piece in pieces])
+            for first in range(0, len(pieces), _AT_A_TIME):
+                some = pieces[first : first + _AT_A_TIME]
+                left = sum(map(len, some)) - os.writev(out.fileno(), some)
                 if left:  # a disk that is nearly full, or more than a call takes
-                    rest = np.concatenate(pieces)[-left:].data
+                    rest = memoryview(b"".join(some))[-left:]
                     while rest:
                         rest = rest[out.write(rest) :]
         os.replace(aside, path)
@@ -296,21 +307,15 @@ def _put(path: Path, image: Image) -> None:
         raise
 
 
-def _read_back(path: Path, image: Image) -> Mark:
-    """The mark of a file, of the bytes that are found in it.
+def _read_back(path: Path, image: Image) -> None:
+    """Read a file again.
 
     Raises:
-        DamagedError: they are not these pieces.
+        DamagedError: its bytes are not those of `image`.
     """
-    size, at, digest = size_of(image), 0, Digest()
-    same = path.stat().st_size == size
-    found = np.asarray(np.memmap(path, mode="r")) if same else None
-    for piece in (whole[i : i + _PIECE] for whole in image for i in range(0, len(whole), _PIECE)):
-        wide = np.uint8 if len(piece) % 4 else np.uint32
-        if found is None or not np.array_equal(
-            (there := found[at : at + len(piece)]).view(wide), piece.view(wide)
-        ):
-            raise DamagedError(f"{path}: read back other bytes than were written.", path)
-        digest.update(there.data)
-        at += len(piece)
-    return size, str(digest)
+    with open(path, "rb") as file:
+        same = os.stat(file.fileno()).st_size == image.mark[0] and image.is_in(
+            np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        )
+    if not same:
+        raise DamagedError(f"{path}: read back other bytes than were written.", path)

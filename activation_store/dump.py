@@ -225,17 +225,18 @@ def _missing(out: Path, plan: Plan, *, sweep: bool) -> list[int]:
     Records without a good shard are removed, and with `sweep` all else that no good shard needs;
     a record that was lost comes back from root.json.
     """
-    from activation_store.commits import commit_path, shard_folders, write_commit
+    from activation_store.commits import commit_path, shard_folders, write_commits
     from activation_store.marks import broken
 
-    good = {}
+    good, lost = {}, []
     for shard, commit in _recorded(out).items():
         if commit.plan == plan.digest and not broken(out, commit.files):
             good[shard] = commit
             if not commit_path(out, shard).is_file():
-                write_commit(out, commit)
+                lost.append(commit)
         else:
             commit_path(out, shard).unlink(missing_ok=True)
+    write_commits(out, lost)
     missing = [shard for shard in range(plan.n_shards) if shard not in good]
     if sweep:
         end = [] if missing else [out / ROOT_FILE, out / CANARY_FILE]

@@ -14,7 +14,7 @@ from activation_store.dump import plans_of
 from activation_store.model_files import ModelFiles
 from activation_store.plan import Plan
 from activation_store.runtime import Runtime
-from activation_store.shard_image import packer, shard_image, size_of
+from activation_store.shard_image import packer, shard_image
 from activation_store.spans import Tokens
 from activation_store.target import load_model, use_threads
 from activation_store.to_host import to_stored
@@ -81,7 +81,7 @@ def _packed(plan: Plan, rows: dict[str, Tokens], capture: Capture) -> int:
         values = np.concatenate(parts)
         chunk = min(plan.chunk_rows, len(values))
         whole = values[: len(values) // chunk * chunk]
-        image = shard_image(whole, chunk, packer(plan.dtype, "lossless"))
-        a_token += size_of(image) / len(whole)
+        size, _ = shard_image(whole, chunk, packer(plan.dtype, "lossless")).mark
+        a_token += size / len(whole)
     ids_and_segments = 5 * plan.n_shards * plan.shard_rows
     return round(a_token * plan.tokens) + ids_and_segments

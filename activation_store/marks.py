@@ -29,7 +29,7 @@ class Digest:
     def __init__(self) -> None:
         self._digest = blake3()
 
-    def update(self, piece: memoryview) -> None:
+    def update(self, piece: memoryview | bytes) -> None:
         """Go on with these bytes. Other threads run meanwhile."""
         self._digest.update(piece)
 

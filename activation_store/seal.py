@@ -9,7 +9,7 @@ from typing import Any
 
 from generators.canonical import digest
 from generators.errors import DamagedError
-from generators.files import json_bytes, write_json
+from generators.files import json_bytes, write_bytes
 
 SEAL = "seal"
 
@@ -20,7 +20,12 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     Raises:
         StorageError: the disk is full or read-only.
     """
-    write_json(path, {**value, SEAL: digest(value)})
+    write_bytes(path, sealed(value))
+
+
+def sealed(value: dict[str, Any]) -> bytes:
+    """The bytes that `write_sealed` writes."""
+    return json_bytes({**value, SEAL: digest(value)})
 
 
 def read_sealed(path: Path, fields: Iterable[str] = ()) -> dict[str, Any]:

@@ -13,8 +13,10 @@ one run; prints Markdown tables.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +33,7 @@ from store_bench import (
     planned,
     sequences,
     target,
+    touched,
     uncached,
 )
 from store_rivals import rivals
@@ -119,18 +122,27 @@ def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: in
 
 
 def writing_table(root: Path, plan: Plan, rounds: int) -> None:
-    """Committing filled shards, and writing the same bytes with fsync. The store is left there."""
+    """Committing filled shards, and writing the same bytes with fsync. A store is left there.
+
+    Every trial has folders of its own, and they stay till the end: a file system looks long for
+    the number of a new file where many were just removed.
+    """
     contents = [_content(plan, seed) for seed in range(4)]
     files = [b"".join(values.tobytes() for values in content.values()) for content in contents]
+    trials = (root / f"trial{i}" for i in itertools.count())
     out, plain = root / "written", root / "plain"
 
     def content_of(shard: int) -> int:
         return shard % len(contents)
 
     def before() -> None:
-        emptied(plain)
-        write_plan(emptied(out), plan)
-        os.sync()  # what was written and removed before is no part of what comes
+        nonlocal out, plain
+        uncached(path for folder in (out, plain) for path in folder.rglob("*") if path.is_file())
+        trial = next(trials)
+        out, plain = emptied(trial / "written"), emptied(trial / "plain")
+        write_plan(out, plan)
+        os.sync()  # what was written before is no part of what comes
+        touched(2 * plan.raw_bytes)
 
     def commit() -> None:
         shards = range(plan.n_shards)
@@ -162,8 +174,11 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
         rate = len(files[0]) * plan.n_shards / value / 1e6
         print(f"| {what} | {rate:.0f} | {first / value:.2f} |")
     print()
+    before()
     commit()
-    emptied(plain)
+    out.rename(root / "written")
+    for folder in root.glob("trial*"):
+        shutil.rmtree(folder)
 
 
 def spans_table(root: Path, plan: Plan, rounds: int) -> None:

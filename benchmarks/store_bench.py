@@ -130,3 +130,9 @@ def uncached(files: Iterable[Path]) -> None:
         with open(path, "rb") as file:
             os.fsync(file.fileno())  # what is not on the disk yet would stay too
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def touched(size: int) -> None:
+    """Use so many bytes of memory once. A virtual machine gives back what was free for seconds, and
+    getting it again costs several times what writing to it does, whoever happens to come first."""
+    np.ones(size, np.uint8)

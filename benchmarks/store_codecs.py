@@ -18,7 +18,7 @@ import numpy as np
 from store_bench import captured, planned, sequences, target
 
 from activation_store.layout import layer_array, open_arrays, shard_file
-from activation_store.shard_image import packer, shard_image, size_of
+from activation_store.shard_image import packer, shard_image
 
 FORMATS = ("bfloat16", "float16", "float32")
 
@@ -49,7 +49,7 @@ def main() -> None:
                 start = time.perf_counter()
                 shard_image(values, plan.chunk_rows, packer(dtype, "lossless"))
                 packing = time.perf_counter() - start
-                raw = size_of(shard_image(values, plan.chunk_rows)) * plan.n_shards
+                raw = shard_image(values, plan.chunk_rows).mark[0] * plan.n_shards
                 packed = sum(
                     (Path(folder) / shard_file(array, i)).stat().st_size
                     for i in range(plan.n_shards)

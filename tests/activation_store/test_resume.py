@@ -153,15 +153,15 @@ def test_a_full_disk_is_one_line_and_the_dump_goes_on_after_it(
 def test_a_full_disk_while_a_record_is_written_loses_that_shard_alone(
     rows: Path, model: ModelFiles, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = commits.write_sealed
+    plain = Path.write_bytes
 
-    def full(path: Path, value: dict) -> None:
-        if path.name == "000002.json":
+    def full(path: Path, data: bytes) -> int:
+        if "000002.json" in path.name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        plain(path, value)
+        return plain(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(commits, "write_sealed", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(StorageError, match="the disk is full"):
             stores.fill(rows, tmp_path, model)
     assert [path.name for path in commits.commit_records(tmp_path)] == [
@@ -176,10 +176,12 @@ def test_a_full_disk_while_a_record_is_written_loses_that_shard_alone(
 def test_a_folder_that_cannot_be_written_is_one_line(
     number: int, rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(path: Path, value: dict) -> None:
+    def refused(path: Path, data: bytes) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(commits, "write_sealed", refused)
+    stores.fill(rows, tmp_path, model)
+    stores.uncommit(tmp_path, 1)
+    monkeypatch.setattr(Path, "write_bytes", refused)
     with pytest.raises(StorageError, match="cannot write here"):
         stores.fill(rows, tmp_path, model)
 
