@@ -75,11 +75,11 @@ def dump(
     plans, kept, dropped = plans_of(conversations, config, model)
     leases = Leases(out)
     with storage_errors(out):
-        with leases.alone():
+        with leases.alone() as others_at_work:
             plan = _planned(out, plans, kept, others)
             _check_size(plan, runtime)
             write_plan(out, plan, dropped)
-            missing = _missing(out, plan, sweep=not leases.others())
+            missing = _missing(out, plan, sweep=not others_at_work)
         net = load_model(model, dtype=config.compute_dtype, device=device)
         start = time.perf_counter()
         with helpers(out, plan, kept, model, runtime, missing, others) as by_helpers:

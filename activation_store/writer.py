@@ -125,16 +125,17 @@ class Writer:
 
     def _take(self, left: dict[int, None]) -> int | None:
         """A shard to compute, no longer in `left`; what others have committed goes from there."""
-        for gone in [s for s in left if commit_path(self._out, s).exists()]:
-            self._done += self._sizes[gone]
-            del left[gone]
-        shard = self._leases.take(left)
-        if shard is not None and commit_path(self._out, shard).exists():  # since that look
+        while True:
+            shard = self._leases.take(left)
+            if shard is not None and not commit_path(self._out, shard).exists():
+                del left[shard]
+                return shard
+            for gone in [s for s in left if commit_path(self._out, s).exists()]:
+                self._done += self._sizes[gone]
+                del left[gone]
+            if shard is None:
+                return None
             self._leases.release(shard)
-            return self._take(left)
-        if shard is not None:
-            del left[shard]
-        return shard
 
     def _compute(
         self, shard: int, pool: ThreadPoolExecutor, behind: _Commit | None, left: dict[int, None]
@@ -179,7 +180,7 @@ class Writer:
     def _commit(self, shard: int, content: Content, linked: Mapping[str, Mark]) -> bool:
         """Whether this writer, and no other in the meantime, has published the shard."""
         try:
-            self._leases.renew(shard)
+            self._leases.keep(shard)
             if commit_path(self._out, shard).exists():
                 return False
             commit_shard(self._out, self._plan, shard, content, linked)

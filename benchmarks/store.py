@@ -113,6 +113,7 @@ def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: in
             f"capture, {depth}, into a committed store": lambda: captured(root, plan, rows, net),
         },
         rounds,
+        before=lambda: emptied(root),
     )
     part, whole, *_ = seconds.values()
     print("| what | tokens/s | of bare truncated | of bare whole |\n|---|---|---|---|")

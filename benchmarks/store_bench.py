@@ -94,8 +94,7 @@ def planned(rows: Rows, layers: tuple[int, ...], d_model: int, **changes: Any) -
 
 
 def captured(root: Path, plan: Plan, rows: Rows, net: nn.Module) -> None:
-    """The store of `plan` at `root`, whatever was there."""
-    emptied(root)
+    """The store of `plan` in the empty folder `root`."""
     write_plan(root, plan)
     Writer(root, plan, rows, net).fill(range(plan.n_shards))
     write_root(root)
