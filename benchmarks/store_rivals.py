@@ -1,65 +1,67 @@
 """The same rows as others keep them: a safetensors file a sample, and SAELens' cached activations.
 
-SAELens' CacheActivationsRunner saves a `datasets` folder with a column Array2D [context, d_model]
-and one of token ids, and its store reads rows of that. There is no bfloat16 and no sequence of
-another length, so it gets the same number of rows as float16 in contexts of 128, and random access
-is to whole contexts.
+SAELens is no part of this project: where `pip install sae-lens` has been run, its own code writes
+its folder and reads it. It knows no bfloat16 and no sequences of other lengths, so it gets the same
+number of rows as float16 in contexts of 128. Its reader takes batches in order; a context at
+random is read through `datasets`, in which its folder is kept.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
-from datasets import Array2D, Dataset, Features, List, Value
+from datasets import Array2D, Dataset, Features, List, Value, disable_progress_bars
 from safetensors import safe_open
 from safetensors.torch import save_file
 from store_bench import emptied, measured, uncached
+from torch import nn
 
 from activation_store.plan import Placed
 from activation_store.reader import ActivationStore
 from activation_store.views import as_numpy
 
 CONTEXT = 128
-HOOK = "hook_resid_post"
+AT_ONCE = 32
+"""Contexts of a batch of SAELens' reader."""
+HOOK = "blocks.14.hook_resid_post"
+Ways = dict[str, tuple[Callable[[], object], float]]
+"""What is timed, and by how much it is less than what was asked for."""
 
 
 def rivals(
     store: ActivationStore, layer: int, chosen: Sequence[Placed], folder: Path, rounds: int
 ) -> dict[str, tuple[float, float]]:
-    """Seconds, warm and cold, in which others read as many rows as `chosen`, in random order."""
+    """Seconds, warm and cold, in which others read as many rows as `chosen`."""
     files = _safetensors(store, layer, emptied(folder / "safetensors"))
-    cached = [_sae_lens(store, layer, folder / "sae_lens")]
-    n = sum(s.n_tokens for s in chosen)
-    draw = random.Random(0)
-    contexts = draw.sample(range(len(cached[0])), max(1, n // CONTEXT // 10))
 
     def one_file_each() -> None:
         for s in chosen:
             with safe_open(files[s.example_id], framework="pt") as file:
                 file.get_tensor("rows").clone()
 
-    def sae_lens() -> None:
-        if not cached:
-            cached.append(_opened(folder / "sae_lens"))
-        for i in contexts:
-            cached[0][i][HOOK]
+    found = _timed(
+        {"one safetensors file a sample": (one_file_each, 1.0)}, [*files.values()], rounds
+    )
+    if importlib.util.find_spec("sae_lens") is None:
+        print("SAELens is not installed here (pip install sae-lens); it is left out.\n")
+        return found
+    n = sum(s.n_tokens for s in chosen)
+    return found | _sae_lens(store, layer, emptied(folder / "sae_lens"), n, rounds)
 
-    def forgotten() -> None:
-        cached.clear()
-        uncached([*files.values(), *(folder / "sae_lens").glob("*.arrow")])
 
-    ways: dict[str, tuple] = {
-        "one safetensors file a sample": (one_file_each, 1.0),
-        "a datasets folder as SAELens writes it": (sae_lens, n / (len(contexts) * CONTEXT)),
-    }
+def _timed(ways: Ways, files: Sequence[Path], rounds: int) -> dict[str, tuple[float, float]]:
     return {
         name: (
             scale * measured({name: way}, rounds)[name],
-            scale * measured({name: way}, rounds, before=forgotten)[name],
+            scale * measured({name: way}, rounds, before=lambda: uncached(files))[name],
         )
         for name, (way, scale) in ways.items()
     }
@@ -74,22 +76,75 @@ def _safetensors(store: ActivationStore, layer: int, folder: Path) -> dict[str, 
     return files
 
 
-def _sae_lens(store: ActivationStore, layer: int, folder: Path) -> Dataset:
+def _sae_lens(
+    store: ActivationStore, layer: int, folder: Path, n: int, rounds: int
+) -> dict[str, tuple[float, float]]:
+    """Seconds in which `n` rows are read from SAELens' folder, by itself and by `datasets`."""
+    from sae_lens.training.activations_store import ActivationsStore
+
+    written = _written(store, layer, folder)
+    contexts = random.Random(0).sample(range(len(written)), max(1, n // CONTEXT // 10))
+    batches = len(written) // AT_ONCE
+    del written
+
+    def at_random() -> None:
+        rows = Dataset.load_from_disk(str(folder)).with_format("torch")
+        for i in contexts:
+            rows[i][HOOK]
+
+    def in_order() -> None:
+        reader = ActivationsStore(
+            model=nn.Identity(),  # it asks nothing of a model whose activations are there
+            dataset=None,
+            streaming=False,
+            hook_name=HOOK,
+            hook_head_index=None,
+            context_size=CONTEXT,
+            d_in=store.d_model,
+            n_batches_in_buffer=8,
+            total_training_tokens=n,
+            store_batch_size_prompts=AT_ONCE,
+            train_batch_size_tokens=AT_ONCE * CONTEXT,
+            prepend_bos=False,
+            normalize_activations="none",
+            device=torch.device("cpu"),
+            dtype="float16",
+            cached_activations_path=str(folder),
+        )
+        for _ in range(batches):
+            reader.get_raw_llm_batch()
+
+    name = f"SAELens {importlib.metadata.version('sae-lens')}"
+    return _timed(
+        {
+            f"{name}, its own batches in order": (in_order, n / (batches * AT_ONCE * CONTEXT)),
+            f"{name}, contexts at random": (at_random, n / (len(contexts) * CONTEXT)),
+        },
+        [*folder.glob("*.arrow")],
+        rounds,
+    )
+
+
+def _written(store: ActivationStore, layer: int, folder: Path) -> Dataset:
+    """A layer as SAELens' runner leaves it, by the runner's own code."""
+    from sae_lens.cache_activations_runner import CacheActivationsRunner
+
     values = as_numpy(store, layer).values.astype(np.float16)
-    shape = (CONTEXT, store.d_model)
-    n = len(values) // CONTEXT
-    columns = {HOOK: values[: n * CONTEXT].reshape(n, *shape), "token_ids": [[0] * CONTEXT] * n}
-    features = Features({HOOK: Array2D(shape, "float16"), "token_ids": List(Value("int32"))})
-
-    def rows() -> Iterable[dict]:
-        for i in range(n):
-            yield {name: column[i] for name, column in columns.items()}
-
-    Dataset.from_generator(
-        rows, features=features, cache_dir=str(folder.parent / "cache")
-    ).save_to_disk(str(folder))
-    return _opened(folder)
-
-
-def _opened(folder: Path) -> Dataset:
-    return Dataset.load_from_disk(str(folder)).with_format("torch")
+    size = AT_ONCE * CONTEXT
+    # its constructor loads a model to compute what is there already
+    runner: Any = CacheActivationsRunner.__new__(CacheActivationsRunner)
+    runner.cfg = SimpleNamespace(hook_name=HOOK, n_seq_in_buffer=AT_ONCE, d_in=store.d_model)
+    runner.context_size = CONTEXT
+    runner.features = Features(
+        {
+            HOOK: Array2D((CONTEXT, store.d_model), "float16"),
+            "token_ids": List(Value("int32"), length=CONTEXT),
+        }
+    )
+    disable_progress_bars()
+    shards = folder / ".tmp_shards"
+    for i in range(len(values) // size):
+        rows = torch.from_numpy(values[i * size : (i + 1) * size])
+        shard = runner._create_shard((rows, torch.zeros(size, dtype=torch.int32)))
+        shard.save_to_disk(str(shards / f"shard_{i:05d}"), num_shards=1)
+    return runner._consolidate_shards(shards, folder, copy_files=False)

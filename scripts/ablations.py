@@ -63,6 +63,12 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "questions a row: 1": ("train.questions_per_row=1",),
     "learning rate: 3e-4": ("train.learning_rate=3.0e-4",),
     "learning rate: 3e-3": ("train.learning_rate=3.0e-3",),
+    "learning rate: 3e-3, another seed": ("train.learning_rate=3.0e-3", "train.seed=1"),
+    "learning rate: 3e-3, rank: 64": (
+        "train.learning_rate=3.0e-3",
+        "train.lora.rank=64",
+        "train.lora.alpha=128",
+    ),
     "dropout: 0.05": ("train.lora.dropout=0.05",),
     "rows a step: 2": ("train.rows_per_batch=2",),
     "rows a step: 8": ("train.rows_per_batch=8",),

@@ -12,7 +12,7 @@ way from 16, which take most of a short run. The steady one is of the time betwe
 from the reply at which as many requests are allowed under way as there are slots, to the one after
 which fewer requests are left than slots; where that is under a second, nothing is told.
 
-    python benchmarks/requests.py --out docs/images
+    python benchmarks/llm_requests.py --out docs/images
 """
 
 from __future__ import annotations
