@@ -28,8 +28,8 @@ from generators.errors import DamagedError, StoreError
 from generators.files import fsync_dir, fsync_file, storage_errors, write_files
 
 AT_ONCE = 4
-"""Shards in memory at once where they come faster than the disk takes them: one is written, one
-read back, and the others are waiting for the disk."""
+"""Shards in memory at once where they come faster than the disk takes them: one is digested or
+read back, one is written, and two are synced."""
 _AT_A_TIME = 512
 """Pieces of a file that one call writes; systems allow 1,024."""
 _FIELDS = ("shard", "plan", "sequences", "tokens", "files")

@@ -4,7 +4,10 @@ A lease is a promise with an end. It ends when its shard is committed, when its 
 when it has not been renewed in time, as of a writer that hangs. The result never rests on it: a
 shard is whole when its commit record says so, and two writers of a shard write the same bytes.
 
-`leases/table.json` is {shard: [writer, process, end]}, locked by whoever reads or changes it.
+```
+leases/lock          held for the moment in which the table changes
+leases/table.json    {shard: [writer, process, end]}
+```
 """
 
 from __future__ import annotations
@@ -90,21 +93,21 @@ class Leases:
     def alone(self) -> Iterator[int]:
         """No lease changes hands, and no other writer is in such a body, while this one runs. It is
         given the number of leases of other living writers."""
-        with self._locked() as file:
-            yield sum(writer != self._writer for writer, _, _ in _living(file).values())
+        with self._locked():
+            yield sum(writer != self._writer for writer, _, _ in self._living().values())
 
-    def _locked(self) -> IO[bytes]:
-        """The table's file, held; never one that was removed with a store's other leftovers."""
-        path = self._folder / _TABLE
+    def _locked(self) -> IO[str]:
+        """The lock file, held; never one that was removed with a store's other leftovers."""
+        path = self._folder / "lock"
         with storage_errors(self._folder):
             while True:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(FileNotFoundError):  # removed in this very moment
-                    file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by the caller, or below
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                    if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                        return file
-                    file.close()
+                    lock = open(path, "a")  # noqa: SIM115 - closed by the caller, or below
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                        return lock
+                    lock.close()
 
     def _entry(self, shard: int) -> tuple[str, int, float]:
         self._renewed[shard] = now = time.time()
@@ -112,32 +115,27 @@ class Leases:
 
     @contextlib.contextmanager
     def _table(self) -> Iterator[_Table]:
-        """The living leases, to be changed while nobody else does.
-
-        Who is killed while writing them leaves no table, and one need not outlive the machine: at
-        worst a shard is done twice.
-        """
-        with self._locked() as file:
-            table = _living(file)
+        """The living leases, to be changed while nobody else does."""
+        with self._locked():
+            table = self._living()
             before = dict(table)
             yield table
             if table != before:
-                file.truncate(0)  # what is written to this file goes to its end
-                file.write(json.dumps(table).encode())
+                aside = self._folder / f".table.json.{self._writer}.tmp"
+                aside.write_text(json.dumps(table))
+                os.replace(aside, self._folder / _TABLE)  # no fsync: see _living
 
-
-def _living(file: IO[bytes]) -> _Table:
-    file.seek(0)
-    try:
-        table = json.loads(file.read())
-    except ValueError:
-        return {}
-    now = time.time()
-    return {
-        shard: (writer, process, end)
-        for shard, (writer, process, end) in table.items()
-        if now < end and _lives(process)
-    }
+    def _living(self) -> _Table:
+        try:
+            table = json.loads((self._folder / _TABLE).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}  # lost with the machine's memory: at worst a shard is done twice
+        now = time.time()
+        return {
+            shard: (writer, process, end)
+            for shard, (writer, process, end) in table.items()
+            if now < end and _lives(process)
+        }
 
 
 def _lives(process: int) -> bool:

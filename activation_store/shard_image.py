@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import crc32c
+import google_crc32c
 import numpy as np
 from numcodecs.blosc import Blosc
 
@@ -26,7 +26,7 @@ ENTRY = 16
 Pack = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Image:
     """The bytes of a file, in pieces that follow on each other in it.
 
@@ -109,4 +109,4 @@ def packer(dtype: str, codec: Codec) -> Pack | None:
 
 
 def _checksum(part: np.ndarray) -> bytes:
-    return crc32c.crc32c(part).to_bytes(CHECKSUM, "little")
+    return google_crc32c.value(part).to_bytes(CHECKSUM, "little")

@@ -125,17 +125,16 @@ class Writer:
 
     def _take(self, left: dict[int, None]) -> int | None:
         """A shard to compute, no longer in `left`; what others have committed goes from there."""
-        while True:
-            shard = self._leases.take(left)
-            if shard is not None and not commit_path(self._out, shard).exists():
-                del left[shard]
+        while (shard := self._leases.take(left)) is not None:
+            del left[shard]
+            if not commit_path(self._out, shard).exists():
                 return shard
-            for gone in [s for s in left if commit_path(self._out, s).exists()]:
-                self._done += self._sizes[gone]
-                del left[gone]
-            if shard is None:
-                return None
+            self._done += self._sizes[shard]
             self._leases.release(shard)
+        for gone in [s for s in left if commit_path(self._out, s).exists()]:
+            self._done += self._sizes[gone]
+            del left[gone]
+        return None
 
     def _compute(
         self, shard: int, pool: ThreadPoolExecutor, behind: _Commit | None, left: dict[int, None]
@@ -180,7 +179,7 @@ class Writer:
     def _commit(self, shard: int, content: Content, linked: Mapping[str, Mark]) -> bool:
         """Whether this writer, and no other in the meantime, has published the shard."""
         try:
-            self._leases.keep(shard)
+            self._leases.renew(shard)
             if commit_path(self._out, shard).exists():
                 return False
             commit_shard(self._out, self._plan, shard, content, linked)

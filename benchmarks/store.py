@@ -125,8 +125,8 @@ def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: in
 def writing_table(root: Path, plan: Plan, rounds: int) -> None:
     """Committing filled shards, and writing the same bytes with fsync. A store is left there.
 
-    Every trial has folders of its own, and they stay till the end: a file system looks long for
-    the number of a new file where many were just removed.
+    Every trial has folders of its own, and its files stay till the end, emptied: a file system
+    looks long for the number of a new file where many were just removed.
     """
     contents = [_content(plan, seed) for seed in range(4)]
     files = [b"".join(values.tobytes() for values in content.values()) for content in contents]
@@ -138,7 +138,9 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
 
     def before() -> None:
         nonlocal out, plain
-        uncached(path for folder in (out, plain) for path in folder.rglob("*") if path.is_file())
+        for folder in (out, plain):
+            for path in (path for path in folder.rglob("*") if path.is_file()):
+                os.truncate(path, 0)
         trial = next(trials)
         out, plain = emptied(trial / "written"), emptied(trial / "plain")
         write_plan(out, plan)

@@ -101,7 +101,8 @@ def write_files(files: Mapping[Path, bytes]) -> None:
                 fsync_dir(folder)
     except BaseException:
         for aside in asides.values():
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink()
         raise
 
 

@@ -95,8 +95,7 @@ def test_a_writer_that_lost_its_shard_goes_on_with_another(
         return found
 
     monkeypatch.setattr(writer, "activations_of", slow)
-    hasty = Leases(out, seconds=0)  # looks at its lease at every turn
-    filled = Writer(out, plan, tokens, net, leases=hasty).fill(range(plan.n_shards))
+    filled = Writer(out, plan, tokens, net).fill(range(plan.n_shards))
     assert f"shard {lost[0]}: this writer was silent" in caplog.text
     assert filled.tokens == plan.tokens
     assert activations(out) == activations(whole)

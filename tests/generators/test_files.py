@@ -18,6 +18,7 @@ from generators.files import (
     sha256_file,
     storage_errors,
     write_bytes,
+    write_files,
     write_json,
 )
 
@@ -144,3 +145,21 @@ def test_user_errors_are_the_builtins_that_they_stand_for() -> None:
     assert isinstance(error, OSError)
     assert (str(error), error.exit_code) == ("out: the disk is full.", 2)
     assert str(pickle.loads(pickle.dumps(error))) == "out: the disk is full."
+
+
+def test_a_disk_that_refuses_everything_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, *words: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    monkeypatch.setattr(Path, "unlink", refused)  # of a name that is not there, too
+    with pytest.raises(StorageError, match=r"a/b: cannot write here"):
+        write_bytes(tmp_path / "a" / "b", b"data")
+
+
+def test_several_files_are_written_each_whole(tmp_path: Path) -> None:
+    files = {tmp_path / name: name.encode() for name in ("a", "b", "sub/c")}
+    write_files(files)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
