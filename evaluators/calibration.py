@@ -18,6 +18,8 @@ from evaluators.statistics import Estimate
 BINS = 10
 """Bins of equal width in which confidence and accuracy are compared."""
 _DRAWS = 2000
+_NUMBERS = 1 << 22
+"""Numbers that are drawn at once; which ones they are does not depend on it."""
 
 
 def confidence(losses: Sequence[Sequence[float]]) -> np.ndarray:
@@ -53,9 +55,14 @@ def error_if_calibrated(
     if not len(confidence_N):
         return {"estimate": None, "low": None, "high": None, "n": 0}
     generator = np.random.default_rng(config.seed)
-    right_SN = generator.random((_DRAWS, len(confidence_N))) < confidence_N
     in_bin_NB = np.eye(BINS)[_bins(confidence_N)]
-    errors_S = np.abs((right_SN - confidence_N) @ in_bin_NB).sum(1) / len(confidence_N)
+    at_once = max(1, _NUMBERS // len(confidence_N))
+    parts = []
+    for first in range(0, _DRAWS, at_once):
+        shape = (min(at_once, _DRAWS - first), len(confidence_N))
+        right_SN = generator.random(shape) < confidence_N
+        parts.append(np.abs((right_SN - confidence_N) @ in_bin_NB).sum(1) / len(confidence_N))
+    errors_S = np.concatenate(parts)
     low, high = (float(end) for end in np.quantile(errors_S, (0.025, 0.975)))
     few = n < config.min_controls
     return {

@@ -122,15 +122,8 @@ class RequestLog:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = connect(path)
-            version = _version(self._db)
-            if not 0 <= version <= len(_MIGRATIONS):
-                raise StorageError(
-                    f"{path}: request log of version {version}, expected at most "
-                    f"{len(_MIGRATIONS)}. Move it away, or use the version of latentqa that "
-                    "wrote it."
-                )
-            if version < len(_MIGRATIONS):
-                _migrate(self._db)
+            if _version(self._db, path) < len(_MIGRATIONS):
+                _migrate(self._db, path)
         except sqlite3.Error as error:
             raise StorageError(
                 f"{path}: cannot be used as the request log ({error}). "
@@ -235,16 +228,22 @@ class RequestLog:
         )
 
 
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if not 0 <= version <= len(_MIGRATIONS):
+        raise StorageError(
+            f"{path}: request log of version {version}, expected at most {len(_MIGRATIONS)}. "
+            "Move it away, or use the version of latentqa that wrote it."
+        )
+    return version
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
     """Bring the tables to their newest form, all in one transaction."""
     db.execute("BEGIN IMMEDIATE")
     try:
         # read once more: another process may have done it meanwhile
-        for script in _MIGRATIONS[_version(db) :]:
+        for script in _MIGRATIONS[_version(db, path) :]:
             for statement in _statements(script):
                 db.execute(statement)
         db.execute(f"PRAGMA user_version={len(_MIGRATIONS)}")

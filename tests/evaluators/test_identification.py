@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from activation_store.reader import ActivationStore
+from evaluators import calibration
 from evaluators.calibration import (
     calibration_error,
     confidence,
@@ -225,6 +226,15 @@ def test_an_error_of_a_decoder_too_sure_is_not_usual() -> None:
 def test_of_few_controls_the_usual_error_has_no_range() -> None:
     found = error_if_calibrated(np.full(4, 0.9), np.arange(4), CONFIG)
     assert (found["low"], found["high"], found["n"]) == (None, None, 4)
+
+
+def test_the_usual_error_does_not_depend_on_how_much_is_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sure, controls = np.linspace(0.3, 0.95, 40), np.arange(40)
+    whole = error_if_calibrated(sure, controls, CONFIG)
+    monkeypatch.setattr(calibration, "_NUMBERS", 90)
+    assert error_if_calibrated(sure, controls, CONFIG) == pytest.approx(whole)
 
 
 def test_option_losses_are_those_of_each_answer_alone(tmp_path_factory: Any) -> None:
