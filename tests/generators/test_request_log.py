@@ -104,8 +104,8 @@ def test_two_that_make_a_log_at_the_same_time_both_have_it(
     version_of = request_log._version
     others = iter([path])
 
-    def version_before_another_made_it(db: sqlite3.Connection) -> int:
-        found = version_of(db)
+    def version_before_another_made_it(db: sqlite3.Connection, path: Path) -> int:
+        found = version_of(db, path)
         for other in others:
             with RequestLog(other) as log:
                 put(log, "theirs", "hi")
@@ -115,6 +115,27 @@ def test_two_that_make_a_log_at_the_same_time_both_have_it(
     with RequestLog(path) as log:
         put(log, "mine", "hi")
         assert set(log.get_all(["mine", "theirs"])) == {"mine", "theirs"}
+
+
+def test_a_log_that_a_newer_version_changes_meanwhile_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.sqlite"
+    version_of = request_log._version
+    newer = iter([99])
+
+    def version_before_it_changed(db: sqlite3.Connection, path: Path) -> int:
+        found = version_of(db, path)
+        for version in newer:
+            with sqlite3.connect(path) as other:
+                other.execute(f"PRAGMA user_version={version}")
+        return found
+
+    monkeypatch.setattr(request_log, "_version", version_before_it_changed)
+    with pytest.raises(StorageError, match="version 99"):
+        RequestLog(path)
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (99,)
 
 
 def test_a_log_of_another_version_is_refused(tmp_path: Path) -> None:
