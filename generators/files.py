@@ -81,6 +81,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_files(files: Mapping[Path, bytes]) -> None:
     """Write several files, each as `write_bytes` does; each folder is synced once.
 
+    After an error or a kill some may be in place and others not, but each is whole or as it was.
+
     Raises:
         StorageError: the disk is full or read-only.
     """
