@@ -10,6 +10,9 @@ from generators.config import Config
 
 Codec = Literal["raw", "lossless"]
 
+_CHUNK_ROWS, _CHUNK_BYTES = 256, 256 << 10
+_SHARD_ROWS, _SHARD_CHUNKS = 8192, 32
+
 
 class CompleteConfig(Config):
     """How the target replies."""
@@ -46,10 +49,13 @@ class CaptureConfig(Config):
     name."""
     batch_tokens: int = Field(default=2048, ge=1)
     """Most tokens of one forward pass, padding counted."""
-    shard_rows: int = Field(default=8192, ge=256)
-    """Rows (tokens) of one shard, the unit of work and of commit; a multiple of `chunk_rows`."""
-    chunk_rows: int = Field(default=256, ge=16)
-    """Rows of one inner chunk, the unit of a checksum."""
+    shard_rows: int | None = Field(default=None, ge=256)
+    """Rows (tokens) of one shard, the unit of work and of commit; a multiple of `chunk_rows`. Null:
+    8,192, or 32 chunks where those are more, and never fewer than `max_tokens`."""
+    chunk_rows: int | None = Field(default=None, ge=16)
+    """Rows of one inner chunk, the unit of a checksum. Null: 256, doubled until a layer's chunk has
+    more than 256 KiB, so that what is paid for each chunk and shard is little beside its bytes
+    however narrow the target is."""
     codec: Codec = "raw"
     """How activations are packed: `raw` is read at the disk's speed, `lossless` is smaller and
     gives the same bits."""
@@ -63,11 +69,27 @@ class CaptureConfig(Config):
 
     @model_validator(mode="after")
     def _whole_chunks(self) -> CaptureConfig:
-        if self.shard_rows % self.chunk_rows:
+        chunk_rows = self.chunk_rows or _CHUNK_ROWS
+        if self.shard_rows is not None and self.shard_rows % chunk_rows:
             raise ValueError(
-                f"shard_rows {self.shard_rows} is no multiple of chunk_rows {self.chunk_rows}"
+                f"shard_rows {self.shard_rows} is no multiple of chunk_rows {chunk_rows}"
             )
         return self
+
+    def shard_and_chunk_rows(self, d_model: int) -> tuple[int, int]:
+        """`shard_rows` and `chunk_rows` of a store of activations of width `d_model`."""
+        chunk_rows = self.chunk_rows
+        if chunk_rows is None:
+            chunk_rows, row_bytes = (
+                _CHUNK_ROWS,
+                d_model * (4 if self.store_dtype == "float32" else 2),
+            )
+            while chunk_rows * row_bytes <= _CHUNK_BYTES and not (self.shard_rows or 0) % (
+                2 * chunk_rows
+            ):
+                chunk_rows *= 2
+        least = max(_SHARD_ROWS, _SHARD_CHUNKS * chunk_rows, self.max_tokens)
+        return self.shard_rows or -(-least // chunk_rows) * chunk_rows, chunk_rows
 
 
 class DumpSection(CaptureConfig):

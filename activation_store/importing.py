@@ -40,8 +40,8 @@ class VectorImport(Config):
     """Number format in which they are stored; null for their own."""
     codec: Codec = "raw"
     """How they are packed."""
-    shard_rows: int = Field(default=8192, ge=256)
-    """Rows (tokens) of one shard."""
+    shard_rows: int | None = Field(default=None, ge=256)
+    """Rows (tokens) of one shard; null as in `dump.shard_rows`."""
 
 
 @dataclass(frozen=True, slots=True)

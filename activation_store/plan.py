@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from activation_store.seal import read_sealed, write_sealed
 from activation_store.spans import Tokens
 from generators.canonical import digest
 from generators.errors import ConfigError
-from generators.files import sha256_file, write_bytes
+from generators.files import sha256_file, write_files
 from generators.schema import DROPPED_FILE, Dropped, write_dropped
 
 PLAN_FIELDS = ("schema", "digest", "layers", "n_shards", "files")
@@ -101,7 +102,7 @@ class Plan:
         row = len(self.layers) * self.d_model * np.dtype(PHYSICAL[self.dtype]).itemsize + 4 + 1
         return self.n_shards * (self.shard_rows * row + (len(self.layers) + 2) * apart)
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Tokens of all sequences."""
         return sum(s.n_tokens for s in self.sequences)
@@ -151,14 +152,14 @@ def make_plan(
     order = sorted(rows, key=lambda name: (len(rows[name].ids), name))
     total = sum(len(rows[name].ids) for name in order)
     longest = len(rows[order[-1]].ids) if order else 0
-    if longest > config.shard_rows:
+    most, chunk_rows = config.shard_and_chunk_rows(d_model)
+    if longest > most:
         raise ConfigError(
             f"dump.shard_rows: a sequence has {longest} tokens and must fit into one shard, "
-            f"got {config.shard_rows}. Make shards larger or dump.max_tokens smaller."
+            f"got {most}. Make shards larger or dump.max_tokens smaller."
         )
     # a store smaller than a shard is one small shard
-    needed = max(1, -(-total // config.chunk_rows)) * config.chunk_rows
-    shard_rows = min(config.shard_rows, needed)
+    shard_rows = min(most, max(1, -(-total // chunk_rows)) * chunk_rows)
     here = {name for part in shared for name in part.examples}
     rest = _by_length([name for name in order if name not in here], rows, shard_rows)
     placed = []
@@ -175,7 +176,7 @@ def make_plan(
         compute_dtype=config.compute_dtype,
         batch_tokens=config.batch_tokens,
         shard_rows=shard_rows,
-        chunk_rows=config.chunk_rows,
+        chunk_rows=chunk_rows,
         n_shards=len(shared) + len(rest),
         target=target,
         codec=config.codec,
@@ -184,7 +185,7 @@ def make_plan(
             {
                 "rows": [[n, rows[n].ids.tolist(), rows[n].segments.tolist()] for n in order],
                 "withheld": [rows[n].withheld for n in order],
-                "config": _hashed(config),
+                "config": _hashed(config, most, chunk_rows),
                 "layers": layers,
                 "target": target,
                 **({} if vectors is None else {"vectors": vectors}),
@@ -210,9 +211,9 @@ def _by_length(
     return [tuple(shard) for shard in shards if shard]
 
 
-def _hashed(config: CaptureConfig) -> dict[str, Any]:
+def _hashed(config: CaptureConfig, shard_rows: int, chunk_rows: int) -> dict[str, Any]:
     # raw plans keep the digest that they had before there was another codec
-    value = config.model_dump(mode="json")
+    value = config.model_dump(mode="json") | {"shard_rows": shard_rows, "chunk_rows": chunk_rows}
     return {k: v for k, v in value.items() if (k, v) != ("codec", "raw")}
 
 
@@ -234,8 +235,8 @@ def write_plan(root: Path, plan: Plan, dropped: Sequence[Dropped] = ()) -> None:
         chunk_rows=plan.chunk_rows,
         codec=plan.codec,
     )
-    for name, content in {**metadata, INDEX_FILE: _index(plan)}.items():
-        write_bytes(root / name, content)
+    contents = {**metadata, INDEX_FILE: _index(plan)}
+    write_files({root / name: content for name, content in contents.items()})
     write_dropped(root / DROPPED_FILE, dropped)
     files = {
         name: [(root / name).stat().st_size, sha256_file(root / name)]

@@ -15,7 +15,8 @@ class Runtime(Config):
     device: str = "auto"
     """Where models run: `auto` (CUDA, then MPS, then CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of torch; null leaves torch's own choice."""
+    """CPU threads of torch; null leaves torch's own choice. A dump on a CPU shares them among as
+    many as four forward passes at once."""
     workers: int = Field(default=1, ge=1)
     """Processes that fill an activation store at once, each with the target in memory, and each
     with `threads` CPU threads or a GPU of its own."""

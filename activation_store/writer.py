@@ -1,29 +1,31 @@
 """A writer: leases a shard, computes it, commits it while it computes the next, until none is left.
 
-One commit is under way at a time, so that a writer holds the shard that it fills and the one that
-it commits: two shards, and with a codec that packs the second one's packed bytes, which are less.
+Forward passes go on from one shard to the next without a stop. One commit is under way at a time,
+so that a writer holds the shard that it fills and the one that it commits: two shards, and with a
+codec that packs the second one's packed bytes, which are less.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from activation_store.capture import Capture
 from activation_store.commits import commit_path, commit_shard, make_folders
+from activation_store.lanes import Lanes
 from activation_store.layout import layer_array, shard_file
 from activation_store.leases import LeaseLost, Leases
 from activation_store.marks import Mark
 from activation_store.plan import Plan
-from activation_store.shard_content import Content, activations_of, tokens_of
+from activation_store.shard_content import Content, Filling, Found, Part
 from activation_store.sharing import Others
 from activation_store.spans import Tokens
+from activation_store.to_host import ToHost
 from generators.files import storage_errors
 from generators.progress import Progress, silent
 
@@ -88,6 +90,9 @@ class Writer:
         self._others = others or Others((), plan)
         self._leases = leases or Leases(out)
         self._progress = progress
+        self._under_way: dict[int, Filling] = {}
+        self._linked: dict[int, dict[str, Mark]] = {}
+        self._ended = False
         self._done = 0
         self._at_hand: dict[int, int] = {}
         self._sizes: dict[int, int] = {}
@@ -110,18 +115,49 @@ class Writer:
         self._done = self._plan.tokens - sum(self._sizes.values())
         self._tell()
         behind: _Commit | None = None
-        with ThreadPoolExecutor(1) as pool:
-            while (left or behind) and wanted():
-                shard = self._take(left)
-                if shard is not None:
-                    behind = self._compute(shard, pool, behind, left)
-                elif behind is not None:
+        with ThreadPoolExecutor(1) as pool, Lanes(self._net) as lanes:
+            try:
+                while left and not self._ended:
+                    parts = self._parts(left, wanted, ToHost(lanes.device, self._plan.dtype))
+                    for filling, part, found in lanes.each(_run, parts):
+                        if self._under_way.get(filling.shard) is filling:
+                            self._put(filling, part, found, left)
+                            if filling.whole:
+                                behind = self._finish(filling, pool, behind, left)
                     self._settle(behind, left)
                     behind = None
-                else:
-                    time.sleep(_WAIT)  # others are at all that is left
-            self._settle(behind, left)
+                    if left and not self._ended:
+                        time.sleep(_WAIT)  # others are at all that is left
+            except BaseException:
+                for shard in self._under_way:
+                    self._leases.release(shard)
+                raise
         return self.filled
+
+    def _parts(
+        self, left: dict[int, None], wanted: Callable[[], bool], to_host: ToHost
+    ) -> Iterator[tuple[Filling, Part]]:
+        """The parts of shard after shard, each leased when its first part is asked for, until
+        others are at all that is left."""
+        while wanted():
+            shard = self._take(left)
+            if shard is None:
+                return
+            try:
+                self._linked[shard] = linked = self._link(shard)
+            except BaseException:
+                self._leases.release(shard)
+                raise
+            lacking = [
+                k for k in self._plan.layers if shard_file(layer_array(k), shard) not in linked
+            ]
+            filling = Filling(self._plan, self._rows, shard, lacking, to_host)
+            self._under_way[shard] = filling
+            for part in filling.parts(self._others):
+                if self._under_way.get(shard) is not filling:
+                    break  # another writer's by now
+                yield filling, part
+        self._ended = True
 
     def _take(self, left: dict[int, None]) -> int | None:
         """A shard to compute, no longer in `left`; what others have committed goes from there."""
@@ -136,38 +172,32 @@ class Writer:
             del left[gone]
         return None
 
-    def _compute(
-        self, shard: int, pool: ThreadPoolExecutor, behind: _Commit | None, left: dict[int, None]
-    ) -> _Commit | None:
-        """Fill `shard` while the one before is committed, then begin its commit."""
+    def _put(self, filling: Filling, part: Part, found: Found, left: dict[int, None]) -> None:
+        filling.put(part, found)
         try:
-            linked = self._linked(shard)
-            lacking = [
-                k for k in self._plan.layers if shard_file(layer_array(k), shard) not in linked
-            ]
-            content, computed = tokens_of(self._plan, self._rows, shard), 0
-            if lacking:
-                found, computed = activations_of(
-                    self._plan,
-                    self._rows,
-                    shard,
-                    Capture(self._net, lacking),
-                    self._others,
-                    lambda tokens: self._kept(shard, tokens),
-                )
-                content |= found
-            else:
-                self._kept(shard, self._sizes[shard])
-            self._settle(behind, left)
-        except LeaseLost as lost:  # of this shard: the one before is still to be settled
-            self._lost(shard, left, lost)
-            return behind
-        except BaseException:
-            self._leases.release(shard)
-            raise
-        return _Commit(shard, computed, pool.submit(self._commit, shard, content, linked))
+            self._leases.keep(filling.shard)
+        except LeaseLost as lost:
+            del self._under_way[filling.shard]
+            self._lost(filling.shard, left, lost)
+            return
+        self._at_hand[filling.shard] = self._at_hand.get(filling.shard, 0) + part.tokens
+        self._tell()
 
-    def _linked(self, shard: int) -> dict[str, Mark]:
+    def _finish(
+        self,
+        filling: Filling,
+        pool: ThreadPoolExecutor,
+        behind: _Commit | None,
+        left: dict[int, None],
+    ) -> _Commit:
+        """Begin the commit of a shard that is filled, when the one before is through."""
+        self._settle(behind, left)
+        shard = filling.shard
+        del self._under_way[shard]
+        done = pool.submit(self._commit, shard, filling.content, self._linked.pop(shard))
+        return _Commit(shard, filling.computed, done)
+
+    def _link(self, shard: int) -> dict[str, Mark]:
         """The layers of a shared shard that another store has, now here."""
         found: dict[str, Mark] = {}
         if shard < len(self._plan.shared):
@@ -207,12 +237,12 @@ class Writer:
         self._at_hand.pop(shard, None)
         left[shard] = None
 
-    def _kept(self, shard: int, tokens: int) -> None:
-        self._leases.keep(shard)
-        self._at_hand[shard] = self._at_hand.get(shard, 0) + tokens
-        if tokens:
-            self._tell()
-
     def _tell(self) -> None:
         done = self._done + sum(self._at_hand.values())
         self._progress(done, self._plan.tokens, "tokens")
+
+
+def _run(net: nn.Module, item: tuple[Filling, Part]) -> tuple[Filling, Part, Found]:
+    """The forward passes of a part; in a lane's thread, where there are several."""
+    filling, part = item
+    return filling, part, filling.run(net, part)

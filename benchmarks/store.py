@@ -13,24 +13,27 @@ one run; prints Markdown tables.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import random
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from store_bench import (
-    SHARD_ROWS,
     Rows,
+    Times,
     captured,
     emptied,
+    in_turns,
     lengths,
-    measured,
     planned,
+    recycled,
     sequences,
     target,
     touched,
@@ -41,6 +44,8 @@ from torch import nn
 
 from activation_store.capture import Capture
 from activation_store.commits import commit_all
+from activation_store.config import CaptureConfig
+from activation_store.lanes import Lanes
 from activation_store.layout import PHYSICAL, layer_array, open_arrays, shard_file
 from activation_store.plan import Plan, write_plan
 from activation_store.reader import ActivationStore
@@ -69,7 +74,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=words.folder) as folder:
         root = Path(folder)
         capture_table(root / "store", plan, rows, net, words.rounds)
-        plan = planned(lengths(words.shards * SHARD_ROWS), plan.layers, shape.d_model)
+        shard_rows, _ = CaptureConfig().shard_and_chunk_rows(shape.d_model)
+        plan = planned(lengths(words.shards * shard_rows), plan.layers, shape.d_model)
         print(
             f"{plan.n_shards} shards of {plan.shard_rows} rows, "
             f"{plan.raw_bytes / 1e6:.0f} MB; {words.more_rounds} rounds\n"
@@ -79,7 +85,8 @@ def main() -> None:
 
 
 def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: int) -> None:
-    """Tokens per second of capture (written and committed) and of bare forward passes."""
+    """Tokens per second of capture (written and committed) and of bare forward passes, one after
+    the other with all of torch's threads, and side by side as a store's writer runs them."""
     batches = [
         [rows[s.example_id].ids for s in batch]
         for shard in range(plan.n_shards)
@@ -87,39 +94,72 @@ def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: in
     ]
     padded = [_padded(batch, net) for batch in batches]
     capture = Capture(net, plan.layers)
+    trials = (root / f"trial{i}" for i in itertools.count())
+    out = root
 
     def bare() -> None:
         with torch.inference_mode():
             for ids in padded:
                 net(ids, use_cache=False)
 
-    def truncated() -> None:
-        decoder = net.get_decoder()  # type: ignore[operator]
+    def one(decoder: nn.Module, ids: torch.Tensor) -> None:
+        with torch.inference_mode():
+            decoder(ids, use_cache=False)
+
+    @contextlib.contextmanager
+    def cut() -> Iterator[nn.Module]:
+        """The decoder without what no store of this plan needs."""
+        decoder = net.get_decoder()
         whole, norm = decoder.layers, decoder.norm
         decoder.layers, decoder.norm = whole[: max(plan.layers) + 1], nn.Identity()
         try:
-            with torch.inference_mode():
-                for ids in padded:
-                    decoder(ids, use_cache=False)
+            yield decoder
         finally:
             decoder.layers, decoder.norm = whole, norm
 
+    def truncated() -> None:
+        with cut() as decoder:
+            for ids in padded:
+                one(decoder, ids)
+
+    def side_by_side() -> None:
+        with cut() as decoder, Lanes(decoder) as lanes:
+            for _ in lanes.each(one, padded):
+                pass
+
+    def not_kept() -> None:
+        for batch in batches:
+            capture(batch)
+
+    def before() -> None:
+        nonlocal out
+        if out.exists():
+            _empty_files(out)
+        out = emptied(next(trials))
+        os.sync()
+        recycled(root / "recycled", 1 << 30)
+
     depth = f"{max(plan.layers) + 1} of {len(blocks(net))} blocks"
-    seconds = measured(
+    first, whole = f"bare forward, {depth}", "bare forward, whole"
+    times = in_turns(
         {
-            f"bare forward, {depth}": truncated,
-            "bare forward, whole": bare,
-            f"capture, {depth}, not kept": lambda: [capture(batch) for batch in batches] and None,
-            f"capture, {depth}, into a committed store": lambda: captured(root, plan, rows, net),
+            first: truncated,
+            f"{first}, side by side": side_by_side,
+            f"capture, {depth}, not kept": not_kept,
+            f"capture, {depth}, into a committed store": lambda: captured(out, plan, rows, net),
+            whole: bare,
         },
         rounds,
-        before=lambda: emptied(root),
+        before=before,
+        fewer={whole: max(2, rounds // 4)},
     )
-    part, whole, *_ = seconds.values()
     print("| what | tokens/s | of bare truncated | of bare whole |\n|---|---|---|---|")
-    for name, value in seconds.items():
-        print(f"| {name} | {plan.tokens / value:.0f} | {part / value:.2f} | {whole / value:.2f} |")
+    for name in times:
+        rate = plan.tokens / times.seconds(name)
+        print(f"| {name} | {rate:.0f} | {times.ratio(name, first):.2f} ", end="")
+        print(f"| {times.ratio(name, whole):.2f} |")
     print()
+    shutil.rmtree(root)
 
 
 def writing_table(root: Path, plan: Plan, rounds: int) -> None:
@@ -139,8 +179,7 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
     def before() -> None:
         nonlocal out, plain
         for folder in (out, plain):
-            for path in (path for path in folder.rglob("*") if path.is_file()):
-                os.truncate(path, 0)
+            _empty_files(folder)
         trial = next(trials)
         out, plain = emptied(trial / "written"), emptied(trial / "plain")
         write_plan(out, plan)
@@ -162,20 +201,20 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
                 file.write(files[content_of(shard)])
         fsync_file(plain / "all")
 
-    seconds = measured(
+    first = "sequential write, one fsync"
+    times = in_turns(
         {
-            "sequential write, one fsync": one_file,
+            first: one_file,
             "sequential write, a file and an fsync a shard": file_each,
             "committed shards, raw": commit,
         },
         rounds,
         before=before,
     )
-    first = next(iter(seconds.values()))
     print("| writing | MB/s | of one sequential write |\n|---|---|---|")
-    for what, value in seconds.items():
-        rate = len(files[0]) * plan.n_shards / value / 1e6
-        print(f"| {what} | {rate:.0f} | {first / value:.2f} |")
+    for name in times:
+        rate = len(files[0]) * plan.n_shards / times.seconds(name) / 1e6
+        print(f"| {name} | {rate:.0f} | {times.ratio(name, first):.2f} |")
     print()
     before()
     commit()
@@ -222,27 +261,36 @@ def spans_table(root: Path, plan: Plan, rounds: int) -> None:
 
     start = time.perf_counter()
     ours()
-    first = time.perf_counter() - start
+    once = time.perf_counter() - start
     memmap()
     files = [root / shard_file(layer_array(layer), i) for i in range(plan.n_shards)]
-    ways = {"numpy.memmap": memmap, "this store": ours}
-    warm = measured(ways, 4 * rounds)
-    cold = measured(ways, rounds, before=forgotten)
-    lists = measured({"zarr, lists of rows": naive}, 3)
-    warm |= {name: value / share for name, value in lists.items()}
-    other = rivals(store, layer, chosen, root.parent, 3)
+    first, own, lists = "numpy.memmap", "this store", "zarr, lists of rows"
+    warm = in_turns({first: memmap, own: ours}, 4 * rounds)
+    cold = in_turns({first: memmap, own: ours}, rounds, before=forgotten)
+    listed = in_turns({lists: naive}, 3).seconds(lists) / share
+
+    def line(name: str, *columns: tuple[float, float]) -> None:
+        """MB/s and how many times as fast as memmap, warm and cold."""
+        found = "".join(f" {rate:.0f} | {ratio:.3g} |" for rate, ratio in columns)
+        print(f"| {name} |{found}{' | |' if len(columns) == 1 else ''}")
+
+    def rate(seconds: float, of: Times) -> tuple[float, float]:
+        return size / seconds / 1e6, of.seconds(first) / seconds
+
     print("| random sequences, each copied | warm MB/s | of memmap | cold MB/s | of memmap |")
     print("|---|---|---|---|---|")
-    for what, (hot, off_disk) in {
-        **{name: (value, cold.get(name)) for name, value in warm.items()},
-        **other,
-    }.items():
-        line = f"| {what} | {size / hot / 1e6:.0f} | {warm['numpy.memmap'] / hot:.3g} |"
-        if off_disk is None:
-            print(f"{line} | |")
-        else:
-            print(f"{line} {size / off_disk / 1e6:.0f} | {cold['numpy.memmap'] / off_disk:.3g} |")
-    print(f"\nThe first pass over the store, which checks each shard once: {first:.2f} s.")
+    for name in (first, own):
+        columns = [(size / t.seconds(name) / 1e6, t.ratio(name, first)) for t in (warm, cold)]
+        line(name, *columns)
+    line(lists, rate(listed, warm))
+    for name, (hot, off_disk) in rivals(store, layer, chosen, root.parent, 3).items():
+        line(name, rate(hot, warm), rate(off_disk, cold))
+    print(f"\nThe first pass over the store, which checks each shard once: {once:.2f} s.")
+
+
+def _empty_files(folder: Path) -> None:
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        os.truncate(path, 0)
 
 
 def _content(plan: Plan, seed: int) -> dict[str, np.ndarray]:

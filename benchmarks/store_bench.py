@@ -7,7 +7,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from activation_store.writer import Writer
 
 Rows = dict[str, Tokens]
 PROJECT = Path(__file__).parents[1]
-SHARD_ROWS: int = CaptureConfig().shard_rows
 
 
 def target(ref: str, made: str | None) -> tuple[str, nn.Module, Any, Shape]:
@@ -107,18 +106,47 @@ def emptied(folder: Path) -> Path:
     return folder
 
 
-def measured(
-    ways: dict[str, Callable[[], object]], rounds: int, *, before: Callable[[], object] = int
-) -> dict[str, float]:
-    """Median seconds of each way, taken in turns; `before` runs before each and is not timed."""
+class Times:
+    """Seconds of several ways to do one thing, taken in turns, [rounds] by name."""
+
+    def __init__(self, found: dict[str, list[float]]) -> None:
+        self._found = found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def seconds(self, name: str) -> float:
+        """The median of one way."""
+        return statistics.median(self._found[name])
+
+    def ratio(self, name: str, of: str) -> float:
+        """How many times as fast as `of`: the median of the rounds' own ratios, as a machine that
+        others use too has slow minutes, which then fall on both."""
+        both = zip(self._found[of], self._found[name], strict=False)
+        return statistics.median(other / own for other, own in both)
+
+
+def in_turns(
+    ways: dict[str, Callable[[], object]],
+    rounds: int,
+    *,
+    before: Callable[[], object] = int,
+    fewer: Mapping[str, int] = {},
+) -> Times:
+    """Times of each way; `before` runs before each and is not counted.
+
+    Args:
+        fewer: rounds of those that take long.
+    """
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, way in ways.items():
-            before()
-            start = time.perf_counter()
-            way()
-            found[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in found.items()}
+            if number < fewer.get(name, rounds):
+                before()
+                start = time.perf_counter()
+                way()
+                found[name].append(time.perf_counter() - start)
+    return Times(found)
 
 
 def uncached(files: Iterable[Path]) -> None:
@@ -135,3 +163,13 @@ def touched(size: int) -> None:
     """Use so many bytes of memory once. A virtual machine gives back what was free for seconds, and
     getting it again costs several times what writing to it does, whoever happens to come first."""
     np.ones(size, np.uint8)
+
+
+def recycled(path: Path, size: int) -> None:
+    """Write and let go of so many bytes of page cache, for the same reason: files that are written
+    next find pages which the host need not give first."""
+    piece = bytes(8 << 20)
+    with open(path, "wb") as file:
+        for _ in range(-(-size // len(piece))):
+            file.write(piece)
+    os.truncate(path, 0)

@@ -21,7 +21,7 @@ import torch
 from datasets import Array2D, Features, List, Value, disable_progress_bars
 from safetensors import safe_open
 from safetensors.torch import save_file
-from store_bench import emptied, measured, uncached
+from store_bench import emptied, in_turns, uncached
 from torch import nn
 
 from activation_store.plan import Placed
@@ -60,8 +60,8 @@ def _timed(ways: Ways, forget: Callable[[], object], rounds: int) -> dict[str, t
     """Seconds of each way, warm, and behind `forget`."""
     return {
         name: (
-            scale * measured({name: way}, rounds)[name],
-            scale * measured({name: way}, rounds, before=forget)[name],
+            scale * in_turns({name: way}, rounds).seconds(name),
+            scale * in_turns({name: way}, rounds, before=forget).seconds(name),
         )
         for name, (way, scale) in ways.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import random
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import stores
 
+import activation_store.writer
+from activation_store.lanes import Lanes
 from activation_store.layout import PLAN_FILE
 from activation_store.model_files import ModelFiles
 from activation_store.reader import ActivationStore
@@ -22,10 +25,11 @@ LONGEST = 0.6
 
 
 def round_of_kills(draw: random.Random, rows: Path, out: Path, model: ModelFiles) -> int:
-    """Start one to four writers of one store and kill some of them, or all; how many died of it."""
+    """Start one to four writers of one store, each with one to three forward passes at once, and
+    kill some of them, or all; how many died of it."""
     context = multiprocessing.get_context("fork")  # torch and transformers are loaded already
     writers: list[BaseProcess] = [
-        context.Process(target=stores.fill, args=(rows, out, model), daemon=True)
+        context.Process(target=_fill, args=(rows, out, model, draw.randint(1, 3)), daemon=True)
         for _ in range(draw.randint(1, 4))
     ]
     for writer in writers:
@@ -39,6 +43,13 @@ def round_of_kills(draw: random.Random, rows: Path, out: Path, model: ModelFiles
     codes = [writer.exitcode for writer in writers]
     assert set(codes) <= {0, -signal.SIGKILL}, codes
     return codes.count(-signal.SIGKILL)
+
+
+def _fill(rows: Path, out: Path, model: ModelFiles, lanes: int) -> None:
+    activation_store.writer.Lanes = functools.partial(
+        Lanes, most=lanes
+    )  # torch's own threads do not survive a fork
+    stores.fill(rows, out, model)
 
 
 def look(out: Path, whole: ActivationStore, draw: random.Random) -> int:

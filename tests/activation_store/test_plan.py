@@ -110,6 +110,35 @@ def test_a_sequence_that_fits_no_shard_is_refused() -> None:
 def test_shards_are_whole_chunks() -> None:
     with pytest.raises(ValidationError, match="shard_rows 300 is no multiple of chunk_rows 64"):
         CaptureConfig(shard_rows=300, chunk_rows=64)
+    with pytest.raises(ValidationError, match="shard_rows 300 is no multiple of chunk_rows 256"):
+        CaptureConfig(shard_rows=300)
+
+
+@pytest.mark.parametrize(
+    ("d_model", "settings", "rows"),
+    [
+        (576, {}, (8192, 256)),
+        (4096, {"store_dtype": "float32"}, (8192, 256)),
+        (64, {}, (131_072, 4096)),
+        (64, {"store_dtype": "float32"}, (65_536, 2048)),
+        (576, {"max_tokens": 10_000}, (10_240, 256)),
+        (576, {"chunk_rows": 64}, (8192, 64)),
+        (576, {"chunk_rows": 1000}, (32_000, 1000)),
+        (64, {"shard_rows": 2560}, (2560, 512)),
+        (64, {"shard_rows": 512, "chunk_rows": 32}, (512, 32)),
+    ],
+)
+def test_shards_of_a_narrow_target_have_more_rows(
+    d_model: int, settings: dict[str, object], rows: tuple[int, int]
+) -> None:
+    config = CaptureConfig.model_validate(settings)
+    assert config.shard_and_chunk_rows(d_model) == rows
+
+
+def test_a_plan_is_the_same_whether_its_rows_are_named_or_not() -> None:
+    rows = rows_of([10, 30])
+    named = plan_of(rows, CaptureConfig(shard_rows=8192, chunk_rows=256), d_model=576)
+    assert plan_of(rows, CaptureConfig(), d_model=576).digest == named.digest
 
 
 @pytest.mark.parametrize("layers", [(), (1, 1), (-2,)])

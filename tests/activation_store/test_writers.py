@@ -15,7 +15,6 @@ import stores
 import torch
 from store_kills import kill_until_done
 
-from activation_store import writer
 from activation_store.commits import commit_path, commit_records
 from activation_store.dump import dump
 from activation_store.leases import Leases
@@ -23,9 +22,10 @@ from activation_store.model_files import ModelFiles
 from activation_store.plan import make_plan, write_plan
 from activation_store.reader import ActivationStore
 from activation_store.root_record import root_digest
+from activation_store.shard_content import Filling
 from activation_store.spans import tokenize
 from activation_store.target import load_model, load_tokenizer
-from activation_store.writer import Writer
+from activation_store.writer import Filled, Writer
 from generators.schema import read_conversations
 
 
@@ -61,10 +61,32 @@ def test_two_processes_write_the_bytes_of_one(
     assert root_digest(tmp_path) == root_digest(whole) is not None
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_passes_side_by_side_leave_the_bytes_of_one_after_the_other(
+    threads: int, rows: Path, model: ModelFiles, whole: Path, tmp_path: Path
+) -> None:
+    told: list[int] = []
+    runtime = stores.RUNTIME.model_copy(update={"threads": threads})
+    before = torch.get_num_threads()
+    try:
+        dump(
+            rows,
+            tmp_path,
+            config=stores.CAPTURE,
+            model=model,
+            runtime=runtime,
+            progress=lambda done, total, note="": told.append(done),
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert stores.contents(tmp_path) == stores.contents(whole)
+    assert told == sorted(told)
+
+
 @pytest.mark.parametrize("writers", [2, 4])
 def test_threads_of_one_process_do_each_shard_once(writers: int, begun, whole: Path) -> None:
     out, plan, tokens, net = begun
-    done: list[writer.Filled] = []
+    done: list[Filled] = []
 
     def write() -> None:
         torch.set_num_threads(1)  # a thread's own setting
@@ -83,18 +105,17 @@ def test_a_writer_that_lost_its_shard_goes_on_with_another(
     begun, whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     out, plan, tokens, net = begun
-    plain, other = writer.activations_of, Leases(out)
+    plain, other = Filling.put, Leases(out)
     lost: list[int] = []
 
-    def slow(plan, rows, shard, *rest):
-        found = plain(plan, rows, shard, *rest)
-        if not lost:  # silent for too long once: the shard is taken over, and then given back
+    def slow(filling: Filling, *rest) -> None:
+        plain(filling, *rest)
+        if filling.whole and not lost:  # silent for too long once: the shard is taken over
             (out / "leases" / "table.json").unlink()
-            lost.append(other.take([shard]) or 0)
-            threading.Timer(0.3, other.release, [shard]).start()
-        return found
+            lost.append(other.take([filling.shard]) or 0)
+            threading.Timer(0.3, other.release, [filling.shard]).start()  # and then given back
 
-    monkeypatch.setattr(writer, "activations_of", slow)
+    monkeypatch.setattr(Filling, "put", slow)
     filled = Writer(out, plan, tokens, net).fill(range(plan.n_shards))
     assert f"shard {lost[0]}: this writer was silent" in caplog.text
     assert filled.tokens == plan.tokens
