@@ -51,7 +51,7 @@ class CaptureConfig(Config):
     """Most tokens of one forward pass, padding counted."""
     shard_rows: int | None = Field(default=None, ge=256)
     """Rows (tokens) of one shard, the unit of work and of commit; a multiple of `chunk_rows`. Null:
-    8,192, or 32 chunks where those are more, and never fewer than `max_tokens`."""
+    8,192, or as many as the longest sequence or 32 chunks of a narrow target's width take."""
     chunk_rows: int | None = Field(default=None, ge=16)
     """Rows of one inner chunk, the unit of a checksum. Null: 256, doubled until a layer's chunk has
     more than 256 KiB, so that what is paid for each chunk and shard is little beside its bytes
@@ -76,19 +76,18 @@ class CaptureConfig(Config):
             )
         return self
 
-    def shard_and_chunk_rows(self, d_model: int) -> tuple[int, int]:
-        """`shard_rows` and `chunk_rows` of a store of activations of width `d_model`."""
-        chunk_rows = self.chunk_rows
+    def shard_and_chunk_rows(self, d_model: int, longest: int = 0) -> tuple[int, int]:
+        """`shard_rows` and `chunk_rows` of a store of activations of width `d_model`, the longest
+        sequence of which has `longest` tokens."""
+        chunk_rows, least = self.chunk_rows, max(_SHARD_ROWS, longest)
         if chunk_rows is None:
-            chunk_rows, row_bytes = (
-                _CHUNK_ROWS,
-                d_model * (4 if self.store_dtype == "float32" else 2),
-            )
+            chunk_rows = _CHUNK_ROWS
+            row_bytes = max(1, d_model) * (4 if self.store_dtype == "float32" else 2)
             while chunk_rows * row_bytes <= _CHUNK_BYTES and not (self.shard_rows or 0) % (
                 2 * chunk_rows
             ):
                 chunk_rows *= 2
-        least = max(_SHARD_ROWS, _SHARD_CHUNKS * chunk_rows, self.max_tokens)
+            least = max(least, _SHARD_CHUNKS * chunk_rows)
         return self.shard_rows or -(-least // chunk_rows) * chunk_rows, chunk_rows
 
 

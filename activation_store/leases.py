@@ -28,7 +28,8 @@ from generators.files import storage_errors
 FOLDER = "leases"
 _TABLE = "table.json"
 SECONDS = 300.0
-"""How long a lease holds without being renewed; that is looked after at each forward pass."""
+"""How long a lease holds without being renewed; that is looked after at each forward pass, and
+while one is waited for."""
 
 _Table = dict[str, tuple[str, int, float]]
 

@@ -152,7 +152,7 @@ def make_plan(
     order = sorted(rows, key=lambda name: (len(rows[name].ids), name))
     total = sum(len(rows[name].ids) for name in order)
     longest = len(rows[order[-1]].ids) if order else 0
-    most, chunk_rows = config.shard_and_chunk_rows(d_model)
+    most, chunk_rows = config.shard_and_chunk_rows(d_model, longest)
     if longest > most:
         raise ConfigError(
             f"dump.shard_rows: a sequence has {longest} tokens and must fit into one shard, "

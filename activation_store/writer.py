@@ -7,6 +7,7 @@ codec that packs the second one's packed bytes, which are less.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from torch import nn
 
 from activation_store.commits import commit_path, commit_shard, make_folders
-from activation_store.lanes import Lanes
+from activation_store.lanes import Lanes, patient
 from activation_store.layout import layer_array, shard_file
 from activation_store.leases import LeaseLost, Leases
 from activation_store.marks import Mark
@@ -110,27 +111,38 @@ class Writer:
             StorageError: the disk is full; committed shards stay.
         """
         make_folders(self._out, self._plan)
+        self._ended = False
         left = dict.fromkeys(missing)
         self._sizes = {k: sum(s.n_tokens for s in self._plan.shard(k)) for k in left}
         self._done = self._plan.tokens - sum(self._sizes.values())
         self._tell()
         behind: _Commit | None = None
+
+        def keep() -> None:
+            self._keep(left)
+
         with ThreadPoolExecutor(1) as pool, Lanes(self._net) as lanes:
             try:
                 while left and not self._ended:
                     parts = self._parts(left, wanted, ToHost(lanes.device, self._plan.dtype))
-                    for filling, part, found in lanes.each(_run, parts):
-                        if self._under_way.get(filling.shard) is filling:
-                            self._put(filling, part, found, left)
-                            if filling.whole:
-                                behind = self._finish(filling, pool, behind, left)
+                    for filling, part, found in lanes.each(_run, parts, keep):
+                        if self._is_ours(filling):
+                            filling.put(part, found)
+                            keep()
+                        if self._is_ours(filling):
+                            self._at_hand[filling.shard] += part.tokens
+                            self._tell()
+                        if self._is_ours(filling) and filling.whole:
+                            self._settle(behind, left)
+                            behind = self._begin_commit(filling, pool)
                     self._settle(behind, left)
                     behind = None
                     if left and not self._ended:
                         time.sleep(_WAIT)  # others are at all that is left
             except BaseException:
                 for shard in self._under_way:
-                    self._leases.release(shard)
+                    with contextlib.suppress(OSError):  # it ends with this process, too
+                        self._leases.release(shard)
                 raise
         return self.filled
 
@@ -152,9 +164,9 @@ class Writer:
                 k for k in self._plan.layers if shard_file(layer_array(k), shard) not in linked
             ]
             filling = Filling(self._plan, self._rows, shard, lacking, to_host)
-            self._under_way[shard] = filling
+            self._under_way[shard], self._at_hand[shard] = filling, 0
             for part in filling.parts(self._others):
-                if self._under_way.get(shard) is not filling:
+                if not self._is_ours(filling):
                     break  # another writer's by now
                 yield filling, part
         self._ended = True
@@ -172,26 +184,23 @@ class Writer:
             del left[gone]
         return None
 
-    def _put(self, filling: Filling, part: Part, found: Found, left: dict[int, None]) -> None:
-        filling.put(part, found)
-        try:
-            self._leases.keep(filling.shard)
-        except LeaseLost as lost:
-            del self._under_way[filling.shard]
-            self._lost(filling.shard, left, lost)
-            return
-        self._at_hand[filling.shard] = self._at_hand.get(filling.shard, 0) + part.tokens
-        self._tell()
+    def _is_ours(self, filling: Filling) -> bool:
+        """Whether a shard that was begun is still this writer's to fill."""
+        return self._under_way.get(filling.shard) is filling
 
-    def _finish(
-        self,
-        filling: Filling,
-        pool: ThreadPoolExecutor,
-        behind: _Commit | None,
-        left: dict[int, None],
-    ) -> _Commit:
-        """Begin the commit of a shard that is filled, when the one before is through."""
-        self._settle(behind, left)
+    def _keep(self, left: dict[int, None]) -> None:
+        """Renew the leases of all shards under way; those that are lost go back to `left`."""
+        for shard in list(self._under_way):
+            try:
+                self._leases.keep(shard)
+            except LeaseLost as lost:
+                del self._under_way[shard]
+                self._lost(shard, left, lost)
+
+    def _begin_commit(self, filling: Filling, pool: ThreadPoolExecutor) -> _Commit | None:
+        """Commit a shard that is filled; None where it was lost in the last moment."""
+        if not self._is_ours(filling):
+            return None
         shard = filling.shard
         del self._under_way[shard]
         done = pool.submit(self._commit, shard, filling.content, self._linked.pop(shard))
@@ -222,7 +231,7 @@ class Writer:
         if behind is None:
             return
         try:
-            if behind.done.result():
+            if patient(behind.done, lambda: self._keep(left)):
                 self.filled.tokens += self._sizes[behind.shard]
                 self.filled.computed += behind.computed
         except LeaseLost as lost:

@@ -11,6 +11,7 @@ import tiny
 import torch
 from torch import nn
 
+from activation_store import lanes
 from activation_store.capture import Capture
 from activation_store.lanes import Lanes
 from generators.errors import ModelError
@@ -60,6 +61,13 @@ def test_cpu_threads_are_shared_among_lanes_and_given_back() -> None:
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("threads", "expected"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 3), (8, 4), (11, 2)]
+)
+def test_few_threads_are_left_over(threads: int, expected: int) -> None:
+    assert lanes._best(threads) == expected
 
 
 @pytest.mark.parametrize("most", [1, 2])

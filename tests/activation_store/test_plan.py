@@ -121,9 +121,9 @@ def test_shards_are_whole_chunks() -> None:
         (4096, {"store_dtype": "float32"}, (8192, 256)),
         (64, {}, (131_072, 4096)),
         (64, {"store_dtype": "float32"}, (65_536, 2048)),
-        (576, {"max_tokens": 10_000}, (10_240, 256)),
+        (576, {"max_tokens": 100_000}, (8192, 256)),
         (576, {"chunk_rows": 64}, (8192, 64)),
-        (576, {"chunk_rows": 1000}, (32_000, 1000)),
+        (64, {"chunk_rows": 1000}, (9000, 1000)),
         (64, {"shard_rows": 2560}, (2560, 512)),
         (64, {"shard_rows": 512, "chunk_rows": 32}, (512, 32)),
     ],
@@ -133,6 +133,12 @@ def test_shards_of_a_narrow_target_have_more_rows(
 ) -> None:
     config = CaptureConfig.model_validate(settings)
     assert config.shard_and_chunk_rows(d_model) == rows
+
+
+def test_a_shard_takes_the_longest_sequence() -> None:
+    rows = rows_of([9000, 30, 8000])
+    plan = plan_of(rows, CaptureConfig(max_tokens=10_000), d_model=576)
+    assert (plan.n_shards, plan.shard_rows) == (2, 9216)
 
 
 def test_a_plan_is_the_same_whether_its_rows_are_named_or_not() -> None:

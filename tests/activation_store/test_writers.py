@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 import multiprocessing
 import os
 import random
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,10 @@ import stores
 import torch
 from store_kills import kill_until_done
 
+from activation_store import lanes, writer
 from activation_store.commits import commit_path, commit_records
 from activation_store.dump import dump
+from activation_store.lanes import Lanes
 from activation_store.leases import Leases
 from activation_store.model_files import ModelFiles
 from activation_store.plan import make_plan, write_plan
@@ -119,6 +124,61 @@ def test_a_writer_that_lost_its_shard_goes_on_with_another(
     filled = Writer(out, plan, tokens, net).fill(range(plan.n_shards))
     assert f"shard {lost[0]}: this writer was silent" in caplog.text
     assert filled.tokens == plan.tokens
+    assert activations(out) == activations(whole)
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_shard_that_is_lost_while_it_is_filled_is_done_by_whoever_has_it_then(
+    last: bool, lanes: int, begun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plan, tokens, net = begun
+    plan = dataclasses.replace(plan, batch_tokens=150)  # several parts a shard
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    for folder in (whole, out):
+        write_plan(folder, plan)
+    Writer(whole, plan, tokens, net).fill(range(plan.n_shards))
+    plain, other = Filling.put, Leases(out)
+    lost: list[int] = []
+
+    def slow(filling: Filling, *rest) -> None:
+        plain(filling, *rest)
+        if filling.whole is last and not lost:
+            (out / "leases" / "table.json").unlink(missing_ok=True)
+            lost.append(other.take([filling.shard]) or 0)
+            threading.Timer(0.3, other.release, [filling.shard]).start()
+
+    monkeypatch.setattr(Filling, "put", slow)
+    monkeypatch.setattr(writer, "Lanes", functools.partial(Lanes, most=lanes))
+    hasty = Leases(out, seconds=1e-9)  # each look at a lease renews it, and finds it lost
+    filled = Writer(out, plan, tokens, net, leases=hasty).fill(range(plan.n_shards))
+    assert lost
+    assert filled.tokens == plan.tokens
+    assert activations(out) == activations(whole)
+
+
+def test_a_lease_is_kept_while_a_pass_is_waited_for(
+    begun, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, plan, tokens, net = begun
+    plain = Filling.run
+    renewed: list[int] = []
+
+    def slow(filling: Filling, *rest):
+        time.sleep(0.1)
+        return plain(filling, *rest)
+
+    class Counted(Leases):
+        def keep(self, shard: int) -> None:
+            renewed.append(shard)
+            super().keep(shard)
+
+    monkeypatch.setattr(Filling, "run", slow)
+    monkeypatch.setattr(lanes, "PATIENCE", 0.01)
+    monkeypatch.setattr(writer, "Lanes", functools.partial(Lanes, most=2))
+    Writer(out, plan, tokens, net, leases=Counted(out)).fill(range(plan.n_shards))
+    parts = sum(len(list(plan.batches(shard))) for shard in range(plan.n_shards))
+    assert len(renewed) > 3 * parts
     assert activations(out) == activations(whole)
 
 
