@@ -96,14 +96,14 @@ def dump(
             store = ActivationStore(out, cache_mb=runtime.shard_cache_mb)
             verdict = canary.check(net, store, plan, kept)
             write_sealed(out / CANARY_FILE, {**verdict, "root": root})
-            ends = [out / ROOT_FILE, out / CANARY_FILE]
-            _keep_only(out, [*_needed(out, store.commits), *ends], shard_folders(out, plan))
+            files = [*_needed(out, store.commits), out / ROOT_FILE, out / CANARY_FILE]
+            _keep_only(out, files, shard_folders(out, plan))
     forward = filled.computed + by_helpers()
     return {
         "sequences": len(plan.sequences),
         "tokens": plan.tokens,
         "raw_bytes": plan.raw_bytes,
-        "bytes": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()),
+        "bytes": sum(path.stat().st_size for path in files),
         "tokens_per_second": round(forward / seconds, 1),
         "forward_tokens": forward,
         "shared_shards": len(plan.shared),

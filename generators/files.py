@@ -69,6 +69,16 @@ def fsync_tree(folder: Path) -> None:
     fsync_dir(folder)
 
 
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below `folder`; one that goes away in this moment counts for nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                total += path.stat().st_size
+    return total
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `path` atomically and durably: readers see all of `data` or the file before it.
 

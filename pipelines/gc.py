@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generators.errors import StorageError
-from generators.files import storage_errors
+from generators.files import bytes_below, storage_errors
 from pipelines.artifacts import RECORD, Artifact, ArtifactRoot, Partial
 from pipelines.locks import exclusive_or_none
 from pipelines.refs import Refs
@@ -36,7 +36,7 @@ def find_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garbage]
     gone: list[Artifact | Partial] = [a for a in artifacts if a.key not in held]
     if partials:
         gone.extend(unfinished)
-    return [Garbage(short=a.short, path=a.path, size=_size(a.path)) for a in gone]
+    return [Garbage(short=a.short, path=a.path, size=bytes_below(a.path)) for a in gone]
 
 
 def collect(root: ArtifactRoot, garbage: list[Garbage]) -> None:
@@ -71,7 +71,3 @@ def _held(root: ArtifactRoot, artifacts: list[Artifact], unfinished: list[Partia
             if key in by_key:
                 ahead.extend(by_key[key].record["inputs"].values())
     return held
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -242,12 +242,13 @@ def _described(store: ActivationStore) -> dict[str, Any]:
     from activation_store.layout import CANARY_FILE
     from activation_store.root_record import root_digest
     from activation_store.seal import read_sealed
+    from generators.files import bytes_below
 
     plan, canary = store.plan, store.root / CANARY_FILE
     return {
         "path": str(store.root),
         **{name: plan[name] for name in ("sequences", "tokens")},
-        "bytes": sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file()),
+        "bytes": bytes_below(store.root),
         "shards": {"committed": len(store.commits), "planned": plan["n_shards"]},
         **{name: plan[name] for name in ("layers", "d_model", "dtype", "compute_dtype", "target")},
         "codec": store.codec,

@@ -73,6 +73,22 @@ def test_other_number_formats_are_stored_as_themselves(
     )
 
 
+def test_what_another_dump_has_under_way_is_not_counted(
+    rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = dump_module._keep_only
+
+    def keep_only(out: Path, *rest) -> None:
+        plain(out, *rest)
+        (out / "leases").mkdir(exist_ok=True)
+        (out / "leases" / ".table.json.0.tmp").write_text("{}")
+
+    monkeypatch.setattr(dump_module, "_keep_only", keep_only)
+    counts = stores.fill(rows, tmp_path, model)
+    files = stores.contents(tmp_path)
+    assert counts["bytes"] == sum(len(files[name]) for name in files if "leases" not in name)
+
+
 def test_the_counts_say_what_was_done(rows: Path, model: ModelFiles, tmp_path: Path) -> None:
     counts = stores.fill(rows, tmp_path, model)
     store = ActivationStore(tmp_path)

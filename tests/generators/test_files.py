@@ -13,6 +13,7 @@ import pytest
 
 from generators.errors import DamagedError, StorageError
 from generators.files import (
+    bytes_below,
     fsync_tree,
     new_folder,
     sha256_file,
@@ -163,3 +164,21 @@ def test_several_files_are_written_each_whole(tmp_path: Path) -> None:
     files = {tmp_path / name: name.encode() for name in ("a", "b", "sub/c")}
     write_files(files)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
+def test_a_file_that_goes_away_while_bytes_are_counted_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "kept").write_bytes(b"12345")
+    (tmp_path / "going").write_bytes(b"1")
+    plain = Path.is_file
+
+    def gone(path: Path) -> bool:
+        found = plain(path)
+        if path.name == "going":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", gone)
+    assert bytes_below(tmp_path) == 5
