@@ -19,8 +19,11 @@ from pathlib import Path
 
 import numpy as np
 from store_bench import Rows, captured, planned, target
+from torch import nn
 
 from activation_store.capture import Capture
+from activation_store.lanes import Lanes
+from activation_store.plan import Placed
 from activation_store.spans import Tokens
 
 TIMES = (1, 3, 10, 30, 100)
@@ -62,8 +65,12 @@ def _peak(tokens: int, pipe: Connection) -> None:
         captured(Path(folder), planned(warm, (0,), shape.d_model, chunk_rows=64), warm, net)
     rows = _rows(tokens)
     plan = planned(rows, (0,), shape.d_model, shard_rows=SHARD_ROWS, store_dtype="float32")
-    for batch in list(plan.batches(0))[:2]:
-        Capture(net, plan.layers)([rows[s.example_id].ids for s in batch])
+    with Lanes(net) as lanes:  # as many passes at once as a writer runs
+
+        def run(own: nn.Module, batch: list[Placed]) -> None:
+            Capture(own, plan.layers)([rows[s.example_id].ids for s in batch])
+
+        list(lanes.each(run, list(plan.batches(0))[:8]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with tempfile.TemporaryDirectory() as folder:
         captured(Path(folder), plan, rows, net)
