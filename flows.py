@@ -42,11 +42,11 @@ from prefect.logging.handlers import APILogHandler  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 from prefect.states import Completed, State  # noqa: E402
 
-from generators.errors import EndpointError  # noqa: E402
-from pipelines.request import RunRequest  # noqa: E402
-from pipelines.runner import Runner, RunResult, StepRun  # noqa: E402
-from pipelines.summary import reading_rows  # noqa: E402
-from pipelines.temporary_server import temporary_server  # noqa: E402
+from core.errors import EndpointError  # noqa: E402
+from pipelines.running.request import RunRequest  # noqa: E402
+from pipelines.running.runner import Runner, RunResult, StepRun  # noqa: E402
+from pipelines.running.summary import reading_rows  # noqa: E402
+from pipelines.running.temporary_server import temporary_server  # noqa: E402
 
 PROGRESS_EVERY = 5.0
 """Least seconds between two updates of a progress artifact."""

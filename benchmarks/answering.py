@@ -14,9 +14,9 @@ import time
 import numpy as np
 import torch
 
-from activation_store.model_files import resolve_model
-from activation_store.runtime import Runtime
-from activation_store.target import pick_device
+from activation_store.target.files import resolve_model
+from activation_store.target.load import pick_device
+from core.runtime import Runtime
 from decoder.asking import answer
 from decoder.batch import Reading
 from decoder.config import DecoderConfig, LoraSettings

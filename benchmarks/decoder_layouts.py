@@ -17,19 +17,19 @@ from pathlib import Path
 
 import torch
 
-from activation_store.model_files import resolve_model
-from activation_store.reader import ActivationStore
-from activation_store.runtime import Runtime
-from activation_store.target import pick_device
+from activation_store.read.reader import ActivationStore
+from activation_store.target.files import resolve_model
+from activation_store.target.load import pick_device
+from core.runtime import Runtime
 from decoder.batch import make_batch
 from decoder.forward import answer_losses
 from decoder.model import Binding, Decoder
 from decoder.packed import make_packed
-from decoder.reading import ReadLayers
-from pipelines.artifacts import ArtifactRoot
-from pipelines.refs import Refs
+from decoder.visible_tokens import ReadLayers
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import ArtifactRoot
 from trainers.config import TrainConfig
-from trainers.data import LengthBuckets, RowDataset
+from trainers.dataset import LengthBuckets, RowDataset
 from trainers.rows import load_rows, select
 
 

@@ -32,14 +32,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from generators.asking import Asker
-from generators.chat_body import chat_body
-from generators.endpoint import ResolvedEndpoint
-from generators.generate_config import SamplingConfig
-from generators.llm_request import Request
-from generators.pace import START
-from generators.request_log import RequestLog
-from generators.structured import PROBE_REPLY
+from generators.llm.asker import Asker
+from generators.llm.chat_body import chat_body
+from generators.llm.config import SamplingConfig
+from generators.llm.endpoint import ResolvedEndpoint
+from generators.llm.pace import START
+from generators.llm.request import Request
+from generators.llm.request_log import RequestLog
+from generators.llm.structured import PROBE_REPLY
 
 SCHEMA = {
     "type": "object",

@@ -13,9 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from generators.generate_config import ConversationsConfig, QuestionsConfig
-from generators.generation import generate_conversations, generate_questions
-from generators.progress import silent
+from core.progress import silent
+from generators.making.config import ConversationsConfig, QuestionsConfig
+from generators.making.generation import generate_conversations, generate_questions
 
 VIEWS = (("control",), ("control", "stimulus", "system"))
 

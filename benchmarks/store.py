@@ -42,15 +42,15 @@ from store_bench import (
 from store_rivals import rivals
 from torch import nn
 
-from activation_store.capture import Capture
-from activation_store.commits import commit_all
-from activation_store.config import CaptureConfig
-from activation_store.lanes import Lanes
-from activation_store.layout import PHYSICAL, layer_array, open_arrays, shard_file
-from activation_store.plan import Plan, write_plan
-from activation_store.reader import ActivationStore
-from activation_store.target import blocks
-from generators.files import fsync_file
+from activation_store.layout.arrays import PHYSICAL, layer_array, open_arrays, shard_file
+from activation_store.layout.commit_records import commit_all
+from activation_store.layout.config import CaptureConfig
+from activation_store.layout.plan import Plan, write_plan
+from activation_store.read.reader import ActivationStore
+from activation_store.target.capture import Capture
+from activation_store.target.lanes import Lanes
+from activation_store.target.load import blocks
+from core.files import fsync_file
 
 
 def main() -> None:

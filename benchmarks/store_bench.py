@@ -15,13 +15,11 @@ import numpy as np
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from activation_store.config import CaptureConfig
-from activation_store.model_files import resolve_model
-from activation_store.plan import Plan, make_plan, write_plan
-from activation_store.root_record import write_root
-from activation_store.runtime import Runtime
-from activation_store.spans import Tokens
-from activation_store.target import (
+from activation_store.layout.config import CaptureConfig
+from activation_store.layout.plan import Plan, make_plan, write_plan
+from activation_store.layout.root_record import write_root
+from activation_store.target.files import resolve_model
+from activation_store.target.load import (
     Shape,
     load_model,
     load_tokenizer,
@@ -29,7 +27,9 @@ from activation_store.target import (
     pick_device,
     shape_of,
 )
-from activation_store.writer import Writer
+from activation_store.target.tokens import Tokens
+from activation_store.write.writer import Writer
+from core.runtime import Runtime
 
 Rows = dict[str, Tokens]
 PROJECT = Path(__file__).parents[1]

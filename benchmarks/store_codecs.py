@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from store_bench import captured, planned, sequences, target
 
-from activation_store.layout import layer_array, open_arrays, shard_file
-from activation_store.shard_image import packer, shard_image
+from activation_store.layout.arrays import layer_array, open_arrays, shard_file
+from activation_store.layout.shard_image import packer, shard_image
 
 FORMATS = ("bfloat16", "float16", "float32")
 

@@ -21,10 +21,10 @@ import numpy as np
 from store_bench import Rows, captured, planned, target
 from torch import nn
 
-from activation_store.capture import Capture
-from activation_store.lanes import Lanes
-from activation_store.plan import Placed
-from activation_store.spans import Tokens
+from activation_store.layout.plan import Placed
+from activation_store.target.capture import Capture
+from activation_store.target.lanes import Lanes
+from activation_store.target.tokens import Tokens
 
 TIMES = (1, 3, 10, 30, 100)
 MODEL = "2x256"

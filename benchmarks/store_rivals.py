@@ -24,9 +24,9 @@ from safetensors.torch import save_file
 from store_bench import emptied, in_turns, uncached
 from torch import nn
 
-from activation_store.plan import Placed
-from activation_store.reader import ActivationStore
-from activation_store.views import as_numpy
+from activation_store.layout.plan import Placed
+from activation_store.read.reader import ActivationStore
+from activation_store.read.views import as_numpy
 
 CONTEXT = 128
 AT_ONCE = 32

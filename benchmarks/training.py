@@ -30,21 +30,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from activation_store.model_files import resolve_model
-from activation_store.reader import ActivationStore
-from activation_store.runtime import Runtime
-from activation_store.target import load_model, pick_device
+from activation_store.read.reader import ActivationStore
+from activation_store.target.files import resolve_model
+from activation_store.target.load import load_model, pick_device
+from core.runtime import Runtime
+from core.tables import VIEWS
 from decoder.batch import Batch, Reading, to_device
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import answer_losses
 from decoder.model import Binding, Decoder
 from decoder.packed import PackedBatch, loss_batch, packed_mask
 from decoder.prompt import Turn
-from generators.schema import VIEWS
-from pipelines.artifacts import ArtifactRoot
-from pipelines.refs import Refs
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import ArtifactRoot
 from trainers.config import TrainConfig
-from trainers.data import LengthBuckets, passes
+from trainers.dataset import LengthBuckets, passes
 from trainers.rows import load_rows, read_row, row_turns, select, visible_tokens
 
 LAYER = 14

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from generators.config import Config
+from core.config import Config
 
 
 class DecoderConfig(Config):

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from activation_store.target import shape_of
+from activation_store.target.load import shape_of
+from core.errors import ModelError
 from decoder.batch import Batch
 from decoder.injection import Injection
 from decoder.packed import PackedBatch, packed_losses
-from generators.errors import ModelError
 
 _KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
 

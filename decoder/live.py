@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from activation_store.capture import Capture
-from activation_store.config import CaptureConfig
-from activation_store.dump import tokenize_rows
-from activation_store.layout import to_float32
-from activation_store.model_files import ModelFiles
-from activation_store.plan import Placed
-from activation_store.reader import ActivationStore
-from activation_store.runtime import Runtime
-from activation_store.target import load_tokenizer, model_shape
-from activation_store.to_host import to_stored
+from activation_store.layout.arrays import to_float32
+from activation_store.layout.config import CaptureConfig
+from activation_store.layout.plan import Placed
+from activation_store.read.reader import ActivationStore
+from activation_store.target.capture import Capture
+from activation_store.target.files import ModelFiles
+from activation_store.target.load import load_tokenizer, model_shape
+from activation_store.target.to_host import to_stored
+from activation_store.write.dump import tokenize_rows
+from core.errors import DataError, StoreError
+from core.runtime import Runtime
+from core.tables import CONVERSATIONS_FILE, Conversation, read_conversations
 from decoder.model import Decoder
-from generators.errors import DataError, StoreError
-from generators.schema import CONVERSATIONS_FILE, Conversation, read_conversations
 
 
 class LiveActivations:

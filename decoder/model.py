@@ -11,23 +11,17 @@ from typing import Any
 
 import torch
 
-from activation_store.model_files import ModelFiles, public_name
-from activation_store.quiet import first_line, quiet_libraries
-from activation_store.target import (
-    blocks,
-    load_adapter,
-    load_model,
-    load_tokenizer,
-    shape_of,
-)
+from activation_store.target.files import ModelFiles, public_name
+from activation_store.target.load import blocks, load_adapter, load_model, load_tokenizer, shape_of
+from core.errors import ModelError, StoreError
+from core.files import write_json
+from core.quiet import first_line, quiet_libraries
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import check_cache
 from decoder.injection import Injection
 from decoder.packed import packs
 from decoder.prompt import DecoderPrompt
-from decoder.reading import ReadLayers, reads
-from generators.errors import ModelError, StoreError
-from generators.files import write_json
+from decoder.visible_tokens import ReadLayers, reads
 
 SIDECAR = "latentqa.json"
 SCHEMA = 1

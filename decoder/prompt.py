@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.spans import Encoded, locate
+from activation_store.target.tokens import Encoded, locate
+from core.errors import DataError, ModelError
 from decoder.config import DecoderConfig
-from generators.errors import DataError, ModelError
 
 _PROBE = "What is it?"
 _NAME = "Layer {}: "

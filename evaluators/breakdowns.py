@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from evaluators.answers.answer_quality import answer_quality
 from evaluators.config import EvaluateConfig
-from evaluators.identification import Losses, identification
-from evaluators.items import Item
-from evaluators.panel import panel
-from evaluators.quality import answer_quality
+from evaluators.identification.choice_items import Item
+from evaluators.identification.identify import Losses, identification
+from evaluators.measure.panel import panel
 
 UNSTATED = "unstated"
 """Type of a question whose source does not say."""

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from generators.config import Config
-from generators.generate_config import EndpointConfig
-from generators.schema import VIEWS, Split, View
+from core.config import Config
+from core.tables import VIEWS, Split, View
+from generators.llm.config import EndpointConfig
 
 ConditionName = Literal["right", "other", "mean", "none", "noise", "wrong_layer"]
 Baseline = Literal["prior", "text"]

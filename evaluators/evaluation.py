@@ -9,36 +9,33 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.config import CaptureConfig
-from activation_store.model_files import ModelFiles
-from activation_store.quiet import quiet_libraries
-from activation_store.reader import ActivationStore
-from activation_store.runtime import Runtime
-from activation_store.target import pick_device, use_threads
+from activation_store.layout.config import CaptureConfig
+from activation_store.read.reader import ActivationStore
+from activation_store.target.files import ModelFiles
+from activation_store.target.load import pick_device, use_threads
+from core.errors import DataError
+from core.files import storage_errors, write_json
+from core.progress import Progress, silent
+from core.quiet import quiet_libraries
+from core.runtime import Runtime
+from core.tables import DROPPED_FILE, write_dropped
 from decoder.live import LiveActivations, open_activations
 from decoder.model import Decoder
-from decoder.reading import Activations, ReadLayers
-from evaluators.answers import write_answers
-from evaluators.breakdowns import (
-    UNSTATED,
-    answers_by_group,
-    breakdowns,
-    items_by_group,
-)
-from evaluators.cases import Case, find_cases, writable
-from evaluators.conditions import CONDITIONS, Scene, pair_others
+from decoder.visible_tokens import Activations, ReadLayers
+from evaluators.answers.answer_quality import answer_quality
+from evaluators.answers.written import write_answers
+from evaluators.breakdowns import UNSTATED, answers_by_group, breakdowns, items_by_group
 from evaluators.config import Baseline, EvaluateConfig
-from evaluators.foreign import open_foreign
-from evaluators.identification import CONDITIONS as IDENTIFIED
-from evaluators.identification import identification, item_rows, option_losses
-from evaluators.items import make_items
-from evaluators.losses import question_losses
-from evaluators.panel import UNINFORMED, UNTRAINED, panel
-from evaluators.parts import Parts
-from evaluators.probes import Probe, probes
-from evaluators.quality import answer_quality
-from evaluators.results import WHOLE, result_rows
-from evaluators.tables import (
+from evaluators.identification.choice_items import make_items
+from evaluators.identification.identify import CONDITIONS as IDENTIFIED
+from evaluators.identification.identify import identification, item_rows, option_losses
+from evaluators.measure.conditions import CONDITIONS, Scene, pair_others
+from evaluators.measure.foreign import open_foreign
+from evaluators.measure.losses import question_losses
+from evaluators.measure.measured_parts import Parts
+from evaluators.measure.panel import UNINFORMED, UNTRAINED, panel
+from evaluators.measure.probes import Probe, probes
+from evaluators.measure.result_files import (
     ANSWERS,
     ANSWERS_FILE,
     ITEMS,
@@ -50,10 +47,8 @@ from evaluators.tables import (
     RESULTS_FILE,
     write_table,
 )
-from generators.errors import DataError
-from generators.files import storage_errors, write_json
-from generators.progress import Progress, silent
-from generators.schema import DROPPED_FILE, write_dropped
+from evaluators.measure.results import WHOLE, result_rows
+from evaluators.measure.row_selection import Case, find_cases, writable
 from trainers.rows import Row, load_rows
 
 
@@ -90,7 +85,8 @@ def evaluate(
         `unwritable`: questions that the chat template cannot write}}}}}; where they were asked for,
         also "answers" and "identification", and "left_out" {condition: why} where the store has not
         what a condition needs. Of a foreign target each split and view has "foreign_target" True,
-        and "foreign_target" beside "reading" says what differs (evaluators/foreign.py). Written to
+        and "foreign_target" beside "reading" says what differs (evaluators/measure/foreign.py).
+        Written to
         `out` too, beside every single loss, the answers, the items of identification and all
         numbers as rows, groups of controls included.
 

@@ -5,7 +5,7 @@ python examples/ask.py latentqa_eval "You are a pirate." "Who speaks here?"
 
 import sys
 
-from pipelines.reader import load
+from pipelines.asking.load import load
 
 
 def main(ref: str, prompt: str, question: str) -> None:

@@ -14,10 +14,31 @@ from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from generators.canonical import digest
-from generators.errors import ConfigError
-from generators.import_config import SplitConfig
-from generators.schema import Split
+from pydantic import Field, model_validator
+
+from core.canonical import digest
+from core.config import Config
+from core.errors import ConfigError
+from core.tables import Split
+
+
+class SplitConfig(Config):
+    """How groups of rows are divided; a group falls into one split."""
+
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the groups of each kind for validation."""
+    test: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the groups of each kind for test."""
+    test_ood: tuple[str, ...] = ()
+    """Categories (`kind/category`) that are held out whole, as split `test_ood`."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    @model_validator(mode="after")
+    def _some_train(self) -> SplitConfig:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test leave nothing to train on; expected less than 1")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

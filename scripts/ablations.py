@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from generators.errors import LatentQAError
-from pipelines.artifacts import ArtifactRoot
-from pipelines.comparison import Run, compare_runs
-from pipelines.comparison_cells import Cell
-from pipelines.config import Experiment, load_experiment
-from pipelines.reading_tables import estimate, markdown
-from pipelines.runner import Runner, RunResult
+from core.errors import LatentQAError
+from pipelines.artifacts.root import ArtifactRoot
+from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.reports.comparison import Run, compare_runs
+from pipelines.reports.comparison_cells import Cell
+from pipelines.reports.reading_tables import estimate, markdown
+from pipelines.running.runner import Runner, RunResult
 
 CHECKOUT = Path(__file__).parents[1]
 PAGE = CHECKOUT / "docs" / "training.md"

@@ -16,10 +16,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from generators.errors import ConfigError, UserError
-from pipelines.crossed import crossed, crossed_table
-from pipelines.request import RunRequest
-from pipelines.runner import Runner
+from core.errors import ConfigError, UserError
+from pipelines.running.crossed import crossed, crossed_table
+from pipelines.running.request import RunRequest
+from pipelines.running.runner import Runner
 
 
 def main(argv: list[str]) -> int:

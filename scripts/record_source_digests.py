@@ -3,8 +3,8 @@
     python scripts/record_source_digests.py                  versions were raised where needed
     python scripts/record_source_digests.py --same-output    the changes leave every output as it is
 
-Writes tests/pipelines/source_digests.json. Without --same-output it refuses a step whose files
-have changed and whose version has not.
+Writes tests/pipelines/steps/source_digests.json. Without --same-output it refuses a step whose
+files have changed and whose version has not.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 # the checkout that this file lies in, whichever one is installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.sources import source_digest
-from pipelines.steps import every_step
+from pipelines.steps.order import every_step
+from pipelines.steps.source_digest import source_digest
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "pipelines" / "source_digests.json"
 
@@ -46,7 +46,7 @@ def main() -> None:
     if silent and not same_output:
         sys.exit(
             f"{', '.join(silent)}: the source files have changed and the version has not. Raise it "
-            "in pipelines/steps.py, or pass --same-output."
+            "in pipelines/steps/order.py, or pass --same-output."
         )
     DATA.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
     print(f"recorded: {', '.join(changed) or 'nothing had changed'}")

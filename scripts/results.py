@@ -11,11 +11,11 @@ import json
 import os
 from pathlib import Path
 
-from evaluators.tables import METRICS_FILE, ROBUSTNESS_FILE
-from pipelines.artifacts import ArtifactRoot
-from pipelines.reading_tables import reading_tables
-from pipelines.refs import Refs
-from pipelines.robustness_tables import robustness_tables
+from evaluators.measure.result_files import METRICS_FILE, ROBUSTNESS_FILE
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import ArtifactRoot
+from pipelines.reports.reading_tables import reading_tables
+from pipelines.reports.robustness_tables import robustness_tables
 
 
 def main() -> None:

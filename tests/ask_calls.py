@@ -8,10 +8,10 @@ from pathlib import Path
 import chain
 import pytest
 
-from pipelines.artifacts import Artifact, ArtifactRoot
-from pipelines.cli import main
-from pipelines.identity import StepIdentity
-from pipelines.refs import Refs
+from latentqa.cli import main
+from pipelines.artifacts.identity import StepIdentity
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import Artifact, ArtifactRoot
 
 PROMPT, QUESTION = "You love red", "Which?"
 WORDS = ("--prompt", PROMPT, "--question", QUESTION, "--max-tokens", "6", "--device", "cpu")

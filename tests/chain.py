@@ -17,15 +17,13 @@ from typing import Any
 import tiny
 import torch
 
-from activation_store.config import CaptureConfig
-from activation_store.dump import dump
-from activation_store.model_files import ModelFiles, resolve_model
-from activation_store.quiet import quiet_libraries
-from activation_store.reader import ActivationStore
-from activation_store.runtime import Runtime
-from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Binding, Decoder
-from generators.schema import (
+from activation_store.layout.config import CaptureConfig
+from activation_store.read.reader import ActivationStore
+from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.write.dump import dump
+from core.quiet import quiet_libraries
+from core.runtime import Runtime
+from core.tables import (
     CONVERSATIONS_FILE,
     QUESTIONS_FILE,
     Conversation,
@@ -38,6 +36,8 @@ from generators.schema import (
     write_conversations,
     write_questions,
 )
+from decoder.config import DecoderConfig, LoraSettings
+from decoder.model import Binding, Decoder
 
 RUNTIME = Runtime(device="cpu", threads=1)
 LAYER = 2

@@ -11,14 +11,14 @@ import numpy as np
 import tiny
 import torch
 
-from activation_store.model_files import ModelFiles, resolve_model
+from activation_store.target.files import ModelFiles, resolve_model
+from core.tables import Message
 from decoder.batch import Reading
-from decoder.choice import choose
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
-from decoder.reading import withheld_tokens
-from decoder.source import capture
-from generators.schema import Message
+from decoder.target_run import capture
+from decoder.token_choice import choose
+from decoder.visible_tokens import withheld_tokens
 
 CPU = torch.device("cpu")
 FAMILIES = {

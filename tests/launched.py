@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from generators.errors import ConfigError
-from generators.progress import Progress
+from core.errors import ConfigError
+from core.progress import Progress
 
 
 def tells(folder: Path, *, progress: Progress) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class Chain:
         )
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "pipelines.cli", *words]
+        return [sys.executable, "-m", "latentqa.cli", *words]
 
     def environment(self) -> dict[str, str]:
         own = {**os.environ, **QUIET, "PREFECT_HOME": str(self.folder / "prefect")}

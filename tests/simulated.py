@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluators.config import EvaluateConfig
-from evaluators.panel import panel
+from evaluators.measure.panel import panel
 
 GAIN = 0.5
 """True gain of a decoder that reads, in nats a token."""

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import stores
 
-import activation_store.writer
-from activation_store.lanes import Lanes
-from activation_store.layout import PLAN_FILE
-from activation_store.model_files import ModelFiles
-from activation_store.reader import ActivationStore
+import activation_store.write.writer
+from activation_store.layout.arrays import PLAN_FILE
+from activation_store.read.reader import ActivationStore
+from activation_store.target.files import ModelFiles
+from activation_store.target.lanes import Lanes
 
 LONGEST = 0.6
 """Seconds after which a kill comes at the latest; about what one writer needs for all."""

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from activation_store.capture import Capture
-from activation_store.commits import commit_path
-from activation_store.config import CaptureConfig
-from activation_store.dump import dump
-from activation_store.layout import CANARY_FILE, ROOT_FILE
-from activation_store.model_files import ModelFiles
-from activation_store.root_record import read_root
-from activation_store.runtime import Runtime
-from generators.progress import Progress, silent
-from generators.schema import (
+from activation_store.layout.arrays import CANARY_FILE, ROOT_FILE
+from activation_store.layout.commit_records import commit_path
+from activation_store.layout.config import CaptureConfig
+from activation_store.layout.root_record import read_root
+from activation_store.target.capture import Capture
+from activation_store.target.files import ModelFiles
+from activation_store.write.dump import dump
+from core.progress import Progress, silent
+from core.runtime import Runtime
+from core.tables import (
     CONVERSATIONS_FILE,
     VIEWS,
     Conversation,

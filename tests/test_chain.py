@@ -17,7 +17,7 @@ import pytest
 import tiny
 from published_chain import LABELS, Chain, cached
 
-from pipelines.temporary_server import temporary_server
+from pipelines.running.temporary_server import temporary_server
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_run_says_what_was_made_and_learned(done: Chain) -> None:
 def test_a_rerun_is_all_hits_and_loads_no_model(chain: Chain) -> None:
     chain.server = None  # with a server, its UI is shown the hits
     script = (
-        "import sys; from pipelines.cli import main\n"
+        "import sys; from latentqa.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
         "heavy = {'torch', 'transformers', 'prefect', 'matplotlib', 'datasets'}\n"
         "found = heavy & set(sys.modules)\n"

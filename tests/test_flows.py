@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipelines.temporary_server import temporary_server
+from pipelines.running.temporary_server import temporary_server
 
-CHILD = Path(__file__).parent / "pipelines" / "fake_cli.py"
+CHILD = Path(__file__).parent / "fake_cli.py"
 STEPS = ["conversations", "questions", "dump", "train", "evaluate"]
 
 

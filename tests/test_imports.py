@@ -1,60 +1,143 @@
-"""Imports go one way through the rooms, and heavy packages stay where they are needed."""
+"""Imports go one way through the packages, and heavy packages stay where they are needed."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 CHECKOUT = Path(__file__).parents[1]
-ROOMS = (
-    "generators",
-    "activation_store",
+
+ORDER = (
+    "core",
+    # generators
+    "generators.llm",
+    "generators.rules",
+    "generators.kinds",
+    "generators.splits",
+    "generators.making",
+    "generators.quality",
+    "generators.exchange",
+    # activation_store
+    "activation_store.target",
+    "activation_store.layout",
+    "activation_store.read",
+    "activation_store.write",
+    "activation_store.exchange",
     "decoder",
     "trainers",
-    "evaluators",
-    "pipelines",
+    # evaluators
+    "evaluators.config",
+    "evaluators.stats",
+    "evaluators.measure",
+    "evaluators.answers",
+    "evaluators.identification",
+    "evaluators.breakdowns",
+    "evaluators.evaluation",
+    "evaluators.robustness",
+    # pipelines
+    "pipelines.artifacts",
+    "pipelines.experiment",
+    "pipelines.reports",
+    "pipelines.steps",
+    "pipelines.running",
+    "pipelines.asking",
     "flows",
+    "latentqa.commands",
+    "latentqa",
 )
-"""From the lowest room to the highest; each may import those before it."""
-EXCEPTIONS = {("pipelines/cli.py", "flows")}
-"""The command line starts flows inside its commands."""
+"""Packages, and the folders and files inside them, from the lowest to the highest. Each may import
+itself and what stands before it. A module belongs to the longest entry that begins its name."""
 
+PACKAGES = tuple(dict.fromkeys(entry.split(".")[0] for entry in ORDER))
 HEAVY = ("torch", "transformers", "datasets", "prefect", "peft", "zarr", "openai", "matplotlib")
 
 
-def files(room: str) -> list[Path]:
-    if room == "flows":
-        return [CHECKOUT / "flows.py"]
-    return sorted((CHECKOUT / room).rglob("*.py"))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Import:
+    """One import statement of the project."""
+
+    importer: str
+    """Module that has the statement."""
+    imported: str
+    """Module that it names."""
+    where: str
+    """File and line."""
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level names of everything that `path` imports, at the top or inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            found.add(str(node.module).split(".")[0])
+def module_files(checkout: Path) -> dict[str, Path]:
+    """Map the name of every module of the project to its file."""
+    found = {"flows": checkout / "flows.py"}
+    for package in PACKAGES:
+        for path in (checkout / package).rglob("*.py"):
+            name = ".".join(path.relative_to(checkout).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
     return found
 
 
+def all_imports(checkout: Path) -> list[Import]:
+    """List every import of every module, at the top or inside functions."""
+    modules = module_files(checkout)
+    found = []
+    for importer, path in sorted(modules.items()):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: a relative import"
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+                names = [name if name in modules else str(node.module) for name in whole]
+            else:
+                continue
+            where = f"{path.relative_to(checkout).as_posix()}:{node.lineno}"
+            found += [Import(importer=importer, imported=name, where=where) for name in names]
+    return found
+
+
+def level(module: str) -> int:
+    """Find the place in `ORDER` of the entry that `module` belongs to."""
+    fitting = [entry for entry in ORDER if module == entry or module.startswith(entry + ".")]
+    if not fitting and module in PACKAGES:  # a package's own __init__: below all its parts
+        return next(i for i, entry in enumerate(ORDER) if entry.startswith(module + "."))
+    assert fitting, f"{module}: has no place in ORDER"
+    return ORDER.index(max(fitting, key=len))
+
+
+def upward_imports(checkout: Path) -> list[str]:
+    """List the imports that go up, each with its file and line."""
+    return [
+        f"{one.where}: {one.importer} imports {one.imported}, which stands above it"
+        for one in all_imports(checkout)
+        if one.imported.split(".")[0] in PACKAGES and level(one.imported) > level(one.importer)
+    ]
+
+
+def circle(checkout: Path) -> list[str]:
+    """Find modules that import each other in a circle; empty where there are none."""
+    modules = module_files(checkout)
+    imports: dict[str, set[str]] = {name: set() for name in modules}
+    for one in all_imports(checkout):
+        if one.imported in modules and one.imported != one.importer:
+            imports[one.importer].add(one.imported)
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 def importers(package: str) -> set[str]:
-    return {
-        path.relative_to(CHECKOUT).as_posix()
-        for room in ROOMS
-        for path in files(room)
-        if package in imported(path)
-    }
+    """Name the modules that import `package` or anything below it."""
+    return {one.importer for one in all_imports(CHECKOUT) if one.imported.split(".")[0] == package}
 
 
 def loaded_by(code: str) -> set[str]:
-    """Top-level modules that a new Python holds after `code`."""
+    """List the top-level modules that a new Python holds after `code`."""
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys\nprint('MODULES', *sys.modules)"],
         capture_output=True,
@@ -66,20 +149,47 @@ def loaded_by(code: str) -> set[str]:
     return {name.split(".")[0] for name in line.split()}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_lower_rooms(room: str) -> None:
-    higher = set(ROOMS[ROOMS.index(room) + 1 :])
-    found = {
-        (path.relative_to(CHECKOUT).as_posix(), name)
-        for path in files(room)
-        for name in imported(path) & higher
-    }
-    assert found - EXCEPTIONS == set()
+def test_imports_go_down() -> None:
+    assert upward_imports(CHECKOUT) == []
+
+
+def test_no_circles() -> None:
+    assert circle(CHECKOUT) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("core.files", "from generators.splits import SplitConfig"),
+        ("generators.llm.client", "from generators.making.rows import conversation_rows"),
+        ("activation_store.layout.plan", "import activation_store.write.dump"),
+        ("decoder.model", "from trainers.rows import Row"),
+        ("pipelines.steps.order", "from pipelines.running.runner import Runner"),
+        ("pipelines.running.runner", "import flows"),
+    ],
+)
+def test_an_injected_upward_import_is_named(module: str, line: str, tmp_path: Path) -> None:
+    for name, path in module_files(CHECKOUT).items():
+        copy = tmp_path / path.relative_to(CHECKOUT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8")
+        copy.write_text(text + (f"\n\n{line}\n" if name == module else ""), encoding="utf-8")
+    (found,) = upward_imports(tmp_path)
+    assert found.startswith(module.replace(".", "/") + ".py:")
+
+
+def test_an_injected_circle_is_found(tmp_path: Path) -> None:
+    (tmp_path / "core").mkdir()
+    (tmp_path / "flows.py").write_text("")
+    (tmp_path / "core" / "one.py").write_text("import core.two\n")
+    (tmp_path / "core" / "two.py").write_text("def f():\n    from core import one\n")
+    assert set(circle(tmp_path)) == {"core.one", "core.two"}
 
 
 def test_generators_import_no_torch() -> None:
-    heavy = {"torch", "transformers", "peft", "accelerate"}
-    assert [path.name for path in files("generators") if imported(path) & heavy] == []
+    heavy = ("torch", "transformers", "peft", "accelerate")
+    found = {name for package in heavy for name in importers(package)}
+    assert {name for name in found if name.startswith(("generators", "core"))} <= {"core.quiet"}
 
 
 def test_openai_stands_in_one_file() -> None:
@@ -87,20 +197,14 @@ def test_openai_stands_in_one_file() -> None:
 
 
 def test_prefect_stands_in_flows_alone() -> None:
-    assert importers("prefect") == {"flows.py"}
-
-
-def test_flows_are_imported_inside_commands_alone() -> None:
-    tree = ast.parse((CHECKOUT / "pipelines" / "cli.py").read_text())
-    top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    assert "flows" not in top
+    assert importers("prefect") == {"flows"}
 
 
 def test_help_loads_nothing_heavy() -> None:
     code = """
-import pipelines.cli
+import latentqa.cli
 try:
-    pipelines.cli.main(["--help"])
+    latentqa.cli.main(["--help"])
 except SystemExit as exit:
     assert exit.code == 0
 """
@@ -108,5 +212,5 @@ except SystemExit as exit:
 
 
 def test_an_experiment_is_read_without_anything_heavy() -> None:
-    code = "import pipelines.config, pipelines.runner, pipelines.plan"
+    code = "import pipelines.experiment.config, pipelines.running.runner, pipelines.running.plan"
     assert loaded_by(code) & set(HEAVY) == set()

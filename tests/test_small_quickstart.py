@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from activation_store import embedded
-from generators.errors import ModelError
+from activation_store.target import embedded_model as embedded
+from core.errors import ModelError
 
 REPOSITORY = Path(__file__).parents[1]
 
 
 def latentqa(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *words, "--root", str(root)],
+        [sys.executable, "-m", "latentqa.cli", *words, "--root", str(root)],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from generators.files import fsync_tree, sha256_file, write_json
+from core.files import fsync_tree, sha256_file, write_json
 
 _SEAL = "whole.json"
 _STATE = "trainer_state.json"

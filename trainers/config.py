@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from core.config import Config
+from core.tables import KINDS, SOURCES, VIEWS, View
 from decoder.config import DecoderConfig, LoraSettings
-from generators.config import Config
-from generators.schema import KINDS, SOURCES, VIEWS, View
 
 __all__ = ["DecoderConfig", "LoraSettings", "TrainConfig", "Variant"]
 
 Variant = Literal["own", "prior", "text"]
-"""What a decoder is given of a row while it is trained (trainers/given.py)."""
+"""What a decoder is given of a row while it is trained (trainers/decoder_inputs.py)."""
 
 
 class TrainConfig(Config):

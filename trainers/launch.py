@@ -17,8 +17,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from generators.errors import LatentQAError
-from generators.progress import Progress
+from core.errors import LatentQAError
+from core.progress import Progress
 
 Work = Callable[..., dict[str, Any]]
 _POLL_SECONDS = 1.0

@@ -12,17 +12,17 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
+from core.errors import ConfigError
+from core.progress import Progress
 from decoder.batch import Batch, to_device
 from decoder.forward import answer_losses
 from decoder.model import Decoder
 from decoder.packed import PackedBatch
-from generators.errors import ConfigError
-from generators.progress import Progress
 from trainers import checkpoints
 from trainers.config import TrainConfig
-from trainers.data import Passes, PassSampler, RowDataset
-from trainers.meter import Meter
-from trainers.team import Team
+from trainers.dataset import Passes, PassSampler, RowDataset
+from trainers.distributed import Team
+from trainers.throughput import Meter
 
 VALIDATION = "eval_right"
 

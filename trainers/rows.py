@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from activation_store.complete import COMPLETES
-from decoder.batch import Reading
-from decoder.prompt import DecoderPrompt, Turn
-from decoder.reading import Activations, ReadLayers, stored_reading, withheld_tokens
-from generators.canonical import digest
-from generators.errors import DataError
-from generators.schema import (
+from activation_store.target.replies import COMPLETES
+from core.canonical import digest
+from core.errors import DataError
+from core.tables import (
     CONVERSATIONS_FILE,
     KINDS,
     QUESTIONS_FILE,
@@ -25,6 +22,9 @@ from generators.schema import (
     read_conversations,
     read_questions,
 )
+from decoder.batch import Reading
+from decoder.prompt import DecoderPrompt, Turn
+from decoder.visible_tokens import Activations, ReadLayers, stored_reading, withheld_tokens
 
 
 @dataclass(frozen=True, slots=True)

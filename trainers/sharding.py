@@ -19,11 +19,11 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers.cache_utils import Cache
 
-from activation_store.quiet import first_line
-from activation_store.target import blocks
+from activation_store.target.load import blocks
+from core.errors import ConfigError, ModelError
+from core.quiet import first_line
 from decoder.model import Decoder
-from generators.errors import ConfigError, ModelError
-from trainers.team import Team
+from trainers.distributed import Team
 
 
 def sharded(make: Callable[[torch.device], Decoder], team: Team) -> Decoder:

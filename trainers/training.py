@@ -9,22 +9,23 @@ from typing import Any
 
 import torch
 
-from activation_store.config import CaptureConfig
-from activation_store.model_files import ModelFiles
-from activation_store.quiet import quiet_libraries
-from activation_store.runtime import Runtime
-from activation_store.target import use_threads
+from activation_store.layout.config import CaptureConfig
+from activation_store.target.files import ModelFiles
+from activation_store.target.load import use_threads
+from core.errors import DataError
+from core.files import storage_errors, write_bytes
+from core.progress import Progress, silent
+from core.quiet import quiet_libraries
+from core.runtime import Runtime
+from core.tables import DROPPED_FILE, Dropped, write_dropped
 from decoder.live import LiveActivations, open_activations
 from decoder.model import Binding, Decoder
-from decoder.reading import Activations, row_reads
-from generators.errors import DataError
-from generators.files import storage_errors, write_bytes
-from generators.progress import Progress, silent
-from generators.schema import DROPPED_FILE, Dropped, write_dropped
+from decoder.visible_tokens import Activations, row_reads
 from trainers import checkpoints
 from trainers.config import TrainConfig, Variant
-from trainers.data import RowDataset
-from trainers.given import given
+from trainers.dataset import RowDataset
+from trainers.decoder_inputs import given
+from trainers.distributed import Team
 from trainers.loop import (
     VALIDATION,
     DecoderTrainer,
@@ -37,7 +38,6 @@ from trainers.loop import (
     steps_of_a_pass,
 )
 from trainers.rows import askable, load_rows, select, with_questions
-from trainers.team import Team
 
 LOG_FILE = "log.jsonl"
 

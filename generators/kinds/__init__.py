@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from generators.errors import ConfigError
+from core.errors import ConfigError
 from generators.kinds.base import DrawnKind, Kind, WrittenKind
 from generators.kinds.context import Context
 from generators.kinds.extractive import Extractive

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
 
-from generators.generate_config import QuestionType
-from generators.schema import Conversation, Dropped, View
-from generators.sources import TextsFound
-from generators.texts import Texts
+from core.tables import Conversation, Dropped, QuestionType, View
+from generators.kinds.sources import TextsFound
+from generators.llm.prompt_files import Texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,12 +12,11 @@ import unicodedata
 from collections.abc import Iterator
 from random import Random
 
-from generators.canonical import digest
-from generators.generate_config import QuestionType
+from core.canonical import digest
+from core.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import Answered, Drawn, DrawnKind
-from generators.schema import Conversation, Dropped
-from generators.sources import Document, TextsFound
-from generators.texts import Texts
+from generators.kinds.sources import Document, TextsFound
+from generators.llm.prompt_files import Texts
 
 _BEFORE = (
     "What stood in the text right before the last passage?",

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
 
-from generators.generate_config import QuestionType
+from core.tables import QuestionType
 from generators.kinds.base import QuestionAsk, WrittenKind, clause, rounds
-from generators.texts import Texts
+from generators.llm.prompt_files import Texts
 
 _OPENINGS = (
     "Please adopt the persona of {}.",

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from generators.generate_config import QuestionType
+from core.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import Answered, Drawn, DrawnKind
+from generators.kinds.sources import TextsFound
 from generators.kinds.worlds import Relation, Values, World, worlds
-from generators.schema import Conversation, Dropped
-from generators.sources import TextsFound
-from generators.texts import Texts
+from generators.llm.prompt_files import Texts
 
 _COUNTS = ("none", "one", "two", "three", "four", "five")
 _LEAST, _MOST = 3, 5  # things of a sheet

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from generators.config import Config
-from generators.errors import ConfigError
-from generators.texts import Texts
+from core.config import Config
+from core.errors import ConfigError
+from generators.llm.prompt_files import Texts
 
 Phrases = tuple[str, ...]
 

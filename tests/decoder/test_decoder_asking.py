@@ -11,16 +11,16 @@ import stores
 import tiny
 import torch
 
-from activation_store.reader import ActivationStore
+from activation_store.read.reader import ActivationStore
+from core.errors import DataError
+from core.tables import VIEWS, Message, View
 from decoder import asking
 from decoder.asking import Answer, answer
 from decoder.batch import Reading, make_batch
 from decoder.model import Decoder
 from decoder.prompt import Turn
-from decoder.reading import stored_reading, withheld_tokens
-from decoder.source import capture
-from generators.errors import DataError
-from generators.schema import VIEWS, Message, View
+from decoder.target_run import capture
+from decoder.visible_tokens import stored_reading, withheld_tokens
 
 QUESTIONS = ["Who?", "Why so?", "What does it love most?", "Who?", "Is it you"]
 ROWS = [

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from activation_store.target import blocks
+from activation_store.target.load import blocks
+from core.errors import ModelError
 from decoder.batch import Reading, make_batch, to_device
 from decoder.forward import answer_losses, check_cache
 from decoder.model import Decoder
 from decoder.packed import make_packed, packed_losses, packs
-from generators.errors import ModelError
 
 Pairs = Sequence[tuple[str, str]]
 ASKED: list[Pairs] = [

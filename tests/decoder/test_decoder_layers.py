@@ -11,14 +11,14 @@ import pytest
 import stores
 from pydantic import ValidationError
 
-from activation_store.reader import ActivationStore
+from activation_store.read.reader import ActivationStore
+from core.errors import ConfigError
+from core.tables import Message
 from decoder.asking import answer
 from decoder.batch import Reading
 from decoder.config import DecoderConfig
 from decoder.model import Decoder
-from decoder.reading import ReadLayers, row_reads, stored_reading
-from generators.errors import ConfigError
-from generators.schema import Message
+from decoder.visible_tokens import ReadLayers, row_reads, stored_reading
 
 SAID = (Message(role="user", content="You are a pirate.", segment="control"),)
 

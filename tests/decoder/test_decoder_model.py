@@ -12,12 +12,12 @@ import stores
 import tiny
 import torch
 
-from activation_store.model_files import ModelFiles, resolve_model
+from activation_store.target.files import ModelFiles, resolve_model
+from core.errors import ModelError, StoreError
 from decoder.batch import make_batch
 from decoder.config import LoraSettings
 from decoder.forward import answer_losses
 from decoder.model import SIDECAR, Binding, Decoder, read_sidecar
-from generators.errors import ModelError, StoreError
 
 IDS = torch.arange(5, 25)[None]
 

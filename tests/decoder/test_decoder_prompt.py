@@ -8,9 +8,9 @@ import pytest
 import tiny
 from transformers import PreTrainedTokenizerFast
 
+from core.errors import DataError, ModelError
 from decoder.config import DecoderConfig
 from decoder.prompt import DecoderPrompt
-from generators.errors import DataError, ModelError
 
 CONFIG = DecoderConfig()
 QUESTION, ANSWER = "Who are you?", "A pirate, s?"

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.tables import Question
 from evaluators.breakdowns import answers_by_group, breakdowns, items_by_group
 from evaluators.config import EvaluateConfig
-from evaluators.items import Item
-from evaluators.panel import panel
-from evaluators.results import result_rows
-from generators.schema import Question
+from evaluators.identification.choice_items import Item
+from evaluators.measure.panel import panel
+from evaluators.measure.results import result_rows
 
 CONFIG = EvaluateConfig(bootstrap=500)
 CONTROLS = np.repeat([f"control {i:02}" for i in range(15)], 2)

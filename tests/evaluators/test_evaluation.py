@@ -12,11 +12,11 @@ import chain
 import pyarrow.parquet as pq
 import pytest
 
+from core.errors import DataError, ModelError, StoreError
+from core.tables import DROPPED_FILE, Question, read_dropped
 from decoder import scoring
 from evaluators.config import EvaluateConfig
 from evaluators.evaluation import evaluate
-from generators.errors import DataError, ModelError, StoreError
-from generators.schema import DROPPED_FILE, Question, read_dropped
 
 VIEWS = ("control", "system")
 CONFIG = EvaluateConfig(

@@ -10,12 +10,12 @@ import pytest
 
 from evaluators.config import EvaluateConfig
 from evaluators.evaluation import evaluate
-from pipelines.metrics import metrics_of
-from pipelines.report import write_report
-from pipelines.report_data import read_report_data
-from pipelines.report_inputs import ReportInputs, ReportStep
-from pipelines.summary import reading_rows
-from pipelines.verdict import judge
+from pipelines.reports.report import write_report
+from pipelines.reports.report_data import read_report_data
+from pipelines.reports.report_inputs import ReportInputs, ReportStep
+from pipelines.reports.verdict import judge
+from pipelines.running.summary import reading_rows
+from pipelines.steps.metrics import metrics_of
 
 NOTHING = {"estimate": None, "low": None, "high": None, "n": 0}
 

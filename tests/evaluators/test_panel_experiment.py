@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from evaluators.config import ConditionName
-from pipelines.config import load_experiment
+from pipelines.experiment.config import load_experiment
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PANEL = load_experiment(EXPERIMENTS / "panel.yaml")

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.errors import ConfigError
-from generators.import_config import SplitConfig
-from generators.splits import Member, group_ids, grouped_splits, take_evenly
+from core.errors import ConfigError
+from generators.splits import Member, SplitConfig, group_ids, grouped_splits, take_evenly
 
 SMALL = st.integers(0, 12)
 PAIRS = st.lists(st.tuples(SMALL.map("l{}".format), SMALL.map("c{}".format)), max_size=30)

@@ -29,7 +29,7 @@ def run(config: Path, root: Path, *words: str) -> tuple[dict[str, Any], float]:
     """`latentqa run --json`: its document and its wall time in seconds."""
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "run", config, "--root", root, "--json", *words],
+        [sys.executable, "-m", "latentqa.cli", "run", config, "--root", root, "--json", *words],
         capture_output=True,
         text=True,
     )
@@ -69,7 +69,7 @@ def test_published_rows(proved: dict[str, Any], tmp_path: Path) -> None:
         again, rerun = run(config, tmp_path, "--set", f"data.path={PUBLISHED}")
         assert all(cached(again).values())
         start = time.perf_counter()
-        listing = [sys.executable, "-m", "pipelines.cli", "ls", "--root", str(tmp_path)]
+        listing = [sys.executable, "-m", "latentqa.cli", "ls", "--root", str(tmp_path)]
         subprocess.run(listing, check=True, capture_output=True)
         reruns.append(rerun - (time.perf_counter() - start))
     proved["rerun less `latentqa ls`, median of 3 (s)"] = round(statistics.median(reruns), 2)

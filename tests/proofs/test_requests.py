@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoints import FaultMix
 
-from generators.quality import REASONS
-from generators.schema import read_conversations, read_dropped
-from generators.testing import ScriptedEndpoint, request_id
-from tests.generators.endpoints import FaultMix
+from core.tables import read_conversations, read_dropped
+from generators.llm.testing import ScriptedEndpoint, request_id
+from generators.rules.text import REASONS
 
 ROOT = Path(__file__).parents[2]
 CONTROLS = 400
@@ -30,8 +30,8 @@ KILLS = 20
 _WORKER = """
 import sys
 from pathlib import Path
-from generators.endpoint import ResolvedEndpoint
-from tests.generators.endpoints import conversations, small
+from generators.llm.endpoint import ResolvedEndpoint
+from endpoints import conversations, small
 endpoint = ResolvedEndpoint(
     base_url=sys.argv[2], api_key="sk-secret-0123456789", model="scripted", identity="scripted@1",
     timeout_s=1, retries=8, backoff_s=0.05,

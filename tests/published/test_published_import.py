@@ -10,10 +10,7 @@ from typing import Any
 
 import pytest
 
-from generators.exporting import write_latentqa
-from generators.import_config import ImportConfig, SplitConfig
-from generators.importing import import_conversations, import_questions, source_digests
-from generators.schema import (
+from core.tables import (
     VIEWS,
     Conversation,
     Dropped,
@@ -22,7 +19,11 @@ from generators.schema import (
     read_dropped,
     read_questions,
 )
-from generators.statistics import describe
+from generators.exchange.config import ImportConfig
+from generators.exchange.exporting import write_latentqa
+from generators.exchange.importing import import_conversations, import_questions, source_digests
+from generators.quality.describe import describe
+from generators.splits import SplitConfig
 
 DEFAULT = Path(__file__).parents[2] / ".." / "shared" / "data" / "latentqa_eval"
 FOLDER = Path(os.environ.get("LATENTQA_PUBLISHED", DEFAULT))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from generators.errors import StorageError
-from generators.files import storage_errors
+from core.errors import StorageError
+from core.files import storage_errors
 from trainers import checkpoints
 
 

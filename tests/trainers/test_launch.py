@@ -11,8 +11,8 @@ from pathlib import Path
 import launched
 import pytest
 
-from generators.errors import ConfigError
-from generators.progress import silent
+from core.errors import ConfigError
+from core.progress import silent
 from trainers.launch import together
 
 
@@ -43,7 +43,7 @@ def test_one_that_dies_is_named() -> None:
 def test_they_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import launched\n"
-        "from generators.progress import silent\n"
+        "from core.progress import silent\n"
         "from trainers.launch import together\n"
         "if __name__ == '__main__':\n"
         "    together(launched.waits, 2, Path(sys.argv[1]), progress=silent)\n"

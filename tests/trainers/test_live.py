@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from activation_store.config import CaptureConfig
-from activation_store.reader import ActivationStore
+from activation_store.layout.config import CaptureConfig
+from activation_store.read.reader import ActivationStore
+from core.errors import DataError, StoreError
+from core.tables import CONVERSATIONS_FILE, read_conversations
 from decoder.config import LoraSettings
 from decoder.live import LiveActivations
-from decoder.reading import ReadLayers, stored_reading
-from generators.errors import DataError, StoreError
-from generators.schema import CONVERSATIONS_FILE, read_conversations
+from decoder.visible_tokens import ReadLayers, stored_reading
 from trainers.config import TrainConfig
 from trainers.training import LOG_FILE, train
 

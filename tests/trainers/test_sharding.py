@@ -18,16 +18,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from activation_store.dump import dump
-from activation_store.runtime import Runtime
+from activation_store.write.dump import dump
+from core.errors import ConfigError
+from core.progress import Progress, silent
+from core.runtime import Runtime
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
-from generators.errors import ConfigError
-from generators.progress import Progress, silent
 from trainers.config import TrainConfig
+from trainers.distributed import Team
 from trainers.launch import together
 from trainers.sharding import sharded
-from trainers.team import Team
 from trainers.training import LOG_FILE, train
 
 RUNTIME = Runtime(device="cpu", threads=1, sharding="full")

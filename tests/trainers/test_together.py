@@ -46,7 +46,7 @@ def plain(made: chain.Chain, folder: Path, *, seen: bool = False) -> dict[str, A
     """Train as the environment says; `seen` leaves each process's order of rows behind."""
     torch.set_num_threads(1)
     if seen:
-        from trainers.data import RowDataset
+        from trainers.dataset import RowDataset
 
         take = RowDataset.__getitem__
 

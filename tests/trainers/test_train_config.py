@@ -8,11 +8,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from activation_store.runtime import Runtime
-from generators.errors import ConfigError
+from core.errors import ConfigError
+from core.runtime import Runtime
 from trainers.config import TrainConfig
+from trainers.distributed import Team
 from trainers.loop import arguments, optimiser_steps
-from trainers.team import Team
 
 
 @pytest.mark.parametrize(

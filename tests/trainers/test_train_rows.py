@@ -9,9 +9,9 @@ from pathlib import Path
 import chain
 import pytest
 
-from activation_store.reader import ActivationStore
-from generators.errors import DataError
-from generators.schema import Question, View
+from activation_store.read.reader import ActivationStore
+from core.errors import DataError
+from core.tables import Question, View
 from trainers.rows import Row, load_rows, row_turns, select
 
 VIEWS: tuple[View, ...] = ("control", "stimulus", "system")

@@ -15,15 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from activation_store.reader import ActivationStore
+from activation_store.read.reader import ActivationStore
+from core.errors import ConfigError, DataError, StorageError, StoreError
+from core.tables import DROPPED_FILE, Question, read_dropped
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Decoder, read_sidecar
-from decoder.reading import ReadLayers
-from generators.errors import ConfigError, DataError, StorageError, StoreError
-from generators.schema import DROPPED_FILE, Question, read_dropped
+from decoder.visible_tokens import ReadLayers
 from trainers import checkpoints, loop
 from trainers.config import TrainConfig
-from trainers.data import RowDataset
+from trainers.dataset import RowDataset
 from trainers.loop import validation_loss
 from trainers.rows import load_rows, select
 from trainers.training import LOG_FILE, train

@@ -1,0 +1,1 @@
+"""Activations from and for other programs."""

@@ -1,0 +1,139 @@
+"""The store on disk: Zarr v3 arrays, ragged and flat, and the numbers in them.
+
+```
+zarr.json  acts/L{k} [rows, d_model]  tokens [rows] int32  segments [rows] uint8
+plan.json  index.parquet  commits/{shard}.json  root.json  canary.json  dropped.parquet
+```
+
+A shard is `shard_rows` consecutive rows of every array; a sequence lies in one shard. Rows of a
+shard behind its last sequence hold zeros and belong to nobody. bfloat16, for which zarr has no
+type on Python 3.11, is kept as its 16 bits in uint16, with the logical type in the attributes.
+
+The codec `raw` leaves activations as they are; `lossless` puts the high bytes of a chunk's numbers
+before their low ones (in bfloat16 that parts most of the exponents, which repeat, from the
+mantissas, which do not) and packs them with Zstandard. Any Zarr reader undoes both.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from activation_store.layout.config import Codec
+from core.errors import StoreError
+
+STORE_SCHEMA = 2
+"""Version of the layout; 1 had sha256 digests of shard files."""
+PLAN_FILE = "plan.json"
+INDEX_FILE = "index.parquet"
+ROOT_FILE = "root.json"
+CANARY_FILE = "canary.json"
+CANARY_FIELDS = ("rows", "tokens", "max_relative", "tolerance")
+COMMITS = "commits"
+PHYSICAL = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+PACKING: dict[str, Any] = {"cname": "zstd", "clevel": 5}
+"""Blosc's settings under the codec `lossless`, beside the shuffling of bytes."""
+
+
+def layer_array(layer: int) -> str:
+    """Name of the array that holds the output of block `layer`."""
+    return f"acts/L{layer}"
+
+
+def array_names(layers: tuple[int, ...]) -> list[str]:
+    """Every array of a store."""
+    return [*(layer_array(k) for k in layers), "tokens", "segments"]
+
+
+def array_metadata(
+    *,
+    rows: int,
+    d_model: int,
+    layers: tuple[int, ...],
+    dtype: str,
+    shard_rows: int,
+    chunk_rows: int,
+    codec: Codec = "raw",
+) -> dict[str, bytes]:
+    """Zarr's metadata files of an empty store, by path below it; no shard exists in them."""
+    with tempfile.TemporaryDirectory() as aside:
+        root = Path(aside)
+        _create(root, rows, d_model, layers, dtype, shard_rows, chunk_rows, codec)
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in sorted(root.rglob("zarr.json"))
+        }
+
+
+def _create(
+    root: Path,
+    rows: int,
+    d_model: int,
+    layers: tuple[int, ...],
+    dtype: str,
+    shard_rows: int,
+    chunk_rows: int,
+    codec: Codec,
+) -> None:
+    attributes = {"format": "latentqa", "schema": STORE_SCHEMA}
+    group = zarr.open_group(root, mode="w", attributes=attributes)
+    checked = [Crc32cCodec()]  # a flipped byte raises; the default codecs would read it
+    common: dict[str, Any] = {"fill_value": 0}
+    for layer in layers:
+        group.create_array(
+            layer_array(layer),
+            shape=(rows, d_model),
+            shards=(shard_rows, d_model),
+            chunks=(chunk_rows, d_model),
+            dtype=PHYSICAL[dtype],
+            attributes={"dtype": dtype, "layer": layer, "what": f"output of block {layer}"},
+            compressors=[*_packing(dtype, codec), *checked],
+            **common,
+        )
+    for name, kind in (("tokens", np.int32), ("segments", np.uint8)):
+        group.create_array(
+            name,
+            shape=(rows,),
+            shards=(shard_rows,),
+            chunks=(chunk_rows,),
+            dtype=kind,
+            compressors=checked,
+            **common,
+        )
+
+
+def _packing(dtype: str, codec: Codec) -> list[BloscCodec]:
+    if codec == "raw":
+        return []
+    width = np.dtype(PHYSICAL[dtype]).itemsize
+    return [BloscCodec(typesize=width, shuffle="shuffle", **PACKING)]
+
+
+def open_arrays(root: Path, layers: tuple[int, ...]) -> dict[str, zarr.Array]:
+    """The arrays of a store by name, for reading.
+
+    Raises:
+        StoreError: `root` holds no such store.
+    """
+    try:
+        group = zarr.open_group(root, mode="r")
+        return {name: group[name] for name in array_names(layers)}
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise StoreError(f"store {root}: no activation store is here ({error}).") from error
+
+
+def shard_file(name: str, shard: int) -> str:
+    """Path, below the store, of one array's shard."""
+    return f"{name}/c/{shard}/0" if name.startswith("acts/") else f"{name}/c/{shard}"
+
+
+def to_float32(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Stored values of any shape as float32, exactly."""
+    if dtype == "bfloat16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)

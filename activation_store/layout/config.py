@@ -1,0 +1,83 @@
+"""What decides the content of an activation store, and how it is laid out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from core.config import Config
+
+Codec = Literal["raw", "lossless"]
+
+_CHUNK_ROWS, _CHUNK_BYTES = 256, 256 << 10
+_SHARD_ROWS, _SHARD_CHUNKS = 8192, 32
+
+
+class CaptureConfig(Config):
+    """Which activations are kept, and how they are laid out."""
+
+    layers: tuple[int, ...] = (14,)
+    """Read layers: blocks, counted from 0, whose output residual stream is stored; -1 is the
+    last."""
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format in which the target runs."""
+    store_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Number format in which activations are stored."""
+    max_tokens: int = Field(default=1024, ge=8)
+    """Longest sequence, in tokens."""
+    too_long: Literal["drop", "refuse"] = "drop"
+    """What happens to a longer sequence: `drop` counts and lists it, `refuse` stops with its
+    name."""
+    batch_tokens: int = Field(default=2048, ge=1)
+    """Most tokens of one forward pass, padding counted."""
+    shard_rows: int | None = Field(default=None, ge=256)
+    """Rows (tokens) of one shard, the unit of work and of commit; a multiple of `chunk_rows`. Null:
+    8,192, or as many as the longest sequence or 32 chunks of a narrow target's width take."""
+    chunk_rows: int | None = Field(default=None, ge=16)
+    """Rows of one inner chunk, the unit of a checksum. Null: 256, doubled until a layer's chunk has
+    more than 256 KiB, so that what is paid for each chunk and shard is little beside its bytes
+    however narrow the target is."""
+    codec: Codec = "raw"
+    """How activations are packed: `raw` is read at the disk's speed, `lossless` is smaller and
+    gives the same bits."""
+
+    @field_validator("layers")
+    @classmethod
+    def _layers(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if not layers or len(set(layers)) != len(layers) or min(layers) < -1:
+            raise ValueError("expected distinct block numbers from 0 (or -1 for the last block)")
+        return layers
+
+    @model_validator(mode="after")
+    def _whole_chunks(self) -> CaptureConfig:
+        chunk_rows = self.chunk_rows or _CHUNK_ROWS
+        if self.shard_rows is not None and self.shard_rows % chunk_rows:
+            raise ValueError(
+                f"shard_rows {self.shard_rows} is no multiple of chunk_rows {chunk_rows}"
+            )
+        return self
+
+    def shard_and_chunk_rows(self, d_model: int, longest: int = 0) -> tuple[int, int]:
+        """`shard_rows` and `chunk_rows` of a store of activations of width `d_model`, the longest
+        sequence of which has `longest` tokens."""
+        chunk_rows, least = self.chunk_rows, max(_SHARD_ROWS, longest)
+        if chunk_rows is None:
+            chunk_rows = _CHUNK_ROWS
+            row_bytes = max(1, d_model) * (4 if self.store_dtype == "float32" else 2)
+            while chunk_rows * row_bytes <= _CHUNK_BYTES and not (self.shard_rows or 0) % (
+                2 * chunk_rows
+            ):
+                chunk_rows *= 2
+            least = max(least, _SHARD_CHUNKS * chunk_rows)
+        return self.shard_rows or -(-least // chunk_rows) * chunk_rows, chunk_rows
+
+
+class DumpSection(CaptureConfig):
+    """The YAML's section `dump`: a capture and the target that it is taken from."""
+
+    model: str = "embedded"
+    """The target: a Hugging Face id (`org/name` or `org/name@revision`), a local folder, a GGUF
+    file, or `embedded` (SmolLM2-135M-Instruct, needs no network)."""
+    adapter: str | None = None
+    """Folder or id of a PEFT adapter that is part of the target; null for none."""

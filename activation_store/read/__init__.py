@@ -1,0 +1,1 @@
+"""Reading a store, and verifying every byte of it."""

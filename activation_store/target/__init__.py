@@ -1,0 +1,1 @@
+"""The target model: its files, loading it, tokens, capture, replies."""

@@ -1,0 +1,140 @@
+"""The target's forward pass up to the deepest read layer, and the outputs of the read layers.
+
+Shapes: B sequences, T tokens, D d_model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from activation_store.target.load import blocks
+from core.errors import ModelError
+from core.quiet import first_line
+
+_LOG = logging.getLogger(__name__)
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+class _Stop(Exception):
+    """Ends a forward pass at the deepest block wanted; no later block and no head runs."""
+
+
+class Capture:
+    """Runs a model on right-padded batches and keeps block outputs.
+
+    Right padding needs no mask: attention is causal, so no token sees one behind it.
+    """
+
+    def __init__(self, net: nn.Module, layers: Sequence[int]) -> None:
+        self._net = net
+        self._layers = tuple(layers)
+        self._blocks = blocks(net)
+        self._device = next(net.parameters()).device
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Blocks whose outputs are kept."""
+        return self._layers
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._device
+
+    def __call__(self, sequences: Sequence[np.ndarray]) -> dict[int, torch.Tensor]:
+        """Block outputs [B, T, D] by layer, T the longest; rows behind a sequence's end are noise.
+
+        Args:
+            sequences: B arrays of token ids.
+        """
+        batch_BT = self._padded(sequences)
+        kept: dict[int, torch.Tensor] = {}
+        deepest = max(self._layers)
+
+        def keep(layer: int) -> Callable[..., None]:
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                kept[layer] = output if isinstance(output, torch.Tensor) else output[0]
+                if layer == deepest:
+                    raise _Stop
+
+            return hook
+
+        handles = [self._blocks[k].register_forward_hook(keep(k)) for k in self._layers]
+        # a network whose weights are shared among processes (torch's FSDP2) has it
+        tidy: Callable[[], None] | None = getattr(self._net, "reset_iter_state", None)
+        try:
+            # weights that are gathered in inference mode could not be trained through later
+            with torch.no_grad() if tidy else torch.inference_mode():
+                self._net(batch_BT, use_cache=False)
+        except _Stop:
+            if tidy:
+                tidy()  # torch has not seen this pass end
+        finally:
+            for handle in handles:
+                handle.remove()
+        return kept
+
+    def _padded(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
+        """Token ids [B, T] on the device. On CUDA they come from page-locked memory: a copy from
+        any other waits for the batch before, and then the device for this one's launch."""
+        cuda = self._device.type == "cuda"
+        longest = max(len(ids) for ids in sequences)
+        batch_BT = torch.zeros((len(sequences), longest), dtype=torch.int64, pin_memory=cuda)
+        for row, ids in zip(batch_BT.numpy(), sequences, strict=True):
+            row[: len(ids)] = ids
+        return batch_BT.to(self._device, non_blocking=cuda)
+
+
+def within_memory(
+    run: Callable[[Sequence[S]], R], batch: Sequence[S]
+) -> Iterator[tuple[R, Sequence[S]]]:
+    """What `run` makes of `batch`: of all of it, or where the device has no room, of its halves.
+
+    The rule is fixed: a part of n that does not fit is cut behind its first ceil(n / 2), and each
+    half is tried by itself, the first one first. So one machine always makes the same parts.
+
+    Yields:
+        A result, and the part of `batch` that it is of.
+
+    Raises:
+        ModelError: not even one sequence fits.
+    """
+    left = [batch]
+    while left:
+        part = left.pop(0)
+        try:
+            found = run(part)
+        except RuntimeError as error:
+            if not _no_room(error):
+                raise
+            if len(part) == 1:
+                raise ModelError(
+                    "the device has no room for a single sequence of this target: "
+                    f"{first_line(error)}. Use a smaller dump.max_tokens, a dump.compute_dtype of "
+                    "16 bits, or another runtime.device."
+                ) from error
+            half = -(-len(part) // 2)
+            left[:0] = [part[:half], part[half:]]
+            _LOG.warning(
+                "a batch of %d sequences does not fit on the device and is halved; a smaller "
+                "dump.batch_tokens saves the attempt.",
+                len(part),
+            )
+        else:
+            yield found, part
+            continue
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # here, where the error no longer holds on to its tensors
+
+
+def _no_room(error: RuntimeError) -> bool:
+    """Whether an allocation failed: CUDA has a type for it, other devices have words."""
+    words = ("out of memory", "can't allocate memory", "cannot allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)

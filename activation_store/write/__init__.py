@@ -1,0 +1,1 @@
+"""Filling a store: the dump step, writers, the canary check."""

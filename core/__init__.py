@@ -1,0 +1,1 @@
+"""The base of every other package: errors, whole files, digests, configs, the two tables."""

@@ -1,0 +1,168 @@
+"""Files that are whole or absent: written aside, synced, renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from core.errors import StorageError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk below `path` into one line that says so.
+
+    Raises:
+        StorageError: in place of the OSError; every other error passes unchanged.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageError(
+                f"{path}: the disk is full. Finished work is kept; free some space and run again."
+            ) from error
+        if error.errno in _REFUSED:
+            raise StorageError(
+                f"{path}: cannot write here ({os.strerror(error.errno or 0)}). "
+                "Choose another folder with --root, or change its permissions."
+            ) from error
+        raise
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the bytes of `path` durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make every file and rename below `folder` durable."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            fsync_file(path)
+        elif path.is_dir():
+            fsync_dir(path)
+    fsync_dir(folder)
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below `folder`; one that goes away in this moment counts for nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                total += path.stat().st_size
+    return total
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `path` atomically and durably: readers see all of `data` or the file before it.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    write_files({path: data})
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write several files, each as `write_bytes` does; each folder is synced once.
+
+    After an error or a kill some may be in place and others not, but each is whole or as it was.
+
+    Raises:
+        StorageError: the disk is full or read-only.
+    """
+    asides: dict[Path, Path] = {}
+    folders = dict.fromkeys(path.parent for path in files)
+    try:
+        for path, data in files.items():
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                asides[path] = _aside(path)
+                asides[path].write_bytes(data)
+        for path, aside in asides.items():
+            with storage_errors(path):
+                fsync_file(aside)
+                os.replace(aside, path)
+        for folder in folders:
+            with storage_errors(folder):
+                fsync_dir(folder)
+    except BaseException:
+        for aside in asides.values():
+            with contextlib.suppress(OSError):
+                aside.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that is whole or absent: filled aside, synced, renamed to `path` at the end.
+
+    Raises:
+        StorageError: the disk is full or read-only, or something stands at `path` already.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+    if path.exists():
+        raise StorageError(
+            f"{path}: already there; expected a new or an empty folder. "
+            "Name another, or move this one away."
+        )
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = _aside(path)
+        shutil.rmtree(aside, ignore_errors=True)  # left by a killed process of the same number
+        aside.mkdir()
+        try:
+            yield aside
+            fsync_tree(aside)
+            os.rename(aside, path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        fsync_dir(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically and durably."""
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """The bytes that `write_json` writes."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of the bytes of `path`, as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")

@@ -1,0 +1,42 @@
+"""How a step is run: never part of what it is, so never hashed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.config import Config
+
+
+class Runtime(Config):
+    """Device, workers and other settings that change speed and place, not results."""
+
+    device: str = "auto"
+    """Where models run: `auto` (CUDA, then MPS, then CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of torch; null leaves torch's own choice. A dump on a CPU shares them among as
+    many as four forward passes at once."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that fill an activation store at once, each with the target in memory, and each
+    with `threads` CPU threads or a GPU of its own."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that train together, each with a GPU of its own or with `threads` CPU threads;
+    `train.rows_per_batch` is shared among them."""
+    sharding: Literal["none", "full"] = "none"
+    """How the base's weights lie in the processes that train together: `none` is whole in each;
+    `full` is a share in each, gathered block by block as they run, for a base too large for one
+    device."""
+    concurrency: int = Field(default=256, ge=1)
+    """Most LLM requests under way at once; how many there are follows what the endpoint takes well.
+    The embedded generator takes 4."""
+    shard_cache_mb: int = Field(default=512, ge=16)
+    """Decoded shards of the activation store kept in memory, in MiB."""
+    reuse_rows: bool = True
+    """Whether activations that another store of the same target in the artifact root holds are
+    taken over from it, and not computed again."""
+    store_gb: float | None = Field(default=None, gt=0)
+    """Most that a new activation store may take, in GB of raw shards; a larger one is refused
+    before the target runs. Null sets no limit."""
+    report_to: tuple[str, ...] = ()
+    """Where transformers logs training besides our own log: `tensorboard`, `wandb`."""

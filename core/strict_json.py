@@ -1,0 +1,139 @@
+"""JSON as the standard has it, with places and words for what is none."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+from core.errors import DataError
+
+
+def read_json(path: Path) -> Any:
+    """Value of a JSON file; an object that repeats a key comes as `RepeatedKeys`.
+
+    Raises:
+        DataError: the file cannot be read or is no JSON; the text has line and column.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        _refuse(path, data[: error.start].decode(errors="replace"), "not UTF-8 text", error)
+    try:
+        return parse_json(text)
+    except NotJSON as error:
+        if error.at is None:
+            raise DataError(f"{path}: not read as JSON: {error.detail}.") from error
+        _refuse(path, text[: error.at], error.detail, error)
+
+
+def parse_json(text: str) -> Any:
+    """Value of a JSON text; an object that repeats a key comes as `RepeatedKeys`.
+
+    Raises:
+        NotJSON: it is none, or holds NaN or an infinity, which Python's reader would let through.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise NotJSON(error.msg, error.pos) from error
+    except _ConstantError as error:
+        raise NotJSON(f"{error} is no JSON value", _constant_at(text)) from error
+    except RecursionError as error:
+        raise NotJSON("nested too deeply") from error
+    except ValueError as error:  # such as an integer of more digits than Python converts
+        raise NotJSON(str(error)) from error
+
+
+def to_json(value: Any) -> str:
+    """`value` as one line of JSON; escaped where UTF-8 cannot hold it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if encodes(text) else json.dumps(value)
+
+
+class RepeatedKeys(dict[str, Any]):
+    """A JSON object in which a key stands twice, with every pair as it stood."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
+class NotJSON(ValueError):
+    """A text that is no JSON.
+
+    Attributes:
+        detail: what is wrong, in words.
+        at: where in the text, in characters; None where that is not known.
+    """
+
+    def __init__(self, detail: str, at: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.at = at
+
+
+class _ConstantError(ValueError):
+    """NaN or an infinity, which Python's reader would let through."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    return value if len(value) == len(pairs) else RepeatedKeys(pairs)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _ConstantError(name)
+
+
+def _constant_at(text: str) -> int:
+    # strings are matched first, so that the word inside one is passed over
+    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|(NaN|-?Infinity)', text, re.DOTALL):
+        if match.group(1):
+            return match.start(1)
+    return 0
+
+
+def _refuse(path: Path, before: str, what: str, error: Exception) -> NoReturn:
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    raise DataError(
+        f"{path}: not JSON at line {line}, column {column}: {what}. Mend the file and run again."
+    ) from error
+
+
+def repeats(value: Any) -> bool:
+    """Whether an object anywhere in `value` has a key twice."""
+    if isinstance(value, dict):
+        return isinstance(value, RepeatedKeys) or any(map(repeats, value.values()))
+    return isinstance(value, list) and any(map(repeats, value))
+
+
+def encodes(text: str) -> bool:
+    """Whether UTF-8 can hold `text`: half a surrogate pair it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def finite(value: Any) -> bool:
+    """Whether every number in `value` is one."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def name_of(value: Any) -> str:
+    """The JSON type of `value`, in words."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string"}
+    return names.get(type(value), "a list" if isinstance(value, list) else "an object")

@@ -1,0 +1,1 @@
+"""Written answers and what they are worth."""

@@ -1,0 +1,13 @@
+"""`exact_match`: the answer is the gold answer, word for word (extraction questions)."""
+
+from __future__ import annotations
+
+from evaluators.answers.metrics.base import Metric, Written
+from evaluators.answers.metrics.words import words
+
+
+def _score(written: Written) -> float:
+    return float(words(written.text) == words(written.gold))
+
+
+EXACT_MATCH = Metric("exact_match", _score, lambda written: written.extracted)

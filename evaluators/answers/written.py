@@ -1,0 +1,71 @@
+"""Answers in words: what the decoder writes, given a row's own activations and given another's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from decoder.asking import Answer, answer
+from decoder.model import Decoder
+from evaluators.answers.answer_quality import SIDES
+from evaluators.config import EvaluateConfig
+from evaluators.measure.conditions import CONDITIONS, Scene
+from trainers.rows import Row
+
+# readings whose questions are answered together: bounds memory
+_READINGS = 12
+
+
+def write_answers(
+    decoder: Decoder, rows: Sequence[Row], scene: Scene, config: EvaluateConfig
+) -> list[dict[str, Any]]:
+    """Rows of answers.parquet, without split and view, about the first controls of `rows`."""
+    first = {row.conversation.control_id: i for i, row in reversed(list(enumerate(rows)))}
+    picked = [rows[i] for i in sorted(first.values())[: config.answers]]
+    given = [(row, side, CONDITIONS[side].give(row, scene)) for row in picked for side in SIDES]
+    given.sort(key=lambda one: one[2].n)  # readings of like length share a batch
+    found: dict[tuple[str, str], list[Answer]] = {}
+    for start in range(0, len(given), _READINGS):
+        own = given[start : start + _READINGS]
+        written = iter(
+            answer(
+                decoder,
+                [reading for row, _, reading in own for _ in row.questions],
+                [question.question for row, _, _ in own for question in row.questions],
+                max_tokens=config.max_answer_tokens,
+            )
+        )
+        for row, side, _ in own:
+            found[row.example_id, side] = [next(written) for _ in row.questions]
+    return [
+        {
+            **_about(row, scene.partners),
+            "question": question.question,
+            "type": question.type,
+            "gold": question.answer,
+            **_sides({side: found[row.example_id, side][j] for side in SIDES}),
+        }
+        for row in picked
+        for j, question in enumerate(row.questions)
+    ]
+
+
+def _sides(answers: Mapping[str, Answer]) -> dict[str, Any]:
+    return {
+        **{side: own.text for side, own in answers.items()},
+        **{f"{side}_log_probability": own.log_probability for side, own in answers.items()},
+        **{f"{side}_finished": own.finished for side, own in answers.items()},
+    }
+
+
+def _about(row: Row, partners: Mapping[str, Row]) -> dict[str, Any]:
+    own = row.conversation
+    return {
+        "kind": own.kind,
+        "category": own.category,
+        "label": own.label,
+        "control_id": own.control_id,
+        "example_id": own.example_id,
+        "control": own.control,
+        "other_control": partners[row.example_id].conversation.control,
+    }

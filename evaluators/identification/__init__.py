@@ -1,0 +1,1 @@
+"""Identification: choosing the gold answer among several by likelihood."""

@@ -1,0 +1,1 @@
+"""Answer losses: which rows, under which conditions, in which tables."""

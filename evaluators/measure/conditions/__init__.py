@@ -1,0 +1,29 @@
+"""The activations that the decoder is given: the row's own, and what they are held against.
+
+| condition | the decoder is given |
+|---|---|
+| right | the row's own activations |
+| other | those of another control of the same kind and split, of the nearest length |
+| mean | the training split's mean token, repeated |
+| none | the placeholders' own embeddings |
+| noise | random directions with the norms of the row's tokens |
+| wrong_layer | the row's own activations from another stored layer |
+
+A condition is one file here: its name, and the reading of a row. To add one, write the file, name
+it in `CONDITIONS`, and let the YAML know the name (`evaluators.config.ConditionName`).
+"""
+
+from __future__ import annotations
+
+from evaluators.measure.conditions.base import Condition, Scene
+from evaluators.measure.conditions.mean import MEAN
+from evaluators.measure.conditions.noise import NOISE
+from evaluators.measure.conditions.none import NONE
+from evaluators.measure.conditions.other import OTHER, pair_others
+from evaluators.measure.conditions.right import RIGHT
+from evaluators.measure.conditions.wrong_layer import WRONG_LAYER
+
+__all__ = ["CONDITIONS", "Condition", "Scene", "pair_others"]
+
+CONDITIONS = {one.name: one for one in (RIGHT, OTHER, MEAN, NONE, NOISE, WRONG_LAYER)}
+"""Condition by name."""

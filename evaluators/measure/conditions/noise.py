@@ -1,0 +1,23 @@
+"""`noise`: random directions with the norms of the row's tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from decoder.batch import Reading
+from evaluators.measure.conditions.base import Condition, Scene
+from trainers.rows import Row
+
+
+def _give(row: Row, scene: Scene) -> Reading:
+    own = scene.own(row)
+    assert own.vectors is not None
+    random = scene.draw(row).standard_normal(own.vectors.shape)
+    norms = np.linalg.norm(own.vectors, axis=1, keepdims=True)
+    random *= norms / np.linalg.norm(random, axis=1, keepdims=True)
+    return replace(own, vectors=random.astype(np.float32))
+
+
+NOISE = Condition("noise", _give)

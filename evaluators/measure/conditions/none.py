@@ -1,0 +1,17 @@
+"""`none`: nothing is injected; the placeholders keep their own embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from decoder.batch import Reading
+from evaluators.measure.conditions.base import Condition, Scene
+from trainers.rows import Row
+
+
+def _give(row: Row, scene: Scene) -> Reading:
+    own = scene.own(row)
+    return replace(own, vectors=None)
+
+
+NONE = Condition("none", _give)

@@ -1,0 +1,7 @@
+"""`right`: the row's own activations."""
+
+from __future__ import annotations
+
+from evaluators.measure.conditions.base import Condition
+
+RIGHT = Condition("right", lambda row, scene: scene.own(row))

@@ -1,0 +1,37 @@
+"""`wrong_layer`: the row's own activations from another stored layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from decoder.batch import Reading
+from decoder.visible_tokens import Activations, ReadLayers
+from evaluators.measure.conditions.base import Condition, Scene
+from trainers.rows import Row
+
+
+def other_layer(store: Activations, layer: int) -> int | None:
+    """The stored layer farthest from `layer`, of two the earlier; None where there is no other.
+
+    Neighbouring blocks differ little, so the farthest says most.
+    """
+    others = [other for other in store.layers if other != layer]
+    return min(others, key=lambda other: (-abs(other - layer), other), default=None)
+
+
+def _give(row: Row, scene: Scene) -> Reading:
+    wrong = other_layer(scene.store, scene.layers.layers[0])
+    assert wrong is not None
+    # where the prompt names the layer, it names the right one
+    return replace(scene.own(row), vectors=scene.read(row, wrong).vectors)
+
+
+def _absent(store: Activations, layers: ReadLayers) -> str | None:
+    if len(layers.layers) > 1:
+        return f"the decoder reads layers {list(layers.layers)} together"
+    if other_layer(store, layers.layers[0]) is not None:
+        return None
+    return f"the store has layer {layers.layers[0]} alone; add another to dump.layers"
+
+
+WRONG_LAYER = Condition("wrong_layer", _give, absent=_absent)

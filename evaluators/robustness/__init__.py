@@ -1,0 +1,1 @@
+"""Robustness: changed rows, held-out categories, a fine-tuned target."""

@@ -1,0 +1,108 @@
+"""A target that has moved: a fine-tune made here, which the unchanged decoder reads.
+
+A second LoRA adapter is trained on the target's own network, beside the decoder's, and taken out
+again; its strength is the factor on its weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from decoder.model import Decoder
+from decoder.target_run import Source
+from evaluators.robustness.config import RobustnessConfig
+
+_NAME = "shift"
+_ROWS = 4
+"""Conversations of an optimiser step."""
+_LONGEST = 256
+"""Tokens of a conversation that are learned from."""
+
+
+class FineTune:
+    """A fine-tune of the target, held beside the decoder.
+
+    Attributes:
+        losses: language-model loss of the first and of the last step, in nats a token.
+    """
+
+    def __init__(
+        self, decoder: Decoder, sequences: Sequence[np.ndarray], config: RobustnessConfig
+    ) -> None:
+        """Train it.
+
+        Args:
+            sequences: token ids of the conversations that it learns to write.
+        """
+        self._decoder = decoder
+        self.losses = _train(decoder, sequences, config)
+        # of each layer with adapters, the factor on the weights of each
+        every = (getattr(module, "scaling", None) for module in decoder.net.modules())
+        self._scaling = [own for own in every if isinstance(own, dict) and _NAME in own]
+        self._trained = [scaling[_NAME] for scaling in self._scaling]
+
+    @contextlib.contextmanager
+    def at(self, strength: float) -> Iterator[Source]:
+        """Within, the target is the fine-tune at `strength`; the decoder is not to be asked."""
+        for scaling, trained in zip(self._scaling, self._trained, strict=True):
+            scaling[_NAME] = trained * strength
+        with self._decoder.using(_NAME):
+            yield Source(self._decoder.net.get_base_model(), self._decoder.tokenizer)
+
+    def remove(self) -> None:
+        """Leave the decoder as it was."""
+        self._decoder.net.delete_adapter(_NAME)
+        self._decoder.net.requires_grad_(False)  # peft turns on what is active afterwards
+
+
+def _train(
+    decoder: Decoder, sequences: Sequence[np.ndarray], config: RobustnessConfig
+) -> tuple[float, float]:
+    from peft import LoraConfig
+
+    net: Any = decoder.net
+    # the generator of the process is left as it was
+    with torch.random.fork_rng(devices=[]), decoder.untrained():
+        torch.manual_seed(config.seed)
+        adapter = LoraConfig(
+            r=config.shift_rank,
+            lora_alpha=2 * config.shift_rank,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        net.add_adapter(_NAME, adapter)
+    draw = np.random.default_rng(config.seed)
+    losses = []
+    with decoder.using(_NAME):
+        own = [values for name, values in net.named_parameters() if f".{_NAME}." in name]
+        for values in own:
+            values.requires_grad_(True)
+        optimiser = torch.optim.AdamW(own, lr=config.shift_learning_rate, weight_decay=0.0)
+        for _ in range(config.shift_steps):
+            chosen = draw.choice(len(sequences), min(_ROWS, len(sequences)), replace=False)
+            loss = _language_loss(net, [sequences[i][:_LONGEST] for i in chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    return losses[0], losses[-1]
+
+
+def _language_loss(net: Any, sequences: Sequence[np.ndarray]) -> torch.Tensor:
+    """Mean loss of every next token, in nats."""
+    device = next(net.parameters()).device
+    shape = (len(sequences), max(map(len, sequences)))
+    ids_BT = torch.zeros(shape, dtype=torch.long)
+    targets_BT = torch.full(shape, -100)
+    for i, own in enumerate(sequences):
+        ids_BT[i, : len(own)] = torch.from_numpy(own.astype(np.int64))
+        targets_BT[i, : len(own) - 1] = ids_BT[i, 1 : len(own)]
+    # causal attention sees no padding behind a sequence
+    logits_BTV = net(input_ids=ids_BT.to(device), use_cache=False).logits
+    return F.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.to(device).flatten())

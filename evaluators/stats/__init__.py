@@ -1,0 +1,1 @@
+"""Means and differences over controls, with bootstrap intervals."""

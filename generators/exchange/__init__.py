@@ -1,0 +1,1 @@
+"""Import and export: LatentQA's files, own conversations, Parquet, data set cards."""

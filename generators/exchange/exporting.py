@@ -1,0 +1,230 @@
+"""The two tables as LatentQA's JSON files, as JSON Lines, and as a `datasets` folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import DataError
+from core.files import storage_errors, write_bytes
+from core.tables import SPLITS, TOOL_USE, VIEWS, Conversation, Dropped, Question, tool_use_of
+from core.tool_use import TOOLS, tool_fields, tools_of
+from generators.exchange.latentqa_files import FIELDS, QA_FILE, VIEW_FILES
+
+FORMATS = ("latentqa", "jsonl", "datasets", "parquet")
+MESSAGE = ("role", "content", "segment")
+"""What every message has."""
+
+_QA_PLACE = re.compile(rf"{re.escape(QA_FILE)}\[(\d+)\]")
+
+
+def to_latentqa(
+    conversations: Sequence[Conversation],
+    questions: Sequence[Question],
+    orphans: Sequence[Dropped] = (),
+) -> dict[str, Any]:
+    """The published files' values by file name; the inverse of an import.
+
+    Rows and labels that came from published files stand at their old places in order, others
+    after them. A view without rows has no file.
+
+    Args:
+        conversations: rows in any order.
+        questions: their questions; one that several views of a label share is written once.
+        orphans: dropped rows; those of reason `no_conversation` are labels of qa.json that no row
+            asks for, and are put back. Other rows stay dropped.
+
+    Raises:
+        DataError: a conversation's messages are not the ones of its view, or call tools.
+    """
+    files: dict[str, Any] = {}
+    for view in VIEWS:
+        rows = [row for row in conversations if row.view == view]
+        if rows:
+            name = VIEW_FILES[view]
+            rows.sort(key=lambda row: _place(row.provenance, name))
+            files[name] = [_view_object(row) for row in rows]
+    return files | {QA_FILE: _qa_object(conversations, questions, orphans)}
+
+
+def write_latentqa(
+    out: Path,
+    conversations: Sequence[Conversation],
+    questions: Sequence[Question],
+    orphans: Sequence[Dropped] = (),
+) -> None:
+    """Write `to_latentqa` to the folder `out`, byte for byte in the published form."""
+    for name, value in to_latentqa(conversations, questions, orphans).items():
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+        write_bytes(out / name, text.encode())
+
+
+def to_records(
+    conversations: Sequence[Conversation], questions: Sequence[Question]
+) -> list[dict[str, Any]]:
+    """One plain object a conversation, with its `questions` as a list inside.
+
+    Where tools are called, its messages have their `tool_calls`, `tool_call_id` and `name`, and it
+    has the `tools` that are offered.
+    """
+    by_example: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for question in questions:
+        by_example[question.example_id].append(
+            {
+                "question": question.question,
+                "answer": question.answer,
+                "type": question.type,
+                "flags": list(question.flags),
+                "provenance": question.provenance,
+            }
+        )
+    return [
+        {name: getattr(row, name) for name in row.__slots__}
+        | {
+            "messages": [
+                {"role": m.role, "content": m.content, "segment": m.segment} | tool_fields(m)
+                for m in row.messages
+            ],
+            "flags": list(row.flags),
+            "questions": by_example.get(row.example_id, []),
+        }
+        | ({} if (tools := tools_of(row.messages)) is None else {TOOLS: tools})
+        for row in conversations
+    ]
+
+
+def to_columns(
+    conversations: Sequence[Conversation], questions: Sequence[Question]
+) -> list[dict[str, Any]]:
+    """The same for formats with fixed columns: messages are role, content and segment alone.
+
+    What they have of tools is in the column `tool_use`, as in the conversations table: for all rows
+    if a row has any.
+    """
+    records = to_records(conversations, questions)
+    cells = [tool_use_of(row.messages) for row in conversations]
+    for record, cell in zip(records, cells, strict=True):
+        record.pop(TOOLS, None)
+        record["messages"] = [{name: m[name] for name in MESSAGE} for m in record["messages"]]
+        if any(cells):
+            record[TOOL_USE.name] = cell
+    return records
+
+
+def write_jsonl(
+    out: Path, conversations: Sequence[Conversation], questions: Sequence[Question]
+) -> None:
+    """Write `to_records` to the file `out`, one line a conversation."""
+    lines = (
+        json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+        for record in to_records(conversations, questions)
+    )
+    write_bytes(out, "".join(lines).encode())
+
+
+def write_datasets(
+    out: Path, conversations: Sequence[Conversation], questions: Sequence[Question]
+) -> None:
+    """Write `to_columns` to the folder `out` as a `datasets.DatasetDict` with a part a split.
+
+    `provenance` is JSON text there, because its fields differ from row to row.
+    `datasets.load_from_disk(out)` reads it.
+    """
+    from datasets import Dataset, DatasetDict, Features, List, Value
+
+    records = to_columns(conversations, questions)
+    text, texts = Value("string"), List(Value("string"))
+    features = Features(
+        {
+            **{
+                name: text
+                for name in Conversation.__slots__
+                if name not in ("messages", "flags", "provenance")
+            },
+            "messages": List(dict.fromkeys(MESSAGE, text)),
+            **({TOOL_USE.name: texts} if records and TOOL_USE.name in records[0] else {}),
+            "flags": texts,
+            "provenance": text,
+            "questions": List(
+                {
+                    "question": text,
+                    "answer": text,
+                    "type": text,
+                    "flags": texts,
+                    "provenance": text,
+                }
+            ),
+        }
+    )
+    for record in records:
+        for part in (record, *record["questions"]):
+            part["provenance"] = json.dumps(part["provenance"], ensure_ascii=False, sort_keys=True)
+    parts = {split: [r for r in records if r["split"] == split] for split in SPLITS}
+    with storage_errors(out):
+        DatasetDict(
+            {
+                split: Dataset.from_list(rows, features=features)
+                for split, rows in parts.items()
+                if rows
+            }
+        ).save_to_disk(str(out))
+
+
+def _view_object(row: Conversation) -> dict[str, Any]:
+    fields = FIELDS[row.view]
+    if any(message.tool_use is not None for message in row.messages):
+        raise DataError(
+            f"conversation {row.example_id} ({row.label}): calls of tools have no LatentQA form. "
+            "Export as jsonl instead."
+        )
+    got = [(m.role, m.segment) for m in row.messages]
+    if got != [(f.role, f.segment) for f in fields]:
+        raise DataError(
+            f"conversation {row.example_id}: view {row.view!r} with messages "
+            f"{', '.join(f'{role} ({segment})' for role, segment in got)} has no LatentQA form; "
+            f"expected {', '.join(f'{f.role} ({f.segment})' for f in fields)}. "
+            "Export as jsonl instead."
+        )
+    texts = {f.name: m.content for f, m in zip(fields, row.messages, strict=True)}
+    return texts | {"label": row.label} | row.provenance.get("extra", {})
+
+
+def _qa_object(
+    conversations: Sequence[Conversation],
+    questions: Sequence[Question],
+    orphans: Sequence[Dropped],
+) -> dict[str, list[list[str]]]:
+    label_of = {row.example_id: row.label for row in conversations}
+    # by label: (place of the label, {(place in its list, question, answer): pair})
+    places: dict[str, tuple[float, ...]] = {}
+    pairs: dict[str, dict[tuple[Any, ...], list[str]]] = defaultdict(dict)
+    for question in questions:
+        if question.example_id in label_of:
+            label = label_of[question.example_id]
+            place = _place(question.provenance, QA_FILE)
+            places[label] = min(places.get(label, place[:1]), place[:1])
+            key = (place[1:], question.question, question.answer)
+            pairs[label].setdefault(key, [question.question, question.answer])
+    ordered: dict[str, list[list[str]]] = {
+        # sorted by place alone: pairs without one keep the order in which they came
+        label: [pair for _, pair in sorted(by_place.items(), key=lambda item: item[0][0])]
+        for label, by_place in pairs.items()
+    }
+    for orphan in orphans:
+        match = _QA_PLACE.fullmatch(orphan.where)
+        if orphan.reason == "no_conversation" and match:
+            for label, value in json.loads(orphan.raw).items():
+                places[label], ordered[label] = (float(match.group(1)),), value
+    return {label: ordered[label] for label in sorted(ordered, key=lambda name: places[name])}
+
+
+def _place(provenance: dict[str, Any], name: str) -> tuple[float, ...]:
+    # infinity sorts rows that came from elsewhere behind, in the order in which they stand
+    if provenance.get("file") != name:
+        return (float("inf"), float("inf"))
+    position = provenance["position"]
+    return tuple(map(float, position)) if isinstance(position, list) else (float(position),)

@@ -1,0 +1,200 @@
+"""LatentQA's published JSON files: their layout, and reading them row by row.
+
+A folder holds `qa.json` and any of the four view files, joined by `label`:
+
+```
+qa.json      {label: [[question, answer], ...], ...}
+VIEW.json    [{the view's fields, "label": ...}, ...]     VIEW as in core.tables.VIEWS
+```
+
+A file that is no JSON stops the import; a malformed row is set aside as `Dropped` with the name of
+the rule that it breaks, and the rest goes on. Layout: arXiv 2412.08686 and its published data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.errors import DataError
+from core.strict_json import RepeatedKeys, encodes, finite, name_of, read_json, repeats, to_json
+from core.tables import VIEWS, Dropped, Message, Segment, View
+from generators.exchange.source_rows import SourceRow
+
+QA_FILE = "qa.json"
+VIEW_FILES: dict[View, str] = {view: f"{view}.json" for view in VIEWS}
+FILES = (QA_FILE, *VIEW_FILES.values())
+
+KIND_OF_PREFIX = {"goal": "goal", "persona": "persona", "sqa": "extractive"}
+"""Kind of a row by the first part of its label; `sqa` stands for synthetic question answering."""
+
+NO_CATEGORY = "uncategorised"
+"""Category of a label that has no second part."""
+
+
+class Field(NamedTuple):
+    """A field of a view file and the message that it becomes."""
+
+    name: str
+    role: str
+    segment: Segment
+
+
+_CONTROL = Field("control_user", "user", "control")
+_ACKNOWLEDGEMENT = Field("control_model", "assistant", "control")
+_STIMULUS = Field("stimulus_user", "user", "stimulus")
+_COMPLETION = Field("stimulus_model", "assistant", "completion")
+
+FIELDS: dict[View, tuple[Field, ...]] = {
+    "control": (_CONTROL,),
+    "stimulus": (_CONTROL, _ACKNOWLEDGEMENT, _STIMULUS),
+    "stimulus_completion": (_CONTROL, _ACKNOWLEDGEMENT, _STIMULUS, _COMPLETION),
+    "system": (Field("system", "system", "control"), _STIMULUS),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelQuestions:
+    """The well-formed questions of one label: (position in the label's list, question, answer)."""
+
+    label: str
+    position: int
+    pairs: tuple[tuple[int, str, str], ...]
+    raw: str
+
+
+def read_view(folder: Path, view: View) -> tuple[list[SourceRow], list[Dropped]]:
+    """Rows of one view file, in file order, and those that are malformed.
+
+    Raises:
+        DataError: the file is no JSON, or not a list.
+    """
+    path = folder / VIEW_FILES[view]
+    rows: list[SourceRow] = []
+    dropped: list[Dropped] = []
+    values = read_json(path)
+    if not isinstance(values, list):
+        raise DataError(f"{path}: holds {name_of(values)}; expected a list of rows.")
+    for position, value in enumerate(values):
+        row = _view_row(view, position, value)
+        (rows if isinstance(row, SourceRow) else dropped).append(row)  # type: ignore[arg-type]
+    return rows, dropped
+
+
+def read_questions_by_label(folder: Path) -> tuple[list[LabelQuestions], list[Dropped]]:
+    """Labels of `qa.json` with at least one well-formed question, in file order; and the malformed.
+
+    Raises:
+        DataError: the file is no JSON, or not an object.
+    """
+    path = folder / QA_FILE
+    labels: list[LabelQuestions] = []
+    dropped: list[Dropped] = []
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: holds {name_of(value)}; expected an object of labels.")
+    seen: set[str] = set()
+    for position, (label, pairs) in enumerate(_items(value)):
+        where, raw = f"{QA_FILE}[{position}]", to_json({label: pairs})
+        if label in seen:
+            detail = f"label {label!r} stands in the file twice; the first one is kept"
+            dropped.append(Dropped(reason="repeated_label", where=where, detail=detail, raw=raw))
+            continue
+        seen.add(label)
+        if not isinstance(pairs, list) or not pairs:
+            got = "an empty list" if pairs == [] else name_of(pairs)
+            detail = f"label {label!r} has {got}; expected a list of [question, answer]"
+            dropped.append(Dropped(reason="malformed_qa", where=where, detail=detail, raw=raw))
+            continue
+        good, bad = _good_pairs(where, label, pairs)
+        dropped += bad
+        if good:
+            labels.append(LabelQuestions(label=label, position=position, pairs=good, raw=raw))
+    return labels, dropped
+
+
+def _view_row(view: View, position: int, value: Any) -> SourceRow | Dropped:
+    raw = to_json(value.pairs if isinstance(value, RepeatedKeys) else value)
+
+    def drop(reason: str, detail: str) -> Dropped:
+        where = f"{VIEW_FILES[view]}[{position}]"
+        return Dropped(reason=reason, where=where, detail=detail, raw=raw)
+
+    if not isinstance(value, dict):
+        return drop("not_an_object", f"the row is {name_of(value)}; expected an object")
+    if repeats(value):
+        return drop("repeated_field", "a field stands in the row twice; expected it once")
+    if not encodes(json.dumps(value, ensure_ascii=False)):
+        return drop("invalid_unicode", "the text has half a surrogate pair; expected UTF-8 text")
+    names = [f.name for f in FIELDS[view]] + ["label"]
+    for name in names:
+        if name not in value:
+            return drop("missing_field", f"no field {name!r}; found {sorted(value)}")
+        if not isinstance(value[name], str):
+            return drop("not_a_string", f"{name!r} is {name_of(value[name])}; expected a string")
+        if not value[name].strip():
+            return drop("empty_field", f"{name!r} is empty; expected text")
+    prefix, _, rest = value["label"].partition("-")
+    if prefix not in KIND_OF_PREFIX:
+        known = ", ".join(KIND_OF_PREFIX)
+        return drop("unknown_kind", f"label {value['label']!r} begins with none of {known}")
+    extra = {key: item for key, item in value.items() if key not in names}
+    if not finite(extra):
+        return drop("not_finite", "a number is beyond what a float holds; expected a finite one")
+    return SourceRow(
+        view=view,
+        file=VIEW_FILES[view],
+        position=position,
+        where=f"{VIEW_FILES[view]}[{position}]",
+        label=value["label"],
+        kind=KIND_OF_PREFIX[prefix],
+        category=rest.partition("-")[0] or NO_CATEGORY,
+        messages=tuple(
+            Message(role=f.role, content=value[f.name], segment=f.segment) for f in FIELDS[view]
+        ),
+        extra=extra,
+        raw=raw,
+    )
+
+
+def _good_pairs(
+    where: str, label: str, pairs: list[Any]
+) -> tuple[tuple[tuple[int, str, str], ...], list[Dropped]]:
+    good: list[tuple[int, str, str]] = []
+    dropped: list[Dropped] = []
+    seen: set[tuple[str, str]] = set()
+    for index, pair in enumerate(pairs):
+        reason, detail = _pair_fault(pair)
+        if not reason and tuple(pair) in seen:
+            reason, detail = "duplicate_question", "the same question and answer stand there twice"
+        if reason:
+            detail = f"label {label!r}: {detail}"
+            raw = to_json({label: [pair]})
+            dropped.append(
+                Dropped(reason=reason, where=f"{where}[{index}]", detail=detail, raw=raw)
+            )
+            continue
+        seen.add((pair[0], pair[1]))
+        good.append((index, pair[0], pair[1]))
+    return tuple(good), dropped
+
+
+def _pair_fault(pair: Any) -> tuple[str, str]:
+    if not isinstance(pair, list) or len(pair) != 2:
+        size = f" of {len(pair)}" if isinstance(pair, list) else ""
+        return "malformed_qa", f"{name_of(pair)}{size}; expected [question, answer]"
+    for part, name in zip(pair, ("question", "answer"), strict=True):
+        if not isinstance(part, str):
+            return "malformed_qa", f"the {name} is {name_of(part)}; expected a string"
+        if not part.strip():
+            return "empty_field", f"the {name} is empty; expected text"
+        if not encodes(part):
+            return "invalid_unicode", f"the {name} has half a surrogate pair; expected UTF-8 text"
+    return "", ""
+
+
+def _items(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    return iter(value.pairs if isinstance(value, RepeatedKeys) else value.items())

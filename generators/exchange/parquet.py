@@ -1,0 +1,159 @@
+"""A data set as others load it: Parquet shards a split, a card, and the way to the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.errors import ConfigError, DataError
+from core.files import storage_errors
+from core.tables import CONVERSATIONS, QUESTIONS, SPLITS, TOOL_USE, Conversation, Dropped, Question
+from generators.exchange.card import card, sources_of
+from generators.exchange.exporting import to_columns
+
+CARD = "README.md"
+TOKEN = "HF_TOKEN"
+"""Environment variable with the hub's token; nothing else is looked at."""
+SHARD_ROWS = 50_000
+"""Conversations of one file."""
+
+_SCHEMA = pa.schema(
+    [
+        *CONVERSATIONS,
+        pa.field(
+            "questions",
+            pa.list_(pa.struct([field for field in QUESTIONS if field.name != "example_id"])),
+            nullable=False,
+        ),
+    ]
+)
+
+
+def write_parquet(
+    out: Path,
+    conversations: Sequence[Conversation],
+    questions: Sequence[Question],
+    dropped: Sequence[Dropped] = (),
+    *,
+    name: str,
+    licence: str | None = None,
+    source_licences: Mapping[str, str] | None = None,
+    quality: Mapping[str, Any] | None = None,
+    shard_rows: int = SHARD_ROWS,
+) -> None:
+    """Write `data/SPLIT-00000-of-00001.parquet`, … and the card into the folder `out`.
+
+    A row is a conversation with its questions as a list; `datasets.load_dataset(out)` reads it.
+    The same rows give the same bytes.
+
+    Args:
+        out: an empty folder.
+        conversations: rows, in any order of splits.
+        questions: those about them.
+        dropped: rows that were not kept, for the card.
+        name: title of the card.
+        licence: of the whole; None where nobody has said.
+        source_licences: licence by source (generators.exchange.card.sources_of).
+        quality: what the step `quality` measured, for the card.
+        shard_rows: most conversations of one file.
+
+    Raises:
+        ConfigError: a licence is given for a source that no row has.
+        StorageError: the disk is full or read-only.
+    """
+    text = card(
+        conversations,
+        questions,
+        dropped,
+        name=name,
+        licence=licence,
+        source_licences=_known(source_licences or {}, conversations, questions),
+        quality=quality,
+    )
+    records = to_columns(conversations, questions)
+    used = any(TOOL_USE.name in record for record in records)
+    schema = _SCHEMA.append(TOOL_USE) if used else _SCHEMA
+    with storage_errors(out):
+        (out / "data").mkdir(parents=True, exist_ok=True)
+        for split in SPLITS:
+            rows = [record for record in records if record["split"] == split]
+            starts = range(0, len(rows), shard_rows)
+            for number, start in enumerate(starts):
+                path = out / "data" / f"{split}-{number:05d}-of-{len(starts):05d}.parquet"
+                plain = [_plain(record) for record in rows[start : start + shard_rows]]
+                table = pa.Table.from_pylist(plain, schema=schema)
+                pq.write_table(table, path, compression="zstd")
+        (out / CARD).write_text(text, encoding="utf-8")
+
+
+def push_to_hub(folder: Path, repo: str, *, private: bool = False) -> str:
+    """Upload the folder that `write_parquet` wrote as the data set `repo`, made if need be.
+
+    The token is that of the environment variable HF_TOKEN.
+
+    Args:
+        folder: the data set.
+        repo: `owner/name`.
+        private: whether a repository that is made here is private.
+
+    Returns:
+        its address.
+
+    Raises:
+        ConfigError: there is no token.
+        DataError: the hub cannot be reached, or refuses.
+    """
+    token = os.environ.get(TOKEN, "").strip()
+    if not token:
+        raise ConfigError(
+            f"--push-to-hub {repo}: the environment variable {TOKEN} is not set. Export a token "
+            "with write access under that name."
+        )
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    try:
+        url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo,
+            repo_type="dataset",
+            folder_path=str(folder),
+            commit_message="Data set written by latentqa",
+        )
+    except Exception as error:  # whatever the hub's client raises, the way out is the same
+        said = " ".join(str(error).split()).replace(token, "…")
+        raise DataError(
+            f"--push-to-hub {repo}: {type(error).__name__}: {said} The files stay in {folder}; "
+            "push again when the hub can be reached and the token may write there."
+        ) from error
+    return str(url)
+
+
+def _known(
+    licences: Mapping[str, str],
+    conversations: Sequence[Conversation],
+    questions: Sequence[Question],
+) -> Mapping[str, str]:
+    there = sources_of(conversations, questions)
+    for source in licences:
+        if source not in there:
+            raise ConfigError(
+                f"--source-license {source}: no row comes from it; found {', '.join(there)}."
+            )
+    return licences
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    """`record` with every provenance as JSON text, because its fields differ from row to row."""
+    questions = [one | {"provenance": _json(one["provenance"])} for one in record["questions"]]
+    return record | {"provenance": _json(record["provenance"]), "questions": questions}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)

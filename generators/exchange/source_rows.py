@@ -1,0 +1,201 @@
+"""Rows from files of any layout, on their way to the conversations table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.errors import DataError
+from core.tables import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    KINDS,
+    SPLITS,
+    VIEWS,
+    Conversation,
+    Dropped,
+    Message,
+    View,
+    control_id,
+    example_id,
+    write_conversations,
+    write_dropped,
+)
+from generators.exchange.config import ImportConfig
+from generators.splits import Member, grouped_splits, take_evenly
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceRow:
+    """A well-formed row of a file.
+
+    Attributes:
+        file: name of the file.
+        position: its place in the file.
+        where: both, in words.
+        extra: the fields that the layout does not know.
+        raw: the row as JSON.
+    """
+
+    view: View
+    file: str
+    position: int
+    where: str
+    label: str
+    kind: str
+    category: str
+    messages: tuple[Message, ...]
+    extra: dict[str, Any] = field(default_factory=dict)
+    raw: str
+
+    @property
+    def control(self) -> str:
+        """The control's own text, without its acknowledgement."""
+        return next(m.content for m in self.messages if m.segment == "control")
+
+    def drop(self, reason: str, detail: str) -> Dropped:
+        """This row as one that was not kept."""
+        return Dropped(reason=reason, where=self.where, detail=detail, raw=self.raw)
+
+
+def distinct(rows: Sequence[SourceRow]) -> tuple[list[SourceRow], list[Dropped]]:
+    """The first of all rows with the same label and messages, and the others."""
+    first: dict[str, SourceRow] = {}
+    dropped: list[Dropped] = []
+    for row in rows:
+        kept = first.setdefault(example_id(row.label, row.view, row.messages), row)
+        if kept is not row:
+            dropped.append(
+                row.drop("duplicate_row", f"same label and messages as row {kept.position}")
+            )
+    return list(first.values()), dropped
+
+
+def conversations_of(
+    rows: Sequence[SourceRow], config: ImportConfig, completions_of: str
+) -> tuple[list[Conversation], list[Dropped]]:
+    """The rows as conversations in their groups and splits, and those beyond `config.limit`.
+
+    Args:
+        rows: distinct rows.
+        config: splits and limit.
+        completions_of: who wrote the completions.
+
+    Raises:
+        ConfigError: a held-out category is none of the data's.
+    """
+    members = [
+        Member(label=row.label, control=row.control, kind=row.kind, category=row.category)
+        for row in rows
+    ]
+    made = [
+        Conversation(
+            example_id=example_id(row.label, row.view, row.messages),
+            control_id=control_id(row.kind, row.control),
+            group_id=group,
+            kind=row.kind,
+            category=row.category,
+            label=row.label,
+            view=row.view,
+            split=split,
+            source="import",
+            messages=row.messages,
+            completion_origin=completions_of if row.view == "stimulus_completion" else None,
+            provenance={"file": row.file, "position": row.position}
+            | ({"extra": row.extra} if row.extra else {}),
+        )
+        for row, (group, split) in zip(rows, grouped_splits(members, config.splits), strict=True)
+    ]
+    return (made, []) if config.limit is None else _limited(rows, made, config.limit)
+
+
+def conversation_counts(rows: Sequence[Conversation], dropped: Sequence[Dropped]) -> dict[str, Any]:
+    """`controls` and `examples`, `dropped` by reason, examples `by_view` and `by_kind`, and
+    `by_split` {controls, examples}."""
+    controls = {split: {r.control_id for r in rows if r.split == split} for split in SPLITS}
+    views, kinds = Counter(r.view for r in rows), Counter(r.kind for r in rows)
+    splits = Counter(r.split for r in rows)
+    return {
+        "controls": len({r.control_id for r in rows}),
+        "examples": len(rows),
+        "dropped": by_reason(dropped),
+        "by_view": {view: views[view] for view in VIEWS if views[view]},
+        "by_kind": {kind: kinds[kind] for kind in _ordered(kinds)},
+        "by_split": {
+            split: {"controls": len(controls[split]), "examples": splits[split]}
+            for split in SPLITS
+            if splits[split]
+        },
+    }
+
+
+def by_reason(dropped: Sequence[Dropped]) -> dict[str, int]:
+    """How many rows were dropped under each rule."""
+    return dict(sorted(Counter(row.reason for row in dropped).items()))
+
+
+def _limited(
+    rows: Sequence[SourceRow], conversations: Sequence[Conversation], limit: int
+) -> tuple[list[Conversation], list[Dropped]]:
+    taken: set[int] = set()
+    kinds = _ordered({row.kind for row in conversations})
+    for view in VIEWS:
+        places = [i for i, row in enumerate(conversations) if row.view == view]
+        # kinds outside, splits inside: the first turns cover every split
+        places.sort(
+            key=lambda i: (
+                kinds.index(conversations[i].kind),
+                SPLITS.index(conversations[i].split),
+                rows[i].position,
+            )
+        )
+        strata = [(conversations[i].kind, conversations[i].split) for i in places]
+        taken.update(places[p] for p in take_evenly(strata, limit))
+    dropped = [
+        row.drop("over_limit", f"more than {limit} rows of view {row.view!r}")
+        for i, row in enumerate(rows)
+        if i not in taken
+    ]
+    return [conversations[i] for i in sorted(taken)], dropped
+
+
+def _ordered(kinds: set[str] | Counter[str]) -> list[str]:
+    """The kinds that are there: those of this project in their order, then others by name."""
+    return [*(kind for kind in KINDS if kind in kinds), *sorted(set(kinds) - set(KINDS))]
+
+
+def write_rows(
+    path: Path,
+    rows: Sequence[SourceRow],
+    dropped: Sequence[Dropped],
+    out: Path,
+    *,
+    config: ImportConfig,
+    completions_of: str,
+) -> dict[str, Any]:
+    """Write the conversations of `rows`, each once, and all that was dropped, to folder `out`.
+
+    Args:
+        path: where the rows are from, for the error.
+        dropped: what was dropped on the way to `rows`.
+
+    Returns:
+        `conversation_counts`.
+
+    Raises:
+        DataError: no row is left.
+        ConfigError: a held-out category is none of the data's.
+    """
+    kept, repeated = distinct(rows)
+    gone = [*dropped, *repeated]
+    if not kept:
+        first = f"; first: {gone[0].where}, {gone[0].detail}" if gone else ""
+        raise DataError(f"{path}: no row is left of {len(gone)}{first}.")
+    conversations, over = conversations_of(kept, config, completions_of)
+    gone += over
+    write_conversations(out / CONVERSATIONS_FILE, conversations)
+    write_dropped(out / DROPPED_FILE, gone)
+    return conversation_counts(conversations, gone)

@@ -1,0 +1,76 @@
+"""What is made of each kind of control, and from which texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from core.config import Config
+from core.tables import View
+
+
+class TextSource(Config):
+    """Texts to cut rows from; a plain string stands for its `path`."""
+
+    path: str
+    """A file (.txt, .md, .jsonl, .parquet), a folder of them, a folder that `datasets` saved, or
+    the id of a Hugging Face dataset. What lies there is part of the identity, the path is not."""
+    revision: str | None = None
+    """Revision of a Hugging Face dataset; null for the newest, whose commit is then looked up."""
+    subset: str | None = None
+    """Configuration of a Hugging Face dataset; null for its default."""
+    split: str = "train"
+    """Split of a Hugging Face dataset or of a folder that `datasets` saved."""
+    column: str = "text"
+    """Column with the text, except in .txt and .md files."""
+    category: str | None = None
+    """Column with the category; null takes a folder's first sub-folder, or `text`."""
+    windows: int = Field(default=4, ge=1)
+    """Most rows of one document."""
+    characters: int = Field(default=240, ge=40, le=20_000)
+    """Length of a control and of the passage after it, in characters; answers have a third."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
+
+
+class KindPlan(Config):
+    """What is made of one kind of control."""
+
+    controls: int = Field(default=24, ge=1)
+    """Controls that are planned; replies that are dropped are replaced within `over_ask`, and a
+    source of texts may end before."""
+    categories: dict[str, int] | None = None
+    """Controls of each category, which make up `controls`; null for all categories by turns."""
+    views: tuple[View, ...] | None = None
+    """Views of each control; null for all that the kind has. `stimulus_completion` is added by the
+    step `complete`."""
+    source: TextSource | None = None
+    """Where the texts of a kind that is cut from texts (`context`) come from."""
+
+    @model_validator(mode="after")
+    def _categories_make_up_controls(self) -> KindPlan:
+        if self.categories is None:
+            return self
+        if not self.categories or min(self.categories.values()) < 1:
+            raise ValueError("categories: expected at least one, each with a number above 0")
+        total = sum(self.categories.values())
+        if "controls" in self.model_fields_set and self.controls != total:
+            raise ValueError(
+                f"controls: got {self.controls}, and {total} in all categories; leave one out"
+            )
+        # the default is what the categories make up; a frozen model is set before anyone sees it
+        object.__setattr__(self, "controls", total)
+        return self
+
+    @field_validator("views")
+    @classmethod
+    def _made_here(cls, views: tuple[View, ...] | None) -> tuple[View, ...] | None:
+        if views is not None and (
+            "stimulus_completion" in views or not views or len(set(views)) != len(views)
+        ):
+            raise ValueError("expected distinct views among control, stimulus, system")
+        return views

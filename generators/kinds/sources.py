@@ -1,0 +1,216 @@
+"""Texts from outside: local files, folders and Hugging Face datasets, as documents in order.
+
+Documents are read as a stream and as often as asked for; what cannot be one is told, not skipped.
+`datasets` is imported where a data set needs it and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.canonical import digest
+from core.errors import DataError
+from core.files import sha256_file
+from core.tables import Dropped
+from generators.kinds.config import TextSource
+
+TEXT_ENDINGS = (".txt", ".md")
+ENDINGS = (*TEXT_ENDINGS, ".jsonl", ".parquet")
+_SAVED = ("dataset_dict.json", "state.json")  # what `Dataset.save_to_disk` leaves
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DATASET_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """One text.
+
+    Attributes:
+        where: its place in the source, such as `news/a.jsonl[17]`, counted from 0.
+    """
+
+    where: str
+    category: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextsFound:
+    """A source that was found.
+
+    Attributes:
+        source: the source, as the config has it.
+        identity: what is there: digests of local files, or a data set's id and commit.
+    """
+
+    source: TextSource
+    identity: Mapping[str, str]
+
+    def documents(self) -> Iterator[Document | Dropped]:
+        """The source's texts in their order, and what is no text.
+
+        Raises:
+            DataError: a file cannot be read, or has not the columns that the source names.
+        """
+        path = Path(self.source.path).expanduser()
+        if "commit" in self.identity:
+            yield from _rows(_from_hub(self.source, self.identity["commit"]), "", self.source)
+        elif _is_saved(path):
+            yield from _rows(_from_disk(path, self.source), "", self.source)
+        else:
+            for file in _files(path):
+                yield from _file(file, path, self.source)
+
+
+def find_texts(source: TextSource) -> TextsFound:
+    """Find `source` and what decides its texts.
+
+    Raises:
+        DataError: nothing that can be read is there.
+    """
+    path = Path(source.path).expanduser()
+    if path.exists():
+        names = sorted(p for p in path.rglob("*") if p.is_file()) if _is_saved(path) else None
+        digests = [[_name(p, path), sha256_file(p)] for p in names or _files(path)]
+        return TextsFound(source=source, identity={"files": digest(digests)})
+    if path.suffix in ENDINGS or not _DATASET_ID.fullmatch(source.path):
+        raise DataError(f"{source.path}: no such file or folder; expected texts to cut rows from.")
+    return TextsFound(source=source, identity={"dataset": source.path, "commit": _commit(source)})
+
+
+def _commit(source: TextSource) -> str:
+    if source.revision is not None and _COMMIT.fullmatch(source.revision):
+        return source.revision
+    from huggingface_hub import HfApi
+
+    try:
+        found = HfApi().dataset_info(source.path, revision=source.revision).sha
+    except Exception as error:  # whatever the hub's client raises, the way out is the same
+        raise DataError(
+            f"{source.path}: neither a file or folder here, nor a data set whose commit could be "
+            f"looked up ({_line(error)}). Mend the path, or give the commit's 40 hex digits as "
+            "source.revision."
+        ) from error
+    return str(found)
+
+
+def _from_hub(source: TextSource, commit: str) -> Iterator[dict[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        yield from load_dataset(
+            source.path, source.subset, split=source.split, revision=commit, streaming=True
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"{source.path}: cannot be streamed ({_line(error)}).") from error
+
+
+def _from_disk(path: Path, source: TextSource) -> Iterable[dict[str, Any]]:
+    from datasets import DatasetDict, load_from_disk
+
+    found = load_from_disk(str(path))
+    if not isinstance(found, DatasetDict):
+        return found
+    if source.split not in found:
+        raise DataError(
+            f"{path}: has no split {source.split!r}; expected source.split to be one of "
+            f"{', '.join(found)}."
+        )
+    return found[source.split]
+
+
+def _is_saved(path: Path) -> bool:
+    return any((path / name).is_file() for name in _SAVED)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file() and path.suffix in ENDINGS:
+        return [path]
+    found = [p for p in path.rglob("*") if p.is_file() and p.suffix in ENDINGS]
+    if not found:
+        raise DataError(f"{path}: no text; expected files that end in {', '.join(ENDINGS)}.")
+    return sorted(found, key=lambda p: _name(p, path))
+
+
+def _name(file: Path, source: Path) -> str:
+    return file.name if file == source else file.relative_to(source).as_posix()
+
+
+def _file(file: Path, path: Path, source: TextSource) -> Iterator[Document | Dropped]:
+    name = _name(file, path)
+    if file.suffix in TEXT_ENDINGS:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file}: not UTF-8 ({error}); convert it, or move it away.") from error
+        yield Document(where=name, category=_folder(name), text=text)
+    elif file.suffix == ".parquet":
+        yield from _rows(_parquet(file, source), name, source)
+    else:
+        yield from _rows(_json_lines(file), name, source)
+
+
+def _parquet(file: Path, source: TextSource) -> Iterator[dict[str, Any]]:
+    columns = [source.column, *([source.category] if source.category else [])]
+    try:
+        with pq.ParquetFile(file) as table:
+            if missing := sorted(set(columns) - set(table.schema_arrow.names)):
+                raise DataError(
+                    f"{file}: no column {missing[0]!r}; found {table.schema_arrow.names}. "
+                    "Name the right one as source.column or source.category."
+                )
+            for batch in table.iter_batches(batch_size=1024, columns=columns):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: not a readable Parquet file ({_line(error)}).") from error
+
+
+def _json_lines(file: Path) -> Iterator[Any]:
+    with file.open("rb") as lines:
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                yield line.decode(errors="replace")
+
+
+def _rows(rows: Iterable[Any], name: str, source: TextSource) -> Iterator[Document | Dropped]:
+    for number, row in enumerate(rows):
+        where = f"{name}[{number}]"
+        if fault := _fault(row, source):
+            yield Dropped(reason="malformed", where=where, detail=fault, raw=str(row)[:200])
+            continue
+        category = str(row[source.category]) if source.category else _folder(name)
+        yield Document(where=where, category=category, text=row[source.column])
+
+
+def _fault(row: Any, source: TextSource) -> str | None:
+    if not isinstance(row, dict):
+        return "not a JSON object"
+    text = row.get(source.column)
+    if not isinstance(text, str):
+        return f"no text in {source.column!r}; found {', '.join(map(str, row)) or 'nothing'}"
+    if source.category and not isinstance(row.get(source.category), str | int):
+        return f"no category in {source.category!r}"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds half a surrogate pair"
+    return None
+
+
+def _folder(name: str) -> str:
+    folder, slash, _ = name.partition("/")
+    return folder if slash else "text"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

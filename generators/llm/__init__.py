@@ -1,0 +1,1 @@
+"""Chat requests to an LLM: endpoints, the request log, budgets, prompts, batches."""

@@ -1,0 +1,1 @@
+"""Requests through an endpoint's batch API."""

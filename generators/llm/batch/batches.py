@@ -1,0 +1,353 @@
+"""Requests through an endpoint's batch API, in three short steps that any later run can take up.
+
+*Submit*: a batch and its lines are written down with a number of our own (the nonce), the lines are
+uploaded, the batch is made and carries the nonce. *Poll*: until it has ended. *Collect*: its output
+and error files are read, each reply is committed, and then what became of every line.
+
+A run that was killed between making a batch and writing that down finds it at the endpoint by its
+nonce, so none is made twice. What a batch left without a reply (expired, lost, an error of the
+server's) goes into another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from core.errors import EndpointError
+from generators.llm.api import Api, BatchState, NotThere
+from generators.llm.batch.lines import files_of, request_line
+from generators.llm.batch.log import BatchLog, Fate, OpenBatch
+from generators.llm.batch.replies import FILTERED, BatchReading
+from generators.llm.budget import Budget, Spent
+from generators.llm.chat_body import chat_body
+from generators.llm.endpoint import ResolvedEndpoint
+from generators.llm.failures import (
+    RequestFailed,
+    Transient,
+    endpoint_error,
+    one_line,
+    patiently,
+    without_key,
+)
+from generators.llm.request import Outcome, Request, Status
+from generators.llm.request_log import RequestLog
+
+T = TypeVar("T")
+
+_ENDED = ("completed", "failed", "expired", "cancelled")
+_UNHEARD_S = 86_400
+"""How much older than our intent a batch may look: clocks differ, but not by a day."""
+_NEVER_SENT = "never submitted"
+
+
+class Batches:
+    """Batches of one endpoint and one log.
+
+    Args:
+        endpoint: the LLM.
+        log: where replies and batches are kept.
+        api: the endpoint's.
+        budget: what may be spent.
+        spent: what was; every collected reply is added.
+        say: told a line of each batch that is submitted, found again or collected.
+    """
+
+    def __init__(
+        self,
+        endpoint: ResolvedEndpoint,
+        log: RequestLog,
+        api: Api,
+        budget: Budget,
+        spent: Spent,
+        say: Callable[[str], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self._log = log
+        self._batches = BatchLog(log, endpoint.address, endpoint.identity)
+        self._api = api
+        self._budget = budget
+        self._spent = spent
+        self._say = say
+        self._under_way: dict[str, tuple[int, int]] = {}
+
+    def words(self) -> str:
+        """How far the batches under way are, for a progress line; empty if there are none."""
+        if not self._under_way:
+            return ""
+        done, total = (sum(part) for part in zip(*self._under_way.values(), strict=True))
+        return f"{len(self._under_way)} under way at the endpoint, {done:,} of {total:,} lines done"
+
+    async def ask(
+        self, requests: Mapping[str, Request], looked: Callable[[], None]
+    ) -> tuple[dict[str, Outcome], dict[str, str]]:
+        """What becomes of `requests`, by key.
+
+        Args:
+            requests: key → request as it is sent; none of them has a reply in the log.
+            looked: told after each look at a batch.
+
+        Returns:
+            outcomes, and for requests that no batch brought one for, why the last did not.
+
+        Raises:
+            EndpointError: no batches can be had, or one failed as a whole.
+            BudgetError: the money allowed is spent.
+        """
+        outcomes: dict[str, Outcome] = {}
+        left: dict[str, str] = {}
+        rounds: Counter[str] = Counter()
+        while True:
+            wanted = {
+                key: request
+                for key, request in requests.items()
+                if key not in outcomes and rounds[key] < self.endpoint.batch.rounds
+            }
+            under_way = await self.submit(wanted)
+            if not under_way:
+                return outcomes, left
+            async for batch, state in self.poll(under_way, looked):
+                fates = await self.collect(batch, state)
+                rounds.update(list(batch.prompts))
+                mine = {key: fate for key, fate in fates.items() if key in wanted}
+                outcomes |= self._outcomes(mine)
+                left |= {key: why for key, (fate, why) in mine.items() if fate == "lost"}
+                left = {key: why for key, why in left.items() if key not in outcomes}
+
+    # submit
+
+    async def submit(self, requests: Mapping[str, Request]) -> list[OpenBatch]:
+        """Batches that hold `requests`: those under way from before, and new ones for the rest.
+
+        Where the budget has no room for all, some are left for when others have come in.
+        """
+        found = [await self._made(batch) for batch in self._batches.open_batches(requests)]
+        under_way = [batch for batch in found if batch is not None]
+        waiting = {key for batch in under_way for key in batch.prompts}
+        new = self._affordable(requests, waiting)
+        limits = self.endpoint.batch
+        lines = ((key, request_line(key, chat_body(requests[key], self.endpoint))) for key in new)
+        for keys, file in files_of(
+            lines, most_lines=limits.requests, most_bytes=int(limits.megabytes * 1e6)
+        ):
+            batch = OpenBatch(
+                nonce=secrets.token_hex(12),
+                file_id=None,
+                batch_id=None,
+                prompts={key: requests[key].name for key in keys},
+                intended_at=int(time.time()),
+            )
+            await self._batches.intend(batch.nonce, batch.prompts)
+            name = f"latentqa-{batch.nonce}.jsonl"
+            file_id = await self._needed(partial(self._api.upload, name, file))
+            await self._batches.uploaded(batch.nonce, file_id)
+            under_way.append(await self._create(dataclasses.replace(batch, file_id=file_id)))
+        return under_way
+
+    def _affordable(self, requests: Mapping[str, Request], waiting: Iterable[str]) -> list[str]:
+        """Keys of the requests that are in no batch and that the budget has room for."""
+        share = self.endpoint.batch.price_share
+        under_way = set(waiting)
+        taken = sum(self._budget.most(requests[key]) for key in under_way if key in requests)
+        new: list[str] = []
+        for key, request in requests.items():
+            if key in under_way:
+                continue
+            most = self._budget.most(request)
+            if not self._budget.fits(share * (taken + most)):
+                if not under_way and not new:
+                    raise self._budget.passed(share * most)
+                break
+            taken += most
+            new.append(key)
+        return new
+
+    async def _made(self, batch: OpenBatch) -> OpenBatch | None:
+        """The batch of an earlier run, found or made at the endpoint; None if it never was."""
+        if batch.batch_id is not None:
+            return batch
+        state = await self._needed(partial(self._find, batch))
+        if state is not None:
+            return await self._submitted(batch, state, "found again")
+        if batch.file_id is not None:
+            return await self._create(batch)
+        await self._batches.ended(batch.nonce, "failed", _NEVER_SENT)
+        return None
+
+    async def _create(self, batch: OpenBatch) -> OpenBatch:
+        """Make the batch of an uploaded file."""
+        file_id = batch.file_id
+        assert file_id is not None
+
+        async def attempt() -> BatchState:
+            try:
+                return await self._api.create_batch(file_id, batch.nonce, "24h")
+            except Transient:
+                # it may have been made all the same: to ask again could make a second
+                found = await self._find(batch)
+                if found is None:
+                    raise
+                return found
+
+        return await self._submitted(batch, await self._needed(attempt), "submitted")
+
+    async def _submitted(self, batch: OpenBatch, state: BatchState, how: str) -> OpenBatch:
+        await self._batches.submitted(batch.nonce, state.id)
+        self._say(
+            f"generate: batch {state.id} {how}, {len(batch.prompts):,} requests; a batch may take "
+            "a day. Stop at any time: the next run goes on here."
+        )
+        return dataclasses.replace(batch, batch_id=state.id)
+
+    async def _find(self, batch: OpenBatch) -> BatchState | None:
+        async for state in self._api.batches():
+            if state.nonce == batch.nonce:
+                return state
+            if state.created_at < batch.intended_at - _UNHEARD_S:
+                break
+        return None
+
+    # poll
+
+    async def poll(
+        self, batches: Iterable[OpenBatch], looked: Callable[[], None]
+    ) -> AsyncIterator[tuple[OpenBatch, BatchState | None]]:
+        """Each of `batches` as soon as it has ended; with None where it is not known any more."""
+        waiting = list(batches)
+        self._under_way = {batch.nonce: (0, len(batch.prompts)) for batch in waiting}
+        try:
+            while True:
+                for batch in tuple(waiting):
+                    state = await self._state(batch)
+                    if state is not None:
+                        self._under_way[batch.nonce] = (state.done, len(batch.prompts))
+                    if state is None or state.status in _ENDED:
+                        waiting.remove(batch)
+                        yield batch, state
+                        del self._under_way[batch.nonce]
+                    looked()
+                if not waiting:
+                    return
+                await asyncio.sleep(self.endpoint.batch.poll_s)
+        finally:
+            self._under_way = {}
+
+    async def _state(self, batch: OpenBatch) -> BatchState | None:
+        batch_id = batch.batch_id
+        assert batch_id is not None
+        try:
+            return await self._asked(partial(self._api.batch, batch_id))
+        except NotThere:
+            if self.endpoint.batch.resubmit_unknown:
+                return None
+            raise endpoint_error(
+                self.endpoint,
+                f"does not know batch {batch_id}, which was submitted to it with "
+                f"{len(batch.prompts):,} requests",
+                "Use the key of that account, or give the batch up with "
+                "generate.endpoint.batch.resubmit_unknown: true.",
+            ) from None
+
+    # collect
+
+    async def collect(self, batch: OpenBatch, state: BatchState | None) -> dict[str, Fate]:
+        """Commit all that an ended batch brought; what became of each of its lines.
+
+        Raises:
+            EndpointError: the batch failed as a whole, or was cancelled by somebody, or its lines
+                were refused for a reason that will refuse others too. What it brought is kept.
+        """
+        if state is None:
+            why = "the endpoint does not know the batch any more"
+            await self._batches.ended(batch.nonce, "unknown", why)
+            return dict.fromkeys(batch.prompts, ("lost", why))
+        trouble = one_line(without_key(self.endpoint, state.trouble))[:300]
+        if state.status == "failed":
+            await self._batches.ended(batch.nonce, "failed", trouble)
+            raise endpoint_error(
+                self.endpoint,
+                f"failed batch {state.id} ({trouble or 'no reason given'})",
+                "Where too much waits at once, lower generate.endpoint.batch.requests; run again.",
+            )
+        reading = BatchReading(self.endpoint, self._log, batch, state)
+        for file in (state.output_file, state.error_file):
+            if file is not None:
+                try:
+                    await self._asked(partial(_read, reading, self._api, file))
+                except NotThere:
+                    self._say(f"generate: batch {state.id}: its file {file} is not there.")
+        await reading.committed()
+        why = f"batch {state.status}, without a line for the request"
+        fates = {key: reading.fates.get(key, ("lost", why)) for key in batch.prompts}
+        await self._batches.ended(batch.nonce, "collected", state.status, fates)
+        counts = Counter(fate for fate, _ in fates.values())
+        self._say(
+            f"generate: batch {state.id} {state.status}: {counts['replied']:,} replies, "
+            f"{counts['failed']:,} refused, {counts['lost']:,} without a reply"
+            + (f", {reading.strange:,} lines of nobody" if reading.strange else "")
+            + "."
+        )
+        if reading.fatal is not None:
+            raise reading.fatal
+        if state.status == "cancelled":
+            raise endpoint_error(
+                self.endpoint,
+                f"cancelled batch {state.id}, as somebody asked it to",
+                "Its finished replies are kept; run again to submit the others.",
+            )
+        return fates
+
+    def _outcomes(self, fates: Mapping[str, Fate]) -> dict[str, Outcome]:
+        replied = [key for key, (fate, _) in fates.items() if fate == "replied"]
+        outcomes = {
+            key: dataclasses.replace(outcome, cached=False)
+            for key, outcome in self._log.get_all(replied).items()
+        }
+        for key, (fate, why) in fates.items():
+            if fate == "failed":
+                status: Status = "filtered" if why.startswith(FILTERED) else "failed"
+                outcomes[key] = Outcome(key=key, status=status, detail=why.removeprefix(FILTERED))
+        for outcome in outcomes.values():
+            self._spent.add(outcome)
+        return outcomes
+
+    async def _needed(self, call: Callable[[], Awaitable[T]]) -> T:
+        """`_asked`, where HTTP 404 says that there are no batches at all."""
+        try:
+            return await self._asked(call)
+        except NotThere as missing:
+            raise self._no_batches(str(missing)) from None
+
+    def _no_batches(self, why: str) -> EndpointError:
+        return endpoint_error(
+            self.endpoint,
+            f"takes no batch ({why})",
+            "If it has no batch API, set generate.endpoint.mode: live.",
+        )
+
+    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Result of `call` to the API, tried again where that may help."""
+        try:
+            return await patiently(
+                call,
+                lambda tried, trouble: tried > self.endpoint.retries,
+                self.endpoint.backoff_s,
+            )
+        except Transient as trouble:
+            raise endpoint_error(
+                self.endpoint,
+                f"has stopped answering about batches ({trouble})",
+                "What was submitted goes on there; run again to collect it.",
+            ) from None
+        except RequestFailed as refused:
+            raise self._no_batches(str(refused)) from None
+
+
+async def _read(reading: BatchReading, api: Api, file_id: str) -> None:
+    await reading.read(api.lines(file_id))

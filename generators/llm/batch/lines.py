@@ -1,0 +1,77 @@
+"""A batch's lines: JSONL of requests in, JSONL of replies and errors out, joined by `custom_id`.
+
+Lines come out in any order, and in two files; nothing here goes by position.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from generators.llm.chat_body import CHAT_PATH
+
+EXPIRED = "batch_expired"
+"""Code of the error line of a request that was not reached in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What became of one request of a batch.
+
+    Attributes:
+        key: the request's key.
+        status: HTTP status of the reply; None where the request was never carried out.
+        body: the HTTP body; of a line without one, its error in the same form.
+        request_id: the request's number at the endpoint; may be empty.
+    """
+
+    key: str
+    status: int | None
+    body: str
+    request_id: str
+
+
+def request_line(key: str, body: bytes) -> bytes:
+    """The line that asks for `body`, which is JSON without line feeds; with its own line feed."""
+    head = json.dumps({"custom_id": key, "method": "POST", "url": f"/v1{CHAT_PATH}"})
+    return b'%b,"body":%b}\n' % (head[:-1].encode(), body)
+
+
+def files_of(
+    lines: Iterable[tuple[str, bytes]], *, most_lines: int, most_bytes: int
+) -> Iterator[tuple[list[str], BinaryIO]]:
+    """Files within the limits, each with the keys of its lines; a file is gone after its turn."""
+    waiting = iter(lines)
+    held = next(waiting, None)
+    while held is not None:
+        keys: list[str] = []
+        size = 0
+        with tempfile.TemporaryFile() as file:
+            # the first goes in whatever its length: it will be no shorter in the next file
+            while held is not None and (
+                not keys or (len(keys) < most_lines and size + len(held[1]) <= most_bytes)
+            ):
+                keys.append(held[0])
+                size += file.write(held[1])
+                held = next(waiting, None)
+            yield keys, file
+
+
+def read_line(line: bytes) -> Line | None:
+    """The line of an output or error file; None if it is none."""
+    try:
+        made = json.loads(line)
+        response, error = made.get("response"), made.get("error")
+        if response is not None:
+            status, answer = int(response["status_code"]), response["body"]
+            number = str(response.get("request_id") or "")
+        else:
+            status, answer, number = None, {"error": error}, ""
+        # what is kept is the HTTP body alone, as a live reply's; numbers and texts stay the same
+        body = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+        return Line(str(made["custom_id"]), status, body, number)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

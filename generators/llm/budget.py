@@ -1,0 +1,132 @@
+"""What a run has asked and what that cost, and the budget that it stays within."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from core.errors import BudgetError
+from generators.llm.prices import Price
+from generators.llm.request import Outcome, Request
+
+
+@dataclass(kw_only=True)
+class Spent:
+    """What a run has asked so far; tokens only where they were spent now.
+
+    Attributes:
+        price: of the model; None where it is not known, and then no cost is.
+        batch_share: what a batched reply costs, as a share of the price.
+        bought: US dollars spent now; 0 where the price is not known.
+        cost_of_cached: US dollars that the replies out of the log cost when they were bought.
+    """
+
+    price: Price | None = None
+    batch_share: float = 1.0
+    bought: float = 0.0
+    requests: int = 0
+    cached_requests: int = 0
+    failed_requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_of_cached: float = 0.0
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars spent now; None where the price is not known."""
+        return None if self.price is None else self.bought
+
+    def add(self, outcome: Outcome) -> None:
+        """Count `outcome`."""
+        cost = 0.0
+        if self.price is not None:
+            share = self.batch_share if outcome.batched else 1.0
+            cost = share * self.price.of(outcome.prompt_tokens, outcome.completion_tokens)
+        if outcome.cached:
+            self.cached_requests += 1
+            self.cost_of_cached += cost
+            return
+        self.requests += 1
+        self.failed_requests += outcome.status == "failed"
+        self.prompt_tokens += outcome.prompt_tokens
+        self.completion_tokens += outcome.completion_tokens
+        self.bought += cost
+
+    def words(self) -> str:
+        """Tokens and cost for a progress line; empty if nothing was spent."""
+        tokens = self.prompt_tokens + self.completion_tokens
+        if not tokens:
+            return ""
+        money = f", $ {self.cost:.4f}" if self.cost else ""
+        return f"{tokens:,} tokens{money}"
+
+
+class Budget:
+    """The most money that the replies of one table may cost.
+
+    Each request takes room for the most that it could cost before it is sent, and gives it back
+    when its true cost is counted in `spent`: so what is spent stays within the limit also with many
+    requests under way. Replies out of the log count with what they cost when they were bought; a
+    run that is started again and again spends no more than one that was not stopped.
+
+    Args:
+        limit: US dollars; None for no limit.
+        spent: what has been spent; its price is known where there is a limit.
+    """
+
+    def __init__(self, limit: float | None, spent: Spent) -> None:
+        if limit is not None and spent.price is None:
+            raise ValueError("a budget needs the price of the model")
+        self._limit = limit
+        self._spent = spent
+        self._taken: list[float] = []
+        self._changed = asyncio.Condition()
+
+    def room(self, request: Request) -> AbstractAsyncContextManager[None]:
+        """Room for `request`; count its outcome before leaving.
+
+        Raises:
+            BudgetError: on entering: the request could cost more than is left, and nothing is
+                under way that could leave more.
+        """
+        return contextlib.nullcontext() if self._limit is None else self._room(self.most(request))
+
+    @contextlib.asynccontextmanager
+    async def _room(self, most: float) -> AsyncIterator[None]:
+        async with self._changed:
+            while not self.fits(sum(self._taken) + most):
+                if not self._taken:
+                    raise self.passed(most)
+                await self._changed.wait()
+            self._taken.append(most)
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._taken.remove(most)
+                self._changed.notify_all()
+
+    def most(self, request: Request) -> float:
+        """US dollars that `request` could cost, asked live; 0 where there is no limit."""
+        if self._limit is None or self._spent.price is None:
+            return 0.0
+        return self._spent.price.of(*request.most_tokens)
+
+    def fits(self, amount: float) -> bool:
+        """Whether `amount` more US dollars are within the limit."""
+        return self._limit is None or self._bought + amount <= self._limit
+
+    def passed(self, amount: float) -> BudgetError:
+        """The error that the next request, which could cost `amount`, does not fit."""
+        return BudgetError(
+            f"generate.endpoint.budget_usd: $ {self._bought:.4f} of $ {self._limit or 0:.4f} is "
+            f"spent, and the next request could cost $ {amount:.4f}. Finished replies are kept; "
+            "raise the budget and run again to go on."
+        )
+
+    @property
+    def _bought(self) -> float:
+        return self._spent.bought + self._spent.cost_of_cached

@@ -1,0 +1,1 @@
+"""Generation: controls, stimuli and questions, by an LLM or drawn by code."""

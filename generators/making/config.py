@@ -1,0 +1,104 @@
+"""What decides a generated dataset.
+
+Conversations and questions are two artifacts, so their configs are two types: a change in
+`QuestionsConfig` leaves the conversations, and all that is made from them, as they are.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from pydantic import Field, field_validator
+
+from core.config import Config
+from core.tables import QuestionType
+from generators.kinds.config import KindPlan
+from generators.llm.config import EndpointConfig, SamplingConfig
+from generators.rules.config import FilterConfig
+from generators.splits import SplitConfig
+
+
+class ConversationsConfig(Config):
+    """What decides the controls and stimuli."""
+
+    kinds: dict[str, KindPlan] = Field(
+        default_factory=lambda: {name: KindPlan() for name in ("persona", "goal", "extractive")}
+    )
+    """Kinds of controls (generators/kinds), each with its plan."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How controls and stimuli are sampled."""
+    filters: FilterConfig = FilterConfig()
+    """Which replies are dropped."""
+    over_ask: float = Field(default=2.0, ge=1)
+    """Most requests for a planned row, on average over its quota, replacements included."""
+    splits: SplitConfig = SplitConfig()
+    """Grouped splits; name at least one category of each kind in `test_ood`."""
+    seed: int = 0
+    """Seed of all that is drawn here: order of categories, openings, subjects of stimuli."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _some(cls, kinds: dict[str, KindPlan]) -> dict[str, KindPlan]:
+        if not kinds:
+            raise ValueError("expected at least one kind")
+        return kinds
+
+
+class QuestionsConfig(Config):
+    """What decides the questions about given conversations."""
+
+    per_control: int = Field(default=5, ge=1, le=16)
+    """Questions for each control, divided evenly among the types that its kind has."""
+    types: tuple[QuestionType, ...] | None = None
+    """Types of questions; null for all that a kind has. `description` of the control, `prediction`
+    of replies under it, `extraction` of what a passage says; of profiles `single_fact`, `two_hop`,
+    `comparison`, `counting`, `negation`; of texts what stood `before` and what comes `after`."""
+    sampling: SamplingConfig = SamplingConfig(temperature=0.3)
+    """How questions and answers are sampled."""
+    filters: FilterConfig = FilterConfig()
+    """Which replies are dropped."""
+    over_ask: float = Field(default=2.0, ge=1)
+    """Most requests for a planned question, on average over its quota, replacements included."""
+    seed: int = 0
+    """Seed of all that is drawn here: paraphrases of questions, subjects of predictions."""
+
+    @field_validator("types")
+    @classmethod
+    def _distinct(cls, types: tuple[QuestionType, ...] | None) -> tuple[QuestionType, ...] | None:
+        if types is not None and (not types or len(set(types)) != len(types)):
+            raise ValueError(f"expected distinct types among {', '.join(get_args(QuestionType))}")
+        return types
+
+
+class GenerateConfig(Config):
+    """What decides the rows, given the model, the prompts and the seeds."""
+
+    conversations: ConversationsConfig = ConversationsConfig()
+    """Controls and stimuli."""
+    questions: QuestionsConfig = QuestionsConfig()
+    """Questions and answers."""
+
+
+class GenerateSection(GenerateConfig):
+    """The YAML's section `generate`: a dataset, and where its LLM and its texts are."""
+
+    endpoint: EndpointConfig = EndpointConfig()
+    """The LLM."""
+    prompts: str | None = None
+    """Folder whose YAML files replace packaged prompts of the same name; the digests of the files
+    used are part of the identity, the path is not."""
+    seeds: str | None = None
+    """Folder whose YAML files replace packaged seeds of the same name."""
+    earlier: tuple[str, ...] = ()
+    """Earlier versions, each a conversations.parquet or the folder that holds it: a control nearly
+    one of theirs is dropped. The files' digests are part of the identity, the paths are not."""
+
+
+def at_most(config: ConversationsConfig, controls: int) -> ConversationsConfig:
+    """`config` with no more than `controls` controls in all, spread evenly over its kinds."""
+    each = max(1, controls // len(config.kinds))
+    kinds = {
+        name: plan.model_copy(update={"controls": min(plan.controls, each), "categories": None})
+        for name, plan in config.kinds.items()
+    }
+    return config.model_copy(update={"kinds": kinds})

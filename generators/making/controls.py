@@ -1,0 +1,258 @@
+"""The first stages: controls, and stimuli that are asked without sight of them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from core.canonical import digest
+from core.progress import Progress
+from core.tables import Dropped
+from generators.kinds import written_kinds
+from generators.kinds.base import Kind, WrittenKind
+from generators.llm.asker import Asker
+from generators.llm.prompt_files import Texts
+from generators.llm.reply_json import Rejection
+from generators.making.config import ConversationsConfig
+from generators.making.waves import Ask, Quota, TextRules, bound, fill
+from generators.rules.config import FilterConfig
+from generators.rules.duplicates import Duplicates
+from generators.rules.text import gives_away
+
+_SLUG = re.compile(r"[^\w]+")
+
+
+@dataclass(kw_only=True)
+class Control:
+    """A control that is kept, and in time its stimulus.
+
+    Attributes:
+        slot: its place in the order of planning of its kind.
+        request: key of the request that wrote it; None where no LLM did.
+        facts: what a drawn kind makes its questions from.
+    """
+
+    kind: Kind
+    category: str
+    label: str
+    text: str
+    slot: int
+    request: str | None = None
+    stimulus: str | None = None
+    stimulus_request: str | None = None
+    facts: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """One planned control: the `lap`-th time that `idea` is used."""
+
+    number: int
+    category: str
+    idea: str
+    lap: int
+
+
+def slots(seeds: Mapping[str, Sequence[str]], seed: int) -> Iterator[Slot]:
+    """Planned controls without end: the categories by turns in a drawn order, then their ideas.
+
+    The order does not depend on how many are taken, so a larger plan begins with a smaller one.
+    """
+    categories = list(seeds)
+    Random(digest([seed, "categories", categories])).shuffle(categories)
+    for number in itertools.count():
+        turn, place = divmod(number, len(categories))
+        category = categories[place]
+        lap, which = divmod(turn, len(seeds[category]))
+        yield Slot(number=number, category=category, idea=seeds[category][which], lap=lap)
+
+
+async def ask_controls(
+    config: ConversationsConfig,
+    texts: Texts,
+    asker: Asker,
+    progress: Progress,
+    earlier: Sequence[str] = (),
+) -> tuple[list[Control], list[Dropped]]:
+    """Controls of every kind that an LLM writes, and what was dropped.
+
+    Kinds come in the config's order, slots in theirs.
+
+    Args:
+        config: what is wanted.
+        texts: prompts and seeds.
+        asker: what is asked.
+        progress: told the requests done.
+        earlier: controls of earlier versions, which must not come again.
+
+    Raises:
+        EndpointError: the endpoint cannot be used.
+    """
+    kinds = written_kinds(config.kinds)
+    kept: dict[str, list[Control]] = {name: [] for name in kinds}
+    seen = Duplicates(config.filters.near_duplicate)
+    for text in earlier:
+        seen.add(text)
+    quotas: list[Quota] = []
+    for name, kind in kinds.items():
+        plan = config.kinds[name]
+        seeds = texts.by_category(kind.seeds)
+        prompt = texts.prompt(kind.control_prompt)
+        # what must not come back as a control: bare seeds, and the few-shot examples
+        for idea in itertools.chain.from_iterable(seeds.values()):
+            seen.add(idea)
+        for values, reply in prompt.examples:
+            seen.add(kind.control(values["idea"], reply, Random(0)))
+        wanted: list[tuple[str | None, int]] = [(None, plan.controls)]
+        if plan.categories is not None:
+            wanted = [*plan.categories.items()]
+        quotas += [
+            Quota(
+                want=want,
+                asks=_control_asks(kind, category, kept[name], seen, config, texts),
+                most=bound(want, config.over_ask),
+            )
+            for category, want in wanted
+        ]
+    dropped = await fill(
+        quotas,
+        asker,
+        sampling=config.sampling,
+        rules=text_rules(config.filters),
+        progress=progress,
+        note="controls",
+    )
+    for own in kept.values():
+        own.sort(key=lambda control: control.slot)  # quotas of categories are filled side by side
+    return list(itertools.chain.from_iterable(kept.values())), dropped
+
+
+def _control_asks(
+    kind: WrittenKind,
+    category: str | None,
+    kept: list[Control],
+    seen: Duplicates,
+    config: ConversationsConfig,
+    texts: Texts,
+) -> Iterator[Ask]:
+    prompt = texts.prompt(kind.control_prompt)
+
+    def draw_for(purpose: str, slot: Slot) -> Random:
+        return Random(digest([config.seed, purpose, kind.name, slot.number]))
+
+    for slot in slots(texts.by_category(kind.seeds), config.seed):
+        if category is not None and slot.category != category:
+            continue
+
+        def accept(reply: dict[str, Any], key: str, slot: Slot = slot) -> Sequence[Rejection]:
+            text = kind.control(slot.idea, reply, draw_for("wording", slot))
+            if fault := seen.find(text):
+                return [fault]
+            seen.add(text)
+            kept.append(
+                Control(
+                    kind=kind,
+                    category=slot.category,
+                    label=label_of(kind.name, slot.category, slot.idea),
+                    text=text,
+                    slot=slot.number,
+                    request=key,
+                )
+            )
+            return []
+
+        yield Ask(
+            where=f"control {kind.name}/{slot.category}: {slot.idea}",
+            prompt=prompt,
+            values=kind.control_values(slot.idea, texts, draw_for("details", slot)),
+            sample=slot.lap,
+            accept=accept,
+        )
+
+
+async def ask_stimuli(
+    controls: Sequence[Control],
+    config: ConversationsConfig,
+    texts: Texts,
+    asker: Asker,
+    progress: Progress,
+) -> list[Dropped]:
+    """Give each control whose views need one a stimulus, asked without sight of the control.
+
+    Returns:
+        what was dropped.
+
+    Raises:
+        EndpointError: the endpoint cannot be used.
+    """
+    needing = [
+        control
+        for control in controls
+        if {"stimulus", "system"} & set(config.kinds[control.kind.name].views or control.kind.views)
+    ]
+    if not needing:
+        return []
+    seen = Duplicates(config.filters.near_duplicate)
+    for reply in texts.prompt("stimulus").few_shot:
+        seen.add(reply["message"])
+    quotas = [
+        Quota(
+            want=1,
+            asks=_stimulus_asks(control, seen, config, texts),
+            most=bound(1, config.over_ask),
+        )
+        for control in needing
+    ]
+    return await fill(
+        quotas,
+        asker,
+        sampling=config.sampling,
+        rules=text_rules(config.filters),
+        progress=progress,
+        note="stimuli",
+    )
+
+
+def _stimulus_asks(
+    control: Control, seen: Duplicates, config: ConversationsConfig, texts: Texts
+) -> Iterator[Ask]:
+    subjects = texts.listed("everyday")
+    prompt = texts.prompt("stimulus")
+
+    def accept(reply: dict[str, Any], key: str) -> Sequence[Rejection]:
+        text = reply["message"]
+        fault = seen.find(text) or gives_away(
+            text, control.text, control.label, config.filters.shared_words
+        )
+        if fault:
+            return [fault]
+        seen.add(text)
+        control.stimulus, control.stimulus_request = text, key
+        return []
+
+    for attempt in itertools.count():
+        # drawn from the slot, not from the control: the model and the draw know nothing of it
+        drawn = digest([config.seed, "stimulus", control.kind.name, control.slot, attempt])
+        subject = subjects[int(drawn[:8], 16) % len(subjects)]
+        yield Ask(
+            where=f"stimulus of {control.label}, about {subject}",
+            prompt=prompt,
+            values={"subject": subject},
+            # subjects come again for other controls, and must then give other messages
+            sample=int(drawn[8:15], 16),
+            accept=accept,
+        )
+
+
+def text_rules(filters: FilterConfig) -> TextRules:
+    """The rules for every text, from the config."""
+    return TextRules(least_distinct=filters.repetition, copied_words=filters.copied_words)
+
+
+def label_of(kind: str, category: str, idea: str) -> str:
+    """Label of a control, such as `persona-sea-a-lighthouse-keeper`."""
+    return "-".join([kind, category.replace("_", "-"), _SLUG.sub("-", idea.lower()).strip("-")])

@@ -1,0 +1,168 @@
+"""Rows that no LLM writes: controls and questions of the kinds that code draws."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from core.errors import DataError
+from core.progress import Progress
+from core.tables import Conversation, Dropped, Question, QuestionType
+from generators.kinds import drawn_kinds
+from generators.kinds.base import Answered, DrawnKind
+from generators.kinds.sources import TextsFound, find_texts
+from generators.llm.prompt_files import Texts
+from generators.making.config import ConversationsConfig, QuestionsConfig
+from generators.making.controls import Control
+from generators.making.questions import shares
+
+DRAWN = "drawn"
+"""What stands as `generator` in the provenance of rows that no LLM wrote."""
+_EVERY = 1000  # rows between two tellings of progress
+
+
+def find_sources(config: ConversationsConfig) -> dict[str, TextsFound]:
+    """The texts of each kind that reads any.
+
+    Raises:
+        DataError: nothing that can be read is there.
+    """
+    return {
+        name: find_texts(plan.source)
+        for name, plan in config.kinds.items()
+        if plan.source is not None
+    }
+
+
+def draw_controls(
+    config: ConversationsConfig,
+    texts: Texts,
+    sources: Mapping[str, TextsFound],
+    progress: Progress,
+    earlier: Sequence[str] = (),
+) -> tuple[list[Control], list[Dropped]]:
+    """Controls of every drawn kind, and what was dropped: kinds in the config's order.
+
+    Args:
+        config: what is wanted.
+        texts: prompts and seeds.
+        sources: the texts of each kind that reads any.
+        progress: told the controls drawn.
+        earlier: controls of earlier versions, which must not come again.
+
+    Raises:
+        DataError: a source of texts cannot be read.
+    """
+    controls: list[Control] = []
+    dropped: list[Dropped] = []
+    for name, kind in drawn_kinds(config.kinds).items():
+        want = config.kinds[name].controls
+        left = Counter(config.kinds[name].categories)
+        kept = 0
+        for found in _distinct(kind, config.seed, texts, sources.get(name), earlier):
+            if isinstance(found, Dropped):
+                dropped.append(found)
+                continue
+            if config.kinds[name].categories is not None:
+                if not left[found.category]:
+                    continue
+                left[found.category] -= 1
+            controls.append(found)
+            kept += 1
+            if kept % _EVERY == 0 or kept == want:
+                progress(kept, want, f"{name} controls")
+            if kept == want:
+                break
+    return controls, dropped
+
+
+def _distinct(
+    kind: DrawnKind,
+    seed: int,
+    texts: Texts,
+    source: TextsFound | None,
+    earlier: Sequence[str],
+) -> Iterator[Control | Dropped]:
+    """The kind's controls in their order, no text twice."""
+    seen = {_plain(text) for text in earlier}
+    numbers = itertools.count()
+    for found in kind.controls(seed, texts, source):
+        if isinstance(found, Dropped):
+            yield found
+        elif (key := _plain(found.text)) in seen:
+            yield Dropped(
+                reason="duplicate",
+                where=f"control {found.label}",
+                detail="the text of an earlier control",
+                raw=found.text,
+            )
+        else:
+            seen.add(key)
+            yield Control(
+                kind=kind,
+                category=found.category,
+                label=found.label,
+                text=found.text,
+                slot=next(numbers),
+                stimulus=found.stimulus,
+                facts=found.facts,
+            )
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def draw_questions(
+    rows: Sequence[Conversation], config: QuestionsConfig, texts: Texts, progress: Progress
+) -> Iterator[tuple[Conversation, list[Question]]]:
+    """Each row of a drawn kind with its questions, types in the config's order.
+
+    A kind may have fewer questions for a row than are asked for; then the row gets those.
+
+    Raises:
+        ConfigError: a kind has none of the types asked for.
+        DataError: a row does not hold the facts that its kind asks about.
+    """
+    kinds = drawn_kinds(dict.fromkeys(row.kind for row in rows))
+    wanted = {name: shares(kind, config) for name, kind in kinds.items()}
+    drawn = [row for row in rows if row.kind in kinds]
+    provenance = {"generator": DRAWN, "seed": config.seed}  # one for all: there are many questions
+    for done, row in enumerate(drawn, 1):
+        if not isinstance(row.provenance.get("facts"), dict):
+            raise DataError(
+                f"conversation {row.example_id}: its provenance has no facts, which questions of "
+                f"the kind {row.kind!r} are made from. Only rows that were generated here have."
+            )
+        yield row, _of_row(kinds[row.kind], row, wanted[row.kind], provenance, texts)
+        if done % _EVERY == 0 or done == len(drawn):
+            progress(done, len(drawn), "rows with drawn questions")
+
+
+def _of_row(
+    kind: DrawnKind,
+    row: Conversation,
+    wanted: Mapping[QuestionType, int],
+    provenance: dict[str, Any],
+    texts: Texts,
+) -> list[Question]:
+    questions: list[Question] = []
+    draw = Random()
+    for question_type, want in wanted.items():
+        # seeded again rather than made anew, which seeds twice
+        draw.seed(f"{provenance['seed']} questions {row.control_id} {question_type}")
+        found: Iterator[Answered] = kind.questions(question_type, row, texts, draw)
+        questions += [
+            Question(
+                example_id=row.example_id,
+                question=answered.question,
+                answer=answered.answer,
+                type=question_type,
+                provenance=provenance,
+            )
+            for answered in itertools.islice(found, want)
+        ]
+    return questions

@@ -1,0 +1,212 @@
+"""The last stage: questions and answers about each control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from core.canonical import digest
+from core.errors import ConfigError
+from core.progress import Progress
+from core.tables import Conversation, Dropped, Question, QuestionType
+from generators.kinds import written_kinds
+from generators.kinds.base import Kind, QuestionAsk, WrittenKind
+from generators.llm.asker import Asker
+from generators.llm.prompt_files import Texts
+from generators.llm.reply_json import Rejection
+from generators.making.config import QuestionsConfig
+from generators.making.controls import text_rules
+from generators.making.waves import Ask, Quota, bound, fill
+from generators.rules.duplicates import Duplicates
+from generators.rules.text import unsupported
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question about a control, before it goes to the control's rows."""
+
+    question: str
+    answer: str
+    type: QuestionType
+    prompt: str
+    request: str
+
+    def for_row(self, example_id: str, generator: str) -> Question:
+        """The question as a row about one example."""
+        return Question(
+            example_id=example_id,
+            question=self.question,
+            answer=self.answer,
+            type=self.type,
+            provenance={
+                "generator": generator,
+                "prompt": self.prompt,
+                "requests": [self.request],
+            },
+        )
+
+
+async def ask_questions(
+    rows: Sequence[Conversation],
+    config: QuestionsConfig,
+    texts: Texts,
+    asker: Asker,
+    progress: Progress,
+) -> tuple[dict[str, list[Asked]], list[Dropped]]:
+    """control_id → its questions, types in the config's order; and what was dropped.
+
+    Rows of kinds that code draws are left to `generators.making.drawn`. Where good replies for one
+    type run out, another type of the same control stands in.
+
+    Raises:
+        ConfigError: a kind has none of the types asked for.
+        EndpointError: the endpoint cannot be used.
+    """
+    kinds = written_kinds(dict.fromkeys(row.kind for row in rows))
+    first_rows: dict[str, Conversation] = {}
+    for row in rows:
+        if row.kind in kinds:
+            first_rows.setdefault(row.control_id, row)
+    seen = Duplicates(config.filters.near_duplicate)
+    known: set[str] = set()
+    found: dict[str, list[_Share]] = {}
+    for row in first_rows.values():
+        kind = kinds[row.kind]
+        if kind.name not in known:
+            known.add(kind.name)
+            for name in kind.question_prompts:
+                for reply in texts.prompt(name).few_shot:
+                    for value in reply.values():
+                        seen.add(str(value))
+        found[row.control_id] = [
+            _Share(row, kind, question_type, want, seen, config, texts)
+            for question_type, want in shares(kind, config).items()
+        ]
+
+    async def asked(quotas: list[Quota], note: str) -> list[Dropped]:
+        return await fill(
+            quotas,
+            asker,
+            sampling=config.sampling,
+            rules=text_rules(config.filters),
+            progress=progress,
+            note=note,
+        )
+
+    dropped = await asked([s.quota for own in found.values() for s in own], "questions")
+    topped = [share.quota for own in found.values() for share in _topped_up(own, config)]
+    dropped += await asked(topped, "questions, other types")
+    return {
+        control: [question for share in own for question in share.kept]
+        for control, own in found.items()
+    }, dropped
+
+
+def _topped_up(own: list[_Share], config: QuestionsConfig) -> list[_Share]:
+    """The share of a control that stands in for its other ones, where these fell short."""
+    missing = sum(share.want - len(share.kept) for share in own)
+    willing = [share for share in own if len(share.kept) == share.want]
+    if not missing or not willing:
+        return []
+    willing[0].want_more(missing, config.over_ask)
+    return willing[:1]
+
+
+def shares(kind: Kind, config: QuestionsConfig) -> dict[QuestionType, int]:
+    """How many questions of each type a control of `kind` gets; the first types get the odd ones.
+
+    Raises:
+        ConfigError: the kind has none of the types asked for.
+    """
+    asked_for = kind.types if config.types is None else config.types
+    types = [name for name in asked_for if name in kind.types]
+    if not types:
+        raise ConfigError(
+            f"generate.questions.types: the kind {kind.name!r} has {', '.join(kind.types)}, and "
+            f"none is asked for ({', '.join(asked_for)}). Add one, or leave the kind out."
+        )
+    each, odd = divmod(config.per_control, len(types))
+    return {name: each + (place < odd) for place, name in enumerate(types) if each or place < odd}
+
+
+class _Share:
+    """The questions of one type about one control: how many, and what is kept so far."""
+
+    def __init__(
+        self,
+        row: Conversation,
+        kind: WrittenKind,
+        question_type: QuestionType,
+        want: int,
+        seen: Duplicates,
+        config: QuestionsConfig,
+        texts: Texts,
+    ) -> None:
+        self.want = want
+        self.kept: list[Asked] = []
+        self._row = row
+        self._kind = kind
+        self._type = question_type
+        self._seen = seen
+        self._config = config
+        self._texts = texts
+        self.quota = Quota(want=want, asks=self._asks(), most=bound(want, config.over_ask))
+
+    def want_more(self, rows: int, over_ask: float) -> None:
+        """Raise the quota; its asks go on where they stood."""
+        self.want += rows
+        self.quota.want, self.quota.kept = self.want, len(self.kept)
+        self.quota.most += bound(rows, over_ask)
+
+    def _asks(self) -> Iterator[Ask]:
+        row, control = self._row, self._row.control
+        draw = Random(digest([self._config.seed, "questions", control, self._type]))
+        asks = self._kind.questions(self._type, control, self._texts, draw)
+        for number, ask in enumerate(asks):
+            prompt = self._texts.prompt(ask.prompt)
+
+            def accept(
+                reply: dict[str, Any],
+                key: str,
+                ask: QuestionAsk = ask,
+                prompt_digest: str = prompt.digest,
+            ) -> Sequence[Rejection]:
+                return self._accept(ask, reply, key, prompt_digest)
+
+            yield Ask(
+                where=f"{self._type} of {row.label}",
+                prompt=prompt,
+                values=ask.values,
+                sample=number,
+                accept=accept,
+                rows=ask.rows,
+            )
+
+    def _accept(
+        self, ask: QuestionAsk, reply: dict[str, Any], key: str, prompt_digest: str
+    ) -> list[Rejection]:
+        own, source = self._row.control_id, ask.about or self._row.control
+        faults: list[Rejection] = []
+        for answered in ask.read(reply):
+            if len(self.kept) == self.want:
+                break  # the last request made more than was missing
+            written = answered.question if ask.about else answered.answer
+            fault = unsupported(written, source) if self._config.filters.specific else None
+            # two answers about one control may well be alike, two questions about it may not
+            fault = fault or self._seen.find(written, None if ask.about else own)
+            if fault:
+                faults.append(fault)
+                continue
+            self._seen.add(written, own)
+            self.kept.append(
+                Asked(
+                    question=answered.question,
+                    answer=answered.answer,
+                    type=self._type,
+                    prompt=prompt_digest,
+                    request=key,
+                )
+            )
+        return faults

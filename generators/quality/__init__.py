@@ -1,0 +1,1 @@
+"""The quality of a finished data set: flags, LLM judgements, statistics."""

@@ -1,0 +1,287 @@
+"""The quality check: rows flagged with reasons, what an LLM thinks of a sample, what is dropped.
+
+An LLM answers two things, each of a sample drawn by seed:
+
+* *Answerability without activations* (generators.quality.answerability).
+* *Faithfulness* (generators.quality.judge): whether answers follow from their controls, and
+completions
+  keep to them, in two passes with their agreement. The judge itself is put to the test: it also
+  gets each answer and completion under another control's text, where it should find no
+  faithfulness. A judge that hardly tells the two apart says nothing about the data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.canonical import digest
+from core.errors import ConfigError, DataError
+from core.files import write_json
+from core.progress import Progress
+from core.tables import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    QUESTIONS_FILE,
+    Conversation,
+    Question,
+    read_conversations,
+    read_questions,
+    write_conversations,
+    write_dropped,
+    write_questions,
+)
+from generators.llm.asker import Asker, run
+from generators.llm.endpoint import ResolvedEndpoint
+from generators.llm.prompt_files import Texts
+from generators.llm.reply_json import Rejection
+from generators.llm.request_log import RequestLog
+from generators.quality.answerability import PROMPT, answerability, guess, sample_items, token_f1
+from generators.quality.config import QualityConfig
+from generators.quality.flags import Flags, flag_rows, flagged, shares, text_of
+from generators.quality.judge import Asks, Judgement, judge, rubric_named
+
+QUALITY_FILE = "quality.json"
+ANSWER_RUBRIC, COMPLETION_RUBRIC = "judge_answer", "judge_completion"
+UNFAITHFUL = "unfaithful"
+"""The verdict of both rubrics that makes a flag."""
+
+
+def prompts_of(config: QualityConfig) -> tuple[str, ...]:
+    """Names of the prompts that `config` needs; none where no LLM is asked."""
+    return (
+        *((PROMPT,) if config.answerability else ()),
+        *((ANSWER_RUBRIC, COMPLETION_RUBRIC) if config.faithfulness else ()),
+    )
+
+
+def check_quality(
+    conversations: Path,
+    questions: Path,
+    out: Path,
+    log: Path,
+    *,
+    config: QualityConfig,
+    endpoint: ResolvedEndpoint | None,
+    concurrency: int,
+    progress: Progress,
+    texts: Texts | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Write both tables with their flags, without the questions that `config.drop` leaves out.
+
+    Also writes `dropped.parquet`, and `quality.json` with all that was measured.
+
+    Args:
+        conversations: folder of the conversations table.
+        questions: folder of the questions table.
+        out: folder of the artifact's data.
+        log: the request log; replies in it are not asked for again.
+        config: what is flagged, measured and dropped.
+        endpoint: the LLM; None where `config` asks none.
+        concurrency: most requests at once.
+        progress: told what is done of the current stage.
+        texts: prompts and rubrics; None for the packaged ones.
+        say: told a line where the endpoint takes schemas otherwise than by enforcing them.
+
+    Returns:
+        counts: `questions` that are left, `dropped` (reason → rows), `quality` (as in
+        `quality.json`), and what was spent: `requests`, `cached_requests`, `tokens`, `cost_usd`.
+
+    Raises:
+        ConfigError: an LLM is needed and none is given, or a rubric is none.
+        EndpointError: the endpoint cannot be used.
+        BudgetError: the money allowed is spent.
+        DataError: a table is none, or no question is left.
+    """
+    rows = read_conversations(conversations / CONVERSATIONS_FILE)
+    known = {row.example_id for row in rows}
+    asked = [q for q in read_questions(questions / QUESTIONS_FILE) if q.example_id in known]
+    flags = flag_rows(rows, asked, config.rules)
+    measured: dict[str, Any] = {}
+    asker = None
+    if needed := prompts_of(config):
+        if endpoint is None:
+            raise ConfigError(f"quality.endpoint: got none; {', '.join(needed)} need an LLM.")
+        check = _Check(rows, asked, flags, config, texts or Texts(), progress)
+        measured, asker = run(_asking(check, endpoint, log, concurrency, say))
+    marked, kept, dropped = flagged(rows, asked, flags, config.drop)
+    if not kept:
+        raise DataError(
+            f"quality.drop: no question is left of {len(asked):,}; dropped by "
+            f"{', '.join(config.drop)}. Ease the thresholds, or drop fewer flags."
+        )
+    counts = flags.counts()
+    quality = {
+        "flags": shares(counts, len(rows) + len(asked)),
+        "examples": flags.examples(),
+        "compared": flags.compared,
+        "answerability": measured.get("answerability"),
+        "faithfulness": measured.get("faithfulness"),
+    }
+    write_conversations(out / CONVERSATIONS_FILE, marked)
+    write_questions(out / QUESTIONS_FILE, kept)
+    write_dropped(out / DROPPED_FILE, dropped)
+    write_json(out / QUALITY_FILE, quality)
+    spent = None if asker is None else asker.spent
+    return {
+        "questions": len(kept),
+        "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
+        "quality": quality,
+        "requests": spent.requests if spent else 0,
+        "cached_requests": spent.cached_requests if spent else 0,
+        "tokens": {
+            "prompt": spent.prompt_tokens if spent else 0,
+            "completion": spent.completion_tokens if spent else 0,
+        },
+        "cost_usd": spent.cost if spent else 0.0,
+    }
+
+
+async def _asking(
+    check: _Check,
+    endpoint: ResolvedEndpoint,
+    log: Path,
+    concurrency: int,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], Asker]:
+    with RequestLog(log) as replies:
+        asker = Asker(endpoint, replies, concurrency, say)
+        try:
+            return await check.measure(asker), asker
+        finally:
+            await asker.close()
+
+
+class _Check:
+    """What an LLM is asked about a sample; its findings go to the flags."""
+
+    def __init__(
+        self,
+        conversations: Sequence[Conversation],
+        questions: Sequence[Question],
+        flags: Flags,
+        config: QualityConfig,
+        texts: Texts,
+        progress: Progress,
+    ) -> None:
+        self._rows = conversations
+        self._questions = questions
+        self._flags = flags
+        self._config = config
+        self._texts = texts
+        self._progress = progress
+        self._items = sample_items(conversations, questions, config.sample, config.seed)
+
+    async def measure(self, asker: Asks) -> dict[str, Any]:
+        """`answerability` and `faithfulness`, each where it is asked for."""
+        found: dict[str, Any] = {}
+        if self._config.answerability:
+            found["answerability"] = await self._answerability(asker)
+        if self._config.faithfulness:
+            found["faithfulness"] = {
+                "answers": await self._answers(asker),
+                "completions": await self._completions(asker),
+            }
+        return found
+
+    async def _answerability(self, asker: Asks) -> dict[str, Any]:
+        guesses = await guess(asker, self._texts, self._items, self._progress)
+        config = self._config
+        told = answerability(self._items, guesses, config.answerable, config.seed)
+        self._flag_items(
+            {
+                item.key: Rejection("answerable", f"from the question alone: {answer[:80]}")
+                for item, answer in zip(self._items, guesses, strict=True)
+                if answer is not None and token_f1(answer, item.answer) >= config.answerable
+            }
+        )
+        return told
+
+    async def _answers(self, asker: Asks) -> dict[str, Any] | None:
+        if not self._items:
+            return None
+        own = await self._judge(
+            asker,
+            ANSWER_RUBRIC,
+            [_said(item.control, item.question, item.answer) for item in self._items],
+        )
+        swapped = await self._judge(
+            asker,
+            ANSWER_RUBRIC,
+            [
+                _said(item.other_control, item.question, item.answer)
+                for item in self._items
+                if item.other_control is not None
+            ],
+        )
+        self._flag_items(
+            {
+                item.key: Rejection("unfaithful_answer", item.answer[:80])
+                for item, judged in zip(self._items, own.items, strict=True)
+                if judged.agreed and judged.verdict == UNFAITHFUL
+            }
+        )
+        return {"own": own.summary(), "swapped": swapped.summary()}
+
+    async def _completions(self, asker: Asks) -> dict[str, Any] | None:
+        rows = [row for row in self._rows if text_of(row, "completion") is not None]
+        drawn = sorted(rows, key=lambda row: digest([self._config.seed, row.example_id]))
+        rows = drawn[: self._config.sample]
+        if not rows:
+            return None
+        own = await self._judge(asker, COMPLETION_RUBRIC, [_kept(row, row) for row in rows])
+        others = [(row, _of_another_control(rows, place)) for place, row in enumerate(rows)]
+        swapped = await self._judge(
+            asker,
+            COMPLETION_RUBRIC,
+            [_kept(other, row) for row, other in others if other is not None],
+        )
+        for row, judged in zip(rows, own.items, strict=True):
+            if judged.agreed and judged.verdict == UNFAITHFUL:
+                fault = Rejection("unfaithful_completion", str(text_of(row, "completion"))[:80])
+                self._flags.conversations.setdefault(row.example_id, []).append(fault)
+        return {"own": own.summary(), "swapped": swapped.summary()}
+
+    async def _judge(
+        self, asker: Asks, rubric: str, items: Sequence[Mapping[str, str]]
+    ) -> Judgement:
+        return await judge(
+            asker,
+            rubric_named(self._texts, rubric),
+            items,
+            passes=self._config.passes,
+            progress=self._progress,
+        )
+
+    def _flag_items(self, faults: Mapping[tuple[str, str, str], Rejection]) -> None:
+        """Give each fault to the item's questions in every view."""
+        control_of = {row.example_id: row.control_id for row in self._rows}
+        for question, own in zip(self._questions, self._flags.questions, strict=True):
+            key = (control_of[question.example_id], question.question, question.answer)
+            if key in faults:
+                own.append(faults[key])
+
+
+def _said(control: str, question: str, answer: str) -> dict[str, str]:
+    return {"control": control, "question": question, "answer": answer}
+
+
+def _kept(instructed: Conversation, row: Conversation) -> dict[str, str]:
+    """The reply in `row`, with the control of `instructed`."""
+    return {
+        "control": instructed.control,
+        "stimulus": text_of(row, "stimulus") or "",
+        "completion": text_of(row, "completion") or "",
+    }
+
+
+def _of_another_control(rows: Sequence[Conversation], place: int) -> Conversation | None:
+    """The next row after `place` of the same kind and another control."""
+    row = rows[place]
+    behind = (rows[(place + step) % len(rows)] for step in range(1, len(rows)))
+    return next(
+        (one for one in behind if one.kind == row.kind and one.control_id != row.control_id), None
+    )

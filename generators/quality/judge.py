@@ -1,0 +1,257 @@
+"""Verdicts of an LLM by a rubric, and how far a second pass agrees with them.
+
+A rubric is a prompt file (generators.llm.prompt_files) whose reply has a property `verdict` with
+an `enum`, and whose `user` text names `{{verdicts}}` where these are listed:
+
+```yaml
+version: 1
+system: what is judged, and what each verdict means
+user: "Question: {{question}}\nAnswer: {{answer}}\nVerdict, one of {{verdicts}}:"
+examples: [...]
+reply:
+  verdict: {type: string, enum: [right, vague, wrong]}
+max_tokens: 20
+```
+
+An item is judged in two passes that differ in the sampling's seed and in the order in which the
+verdicts are listed: so a judge that guesses, or takes what stands first, disagrees with itself.
+Requests go through the same client and log as all others, and replies are asked for once.
+
+    rubric = rubric_named(texts, "judge_answer")
+    judgement = run(judge(asker, rubric, [{"question": q, "answer": a, "control": c}, ...]))
+    judgement.shares(), judgement.agreement.kappa
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from core.errors import ConfigError
+from core.progress import Progress, silent
+from generators.llm.config import SamplingConfig
+from generators.llm.prompt_files import Prompt, Texts
+from generators.llm.reply_json import Rejection, parse_reply
+from generators.llm.request import Outcome, Request
+
+SAMPLING = SamplingConfig(temperature=0.3)
+"""How verdicts are sampled: warm enough that a judge in doubt shows it in its second pass."""
+VERDICT = "verdict"
+"""Property of the reply that holds the verdict."""
+_SLOT = "{{verdicts}}"
+
+
+class Asks(Protocol):
+    """What requests are asked of: `generators.llm.asker.Asker`, or anything of its shape."""
+
+    async def ask_all(
+        self, requests: Sequence[Request], heard: Callable[[int], None] = ...
+    ) -> list[Outcome]:
+        """Outcomes in the order of `requests`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rubric:
+    """What is judged, and by which words.
+
+    Attributes:
+        name: name of its file.
+        digest: sha256 of its file; it stands beside every number that a judge gave.
+        verdicts: the verdicts allowed, best first.
+    """
+
+    name: str
+    digest: str
+    verdicts: tuple[str, ...]
+    _prompts: tuple[Prompt, Prompt]
+
+    def request(self, item: Mapping[str, str], number: int, sampling: SamplingConfig) -> Request:
+        """The request of pass `number` (from 0) on `item`, whose values fill the template.
+
+        Raises:
+            ConfigError: the template names a slot that `item` lacks.
+        """
+        prompt = self._prompts[number % 2]
+        return Request(
+            messages=prompt.messages(item),
+            schema=prompt.schema,
+            name=self.name,
+            max_tokens=prompt.max_tokens,
+            sampling=sampling,
+            sample=number,
+        )
+
+    def read(self, outcome: Outcome) -> str | None:
+        """The verdict of a reply; None where there is no readable one."""
+        reply = parse_reply(outcome, self._prompts[0].schema)
+        return None if isinstance(reply, Rejection) else reply[VERDICT]
+
+
+def rubric_named(texts: Texts, name: str) -> Rubric:
+    """The rubric in the prompt file `name`.
+
+    Raises:
+        ConfigError: there is no such file, or it is no rubric; the text names file and field.
+    """
+    prompt = texts.prompt(name)
+    rule = prompt.reply.get(VERDICT)
+    verdicts = rule.get("enum") if isinstance(rule, Mapping) else None
+    if (
+        not isinstance(verdicts, list)
+        or len(set(map(str, verdicts))) < 2
+        or not all(isinstance(verdict, str) for verdict in verdicts)
+    ):
+        raise ConfigError(
+            f"prompts/{name}.yaml: reply.{VERDICT}: expected an enum of two verdicts or more."
+        )
+    if _SLOT not in prompt.user:
+        raise ConfigError(f"prompts/{name}.yaml: user: expected {_SLOT} where they are listed.")
+    return Rubric(
+        name=name,
+        digest=prompt.digest,
+        verdicts=tuple(verdicts),
+        _prompts=(_listing(prompt, verdicts), _listing(prompt, verdicts[::-1])),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """The verdicts on one item, one a pass; None where a pass gave none that can be read."""
+
+    verdicts: tuple[str | None, ...]
+
+    @property
+    def verdict(self) -> str | None:
+        """That of the first pass."""
+        return self.verdicts[0]
+
+    @property
+    def agreed(self) -> bool:
+        """Whether every pass gave the same verdict."""
+        return None not in self.verdicts and len(set(self.verdicts)) == 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """How far two passes agree.
+
+    Attributes:
+        n: items on which both gave a verdict.
+        raw: share of these with the same verdict; None where there are none.
+        kappa: Cohen's kappa: 1 for full agreement, 0 for no more than the two passes' own shares
+            of verdicts would give by chance. None where chance alone would give full agreement.
+    """
+
+    n: int
+    raw: float | None
+    kappa: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """Verdicts on many items.
+
+    Attributes:
+        rubric: its name and digest.
+        items: in the order in which they were given.
+        agreement: of the first two passes; None where there was one.
+    """
+
+    rubric: Rubric
+    items: tuple[Judged, ...]
+    agreement: Agreement | None
+
+    @property
+    def unread(self) -> int:
+        """Items without a readable verdict in the first pass."""
+        return sum(item.verdict is None for item in self.items)
+
+    def shares(self) -> dict[str, float]:
+        """Share of each verdict among the first pass's readable ones; empty if there are none."""
+        found = Counter(item.verdict for item in self.items if item.verdict is not None)
+        return {v: found[v] / found.total() for v in self.rubric.verdicts} if found else {}
+
+    def summary(self) -> dict[str, Any]:
+        """All of it in numbers, as plain JSON: what a record or a report keeps."""
+        return {
+            "rubric": self.rubric.name,
+            "digest": self.rubric.digest,
+            "verdicts": list(self.rubric.verdicts),
+            "n": len(self.items),
+            "unread": self.unread,
+            "shares": self.shares(),
+            "agreement": None if self.agreement is None else dataclasses.asdict(self.agreement),
+        }
+
+
+async def judge(
+    asker: Asks,
+    rubric: Rubric,
+    items: Sequence[Mapping[str, str]],
+    *,
+    passes: int = 2,
+    sampling: SamplingConfig = SAMPLING,
+    progress: Progress = silent,
+) -> Judgement:
+    """Judge each of `items` by `rubric`.
+
+    Args:
+        asker: what is asked.
+        rubric: by which is judged.
+        items: what fills the rubric's template, one mapping an item.
+        passes: how often each is judged; 1 measures no agreement.
+        sampling: how verdicts are sampled.
+        progress: told the verdicts had.
+
+    Raises:
+        EndpointError: the endpoint cannot be used.
+        BudgetError: the money allowed is spent.
+        ConfigError: the template names a slot that an item lacks.
+        ValueError: `passes` is less than 1.
+    """
+    if passes < 1:
+        raise ValueError(f"passes: expected 1 or more, got {passes}")
+    requests = [
+        rubric.request(item, number, sampling) for number in range(passes) for item in items
+    ]
+    done = 0
+
+    def heard(outcomes: int) -> None:
+        nonlocal done
+        done += outcomes
+        progress(done, len(requests), "verdicts")
+
+    read = [rubric.read(outcome) for outcome in await asker.ask_all(requests, heard)]
+    by_pass = [read[start : start + len(items)] for start in range(0, len(read), len(items) or 1)]
+    judged = tuple(Judged(verdicts=found) for found in zip(*by_pass, strict=True))
+    agreed = agreement(by_pass[0], by_pass[1]) if len(by_pass) > 1 else None
+    return Judgement(rubric=rubric, items=judged, agreement=agreed)
+
+
+def agreement(first: Sequence[str | None], second: Sequence[str | None]) -> Agreement:
+    """Agreement of two passes over the same items (kappa: Cohen 1960).
+
+    Raises:
+        ValueError: the passes differ in length.
+    """
+    both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    if not both:
+        return Agreement(n=0, raw=None, kappa=None)
+    raw = sum(a == b for a, b in both) / len(both)
+    ours, theirs = Counter(a for a, _ in both), Counter(b for _, b in both)
+    by_chance = sum(ours[verdict] * theirs[verdict] for verdict in ours) / len(both) ** 2
+    kappa = None if by_chance == 1 else (raw - by_chance) / (1 - by_chance)
+    return Agreement(n=len(both), raw=raw, kappa=kappa)
+
+
+def _listing(prompt: Prompt, verdicts: Sequence[str]) -> Prompt:
+    """`prompt` with `verdicts` listed in this order, in its text and in its schema."""
+    rule = {**prompt.reply[VERDICT], "enum": list(verdicts)}
+    return dataclasses.replace(
+        prompt,
+        user=prompt.user.replace(_SLOT, ", ".join(verdicts)),
+        reply={**prompt.reply, VERDICT: rule},
+    )

@@ -1,0 +1,1 @@
+"""Rules that reject a text: form, refusals, repetition, leaks, near-duplicates."""

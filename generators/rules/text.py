@@ -1,0 +1,126 @@
+"""What makes a reply unfit for the dataset, each rule under its own name.
+
+Rules are plain functions that return a `Rejection` or None; a dropped row is kept aside with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from generators.llm.reply_json import Rejection
+
+REASONS = {
+    "malformed": "the reply does not follow its schema",
+    "cut_off": "the reply reached its token limit",
+    "empty": "the reply has no text where text is needed",
+    "refusal": "the model declined",
+    "filtered": "the endpoint's content filter held it back",
+    "failed": "no reply within the retries",
+    "near_duplicate": "too similar to a kept row, a seed or a few-shot example",
+    "gives_control_away": "the stimulus reveals the control",
+    "copied_answer": "words taken over from a few-shot example",
+    "repeats_itself": "the same words again and again",
+    "unsupported": "the answer says nothing that is in its control",
+    "too_short": "the document has no room for a row",
+    "duplicate": "the text of an earlier document or control",
+}
+
+_REFUSALS = re.compile(
+    r"^\W*(i('m| am) (sorry|unable|not able)|sorry,|i (can ?not|can't|won't)|as an ai\b)",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+# what every sentence is made of, and what is said about any assistant: never content
+_FRAME_WORDS = """
+a about after all also always am an and another any anyone anything are as at be because been before
+being both but by can could did do does doing done each else even ever every everything for from had
+has have he her here him himself his how i if in instead into is it it's its itself just may me
+might more most much must my no nor not now of off on one only or other our out over own please
+shall she should so some someone something such than that the their them themselves then there these
+they this those through to too until up upon us very was we were what when where whether which while
+who whom whose why will with within without would you your yourself
+answer answers aim assistant character conversation effort goal instruction persona role user users
+"""
+# words of any topic: alone they show neither a copy nor a leak
+_GENERIC_WORDS = """
+ask asked asks day explain find first full get give given gives go going good help keep keeps know
+last let like likely little long look lot made make makes making many need never new nothing often
+people person play playing plays question questions replies reply respond response responses said
+same say saying says see speak speaks still suggest take taken takes talk talks tell tells thing
+things time told tries try trying two use uses using want wants way well wish word words write
+writes
+"""
+_FRAME = frozenset(_FRAME_WORDS.split())
+_GENERIC = frozenset(_GENERIC_WORDS.split())
+
+
+def words(text: str) -> list[str]:
+    """Words of `text`, lower case, in order."""
+    return [word.replace("’", "'").casefold() for word in _WORD.findall(text)]
+
+
+def content_words(text: str) -> list[str]:
+    """Words that belong to a topic, in order, cut to a stem that plural and tense leave."""
+    return [_stem(word) for word in words(text) if word not in _FRAME and word not in _GENERIC]
+
+
+def refuses(text: str) -> Rejection | None:
+    """A model that declines in plain words, where its endpoint does not say so."""
+    return Rejection("refusal", text[:80]) if _REFUSALS.match(text) else None
+
+
+def repeats_itself(text: str, least_distinct: float) -> Rejection | None:
+    """A text whose share of distinct runs of three words is below `least_distinct`."""
+    found = words(text)
+    runs = list(zip(found, found[1:], found[2:], strict=False))
+    # a stammer shorter than a run of three shows as one word taking over
+    stammer = len(found) >= 4 and any(
+        found[i : i + 4] == [found[i]] * 4 for i in range(len(found) - 3)
+    )
+    share = len(set(runs)) / len(runs) if runs else 1.0
+    if stammer or share < least_distinct:
+        return Rejection("repeats_itself", f"{share:.0%} of its runs of three words are distinct")
+    return None
+
+
+def copied(
+    text: str, few_shot: Iterable[Mapping[str, Any]], asked: str, run: int
+) -> Rejection | None:
+    """Content words in a row, `run` of them, that a few-shot reply has and the request has not."""
+    own = set(content_words(asked))
+    mine = content_words(text)
+    taken = {tuple(mine[i : i + run]) for i in range(len(mine) - run + 1)}
+    for reply in few_shot:
+        theirs = content_words(" ".join(str(value) for value in reply.values()))
+        for i in range(len(theirs) - run + 1):
+            piece = tuple(theirs[i : i + run])
+            if piece in taken and not own.issuperset(piece):
+                return Rejection("copied_answer", f"from a few-shot example: {' '.join(piece)}")
+    return None
+
+
+def gives_away(stimulus: str, control: str, label: str, shared_words: int) -> Rejection | None:
+    """A stimulus that shares content words with its control, or one with the control's label."""
+    mine = set(content_words(stimulus))
+    named = mine & set(content_words(label.replace("-", " ").replace("_", " ")))
+    shared = mine & set(content_words(control))
+    if named or len(shared) >= shared_words:
+        return Rejection("gives_control_away", f"shares {', '.join(sorted(named | shared))}")
+    return None
+
+
+def unsupported(answer: str, control: str) -> Rejection | None:
+    """An answer without a single word of its control's own: it would suit any other as well."""
+    mine, theirs = ({_stem(w) for w in words(t)} - _FRAME for t in (answer, control))
+    if mine & theirs:
+        return None
+    return Rejection("unsupported", "shares no content word with its control")
+
+
+def _stem(word: str) -> str:
+    for ending in ("'s", "ingly", "edly", "ing", "ies", "ed", "es", "ly", "s", "e", "y"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)]
+    return word

@@ -1,0 +1,336 @@
+"""`latentqa data`: published files in, rows on the terminal, statistics, other formats out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentqa.commands.options import DEFAULT_ROOT, JsonOption, RootOption, print_json
+
+if TYPE_CHECKING:
+    from generators.exchange.config import ImportConfig
+    from pipelines.artifacts.data_tables import Tables
+
+app = typer.Typer(
+    help="Import, look at, count and export rows.", no_args_is_help=True, add_completion=False
+)
+
+Ref = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="An artifact, an experiment, a folder of Parquet files or a conversations file.",
+    ),
+]
+IMPORT_RECORD = "import.json"
+_TERMINAL_ROWS, _PAGE_ROWS = 5, 500
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="A folder with qa.json and any of control, stimulus, stimulus_completion and "
+            "system.json; for --format conversations a .jsonl file or a folder of them.",
+        ),
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", help="latentqa (its JSON files), or conversations.")
+    ] = "latentqa",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="New folder for the tables.",
+            show_default="./NAME-imported, after PATH",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="A setting of the import, such as limit=100 or splits.seed=1; repeatable.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn published files or own conversations into Parquet tables, outside of any experiment.
+
+    An experiment with a `data` section imports by itself; this is for looking first.
+    """
+    from core.files import new_folder, write_json
+
+    config = _import_config(set_ or [])
+    digests, to_conversations, to_questions = _importer(format_)
+    target = out or Path(f"{folder.resolve().name.removesuffix('.jsonl')}-imported")
+    sources = digests(folder)
+    with new_folder(target) as aside:
+        conversations = to_conversations(folder, aside / "conversations", config=config)
+        questions = to_questions(folder, aside / "conversations", aside / "questions")
+        record = {
+            "config": config.model_dump(mode="json"),
+            "sources": sources,
+            "conversations": conversations,
+            "questions": questions,
+        }
+        write_json(aside / IMPORT_RECORD, record)
+    if as_json:
+        print_json({"out": str(target), **record})
+    else:
+        from latentqa.commands.data_view import print_import
+
+        print_import(target, conversations, questions)
+
+
+@app.command("show")
+def show(
+    ref: Ref,
+    kind: Annotated[str | None, typer.Option(help="Rows of this kind.")] = None,
+    view: Annotated[str | None, typer.Option(help="Rows of this view.")] = None,
+    split: Annotated[str | None, typer.Option(help="Rows of this split.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Rows whose label fits, such as 'persona-job-*'.")
+    ] = None,
+    flag: Annotated[
+        str | None, typer.Option(help="Rows with this flag, their own or a question's.")
+    ] = None,
+    category: Annotated[str | None, typer.Option(help="Rows of this category.")] = None,
+    type_: Annotated[
+        str | None, typer.Option("--type", help="Rows with a question of this type.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most rows shown.", show_default="5; --html 500")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page to browse them in, which needs no other."),
+    ] = None,
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Show rows: messages in the colour of their segment, questions and answers beneath."""
+    from generators.exchange.exporting import to_records
+    from pipelines.artifacts.data_tables import load_tables
+
+    tables = load_tables(root, ref)
+    wanted = {
+        "kind": kind, "view": view, "split": split, "category": category, "label": label,
+        "type": type_, "flag": flag,
+    }  # fmt: skip
+    records = _select(to_records(tables.conversations, tables.questions), wanted)
+    shown = records[: limit or (_TERMINAL_ROWS if html is None else _PAGE_ROWS)]
+    if html is not None:
+        from core.files import write_bytes
+        from pipelines.reports.rows_page import rows_page
+
+        write_bytes(html, rows_page(shown, title=ref, total=len(records)).encode())
+        typer.echo(f"{html}: {len(shown)} of {len(records)} rows", err=as_json)
+    if as_json:
+        print_json({"ref": ref, "total": len(records), "shown": len(shown), "rows": shown})
+    elif html is None:
+        from latentqa.commands.data_view import print_rows
+
+        print_rows(shown, total=len(records))
+
+
+@app.command("stats")
+def stats(ref: Ref, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
+    """Count rows by kind, view, split and category; lengths, what was dropped, leaks, quality."""
+    from generators.quality.describe import describe
+    from pipelines.artifacts.data_tables import load_tables
+
+    tables = load_tables(root, ref)
+    numbers = describe(tables.conversations, tables.questions, tables.dropped)
+    if as_json:
+        print_json({"ref": ref, **numbers, "quality": tables.quality})
+    else:
+        from latentqa.commands.data_view import print_measured, print_stats
+
+        print_stats(numbers)
+        if tables.quality is not None:
+            print_measured(tables.quality)
+
+
+@app.command("export")
+def export(
+    ref: Ref,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder; a file for jsonl.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="latentqa (its JSON files), jsonl, datasets, or parquet (shards and a card).",
+        ),
+    ],
+    license_: Annotated[
+        str | None, typer.Option("--license", help="Licence of the whole, for the card.")
+    ] = None,
+    source_license: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE=LICENCE",
+            help="Licence of one source of the card, such as 'import qa.json=apache-2.0'.",
+        ),
+    ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(metavar="REPO", help="Upload there as well; the token is HF_TOKEN's."),
+    ] = None,
+    private: Annotated[bool, typer.Option(help="A repository made here is private.")] = False,
+    root: RootOption = DEFAULT_ROOT,
+) -> None:
+    """Write rows in another form, or publish them.
+
+    LatentQA's JSON files, JSON Lines, a `datasets` folder, or Parquet shards with a card, which
+    `datasets.load_dataset` reads, from the folder or from the hub.
+    """
+    from core.errors import ConfigError
+    from generators.exchange.exporting import FORMATS
+    from pipelines.artifacts.data_tables import load_tables
+
+    if format_ not in FORMATS:
+        raise ConfigError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
+    if format_ != "parquet" and (license_ or source_license or push_to_hub):
+        raise ConfigError(
+            f"--format {format_}: has no card and goes to no hub; expected parquet with --license, "
+            "--source-license and --push-to-hub."
+        )
+    tables = load_tables(root, ref)
+    _export(tables, format_, out, license_, _licences(source_license or []))
+    typer.echo(
+        f"{out}: {len(tables.conversations)} conversations, {len(tables.questions)} questions "
+        f"as {format_}"
+    )
+    if push_to_hub is not None:
+        from generators.exchange.parquet import push_to_hub as push
+
+        typer.echo(push(out, push_to_hub, private=private))
+
+
+def _importer(
+    format_: str,
+) -> tuple[
+    Callable[..., dict[str, str]], Callable[..., dict[str, Any]], Callable[..., dict[str, Any]]
+]:
+    """What reads files of this format: their digests, conversations, questions."""
+    from core.errors import ConfigError
+    from generators.exchange import conversation_files as own
+    from generators.exchange import importing
+
+    if format_ == "latentqa":
+        return importing.source_digests, importing.import_conversations, importing.import_questions
+    if format_ == "conversations":
+        return own.own_digests, own.import_own_conversations, own.import_own_questions
+    raise ConfigError(f"--format {format_}: expected one of latentqa, conversations.")
+
+
+def _licences(given: list[str]) -> dict[str, str]:
+    from core.errors import ConfigError
+
+    found: dict[str, str] = {}
+    for one in given:
+        source, equals, licence = one.rpartition("=")
+        if not equals or not source or not licence:
+            raise ConfigError(f"--source-license {one}: expected SOURCE=LICENCE.")
+        found[source.strip()] = licence.strip()
+    return found
+
+
+def _export(
+    tables: Tables, format_: str, out: Path, licence: str | None, source_licences: dict[str, str]
+) -> None:
+    from core.errors import ConfigError, DataError
+    from core.files import new_folder
+    from generators.exchange.exporting import write_datasets, write_jsonl, write_latentqa
+    from generators.exchange.parquet import write_parquet
+
+    if format_ == "latentqa":
+        if not tables.questions:
+            raise DataError(
+                f"{out}: LatentQA's files need questions, and none belong to these conversations. "
+                "Name the experiment or the questions artifact, or export as jsonl."
+            )
+        with new_folder(out) as aside:
+            write_latentqa(aside, tables.conversations, tables.questions, tables.dropped)
+    elif format_ == "jsonl":
+        if out.exists():
+            raise ConfigError(f"{out}: already there; name a new file.")
+        write_jsonl(out, tables.conversations, tables.questions)
+    elif format_ == "parquet":
+        with new_folder(out) as aside:
+            write_parquet(
+                aside,
+                tables.conversations,
+                tables.questions,
+                tables.dropped,
+                name=out.resolve().name,
+                licence=licence,
+                source_licences=source_licences,
+                quality=tables.quality,
+            )
+    else:
+        import datasets
+
+        datasets.disable_progress_bars()
+        with new_folder(out) as aside:
+            write_datasets(aside, tables.conversations, tables.questions)
+
+
+def _import_config(overrides: list[str]) -> ImportConfig:
+    """The import's settings, from `FIELD=VALUE` with the value in YAML."""
+    import difflib
+
+    from pydantic import ValidationError
+
+    from core.errors import ConfigError
+    from generators.exchange.config import ImportConfig
+    from generators.splits import SplitConfig
+    from pipelines.experiment.yaml_values import parse_yaml
+
+    fields = ["limit", *(f"splits.{name}" for name in SplitConfig.model_fields)]
+    tree: dict[str, Any] = {"splits": {}}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        name = name.strip().removeprefix("data.")
+        if not equals or name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"--set {override}: expected FIELD=VALUE with one of {', '.join(fields)}.{hint}"
+            )
+        section, _, field = name.rpartition(".")
+        (tree[section] if section else tree)[field] = parse_yaml(text, f"--set {override}")
+    try:
+        return ImportConfig.model_validate_json(json.dumps(tree), strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        message = str(problem["msg"]).removeprefix("Value error, ").rstrip(".")
+        raise ConfigError(f"--set {where}: got {problem['input']!r}: {message}.") from error
+
+
+def _select(records: list[dict[str, Any]], wanted: dict[str, str | None]) -> list[dict[str, Any]]:
+    """Records that fit every filter; a value that no record has is an error."""
+    from fnmatch import fnmatchcase
+
+    from core.errors import ConfigError
+    from pipelines.reports.rows_page import values_of
+
+    kept = records
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        if not any(fnmatchcase(found, value) for row in records for found in values_of(row, name)):
+            there = sorted({found for row in records for found in values_of(row, name)})
+            shown = ", ".join(there[:8]) + (f", … ({len(there)})" if len(there) > 8 else "")
+            raise ConfigError(f"--{name} {value}: no row has it; found {shown or 'none'}.")
+        kept = [row for row in kept if any(fnmatchcase(f, value) for f in values_of(row, name))]
+    return kept

@@ -1,0 +1,1 @@
+"""The artifact root: identity, records, names, locks, garbage collection."""

@@ -1,0 +1,123 @@
+"""From a REF to the rows that it stands for: conversations, their questions, what was dropped.
+
+A REF may name any artifact: the tables behind it are found through its inputs, so that
+`latentqa data show train/3fa9c1` shows what a decoder was trained on. A folder that
+`latentqa data import` wrote, and a single Parquet file, work as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import DataError
+from core.tables import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    QUESTIONS_FILE,
+    Conversation,
+    Dropped,
+    Question,
+    read_conversations,
+    read_dropped,
+    read_questions,
+)
+from generators.quality.check import QUALITY_FILE
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import RECORD, Artifact, ArtifactRoot
+
+STEPS = ("quality", "complete", "conversations", "questions")
+"""Steps that write tables. Of those with the same table the first one counts: checked rows have
+their flags, and completed conversations are what the target reads."""
+PLAIN_FOLDERS = ("conversations", "questions")
+"""Folders of an import outside of any experiment."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tables:
+    """A data set in memory."""
+
+    conversations: list[Conversation]
+    questions: list[Question]
+    dropped: list[Dropped]
+    quality: dict[str, Any] | None = None
+    """What the step `quality` measured; None where it did not run."""
+
+
+def load_tables(root: Path, ref: str) -> Tables:
+    """The rows that `ref` stands for; no questions where it names conversations alone.
+
+    Args:
+        root: the artifact root.
+        ref: a REF, a folder of Parquet files, or a conversations file.
+
+    Raises:
+        DataError: there are no conversations, or a file is no such table.
+        ReferenceError_: `ref` names nothing.
+    """
+    path = Path(ref).expanduser()
+    if path.is_file() and path.suffix == ".parquet":
+        return Tables(conversations=read_conversations(path), questions=[], dropped=[])
+    if path.is_dir() and not _in_artifact(path):
+        folders = [path, *(path / name for name in PLAIN_FOLDERS)]
+    else:
+        folders = _artifact_folders(ArtifactRoot(root), ref)
+    table = next(
+        (f / CONVERSATIONS_FILE for f in folders if (f / CONVERSATIONS_FILE).is_file()), None
+    )
+    if table is None:
+        raise DataError(
+            f"{ref}: no {CONVERSATIONS_FILE} there or behind it; expected an artifact, an "
+            "experiment, a folder that `latentqa data import` wrote, or a conversations file."
+        )
+    conversations = read_conversations(table)
+    known = {row.example_id for row in conversations}
+    asked = next((f / QUESTIONS_FILE for f in folders if (f / QUESTIONS_FILE).is_file()), None)
+    questions = [q for q in (read_questions(asked) if asked else ()) if q.example_id in known]
+    dropped = [
+        row
+        for folder in folders
+        if (folder / DROPPED_FILE).is_file()
+        for row in read_dropped(folder / DROPPED_FILE)
+    ]
+    measured = next((f / QUALITY_FILE for f in folders if (f / QUALITY_FILE).is_file()), None)
+    return Tables(
+        conversations=conversations,
+        questions=questions,
+        dropped=dropped,
+        quality=json.loads(measured.read_bytes()) if measured else None,
+    )
+
+
+def _in_artifact(path: Path) -> bool:
+    here = path.resolve()
+    return any((folder / RECORD).is_file() for folder in (here, *here.parents))
+
+
+def _artifact_folders(root: ArtifactRoot, ref: str) -> list[Path]:
+    """Data folders of the artifacts that write tables, the wanted conversations first."""
+    behind = _closure(root, Refs(root).resolve_set(ref).values())
+    found = sorted(
+        (artifact for artifact in behind if artifact.kind in STEPS),
+        key=lambda artifact: STEPS.index(artifact.kind),
+    )
+    return [artifact.data for artifact in found]
+
+
+def _closure(root: ArtifactRoot, start: Iterable[Artifact]) -> list[Artifact]:
+    ahead = list(start)
+    by_key: dict[str, Artifact] = {}
+    known: dict[str, Artifact] | None = None
+    while ahead:
+        artifact = ahead.pop(0)
+        if artifact.key in by_key:
+            continue
+        by_key[artifact.key] = artifact
+        inputs = [pair["key"] for pair in artifact.identity["inputs"].values()]
+        if inputs and known is None:
+            known = {other.key: other for other in root.artifacts()}
+        ahead += [known[key] for key in inputs if known and key in known]
+    return list(by_key.values())

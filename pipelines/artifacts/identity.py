@@ -1,0 +1,135 @@
+"""What a step's output is: a key over everything that can change it, and nothing else.
+
+```
+key = sha256(canonical JSON of {schema, kind, version, config, inputs, external})
+```
+
+`config` is a config's every field, defaults included. `inputs` holds each input's key *and* the
+digest of its output, so that an input made anew with the same bytes changes nothing, and one with
+other bytes changes everything behind it. `external` holds digests of what comes from outside:
+source files, weights, tokenizer, chat template; never a name or a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from core.canonical import canonical_json
+from core.errors import UserError
+
+SCHEMA = 1
+"""Version of the identity's own form; part of every key."""
+
+SHORT = 16
+"""Hex digits of a key that name its folder."""
+
+
+class IdentityError(UserError, ValueError):
+    """An artifact does not say of itself what its name says of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepIdentity:
+    """Identity of one output of one step.
+
+    Raises:
+        TypeError: a part has no stable identity (named, with what to pass instead).
+    """
+
+    kind: str
+    """Kind of artifact, which is the name of the step that makes it."""
+    version: int
+    """Version of the step's code; raised where the same config gives another output."""
+    config: Mapping[str, Any]
+    """Every setting that decides the output."""
+    inputs: Mapping[str, Mapping[str, str]]
+    """Role of each input to its `key` and the `digest` of its output."""
+    external: Mapping[str, str]
+    """Name of each thing from outside to its digest."""
+
+    def payload(self) -> dict[str, Any]:
+        """The hashed value, as plain JSON types."""
+        return {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "version": self.version,
+            "config": dict(self.config),
+            "inputs": {role: dict(pair) for role, pair in self.inputs.items()},
+            "external": dict(self.external),
+        }
+
+    def canonical(self) -> bytes:
+        """Exactly the bytes that are hashed, which `identity.json` keeps."""
+        return canonical_json(self.payload())
+
+    @property
+    def key(self) -> str:
+        """sha256 of the identity, 64 hex digits."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+    @property
+    def short(self) -> str:
+        """`kind/` and the first digits of the key: the artifact's place below a root."""
+        return f"{self.kind}/{self.key[:SHORT]}"
+
+
+def plain(config: BaseModel, only: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Every field of `config` as plain JSON types.
+
+    Args:
+        config: a frozen config.
+        only: a base class of `config`; where given, its fields alone (a YAML section adds to a
+            hashed config where things are, which is no part of what they are).
+    """
+    kind = only or type(config)
+    values = {name: getattr(config, name) for name in kind.model_fields}
+    # Read once more: pydantic takes defaults as they are written, and a default of 32 for a float
+    # would have another text than a 32.0 from a file.
+    dumped = json.loads(kind.model_construct(**values).model_dump_json())
+    return kind.model_validate(dumped).model_dump(mode="json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """One field that two identities do not share; a side that lacks it holds `ABSENT`."""
+
+    field: str
+    """Dotted path, such as `config.decoder.write_layer`."""
+    left: Any
+    right: Any
+
+    def __str__(self) -> str:
+        return f"{self.field}: {_shown(self.left)} → {_shown(self.right)}"
+
+
+ABSENT = "(absent)"
+
+
+def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Difference]:
+    """Fields in which two identity payloads differ, in the order of their paths."""
+    a, b = dict(_leaves(left)), dict(_leaves(right))
+    return [
+        Difference(field=name, left=a.get(name, ABSENT), right=b.get(name, ABSENT))
+        for name in sorted(a.keys() | b.keys())
+        if a.get(name, ABSENT) != b.get(name, ABSENT)
+    ]
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else key)
+    else:
+        yield path, value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef"):
+        return value[:12] + "…"
+    return json.dumps(value, ensure_ascii=False) if value != ABSENT else ABSENT

@@ -1,0 +1,116 @@
+"""Advisory locks that die with their process.
+
+`flock` is held by an open file, so the kernel lets it go however the process ends, SIGKILL
+included; a lock file that lies about is no lock. Lock files are never removed: a waiter may have
+one open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from core.files import storage_errors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """Who holds a lock."""
+
+    pid: int
+    host: str
+    since: float
+    """Seconds since the epoch."""
+
+    def __str__(self) -> str:
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"process {self.pid} on {self.host} since {clock}"
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, waiting: Callable[[Holder | None], None]) -> Iterator[None]:
+    """Hold the lock at `path`; another process's is waited for.
+
+    Args:
+        path: the lock file, made where it is missing.
+        waiting: told once who holds the lock (None where that is not known), before the wait.
+
+    Raises:
+        StorageError: the file cannot be made.
+    """
+    with _opened(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting(_read(file))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with _signed(file):
+            yield
+
+
+@contextlib.contextmanager
+def exclusive_or_none(path: Path) -> Iterator[bool]:
+    """Hold the lock at `path` if it is free; the value says whether it is held."""
+    with _opened(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        with _signed(file):
+            yield True
+
+
+@contextlib.contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold the lock at `path` together with others that share it."""
+    with _opened(path) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds the exclusive lock at `path` now; None where it is free."""
+    if not path.exists():
+        return None
+    with open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read(file)
+        return None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")  # noqa: SIM115 - closed below, after the lock's own scope
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _signed(file: IO[str]) -> Iterator[None]:
+    file.truncate(0)
+    file.write(
+        json.dumps(asdict(Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time())))
+    )
+    file.flush()
+    yield
+
+
+def _read(file: IO[str]) -> Holder | None:
+    file.seek(0)
+    try:
+        return Holder(**json.load(file))
+    except (ValueError, TypeError):
+        return None  # the holder has the lock but has not signed yet

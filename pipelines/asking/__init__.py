@@ -1,0 +1,1 @@
+"""Asking a trained decoder about any conversation."""

@@ -1,0 +1,127 @@
+"""What was asked of a conversation's activations, and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+from core.tables import Message, View
+from decoder.asking import Answer
+from decoder.token_choice import VISIBLE
+from decoder.training_distribution import Verdict
+from evaluators.answers.metrics.token_f1 import overlap
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """A conversation to read, and what to ask about it.
+
+    Attributes:
+        view: which of control, stimulus and completion it has (design: views).
+        messages: what the target runs on.
+        questions: at least one.
+        tokens: which of its tokens are read (decoder/token_choice.py).
+    """
+
+    view: View
+    messages: tuple[Message, ...]
+    questions: tuple[str, ...]
+    tokens: str = VISIBLE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What was asked of one conversation, and answered.
+
+    Attributes:
+        prompt: the conversation and the questions.
+        layers: blocks whose output was read.
+        activations: activations that the decoder was given.
+        length: tokens of the conversation.
+        withheld: of the activations read, those that the decoder's training withheld.
+        answers: one a question, in order, each token the likeliest.
+        samples: of each question, answers that were drawn; empty where none were asked for.
+        familiarity: how far what was read lies from what the decoder was trained on; None where
+            that is not at hand.
+    """
+
+    prompt: Prompt
+    layers: tuple[int, ...]
+    activations: int
+    length: int
+    withheld: int
+    answers: tuple[Answer, ...]
+    samples: tuple[tuple[Answer, ...], ...]
+    familiarity: Verdict | None = None
+
+    @property
+    def view(self) -> View:
+        """The view that the target saw."""
+        return self.prompt.view
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation that the target ran on."""
+        return self.prompt.messages
+
+    @property
+    def agreement(self) -> tuple[float | None, ...]:
+        """Of each question, how far its drawn answers agree (see `agreement`)."""
+        return tuple(agreement([own.text for own in drawn]) for drawn in self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole as plain values: {"view", "messages", "layers", "tokens", "activations",
+        "familiarity", "answers"}."""
+        questions = zip(
+            self.prompt.questions, self.answers, self.samples, self.agreement, strict=True
+        )
+        return {
+            "view": self.view,
+            "messages": [
+                {"role": m.role, "content": m.content, "segment": m.segment} for m in self.messages
+            ],
+            "layers": list(self.layers),
+            "tokens": {
+                "choice": self.prompt.tokens,
+                "of": self.length,
+                "withheld_in_training": self.withheld,
+            },
+            "activations": self.activations,
+            "familiarity": None if self.familiarity is None else self.familiarity.to_json(),
+            "answers": [
+                {
+                    "question": question,
+                    **_answer(found),
+                    "tokens": [
+                        {"text": text, "log_probability": chance}
+                        for text, chance in zip(
+                            found.tokens, found.token_log_probabilities, strict=True
+                        )
+                    ],
+                    "samples": [_answer(own) for own in drawn],
+                    "agreement": agreed,
+                }
+                for question, found, drawn, agreed in questions
+            ],
+        }
+
+
+def agreement(texts: Sequence[str]) -> float | None:
+    """Mean F1 of the words of each two of `texts`; None for fewer than two.
+
+    1: all say the same words. It says how sure the decoder is of its words, not that they are true.
+    """
+    if len(texts) < 2:
+        return None
+    return fmean(overlap(first, second) for first, second in combinations(texts, 2))
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {
+        "answer": answer.text,
+        "log_probability": answer.log_probability,
+        "finished": answer.finished,
+    }

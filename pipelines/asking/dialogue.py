@@ -1,0 +1,145 @@
+"""What the target is run on: texts, or a whole dialogue, as messages with their segments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast, get_args
+
+from core.errors import ConfigError, DataError
+from core.tables import Message, Segment, View
+
+ACKNOWLEDGEMENT = "Understood."
+"""What the target is taken to have said to its control before a stimulus."""
+ROLES = ("system", "user", "assistant")
+_SEGMENTS = tuple(segment for segment in get_args(Segment) if segment != "template")
+_KEYS = ("role", "content", "segment")
+
+Dialogue = Sequence[Mapping[str, str]]
+"""Messages as chat APIs take them: {"role", "content"}, with an optional "segment"."""
+
+
+def conversation(
+    prompt: str, *, system: str | None = None, stimulus: str | None = None
+) -> tuple[View, tuple[Message, ...]]:
+    """The view that the texts make, and its messages (arXiv 2412.08686, section 3).
+
+    Raises:
+        DataError: a text is empty.
+        ConfigError: both `system` and `stimulus` are given.
+    """
+    for what, text in (("prompt", prompt), ("system", system), ("stimulus", stimulus)):
+        if text is not None and not text.strip():
+            raise DataError(f"ask: the {what} is empty; expected some text.")
+    if system is not None and stimulus is not None:
+        raise ConfigError(
+            "ask: got a system prompt and a stimulus, expected one of them. With a system prompt, "
+            "the prompt is the stimulus already."
+        )
+    if system is not None:
+        return "system", (
+            Message(role="system", content=system, segment="control"),
+            Message(role="user", content=prompt, segment="stimulus"),
+        )
+    control = Message(role="user", content=prompt, segment="control")
+    if stimulus is None:
+        return "control", (control,)
+    return "stimulus", (
+        control,
+        Message(role="assistant", content=ACKNOWLEDGEMENT, segment="control"),
+        Message(role="user", content=stimulus, segment="stimulus"),
+    )
+
+
+def dialogue(messages: Dialogue) -> tuple[View, tuple[Message, ...]]:
+    """The view and the messages of a whole dialogue.
+
+    Where messages say no segment, a system message that comes first is the control, which a decoder
+    with masking is not shown (view `system`); without one nothing is withheld (view `control`), the
+    first message counts as the control, and of the others a user's as stimuli and the assistant's
+    as completions. Messages that all say their segment decide it themselves.
+
+    Raises:
+        DataError: a message is not of that form, or some say their segment and others do not.
+    """
+    # what a file or a caller gives may be anything
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence) or not messages:
+        raise DataError(
+            f"messages: got {type(messages).__name__}, expected a list of "
+            '{"role", "content"} with at least one.'
+        )
+    for number, message in enumerate(messages, 1):
+        _check(number, message)
+    said = ["segment" in message for message in messages]
+    if any(said) and not all(said):
+        raise DataError(
+            f"messages: message {said.index(False) + 1} says no segment and others do; "
+            "expected all of them, or none."
+        )
+    if all(said):
+        found = tuple(
+            Message(role=m["role"], content=m["content"], segment=cast(Segment, m["segment"]))
+            for m in messages
+        )
+        return _view(found), found
+    system = messages[0]["role"] == "system"
+    found = tuple(
+        Message(role=m["role"], content=m["content"], segment=_segment(i, m["role"]))
+        for i, m in enumerate(messages)
+    )
+    return ("system" if system and len(found) > 1 else "control"), found
+
+
+def parse_dialogue(text: str, source: str) -> Dialogue:
+    """Messages from JSON: a list of them, or an object with the key `messages`.
+
+    Args:
+        source: where the text is from, for messages.
+
+    Raises:
+        DataError: it is no such JSON.
+    """
+    try:
+        value: Any = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{source}: not JSON ({error}); expected a list of messages.") from error
+    if isinstance(value, dict) and "messages" in value:
+        value = value["messages"]
+    dialogue(value)
+    return value
+
+
+def _check(number: int, message: Any) -> None:
+    where = f"messages: message {number}"
+    if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+        raise DataError(f'{where} is {_short(message)}, expected {{"role", "content"}}.')
+    if extra := sorted(set(message) - set(_KEYS)):
+        raise DataError(f"{where} has {extra[0]!r}, expected {', '.join(_KEYS)} alone.")
+    if message["role"] not in ROLES:
+        raise DataError(f"{where} has role {_short(message['role'])}, expected {', '.join(ROLES)}.")
+    if not isinstance(message["content"], str) or not message["content"].strip():
+        raise DataError(f"{where} has content {_short(message['content'])}, expected some text.")
+    if "segment" in message and message["segment"] not in _SEGMENTS:
+        raise DataError(
+            f"{where} has segment {_short(message['segment'])}, expected {', '.join(_SEGMENTS)}."
+        )
+
+
+def _segment(place: int, role: str) -> Segment:
+    if place == 0:
+        return "control"
+    return "completion" if role == "assistant" else "stimulus"
+
+
+def _view(messages: Sequence[Message]) -> View:
+    segments = [message.segment for message in messages]
+    if "control" not in segments or segments[-1] == "control":
+        return "control"
+    if messages[segments.index("control")].role == "system":
+        return "system"
+    return "stimulus_completion" if segments[-1] == "completion" else "stimulus"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:59] + "…"

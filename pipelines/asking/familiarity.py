@@ -1,0 +1,69 @@
+"""The activations that a trained decoder knows: those of its training rows, from its own store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from activation_store.read.reader import ActivationStore
+from core.canonical import digest
+from core.errors import LatentQAError
+from core.tables import CONVERSATIONS_FILE, Conversation, read_conversations
+from decoder.model import Decoder
+from decoder.training_distribution import Familiar
+from decoder.visible_tokens import ReadLayers, stored_reading
+from pipelines.artifacts.root import RECORD, Artifact, ArtifactRoot
+
+_ROWS = 256
+"""Training rows that are looked at, drawn by a hash of their ids."""
+_MADE_BY = ("complete", "conversations")
+"""Steps whose conversations a decoder is trained on."""
+
+
+def familiar_of(artifact: Artifact, root: ArtifactRoot, decoder: Decoder) -> Familiar | None:
+    """What `decoder` was trained on, at the first layer that it reads.
+
+    Args:
+        artifact: of kind train.
+
+    Returns:
+        None where the store or the conversations are not in `root` any more, or are damaged, or
+        where fewer than two training rows are left.
+    """
+    inputs = artifact.identity["inputs"]
+    if "dump" not in inputs:
+        return None  # trained without a store
+    store = _folder(root, ("dump",), inputs["dump"]["key"])
+    table = _folder(root, _MADE_BY, inputs["conversations"]["key"])
+    if store is None or table is None:
+        return None
+    views = artifact.identity["config"]["views"]
+    layers = ReadLayers((decoder.reads().layers[0],))
+    try:
+        opened = ActivationStore(store)
+        rows = [
+            row
+            for row in read_conversations(table / CONVERSATIONS_FILE)
+            if row.split == "train" and row.view in views and row.example_id in opened
+        ]
+        readings = [
+            stored_reading(
+                opened, row.example_id, row.view, layers, masking=decoder.config.masking
+            ).vectors
+            for row in sorted(rows, key=_rank)[:_ROWS]
+        ]
+    except LatentQAError:
+        return None  # an answer does not hang on the store that its decoder came from
+    found = [vectors for vectors in readings if vectors is not None]
+    return Familiar(found) if len(found) > 1 else None
+
+
+def _rank(row: Conversation) -> str:
+    return digest(row.example_id)
+
+
+def _folder(root: ArtifactRoot, kinds: tuple[str, ...], key: str) -> Path | None:
+    for kind in kinds:
+        folder = root.folder(kind, key)
+        if (folder / RECORD).is_file():
+            return Artifact(folder).data
+    return None

@@ -1,0 +1,146 @@
+"""Asking a trained decoder questions about any conversation.
+
+```python
+from pipelines.asking.load import load
+
+reader = load("latentqa_eval")
+reader.ask("You are a pirate.", "Who speaks here?")
+```
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from activation_store.target.files import ModelFiles, public_name, resolve_model
+from activation_store.target.load import load_model, load_tokenizer, model_shape, pick_device
+from core.errors import DamagedError, ModelError
+from core.quiet import quiet_libraries
+from core.runtime import Runtime
+from decoder.model import SIDECAR, Decoder, read_sidecar
+from decoder.target_run import Source
+from decoder.training_distribution import Familiar
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import RECORD, Artifact, ArtifactRoot
+from pipelines.asking.asked import Asked, Prompt
+from pipelines.asking.familiarity import familiar_of
+from pipelines.asking.reader import AskOptions, Foreign, Reader
+
+__all__ = ["AskOptions", "Asked", "Prompt", "Reader", "load"]
+
+
+def load(
+    ref: str,
+    *,
+    root: Path | None = None,
+    model: str | None = None,
+    adapter: str | None = None,
+    device: str = "auto",
+    foreign_target: str | None = None,
+    foreign_adapter: str | None = None,
+) -> Reader:
+    """The decoder that `ref` names, with its target.
+
+    Args:
+        ref: a REF of a train artifact (a path, kind/key-prefix or name[:version]), or a folder
+            that a decoder was copied to.
+        root: the artifact root; None takes `LATENTQA_ROOT`, else `artifacts`.
+        model: where the target is now; None takes what the decoder was trained with.
+        adapter: where the target's own adapter is now, likewise.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        foreign_target: a model of the same shape whose activations are read in place of the
+            target's own, for shift experiments; every result says so.
+        foreign_adapter: a PEFT adapter of it; alone, it is put on the decoder's own target.
+
+    Raises:
+        ReferenceError_: `ref` names nothing, or no decoder.
+        ModelError: the target is not where it was, or a foreign one has another shape.
+        StoreError: `model` is not the decoder's target.
+        DamagedError: the decoder's bytes are not those committed.
+    """
+    found = _find(ref, root or Path(os.environ.get("LATENTQA_ROOT", "artifacts")))
+    target = _target(found, model, adapter)
+    where = pick_device(Runtime(device=device))
+    with quiet_libraries():
+        decoder = Decoder.load(found.folder, target, dtype="float32", device=where)
+        foreign = None
+        if foreign_target is not None or foreign_adapter is not None:
+            other = resolve_model(foreign_target or target.ref, foreign_adapter)
+            foreign = _foreign(other, target, decoder)
+    return Reader(found.name, decoder, foreign=foreign, familiar=lambda: _familiar(found, decoder))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A decoder on disk; `model` and `adapter` say where its target was."""
+
+    name: str
+    folder: Path
+    model: str
+    adapter: str | None
+    artifact: Artifact | None = None
+
+
+def _find(ref: str, root: Path) -> _Found:
+    folder = Path(ref).expanduser()
+    if (folder / SIDECAR).is_file() and not (folder.parent / RECORD).is_file():
+        _, binding = read_sidecar(folder)
+        return _Found(ref, folder, binding.model, binding.adapter)
+    artifact = Refs(ArtifactRoot(root.expanduser())).resolve(ref, "train")
+    if bad := artifact.damaged_files():
+        raise DamagedError(
+            f"{artifact.short}: {', '.join(bad)} is not as it was committed. "
+            "Run the experiment again: it notices, and trains anew.",
+            artifact.path,
+        )
+    # a decoder's own files name no folder of a machine, its record does
+    where = artifact.record["locations"]
+    return _Found(artifact.short, artifact.data, where["model"], where["adapter"], artifact)
+
+
+def _target(found: _Found, model: str | None, adapter: str | None) -> ModelFiles:
+    try:
+        return resolve_model(model or found.model, adapter or found.adapter)
+    except ModelError as error:
+        if model is not None:
+            raise
+        raise ModelError(
+            f"decoder {found.name}: its target is not where it was when it was trained: {error} "
+            "Name it with --model."
+        ) from error
+
+
+def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> Foreign:
+    """Another target, loaded beside the decoder.
+
+    Raises:
+        ModelError: its shape is not that of the decoder's own.
+    """
+    shapes = [model_shape(files) for files in (other, target)]
+    found, own = ((shape.n_blocks, shape.d_model) for shape in shapes)
+    if found != own:
+        raise ModelError(
+            f"model {other.ref}: it has {found[0]} blocks of width {found[1]}, the decoder's own "
+            f"target {own[0]} of {own[1]}. A foreign target must be of the same shape."
+        )
+    theirs, ours = other.digests(), target.digests()
+    return Foreign(
+        model=public_name(other.ref),
+        adapter=public_name(str(other.adapter)) if other.adapter else None,
+        differs=tuple(
+            sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
+        ),
+        source=Source(
+            load_model(other, dtype="float32", device=decoder.device), load_tokenizer(other)
+        ),
+    )
+
+
+def _familiar(found: _Found, decoder: Decoder) -> Familiar | None:
+    """What the decoder was trained on; None for one that was copied out of its artifact root."""
+    if found.artifact is None:
+        return None
+    root = ArtifactRoot(found.artifact.path.parents[1])
+    return familiar_of(found.artifact, root, decoder)

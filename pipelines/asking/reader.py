@@ -1,0 +1,336 @@
+"""A decoder with its target: questions about the activations of any conversation.
+
+Shapes: n tokens that are read.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from activation_store.target.load import shape_of
+from core.config import Config
+from core.errors import ConfigError, DataError, UserError
+from core.tables import Message
+from decoder.asking import Answer, answer
+from decoder.batch import Reading
+from decoder.model import Decoder
+from decoder.target_run import Captured, Source, capture
+from decoder.token_choice import VISIBLE, choose
+from decoder.training_distribution import Familiar, Verdict
+from decoder.visible_tokens import ReadLayers, withheld_tokens
+from pipelines.asking.asked import Asked, Prompt
+from pipelines.asking.dialogue import Dialogue, conversation, dialogue
+
+
+class AskOptions(Config):
+    """How a decoder is asked."""
+
+    layer: int | None = Field(default=None, ge=-1)
+    """Block whose output is read, -1 the last; null takes the one that the decoder was trained
+    on."""
+    max_tokens: int = Field(default=40, ge=1)
+    """Longest answer, in tokens."""
+    samples: int = Field(default=0, ge=0)
+    """Answers that are drawn to each question, beside the likeliest."""
+    temperature: float = Field(default=0.7, gt=0)
+    """Temperature at which they are drawn."""
+    seed: int = 0
+    """Seed of what is drawn."""
+
+
+def make_prompt(
+    prompt: str | Dialogue,
+    questions: Sequence[str],
+    *,
+    system: str | None = None,
+    stimulus: str | None = None,
+    tokens: str = VISIBLE,
+) -> Prompt:
+    """A prompt for `Reader.ask_each`, of what `Reader.ask_all` takes.
+
+    Raises:
+        DataError: a text is empty.
+        ConfigError: options that do not go together.
+    """
+    if not questions or not all(question.strip() for question in questions):
+        raise DataError("ask: a question is empty; expected some text.")
+    if isinstance(prompt, str):
+        view, messages = conversation(prompt, system=system, stimulus=stimulus)
+    elif system is not None or stimulus is not None:
+        raise ConfigError(
+            "ask: got a whole dialogue and a system prompt or stimulus; put it in the dialogue."
+        )
+    else:
+        view, messages = dialogue(prompt)
+    return Prompt(view=view, messages=messages, questions=tuple(questions), tokens=tokens)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Foreign:
+    """A target that the decoder was not trained to read.
+
+    Attributes:
+        model, adapter: references under which it was found.
+        differs: what is not as in the decoder's own target (`weights`, `adapter`, ...).
+        source: the network and its tokenizer.
+    """
+
+    model: str
+    adapter: str | None
+    differs: tuple[str, ...]
+    source: Source
+
+    def to_json(self) -> dict[str, Any]:
+        """What stands in every result."""
+        return {"model": self.model, "adapter": self.adapter, "differs": list(self.differs)}
+
+
+class Reader:
+    """A decoder with its target.
+
+    Attributes:
+        name: the decoder's artifact, or its folder.
+        decoder: the decoder itself; its target is the same network with the adapter off.
+        foreign: another target, whose activations are read in place of its own; or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        decoder: Decoder,
+        *,
+        foreign: Foreign | None = None,
+        familiar: Callable[[], Familiar | None] = lambda: None,
+    ) -> None:
+        """Put a decoder and its target together.
+
+        Args:
+            familiar: what the decoder was trained on, where that can be told; called once at most.
+        """
+        self.name = name
+        self.decoder = decoder
+        self.foreign = foreign
+        self._find_familiar = familiar
+
+    @functools.cached_property
+    def familiar(self) -> Familiar | None:
+        """The activations that the decoder was trained on; None where they are not at hand."""
+        return self._find_familiar()
+
+    def capture(
+        self, conversations: Sequence[Sequence[Message]], layers: Sequence[int]
+    ) -> list[Captured]:
+        """Run the target on conversations (see `decoder.target_run.capture`).
+
+        Raises:
+            DataError: the template refuses a conversation, or it holds a control token.
+        """
+        source = None if self.foreign is None else self.foreign.source
+        return capture(self.decoder, conversations, layers, source=source)
+
+    def ask(
+        self,
+        prompt: str | Dialogue,
+        question: str,
+        *,
+        system: str | None = None,
+        stimulus: str | None = None,
+        tokens: str = VISIBLE,
+        **options: Any,
+    ) -> str:
+        """The answer to one question; `ask_all` takes several, and says more.
+
+        Args:
+            prompt: what a user says to the target; alone, it is the control (view `control`), and
+                all its activations are read. Or a whole dialogue: a list of {"role", "content"}
+                with an optional "segment" (pipelines/asking/dialogue.py).
+            question: asked of the decoder, which sees activations and no text of the target's.
+            system: a system prompt before `prompt` (view `system`): the control is then here, and
+                a decoder with masking reads the activations of what follows it alone.
+            stimulus: what the user says next (view `stimulus`), after the target has acknowledged
+                `prompt`; likewise masked.
+            tokens: which tokens are read: `visible`, `all`, `segment:NAME`, `range:START:STOP`,
+                `match:REGEX` or `last:N` (decoder/token_choice.py).
+            options: fields of `AskOptions`: layer, max_tokens, samples, temperature, seed.
+
+        Raises:
+            DataError: a text is empty, holds one of the model's control tokens, or `tokens` names
+                none of the conversation's.
+            ConfigError: an option is wrong, or does not go with another.
+        """
+        asked = self.ask_all(
+            prompt, [question], system=system, stimulus=stimulus, tokens=tokens, **options
+        )
+        return asked.answers[0].text
+
+    def ask_all(
+        self,
+        prompt: str | Dialogue,
+        questions: Sequence[str],
+        *,
+        system: str | None = None,
+        stimulus: str | None = None,
+        tokens: str = VISIBLE,
+        **options: Any,
+    ) -> Asked:
+        """The answers to several questions about one prompt, which the target runs on once.
+
+        Args:
+            prompt, system, stimulus, tokens, options: as for `ask`.
+            questions: at least one.
+
+        Raises: as `ask`.
+        """
+        made = make_prompt(prompt, questions, system=system, stimulus=stimulus, tokens=tokens)
+        return self.ask_prompt(made, AskOptions(**options))
+
+    def ask_prompt(self, prompt: Prompt, options: AskOptions | None = None) -> Asked:
+        """The answers about one prompt.
+
+        Raises: as `ask`.
+        """
+        (found,) = self.ask_each([prompt], options)
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+    def ask_each(
+        self, prompts: Sequence[Prompt], options: AskOptions | None = None, *, batch: int = 16
+    ) -> Iterator[Asked | UserError]:
+        """What was answered about each of `prompts`, in their order, `batch` of them at a time.
+
+        One that cannot be asked gives the error that says why, and the others go on.
+
+        Raises:
+            ModelError: the target has no block `options.layer`.
+            ConfigError: the decoder reads several layers together, so that none can be named.
+        """
+        options = options or AskOptions()
+        layers = self.layers(options.layer)
+        for start in range(0, len(prompts), batch):
+            yield from self._ask_batch(prompts[start : start + batch], layers, options)
+
+    def layers(self, layer: int | None = None, option: str = "--layer") -> ReadLayers:
+        """The layers of one reading; None takes those that the decoder reads by itself.
+
+        Any block of the target can be read; one that the decoder was not trained on as it is.
+
+        Args:
+            option: what `layer` is called in an error.
+
+        Raises:
+            ModelError: the target has no such block.
+            ConfigError: the decoder reads several layers together, so that none can be named.
+        """
+        decoder = self.decoder
+        if layer is None:
+            return decoder.reads()
+        shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
+        number = shape.layer(layer, option)
+        if decoder.config.combine == "together" and decoder.config.read_layers:
+            return decoder.reads(number)
+        return ReadLayers((number,), named=bool(decoder.config.read_layers))
+
+    @property
+    def trained_layers(self) -> tuple[int, ...]:
+        """Blocks that the decoder was trained on."""
+        return self.decoder.config.read_layers or (self.decoder.binding.read_layer,)
+
+    def chosen(self, prompt: Prompt, captured: Captured) -> tuple[np.ndarray, int]:
+        """Tokens [n] of a conversation that `prompt` names, and how many of them masking withholds.
+
+        Raises:
+            DataError: it names none.
+            ConfigError: `prompt.tokens` is none of the forms.
+        """
+        tokens = captured.tokens
+        masking = self.decoder.config.masking
+        withheld = withheld_tokens(prompt.view, tokens.withheld, masking=masking)
+        chosen = choose(prompt.tokens, tokens, captured.encoded, withheld=withheld)
+        return chosen, int((chosen < withheld).sum())
+
+    def _ask_batch(
+        self, prompts: Sequence[Prompt], layers: ReadLayers, options: AskOptions
+    ) -> list[Asked | UserError]:
+        out: dict[int, Asked | UserError] = {}
+        ready: dict[int, tuple[Captured, np.ndarray, int]] = {}
+        for i, found in enumerate(self._capture(prompts, layers)):
+            if isinstance(found, UserError):
+                out[i] = found
+                continue
+            try:
+                ready[i] = (found, *self.chosen(prompts[i], found))
+                for question in prompts[i].questions:
+                    self.decoder.prompt.turn(question, None)
+            except UserError as error:
+                ready.pop(i, None)
+                out[i] = error
+        asked = [(i, question) for i in ready for question in prompts[i].questions]
+        readings = {
+            i: captured.reading(layers, chosen) for i, (captured, chosen, _) in ready.items()
+        }
+        answers = self._answers(asked, readings, 1, options.max_tokens)
+        drawn = self._answers(
+            asked,
+            readings,
+            options.samples,
+            options.max_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
+        )
+        for i, (captured, chosen, withheld) in ready.items():
+            mine = [j for j, (of, _) in enumerate(asked) if of == i]
+            out[i] = Asked(
+                prompt=prompts[i],
+                layers=layers.layers,
+                activations=len(chosen),
+                length=len(captured.tokens.ids),
+                withheld=withheld,
+                answers=tuple(answers[j][0] for j in mine),
+                samples=tuple(tuple(drawn[j]) for j in mine),
+                familiarity=self._judge(readings[i]),
+            )
+        return [out[i] for i in range(len(prompts))]
+
+    def _capture(self, prompts: Sequence[Prompt], layers: ReadLayers) -> list[Captured | UserError]:
+        """Each conversation, or why the template refuses it."""
+        try:
+            return list(self.capture([p.messages for p in prompts], layers.layers))
+        except DataError as error:
+            if len(prompts) == 1:
+                return [error]
+        # one is refused: each by itself says which
+        return [found for prompt in prompts for found in self._capture([prompt], layers)]
+
+    def _judge(self, reading: Reading) -> Verdict | None:
+        """How far what is read lies from what the decoder was trained on."""
+        if self.familiar is None or reading.vectors is None:
+            return None
+        # of several layers the first, which is the one that is known
+        return self.familiar.judge(reading.vectors[: reading.n])
+
+    def _answers(
+        self,
+        asked: Sequence[tuple[int, str]],
+        readings: dict[int, Reading],
+        times: int,
+        max_tokens: int,
+        **drawing: Any,
+    ) -> list[list[Answer]]:
+        """`times` answers to each question."""
+        if not asked or not times:
+            return [[] for _ in asked]
+        found = answer(
+            self.decoder,
+            [readings[i] for i, _ in asked for _ in range(times)],
+            [question for _, question in asked for _ in range(times)],
+            max_tokens=max_tokens,
+            **drawing,
+        )
+        return [found[j * times : (j + 1) * times] for j in range(len(asked))]

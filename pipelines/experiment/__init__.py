@@ -1,0 +1,1 @@
+"""Experiment files: YAML in, a frozen config out."""

@@ -1,0 +1,298 @@
+"""One YAML file an experiment, read into a frozen model or refused in one line."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from activation_store.layout.config import DumpSection
+from activation_store.target.config import CompleteConfig
+from core.config import Config
+from core.errors import ConfigError
+from core.runtime import Runtime
+from evaluators.config import EvaluateConfig
+from evaluators.robustness.config import RobustnessConfig
+from generators.exchange.config import DataSection
+from generators.making.config import GenerateSection
+from generators.quality.config import QualitySection
+from pipelines.experiment.yaml_values import parse_yaml
+from trainers.config import TrainConfig
+
+SOURCES = ("data", "generate")
+"""Sections of which an experiment has exactly one: where its rows come from."""
+
+
+class Experiment(Config):
+    """An experiment file; each section belongs to the room that uses it."""
+
+    experiment: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """Name: lower case letters, digits, `_` and `-`."""
+    data: DataSection | None = None
+    """Published files to import."""
+    generate: GenerateSection | None = None
+    """Rows that an LLM writes."""
+    complete: CompleteConfig | None = None
+    """The target's own replies to the stimuli; null for none."""
+    quality: QualitySection | None = None
+    """A check of the rows: what is flagged, measured and dropped; null for none."""
+    dump: DumpSection = DumpSection()
+    """The target, and which of its activations are stored."""
+    train: TrainConfig = TrainConfig()
+    """The decoder and its training."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """What is judged, and how."""
+    robustness: RobustnessConfig | None = None
+    """What is altered to see whether the decoder still reads it; null for nothing."""
+    runtime: Runtime = Runtime()
+    """Device and other settings that do not change results; never hashed."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Experiment:
+        given = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of the sections {', '.join(SOURCES)}, "
+                f"got {', '.join(given) or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_have_holders(self) -> Experiment:
+        if self.runtime.sharding == "full" and self.runtime.processes == 1:
+            raise ValueError(
+                "runtime.sharding: got full with one process, expected runtime.processes of at "
+                "least two to share the weights"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _read_layer_is_stored(self) -> Experiment:
+        stored, read = self.dump.layers, self.train.decoder.read_layer
+        several = self.train.decoder.read_layers
+        if several:
+            if not set(several) <= set(stored) and -1 not in stored:
+                raise ValueError(
+                    f"train.decoder.read_layers: got {list(several)}, expected some of dump.layers "
+                    f"{list(stored)}"
+                )
+            return self
+        if read is None and len(stored) > 1:
+            raise ValueError(
+                f"train.decoder.read_layer: got null, expected one of dump.layers {list(stored)}"
+            )
+        # -1 is known by its number only once the model is
+        if read is not None and read not in stored and -1 not in (read, *stored):
+            raise ValueError(
+                f"train.decoder.read_layer: got {read}, expected one of dump.layers {list(stored)}"
+            )
+        return self
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file.
+
+    Args:
+        path: a YAML file.
+        overrides: `a.b=c`, each a field's dotted path and its value in YAML; they win.
+
+    Raises:
+        ConfigError: one line that names file (or override), field, what was found and expected.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        near = difflib.get_close_matches(path.stem, _yaml_stems(path.parent), n=1)
+        hint = f"; did you mean {path.with_name(near[0] + '.yaml')}?" if near else "."
+        raise ConfigError(f"{path}: no such experiment file{hint}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+    tree = parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path}: got {_a(tree)}, expected a mapping of sections "
+            f"({', '.join(Experiment.model_fields)})."
+        )
+    origins: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        origins[_apply(tree, override)] = f"--set {override}"
+    return _validate(tree, str(path), origins)
+
+
+def _apply(tree: dict[str, Any], override: str) -> tuple[str, ...]:
+    """Set one dotted field in `tree`; returns its path."""
+    name, equals, text = override.partition("=")
+    path = tuple(name.strip().split("."))
+    if not equals or not all(path):
+        raise ConfigError(f"--set {override}: expected FIELD=VALUE, such as train.lora.rank=8.")
+    node = tree
+    for i, part in enumerate(path[:-1]):
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            at = ".".join(path[: i + 1])
+            raise ConfigError(
+                f"--set {override}: {at} is {_a(node)}, not a section; set {at} itself."
+            )
+    node[path[-1]] = parse_yaml(text, f"--set {override}")
+    return path
+
+
+def _validate(
+    tree: dict[str, Any], source: str, origins: Mapping[tuple[str, ...], str]
+) -> Experiment:
+    try:
+        # JSON mode: strict types (no "8" for 8, no true for 1), yet lists for tuples
+        return Experiment.model_validate_json(json.dumps(tree), strict=True)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # an unknown field explains a missing one better than the other way round
+        problem = min(problems, key=lambda p: p["type"] != "extra_forbidden")
+        raise ConfigError(_words(dict(problem), source, origins)) from error
+
+
+def _words(problem: Mapping[str, Any], source: str, origins: Mapping[tuple[str, ...], str]) -> str:
+    path, model, annotation = _locate(problem["loc"])
+    dotted = ".".join(path)
+    for start, origin in origins.items():
+        if path[: len(start)] == start:
+            source = origin
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: unknown field {dotted}; {_suggest(path, model)}"
+    if problem["type"] == "missing":
+        return f"{source}: field {dotted} is missing; expected {_expected(annotation)}."
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{source}: {dotted + ': ' if dotted else ''}{message.rstrip('.')}."
+    got = json.dumps(problem["input"], ensure_ascii=False)
+    if isinstance(problem["input"], dict):
+        got = "a section"
+    limit = ""
+    if problem["type"].startswith(("greater_than", "less_than", "string_pattern", "too_")):
+        limit = f" ({message[0].lower()}{message[1:]})"
+    near = ""
+    allowed = _allowed(annotation)
+    if isinstance(problem["input"], str) and allowed:
+        close = difflib.get_close_matches(problem["input"], allowed, n=1)
+        near = f" Did you mean {close[0]}?" if close else ""
+    return f"{source}: {dotted}: got {got}, expected {_expected(annotation)}{limit}.{near}"
+
+
+def _locate(loc: Sequence[int | str]) -> tuple[tuple[str, ...], type[BaseModel], Any]:
+    """The field's dotted path, the model that it belongs to, and its annotation.
+
+    pydantic puts the tried branches of a union into the place; they are no fields.
+    """
+    model: type[BaseModel] = Experiment
+    annotation: Any = Experiment
+    path: list[str] = []
+    for part in loc:
+        inner = _model_of(annotation)
+        if inner is not None:
+            model = inner
+            path.append(str(part))
+            if part not in inner.model_fields:
+                return tuple(path), inner, None
+            annotation = inner.model_fields[str(part)].annotation
+        elif isinstance(part, int) or _is_mapping(annotation):
+            path.append(str(part))
+            annotation = _item_of(annotation)
+    return tuple(path), model, annotation
+
+
+def _suggest(path: Sequence[str], model: type[BaseModel]) -> str:
+    name, prefix = path[-1], ".".join(path[:-1])
+    names = list(model.model_fields)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {prefix + '.' if prefix else ''}{close[0]}?"
+    elsewhere = [p for p in _all_paths(Experiment) if p.rpartition(".")[2] == name]
+    if elsewhere:
+        return f"did you mean {elsewhere[0]}?"
+    return f"fields of {prefix or 'an experiment'}: {', '.join(sorted(names))}."
+
+
+def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        found.append(prefix + name)
+        inner = _model_of(field.annotation)
+        if inner is not None:
+            found.extend(_all_paths(inner, f"{prefix}{name}."))
+    return found
+
+
+def _branches(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [b for arg in typing.get_args(annotation) for b in _branches(arg)]
+    return [annotation]
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    for branch in _branches(annotation):
+        if isinstance(branch, type) and issubclass(branch, BaseModel):
+            return branch
+    return None
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return any(typing.get_origin(branch) is dict for branch in _branches(annotation))
+
+
+def _item_of(annotation: Any) -> Any:
+    for branch in _branches(annotation):
+        if typing.get_origin(branch) in (tuple, list):
+            return typing.get_args(branch)[0]
+        if typing.get_origin(branch) is dict:
+            return typing.get_args(branch)[1]
+    return None
+
+
+def _allowed(annotation: Any) -> list[str]:
+    return [
+        str(value)
+        for branch in _branches(annotation)
+        if typing.get_origin(branch) is typing.Literal
+        for value in typing.get_args(branch)
+    ]
+
+
+def _expected(annotation: Any) -> str:
+    words = []
+    for branch in _branches(annotation):
+        if typing.get_origin(branch) is typing.Literal:
+            words.append("one of " + ", ".join(map(str, typing.get_args(branch))))
+        elif typing.get_origin(branch) in (tuple, list):
+            words.append("a list, each item " + _expected(typing.get_args(branch)[0]))
+        elif isinstance(branch, type) and issubclass(branch, BaseModel):
+            words.append("a section with " + ", ".join(branch.model_fields))
+        elif typing.get_origin(branch) is dict:
+            words.append("a section")
+        else:
+            words.append(_PLAIN.get(branch, "a value"))
+    return " or ".join(words)
+
+
+_PLAIN: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+}
+
+
+def _a(value: Any) -> str:
+    names = {dict: "a section", list: "a list", type(None): "nothing"}
+    return names.get(type(value), json.dumps(value, ensure_ascii=False))
+
+
+def _yaml_stems(folder: Path) -> list[str]:
+    return sorted(p.stem for p in folder.glob("*.yaml")) if folder.is_dir() else []

@@ -1,0 +1,58 @@
+"""The user's own experiment at about eight rows: every step, in about a minute."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from generators.making.config import at_most
+from pipelines.experiment.config import Experiment
+
+C = TypeVar("C", bound=BaseModel)
+
+ROWS = 8
+"""Most rows of each view."""
+CONTROLS = 12
+"""Most controls that an LLM writes: of each of three kinds one for every split, and one more."""
+
+
+def smoke(experiment: Experiment) -> Experiment:
+    """`experiment` with its name ending in `-smoke` and everything that costs time made small."""
+    changes: dict[str, Any] = {"experiment": f"{experiment.experiment}-smoke"}
+    if experiment.data is not None:
+        changes["data"] = _with(experiment.data, limit=_least(experiment.data.limit, ROWS))
+    if experiment.generate is not None:
+        few = at_most(experiment.generate.conversations, CONTROLS)
+        changes["generate"] = _with(experiment.generate, conversations=few)
+    if experiment.quality is not None:
+        sample = _least(experiment.quality.sample, ROWS)
+        changes["quality"] = _with(experiment.quality, sample=sample)
+    train = experiment.train
+    changes["train"] = _with(
+        train,
+        max_steps=_least(train.max_steps, 2),
+        evaluations=1,
+        rows_per_batch=_least(train.rows_per_batch, 2),
+        validation_rows=_least(train.validation_rows, 2),
+    )
+    evaluate = experiment.evaluate
+    judge = evaluate.judge
+    changes["evaluate"] = _with(
+        evaluate,
+        judge=None if judge is None else _with(judge, answers=_least(judge.answers, 2)),
+        max_controls=_least(evaluate.max_controls, 4),
+        min_controls=2,
+        answers=_least(evaluate.answers, 1),
+        max_answer_tokens=_least(evaluate.max_answer_tokens, 8),
+        bootstrap=_least(evaluate.bootstrap, 200),
+    )
+    return _with(experiment, **changes)
+
+
+def _with(config: C, **changes: Any) -> C:
+    return type(config).model_validate({**dict(config), **changes})
+
+
+def _least(value: int | None, limit: int) -> int:
+    return limit if value is None else min(value, limit)

@@ -1,0 +1,26 @@
+"""Plots of reports and maps, one concept a file.
+
+Every function takes plain values and returns a matplotlib figure that no global state knows of;
+`pipelines.reports.plot_style` turns it into SVG and PNG. Colours are names in its `PALETTE`.
+"""
+
+from __future__ import annotations
+
+from pipelines.reports.plots.curve import smooth, training_curve
+from pipelines.reports.plots.heat import heat
+from pipelines.reports.plots.intervals import Panel, Point, common_limits, intervals
+from pipelines.reports.plots.scatter import ScatterPanel, paired
+from pipelines.reports.plots.series import Series
+
+__all__ = [
+    "Panel",
+    "Point",
+    "ScatterPanel",
+    "Series",
+    "common_limits",
+    "heat",
+    "intervals",
+    "paired",
+    "smooth",
+    "training_curve",
+]

@@ -1,0 +1,104 @@
+"""One dot a unit under two conditions, in small multiples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from pipelines.reports.plot_style import PALETTE, STYLE
+from pipelines.reports.plots.axes import PAGE, PHONE, font_size, frame, padded, title
+from pipelines.reports.plots.series import Series
+
+_LEAST, _MOST = 8.0, 110.0
+"""Area of a dot that stands for hardly anything, and what is added for one that stands for all, in
+square points."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScatterPanel:
+    """One panel of `paired`: its series share axes."""
+
+    title: str
+    note: str
+    series: tuple[Series, ...]
+
+
+def paired(panels: Sequence[ScatterPanel], *, xlabel: str, ylabel: str, columns: int = 4) -> Figure:
+    """One dot a unit, under two conditions, with the line where both are equal.
+
+    Args:
+        panels: filled row by row; all share both axes.
+        xlabel: the condition on the x axis.
+        ylabel: the condition on the y axis.
+        columns: panels that have room side by side; at most 2 suit a phone.
+    """
+    size = font_size(columns // 2)
+    total = PAGE if columns > 2 else PHONE
+    left, right, gap, top, below = 0.62, 0.1, 0.3, 0.42, 0.62
+    side = (total - left - right - gap * (columns - 1)) / columns
+    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    legend = 0.3 if any(len(panel.series) > 1 for panel in panels) else 0.0
+    height = len(rows) * (side + top + below) + legend
+    values = [v for panel in panels for series in panel.series for v in (*series.x, *series.y)]
+    limits = padded(min(values, default=0.0), max(values, default=1.0), 0.06)
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(total, height))
+        for j, row in enumerate(rows):
+            y = height - legend - (j + 1) * (side + top + below) + below
+            for i, panel in enumerate(row):
+                x = left + i * (side + gap)
+                axes = figure.add_axes((x / total, y / height, side / total, side / height))
+                frame(axes, size)
+                axes.plot(limits, limits, color=PALETTE["rule"], linewidth=1.0)
+                for series in panel.series:
+                    areas = [_LEAST + _MOST * w for w in series.weights] or 4.2**2
+                    axes.scatter(
+                        series.x,
+                        series.y,
+                        s=areas,
+                        marker="o",
+                        linewidths=0.5,
+                        edgecolors=PALETTE["paper"],
+                        color=PALETTE[series.colour],
+                        label=series.label,
+                        zorder=2,
+                    )
+                axes.set_xlim(limits)
+                axes.set_ylim(limits)
+                axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+                axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+                if i > 0:
+                    axes.tick_params(labelleft=False)
+                else:
+                    axes.set_ylabel(ylabel, size=size, color=PALETTE["muted"])
+                axes.set_xlabel(xlabel, size=size, color=PALETTE["muted"])
+                axes.text(
+                    0.97,
+                    0.05,
+                    panel.note,
+                    transform=axes.transAxes,
+                    ha="right",
+                    size=size,
+                    color=PALETTE["muted"],
+                )
+                title(axes, panel.title, size)
+        handles, labels = figure.axes[0].get_legend_handles_labels() if figure.axes else ([], [])
+        if len(handles) > 1:
+            figure.legend(
+                handles,
+                labels,
+                loc="upper left",
+                bbox_to_anchor=((left - 0.08) / total, 1.0),
+                ncols=len(handles),
+                frameon=False,
+                fontsize=size,
+                labelcolor=PALETTE["muted"],
+                handletextpad=0.1,
+                columnspacing=1.2,
+                borderaxespad=0.0,
+            )
+    return figure

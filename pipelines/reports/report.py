@@ -1,0 +1,205 @@
+"""One self-contained HTML page an experiment, with its figures beside it.
+
+The page depends on its inputs alone: no clock, no random ids, and the seconds shown are those of
+the run that computed each artifact, so that a rerun of hits writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.files import write_bytes
+from evaluators.config import EvaluateConfig
+from pipelines.reports.pages import render
+from pipelines.reports.report_data import CONDITIONS, ReportData, ordered, read_report_data
+from pipelines.reports.report_figures import ReportFigure, loss_panel, report_figures
+from pipelines.reports.report_inputs import ReportInputs, ReportStep
+from pipelines.reports.report_panel import Group, PanelData, read_panel
+from pipelines.reports.report_quality import QualityData, read_quality
+from pipelines.reports.report_robustness import read_robustness
+from pipelines.reports.verdict import below_untrained, headline, interval, judge
+from pipelines.reports.wording import count, duration, number, size
+
+LEAST = EvaluateConfig().min_controls
+"""Controls that an interval needs, where a config does not say."""
+
+
+def write_report(inputs: ReportInputs, out: Path) -> Path:
+    """Write the report of a run.
+
+    Args:
+        inputs: the experiment, its config, metrics and artifacts.
+        out: folder for `report.html`, `reading.png` (the loss panel) and `figures/`, which holds
+            each figure as SVG and PNG, with its data as CSV.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        DamagedError: a file of an artifact cannot be read.
+        DataError: a data table is not such a table.
+        StorageError: the disk is full or read-only.
+    """
+    data, panel, quality = read_report_data(inputs), read_panel(inputs), read_quality(inputs)
+    figures = report_figures(data, panel)
+    for figure in figures.values():
+        write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg.encode())
+        write_bytes(out / "figures" / f"{figure.name}.png", figure.png)
+        write_bytes(out / "figures" / f"{figure.name}.csv", figure.csv)
+    image = loss_panel(data)
+    if image is not None:
+        write_bytes(out / "reading.png", image)
+    page = out / "report.html"
+    write_bytes(page, _page(inputs, data, panel, quality, figures).encode())
+    return page
+
+
+def _page(
+    inputs: ReportInputs,
+    data: ReportData,
+    panel: PanelData,
+    quality: QualityData | None,
+    figures: Mapping[str, ReportFigure],
+) -> str:
+    verdicts = [judge(reading) for reading in data.readings]
+    conditions = ordered((c for r in data.readings for c in r.losses), CONDITIONS)
+    return render(
+        "report.html",
+        filters={"interval": interval, "nats": number, "count": count, "duration": duration},
+        experiment=inputs.experiment,
+        command=inputs.command,
+        config=yaml.safe_dump(inputs.config, sort_keys=False, allow_unicode=True, width=96),
+        settings=_settings(inputs.config),
+        data=data,
+        panel=panel,
+        quality=quality,
+        robustness=read_robustness(inputs),
+        least=(inputs.config.get("evaluate") or {}).get("min_controls", LEAST),
+        identified_under=ordered((c for one in panel.identified for c in one.accuracy), CONDITIONS),
+        panel_groups=_by_case(panel.groups),
+        figures=figures,
+        headline=headline(verdicts),
+        verdicts=verdicts,
+        splits=[
+            (split, [reading for reading in data.readings if reading.split == split])
+            for split in dict.fromkeys(reading.split for reading in data.readings)
+        ],
+        conditions=conditions,
+        gap=below_untrained,
+        glance=_glance(data),
+        store=_store_facts(data.counts["dump"]),
+        canary=data.counts["dump"].get("canary"),
+        training=_training_facts(data.counts["train"]),
+        steps=[_step_row(step) for step in inputs.steps],
+        environment=_environment(inputs.steps),
+    )
+
+
+def _by_case(groups: Sequence[Group]) -> list[tuple[str, str, list[Group]]]:
+    """Groups of each split and view."""
+    cases = dict.fromkeys((group.split, group.view) for group in groups)
+    return [
+        (split, view, [group for group in groups if (group.split, group.view) == (split, view)])
+        for split, view in cases
+    ]
+
+
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The few settings that a reader wants first, by name."""
+    dump, train = config.get("dump") or {}, config.get("train") or {}
+    decoder, lora = train.get("decoder") or {}, train.get("lora") or {}
+    layers = ", ".join(str(layer) for layer in dump.get("layers") or ())
+    source = config.get("data") or {}
+    generate = config.get("generate") or {}
+    found = {
+        "target": dump.get("model"),
+        "adapter": dump.get("adapter"),
+        "data": "published files" if source else ("written by an LLM" if generate else None),
+        "read layer": layers or None,
+        "write layer": decoder.get("write_layer"),
+        "LoRA rank": lora.get("rank"),
+        "learning rate": train.get("learning_rate"),
+    }
+    return [(name, str(value)) for name, value in found.items() if value is not None]
+
+
+def _glance(data: ReportData) -> list[tuple[str, str]]:
+    """The run's size in a handful of numbers: (number, what it counts)."""
+    dump, train = data.counts["dump"], data.counts["train"]
+    found = [
+        (data.data.controls if data.data else None, "controls"),
+        (data.data.examples if data.data else None, "examples"),
+        (data.data.questions if data.data else None, "questions"),
+        (dump.get("tokens"), "tokens stored"),
+        (train.get("steps"), "optimiser steps"),
+    ]
+    return [(count(value), what) for value, what in found if value is not None]
+
+
+def _store_facts(counts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return _facts(
+        counts,
+        ("sequences", "sequences", count),
+        ("tokens", "tokens", count),
+        ("size", "bytes", size),
+        ("tokens per second", "tokens_per_second", count),
+        ("blocks read", "layers", lambda layers: ", ".join(map(str, layers))),
+        ("width", "d_model", count),
+        ("computed in", "compute_dtype", str),
+        ("stored in", "store_dtype", str),
+    )
+
+
+def _training_facts(counts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return _facts(
+        counts,
+        ("optimiser steps", "steps", count),
+        ("checkpoint kept", "best_step", lambda step: f"step {step}"),
+        ("questions seen", "questions", count),
+        ("questions per second", "questions_per_second", lambda rate: f"{rate:.1f}"),
+        ("trainable parameters", "trainable_parameters", count),
+        ("training loss at the end", "loss", number),
+        ("validation right, untrained", "untrained_validation", number),
+        ("validation right, kept", "validation", number),
+    )
+
+
+def _facts(
+    counts: Mapping[str, Any], *rows: tuple[str, str, Callable[[Any], str]]
+) -> list[tuple[str, str]]:
+    """Name and text of each row whose count is there: (name, key of the count, how to word it)."""
+    return [(name, word(counts[key])) for name, key, word in rows if counts.get(key) is not None]
+
+
+def _step_row(step: ReportStep) -> dict[str, Any]:
+    record = step.record
+    return {
+        "step": step.step,
+        "key": step.key[:16],
+        "output": str(record.get("output") or "")[:16],
+        "created": str(record.get("created") or "")[:16].replace("T", " "),
+        "seconds": record.get("seconds"),
+    }
+
+
+def _environment(steps: Sequence[ReportStep]) -> list[tuple[str, str]]:
+    """Machine, device, commit and package versions, each from the last step that recorded it."""
+    found: dict[str, str] = {}
+    for step in steps:
+        machine, git = step.record.get("machine") or {}, step.record.get("git") or {}
+        if machine:
+            found["machine"] = "{system} {processor}, {cores} cores, Python {python}".format(
+                **machine
+            )
+        if (step.record.get("runtime") or {}).get("device"):
+            found["device"] = str(step.record["runtime"]["device"])
+        if git.get("commit"):
+            dirty = ", with uncommitted changes" if git.get("dirty") else ""
+            found["commit"] = f"{git['commit'][:12]}{dirty}"
+        for name, version in (step.record.get("packages") or {}).items():
+            found[name] = str(version)
+    return list(found.items())

@@ -1,0 +1,356 @@
+"""What a report shows, read from the artifacts of a run into plain structures.
+
+A step that did not run, or a file that a step had no reason to write, is `None` or empty here:
+the page says so in words. All losses and gains are nats per token; n counts controls.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from core.tables import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    QUESTIONS_FILE,
+    SPLITS,
+    VIEWS,
+    Conversation,
+    read_conversations,
+    read_dropped,
+    read_questions,
+)
+from core.tool_use import said
+from pipelines.reports.report_files import Leaf, artifact_file, json_object, leaf_of, table_rows
+from pipelines.reports.report_inputs import ReportInputs, ReportStep
+
+CONDITIONS = ("right", "other", "mean", "none", "noise", "wrong_layer", "prior", "text")
+"""Order in which conditions are shown; any other comes after them, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What evaluate measured on one split and view."""
+
+    split: str
+    view: str
+    losses: dict[str, Leaf]
+    untrained: dict[str, Leaf]
+    grounded: Leaf | None
+    information: Leaf | None
+    below_untrained: Leaf | None
+    best_uninformed: str | None
+    excluded: dict[str, int]
+
+    @property
+    def n(self) -> int:
+        """Controls behind the numbers."""
+        return max((leaf.n for leaf in self.losses.values()), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingLog:
+    """The training curve: loss and rate at each logged step, validation `right` at some."""
+
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+    rates: tuple[float, ...]
+    validation_steps: tuple[int, ...]
+    validation: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One written answer beside gold."""
+
+    question: str
+    gold: str
+    right: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredControl:
+    """The answers of one example: its control, and what was asked of its activations."""
+
+    kind: str
+    category: str
+    control: str
+    other_controls: tuple[str, ...]
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerGroup:
+    """Written answers of one split and view."""
+
+    split: str
+    view: str
+    controls: tuple[AnsweredControl, ...]
+
+    @property
+    def pairs(self) -> int:
+        """Questions that were answered."""
+        return sum(len(control.answers) for control in self.controls)
+
+    @property
+    def same(self) -> int:
+        """Questions whose answer is word for word the same with another control's activations."""
+        return sum(a.right.strip() == a.other.strip() for c in self.controls for a in c.answers)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlLoss:
+    """Mean answer loss of one control under `right` and `other`."""
+
+    split: str
+    view: str
+    kind: str
+    right: float
+    other: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Rows that one step dropped under one rule, with one of them as the example."""
+
+    step: str
+    reason: str
+    count: int
+    where: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CountTable:
+    """Counts by two names, such as examples by view and split."""
+
+    corner: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[int, ...]], ...]
+    totals: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """The two tables, counted, and an example row of each view."""
+
+    controls: int
+    examples: int
+    questions: int | None
+    controls_by_kind: CountTable
+    examples_by_view: CountTable
+    samples: tuple[Conversation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """All that a report is made of."""
+
+    readings: tuple[Reading, ...]
+    absent_splits: tuple[str, ...]
+    control_losses: tuple[ControlLoss, ...]
+    answers: tuple[AnswerGroup, ...]
+    training: TrainingLog | None
+    data: DataSummary | None
+    drops: tuple[Drop, ...]
+    counts: dict[str, dict[str, Any]]
+    foreign: tuple[str, ...]
+    """What differs from the decoder's own target, where the store is another's."""
+
+
+def read_report_data(inputs: ReportInputs) -> ReportData:
+    """Everything that the page shows.
+
+    Raises:
+        DamagedError: a file of an artifact is there but cannot be read.
+        DataError: one of the data tables is no such table.
+    """
+    steps = {step.step: step for step in inputs.steps}
+    readings = _readings(steps.get("evaluate"), inputs.metrics)
+    asked = ((inputs.config.get("evaluate") or {}).get("splits") or ()) if readings else ()
+    found = {reading.split for reading in readings}
+    counts = {name: dict(step.record.get("counts") or {}) for name, step in steps.items()}
+    counts["dump"] = counts.get("dump") or dict(inputs.metrics.get("store") or {})
+    counts["train"] = counts.get("train") or dict(inputs.metrics.get("train") or {})
+    return ReportData(
+        readings=readings,
+        absent_splits=tuple(split for split in asked if split not in found),
+        control_losses=_control_losses(steps.get("evaluate")),
+        answers=_answers(steps.get("evaluate")),
+        training=_training(steps.get("train")),
+        data=_data(steps),
+        drops=_drops(steps, counts),
+        counts=counts,
+        foreign=tuple((inputs.metrics.get("foreign_target") or {}).get("differs") or ()),
+    )
+
+
+def ordered(names: Iterable[str], order: tuple[str, ...]) -> list[str]:
+    """`names` in the order given, strangers after it by name; `system+visible` follows `system`."""
+    rank = {name: i for i, name in enumerate(order)}
+    return sorted(set(names), key=lambda name: (rank.get(name.split("+")[0], len(order)), name))
+
+
+def _leaves(values: Mapping[str, Any] | None) -> dict[str, Leaf]:
+    leaves = {name: leaf_of(value) for name, value in (values or {}).items()}
+    return {
+        name: leaf for name in ordered(leaves, CONDITIONS) if (leaf := leaves[name]) is not None
+    }
+
+
+def _readings(step: ReportStep | None, metrics: Mapping[str, Any]) -> tuple[Reading, ...]:
+    path = artifact_file(step, "metrics.json")
+    found = json_object(path.read_text(), path) if path else metrics
+    tree = found.get("reading") or {}
+    return tuple(
+        Reading(
+            split=split,
+            view=view,
+            losses=_leaves(tree[split][view].get("answer_loss")),
+            untrained=_leaves(tree[split][view].get("untrained")),
+            grounded=leaf_of(tree[split][view].get("grounded_gain")),
+            information=leaf_of(tree[split][view].get("information_gain")),
+            below_untrained=leaf_of(tree[split][view].get("below_untrained")),
+            best_uninformed=tree[split][view].get("best_uninformed"),
+            excluded={k: v for k, v in (tree[split][view].get("excluded") or {}).items() if v},
+        )
+        for split in ordered(tree, SPLITS)
+        for view in ordered(tree[split], VIEWS)
+    )
+
+
+def _training(step: ReportStep | None) -> TrainingLog | None:
+    path = artifact_file(step, "log.jsonl")
+    if path is None:
+        return None
+    lines = [json_object(line, path) for line in path.read_text().splitlines() if line.strip()]
+    losses = [line for line in lines if line.get("loss") is not None]
+    checks = [line for line in lines if (line.get("validation") or {}).get("right") is not None]
+    if not losses and not checks:
+        return None
+    return TrainingLog(
+        steps=tuple(line["step"] for line in losses),
+        losses=tuple(line["loss"] for line in losses),
+        rates=tuple(line.get("learning_rate") or 0.0 for line in losses),
+        validation_steps=tuple(line["step"] for line in checks),
+        validation=tuple(line["validation"]["right"] for line in checks),
+    )
+
+
+def _answers(step: ReportStep | None) -> tuple[AnswerGroup, ...]:
+    groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+    for row in table_rows(artifact_file(step, "answers.parquet")):
+        groups[row["split"], row["view"]].setdefault(row["example_id"], []).append(row)
+    return tuple(
+        AnswerGroup(split, view, tuple(_answered(rows) for rows in groups[split, view].values()))
+        for split in ordered((split for split, _ in groups), SPLITS)
+        for view in ordered((v for s, v in groups if s == split), VIEWS)
+    )
+
+
+def _answered(rows: list[dict[str, Any]]) -> AnsweredControl:
+    first = rows[0]
+    return AnsweredControl(
+        kind=first["kind"],
+        category=first["category"],
+        control=first["control"],
+        other_controls=tuple(
+            dict.fromkeys(row["other_control"] for row in rows if row["other_control"])
+        ),
+        answers=tuple(
+            Answer(row["question"], row["gold"], row["right"] or "", row["other"] or "")
+            for row in rows
+        ),
+    )
+
+
+def _control_losses(step: ReportStep | None) -> tuple[ControlLoss, ...]:
+    """Means over a control's questions, for the controls measured under both conditions."""
+    losses: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for row in table_rows(artifact_file(step, "losses.parquet")):
+        if row["condition"] in ("right", "other"):
+            key = (row["split"], row["view"], row["kind"], row["control_id"])
+            losses[key][row["condition"]].append(row["loss"])
+    return tuple(
+        ControlLoss(split, view, kind, fmean(found["right"]), fmean(found["other"]))
+        for (split, view, kind, _), found in losses.items()
+        if len(found) == 2
+    )
+
+
+def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:
+    path = artifact_file(steps.get("complete"), CONVERSATIONS_FILE) or artifact_file(
+        steps.get("conversations"), CONVERSATIONS_FILE
+    )
+    if path is None:
+        return None
+    rows = read_conversations(path)
+    questions = artifact_file(steps.get("quality"), QUESTIONS_FILE) or artifact_file(
+        steps.get("questions"), QUESTIONS_FILE
+    )
+    samples: dict[str, Conversation] = {}
+    for row in sorted(rows, key=lambda row: SPLITS.index(row.split)):
+        samples.setdefault(row.view, _as_said(row))
+    controls = {row.control_id: (row.kind, row.split) for row in rows}
+    return DataSummary(
+        controls=len(controls),
+        examples=len(rows),
+        questions=len(read_questions(questions)) if questions else None,
+        controls_by_kind=_count_table("controls", controls.values(), ()),
+        examples_by_view=_count_table("examples", ((r.view, r.split) for r in rows), VIEWS),
+        samples=tuple(samples[view] for view in ordered(samples, VIEWS)),
+    )
+
+
+def _as_said(row: Conversation) -> Conversation:
+    """`row` with the calls of tools written into the contents."""
+    return replace(row, messages=tuple(replace(m, content=said(m)) for m in row.messages))
+
+
+def _count_table(
+    corner: str, pairs: Iterable[tuple[str, str]], order: tuple[str, ...]
+) -> CountTable:
+    counts = Counter(pairs)
+    columns = ordered((split for _, split in counts), SPLITS)
+    rows = [
+        (name, tuple(counts[name, split] for split in columns))
+        for name in ordered((name for name, _ in counts), order)
+    ]
+    return CountTable(
+        corner=corner,
+        columns=(*columns, "all"),
+        rows=tuple((name, (*row, sum(row))) for name, row in rows),
+        totals=(
+            *(sum(row[i] for _, row in rows) for i in range(len(columns))),
+            sum(counts.values()),
+        ),
+    )
+
+
+def _drops(
+    steps: Mapping[str, ReportStep], counts: Mapping[str, dict[str, Any]]
+) -> tuple[Drop, ...]:
+    """Dropped rows by step and rule, from the lists that steps keep, else from their counts."""
+    drops: list[Drop] = []
+    for name, step in steps.items():
+        path = artifact_file(step, DROPPED_FILE)
+        if path is None:
+            counted = counts[name].get("dropped") or {}
+            if isinstance(counted, Mapping):
+                drops += [Drop(name, reason, n, "", "") for reason, n in counted.items() if n]
+            continue
+        rows = read_dropped(path)
+        found = Counter(row.reason for row in rows)
+        first = {row.reason: row for row in reversed(rows)}
+        drops += [
+            Drop(name, reason, n, first[reason].where, first[reason].detail or first[reason].raw)
+            for reason, n in found.items()
+        ]
+    order = list(steps)
+    return tuple(sorted(drops, key=lambda drop: (order.index(drop.step), -drop.count, drop.reason)))

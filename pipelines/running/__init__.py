@@ -1,0 +1,1 @@
+"""Running, planning and watching an experiment."""

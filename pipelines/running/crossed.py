@@ -1,0 +1,211 @@
+"""Decoders of several experiments, each tested on the rows of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from core.errors import ConfigError, StoreError
+from pipelines.artifacts.records import StepResult
+from pipelines.reports.reading_tables import GAINS, estimate, markdown
+from pipelines.running.runner import Runner, RunResult
+from pipelines.steps.order import baseline_step, run_evaluation
+from pipelines.steps.robustness import ROBUSTNESS
+from pipelines.steps.step import Step, StepCall
+
+TRAINED = "train"
+TESTED = "evaluate"
+_AFTER = (TESTED, "judge", "report")
+"""What is done anew of a decoder on rows of another experiment."""
+_ABSENT = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A decoder on the rows of an experiment.
+
+    Attributes:
+        name: REF of the evaluation.
+        reading: the tree of `run --json`.
+        foreign: whether the rows' target is another than the decoder's.
+        report: the page; None where there is none.
+    """
+
+    name: str
+    reading: dict[str, Any]
+    foreign: bool
+    report: Path | None
+
+
+def crossed(
+    runners: Mapping[str, Runner], *, foreign: bool = False, command: str = ""
+) -> dict[tuple[str, str], Crossing]:
+    """Run every experiment, then every decoder on the rows of every other.
+
+    A decoder on others' rows is an artifact `evaluate` like any other, with a report: its identity
+    has that decoder and those rows, it is found again, goes on where it was stopped, and has the
+    name `DECODER_on_ROWS`. Rows, views and conditions are those of the experiment whose rows they
+    are; so are trained baselines, unless its target is a foreign one: there they are the decoder's
+    own, those that both experiments have.
+
+    Args:
+        runners: experiment by the name under which it is shown; all with one root and read layer.
+        foreign: the experiments may have different targets of one shape, such as a model and its
+            fine-tune; each evaluation across them says so, and its identity too.
+        command: the command line that makes this again, for the reports.
+
+    Returns:
+        What was found by (name of the decoder's experiment, name of the rows').
+
+    Raises:
+        StoreError: the targets are not one, and `foreign` was not asked for.
+        ConfigError: rows of a foreign target have no store.
+        LatentQAError: a step cannot be made.
+    """
+    for runner in runners.values():
+        runner.prepare()
+    targets = {name: _target(runner) for name, runner in runners.items()}
+    _check_targets(runners, targets, foreign=foreign)
+    out = {}
+    for name, runner in runners.items():
+        with runner.open():
+            found = runner.run()
+        out[name, name] = _crossing(name, found, foreign=False)
+    for tested, rows in runners.items():
+        for trained, decoder in runners.items():
+            if trained == tested:
+                continue
+            strange = targets[trained] != targets[tested]
+            name = f"{trained}_on_{tested}"
+            with rows.open():
+                found = _evaluate(name, decoder, rows, foreign=strange, command=command)
+            out[trained, tested] = _crossing(name, found, foreign=strange)
+    return out
+
+
+def crossed_table(found: Mapping[tuple[str, str], Crossing]) -> str:
+    """As Markdown, the decoders on one data set below each other; nats a token, 95 % intervals over
+    controls."""
+    head = ["trained on", "tested on", "split", "view", "n", "right", *GAINS]
+    lines = [
+        [
+            trained,
+            f"{tested} (foreign target)" if one.foreign else tested,
+            split,
+            view,
+            str(case["grounded_gain"]["n"]),
+            estimate(case["answer_loss"].get("right")),
+            *(estimate(case.get(name)) for name in GAINS),
+        ]
+        for (trained, tested), one in sorted(found.items(), key=lambda item: item[0][::-1])
+        for split, views in one.reading.items()
+        for view, case in views.items()
+    ]
+    return markdown([name.replace("_", " ") for name in head], lines)
+
+
+def _target(runner: Runner) -> dict[str, Any]:
+    """Digests of the target of an experiment, which its evaluation depends on."""
+    return _evaluation(runner).external(runner.outside)
+
+
+def _check_targets(
+    runners: Mapping[str, Runner], targets: Mapping[str, Mapping[str, Any]], *, foreign: bool
+) -> None:
+    first, *others = runners
+    for name in others:
+        own, found = targets[first], targets[name]
+        which = next((k for k in sorted({*own, *found}) if own.get(k) != found.get(k)), None)
+        if which is not None and not foreign:
+            raise StoreError(
+                f"crossed: {first} and {name} have different targets: {which} is "
+                f"{str(own.get(which, _ABSENT))[:24]} in {first} and "
+                f"{str(found.get(which, _ABSENT))[:24]} in {name}. Cross experiments of one "
+                "target, or read a foreign one with --foreign-target; the results then say so."
+            )
+    if len({repr(sorted(own.items())) for own in targets.values()}) > 1:
+        for name, runner in runners.items():
+            if "dump" not in _evaluation(runner).inputs:
+                raise ConfigError(
+                    f"crossed: {name} has no store (train.activations: live), and decoders of "
+                    "another target cannot compute its activations. Set it to `store`."
+                )
+
+
+def _evaluate(
+    name: str, decoder: Runner, rows: Runner, *, foreign: bool, command: str
+) -> RunResult:
+    """The decoder of one experiment on the rows of another, both of whose steps are finished."""
+    asked = rows.experiment.evaluate
+    kept = asked.baselines
+    if foreign:
+        # a baseline of the rows' experiment is an adapter of their target, not of the decoder's
+        kept = tuple(one for one in kept if one in decoder.experiment.evaluate.baselines)
+        for lost in sorted(set(asked.baselines) - set(kept)):
+            rows.console.say(f"{name}: no `{lost}`, of which the decoder's experiment has none.")
+    experiment = rows.experiment.model_copy(
+        update={
+            "experiment": name,
+            "train": decoder.experiment.train,
+            "evaluate": asked.model_copy(update={"baselines": kept}),
+            ROBUSTNESS: None,
+        }
+    )
+    table = {step.name: step for step in rows.steps}
+    decoders = {TRAINED, *map(baseline_step, asked.baselines)}
+    before = [table[one] for one in table if one not in {*decoders, ROBUSTNESS, *_AFTER}]
+    lost_roles = decoders - {TRAINED, *map(baseline_step, kept)}
+    tested = _without(table[TESTED], lost_roles)
+    if foreign:
+        tested = _foreign(tested, decoder)
+    after = [_without(table[one], {ROBUSTNESS}) for one in _AFTER[1:] if one in table]
+    runner = Runner(
+        experiment,
+        rows.root,
+        command=command,
+        console=rows.console,
+        steps=[*before, tested, *after],
+    )
+    for step in before:
+        runner.step(step.name)
+    for role in sorted(decoders - lost_roles):
+        source = decoder if foreign or role == TRAINED else rows
+        runner.runs[role] = source.runs[role]
+    for step in (tested, *after):
+        runner.step(step.name)
+    return runner.finish()
+
+
+def _without(step: Step, roles: set[str]) -> Step:
+    """The step without some of its inputs."""
+    inputs = {role: name for role, name in step.inputs.items() if role not in roles}
+    return replace(step, inputs=inputs)
+
+
+def _foreign(evaluate: Step, decoder: Runner) -> Step:
+    """The step `evaluate` of some rows by a decoder of another target."""
+    own = decoder.outside
+
+    def run(call: StepCall) -> StepResult:
+        return run_evaluation(replace(call, outside=own), foreign=True)
+
+    return replace(
+        evaluate,
+        run=run,
+        config=lambda experiment: {**evaluate.config(experiment), "foreign_target": True},
+        external=lambda outside: evaluate.external(own),
+        locations=lambda experiment: {
+            **evaluate.locations(decoder.experiment),
+            "foreign": evaluate.locations(experiment),
+        },
+    )
+
+
+def _crossing(name: str, found: RunResult, *, foreign: bool) -> Crossing:
+    return Crossing(name, found.metrics["reading"], foreign, found.report)
+
+
+def _evaluation(runner: Runner) -> Step:
+    return next(step for step in runner.steps if step.name == TESTED)

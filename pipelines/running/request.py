@@ -1,0 +1,61 @@
+"""A run as plain values, so that a command line, a schedule and a UI ask for the same thing."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import ConfigError
+from pipelines.artifacts.root import ArtifactRoot
+from pipelines.experiment.config import load_experiment
+from pipelines.experiment.smoke import smoke
+from pipelines.running.runner import Runner
+from pipelines.steps.console import Console
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRequest:
+    """What to run, and where."""
+
+    config: str
+    """Path of the experiment file."""
+    root: str
+    """Path of the artifact root."""
+    overrides: Sequence[str] = ()
+    """`a.b=c`, each a field and its value in YAML."""
+    until: str | None = None
+    """Last step to run; None for all."""
+    smoke: bool = False
+    """Run it at about eight rows."""
+
+    def open(self, console: Console | None = None) -> Runner:
+        """Read the experiment.
+
+        Raises:
+            ConfigError: the file, an override, the root or the step is wrong.
+        """
+        root = Path(self.root).expanduser()
+        if root.exists() and not root.is_dir():
+            raise ConfigError(f"{root}: is a file; expected a folder for artifacts (--root).")
+        experiment = load_experiment(Path(self.config), self.overrides)
+        return Runner(
+            smoke(experiment) if self.smoke else experiment,
+            ArtifactRoot(root),
+            until=self.until,
+            command=self.command,
+            console=console,
+        )
+
+    @property
+    def command(self) -> str:
+        """The command line that makes this run."""
+        words = ["latentqa", "run", self.config]
+        for override in self.overrides:
+            words += ["--set", override]
+        if self.until:
+            words += ["--until", self.until]
+        if self.smoke:
+            words.append("--smoke")
+        return shlex.join(words)

@@ -1,0 +1,353 @@
+"""Runs the steps of an experiment: what is done is found, the rest is made, damage is mended."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import ConfigError, DamagedError, LatentQAError, StorageError
+from core.files import storage_errors
+from core.progress import Progress, silent
+from pipelines.artifacts.identity import StepIdentity
+from pipelines.artifacts.locks import Holder, exclusive, shared
+from pipelines.artifacts.records import make_record
+from pipelines.artifacts.refs import Name, Refs
+from pipelines.artifacts.root import PROGRESS, Artifact, ArtifactRoot
+from pipelines.experiment.config import Experiment
+from pipelines.reports.report_inputs import ReportStep
+from pipelines.steps.console import Console, ProgressFile, all_of
+from pipelines.steps.metrics import metrics_of
+from pipelines.steps.order import steps_for
+from pipelines.steps.source_digest import source_digest
+from pipelines.steps.step import Outside, Step, StepCall
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRun:
+    """A step that this run has finished."""
+
+    step: Step
+    artifact: Artifact
+    cached: bool
+    seconds: float
+    """Wall time that this run spent on it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """A finished run."""
+
+    experiment: str
+    root: Path
+    steps: tuple[StepRun, ...]
+    """The listed steps, in order."""
+    metrics: dict[str, Any]
+    """What was measured (pipelines/steps/metrics.py)."""
+    report: Path | None
+    """The HTML page; None where the run stopped before it."""
+    name: Name | None
+    """The numbered version that this run is; None where it stopped early."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `run --json`."""
+        return {
+            "experiment": self.experiment,
+            "root": str(self.root),
+            "steps": [
+                {
+                    "step": run.step.name,
+                    "key": run.artifact.key,
+                    "path": str(run.artifact.path),
+                    "cached": run.cached,
+                    "seconds": round(run.seconds, 3),
+                }
+                for run in self.steps
+            ],
+            "metrics": self.metrics,
+            "report": None if self.report is None else str(self.report),
+        }
+
+
+class Runner:
+    """One run of one experiment.
+
+    Args:
+        experiment: the experiment.
+        root: where artifacts are.
+        until: last step to run; None for all of them and the report.
+        command: the command line that makes this run again, for the report.
+        console: where lines and bars go.
+        steps: the step table; None for the experiment's own.
+
+    Raises:
+        ConfigError: there is no step `until`.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        root: ArtifactRoot,
+        *,
+        until: str | None = None,
+        command: str = "",
+        console: Console | None = None,
+        steps: Sequence[Step] | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.root = root
+        self.command = command
+        self.console = console or Console()
+        self.outside = Outside(experiment)
+        self.runs: dict[str, StepRun] = {}
+        self._mended: set[tuple[str, str]] = set()
+        table = steps_for(experiment) if steps is None else tuple(steps)
+        self.steps = _until(table, until)
+        self.whole = len(self.steps) == len(table)
+        self._by_name = {step.name: step for step in self.steps}
+
+    def prepare(self) -> None:
+        """Find everything from outside that any step needs, before any work is done.
+
+        Raises:
+            UserError: a folder, file or model is missing or malformed.
+        """
+        for step in self.steps:
+            step.config(self.experiment)
+            step.external(self.outside)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Keep gc away while the body runs.
+
+        Raises:
+            StorageError: the root cannot be made or written to.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(shared(self.root.in_use))
+            except StorageError:
+                raise
+            except OSError as error:
+                raise StorageError(
+                    f"{self.root.path}: cannot hold artifacts ({error.strerror}). "
+                    "Choose another folder with --root."
+                ) from error
+            yield
+
+    def identity(self, step: Step) -> StepIdentity:
+        """Identity of `step`, once its inputs are finished in this run.
+
+        Raises:
+            KeyError: an input is not.
+        """
+        return StepIdentity(
+            kind=step.name,
+            version=step.version,
+            config=step.config(self.experiment),
+            inputs={
+                role: {"key": made.artifact.key, "digest": made.artifact.output}
+                for role, made in ((r, self.runs[name]) for r, name in step.inputs.items())
+            },
+            external=step.external(self.outside),
+        )
+
+    def cached(self) -> RunResult | None:
+        """The result, where every step is a hit; else None, with nothing done.
+
+        Raises:
+            IdentityError: an artifact was changed by hand.
+        """
+        for step in self.steps:
+            start = time.monotonic()
+            try:
+                artifact = self.root.lookup(self.identity(step))
+            except DamagedError:
+                artifact = None
+            if artifact is None:
+                self.runs.clear()
+                return None
+            self._keep(step, artifact, cached=True, start=start)
+        for run in self.runs.values():
+            self._tell(run)
+        return self.finish()
+
+    def run(self) -> RunResult:
+        """Run every step, one after the other.
+
+        Raises:
+            LatentQAError: a step cannot be made; finished steps stay.
+        """
+        for step in self.steps:
+            self.step(step.name)
+        return self.finish()
+
+    def step(self, name: str, listener: Progress = silent) -> StepRun:
+        """Find or make the output of the step `name`, whose inputs are finished in this run.
+
+        Args:
+            name: name of a step of this run.
+            listener: told how far the step is.
+
+        Raises:
+            LatentQAError: the step cannot be made.
+        """
+        step = self._by_name[name]
+        start = time.monotonic()
+        while True:
+            try:
+                artifact, cached = self._find_or_make(step, listener)
+                break
+            except DamagedError as error:
+                self._mend(step, error)
+        known = self.runs.get(name)
+        if known is not None and cached and known.artifact.path == artifact.path:
+            return known  # looked at again after a repair
+        run = self._keep(step, artifact, cached=cached, start=start)
+        self._tell(run)
+        return run
+
+    def finish(self) -> RunResult:
+        """The result of the steps that are finished; a whole run gets its name and number."""
+        artifacts = {name: run.artifact for name, run in self.runs.items()}
+        report = artifacts.get("report")
+        name = None
+        if self.whole:
+            name = Refs(self.root).publish(self.experiment.experiment, list(artifacts.values()))
+        return RunResult(
+            experiment=self.experiment.experiment,
+            root=self.root.path,
+            steps=tuple(run for run in self.runs.values() if run.step.listed),
+            metrics=metrics_of({step: a.record for step, a in artifacts.items()}),
+            report=None if report is None else report.data / report.record["counts"]["page"],
+            name=name,
+        )
+
+    def _find_or_make(self, step: Step, listener: Progress) -> tuple[Artifact, bool]:
+        identity = self.identity(step)
+        artifact = self.root.lookup(identity)
+        if artifact is not None:
+            return artifact, True
+        with exclusive(self.root.lock(identity.kind, identity.key), self._waiting(identity.short)):
+            # another run may have finished it while this one waited
+            artifact = self.root.lookup(identity) or self.root.recover(identity)
+            if artifact is not None:
+                return artifact, True
+            return self._make(step, identity, listener), False
+
+    def _make(self, step: Step, identity: StepIdentity, listener: Progress) -> Artifact:
+        resumed = self.root.partial(identity).path.exists()
+        partial = self.root.begin(identity)
+        self.console.step(step.name, identity.key, "resumes" if resumed else "runs")
+        start = time.monotonic()
+        with self._storage(partial.path), self.console.bar(step.name) as bar:
+            call = StepCall(
+                experiment=self.experiment,
+                outside=self.outside,
+                root=self.root.path,
+                inputs={role: self.runs[name].artifact for role, name in step.inputs.items()},
+                out=partial.data,
+                work=partial.work,
+                progress=all_of(bar, listener, ProgressFile(partial.path / PROGRESS)),
+                runs=tuple(
+                    ReportStep(
+                        step=run.step.name,
+                        key=run.artifact.key,
+                        path=run.artifact.path,
+                        cached=run.cached,
+                        seconds=run.seconds,
+                        record=run.artifact.record,
+                    )
+                    for run in self.runs.values()
+                ),
+                command=self.command,
+            )
+            result = step.run(call)
+        record = make_record(
+            result=result,
+            runtime=self.experiment.runtime.model_dump(mode="json"),
+            locations=step.locations(self.experiment),
+            seconds=time.monotonic() - start,
+            resumed=resumed,
+            source=source_digest(step.entry),
+        )
+        return self.root.commit(identity, record)
+
+    def _mend(self, step: Step, error: DamagedError) -> None:
+        """Make partial the damaged artifact that `error` names, and finish the steps up to `step`.
+
+        Raises:
+            DamagedError: it is none of this run's, or this run has mended it before.
+        """
+        owner = self.root.owner(error.path)
+        if owner is None:
+            raise error
+        kind, name = owner.path.parent.name, owner.path.name
+        if kind not in self._by_name or (kind, name) in self._mended:
+            raise error
+        self._mended.add((kind, name))
+        self.console.say(f"{kind}/{name} is damaged and is made again: {error}")
+        with exclusive(self.root.lock(kind, name), self._waiting(f"{kind}/{name}")):
+            if owner.path.exists():
+                self.root.demote(owner)
+        for earlier in self.steps:
+            if earlier.name == step.name:
+                return
+            self.step(earlier.name)
+
+    def _keep(self, step: Step, artifact: Artifact, *, cached: bool, start: float) -> StepRun:
+        seconds = time.monotonic() - start
+        self.runs[step.name] = StepRun(step=step, artifact=artifact, cached=cached, seconds=seconds)
+        return self.runs[step.name]
+
+    def _tell(self, run: StepRun) -> None:
+        state = "hit" if run.cached else "done"
+        self.console.step(run.step.name, run.artifact.key, state, run.seconds)
+
+    def _waiting(self, short: str) -> Callable[[Holder | None], None]:
+        def tell(holder: Holder | None) -> None:
+            who = holder or "another process"
+            self.console.say(f"{short}: {who} is making it; waiting for it.")
+
+        return tell
+
+    @contextlib.contextmanager
+    def _storage(self, path: Path) -> Iterator[None]:
+        """Tell a full disk in one line, however the library that met it words it."""
+        try:
+            with storage_errors(path):
+                yield
+        except LatentQAError:
+            raise
+        except Exception as error:
+            if _says_full(error) or shutil.disk_usage(path).free < 1 << 16:
+                raise StorageError(
+                    f"{path}: the disk is full. Finished work is kept; free some space and run "
+                    "again."
+                ) from error
+            raise
+
+
+def _says_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        text = str(error)
+        if "No space left on device" in text or "os error 28" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _until(steps: tuple[Step, ...], until: str | None) -> tuple[Step, ...]:
+    listed = [step.name for step in steps if step.listed]
+    if until is None or until == listed[-1]:
+        return steps
+    if until not in listed:
+        raise ConfigError(f"--until {until}: no such step; expected one of {', '.join(listed)}.")
+    return steps[: [step.name for step in steps].index(until) + 1]

@@ -1,0 +1,97 @@
+"""How far each step of an experiment is, and who is at it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import DamagedError
+from pipelines.artifacts.locks import Holder, holder
+from pipelines.artifacts.root import PROGRESS
+from pipelines.running.runner import Runner, StepRun
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepStatus:
+    """State of one step."""
+
+    step: str
+    state: str
+    """`complete`, `running`, `stopped` (begun, nobody at it), `damaged`, `missing`, or `waits`
+    where an input is not complete."""
+    key: str | None = None
+    holder: Holder | None = None
+    """Who is at it."""
+    progress: dict[str, Any] | None = None
+    """`done`, `total` and `note` (the unit), as last told."""
+    seconds_left: float | None = None
+    """Estimate from the speed so far."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "step": self.step,
+            "state": self.state,
+            "key": self.key,
+            "holder": str(self.holder) if self.holder else None,
+            "progress": self.progress,
+            "seconds_left": self.seconds_left,
+        }
+
+
+def status_of(runner: Runner) -> list[StepStatus]:
+    """State of every step of `runner`, in order.
+
+    Raises:
+        UserError: something from outside is missing, or an artifact was changed by hand.
+    """
+    found = []
+    for step in runner.steps:
+        if any(name not in runner.runs for name in step.inputs.values()):
+            found.append(StepStatus(step=step.name, state="waits"))
+            continue
+        identity = runner.identity(step)
+        try:
+            artifact = runner.root.lookup(identity)
+        except DamagedError:
+            found.append(StepStatus(step=step.name, state="damaged", key=identity.key))
+            continue
+        if artifact is not None:
+            runner.runs[step.name] = StepRun(step=step, artifact=artifact, cached=True, seconds=0.0)
+            found.append(StepStatus(step=step.name, state="complete", key=identity.key))
+            continue
+        partial = runner.root.partial(identity)
+        who = holder(runner.root.lock(identity.kind, identity.key))
+        state = "running" if who else "stopped" if partial.path.exists() else "missing"
+        progress = _progress(partial.path / PROGRESS)
+        found.append(
+            StepStatus(
+                step=step.name,
+                state=state,
+                key=identity.key,
+                holder=who,
+                progress=progress and {k: progress[k] for k in ("done", "total", "note")},
+                seconds_left=_left(progress) if who and progress else None,
+            )
+        )
+    return found
+
+
+def _progress(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _left(progress: dict[str, Any]) -> float | None:
+    made = progress["done"] - progress["first"]
+    spent = progress["updated"] - progress["started"]
+    if made <= 0 or spent <= 0:
+        return None
+    left = (progress["total"] - progress["done"]) * spent / made
+    return max(0.0, round(left - (time.time() - progress["updated"]), 1))

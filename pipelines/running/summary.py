@@ -1,0 +1,87 @@
+"""The last lines of a run: what was learned, where the report is, what to type next."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.running.runner import RunResult
+
+
+def summary(result: RunResult, root_option: str = "") -> str:
+    """The last lines of a run, for a terminal.
+
+    Args:
+        result: the finished run.
+        root_option: ` --root DIR`, where the commands to type next need it.
+    """
+    lines = []
+    rows = reading_rows(result.metrics.get("reading", {}))
+    if rows:
+        lines.append("Answer loss in nats per token, 95 % intervals over controls:")
+        lines.append(_table(rows))
+        lines.append(
+            "A decoder reads where both gains are above zero and `right` is below `untrained`."
+        )
+    if result.report is not None:
+        lines.append(f"Report:  {result.report}")
+    if result.name is not None:
+        name, number = result.name.name, result.name.number
+        lines.append("Next:")
+        lines.append(
+            f'  latentqa ask --decoder {name}{root_option} --prompt "You are a pirate." '
+            '--question "Who speaks here?"'
+        )
+        lines.append(f"  latentqa data show {name}{root_option}")
+        if number is not None and number > 1:
+            lines.append(f"  latentqa diff {name}:{number - 1} {name}:{number}{root_option}")
+    elif result.steps:
+        done = result.steps[-1]
+        lines.append(f"Stopped after {done.step.name}: {done.artifact.path}")
+    return "\n".join(lines)
+
+
+def reading_rows(reading: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A row of text for each split and view.
+
+    Args:
+        reading: {split: {view: metrics}}, losses in nats per token.
+    """
+    return [
+        {
+            "split": split,
+            "view": view,
+            "right": _leaf(found["answer_loss"]["right"], short=True),
+            "untrained": _leaf(found["untrained"]["right"], short=True),
+            "grounded gain": _leaf(found["grounded_gain"]),
+            "information gain": _leaf(found["information_gain"]),
+            "controls": str(found["answer_loss"]["right"]["n"]),
+        }
+        for split, views in reading.items()
+        for view, found in views.items()
+    ]
+
+
+def _table(rows: list[dict[str, str]]) -> str:
+    table = Table(box=None, pad_edge=False, header_style="")
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name in ("split", "view") else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    # a fixed width: a pipe has none, and a narrow terminal would break the columns
+    out = io.StringIO()
+    Console(file=out, width=120, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def _leaf(leaf: Mapping[str, Any] | None, *, short: bool = False) -> str:
+    if leaf is None or leaf["estimate"] is None:
+        return "–"
+    text = f"{leaf['estimate']:.2f}"
+    if short or leaf.get("low") is None:
+        return text
+    return f"{text} [{leaf['low']:.2f}, {leaf['high']:.2f}]"

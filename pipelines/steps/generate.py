@@ -1,0 +1,149 @@
+"""The steps of generation: conversations, and questions about them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from generators.making.config import GenerateSection
+from pipelines.artifacts.identity import plain
+from pipelines.artifacts.records import StepResult
+from pipelines.experiment.config import Experiment
+from pipelines.steps.console import Console
+from pipelines.steps.step import Outside, Step, StepCall
+
+if TYPE_CHECKING:
+    from generators.llm.endpoint import ResolvedEndpoint
+
+REQUESTS = "requests.sqlite"
+"""The request log, in the artifact root: a reply that was had once serves every run there."""
+
+
+def _section(experiment: Experiment) -> GenerateSection:
+    assert experiment.generate is not None
+    return experiment.generate
+
+
+def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]:
+    """The LLM, for as long as the context lasts; leave it before torch works. None if none is
+    needed."""
+    from activation_store.target.gguf import served
+    from generators.llm.endpoint import open_endpoint
+
+    if not call.outside.needs_llm:
+        return nullcontext()
+    weights = call.outside.generator_gguf
+    return open_endpoint(
+        _section(call.experiment).endpoint,
+        gguf=None if weights is None else served(weights),
+        weights=call.outside.generator_weights,
+        threads=call.experiment.runtime.threads,
+    )
+
+
+def _conversations(call: StepCall) -> StepResult:
+    from generators.making.generation import earlier_tables, generate_conversations, texts_of
+
+    section, runtime = _section(call.experiment), call.experiment.runtime
+    with _endpoint(call) as endpoint:
+        counts = generate_conversations(
+            call.out,
+            call.root / REQUESTS,
+            config=section.conversations,
+            endpoint=endpoint,
+            concurrency=runtime.concurrency,
+            progress=call.progress,
+            texts=texts_of(section),
+            say=Console().say,
+            sources=call.outside.text_sources,
+            earlier=earlier_tables(section),
+        )
+    return _result(counts)
+
+
+def _questions(call: StepCall) -> StepResult:
+    from generators.making.generation import generate_questions, texts_of
+
+    section, runtime = _section(call.experiment), call.experiment.runtime
+    with _endpoint(call) as endpoint:
+        counts = generate_questions(
+            call.data("conversations"),
+            call.out,
+            call.root / REQUESTS,
+            config=section.questions,
+            endpoint=endpoint,
+            concurrency=runtime.concurrency,
+            progress=call.progress,
+            texts=texts_of(section),
+            say=Console().say,
+        )
+    return _result(counts)
+
+
+def _result(counts: dict[str, Any]) -> StepResult:
+    return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
+
+
+def _external(outside: Outside, table: str) -> dict[str, Any]:
+    from generators.making.generation import generation_externals
+
+    section = _section(outside.experiment)
+    externals = generation_externals(
+        section, weights=outside.generator_weights, sources=outside.text_sources
+    )
+    return externals[table]
+
+
+def _conversations_config(experiment: Experiment) -> dict[str, Any]:
+    """Every field but where texts lie: what they are is external."""
+    config = plain(_section(experiment).conversations)
+    for plan in config["kinds"].values():
+        if plan["categories"] is None:
+            del plan["categories"]  # tables from before there was a choice keep their keys
+        source = plan.pop("source")
+        if source is not None:
+            del source["path"], source["revision"]
+            plan["source"] = source
+    return config
+
+
+def _location(experiment: Experiment) -> dict[str, Any]:
+    section = _section(experiment)
+    sources = {
+        name: plan.source.path
+        for name, plan in section.conversations.kinds.items()
+        if plan.source is not None
+    }
+    endpoint = section.endpoint
+    place: dict[str, Any] = {
+        "base_url": endpoint.base_url,
+        "prompts": section.prompts,
+        "prices": endpoint.prices,
+    }
+    if section.earlier:
+        place["earlier"] = list(section.earlier)
+    return {**place, "sources": sources} if sources else place
+
+
+GENERATED = (
+    Step(
+        name="conversations",
+        version=1,
+        entry="generators.making.generation",
+        run=_conversations,
+        config=_conversations_config,
+        inputs={},
+        external=lambda outside: _external(outside, "conversations"),
+        locations=_location,
+    ),
+    Step(
+        name="questions",
+        version=1,
+        entry="generators.making.generation",
+        run=_questions,
+        config=lambda experiment: plain(_section(experiment).questions),
+        inputs={"conversations": "conversations"},
+        external=lambda outside: _external(outside, "questions"),
+        locations=_location,
+    ),
+)

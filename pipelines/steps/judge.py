@@ -1,0 +1,102 @@
+"""The step `judge`: an LLM's verdicts on the answers that an evaluation wrote."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
+from generators.llm.config import EMBEDDED
+from pipelines.artifacts.identity import plain
+from pipelines.artifacts.records import StepResult
+from pipelines.experiment.config import Experiment
+from pipelines.steps.console import Console
+from pipelines.steps.generate import REQUESTS
+from pipelines.steps.step import Outside, Step, StepCall
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from generators.llm.prompt_files import Texts
+
+DECIDING = ("seed", "bootstrap", "min_controls")
+"""Settings of the evaluation that the verdicts' numbers depend on."""
+
+
+def _settings(experiment: Experiment) -> JudgeConfig:
+    return experiment.evaluate.judge or JudgeConfig()
+
+
+def _texts(experiment: Experiment) -> Texts:
+    if experiment.generate is None:
+        from generators.llm.prompt_files import Texts
+
+        return Texts()
+    from generators.making.generation import texts_of
+
+    return texts_of(experiment.generate)
+
+
+def _weights(experiment: Experiment) -> tuple[Path | None, str | None]:
+    """File and digest of the embedded judge's weights; neither where another model judges."""
+    from activation_store.target.embedded_model import gguf_path
+    from activation_store.target.gguf import served_identity
+
+    if _settings(experiment).endpoint.model != EMBEDDED:
+        return None, None
+    return gguf_path(), served_identity(gguf_path())
+
+
+def _judge(call: StepCall) -> StepResult:
+    from activation_store.target.gguf import served
+    from evaluators.answers.judge import judge_answers
+    from generators.llm.endpoint import open_endpoint
+
+    runtime = call.experiment.runtime
+    gguf, weights = _weights(call.experiment)
+    with open_endpoint(
+        _settings(call.experiment).endpoint,
+        gguf=None if gguf is None else served(gguf),
+        weights=weights,
+        threads=runtime.threads,
+    ) as endpoint:
+        counts = judge_answers(
+            call.data("evaluate"),
+            call.out,
+            call.root / REQUESTS,
+            config=call.experiment.evaluate,
+            endpoint=endpoint,
+            texts=_texts(call.experiment),
+            concurrency=runtime.concurrency,
+            progress=call.progress,
+            say=Console().say,
+        )
+    return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
+
+
+def _config(experiment: Experiment) -> dict[str, Any]:
+    whole = plain(experiment.evaluate, EvaluateConfig)
+    return {"answers": _settings(experiment).answers, **{name: whole[name] for name in DECIDING}}
+
+
+def _external(outside: Outside) -> dict[str, Any]:
+    from generators.llm.endpoint import model_identity
+
+    endpoint = _settings(outside.experiment).endpoint
+    _, weights = _weights(outside.experiment)
+    return {
+        "judge": model_identity(endpoint, weights),
+        "structured": endpoint.structured,
+        "rubric": _texts(outside.experiment).prompt(RUBRIC).digest,
+    }
+
+
+JUDGE = Step(
+    name="judge",
+    version=2,
+    entry="evaluators.answers.judge",
+    run=_judge,
+    config=_config,
+    inputs={"evaluate": "evaluate"},
+    external=_external,
+    locations=lambda experiment: {"base_url": _settings(experiment).endpoint.base_url},
+)

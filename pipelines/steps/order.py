@@ -1,0 +1,319 @@
+"""The steps of an experiment, in order, and the room function that makes each.
+
+A step imports its room inside `run`, so that a plan or a rerun with nothing changed loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from activation_store.layout.config import CaptureConfig
+from activation_store.target.config import CompleteConfig
+from core.errors import ConfigError
+from evaluators.config import Baseline
+from pipelines.artifacts.identity import plain
+from pipelines.artifacts.records import StepResult
+from pipelines.experiment.config import Experiment
+from pipelines.reports.report_inputs import ReportInputs
+from pipelines.steps.generate import GENERATED
+from pipelines.steps.import_data import IMPORTED, OWN
+from pipelines.steps.judge import JUDGE
+from pipelines.steps.metrics import metrics_of
+from pipelines.steps.quality import QUALITY, quality_step
+from pipelines.steps.reuse import lending_stores
+from pipelines.steps.robustness import robustness_step
+from pipelines.steps.step import Outside, Step, StepCall
+from trainers.config import Variant
+
+
+def steps_for(experiment: Experiment) -> tuple[Step, ...]:
+    """The steps of `experiment`, each after those that it is made from."""
+    source = GENERATED
+    if experiment.data is not None:
+        source = OWN if experiment.data.format == "conversations" else IMPORTED
+    completed = (COMPLETE,) if experiment.complete is not None else ()
+    conversations = "complete" if completed else "conversations"
+    checked = (quality_step(conversations),) if experiment.quality is not None else ()
+    questions = QUALITY if checked else "questions"
+    evaluate = experiment.evaluate
+    rest = _from_conversations(
+        conversations,
+        questions,
+        evaluate.baselines,
+        live=experiment.train.activations == "live",
+        judged=evaluate.judge is not None,
+    )
+    if experiment.robustness is not None:
+        rest = _with_robustness(rest)
+    return (*source, *completed, *checked, *rest)
+
+
+def every_step() -> tuple[Step, ...]:
+    """All that any experiment can have; where rows come from several sources, all of them."""
+    checked = quality_step("conversations")
+    rest = _from_conversations("conversations", "questions", get_args(Baseline), judged=True)
+    return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *_with_robustness(rest))
+
+
+def _with_robustness(rest: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The last steps with `robustness` before the report, which shows it."""
+    *earlier, report = rest
+    step = robustness_step(next(own for own in earlier if own.name == "evaluate"))
+    return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
+
+
+def _complete(call: StepCall) -> StepResult:
+    from activation_store.target.replies import complete
+
+    counts = complete(
+        call.data("conversations"),
+        call.out,
+        call.work,
+        config=CompleteConfig.model_validate(_complete_config(call.experiment)),
+        model=call.outside.model,
+        runtime=call.experiment.runtime,
+        progress=call.progress,
+    )
+    return StepResult(counts=counts)
+
+
+def _dump(call: StepCall) -> StepResult:
+    from activation_store.write.dump import dump
+
+    counts = dump(
+        call.data("conversations"),
+        call.out,
+        config=_capture(call.experiment),
+        model=call.outside.model,
+        runtime=call.experiment.runtime,
+        progress=call.progress,
+        others=lending_stores(call.root, call.experiment.runtime),
+    )
+    return StepResult(counts=counts)
+
+
+def _dump_size(
+    experiment: Experiment, outside: Outside, inputs: Mapping[str, Path], sampled: bool
+) -> dict[str, int]:
+    from activation_store.write.estimate import store_size
+
+    found = store_size(
+        inputs["conversations"],
+        config=_capture(experiment),
+        model=outside.model,
+        runtime=experiment.runtime,
+        sampled=sampled,
+    )
+    sizes = {"raw_bytes": found.raw_bytes, "lossless_bytes": found.lossless_bytes}
+    return {name: value for name, value in sizes.items() if value is not None}
+
+
+def _train(call: StepCall, variant: Variant = "own") -> StepResult:
+    from trainers.launch import together
+    from trainers.training import train
+
+    processes = call.experiment.runtime.processes
+    run = train if processes == 1 else partial(together, train, processes)
+    counts = run(
+        call.data("conversations"),
+        call.data("questions"),
+        _store(call),
+        call.out,
+        call.work,
+        config=call.experiment.train,
+        model=call.outside.model,
+        runtime=call.experiment.runtime,
+        capture=_capture(call.experiment),
+        variant=variant,
+        progress=call.progress,
+    )
+    return StepResult(counts=counts)
+
+
+def run_evaluation(call: StepCall, *, foreign: bool = False) -> StepResult:
+    """Judge a decoder; `foreign`: on a store that need not be its own target's."""
+    from evaluators.evaluation import evaluate
+
+    found = evaluate(
+        call.data("conversations"),
+        call.data("questions"),
+        _store(call),
+        call.data("train"),
+        call.out,
+        call.work,
+        config=call.experiment.evaluate,
+        model=call.outside.model,
+        runtime=call.experiment.runtime,
+        capture=_capture(call.experiment),
+        baselines={
+            name: call.data(baseline_step(name)) for name in call.experiment.evaluate.baselines
+        },
+        foreign=foreign,
+        progress=call.progress,
+    )
+    return StepResult(counts=found)
+
+
+def _report(call: StepCall) -> StepResult:
+    from pipelines.reports.report import write_report
+
+    inputs = ReportInputs(
+        experiment=call.experiment.experiment,
+        config=call.experiment.model_dump(mode="json"),
+        command=call.command,
+        metrics=metrics_of({run.step: run.record for run in call.runs}),
+        steps=call.runs,
+    )
+    page = write_report(inputs, call.out)
+    return StepResult(counts={"page": page.relative_to(call.out).as_posix()})
+
+
+def _complete_config(experiment: Experiment) -> dict[str, Any]:
+    if experiment.complete is None:
+        raise ConfigError(f"{experiment.experiment}: has no section complete.")
+    return plain(experiment.complete)
+
+
+def _store(call: StepCall) -> Path | None:
+    """The store; None where activations are computed on the fly."""
+    return call.data("dump") if "dump" in call.inputs else None
+
+
+def _capture(experiment: Experiment) -> CaptureConfig:
+    return CaptureConfig.model_validate(plain(experiment.dump, CaptureConfig))
+
+
+def _with_capture(section: BaseModel, experiment: Experiment, *, live: bool) -> dict[str, Any]:
+    """Settings of a step, and those of the capture where the step does it itself."""
+    own = plain(section)
+    return {**own, "capture": plain(experiment.dump, CaptureConfig)} if live else own
+
+
+def _train_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
+    """Settings of the training, and where rows of later passes are given another layer than they
+    once were, that they are: a new version would make every other training a miss too."""
+    own = _with_capture(experiment.train, experiment, live=live)
+    train = experiment.train
+    sampled = len(train.decoder.read_layers) > 1 and train.decoder.combine == "sampled"
+    if sampled and (train.epochs > 1 or train.max_steps is not None):
+        own["layers_drawn"] = "each pass"
+    return own
+
+
+def _evaluate_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
+    own = _with_capture(experiment.evaluate, experiment, live=live)
+    del own["judge"]  # a step of its own
+    return own
+
+
+def _model_location(experiment: Experiment) -> dict[str, Any]:
+    return {"model": experiment.dump.model, "adapter": experiment.dump.adapter}
+
+
+COMPLETE = Step(
+    name="complete",
+    version=1,
+    entry="activation_store.target.replies",
+    run=_complete,
+    config=_complete_config,
+    inputs={"conversations": "conversations"},
+    external=lambda outside: outside.model_digests,
+    locations=_model_location,
+)
+
+
+_BASELINE_VERSIONS: Mapping[Baseline, int] = {"prior": 3, "text": 2}
+
+
+def baseline_step(name: Baseline) -> str:
+    """The step that trains a baseline."""
+    return f"train_{name}"
+
+
+def _baseline_config(
+    train: Callable[[Experiment], dict[str, Any]], name: Baseline, experiment: Experiment
+) -> dict[str, Any]:
+    return {**train(experiment), "variant": name}
+
+
+def _from_conversations(
+    conversations: str,
+    questions: str,
+    baselines: Sequence[Baseline],
+    *,
+    live: bool = False,
+    judged: bool = False,
+) -> tuple[Step, ...]:
+    """The steps that read the conversations and the questions which the steps of these names make.
+
+    What is dumped are all conversations: a check that drops questions leaves the store a hit.
+
+    Args:
+        baselines: decoders that are trained for comparison.
+        live: activations are computed on the fly, and there is no dump.
+        judged: an LLM judges the written answers.
+    """
+    dump = Step(
+        name="dump",
+        version=2,
+        entry="activation_store.write.dump",
+        run=_dump,
+        config=lambda experiment: plain(experiment.dump, CaptureConfig),
+        inputs={"conversations": conversations},
+        external=lambda outside: outside.model_digests,
+        locations=_model_location,
+        size=_dump_size,
+    )
+    tables = {"conversations": conversations, "questions": questions}
+    if not live:
+        tables["dump"] = "dump"
+    train = Step(
+        name="train",
+        version=2,
+        entry="trainers.training",
+        run=_train,
+        config=lambda experiment: _train_config(experiment, live=live),
+        inputs=tables,
+        external=lambda outside: outside.model_digests,
+        locations=_model_location,
+    )
+    trained = tuple(
+        replace(
+            train,
+            name=baseline_step(name),
+            version=_BASELINE_VERSIONS[name],
+            run=partial(_train, variant=name),
+            config=partial(_baseline_config, train.config, name),
+        )
+        for name in baselines
+    )
+    decoders = {name: name for name in ("train", *map(baseline_step, baselines))}
+    evaluate = Step(
+        name="evaluate",
+        version=5,
+        entry="evaluators.evaluation",
+        run=run_evaluation,
+        config=lambda experiment: _evaluate_config(experiment, live=live),
+        inputs={**tables, **decoders},
+        external=lambda outside: outside.model_digests,
+        locations=_model_location,
+    )
+    judge = (JUDGE,) if judged else ()
+    report = Step(
+        name="report",
+        version=6,
+        entry="pipelines.reports.report",
+        run=_report,
+        config=lambda experiment: {"experiment": experiment.experiment},
+        inputs={**tables, **{one.name: one.name for one in (train, evaluate, *judge)}},
+        external=lambda outside: {},
+        listed=False,
+    )
+    later = (train, *trained, evaluate, *judge, report)
+    return later if live else (dump, *later)

@@ -1,0 +1,105 @@
+"""The optional step `quality`: the data set's rows flagged, judged, and thinned out."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import ConfigError
+from generators.llm.prompt_files import Texts
+from generators.quality.config import QualityConfig, QualitySection
+from pipelines.artifacts.identity import plain
+from pipelines.artifacts.records import StepResult
+from pipelines.experiment.config import Experiment
+from pipelines.steps.console import Console
+from pipelines.steps.generate import REQUESTS
+from pipelines.steps.step import Outside, Step, StepCall
+
+if TYPE_CHECKING:
+    from generators.llm.endpoint import ResolvedEndpoint
+
+QUALITY = "quality"
+
+
+def quality_step(conversations: str) -> Step:
+    """The step, after the one that makes the `conversations`."""
+    return Step(
+        name=QUALITY,
+        version=1,
+        entry="generators.quality.check",
+        run=_check,
+        config=lambda experiment: plain(_section(experiment), QualityConfig),
+        inputs={"conversations": conversations, "questions": "questions"},
+        external=_external,
+        locations=_location,
+    )
+
+
+def _section(experiment: Experiment) -> QualitySection:
+    if experiment.quality is None:
+        raise ConfigError(f"{experiment.experiment}: has no section quality.")
+    return experiment.quality
+
+
+def _texts(section: QualitySection) -> Texts:
+    return Texts(prompts=Path(section.prompts) if section.prompts else None)
+
+
+def _check(call: StepCall) -> StepResult:
+    from generators.quality.check import check_quality
+
+    section, runtime = _section(call.experiment), call.experiment.runtime
+    with _endpoint(call) as endpoint:
+        counts = check_quality(
+            call.data("conversations"),
+            call.data("questions"),
+            call.out,
+            call.root / REQUESTS,
+            config=section,
+            endpoint=endpoint,
+            concurrency=runtime.concurrency,
+            progress=call.progress,
+            texts=_texts(section),
+            say=Console().say,
+        )
+    return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
+
+
+def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]:
+    """The judge, for as long as the context lasts; leave it before torch works. None if none is
+    needed."""
+    from activation_store.target.gguf import served
+    from generators.llm.endpoint import open_endpoint
+    from generators.quality.check import prompts_of
+
+    section, weights = _section(call.experiment), call.outside.judge_gguf
+    if not prompts_of(section):
+        return nullcontext()
+    return open_endpoint(
+        section.endpoint,
+        gguf=None if weights is None else served(weights),
+        weights=call.outside.judge_weights,
+        threads=call.experiment.runtime.threads,
+    )
+
+
+def _external(outside: Outside) -> dict[str, Any]:
+    """The judge, how its replies are held to their schemas, and its prompts."""
+    from generators.llm.endpoint import model_identity
+    from generators.quality.check import prompts_of
+
+    section = _section(outside.experiment)
+    prompts = prompts_of(section)
+    if not prompts:
+        return {}
+    return {
+        "judge": model_identity(section.endpoint, outside.judge_weights),
+        "structured": section.endpoint.structured,
+        "texts": _texts(section).digests(prompts=prompts, seeds=()),
+    }
+
+
+def _location(experiment: Experiment) -> dict[str, Any]:
+    section = _section(experiment)
+    return {"base_url": section.endpoint.base_url, "prompts": section.prompts}

@@ -1,0 +1,63 @@
+"""The optional step `robustness`: rows that are altered, and a target that has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from activation_store.layout.config import CaptureConfig
+from core.errors import ConfigError
+from evaluators.robustness.config import RobustnessConfig
+from pipelines.artifacts.identity import plain
+from pipelines.artifacts.records import StepResult
+from pipelines.experiment.config import Experiment
+from pipelines.steps.step import Step, StepCall
+
+ROBUSTNESS = "robustness"
+
+
+def robustness_step(evaluate: Step) -> Step:
+    """The step, which reads what `evaluate` reads but for the trained baselines."""
+    roles = ("conversations", "questions", "dump", "train")
+    return Step(
+        name=ROBUSTNESS,
+        version=2,
+        entry="evaluators.robustness.step",
+        run=_robustness,
+        config=_config,
+        inputs={role: evaluate.inputs[role] for role in roles if role in evaluate.inputs},
+        external=evaluate.external,
+        locations=evaluate.locations,
+    )
+
+
+def _section(experiment: Experiment) -> RobustnessConfig:
+    if experiment.robustness is None:
+        raise ConfigError(f"{experiment.experiment}: has no section robustness.")
+    return experiment.robustness
+
+
+def _config(experiment: Experiment) -> dict[str, Any]:
+    own: Mapping[str, Any] = plain(_section(experiment))
+    if experiment.train.activations == "live":
+        return {**own, "capture": plain(experiment.dump, CaptureConfig)}
+    return dict(own)
+
+
+def _robustness(call: StepCall) -> StepResult:
+    from evaluators.robustness.step import robustness
+
+    found = robustness(
+        call.data("conversations"),
+        call.data("questions"),
+        call.data("dump") if "dump" in call.inputs else None,
+        call.data("train"),
+        call.out,
+        call.work,
+        config=_section(call.experiment),
+        model=call.outside.model,
+        runtime=call.experiment.runtime,
+        captured=CaptureConfig.model_validate(plain(call.experiment.dump, CaptureConfig)),
+        progress=call.progress,
+    )
+    return StepResult(counts=found)

@@ -1,0 +1,228 @@
+"""What a step is: what decides it, what it is made from, and which room makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.canonical import digest
+from core.errors import ConfigError
+from core.progress import Progress
+from pipelines.artifacts.records import StepResult
+from pipelines.artifacts.root import Artifact
+from pipelines.experiment.config import Experiment
+from pipelines.reports.report_inputs import ReportStep
+
+if TYPE_CHECKING:
+    from activation_store.target.files import ModelFiles
+    from generators.kinds.sources import TextsFound
+    from generators.llm.config import EndpointConfig
+
+
+class Outside:
+    """What an experiment takes from outside the artifact root, found at the first use.
+
+    Args:
+        experiment: the experiment.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+
+    @cached_property
+    def model(self) -> ModelFiles:
+        """The target's files.
+
+        Raises:
+            ModelError: the reference leads to no model.
+        """
+        from activation_store.target.files import resolve_model
+
+        return resolve_model(self.experiment.dump.model, self.experiment.dump.adapter)
+
+    @cached_property
+    def model_digests(self) -> dict[str, str]:
+        """What the target is: digests of weights, configuration, tokenizer, template, adapter."""
+        return self.model.digests()
+
+    @cached_property
+    def needs_llm(self) -> bool:
+        """Whether any row is written by an LLM.
+
+        Raises:
+            ConfigError: an unknown kind.
+        """
+        from generators.making.generation import needs_llm
+
+        section = self.experiment.generate
+        return section is not None and needs_llm(section.conversations)
+
+    @cached_property
+    def text_sources(self) -> Mapping[str, TextsFound]:
+        """The texts of each kind that reads any, and what they are.
+
+        Raises:
+            DataError: a source is not there.
+        """
+        from generators.making.drawn import find_sources
+
+        section = self.experiment.generate
+        return {} if section is None else find_sources(section.conversations)
+
+    @cached_property
+    def generator_gguf(self) -> Path | None:
+        """Weights of the embedded generator; None where another endpoint is asked, or none.
+
+        Raises:
+            ModelError: the weights are not installed.
+        """
+        section = self.experiment.generate
+        return _gguf(section.endpoint) if section is not None and self.needs_llm else None
+
+    @cached_property
+    def generator_weights(self) -> str | None:
+        """What those weights are, in the form in which they are served."""
+        return _served_identity(self.generator_gguf)
+
+    @cached_property
+    def judge_gguf(self) -> Path | None:
+        """Weights of the embedded judge; None where another endpoint is asked, or none.
+
+        Raises:
+            ModelError: the weights are not installed.
+        """
+        from generators.quality.check import prompts_of
+
+        section = self.experiment.quality
+        return _gguf(section.endpoint) if section is not None and prompts_of(section) else None
+
+    @cached_property
+    def judge_weights(self) -> str | None:
+        """What those weights are, in the form in which they are served."""
+        return _served_identity(self.judge_gguf)
+
+    @cached_property
+    def data_folder(self) -> Path:
+        """Folder of the published files."""
+        if self.experiment.data is None:
+            raise ConfigError(f"{self.experiment.experiment}: has no section data.")
+        return Path(self.experiment.data.path).expanduser()
+
+    @cached_property
+    def data_digests(self) -> dict[str, str]:
+        """Digests of the published files, by name.
+
+        Raises:
+            DataError: the folder or a file that is needed is missing.
+        """
+        from generators.exchange.importing import source_digests
+
+        return source_digests(self.data_folder)
+
+    @cached_property
+    def labels_digest(self) -> str:
+        """Digest of the labels that have questions: all that conversations take from qa.json.
+
+        Raises:
+            DataError: the file is missing or malformed.
+        """
+        from generators.exchange.latentqa_files import read_questions_by_label
+
+        entries, _ = read_questions_by_label(self.data_folder)
+        return digest(sorted(entry.label for entry in entries))
+
+    @cached_property
+    def own_digests(self) -> dict[str, str]:
+        """Digests of the files of conversations, by name.
+
+        Raises:
+            DataError: there is none.
+        """
+        from generators.exchange.conversation_files import own_digests
+
+        return own_digests(self.data_folder)
+
+    @cached_property
+    def own_messages_digest(self) -> str:
+        """Digest of all that the conversations take from these files: not the questions.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        from generators.exchange.conversation_files import messages_digest
+
+        return messages_digest(self.data_folder)
+
+
+def _gguf(endpoint: EndpointConfig) -> Path | None:
+    from activation_store.target.embedded_model import gguf_path
+    from generators.llm.config import EMBEDDED
+
+    return gguf_path() if endpoint.model == EMBEDDED else None
+
+
+def _served_identity(gguf: Path | None) -> str | None:
+    from activation_store.target.gguf import served_identity
+
+    return None if gguf is None else served_identity(gguf)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepCall:
+    """One execution of one step."""
+
+    experiment: Experiment
+    """The whole experiment; a step reads its own section and `runtime`."""
+    outside: Outside
+    """Model files and source data."""
+    root: Path
+    """The artifact root; replies of LLMs are kept there for all steps and runs."""
+    inputs: Mapping[str, Artifact]
+    """The step's inputs by role."""
+    out: Path
+    """Where the output goes; may hold what an earlier attempt wrote."""
+    work: Path
+    """Scratch that outlives a kill and is removed on completion."""
+    progress: Progress
+    """Listener."""
+    runs: tuple[ReportStep, ...]
+    """The steps that this run has finished."""
+    command: str
+    """The command line that makes this run again."""
+
+    def data(self, role: str) -> Path:
+        """Output folder of the input `role`."""
+        return self.inputs[role].data
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """A step; its name is the kind of its artifacts."""
+
+    name: str
+    version: int
+    """Raised where the same config gives another output than before."""
+    entry: str
+    """Module of the room function; its imports are the step's source files."""
+    run: Callable[[StepCall], StepResult]
+    """Makes the output.
+
+    Raises:
+        DamagedError: an input's bytes are not the committed ones; that input is then made again.
+    """
+    config: Callable[[Experiment], dict[str, Any]]
+    """Every setting that decides the output."""
+    inputs: Mapping[str, str]
+    """Role of each input to the step that makes it."""
+    external: Callable[[Outside], dict[str, Any]]
+    """Digests of what comes from outside."""
+    locations: Callable[[Experiment], dict[str, Any]] = lambda experiment: {}
+    """Where what comes from outside was: for the record, never hashed."""
+    size: Callable[[Experiment, Outside, Mapping[str, Path], bool], dict[str, int]] | None = None
+    """What a plan can tell of the output's size, from the experiment, the folders of the inputs by
+    role, and whether models may be run on a sample for it."""
+    listed: bool = True
+    """Whether the step stands among those of `run --json`."""

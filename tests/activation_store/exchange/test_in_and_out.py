@@ -1,0 +1,189 @@
+"""Vectors out of a store and into one: safetensors, `datasets`, numpy, memmap."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from activation_store.exchange.exporting import export_layer
+from activation_store.exchange.importing import (
+    VectorImport,
+    import_vectors,
+    open_memmap,
+    open_safetensors,
+)
+from activation_store.read.reader import ActivationStore
+from activation_store.read.verify import verify
+from activation_store.read.views import as_dataset, as_numpy
+from activation_store.target.files import ModelFiles
+from core.errors import DataError, StorageError, StoreError
+
+CHECKOUT = Path(__file__).parents[3]
+
+
+def test_the_example_needs_zarr_and_numpy_alone(whole: Path) -> None:
+    store = ActivationStore(whole)
+    example, placed = list(store.index.items())[5]
+    place = [str(placed.row_start), str(placed.n_tokens)]
+    script = CHECKOUT / "examples" / "open_store.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(whole), "2", *place],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"tokens {store.tokens(example).tolist()}" in done.stdout
+    assert f"activations ({placed.n_tokens}, 32) float32" in done.stdout
+    assert str(store.read(example, 2)[:3, :4]) in done.stdout
+    imported = [x for x in script.read_text().splitlines() if x.startswith(("import", "from"))]
+    assert imported == ["import sys", "import numpy as np", "import zarr"]
+
+
+def test_numpy_has_all_vectors_of_a_layer(whole: Path) -> None:
+    store = ActivationStore(whole)
+    found = as_numpy(store, 2)
+    assert found.values.shape == (store.plan["tokens"], 32)
+    for i, example in enumerate(found.example_ids):
+        own = found.values[found.starts[i] : found.starts[i + 1]]
+        assert np.array_equal(own, store.read(example, 2))
+
+
+def test_a_datasets_stream_has_them_too(whole: Path) -> None:
+    store = ActivationStore(whole)
+    rows = list(as_dataset(whole, 2))
+    assert [row["example_id"] for row in rows] == list(store.index)
+    for row in rows[::5]:
+        assert np.array_equal(
+            np.asarray(row["activations"], np.float32), store.read(row["example_id"], 2)
+        )
+        assert row["withheld"] == store.index[row["example_id"]].withheld
+
+
+def test_safetensors_have_the_stores_own_bits(whole: Path, tmp_path: Path) -> None:
+    store = ActivationStore(whole)
+    counts = export_layer(store, 2, tmp_path / "out", format="safetensors")
+    assert counts["examples"] == len(store.index)
+    table = pq.read_table(tmp_path / "out" / "examples.parquet").to_pylist()
+    for row in table[::4]:
+        found = load_file(tmp_path / "out" / row["file"])[row["example_id"]]
+        assert found.dtype == torch.bfloat16
+        assert np.array_equal(found.float().numpy(), store.read(row["example_id"], 2))
+        assert row["tokens"] == store.tokens(row["example_id"]).tolist()
+
+
+def test_datasets_load_from_disk(whole: Path, tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    store = ActivationStore(whole)
+    export_layer(store, 0, tmp_path / "out", format="datasets")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    found = load_from_disk(str(tmp_path / "out")).with_format("numpy")
+    assert list(found["example_id"][:]) == list(store.index)
+    row = found[7]
+    assert np.array_equal(row["activations"], store.read(row["example_id"], 0))
+
+
+def test_nothing_is_written_over(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("mine")
+    with pytest.raises(StorageError, match="expected a new or an empty folder"):
+        export_layer(ActivationStore(whole), 0, tmp_path, format="safetensors")
+    assert (tmp_path / "kept").read_text() == "mine"
+
+
+@pytest.mark.parametrize("codec", ["raw", "lossless"])
+def test_what_was_exported_comes_in_again(
+    codec: str, whole: Path, model: ModelFiles, tmp_path: Path
+) -> None:
+    before = ActivationStore(whole)
+    export_layer(before, 2, tmp_path / "out", format="safetensors")
+    source = open_safetensors(tmp_path / "out")
+    config = VectorImport(layer=2, codec=codec, shard_rows=512)
+    counts = import_vectors(source, tmp_path / "in", config=config, target=model.digests())
+    store = ActivationStore(tmp_path / "in")
+    assert counts["shards"] == store.plan["n_shards"] == before.plan["n_shards"]
+    assert store.layers == (2,)
+    store.check_target(model.digests())
+    for example, placed in before.index.items():
+        assert np.array_equal(store.bits(example, 2), before.bits(example, 2))
+        assert np.array_equal(store.tokens(example), before.tokens(example))
+        assert np.array_equal(store.segments(example), before.segments(example))
+        assert store.index[example].withheld == placed.withheld
+    verdict = verify(tmp_path / "in")
+    assert verdict.finished
+    assert verdict.findings == ()
+
+
+def memmap(folder: Path, values: np.ndarray, lengths: list[int]) -> tuple[Path, Path]:
+    """A .npy file and its table of examples."""
+    np.save(folder / "v.npy", values)
+    starts = np.cumsum([0, *lengths[:-1]])
+    ids = [f"e{i}" for i in range(len(lengths))]
+    table = pa.table({"example_id": ids, "row_start": starts, "n_tokens": lengths})
+    pq.write_table(table, folder / "i.parquet")
+    return folder / "v.npy", folder / "i.parquet"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_memmap_comes_in(dtype: type, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(60, 8)).astype(dtype)
+    source = open_memmap(*memmap(tmp_path, values, [10, 20, 30]))
+    import_vectors(source, tmp_path / "in", config=VectorImport(layer=1), target={"weights": "w"})
+    store = ActivationStore(tmp_path / "in")
+    assert np.array_equal(store.bits("e1", 1), values[10:30])
+    assert not store.tokens("e1").any()
+
+
+def test_the_bits_of_bfloat16_come_in_from_a_memmap(tmp_path: Path) -> None:
+    bits = np.random.default_rng(0).integers(0, 0x7F80, size=(30, 8)).astype(np.uint16)
+    files = memmap(tmp_path, bits, [10, 20])
+    with pytest.raises(DataError, match=r"it is uint16 \[30, 8\]; expected float32 or float16"):
+        open_memmap(*files)
+    source = open_memmap(*files, bfloat16=True)
+    import_vectors(source, tmp_path / "in", config=VectorImport(layer=1), target={})
+    assert np.array_equal(ActivationStore(tmp_path / "in").bits("e1", 1), bits[10:])
+
+
+def test_rows_beyond_the_file_are_refused(tmp_path: Path) -> None:
+    files = memmap(tmp_path, np.zeros((20, 8), np.float32), [10, 20])
+    with pytest.raises(DataError, match=r"example e1 has rows 10 to 30, and v.npy has 20"):
+        open_memmap(*files)
+
+
+def test_vectors_that_are_not_finite_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    values = np.zeros((20, 8), np.float32)
+    values[15, 3] = np.nan
+    source = open_memmap(*memmap(tmp_path, values, [10, 10]))
+    with pytest.raises(StoreError, match="an activation of example e1 is not finite"):
+        import_vectors(source, tmp_path / "in", config=VectorImport(layer=1), target={})
+    assert not (tmp_path / "in").exists()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ([{"a": (3, 4)}, {"a": (3, 4)}], "example a stands in an earlier file too"),
+        ([{"a": (3, 4), "b": (3, 5)}], r"example b has shape \[3, 5\], example a \[3, 4\]"),
+        ([{"a": (3,)}], r"example a has shape \[3\]"),
+        ([], "no .safetensors file is here"),
+    ],
+)
+def test_safetensors_that_do_not_fit_are_refused(tensors: list, words: str, tmp_path: Path) -> None:
+    for i, shapes in enumerate(tensors):
+        named = {name: torch.zeros(shape) for name, shape in shapes.items()}
+        save_file(named, tmp_path / f"{i}.safetensors")
+    with pytest.raises(DataError, match=words):
+        open_safetensors(tmp_path)
+
+
+def test_numbers_of_several_kinds_are_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2, 4), "b": torch.zeros(2, 4).half()}, tmp_path / "x.safetensors")
+    with pytest.raises(DataError, match="its tensors are F16, F32; expected all of one of"):
+        open_safetensors(tmp_path)

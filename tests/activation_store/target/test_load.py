@@ -1,0 +1,197 @@
+"""Loading the target, finding its blocks, choosing where it runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import stores
+import tiny
+import torch
+import transformers
+
+from activation_store.target import load as target
+from activation_store.target.files import ModelFiles, resolve_model
+from core.errors import ConfigError, ModelError
+from core.runtime import Runtime
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(model: ModelFiles, tmp_path: Path) -> Path:
+    """The tiny model's folder, of the test's own."""
+    return shutil.copytree(model.source, tmp_path / "model")
+
+
+def test_auto_takes_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert target.pick_device(Runtime()) == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert target.pick_device(Runtime()).type == "cuda"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "cpu:one"])
+def test_what_is_no_device_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not a device; expected auto, cpu, cuda, cuda:N"):
+        target.pick_device(Runtime(device=name))
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3", "mps", "xla", "cpu:1"])
+def test_a_device_that_is_not_here_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"'{name}' is not on this machine"):
+        target.pick_device(Runtime(device=name))
+
+
+def test_a_second_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert target.pick_device(Runtime(device="cuda:1")).index == 1
+    with pytest.raises(ConfigError):
+        target.pick_device(Runtime(device="cuda:2"))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_blocks_of_each_family_are_found(family: str) -> None:
+    net = tiny.model(family=family)
+    found = target.blocks(net)
+    assert len(found) == 4
+    assert all("DecoderLayer" in type(b).__name__ or "Layer" in type(b).__name__ for b in found)
+
+
+def test_the_blocks_of_older_families_are_found() -> None:
+    config = transformers.GPT2Config(n_layer=3, n_embd=32, n_head=4, vocab_size=50)
+    assert len(target.blocks(transformers.GPT2LMHeadModel(config))) == 3
+
+
+def test_blocks_that_are_nowhere_are_refused() -> None:
+    net = tiny.model()
+    net.model.layers = torch.nn.ModuleList(list(net.model.layers)[:2])
+    with pytest.raises(ModelError, match="type llama: its blocks were not found"):
+        target.blocks(net)
+
+
+def test_a_models_shape_has_one_name_for_all_families(tmp_path: Path) -> None:
+    transformers.GPT2Config(n_layer=3, n_embd=48, n_positions=77).save_pretrained(tmp_path)
+    shape = target.model_shape(ModelFiles(ref="gpt", source=tmp_path))
+    assert (shape.n_blocks, shape.d_model, shape.max_positions) == (3, 48, 77)
+
+
+def test_the_shape_of_a_model_with_several_parts_is_its_texts(tmp_path: Path) -> None:
+    config = transformers.Gemma3Config(
+        text_config={"num_hidden_layers": 5, "hidden_size": 24, "max_position_embeddings": 99}
+    )
+    config.save_pretrained(tmp_path)
+    shape = target.model_shape(ModelFiles(ref="gemma", source=tmp_path))
+    assert (shape.n_blocks, shape.d_model, shape.max_positions) == (5, 24, 99)
+
+
+@pytest.mark.parametrize(("layer", "index"), [(0, 0), (3, 3), (-1, 3)])
+def test_a_layer_is_counted_from_0_and_the_last_is_minus_1(layer: int, index: int) -> None:
+    shape = target.Shape(ref="m", n_blocks=4, d_model=8, max_positions=10)
+    assert shape.layer(layer, "dump.layers") == index
+
+
+@pytest.mark.parametrize("layer", [4, -2])
+def test_a_layer_that_is_not_there_names_the_setting(layer: int) -> None:
+    shape = target.Shape(ref="m", n_blocks=4, d_model=8, max_positions=10)
+    expected = f"model m: it has blocks 0 to 3, got {layer}. Change dump.layers."
+    with pytest.raises(ModelError) as caught:
+        shape.layer(layer, "dump.layers")
+    assert str(caught.value) == expected
+
+
+def test_a_loaded_model_is_frozen_and_still(model: ModelFiles) -> None:
+    net = target.load_model(model, dtype="bfloat16", device=CPU)
+    assert not net.training
+    assert not any(p.requires_grad for p in net.parameters())
+    assert {p.dtype for p in net.parameters()} == {torch.bfloat16}
+
+
+def one_line(caught: pytest.ExceptionInfo[ModelError]) -> str:
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [stores.truncate, lambda p: p.write_bytes(b"garbage")])
+def test_broken_weights_are_one_line(damage, folder: Path) -> None:
+    damage(folder / "model.safetensors")
+    with pytest.raises(ModelError, match=f"model {folder}: transformers cannot load it") as caught:
+        target.load_model(resolve_model(str(folder)), dtype="float32", device=CPU)
+    one_line(caught)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"model_type": "no-such-thing"}', '{"architectures": []}', ""]
+)
+def test_a_broken_config_is_one_line(content: str, folder: Path) -> None:
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"its config.json is not one that transformers") as caught:
+        target.model_shape(resolve_model(str(folder)))
+    one_line(caught)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": 1}', ""])
+def test_a_broken_tokenizer_is_one_line(content: str, folder: Path) -> None:
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelError, match="no usable tokenizer") as caught:
+        target.load_tokenizer(resolve_model(str(folder)))
+    one_line(caught)
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="has no chat template; use an instruct model"):
+        target.load_tokenizer(resolve_model(str(folder)))
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A LoRA adapter of the tiny model that does something."""
+    return tiny.save_adapter(tmp_path / "adapter")
+
+
+def test_a_targets_own_adapter_is_merged(model: ModelFiles, adapter: Path) -> None:
+    from peft import PeftModel
+
+    ids = torch.arange(5, 15)[None]
+    merged = target.load_model(resolve_model(model.ref, str(adapter)), dtype="float32", device=CPU)
+    plain = target.load_model(model, dtype="float32", device=CPU)
+    expected = PeftModel.from_pretrained(tiny.model(), adapter)(ids).logits
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(plain(ids).logits, expected, atol=1e-3)
+
+
+def test_an_adapter_of_another_shape_is_one_line(adapter: Path, tmp_path: Path) -> None:
+    wide = tiny.save(tmp_path / "wide", hidden_size=64)
+    with pytest.raises(ModelError, match="peft cannot load it into this model") as caught:
+        target.load_model(resolve_model(str(wide), str(adapter)), dtype="float32", device=CPU)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_broken_adapter_is_one_line(file: str, model: ModelFiles, adapter: Path) -> None:
+    stores.truncate(adapter / file)
+    with pytest.raises(ModelError, match="peft cannot load it") as caught:
+        target.load_model(resolve_model(model.ref, str(adapter)), dtype="float32", device=CPU)
+    one_line(caught)
+
+
+def test_threads_are_set_only_where_they_are_named() -> None:
+    torch.set_num_threads(1)
+    target.use_threads(Runtime())
+    assert torch.get_num_threads() == 1
+    target.use_threads(Runtime(threads=2))
+    assert torch.get_num_threads() == 2
+
+
+def test_the_tiny_config_is_what_the_tests_think(model: ModelFiles) -> None:
+    config = json.loads((model.source / "config.json").read_text())
+    shape = target.model_shape(model)
+    assert shape.n_blocks == config["num_hidden_layers"] == 4
+    assert shape.d_model == config["hidden_size"] == 32

@@ -1,0 +1,335 @@
+"""Model references, and the digests that say which model one is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import stores
+
+from activation_store.target import file_digests as digests_module
+from activation_store.target.file_digests import cache_folder, file_digest, files_digest
+from activation_store.target.files import ModelFiles, public_name, resolve_model
+from core.errors import ModelError
+from core.files import sha256_file
+
+
+@pytest.fixture
+def folder(model: ModelFiles, tmp_path: Path) -> Path:
+    """The tiny model's folder, of the test's own."""
+    return shutil.copytree(model.source, tmp_path / "model")
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A folder that looks like a PEFT adapter."""
+    path = tmp_path / "adapter"
+    path.mkdir()
+    (path / "adapter_config.json").write_text("{}")
+    (path / "adapter_model.safetensors").write_bytes(b"weights")
+    return path
+
+
+def test_a_folder_is_a_model(folder: Path) -> None:
+    found = resolve_model(str(folder))
+    assert found.source == found.folder == folder
+    assert not found.is_gguf
+    assert sorted(found.digests()) == ["chat_template", "config", "tokenizer", "weights"]
+
+
+def test_the_home_folder_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert resolve_model("~/model").source == folder
+
+
+@pytest.mark.parametrize("name", ["weights.gguf", "WEIGHTS.gguf"])
+def test_a_gguf_file_is_a_model_whose_digest_stands_for_all(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"GGUF and more")
+    found = resolve_model(str(path))
+    assert found.is_gguf
+    assert found.digests() == {"weights": f"gguf:1:{sha256_file(path)}"}
+
+
+def test_the_path_is_no_part_of_the_digests(folder: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    assert resolve_model(str(moved)).digests() == resolve_model(str(folder)).digests()
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("model.safetensors", "weights"),
+        ("config.json", "config"),
+        ("tokenizer.json", "tokenizer"),
+        ("tokenizer_config.json", "tokenizer"),
+        ("chat_template.jinja", "chat_template"),
+    ],
+)
+def test_digests_change_if_and_only_if_bytes_change(file: str, part: str, folder: Path) -> None:
+    before = resolve_model(str(folder)).digests()
+    data = (folder / file).read_bytes()
+    (folder / file).write_bytes(data)  # the same bytes at another time
+    assert resolve_model(str(folder)).digests() == before
+    (folder / file).write_bytes(data + b" ")
+    after = resolve_model(str(folder)).digests()
+    assert [name for name in before if before[name] != after[name]] == [part]
+
+
+def test_files_that_decide_nothing_change_no_digest(folder: Path) -> None:
+    before = resolve_model(str(folder)).digests()
+    (folder / "README.md").write_text("a model")
+    (folder / "generation_config.json").write_text("{}")
+    assert resolve_model(str(folder)).digests() == before
+
+
+def test_a_second_weights_file_is_another_model(folder: Path) -> None:
+    before = resolve_model(str(folder)).digests()
+    shutil.copy(folder / "model.safetensors", folder / "model-2.safetensors")
+    assert resolve_model(str(folder)).digests()["weights"] != before["weights"]
+
+
+def test_an_adapter_is_part_of_the_model(folder: Path, adapter: Path) -> None:
+    plain = resolve_model(str(folder)).digests()
+    with_it = resolve_model(str(folder), str(adapter)).digests()
+    assert {k: v for k, v in with_it.items() if k != "adapter"} == plain
+    (adapter / "adapter_model.safetensors").write_bytes(b"others")
+    assert resolve_model(str(folder), str(adapter)).digests()["adapter"] != with_it["adapter"]
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(ModelError) as caught:
+        resolve_model(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_not_there_says_what_is_expected(tmp_path: Path, folder: Path) -> None:
+    for ref in (str(tmp_path / "nothing"), "./nothing/here", "nothing", "a/b/c"):
+        text = refusal(ref)
+        assert text.startswith(f"model {ref}: nothing is there; expected a folder, a .gguf file")
+    assert "adapter nothing: nothing is there; expected" in refusal(str(folder), "nothing")
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
+    assert refusal(str(tmp_path)) == (
+        f"model {tmp_path}: the folder has no config.json; is it the right one?"
+    )
+
+
+def test_a_folder_without_weights_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert refusal(str(folder)) == (f"model {folder}: the folder holds no weights (*.safetensors).")
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"x")
+    assert refusal(str(path)).endswith("got a file.")
+
+
+def test_an_adapter_without_its_parts_is_refused(folder: Path, adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").unlink()
+    assert "the folder holds no weights" in refusal(str(folder), str(adapter))
+    (adapter / "adapter_config.json").unlink()
+    assert "the folder has no adapter_config.json" in refusal(str(folder), str(adapter))
+
+
+def test_no_model_is_an_adapter(folder: Path) -> None:
+    assert "adapter embedded: nothing is there" in refusal(str(folder), "embedded")
+    assert "the folder has no adapter_config.json" in refusal(str(folder), str(folder))
+
+
+@pytest.mark.parametrize("ref", ["nobody/nothing", "nobody/nothing@main"])
+def test_a_hub_that_cannot_be_reached_is_one_line_within_seconds(ref: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom activation_store.target.files import resolve_model\n"
+        "try: resolve_model(sys.argv[1])\nexcept Exception as e: print(type(e).__name__, e)"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, ref],
+        capture_output=True,
+        text=True,
+        # a port where nobody listens
+        env={**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"},
+        cwd=Path(__file__).parents[3],
+    )
+    assert time.monotonic() - start < 30
+    assert done.stdout.splitlines() == [
+        f"ModelError model {ref}: no such folder here, and the Hugging Face hub cannot be reached. "
+        "Check the path or the network."
+    ]
+    assert done.stderr == ""
+
+
+def test_a_snapshot_without_weights_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    (folder / "model.safetensors").unlink()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(folder))
+    assert refusal("org/name") == "model org/name: the folder holds no weights (*.safetensors)."
+
+
+def test_a_hub_id_takes_its_revision_along(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked = []
+
+    def download(name: str, **options: object) -> str:
+        asked.append((name, options["revision"]))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve_model("org/name@v1.0/x").folder == folder
+    resolve_model("org/name")
+    assert asked == [("org/name", "v1.0/x"), ("org/name", None)]
+
+
+def test_a_hub_that_refuses_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def download(name: str, **options: object) -> str:
+        raise ValueError("")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert "hub refused it (ValueError). Check the name" in refusal("org/name")
+
+
+@pytest.mark.parametrize(
+    ("ref", "name"),
+    [
+        ("embedded", "embedded"),
+        ("org/name@v1", "org/name@v1"),
+        ("/models/tiny", "tiny"),
+        ("~/nothing.gguf", "nothing.gguf"),
+    ],
+)
+def test_a_public_name_has_no_folder_of_this_machine(ref: str, name: str) -> None:
+    assert public_name(ref) == name
+
+
+def test_a_relative_folder_has_a_public_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "me" / "tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert public_name("me/tiny") == "tiny"
+
+
+class Hashed:
+    """Which files were read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.paths: list[str] = []
+
+        def counted(path: Path) -> str:
+            self.paths.append(path.name)
+            return sha256_file(path)
+
+        monkeypatch.setattr(digests_module, "sha256_file", counted)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LATENTQA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_digest_is_remembered(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hashed = tmp_path / "a.bin", Hashed(monkeypatch)
+    path.write_bytes(b"one")
+    assert file_digest(path) == file_digest(path) == sha256_file(path)
+    assert hashed.paths == ["a.bin"]
+
+
+@pytest.mark.parametrize("change", ["time", "size", "inode"])
+def test_a_remembered_digest_goes_with_size_time_and_inode(
+    change: str, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"one")
+    before = path.stat()
+    file_digest(path)
+    hashed = Hashed(monkeypatch)
+    if change == "time":
+        path.write_bytes(b"two")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    elif change == "size":
+        path.write_bytes(b"four")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        (tmp_path / "b.bin").write_bytes(b"two")
+        os.utime(tmp_path / "b.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.replace(tmp_path / "b.bin", path)
+    assert file_digest(path) == sha256_file(path)
+    assert hashed.paths == ["a.bin"]
+
+
+def test_a_link_shares_the_memory_of_its_file(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.bin").write_bytes(b"one")
+    (tmp_path / "link.bin").symlink_to("a.bin")
+    hashed = Hashed(monkeypatch)
+    assert file_digest(tmp_path / "a.bin") == file_digest(tmp_path / "link.bin")
+    assert len(hashed.paths) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff"])
+def test_a_broken_memory_costs_time_and_no_more(
+    content: bytes, own_cache: Path, tmp_path: Path
+) -> None:
+    own_cache.mkdir()
+    (own_cache / "digests.json").write_bytes(content)
+    (tmp_path / "a.bin").write_bytes(b"one")
+    assert file_digest(tmp_path / "a.bin") == sha256_file(tmp_path / "a.bin")
+    assert json.loads((own_cache / "digests.json").read_text())
+
+
+def test_a_memory_that_cannot_be_written_costs_time_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("LATENTQA_CACHE", str(tmp_path / "file" / "cache"))
+    assert file_digest(tmp_path / "file") == sha256_file(tmp_path / "file")
+
+
+def test_files_have_one_digest_over_names_and_bytes(own_cache: Path, tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"1")
+    b.write_bytes(b"2")
+    first = files_digest([a, b])
+    assert files_digest([b, a]) == first
+    os.replace(b, tmp_path / "c")
+    assert files_digest([a, tmp_path / "c"]) != first
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTQA_CACHE", "/x")
+    assert cache_folder() == Path("/x")
+    monkeypatch.delenv("LATENTQA_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/y")
+    assert cache_folder() == Path("/y/latentqa")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/z")
+    assert cache_folder() == Path("/z/.cache/latentqa")
+
+
+def test_a_flipped_bit_in_the_weights_is_another_model(folder: Path) -> None:
+    before = resolve_model(str(folder)).digests()
+    stores.flip(folder / "model.safetensors")
+    # size and modification time are the same: the memory is keyed by path, and this one is new
+    shutil.move(folder, folder.with_name("moved"))
+    after = resolve_model(str(folder.with_name("moved"))).digests()
+    assert after["weights"] != before["weights"]

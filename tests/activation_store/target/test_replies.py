@@ -1,0 +1,175 @@
+"""The target's own replies: once each, resumed, with the row that they complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import tool_turns
+
+from activation_store.target import replies as module
+from activation_store.target.config import CompleteConfig
+from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.target.replies import COMPLETES, complete
+from core.errors import DataError
+from core.runtime import Runtime
+from core.tables import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    Conversation,
+    Message,
+    control_id,
+    example_id,
+    read_conversations,
+    read_dropped,
+    write_conversations,
+)
+
+CONFIG = CompleteConfig(max_tokens=6, batch_rows=2)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    return resolve_model(str(tiny.save(tmp_path_factory.mktemp("target") / "tiny")))
+
+
+def row(i: int, view: str = "stimulus") -> Conversation:
+    control = Message(role="user", content=f"Be number {i}.", segment="control")
+    said = Message(role="assistant", content="Yes.", segment="control")
+    stimulus = Message(role="user", content="How are you?" + "!" * i, segment="stimulus")
+    messages = (control,) if view == "control" else (control, said, stimulus)
+    label = f"persona-number-{i}"
+    return Conversation(
+        example_id=example_id(label, view, messages),  # type: ignore[arg-type]
+        control_id=control_id("persona", control.content),
+        group_id=label,
+        kind="persona",
+        category="number",
+        label=label,
+        view=view,  # type: ignore[arg-type]
+        split="train",
+        source="generator",
+        messages=messages,
+    )
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[Conversation]:
+    rows = [row(0, "control"), *(row(i) for i in range(5))]
+    write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, rows)
+    return rows
+
+
+def run(folder: Path, model: ModelFiles, config: CompleteConfig = CONFIG) -> dict:
+    for name in ("out", "work"):
+        (folder / name).mkdir(exist_ok=True)
+    return complete(
+        folder / "in",
+        folder / "out",
+        folder / "work",
+        config=config,
+        model=model,
+        runtime=Runtime(device="cpu", threads=1),
+    )
+
+
+def test_a_row_that_the_template_cannot_word_is_dropped_and_told(
+    tmp_path: Path, model: ModelFiles
+) -> None:
+    calling = Message(
+        role="assistant",
+        content="",
+        segment="stimulus",
+        tool_use=json.dumps({"tool_calls": [tool_turns.call({"city": "Oslo"})]}),
+    )
+    asked = row(0)
+    asked = dataclasses.replace(asked, messages=(*asked.messages, calling))
+    write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [asked, row(1)])
+    for _ in range(2):  # the second time from what is kept
+        assert run(tmp_path, model)["dropped"] == {"template": 1}
+    (dropped,) = read_dropped(tmp_path / "out" / DROPPED_FILE)
+    assert asked.example_id in dropped.where
+    assert "leaves out" in dropped.detail
+    *_, made = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
+    assert made.provenance[COMPLETES] == row(1).example_id
+
+
+def test_a_reply_leaves_the_calls_before_it_as_they_are(tmp_path: Path) -> None:
+    knows = resolve_model(str(tiny.save(tmp_path / "knows", template=tool_turns.TOOLS_CHATML)))
+    calling = json.dumps({"tool_calls": [tool_turns.call({"city": "Oslo"})]})
+    asked = row(0)
+    turns = (
+        Message(role="assistant", content="", segment="stimulus", tool_use=calling),
+        Message(role="tool", content="rain", segment="stimulus"),
+    )
+    asked = dataclasses.replace(asked, messages=(*asked.messages, *turns))
+    write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [asked])
+    run(tmp_path, knows)
+    _, made = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
+    assert made.messages[:-1] == asked.messages
+    assert made.messages[-1].segment == "completion"
+
+
+def test_every_stimulus_gets_a_reply_and_the_rows_stay(
+    tmp_path: Path, rows: list[Conversation], model: ModelFiles
+) -> None:
+    counts = run(tmp_path, model)
+    found = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
+    assert found[: len(rows)] == rows
+    made = found[len(rows) :]
+    assert [r.provenance[COMPLETES] for r in made] == [r.example_id for r in rows[1:]]
+    assert all(r.messages[-1].segment == "completion" and r.messages[-1].content for r in made)
+    assert {r.completion_origin for r in made} == {"target"}
+    assert {r.view for r in made} == {"stimulus_completion"}
+    assert counts["completions"] == len(made) == 5
+
+
+def test_batches_give_what_single_rows_give(
+    tmp_path: Path, rows: list[Conversation], model: ModelFiles
+) -> None:
+    run(tmp_path, model)
+    together = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
+    (tmp_path / "alone" / "in").mkdir(parents=True)
+    write_conversations(tmp_path / "alone" / "in" / CONVERSATIONS_FILE, rows)
+    run(tmp_path / "alone", model, CompleteConfig(max_tokens=6, batch_rows=1))
+    assert read_conversations(tmp_path / "alone" / "out" / CONVERSATIONS_FILE) == together
+
+
+def test_finished_batches_are_not_written_again(
+    tmp_path: Path, rows: list[Conversation], model: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, model)
+    before = (tmp_path / "out" / CONVERSATIONS_FILE).read_bytes()
+    parts = sorted((tmp_path / "work").glob("*.parquet"))
+    parts[0].unlink()
+    parts[1].write_bytes(parts[1].read_bytes()[:100])  # torn: as good as absent
+    asked: list[int] = []
+    write = module._Writer.__call__
+
+    def counted(self: object, batch: list, *, seed: int) -> list:
+        asked.append(len(batch))
+        return write(self, batch, seed=seed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module._Writer, "__call__", counted)
+    run(tmp_path, model)
+    assert len(asked) == 2
+    assert (tmp_path / "out" / CONVERSATIONS_FILE).read_bytes() == before
+
+
+def test_an_unfinished_reply_is_flagged_or_dropped_and_counted(
+    tmp_path: Path, rows: list[Conversation], model: ModelFiles
+) -> None:
+    kept = run(tmp_path, model)
+    dropped = run(tmp_path, model, CompleteConfig(max_tokens=6, batch_rows=2, unfinished="drop"))
+    assert kept["unfinished"] == dropped["dropped"].get("unfinished", 0)
+    assert kept["completions"] == dropped["completions"] + kept["unfinished"]
+    assert len(read_dropped(tmp_path / "out" / "dropped.parquet")) == kept["unfinished"]
+
+
+def test_nothing_to_answer_is_one_line(tmp_path: Path, model: ModelFiles) -> None:
+    write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [row(0, "control")])
+    with pytest.raises(DataError, match="no conversation has view `stimulus`"):
+        run(tmp_path, model)

@@ -1,0 +1,170 @@
+"""The second computation refuses a store that the first one got wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stores
+import tiny
+import torch
+
+from activation_store.layout.plan import Plan, make_plan
+from activation_store.target import load as target
+from activation_store.target.capture import Capture
+from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.target.tokens import Tokens
+from activation_store.write import canary, writer
+from core.errors import StoreError
+
+Found = dict[int, torch.Tensor]
+Wrapped = Callable[[Capture, Sequence[np.ndarray], Callable[..., Found]], Found]
+
+
+def leak_padding(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
+    """Pads on the left, with no mask to hide it."""
+    longest = max(map(len, sequences))
+    padded = [np.concatenate([np.zeros(longest + 3 - len(s), s.dtype), s]) for s in sequences]
+    found = plain(capture, padded)  # type: ignore[operator]
+    return {
+        k: torch.stack([torch.roll(v[i], len(s), 0) for i, s in enumerate(sequences)])
+        for k, v in found.items()
+    }
+
+
+def swap_rows(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
+    return {k: v.flip(0) for k, v in plain(capture, sequences).items()}  # type: ignore[operator]
+
+
+def wrong_layer(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
+    other = Capture(capture._net, [k - 1 for k in capture._layers])
+    return {k + 1: v for k, v in plain(other, sequences).items()}  # type: ignore[operator]
+
+
+def off_by_one(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
+    found = plain(capture, sequences)  # type: ignore[operator]
+    return {k: v.roll(1, dims=1) for k, v in found.items()}
+
+
+def swap_layers(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
+    a, b = capture._layers
+    found = plain(capture, sequences)  # type: ignore[operator]
+    return {a: found[b], b: found[a]}
+
+
+def after_the_norm(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
+    norm = capture._net.get_decoder().norm
+    return {k: norm(v) for k, v in plain(capture, sequences).items()}  # type: ignore[operator]
+
+
+def half_precision(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
+    """As much as four bits of mantissa leave."""
+    found = plain(capture, sequences)  # type: ignore[operator]
+    return {k: v + 0.03 * v.norm(dim=-1, keepdim=True) / 32**0.5 for k, v in found.items()}
+
+
+FAULTS: list[Wrapped] = [
+    leak_padding,
+    swap_rows,
+    wrong_layer,
+    off_by_one,
+    swap_layers,
+    after_the_norm,
+    half_precision,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_fault_of_the_capture_is_refused(
+    fault: Wrapped, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Capture.__call__
+    monkeypatch.setattr(
+        Capture, "__call__", lambda capture, sequences: fault(capture, sequences, plain)
+    )
+    # equally long rows, so that a swap is a swap
+    rows = stores.table(
+        tmp_path / "rows", [stores.conversation(i, "stimulus") for i in (1, 4, 7, 11, 14, 17)]
+    )
+    with pytest.raises(StoreError, match=r"canary: layer \d of example \w{16} differs .* refused"):
+        stores.fill(rows, tmp_path / "store", model, layers=[1, 2])
+    assert not (tmp_path / "store" / "canary.json").exists()
+
+
+def test_another_adapter_is_refused(
+    rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, wrong = (tiny.save_adapter(tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    plain, loaded = target.load_adapter, []
+
+    def load(net: torch.nn.Module, folder: Path) -> object:
+        loaded.append(folder)
+        return plain(net, wrong if len(loaded) == 1 else folder)  # the dump's, not the canary's
+
+    adapted = resolve_model(model.ref, str(right))
+    assert stores.fill(rows, tmp_path / "right", adapted)["canary"]["rows"] == 8
+    monkeypatch.setattr(target, "load_adapter", load)
+    with pytest.raises(StoreError, match=r"canary: layer \d of example \w{16} differs .* refused"):
+        stores.fill(rows, tmp_path / "store", adapted)
+    assert loaded == [adapted.adapter] * 2
+
+
+def test_rows_filed_under_another_example_are_refused(
+    rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = writer.Writer
+
+    def misfiled(out, plan, tokens, net, **named):
+        others = list(tokens.values())[1:] + list(tokens.values())[:1]
+        sizes = [len(value.ids) for value in tokens.values()]
+        fitted = [
+            Tokens(np.resize(t.ids, n), np.resize(t.segments, n), 0)
+            for t, n in zip(others, sizes, strict=True)
+        ]
+        return plain(out, plan, dict(zip(tokens, fitted, strict=True)), net, **named)
+
+    monkeypatch.setattr(writer, "Writer", misfiled)
+    with pytest.raises(StoreError, match="canary: the store holds other tokens than those of"):
+        stores.fill(rows, tmp_path, model)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "mistral", "gpt_neox"])
+def test_other_families_agree_with_their_plain_forward_pass(family: str, tmp_path: Path) -> None:
+    other = resolve_model(str(tiny.save(tmp_path / "model", family=family)))
+    rows = stores.table(tmp_path / "rows", stores.conversations(3))
+    counts = stores.fill(rows, tmp_path / "store", other, layers=[0, 2, -1], store_dtype="float32")
+    assert counts["canary"]["max_relative"] < 1e-5
+
+
+def test_bfloat16_computation_stays_within_its_tolerance(
+    rows: Path, model: ModelFiles, tmp_path: Path
+) -> None:
+    verdict = stores.fill(rows, tmp_path, model, compute_dtype="bfloat16")["canary"]
+    assert 0 < verdict["max_relative"] <= verdict["tolerance"] < 0.06
+
+
+def plan_of(n: int, first: int = 0) -> Plan:
+    tokens = {
+        f"e{i:03d}": Tokens(
+            np.arange(first, first + 5 + i, dtype=np.int32), np.zeros(5 + i, np.uint8), 0
+        )
+        for i in range(n)
+    }
+    return make_plan(tokens, config=stores.CAPTURE, layers=(1,), d_model=4, target={})
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 50])
+def test_the_sample_is_spread_over_the_lengths_and_fixed(n: int) -> None:
+    sampled = canary.sample(plan_of(n), 8)
+    assert sampled == canary.sample(plan_of(n), 8)
+    assert len(sampled) == len({s.example_id for s in sampled}) == min(n, 8)
+    if n == 50:
+        gaps = np.diff(sorted(s.n_tokens for s in sampled))
+        assert gaps.max() <= 8
+
+
+def test_stores_are_judged_at_different_rows() -> None:
+    sampled = [canary.sample(plan_of(50, first), 8) for first in range(6)]
+    assert len({tuple(s.example_id for s in own) for own in sampled}) > 1

@@ -1,0 +1,100 @@
+"""What the tests of generation share: a resolved endpoint, small configs, one way to run both."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.progress import silent
+from generators.llm.endpoint import ResolvedEndpoint
+from generators.llm.testing import Fault, ScriptedEndpoint, is_probe
+from generators.making.config import ConversationsConfig, QuestionsConfig
+from generators.making.generation import generate_conversations, generate_questions
+
+MIX: tuple[tuple[float, Fault], ...] = (
+    (0.05, "429"),
+    (0.05, "429_after"),
+    (0.05, "500"),
+    (0.025, "bad_json"),
+    (0.025, "violation"),
+    (0.02, "hang"),
+    (0.01, "refusal"),
+    (0.01, "cut_off"),
+)
+"""Share of requests that meet each fault."""
+
+
+class FaultMix:
+    """Faults drawn for each request as it arrives; `counts` says how many there were of each."""
+
+    def __init__(self, seed: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self._draw = random.Random(seed)
+        self._lock = threading.Lock()
+
+    def __call__(self, number: int, body: Mapping[str, Any]) -> Fault | None:
+        with self._lock:
+            drawn = self._draw.random()
+            if is_probe(body):
+                return None
+            for share, fault in MIX:
+                drawn -= share
+                if drawn < 0:
+                    self.counts[fault] += 1
+                    return fault
+        return None
+
+
+def resolved(endpoint: ScriptedEndpoint, **changes: Any) -> ResolvedEndpoint:
+    """The scripted endpoint as the stages want it, impatient so that tests are quick."""
+    settings: dict[str, Any] = {
+        "base_url": endpoint.base_url,
+        "api_key": "sk-secret-0123456789",
+        "model": "scripted",
+        "identity": "scripted@1",
+        "timeout_s": 5,
+        "probe_timeout_s": 5,
+        "retries": 3,
+        "backoff_s": 0.01,
+    }
+    return ResolvedEndpoint(**(settings | changes))
+
+
+def small(controls: int = 4, **changes: Any) -> ConversationsConfig:
+    """A plan of so many controls of each kind."""
+    kinds = {name: {"controls": controls} for name in ("persona", "goal", "extractive")}
+    return ConversationsConfig.model_validate({"kinds": kinds} | changes)
+
+
+def conversations(
+    folder: Path, endpoint: ResolvedEndpoint, config: ConversationsConfig | None = None
+) -> dict[str, Any]:
+    """Conversations in `folder`/c, with the log in `folder`/log.sqlite."""
+    return generate_conversations(
+        folder / "c",
+        folder / "log.sqlite",
+        config=config or small(),
+        endpoint=endpoint,
+        concurrency=8,
+        progress=silent,
+    )
+
+
+def questions(
+    folder: Path, endpoint: ResolvedEndpoint, config: QuestionsConfig | None = None, **more: Any
+) -> dict[str, Any]:
+    """Questions in `folder`/q about the conversations in `folder`/c."""
+    return generate_questions(
+        folder / "c",
+        folder / "q",
+        folder / "log.sqlite",
+        config=config or QuestionsConfig(per_control=4),
+        endpoint=endpoint,
+        concurrency=8,
+        progress=silent,
+        **more,
+    )

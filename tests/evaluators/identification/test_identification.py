@@ -1,0 +1,254 @@
+"""Identification: which answers stand beside gold, planted decoders, and a real pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import chain
+import numpy as np
+import pytest
+
+from activation_store.read.reader import ActivationStore
+from core.tables import Conversation, Question
+from evaluators.config import EvaluateConfig
+from evaluators.identification import calibration
+from evaluators.identification.calibration import (
+    calibration_error,
+    confidence,
+    error_if_calibrated,
+    reliability,
+)
+from evaluators.identification.choice_items import Item, make_items
+from evaluators.identification.identify import Losses, identification, option_losses
+from evaluators.measure.conditions import CONDITIONS, Scene
+from evaluators.measure.losses import question_losses
+from trainers.rows import Row, load_rows
+
+CONFIG = EvaluateConfig(bootstrap=1000, identification=4)
+FEW = EvaluateConfig(bootstrap=100, min_controls=8)
+CONTROLS = 24
+
+
+def row(
+    number: int,
+    asked: list[tuple[str, str, str | None]],
+    *,
+    kind: str = "persona",
+    category: str = "trades",
+    group: str | None = None,
+) -> Row:
+    """A row with (question, answer, type) each."""
+    conversation = Conversation(
+        example_id=f"e{number}",
+        control_id=f"c{number}",
+        group_id=group or f"g{number}",
+        kind=kind,
+        category=category,
+        label=f"label {number}",
+        view="control",
+        split="test",
+        source="test",
+        messages=(),
+    )
+    questions = [
+        Question(example_id=f"e{number}", question=question, answer=answer, type=type_)
+        for question, answer, type_ in asked
+    ]
+    return Row(conversation, tuple(questions))
+
+
+def items_of(rows: list[Row], options: int = 4, seed: int = 0) -> tuple[list[Item], int]:
+    return make_items(rows, rows, options=options, seed=seed)
+
+
+def test_distractors_are_answers_to_the_same_question() -> None:
+    rows = [row(i, [("Who?", f"Number {i}.", "prediction")]) for i in range(9)]
+    items, without = items_of(rows)
+    assert (len(items), without) == (9, 0)
+    for i, item in enumerate(items):
+        assert item.source == "same_question"
+        assert item.options[0] == f"Number {i}."
+        assert len(set(item.options)) == 4
+    assert items_of(rows)[0] == items
+    assert items_of(rows, seed=1)[0] != items
+
+
+def test_a_row_has_the_same_items_whatever_rows_stand_beside_it() -> None:
+    rows = [row(i, [("Who?", f"Number {i}.", "prediction")]) for i in range(9)]
+    few, _ = make_items(rows[4:6], rows, options=4, seed=0)
+    assert [item.options for item in few] == [item.options for item in items_of(rows)[0][4:6]]
+
+
+def test_a_description_falls_back_on_descriptions_of_its_kind_and_category() -> None:
+    rows = [
+        row(0, [("Who is it?", "A smith.", "description"), ("Says?", "Clang.", "prediction")]),
+        row(1, [("Which persona?", "A baker.", "description")]),
+        row(2, [("Which goal?", "To rhyme.", "description")], kind="goal"),
+        row(3, [("What is it?", "A sailor.", "description")], category="sea"),
+    ]
+    items, without = items_of(rows)
+    assert [(item.options, item.source) for item in items] == [
+        (("A smith.", "A baker."), "same_category"),
+        (("A baker.", "A smith."), "same_category"),
+    ]
+    assert without == 3
+
+
+def test_untyped_questions_fall_back_on_the_same_place_of_their_control() -> None:
+    rows = [
+        row(0, [("Who is it?", "A smith.", None), ("Says?", "Clang.", None)]),
+        row(1, [("Which persona?", "A baker.", None), ("Said?", "Dough.", None)]),
+    ]
+    options = [item.options for item in items_of(rows)[0]]
+    assert options == [
+        ("A smith.", "A baker."),
+        ("Clang.", "Dough."),
+        ("A baker.", "A smith."),
+        ("Dough.", "Clang."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param([("A PIRATE", "g1")], id="the same answer in other words' form"),
+        pytest.param([("A nurse.", "g0")], id="of the same group"),
+    ],
+)
+def test_what_is_no_other_answer_is_no_distractor(others: list[tuple[str, str]]) -> None:
+    rows = [row(0, [("Who?", "A pirate.", "description")], group="g0")]
+    rows += [
+        row(i, [("Who?", answer, "description")], group=group)
+        for i, (answer, group) in enumerate(others, 1)
+    ]
+    items, without = make_items(rows[:1], rows, options=4, seed=0)
+    assert (items, without) == ([], 1)
+
+
+def planted(loss: Callable[[str, bool, float], float]) -> dict[str, Any]:
+    """Identification of a decoder whose losses are a function of condition, gold and a draw."""
+    draw = np.random.default_rng(0)
+    question = Question(example_id="e", question="Who?", answer="gold")
+    options = ("gold", "one", "two", "three")
+    items = [Item(i // 2, question, options, "same_question") for i in range(2 * CONTROLS)]
+    losses: dict[str, Losses] = {
+        name: [[loss(name, k == 0, draw.normal()) for k in range(4)] for _ in items]
+        for name in ("right", "other", "none")
+    }
+    controls = [f"control {item.row:02}" for item in items]
+    return identification(items, losses, controls, 3, CONFIG)
+
+
+def holds_zero(leaf: dict[str, float]) -> bool:
+    return leaf["low"] <= 0 <= leaf["high"]
+
+
+def test_a_decoder_that_ignores_activations_is_at_chance() -> None:
+    found = planted(lambda name, gold, noise: 2 + noise)
+    assert holds_zero(found["grounded_gain"])
+    assert holds_zero(found["information_gain"])
+    assert found["accuracy"]["right"]["low"] < 0.25 < found["accuracy"]["right"]["high"]
+
+
+def test_chance_is_what_the_answers_give_away_by_themselves() -> None:
+    found = planted(lambda name, gold, noise: 2 - gold + 0.5 * noise)
+    assert found["chance"]["estimate"] > 0.6
+    assert holds_zero(found["information_gain"])
+
+
+def test_overconfidence_on_wrong_activations_is_no_information() -> None:
+    # given another's activations it is sure of a wrong answer, and no better given its own
+    found = planted(lambda name, gold, noise: 2 + (4 * gold if name == "other" else noise))
+    assert found["grounded_gain"]["low"] > 0
+    assert holds_zero(found["information_gain"])
+
+
+def test_a_perfect_decoder_scores_full_marks() -> None:
+    found = planted(lambda name, gold, noise: 0.0 if gold and name == "right" else 9 + 0.1 * noise)
+    assert found["accuracy"]["right"] == {"estimate": 1.0, "low": 1.0, "high": 1.0, "n": CONTROLS}
+    assert found["information_gain"]["low"] > 0.3
+    assert found["calibration_error"]["estimate"] < 0.01
+
+
+def test_the_shape_is_the_documented_one() -> None:
+    found = planted(lambda name, gold, noise: noise)
+    assert found["items"] == {"same_question": 48, "same_category": 0, "no_distractor": 3}
+    assert set(found["accuracy"]) == {"right", "other", "none"}
+    assert sum(one["items"] for one in found["reliability"]) == 48
+
+
+def test_without_items_every_estimate_is_empty() -> None:
+    found = identification([], {"right": [], "other": [], "none": []}, [], 2, CONFIG)
+    nothing = {"estimate": None, "low": None, "high": None, "n": 0}
+    assert found["accuracy"]["right"] == found["calibration_error"] == nothing
+    assert (found["reliability"], found["items"]["no_distractor"]) == ([], 2)
+
+
+def test_options_as_likely_as_gold_share_the_mark() -> None:
+    found = planted(lambda name, gold, noise: 2.0)
+    assert found["accuracy"]["right"]["estimate"] == 0.25
+
+
+def test_confidence_is_the_softmax_of_the_likeliest() -> None:
+    assert confidence([[0.0, 0.0], [1.0, 1.0 - np.log(3)]]) == pytest.approx([0.5, 0.75])
+
+
+def test_a_calibrated_decoder_has_no_calibration_error_and_a_sure_wrong_one_all() -> None:
+    sure, controls = np.full(40, 0.75), np.repeat(np.arange(20), 2)
+    right = np.tile([1.0, 1.0, 1.0, 0.0], 10)
+    assert calibration_error(sure, right, controls, CONFIG)["estimate"] == pytest.approx(0)
+    wrong = calibration_error(np.ones(40), np.zeros(40), controls, CONFIG)
+    assert wrong["estimate"] == wrong["low"] == 1
+    assert reliability(sure, right) == [{"confidence": 0.75, "accuracy": 0.75, "items": 40}]
+
+
+def test_a_calibrated_decoder_shows_an_error_that_is_called_usual() -> None:
+    draw, outside = np.random.default_rng(0), 0
+    controls = np.arange(40)
+    for _ in range(200):
+        sure = draw.uniform(0.3, 1, 40)
+        right = (draw.random(40) < sure).astype(float)
+        found = calibration_error(sure, right, controls, FEW)["estimate"]
+        usual = error_if_calibrated(sure, controls, FEW)
+        assert found is not None
+        assert usual["estimate"] > 0.05  # of 40 items, none too many in a bin
+        outside += not usual["low"] <= found <= usual["high"]
+    assert outside / 200 < 0.1
+
+
+def test_an_error_of_a_decoder_too_sure_is_not_usual() -> None:
+    sure, controls = np.full(40, 0.9), np.arange(40)
+    found = calibration_error(sure, np.tile([1.0, 0.0], 20), controls, CONFIG)
+    assert found["estimate"] > error_if_calibrated(sure, controls, CONFIG)["high"]
+
+
+def test_of_few_controls_the_usual_error_has_no_range() -> None:
+    found = error_if_calibrated(np.full(4, 0.9), np.arange(4), CONFIG)
+    assert (found["low"], found["high"], found["n"]) == (None, None, 4)
+
+
+def test_the_usual_error_does_not_depend_on_how_much_is_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sure, controls = np.linspace(0.3, 0.95, 40), np.arange(40)
+    whole = error_if_calibrated(sure, controls, CONFIG)
+    monkeypatch.setattr(calibration, "_NUMBERS", 90)
+    assert error_if_calibrated(sure, controls, CONFIG) == pytest.approx(whole)
+
+
+def test_option_losses_are_those_of_each_answer_alone(tmp_path_factory: Any) -> None:
+    made = chain.make(tmp_path_factory.mktemp("options"), chain.rows_of(splits={"test": 6}))
+    store = ActivationStore(made.store)
+    rows = load_rows(made.conversations, made.questions, store)
+    decoder = chain.decoder(made, nudge=0.2)
+    scene = Scene(store, chain.LAYER, masking=True, seed=0)
+    readings = [CONDITIONS["right"].give(one, scene) for one in rows]
+    items, without = make_items(rows, rows, options=3, seed=0)
+    assert (len(items), without) == (6, 6)  # all say yes to the second question
+    found = option_losses(decoder, rows, items[1:], readings)
+    plain = question_losses(decoder, rows, readings)
+    for item, losses in zip(items[1:], found, strict=True):
+        assert len(losses) == 3
+        assert losses[0] == pytest.approx(plain[item.row][0], abs=1e-4)
+        assert len({round(loss, 4) for loss in losses}) == 3

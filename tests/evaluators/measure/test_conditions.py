@@ -1,0 +1,217 @@
+"""The activations of each condition."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import chain
+import numpy as np
+import pytest
+
+from activation_store.read.reader import ActivationStore
+from evaluators.config import ConditionName, EvaluateConfig
+from evaluators.measure.conditions import CONDITIONS, Condition, Scene, pair_others
+from trainers.rows import Row, load_rows, visible_tokens
+
+DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
+VIEWS = ("stimulus",)
+ELSEWHERE = 0
+"""A stored layer that the decoder does not read."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[ActivationStore, list[Row]]:
+    rows = [*chain.rows_of(VIEWS, {"test": 24}), chain.row(90, view="stimulus", kind="extractive")]
+    folder = tmp_path_factory.mktemp("conditions")
+    made = chain.make(folder, rows, layers=(ELSEWHERE, 1, chain.LAYER))
+    opened = ActivationStore(made.store)
+    return opened, load_rows(made.conversations, made.questions, opened)
+
+
+def pairs(store: tuple[ActivationStore, list[Row]], seed: int = 0) -> dict[str, Row]:
+    opened, rows = store
+    return pair_others(rows, rows, opened, masking=True, seed=seed)
+
+
+def test_a_partner_is_of_the_same_kind_and_of_another_group(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    found = pairs(store)
+    for row in store[1]:
+        if row.example_id in found:
+            own, other = row.conversation, found[row.example_id].conversation
+            assert own.kind == other.kind
+            assert own.group_id != other.group_id
+            assert own.control_id != other.control_id
+
+
+def test_a_partner_is_of_the_nearest_visible_length(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    opened, rows = store
+    found = pairs(store)
+    for row in rows:
+        if row.example_id in found:
+            own = visible_tokens(opened, row, masking=True)
+            away = [
+                abs(visible_tokens(opened, other, masking=True) - own)
+                for other in rows
+                if other.conversation.kind == row.conversation.kind and other is not row
+            ]
+            other = visible_tokens(opened, found[row.example_id], masking=True)
+            assert abs(other - own) == min(away)
+
+
+def test_partners_are_drawn_by_seed_and_not_by_order(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    opened, rows = store
+    turned = pair_others(rows[::-1], rows[::-1], opened, masking=True, seed=0)
+    assert turned == pairs(store)
+    assert pairs(store, seed=1) != pairs(store)
+
+
+def test_a_row_alone_of_its_kind_has_no_partner(store: tuple[ActivationStore, list[Row]]) -> None:
+    alone = [row for row in store[1] if row.conversation.kind == "extractive"]
+    assert len(alone) == 1
+    assert len(pairs(store)) == 24
+    assert alone[0].example_id not in pairs(store)
+
+
+def test_rows_of_one_group_are_no_partners(store: tuple[ActivationStore, list[Row]]) -> None:
+    opened, rows = store
+    pair = rows[:2]
+    assert len(pair_others(pair, pair, opened, masking=True, seed=0)) == 2
+    grouped = [Row(replace(row.conversation, group_id="one"), row.questions) for row in pair]
+    assert pair_others(grouped, grouped, opened, masking=True, seed=0) == {}
+
+
+def scene_of(
+    store: tuple[ActivationStore, list[Row]], *, layer: int = chain.LAYER, seed: int = 0
+) -> Scene:
+    """The scene of the first 24 rows, the mean token being that of all."""
+    opened, rows = store
+    partners = pairs(store)
+    return Scene(opened, layer, masking=True, seed=seed, partners=partners, train=rows)
+
+
+def stored(store: tuple[ActivationStore, list[Row]], row: Row, layer: int) -> np.ndarray:
+    opened = store[0]
+    return opened.read(row.example_id, layer)[-visible_tokens(opened, row, masking=True) :]
+
+
+def test_every_name_that_the_yaml_knows_is_a_condition() -> None:
+    assert tuple(CONDITIONS) == get_args(ConditionName)
+    assert all(name == one.name for name, one in CONDITIONS.items())
+
+
+def test_the_mean_token_is_over_all_visible_tokens(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    every = [stored(store, row, chain.LAYER) for row in store[1]]
+    np.testing.assert_allclose(
+        scene_of(store).mean_token[0], np.concatenate(every).mean(0), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["mean", "none", "noise", "wrong_layer"])
+def test_what_stands_for_a_row_keeps_its_length_and_positions(
+    store: tuple[ActivationStore, list[Row]], name: str
+) -> None:
+    row, scene = store[1][0], scene_of(store)
+    own, found = scene.own(row), CONDITIONS[name].give(row, scene)
+    assert (found.n, found.first_position) == (own.n, own.first_position)
+
+
+def test_right_is_the_rows_own_and_other_its_partners(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    scene = scene_of(store)
+    for row in store[1][:4]:
+        right, other = (CONDITIONS[name].give(row, scene) for name in ("right", "other"))
+        partner = scene.partners[row.example_id]
+        assert right.vectors is not None
+        assert other.vectors is not None
+        np.testing.assert_array_equal(right.vectors, stored(store, row, chain.LAYER))
+        np.testing.assert_array_equal(other.vectors, stored(store, partner, chain.LAYER))
+
+
+def test_mean_repeats_one_token(store: tuple[ActivationStore, list[Row]]) -> None:
+    row, scene = store[1][0], scene_of(store)
+    found = CONDITIONS["mean"].give(row, scene)
+    assert found.vectors is not None
+    np.testing.assert_array_equal(found.vectors, np.tile(scene.mean_token, (found.n, 1)))
+
+
+def test_none_leaves_the_placeholders_alone(store: tuple[ActivationStore, list[Row]]) -> None:
+    assert CONDITIONS["none"].give(store[1][0], scene_of(store)).vectors is None
+
+
+def test_noise_has_the_norms_of_the_row_and_other_directions(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    row = store[1][0]
+    found = CONDITIONS["noise"].give(row, scene_of(store)).vectors
+    own = stored(store, row, chain.LAYER)
+    assert found is not None
+    norms = np.linalg.norm(own, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), norms, rtol=1e-5)
+    cosines = (found * own).sum(1) / norms**2
+    assert np.abs(cosines).max() < 0.75
+
+
+def test_noise_is_each_rows_own_and_drawn_by_seed(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    def noise(row: Row, seed: int = 0) -> np.ndarray:
+        found = CONDITIONS["noise"].give(row, scene_of(store, seed=seed)).vectors
+        assert found is not None
+        return found
+
+    first, second = store[1][:2]
+    np.testing.assert_array_equal(noise(first), noise(first))
+    assert not np.allclose(noise(first)[0], noise(second)[0])
+    assert not np.allclose(noise(first)[0], noise(first, seed=1)[0])
+
+
+def test_wrong_layer_is_the_rows_own_from_the_farthest_stored_layer(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    row = store[1][0]
+    found = CONDITIONS["wrong_layer"].give(row, scene_of(store)).vectors
+    assert found is not None
+    np.testing.assert_array_equal(found, stored(store, row, ELSEWHERE))
+
+
+def test_of_two_layers_as_far_the_earlier_is_the_wrong_one(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    row = store[1][0]
+    found = CONDITIONS["wrong_layer"].give(row, scene_of(store, layer=1)).vectors
+    assert found is not None
+    np.testing.assert_array_equal(found, stored(store, row, ELSEWHERE))
+
+
+def test_the_docs_show_how_to_add_a_condition(
+    store: tuple[ActivationStore, list[Row]],
+) -> None:
+    text = DOCS.read_text()
+    (block,) = re.findall(r"```python\n(# evaluators/measure/conditions/.*?)```", text, re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    (condition,) = (value for value in namespace.values() if isinstance(value, Condition))
+    row, scene = store[1][0], scene_of(store)
+    found, own = condition.give(row, scene), scene.own(row)
+    assert found.vectors is not None
+    assert own.vectors is not None
+    np.testing.assert_array_equal(found.vectors, own.vectors[::-1])
+    assert f"# evaluators/measure/conditions/{condition.name}.py" in block
+
+
+@pytest.mark.parametrize("conditions", [("right",), ("right", "other", "other")])
+def test_right_and_other_are_always_among_them(conditions: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="distinct conditions with `right` and `other`"):
+        EvaluateConfig.model_validate({"conditions": conditions})

@@ -1,0 +1,119 @@
+"""Gains of planted losses: what a claim of reading may rest on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluators.config import EvaluateConfig
+from evaluators.measure.panel import panel
+
+CONTROLS = np.repeat([f"control {i:02}" for i in range(24)], 3)
+CONFIG = EvaluateConfig(bootstrap=1000)
+NAMES = ("right", "other", "mean", "none", "untrained_right", "untrained_other")
+
+
+def planted(**shifts: float) -> dict[str, np.ndarray]:
+    """Losses of a common hardness, each condition shifted, with noise of its own."""
+    random = np.random.default_rng(0)
+    hardness = 3 + random.normal(0, 1, len(CONTROLS))
+    return {
+        name: hardness + shifts.get(name, 0.0) + random.normal(0, 0.2, len(CONTROLS))
+        for name in NAMES
+    }
+
+
+def judge(**shifts: float) -> dict[str, Any]:
+    return panel(planted(**shifts), CONTROLS, CONFIG)
+
+
+def holds_zero(leaf: dict[str, float]) -> bool:
+    return leaf["low"] <= 0 <= leaf["high"]
+
+
+def test_the_panel_has_the_documented_shape() -> None:
+    found = judge()
+    assert set(found) == {
+        "answer_loss",
+        "untrained",
+        "grounded_gain",
+        "information_gain",
+        "below_untrained",
+        "best_uninformed",
+    }
+    assert set(found["answer_loss"]) == {"right", "other", "mean", "none"}
+    assert set(found["untrained"]) == {"right", "other"}
+    for leaf in (*found["answer_loss"].values(), found["grounded_gain"]):
+        assert set(leaf) == {"estimate", "low", "high", "n"}
+        assert leaf["n"] == 24
+
+
+def test_losses_are_means_over_controls() -> None:
+    losses = planted()
+    found = panel(losses, CONTROLS, CONFIG)["answer_loss"]["right"]["estimate"]
+    assert found == pytest.approx(losses["right"].mean())
+
+
+def test_a_decoder_that_ignores_activations_gains_nothing() -> None:
+    found = judge(untrained_right=2.0, untrained_other=2.0)
+    assert holds_zero(found["grounded_gain"])
+    assert holds_zero(found["information_gain"])
+    assert found["below_untrained"]["low"] > 1
+
+
+def test_a_decoder_for_which_all_conditions_are_one_gains_exactly_nothing() -> None:
+    same = dict.fromkeys(NAMES, planted()["right"])
+    found = panel(same, CONTROLS, CONFIG)
+    nothing = {"estimate": 0.0, "low": 0.0, "high": 0.0, "n": 24}
+    assert found["grounded_gain"] == found["information_gain"] == nothing
+
+
+def test_overconfidence_on_wrong_activations_is_no_information() -> None:
+    found = judge(other=2.0)
+    assert found["grounded_gain"]["low"] > 1.5
+    assert holds_zero(found["information_gain"])
+    assert found["best_uninformed"] in ("mean", "none")
+
+
+def test_a_perfect_decoder_gains_both() -> None:
+    losses = planted(other=1.0, mean=1.5, none=2.0, untrained_right=1.0)
+    losses["right"] = np.full(len(CONTROLS), 0.01)
+    found = panel(losses, CONTROLS, CONFIG)
+    assert found["grounded_gain"]["low"] > 2
+    assert found["information_gain"]["low"] > 2
+    assert found["best_uninformed"] == "other"
+    assert found["below_untrained"]["low"] > 2
+
+
+def test_a_decoder_that_got_worse_shows_it_against_the_untrained() -> None:
+    assert judge(untrained_right=-1.0, other=2.0)["below_untrained"]["high"] < 0
+
+
+def test_noise_is_no_rival_of_the_information_gain() -> None:
+    losses = {**planted(), "noise": planted()["right"] - 5}
+    assert holds_zero(panel(losses, CONTROLS, CONFIG)["information_gain"])
+
+
+def test_the_best_rival_is_chosen_anew_in_each_sample() -> None:
+    # `other` fails on one half of the controls and `mean` on the other half: a rival that is fixed
+    # beats `right` in half of the samples, the better of the two in none
+    half = np.repeat(np.arange(24) % 2 * 2.0, 3)
+    losses = {**planted(), "right": np.ones(72), "none": np.full(72, 9.0)}
+    losses |= {"other": half, "mean": 2 - half}
+    found = panel(losses, CONTROLS, CONFIG)["information_gain"]
+    assert found["estimate"] == 0
+    assert found["low"] < -0.05
+    # of two that undo each other one is above zero in every sample: both must hold at once
+    assert found["high"] > 0.05
+
+
+def test_without_rows_every_estimate_is_there_and_empty() -> None:
+    found = panel({name: np.zeros(0) for name in NAMES}, np.zeros(0), CONFIG)
+    nothing = {"estimate": None, "low": None, "high": None, "n": 0}
+    assert found["answer_loss"] == dict.fromkeys(("right", "other", "mean", "none"), nothing)
+    assert found["untrained"] == {"right": nothing, "other": nothing}
+    assert found["grounded_gain"] == found["information_gain"] == nothing
+    assert found["below_untrained"] == nothing
+    assert found["best_uninformed"] is None

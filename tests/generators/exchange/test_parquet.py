@@ -1,0 +1,191 @@
+"""Parquet shards with a card, as `datasets` loads them, and the way to the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from endpoints import conversations, questions, resolved, small
+
+from core.errors import ConfigError, DataError
+from core.tables import Conversation, Dropped, Question
+from generators.exchange.exporting import to_records
+from generators.exchange.parquet import push_to_hub, write_parquet
+from generators.llm.testing import ScriptedEndpoint
+from tests.generators.exchange.test_conversation_files import line, write
+
+Tables = tuple[list[Conversation], list[Question]]
+LEAF = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 9}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    """Written by a scripted model, with profiles beside."""
+    from core.tables import read_conversations, read_questions
+
+    folder = tmp_path_factory.mktemp("made")
+    kinds = {"persona": {"controls": 4}, "profile": {"controls": 9, "views": ["control"]}}
+    with ScriptedEndpoint() as endpoint:
+        conversations(folder, resolved(endpoint), small(kinds=kinds))
+        questions(folder, resolved(endpoint))
+    return (
+        read_conversations(folder / "c/conversations.parquet"),
+        read_questions(folder / "q/questions.parquet"),
+    )
+
+
+def test_datasets_loads_the_folder_with_all_that_is_in_it(made: Tables, tmp_path: Path) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    write_parquet(tmp_path / "out", *made, name="mine", shard_rows=4)
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    wanted = to_records(*made)
+    assert {split: len(rows) for split, rows in loaded.items()} == {
+        split: n
+        for split in ("train", "validation", "test")
+        if (n := sum(row["split"] == split for row in wanted))
+    }
+    found = {row["example_id"]: row for rows in loaded.values() for row in rows}
+    for row in wanted:
+        same = found[row["example_id"]]
+        assert same["messages"] == row["messages"]
+        assert [(q["question"], q["answer"], q["type"]) for q in same["questions"]] == [
+            (q["question"], q["answer"], q["type"]) for q in row["questions"]
+        ]
+    shards = sorted(path.name for path in (tmp_path / "out/data").glob("train-*"))
+    assert shards[0].startswith("train-00000-of-0000")
+    assert len(shards) > 1
+
+
+def test_the_card_says_what_is_in_it_and_who_made_it(made: Tables, tmp_path: Path) -> None:
+    quality = {
+        "answerability": {
+            "all": {"own": LEAF, "other": LEAF, "above": LEAF},
+            "by_type": {},
+        },
+        "faithfulness": {
+            "answers": {
+                "own": {
+                    "n": 9,
+                    "digest": "d" * 64,
+                    "verdicts": ["faithful", "unfaithful"],
+                    "shares": {"faithful": 0.75},
+                    "agreement": {"kappa": 0.5},
+                },
+                "swapped": {"shares": {"faithful": 0.25}},
+            },
+            "completions": None,
+        },
+    }
+    write_parquet(
+        tmp_path,
+        *made,
+        [Dropped(reason="refusal", where="x", detail="", raw="")],
+        name="mine",
+        licence="cc-by-4.0",
+        source_licences={"model scripted@1": "apache-2.0"},
+        quality=quality,
+    )
+    text = (tmp_path / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["license"] == "cc-by-4.0"
+    assert front["configs"][0]["data_files"][0] == {
+        "split": "train",
+        "path": "data/train-*.parquet",
+    }
+    prompt = next(row.provenance["prompt"] for row in made[0] if row.kind == "persona")
+    for words in (
+        "| persona | 4 | 12 |",
+        "| model scripted@1 |",
+        "| apache-2.0 |",
+        "| code (profile) |",
+        "| not stated |",
+        f"| control of persona | `{prompt[:16]}` |",
+        "| refusal | 1 |",
+        "| all | 0.50 [0.25, 0.75] |",
+        "| faithful | 75% | 25% |",
+        "(Cohen's kappa 0.50)",
+        "0 groups, labels or controls stand in two splits",
+    ):
+        assert words in text, words
+
+
+def test_a_licence_for_a_source_that_is_not_there_is_refused(made: Tables, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"import x: no row comes from it; found code \(profile"):
+        write_parquet(tmp_path, *made, name="mine", source_licences={"import x": "mit"})
+
+
+class Hub:
+    """What `HfApi` does, noted down."""
+
+    def __init__(self, token: str, fails: Exception | None = None) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = [("token", {"token": token})]
+        self._fails = fails
+
+    def create_repo(self, repo: str, **more: Any) -> str:
+        self.calls.append(("create_repo", {"repo": repo, **more}))
+        if self._fails is not None:
+            raise self._fails
+        return f"https://hub.example/datasets/{repo}"
+
+    def upload_folder(self, **more: Any) -> None:
+        self.calls.append(("upload_folder", more))
+
+
+def test_a_folder_goes_to_the_hub_with_the_environments_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hubs: list[Hub] = []
+
+    def api(token: str) -> Hub:
+        hubs.append(Hub(token))
+        return hubs[-1]
+
+    monkeypatch.setattr("huggingface_hub.HfApi", api)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert push_to_hub(tmp_path, "me/mine", private=True).endswith("/me/mine")
+    assert [name for name, _ in hubs[0].calls] == ["token", "create_repo", "upload_folder"]
+    assert hubs[0].calls[0][1] == {"token": "hf_secret"}
+    assert hubs[0].calls[1][1]["private"] is True
+    assert hubs[0].calls[2][1]["folder_path"] == str(tmp_path)
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(ConfigError, match="HF_TOKEN is not set"):
+        push_to_hub(tmp_path, "me/mine")
+
+
+def test_a_hub_out_of_reach_is_one_line_without_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    error = ConnectionError("no route\nto host with hf_secret")
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda token: Hub(token, error))
+    with pytest.raises(DataError) as caught:
+        push_to_hub(tmp_path, "me/mine")
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "hf_secret" not in said
+    assert "ConnectionError: no route to host" in said
+    monkeypatch.undo()
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with pytest.raises(DataError, match="push again when the hub can be reached"):
+        push_to_hub(tmp_path, "me/mine")  # HF_HUB_OFFLINE, or no network at all
+
+
+def test_the_command_writes_the_folder_and_refuses_what_has_no_card(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from latentqa.commands.data import app
+
+    run = CliRunner()
+    write(tmp_path / "a.jsonl", line(), line(label="b"))
+    given = ["import", str(tmp_path / "a.jsonl"), "--format", "conversations", "--out"]
+    assert run.invoke(app, [*given, str(tmp_path / "in")]).exit_code == 0
+    args = ["export", str(tmp_path / "in"), str(tmp_path / "out"), "--format"]
+    bad = run.invoke(app, [*args, "jsonl", "--license", "mit"])
+    assert isinstance(bad.exception, ConfigError)
+    done = run.invoke(app, [*args, "parquet", "--source-license", "import a.jsonl=mit"])
+    assert done.exit_code == 0, done.exception
+    assert "| import a.jsonl | 4 | mit |" in (tmp_path / "out/README.md").read_text()

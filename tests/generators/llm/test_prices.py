@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from generators.llm.config import EndpointConfig
+from generators.llm.prices import Price, price_of
+
+
+def test_a_listed_model_has_its_price_with_and_without_a_date() -> None:
+    plain = price_of(EndpointConfig(model="gpt-4.1-mini"))
+    assert plain is not None
+    assert plain == price_of(EndpointConfig(model="gpt-4.1-mini-2025-04-14"))
+    assert plain.of(1_000_000, 0) == plain.input
+    assert plain.of(0, 500_000) == plain.output / 2
+
+
+def test_an_unknown_model_has_no_price_and_the_embedded_one_costs_nothing() -> None:
+    assert price_of(EndpointConfig(model="mine", base_url="http://x/v1")) is None
+    assert price_of(EndpointConfig()) == Price(input=0, output=0)
+
+
+def test_the_users_table_wins(tmp_path: Path) -> None:
+    own = tmp_path / "prices.yaml"
+    own.write_text("mine: {input: 1, output: 2.5}\ngpt-4o: {input: 9, output: 9}\n")
+    found = {
+        name: price_of(EndpointConfig(model=name, prices=str(own)))
+        for name in ("mine", "gpt-4o", "gpt-4o-mini")
+    }
+    assert found["mine"] == Price(input=1.0, output=2.5)
+    assert found["gpt-4o"] == Price(input=9.0, output=9.0)
+    assert found["gpt-4o-mini"] == price_of(EndpointConfig(model="gpt-4o-mini"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mine: 3", r"prices\.yaml: mine: got 3, expected \{input: DOLLARS"),
+        ("mine: {input: 1}", "mine: got"),
+        ("mine: {input: -1, output: 1}", "mine: got"),
+        ("- mine", "expected a mapping"),
+        ("a: b: c", "not YAML"),
+        (None, r"generate\.endpoint\.prices: cannot read .*No such file"),
+    ],
+)
+def test_a_wrong_table_is_told_in_one_line(tmp_path: Path, text: str | None, words: str) -> None:
+    own = tmp_path / "prices.yaml"
+    if text is not None:
+        own.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        price_of(EndpointConfig(model="mine", prices=str(own)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_budget_needs_a_price() -> None:
+    with pytest.raises(ConfigError, match=r"budget_usd: no price is known for 'mine'.*prices"):
+        price_of(EndpointConfig(model="mine", base_url="http://x/v1", budget_usd=1))

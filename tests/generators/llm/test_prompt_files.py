@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from generators.kinds import KINDS, written_kinds
+from generators.kinds.base import WrittenKind
+from generators.llm.prompt_files import Texts, fill
+
+HARD = 'braces {x} {{y}} {{{z}}} "quotes" \\n \\1 %s ${a} 日本語 😀 ' + "x" * 20_000
+
+
+def test_content_passes_through_a_template_unharmed() -> None:
+    assert fill("<{{a}}|{{b}}>", {"a": HARD, "b": "{{a}}"}) == f"<{HARD}|{{{{a}}}}>"
+
+
+def test_a_slot_without_a_value_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"\{\{b\}\} has no value; known here: \['a'\]"):
+        fill("{{b}}", {"a": "x"})
+
+
+def test_a_request_ends_with_what_differs_between_requests() -> None:
+    prompt = Texts().prompt("persona_control")
+    one, two = prompt.messages({"idea": "a fox"}), prompt.messages({"idea": HARD})
+    assert one[:-1] == two[:-1]
+    assert HARD in two[-1][1]
+
+
+@pytest.mark.parametrize("kind", written_kinds(KINDS).values(), ids=written_kinds(KINDS))
+def test_packaged_prompts_show_examples_of_what_they_ask_for(kind: WrittenKind) -> None:
+    names = ["stimulus", kind.control_prompt, *kind.question_prompts]
+    for name in names:
+        prompt = Texts().prompt(name)
+        assert len(prompt.examples) >= 3
+        for values, reply in prompt.examples:
+            assert list(reply) == list(prompt.reply)
+            assert all(isinstance(text, str) and text.strip() for text in reply.values())
+            prompt.messages(values)
+
+
+def test_packaged_seeds_are_many_and_distinct() -> None:
+    texts = Texts()
+    persona, goal, topics = (texts.by_category(n) for n in ("persona", "goal", "extractive"))
+    assert len(persona) >= 18
+    assert len(goal) >= 8
+    assert sum(map(len, topics.values())) >= 80
+    for seeds in (persona, goal, topics):
+        ideas = [idea for ideas in seeds.values() for idea in ideas]
+        assert len(set(ideas)) == len(ideas)
+        assert all(len(ideas) >= 6 for ideas in seeds.values())
+    everyday = texts.listed("everyday")
+    assert len(set(everyday)) == len(everyday) >= 60
+
+
+def own_prompt(folder: Path, text: str) -> Texts:
+    folder.mkdir(exist_ok=True)
+    (folder / "stimulus.yaml").write_text(text)
+    return Texts(prompts=folder)
+
+
+GOOD = """\
+version: 2
+system: Write a message.
+user: "About {{subject}}"
+examples: []
+reply:
+  message: {type: string}
+max_tokens: 5
+"""
+
+
+def test_a_users_prompt_replaces_the_packaged_one_and_has_its_own_digest(tmp_path: Path) -> None:
+    texts = own_prompt(tmp_path / "prompts", GOOD)
+    assert texts.prompt("stimulus").system == "Write a message."
+    assert texts.prompt("goal_control").digest == Texts().prompt("goal_control").digest
+    own = texts.digests(prompts=("stimulus", "goal_control"), seeds=("goal",))
+    packaged = Texts().digests(prompts=("stimulus", "goal_control"), seeds=("goal",))
+    assert [name for name in own if own[name] != packaged[name]] == ["prompts/stimulus"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "not YAML"),
+        ("just words", "expected a mapping"),
+        (GOOD.replace("max_tokens: 5", ""), "'max_tokens' is missing"),
+        (GOOD + "extra: 1\n", "'extra' is unknown"),
+        (GOOD.replace("examples: []", "examples: [{fill: {a: b}}]"), "needs `fill` and `reply`"),
+    ],
+)
+def test_a_broken_prompt_is_named_with_its_trouble(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"stimulus.yaml.*{words}"):
+        own_prompt(tmp_path / "prompts", text).prompt("stimulus")
+
+
+def test_broken_seeds_and_missing_folders_are_named(tmp_path: Path) -> None:
+    (tmp_path / "goal.yaml").write_text("form: not a list\n")
+    (tmp_path / "everyday.yaml").write_text("[]\n")
+    texts = Texts(seeds=tmp_path)
+    with pytest.raises(ConfigError, match=r"goal\.yaml: expected categories"):
+        texts.by_category("goal")
+    with pytest.raises(ConfigError, match=r"everyday\.yaml: expected a list of texts"):
+        texts.listed("everyday")
+    with pytest.raises(ConfigError, match=r"generate\.prompts: .* is not a folder"):
+        Texts(prompts=tmp_path / "none").prompt("stimulus")
+    with pytest.raises(ConfigError, match=r"there is no nothing\.yaml"):
+        Texts().prompt("nothing")

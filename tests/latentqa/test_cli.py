@@ -1,0 +1,233 @@
+"""The command line: exit codes, one line an error, one JSON document, no needless import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_steps import FakeSteps
+
+import pipelines.running.runner
+from core.errors import DamagedError
+from latentqa.cli import main
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an experiment `fake` that has run, and the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("LATENTQA_ROOT", raising=False)
+    steps = FakeSteps(tmp_path / "log", pieces=1)
+    monkeypatch.setattr(pipelines.runner, "steps_for", lambda experiment: steps.table())
+    Path("fake.yaml").write_text("experiment: fake\ndata: {path: .}\n")
+    from pipelines.running.request import RunRequest
+
+    RunRequest(config="fake.yaml", root="artifacts").open().run()
+    return tmp_path
+
+
+class Called:
+    """What a command printed, and its exit code."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *words: str) -> None:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        self.code = caught.value.code
+        self.out, self.err = capsys.readouterr()
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def test_an_all_hit_run_prints_one_document(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = Called(capsys, "run", "fake.yaml", "--json")
+    assert called.code == 0
+    assert [step["cached"] for step in called.json()["steps"]] == [True] * 5
+    assert called.err.count(" hit ") == 6
+
+
+def test_an_all_hit_run_ends_with_what_was_learned(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "Next:" in Called(capsys, "run", "fake.yaml").out
+
+
+def test_an_all_hit_run_loads_nothing_heavy(place: Path) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(HERE)!r})
+from pathlib import Path
+from fake_steps import FakeSteps
+import pipelines.running.runner
+pipelines.running.runner.steps_for = lambda experiment: FakeSteps(Path("log"), pieces=1).table()
+from latentqa.cli import main
+try:
+    main(["run", "fake.yaml", "--json"])
+finally:
+    heavy = {{"torch", "transformers", "prefect", "datasets", "matplotlib"}}
+    print("HEAVY", sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [step["cached"] for step in json.loads(done.stdout)["steps"]] == [True] * 5
+    assert done.stderr.splitlines()[-1] == "HEAVY []"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["run", "nope.yaml"], "nope.yaml: no such experiment file."),
+        (
+            ["run", "fake.yaml", "--set", "train.lora.rnak=1"],
+            "--set train.lora.rnak=1: unknown field train.lora.rnak; did you mean train.lora.rank?",
+        ),
+        (
+            ["run", "fake.yaml", "--until", "dmup"],
+            "--until dmup: no such step; expected one of conversations, questions, dump, train, "
+            "evaluate.",
+        ),
+        (
+            ["run", "fake.yaml", "--root", "fake.yaml"],
+            "fake.yaml: is a file; expected a folder for artifacts (--root).",
+        ),
+        (
+            ["run", "fake.yaml", "--root", "fake.yaml/below"],
+            "{place}/fake.yaml/below: cannot hold artifacts (Not a directory). "
+            "Choose another folder with --root.",
+        ),
+        (["nope"], "No such command 'nope'. (latentqa --help)"),
+        (["run"], "Missing argument 'CONFIG'. (latentqa --help)"),
+        (["ls", "--nope"], "No such option: --nope (latentqa --help)"),
+    ],
+)
+def test_a_users_error_is_one_line_and_exit_2(
+    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    called = Called(capsys, *words)
+    assert (called.code, called.out) == (2, "")
+    assert called.err == f"latentqa: {line}\n".replace("{place}", str(place))
+
+
+def test_any_other_error_is_one_line_and_exit_1(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("pipelines.artifacts.root.ArtifactRoot.artifacts", fail)
+    called = Called(capsys, "ls")
+    assert called.code == 1
+    assert called.err == "latentqa: RuntimeError: two lines (--traceback shows the rest)\n"
+
+
+def test_traceback_shows_the_rest(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    called = Called(capsys, "run", "nope.yaml", "--traceback")
+    assert called.code == 2
+    assert "Traceback (most recent call last)" in called.err
+    assert called.err.endswith("latentqa: nope.yaml: no such experiment file.\n")
+
+
+def test_ctrl_c_is_exit_130(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.artifacts.root.ArtifactRoot.artifacts", stop)
+    called = Called(capsys, "ls")
+    assert called.code == 130
+    assert called.err == "Stopped. Finished work is kept; run again to go on.\n"
+
+
+def test_ls_lists_artifacts_with_their_names(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = Called(capsys, "ls", "--json")
+    assert {a["kind"] for a in called.json()["artifacts"]} >= {"dump", "train", "report"}
+    assert {tuple(a["names"]) for a in called.json()["artifacts"]} == {("fake:1", "fake:latest")}
+    assert Called(capsys, "ls").out.count("fake:latest") == 6
+
+
+def test_ls_of_nothing_says_what_to_do(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    called = Called(capsys, "ls", "--root", "empty")
+    assert called.out == f"{place}/empty: no artifacts yet. `latentqa run CONFIG` makes some.\n"
+
+
+def test_the_root_may_come_from_the_environment(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATENTQA_ROOT", str(place / "elsewhere"))
+    assert Called(capsys, "ls", "--json").json()["root"] == str(place / "elsewhere")
+
+
+def test_show_has_identity_and_record(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = Called(capsys, "show", "fake:1", "--json").json()[2:3]
+    assert found["identity"]["config"] == {"layers": [14]}
+    assert found["record"]["counts"]["sequences"] == 5
+    assert 'config   {"layers": [14]}' in Called(capsys, "show", "fake").out
+
+
+def test_diff_compares_two_runs_step_by_step(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines.running.request import RunRequest
+
+    RunRequest(config="fake.yaml", root="artifacts", overrides=["evaluate.answers=1"]).open().run()
+    found = Called(capsys, "diff", "fake:1", "fake:2", "--json").json()
+    assert found["train"] == []
+    assert {"field": "config.answers", "left": 3, "right": 1} in found["evaluate"]
+    assert "  config.answers: 3 → 1\n" in Called(capsys, "diff", "fake:1", "fake:2").out
+
+
+def test_tag_then_forget(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Called(capsys, "tag", "fake:1", "paper").out.startswith("paper:latest → conversations/")
+    assert Called(capsys, "tag", "paper", "--delete").code == 0
+    assert Called(capsys, "show", "paper").code == 2
+
+
+def test_gc_lists_then_removes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("fake:1", "fake:latest"):
+        Called(capsys, "tag", name, "--delete")
+    assert len(Called(capsys, "gc", "--json").json()["garbage"]) == 6
+    assert "can go: latentqa gc --delete" in Called(capsys, "gc").out
+    assert Called(capsys, "gc", "--delete").out.splitlines()[-1].startswith("Removed 6 folders")
+    assert Called(capsys, "gc").out == "Everything is held by a name.\n"
+
+
+def test_verify_reads_every_byte(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Called(capsys, "verify").code == 0
+    (piece,) = place.glob("artifacts/dump/*/data/piece-0")
+    piece.write_bytes(piece.read_bytes()[:-1] + b"x")
+    called = Called(capsys, "verify", "fake")
+    assert called.code == DamagedError.exit_code == 1
+    assert "damaged: piece-0" in called.out
+    assert "1 of 1 files are not as they were committed" in called.err
+
+
+def test_plan_prints_why(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    called = Called(capsys, "plan", "fake.yaml", "--set", "dump.layers=[3]")
+    assert "config.layers: [14] → [3]" in called.out
+    assert "waits for dump." in called.out
+    steps = Called(capsys, "plan", "fake.yaml", "--json").json()["steps"]
+    assert {step["status"] for step in steps} == {"hit"}
+
+
+def test_status_prints_states(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = Called(capsys, "status", "fake.yaml", "--json").json()["steps"]
+    assert {step["state"] for step in steps} == {"complete"}
+    assert Called(capsys, "status", "fake.yaml").out.count("complete") == 6
+
+
+def test_no_words_are_help(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    called = Called(capsys)
+    assert called.code == 0
+    assert "Usage: latentqa" in called.out

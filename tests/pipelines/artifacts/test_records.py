@@ -1,0 +1,71 @@
+"""Records say how, and hold no credential."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+from pipelines.artifacts.records import StepResult, git_state, make_record, package_versions
+from pipelines.artifacts.records import without_credentials as clean
+from pipelines.steps.metrics import metrics_of
+
+
+def record(**locations: Any) -> dict[str, Any]:
+    return make_record(
+        result=StepResult(counts={"rows": 1}, tokens=5, cost=0.25),
+        runtime={"device": "cpu"},
+        locations=locations,
+        seconds=1.23456,
+        resumed=False,
+        source="s",
+    )
+
+
+def test_a_record_keeps_counts_tokens_and_cost() -> None:
+    found = record()
+    assert (found["counts"], found["tokens"], found["cost"]) == ({"rows": 1}, 5, 0.25)
+
+
+def test_versions_are_those_that_are_installed() -> None:
+    assert package_versions()["numpy"] == metadata.version("numpy")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("https://user:secret@host/v1?key=secret#secret", "https://host/v1"),
+        ("https://host:8000/v1", "https://host:8000/v1"),
+        ("/a/folder", "/a/folder"),
+        ("org/name@main", "org/name@main"),
+        (None, None),
+    ],
+)
+def test_a_location_holds_no_credential(text: str | None, kept: str | None) -> None:
+    assert clean(text) == kept
+    assert record(endpoint=text)["locations"] == {"endpoint": kept}
+
+
+def test_environment_never_reaches_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    assert "sk-secret" not in str(record())
+
+
+def test_git_state_is_a_commit_and_a_flag_or_nothing() -> None:
+    found = git_state()
+    assert found is None or (len(found["commit"]) == 40 and isinstance(found["dirty"], bool))
+
+
+def test_metrics_of_no_steps_are_empty() -> None:
+    assert metrics_of({}) == {}
+
+
+def test_metrics_merge_what_was_dropped_by_reason() -> None:
+    found = metrics_of(
+        {
+            "conversations": {"counts": {"controls": 1, "dropped": {"a": 1, "b": 2}}},
+            "questions": {"counts": {"questions": 3, "dropped": {"b": 1}}},
+        }
+    )
+    assert found == {"data": {"controls": 1, "questions": 3, "dropped": {"a": 1, "b": 3}}}

@@ -1,0 +1,39 @@
+"""A smoke run is the user's own experiment, made small."""
+
+from __future__ import annotations
+
+from fake_steps import experiment
+
+from pipelines.experiment.smoke import smoke
+
+
+def test_everything_that_costs_time_is_small() -> None:
+    small = smoke(experiment())
+    assert small.data is not None
+    assert small.experiment == "fake-smoke"
+    assert small.data.limit == 8
+    assert (small.train.max_steps, small.train.evaluations) == (2, 1)
+    assert (small.evaluate.max_controls, small.evaluate.answers) == (4, 1)
+    assert small.evaluate.bootstrap == 200
+
+
+def test_what_is_smaller_already_stays() -> None:
+    small = smoke(experiment(data={"path": ".", "limit": 3}, evaluate={"answers": 0}))
+    assert small.data is not None
+    assert small.data.limit == 3
+    assert small.evaluate.answers == 0
+
+
+def test_all_else_is_the_users() -> None:
+    own = experiment(dump={"layers": [3]}, train={"lora": {"rank": 2}})
+    small = smoke(own)
+    assert small.dump == own.dump
+    assert small.train.lora == own.train.lora
+    assert small.runtime == own.runtime
+
+
+def test_a_check_of_the_rows_looks_at_few() -> None:
+    small = smoke(experiment(quality={"passes": 3}))
+    assert small.quality is not None
+    assert (small.quality.sample, small.quality.passes) == (8, 3)
+    assert smoke(experiment()).quality is None

@@ -1,0 +1,66 @@
+"""YAML's traps do not reach an experiment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.errors import ConfigError
+from pipelines.experiment.yaml_values import parse_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8", 8),
+        ("010", 10),
+        ("-1", -1),
+        ("1e-4", 1e-4),
+        ("1.", 1.0),
+        (".5", 0.5),
+        ("true", True),
+        ("no", "no"),
+        ("on", "on"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("2024-01-01", "2024-01-01"),
+        ("1:30", "1:30"),
+        ("'8'", "8"),
+        ("[control, 3]", ["control", 3]),
+        ("{a: {b: 1}}", {"a": {"b": 1}}),
+        ("org/name@main", "org/name@main"),
+    ],
+)
+def test_values(text: str, value: Any) -> None:
+    found = parse_yaml(text, "x")
+    assert (type(found), found) == (type(value), value)
+
+
+def test_a_repeated_key_is_refused_with_its_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml("a: 1\nb: 2\na: 3\n", "x.yaml")
+    assert str(caught.value) == (
+        "x.yaml:3: not the YAML of an experiment (the key 'a' stands twice)."
+    )
+
+
+def test_a_repeated_key_in_a_section_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the key 'r' stands twice"):
+        parse_yaml("train: {r: 1, r: 2}", "x.yaml")
+
+
+def test_a_key_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the key '3' is not text"):
+        parse_yaml("3: 1", "x.yaml")
+
+
+def test_what_is_no_yaml_is_refused_with_its_line() -> None:
+    with pytest.raises(ConfigError, match=r"^x\.yaml:2: not the YAML of an experiment \("):
+        parse_yaml("a: 1\n b: [", "x.yaml")
+
+
+def test_an_object_is_never_made() -> None:
+    with pytest.raises(ConfigError):
+        parse_yaml("!!python/object/apply:os.getcwd []", "x.yaml")

@@ -1,0 +1,25 @@
+"""What a decoder reads, as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fake_steps import LEAF, READING
+
+from pipelines.reports.reading_tables import reading_tables
+
+CASE: dict[str, Any] = {**READING["test"]["control"], "below_untrained": LEAF}
+IDENTIFIED = {
+    "accuracy": {"right": LEAF, "none": LEAF},
+    **dict.fromkeys(("chance", "grounded_gain", "information_gain", "calibration_error"), LEAF),
+    "items": {"same_question": 4, "same_category": 3, "no_distractor": 2},
+}
+
+
+def test_identification_has_a_table_where_it_was_measured() -> None:
+    plain = reading_tables({"test": {"control": CASE}})
+    found = reading_tables({"test": {"control": {**CASE, "identification": IDENTIFIED}}})
+    assert found.startswith(plain)
+    head, _, line = found.removeprefix(plain).strip().splitlines()
+    assert head.startswith("| split | view | items | n | right | none | chance | grounded gain |")
+    assert line.startswith("| test | control | 7 | 9 | 1.00 [0.50, 1.50] |")

@@ -1,0 +1,121 @@
+"""The report's pages of groups, measured answers and identification."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_report import SMALL, Page, leaf, report, write_example
+
+from evaluators.measure.result_files import JUDGED_FILE, RESULTS, RESULTS_FILE, write_table
+from pipelines.reports.report_inputs import ReportInputs
+from pipelines.reports.report_panel import GROUP_METRICS, read_panel
+
+IDENTIFICATION: dict[str, Any] = {
+    "accuracy": {
+        "right": leaf(0.6),
+        "other": leaf(0.3),
+        "none": leaf(0.35),
+        "prior": leaf(0.44),
+    },
+    "chance": leaf(0.36),
+    "grounded_gain": leaf(0.3),
+    "information_gain": leaf(0.24),
+    "calibration_error": leaf(0.08),
+    "error_if_calibrated": leaf(0.06, 0.02),
+    "reliability": [{"confidence": 0.4, "accuracy": 0.5, "items": 30}],
+    "items": {"same_question": 20, "same_category": 10, "no_distractor": 2},
+}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> ReportInputs:
+    """An evaluation that measured everything."""
+    made = write_example(tmp_path / "root", SMALL)
+    data = next((tmp_path / "root" / "evaluate").glob("*/data"))
+    found = {
+        **SMALL["test"]["control"],
+        "answers": {"vague": {"right": leaf(0.1), "other": leaf(0.7), "gain": leaf(-0.6)}},
+        "identification": IDENTIFICATION,
+        "left_out": {"wrong_layer": "the store has layer 14 alone; add another to dump.layers"},
+    }
+    (data / "metrics.json").write_text(json.dumps({"reading": {"test": {"control": found}}}))
+    rows = [
+        {
+            "split": "test",
+            "view": "control",
+            "group": group,
+            "metric": metric,
+            **leaf(0.5, half, n),
+            "note": None if half else f"{n} controls; an interval needs 8",
+        }
+        for group, half, n in (("all", 0.1, 40), ("kind=persona", 0.1, 35), ("kind=goal", None, 5))
+        for metric in (*GROUP_METRICS, "answer_loss.none")
+    ]
+    write_table(data / RESULTS_FILE, rows, RESULTS)
+    return made
+
+
+@pytest.fixture
+def page(inputs: ReportInputs, tmp_path: Path) -> Page:
+    return report(inputs, tmp_path / "out")
+
+
+def test_groups_are_shown_and_a_small_one_says_so(page: Page) -> None:
+    assert "kind: persona 35 0.50 [0.40, 0.60]" in page.text
+    assert "1 of too few controls for an interval" in page.text
+    assert "kind: goal 5 0.50 0.50 0.50 0.50" in page.text
+
+
+def test_measured_answers_are_shown(page: Page) -> None:
+    assert "test control vague 40 0.10 [0.00, 0.20] 0.70" in page.text
+
+
+def test_identification_is_shown_with_chance_and_calibration(page: Page, tmp_path: Path) -> None:
+    assert "test control 30 40 0.60 [0.50, 0.70]" in page.text
+    assert "items n right other none prior chance" in page.text  # what was measured, no more
+    assert "0.35 [0.25, 0.45] 0.44 [0.34, 0.54] 0.36" in page.text
+    assert "test control 0.08 [−0.02, 0.18] 0.06 [0.04, 0.08]" in page.text
+    assert "2 questions have no other control’s answer" in page.text
+    figure = tmp_path / "out" / "figures" / "reliability.csv"
+    assert figure.read_text() == ("split,view,confidence,accuracy,items\ntest,control,0.4,0.5,30\n")
+
+
+def test_a_condition_that_is_left_out_is_said(page: Page) -> None:
+    assert "wrong_layer is left out; the store has layer 14 alone" in page.text
+
+
+def test_what_was_not_measured_is_not_mentioned(tmp_path: Path) -> None:
+    made = write_example(tmp_path / "root", SMALL)
+    panel = read_panel(made)
+    found = (panel.groups, panel.qualities, panel.agreed, panel.identified, panel.left_out)
+    assert found == ((),) * 5
+    page = report(made, tmp_path / "out")
+    assert "Identification" not in page.text
+    assert "question type" not in page.text
+
+
+def test_a_judges_verdicts_stand_beside_what_was_measured_with_its_agreement(
+    inputs: ReportInputs, tmp_path: Path
+) -> None:
+    step = next(one for one in inputs.steps if one.step == "evaluate")
+    folder = tmp_path / "judge"
+    (folder / "data").mkdir(parents=True)
+    sides = {"right": leaf(0.5), "other": leaf(0.25), "gain": leaf(0.25)}
+    judged = {
+        **dict.fromkeys(("right", "vague", "wrong"), sides),
+        "agreement": {"n": 20, "raw": 0.85, "kappa": 0.61},
+        "unread": 3,
+    }
+    (folder / "data" / JUDGED_FILE).write_text(
+        json.dumps({"judged": {"test": {"control": judged}}})
+    )
+    made = replace(inputs, steps=(*inputs.steps, replace(step, step="judge", path=folder)))
+    found = report(made, tmp_path / "out")
+    assert "judged right" in found.text
+    words = " ".join(found.text.split())
+    assert "its passes agree on 85 % of 20 answers (κ 0.61)" in words
+    assert "could not be read: 3 questions" in words

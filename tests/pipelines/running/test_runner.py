@@ -1,0 +1,228 @@
+"""What a run makes, finds, mends and refuses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from fake_steps import FakeSteps, experiment, runner
+
+from core.errors import ConfigError, DamagedError, StorageError
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import ArtifactRoot
+from pipelines.running.runner import Runner, RunResult
+
+STEPS = ["conversations", "questions", "dump", "train", "evaluate"]
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> FakeSteps:
+    return FakeSteps(tmp_path / "log", pieces=2)
+
+
+def made(result: RunResult) -> list[str]:
+    return [run.step.name for run in result.steps if not run.cached]
+
+
+def path_of(result: RunResult, step: str) -> Path:
+    return next(run.artifact.path for run in result.steps if run.step.name == step)
+
+
+def test_the_first_run_makes_every_step(tmp_path: Path, steps: FakeSteps) -> None:
+    assert made(runner(tmp_path / "r", steps).run()) == STEPS
+
+
+def test_json_has_the_documented_shape(tmp_path: Path, steps: FakeSteps) -> None:
+    document = json.loads(json.dumps(runner(tmp_path / "r", steps).run().to_json()))
+    assert list(document) == ["experiment", "root", "steps", "metrics", "report"]
+    assert document["root"] == str(tmp_path / "r")
+    assert [list(step) for step in document["steps"]] == [
+        ["step", "key", "path", "cached", "seconds"]
+    ] * len(STEPS)
+    assert [step["step"] for step in document["steps"]] == STEPS
+    assert list(document["metrics"]) == ["data", "store", "train", "reading"]
+    assert document["metrics"]["data"] == {
+        "controls": 3,
+        "examples": 5,
+        "questions": 7,
+        "dropped": {"empty": 3, "orphan": 1},
+    }
+    assert Path(document["report"]).read_text() == "<p>report</p>"
+
+
+def test_an_unchanged_rerun_makes_nothing(tmp_path: Path, steps: FakeSteps) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    steps.written()
+    again = runner(tmp_path / "r", steps).cached()
+    assert again is not None
+    assert steps.written() == []
+    assert again.to_json()["metrics"] == first.to_json()["metrics"]
+    assert all(run.cached for run in again.steps)
+
+
+def test_nothing_is_claimed_cached_where_a_step_is_missing(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
+    runner(tmp_path / "r", steps, until="dump").run()
+    assert runner(tmp_path / "r", steps).cached() is None
+
+
+def test_a_changed_read_layer_keeps_the_data(tmp_path: Path, steps: FakeSteps) -> None:
+    runner(tmp_path / "r", steps).run()
+    result = runner(tmp_path / "r", steps, dump={"layers": [15]}).run()
+    assert made(result) == ["dump", "train", "evaluate"]
+
+
+def test_a_changed_evaluation_keeps_all_but_evaluate(tmp_path: Path, steps: FakeSteps) -> None:
+    runner(tmp_path / "r", steps).run()
+    assert made(runner(tmp_path / "r", steps, evaluate={"answers": 1}).run()) == ["evaluate"]
+
+
+def test_a_changed_runtime_makes_nothing(tmp_path: Path, steps: FakeSteps) -> None:
+    runner(tmp_path / "r", steps).run()
+    assert made(runner(tmp_path / "r", steps, runtime={"threads": 1}).run()) == []
+
+
+def test_until_stops_there_without_a_report_or_a_name(tmp_path: Path, steps: FakeSteps) -> None:
+    result = runner(tmp_path / "r", steps, until="dump").run()
+    assert made(result) == ["conversations", "questions", "dump"]
+    assert result.report is None
+    assert result.name is None
+
+
+def test_until_an_unknown_step_names_the_steps(tmp_path: Path, steps: FakeSteps) -> None:
+    with pytest.raises(ConfigError) as caught:
+        runner(tmp_path / "r", steps, until="dmup")
+    assert str(caught.value) == (
+        "--until dmup: no such step; expected one of conversations, questions, dump, train, "
+        "evaluate."
+    )
+
+
+def test_a_deleted_file_redoes_that_step_alone(tmp_path: Path, steps: FakeSteps) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    steps.written()
+    (path_of(first, "dump") / "data" / "piece-1").unlink()
+    assert made(runner(tmp_path / "r", steps).run()) == ["dump"]
+    assert steps.written() == ["dump 1"]
+
+
+def test_a_deleted_record_redoes_that_step_alone(tmp_path: Path, steps: FakeSteps) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    (path_of(first, "train") / "record.json").unlink()
+    assert made(runner(tmp_path / "r", steps).run()) == ["train"]
+
+
+def test_a_deleted_artifact_redoes_that_step_alone(tmp_path: Path, steps: FakeSteps) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    os.rename(path_of(first, "questions"), tmp_path / "gone")
+    assert made(runner(tmp_path / "r", steps).run()) == ["questions"]
+
+
+def test_other_bytes_of_a_redone_step_redo_what_depends_on_them(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    (path_of(first, "questions") / "data" / "piece-0").unlink()
+    steps.digits["questions"] = "changed"
+    assert made(runner(tmp_path / "r", steps).run()) == ["questions", "train", "evaluate"]
+
+
+def test_a_flipped_byte_is_mended_where_it_is_read(
+    tmp_path: Path, steps: FakeSteps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    steps.written()
+    piece = path_of(first, "dump") / "data" / "piece-0"
+    piece.write_bytes(piece.read_bytes().replace(b"dump", b"dumq"))
+    result = runner(tmp_path / "r", steps, evaluate={"answers": 1}).run()
+    assert made(result) == ["dump", "evaluate"]
+    assert steps.written() == ["dump 0", "evaluate 0", "evaluate 1", "report 0", "report 1"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"dump/{first.steps[2].artifact.key[:16]} is damaged and is made")
+
+
+def test_damage_that_comes_back_is_an_error(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+
+    def harm(step: str, piece: int) -> None:
+        if step == "evaluate":
+            damaged = next((root / "dump").glob("*/data/piece-0"))
+            raise DamagedError(f"{damaged}: bad", damaged)
+
+    steps = FakeSteps(tmp_path / "log", before_piece=harm)
+    with pytest.raises(DamagedError):
+        runner(root, steps).run()
+    # made once, found good and kept when it was mended, and not mended again
+    assert [line for line in steps.written() if line.startswith("dump")] == ["dump 0", "dump 1"]
+
+
+def test_damage_outside_the_root_is_an_error(tmp_path: Path) -> None:
+    def harm(step: str, piece: int) -> None:
+        raise DamagedError("elsewhere", tmp_path / "elsewhere")
+
+    with pytest.raises(DamagedError, match="elsewhere"):
+        runner(tmp_path / "r", FakeSteps(tmp_path / "log", before_piece=harm)).run()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_keeps_finished_work(tmp_path: Path, error: Exception) -> None:
+    def fill(step: str, piece: int) -> None:
+        if step == "train" and piece == 1:
+            raise error
+
+    with pytest.raises(StorageError, match=r"the disk is full\. Finished work is kept"):
+        runner(tmp_path / "r", FakeSteps(tmp_path / "log", before_piece=fill)).run()
+    steps = FakeSteps(tmp_path / "log")
+    steps.written()
+    assert made(runner(tmp_path / "r", steps).run()) == ["train", "evaluate"]
+    assert steps.written()[0] == "train 1"
+
+
+def test_a_failed_step_leaves_no_artifact(tmp_path: Path) -> None:
+    def fail(step: str, piece: int) -> None:
+        if step == "questions":
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        runner(tmp_path / "r", FakeSteps(tmp_path / "log", before_piece=fail)).run()
+    assert [a.kind for a in ArtifactRoot(tmp_path / "r").artifacts()] == ["conversations"]
+
+
+def test_the_record_says_how_it_was_made(tmp_path: Path, steps: FakeSteps) -> None:
+    record = runner(tmp_path / "r", steps).run().steps[3].artifact.record
+    assert record["runtime"]["device"] == "auto"
+    assert record["counts"]["loss"] == 2.5
+    assert set(record["inputs"]) == {"conversations", "questions", "dump"}
+    assert record["packages"]["pydantic" if "pydantic" in record["packages"] else "numpy"]
+    assert len(record["source"]) == 64
+    assert {"git", "seconds", "created", "tokens", "cost", "machine"} <= record.keys()
+
+
+def test_a_whole_run_gets_a_name_and_a_number(tmp_path: Path, steps: FakeSteps) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    again = runner(tmp_path / "r", steps).run()
+    changed = runner(tmp_path / "r", steps, evaluate={"answers": 1}).run()
+    assert [str(result.name) for result in (first, again, changed)] == [
+        "fake:1",
+        "fake:1",
+        "fake:2",
+    ]
+    refs = Refs(ArtifactRoot(tmp_path / "r"))
+    assert refs.resolve("fake", "evaluate") == changed.steps[4].artifact
+    assert refs.resolve("fake:1", "evaluate") == first.steps[4].artifact
+
+
+def test_a_runner_of_the_real_table_knows_its_steps(tmp_path: Path) -> None:
+    real = Runner(experiment(), ArtifactRoot(tmp_path))
+    assert [step.name for step in real.steps] == [*STEPS, "report"]

@@ -1,0 +1,31 @@
+"""The last lines of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fake_steps import FakeSteps, runner
+
+from pipelines.running.summary import summary
+
+
+def test_a_whole_run_says_what_was_learned_where_and_what_next(tmp_path: Path) -> None:
+    result = runner(tmp_path / "r", FakeSteps(tmp_path / "log")).run()
+    text = summary(result, " --root r")
+    assert "test   control   1.00       1.00  1.00 [0.50, 1.50]" in text
+    assert f"Report:  {result.report}" in text
+    assert "latentqa ask --decoder fake --root r --prompt" in text
+    assert "latentqa data show fake --root r" in text
+    assert "latentqa diff" not in text
+
+
+def test_a_second_version_can_be_compared(tmp_path: Path) -> None:
+    steps = FakeSteps(tmp_path / "log")
+    runner(tmp_path / "r", steps).run()
+    result = runner(tmp_path / "r", steps, evaluate={"answers": 1}).run()
+    assert "latentqa diff fake:1 fake:2" in summary(result)
+
+
+def test_a_run_that_stopped_early_says_where(tmp_path: Path) -> None:
+    result = runner(tmp_path / "r", FakeSteps(tmp_path / "log"), until="dump").run()
+    assert summary(result) == f"Stopped after dump: {result.steps[-1].artifact.path}"
