@@ -7,14 +7,14 @@ LatentQAError                      exit 1
 │   ├── DataError (ValueError)         rows or source files are wrong
 │   ├── ModelError (ValueError)        a model cannot be found, read or handled
 │   ├── StoreError (ValueError)        a store does not fit what was asked of it
-│   ├── ReferenceError_ (LookupError)  a REF names nothing, or too much
+│   ├── RefError (LookupError)           a REF names nothing, or too much
 │   ├── EndpointError (ConnectionError) an LLM endpoint cannot do what is needed
 │   ├── BudgetError (RuntimeError)      the money that the user allowed is spent
 │   └── StorageError (OSError)         the disk is full, read-only or gone
 └── DamagedError (OSError)         bytes on disk are not the bytes that were committed
 ```
 
-The rooms above `generators` import from here: data flows one way, and this is the lowest room.
+Every other package imports its errors from here.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from pathlib import Path
 
 
 class LatentQAError(Exception):
-    """Root of the tree."""
+    """Base of every error of this project."""
 
     exit_code = 1
+    """Exit status of the command line."""
 
 
 class UserError(LatentQAError):
-    """Something the user can mend; its text is one line."""
+    """A mistake that the user can mend; its text is one line."""
 
     exit_code = 2
 
@@ -50,7 +51,7 @@ class StoreError(UserError, ValueError):
     """An activation store does not fit what was asked of it."""
 
 
-class ReferenceError_(UserError, LookupError):
+class RefError(UserError, LookupError):
     """A REF names no artifact, or more than one."""
 
 
@@ -80,3 +81,8 @@ class DamagedError(LatentQAError, OSError):
     def __reduce__(self) -> tuple[type[DamagedError], tuple[str, Path]]:
         # exceptions rebuild themselves from `args`, which lacks the path; workers send them home
         return type(self), (str(self), self.path)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's error, or its type's name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -22,7 +22,8 @@ from activation_store.target.to_host import to_stored
 from activation_store.write.dump import tokenize_rows
 from core.errors import DataError, StoreError
 from core.runtime import Runtime
-from core.tables import CONVERSATIONS_FILE, Conversation, read_conversations
+from core.table_files import CONVERSATIONS_FILE, read_conversations
+from core.tables import Conversation
 from decoder.model import Decoder
 
 

@@ -13,9 +13,9 @@ import torch
 
 from activation_store.target.files import ModelFiles, public_name
 from activation_store.target.load import blocks, load_adapter, load_model, load_tokenizer, shape_of
-from core.errors import ModelError, StoreError
+from activation_store.target.quiet import quiet_libraries
+from core.errors import ModelError, StoreError, first_line
 from core.files import write_json
-from core.quiet import first_line, quiet_libraries
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import check_cache
 from decoder.injection import Injection

@@ -13,12 +13,12 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
 from activation_store.target.load import pick_device, use_threads
+from activation_store.target.quiet import quiet_libraries
 from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
-from core.quiet import quiet_libraries
 from core.runtime import Runtime
-from core.tables import DROPPED_FILE, write_dropped
+from core.table_files import DROPPED_FILE, write_dropped
 from decoder.live import LiveActivations, open_activations
 from decoder.model import Decoder
 from decoder.visible_tokens import Activations, ReadLayers

@@ -20,22 +20,16 @@ import torch
 from activation_store.layout.config import CaptureConfig
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.target.quiet import quiet_libraries
 from activation_store.write.dump import dump
-from core.quiet import quiet_libraries
 from core.runtime import Runtime
-from core.tables import (
+from core.table_files import (
     CONVERSATIONS_FILE,
     QUESTIONS_FILE,
-    Conversation,
-    Message,
-    Question,
-    Split,
-    View,
-    control_id,
-    example_id,
     write_conversations,
     write_questions,
 )
+from core.tables import Conversation, Message, Question, Split, View, control_id, example_id
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
 

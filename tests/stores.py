@@ -21,15 +21,8 @@ from activation_store.target.files import ModelFiles
 from activation_store.write.dump import dump
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from core.tables import (
-    CONVERSATIONS_FILE,
-    VIEWS,
-    Conversation,
-    Message,
-    View,
-    example_id,
-    write_conversations,
-)
+from core.table_files import CONVERSATIONS_FILE, write_conversations
+from core.tables import VIEWS, Conversation, Message, View, example_id
 
 RUNTIME = Runtime(device="cpu", threads=1)
 CAPTURE = CaptureConfig(

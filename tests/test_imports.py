@@ -189,7 +189,7 @@ def test_an_injected_circle_is_found(tmp_path: Path) -> None:
 def test_generators_import_no_torch() -> None:
     heavy = ("torch", "transformers", "peft", "accelerate")
     found = {name for package in heavy for name in importers(package)}
-    assert {name for name in found if name.startswith(("generators", "core"))} <= {"core.quiet"}
+    assert not {name for name in found if name.startswith(("generators", "core"))}
 
 
 def test_openai_stands_in_one_file() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from core.config import Config
-from core.tables import KINDS, SOURCES, VIEWS, View
+from core.tables import KIND_NAMES, SOURCES, VIEWS, View
 from decoder.config import DecoderConfig, LoraSettings
 
 __all__ = ["DecoderConfig", "LoraSettings", "TrainConfig", "Variant"]
@@ -75,11 +75,11 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _mixture(self) -> TrainConfig:
-        strange = sorted(self.mixture.keys() - {*self.views, *KINDS, *SOURCES})
+        strange = sorted(self.mixture.keys() - {*self.views, *KIND_NAMES, *SOURCES})
         if strange:
             raise ValueError(
                 f"mixture names {', '.join(strange)}, which is none of the views "
-                f"({', '.join(self.views)}), kinds ({', '.join(KINDS)}) and sources "
+                f"({', '.join(self.views)}), kinds ({', '.join(KIND_NAMES)}) and sources "
                 f"({', '.join(SOURCES)})"
             )
         return self

@@ -10,18 +10,8 @@ from pathlib import Path
 from activation_store.target.replies import COMPLETES
 from core.canonical import digest
 from core.errors import DataError
-from core.tables import (
-    CONVERSATIONS_FILE,
-    KINDS,
-    QUESTIONS_FILE,
-    SOURCES,
-    Conversation,
-    Dropped,
-    Question,
-    View,
-    read_conversations,
-    read_questions,
-)
+from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
+from core.tables import KIND_NAMES, SOURCES, Conversation, Dropped, Question, View
 from decoder.batch import Reading
 from decoder.prompt import DecoderPrompt, Turn
 from decoder.visible_tokens import Activations, ReadLayers, stored_reading, withheld_tokens
@@ -95,7 +85,7 @@ def select(
         return _by_turns(parts, weights)
 
     def by_kind(rows: list[Row]) -> list[Row]:
-        if weights.keys().isdisjoint(KINDS):
+        if weights.keys().isdisjoint(KIND_NAMES):
             return by_view(rows)
         kinds = sorted({row.conversation.kind for row in rows})
         parts = {k: by_view([r for r in rows if r.conversation.kind == k]) for k in kinds}

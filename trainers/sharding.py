@@ -20,8 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.cache_utils import Cache
 
 from activation_store.target.load import blocks
-from core.errors import ConfigError, ModelError
-from core.quiet import first_line
+from core.errors import ConfigError, ModelError, first_line
 from decoder.model import Decoder
 from trainers.distributed import Team
 

@@ -12,12 +12,13 @@ import torch
 from activation_store.layout.config import CaptureConfig
 from activation_store.target.files import ModelFiles
 from activation_store.target.load import use_threads
+from activation_store.target.quiet import quiet_libraries
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
 from core.progress import Progress, silent
-from core.quiet import quiet_libraries
 from core.runtime import Runtime
-from core.tables import DROPPED_FILE, Dropped, write_dropped
+from core.table_files import DROPPED_FILE, write_dropped
+from core.tables import Dropped
 from decoder.live import LiveActivations, open_activations
 from decoder.model import Binding, Decoder
 from decoder.visible_tokens import Activations, row_reads

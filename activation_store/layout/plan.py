@@ -32,7 +32,8 @@ from activation_store.target.tokens import Tokens
 from core.canonical import digest
 from core.errors import ConfigError
 from core.files import sha256_file, write_files
-from core.tables import DROPPED_FILE, Dropped, write_dropped
+from core.table_files import DROPPED_FILE, write_dropped
+from core.tables import Dropped
 
 PLAN_FIELDS = ("schema", "digest", "layers", "n_shards", "files")
 """What a plan.json has in any case."""

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from activation_store.target.load import blocks
-from core.errors import ModelError
-from core.quiet import first_line
+from core.errors import ModelError, first_line
 
 _LOG = logging.getLogger(__name__)
 S = TypeVar("S")

@@ -14,8 +14,7 @@ from pathlib import Path
 from activation_store.target import embedded_model as embedded
 from activation_store.target.file_digests import file_digest, files_digest
 from activation_store.target.gguf import CONVERSION, convert
-from core.errors import ModelError
-from core.quiet import first_line
+from core.errors import ModelError, first_line
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from activation_store.target.file_digests import cache_folder, file_digest
-from core.errors import ModelError
+from activation_store.target.quiet import quiet_libraries
+from core.errors import ModelError, first_line
 from core.files import fsync_dir, fsync_tree, storage_errors
-from core.quiet import first_line, quiet_libraries
 
 CONVERSION = 1
 """Raised when the same GGUF would be converted into other numbers."""

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from activation_store.target.files import ModelFiles
-from core.errors import ConfigError, ModelError
-from core.quiet import first_line, quiet_libraries
+from activation_store.target.quiet import quiet_libraries
+from core.errors import ConfigError, ModelError, first_line
 from core.runtime import Runtime
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -22,17 +22,14 @@ from core.errors import DataError
 from core.files import storage_errors, write_bytes
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from core.tables import (
+from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
-    Conversation,
-    Dropped,
-    Message,
-    example_id,
     read_conversations,
     write_conversations,
     write_dropped,
 )
+from core.tables import Conversation, Dropped, Message, example_id
 
 COMPLETES = "completes"
 """Key in a completed row's provenance: id of the row whose stimulus it answers; questions about
@@ -166,7 +163,7 @@ class _Writer:
     def _generate(self, ids: list[list[int]], *, seed: int) -> list[dict[str, Any]]:
         import torch
 
-        from core.quiet import quiet_libraries
+        from activation_store.target.quiet import quiet_libraries
 
         width = max(len(own) for own in ids)
         device = next(self._net.parameters()).device

@@ -20,7 +20,8 @@ from core.errors import ConfigError, DamagedError, DataError, StoreError
 from core.files import storage_errors
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from core.tables import CONVERSATIONS_FILE, Conversation, Dropped, read_conversations
+from core.table_files import CONVERSATIONS_FILE, read_conversations
+from core.tables import Conversation, Dropped
 
 if TYPE_CHECKING:
     from activation_store.layout.commit_records import Commit

@@ -17,11 +17,11 @@ import numpy as np
 from activation_store.layout.config import CaptureConfig
 from activation_store.target.files import ModelFiles
 from activation_store.target.load import pick_device, shape_of, use_threads
+from activation_store.target.quiet import quiet_libraries
 from activation_store.target.tokens import tokenize
 from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
-from core.quiet import quiet_libraries
 from core.runtime import Runtime
 from decoder.batch import Reading
 from decoder.live import LiveActivations, open_activations

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from core.tables import SPLITS, Conversation, Dropped, Question, tool_use_of
+from core.table_files import tool_use_of
+from core.tables import SPLITS, Conversation, Dropped, Question
 from generators.quality.describe import describe
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

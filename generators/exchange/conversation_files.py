@@ -29,10 +29,15 @@ from core.canonical import digest
 from core.errors import DataError
 from core.files import sha256_file
 from core.strict_json import NotJSON, encodes, finite, name_of, parse_json, repeats, to_json
-from core.tables import (
+from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
+    read_conversations,
+    write_dropped,
+    write_questions,
+)
+from core.tables import (
     Dropped,
     Message,
     Question,
@@ -41,9 +46,6 @@ from core.tables import (
     control_id,
     example_id,
     identity_of,
-    read_conversations,
-    write_dropped,
-    write_questions,
 )
 from core.tool_use import TOOLS, BadToolUse, read_tool_use, with_tools
 from generators.exchange.config import ImportConfig

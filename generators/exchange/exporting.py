@@ -11,7 +11,8 @@ from typing import Any
 
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
-from core.tables import SPLITS, TOOL_USE, VIEWS, Conversation, Dropped, Question, tool_use_of
+from core.table_files import TOOL_USE_FIELD, tool_use_of
+from core.tables import SPLITS, VIEWS, Conversation, Dropped, Question
 from core.tool_use import TOOLS, tool_fields, tools_of
 from generators.exchange.latentqa_files import FIELDS, QA_FILE, VIEW_FILES
 
@@ -111,7 +112,7 @@ def to_columns(
         record.pop(TOOLS, None)
         record["messages"] = [{name: m[name] for name in MESSAGE} for m in record["messages"]]
         if any(cells):
-            record[TOOL_USE.name] = cell
+            record[TOOL_USE_FIELD.name] = cell
     return records
 
 
@@ -146,7 +147,11 @@ def write_datasets(
                 if name not in ("messages", "flags", "provenance")
             },
             "messages": List(dict.fromkeys(MESSAGE, text)),
-            **({TOOL_USE.name: texts} if records and TOOL_USE.name in records[0] else {}),
+            **(
+                {TOOL_USE_FIELD.name: texts}
+                if records and TOOL_USE_FIELD.name in records[0]
+                else {}
+            ),
             "flags": texts,
             "provenance": text,
             "questions": List(

@@ -12,17 +12,15 @@ from typing import Any
 
 from core.errors import DataError
 from core.files import sha256_file
-from core.tables import (
+from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
-    VIEWS,
-    Dropped,
-    Question,
     read_conversations,
     write_dropped,
     write_questions,
 )
+from core.tables import VIEWS, Dropped, Question
 from generators.exchange.config import ImportConfig
 from generators.exchange.latentqa_files import (
     FILES,

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from core.errors import ConfigError, DataError
 from core.files import storage_errors
-from core.tables import CONVERSATIONS, QUESTIONS, SPLITS, TOOL_USE, Conversation, Dropped, Question
+from core.table_files import CONVERSATION_SCHEMA, QUESTION_SCHEMA, TOOL_USE_FIELD
+from core.tables import SPLITS, Conversation, Dropped, Question
 from generators.exchange.card import card, sources_of
 from generators.exchange.exporting import to_columns
 
@@ -25,10 +26,10 @@ SHARD_ROWS = 50_000
 
 _SCHEMA = pa.schema(
     [
-        *CONVERSATIONS,
+        *CONVERSATION_SCHEMA,
         pa.field(
             "questions",
-            pa.list_(pa.struct([field for field in QUESTIONS if field.name != "example_id"])),
+            pa.list_(pa.struct([field for field in QUESTION_SCHEMA if field.name != "example_id"])),
             nullable=False,
         ),
     ]
@@ -77,8 +78,8 @@ def write_parquet(
         quality=quality,
     )
     records = to_columns(conversations, questions)
-    used = any(TOOL_USE.name in record for record in records)
-    schema = _SCHEMA.append(TOOL_USE) if used else _SCHEMA
+    used = any(TOOL_USE_FIELD.name in record for record in records)
+    schema = _SCHEMA.append(TOOL_USE_FIELD) if used else _SCHEMA
     with storage_errors(out):
         (out / "data").mkdir(parents=True, exist_ok=True)
         for split in SPLITS:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
+from core.table_files import CONVERSATIONS_FILE, DROPPED_FILE, write_conversations, write_dropped
 from core.tables import (
-    CONVERSATIONS_FILE,
-    DROPPED_FILE,
-    KINDS,
+    KIND_NAMES,
     SPLITS,
     VIEWS,
     Conversation,
@@ -21,8 +20,6 @@ from core.tables import (
     View,
     control_id,
     example_id,
-    write_conversations,
-    write_dropped,
 )
 from generators.exchange.config import ImportConfig
 from generators.splits import Member, grouped_splits, take_evenly
@@ -164,7 +161,7 @@ def _limited(
 
 def _ordered(kinds: set[str] | Counter[str]) -> list[str]:
     """The kinds that are there: those of this project in their order, then others by name."""
-    return [*(kind for kind in KINDS if kind in kinds), *sorted(set(kinds) - set(KINDS))]
+    return [*(kind for kind in KIND_NAMES if kind in kinds), *sorted(set(kinds) - set(KIND_NAMES))]
 
 
 def write_rows(

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.canonical import digest
-from core.errors import DataError
+from core.errors import DataError, first_line
 from core.files import sha256_file
 from core.tables import Dropped
 from generators.kinds.config import TextSource
@@ -96,8 +96,8 @@ def _commit(source: TextSource) -> str:
     except Exception as error:  # whatever the hub's client raises, the way out is the same
         raise DataError(
             f"{source.path}: neither a file or folder here, nor a data set whose commit could be "
-            f"looked up ({_line(error)}). Mend the path, or give the commit's 40 hex digits as "
-            "source.revision."
+            f"looked up ({first_line(error)}). Mend the path, or give the commit's 40 hex digits "
+            "as source.revision."
         ) from error
     return str(found)
 
@@ -110,7 +110,7 @@ def _from_hub(source: TextSource, commit: str) -> Iterator[dict[str, Any]]:
             source.path, source.subset, split=source.split, revision=commit, streaming=True
         )
     except (OSError, ValueError) as error:
-        raise DataError(f"{source.path}: cannot be streamed ({_line(error)}).") from error
+        raise DataError(f"{source.path}: cannot be streamed ({first_line(error)}).") from error
 
 
 def _from_disk(path: Path, source: TextSource) -> Iterable[dict[str, Any]]:
@@ -170,7 +170,7 @@ def _parquet(file: Path, source: TextSource) -> Iterator[dict[str, Any]]:
             for batch in table.iter_batches(batch_size=1024, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({_line(error)}).") from error
+        raise DataError(f"{file}: not a readable Parquet file ({first_line(error)}).") from error
 
 
 def _json_lines(file: Path) -> Iterator[Any]:
@@ -210,7 +210,3 @@ def _fault(row: Any, source: TextSource) -> str | None:
 def _folder(name: str) -> str:
     folder, slash, _ = name.partition("/")
     return folder if slash else "text"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -15,18 +15,17 @@ from typing import Any
 from core.errors import ConfigError, DataError
 from core.files import sha256_file
 from core.progress import Progress
-from core.tables import (
+from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
-    Dropped,
-    Question,
-    collector_paused,
+    garbage_collection_paused,
     read_conversations,
     write_conversations,
     write_dropped,
     write_questions,
 )
+from core.tables import Dropped, Question
 from generators.kinds import kind_named, written_kinds
 from generators.kinds.sources import TextsFound
 from generators.llm.asker import Asker, run
@@ -108,7 +107,7 @@ def generate_conversations(
         controls, dropped, asker = run(work(known))
         generator = known.identity
     sources = find_sources(config) if sources is None else sources
-    with collector_paused():
+    with garbage_collection_paused():
         drawn, not_drawn = draw_controls(config, texts, sources, progress, known_controls)
     order = list(config.kinds)
     controls = sorted([*controls, *drawn], key=lambda control: order.index(control.kind.name))
@@ -116,7 +115,7 @@ def generate_conversations(
     for kind in config.kinds:
         if not any(control.kind.name == kind for control in controls):
             raise DataError(_nothing_kept(kind, dropped))
-    with collector_paused():
+    with garbage_collection_paused():
         rows = conversation_rows(controls, config, generator, texts)
     write_conversations(out / CONVERSATIONS_FILE, rows)
     write_dropped(out / DROPPED_FILE, dropped)
@@ -187,7 +186,7 @@ def generate_questions(
         known = _needed(endpoint, written)
         asked, dropped, asker = run(work(known))
         generator = known.identity
-    with collector_paused():
+    with garbage_collection_paused():
         own: dict[str, list[Question]] = {
             row.example_id: found for row, found in draw_questions(rows, config, texts, progress)
         }

@@ -32,7 +32,7 @@ _DRAWS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Item:
+class SampledQuestion:
     """A question with its answer, once for its control, whatever the views.
 
     Attributes:
@@ -61,7 +61,7 @@ def sample_items(
     questions: Sequence[Question],
     sample: int | None,
     seed: int,
-) -> list[Item]:
+) -> list[SampledQuestion]:
     """At most `sample` items in a drawn order: one of each control, then their second ones, …
 
     The order depends on seed and item alone, so that a larger sample begins with a smaller one.
@@ -78,10 +78,10 @@ def sample_items(
         order.append((laps[key[0]], place, key))
         laps[key[0]] += 1
     pairs = [distinct[key] for _, _, key in sorted(order)[:sample]]
-    alike: dict[tuple[str, str | None], list[Item]] = defaultdict(list)
-    items: list[Item] = []
+    alike: dict[tuple[str, str | None], list[SampledQuestion]] = defaultdict(list)
+    items: list[SampledQuestion] = []
     for row, question in pairs:
-        item = Item(
+        item = SampledQuestion(
             kind=row.kind,
             type=question.type,
             control_id=row.control_id,
@@ -100,7 +100,7 @@ def sample_items(
 
 
 async def guess(
-    asker: Asks, texts: Texts, items: Sequence[Item], progress: Progress
+    asker: Asks, texts: Texts, items: Sequence[SampledQuestion], progress: Progress
 ) -> list[str | None]:
     """What the model answers to each question alone; None where it gives no answer.
 
@@ -145,7 +145,7 @@ def token_f1(answer: str, gold: str) -> float:
 
 
 def answerability(
-    items: Sequence[Item], guesses: Sequence[str | None], least: float, seed: int
+    items: Sequence[SampledQuestion], guesses: Sequence[str | None], least: float, seed: int
 ) -> dict[str, Any]:
     """How far the questions alone lead to their answers.
 
@@ -210,7 +210,7 @@ def over_controls(values: Mapping[str, Sequence[float]], seed: int) -> dict[str,
     return {"estimate": float(means.mean()), "low": float(low), "high": float(high), "n": n}
 
 
-def _with_other(alike: Sequence[Item], place: int) -> Item:
+def _with_other(alike: Sequence[SampledQuestion], place: int) -> SampledQuestion:
     """The item at `place`, with the one that comes next in the drawn order and is of another
     control."""
     item = alike[place]

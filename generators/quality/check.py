@@ -21,18 +21,17 @@ from core.canonical import digest
 from core.errors import ConfigError, DataError
 from core.files import write_json
 from core.progress import Progress
-from core.tables import (
+from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
-    Conversation,
-    Question,
     read_conversations,
     read_questions,
     write_conversations,
     write_dropped,
     write_questions,
 )
+from core.tables import Conversation, Question
 from generators.llm.asker import Asker, run
 from generators.llm.endpoint import ResolvedEndpoint
 from generators.llm.prompt_files import Texts

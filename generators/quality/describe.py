@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from core.tables import KINDS, SPLITS, VIEWS, Conversation, Dropped, Question
+from core.tables import KIND_NAMES, SPLITS, VIEWS, Conversation, Dropped, Question
 from core.tool_use import said
 from generators.quality.config import RulesConfig
 from generators.quality.flags import flag_rows, shares
@@ -57,7 +57,7 @@ def describe(
         "unanswered": sum(not asked[row.example_id] for row in conversations),
         "dropped": _sorted(Counter(row.reason for row in dropped)),
         "flags": _sorted(Counter(flags)),
-        "by_kind": _by(conversations, asked, lambda row: row.kind, KINDS),
+        "by_kind": _by(conversations, asked, lambda row: row.kind, KIND_NAMES),
         "by_view": _by(conversations, asked, lambda row: row.view, VIEWS),
         "by_split": _by(conversations, asked, lambda row: row.split, SPLITS),
         "by_category": _by(conversations, asked, lambda row: f"{row.kind}/{row.category}", ()),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.errors import DamagedError, ReferenceError_
+from core.errors import DamagedError, RefError
 from latentqa.commands.options import (
     DEFAULT_ROOT,
     REF_HELP,
@@ -88,7 +88,7 @@ def diff(
     a, b = refs.resolve_set(left), refs.resolve_set(right)
     both = [step for step in a if step in b]
     if not both:
-        raise ReferenceError_(
+        raise RefError(
             f"{left} and {right}: no kind in common ({', '.join(a)}; {', '.join(b)}). "
             "Compare artifacts of one kind, or two runs."
         )
@@ -122,7 +122,7 @@ def tag(
         typer.echo(f"{refs.untag(ref)} is forgotten; `latentqa gc` shows what can go.")
         return
     if not name:
-        raise ReferenceError_("tag: expected REF and NAME, or --delete with a name.")
+        raise RefError("tag: expected REF and NAME, or --delete with a name.")
     made = refs.tag(ref, name)
     pairs = (target.split("/") for target in made.artifacts)
     shorts = [f"{kind}/{key[:SHORT]}" for kind, key in pairs]

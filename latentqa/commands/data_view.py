@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from core.tables import DROPPED_FILE
+from core.table_files import DROPPED_FILE
 from core.tool_use import calls_said
 
 COLOURS = {"template": "dim", "control": "magenta", "stimulus": "cyan", "completion": "green"}

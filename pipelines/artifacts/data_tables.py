@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
-from core.tables import (
+from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
-    Conversation,
-    Dropped,
-    Question,
     read_conversations,
     read_dropped,
     read_questions,
 )
+from core.tables import Conversation, Dropped, Question
 from generators.quality.check import QUALITY_FILE
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import RECORD, Artifact, ArtifactRoot
@@ -56,7 +54,7 @@ def load_tables(root: Path, ref: str) -> Tables:
 
     Raises:
         DataError: there are no conversations, or a file is no such table.
-        ReferenceError_: `ref` names nothing.
+        RefError: `ref` names nothing.
     """
     path = Path(ref).expanduser()
     if path.is_file() and path.suffix == ".parquet":

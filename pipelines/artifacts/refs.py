@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import DamagedError, ReferenceError_
+from core.errors import DamagedError, RefError
 from core.files import write_json
 from pipelines.artifacts.identity import SHORT
 from pipelines.artifacts.locks import exclusive
@@ -55,7 +55,7 @@ class Refs:
         """All names, sorted.
 
         Raises:
-            ReferenceError_: a file below `refs/` is no name.
+            RefError: a file below `refs/` is no name.
         """
         return [self._read(path) for path in sorted(self.folder.glob("*/*.json"))]
 
@@ -85,19 +85,17 @@ class Refs:
         """Give what `ref` stands for the name `NAME[:version]`.
 
         Raises:
-            ReferenceError_: `ref` names nothing, or `name` cannot be a name.
+            RefError: `ref` names nothing, or `name` cannot be a name.
         """
         base, _, version = name.partition(":")
         version = version or LATEST
         if not _NAME.fullmatch(base) or not _NAME.fullmatch(version):
-            raise ReferenceError_(
+            raise RefError(
                 f"{name}: cannot be a name; expected letters, digits, '_', '-' and '.', and at "
                 "most one ':' before a version."
             )
         if version.isdigit():
-            raise ReferenceError_(
-                f"{name}: numbered versions are given by `latentqa run`; choose a word."
-            )
+            raise RefError(f"{name}: numbered versions are given by `latentqa run`; choose a word.")
         wanted = tuple(f"{a.kind}/{a.key}" for a in self.resolve_set(ref).values())
         self._write(base, version, wanted, None)
         return Name(name=base, version=version, artifacts=wanted)
@@ -106,11 +104,11 @@ class Refs:
         """Forget a name; its artifacts stay until gc.
 
         Raises:
-            ReferenceError_: there is no such name.
+            RefError: there is no such name.
         """
         name = self.get(text)
         if name is None:
-            raise ReferenceError_(self._nothing(text))
+            raise RefError(self._nothing(text))
         folder = self.folder / name.name
         (folder / f"{name.version}.json").unlink()
         if not any(folder.iterdir()):
@@ -125,17 +123,17 @@ class Refs:
             kind: the kind that is wanted; a name's artifact of that kind is taken.
 
         Raises:
-            ReferenceError_: `ref` names nothing, too much, or another kind.
+            RefError: `ref` names nothing, too much, or another kind.
         """
         found = self.resolve_set(ref)
         if kind is not None:
             found = {step: a for step, a in found.items() if a.kind == kind} or found
         if len(found) > 1:
             shorts = ", ".join(a.short for a in found.values())
-            raise ReferenceError_(f"{ref}: names {len(found)} artifacts ({shorts}); give one.")
+            raise RefError(f"{ref}: names {len(found)} artifacts ({shorts}); give one.")
         artifact = next(iter(found.values()))
         if kind is not None and artifact.kind != kind:
-            raise ReferenceError_(
+            raise RefError(
                 f"{ref}: is {artifact.short}; expected an artifact of kind {kind}. "
                 f"`latentqa ls` shows what there is."
             )
@@ -145,7 +143,7 @@ class Refs:
         """All artifacts that `ref` stands for, by step.
 
         Raises:
-            ReferenceError_: `ref` names nothing, or an artifact that is gone.
+            RefError: `ref` names nothing, or an artifact that is gone.
         """
         by_path = self._at(Path(ref).expanduser())
         if by_path is not None:
@@ -156,7 +154,7 @@ class Refs:
             return {artifact.kind: artifact}
         name = self.get(ref)
         if name is None or not name.artifacts:
-            raise ReferenceError_(self._nothing(ref))
+            raise RefError(self._nothing(ref))
         found = [self._named(name, target) for target in name.artifacts]
         return {artifact.kind: artifact for artifact in found}
 
@@ -164,7 +162,7 @@ class Refs:
         kind, _, key = target.partition("/")
         folder = self.root.folder(kind, key)
         if not (folder / RECORD).is_file():
-            raise ReferenceError_(
+            raise RefError(
                 f"{name}: its artifact {kind}/{key[:SHORT]} is gone from {self.root.path}. "
                 "Run the experiment again."
             )
@@ -181,10 +179,10 @@ class Refs:
         if kind not in NOT_KINDS and re.fullmatch(r"[0-9a-f]+", prefix):
             found = [a for a in self.root.artifacts(kind) if a.key.startswith(prefix)]
         if not found:
-            raise ReferenceError_(self._nothing(ref))
+            raise RefError(self._nothing(ref))
         if len(found) > 1:
             shorts = ", ".join(a.short for a in found)
-            raise ReferenceError_(f"{ref}: fits {len(found)} artifacts ({shorts}); add digits.")
+            raise RefError(f"{ref}: fits {len(found)} artifacts ({shorts}); add digits.")
         return found[0]
 
     def _nothing(self, ref: str) -> str:

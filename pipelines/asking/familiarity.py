@@ -7,7 +7,8 @@ from pathlib import Path
 from activation_store.read.reader import ActivationStore
 from core.canonical import digest
 from core.errors import LatentQAError
-from core.tables import CONVERSATIONS_FILE, Conversation, read_conversations
+from core.table_files import CONVERSATIONS_FILE, read_conversations
+from core.tables import Conversation
 from decoder.model import Decoder
 from decoder.training_distribution import Familiar
 from decoder.visible_tokens import ReadLayers, stored_reading

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from activation_store.target.files import ModelFiles, public_name, resolve_model
 from activation_store.target.load import load_model, load_tokenizer, model_shape, pick_device
+from activation_store.target.quiet import quiet_libraries
 from core.errors import DamagedError, ModelError
-from core.quiet import quiet_libraries
 from core.runtime import Runtime
 from decoder.model import SIDECAR, Decoder, read_sidecar
 from decoder.target_run import Source
@@ -55,7 +55,7 @@ def load(
         foreign_adapter: a PEFT adapter of it; alone, it is put on the decoder's own target.
 
     Raises:
-        ReferenceError_: `ref` names nothing, or no decoder.
+        RefError: `ref` names nothing, or no decoder.
         ModelError: the target is not where it was, or a foreign one has another shape.
         StoreError: `model` is not the decoder's target.
         DamagedError: the decoder's bytes are not those committed.

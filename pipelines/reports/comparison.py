@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import DamagedError, DataError, ReferenceError_
+from core.errors import DamagedError, DataError, RefError
 from core.tables import SPLITS, VIEWS
 from evaluators.measure.panel import UNINFORMED, best, least_above, mean
 from evaluators.measure.result_files import ANSWERS_FILE, LOSSES_FILE
@@ -98,20 +98,20 @@ def find_runs(refs: Refs, names: Sequence[str]) -> tuple[Run, ...]:
     """The runs that `names` stand for.
 
     Raises:
-        ReferenceError_: a name stands for nothing, for no evaluation, or stands twice; a pool has
+        RefError: a name stands for nothing, for no evaluation, or stands twice; a pool has
             one evaluation or decoder twice; or there is but one name.
         DamagedError: bytes of an evaluation are not those committed.
     """
     if len(set(names)) != len(names) or len(names) < 2:
-        raise ReferenceError_(f"compare: got {', '.join(names)}; expected at least two other REFs.")
+        raise RefError(f"compare: got {', '.join(names)}; expected at least two other REFs.")
     runs = tuple(Run(name=name, sets=tuple(_sets(refs, name))) for name in names)
     for run in runs:
         if len({found.key for found in run.evaluations}) < len(run.sets):
-            raise ReferenceError_(
+            raise RefError(
                 f"compare: {run.name} names one evaluation twice; pool runs of several seeds."
             )
         if len(run.decoders) < sum("train" in own for own in run.sets):
-            raise ReferenceError_(
+            raise RefError(
                 f"compare: {run.name} names one decoder twice, which tells nothing of another "
                 "seed; pool runs of several seeds."
             )
@@ -218,7 +218,7 @@ def _sets(refs: Refs, name: str) -> Iterator[Mapping[str, Artifact]]:
     for part in [name] if Path(name).expanduser().exists() else name.split(POOL):
         found = refs.resolve_set(part)
         if "evaluate" not in found:
-            raise ReferenceError_(
+            raise RefError(
                 f"{part}: has no evaluation ({', '.join(found)}); run its experiment to the end."
             )
         if bad := found["evaluate"].damaged_files():

@@ -15,8 +15,7 @@ from typing import Any
 import yaml
 
 from activation_store.target.files import public_name
-from core.errors import ConfigError, DamagedError, EndpointError
-from core.quiet import first_line
+from core.errors import ConfigError, DamagedError, EndpointError, first_line
 from pipelines.artifacts.root import Artifact, ArtifactRoot
 from pipelines.reports.reading_tables import reading_tables
 

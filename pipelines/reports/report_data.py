@@ -12,17 +12,15 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from core.tables import (
+from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
-    SPLITS,
-    VIEWS,
-    Conversation,
     read_conversations,
     read_dropped,
     read_questions,
 )
+from core.tables import SPLITS, VIEWS, Conversation
 from core.tool_use import said
 from pipelines.reports.report_files import Leaf, artifact_file, json_object, leaf_of, table_rows
 from pipelines.reports.report_inputs import ReportInputs, ReportStep

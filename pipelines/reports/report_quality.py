@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.tables import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
+from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
 from generators.quality.check import QUALITY_FILE
 from generators.quality.config import RulesConfig
 from generators.quality.describe import describe

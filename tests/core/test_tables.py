@@ -14,14 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import DataError
-from core.tables import (
-    CONVERSATIONS,
-    Conversation,
-    Dropped,
-    Message,
-    Question,
-    control_id,
-    example_id,
+from core.table_files import (
+    CONVERSATION_SCHEMA,
     read_conversations,
     read_dropped,
     read_questions,
@@ -29,6 +23,7 @@ from core.tables import (
     write_dropped,
     write_questions,
 )
+from core.tables import Conversation, Dropped, Message, Question, control_id, example_id
 
 ODD = [
     "",
@@ -228,7 +223,7 @@ def test_the_completion_origin_may_be_empty_of_type(tmp_path: Path) -> None:
 
 
 def test_the_fields_are_the_columns() -> None:
-    assert list(Conversation.__slots__) == CONVERSATIONS.names
+    assert list(Conversation.__slots__) == CONVERSATION_SCHEMA.names
 
 
 def test_ids_are_stable_and_depend_on_every_part() -> None:

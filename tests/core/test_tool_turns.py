@@ -13,15 +13,13 @@ from tool_turns import TRANSCRIPT, WEATHER, call, line
 from typer.testing import CliRunner
 
 from core.errors import DataError
-from core.tables import (
-    CONVERSATIONS,
-    Conversation,
-    Message,
-    example_id,
+from core.table_files import (
+    CONVERSATION_SCHEMA,
     read_conversations,
     read_questions,
     write_conversations,
 )
+from core.tables import Conversation, Message, example_id
 from core.tool_use import for_template, said, tools_of
 from generators.exchange.config import ImportConfig
 from generators.exchange.conversation_files import (
@@ -104,7 +102,7 @@ def test_a_table_without_calls_has_the_columns_and_digests_that_it_always_had(
 ) -> None:
     (row,) = imported(tmp_path, line(PLAIN, label="ferry"))
     table = tmp_path / "in/conversations/conversations.parquet"
-    assert pq.read_schema(table).remove_metadata() == CONVERSATIONS
+    assert pq.read_schema(table).remove_metadata() == CONVERSATION_SCHEMA
     # of the time before there were calls
     assert row.example_id == "1d8fa9bff1fd18e3"
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.errors import DataError, ModelError, StoreError
-from core.tables import DROPPED_FILE, Question, read_dropped
+from core.table_files import DROPPED_FILE, read_dropped
+from core.tables import Question
 from decoder import scoring
 from evaluators.config import EvaluateConfig
 from evaluators.evaluation import evaluate

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from core.errors import ConfigError, DataError, LatentQAError, StorageError
 from core.files import write_json
-from core.tables import read_conversations, write_conversations
+from core.table_files import read_conversations, write_conversations
 from generators.exchange.importing import source_digests
 from latentqa.commands.data import app
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from endpoints import FaultMix
 
-from core.tables import read_conversations, read_dropped
+from core.table_files import read_conversations, read_dropped
 from generators.llm.testing import ScriptedEndpoint, request_id
 from generators.rules.text import REASONS
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from activation_store.layout.config import CaptureConfig
 from activation_store.read.reader import ActivationStore
 from core.errors import DataError, StoreError
-from core.tables import CONVERSATIONS_FILE, read_conversations
+from core.table_files import CONVERSATIONS_FILE, read_conversations
 from decoder.config import LoraSettings
 from decoder.live import LiveActivations
 from decoder.visible_tokens import ReadLayers, stored_reading

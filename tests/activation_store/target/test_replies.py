@@ -16,17 +16,14 @@ from activation_store.target.files import ModelFiles, resolve_model
 from activation_store.target.replies import COMPLETES, complete
 from core.errors import DataError
 from core.runtime import Runtime
-from core.tables import (
+from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
-    Conversation,
-    Message,
-    control_id,
-    example_id,
     read_conversations,
     read_dropped,
     write_conversations,
 )
+from core.tables import Conversation, Message, control_id, example_id
 
 CONFIG = CompleteConfig(max_tokens=6, batch_rows=2)
 

@@ -16,7 +16,8 @@ from activation_store.read.reader import ActivationStore
 from activation_store.target.files import resolve_model
 from activation_store.target.tokens import SEGMENT_CODES, Tokens, tokenize
 from core.errors import DataError
-from core.tables import DROPPED_FILE, Message, example_id, read_dropped
+from core.table_files import DROPPED_FILE, read_dropped
+from core.tables import Message, example_id
 from generators.exchange.conversation_files import read_own
 
 CALLS = (

@@ -32,7 +32,7 @@ from activation_store.write.dump import dump
 from activation_store.write.leases import Leases
 from activation_store.write.shard_builder import Filling
 from activation_store.write.writer import Filled, Writer
-from core.tables import read_conversations
+from core.table_files import read_conversations
 
 
 @pytest.fixture

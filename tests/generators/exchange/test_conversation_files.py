@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from core.errors import DataError
-from core.tables import read_conversations, read_dropped, read_questions
+from core.table_files import read_conversations, read_dropped, read_questions
 from generators.exchange.config import ImportConfig
 from generators.exchange.conversation_files import (
     import_own_conversations,

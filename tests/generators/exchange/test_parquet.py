@@ -23,7 +23,7 @@ LEAF = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 9}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Written by a scripted model, with profiles beside."""
-    from core.tables import read_conversations, read_questions
+    from core.table_files import read_conversations, read_questions
 
     folder = tmp_path_factory.mktemp("made")
     kinds = {"persona": {"controls": 4}, "profile": {"controls": 9, "views": ["control"]}}

@@ -13,8 +13,9 @@ import pytest
 
 from core.errors import ConfigError, DataError
 from core.progress import silent
-from core.tables import Conversation, Dropped, read_conversations, read_dropped
-from core.tables import read_questions as read_all
+from core.table_files import read_conversations, read_dropped
+from core.table_files import read_questions as read_all
+from core.tables import Conversation, Dropped
 from generators.kinds.config import TextSource
 from generators.kinds.sources import Document, TextsFound, find_texts
 from generators.making.config import ConversationsConfig, QuestionsConfig

@@ -16,7 +16,8 @@ from profile_reader import Reader
 
 from core.errors import ConfigError, DataError
 from core.progress import silent
-from core.tables import Conversation, Question, read_conversations, read_questions
+from core.table_files import read_conversations, read_questions
+from core.tables import Conversation, Question
 from generators.kinds import kind_named
 from generators.kinds.worlds import worlds
 from generators.llm.prompt_files import Texts
@@ -132,7 +133,7 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, "-c", _WORKER, str(tmp_path / name)],
             cwd=Path(__file__).parents[3],
-            env={"PYTHONPATH": ".", "PYTHONHASHSEED": seed},
+            env={"PYTHONPATH": ".:tests", "PYTHONHASHSEED": seed},
             check=True,
         )
         files = sorted((tmp_path / name).rglob("*.parquet"))
@@ -207,7 +208,7 @@ def test_a_broken_world_is_named(tmp_path: Path, old: str, new: str, words: str)
 def test_rows_without_facts_cannot_be_asked_about(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from core.tables import write_conversations
+    from core.table_files import write_conversations
 
     rows, _ = draw(tmp_path, 3)
     write_conversations(

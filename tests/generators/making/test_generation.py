@@ -16,7 +16,7 @@ import pytest
 from endpoints import conversations, questions, resolved, small
 
 from core.errors import ConfigError, DataError, EndpointError
-from core.tables import read_conversations, read_dropped, read_questions
+from core.table_files import read_conversations, read_dropped, read_questions
 from generators.llm.asker import Asker
 from generators.llm.config import SamplingConfig
 from generators.llm.prices import Price
@@ -340,7 +340,7 @@ def test_killed_again_and_again_it_ends_with_the_same_tables_and_repeats_nothing
             process = subprocess.Popen(
                 [sys.executable, "-c", _WORKER, str(killed), endpoint.base_url],
                 cwd=root,
-                env={**os.environ, "PYTHONPATH": str(root)},
+                env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"},
             )
             if turn == 3:
                 assert process.wait(120) == 0

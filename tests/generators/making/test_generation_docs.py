@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from core.progress import silent
-from core.tables import read_questions
+from core.table_files import read_questions
 from generators.kinds import KINDS
 from generators.kinds.config import KindPlan
 from generators.llm.config import EndpointConfig

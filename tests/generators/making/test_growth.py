@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from core.errors import ConfigError, DataError
 from core.progress import silent
-from core.tables import Conversation, Question, read_conversations, read_dropped, read_questions
+from core.table_files import read_conversations, read_dropped, read_questions
+from core.tables import Conversation, Question
 from generators.kinds.config import KindPlan
 from generators.llm.prompt_files import Texts
 from generators.llm.testing import ScriptedEndpoint

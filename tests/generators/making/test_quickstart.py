@@ -7,7 +7,7 @@ import pytest
 import yaml
 from endpoints import conversations, questions, resolved
 
-from core.tables import read_conversations, read_questions
+from core.table_files import read_conversations, read_questions
 from generators.llm.testing import ScriptedEndpoint
 from generators.making.config import GenerateSection
 

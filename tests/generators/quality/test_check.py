@@ -13,18 +13,14 @@ from endpoints import resolved
 
 from core.errors import ConfigError, DataError
 from core.progress import silent
-from core.tables import (
-    Conversation,
-    Message,
-    Question,
-    control_id,
-    example_id,
+from core.table_files import (
     read_conversations,
     read_dropped,
     read_questions,
     write_conversations,
     write_questions,
 )
+from core.tables import Conversation, Message, Question, control_id, example_id
 from generators.llm.testing import ScriptedEndpoint, is_probe, plausible_reply, schema_of
 from generators.quality.answerability import answerability, over_controls, sample_items, token_f1
 from generators.quality.check import check_quality

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fake_steps import FakeSteps, runner
 
-from core.errors import ReferenceError_
+from core.errors import RefError
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import Artifact, ArtifactRoot
 
@@ -51,7 +51,7 @@ def test_an_experiment_is_a_ref_to_all_its_steps(refs: Refs) -> None:
 
 
 def test_too_much_is_refused(refs: Refs) -> None:
-    with pytest.raises(ReferenceError_, match="fake: names 6 artifacts"):
+    with pytest.raises(RefError, match="fake: names 6 artifacts"):
         refs.resolve("fake")
 
 
@@ -62,13 +62,13 @@ def test_an_ambiguous_prefix_is_refused(tmp_path: Path, refs: Refs) -> None:
         ).run()
     first = [a.key[0] for a in refs.root.artifacts("dump")]
     shared = next(digit for digit in first if first.count(digit) > 1)
-    with pytest.raises(ReferenceError_, match="add digits"):
+    with pytest.raises(RefError, match="add digits"):
         refs.resolve(f"dump/{shared}")
 
 
 def test_another_kind_is_refused(refs: Refs) -> None:
     short = the(refs, "dump").short
-    with pytest.raises(ReferenceError_) as caught:
+    with pytest.raises(RefError) as caught:
         refs.resolve(short, "train")
     assert str(caught.value) == (
         f"{short}: is {short}; expected an artifact of kind train. "
@@ -78,7 +78,7 @@ def test_another_kind_is_refused(refs: Refs) -> None:
 
 @pytest.mark.parametrize("ref", ["fkae", "dump/00000000", "fake:9", "locks/refs", "no/such/path"])
 def test_nothing_is_refused_with_what_there_is(refs: Refs, ref: str) -> None:
-    with pytest.raises(ReferenceError_, match=r"names nothing in .* \(names here: fake\)"):
+    with pytest.raises(RefError, match=r"names nothing in .* \(names here: fake\)"):
         refs.resolve(ref)
 
 
@@ -94,25 +94,25 @@ def test_a_tag_of_one_artifact_is_a_ref_to_it(refs: Refs) -> None:
 
 @pytest.mark.parametrize("name", ["a/b", "", ".hidden", "a:b:c", "a b"])
 def test_a_name_that_is_none_is_refused(refs: Refs, name: str) -> None:
-    with pytest.raises(ReferenceError_, match="cannot be a name"):
+    with pytest.raises(RefError, match="cannot be a name"):
         refs.tag("fake", name)
 
 
 def test_numbers_are_not_for_tags(refs: Refs) -> None:
-    with pytest.raises(ReferenceError_, match="choose a word"):
+    with pytest.raises(RefError, match="choose a word"):
         refs.tag("fake", "fake:7")
 
 
 def test_a_forgotten_name_names_nothing(refs: Refs) -> None:
     refs.tag("fake", "paper")
     refs.untag("paper")
-    with pytest.raises(ReferenceError_):
+    with pytest.raises(RefError):
         refs.resolve("paper", "train")
 
 
 def test_a_name_whose_artifact_is_gone_says_so(refs: Refs, tmp_path: Path) -> None:
     the(refs, "train").path.rename(tmp_path / "gone")
-    with pytest.raises(ReferenceError_, match=r"its artifact train/\w+ is gone"):
+    with pytest.raises(RefError, match=r"its artifact train/\w+ is gone"):
         refs.resolve("fake", "train")
 
 

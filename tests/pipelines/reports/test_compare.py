@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import DamagedError, DataError, ReferenceError_
+from core.errors import DamagedError, DataError, RefError
 from evaluators.measure.result_files import (
     ANSWERS,
     ANSWERS_FILE,
@@ -236,7 +236,7 @@ def test_what_another_seed_may_turn_is_not_marked(refs: Refs, tmp_path: Path) ->
 def test_names_that_stand_for_no_run_are_refused(
     refs: Refs, names: tuple[str, ...], says: str
 ) -> None:
-    with pytest.raises(ReferenceError_, match=re.escape(says)):
+    with pytest.raises(RefError, match=re.escape(says)):
         find_runs(refs, names)
 
 

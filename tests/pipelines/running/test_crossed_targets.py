@@ -11,7 +11,7 @@ import pytest
 import tiny
 from published_chain import CONFIG, write_published
 
-from core.errors import ReferenceError_
+from core.errors import RefError
 from evaluators.measure.result_files import RESULTS_FILE
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -136,5 +136,5 @@ def test_a_decoder_is_compared_with_itself_on_a_target_that_moved(
 
 
 def test_two_evaluations_of_one_decoder_are_no_pool(root: Path) -> None:
-    with pytest.raises(ReferenceError_, match="base_on_tuned names one decoder twice"):
+    with pytest.raises(RefError, match="base_on_tuned names one decoder twice"):
         find_runs(Refs(ArtifactRoot(root)), ["tuned", "base+base_on_tuned"])

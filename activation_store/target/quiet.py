@@ -1,4 +1,4 @@
-"""Libraries that talk too much for a newcomer are asked to be quiet, and no further."""
+"""Keep transformers quiet where a newcomer would see its bars, advice and notes on the future."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import warnings
 from collections.abc import Iterator
 
 
-def first_line(error: Exception) -> str:
-    """What an error of a library says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """No progress bars, advice or notes on the future within; errors still pass."""
+    """Silence progress bars, advice and deprecation notes within; errors still pass."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -28,4 +23,4 @@ def quiet_libraries() -> Iterator[None]:
     finally:
         logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
