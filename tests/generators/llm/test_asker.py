@@ -16,7 +16,7 @@ from generators.llm.asker import Asker
 from generators.llm.config import SamplingConfig
 from generators.llm.pace import START
 from generators.llm.prices import Price
-from generators.llm.reply_json import Fault as QualityFault
+from generators.llm.reply_json import Rejection as QualityFault
 from generators.llm.reply_json import parse_reply
 from generators.llm.request import Outcome, Request
 from generators.llm.request_log import RequestLog
