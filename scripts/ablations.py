@@ -21,9 +21,9 @@ from typing import Any
 from core.errors import LatentQAError
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment, load_experiment
-from pipelines.reports.comparison import Run, compare_runs
-from pipelines.reports.comparison_cells import Cell
-from pipelines.reports.reading_tables import estimate, markdown
+from pipelines.reports.compare.cells import Cell
+from pipelines.reports.compare.runs import Run, compare_runs
+from pipelines.reports.run.tables import estimate, markdown
 from pipelines.running.runner import Runner, RunResult
 
 CHECKOUT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ from pathlib import Path
 from evaluators.measure.result_files import METRICS_FILE, ROBUSTNESS_FILE
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.reports.reading_tables import reading_tables
-from pipelines.reports.robustness_tables import robustness_tables
+from pipelines.reports.run.robustness_tables import robustness_tables
+from pipelines.reports.run.tables import reading_tables
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ import typer
 from latentqa.commands.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption, print_json
 
 if TYPE_CHECKING:
-    from pipelines.reports.comparison import Comparison
-    from pipelines.reports.comparison_cells import Cell
+    from pipelines.reports.compare.cells import Cell
+    from pipelines.reports.compare.runs import Comparison
 
 
 def compare(
@@ -36,8 +36,8 @@ def compare(
     """
     from pipelines.artifacts.refs import Refs
     from pipelines.artifacts.root import ArtifactRoot
-    from pipelines.reports.comparison import compare_runs, comparison_rows, find_runs
-    from pipelines.reports.comparison_page import write_comparison
+    from pipelines.reports.compare.page import write_comparison
+    from pipelines.reports.compare.runs import compare_runs, comparison_rows, find_runs
 
     found = compare_runs(find_runs(Refs(ArtifactRoot(root.expanduser())), ref))
     page = write_comparison(found, out.expanduser())
@@ -49,9 +49,9 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
-    from pipelines.reports.comparison import mixed_pools, single_seeds
-    from pipelines.reports.comparison_cells import SETTINGS
-    from pipelines.reports.comparison_page import title
+    from pipelines.reports.compare.cells import SETTINGS
+    from pipelines.reports.compare.page import title
+    from pipelines.reports.compare.runs import mixed_pools, single_seeds
 
     wide = max(len(run.name) for run in found.runs) + 2
     for case in (*found.cases, *found.written):
@@ -78,10 +78,8 @@ def _print(found: Comparison) -> None:
 
 
 def _words(cell: Cell) -> str:
-    from pipelines.reports.verdict import interval
-
-    text = "–" if cell.leaf is None else interval(cell.leaf)
+    text = "–" if cell.leaf is None else str(cell.leaf)
     if cell.difference is None:
         return text
     p = "" if cell.p is None else f", p {cell.p:.3f}"
-    return f"{text}   difference {interval(cell.difference)}{p}{' *' if cell.differs else ''}"
+    return f"{text}   difference {cell.difference}{p}{' *' if cell.differs else ''}"

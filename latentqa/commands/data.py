@@ -129,7 +129,7 @@ def show(
     shown = records[: limit or (_TERMINAL_ROWS if html is None else _PAGE_ROWS)]
     if html is not None:
         from core.files import write_bytes
-        from pipelines.reports.rows_page import rows_page
+        from pipelines.reports.rows.page import rows_page
 
         write_bytes(html, rows_page(shown, title=ref, total=len(records)).encode())
         typer.echo(f"{html}: {len(shown)} of {len(records)} rows", err=as_json)
@@ -322,15 +322,17 @@ def _select(records: list[dict[str, Any]], wanted: dict[str, str | None]) -> lis
     from fnmatch import fnmatchcase
 
     from core.errors import ConfigError
-    from pipelines.reports.rows_page import values_of
+    from pipelines.reports.rows.page import filter_values
 
     kept = records
     for name, value in wanted.items():
         if value is None:
             continue
-        if not any(fnmatchcase(found, value) for row in records for found in values_of(row, name)):
-            there = sorted({found for row in records for found in values_of(row, name)})
+        if not any(
+            fnmatchcase(found, value) for row in records for found in filter_values(row, name)
+        ):
+            there = sorted({found for row in records for found in filter_values(row, name)})
             shown = ", ".join(there[:8]) + (f", … ({len(there)})" if len(there) > 8 else "")
             raise ConfigError(f"--{name} {value}: no row has it; found {shown or 'none'}.")
-        kept = [row for row in kept if any(fnmatchcase(f, value) for f in values_of(row, name))]
+        kept = [row for row in kept if any(fnmatchcase(f, value) for f in filter_values(row, name))]
     return kept

@@ -39,7 +39,7 @@ def publish(
     The card holds the keys of data, store and decoder, the settings, and what the newest evaluation
     measured, with intervals.
     """
-    from pipelines.reports.publishing import judged, push, write_folder
+    from pipelines.reports.publish.decoder import judged, push, write_folder
 
     if folder is None and repo is None:
         raise ConfigError("publish: got neither --folder nor --repo; expected at least one.")

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+
+from core.redact import redact_value
 
 SOURCE_FOLDER = Path(__file__).resolve().parents[2]
 
@@ -74,7 +75,7 @@ def make_record(
         "tokens": result.tokens,
         "cost": result.cost,
         "runtime": dict(runtime),
-        "locations": {name: without_credentials(value) for name, value in locations.items()},
+        "locations": redact_value(locations),
         "source": source,
         "git": git_state(),
         "packages": package_versions(),
@@ -85,14 +86,6 @@ def make_record(
             "cores": os.cpu_count(),
         },
     }
-
-
-def without_credentials(value: Any) -> Any:
-    """`value` with user, password and query cut out of a URL; other values as they are."""
-    if not isinstance(value, str) or "://" not in value:
-        return value
-    parts = urlsplit(value)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @functools.cache

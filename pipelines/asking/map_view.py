@@ -10,8 +10,9 @@ from rich.text import Text
 
 from core.files import storage_errors, write_bytes
 from pipelines.asking.reading_map import ReadingMap, Window
-from pipelines.reports import plot_style, plots
-from pipelines.reports.plots.table import csv_bytes
+from pipelines.reports import plots
+from pipelines.reports.plots.style import png, svg
+from pipelines.reports.tables import csv_bytes
 
 _CELL = 6
 """Characters of a cell."""
@@ -63,8 +64,8 @@ def write_map(found: ReadingMap, folder: Path) -> list[Path]:
         marked=[i for i, layer in enumerate(found.layers) if layer in found.trained],
     )
     out = {
-        "map.png": plot_style.png(figure),
-        "map.svg": plot_style.svg(figure).encode(),
+        "map.png": png(figure),
+        "map.svg": svg(figure).encode(),
         "map.csv": csv_bytes(list(found.rows())),
     }
     with storage_errors(folder):

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import ConfigError, StoreError
 from pipelines.artifacts.records import StepResult
-from pipelines.reports.reading_tables import GAINS, estimate, markdown
+from pipelines.reports.run.tables import GAINS, estimate, markdown
 from pipelines.running.runner import Runner, RunResult
 from pipelines.steps.order import baseline_step, run_evaluation
 from pipelines.steps.robustness import ROBUSTNESS

@@ -20,7 +20,7 @@ from pipelines.artifacts.records import make_record
 from pipelines.artifacts.refs import Name, Refs
 from pipelines.artifacts.root import PROGRESS, Artifact, ArtifactRoot
 from pipelines.experiment.config import Experiment
-from pipelines.reports.report_inputs import ReportStep
+from pipelines.reports.run.inputs import ReportStep
 from pipelines.steps.console import Console, ProgressFile, all_of
 from pipelines.steps.metrics import metrics_of
 from pipelines.steps.order import steps_for

@@ -20,7 +20,7 @@ from evaluators.config import Baseline
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.reports.report_inputs import ReportInputs
+from pipelines.reports.run.inputs import ReportInputs
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.import_data import IMPORTED, OWN
 from pipelines.steps.judge import JUDGE
@@ -161,7 +161,7 @@ def run_evaluation(call: StepCall, *, foreign: bool = False) -> StepResult:
 
 
 def _report(call: StepCall) -> StepResult:
-    from pipelines.reports.report import write_report
+    from pipelines.reports.run.report import write_report
 
     inputs = ReportInputs(
         experiment=call.experiment.experiment,
@@ -308,7 +308,7 @@ def _from_conversations(
     report = Step(
         name="report",
         version=6,
-        entry="pipelines.reports.report",
+        entry="pipelines.reports.run.report",
         run=_report,
         config=lambda experiment: {"experiment": experiment.experiment},
         inputs={**tables, **{one.name: one.name for one in (train, evaluate, *judge)}},

@@ -14,7 +14,7 @@ from core.progress import Progress
 from pipelines.artifacts.records import StepResult
 from pipelines.artifacts.root import Artifact
 from pipelines.experiment.config import Experiment
-from pipelines.reports.report_inputs import ReportStep
+from pipelines.reports.run.inputs import ReportStep
 
 if TYPE_CHECKING:
     from activation_store.target.files import ModelFiles

@@ -10,10 +10,10 @@ import pytest
 
 from evaluators.config import EvaluateConfig
 from evaluators.evaluation import evaluate
-from pipelines.reports.report import write_report
-from pipelines.reports.report_data import read_report_data
-from pipelines.reports.report_inputs import ReportInputs, ReportStep
-from pipelines.reports.verdict import judge
+from pipelines.reports.run.claims import judge
+from pipelines.reports.run.data import read_report_data
+from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.report import write_report
 from pipelines.running.summary import reading_rows
 from pipelines.steps.metrics import metrics_of
 

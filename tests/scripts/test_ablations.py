@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.reports.comparison_cells import Cell
-from pipelines.reports.report_files import Leaf
+from pipelines.reports.compare.cells import Cell
+from pipelines.reports.run.files import Leaf
 
 CHECKOUT = Path(__file__).parents[2]
 WORDS = argparse.Namespace(

@@ -1,7 +1,7 @@
 """Plots of reports and maps, one concept a file.
 
 Every function takes plain values and returns a matplotlib figure that no global state knows of;
-`pipelines.reports.plot_style` turns it into SVG and PNG. Colours are names in its `PALETTE`.
+`pipelines.reports.plots.style` turns it into SVG and PNG. Colours are names in its `PALETTE`.
 """
 
 from __future__ import annotations

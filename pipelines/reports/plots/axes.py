@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
-from pipelines.reports.plot_style import PALETTE
+from pipelines.reports.plots.style import PALETTE
 
 PAGE, PHONE = 10.0, 4.4
 """Width of a figure in inches, for a page and for a phone."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from pipelines.reports.plot_style import PALETTE, STYLE
 from pipelines.reports.plots.axes import PAGE, PHONE, font_size, frame, legend
 from pipelines.reports.plots.series import Series
+from pipelines.reports.plots.style import PALETTE, STYLE
 
 
 def training_curve(loss: Series, validation: Series, *, best: int | None, wide: bool) -> Figure:

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from pipelines.reports.plot_style import PALETTE, STYLE
+from core.wording import number
 from pipelines.reports.plots.axes import PAGE, font_size, frame
-from pipelines.reports.wording import number
+from pipelines.reports.plots.style import PALETTE, STYLE
 
 _CELL_HEIGHT = 0.34
 """Height of a row, in inches."""

@@ -9,9 +9,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.reports.plot_style import PALETTE, STYLE
+from core.wording import number
 from pipelines.reports.plots.axes import PAGE, PHONE, TITLE, font_size, frame, padded, title
-from pipelines.reports.wording import number
+from pipelines.reports.plots.style import PALETTE, STYLE
 
 XLABEL = 0.44
 """How far under its panel the x label stands, in inches."""

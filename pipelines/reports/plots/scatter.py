@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.figure import Figure
 
-from pipelines.reports.plot_style import PALETTE, STYLE
 from pipelines.reports.plots.axes import PAGE, PHONE, font_size, frame, padded, title
 from pipelines.reports.plots.series import Series
+from pipelines.reports.plots.style import PALETTE, STYLE
 
 _LEAST, _MOST = 8.0, 110.0
 """Area of a dot that stands for hardly anything, and what is added for one that stands for all, in

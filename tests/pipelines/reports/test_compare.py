@@ -25,7 +25,9 @@ from evaluators.measure.result_files import (
 from latentqa.cli import main
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.reports.comparison import (
+from pipelines.reports.compare.cells import Case
+from pipelines.reports.compare.page import write_comparison
+from pipelines.reports.compare.runs import (
     METRICS,
     Comparison,
     changed_settings,
@@ -34,8 +36,6 @@ from pipelines.reports.comparison import (
     find_runs,
     mixed_pools,
 )
-from pipelines.reports.comparison_cells import Case
-from pipelines.reports.comparison_page import write_comparison
 
 CONDITIONS = ("right", "other", "mean", "none", "untrained_right", "untrained_other")
 BEYOND = {"right": 0.0, "other": 0.8, "mean": 0.5, "none": 0.6}

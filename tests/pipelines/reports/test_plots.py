@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pipelines.reports import plots
-from pipelines.reports.plot_style import PALETTE, inline_svg, png, svg
+from pipelines.reports.plots.style import PALETTE, inline_svg, png, svg
 
 PANELS = tuple(
     plots.Panel(
@@ -52,7 +52,7 @@ def test_inline_figures_use_palette_colours_alone(name: str) -> None:
 
 
 def test_style_sheet_has_each_colour_for_light_and_for_dark_paper() -> None:
-    css = (Path(plots.__file__).parents[1] / "report.css").read_text()
+    css = (Path(plots.__file__).parents[1] / "pages" / "style.css").read_text()
     light, dark = css.split("@media (prefers-color-scheme: dark)")
     dark = dark[: dark.index("}\n}")]
     for colour in PALETTE:

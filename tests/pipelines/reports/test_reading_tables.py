@@ -6,7 +6,7 @@ from typing import Any
 
 from fake_steps import LEAF, READING
 
-from pipelines.reports.reading_tables import reading_tables
+from pipelines.reports.run.tables import reading_tables
 
 CASE: dict[str, Any] = {**READING["test"]["control"], "below_untrained": LEAF}
 IDENTIFIED = {

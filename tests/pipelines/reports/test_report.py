@@ -17,8 +17,8 @@ import pytest
 
 from core import tables as schema
 from core.errors import DamagedError
-from pipelines.reports.report import write_report
-from pipelines.reports.report_inputs import ReportInputs, ReportStep
+from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.report import write_report
 
 NASTY = "<script>alert('x')</script> & \"quotes\" " + "supercalifragilistic" * 20
 PERSONAS = (

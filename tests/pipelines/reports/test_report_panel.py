@@ -11,8 +11,8 @@ import pytest
 from test_report import SMALL, Page, leaf, report, write_example
 
 from evaluators.measure.result_files import JUDGED_FILE, RESULTS, RESULTS_FILE, write_table
-from pipelines.reports.report_inputs import ReportInputs
-from pipelines.reports.report_panel import GROUP_METRICS, read_panel
+from pipelines.reports.run.inputs import ReportInputs
+from pipelines.reports.run.panel import GROUP_METRICS, read_panel
 
 IDENTIFICATION: dict[str, Any] = {
     "accuracy": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.reports.robustness_tables import robustness_tables
+from pipelines.reports.run.robustness_tables import robustness_tables
 
 
 def leaf(estimate: float, width: float | None = 0.25) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.reports.report_data import Reading
-from pipelines.reports.report_files import Leaf
-from pipelines.reports.verdict import Verdict, headline, judge
+from pipelines.reports.run.claims import Verdict, headline, judge
+from pipelines.reports.run.data import Reading
+from pipelines.reports.run.files import Leaf
 
 ABOVE = Leaf(0.5, 0.4, 0.6, 20)
 READS = Reading(

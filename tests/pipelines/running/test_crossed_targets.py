@@ -15,8 +15,13 @@ from core.errors import RefError
 from evaluators.measure.result_files import RESULTS_FILE
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.reports.comparison import changed_settings, compare_runs, comparison_rows, find_runs
-from pipelines.reports.comparison_page import write_comparison
+from pipelines.reports.compare.page import write_comparison
+from pipelines.reports.compare.runs import (
+    changed_settings,
+    compare_runs,
+    comparison_rows,
+    find_runs,
+)
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "crossed.py"
 BASELINES = "baselines: [{}]\n  splits: [test]\n  views: [control]"

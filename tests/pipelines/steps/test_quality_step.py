@@ -11,8 +11,8 @@ import pytest
 from generators.llm.testing import ScriptedEndpoint
 from latentqa.commands.data_view import print_measured, print_rows, print_stats
 from pipelines.artifacts.data_tables import load_tables
-from pipelines.reports.report import write_report
-from pipelines.reports.report_inputs import ReportInputs, ReportStep
+from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.report import write_report
 from pipelines.running.request import RunRequest
 from pipelines.running.runner import RunResult
 from pipelines.steps.generate import REQUESTS

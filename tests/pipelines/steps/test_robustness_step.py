@@ -10,8 +10,8 @@ import yaml
 
 from evaluators.robustness.config import RobustnessConfig
 from pipelines.experiment.config import Experiment
-from pipelines.reports.report import write_report
-from pipelines.reports.report_inputs import ReportInputs
+from pipelines.reports.run.inputs import ReportInputs
+from pipelines.reports.run.report import write_report
 from pipelines.steps.metrics import metrics_of
 from pipelines.steps.order import steps_for
 

@@ -10,12 +10,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from core.tables import VIEWS
-from pipelines.reports import plot_style, plots
-from pipelines.reports.plots.table import csv_bytes
-from pipelines.reports.report_data import ControlLoss, Reading, ReportData, TrainingLog, ordered
-from pipelines.reports.report_files import Leaf
-from pipelines.reports.report_panel import Identified, PanelData
-from pipelines.reports.verdict import below_untrained
+from pipelines.reports import plots
+from pipelines.reports.plots.style import inline_svg, png, svg
+from pipelines.reports.run.claims import below_untrained
+from pipelines.reports.run.data import ControlLoss, Reading, ReportData, TrainingLog, ordered
+from pipelines.reports.run.files import Leaf
+from pipelines.reports.run.panel import Identified, PanelData
+from pipelines.reports.tables import csv_bytes
 
 _NATS = "nats per token"
 _CONDITION_COLOURS = {"right": "own", "other": "other"}
@@ -63,7 +64,7 @@ def loss_panel(data: ReportData) -> bytes | None:
     panels = [_loss_points(reading, reading.split) for reading in data.readings if reading.losses]
     if not panels:
         return None
-    return plot_style.png(plots.intervals(panels, xlabel=_NATS, guide="right"))
+    return png(plots.intervals(panels, xlabel=_NATS, guide="right"))
 
 
 def _columns(data: ReportData) -> int:
@@ -82,14 +83,14 @@ def figure_files(
         description: what it shows, for screen readers.
         rows: its numbers, as CSV.
     """
-    document = plot_style.svg(wide)
+    document = svg(wide)
     return ReportFigure(
         name=name,
         svg=document,
-        png=plot_style.png(wide),
+        png=png(wide),
         csv=csv_bytes(rows),
-        wide=Markup(plot_style.inline_svg(document, name, description)),
-        narrow=Markup(plot_style.inline_svg(plot_style.svg(narrow), f"{name}-narrow", description)),
+        wide=Markup(inline_svg(document, name, description)),
+        narrow=Markup(inline_svg(svg(narrow), f"{name}-narrow", description)),
     )
 
 

@@ -10,8 +10,8 @@ from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversati
 from generators.quality.check import QUALITY_FILE
 from generators.quality.config import RulesConfig
 from generators.quality.describe import describe
-from pipelines.reports.report_files import Leaf, artifact_file, json_object, leaf_of
-from pipelines.reports.report_inputs import ReportInputs, ReportStep
+from pipelines.reports.run.files import Leaf, artifact_file, json_object, leaf_of
+from pipelines.reports.run.inputs import ReportInputs, ReportStep
 
 _MOST_COMPARED = 2_000
 """Controls that a page compares for near-duplicates, where no step has compared more."""

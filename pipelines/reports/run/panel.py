@@ -8,9 +8,9 @@ from typing import Any
 
 from core.tables import SPLITS, VIEWS
 from evaluators.measure.result_files import JUDGED_FILE
-from pipelines.reports.report_data import ordered
-from pipelines.reports.report_files import Leaf, artifact_file, json_object, leaf_of, table_rows
-from pipelines.reports.report_inputs import ReportInputs
+from pipelines.reports.run.data import ordered
+from pipelines.reports.run.files import Leaf, artifact_file, json_object, leaf_of, table_rows
+from pipelines.reports.run.inputs import ReportInputs
 
 GROUP_METRICS = (
     "answer_loss.right",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DamagedError
-from pipelines.reports.report_inputs import ReportStep
+from core.wording import interval
+from pipelines.reports.run.inputs import ReportStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,10 @@ class Leaf:
     low: float | None
     high: float | None
     n: int
+
+    def __str__(self) -> str:
+        """Format as `0.74 [0.66, 0.82]`."""
+        return interval(self.estimate, self.low, self.high)
 
     @property
     def above_zero(self) -> bool:

@@ -15,9 +15,9 @@ from evaluators.answers.metrics import METRICS
 from evaluators.measure.panel import mean
 from evaluators.measure.result_files import ANSWERS_FILE, ITEMS_FILE
 from evaluators.stats.estimates import over_controls
-from pipelines.reports.comparison_cells import Case, Cell, cell_of, p_of
-from pipelines.reports.report_data import ordered
-from pipelines.reports.report_files import table_rows
+from pipelines.reports.compare.cells import Case, Cell, cell_of, p_of
+from pipelines.reports.run.data import ordered
+from pipelines.reports.run.files import table_rows
 
 IDENTIFIED = "identified"
 """Share of the items of identification in which gold was found, given the row's own activations."""

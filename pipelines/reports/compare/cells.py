@@ -13,7 +13,7 @@ import numpy as np
 from evaluators.config import EvaluateConfig
 from evaluators.stats.estimates import Statistic, difference, pooled, pools_p
 from evaluators.stats.significance import holm, sign_flip
-from pipelines.reports.report_files import Leaf, leaf_of
+from pipelines.reports.run.files import Leaf, leaf_of
 
 LEVEL = 0.05
 SETTINGS = EvaluateConfig()

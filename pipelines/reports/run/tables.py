@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.reports.report_files import Leaf, leaf_of
+from pipelines.reports.run.files import Leaf, leaf_of
 
 GAINS = ("below_untrained", "grounded_gain", "information_gain")
 

@@ -13,16 +13,16 @@ from typing import Any
 import yaml
 
 from core.files import write_bytes
+from core.wording import count, duration, number, size
 from evaluators.config import EvaluateConfig
-from pipelines.reports.pages import render
-from pipelines.reports.report_data import CONDITIONS, ReportData, ordered, read_report_data
-from pipelines.reports.report_figures import ReportFigure, loss_panel, report_figures
-from pipelines.reports.report_inputs import ReportInputs, ReportStep
-from pipelines.reports.report_panel import Group, PanelData, read_panel
-from pipelines.reports.report_quality import QualityData, read_quality
-from pipelines.reports.report_robustness import read_robustness
-from pipelines.reports.verdict import below_untrained, headline, interval, judge
-from pipelines.reports.wording import count, duration, number, size
+from pipelines.reports.pages.render import render
+from pipelines.reports.run.claims import below_untrained, headline, judge
+from pipelines.reports.run.data import CONDITIONS, ReportData, ordered, read_report_data
+from pipelines.reports.run.figures import ReportFigure, loss_panel, report_figures
+from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.panel import Group, PanelData, read_panel
+from pipelines.reports.run.quality import QualityData, read_quality
+from pipelines.reports.run.robustness import read_robustness
 
 LEAST = EvaluateConfig().min_controls
 """Controls that an interval needs, where a config does not say."""
@@ -68,8 +68,8 @@ def _page(
     verdicts = [judge(reading) for reading in data.readings]
     conditions = ordered((c for r in data.readings for c in r.losses), CONDITIONS)
     return render(
-        "report.html",
-        filters={"interval": interval, "nats": number, "count": count, "duration": duration},
+        "run/report.html",
+        filters={"nats": number, "count": count, "duration": duration},
         experiment=inputs.experiment,
         command=inputs.command,
         config=yaml.safe_dump(inputs.config, sort_keys=False, allow_unicode=True, width=96),

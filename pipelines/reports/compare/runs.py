@@ -25,10 +25,10 @@ from evaluators.stats.estimates import Statistic, over_controls
 from pipelines.artifacts.identity import Difference, differences
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import Artifact
-from pipelines.reports.comparison_answers import answer_cases
-from pipelines.reports.comparison_cells import Case, cell_of, marked, p_of
-from pipelines.reports.report_data import ordered
-from pipelines.reports.report_files import Leaf, table_rows
+from pipelines.reports.compare.answers import answer_cases
+from pipelines.reports.compare.cells import Case, cell_of, marked, p_of
+from pipelines.reports.run.data import ordered
+from pipelines.reports.run.files import Leaf, table_rows
 
 POOL = "+"
 _SHOWING = ("report",)

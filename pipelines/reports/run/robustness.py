@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.reports.report_files import Leaf, leaf_of
-from pipelines.reports.report_inputs import ReportInputs
+from pipelines.reports.run.files import Leaf, leaf_of
+from pipelines.reports.run.inputs import ReportInputs
 
 _WORDS = {
     "decoy": "another control quoted",

@@ -22,8 +22,8 @@ from core.table_files import (
 )
 from core.tables import SPLITS, VIEWS, Conversation
 from core.tool_use import said
-from pipelines.reports.report_files import Leaf, artifact_file, json_object, leaf_of, table_rows
-from pipelines.reports.report_inputs import ReportInputs, ReportStep
+from pipelines.reports.run.files import Leaf, artifact_file, json_object, leaf_of, table_rows
+from pipelines.reports.run.inputs import ReportInputs, ReportStep
 
 CONDITIONS = ("right", "other", "mean", "none", "noise", "wrong_layer", "prior", "text")
 """Order in which conditions are shown; any other comes after them, by name."""

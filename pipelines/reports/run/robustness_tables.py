@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.reports.reading_tables import estimate, markdown
-from pipelines.reports.report_robustness import robustness_data
+from pipelines.reports.run.robustness import robustness_data
+from pipelines.reports.run.tables import estimate, markdown
 
 
 def robustness_tables(found: Mapping[str, Any]) -> str:

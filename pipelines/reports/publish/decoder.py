@@ -17,7 +17,7 @@ import yaml
 from activation_store.target.files import public_name
 from core.errors import ConfigError, DamagedError, EndpointError, first_line
 from pipelines.artifacts.root import Artifact, ArtifactRoot
-from pipelines.reports.reading_tables import reading_tables
+from pipelines.reports.run.tables import reading_tables
 
 TOKEN = "HF_TOKEN"
 """Environment variable with the hub's token; it is read from nowhere else."""

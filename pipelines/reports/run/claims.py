@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.reports.report_data import Reading
-from pipelines.reports.report_files import Leaf
-from pipelines.reports.wording import join, number
+from core.wording import join, number
+from pipelines.reports.run.data import Reading
+from pipelines.reports.run.files import Leaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,6 @@ def below_untrained(reading: Reading) -> Leaf | None:
     return Leaf(untrained.estimate - right.estimate, None, None, min(right.n, untrained.n))
 
 
-def interval(leaf: Leaf) -> str:
-    """`0.74 [0.66, 0.82]`, or the estimate alone where there is no interval; never broken."""
-    if leaf.low is None or leaf.high is None:
-        return number(leaf.estimate)
-    return f"{number(leaf.estimate)}\u00a0[{number(leaf.low)},\u00a0{number(leaf.high)}]"
-
-
 def _gain_missing(name: str, leaf: Leaf | None) -> str | None:
     if leaf is None:
         return f"the {name} was not measured"
@@ -96,7 +89,7 @@ def _gain_missing(name: str, leaf: Leaf | None) -> str | None:
         return f"the {name}, {number(leaf.estimate)}, has too few controls for an interval"
     if not leaf.above_zero:
         side = "is below zero" if (leaf.high or 0.0) < 0 else "reaches zero"
-        return f"the {name}, {interval(leaf)}, {side}"
+        return f"the {name}, {leaf}, {side}"
     return None
 
 
@@ -128,9 +121,9 @@ def _reads_sentence(reading: Reading) -> str:
     best = f" ({reading.best_uninformed})" if reading.best_uninformed else ""
     sentence = (
         f"On {reading.n} controls, {cost} with the row’s own activations: "
-        f"{interval(reading.grounded)} less than with another control’s, "
-        f"{interval(reading.information)} less than with the best uninformed condition{best}, "
-        f"and {interval(gap)} less than before training."
+        f"{reading.grounded} less than with another control’s, "
+        f"{reading.information} less than with the best uninformed condition{best}, "
+        f"and {gap} less than before training."
     )
     if gap.low is not None and gap.low <= 0:
         sentence += " The last of these intervals reaches zero."

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from core.files import write_bytes
+from core.wording import count, number
 from pipelines.reports import plots
-from pipelines.reports.comparison import (
+from pipelines.reports.compare.cells import SETTINGS, Case
+from pipelines.reports.compare.runs import (
     METRICS,
     Answers,
     Comparison,
@@ -17,13 +19,12 @@ from pipelines.reports.comparison import (
     mixed_pools,
     single_seeds,
 )
-from pipelines.reports.comparison_cells import SETTINGS, Case
-from pipelines.reports.pages import render
-from pipelines.reports.plots.table import csv_bytes
-from pipelines.reports.report_figures import ReportFigure, figure_files
-from pipelines.reports.wording import count, number
+from pipelines.reports.pages.render import render
+from pipelines.reports.run.figures import ReportFigure, figure_files
+from pipelines.reports.tables import csv_bytes
 
 PAGE = "compare.html"
+"""Name of the page's file."""
 TITLES = {
     "right": "right",
     "below_untrained": "below untrained",
@@ -102,7 +103,7 @@ def _points(comparison: Comparison, case: Case, metric: str) -> plots.Panel:
 
 def _page(comparison: Comparison, figures: Sequence[ReportFigure]) -> str:
     return render(
-        PAGE,
+        "compare/compare.html",
         filters={"nats": number, "count": count, "p": _p},
         comparison=comparison,
         title=title,

@@ -1,0 +1,86 @@
+"""Numbers, sizes, durations and lists as a reader wants them: one form everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_THIN = "\u202f"
+_NO_BREAK = "\u00a0"
+ABSENT = "–"
+"""Stands for a number that was not measured."""
+
+
+def number(value: float) -> str:
+    """Format with two decimals and a true minus sign.
+
+    >>> number(-0.456), number(-0.001)
+    ('−0.46', '0.00')
+    """
+    text = f"{value:.2f}"
+    return text.replace("-", "−") if float(text) else "0.00"
+
+
+def interval(estimate: float | None, low: float | None, high: float | None) -> str:
+    """Format an estimate with its interval, as one word that no line break divides.
+
+    Args:
+        estimate: None where nothing was measured.
+        low: None where there are too few controls for an interval.
+        high: likewise.
+
+    >>> interval(0.7412, 0.66, 0.82) == "0.74\u00a0[0.66,\u00a00.82]"
+    True
+    >>> interval(0.7412, None, None), interval(None, None, None)
+    ('0.74', '–')
+    """
+    if estimate is None:
+        return ABSENT
+    if low is None or high is None:
+        return number(estimate)
+    return f"{number(estimate)}{_NO_BREAK}[{number(low)},{_NO_BREAK}{number(high)}]"
+
+
+def share(value: float | None) -> str:
+    """Format a share of 1 in per cent.
+
+    >>> share(0.125), share(None)
+    ('12 %', '–')
+    """
+    return ABSENT if value is None else f"{value:.0%}".replace("%", " %")
+
+
+def count(value: float) -> str:
+    """Group thousands by a thin space; a number with a fraction below 1000 keeps three digits."""
+    if abs(value) < 1000 and not float(value).is_integer():
+        return f"{value:.3g}"
+    return f"{value:,.0f}".replace(",", _THIN)
+
+
+def size(value: float) -> str:
+    """Format bytes in the largest decimal unit that leaves a number of at least 1.
+
+    >>> size(21_234_567), size(999.9)
+    ('21.2 MB', '1 kB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:  # which rounds to 1000
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def duration(seconds: float) -> str:
+    """Format seconds as `8.4 s`, `3 min 20 s` or `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def join(words: Sequence[str]) -> str:
+    """Join words as `a`, `a and b` or `a, b and c`."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,1 @@
+"""Comparing evaluations: differences on the questions that all of them were asked."""

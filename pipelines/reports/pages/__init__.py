@@ -1,0 +1,1 @@
+"""Rendering self-contained HTML pages in one style."""

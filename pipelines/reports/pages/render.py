@@ -1,0 +1,35 @@
+"""Rendering self-contained HTML pages from the templates of pipelines/reports, in one style."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+TEMPLATES = Path(__file__).parents[1]
+_STYLE = Path(__file__).with_name("style.css")
+
+
+def render(
+    template: str, *, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any
+) -> str:
+    """Render a template that extends pages/page.html; every text in it is escaped.
+
+    Args:
+        template: its path below pipelines/reports.
+        filters: functions by the name under which the template calls them.
+        values: what the template shows.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters or {}
+    css = Markup(_STYLE.read_text(encoding="utf-8"))
+    return environment.get_template(template).render(css=css, **values)

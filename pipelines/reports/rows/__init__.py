@@ -1,0 +1,1 @@
+"""The page on which rows of a data set are browsed."""
