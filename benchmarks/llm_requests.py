@@ -32,11 +32,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from generators.llm.asker import Asker
 from generators.llm.chat_body import chat_body
+from generators.llm.client import LLMClient
 from generators.llm.config import SamplingConfig
 from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.pace import START
+from generators.llm.rate_limiter import START
 from generators.llm.request import Request
 from generators.llm.request_log import RequestLog
 from generators.llm.structured import PROBE_REPLY
@@ -204,16 +204,16 @@ def ask(port: int, log: Path, count: int, concurrency: int, slots: int, told: Co
         def heard(more: int) -> None:
             nonlocal done
             done += more
-            if asker.limit >= slots and count - done >= slots:
+            if client.limit >= slots and count - done >= slots:
                 full.append((time.perf_counter(), done))
                 del full[1:-1]  # the first and the last will do
 
         with RequestLog(log) as replies:
-            asker = Asker(_endpoint(port), replies, concurrency)
+            client = LLMClient(_endpoint(port), replies, concurrency)
             try:
-                outcomes = await asker.ask_all(requests, heard)
+                outcomes = await client.complete_all(requests, heard)
             finally:
-                await asker.close()
+                await client.close()
         assert all(outcome.status == "answer" for outcome in outcomes)
 
     start, cpu = time.perf_counter(), time.process_time()

@@ -167,7 +167,7 @@ def test_no_circles() -> None:
     ("module", "line"),
     [
         ("core.files", "from generators.splits import SplitConfig"),
-        ("generators.llm.client", "from generators.making.rows import conversation_rows"),
+        ("generators.llm.sender", "from generators.making.rows import conversation_rows"),
         ("activation_store.layout.plan", "import activation_store.write.dump"),
         ("decoder.model", "from trainers.rows import Row"),
         ("pipelines.steps.order", "from pipelines.running.runner import Runner"),

@@ -33,9 +33,9 @@ from evaluators.measure.result_files import (
     write_table,
 )
 from evaluators.measure.results import judged_rows
-from generators.llm.asker import Asker, run
+from generators.llm.client import LLMClient, run_async
 from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.llm.request_log import RequestLog
 from generators.quality.judge import Judged, Judgement, agreement, judge, rubric_named
 
@@ -49,7 +49,7 @@ def judge_answers(
     *,
     config: EvaluateConfig,
     endpoint: ResolvedEndpoint,
-    texts: Texts | None = None,
+    texts: PromptFiles | None = None,
     concurrency: int = 8,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda line: None,
@@ -73,7 +73,7 @@ def judge_answers(
         BudgetError: the money allowed is spent.
         ConfigError: the rubric's file is wrong.
     """
-    rubric = rubric_named(texts or Texts(), RUBRIC)
+    rubric = rubric_named(texts or PromptFiles(), RUBRIC)
     picked = _picked(pq.read_table(evaluation / ANSWERS_FILE).to_pylist(), config)
     items = [
         {"question": row["question"], "gold": row["gold"], "answer": row[side] or "(nothing)"}
@@ -81,15 +81,15 @@ def judge_answers(
         for side in SIDES
     ]
 
-    async def work() -> tuple[Judgement, Asker]:
+    async def work() -> tuple[Judgement, LLMClient]:
         with RequestLog(log) as replies:
-            asker = Asker(endpoint, replies, concurrency, say)
+            client = LLMClient(endpoint, replies, concurrency, say)
             try:
-                return await judge(asker, rubric, items, progress=progress), asker
+                return await judge(client, rubric, items, progress=progress), client
             finally:
-                await asker.close()
+                await client.close()
 
-    found, asker = run(work())
+    found, client = run_async(work())
     pairs = list(zip(found.items[::2], found.items[1::2], strict=True))
     write_table(out / VERDICTS_FILE, _rows(picked, pairs), VERDICTS)
     tree: dict[str, dict[str, Any]] = {}
@@ -104,7 +104,7 @@ def judge_answers(
     about = {"foreign_target": "foreign_target" in _metrics(evaluation)}
     rows = [{**about, **row} for row in judged_rows(tree, least=config.min_controls)]
     write_table(out / RESULTS_FILE, rows, RESULTS)
-    spent = asker.spent
+    spent = client.usage
     return {
         "judged": tree,
         "rubric": rubric.digest,

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from core.tables import Conversation, Dropped, QuestionType, View
 from generators.kinds.sources import TextsFound
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class Kind(ABC):
     reads_texts: ClassVar[bool] = False
 
     @abstractmethod
-    def categories(self, texts: Texts) -> Collection[str] | None:
+    def categories(self, texts: PromptFiles) -> Collection[str] | None:
         """Categories that can be held out; None where only the rows themselves tell."""
 
 
@@ -103,11 +103,11 @@ class WrittenKind(Kind):
     control_prompt: ClassVar[str]
     question_prompts: ClassVar[tuple[str, ...]]
 
-    def categories(self, texts: Texts) -> Collection[str]:
+    def categories(self, texts: PromptFiles) -> Collection[str]:
         """Those of the seeds."""
         return texts.by_category(self.seeds)
 
-    def control_values(self, idea: str, texts: Texts, draw: Random) -> dict[str, str]:
+    def control_values(self, idea: str, texts: PromptFiles, draw: Random) -> dict[str, str]:
         """What fills `control_prompt`: the seed as `{{idea}}`, unless a kind has more to give.
 
         Args:
@@ -129,7 +129,7 @@ class WrittenKind(Kind):
 
     @abstractmethod
     def questions(
-        self, kind_of_question: QuestionType, control: str, texts: Texts, draw: Random
+        self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
     ) -> Iterator[QuestionAsk]:
         """What to ask for questions about `control`, best first, as long as anyone wants more."""
 
@@ -158,7 +158,7 @@ class DrawnKind(Kind):
 
     @abstractmethod
     def controls(
-        self, seed: int, texts: Texts, source: TextsFound | None
+        self, seed: int, texts: PromptFiles, source: TextsFound | None
     ) -> Iterator[Drawn | Dropped]:
         """Controls in their order, as long as anyone wants more or there is text.
 
@@ -175,7 +175,7 @@ class DrawnKind(Kind):
 
     @abstractmethod
     def questions(
-        self, kind_of_question: QuestionType, row: Conversation, texts: Texts, draw: Random
+        self, kind_of_question: QuestionType, row: Conversation, texts: PromptFiles, draw: Random
     ) -> Iterator[Answered]:
         """Questions about `row`, no two alike; may end.
 

@@ -16,7 +16,7 @@ from core.canonical import digest
 from core.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import Answered, Drawn, DrawnKind
 from generators.kinds.sources import Document, TextsFound
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 
 _BEFORE = (
     "What stood in the text right before the last passage?",
@@ -44,11 +44,11 @@ class Context(DrawnKind):
     acknowledgements = ("Please go on.", "I have read this. What comes next?", "Go on, please.")
     reads_texts = True
 
-    def categories(self, texts: Texts) -> None:
+    def categories(self, texts: PromptFiles) -> None:
         """Those of the documents, which only reading tells."""
 
     def controls(
-        self, seed: int, texts: Texts, source: TextsFound | None
+        self, seed: int, texts: PromptFiles, source: TextsFound | None
     ) -> Iterator[Drawn | Dropped]:
         """Windows in the order of the documents; documents too short or seen before are told."""
         assert source is not None  # the plan was checked for it
@@ -72,7 +72,7 @@ class Context(DrawnKind):
             yield from windows
 
     def questions(
-        self, kind_of_question: QuestionType, row: Conversation, texts: Texts, draw: Random
+        self, kind_of_question: QuestionType, row: Conversation, texts: PromptFiles, draw: Random
     ) -> Iterator[Answered]:
         """One question of each type that the view has: with no passage, nothing stands before."""
         facts = row.provenance["facts"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.tables import QuestionType
 from generators.kinds.base import QuestionAsk, WrittenKind, rounds, sentence
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 
 _OPENINGS = (
     "Please remember the following news story.",
@@ -32,7 +32,7 @@ class Extractive(WrittenKind):
     control_texts = ("extractive_details",)
     question_prompts = ("extractive_question",)
 
-    def control_values(self, idea: str, texts: Texts, draw: Random) -> dict[str, str]:
+    def control_values(self, idea: str, texts: PromptFiles, draw: Random) -> dict[str, str]:
         """The topic, and who, where and when: small models write vague passages without."""
         details = texts.by_category("extractive_details")
         return {"idea": idea} | {
@@ -45,7 +45,7 @@ class Extractive(WrittenKind):
         return f"{draw.choice(_OPENINGS)}\n\n{passage}"
 
     def questions(
-        self, kind_of_question: QuestionType, control: str, texts: Texts, draw: Random
+        self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
     ) -> Iterator[QuestionAsk]:
         """A question for a sentence, the sentences by turns."""
         passage = control.rsplit("\n\n", 1)[-1]

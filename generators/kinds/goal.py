@@ -8,7 +8,7 @@ from typing import Any
 
 from core.tables import QuestionType
 from generators.kinds.base import QuestionAsk, WrittenKind, clause, rounds
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 
 _OPENINGS = (
     "In all of your answers, please {}",
@@ -63,7 +63,7 @@ class Goal(WrittenKind):
         return f"{draw.choice(_OPENINGS).format(idea)}, because {clause(reply['reason'])}."
 
     def questions(
-        self, kind_of_question: QuestionType, control: str, texts: Texts, draw: Random
+        self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
     ) -> Iterator[QuestionAsk]:
         """Two descriptions a request, in other words each time; one prediction a request."""
         if kind_of_question == "description":

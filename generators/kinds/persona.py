@@ -8,7 +8,7 @@ from typing import Any
 
 from core.tables import QuestionType
 from generators.kinds.base import QuestionAsk, WrittenKind, clause, rounds
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 
 _OPENINGS = (
     "Please adopt the persona of {}.",
@@ -64,7 +64,7 @@ class Persona(WrittenKind):
         return draw.choice(_OPENINGS).format(idea + joint + clause(reply["habit"]))
 
     def questions(
-        self, kind_of_question: QuestionType, control: str, texts: Texts, draw: Random
+        self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
     ) -> Iterator[QuestionAsk]:
         """Two descriptions a request, in other words each time; one prediction a request.
 

@@ -16,7 +16,7 @@ from core.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import Answered, Drawn, DrawnKind
 from generators.kinds.sources import TextsFound
 from generators.kinds.worlds import Relation, Values, World, worlds
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 
 _COUNTS = ("none", "one", "two", "three", "four", "five")
 _LEAST, _MOST = 3, 5  # things of a sheet
@@ -41,12 +41,12 @@ class Profile(DrawnKind):
         "All right, I know this now.",
     )
 
-    def categories(self, texts: Texts) -> Mapping[str, World]:
+    def categories(self, texts: PromptFiles) -> Mapping[str, World]:
         """The worlds."""
         return worlds(texts)
 
     def controls(
-        self, seed: int, texts: Texts, source: TextsFound | None
+        self, seed: int, texts: PromptFiles, source: TextsFound | None
     ) -> Iterator[Drawn | Dropped]:
         """Sheets without end; every block of them has each world once, in a drawn order."""
         known, messages = worlds(texts), texts.listed("messages")
@@ -67,7 +67,7 @@ class Profile(DrawnKind):
                 )
 
     def questions(
-        self, kind_of_question: QuestionType, row: Conversation, texts: Texts, draw: Random
+        self, kind_of_question: QuestionType, row: Conversation, texts: PromptFiles, draw: Random
     ) -> Iterator[Answered]:
         """All that can be asked at a grade, in a drawn order."""
         facts = row.provenance["facts"]

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from core.config import Config
 from core.errors import ConfigError
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 
 Phrases = tuple[str, ...]
 
@@ -145,7 +145,7 @@ class World(Config):
         return self
 
 
-def worlds(texts: Texts) -> dict[str, World]:
+def worlds(texts: PromptFiles) -> dict[str, World]:
     """Worlds of the seeds file `profile`, by category, in file order.
 
     Raises:

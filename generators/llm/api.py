@@ -22,7 +22,7 @@ from openai.types import Batch
 
 from generators.llm.chat_body import CHAT_PATH
 from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.failures import Transient, one_line, trouble_of, without_key
+from generators.llm.failures import Transient, error_from_response, one_line, redact_secrets
 from generators.llm.http_line import Answer, NoAnswer
 
 _CONNECT_S = 10.0
@@ -186,14 +186,14 @@ class Api:
         except openai.APIStatusError as error:
             said, headers = error.response.text, _lower(error.response.headers)
             if error.status_code == 404:
-                words = one_line(without_key(self.endpoint, said))[:160]
+                words = one_line(redact_secrets(self.endpoint, said))[:160]
                 raise NotThere(f"HTTP 404: {words}") from None
-            raise trouble_of(self.endpoint, error.status_code, headers, said) from None
+            raise error_from_response(self.endpoint, error.status_code, headers, said) from None
         except openai.APITimeoutError:
             raise Transient("no answer in time", kind="silent") from None
         except (openai.APIConnectionError, httpx2.TransportError) as error:
             cause = error.__cause__ or error
-            words = one_line(without_key(self.endpoint, str(cause)))
+            words = one_line(redact_secrets(self.endpoint, str(cause)))
             raise Transient(f"no connection: {words}") from None
 
     @contextlib.contextmanager

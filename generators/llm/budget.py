@@ -14,7 +14,7 @@ from generators.llm.request import Outcome, Request
 
 
 @dataclass(kw_only=True)
-class Spent:
+class Usage:
     """What a run has asked so far; tokens only where they were spent now.
 
     Attributes:
@@ -77,7 +77,7 @@ class Budget:
         spent: what has been spent; its price is known where there is a limit.
     """
 
-    def __init__(self, limit: float | None, spent: Spent) -> None:
+    def __init__(self, limit: float | None, spent: Usage) -> None:
         if limit is not None and spent.price is None:
             raise ValueError("a budget needs the price of the model")
         self._limit = limit

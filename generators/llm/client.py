@@ -1,254 +1,289 @@
-"""One request after the other to an endpoint, each tried until it has a reply or has failed.
-
-Retries are ours, not a library's, so that what the endpoint says (429, Retry-After) is seen by the
-pace of all requests.
-"""
+"""Requests in, outcomes out: the log is asked first, the endpoint only for what is new."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import contextlib
+import gc
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
+from core.errors import EndpointError
 from generators.llm.api import Api
-from generators.llm.chat_body import CHAT_PATH, chat_body
+from generators.llm.batch.batches import Batches
+from generators.llm.budget import Budget, Usage
 from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.failures import (
-    RequestFailed,
-    Transient,
-    endpoint_error,
-    one_line,
-    patiently,
-    trouble_of,
-    without_key,
-)
-from generators.llm.http_line import Answer, HttpLines, NoAnswer
-from generators.llm.pace import Pace, retry_after_s
-from generators.llm.request import Attempt, Form, Outcome, Request, read_reply
-from generators.llm.structured import FORMS, PROBE, PROBE_REPLY, dressed, undressed
+from generators.llm.failures import RequestFailed
+from generators.llm.lookup import Lookup, New, correction_of
+from generators.llm.rate_limiter import AdaptiveRateLimiter
+from generators.llm.request import Form, Outcome, Request, read_reply
+from generators.llm.request_log import RequestLog
+from generators.llm.sender import RequestSender
+from generators.llm.structured import FORMS, extract_json
 
-_CONNECT_S = 10.0
-_OVERLOADED = (429, 503, 529)
-_KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-request-id", "openai-processing-ms")
-_KEPT_PREFIX = "x-ratelimit-"
-_FORM_WORDS: Mapping[Form, tuple[str, str]] = {
-    "schema": ("with a JSON schema", "ignores JSON schemas"),
-    "json": ("in JSON mode", "does not follow JSON mode"),
-    "prompt": ("with a schema in its prompt", "does not follow a schema in its prompt"),
-}
+T = TypeVar("T")
+
+_FAILURES_IN_A_ROW = 20
 
 
-class Reply(NamedTuple):
-    """A chat completion that came.
+class LLMClient:
+    """Asks one endpoint through one log, live or in batches.
+
+    The endpoint is tried with a small request before the first that is new; a run that finds all
+    its replies in the log needs no endpoint at all.
 
     Attributes:
-        raw: the HTTP body.
-        attempt: what brought it.
-        outcome: what the body says, as far as `read_reply` reads it.
-    """
-
-    raw: str
-    attempt: Attempt
-    outcome: Outcome
-
-
-class Client:
-    """Sends requests to one endpoint.
+        spent: what has been asked so far.
+        form: how replies were held to their schemas; None before the first request.
 
     Args:
-        endpoint: the endpoint.
-        pace: lets each attempt through, and learns from it.
-        note: told of every attempt that brought no reply.
-        api: the rest of the endpoint's API.
+        endpoint: the LLM.
+        log: where replies are kept.
+        concurrency: most requests at once.
+        say: told a line where `structured: auto` falls back, and of each batch.
     """
 
     def __init__(
-        self, endpoint: ResolvedEndpoint, pace: Pace, note: Callable[[Attempt], None], api: Api
+        self,
+        endpoint: ResolvedEndpoint,
+        log: RequestLog,
+        concurrency: int,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.endpoint = endpoint
-        self._pace = pace
-        self._note = note
-        self._api = api
-        self._lines: HttpLines | None = None
-        if not endpoint.proxied:
-            self._lines = HttpLines(
-                endpoint.base_url + CHAT_PATH, api.headers(), connect_s=_CONNECT_S, tls=api.tls
-            )
+        self.usage = Usage(price=endpoint.price, batch_share=endpoint.batch.price_share)
+        self.form: Form | None = None
+        self._log = log
+        self._say = say
+        self._most = min(concurrency, endpoint.slots or concurrency)
+        self._pace = AdaptiveRateLimiter(
+            self._most,
+            # our own server's slots are known; nothing has to be found out
+            adaptive=endpoint.slots is None,
+            requests_per_minute=endpoint.requests_per_minute,
+            tokens_per_minute=endpoint.tokens_per_minute,
+        )
+        self._api = Api(endpoint)
+        self._client = RequestSender(endpoint, self._pace, log.note, self._api)
+        self._budget = Budget(endpoint.budget_usd, self.usage)
+        self._batches = Batches(endpoint, log, self._api, self._budget, self.usage, say)
+        self._settled: Form | None = None
+        self._failures = 0
+
+    @property
+    def limit(self) -> float:
+        """Live requests that may be under way now."""
+        return self._pace.limit
 
     async def close(self) -> None:
         """Close connections."""
-        if self._lines is not None:
-            self._lines.close()
+        await self._client.close()
+        await self._api.close()
 
-    async def send(self, request: Request, key: str) -> Reply:
-        """The reply to `request`.
+    def words(self) -> str:
+        """What was spent and how far batches are, for a progress line; may be empty."""
+        return ", ".join(part for part in (self._batches.words(), self.usage.words()) if part)
 
-        Raises:
-            RequestFailed: no chat completion came back within the retries.
-            EndpointError: nothing will come back from this endpoint.
-        """
-        try:
-            return await patiently(
-                lambda: self._paced(request, key),
-                lambda tried, trouble: tried > self.endpoint.retries,
-                self.endpoint.backoff_s,
-            )
-        except Transient as trouble:
-            if trouble.kind == "gone":
-                raise endpoint_error(
-                    self.endpoint,
-                    "cannot be reached any more",
-                    "Finished replies are kept; start the server again and run again.",
-                ) from trouble
-            raise RequestFailed(str(trouble)) from trouble
+    async def complete_all(
+        self, requests: Sequence[Request], heard: Callable[[int], None] = lambda outcomes: None
+    ) -> list[Outcome]:
+        """Outcomes in the order of `requests`.
 
-    async def find_form(self, first: Form, *, fall_back: bool) -> Form:
-        """Send a small request, to see trouble, and how schemas are taken, before any work.
+        A reply that breaks its schema is asked for once more; the outcome is then the second
+        reply's. Requests that are the same are asked once.
 
         Args:
-            first: the form that is tried first.
-            fall_back: whether the other forms are tried where the endpoint does not follow it.
-
-        Returns:
-            the form that the endpoint follows.
+            requests: what to ask.
+            heard: told how many outcomes there are now more; also 0, where a batch went on.
 
         Raises:
-            EndpointError: unreachable, wrong key, model missing, no chat completions, or a server
-                that ignores schemas; one line says which, where, and what to do.
+            EndpointError: the endpoint cannot be used, or has failed many times in a row.
+            BudgetError: the money allowed is spent.
         """
-        forms = [first, *(form for form in FORMS if form != first)] if fall_back else [first]
-        for form in forms:
-            said = await self._misfit(form)
-            if said is None:
-                return form
-        do = "Use a model that can write JSON."
-        if not fall_back:
-            do = (
-                "Use a server that enforces response_format (llama.cpp, vLLM, a hosted API), or "
-                "set generate.endpoint.structured: auto, which makes do without."
-            )
-        raise endpoint_error(self.endpoint, said or "", do)
 
-    async def _misfit(self, form: Form) -> str | None:
-        """What shows that the endpoint does not follow `form`, in words; None if it does."""
-        wanted, ignored = _FORM_WORDS[form]
-        request = dressed(PROBE, form)
-        key = request.key(self.endpoint.identity)
+        lookup = Lookup(
+            requests,
+            self._log,
+            self.endpoint.identity,
+            self._known_form(),
+            self._settle,
+            self.usage.add,
+            heard,
+        )
+        if self.endpoint.mode == "batch":
+            await self._in_batches(lookup, heard)
+        else:
+            await self._live(lookup.take, lookup)
+        self.form = lookup.form
+        return lookup.outcomes()
+
+    async def _live(self, take: Callable[[], Awaitable[New | None]], lookup: Lookup) -> None:
+        """Ask one by one what `take` gives."""
+
+        async def work() -> None:
+            while (new := await take()) is not None:
+                lookup.came(new.key, await self._ask(new))
+
         try:
-            reply = await patiently(
-                lambda: self._attempt(request, key, self.endpoint.probe_timeout_s),
-                _probed_enough,
-                self.endpoint.backoff_s,
-            )
+            with _old_things_left_alone():
+                async with asyncio.TaskGroup() as group:
+                    # twice the slots: one may wait to be committed, or to be tried again
+                    for _ in range(min(2 * self._most, len(lookup))):
+                        group.create_task(work())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _in_batches(self, lookup: Lookup, heard: Callable[[int], None]) -> None:
+        """Batches for all that is new, then for replies that are to be asked for once more."""
+        new: list[New] = []
+        while (found := await lookup.take()) is not None:
+            new.append(found)
+        left: dict[New, str] = {}
+        if batched := len(new) >= self.endpoint.batch.smallest:
+            new, left = await self._batched(new, lookup, heard)
+            if not self.endpoint.batch.fall_back:
+                _, more = await self._batched(new, lookup, heard)
+                new, left = [], left | more
+        if not batched or self.endpoint.batch.fall_back:
+            waiting = deque([*new, *left])
+
+            async def take() -> New | None:
+                return waiting.popleft() if waiting else None
+
+            await self._live(take, lookup)
+            return
+        for one, why in left.items():
+            outcome = Outcome(key=one.key, status="failed", detail=why)
+            self.usage.add(outcome)
+            lookup.came(one.key, outcome)
+
+    async def _batched(
+        self, new: Iterable[New], lookup: Lookup, heard: Callable[[int], None]
+    ) -> tuple[list[New], dict[New, str]]:
+        """Put `new` into batches; what is to be asked once more, and what they left, with why."""
+        sent: dict[str, tuple[New, Request]] = {}
+        for one in new:
+            again = None if one.first is None else correction_of(one.request, one.first)
+            request, key = (one.request, one.key) if again is None else (again, self._key(again))
+            sent[key] = one, request
+        requests = {key: request for key, (_, request) in sent.items()}
+        outcomes, left = await self._batches.ask(requests, lambda: heard(0))
+        malformed: list[New] = []
+        unanswered: dict[New, str] = {}
+        for key, (one, _) in sent.items():
+            if key not in outcomes:
+                unanswered[one] = left[key]
+                continue
+            outcome = extract_json(outcomes[key], one.request.form)
+            if one.first is None and correction_of(one.request, outcome) is not None:
+                malformed.append(New(one.request, one.key, outcome))
+            else:
+                lookup.came(one.key, outcome)
+        return malformed, unanswered
+
+    def _known_form(self) -> Form | None:
+        """The form of requests, as far as it is known without asking."""
+        if self._settled is not None:
+            return self._settled
+        wanted = self.endpoint.structured
+        if wanted != "auto":
+            return wanted
+        said = self._log.form(self.endpoint.identity)
+        return next((form for form in FORMS if form == said), None)
+
+    async def _settle(self, first: Form | None) -> Form:
+        """Try the endpoint, once, and find the form that it takes."""
+        if self._settled is None:
+            auto = self.endpoint.structured == "auto"
+            self._settled = await self._client.find_form(first or FORMS[0], fall_back=auto)
+            if auto:
+                self._log.remember_form(self.endpoint.identity, self._settled)
+                if self._settled != FORMS[0]:
+                    self._say(_fallen_back(self.endpoint.model, self._settled))
+        return self._settled
+
+    async def _ask(self, new: New) -> Outcome:
+        outcome = new.first or await self._once(new.request, new.key)
+        again = correction_of(new.request, outcome)
+        return outcome if again is None else await self._once(again, self._key(again))
+
+    async def _once(self, request: Request, key: str) -> Outcome:
+        async with self._budget.room(request):
+            outcome = extract_json(await self._send(request, key), request.form)
+            self.usage.add(outcome)
+        return outcome
+
+    async def _send(self, request: Request, key: str) -> Outcome:
+        try:
+            reply = await self._client.send(request, key)
         except RequestFailed as error:
-            return f"refused a request {wanted} ({error})"
-        except Transient as trouble:
-            raise endpoint_error(
-                self.endpoint,
-                f"gave no usable reply to a trial request ({trouble})",
-                "Check generate.endpoint.base_url (it usually ends with /v1) and that the server "
-                "runs.",
-            ) from trouble
-        self._note(reply.attempt)
-        content = undressed(reply.outcome, form).content.strip()
-        try:
-            fits = json.loads(content) == PROBE_REPLY
-        except ValueError:
-            fits = False
-        return (
-            None if fits else f"{ignored}: expected {json.dumps(PROBE_REPLY)}, got {content[:60]!r}"
-        )
-
-    async def _paced(self, request: Request, key: str) -> Reply:
-        expected = sum(request.most_tokens)
-        spare = expected
-        sent = await self._pace.enter(expected)
-        try:
-            reply = await self._attempt(request, key, self.endpoint.timeout_s, sent)
-            tokens = reply.outcome.prompt_tokens + reply.outcome.completion_tokens
-            spare -= tokens
-            self._pace.replied(reply.attempt.seconds, tokens)
-            return reply
-        finally:
-            self._pace.leave(spare)
-
-    async def _attempt(
-        self, request: Request, key: str, timeout_s: float, sent: float | None = None
-    ) -> Reply:
-        start = time.monotonic()
-        answer: Answer | None = None
-        trouble: Exception
-        try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self._post(request)
-        except TimeoutError:
-            trouble = Transient(f"no reply within {timeout_s:g} s", kind="silent")
-        except NoAnswer as error:
-            said = one_line(without_key(self.endpoint, f"no connection: {error}"))
-            trouble = Transient(said, kind="gone" if error.gone else "answered")
-        if answer is not None:
-            self._pace.told(answer.headers)
-            raw = without_key(self.endpoint, answer.body.decode(errors="replace"))
-            outcome = read_reply(key, raw) if answer.status == 200 else None
-            if outcome is not None:
-                attempt = Attempt(
-                    key=key,
-                    status=answer.status,
-                    seconds=time.monotonic() - start,
-                    headers=self._kept(answer.headers),
-                    prompt_tokens=outcome.prompt_tokens,
-                    completion_tokens=outcome.completion_tokens,
-                    cost=self.endpoint.cost(outcome.prompt_tokens, outcome.completion_tokens),
-                )
-                return Reply(raw, attempt, outcome)
-            trouble = await self._trouble(answer, raw)
-            if answer.status in _OVERLOADED:
-                self._pace.limited(start if sent is None else sent, retry_after_s(answer.headers))
-        self._note(
-            Attempt(
-                key=key,
-                status=None if answer is None else answer.status,
-                seconds=time.monotonic() - start,
-                detail=str(trouble),
-                headers={} if answer is None else self._kept(answer.headers),
+            self._failures += 1
+            if self._failures >= _FAILURES_IN_A_ROW:
+                raise EndpointError(
+                    f"endpoint {self.endpoint.address}: {self._failures} requests in a row failed,"
+                    f" the last with: {error}. Finished replies are kept; run again when it works."
+                ) from error
+            return Outcome(
+                key=key, status="filtered" if error.filtered else "failed", detail=str(error)
             )
+        self._failures = 0
+        # committed before anything is made of it: whatever that may do, the reply is kept
+        standing = await self._log.put_here(
+            self.endpoint.identity, request.name, reply.raw, reply.attempt
         )
-        # what the endpoint said is in the line already; a traceback of it could show more
-        raise trouble
+        if standing is reply.raw:
+            return reply.outcome
+        outcome = read_reply(key, standing)  # another process had its reply first
+        assert outcome is not None  # only chat completions are put into the log
+        return outcome
 
-    async def _post(self, request: Request) -> Answer:
-        body = chat_body(request, self.endpoint)
-        if self._lines is None:
-            return await self._api.post(CHAT_PATH, body)
-        return await self._lines.post(body)
-
-    async def _trouble(self, answer: Answer, raw: str) -> Exception:
-        if 300 <= answer.status < 400:
-            where = one_line(without_key(self.endpoint, answer.headers.get("location", "")))
-            return endpoint_error(
-                self.endpoint,
-                f"sends elsewhere (HTTP {answer.status}), to {where!r}",
-                "Set generate.endpoint.base_url to where it really is.",
-            )
-        if answer.status < 400:
-            return Transient(f"the reply is no chat completion: {one_line(raw)[:80]!r}")
-        offered = ""
-        if answer.status == 404:
-            names = await self._api.models()
-            offered = f"; it offers {', '.join(names[:8])}" if names else ""
-        return trouble_of(self.endpoint, answer.status, answer.headers, raw, offered)
-
-    def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Those headers that tell about limits and the request's number, and nothing of the key."""
-        return {
-            name: without_key(self.endpoint, value)
-            for name, value in headers.items()
-            if name in _KEPT_HEADERS or name.startswith(_KEPT_PREFIX)
-        }
+    def _key(self, request: Request) -> str:
+        return request.key(self.endpoint.identity)
 
 
-def _probed_enough(tried: int, trouble: Transient) -> bool:
-    """A busy endpoint is tried again; one that stays silent once, one that is not there never."""
-    return tried >= {"answered": 3, "silent": 2, "gone": 1}[trouble.kind]
+@contextlib.contextmanager
+def _old_things_left_alone() -> Iterator[None]:
+    """What lives now is not searched for garbage in here.
+
+    A search through some hundred thousand requests stops everything for longer than the replies
+    that are still to come keep an endpoint busy.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _fallen_back(model: str, form: Form) -> str:
+    used = {
+        "schema": "JSON schemas",
+        "json": "JSON mode, with the schema in the prompt",
+        "prompt": "the prompt alone, with the schema in it",
+    }[form]
+    return f"generate.endpoint: {model} does not enforce JSON schemas; used is {used}."
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Result of `work`, also where the caller already runs an event loop, such as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    done: list[T] = []
+    wrong: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            done.append(asyncio.run(work))
+        except BaseException as error:
+            wrong.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    if wrong:
+        raise wrong[0]
+    return done[0]

@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 
 from core.errors import EndpointError
 from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.pace import LONGEST_PAUSE_S, retry_after_s
+from generators.llm.rate_limiter import LONGEST_PAUSE_S, retry_after_s
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Transient(Exception):
         self.kind = kind
 
 
-async def patiently(
+async def retry_with_backoff(
     attempt: Callable[[], Awaitable[T]],
     enough: Callable[[int, Transient], bool],
     backoff_s: float,
@@ -91,7 +91,7 @@ def _wait_s(tried: int, trouble: Transient, backoff_s: float) -> float:
     return min(trouble.wait_s, LONGEST_PAUSE_S) + random.uniform(0, backoff_s)
 
 
-def trouble_of(
+def error_from_response(
     endpoint: ResolvedEndpoint,
     status: int,
     headers: Mapping[str, str],
@@ -115,7 +115,7 @@ def trouble_of(
             "Check the environment variable that generate.endpoint.api_key_env names.",
         )
     words, code = _said(body)
-    said = one_line(without_key(endpoint, words))[:_LONGEST_SAID]
+    said = one_line(redact_secrets(endpoint, words))[:_LONGEST_SAID]
     if status == 404:
         return endpoint_error(
             endpoint,
@@ -138,7 +138,7 @@ def endpoint_error(endpoint: ResolvedEndpoint, what: str, do: str) -> EndpointEr
     return EndpointError(f"endpoint {endpoint.address} (model {endpoint.model!r}) {what}. {do}")
 
 
-def without_key(endpoint: ResolvedEndpoint, text: str) -> str:
+def redact_secrets(endpoint: ResolvedEndpoint, text: str) -> str:
     """`text` with the key struck out."""
     key = endpoint.api_key
     return text.replace(key, "[key]") if len(key) > 4 and key in text else text

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from generators.llm.reply_json import Rejection, parse_reply
 from generators.llm.request import Form, Outcome, Request
 from generators.llm.request_log import RequestLog
-from generators.llm.structured import dressed, reasked, undressed
+from generators.llm.structured import correction_request, extract_json, with_schema_prompt
 
 _AT_ONCE = 64
 """Requests that are looked up in one piece: a few milliseconds, in which nothing else happens."""
@@ -112,7 +112,10 @@ class Lookup:
         if form is None:
             form = await self._settle(None)
         start = len(self._keys)
-        piece = [dressed(request, form) for request in self._requests[start : start + _AT_ONCE]]
+        piece = [
+            with_schema_prompt(request, form)
+            for request in self._requests[start : start + _AT_ONCE]
+        ]
         keys = [request.key(self._model) for request in piece]
         known = self._log.get_all(keys)
         new: list[New] = []
@@ -147,12 +150,12 @@ class Lookup:
         """The final outcome out of the log; where it has none, what is to be asked."""
         if known is None:
             return New(request, key)
-        first = undressed(known, request.form)
-        again = asked_again(request, first)
+        first = extract_json(known, request.form)
+        again = correction_of(request, first)
         if again is None:
             return first
         second = self._log.get(again.key(self._model))
-        return New(request, key, first) if second is None else undressed(second, request.form)
+        return New(request, key, first) if second is None else extract_json(second, request.form)
 
     def _tell(self) -> None:
         for outcome, answered in self._untold:
@@ -162,9 +165,9 @@ class Lookup:
         self._untold.clear()
 
 
-def asked_again(request: Request, outcome: Outcome) -> Request | None:
+def correction_of(request: Request, outcome: Outcome) -> Request | None:
     """`request` once more, where the reply breaks its schema; None where it does not."""
     found = parse_reply(outcome, request.schema)
     if isinstance(found, Rejection) and found.reason == "malformed":
-        return reasked(request, outcome.content, found.detail)
+        return correction_request(request, outcome.content, found.detail)
     return None

@@ -109,7 +109,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Texts:
+class PromptFiles:
     """The prompts and seeds of a run: packaged files, or the user's in place of them.
 
     Each file is read once; a run sees one version of it.

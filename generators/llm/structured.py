@@ -42,7 +42,7 @@ _LONGEST_SHOWN = 2_000
 """Characters of a bad reply that are shown to the model again."""
 
 
-def dressed(request: Request, form: Form) -> Request:
+def with_schema_prompt(request: Request, form: Form) -> Request:
     """`request` as it is sent in `form`: with the schema in its first message if need be."""
     if form == "schema":
         return request
@@ -62,7 +62,7 @@ def response_format(form: Form, name: str, schema: dict[str, Any]) -> dict[str, 
     return {}
 
 
-def reasked(request: Request, content: str, fault: str) -> Request:
+def correction_request(request: Request, content: str, fault: str) -> Request:
     """`request` once more, after the reply `content` and what is wrong with it."""
     complaint = (
         f"That reply cannot be used: {fault}. Write it again, whole, as one JSON object that "
@@ -73,7 +73,7 @@ def reasked(request: Request, content: str, fault: str) -> Request:
     return dataclasses.replace(request, messages=messages)
 
 
-def undressed(outcome: Outcome, form: Form) -> Outcome:
+def extract_json(outcome: Outcome, form: Form) -> Outcome:
     """`outcome` with its JSON object alone, where an endpoint that enforces none wrote around it.
 
     Thoughts before it, words around it and a fence of backticks are what models add.

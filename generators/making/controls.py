@@ -14,8 +14,8 @@ from core.progress import Progress
 from core.tables import Dropped
 from generators.kinds import written_kinds
 from generators.kinds.base import Kind, WrittenKind
-from generators.llm.asker import Asker
-from generators.llm.prompt_files import Texts
+from generators.llm.client import LLMClient
+from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply_json import Rejection
 from generators.making.config import ConversationsConfig
 from generators.making.waves import Ask, Quota, TextRules, bound, fill
@@ -73,8 +73,8 @@ def slots(seeds: Mapping[str, Sequence[str]], seed: int) -> Iterator[Slot]:
 
 async def ask_controls(
     config: ConversationsConfig,
-    texts: Texts,
-    asker: Asker,
+    texts: PromptFiles,
+    client: LLMClient,
     progress: Progress,
     earlier: Sequence[str] = (),
 ) -> tuple[list[Control], list[Dropped]]:
@@ -85,7 +85,7 @@ async def ask_controls(
     Args:
         config: what is wanted.
         texts: prompts and seeds.
-        asker: what is asked.
+        client: what is asked.
         progress: told the requests done.
         earlier: controls of earlier versions, which must not come again.
 
@@ -120,7 +120,7 @@ async def ask_controls(
         ]
     dropped = await fill(
         quotas,
-        asker,
+        client,
         sampling=config.sampling,
         rules=text_rules(config.filters),
         progress=progress,
@@ -137,7 +137,7 @@ def _control_asks(
     kept: list[Control],
     seen: Duplicates,
     config: ConversationsConfig,
-    texts: Texts,
+    texts: PromptFiles,
 ) -> Iterator[Ask]:
     prompt = texts.prompt(kind.control_prompt)
 
@@ -177,8 +177,8 @@ def _control_asks(
 async def ask_stimuli(
     controls: Sequence[Control],
     config: ConversationsConfig,
-    texts: Texts,
-    asker: Asker,
+    texts: PromptFiles,
+    client: LLMClient,
     progress: Progress,
 ) -> list[Dropped]:
     """Give each control whose views need one a stimulus, asked without sight of the control.
@@ -209,7 +209,7 @@ async def ask_stimuli(
     ]
     return await fill(
         quotas,
-        asker,
+        client,
         sampling=config.sampling,
         rules=text_rules(config.filters),
         progress=progress,
@@ -218,7 +218,7 @@ async def ask_stimuli(
 
 
 def _stimulus_asks(
-    control: Control, seen: Duplicates, config: ConversationsConfig, texts: Texts
+    control: Control, seen: Duplicates, config: ConversationsConfig, texts: PromptFiles
 ) -> Iterator[Ask]:
     subjects = texts.listed("everyday")
     prompt = texts.prompt("stimulus")

@@ -14,7 +14,7 @@ from core.tables import Conversation, Dropped, Question, QuestionType
 from generators.kinds import drawn_kinds
 from generators.kinds.base import Answered, DrawnKind
 from generators.kinds.sources import TextsFound, find_texts
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.controls import Control
 from generators.making.questions import shares
@@ -39,7 +39,7 @@ def find_sources(config: ConversationsConfig) -> dict[str, TextsFound]:
 
 def draw_controls(
     config: ConversationsConfig,
-    texts: Texts,
+    texts: PromptFiles,
     sources: Mapping[str, TextsFound],
     progress: Progress,
     earlier: Sequence[str] = (),
@@ -82,7 +82,7 @@ def draw_controls(
 def _distinct(
     kind: DrawnKind,
     seed: int,
-    texts: Texts,
+    texts: PromptFiles,
     source: TextsFound | None,
     earlier: Sequence[str],
 ) -> Iterator[Control | Dropped]:
@@ -117,7 +117,7 @@ def _plain(text: str) -> str:
 
 
 def draw_questions(
-    rows: Sequence[Conversation], config: QuestionsConfig, texts: Texts, progress: Progress
+    rows: Sequence[Conversation], config: QuestionsConfig, texts: PromptFiles, progress: Progress
 ) -> Iterator[tuple[Conversation, list[Question]]]:
     """Each row of a drawn kind with its questions, types in the config's order.
 
@@ -147,7 +147,7 @@ def _of_row(
     row: Conversation,
     wanted: Mapping[QuestionType, int],
     provenance: dict[str, Any],
-    texts: Texts,
+    texts: PromptFiles,
 ) -> list[Question]:
     questions: list[Question] = []
     draw = Random()

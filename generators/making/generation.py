@@ -28,10 +28,10 @@ from core.table_files import (
 from core.tables import Dropped, Question
 from generators.kinds import kind_named, written_kinds
 from generators.kinds.sources import TextsFound
-from generators.llm.asker import Asker, run
-from generators.llm.budget import Spent
+from generators.llm.budget import Usage
+from generators.llm.client import LLMClient, run_async
 from generators.llm.endpoint import ResolvedEndpoint, model_identity
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.llm.request_log import RequestLog
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.making.controls import Control, ask_controls, ask_stimuli
@@ -50,7 +50,7 @@ def generate_conversations(
     endpoint: ResolvedEndpoint | None,
     concurrency: int,
     progress: Progress,
-    texts: Texts | None = None,
+    texts: PromptFiles | None = None,
     say: Callable[[str], None] = lambda line: None,
     sources: Mapping[str, TextsFound] | None = None,
     earlier: Sequence[Path] = (),
@@ -81,30 +81,30 @@ def generate_conversations(
         BudgetError: the money allowed is spent.
         DataError: not one row of a kind could be kept, or a source of texts cannot be read.
     """
-    texts = texts or Texts()
+    texts = texts or PromptFiles()
     check_conversations(config, texts)
     known_controls = list(
         dict.fromkeys(row.control for path in earlier for row in read_conversations(path))
     )
 
-    async def work(endpoint: ResolvedEndpoint) -> tuple[list[Control], list[Dropped], Asker]:
+    async def work(endpoint: ResolvedEndpoint) -> tuple[list[Control], list[Dropped], LLMClient]:
         with RequestLog(log) as replies:
-            asker = Asker(endpoint, replies, concurrency, say)
+            client = LLMClient(endpoint, replies, concurrency, say)
             try:
                 controls, dropped = await ask_controls(
-                    config, texts, asker, progress, known_controls
+                    config, texts, client, progress, known_controls
                 )
-                dropped += await ask_stimuli(controls, config, texts, asker, progress)
+                dropped += await ask_stimuli(controls, config, texts, client, progress)
             finally:
-                await asker.close()
-        return controls, dropped, asker
+                await client.close()
+        return controls, dropped, client
 
     controls: list[Control] = []
     dropped: list[Dropped] = []
-    asker, generator = None, DRAWN
+    client, generator = None, DRAWN
     if written := written_kinds(config.kinds):
         known = _needed(endpoint, written)
-        controls, dropped, asker = run(work(known))
+        controls, dropped, client = run_async(work(known))
         generator = known.identity
     sources = find_sources(config) if sources is None else sources
     with garbage_collection_paused():
@@ -130,7 +130,7 @@ def generate_conversations(
         },
         "by_split": dict(sorted(Counter(splits.values()).items())),
         "by_view": dict(sorted(Counter(row.view for row in rows).items())),
-        **_spent(asker, dropped),
+        **_spent(client, dropped),
     }
 
 
@@ -143,7 +143,7 @@ def generate_questions(
     endpoint: ResolvedEndpoint | None,
     concurrency: int,
     progress: Progress,
-    texts: Texts | None = None,
+    texts: PromptFiles | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write `questions.parquet` and `dropped.parquet` into the folder `out`.
@@ -166,25 +166,25 @@ def generate_questions(
         BudgetError: the money allowed is spent.
         DataError: `conversations` is no such table, or there is not one question.
     """
-    texts = texts or Texts()
+    texts = texts or PromptFiles()
     path = conversations / CONVERSATIONS_FILE if conversations.is_dir() else conversations
     rows = read_conversations(path)
 
-    async def work(endpoint: ResolvedEndpoint) -> tuple[Any, list[Dropped], Asker]:
+    async def work(endpoint: ResolvedEndpoint) -> tuple[Any, list[Dropped], LLMClient]:
         with RequestLog(log) as replies:
-            asker = Asker(endpoint, replies, concurrency, say)
+            client = LLMClient(endpoint, replies, concurrency, say)
             try:
-                asked, dropped = await ask_questions(rows, config, texts, asker, progress)
+                asked, dropped = await ask_questions(rows, config, texts, client, progress)
             finally:
-                await asker.close()
-        return asked, dropped, asker
+                await client.close()
+        return asked, dropped, client
 
     asked: dict[str, Any] = {}
     dropped: list[Dropped] = []
-    asker, generator = None, DRAWN
+    client, generator = None, DRAWN
     if written := written_kinds(dict.fromkeys(row.kind for row in rows)):
         known = _needed(endpoint, written)
-        asked, dropped, asker = run(work(known))
+        asked, dropped, client = run_async(work(known))
         generator = known.identity
     with garbage_collection_paused():
         own: dict[str, list[Question]] = {
@@ -211,7 +211,7 @@ def generate_questions(
         "questions_asked": len(distinct),
         "by_type": dict(sorted(Counter(question.type for question in distinct).items())),
         "controls_without_questions": sum(1 for found in of_control.values() if not found),
-        **_spent(asker, dropped),
+        **_spent(client, dropped),
     }
 
 
@@ -309,15 +309,15 @@ def earlier_tables(section: GenerateSection) -> list[Path]:
     return found
 
 
-def texts_of(section: GenerateSection) -> Texts:
+def texts_of(section: GenerateSection) -> PromptFiles:
     """The prompts and seeds that `section` names."""
-    return Texts(
+    return PromptFiles(
         prompts=Path(section.prompts) if section.prompts else None,
         seeds=Path(section.seeds) if section.seeds else None,
     )
 
 
-def check_conversations(config: ConversationsConfig, texts: Texts) -> None:
+def check_conversations(config: ConversationsConfig, texts: PromptFiles) -> None:
     """Find what is wrong with `config` before anything is asked.
 
     Raises:
@@ -370,16 +370,16 @@ def _needed(endpoint: ResolvedEndpoint | None, kinds: Iterable[str]) -> Resolved
     return endpoint
 
 
-def _spent(asker: Asker | None, dropped: list[Dropped]) -> dict[str, Any]:
-    spent = Spent() if asker is None else asker.spent
+def _spent(client: LLMClient | None, dropped: list[Dropped]) -> dict[str, Any]:
+    spent = Usage() if client is None else client.usage
     return {
         "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
         "requests": spent.requests,
         "cached_requests": spent.cached_requests,
         "failed_requests": spent.failed_requests,
         "tokens": {"prompt": spent.prompt_tokens, "completion": spent.completion_tokens},
-        "cost_usd": 0.0 if asker is None else spent.cost,
-        "structured": None if asker is None else asker.form,
+        "cost_usd": 0.0 if client is None else spent.cost,
+        "structured": None if client is None else client.form,
     }
 
 

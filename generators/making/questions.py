@@ -13,8 +13,8 @@ from core.progress import Progress
 from core.tables import Conversation, Dropped, Question, QuestionType
 from generators.kinds import written_kinds
 from generators.kinds.base import Kind, QuestionAsk, WrittenKind
-from generators.llm.asker import Asker
-from generators.llm.prompt_files import Texts
+from generators.llm.client import LLMClient
+from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply_json import Rejection
 from generators.making.config import QuestionsConfig
 from generators.making.controls import text_rules
@@ -51,8 +51,8 @@ class Asked:
 async def ask_questions(
     rows: Sequence[Conversation],
     config: QuestionsConfig,
-    texts: Texts,
-    asker: Asker,
+    texts: PromptFiles,
+    client: LLMClient,
     progress: Progress,
 ) -> tuple[dict[str, list[Asked]], list[Dropped]]:
     """control_id → its questions, types in the config's order; and what was dropped.
@@ -88,7 +88,7 @@ async def ask_questions(
     async def asked(quotas: list[Quota], note: str) -> list[Dropped]:
         return await fill(
             quotas,
-            asker,
+            client,
             sampling=config.sampling,
             rules=text_rules(config.filters),
             progress=progress,
@@ -142,7 +142,7 @@ class _Share:
         want: int,
         seen: Duplicates,
         config: QuestionsConfig,
-        texts: Texts,
+        texts: PromptFiles,
     ) -> None:
         self.want = want
         self.kept: list[Asked] = []

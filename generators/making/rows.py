@@ -9,7 +9,7 @@ from typing import Any
 from core.canonical import digest
 from core.tables import Conversation, Message, View, control_id, example_id
 from generators.kinds import drawn_kinds, kind_named, written_kinds
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig
 from generators.making.controls import Control
 from generators.making.drawn import DRAWN
@@ -17,7 +17,7 @@ from generators.splits import Member, grouped_splits
 
 
 def conversation_rows(
-    controls: Sequence[Control], config: ConversationsConfig, generator: str, texts: Texts
+    controls: Sequence[Control], config: ConversationsConfig, generator: str, texts: PromptFiles
 ) -> list[Conversation]:
     """Rows of all controls and their views, in the order of planning, each in its split.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from core.progress import Progress
 from core.tables import Dropped
-from generators.llm.asker import Asker
+from generators.llm.client import LLMClient
 from generators.llm.config import SamplingConfig
 from generators.llm.prompt_files import Prompt
 from generators.llm.reply_json import Rejection, parse_reply
@@ -105,7 +105,7 @@ def bound(want: int, over_ask: float) -> int:
 
 async def fill(
     quotas: Sequence[Quota],
-    asker: Asker,
+    client: LLMClient,
     *,
     sampling: SamplingConfig,
     rules: TextRules,
@@ -137,7 +137,7 @@ async def fill(
             if outcomes and done < total and now - told < _EVERY_S:
                 return  # a line of progress costs more than many a request
             told = now
-            words = asker.words()
+            words = client.words()
             progress(done, total, f"{unit} ({words})" if words else unit)
 
         requests = [
@@ -153,7 +153,7 @@ async def fill(
         ]
         # one prompt after the other: a server computes what its requests share only once
         order = sorted(range(len(asks)), key=lambda place: asks[place][1].prompt.name)
-        came = await asker.ask_all([requests[place] for place in order], heard)
+        came = await client.complete_all([requests[place] for place in order], heard)
         outcomes = dict(zip(order, came, strict=True))
         for place, (quota, ask) in enumerate(asks):
             outcome = outcomes[place]

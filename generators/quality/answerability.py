@@ -20,7 +20,7 @@ from core.canonical import digest
 from core.progress import Progress
 from core.tables import Conversation, Question
 from generators.llm.config import SamplingConfig
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply_json import Rejection, parse_reply
 from generators.llm.request import Outcome, Request
 from generators.quality.judge import Asks
@@ -100,7 +100,7 @@ def sample_items(
 
 
 async def guess(
-    asker: Asks, texts: Texts, items: Sequence[SampledQuestion], progress: Progress
+    client: Asks, texts: PromptFiles, items: Sequence[SampledQuestion], progress: Progress
 ) -> list[str | None]:
     """What the model answers to each question alone; None where it gives no answer.
 
@@ -133,7 +133,7 @@ async def guess(
         answer = reply["answer"]
         return answer if isinstance(answer, str) else json.dumps(answer)
 
-    return [read(outcome) for outcome in await asker.ask_all(requests, heard)]
+    return [read(outcome) for outcome in await client.complete_all(requests, heard)]
 
 
 def token_f1(answer: str, gold: str) -> float:

@@ -32,9 +32,9 @@ from core.table_files import (
     write_questions,
 )
 from core.tables import Conversation, Question
-from generators.llm.asker import Asker, run
+from generators.llm.client import LLMClient, run_async
 from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply_json import Rejection
 from generators.llm.request_log import RequestLog
 from generators.quality.answerability import PROMPT, answerability, guess, sample_items, token_f1
@@ -66,7 +66,7 @@ def check_quality(
     endpoint: ResolvedEndpoint | None,
     concurrency: int,
     progress: Progress,
-    texts: Texts | None = None,
+    texts: PromptFiles | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write both tables with their flags, without the questions that `config.drop` leaves out.
@@ -100,12 +100,12 @@ def check_quality(
     asked = [q for q in read_questions(questions / QUESTIONS_FILE) if q.example_id in known]
     flags = flag_rows(rows, asked, config.rules)
     measured: dict[str, Any] = {}
-    asker = None
+    client = None
     if needed := prompts_of(config):
         if endpoint is None:
             raise ConfigError(f"quality.endpoint: got none; {', '.join(needed)} need an LLM.")
-        check = _Check(rows, asked, flags, config, texts or Texts(), progress)
-        measured, asker = run(_asking(check, endpoint, log, concurrency, say))
+        check = _Check(rows, asked, flags, config, texts or PromptFiles(), progress)
+        measured, client = run_async(_asking(check, endpoint, log, concurrency, say))
     marked, kept, dropped = flagged(rows, asked, flags, config.drop)
     if not kept:
         raise DataError(
@@ -124,7 +124,7 @@ def check_quality(
     write_questions(out / QUESTIONS_FILE, kept)
     write_dropped(out / DROPPED_FILE, dropped)
     write_json(out / QUALITY_FILE, quality)
-    spent = None if asker is None else asker.spent
+    spent = None if client is None else client.usage
     return {
         "questions": len(kept),
         "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
@@ -145,13 +145,13 @@ async def _asking(
     log: Path,
     concurrency: int,
     say: Callable[[str], None],
-) -> tuple[dict[str, Any], Asker]:
+) -> tuple[dict[str, Any], LLMClient]:
     with RequestLog(log) as replies:
-        asker = Asker(endpoint, replies, concurrency, say)
+        client = LLMClient(endpoint, replies, concurrency, say)
         try:
-            return await check.measure(asker), asker
+            return await check.measure(client), client
         finally:
-            await asker.close()
+            await client.close()
 
 
 class _Check:
@@ -163,7 +163,7 @@ class _Check:
         questions: Sequence[Question],
         flags: Flags,
         config: QualityConfig,
-        texts: Texts,
+        texts: PromptFiles,
         progress: Progress,
     ) -> None:
         self._rows = conversations
@@ -174,20 +174,20 @@ class _Check:
         self._progress = progress
         self._items = sample_items(conversations, questions, config.sample, config.seed)
 
-    async def measure(self, asker: Asks) -> dict[str, Any]:
+    async def measure(self, client: Asks) -> dict[str, Any]:
         """`answerability` and `faithfulness`, each where it is asked for."""
         found: dict[str, Any] = {}
         if self._config.answerability:
-            found["answerability"] = await self._answerability(asker)
+            found["answerability"] = await self._answerability(client)
         if self._config.faithfulness:
             found["faithfulness"] = {
-                "answers": await self._answers(asker),
-                "completions": await self._completions(asker),
+                "answers": await self._answers(client),
+                "completions": await self._completions(client),
             }
         return found
 
-    async def _answerability(self, asker: Asks) -> dict[str, Any]:
-        guesses = await guess(asker, self._texts, self._items, self._progress)
+    async def _answerability(self, client: Asks) -> dict[str, Any]:
+        guesses = await guess(client, self._texts, self._items, self._progress)
         config = self._config
         told = answerability(self._items, guesses, config.answerable, config.seed)
         self._flag_items(
@@ -199,16 +199,16 @@ class _Check:
         )
         return told
 
-    async def _answers(self, asker: Asks) -> dict[str, Any] | None:
+    async def _answers(self, client: Asks) -> dict[str, Any] | None:
         if not self._items:
             return None
         own = await self._judge(
-            asker,
+            client,
             ANSWER_RUBRIC,
             [_said(item.control, item.question, item.answer) for item in self._items],
         )
         swapped = await self._judge(
-            asker,
+            client,
             ANSWER_RUBRIC,
             [
                 _said(item.other_control, item.question, item.answer)
@@ -225,16 +225,16 @@ class _Check:
         )
         return {"own": own.summary(), "swapped": swapped.summary()}
 
-    async def _completions(self, asker: Asks) -> dict[str, Any] | None:
+    async def _completions(self, client: Asks) -> dict[str, Any] | None:
         rows = [row for row in self._rows if text_of(row, "completion") is not None]
         drawn = sorted(rows, key=lambda row: digest([self._config.seed, row.example_id]))
         rows = drawn[: self._config.sample]
         if not rows:
             return None
-        own = await self._judge(asker, COMPLETION_RUBRIC, [_kept(row, row) for row in rows])
+        own = await self._judge(client, COMPLETION_RUBRIC, [_kept(row, row) for row in rows])
         others = [(row, _of_another_control(rows, place)) for place, row in enumerate(rows)]
         swapped = await self._judge(
-            asker,
+            client,
             COMPLETION_RUBRIC,
             [_kept(other, row) for row, other in others if other is not None],
         )
@@ -245,10 +245,10 @@ class _Check:
         return {"own": own.summary(), "swapped": swapped.summary()}
 
     async def _judge(
-        self, asker: Asks, rubric: str, items: Sequence[Mapping[str, str]]
+        self, client: Asks, rubric: str, items: Sequence[Mapping[str, str]]
     ) -> Judgement:
         return await judge(
-            asker,
+            client,
             rubric_named(self._texts, rubric),
             items,
             passes=self._config.passes,

@@ -18,7 +18,7 @@ verdicts are listed: so a judge that guesses, or takes what stands first, disagr
 Requests go through the same client and log as all others, and replies are asked for once.
 
     rubric = rubric_named(texts, "judge_answer")
-    judgement = run(judge(asker, rubric, [{"question": q, "answer": a, "control": c}, ...]))
+    judgement = run_async(judge(client, rubric, [{"question": q, "answer": a, "control": c}, ...]))
     judgement.shares(), judgement.agreement.kappa
 """
 
@@ -33,7 +33,7 @@ from typing import Any, Protocol
 from core.errors import ConfigError
 from core.progress import Progress, silent
 from generators.llm.config import SamplingConfig
-from generators.llm.prompt_files import Prompt, Texts
+from generators.llm.prompt_files import Prompt, PromptFiles
 from generators.llm.reply_json import Rejection, parse_reply
 from generators.llm.request import Outcome, Request
 
@@ -45,9 +45,9 @@ _SLOT = "{{verdicts}}"
 
 
 class Asks(Protocol):
-    """What requests are asked of: `generators.llm.asker.Asker`, or anything of its shape."""
+    """What requests are asked of: `generators.llm.client.LLMClient`, or anything of its shape."""
 
-    async def ask_all(
+    async def complete_all(
         self, requests: Sequence[Request], heard: Callable[[int], None] = ...
     ) -> list[Outcome]:
         """Outcomes in the order of `requests`."""
@@ -90,7 +90,7 @@ class Rubric:
         return None if isinstance(reply, Rejection) else reply[VERDICT]
 
 
-def rubric_named(texts: Texts, name: str) -> Rubric:
+def rubric_named(texts: PromptFiles, name: str) -> Rubric:
     """The rubric in the prompt file `name`.
 
     Raises:
@@ -188,7 +188,7 @@ class Judgement:
 
 
 async def judge(
-    asker: Asks,
+    client: Asks,
     rubric: Rubric,
     items: Sequence[Mapping[str, str]],
     *,
@@ -199,7 +199,7 @@ async def judge(
     """Judge each of `items` by `rubric`.
 
     Args:
-        asker: what is asked.
+        client: what is asked.
         rubric: by which is judged.
         items: what fills the rubric's template, one mapping an item.
         passes: how often each is judged; 1 measures no agreement.
@@ -224,7 +224,7 @@ async def judge(
         done += outcomes
         progress(done, len(requests), "verdicts")
 
-    read = [rubric.read(outcome) for outcome in await asker.ask_all(requests, heard)]
+    read = [rubric.read(outcome) for outcome in await client.complete_all(requests, heard)]
     by_pass = [read[start : start + len(items)] for start in range(0, len(read), len(items) or 1)]
     judged = tuple(Judged(verdicts=found) for found in zip(*by_pass, strict=True))
     agreed = agreement(by_pass[0], by_pass[1]) if len(by_pass) > 1 else None

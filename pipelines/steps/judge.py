@@ -16,7 +16,7 @@ from pipelines.steps.step import Outside, Step, StepCall
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from generators.llm.prompt_files import Texts
+    from generators.llm.prompt_files import PromptFiles
 
 DECIDING = ("seed", "bootstrap", "min_controls")
 """Settings of the evaluation that the verdicts' numbers depend on."""
@@ -26,11 +26,11 @@ def _settings(experiment: Experiment) -> JudgeConfig:
     return experiment.evaluate.judge or JudgeConfig()
 
 
-def _texts(experiment: Experiment) -> Texts:
+def _texts(experiment: Experiment) -> PromptFiles:
     if experiment.generate is None:
-        from generators.llm.prompt_files import Texts
+        from generators.llm.prompt_files import PromptFiles
 
-        return Texts()
+        return PromptFiles()
     from generators.making.generation import texts_of
 
     return texts_of(experiment.generate)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.quality.config import QualityConfig, QualitySection
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
@@ -42,8 +42,8 @@ def _section(experiment: Experiment) -> QualitySection:
     return experiment.quality
 
 
-def _texts(section: QualitySection) -> Texts:
-    return Texts(prompts=Path(section.prompts) if section.prompts else None)
+def _texts(section: QualitySection) -> PromptFiles:
+    return PromptFiles(prompts=Path(section.prompts) if section.prompts else None)
 
 
 def _check(call: StepCall) -> StepResult:

@@ -25,7 +25,7 @@ from generators.llm.api import Api, BatchState, NotThere
 from generators.llm.batch.lines import files_of, request_line
 from generators.llm.batch.log import BatchLog, Fate, OpenBatch
 from generators.llm.batch.replies import FILTERED, BatchReading
-from generators.llm.budget import Budget, Spent
+from generators.llm.budget import Budget, Usage
 from generators.llm.chat_body import chat_body
 from generators.llm.endpoint import ResolvedEndpoint
 from generators.llm.failures import (
@@ -33,8 +33,8 @@ from generators.llm.failures import (
     Transient,
     endpoint_error,
     one_line,
-    patiently,
-    without_key,
+    redact_secrets,
+    retry_with_backoff,
 )
 from generators.llm.request import Outcome, Request, Status
 from generators.llm.request_log import RequestLog
@@ -65,7 +65,7 @@ class Batches:
         log: RequestLog,
         api: Api,
         budget: Budget,
-        spent: Spent,
+        spent: Usage,
         say: Callable[[str], None],
     ) -> None:
         self.endpoint = endpoint
@@ -267,7 +267,7 @@ class Batches:
             why = "the endpoint does not know the batch any more"
             await self._batches.ended(batch.nonce, "unknown", why)
             return dict.fromkeys(batch.prompts, ("lost", why))
-        trouble = one_line(without_key(self.endpoint, state.trouble))[:300]
+        trouble = one_line(redact_secrets(self.endpoint, state.trouble))[:300]
         if state.status == "failed":
             await self._batches.ended(batch.nonce, "failed", trouble)
             raise endpoint_error(
@@ -334,7 +334,7 @@ class Batches:
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
         """Result of `call` to the API, tried again where that may help."""
         try:
-            return await patiently(
+            return await retry_with_backoff(
                 call,
                 lambda tried, trouble: tried > self.endpoint.retries,
                 self.endpoint.backoff_s,

@@ -11,7 +11,7 @@ from generators.llm.api import BatchState
 from generators.llm.batch.lines import Line, read_line
 from generators.llm.batch.log import Fate, OpenBatch
 from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.failures import RequestFailed, one_line, trouble_of, without_key
+from generators.llm.failures import RequestFailed, error_from_response, one_line, redact_secrets
 from generators.llm.request import Attempt, read_reply
 from generators.llm.request_log import RequestLog
 
@@ -68,7 +68,7 @@ class BatchReading:
     def _fate(self, line: Line) -> Fate:
         if line.key in self._had:
             return "replied", ""
-        body = without_key(self._endpoint, line.body)
+        body = redact_secrets(self._endpoint, line.body)
         outcome = read_reply(line.key, body) if line.status == 200 else None
         if outcome is not None:
             tokens = outcome.prompt_tokens, outcome.completion_tokens
@@ -90,7 +90,7 @@ class BatchReading:
             return "lost", f"the reply is no chat completion: {one_line(body)[:80]!r}"
         if line.status is None:
             return "lost", one_line(body)[:160]
-        trouble = trouble_of(self._endpoint, line.status, {}, body)
+        trouble = error_from_response(self._endpoint, line.status, {}, body)
         if isinstance(trouble, RequestFailed):
             return "failed", (FILTERED if trouble.filtered else "") + str(trouble)
         if isinstance(trouble, EndpointError):
@@ -105,7 +105,7 @@ class BatchReading:
         cost: float | None = None,
         tokens: tuple[int, int] = (0, 0),
     ) -> Attempt:
-        number = without_key(self._endpoint, line.request_id)
+        number = redact_secrets(self._endpoint, line.request_id)
         return Attempt(
             key=line.key,
             status=line.status,

@@ -6,12 +6,12 @@ import pytest
 from core.errors import ConfigError
 from generators.kinds import KINDS, kind_named, written_kinds
 from generators.kinds.base import WrittenKind, sentence
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.making.config import QuestionsConfig
 from generators.making.controls import slots
 from generators.making.questions import shares
 
-TEXTS = Texts()
+TEXTS = PromptFiles()
 WRITTEN = written_kinds(KINDS)
 HARD = '{braces} "quotes" {{slot}} 日本語 😀'
 

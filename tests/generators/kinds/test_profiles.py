@@ -20,7 +20,7 @@ from core.table_files import read_conversations, read_questions
 from core.tables import Conversation, Question
 from generators.kinds import kind_named
 from generators.kinds.worlds import worlds
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
 from generators.rules.text import content_words
@@ -93,7 +93,7 @@ def test_sheets_have_many_wordings(made: tuple[list[Conversation], list[Question
     assert len({row.control for row in rows}) == len(rows)
     assert len({row.label for row in rows}) == len(rows)
     categories = Counter(row.category for row in rows)
-    assert set(categories) == set(worlds(Texts()))
+    assert set(categories) == set(worlds(PromptFiles()))
     assert max(categories.values()) - min(categories.values()) <= 1
     assert len({question.question for question in questions}) > 5000
     for found in by_example(questions).values():
@@ -101,7 +101,7 @@ def test_sheets_have_many_wordings(made: tuple[list[Conversation], list[Question
 
 
 def test_a_sheet_yields_all_that_can_be_asked_once() -> None:
-    texts = Texts()
+    texts = PromptFiles()
     kind = kind_named("profile")
     drawn = next(iter(kind.controls(0, texts, None)))  # type: ignore[attr-defined]
     row = Conversation(
@@ -168,7 +168,7 @@ def test_splits_have_their_shares_and_hold_out_whole_worlds(tmp_path: Path) -> N
 def test_views_share_a_controls_questions_and_show_a_message(tmp_path: Path) -> None:
     rows, questions = draw(tmp_path, 12)
     asked = by_example(questions)
-    messages = set(Texts().listed("messages"))
+    messages = set(PromptFiles().listed("messages"))
     of_control = defaultdict(set)
     for row in rows:
         of_control[row.control_id].add(
@@ -184,7 +184,7 @@ def test_views_share_a_controls_questions_and_show_a_message(tmp_path: Path) -> 
 def test_no_message_has_a_word_of_a_sheet(
     made: tuple[list[Conversation], list[Question]],
 ) -> None:
-    messages = Texts().listed("messages")
+    messages = PromptFiles().listed("messages")
     assert len(set(messages)) == len(messages) >= 60
     said = {word for row in made[0] for word in content_words(row.control)}
     assert {word for message in messages for word in content_words(message)} & said == set()
@@ -202,7 +202,7 @@ def test_a_broken_world_is_named(tmp_path: Path, old: str, new: str, words: str)
     packaged = Path(__file__).parents[3] / "generators/seeds/profile.yaml"
     (tmp_path / "profile.yaml").write_text(packaged.read_text().replace(old, new, 1))
     with pytest.raises(ConfigError, match=rf"profile\.yaml: {words}"):
-        worlds(Texts(seeds=tmp_path))
+        worlds(PromptFiles(seeds=tmp_path))
 
 
 def test_rows_without_facts_cannot_be_asked_about(tmp_path: Path) -> None:

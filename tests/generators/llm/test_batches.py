@@ -17,14 +17,14 @@ import pytest
 from endpoints import resolved
 
 from core.errors import BudgetError, EndpointError
-from generators.llm.asker import Asker
+from generators.llm.client import LLMClient
 from generators.llm.config import BatchConfig, EndpointConfig
 from generators.llm.prices import Price
 from generators.llm.request import Outcome
 from generators.llm.request_log import RequestLog
 from generators.llm.scripted_batches import BatchFault
 from generators.llm.testing import Fault, ScriptedEndpoint, is_probe
-from tests.generators.llm.test_asker import number_of, numbered, request
+from tests.generators.llm.test_client import number_of, numbered, request
 
 ROOT = Path(__file__).parents[3]
 KEY = "sk-secret-0123456789"
@@ -39,19 +39,19 @@ def ask(
     heard: list[int] | None = None,
     batch: Mapping[str, Any] | None = None,
     **changes: Any,
-) -> tuple[list[Outcome], Asker]:
+) -> tuple[list[Outcome], LLMClient]:
     """Outcomes of the numbered requests in batch mode, looked after every 20 ms."""
     config = BatchConfig.model_validate({"poll_s": 0.02, **(batch or {})})
 
-    async def work() -> tuple[list[Outcome], Asker]:
+    async def work() -> tuple[list[Outcome], LLMClient]:
         at = resolved(endpoint, mode="batch", batch=config, **changes)
         with RequestLog(folder / "log.sqlite") as log:
-            asker = Asker(at, log, 8, [].append if said is None else said.append)
+            client = LLMClient(at, log, 8, [].append if said is None else said.append)
             try:
                 tell = (lambda outcomes: None) if heard is None else heard.append
-                return await asker.ask_all([request(n) for n in numbers], tell), asker
+                return await client.complete_all([request(n) for n in numbers], tell), client
             finally:
-                await asker.close()
+                await client.close()
 
     return asyncio.run(work())
 
@@ -77,14 +77,14 @@ def rows(folder: Path, query: str) -> list[Any]:
 def test_lines_in_any_order_are_joined_by_their_id(tmp_path: Path) -> None:
     heard: list[int] = []
     with ScriptedEndpoint(numbered, batch_polls=3) as endpoint:
-        outcomes, asker = ask(endpoint, tmp_path, range(30), heard=heard)
+        outcomes, client = ask(endpoint, tmp_path, range(30), heard=heard)
         (output,) = [data for name, data in endpoint.account.files.items() if "output" in name]
     assert answers(outcomes) == [str(n) for n in range(30)]
     came = [json.loads(line)["id"] for line in output.decode().split("\n")]
     assert came != sorted(came, key=lambda name: int(name.split("-")[1]))
     assert sum(heard) == 30
     assert heard.count(0) >= 3
-    assert (asker.spent.requests, asker.spent.completion_tokens) == (30, 600)
+    assert (client.usage.requests, client.usage.completion_tokens) == (30, 600)
 
 
 def test_live_and_batch_share_all_replies(tmp_path: Path) -> None:
@@ -93,11 +93,11 @@ def test_live_and_batch_share_all_replies(tmp_path: Path) -> None:
         with RequestLog(tmp_path / "log.sqlite") as log:
 
             async def live() -> list[Outcome]:
-                asker = Asker(resolved(endpoint), log, 8)
+                client = LLMClient(resolved(endpoint), log, 8)
                 try:
-                    return await asker.ask_all([request(n) for n in range(8)])
+                    return await client.complete_all([request(n) for n in range(8)])
                 finally:
-                    await asker.close()
+                    await client.close()
 
             both = asyncio.run(live())
         assert both[:5] == batched
@@ -143,13 +143,13 @@ def test_errors_of_lines_are_told_apart(tmp_path: Path) -> None:
         return {0: "500", 1: "429", 2: "400", 3: "garbage", 4: "refusal"}.get(number_of(body))  # type: ignore[return-value]
 
     with ScriptedEndpoint(numbered, fault=faults) as endpoint:
-        outcomes, asker = ask(endpoint, tmp_path)
+        outcomes, client = ask(endpoint, tmp_path)
     assert [outcome.status for outcome in outcomes] == [
         *("answer", "answer", "failed", "answer", "refusal"),
         *["answer"] * 5,
     ]
     assert "HTTP 400" in outcomes[2].detail
-    assert asker.spent.failed_requests == 1
+    assert client.usage.failed_requests == 1
     attempts = rows(tmp_path, "SELECT status, count(*) FROM attempts GROUP BY status")
     assert attempts == [(200, 11), (400, 1), (429, 1), (500, 1)]
 
@@ -159,9 +159,9 @@ def test_after_its_rounds_a_request_has_failed_or_is_asked_live(tmp_path: Path) 
         outcomes, _ = ask(endpoint, tmp_path, batch={"rounds": 2})
         assert [outcome.status for outcome in outcomes].count("failed") == 3
         assert {o.detail.split(",")[0] for o in outcomes if o.status == "failed"} != {""}
-        outcomes, asker = ask(endpoint, tmp_path, batch={"rounds": 1, "fall_back": True})
+        outcomes, client = ask(endpoint, tmp_path, batch={"rounds": 1, "fall_back": True})
         assert answers(outcomes) == [str(n) for n in range(10)]
-        assert asker.spent.cached_requests == 7
+        assert client.usage.cached_requests == 7
         assert asked(endpoint) == list(range(10))
 
 
@@ -172,10 +172,10 @@ def test_a_reply_that_breaks_its_schema_is_asked_once_more(tmp_path: Path, fall_
         return "violation" if broken else None
 
     with ScriptedEndpoint(numbered, fault=once) as endpoint:
-        outcomes, asker = ask(endpoint, tmp_path, batch={"fall_back": fall_back})
+        outcomes, client = ask(endpoint, tmp_path, batch={"fall_back": fall_back})
         assert answers(outcomes) == [str(n) for n in range(10)]
         assert len(endpoint.account.batches) == (1 if fall_back else 2)
-        assert asker.spent.requests == 13
+        assert client.usage.requests == 13
         before = len(endpoint.requests)
         assert ask(endpoint, tmp_path)[0] == outcomes
         assert len(endpoint.requests) == before
@@ -245,10 +245,10 @@ def test_a_cancelled_batch_keeps_what_it_finished(tmp_path: Path) -> None:
     with ScriptedEndpoint(numbered, batch_fault=on_batch(1, "cancelled")) as endpoint:
         with pytest.raises(EndpointError, match="cancelled batch batch_1"):
             ask(endpoint, tmp_path)
-        outcomes, asker = ask(endpoint, tmp_path)
+        outcomes, client = ask(endpoint, tmp_path)
         assert asked(endpoint) == list(range(10))
     assert answers(outcomes) == [str(n) for n in range(10)]
-    assert asker.spent.cached_requests == 5
+    assert client.usage.cached_requests == 5
 
 
 def test_a_batch_whose_making_was_not_confirmed_is_found_and_not_made_again(
@@ -319,10 +319,10 @@ def test_a_kill_while_collecting_keeps_every_reply_and_reads_the_rest(tmp_path: 
             db.execute("DELETE FROM replies WHERE key IN (SELECT key FROM replies LIMIT 4)")
             db.execute("UPDATE batches SET state = 'submitted'")
             db.execute("UPDATE batch_items SET state = 'waiting'")
-        outcomes, asker = ask(endpoint, tmp_path)
+        outcomes, client = ask(endpoint, tmp_path)
         assert asked(endpoint) == list(range(10))
     assert answers(outcomes) == [str(n) for n in range(10)]
-    assert (asker.spent.cached_requests, asker.spent.requests) == (6, 4)
+    assert (client.usage.cached_requests, client.usage.requests) == (6, 4)
 
 
 def test_batched_replies_cost_their_share_and_stay_within_the_budget(tmp_path: Path) -> None:
@@ -333,10 +333,10 @@ def test_batched_replies_cost_their_share_and_stay_within_the_budget(tmp_path: P
             ask(endpoint, tmp_path, range(20), **settings)
         had = len(endpoint.work)
         assert 2 <= had <= 5
-        outcomes, asker = ask(endpoint, tmp_path, range(20), **(settings | {"budget_usd": 1.0}))
+        outcomes, client = ask(endpoint, tmp_path, range(20), **(settings | {"budget_usd": 1.0}))
         assert len(outcomes) == len(endpoint.work) == 20
-    assert asker.spent.cost == pytest.approx(0.0035 * (20 - had))
-    assert asker.spent.cost_of_cached == pytest.approx(0.0035 * had)
+    assert client.usage.cost == pytest.approx(0.0035 * (20 - had))
+    assert client.usage.cost_of_cached == pytest.approx(0.0035 * had)
     (total,) = rows(tmp_path, "SELECT sum(cost) FROM attempts WHERE cost IS NOT NULL")[0]
     assert total == pytest.approx(0.0035 * 20, rel=0.3)
 

@@ -1,244 +1,311 @@
 import asyncio
-import socket
+import gc
+import json
+import sqlite3
+import threading
 import time
-import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoints import resolved
+from endpoints import FaultMix, resolved
 
-from core.errors import EndpointError
-from generators.llm.api import Api
-from generators.llm.client import Client, Reply
+from core.errors import BudgetError, EndpointError
+from generators.llm.client import LLMClient
 from generators.llm.config import SamplingConfig
-from generators.llm.failures import RequestFailed
-from generators.llm.pace import Pace
 from generators.llm.prices import Price
-from generators.llm.request import Attempt, Form, Request, read_reply
-from generators.llm.testing import Fault, ScriptedEndpoint
-
-REQUEST = Request(
-    messages=(("user", "Say something about a kettle and a lantern"),),
-    schema={"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
-    name="test",
-    max_tokens=8,
-    sampling=SamplingConfig(temperature=0.5),
-)
+from generators.llm.rate_limiter import START
+from generators.llm.reply_json import Rejection as QualityFault
+from generators.llm.reply_json import parse_reply
+from generators.llm.request import Outcome, Request
+from generators.llm.request_log import RequestLog
+from generators.llm.testing import Fault, ScriptedEndpoint, is_probe, plausible_reply
 
 
-def send(endpoint: ScriptedEndpoint, noted: list[Attempt] | None = None, **changes: Any) -> Reply:
-    async def work() -> Reply:
-        failed = [] if noted is None else noted
-        at = resolved(endpoint, **changes)
-        api = Api(at)
-        client = Client(at, Pace(8), failed.append, api)
-        try:
-            return await client.send(REQUEST, "key")
-        finally:
-            await client.close()
-            await api.close()
+def request(number: int) -> Request:
+    return Request(
+        messages=(
+            ("system", "You write short and plain sentences about the things of a house. " * 3),
+            ("user", f"Write about lantern {number}"),
+        ),
+        schema={"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+        name="test",
+        max_tokens=32,
+        sampling=SamplingConfig(),
+    )
+
+
+def number_of(body: Mapping[str, Any]) -> int:
+    """Which of the requests above `body` is, also where it is asked once more."""
+    users = [m["content"] for m in body["messages"] if m["content"].startswith("Write about")]
+    return int(users[0].split()[3]) if users else 0
+
+
+def numbered(body: Mapping[str, Any]) -> Any:
+    """A reply that names its request."""
+    return plausible_reply(body) if is_probe(body) else {"a": str(number_of(body))}
+
+
+def ask(
+    endpoint: ScriptedEndpoint,
+    path: Path,
+    numbers: range,
+    width: int = 8,
+    say: Callable[[str], None] = lambda line: None,
+    **changes: Any,
+) -> tuple[list[Outcome], LLMClient]:
+    async def work() -> tuple[list[Outcome], LLMClient]:
+        with RequestLog(path / "log.sqlite") as log:
+            client = LLMClient(resolved(endpoint, **changes), log, width, say)
+            try:
+                return await client.complete_all([request(n) for n in numbers]), client
+            finally:
+                await client.close()
 
     return asyncio.run(work())
 
 
-def probe(
-    endpoint: ScriptedEndpoint, first: Form = "schema", fall_back: bool = False, **changes: Any
-) -> Form:
-    async def work() -> Form:
-        at = resolved(endpoint, **changes)
-        api = Api(at)
-        client = Client(at, Pace(8), lambda attempt: None, api)
-        try:
-            return await client.find_form(first, fall_back=fall_back)
-        finally:
-            await client.close()
-            await api.close()
+def test_outcomes_come_in_the_order_of_the_requests(tmp_path: Path) -> None:
+    def slow(body: Mapping[str, Any]) -> Any:
+        time.sleep(0.05 if number_of(body) % 3 == 0 else 0)
+        return numbered(body)
 
-    return asyncio.run(work())
+    with ScriptedEndpoint(slow) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path, range(20))
+    assert [json.loads(outcome.content)["a"] for outcome in outcomes] == [str(n) for n in range(20)]
 
 
-def first(*faults: Fault) -> Any:
-    """A fault for each of the first requests."""
-    return lambda number, request: faults[number - 1] if number <= len(faults) else None
-
-
-def always(fault: Fault) -> Any:
-    return lambda number, request: fault
-
-
-def test_a_request_carries_schema_sampling_and_seed() -> None:
+def test_what_is_in_the_log_is_not_asked_again_and_costs_nothing(tmp_path: Path) -> None:
     with ScriptedEndpoint() as endpoint:
-        send(endpoint)
-        (body,) = endpoint.requests
-    assert body["response_format"]["json_schema"]["schema"] == REQUEST.schema
-    assert body["response_format"]["json_schema"]["strict"] is True
-    assert (body["temperature"], body["seed"], body["max_tokens"]) == (0.5, REQUEST.seed, 8)
-    assert "frequency_penalty" not in body
+        ask(endpoint, tmp_path, range(5))
+        _, client = ask(endpoint, tmp_path, range(8))
+        assert len(endpoint.work) == 8
+    spent = client.usage
+    assert (spent.requests, spent.cached_requests, spent.completion_tokens) == (3, 5, 60)
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "garbage"])
-def test_what_a_later_attempt_may_mend_is_retried(fault: Fault) -> None:
-    with ScriptedEndpoint(fault=first(fault, fault)) as endpoint:
-        assert read_reply("", send(endpoint)[0]) is not None
-        assert len(endpoint.requests) == 3
+def test_another_address_of_the_same_model_shares_the_log(tmp_path: Path) -> None:
+    with ScriptedEndpoint() as one, ScriptedEndpoint() as two:
+        ask(one, tmp_path, range(3))
+        ask(two, tmp_path, range(3), timeout_s=3)
+        assert not two.requests
+        ask(two, tmp_path, range(3), identity="scripted@2")
+        assert len(two.work) == 3
 
 
-def test_a_hanging_request_is_given_up_and_retried() -> None:
-    with ScriptedEndpoint(fault=first("hang"), hang_s=30) as endpoint:
-        start = time.monotonic()
-        send(endpoint, timeout_s=0.3)
-        assert time.monotonic() - start < 5
+def test_the_endpoint_is_probed_once_and_before_any_work(tmp_path: Path) -> None:
+    with ScriptedEndpoint(latency_s=0.02) as endpoint:
+        ask(endpoint, tmp_path, range(20))
+        names = [r["response_format"]["json_schema"]["name"] for r in endpoint.requests]
+    assert names == ["probe", *["test"] * 20]
 
 
-def test_retry_after_is_heeded() -> None:
-    with ScriptedEndpoint(fault=first("429_after"), retry_after="0.4") as endpoint:
-        start = time.monotonic()
-        send(endpoint)
-        assert time.monotonic() - start >= 0.4
+def test_no_work_is_sent_to_an_endpoint_that_fails_its_probe(tmp_path: Path) -> None:
+    with ScriptedEndpoint(lambda body: "prose") as endpoint:
+        with pytest.raises(EndpointError, match="ignores JSON schemas"):
+            ask(endpoint, tmp_path, range(20))
+        assert not endpoint.work
 
 
-def test_every_attempt_is_told_with_its_status_and_what_it_took() -> None:
-    noted: list[Attempt] = []
-    with ScriptedEndpoint(
-        fault=first("429", "garbage", "hang"),
-        hang_s=30,
-        headers=lambda number: {"X-Request-Id": f"r{number}", "Set-Cookie": "private"},
-    ) as endpoint:
-        attempt = send(endpoint, noted, timeout_s=0.5, price=Price(input=1.0, output=2.0)).attempt
-    assert [(a.status, a.headers.get("x-request-id")) for a in noted] == [
-        (429, "r1"),
-        (200, "r2"),
-        (None, None),
-    ]
-    assert "HTTP 429" in noted[0].detail
-    assert "no chat completion" in noted[1].detail
-    assert "no reply within 0.5 s" in noted[2].detail
-    assert noted[2].seconds >= 0.5
-    assert (attempt.status, attempt.detail, attempt.headers) == (200, "", {"x-request-id": "r4"})
-    assert (attempt.prompt_tokens, attempt.completion_tokens) == (50, 20)
-    assert attempt.cost == pytest.approx((50 * 1.0 + 20 * 2.0) / 1e6)
+def test_what_lived_before_is_not_searched_for_garbage_while_requests_are_under_way(
+    tmp_path: Path,
+) -> None:
+    def reply(body: Mapping[str, Any]) -> Any:
+        frozen.append(gc.get_freeze_count())
+        return numbered(body)
+
+    frozen: list[int] = []
+    with ScriptedEndpoint(reply) as endpoint:
+        ask(endpoint, tmp_path, range(3))
+    assert min(frozen[-3:]) > 1000
+    assert gc.get_freeze_count() == 0
 
 
-def test_after_its_retries_a_request_has_failed_with_the_last_reason() -> None:
-    with ScriptedEndpoint(fault=always("500")) as endpoint:
-        with pytest.raises(RequestFailed, match=r"HTTP 500: .*scripted 500"):
-            send(endpoint, retries=2)
-        assert len(endpoint.requests) == 3
-
-
-def test_a_bad_request_is_not_repeated() -> None:
-    with ScriptedEndpoint(fault=always("400")) as endpoint:
-        with pytest.raises(RequestFailed, match="HTTP 400"):
-            send(endpoint)
-        assert len(endpoint.requests) == 1
-
-
-def test_a_sound_endpoint_passes_the_probe_with_one_request() -> None:
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_the_limit_tells_how_many_may_be_under_way(tmp_path: Path, adaptive: bool) -> None:
     with ScriptedEndpoint() as endpoint:
-        assert probe(endpoint) == "schema"
-        assert len(endpoint.requests) == 1
+        _, client = ask(endpoint, tmp_path, range(64), 24, slots=None if adaptive else 2)
+    assert START < client.limit <= 24 if adaptive else client.limit == 2
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "garbage", "hang"])
-def test_one_bad_moment_does_not_fail_the_probe(fault: Fault) -> None:
-    with ScriptedEndpoint(fault=first(fault), hang_s=30) as endpoint:
-        assert probe(endpoint, probe_timeout_s=0.5) == "schema"
-
-
-@pytest.mark.parametrize(
-    ("formats", "refuses", "form"),
-    [
-        (("json_schema", "json_object"), False, "schema"),
-        (("json_object",), True, "json"),
-        (("json_object",), False, "json"),
-        ((), True, "prompt"),
-    ],
-)
-def test_an_endpoint_is_asked_in_the_strictest_form_that_it_takes(
-    formats: tuple[str, ...], refuses: bool, form: Form
+@pytest.mark.parametrize(("width", "slots", "most"), [(3, None, 3), (16, 2, 2)])
+def test_no_more_requests_are_under_way_than_allowed(
+    tmp_path: Path, width: int, slots: int | None, most: int
 ) -> None:
-    with ScriptedEndpoint(formats=formats, refuses_formats=refuses) as endpoint:
-        assert probe(endpoint, fall_back=True) == form
+    lock = threading.Lock()
+    now = highest = 0
+
+    def reply(body: Mapping[str, Any]) -> dict[str, str]:
+        nonlocal now, highest
+        with lock:
+            now += 1
+            highest = max(highest, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        return plausible_reply(body)
+
+    with ScriptedEndpoint(reply) as endpoint:
+        ask(endpoint, tmp_path, range(20), width, slots=slots)
+    assert highest == most
 
 
-def test_the_form_that_was_found_before_is_tried_first() -> None:
-    with ScriptedEndpoint(formats=()) as endpoint:
-        assert probe(endpoint, "prompt", fall_back=True) == "prompt"
-        assert len(endpoint.requests) == 1
+def test_a_failed_request_is_an_outcome_and_is_asked_again_by_the_next_run(tmp_path: Path) -> None:
+    with ScriptedEndpoint(fault=lambda n, r: "500" if n > 1 else None) as endpoint:
+        outcomes, client = ask(endpoint, tmp_path, range(2), retries=0)
+        assert [outcome.status for outcome in outcomes] == ["failed", "failed"]
+        assert client.usage.failed_requests == 2
+    with ScriptedEndpoint() as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path, range(2))
+        assert [outcome.status for outcome in outcomes] == ["answer", "answer"]
 
 
-def prose(request: Mapping[str, Any]) -> str:
-    return "My favourite colour is green."
+def test_a_cut_off_reply_is_final_and_kept_as_what_it_is(tmp_path: Path) -> None:
+    with ScriptedEndpoint(fault=lambda n, r: "cut_off" if n > 1 else None) as endpoint:
+        ask(endpoint, tmp_path, range(2))
+        outcomes, _ = ask(endpoint, tmp_path, range(2))
+        assert [(o.status, o.cached) for o in outcomes] == [("cut_off", True)] * 2
+        assert len(endpoint.work) == 2
 
 
-@pytest.mark.parametrize(
-    ("server", "changes", "words"),
-    [
-        ({"key": "right"}, {}, r"refuses the key \(HTTP 401\).*api_key_env"),
-        ({}, {"model": "gpt-x"}, r"has no model 'gpt-x'.*it offers scripted.*generate\.endpoint"),
-        ({"reply": prose}, {}, r"ignores JSON schemas: .*'My favourite colour is green\.'"),
-        ({"reply": prose}, {}, r"set generate\.endpoint\.structured: auto"),
-        ({"reply": prose}, {"first": "json"}, r"does not follow JSON mode: .*'My favourite"),
-        ({"reply": prose}, {"fall_back": True}, r"schema in its prompt: .*can write JSON"),
-        ({"fault": always("400")}, {}, r"refused a request with a JSON schema \(HTTP 400"),
-        ({"fault": always("garbage")}, {}, r"no usable reply.*base_url"),
-        ({"fault": always("500")}, {}, r"no usable reply.*HTTP 500"),
-        ({"fault": always("hang"), "hang_s": 30}, {"probe_timeout_s": 0.3}, r"within 0\.3 s"),
-    ],
-)
-def test_an_endpoint_that_cannot_serve_is_told_in_one_line_within_seconds(
-    server: dict[str, Any], changes: dict[str, Any], words: str
-) -> None:
-    with ScriptedEndpoint(**server) as endpoint:
-        start = time.monotonic()
-        with pytest.raises(EndpointError, match=words) as caught:
-            probe(endpoint, **changes)
-        assert time.monotonic() - start < 5
-        said = str(caught.value)
-        assert "\n" not in said
-        assert f"endpoint {endpoint.base_url}" in said
-        assert "sk-secret" not in said
-
-
-def test_an_address_where_nobody_listens_is_told() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_a_key_that_stops_working_stops_the_run(tmp_path: Path) -> None:
     with (
-        ScriptedEndpoint() as endpoint,
-        pytest.raises(EndpointError, match=f"127.0.0.1:{port}/v1.*no connection"),
+        ScriptedEndpoint(fault=lambda n, r: "401" if n > 4 else None) as endpoint,
+        pytest.raises(EndpointError, match="refuses the key"),
     ):
-        probe(endpoint, base_url=f"http://127.0.0.1:{port}/v1")
+        ask(endpoint, tmp_path, range(50), 2)
 
 
-def test_a_key_that_the_endpoint_repeats_reaches_no_reply_error_or_attempt() -> None:
-    noted: list[Attempt] = []
-    key = "sk-secret-0123456789"
-    with ScriptedEndpoint(
-        lambda body: {"a": f"your key is {key}"},
-        fault=first("500"),
-        headers=lambda number: {"X-Request-Id": key},
-    ) as endpoint:
-        raw, attempt, _ = send(endpoint, noted)
-        with pytest.raises(EndpointError) as caught:
-            probe(endpoint, base_url=endpoint.base_url.replace("//", "//user:pass-word@"))
-    assert "your key is [key]" in raw
-    assert key not in f"{raw}{attempt}{noted}"
-    said = "".join(traceback.format_exception(caught.value))
-    assert key not in said
-    assert "pass-word" not in str(caught.value)
-
-
-def test_the_key_is_in_no_repr() -> None:
-    with ScriptedEndpoint() as endpoint:
-        assert "sk-secret" not in repr(resolved(endpoint))
-
-
-def test_a_proxy_for_the_outside_world_is_not_used_for_this_machine(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("fault", ["bad_json", "violation", "prose"])
+def test_a_reply_that_breaks_its_schema_is_asked_for_once_more_with_its_fault(
+    tmp_path: Path, fault: Fault
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    def once(number: int, body: Mapping[str, Any]) -> Fault | None:
+        return fault if not is_probe(body) and len(body["messages"]) == 2 else None
+
+    with ScriptedEndpoint(numbered, fault=once) as endpoint:
+        outcomes, client = ask(endpoint, tmp_path, range(3))
+        assert [json.loads(outcome.content)["a"] for outcome in outcomes] == ["0", "1", "2"]
+        assert client.usage.requests == 6
+        again = [body["messages"] for body in endpoint.work if len(body["messages"]) == 4]
+        assert {m[2]["role"] for m in again} == {"assistant"}
+        assert all("cannot be used" in m[3]["content"] for m in again)
+        before = len(endpoint.requests)
+        repeated, _ = ask(endpoint, tmp_path, range(3))
+        assert repeated == outcomes
+        assert len(endpoint.requests) == before
+
+
+def test_a_reply_that_breaks_its_schema_again_is_listed_as_that(tmp_path: Path) -> None:
+    with ScriptedEndpoint(
+        numbered, fault=lambda n, body: None if is_probe(body) else "violation"
+    ) as endpoint:
+        (outcome,), _ = ask(endpoint, tmp_path, range(1))
+        assert outcome.content == '{"something": "else"}'
+        assert len(endpoint.work) == 2
+
+
+def test_requests_that_are_the_same_are_asked_once(tmp_path: Path) -> None:
+    async def work(endpoint: ScriptedEndpoint) -> list[Outcome]:
+        with RequestLog(tmp_path / "log.sqlite") as log:
+            client = LLMClient(resolved(endpoint), log, 8)
+            try:
+                return await client.complete_all([request(1), request(2), request(1)])
+            finally:
+                await client.close()
+
+    with ScriptedEndpoint(numbered) as endpoint:
+        outcomes = asyncio.run(work(endpoint))
+        assert [json.loads(outcome.content)["a"] for outcome in outcomes] == ["1", "2", "1"]
+        assert len(endpoint.work) == 2
+
+
+def test_an_endpoint_without_schemas_is_asked_in_words_and_says_so(tmp_path: Path) -> None:
+    def worded(body: Mapping[str, Any]) -> Any:
+        made = numbered(body)
+        return f"<think>{{what?}}</think>```json\n{json.dumps(made)}\n```"
+
+    said: list[str] = []
+    with ScriptedEndpoint(worded, formats=(), refuses_formats=True) as endpoint:
+        outcomes, client = ask(endpoint, tmp_path, range(3), structured="auto", say=said.append)
+        assert [json.loads(outcome.content)["a"] for outcome in outcomes] == ["0", "1", "2"]
+        assert client.form == "prompt"
+        assert all("response_format" not in body for body in endpoint.work)
+        assert all("JSON schema" in body["messages"][0]["content"] for body in endpoint.work)
+        assert said == [
+            "generate.endpoint: scripted does not enforce JSON schemas; used is the prompt alone, "
+            "with the schema in it."
+        ]
+        before = len(endpoint.requests)
+        # what was found is known to the next run, which so needs no endpoint
+        repeated, _ = ask(endpoint, tmp_path, range(3), structured="auto")
+        assert repeated == outcomes
+        ask(endpoint, tmp_path, range(3), structured="prompt")
+        assert len(endpoint.requests) == before
+
+
+def test_forms_share_no_replies_and_the_default_keeps_its_keys(tmp_path: Path) -> None:
+    with ScriptedEndpoint(numbered) as endpoint:
+        ask(endpoint, tmp_path, range(3), structured="json")
+        ask(endpoint, tmp_path, range(3))
+        assert len(endpoint.work) == 6
+        ask(endpoint, tmp_path, range(3), structured="auto")
+        assert len(endpoint.work) == 6
+
+
+def test_a_budget_is_not_passed_and_more_money_goes_on_where_it_ended(tmp_path: Path) -> None:
+    price = Price(input=100.0, output=100.0)  # a reply of 50 + 20 tokens: $ 0.007
+    changes: dict[str, Any] = {"price": price, "budget_usd": 0.05}
+    with ScriptedEndpoint(numbered) as endpoint:
+        for _ in range(2):  # also not by trying again
+            with pytest.raises(BudgetError, match=r"\$ 0\.0\d+ of \$ 0\.0500") as caught:
+                ask(endpoint, tmp_path, range(20), **changes)
+            assert "\n" not in str(caught.value)
+            assert caught.value.exit_code == 2
+        assert 5 <= len(endpoint.work) <= 7
+        had = len(endpoint.work)
+        outcomes, client = ask(endpoint, tmp_path, range(20), **(changes | {"budget_usd": 1.0}))
+        assert len(outcomes) == len(endpoint.work) == 20
+        assert client.usage.cost == pytest.approx(0.007 * (20 - had))
+        assert client.usage.cost_of_cached == pytest.approx(0.007 * had)
+
+
+def test_what_has_no_price_costs_nothing_that_is_known(tmp_path: Path) -> None:
     with ScriptedEndpoint() as endpoint:
-        assert send(endpoint)
+        _, client = ask(endpoint, tmp_path, range(2))
+    assert client.usage.cost is None
+    assert client.usage.words() == "140 tokens"
+
+
+def test_every_attempt_is_on_record(tmp_path: Path) -> None:
+    def faults(number: int, body: Mapping[str, Any]) -> Fault | None:
+        return "429_after" if number in (2, 3) else None
+
+    with ScriptedEndpoint(fault=faults) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path, range(2), price=Price(input=1.0, output=1.0))
+        sent = len(endpoint.requests)
+    with sqlite3.connect(tmp_path / "log.sqlite") as db:
+        rows = db.execute("SELECT key, status, prompt_tokens, cost FROM attempts").fetchall()
+    assert len(rows) == sent
+    for outcome in outcomes:
+        own = [row[1:] for row in rows if row[0] == outcome.key]
+        assert own[-1] == (200, 50, pytest.approx(70e-6))
+    assert sorted(row[1] for row in rows) == [200, 200, 200, 429, 429]
+
+
+def test_under_all_faults_every_request_has_its_own_outcome(tmp_path: Path) -> None:
+    faults = FaultMix(seed=1)
+    with ScriptedEndpoint(numbered, fault=faults, hang_s=30) as endpoint:
+        outcomes, client = ask(endpoint, tmp_path, range(200), timeout_s=0.5, retries=8)
+    assert len(outcomes) == 200
+    read = [parse_reply(outcome, request(0).schema) for outcome in outcomes]
+    for number, found in enumerate(read):
+        if isinstance(found, QualityFault):
+            # a reply may break its schema a second time: that is then the request's outcome
+            assert found.reason in ("malformed", "refusal", "cut_off", "failed")
+            assert found.detail
+        else:
+            assert found["a"] == str(number)
+    assert sum(not isinstance(found, QualityFault) for found in read) > 180
+    assert client.usage.failed_requests == 0

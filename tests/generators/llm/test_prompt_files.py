@@ -5,7 +5,7 @@ import pytest
 from core.errors import ConfigError
 from generators.kinds import KINDS, written_kinds
 from generators.kinds.base import WrittenKind
-from generators.llm.prompt_files import Texts, fill
+from generators.llm.prompt_files import PromptFiles, fill
 
 HARD = 'braces {x} {{y}} {{{z}}} "quotes" \\n \\1 %s ${a} 日本語 😀 ' + "x" * 20_000
 
@@ -20,7 +20,7 @@ def test_a_slot_without_a_value_is_named() -> None:
 
 
 def test_a_request_ends_with_what_differs_between_requests() -> None:
-    prompt = Texts().prompt("persona_control")
+    prompt = PromptFiles().prompt("persona_control")
     one, two = prompt.messages({"idea": "a fox"}), prompt.messages({"idea": HARD})
     assert one[:-1] == two[:-1]
     assert HARD in two[-1][1]
@@ -30,7 +30,7 @@ def test_a_request_ends_with_what_differs_between_requests() -> None:
 def test_packaged_prompts_show_examples_of_what_they_ask_for(kind: WrittenKind) -> None:
     names = ["stimulus", kind.control_prompt, *kind.question_prompts]
     for name in names:
-        prompt = Texts().prompt(name)
+        prompt = PromptFiles().prompt(name)
         assert len(prompt.examples) >= 3
         for values, reply in prompt.examples:
             assert list(reply) == list(prompt.reply)
@@ -39,7 +39,7 @@ def test_packaged_prompts_show_examples_of_what_they_ask_for(kind: WrittenKind) 
 
 
 def test_packaged_seeds_are_many_and_distinct() -> None:
-    texts = Texts()
+    texts = PromptFiles()
     persona, goal, topics = (texts.by_category(n) for n in ("persona", "goal", "extractive"))
     assert len(persona) >= 18
     assert len(goal) >= 8
@@ -52,10 +52,10 @@ def test_packaged_seeds_are_many_and_distinct() -> None:
     assert len(set(everyday)) == len(everyday) >= 60
 
 
-def own_prompt(folder: Path, text: str) -> Texts:
+def own_prompt(folder: Path, text: str) -> PromptFiles:
     folder.mkdir(exist_ok=True)
     (folder / "stimulus.yaml").write_text(text)
-    return Texts(prompts=folder)
+    return PromptFiles(prompts=folder)
 
 
 GOOD = """\
@@ -72,9 +72,9 @@ max_tokens: 5
 def test_a_users_prompt_replaces_the_packaged_one_and_has_its_own_digest(tmp_path: Path) -> None:
     texts = own_prompt(tmp_path / "prompts", GOOD)
     assert texts.prompt("stimulus").system == "Write a message."
-    assert texts.prompt("goal_control").digest == Texts().prompt("goal_control").digest
+    assert texts.prompt("goal_control").digest == PromptFiles().prompt("goal_control").digest
     own = texts.digests(prompts=("stimulus", "goal_control"), seeds=("goal",))
-    packaged = Texts().digests(prompts=("stimulus", "goal_control"), seeds=("goal",))
+    packaged = PromptFiles().digests(prompts=("stimulus", "goal_control"), seeds=("goal",))
     assert [name for name in own if own[name] != packaged[name]] == ["prompts/stimulus"]
 
 
@@ -96,12 +96,12 @@ def test_a_broken_prompt_is_named_with_its_trouble(tmp_path: Path, text: str, wo
 def test_broken_seeds_and_missing_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "goal.yaml").write_text("form: not a list\n")
     (tmp_path / "everyday.yaml").write_text("[]\n")
-    texts = Texts(seeds=tmp_path)
+    texts = PromptFiles(seeds=tmp_path)
     with pytest.raises(ConfigError, match=r"goal\.yaml: expected categories"):
         texts.by_category("goal")
     with pytest.raises(ConfigError, match=r"everyday\.yaml: expected a list of texts"):
         texts.listed("everyday")
     with pytest.raises(ConfigError, match=r"generate\.prompts: .* is not a folder"):
-        Texts(prompts=tmp_path / "none").prompt("stimulus")
+        PromptFiles(prompts=tmp_path / "none").prompt("stimulus")
     with pytest.raises(ConfigError, match=r"there is no nothing\.yaml"):
-        Texts().prompt("nothing")
+        PromptFiles().prompt("nothing")

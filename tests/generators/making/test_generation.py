@@ -17,10 +17,10 @@ from endpoints import conversations, questions, resolved, small
 
 from core.errors import ConfigError, DataError, EndpointError
 from core.table_files import read_conversations, read_dropped, read_questions
-from generators.llm.asker import Asker
+from generators.llm.client import LLMClient
 from generators.llm.config import SamplingConfig
 from generators.llm.prices import Price
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.llm.request import Outcome, Request
 from generators.llm.request_log import RequestLog
 from generators.llm.testing import Fault, ScriptedEndpoint, is_probe, plausible_reply
@@ -103,7 +103,7 @@ def test_every_row_has_the_questions_of_its_control(made: Path) -> None:
 
 
 def test_stimuli_are_asked_without_sight_of_their_controls(tmp_path: Path) -> None:
-    everyday = {f"Subject: {subject}" for subject in Texts().listed("everyday")}
+    everyday = {f"Subject: {subject}" for subject in PromptFiles().listed("everyday")}
     with ScriptedEndpoint() as endpoint:
         conversations(tmp_path, resolved(endpoint))
         asked = [
@@ -220,7 +220,7 @@ def test_a_changed_question_prompt_asks_questions_again_and_nothing_else(tmp_pat
     with ScriptedEndpoint() as endpoint:
         both(tmp_path, endpoint)
         before = len(endpoint.work)
-        questions(tmp_path, resolved(endpoint), texts=Texts(prompts=own))
+        questions(tmp_path, resolved(endpoint), texts=PromptFiles(prompts=own))
         again = Counter(b["response_format"]["json_schema"]["name"] for b in endpoint.work[before:])
     assert set(again) == {"persona_prediction"}
 
@@ -391,7 +391,7 @@ def test_the_tables_of_an_endpoint_without_schemas_are_whole(tmp_path: Path) -> 
 
 def test_braces_quotes_scripts_and_length_pass_unharmed(tmp_path: Path) -> None:
     odd = '{"a": [}} {{idea}} \\ \'"` \u0000-free 语言 العربية 🦊‍🔥 ' + "x" * 20_000
-    prompt = Texts().prompt("goal_control")
+    prompt = PromptFiles().prompt("goal_control")
     messages = prompt.messages({"idea": odd})
     assert odd in messages[-1][1]
     asked = Request(
@@ -404,11 +404,11 @@ def test_braces_quotes_scripts_and_length_pass_unharmed(tmp_path: Path) -> None:
 
     async def work(endpoint: ScriptedEndpoint, structured: str) -> list[Outcome]:
         with RequestLog(tmp_path / "log.sqlite") as log:
-            asker = Asker(resolved(endpoint, structured=structured), log, 4)
+            client = LLMClient(resolved(endpoint, structured=structured), log, 4)
             try:
-                return await asker.ask_all([asked])
+                return await client.complete_all([asked])
             finally:
-                await asker.close()
+                await client.close()
 
     def echo(body: Mapping[str, Any]) -> Any:
         return (
@@ -436,8 +436,8 @@ def test_secrets_reach_no_file(tmp_path: Path) -> None:
 
 def test_the_users_folders_are_taken_from_the_section() -> None:
     section = GenerateSection(prompts="mine/prompts", seeds="mine/seeds")
-    assert texts_of(section) == Texts(prompts=Path("mine/prompts"), seeds=Path("mine/seeds"))
-    assert texts_of(GenerateSection()) == Texts()
+    assert texts_of(section) == PromptFiles(prompts=Path("mine/prompts"), seeds=Path("mine/seeds"))
+    assert texts_of(GenerateSection()) == PromptFiles()
 
 
 def test_a_dataset_of_another_maker_can_be_asked_about(made: Path, tmp_path: Path) -> None:

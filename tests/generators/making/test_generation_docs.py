@@ -16,7 +16,7 @@ from generators.kinds import KINDS
 from generators.kinds.config import KindPlan
 from generators.llm.config import EndpointConfig
 from generators.llm.prices import Price, price_of
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
 from generators.rules.text import REASONS
@@ -48,7 +48,7 @@ def test_the_kind_shown_makes_controls_and_questions() -> None:
     kind = names["Mood"]()
     control = kind.control("gloomy", {"cause": "it rains."}, Random(0))
     assert control == "From now on, be gloomy, because it rains."
-    asks = list(islice(kind.questions("description", control, Texts(), Random(0)), 3))
+    asks = list(islice(kind.questions("description", control, PromptFiles(), Random(0)), 3))
     assert {question for ask in asks for question in ask.questions.values()} == set(
         names["QUESTIONS"]
     )

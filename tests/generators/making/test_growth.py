@@ -15,7 +15,7 @@ from core.progress import silent
 from core.table_files import read_conversations, read_dropped, read_questions
 from core.tables import Conversation, Question
 from generators.kinds.config import KindPlan
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 from generators.llm.testing import ScriptedEndpoint
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.making.generation import (
@@ -192,7 +192,7 @@ def test_profiles_have_sixteen_questions_each(tmp_path: Path) -> None:
         endpoint=None,
         concurrency=1,
         progress=silent,
-        texts=Texts(),
+        texts=PromptFiles(),
     )
     asked = Counter(q.example_id for q in read_questions(tmp_path / "q/questions.parquet"))
     assert set(asked.values()) == {16}

@@ -12,13 +12,13 @@ import pytest
 from endpoints import resolved
 
 from core.errors import ConfigError
-from generators.llm.asker import Asker
-from generators.llm.prompt_files import Texts
+from generators.llm.client import LLMClient
+from generators.llm.prompt_files import PromptFiles
 from generators.llm.request_log import RequestLog
 from generators.llm.testing import ScriptedEndpoint, is_probe, plausible_reply
 from generators.quality.judge import Agreement, Judgement, agreement, judge, rubric_named
 
-RUBRIC = rubric_named(Texts(), "judge_answer")
+RUBRIC = rubric_named(PromptFiles(), "judge_answer")
 
 
 def items(answers: Sequence[str]) -> list[dict[str, str]]:
@@ -30,11 +30,11 @@ def ask(
 ) -> Judgement:
     async def work() -> Judgement:
         with RequestLog(folder / "log.sqlite") as log:
-            asker = Asker(resolved(endpoint), log, 4)
+            client = LLMClient(resolved(endpoint), log, 4)
             try:
-                return await judge(asker, RUBRIC, items(answers), passes=passes)
+                return await judge(client, RUBRIC, items(answers), passes=passes)
             finally:
-                await asker.close()
+                await client.close()
 
     return asyncio.run(work())
 
@@ -108,7 +108,7 @@ def test_kappa_is_cohens() -> None:
 
 @pytest.mark.parametrize("name", ["judge_answer", "judge_completion"])
 def test_the_packaged_rubrics_show_every_verdict(name: str) -> None:
-    texts = Texts()
+    texts = PromptFiles()
     rubric = rubric_named(texts, name)
     prompt = texts.prompt(name)
     assert {reply["verdict"] for reply in prompt.few_shot} == set(rubric.verdicts)
@@ -127,4 +127,4 @@ def test_what_is_no_rubric_is_named(tmp_path: Path, old: str, new: str, words: s
     packaged = Path(__file__).parents[3] / "generators/prompts/judge_answer.yaml"
     (tmp_path / packaged.name).write_text(packaged.read_text().replace(old, new))
     with pytest.raises(ConfigError, match=words):
-        rubric_named(Texts(prompts=tmp_path), "judge_answer")
+        rubric_named(PromptFiles(prompts=tmp_path), "judge_answer")

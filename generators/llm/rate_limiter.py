@@ -41,7 +41,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class Pace:
+class AdaptiveRateLimiter:
     """Lets requests through, one `enter` and one `leave` each.
 
     Attributes:

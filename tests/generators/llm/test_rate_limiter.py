@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from generators.llm.pace import START, Pace, duration_s, retry_after_s
+from generators.llm.rate_limiter import START, AdaptiveRateLimiter, duration_s, retry_after_s
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(work, 20))
 
 
-async def served(pace: Pace, latency_s: float, tokens: int = 20) -> None:
+async def served(pace: AdaptiveRateLimiter, latency_s: float, tokens: int = 20) -> None:
     """One request that is answered after so many seconds."""
     await pace.enter(tokens)
     pace.replied(latency_s, tokens)
     pace.leave()
 
 
-def rounds(pace: Pace, count: int, latency_s: float) -> None:
+def rounds(pace: AdaptiveRateLimiter, count: int, latency_s: float) -> None:
     """So many rounds of as many replies as may be under way."""
     for _ in range(count):
         for _ in range(int(pace.limit)):
@@ -31,7 +31,7 @@ def rounds(pace: Pace, count: int, latency_s: float) -> None:
 
 
 def test_it_starts_low_and_doubles_up_to_its_bound() -> None:
-    pace = Pace(200)
+    pace = AdaptiveRateLimiter(200)
     assert pace.limit == START
     rounds(pace, 1, 0.1)
     assert pace.limit == 2 * START
@@ -40,7 +40,7 @@ def test_it_starts_low_and_doubles_up_to_its_bound() -> None:
 
 
 def test_it_falls_on_a_limit_once_for_all_that_was_under_way() -> None:
-    pace = Pace(200)
+    pace = AdaptiveRateLimiter(200)
     rounds(pace, 5, 0.1)
     sent = time.monotonic()
     for _ in range(50):
@@ -51,7 +51,7 @@ def test_it_falls_on_a_limit_once_for_all_that_was_under_way() -> None:
 
 
 def test_after_a_sign_it_rises_by_a_tenth_a_round() -> None:
-    pace = Pace(1000)
+    pace = AdaptiveRateLimiter(1000)
     rounds(pace, 4, 0.1)
     pace.limited(time.monotonic(), None)
     before = pace.limit
@@ -60,7 +60,7 @@ def test_after_a_sign_it_rises_by_a_tenth_a_round() -> None:
 
 
 def test_it_falls_when_replies_take_much_longer_and_recovers() -> None:
-    pace = Pace(100)
+    pace = AdaptiveRateLimiter(100)
     rounds(pace, 6, 0.1)
     rounds(pace, 1, 0.3)
     assert 90 <= pace.limit < 92
@@ -69,7 +69,7 @@ def test_it_falls_when_replies_take_much_longer_and_recovers() -> None:
 
 
 def test_longer_replies_are_no_sign() -> None:
-    pace = Pace(100)
+    pace = AdaptiveRateLimiter(100)
     rounds(pace, 6, 0.1)
     for _ in range(300):
         pace.replied(1.0, 20 * 10 + 16 * 9)
@@ -77,14 +77,14 @@ def test_longer_replies_are_no_sign() -> None:
 
 
 def test_a_limit_that_is_not_reached_does_not_rise() -> None:
-    pace = Pace(100)
+    pace = AdaptiveRateLimiter(100)
     for _ in range(200):
         run(served(pace, 0.1))
     assert pace.limit == START
 
 
 def test_a_fixed_pace_stays_as_it_is() -> None:
-    pace = Pace(4, adaptive=False)
+    pace = AdaptiveRateLimiter(4, adaptive=False)
     rounds(pace, 3, 0.1)
     rounds(pace, 3, 1.0)
     pace.limited(time.monotonic(), None)
@@ -93,7 +93,7 @@ def test_a_fixed_pace_stays_as_it_is() -> None:
 
 def test_no_more_than_the_limit_are_let_through_and_none_is_forgotten() -> None:
     async def work() -> int:
-        pace = Pace(3)
+        pace = AdaptiveRateLimiter(3)
         most = 0
 
         async def one(number: int) -> None:
@@ -116,7 +116,7 @@ def test_no_more_than_the_limit_are_let_through_and_none_is_forgotten() -> None:
 
 def test_a_pause_holds_back_all() -> None:
     async def work() -> float:
-        pace = Pace(8)
+        pace = AdaptiveRateLimiter(8)
         pace.limited(time.monotonic(), 0.3)
         start = time.monotonic()
         await asyncio.gather(*(pace.enter(1) for _ in range(3)))
@@ -147,7 +147,7 @@ def test_headers_that_say_that_nothing_is_left_are_heeded(
     headers: dict[str, str], least: float, most: float
 ) -> None:
     async def work() -> float:
-        pace = Pace(100)
+        pace = AdaptiveRateLimiter(100)
         pace.told(headers)
         start = time.monotonic()
         await pace.enter(1)
@@ -158,7 +158,7 @@ def test_headers_that_say_that_nothing_is_left_are_heeded(
 
 def test_caps_space_requests_and_tokens_evenly() -> None:
     async def work(**caps: float) -> float:
-        pace = Pace(100, **caps)
+        pace = AdaptiveRateLimiter(100, **caps)
         start = time.monotonic()
         for _ in range(5):
             await pace.enter(100)
