@@ -14,7 +14,7 @@ from core.canonical import digest
 
 View = Literal["control", "stimulus", "stimulus_completion", "system"]
 Segment = Literal["template", "control", "stimulus", "completion"]
-Split = Literal["train", "validation", "test", "test_ood"]
+Split = Literal["train", "validation", "test", "test_ood", "test_seen"]
 
 QuestionType = Literal[
     "description",
@@ -27,13 +27,14 @@ QuestionType = Literal[
     "negation",
     "before",
     "after",
+    "yes_no",
 ]
 """What a question asks for; a profile's grades are types, so that whatever groups by type also
 reads results by grade."""
 
 VIEWS: tuple[View, ...] = ("control", "stimulus", "stimulus_completion", "system")
-SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_ood")
-KIND_NAMES = ("persona", "goal", "extractive", "profile", "context")
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_ood", "test_seen")
+KIND_NAMES = ("persona", "goal", "extractive", "profile", "context", "instruction")
 SOURCES = ("import", "generator")
 
 

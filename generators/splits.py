@@ -31,6 +31,10 @@ class SplitConfig(Config):
     """Share of the groups of each kind for test."""
     test_ood: tuple[str, ...] = ()
     """Categories (`kind/category`) that are held out whole, as split `test_ood`."""
+    stimuli: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the stimuli that are held out from training where controls have several: controls of
+    the training split are asked them in the split `test_seen` (controls that training has seen,
+    with stimuli that it has not), and the controls of all other splits are asked them alone."""
     seed: int = 0
     """Seed of the draw."""
 

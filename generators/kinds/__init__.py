@@ -10,11 +10,13 @@ from generators.kinds.base import DrawnKind, Kind, WrittenKind
 from generators.kinds.context import Context
 from generators.kinds.extractive import Extractive
 from generators.kinds.goal import Goal
+from generators.kinds.instruction import Instruction
 from generators.kinds.persona import Persona
 from generators.kinds.profile import Profile
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (Persona(), Goal(), Extractive(), Profile(), Context())
+    kind.name: kind
+    for kind in (Persona(), Goal(), Extractive(), Profile(), Context(), Instruction())
 }
 
 

@@ -143,14 +143,15 @@ class Drawn:
         text: the control.
         facts: what its questions are made from, as plain JSON values; kept in the rows'
             provenance.
-        stimulus: the user's message after it; None where the kind has only the view `control`.
+        stimuli: user messages after it, of which a plan takes the first so many; empty where the
+            kind has only the view `control`.
     """
 
     category: str
     label: str
     text: str
     facts: Mapping[str, Any]
-    stimulus: str | None = None
+    stimuli: tuple[str, ...] = ()
 
 
 class DrawnKind(Kind):

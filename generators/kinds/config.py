@@ -48,6 +48,10 @@ class KindPlan(Config):
     views: tuple[View, ...] | None = None
     """Views of each control; null for all that the kind has. `stimulus_completion` is added by the
     step `complete`."""
+    stimuli: int = Field(default=1, ge=1)
+    """Stimuli of each control (a crossed design: several stimuli a control, and each of them under
+    several controls). A kind that an LLM writes has one of its own and takes the others from other
+    controls of its kind; of a kind that is cut from texts each control has one."""
     source: TextSource | None = None
     """Where the texts of a kind that is cut from texts (`context`) come from."""
 

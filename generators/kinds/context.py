@@ -105,7 +105,7 @@ def _windows(
             category=document.category,
             label=f"context-{identity}",
             text=lead,
-            stimulus=passage,
+            stimuli=(passage,),
             facts={
                 "where": document.where,
                 "start": start,

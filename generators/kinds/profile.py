@@ -63,7 +63,7 @@ class Profile(DrawnKind):
                     label=f"profile-{category}-{seed}-{number}",
                     text=_sheet(known[category], things, facts, draw),
                     facts={"world": category, "things": things, "facts": facts},
-                    stimulus=draw.choice(messages),
+                    stimuli=_stimuli(messages, draw),
                 )
 
     def questions(
@@ -79,6 +79,12 @@ class Profile(DrawnKind):
             possible[chosen], possible[-1] = possible[-1], possible[chosen]
             make, what = possible.pop()
             yield make(*what)
+
+
+def _stimuli(messages: Sequence[str], draw: Random) -> tuple[str, ...]:
+    """Draw one message, and after it all others in a drawn order."""
+    first = draw.choice(messages)
+    return (first, *draw.sample([m for m in messages if m != first], len(messages) - 1))
 
 
 def _facts(world: World, draw: Random) -> tuple[list[str], Facts]:

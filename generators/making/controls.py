@@ -26,6 +26,19 @@ from generators.rules.text import gives_away
 _SLUG = re.compile(r"[^\w]+")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stimulus:
+    """A user message after a control.
+
+    Attributes:
+        text: the message.
+        request: key of the request that wrote it; None where no LLM did.
+    """
+
+    text: str
+    request: str | None = None
+
+
 @dataclass(kw_only=True)
 class Control:
     """A control that is kept, and in time its stimulus.
@@ -33,6 +46,7 @@ class Control:
     Attributes:
         slot: its place in the order of planning of its kind.
         request: key of the request that wrote it; None where no LLM did.
+        stimuli: user messages after it, in the order in which a plan takes them.
         facts: what a drawn kind makes its questions from.
     """
 
@@ -42,8 +56,7 @@ class Control:
     text: str
     slot: int
     request: str | None = None
-    stimulus: str | None = None
-    stimulus_request: str | None = None
+    stimuli: tuple[Stimulus, ...] = ()
     facts: Mapping[str, Any] | None = None
 
 
@@ -231,7 +244,7 @@ def _stimulus_asks(
         if fault:
             return [fault]
         seen.add(text)
-        control.stimulus, control.stimulus_request = text, key
+        control.stimuli = (Stimulus(text=text, request=key),)
         return []
 
     for attempt in itertools.count():

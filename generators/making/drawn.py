@@ -16,7 +16,7 @@ from generators.kinds.base import Answered, DrawnKind
 from generators.kinds.sources import TextsFound, find_texts
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, QuestionsConfig
-from generators.making.controls import Control
+from generators.making.controls import Control, Stimulus
 from generators.making.questions import shares
 
 DRAWN = "drawn"
@@ -107,7 +107,7 @@ def _distinct(
                 label=found.label,
                 text=found.text,
                 slot=next(numbers),
-                stimulus=found.stimulus,
+                stimuli=tuple(Stimulus(text=text) for text in found.stimuli),
                 facts=found.facts,
             )
 

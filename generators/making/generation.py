@@ -35,6 +35,7 @@ from generators.llm.prompt_files import PromptFiles
 from generators.llm.request_log import RequestLog
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.making.controls import Control, ask_controls, ask_stimuli
+from generators.making.crossing import share_stimuli
 from generators.making.drawn import DRAWN, draw_controls, draw_questions, find_sources
 from generators.making.questions import ask_questions
 from generators.making.rows import conversation_rows
@@ -95,6 +96,8 @@ def generate_conversations(
                     config, texts, client, progress, known_controls
                 )
                 dropped += await ask_stimuli(controls, config, texts, client, progress)
+                counts = {name: plan.stimuli for name, plan in config.kinds.items()}
+                share_stimuli(controls, counts, config.filters, config.seed)
             finally:
                 await client.close()
         return controls, dropped, client
@@ -120,7 +123,7 @@ def generate_conversations(
     write_conversations(out / CONVERSATIONS_FILE, rows)
     write_dropped(out / DROPPED_FILE, dropped)
     kept = Counter(control.kind.name for control in controls)
-    splits = {row.control_id: row.split for row in rows}
+    splits = {row.control_id: row.split for row in rows if row.split != "test_seen"}
     return {
         "controls": len(splits),
         "examples": len(rows),

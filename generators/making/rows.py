@@ -11,7 +11,8 @@ from core.tables import Conversation, Message, View, control_id, example_id
 from generators.kinds import drawn_kinds, kind_named, written_kinds
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig
-from generators.making.controls import Control
+from generators.making.controls import Control, Stimulus
+from generators.making.crossing import choose_stimuli
 from generators.making.drawn import DRAWN
 from generators.splits import Member, grouped_splits
 
@@ -59,32 +60,43 @@ def conversation_rows(
     rows: list[Conversation] = []
     for control, (group, split) in zip(controls, splits, strict=True):
         own = control_id(control.kind.name, control.text)
+        crossed = choose_stimuli(
+            control.stimuli,
+            split,
+            count=config.kinds[control.kind.name].stimuli,
+            share=config.splits.stimuli,
+            seed=config.seed,
+        )
+        choices = (crossed, [(None, split)])
         for view in config.kinds[control.kind.name].views or control.kind.views:
-            messages = _messages(control, view, config.seed)
-            if messages is None:
-                continue
-            rows.append(
-                Conversation(
-                    example_id=example_id(control.label, view, messages),
-                    control_id=own,
-                    group_id=group,
-                    kind=control.kind.name,
-                    category=control.category,
-                    label=control.label,
-                    view=view,
-                    split=split,
-                    source="generator",
-                    messages=messages,
-                    provenance=_provenance(control, view, config.seed, generator, prompts),
+            for stimulus, seen_in in choices[view == "control"]:
+                messages = _messages(control, view, stimulus, config.seed)
+                rows.append(
+                    Conversation(
+                        example_id=example_id(control.label, view, messages),
+                        control_id=own,
+                        group_id=group,
+                        kind=control.kind.name,
+                        category=control.category,
+                        label=control.label,
+                        view=view,
+                        split=seen_in,
+                        source="generator",
+                        messages=messages,
+                        provenance=_provenance(control, stimulus, config.seed, generator, prompts),
+                    )
                 )
-            )
     return rows
 
 
 def _provenance(
-    control: Control, view: View, seed: int, generator: str, prompts: Mapping[str, str]
+    control: Control,
+    stimulus: Stimulus | None,
+    seed: int,
+    generator: str,
+    prompts: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Where the row of `control` in `view` comes from."""
+    """Tell where the row of `control` with `stimulus` comes from."""
     if control.facts is not None:
         return {
             "generator": DRAWN,
@@ -92,28 +104,28 @@ def _provenance(
             "seed": seed,
             "facts": dict(control.facts),
         }
-    requests = [control.request]
+    asked = [control.request, *([stimulus.request] if stimulus is not None else [])]
     return {
         "generator": generator,
         "prompt": prompts[control.kind.name],
-        "requests": requests if view == "control" else [*requests, control.stimulus_request],
+        "requests": asked,
         "seed": seed,
     }
 
 
-def _messages(control: Control, view: View, seed: int) -> tuple[Message, ...] | None:
-    """The conversation of `control` in `view`; None if it needs a stimulus and has none."""
-    if view == "control":
+def _messages(
+    control: Control, view: View, stimulus: Stimulus | None, seed: int
+) -> tuple[Message, ...]:
+    """Build the conversation of `control` in `view`; only the view `control` has no stimulus."""
+    if stimulus is None:
         return (Message(role="user", content=control.text, segment="control"),)
-    if control.stimulus is None:
-        return None
-    stimulus = Message(role="user", content=control.stimulus, segment="stimulus")
+    asked = Message(role="user", content=stimulus.text, segment="stimulus")
     if view == "system":
-        return (Message(role="system", content=control.text, segment="control"), stimulus)
+        return (Message(role="system", content=control.text, segment="control"), asked)
     draw = Random(digest([seed, "acknowledgement", control.text]))
     said = draw.choice(control.kind.acknowledgements)
     return (
         Message(role="user", content=control.text, segment="control"),
         Message(role="assistant", content=said, segment="control"),
-        stimulus,
+        asked,
     )

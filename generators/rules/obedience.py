@@ -1,0 +1,95 @@
+"""Whether a reply obeys an instruction, as far as code can tell.
+
+Each check looks for the trace that an obeyed instruction leaves in a reply: common words of a
+language, a form, a word. It errs towards "no" on very short replies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from generators.rules.text import words
+
+# words that are frequent in one of the languages and in none of the others
+_FREQUENT_WORDS = {
+    "en": "the and is of to you that with for this it are be can your",
+    "fr": "le les des est une vous je pour avec dans pas ce nous votre et il au",
+    "es": "el los las una es por para con usted y del como su muy más puede se",
+    "de": "der die das und ist nicht ein eine ich sie mit für auf zu den sich",
+    "it": "il gli è di che per con una sono non della le si mi tuo lo questo",
+    "pt": "o os as é não uma para com você em por do da mais seu eu muito",
+}
+_FREQUENT: Mapping[str, frozenset[str]] = {
+    code: frozenset(listed.split()) for code, listed in _FREQUENT_WORDS.items()
+}
+_LEAST_WORDS = 2
+_NUMBERED = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
+_SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
+
+
+def language_of(text: str) -> str | None:
+    """Name the language whose frequent words `text` has most of; None where no one leads."""
+    found = words(text)
+    counts = {code: sum(word in own for word in found) for code, own in _FREQUENT.items()}
+    first, second = sorted(counts.values(), reverse=True)[:2]
+    if first < _LEAST_WORDS or first == second:
+        return None
+    return max(counts, key=lambda code: counts[code])
+
+
+def uses_words(text: str, wanted: frozenset[str]) -> bool:
+    """Tell whether `text` has one of `wanted`, which are in lower case."""
+    return not wanted.isdisjoint(words(text))
+
+
+def _numbered_list(text: str) -> bool:
+    return len(_NUMBERED.findall(text)) >= 2
+
+
+def _question(text: str) -> bool:
+    return text.rstrip().endswith("?")
+
+
+def _capitals(text: str) -> bool:
+    letters = [letter for letter in text if letter.isalpha()]
+    return bool(letters) and sum(letter.isupper() for letter in letters) > 0.9 * len(letters)
+
+
+def _one_sentence(text: str) -> bool:
+    return len(_SENTENCE_END.findall(text.strip())) <= 1 and "\n" not in text.strip()
+
+
+def _exclamations(text: str) -> bool:
+    return text.count("!") >= 2
+
+
+FORMS: Mapping[str, Callable[[str], bool]] = {
+    "numbered_list": _numbered_list,
+    "question": _question,
+    "capitals": _capitals,
+    "one_sentence": _one_sentence,
+    "exclamations": _exclamations,
+}
+"""Checks of a reply's form, by name."""
+
+
+def obeys(reply: str, check: Mapping[str, object]) -> bool:
+    """Tell whether `reply` passes a check.
+
+    Args:
+        reply: what the target wrote.
+        check: exactly one of `words` (a list, any of them), `language` (a code), `form` (a name
+            of `FORMS`).
+
+    Raises:
+        ValueError: the check is none of these.
+    """
+    match dict(check):
+        case {"words": [*wanted]}:
+            return uses_words(reply, frozenset(str(word).casefold() for word in wanted))
+        case {"language": str(code)} if code in _FREQUENT:
+            return language_of(reply) == code
+        case {"form": str(form)} if form in FORMS:
+            return FORMS[form](reply)
+    raise ValueError(f"check {dict(check)!r}: expected words, language or form")
