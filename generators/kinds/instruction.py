@@ -19,7 +19,7 @@ from core.errors import ConfigError
 from core.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import Answered, Drawn, DrawnKind
 from generators.kinds.sources import TextsFound
-from generators.llm.prompt_files import Texts
+from generators.llm.prompt_files import PromptFiles
 
 SEEDS = "instruction"
 Check = dict[str, Any]
@@ -96,12 +96,12 @@ class Instruction(DrawnKind):
     question_texts = (SEEDS,)
     acknowledgements = ("Understood.",)
 
-    def categories(self, texts: Texts) -> Mapping[str, tuple[str, ...]]:
+    def categories(self, texts: PromptFiles) -> Mapping[str, tuple[str, ...]]:
         """Map each category to the attributes that its controls set."""
         return {"+".join(order): order for order in instruction_seeds(texts).orders}
 
     def controls(
-        self, seed: int, texts: Texts, source: TextsFound | None
+        self, seed: int, texts: PromptFiles, source: TextsFound | None
     ) -> Iterator[Drawn | Dropped]:
         """Draw combinations, the categories by turns, until every combination was drawn."""
         seeds, messages = instruction_seeds(texts), texts.listed("messages")
@@ -131,7 +131,7 @@ class Instruction(DrawnKind):
                 number += 1
 
     def questions(
-        self, kind_of_question: QuestionType, row: Conversation, texts: Texts, draw: Random
+        self, kind_of_question: QuestionType, row: Conversation, texts: PromptFiles, draw: Random
     ) -> Iterator[Answered]:
         """Ask for each attribute's value, or whether it is a certain one (half of them: yes)."""
         attributes = instruction_seeds(texts).attributes
@@ -156,7 +156,7 @@ class Instruction(DrawnKind):
             )
 
 
-def instruction_seeds(texts: Texts) -> InstructionSeeds:
+def instruction_seeds(texts: PromptFiles) -> InstructionSeeds:
     """Read the attributes from the seeds.
 
     Raises:
