@@ -1,0 +1,108 @@
+"""Swapped conversations: a row's own visible text under another control.
+
+The target runs on the row's own stimulus (and completion, as it was written) behind another control
+of the same kind. A decoder to which the control is hidden then sees the same tokens; only what the
+hidden control left in their activations differs. No other contrast leaves nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from core.canonical import digest
+from core.tables import Conversation, Split, example_id
+
+SWAPPED_FROM = "swapped_from"
+"""Name in a swapped conversation's provenance of the example whose visible text it has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Swap:
+    """A row and the same visible text under another control.
+
+    Attributes:
+        row: the row itself.
+        donor: the row whose control is taken.
+        swapped: the donor's control with the row's visible text.
+    """
+
+    row: Conversation
+    donor: Conversation
+    swapped: Conversation
+
+
+def make_swaps(
+    rows: Sequence[Conversation], control_tokens: Mapping[str, int], splits: Iterable[Split]
+) -> list[Swap]:
+    """Pair each row of a masked view with another control of its kind, split and view.
+
+    The other control is of another group and label; it is the one with the nearest number of
+    hidden tokens, equals drawn by hash, so that the visible tokens keep their positions as nearly
+    as can be. The result depends on `rows` as a set only.
+
+    Args:
+        rows: all rows that the target can read.
+        control_tokens: leading tokens of each row that masking hides, by example id.
+        splits: splits whose rows are swapped.
+
+    Returns:
+        A swap for each row that has another control to swap with and whose control stands wholly
+        before its visible text.
+    """
+    judged = frozenset(splits)
+    alike: dict[tuple[str, str, str], dict[str, Conversation]] = defaultdict(dict)
+    for row in sorted(rows, key=lambda row: row.example_id):
+        if row.view != "control" and row.split in judged and _visible_from(row) is not None:
+            # one row a control and acknowledgement is enough to take the control from
+            alike[row.kind, row.split, row.view].setdefault(row.control_id, row)
+    found = []
+    for row in rows:
+        if _visible_from(row) is None:
+            continue
+        donors = [
+            donor
+            for donor in alike.get((row.kind, row.split, row.view), {}).values()
+            if donor.control_id != row.control_id and donor.group_id != row.group_id
+        ]
+        if not donors:
+            continue
+        own = control_tokens[row.example_id]
+        away = {d.example_id: abs(control_tokens[d.example_id] - own) for d in donors}
+        least = min(away.values())
+        nearest = [donor for donor in donors if away[donor.example_id] == least]
+        # drawn for a row's control, so that rows that share it share its swap
+        donor = min(nearest, key=lambda d: digest(["swap", row.control_id, d.control_id]))
+        found.append(Swap(row=row, donor=donor, swapped=_swap(row, donor)))
+    return found
+
+
+def _visible_from(row: Conversation) -> int | None:
+    """Find the first visible message; None where the control does not stand wholly before it."""
+    segments = [message.segment for message in row.messages]
+    first = next((i for i, segment in enumerate(segments) if segment != "control"), None)
+    return first if first and "control" not in segments[first:] else None
+
+
+def _swap(row: Conversation, donor: Conversation) -> Conversation:
+    messages = (
+        *donor.messages[: _visible_from(donor)],
+        *row.messages[_visible_from(row) :],
+    )
+    return Conversation(
+        # as the generator names it: in a crossed design the same conversation is a row already
+        example_id=example_id(donor.label, row.view, messages),
+        control_id=donor.control_id,
+        group_id=donor.group_id,
+        kind=row.kind,
+        category=donor.category,
+        label=donor.label,
+        view=row.view,
+        split=row.split,
+        source=row.source,
+        messages=messages,
+        completion_origin=row.completion_origin,
+        flags=(),
+        provenance={SWAPPED_FROM: row.example_id},
+    )
