@@ -56,7 +56,15 @@ class RefError(UserError, LookupError):
 
 
 class EndpointError(UserError, ConnectionError):
-    """An LLM endpoint is unreachable, refuses the key, or ignores what it was asked."""
+    """An LLM endpoint is unreachable, refuses the key, or ignores what it was asked.
+
+    Attributes:
+        transient: whether the same may go well a little later, with nothing changed.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class BudgetError(UserError, RuntimeError):

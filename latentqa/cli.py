@@ -56,21 +56,19 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment: find what is done, make what is missing, write a report."""
+    from pipelines.running.prefect_settings import configured_api_url
     from pipelines.running.request import RunRequest
     from pipelines.running.summary import summary
 
     request = RunRequest(
         config=str(config), root=str(root), overrides=tuple(set_), until=until, smoke=smoke
     )
-    runner = request.open()
-    runner.prepare()
-    with runner.open():
-        # a server shows hits too; without one they are answered before prefect is loaded
-        result = None if os.environ.get("PREFECT_API_URL") else runner.cached()
-    if result is None:
+    if configured_api_url():
         import flows
 
         result = flows.run(request)
+    else:
+        result = request.run()
     if as_json:
         print_json(result.to_json())
     else:

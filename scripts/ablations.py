@@ -24,7 +24,8 @@ from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.reports.compare.cells import Cell
 from pipelines.reports.compare.runs import Run, compare_runs
 from pipelines.reports.run.tables import estimate, markdown
-from pipelines.running.runner import Runner, RunResult
+from pipelines.running.results import RunResult
+from pipelines.running.runner import Runner
 
 CHECKOUT = Path(__file__).parents[1]
 PAGE = CHECKOUT / "docs" / "training.md"

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipelines.steps.order import every_step
 from pipelines.steps.source_digest import source_digest
 
-DATA = Path(__file__).resolve().parents[1] / "tests" / "pipelines" / "source_digests.json"
+DATA = Path(__file__).resolve().parents[1] / "tests" / "pipelines" / "steps" / "source_digests.json"
 
 
 def main() -> None:

@@ -9,9 +9,10 @@ import chain
 import pytest
 
 from latentqa.cli import main
+from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.refs import Refs
-from pipelines.artifacts.root import Artifact, ArtifactRoot
+from pipelines.artifacts.root import ArtifactRoot
 
 PROMPT, QUESTION = "You love red", "Which?"
 WORDS = ("--prompt", PROMPT, "--question", QUESTION, "--max-tokens", "6", "--device", "cpu")

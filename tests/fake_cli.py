@@ -16,5 +16,5 @@ from latentqa.cli import main
 if __name__ == "__main__":
     log, pieces, delay, *words = sys.argv[1:]
     steps = FakeSteps(Path(log), pieces=int(pieces), delay=float(delay))
-    pipelines.runner.steps_for = lambda experiment: steps.table()
+    pipelines.running.runner.steps_for = lambda experiment: steps.table()
     main(words)

@@ -93,6 +93,7 @@ class FakeSteps:
                 external=lambda outside, name=name: {
                     "file": hashlib.sha256(name.encode()).hexdigest()
                 },
+                resumes_output=True,
                 listed=name != "report",
             )
             for name, inputs in INPUTS.items()

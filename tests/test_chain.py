@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 import tiny
-from published_chain import LABELS, Chain, cached
-
 from pipelines.running.temporary_server import temporary_server
+from published_chain import LABELS, Chain, cached
 
 
 @pytest.fixture(scope="module")

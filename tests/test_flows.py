@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-
 from pipelines.running.temporary_server import temporary_server
 
 CHILD = Path(__file__).parent / "fake_cli.py"

@@ -17,9 +17,10 @@ from latentqa.commands.options import (
     print_json,
     size,
 )
+from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.identity import SHORT
 from pipelines.artifacts.refs import Refs, holders
-from pipelines.artifacts.root import Artifact, ArtifactRoot
+from pipelines.artifacts.root import ArtifactRoot
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help=REF_HELP)]
 
@@ -140,12 +141,11 @@ def gc(
     as_json: JsonOption = False,
 ) -> None:
     """List, or remove, the artifacts that no name holds."""
-    from pipelines.artifacts.gc import collect, find_garbage
+    from pipelines.artifacts.gc import collect_garbage, find_garbage
 
     place = ArtifactRoot(root.expanduser())
-    garbage = find_garbage(place, partials=partials)
-    if delete:
-        collect(place, garbage)
+    find = collect_garbage if delete else find_garbage
+    garbage = find(place, partials=partials)
     if as_json:
         print_json(
             {

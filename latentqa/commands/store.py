@@ -71,6 +71,7 @@ def info(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fals
 def verify(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
     """Read every byte of a store and compare; exit 2 with a line for each file that differs."""
     from activation_store.read.verify import verify as check
+    from pipelines.artifacts.artifact import flag_damaged
 
     folder = _folder(ref, root)
     verdict = check(folder)
@@ -81,48 +82,16 @@ def verify(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fa
         for finding in verdict.findings:
             typer.echo(str(finding))
     if verdict.findings:
+        flag_damaged(folder / finding.file for finding in verdict.findings)
         raise StoreError(
             f"store {folder}: {len(verdict.findings)} of its files are not as they were committed. "
-            "Run the experiment again, or latentqa store repair: only what they belong to is made "
-            "anew."
+            "Run the experiment again: it computes what they belong to again, and nothing else."
         )
     if not as_json:
         state = "good" if verdict.finished else "good so far, the dump has not come to its end"
         typer.echo(
             f"{folder}: {state}; {verdict.files} files, {verdict.committed} of {planned} shards"
         )
-
-
-@app.command()
-def repair(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """Make anew what is not as it was committed in a finished dump: its bad shards alone."""
-    from core.runtime import Runtime
-    from pipelines.artifacts.refs import Refs
-    from pipelines.artifacts.root import ArtifactRoot
-    from pipelines.running.repair import repair as mend
-
-    place = ArtifactRoot(root.expanduser())
-    artifact = place.owner(Path(ref).expanduser()) if Path(ref).exists() else None
-    if artifact is None:
-        artifact = Refs(place).resolve(ref, kind="dump")
-    done = mend(place, artifact, runtime=Runtime())
-    if as_json:
-        print_json(
-            {
-                "path": str(artifact.data),
-                "findings": [asdict(finding) for finding in done.findings],
-                "forward_tokens": done.forward_tokens,
-                "same": done.same,
-            }
-        )
-        return
-    for finding in done.findings:
-        typer.echo(str(finding))
-    state = "nothing to mend"
-    if done.findings:
-        same = "the bytes are those of before" if done.same else "the bytes are others than before"
-        state = f"mended with {done.forward_tokens} tokens of the target; {same}"
-    typer.echo(f"{artifact.data}: {state}")
 
 
 @app.command()
@@ -228,8 +197,9 @@ def import_(
 def _folder(ref: str, root: Path) -> Path:
     """The folder of a store: `ref` itself, the `data` of an artifact at it, or a name's dump."""
     from activation_store.layout.arrays import COMMITS, PLAN_FILE
+    from pipelines.artifacts.artifact import DATA
     from pipelines.artifacts.refs import Refs
-    from pipelines.artifacts.root import DATA, ArtifactRoot
+    from pipelines.artifacts.root import ArtifactRoot
 
     path = Path(ref).expanduser()
     for folder in (path, path / DATA):

@@ -24,8 +24,9 @@ from core.table_files import (
 )
 from core.tables import Conversation, Dropped, Question
 from generators.quality.check import QUALITY_FILE
+from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
-from pipelines.artifacts.root import RECORD, Artifact, ArtifactRoot
+from pipelines.artifacts.root import ArtifactRoot
 
 STEPS = ("quality", "complete", "conversations", "questions")
 """Steps that write tables. Of those with the same table the first one counts: checked rows have

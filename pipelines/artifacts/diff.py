@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.identity import Difference, StepIdentity, differences
-from pipelines.artifacts.root import Artifact, ArtifactRoot
+from pipelines.artifacts.root import ArtifactRoot
 
 
 def compare(left: Artifact, right: Artifact) -> list[Difference]:

@@ -1,21 +1,27 @@
-"""What no name holds can go."""
+"""Garbage collection: removing the artifacts that no name holds."""
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import StorageError
+from core.errors import DamagedError, StorageError
 from core.files import bytes_below, storage_errors
+from pipelines.artifacts.artifact import RECORD, Artifact, Partial
+from pipelines.artifacts.identity import SHORT
 from pipelines.artifacts.locks import exclusive_or_none
 from pipelines.artifacts.refs import Refs
-from pipelines.artifacts.root import RECORD, Artifact, ArtifactRoot, Partial
+from pipelines.artifacts.root import MARK, ArtifactRoot
+
+_REMOVED = ".removed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Garbage:
-    """A folder that nothing holds."""
+    """A folder of the root that no name holds."""
 
     short: str
     path: Path
@@ -24,50 +30,96 @@ class Garbage:
 
 
 def find_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garbage]:
-    """Artifacts that no name holds, by themselves or as something that a held one is made from.
+    """Return the artifacts that no name holds, directly or as an input of a held one.
+
+    Only folders that a run made are listed: they have an artifact's name, form and identity, and
+    lie in the root itself and not behind a link.
 
     Args:
         root: the artifact root.
-        partials: also what killed runs left; else that is kept, with what it is made from.
-    """
-    artifacts = root.artifacts()
-    unfinished = root.partials()
-    held = _held(root, artifacts, [] if partials else unfinished)
-    gone: list[Artifact | Partial] = [a for a in artifacts if a.key not in held]
-    if partials:
-        gone.extend(unfinished)
-    return [Garbage(short=a.short, path=a.path, size=bytes_below(a.path)) for a in gone]
-
-
-def collect(root: ArtifactRoot, garbage: list[Garbage]) -> None:
-    """Remove `garbage`.
+        partials: list unfinished artifacts too. Else they are kept, and so are their inputs.
 
     Raises:
-        StorageError: a run is under way below this root.
+        StorageError: the folder is not marked as an artifact root.
+        DamagedError: what a name holds cannot be read.
     """
+    if not root.is_marked:
+        raise StorageError(
+            f"{root.path}: is not marked as an artifact root (no {MARK}). "
+            "Check --root; `latentqa run` marks the root that it writes to."
+        )
+    refs = Refs(root)
+    if broken := refs.broken_files():
+        raise DamagedError(
+            f"{broken[0]}: cannot be read, so nothing is removed: what it holds is not known. "
+            "Remove the file, or run the experiment again.",
+            broken[0],
+        )
+    artifacts, unfinished = root.artifacts(), root.partials()
+    held = _held_keys(refs, artifacts, [] if partials else unfinished)
+    garbage: list[Artifact | Partial] = [a for a in artifacts if a.key not in held]
+    if partials:
+        # one that a name holds was found damaged, and the next run completes it
+        named = {key[:SHORT] for key in held}
+        garbage.extend(p for p in unfinished if p.name not in named)
+    garbage = [g for g in garbage if not (g.path.is_symlink() or g.path.parent.is_symlink())]
+    return [Garbage(short=g.short, path=g.path, size=bytes_below(g.path)) for g in garbage]
+
+
+def collect_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garbage]:
+    """Remove the artifacts that no name holds, and return them.
+
+    Args:
+        root: the artifact root.
+        partials: as for `find_garbage`.
+
+    Raises:
+        StorageError: a run uses this root now, or the folder is not marked as an artifact root.
+        DamagedError: what a name holds cannot be read; nothing is removed.
+    """
+    if not root.is_marked:
+        return find_garbage(root)  # which refuses, before a lock file is made
     with exclusive_or_none(root.in_use) as alone:
         if not alone:
             raise StorageError(
                 f"{root.path}: a run is under way here, and may be reading what would go. "
                 "Wait for it, then run gc again."
             )
+        garbage = find_garbage(root, partials=partials)
+        for left in root.path.glob(f"*/.*{_REMOVED}"):  # by a killed collection
+            shutil.rmtree(left)
         for item in garbage:
             with storage_errors(item.path):
-                # without its record it is no artifact, wherever the removal is interrupted
-                (item.path / RECORD).unlink(missing_ok=True)
-                shutil.rmtree(item.path)
+                # renamed first: wherever the removal is interrupted, it is no artifact any more
+                aside = item.path.with_name(f".{item.path.name}{_REMOVED}")
+                os.rename(item.path, aside)
+                shutil.rmtree(aside)
+    return garbage
 
 
-def _held(root: ArtifactRoot, artifacts: list[Artifact], unfinished: list[Partial]) -> set[str]:
+def _held_keys(
+    refs: Refs, artifacts: Sequence[Artifact], unfinished: Sequence[Partial]
+) -> set[str]:
+    """Return the keys of all that names hold, or that an unfinished artifact is made from."""
     by_key = {a.key: a for a in artifacts}
-    ahead = [t.partition("/")[2] for name in Refs(root).names() for t in name.artifacts]
+    pending = []
+    for name in refs.names():
+        for kind, _, key in (target.partition("/") for target in name.artifacts):
+            record = refs.root.folder(kind, key) / RECORD
+            if key not in by_key and record.exists():
+                raise DamagedError(
+                    f"{record}: cannot be read, so nothing is removed: {name} holds this artifact, "
+                    "and what it was made from is not known. Run the experiment again.",
+                    record,
+                )
+            pending.append(key)
     for partial in unfinished:
-        ahead.extend(partial.inputs())
+        pending.extend(partial.input_keys())
     held: set[str] = set()
-    while ahead:
-        key = ahead.pop()
+    while pending:
+        key = pending.pop()
         if key not in held:
             held.add(key)
             if key in by_key:
-                ahead.extend(by_key[key].record["inputs"].values())
+                pending.extend(by_key[key].record["inputs"].values())
     return held

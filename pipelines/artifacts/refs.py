@@ -7,23 +7,25 @@ name[:version|latest]   latentqa_eval, latentqa_eval:3, paper:final
 ```
 
 A name stands for a set of artifacts, one a step. It is a small file below `ROOT/refs/`, written
-atomically, and everything that a name holds is kept by gc.
+atomically, and garbage collection keeps everything that a name holds. Runs move the numbered
+versions and `latest` of their experiment; tags are the user's, and no run moves one.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from core.errors import DamagedError, RefError
 from core.files import write_json
+from pipelines.artifacts.artifact import RECORD, Artifact, is_system_file
 from pipelines.artifacts.identity import SHORT
 from pipelines.artifacts.locks import exclusive
-from pipelines.artifacts.root import NOT_KINDS, RECORD, Artifact, ArtifactRoot
+from pipelines.artifacts.root import NOT_KINDS, ArtifactRoot
 
 LATEST = "latest"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -39,6 +41,8 @@ class Name:
     """`kind/whole key` of each, in the order of the steps."""
     number: int | None = None
     """The numbered version that this is; None for a tag."""
+    whole: bool = True
+    """False for a run that stopped at `--until`."""
 
     def __str__(self) -> str:
         return f"{self.name}:{self.version}"
@@ -52,40 +56,79 @@ class Refs:
         self.folder = root.path / "refs"
 
     def names(self) -> list[Name]:
-        """All names, sorted.
+        """Return all names that can be read, sorted."""
+        return [name for path in self._files() if (name := self._read_or_none(path))]
 
-        Raises:
-            RefError: a file below `refs/` is no name.
-        """
-        return [self._read(path) for path in sorted(self.folder.glob("*/*.json"))]
+    def broken_files(self) -> list[Path]:
+        """Return the name files that cannot be read, so that what they hold is not known."""
+        return [path for path in self._files() if self._read_or_none(path) is None]
 
     def get(self, text: str) -> Name | None:
-        """The name that `text` spells, or None."""
+        """Return the name that `text` spells, or None.
+
+        Raises:
+            DamagedError: there is such a file, and it cannot be read.
+        """
         name, _, version = text.partition(":")
         if not _NAME.fullmatch(name) or not _NAME.fullmatch(version or LATEST):
             return None
-        path = self.folder / name / f"{version or LATEST}.json"
+        path = self._file(name, version or LATEST)
         return self._read(path) if path.is_file() else None
 
-    def publish(self, experiment: str, artifacts: Sequence[Artifact]) -> Name:
-        """Point `experiment:latest` at `artifacts`, under a new number where they are a new set."""
+    def check_free(self, experiment: str) -> None:
+        """Check that `experiment` is no tag of the user's, which a run would have to move.
+
+        Raises:
+            RefError: it is one.
+        """
+        latest = self._read_or_none(self._file(experiment, LATEST))
+        if latest is not None and latest.number is None:
+            raise RefError(
+                f"{experiment}: is a tag in {self.root.path}, and a run does not move tags. "
+                f"Name the experiment otherwise, or forget the tag: latentqa untag {experiment}"
+            )
+
+    def publish(
+        self, experiment: str, artifacts: Sequence[Artifact], *, whole: bool = True
+    ) -> Name:
+        """Number a finished run of `experiment`, and point `experiment:latest` at it.
+
+        A run whose artifacts an earlier version holds has the number of that version. A run that
+        stopped early moves `latest` only where no whole run has it.
+
+        Args:
+            experiment: name of the experiment.
+            artifacts: what the run made or found, in the order of the steps.
+            whole: whether it went through all steps.
+        """
         wanted = tuple(f"{a.kind}/{a.key}" for a in artifacts)
         with exclusive(self.root.path / "locks" / "refs.lock", lambda holder: None):
-            numbered = {n.number: n for n in self.names() if n.name == experiment and n.number}
-            same = [number for number, name in numbered.items() if name.artifacts == wanted]
-            number = same[0] if same else max(numbered, default=0) + 1
-            if not same:
-                self._write(experiment, str(number), wanted, number)
-            latest = self.get(experiment)
-            if latest is None or latest.artifacts != wanted or latest.number != number:
-                self._write(experiment, LATEST, wanted, number)
-        return Name(name=experiment, version=str(number), artifacts=wanted, number=number)
+            versions = [n for n in self.names() if n.name == experiment and n.number is not None]
+            same = [n for n in versions if _holds(n, wanted, whole=whole)]
+            if same:
+                name = same[-1]
+            else:
+                number = 1 + max(self._numbers(experiment), default=0)
+                name = Name(
+                    name=experiment,
+                    version=str(number),
+                    artifacts=wanted,
+                    number=number,
+                    whole=whole,
+                )
+                self._write(name)
+            latest = self._read_or_none(self._file(experiment, LATEST))
+            is_tag = latest is not None and latest.number is None
+            moves = whole or latest is None or not latest.whole
+            if moves and not is_tag and (latest is None or latest.number != name.number):
+                self._write(replace(name, version=LATEST))
+        return name
 
     def tag(self, ref: str, name: str) -> Name:
         """Give what `ref` stands for the name `NAME[:version]`.
 
         Raises:
-            RefError: `ref` names nothing, or `name` cannot be a name.
+            RefError: `ref` names nothing, or `name` cannot be a name or is an experiment's.
         """
         base, _, version = name.partition(":")
         version = version or LATEST
@@ -95,13 +138,19 @@ class Refs:
                 "most one ':' before a version."
             )
         if version.isdigit():
-            raise RefError(f"{name}: numbered versions are given by `latentqa run`; choose a word.")
-        wanted = tuple(f"{a.kind}/{a.key}" for a in self.resolve_set(ref).values())
-        self._write(base, version, wanted, None)
-        return Name(name=base, version=version, artifacts=wanted)
+            raise RefError(f"{name}: `latentqa run` gives numbered versions; choose a word.")
+        if version == LATEST and any(self._numbers(base)):
+            raise RefError(
+                f"{name}: is the name of an experiment, and points at its newest run. "
+                f"Choose another name, or a word for a version: {base}:WORD"
+            )
+        artifacts = tuple(f"{a.kind}/{a.key}" for a in self.resolve_set(ref).values())
+        made = Name(name=base, version=version, artifacts=artifacts)
+        self._write(made)
+        return made
 
     def untag(self, text: str) -> Name:
-        """Forget a name; its artifacts stay until gc.
+        """Forget a name; its artifacts stay until garbage collection.
 
         Raises:
             RefError: there is no such name.
@@ -109,25 +158,30 @@ class Refs:
         name = self.get(text)
         if name is None:
             raise RefError(self._nothing(text))
-        folder = self.folder / name.name
-        (folder / f"{name.version}.json").unlink()
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        path = self._file(name.name, name.version)
+        path.unlink()
+        if not any(path.parent.glob("*.json")):
+            shutil.rmtree(path.parent)
         return name
 
     def resolve(self, ref: str, kind: str | None = None) -> Artifact:
-        """The one artifact that `ref` stands for.
+        """Return the one artifact that `ref` stands for.
 
         Args:
             ref: a REF.
-            kind: the kind that is wanted; a name's artifact of that kind is taken.
+            kind: the wanted kind; of what a name holds, the artifact of that kind is taken.
 
         Raises:
             RefError: `ref` names nothing, too much, or another kind.
         """
         found = self.resolve_set(ref)
-        if kind is not None:
-            found = {step: a for step, a in found.items() if a.kind == kind} or found
+        if kind is not None and len(found) > 1:
+            if kind not in found:
+                raise RefError(
+                    f"{ref}: holds {', '.join(found)}; expected an artifact of kind {kind}. "
+                    "Run the experiment up to there."
+                )
+            found = {kind: found[kind]}
         if len(found) > 1:
             shorts = ", ".join(a.short for a in found.values())
             raise RefError(f"{ref}: names {len(found)} artifacts ({shorts}); give one.")
@@ -140,23 +194,22 @@ class Refs:
         return artifact
 
     def resolve_set(self, ref: str) -> dict[str, Artifact]:
-        """All artifacts that `ref` stands for, by step.
+        """Return all artifacts that `ref` stands for, by step.
+
+        A name comes before a folder of the same name; write `./NAME` for the folder.
 
         Raises:
             RefError: `ref` names nothing, or an artifact that is gone.
+            DamagedError: the file of the name cannot be read.
         """
-        by_path = self._at(Path(ref).expanduser())
-        if by_path is not None:
-            return {by_path.kind: by_path}
-        kind, slash, prefix = ref.partition("/")
-        if slash:
-            artifact = self._by_prefix(ref, kind, prefix)
-            return {artifact.kind: artifact}
         name = self.get(ref)
-        if name is None or not name.artifacts:
+        if name is not None and name.artifacts:
+            found = [self._named(name, target) for target in name.artifacts]
+            return {artifact.kind: artifact for artifact in found}
+        artifact = self._by_prefix(ref) or _artifact_at(Path(ref).expanduser())
+        if artifact is None:
             raise RefError(self._nothing(ref))
-        found = [self._named(name, target) for target in name.artifacts]
-        return {artifact.kind: artifact for artifact in found}
+        return {artifact.kind: artifact}
 
     def _named(self, name: Name, target: str) -> Artifact:
         kind, _, key = target.partition("/")
@@ -168,22 +221,15 @@ class Refs:
             )
         return Artifact(folder)
 
-    def _at(self, path: Path) -> Artifact | None:
-        for folder in (path, *path.parents):
-            if (folder / RECORD).is_file():
-                return Artifact(folder) if path.exists() else None
-        return None
-
-    def _by_prefix(self, ref: str, kind: str, prefix: str) -> Artifact:
-        found = []
-        if kind not in NOT_KINDS and re.fullmatch(r"[0-9a-f]+", prefix):
-            found = [a for a in self.root.artifacts(kind) if a.key.startswith(prefix)]
-        if not found:
-            raise RefError(self._nothing(ref))
+    def _by_prefix(self, ref: str) -> Artifact | None:
+        kind, _, prefix = ref.partition("/")
+        if kind in NOT_KINDS or not re.fullmatch(r"[0-9a-f]+", prefix):
+            return None
+        found = [a for a in self.root.artifacts(kind) if a.key.startswith(prefix)]
         if len(found) > 1:
             shorts = ", ".join(a.short for a in found)
             raise RefError(f"{ref}: fits {len(found)} artifacts ({shorts}); add digits.")
-        return found[0]
+        return found[0] if found else None
 
     def _nothing(self, ref: str) -> str:
         known = sorted({name.name for name in self.names()})
@@ -193,9 +239,19 @@ class Refs:
             "kind/key-prefix or name[:version]. `latentqa ls` shows what there is."
         )
 
-    def _write(self, name: str, version: str, artifacts: Sequence[str], number: int | None) -> None:
-        value: dict[str, Any] = {"artifacts": list(artifacts), "number": number}
-        write_json(self.folder / name / f"{version}.json", value)
+    def _numbers(self, name: str) -> list[int]:
+        """Return the numbers of all versions of `name`, of broken files too."""
+        return [int(p.stem) for p in self._files(name) if p.stem.isdigit()]
+
+    def _files(self, name: str = "*") -> list[Path]:
+        return sorted(p for p in self.folder.glob(f"{name}/*.json") if not is_system_file(p))
+
+    def _file(self, name: str, version: str) -> Path:
+        return self.folder / name / f"{version}.json"
+
+    def _write(self, name: Name) -> None:
+        value = {"artifacts": list(name.artifacts), "number": name.number, "whole": name.whole}
+        write_json(self._file(name.name, name.version), value)
 
     def _read(self, path: Path) -> Name:
         try:
@@ -205,13 +261,33 @@ class Refs:
                 version=path.stem,
                 artifacts=tuple(map(str, value["artifacts"])),
                 number=value["number"],
+                whole=bool(value.get("whole", True)),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"{path}: not a name file ({error}); remove it.", path) from error
 
+    def _read_or_none(self, path: Path) -> Name | None:
+        try:
+            return self._read(path)
+        except DamagedError:
+            return None
 
-def holders(names: list[Name]) -> dict[str, list[str]]:
-    """`kind/key` to the names that hold it, each name once with its number where it has one."""
+
+def _holds(name: Name, wanted: tuple[str, ...], *, whole: bool) -> bool:
+    """Return whether a version is of a run with these artifacts, or holds those of a stopped one."""
+    return name.artifacts == wanted if whole else set(wanted) <= set(name.artifacts)
+
+
+def _artifact_at(path: Path) -> Artifact | None:
+    """Return the artifact that an existing path is, or lies in."""
+    for folder in (path, *path.parents):
+        if (folder / RECORD).is_file():
+            return Artifact(folder) if path.exists() else None
+    return None
+
+
+def holders(names: Sequence[Name]) -> dict[str, list[str]]:
+    """Return the names that hold each `kind/key`, each name once with its number if it has one."""
     found: dict[str, list[str]] = {}
     for name in names:
         for target in name.artifacts:

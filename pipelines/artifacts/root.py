@@ -1,8 +1,9 @@
-"""The artifact root: the only authority on what is done.
+"""The artifact root: the only authority on what is cached.
 
 ```
+ROOT/latentqa.json                 marks the folder as a root
 ROOT/{kind}/{key[:16]}/            complete: data/, identity.json, record.json
-ROOT/{kind}/{key[:16]}.partial/    under way or killed: data/, work/, identity.json, progress.json
+ROOT/{kind}/{key[:16]}.partial/    unfinished: data/, work/, identity.json, progress.json
 ROOT/locks/                        one lock a key, one for the root
 ROOT/refs/                         names (pipelines/artifacts/refs.py)
 ```
@@ -13,147 +14,43 @@ A step writes into the partial folder; `commit` lists and hashes what it wrote, 
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from core.canonical import digest
 from core.errors import DamagedError
-from core.files import fsync_dir, fsync_tree, sha256_file, storage_errors, write_bytes, write_json
+from core.files import (
+    fsync_dir,
+    fsync_tree,
+    sha256_file,
+    storage_errors,
+    write_bytes,
+    write_json,
+)
+from pipelines.artifacts.artifact import (
+    DATA,
+    IDENTITY,
+    PROGRESS,
+    RECORD,
+    WORK,
+    Artifact,
+    Partial,
+    data_files,
+    is_system_file,
+)
 from pipelines.artifacts.identity import SHORT, IdentityError, StepIdentity, differences
+from pipelines.artifacts.records import StoreDigests
 
-DATA, WORK = "data", "work"
-IDENTITY, RECORD, PROGRESS = "identity.json", "record.json", "progress.json"
+MARK = "latentqa.json"
 PARTIAL = ".partial"
 NOT_KINDS = ("locks", "refs")
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A complete artifact: a folder with a record."""
-
-    path: Path
-
-    @property
-    def kind(self) -> str:
-        """Kind, which is the name of the step that made it."""
-        return str(self.record["kind"])
-
-    @property
-    def key(self) -> str:
-        """Whole key, 64 hex digits."""
-        return str(self.record["key"])
-
-    @property
-    def short(self) -> str:
-        """`kind/` and the first digits of the key."""
-        return f"{self.kind}/{self.key[:SHORT]}"
-
-    @property
-    def data(self) -> Path:
-        """Folder of the step's output."""
-        return self.path / DATA
-
-    @property
-    def output(self) -> str:
-        """Digest of the output."""
-        return str(self.record["output"])
-
-    @property
-    def size(self) -> int:
-        """Bytes of the output."""
-        return sum(size for _, size, _ in self.record["files"])
-
-    @cached_property
-    def record(self) -> dict[str, Any]:
-        """The record.
-
-        Raises:
-            DamagedError: it is missing or not JSON of the expected form.
-        """
-        record = _read_json(self.path / RECORD)
-        missing = {"kind", "key", "output", "files", "inputs", "counts"} - record.keys()
-        if missing:
-            raise DamagedError(f"{self.path / RECORD}: lacks {sorted(missing)}.", self.path)
-        return record
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """The hashed value.
-
-        Raises:
-            DamagedError: the file is missing or not JSON.
-        """
-        return _read_json(self.path / IDENTITY)
-
-    def check_sizes(self) -> None:
-        """Compare the output's files and their sizes with the record.
-
-        Raises:
-            DamagedError: a file is missing, has another size, or is not in the record.
-        """
-        expected = {name: size for name, size, _ in self.record["files"]}
-        found = {name: path.stat().st_size for name, path in data_files(self.data)}
-        for name in sorted(expected.keys() | found.keys()):
-            if name not in found:
-                raise DamagedError(f"{self.data / name}: the file is missing.", self.data / name)
-            if name not in expected:
-                raise DamagedError(
-                    f"{self.data / name}: not a file of this artifact.", self.data / name
-                )
-            if found[name] != expected[name]:
-                raise DamagedError(
-                    f"{self.data / name}: {found[name]} bytes, the record says {expected[name]}.",
-                    self.data / name,
-                )
-
-    def damaged_files(self) -> list[str]:
-        """Names of the output's files whose bytes differ from the record, read in full."""
-        bad = []
-        found = dict(data_files(self.data))
-        for name, size, sha256 in self.record["files"]:
-            path = found.pop(name, None)
-            if path is None or path.stat().st_size != size or sha256_file(path) != sha256:
-                bad.append(name)
-        return sorted([*bad, *found])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Partial:
-    """An artifact under way, or what a killed run left of one."""
-
-    path: Path
-    kind: str
-    name: str
-    """First digits of its key."""
-
-    @property
-    def data(self) -> Path:
-        """Where the step writes its output."""
-        return self.path / DATA
-
-    @property
-    def work(self) -> Path:
-        """Scratch folder that outlives a kill and is removed on completion."""
-        return self.path / WORK
-
-    @property
-    def short(self) -> str:
-        """`kind/` and the first digits of the key."""
-        return f"{self.kind}/{self.name}"
-
-    def inputs(self) -> list[str]:
-        """Keys of the inputs that it is made from, as far as its identity can be read."""
-        try:
-            identity = _read_json(self.path / IDENTITY)
-            return [pair["key"] for pair in identity["inputs"].values()]
-        except (DamagedError, KeyError, TypeError, AttributeError):
-            return []  # left without an identity by a kill: it resumes nothing
+_FOLDER = re.compile(rf"[0-9a-f]{{{SHORT}}}({re.escape(PARTIAL)})?")
+_OWN_NAMES = frozenset({DATA, WORK, IDENTITY, RECORD, PROGRESS})
 
 
 class ArtifactRoot:
@@ -163,22 +60,37 @@ class ArtifactRoot:
         self.path = Path(os.path.abspath(path))
 
     def folder(self, kind: str, key: str) -> Path:
-        """Where the artifact of `key` stands once it is complete."""
+        """Return the place of the artifact of `key`, made or not."""
         return self.path / kind / key[:SHORT]
 
     def lock(self, kind: str, key: str) -> Path:
-        """Lock file of the artifact of `key`."""
+        """Return the lock file of the artifact of `key`."""
         return self.path / "locks" / f"{kind}-{key[:SHORT]}.lock"
 
     @property
     def in_use(self) -> Path:
-        """Lock file that runs share and gc takes alone."""
+        """Lock file that runs share, and that garbage collection holds alone."""
         return self.path / "locks" / "root.lock"
 
-    def lookup(self, identity: StepIdentity) -> Artifact | None:
-        """The complete artifact of `identity`, or None.
+    def mark(self) -> None:
+        """Mark the folder as an artifact root, which garbage collection asks for.
 
-        Its record, whole key, identity, file list and file sizes are checked, its bytes are not.
+        Raises:
+            StorageError: the disk is full or read-only.
+        """
+        if not (self.path / MARK).is_file():
+            write_json(self.path / MARK, {"artifact_root": 1})
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a run has marked the folder as an artifact root."""
+        return (self.path / MARK).is_file()
+
+    def lookup(self, identity: StepIdentity) -> Artifact | None:
+        """Return the complete artifact of `identity`, or None.
+
+        Its record, whole key, identity, file names and sizes are checked, and the bytes of files
+        that are newer than the record.
 
         Raises:
             DamagedError: the artifact is there but not as it was committed.
@@ -190,37 +102,42 @@ class ArtifactRoot:
         artifact = Artifact(folder)
         if artifact.identity != identity.payload() or artifact.key != identity.key:
             found = differences(artifact.identity, identity.payload())
-            words = "; ".join(map(str, found)) or f"key {artifact.key} → {identity.key}"
+            what = "; ".join(map(str, found)) or f"key {artifact.key} → {identity.key}"
             raise IdentityError(
-                f"{folder}: holds another identity than its name says ({words}). "
+                f"{folder}: holds another identity than its name says ({what}). "
                 "It was changed by hand: move the folder away and run again."
             )
-        artifact.check_sizes()
+        artifact.check()
         return artifact
 
     def artifacts(self, kind: str | None = None) -> list[Artifact]:
-        """Complete artifacts, by kind and then oldest first; damaged records are left out."""
+        """Return the complete artifacts, by kind and then oldest first; damaged ones are left out.
+
+        Only folders in the form above count: what a user has put or exported into the root is none.
+        """
         found = []
         for folder in self._folders(kind):
-            if folder.suffix != PARTIAL and (folder / RECORD).is_file():
-                artifact = Artifact(folder)
-                try:
-                    order = (artifact.kind, str(artifact.record.get("created")), artifact.key)
-                except DamagedError:
-                    continue
+            if folder.suffix == PARTIAL or not (folder / RECORD).is_file():
+                continue
+            artifact = Artifact(folder)
+            try:
+                order = (artifact.kind, str(artifact.record.get("created")), artifact.key)
+            except DamagedError:
+                continue
+            if artifact.key.startswith(folder.name):
                 found.append((order, artifact))
         return [artifact for _, artifact in sorted(found, key=lambda pair: pair[0])]
 
     def partials(self, kind: str | None = None) -> list[Partial]:
-        """Folders without a record: under way, or left by a kill."""
+        """Return the folders that are being made, or were left by a kill or by damage."""
         return [
             Partial(path=folder, kind=folder.parent.name, name=folder.name.removesuffix(PARTIAL))
             for folder in self._folders(kind)
-            if folder.suffix == PARTIAL or not (folder / RECORD).is_file()
+            if _is_own_partial(folder)
         ]
 
     def owner(self, path: Path) -> Artifact | None:
-        """The artifact that `path` lies in, or None."""
+        """Return the artifact that `path` lies in, or None."""
         path = Path(os.path.abspath(path))
         if not path.is_relative_to(self.path):
             return None
@@ -230,29 +147,36 @@ class ArtifactRoot:
         return Artifact(self.path.joinpath(*parts[:2]))
 
     def partial(self, identity: StepIdentity) -> Partial:
-        """The place of the partial folder of `identity`, made or not."""
+        """Return the place of the partial folder of `identity`, made or not."""
         folder = self.folder(identity.kind, identity.key)
         return Partial(
             path=folder.with_name(folder.name + PARTIAL), kind=identity.kind, name=folder.name
         )
 
-    def begin(self, identity: StepIdentity) -> Partial:
-        """The partial folder of `identity`, new or as an earlier attempt left it.
+    def begin(self, identity: StepIdentity, *, keep_output: bool = False) -> Partial:
+        """Make the partial folder of `identity`, or take up the one of an earlier attempt.
 
         The caller holds the key's lock.
+
+        Args:
+            identity: what is made.
+            keep_output: keep the output of the earlier attempt, for a step that resumes from it.
+                Else only its scratch folder is kept, so that no leftover enters the new output.
 
         Raises:
             StorageError: the disk is full or read-only.
         """
         partial = self.partial(identity)
         with storage_errors(partial.path):
-            partial.data.mkdir(parents=True, exist_ok=True)
-            partial.work.mkdir(exist_ok=True)
             write_bytes(partial.path / IDENTITY, identity.canonical())
+            if not keep_output and partial.data.exists():
+                shutil.rmtree(partial.data)
+            partial.data.mkdir(exist_ok=True)
+            partial.work.mkdir(exist_ok=True)
         return partial
 
     def demote(self, artifact: Artifact) -> None:
-        """Turn a damaged artifact into a partial one that keeps the files which are still good.
+        """Turn a damaged artifact into a partial one that keeps its good files.
 
         The caller holds the key's lock.
         """
@@ -270,33 +194,45 @@ class ArtifactRoot:
             os.rename(artifact.path, partial)
             fsync_dir(partial.parent)
 
-    def commit(self, identity: StepIdentity, record: dict[str, Any]) -> Artifact:
+    def commit(
+        self,
+        identity: StepIdentity,
+        record: Mapping[str, Any],
+        store: StoreDigests | None = None,
+    ) -> Artifact:
         """Make the partial folder of `identity` an artifact.
 
         Args:
             identity: what was made.
-            record: everything about how; key, kind, files and output digest are added.
+            record: how it was made; key, kind, files and output digest are added.
+            store: digests of the output where it is an activation store, whose own root digest
+                covers every byte of it and whose files were synced as they were committed.
 
         Raises:
             StorageError: the disk is full or read-only.
         """
         partial = self.partial(identity)
         with storage_errors(partial.path):
-            files = [
-                [name, path.stat().st_size, sha256_file(path)]
-                for name, path in data_files(partial.data)
-            ]
-            fsync_tree(partial.data)
-            record = {
+            files: list[list[Any]] = []
+            for name, path in data_files(partial.data).items():
+                sha256 = sha256_file(path) if store is None else None
+                files.append([name, path.stat().st_size, sha256])
+            if store is None:
+                fsync_tree(partial.data)
+                output = digest([[name, sha256] for name, _, sha256 in files])
+            else:
+                output = store.content
+            whole = {
                 **record,
                 "kind": identity.kind,
                 "key": identity.key,
                 "version": identity.version,
                 "inputs": {role: pair["key"] for role, pair in identity.inputs.items()},
                 "files": files,
-                "output": digest([[name, sha256] for name, _, sha256 in files]),
+                "output": output,
+                **({} if store is None else {"store_root": store.root}),
             }
-            write_json(partial.path / RECORD, record)
+            write_json(partial.path / RECORD, whole)
             return self._publish(partial, identity)
 
     def recover(self, identity: StepIdentity) -> Artifact | None:
@@ -312,13 +248,17 @@ class ArtifactRoot:
             whole = unpublished.key == identity.key and not unpublished.damaged_files()
         except DamagedError:
             whole = False
-        if not whole:
-            (partial.path / RECORD).unlink()
-            return None
         with storage_errors(partial.path):
+            if not whole:
+                (partial.path / RECORD).unlink()
+                return None
             return self._publish(partial, identity)
 
     def _publish(self, partial: Partial, identity: StepIdentity) -> Artifact:
+        # what a killed write left behind, in the output too, is no part of an artifact
+        for path in (*partial.path.iterdir(), *partial.data.rglob("*")):
+            if path.is_file() and is_system_file(path):
+                path.unlink()
         shutil.rmtree(partial.work, ignore_errors=True)
         (partial.path / PROGRESS).unlink(missing_ok=True)
         folder = self.folder(identity.kind, identity.key)
@@ -327,32 +267,27 @@ class ArtifactRoot:
         return Artifact(folder)
 
     def _folders(self, kind: str | None) -> Iterator[Path]:
+        """Yield the folders that are named as artifacts and partial ones are."""
         kinds = [self.path / kind] if kind else sorted(_subfolders(self.path))
         for place in kinds:
             if place.name not in NOT_KINDS:
-                yield from sorted(_subfolders(place))
+                yield from sorted(p for p in _subfolders(place) if _FOLDER.fullmatch(p.name))
 
 
-def data_files(data: Path) -> list[tuple[str, Path]]:
-    """Files below `data` with their relative names, sorted by name."""
-    return sorted(
-        (path.relative_to(data).as_posix(), path) for path in data.rglob("*") if path.is_file()
-    )
+def _is_own_partial(folder: Path) -> bool:
+    """Return whether a folder has the form of an unfinished artifact, and its identity."""
+    if folder.suffix != PARTIAL and (folder / RECORD).is_file():
+        return False
+    if any(p.name not in _OWN_NAMES and not is_system_file(p) for p in folder.iterdir()):
+        return False
+    try:
+        identity = (folder / IDENTITY).read_bytes()
+    except FileNotFoundError:
+        return folder.suffix == PARTIAL  # killed before anything but the folder was made
+    return hashlib.sha256(identity).hexdigest().startswith(folder.name.removesuffix(PARTIAL))
 
 
 def _subfolders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     return [child for child in path.iterdir() if child.is_dir() and child.name[0] != "."]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DamagedError(f"{path}: the file is missing.", path) from error
-    except ValueError as error:
-        raise DamagedError(f"{path}: not JSON ({error}).", path) from error
-    if not isinstance(value, dict):
-        raise DamagedError(f"{path}: expected a JSON object.", path)
-    return value

@@ -12,7 +12,8 @@ from core.tables import Conversation
 from decoder.model import Decoder
 from decoder.training_distribution import Familiar
 from decoder.visible_tokens import ReadLayers, stored_reading
-from pipelines.artifacts.root import RECORD, Artifact, ArtifactRoot
+from pipelines.artifacts.artifact import RECORD, Artifact
+from pipelines.artifacts.root import ArtifactRoot
 
 _ROWS = 256
 """Training rows that are looked at, drawn by a hash of their ids."""

@@ -22,8 +22,9 @@ from core.runtime import Runtime
 from decoder.model import SIDECAR, Decoder, read_sidecar
 from decoder.target_run import Source
 from decoder.training_distribution import Familiar
+from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
-from pipelines.artifacts.root import RECORD, Artifact, ArtifactRoot
+from pipelines.artifacts.root import ArtifactRoot
 from pipelines.asking.asked import Asked, Prompt
 from pipelines.asking.familiarity import familiar_of
 from pipelines.asking.reader import AskOptions, Foreign, Reader

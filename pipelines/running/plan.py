@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.errors import DamagedError
+from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.diff import nearest_payload
 from pipelines.artifacts.identity import Difference, StepIdentity
-from pipelines.artifacts.root import Artifact
-from pipelines.running.runner import Runner, StepRun
+from pipelines.running.results import StepRun
+from pipelines.running.runner import Runner
 from pipelines.steps.source_digest import source_digest
 from pipelines.steps.step import Step
 

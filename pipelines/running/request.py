@@ -1,4 +1,4 @@
-"""A run as plain values, so that a command line, a schedule and a UI ask for the same thing."""
+"""A run as plain values, in which a command line, a schedule and a UI ask for the same thing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import ConfigError
+from core.redact import redact
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import load_experiment
 from pipelines.experiment.smoke import smoke
+from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.steps.console import Console
 
@@ -31,7 +33,7 @@ class RunRequest:
     """Run it at about eight rows."""
 
     def open(self, console: Console | None = None) -> Runner:
-        """Read the experiment.
+        """Read the experiment, and return a runner of it.
 
         Raises:
             ConfigError: the file, an override, the root or the step is wrong.
@@ -48,12 +50,25 @@ class RunRequest:
             console=console,
         )
 
+    def run(self) -> RunResult:
+        """Run it in this process, without Prefect.
+
+        Raises:
+            LatentQAError: a step cannot be computed; finished steps stay.
+        """
+        runner = self.open()
+        runner.prepare()
+        if runner.experiment.runtime.step_timeout_s is not None:
+            runner.console.say("runtime.step_timeout_s: needs a Prefect server, so there is none.")
+        with runner.open():
+            return runner.run()
+
     @property
     def command(self) -> str:
-        """The command line that makes this run."""
+        """The command line that makes this run, without credentials."""
         words = ["latentqa", "run", self.config]
         for override in self.overrides:
-            words += ["--set", override]
+            words += ["--set", redact(override)]
         if self.until:
             words += ["--until", self.until]
         if self.smoke:

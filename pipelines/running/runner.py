@@ -1,4 +1,4 @@
-"""Runs the steps of an experiment: what is done is found, the rest is made, damage is mended."""
+"""The runner: reuse cached artifacts, compute missing ones, recompute damaged ones."""
 
 from __future__ import annotations
 
@@ -6,72 +6,27 @@ import contextlib
 import errno
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from core.errors import ConfigError, DamagedError, LatentQAError, StorageError
 from core.files import storage_errors
 from core.progress import Progress, silent
+from pipelines.artifacts.artifact import PROGRESS, Artifact
 from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.locks import Holder, exclusive, shared
-from pipelines.artifacts.records import make_record
-from pipelines.artifacts.refs import Name, Refs
-from pipelines.artifacts.root import PROGRESS, Artifact, ArtifactRoot
+from pipelines.artifacts.records import Spent, make_record
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportStep
-from pipelines.steps.console import Console, ProgressFile, all_of
-from pipelines.steps.metrics import metrics_of
+from pipelines.running.results import RunResult, StepRun
+from pipelines.running.summary import nothing_judged
+from pipelines.steps.console import Console, ProgressFile, combine
+from pipelines.steps.metrics import dropped_rows, metrics_of
 from pipelines.steps.order import steps_for
 from pipelines.steps.source_digest import source_digest
 from pipelines.steps.step import Outside, Step, StepCall
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepRun:
-    """A step that this run has finished."""
-
-    step: Step
-    artifact: Artifact
-    cached: bool
-    seconds: float
-    """Wall time that this run spent on it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunResult:
-    """A finished run."""
-
-    experiment: str
-    root: Path
-    steps: tuple[StepRun, ...]
-    """The listed steps, in order."""
-    metrics: dict[str, Any]
-    """What was measured (pipelines/steps/metrics.py)."""
-    report: Path | None
-    """The HTML page; None where the run stopped before it."""
-    name: Name | None
-    """The numbered version that this run is; None where it stopped early."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The document of `run --json`."""
-        return {
-            "experiment": self.experiment,
-            "root": str(self.root),
-            "steps": [
-                {
-                    "step": run.step.name,
-                    "key": run.artifact.key,
-                    "path": str(run.artifact.path),
-                    "cached": run.cached,
-                    "seconds": round(run.seconds, 3),
-                }
-                for run in self.steps
-            ],
-            "metrics": self.metrics,
-            "report": None if self.report is None else str(self.report),
-        }
 
 
 class Runner:
@@ -105,9 +60,9 @@ class Runner:
         self.console = console or Console()
         self.outside = Outside(experiment)
         self.runs: dict[str, StepRun] = {}
-        self._mended: set[tuple[str, str]] = set()
+        self._recomputed: set[tuple[str, str]] = set()
         table = steps_for(experiment) if steps is None else tuple(steps)
-        self.steps = _until(table, until)
+        self.steps = _steps_until(table, until)
         self.whole = len(self.steps) == len(table)
         self._by_name = {step.name: step for step in self.steps}
 
@@ -115,15 +70,17 @@ class Runner:
         """Find everything from outside that any step needs, before any work is done.
 
         Raises:
-            UserError: a folder, file or model is missing or malformed.
+            UserError: a folder, file or model is missing or malformed, or the experiment's name is
+                a tag of the user's.
         """
+        Refs(self.root).check_free(self.experiment.experiment)
         for step in self.steps:
             step.config(self.experiment)
             step.external(self.outside)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Keep gc away while the body runs.
+        """Mark the root as one, and keep garbage collection away from it while the body runs.
 
         Raises:
             StorageError: the root cannot be made or written to.
@@ -131,6 +88,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(shared(self.root.in_use))
+                self.root.mark()
             except StorageError:
                 raise
             except OSError as error:
@@ -141,7 +99,7 @@ class Runner:
             yield
 
     def identity(self, step: Step) -> StepIdentity:
-        """Identity of `step`, once its inputs are finished in this run.
+        """Return the identity of `step`, whose inputs are finished in this run.
 
         Raises:
             KeyError: an input is not.
@@ -157,8 +115,22 @@ class Runner:
             external=step.external(self.outside),
         )
 
+    def adopt(self, step: str, key: str, *, cached: bool = True, seconds: float = 0.0) -> None:
+        """Take an artifact of the root as the output of the step `step` in this run.
+
+        Args:
+            step: name of a step of this run.
+            key: whole key of the artifact.
+            cached: whether the run found it finished.
+            seconds: wall time that the run spent on it.
+        """
+        artifact = Artifact(self.root.folder(step, key))
+        self.runs[step] = StepRun(
+            step=self._by_name[step], artifact=artifact, cached=cached, seconds=seconds
+        )
+
     def cached(self) -> RunResult | None:
-        """The result, where every step is a hit; else None, with nothing done.
+        """Return the result if every step is a cache hit; else None, with nothing done.
 
         Raises:
             IdentityError: an artifact was changed by hand.
@@ -181,21 +153,21 @@ class Runner:
         """Run every step, one after the other.
 
         Raises:
-            LatentQAError: a step cannot be made; finished steps stay.
+            LatentQAError: a step cannot be computed; finished steps stay.
         """
         for step in self.steps:
             self.step(step.name)
         return self.finish()
 
     def step(self, name: str, listener: Progress = silent) -> StepRun:
-        """Find or make the output of the step `name`, whose inputs are finished in this run.
+        """Find or compute the output of the step `name`, whose inputs are finished in this run.
 
         Args:
             name: name of a step of this run.
             listener: told how far the step is.
 
         Raises:
-            LatentQAError: the step cannot be made.
+            LatentQAError: the step cannot be computed.
         """
         step = self._by_name[name]
         start = time.monotonic()
@@ -204,28 +176,39 @@ class Runner:
                 artifact, cached = self._find_or_make(step, listener)
                 break
             except DamagedError as error:
-                self._mend(step, error)
+                self._recompute(step, error)
         known = self.runs.get(name)
         if known is not None and cached and known.artifact.path == artifact.path:
-            return known  # looked at again after a repair
+            return known  # looked at again after an input was recomputed
         run = self._keep(step, artifact, cached=cached, start=start)
         self._tell(run)
         return run
 
     def finish(self) -> RunResult:
-        """The result of the steps that are finished; a whole run gets its name and number."""
+        """Name the run, and return the result of the steps that are finished."""
         artifacts = {name: run.artifact for name, run in self.runs.items()}
         report = artifacts.get("report")
-        name = None
-        if self.whole:
-            name = Refs(self.root).publish(self.experiment.experiment, list(artifacts.values()))
+        if said := nothing_judged(artifacts.get("evaluate")):
+            self.console.say(said)
+        changed = [
+            run.artifact.short
+            for run in self.runs.values()
+            if run.cached and run.artifact.record.get("source") != source_digest(run.step.entry)
+        ]
+        if changed:
+            self.console.say(
+                f"The code of {len(changed)} steps has changed since their artifacts were made, "
+                f"and their step versions have not, so they are kept: {', '.join(changed)}."
+            )
         return RunResult(
             experiment=self.experiment.experiment,
             root=self.root.path,
             steps=tuple(run for run in self.runs.values() if run.step.listed),
             metrics=metrics_of({step: a.record for step, a in artifacts.items()}),
             report=None if report is None else report.data / report.record["counts"]["page"],
-            name=name,
+            name=Refs(self.root).publish(
+                self.experiment.experiment, list(artifacts.values()), whole=self.whole
+            ),
         )
 
     def _find_or_make(self, step: Step, listener: Progress) -> tuple[Artifact, bool]:
@@ -241,8 +224,11 @@ class Runner:
             return self._make(step, identity, listener), False
 
     def _make(self, step: Step, identity: StepIdentity, listener: Progress) -> Artifact:
+        inputs = {role: self.runs[name].artifact for role, name in step.inputs.items()}
+        for artifact in inputs.values():
+            artifact.check_bytes()  # the key holds its digest, so its bytes have to be those
         resumed = self.root.partial(identity).path.exists()
-        partial = self.root.begin(identity)
+        partial = self.root.begin(identity, keep_output=step.resumes_output)
         self.console.step(step.name, identity.key, "resumes" if resumed else "runs")
         start = time.monotonic()
         with self._storage(partial.path), self.console.bar(step.name) as bar:
@@ -250,17 +236,16 @@ class Runner:
                 experiment=self.experiment,
                 outside=self.outside,
                 root=self.root.path,
-                inputs={role: self.runs[name].artifact for role, name in step.inputs.items()},
+                inputs=inputs,
                 out=partial.data,
                 work=partial.work,
-                progress=all_of(bar, listener, ProgressFile(partial.path / PROGRESS)),
+                progress=combine(bar, listener, ProgressFile(partial.path / PROGRESS)),
+                say=self.console.say,
                 runs=tuple(
                     ReportStep(
                         step=run.step.name,
                         key=run.artifact.key,
                         path=run.artifact.path,
-                        cached=run.cached,
-                        seconds=run.seconds,
                         record=run.artifact.record,
                     )
                     for run in self.runs.values()
@@ -270,27 +255,39 @@ class Runner:
             result = step.run(call)
         record = make_record(
             result=result,
+            earlier=Spent.of(a.record for a in self._closure(step).values()),
             runtime=self.experiment.runtime.model_dump(mode="json"),
             locations=step.locations(self.experiment),
             seconds=time.monotonic() - start,
             resumed=resumed,
             source=source_digest(step.entry),
         )
-        return self.root.commit(identity, record)
+        return self.root.commit(identity, record, result.store)
 
-    def _mend(self, step: Step, error: DamagedError) -> None:
-        """Make partial the damaged artifact that `error` names, and finish the steps up to `step`.
+    def _closure(self, step: Step) -> Mapping[str, Artifact]:
+        """Return all artifacts that `step` is made from, directly or not, by step."""
+        found: dict[str, Artifact] = {}
+        pending = list(step.inputs.values())
+        while pending:
+            name = pending.pop()
+            if name not in found:
+                found[name] = self.runs[name].artifact
+                pending.extend(self._by_name[name].inputs.values() if name in self._by_name else ())
+        return found
+
+    def _recompute(self, step: Step, error: DamagedError) -> None:
+        """Demote the damaged artifact that `error` names, and finish the steps up to `step` again.
 
         Raises:
-            DamagedError: it is none of this run's, or this run has mended it before.
+            DamagedError: it is not one of this run, or was recomputed once already.
         """
         owner = self.root.owner(error.path)
         if owner is None:
             raise error
         kind, name = owner.path.parent.name, owner.path.name
-        if kind not in self._by_name or (kind, name) in self._mended:
+        if kind not in self._by_name or (kind, name) in self._recomputed:
             raise error
-        self._mended.add((kind, name))
+        self._recomputed.add((kind, name))
         self.console.say(f"{kind}/{name} is damaged and is made again: {error}")
         with exclusive(self.root.lock(kind, name), self._waiting(f"{kind}/{name}")):
             if owner.path.exists():
@@ -308,6 +305,8 @@ class Runner:
     def _tell(self, run: StepRun) -> None:
         state = "hit" if run.cached else "done"
         self.console.step(run.step.name, run.artifact.key, state, run.seconds)
+        if dropped := dropped_rows(run.step.name, run.artifact.record["counts"]):
+            self.console.say(f"{run.step.name:<14} {dropped}")
 
     def _waiting(self, short: str) -> Callable[[Holder | None], None]:
         def tell(holder: Holder | None) -> None:
@@ -318,14 +317,14 @@ class Runner:
 
     @contextlib.contextmanager
     def _storage(self, path: Path) -> Iterator[None]:
-        """Tell a full disk in one line, however the library that met it words it."""
+        """Report a full disk in one line, however the library that met it words it."""
         try:
             with storage_errors(path):
                 yield
         except LatentQAError:
             raise
         except Exception as error:
-            if _says_full(error) or shutil.disk_usage(path).free < 1 << 16:
+            if _is_disk_full(error) or shutil.disk_usage(path).free < 1 << 16:
                 raise StorageError(
                     f"{path}: the disk is full. Finished work is kept; free some space and run "
                     "again."
@@ -333,7 +332,7 @@ class Runner:
             raise
 
 
-def _says_full(error: BaseException | None) -> bool:
+def _is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -344,7 +343,7 @@ def _says_full(error: BaseException | None) -> bool:
     return False
 
 
-def _until(steps: tuple[Step, ...], until: str | None) -> tuple[Step, ...]:
+def _steps_until(steps: tuple[Step, ...], until: str | None) -> tuple[Step, ...]:
     listed = [step.name for step in steps if step.listed]
     if until is None or until == listed[-1]:
         return steps

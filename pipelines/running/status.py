@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DamagedError
+from pipelines.artifacts.artifact import PROGRESS
 from pipelines.artifacts.locks import Holder, holder
-from pipelines.artifacts.root import PROGRESS
-from pipelines.running.runner import Runner, StepRun
+from pipelines.running.results import StepRun
+from pipelines.running.runner import Runner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""The last lines of a run: what was learned, where the report is, what to type next."""
+"""The last lines of a run: its results, where the report is, and what to type next."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.running.runner import RunResult
+from pipelines.artifacts.artifact import Artifact
+from pipelines.running.results import RunResult
+from pipelines.steps.metrics import dropped_rows
 
 
 def summary(result: RunResult, root_option: str = "") -> str:
-    """The last lines of a run, for a terminal.
+    """Return the last lines of a run, for a terminal.
 
     Args:
         result: the finished run.
@@ -21,32 +23,63 @@ def summary(result: RunResult, root_option: str = "") -> str:
     """
     lines = []
     rows = reading_rows(result.metrics.get("reading", {}))
-    if rows:
+    by_step = {run.step.name: run for run in result.steps}
+    said = nothing_judged(by_step["evaluate"].artifact) if "evaluate" in by_step else None
+    if said is not None:
+        lines.append(said)
+    elif rows:
         lines.append("Answer loss in nats per token, 95 % intervals over controls:")
         lines.append(_table(rows))
         lines.append(
             "A decoder reads where both gains are above zero and `right` is below `untrained`."
         )
+    for name, run in by_step.items():
+        if dropped := dropped_rows(name, run.artifact.record["counts"]):
+            lines.append(f"{name}: {dropped}")
     if result.report is not None:
         lines.append(f"Report:  {result.report}")
-    if result.name is not None:
-        name, number = result.name.name, result.name.number
-        lines.append("Next:")
-        lines.append(
-            f'  latentqa ask --decoder {name}{root_option} --prompt "You are a pirate." '
-            '--question "Who speaks here?"'
-        )
-        lines.append(f"  latentqa data show {name}{root_option}")
-        if number is not None and number > 1:
-            lines.append(f"  latentqa diff {name}:{number - 1} {name}:{number}{root_option}")
-    elif result.steps:
+    if not result.name.whole:
         done = result.steps[-1]
         lines.append(f"Stopped after {done.step.name}: {done.artifact.path}")
+        lines.append(f"Named {result.name}; `latentqa untag {result.name}` forgets it.")
+        return "\n".join(lines)
+    name, number = result.name.name, result.name.number
+    lines.append("Next:")
+    lines.append(
+        f'  latentqa ask --decoder {name}{root_option} --prompt "You are a pirate." '
+        '--question "Who speaks here?"'
+    )
+    lines.append(f"  latentqa data show {name}{root_option}")
+    if number is not None and number > 1:
+        lines.append(f"  latentqa diff {name}:{number - 1} {name}:{number}{root_option}")
     return "\n".join(lines)
 
 
+def nothing_judged(evaluate: Artifact | None) -> str | None:
+    """Say why an evaluation measured nothing; None where it measured something.
+
+    Args:
+        evaluate: its artifact; None for none.
+    """
+    reading = {} if evaluate is None else evaluate.record["counts"].get("reading")
+    if evaluate is None or reading is None:
+        return None
+    cases = [case for views in reading.values() for case in views.values()]
+    if any((case["answer_loss"].get("right") or {}).get("estimate") is not None for case in cases):
+        return None
+    config = evaluate.identity["config"]
+    controls = max(
+        ((case["answer_loss"].get("right") or {}).get("n", 0) for case in cases), default=0
+    )
+    return (
+        f"Nothing could be judged: {controls} controls in the split "
+        f"{' or '.join(config.get('splits') or reading)}, expected at least "
+        f"{config.get('min_controls', 1)} (evaluate.min_controls). Take more rows."
+    )
+
+
 def reading_rows(reading: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A row of text for each split and view.
+    """Return a row of text for each split and view.
 
     Args:
         reading: {split: {view: metrics}}, losses in nats per token.

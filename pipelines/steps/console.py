@@ -1,4 +1,4 @@
-"""What a person sees of a run: short lines on stderr, and bars where it is a terminal."""
+"""What a person sees of a run: short lines on stderr, and progress bars on a terminal."""
 
 from __future__ import annotations
 
@@ -7,37 +7,43 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from core.progress import Progress, silent
 
-EVERY = 1.0
-"""Least seconds between two notes of progress on disk."""
+EVERY_S = 1.0
+"""Least seconds between two writes of a progress file."""
 
 
 class Console:
     """Lines on stderr.
 
     Args:
-        bars: whether to draw progress bars; None where stderr is a terminal.
+        bars: whether to draw progress bars; None draws them where stderr is a terminal.
+        log: is given every line too, such as the logger of an orchestrator.
     """
 
-    def __init__(self, *, bars: bool | None = None) -> None:
+    def __init__(
+        self, *, bars: bool | None = None, log: Callable[[str], None] | None = None
+    ) -> None:
         self.bars = sys.stderr.isatty() if bars is None else bars
+        self._log = log
 
     def say(self, text: str) -> None:
         """Print a line."""
         print(text, file=sys.stderr, flush=True)
+        if self._log is not None:
+            self._log(text)
 
     def step(self, name: str, key: str, state: str, seconds: float | None = None) -> None:
-        """Print a step's line: name, key, what of it, seconds."""
+        """Print a step's line: its name, key and state, and the seconds it took."""
         spent = "" if seconds is None else f"{seconds:8.1f} s"
         self.say(f"{name:<14} {key[:16]}  {state:<8}{spent}".rstrip())
 
     @contextlib.contextmanager
     def bar(self, name: str) -> Iterator[Progress]:
-        """A listener that draws a bar on a terminal, and does nothing elsewhere."""
+        """Yield a progress listener that draws a bar on a terminal, and does nothing elsewhere."""
         if not self.bars:
             yield silent
             return
@@ -61,7 +67,7 @@ class Console:
 
 
 class ProgressFile:
-    """A listener that keeps how far a step is, for `latentqa status`.
+    """A progress listener that writes a file, which `latentqa status` reads.
 
     Args:
         path: the JSON file, replaced at most once a second.
@@ -74,10 +80,11 @@ class ProgressFile:
         self._written = 0.0
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Write `done` of `total`, in the unit that `note` names."""
         if self.first is None:
-            self.first = done  # what an earlier attempt did says nothing about this one's speed
+            self.first = done  # an earlier attempt's work says nothing about this one's speed
         now = time.time()
-        if now - self._written < EVERY and done < total:
+        if now - self._written < EVERY_S and done < total:
             return
         self._written = now
         value = {
@@ -93,8 +100,8 @@ class ProgressFile:
         os.replace(aside, self.path)
 
 
-def all_of(*listeners: Progress) -> Progress:
-    """One listener that tells `listeners`."""
+def combine(*listeners: Progress) -> Progress:
+    """Return one progress listener that calls all of `listeners`."""
 
     def listen(done: int, total: int, note: str = "") -> None:
         for listener in listeners:

@@ -9,7 +9,6 @@ from generators.making.config import GenerateSection
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.console import Console
 from pipelines.steps.step import Outside, Step, StepCall
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def _conversations(call: StepCall) -> StepResult:
             concurrency=runtime.concurrency,
             progress=call.progress,
             texts=texts_of(section),
-            say=Console().say,
+            say=call.say,
             sources=call.outside.text_sources,
             earlier=earlier_tables(section),
         )
@@ -75,7 +74,7 @@ def _questions(call: StepCall) -> StepResult:
             concurrency=runtime.concurrency,
             progress=call.progress,
             texts=texts_of(section),
-            say=Console().say,
+            say=call.say,
         )
     return _result(counts)
 

@@ -9,7 +9,6 @@ from generators.llm.config import EMBEDDED
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.console import Console
 from pipelines.steps.generate import REQUESTS
 from pipelines.steps.step import Outside, Step, StepCall
 
@@ -68,7 +67,7 @@ def _judge(call: StepCall) -> StepResult:
             texts=_texts(call.experiment),
             concurrency=runtime.concurrency,
             progress=call.progress,
-            say=Console().say,
+            say=call.say,
         )
     return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
 

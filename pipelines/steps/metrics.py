@@ -1,29 +1,56 @@
-"""What `run --json` prints as `metrics`: assembled from records alone."""
+"""The metrics of a run, assembled from the records of its steps alone."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
+
+from pipelines.artifacts.records import Spent
 
 DATA_STEPS = ("conversations", "questions", "complete")
 """Steps whose counts make up `data`."""
+KEPT_ROWS: Mapping[str, str] = {
+    "conversations": "examples",
+    "questions": "questions",
+    "complete": "examples",
+    "quality": "questions",
+    "dump": "sequences",
+}
+"""Step that drops rows to the count of those that it kept."""
 
 
-def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Metrics of the steps whose records are given.
+class CostMetrics(TypedDict):
+    """What the LLM endpoints took for all steps of a run, whenever they were made."""
 
-    Args:
-        records: step to its record.
+    tokens: int
+    usd: float | None
+    """Null where one of the prices is unknown."""
 
-    Returns:
-        `data` {controls, examples, questions, dropped: {reason: rows}, ...}, `quality`, `store`,
-        `train`, `reading` (with `foreign_target` where the store is another target's) and `judged`,
-        each where its step is there; times are in seconds, losses
-        in nats per token.
-    """
-    counts = {step: record["counts"] for step, record in records.items()}
-    metrics: dict[str, Any] = {}
+
+class RunMetrics(TypedDict, total=False):
+    """Metrics of a run, each where its step is there; losses in nats a token, times in seconds."""
+
+    data: dict[str, Any]
+    """{"controls", "examples", "questions", "dropped": {reason: rows}, ...}."""
+    quality: dict[str, Any]
+    store: dict[str, Any]
+    """{"sequences", "tokens", "bytes", "tokens_per_second", "dropped": {reason: rows}, ...}."""
+    train: dict[str, Any]
+    """{"steps", "questions", "questions_per_second", "loss", ...}."""
+    reading: dict[str, Any]
+    """{split: {view: {"answer_loss", "untrained", "grounded_gain", ...}}}."""
+    foreign_target: dict[str, Any]
+    """What differs, where the store is another target's."""
+    judged: dict[str, Any]
+    robustness: dict[str, Any]
+    cost: CostMetrics
+
+
+def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> RunMetrics:
+    """Return the metrics of the steps whose records are given, by step."""
+    counts: dict[str, Any] = {step: record["counts"] for step, record in records.items()}
+    metrics: RunMetrics = {}
     data: dict[str, Any] = {}
     dropped: Counter[str] = Counter()
     for step in DATA_STEPS:
@@ -48,4 +75,24 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         metrics["judged"] = counts["judge"]["judged"]
     if "robustness" in counts:
         metrics["robustness"] = dict(counts["robustness"])
+    if records:
+        spent = Spent.of(records.values())
+        metrics["cost"] = {"tokens": spent.tokens, "usd": spent.cost}
     return metrics
+
+
+def dropped_rows(step: str, counts: Mapping[str, Any]) -> str | None:
+    """Word how many rows a step dropped and why; None where it dropped none.
+
+    Args:
+        step: name of the step.
+        counts: of its record.
+    """
+    dropped = {reason: n for reason, n in (counts.get("dropped") or {}).items() if n}
+    if not dropped:
+        return None
+    lost = sum(dropped.values())
+    kept = counts.get(KEPT_ROWS.get(step, ""))
+    total = "" if kept is None else f" of {lost + int(kept)}"
+    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(dropped.items()))
+    return f"{lost}{total} rows dropped: {reasons}"

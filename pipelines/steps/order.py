@@ -15,10 +15,12 @@ from pydantic import BaseModel
 
 from activation_store.layout.config import CaptureConfig
 from activation_store.target.config import CompleteConfig
+from core.canonical import digest
 from core.errors import ConfigError
+from core.redact import redact_value
 from evaluators.config import Baseline
 from pipelines.artifacts.identity import plain
-from pipelines.artifacts.records import StepResult
+from pipelines.artifacts.records import StepResult, StoreDigests
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs
 from pipelines.steps.generate import GENERATED
@@ -26,7 +28,7 @@ from pipelines.steps.import_data import IMPORTED, OWN
 from pipelines.steps.judge import JUDGE
 from pipelines.steps.metrics import metrics_of
 from pipelines.steps.quality import QUALITY, quality_step
-from pipelines.steps.reuse import lending_stores
+from pipelines.steps.reuse import find_reusable_stores
 from pipelines.steps.robustness import robustness_step
 from pipelines.steps.step import Outside, Step, StepCall
 from trainers.config import Variant
@@ -93,9 +95,34 @@ def _dump(call: StepCall) -> StepResult:
         model=call.outside.model,
         runtime=call.experiment.runtime,
         progress=call.progress,
-        others=lending_stores(call.root, call.experiment.runtime),
+        others=find_reusable_stores(call.root, call.experiment.runtime),
     )
-    return StepResult(counts=counts)
+    return StepResult(counts=counts, store=store_digests(call.out))
+
+
+def store_digests(folder: Path) -> StoreDigests:
+    """Return the digests of the finished activation store in `folder`.
+
+    Its content is which rows it holds, of which layers and in which form. Where they lie follows
+    from what other stores they were taken over from, and their activations are the same to within
+    the canary's tolerance wherever they are computed: neither decides a key.
+
+    Raises:
+        DamagedError: the store is not as it was written.
+    """
+    from activation_store.layout.arrays import INDEX_FILE, PLAN_FILE
+    from activation_store.layout.index import Index
+    from activation_store.layout.plan import PLAN_FIELDS
+    from activation_store.layout.root_record import read_root
+    from activation_store.layout.sealed_json import read_sealed
+
+    plan = read_sealed(folder / PLAN_FILE, (*PLAN_FIELDS, "d_model", "dtype"))
+    rows = [
+        [row.example_id, row.n_tokens, row.withheld]
+        for row in sorted(Index(folder / INDEX_FILE).values(), key=lambda row: row.example_id)
+    ]
+    content = {"rows": rows, **{name: plan[name] for name in ("layers", "d_model", "dtype")}}
+    return StoreDigests(root=read_root(folder)[0], content=digest(content))
 
 
 def _dump_size(
@@ -165,13 +192,19 @@ def _report(call: StepCall) -> StepResult:
 
     inputs = ReportInputs(
         experiment=call.experiment.experiment,
-        config=call.experiment.model_dump(mode="json"),
+        config=_printed_config(call.experiment),
         command=call.command,
         metrics=metrics_of({run.step: run.record for run in call.runs}),
         steps=call.runs,
     )
     page = write_report(inputs, call.out)
     return StepResult(counts={"page": page.relative_to(call.out).as_posix()})
+
+
+def _printed_config(experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment as its report prints it: without runtime and credentials."""
+    config: dict[str, Any] = redact_value(experiment.model_dump(mode="json", exclude={"runtime"}))
+    return config
 
 
 def _complete_config(experiment: Experiment) -> dict[str, Any]:
@@ -269,6 +302,7 @@ def _from_conversations(
         external=lambda outside: outside.model_digests,
         locations=_model_location,
         size=_dump_size,
+        resumes_output=True,
     )
     tables = {"conversations": conversations, "questions": questions}
     if not live:
@@ -307,10 +341,10 @@ def _from_conversations(
     judge = (JUDGE,) if judged else ()
     report = Step(
         name="report",
-        version=6,
+        version=7,
         entry="pipelines.reports.run.report",
         run=_report,
-        config=lambda experiment: {"experiment": experiment.experiment},
+        config=_printed_config,
         inputs={**tables, **{one.name: one.name for one in (train, evaluate, *judge)}},
         external=lambda outside: {},
         listed=False,

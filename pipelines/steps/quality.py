@@ -12,7 +12,6 @@ from generators.quality.config import QualityConfig, QualitySection
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.console import Console
 from pipelines.steps.generate import REQUESTS
 from pipelines.steps.step import Outside, Step, StepCall
 
@@ -61,7 +60,7 @@ def _check(call: StepCall) -> StepResult:
             concurrency=runtime.concurrency,
             progress=call.progress,
             texts=_texts(section),
-            say=Console().say,
+            say=call.say,
         )
     return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
 

@@ -1,4 +1,4 @@
-"""The stores of an artifact root from which a new one takes over what they share."""
+"""The activation stores of an artifact root whose rows a new store can take over."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pipelines.artifacts.root import ArtifactRoot
 DUMP = "dump"
 
 
-def lending_stores(root: Path, runtime: Runtime) -> list[Path]:
-    """Folders of the finished stores below the artifact root `root`, the newest first.
+def find_reusable_stores(root: Path, runtime: Runtime) -> list[Path]:
+    """Return the folders of the finished stores below the artifact root `root`, newest first.
 
     None where `runtime.reuse_rows` is off.
     """

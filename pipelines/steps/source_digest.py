@@ -1,23 +1,23 @@
-"""Digests of each step's own source files: has the code behind an artifact changed?
+"""Digests of each step's own source code: has the code behind an artifact changed?
 
-A step's own files are the module of its room function and every module of this project that it
-imports, at the top or inside a function, except for those that cannot change an output. The
-digest is no part of a key: a person decides whether a change alters the output, by raising the
-step's version or not (scripts/record_source_digests.py,
-tests/pipelines/steps/test_source_digest.py).
+A step's own code is the module of its entry function and every module of this project that it
+imports, at the top or inside a function, except for those that cannot change an output. What is
+hashed is the syntax tree without docstrings, so that comments, layout and prose are free to change.
+The digest is no part of a key: a person decides whether a change alters the output, by raising the
+step's version or not (scripts/record_source_digests.py, tests/pipelines/steps/test_source_digest.py).
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 from pathlib import Path
 
 from core.canonical import digest
-from core.files import sha256_file
 from pipelines.artifacts.records import SOURCE_FOLDER
 
-ROOMS = (
+PACKAGES = (
     "core",
     "generators",
     "activation_store",
@@ -27,49 +27,72 @@ ROOMS = (
     "pipelines",
 )
 NEUTRAL = frozenset({"core.errors", "core.files", "core.progress"})
-"""Modules that cannot change an output: words of errors, safe writing, progress."""
+"""Modules that cannot change an output: error messages, safe writing, progress."""
 
 
 @functools.cache
 def source_digest(entry: str) -> str:
-    """Digest over the names and bytes of the source files behind module `entry`."""
-    return digest([[name, sha256_file(path)] for name, path in sorted(source_files(entry).items())])
-
-
-def source_files(entry: str) -> dict[str, Path]:
-    """Source files behind module `entry`, by module name.
+    """Return the digest over the names and the code of the modules behind module `entry`.
 
     Raises:
         FileNotFoundError: there is no such module in this project.
     """
-    files: dict[str, Path] = {}
-    ahead = [entry]
-    while ahead:
-        module = ahead.pop()
-        path = _path(module)
-        if module in files or module in NEUTRAL:
-            continue
-        if path is None:
-            raise FileNotFoundError(f"no module {module} in {SOURCE_FOLDER}")
-        files[module] = path
-        ahead.extend(_imports(path))
-    return files
+    return digest([[name, _parsed(name)[0]] for name in sorted(source_modules(entry))])
 
 
-def _imports(path: Path) -> list[str]:
-    """Modules of this project that the file at `path` imports anywhere."""
-    found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@functools.cache
+def source_modules(entry: str) -> frozenset[str]:
+    """Return the names of the modules behind module `entry`.
+
+    Raises:
+        FileNotFoundError: there is no such module in this project.
+    """
+    found: set[str] = set()
+    pending = [entry]
+    while pending:
+        module = pending.pop()
+        if module not in found and module not in NEUTRAL:
+            found.add(module)
+            pending.extend(_parsed(module)[1])
+    return frozenset(found)
+
+
+def code_digest(source: str) -> str:
+    """Return the sha256 of the syntax tree of `source` without its docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [statement for statement in node.body if not _is_text(statement)]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    # a docstring, or the text below an attribute that documents it
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+@functools.cache
+def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
+    """Return the digest of a module's code, and the project's modules that it imports anywhere."""
+    path = _path(module)
+    if path is None:
+        raise FileNotFoundError(f"no module {module} in {SOURCE_FOLDER}")
+    source = path.read_text(encoding="utf-8")
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        found.extend(n for n in names if n.split(".")[0] in ROOMS and _path(n) is not None)
-    return found
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    own = (name for name in names if name.split(".")[0] in PACKAGES and _path(name) is not None)
+    return code_digest(source), tuple(dict.fromkeys(own))
 
 
+@functools.cache
 def _path(module: str) -> Path | None:
     base = SOURCE_FOLDER.joinpath(*module.split("."))
     for path in (base.with_suffix(".py"), base / "__init__.py"):

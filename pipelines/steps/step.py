@@ -1,4 +1,4 @@
-"""What a step is: what decides it, what it is made from, and which room makes it."""
+"""Steps: what decides an output, what it is made from, and the function that makes it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from core.canonical import digest
 from core.errors import ConfigError
 from core.progress import Progress
+from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.records import StepResult
-from pipelines.artifacts.root import Artifact
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportStep
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Outside:
-    """What an experiment takes from outside the artifact root, found at the first use.
+    """What an experiment takes from outside the artifact root, found at its first use.
 
     Args:
         experiment: the experiment.
@@ -183,18 +183,20 @@ class StepCall:
     inputs: Mapping[str, Artifact]
     """The step's inputs by role."""
     out: Path
-    """Where the output goes; may hold what an earlier attempt wrote."""
+    """Folder of the output; empty, unless the step resumes from the output of an earlier attempt."""
     work: Path
     """Scratch that outlives a kill and is removed on completion."""
     progress: Progress
-    """Listener."""
+    """Told how far the step is."""
+    say: Callable[[str], None]
+    """Prints a line for the user."""
     runs: tuple[ReportStep, ...]
     """The steps that this run has finished."""
     command: str
     """The command line that makes this run again."""
 
     def data(self, role: str) -> Path:
-        """Output folder of the input `role`."""
+        """Return the output folder of the input `role`."""
         return self.inputs[role].data
 
 
@@ -206,13 +208,10 @@ class Step:
     version: int
     """Raised where the same config gives another output than before."""
     entry: str
-    """Module of the room function; its imports are the step's source files."""
+    """Module of the function behind the step; what it imports is the step's source code."""
     run: Callable[[StepCall], StepResult]
-    """Makes the output.
-
-    Raises:
-        DamagedError: an input's bytes are not the committed ones; that input is then made again.
-    """
+    """Makes the output, and raises a DamagedError where an input's bytes are not the committed ones:
+    that input is then made again."""
     config: Callable[[Experiment], dict[str, Any]]
     """Every setting that decides the output."""
     inputs: Mapping[str, str]
@@ -224,5 +223,7 @@ class Step:
     size: Callable[[Experiment, Outside, Mapping[str, Path], bool], dict[str, int]] | None = None
     """What a plan can tell of the output's size, from the experiment, the folders of the inputs by
     role, and whether models may be run on a sample for it."""
+    resumes_output: bool = False
+    """Whether an attempt goes on from the output that a killed one left; else that is removed."""
     listed: bool = True
     """Whether the step stands among those of `run --json`."""

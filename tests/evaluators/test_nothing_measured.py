@@ -41,8 +41,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
         step="evaluate",
         key="0" * 64,
         path=folder / "evaluate",
-        cached=False,
-        seconds=1.0,
         record=record,
     )
     return ReportInputs(

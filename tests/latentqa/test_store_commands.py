@@ -140,8 +140,7 @@ def test_verify_has_a_line_for_each_finding(store: Path, run) -> None:
     ]
     assert err == (
         f"latentqa: store {store}: 3 of its files are not as they were committed. "
-        "Run the experiment again, or latentqa store repair: only what they belong to is made "
-        "anew.\n"
+        "Run the experiment again: it computes what they belong to again, and nothing else.\n"
     )
 
 
@@ -209,40 +208,3 @@ def test_options_of_export_and_import_are_checked(
     assert (code, "it has blocks 0 to 3, got 9. Change --layer" in err) == (2, True)
     code, _, err = run("store", "import", "v.npy", "--layer", "1", *target)
     assert (code, "--index: a .npy file needs" in err) == (2, True)
-
-
-def test_a_finished_dump_is_repaired_shard_by_shard(model: ModelFiles, tmp_path: Path, run) -> None:
-    place = ArtifactRoot(tmp_path / "root")
-    rows = StepIdentity(kind="conversations", version=1, config={}, inputs={}, external={})
-    partial = place.begin(rows)
-    stores.table(partial.data, stores.conversations(3))
-    source = place.commit(rows, {"counts": {}, "created": "2026-01-01T00:00:00"})
-    identity = StepIdentity(
-        kind="dump",
-        version=1,
-        config=stores.CAPTURE.model_dump(mode="json"),
-        inputs={"conversations": {"key": source.key, "digest": source.output}},
-        external=model.digests(),
-    )
-    partial = place.begin(identity)
-    stores.fill(source.data, partial.data, model)
-    locations = {"model": str(model.source), "adapter": None}
-    artifact = place.commit(
-        identity, {"counts": {}, "created": "2026-01-01T00:00:00", "locations": locations}
-    )
-    before, tokens = (
-        stores.contents(artifact.data),
-        ActivationStore(artifact.data).commits[1].tokens,
-    )
-    root = ("--root", str(place.path))
-    assert "nothing to mend" in run("store", "repair", artifact.short, *root)[1]
-    stores.flip(artifact.data / "acts/L2/c/1/0")
-    code, out, _ = run("store", "repair", artifact.short, *root, "--json")
-    found = json.loads(out)
-    assert code == 0
-    assert found["findings"] == [
-        {"file": "acts/L2/c/1/0", "fault": "changed", "shard": 1, "array": "acts/L2"}
-    ]
-    assert (found["forward_tokens"], found["same"]) == (tokens, True)
-    assert stores.contents(artifact.data) == before
-    assert place.lookup(identity) is not None

@@ -22,9 +22,9 @@ from core.tables import SPLITS, VIEWS
 from evaluators.measure.panel import UNINFORMED, best, least_above, mean
 from evaluators.measure.result_files import ANSWERS_FILE, LOSSES_FILE
 from evaluators.stats.estimates import Statistic, over_controls
+from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.identity import Difference, differences
 from pipelines.artifacts.refs import Refs
-from pipelines.artifacts.root import Artifact
 from pipelines.reports.compare.answers import answer_cases
 from pipelines.reports.compare.cells import Case, cell_of, marked, p_of
 from pipelines.reports.run.data import ordered

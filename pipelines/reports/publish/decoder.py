@@ -16,7 +16,8 @@ import yaml
 
 from activation_store.target.files import public_name
 from core.errors import ConfigError, DamagedError, EndpointError, first_line
-from pipelines.artifacts.root import Artifact, ArtifactRoot
+from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.root import ArtifactRoot
 from pipelines.reports.run.tables import reading_tables
 
 TOKEN = "HF_TOKEN"

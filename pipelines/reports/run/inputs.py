@@ -17,10 +17,6 @@ class ReportStep:
     """Whole key of its artifact, 64 hex digits."""
     path: Path
     """Folder of its artifact; the output is below `data/`."""
-    cached: bool
-    """Whether the run found it done."""
-    seconds: float
-    """Seconds that the run spent on it."""
     record: dict[str, Any]
     """The artifact's record (pipelines/artifacts/records.py)."""
 

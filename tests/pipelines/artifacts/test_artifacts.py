@@ -12,8 +12,9 @@ import pytest
 from core.canonical import digest
 from core.errors import DamagedError, StorageError
 from core.files import sha256_file
+from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.identity import IdentityError, StepIdentity
-from pipelines.artifacts.root import Artifact, ArtifactRoot
+from pipelines.artifacts.root import ArtifactRoot
 
 
 def identity(**config: Any) -> StepIdentity:

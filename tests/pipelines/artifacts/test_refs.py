@@ -8,8 +8,9 @@ import pytest
 from fake_steps import FakeSteps, runner
 
 from core.errors import RefError
+from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.refs import Refs
-from pipelines.artifacts.root import Artifact, ArtifactRoot
+from pipelines.artifacts.root import ArtifactRoot
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import torch
 import yaml
 
 from latentqa.cli import main
+from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.refs import Refs
-from pipelines.artifacts.root import Artifact, ArtifactRoot
+from pipelines.artifacts.root import ArtifactRoot
 
 IDS = torch.arange(5, 25)[None]
 LEAF = {"estimate": 1.234, "low": 1.1, "high": 1.4, "n": 20}

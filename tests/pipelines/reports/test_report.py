@@ -82,7 +82,7 @@ def write_step(root: Path, step: str, record: dict[str, Any]) -> ReportStep:
     key = (step.encode().hex() * 8)[:64]
     path = root / step / key[:16]
     (path / "data").mkdir(parents=True)
-    return ReportStep(step=step, key=key, path=path, cached=False, seconds=1.5, record=record)
+    return ReportStep(step=step, key=key, path=path, record=record)
 
 
 def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportInputs:

@@ -13,7 +13,8 @@ from fake_steps import FakeSteps, experiment, runner
 from core.errors import ConfigError, DamagedError, StorageError
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.running.runner import Runner, RunResult
+from pipelines.running.results import RunResult
+from pipelines.running.runner import Runner
 
 STEPS = ["conversations", "questions", "dump", "train", "evaluate"]
 

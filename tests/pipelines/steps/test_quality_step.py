@@ -14,7 +14,7 @@ from pipelines.artifacts.data_tables import load_tables
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 from pipelines.reports.run.report import write_report
 from pipelines.running.request import RunRequest
-from pipelines.running.runner import RunResult
+from pipelines.running.results import RunResult
 from pipelines.steps.generate import REQUESTS
 from pipelines.steps.order import steps_for
 
@@ -115,8 +115,6 @@ def test_the_report_has_a_section_on_it(checked: tuple[Path, RunResult], tmp_pat
                     step=run.step.name,
                     key=run.artifact.key,
                     path=run.artifact.path,
-                    cached=False,
-                    seconds=1.0,
                     record=run.artifact.record,
                 )
                 for run in result.steps

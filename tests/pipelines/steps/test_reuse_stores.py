@@ -7,7 +7,7 @@ from pathlib import Path
 from core.runtime import Runtime
 from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.steps.reuse import lending_stores
+from pipelines.steps.reuse import find_reusable_stores
 
 
 def artifact(root: ArtifactRoot, kind: str, number: int) -> Path:
@@ -22,5 +22,5 @@ def test_finished_stores_lend_the_newest_first(tmp_path: Path) -> None:
     old, new = artifact(root, "dump", 1), artifact(root, "dump", 2)
     artifact(root, "train", 3)
     root.begin(StepIdentity(kind="dump", version=1, config={}, inputs={}, external={}))
-    assert lending_stores(tmp_path, Runtime()) == [new, old]
-    assert lending_stores(tmp_path, Runtime(reuse_rows=False)) == []
+    assert find_reusable_stores(tmp_path, Runtime()) == [new, old]
+    assert find_reusable_stores(tmp_path, Runtime(reuse_rows=False)) == []
