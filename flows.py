@@ -1,4 +1,4 @@
-"""Prefect flows and tasks: a run that is watched, scheduled and retried by the user's Prefect server.
+"""Prefect flows and tasks: runs that the user's Prefect server shows, schedules and retries.
 
 Prefect shows and schedules runs, retries a step whose endpoint failed and ends one that takes too
 long; what is cached, the artifact root alone decides. Every step is a task that takes plain values
@@ -62,7 +62,7 @@ from pipelines.steps.console import Console  # noqa: E402
 PROGRESS_EVERY_S = 5.0
 """Least seconds between two updates of a progress artifact."""
 BACKOFF_S = 30.0
-"""Seconds before a step whose endpoint failed is tried again; each further wait is twice as long."""
+"""Seconds before a step whose endpoint failed is tried again; every later wait doubles."""
 PICTURE = "reading.png"
 """The report's loss panel, where it has one."""
 
@@ -375,6 +375,5 @@ def _check_server() -> None:
     if error is not None:
         raise EndpointError(
             f"PREFECT_API_URL={redact(url)}: no Prefect server answers there "
-            f"({type(error).__name__}). Start one with `prefect server start`, or unset it "
-            "(in the environment, or in Prefect's active profile)."
+            f"({type(error).__name__}). Start one with `prefect server start`, or unset it."
         )

@@ -39,9 +39,9 @@ class Runtime(Config):
     """Most that a new activation store may take, in GB of raw shards; a larger one is refused
     before the target runs. Null sets no limit."""
     step_timeout_s: float | None = Field(default=None, gt=0)
-    """Most seconds that Prefect lets a step take, in runs on a Prefect server; null sets no limit."""
+    """Most seconds that a step may take in runs on a Prefect server; null sets no limit."""
     step_retries: int = Field(default=2, ge=0)
-    """How often Prefect tries a step again whose endpoint could not be reached, in runs on a Prefect
-    server; the wait before each doubles."""
+    """How often a step whose LLM endpoint could not be reached is tried again in runs on a Prefect
+    server; the wait before each retry doubles."""
     report_to: tuple[str, ...] = ()
     """Where transformers logs training besides our own log: `tensorboard`, `wandb`."""

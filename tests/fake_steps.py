@@ -74,6 +74,7 @@ class FakeSteps:
         self.before_piece = before_piece
         self.digits = digits or {}
         """Step to text that changes its bytes and not its identity."""
+        self.counts = dict(COUNTS)
 
     def table(self) -> tuple[Step, ...]:
         configs: dict[str, Callable[[Experiment], dict[str, Any]]] = {
@@ -119,7 +120,7 @@ class FakeSteps:
         if name == "report":
             (call.out / "report.html").write_text("<p>report</p>")
             (call.out / "reading.png").write_bytes(PICTURE)
-        return StepResult(counts=COUNTS[name])
+        return StepResult(counts=self.counts[name])
 
     def written(self) -> list[str]:
         """The log, then emptied."""

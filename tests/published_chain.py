@@ -74,7 +74,6 @@ class Chain:
         folder: where it lies; made if need be.
         model: folder of the target, for a config of its own.
         config: the config of another chain, instead.
-        server: URL of a Prefect API; without one, each run starts its own for some seconds.
     """
 
     def __init__(
@@ -82,12 +81,10 @@ class Chain:
         folder: Path,
         model: Path | None = None,
         config: Path | None = None,
-        server: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.root = folder / "root"
-        self.server = server
         self.document: dict[str, Any] = {}
         if config is None:
             data = write_published(folder / "data")
@@ -113,7 +110,7 @@ class Chain:
         own = {**os.environ, **QUIET, "PREFECT_HOME": str(self.folder / "prefect")}
         own["LATENTQA_CACHE"] = str(self.folder / "cache")
         own.pop("PREFECT_API_URL", None)
-        return own | ({"PREFECT_API_URL": self.server} if self.server else {})
+        return own
 
     def run(self, *words: str, code: int = 0) -> dict[str, Any]:
         """Run to the end; the JSON document."""
@@ -133,12 +130,14 @@ class Chain:
         )
 
     def digests(self) -> dict[str, str]:
-        """Output digest of each artifact by kind and key."""
-        return {
-            f"{path.parent.parent.name}/{path.parent.name}": json.loads(path.read_text())["output"]
-            for path in sorted(self.root.glob("*/*/record.json"))
-            if path.parent.parent.name != "report"  # it shows when and how fast things were made
-        }
+        """Digests of each artifact's output by kind and key; of a store, its root digest too."""
+        found = {}
+        for path in sorted(self.root.glob("*/*/record.json")):
+            kind, name = path.parent.parent.name, path.parent.name
+            if kind != "report":  # it shows when and how fast things were made
+                record = json.loads(path.read_text())
+                found[f"{kind}/{name}"] = f"{record['output']} {record.get('store_root')}"
+        return found
 
 
 def cached(document: dict[str, Any]) -> dict[str, bool]:

@@ -10,13 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny
-from pipelines.running.temporary_server import temporary_server
-from published_chain import LABELS, Chain, cached
+import tinyfrom published_chain import LABELS, Chain, cached
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +29,10 @@ def done(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Chain:
     return chain
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect API for all copies of the chain: starting one takes longer than a tiny step."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        with temporary_server() as url:
-            yield url
-
-
 @pytest.fixture
-def chain(done: Chain, server: str, tmp_path: Path) -> Chain:
+def chain(done: Chain, tmp_path: Path) -> Chain:
     """A copy of the finished chain."""
-    own = Chain(tmp_path, config=done.config, server=server)
+    own = Chain(tmp_path, config=done.config)
     shutil.copytree(done.root, own.root, symlinks=True)
     return own
 
@@ -65,7 +53,6 @@ def test_a_run_says_what_was_made_and_learned(done: Chain) -> None:
 
 
 def test_a_rerun_is_all_hits_and_loads_no_model(chain: Chain) -> None:
-    chain.server = None  # with a server, its UI is shown the hits
     script = (
         "import sys; from latentqa.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"

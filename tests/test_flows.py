@@ -1,4 +1,4 @@
-"""The flows, with a Prefect server and without: what a person sees, and what is left behind."""
+"""Runs on a Prefect server, with one that is lost, and without any."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from pipelines.running.temporary_server import temporary_server
+from prefect_server import free_port, prefect_server
 
 CHILD = Path(__file__).parent / "fake_cli.py"
 STEPS = ["conversations", "questions", "dump", "train", "evaluate"]
@@ -33,20 +33,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
     """The API of a server that runs already."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(home).items():
-            patch.setenv(name, value)
-        with temporary_server() as url:
-            yield url
+    with prefect_server(home) as (url, _):
+        yield url
 
 
-def environment(home: Path, url: str | None = None) -> dict[str, str]:
+def environment(home: Path, url: str | None = None, **more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "LATENTQA"))}
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    return {**kept, **quiet, "PREFECT_HOME": str(home)} | ({"PREFECT_API_URL": url} if url else {})
+    own = {"PREFECT_HOME": str(home)} | ({"PREFECT_API_URL": url} if url else {})
+    return {**kept, **quiet, **own, **more}
 
 
-def start(home: Path, url: str | None, *words: str, delay: float = 0.0) -> subprocess.Popen[str]:
+def start(
+    home: Path, url: str | None, *words: str, delay: float = 0.0, **more: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable,
@@ -62,15 +62,15 @@ def start(home: Path, url: str | None, *words: str, delay: float = 0.0) -> subpr
         stderr=subprocess.PIPE,
         text=True,
         cwd=home,
-        env=environment(home, url),
+        env=environment(home, url, **more),
         start_new_session=True,
         # a shell that runs tests in the background has its children ignore it
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
-def run(home: Path, url: str | None, *words: str) -> subprocess.CompletedProcess[str]:
-    process = start(home, url, *words)
+def run(home: Path, url: str | None, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    process = start(home, url, *words, **more)
     out, err = process.communicate(timeout=200)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
@@ -83,16 +83,6 @@ def ask(url: str, path: str) -> Any:
             "POST", f"{parts.path}/{path}", "{}", {"Content-Type": "application/json"}
         )
         return json.loads(connection.getresponse().read())
-
-
-def left_behind(home: Path) -> list[str]:
-    """Command lines of processes that were started with this Prefect home."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            if f"PREFECT_HOME={home}\0".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-    return found
 
 
 def test_a_server_shows_steps_hits_and_artifacts(home: Path, server: str) -> None:
@@ -143,22 +133,111 @@ def test_a_server_that_does_not_answer_is_one_line(home: Path) -> None:
     )
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_without_a_server_it_works_quietly_and_leaves_nothing_behind(home: Path) -> None:
-    before = left_behind(home)
-    done = run(home, None, "--root", "alone")
+def test_steps_have_edges_and_their_lines_are_logged(home: Path, server: str) -> None:
+    done = run(home, server, "--root", "edges")
+    assert done.returncode == 0, done.stderr
+    flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        tasks = {
+            t["name"]: t for t in ask(server, "task_runs/filter") if t["flow_run_id"] == flow["id"]
+        }
+        logs = [one["message"] for one in ask(server, "logs/filter")]
+        if {*STEPS, "report"} <= tasks.keys() and any("Report" in one for one in logs):
+            break
+        time.sleep(0.2)
+    before = {one["id"] for one in tasks["train"]["task_inputs"]["wait_for"]}
+    assert before == {tasks[name]["id"] for name in ("conversations", "questions", "dump")}
+    assert any(line.startswith("train ") and line.endswith(" s") for line in logs)
+
+
+def test_a_credential_among_the_parameters_is_not_kept(home: Path, server: str) -> None:
+    address = "evaluate.judge={endpoint: {base_url: 'http://me:hunter2@127.0.0.1:9/v1', model: m}}"
+    run(home, server, "--root", "secret", "--until", "dump", "--set", address)
+    assert "hunter2" not in json.dumps(ask(server, "flow_runs/filter"))
+
+
+def test_a_profile_counts_as_the_environment_does(home: Path, server: str, tmp_path: Path) -> None:
+    own = tmp_path / "home"
+    own.mkdir()
+    (own / "profiles.toml").write_text(
+        f'active = "local"\n[profiles.local]\nPREFECT_API_URL = "{server}"\n'
+    )
+    before = len(ask(server, "flow_runs/filter"))
+    done = run(home, None, "--root", "profile", PREFECT_HOME=str(own))
+    assert done.returncode == 0, done.stderr
+    assert len(ask(server, "flow_runs/filter")) == before + 1
+
+
+def test_a_proxy_is_not_asked_for_a_server_of_this_machine(home: Path, server: str) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    done = run(
+        home,
+        server,
+        "--root",
+        "proxied",
+        HTTP_PROXY=dead,
+        http_proxy=dead,
+        NO_PROXY="",
+        no_proxy="",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is lost" not in done.stderr
+
+
+def test_a_step_that_takes_too_long_is_ended_where_a_limit_is_set(home: Path, server: str) -> None:
+    process = start(home, server, "--root", "slow", "--set", "runtime.step_timeout_s=1", delay=20)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert told.splitlines()[-1].startswith(
+        "latentqa: conversations: took longer than runtime.step_timeout_s, 1 s."
+    )
+
+
+def test_a_lost_server_ends_no_run_and_is_told_once(home: Path, tmp_path: Path) -> None:
+    with prefect_server(tmp_path) as (url, server):
+        process = start(home, url, "--root", "lost", "--json", delay=0.5)
+        assert process.stderr is not None
+        said = []
+        while not any(line.startswith("dump") for line in said):
+            said.append(process.stderr.readline())
+        server.kill()
+        server.wait()
+        out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert [step["step"] for step in json.loads(out)["steps"]] == STEPS
+    assert len([line for line in err.splitlines() if "is lost (" in line]) == 1
+    assert "Traceback" not in err
+
+
+def test_without_a_server_prefect_is_not_loaded_and_nothing_listens(home: Path) -> None:
+    script = (
+        "import sys, socket; sys.argv = sys.argv[1:]\n"
+        "socket.socket.listen = None\n"
+        "import runpy\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "assert 'prefect' not in sys.modules\n"
+    )
+    words = [str(home / "log"), "2", "0", "run", "fake.yaml", "--root", "alone"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(CHILD), *words],
+        capture_output=True,
+        text=True,
+        cwd=home,
+        env=environment(home) | {"PYTHONPATH": os.pathsep.join([*sys.path, str(CHILD.parent)])},
+    )
     assert done.returncode == 0, done.stderr
     assert {line.split()[0] for line in done.stderr.splitlines()} == {*STEPS, "report"}
-    assert left_behind(home) == before
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_without_a_server_it_ends_soon_and_leaves_nothing_behind(
-    home: Path, how: signal.Signals
+@pytest.mark.parametrize("served", [False, True], ids=["alone", "served"])
+def test_a_stopped_run_ends_soon(
+    home: Path, server: str, how: signal.Signals, served: bool
 ) -> None:
-    before = left_behind(home)
-    process = start(home, None, "--root", f"stopped-{how.name}", delay=60)
+    root = f"stopped-{how.name}-{served}"
+    process = start(home, server if served else None, "--root", root, delay=60)
     assert process.stderr is not None
     assert "runs" in process.stderr.readline()
     (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
@@ -166,7 +245,3 @@ def test_stopped_without_a_server_it_ends_soon_and_leaves_nothing_behind(
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     if how == signal.SIGINT:
         assert told == "Stopped. Finished work is kept; run again to go on.\n"
-    until = time.monotonic() + 15
-    while left_behind(home) != before and time.monotonic() < until:
-        time.sleep(0.1)
-    assert left_behind(home) == before

@@ -103,7 +103,7 @@ class Refs:
         """
         wanted = tuple(f"{a.kind}/{a.key}" for a in artifacts)
         with exclusive(self.root.path / "locks" / "refs.lock", lambda holder: None):
-            versions = [n for n in self.names() if n.name == experiment and n.number is not None]
+            versions = [n for n in self.names() if n.name == experiment and n.version.isdigit()]
             same = [n for n in versions if _holds(n, wanted, whole=whole)]
             if same:
                 name = same[-1]
@@ -274,7 +274,7 @@ class Refs:
 
 
 def _holds(name: Name, wanted: tuple[str, ...], *, whole: bool) -> bool:
-    """Return whether a version is of a run with these artifacts, or holds those of a stopped one."""
+    """Return whether a version is this run, or holds all of a run that stopped early."""
     return name.artifacts == wanted if whole else set(wanted) <= set(name.artifacts)
 
 

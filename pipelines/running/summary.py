@@ -22,12 +22,10 @@ def summary(result: RunResult, root_option: str = "") -> str:
         root_option: ` --root DIR`, where the commands to type next need it.
     """
     lines = []
-    rows = reading_rows(result.metrics.get("reading", {}))
     by_step = {run.step.name: run for run in result.steps}
-    said = nothing_judged(by_step["evaluate"].artifact) if "evaluate" in by_step else None
-    if said is not None:
-        lines.append(said)
-    elif rows:
+    evaluate = by_step.get("evaluate")
+    if evaluate is not None and nothing_judged(evaluate.artifact) is None:
+        rows = reading_rows(result.metrics["reading"])
         lines.append("Answer loss in nats per token, 95 % intervals over controls:")
         lines.append(_table(rows))
         lines.append(

@@ -4,7 +4,7 @@ A step's own code is the module of its entry function and every module of this p
 imports, at the top or inside a function, except for those that cannot change an output. What is
 hashed is the syntax tree without docstrings, so that comments, layout and prose are free to change.
 The digest is no part of a key: a person decides whether a change alters the output, by raising the
-step's version or not (scripts/record_source_digests.py, tests/pipelines/steps/test_source_digest.py).
+step's version or not (scripts/record_source_digests.py).
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ class StepCall:
     inputs: Mapping[str, Artifact]
     """The step's inputs by role."""
     out: Path
-    """Folder of the output; empty, unless the step resumes from the output of an earlier attempt."""
+    """Folder of the output; empty, unless the step resumes from an earlier attempt's output."""
     work: Path
     """Scratch that outlives a kill and is removed on completion."""
     progress: Progress
@@ -210,8 +210,8 @@ class Step:
     entry: str
     """Module of the function behind the step; what it imports is the step's source code."""
     run: Callable[[StepCall], StepResult]
-    """Makes the output, and raises a DamagedError where an input's bytes are not the committed ones:
-    that input is then made again."""
+    """Makes the output; a DamagedError says that an input's bytes are not the committed ones, and
+    that input is then recomputed."""
     config: Callable[[Experiment], dict[str, Any]]
     """Every setting that decides the output."""
     inputs: Mapping[str, str]

@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> ArtifactRoot:
 
 
 def make(root: ArtifactRoot, **config: Any) -> Artifact:
-    partial = root.begin(identity(**config))
+    partial = root.begin(identity(**config), keep_output=True)
     (partial.data / "deep").mkdir(exist_ok=True)
     (partial.data / "a.bin").write_bytes(b"aaaa")
     (partial.data / "deep" / "b.bin").write_bytes(b"bb")
@@ -87,8 +87,19 @@ def test_begin_keeps_what_an_earlier_attempt_wrote(root: ArtifactRoot) -> None:
     partial = root.begin(identity())
     (partial.data / "a.bin").write_bytes(b"aaaa")
     (partial.work / "checkpoint").write_bytes(b"c")
-    again = root.begin(identity())
+    again = root.begin(identity(), keep_output=True)
     assert (again.data / "a.bin").read_bytes() == b"aaaa"
+    assert (again.work / "checkpoint").read_bytes() == b"c"
+
+
+def test_begin_removes_the_output_of_an_earlier_attempt_that_is_not_resumed(
+    root: ArtifactRoot,
+) -> None:
+    partial = root.begin(identity())
+    (partial.data / "left.tmp").write_bytes(b"aaaa")
+    (partial.work / "checkpoint").write_bytes(b"c")
+    again = root.begin(identity())
+    assert list(again.data.iterdir()) == []
     assert (again.work / "checkpoint").read_bytes() == b"c"
 
 
@@ -129,11 +140,69 @@ def test_another_whole_key_under_the_same_name_is_an_error(root: ArtifactRoot) -
         root.lookup(identity())
 
 
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write other bytes of the same size, and give the file the time that it had."""
+    stat = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 def test_a_flipped_byte_is_found_by_reading_all(root: ArtifactRoot) -> None:
     made = make(root)
-    (made.data / "deep" / "b.bin").write_bytes(b"bc")
+    replace_bytes(made.data / "deep" / "b.bin", b"bc")
     assert root.lookup(identity()) is not None
+    with pytest.raises(DamagedError, match=r"b\.bin: its bytes are not those of the record"):
+        made.check_bytes()
     assert made.damaged_files() == ["deep/b.bin"]
+
+
+def test_a_hit_notices_a_file_that_was_written_after_the_record(root: ArtifactRoot) -> None:
+    made = make(root)
+    (made.data / "deep" / "b.bin").write_bytes(b"bc")
+    os.utime(made.data / "deep" / "b.bin", (2**31, 2**31))
+    with pytest.raises(DamagedError, match=r"b\.bin: its bytes are not those of the record"):
+        root.lookup(identity())
+
+
+def test_a_hit_notices_what_was_found_by_reading_all(root: ArtifactRoot) -> None:
+    made = make(root)
+    replace_bytes(made.data / "deep" / "b.bin", b"bc")
+    os.utime(made.path / "record.json", (1, 1))
+    os.utime(made.data / "a.bin", (0, 0))
+    os.utime(made.data / "deep" / "b.bin", (0, 0))
+    assert root.lookup(identity()) is not None
+    made.damaged_files()
+    with pytest.raises(DamagedError):
+        root.lookup(identity())
+
+
+def test_a_file_with_a_new_time_and_its_own_bytes_is_read_once(
+    root: ArtifactRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(root)
+    (made.data / "a.bin").touch()
+    os.utime(made.path / "record.json", (1, 1))
+    assert root.lookup(identity()) is not None
+    monkeypatch.setattr(Artifact, "damaged_files", lambda self: 1 / 0)
+    assert root.lookup(identity()) is not None
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "._a.bin"])
+def test_files_of_operating_systems_are_no_damage(root: ArtifactRoot, name: str) -> None:
+    made = make(root)
+    (made.data / name).write_bytes(b"x")
+    assert root.lookup(identity()) == made
+    assert made.damaged_files() == []
+
+
+def test_what_a_killed_write_left_is_no_part_of_an_artifact(root: ArtifactRoot) -> None:
+    partial = root.begin(identity())
+    (partial.data / ".a.bin.17.18.tmp").write_bytes(b"aa")
+    (partial.path / ".record.json.17.18.tmp").write_bytes(b"{")
+    made = make(root)
+    names = [p.name for p in made.path.rglob("*")]
+    assert not [name for name in names if name.endswith(".tmp")]
+    assert [name for name, _, _ in made.record["files"]] == ["a.bin", "deep/b.bin"]
 
 
 def test_demotion_keeps_good_files_alone(root: ArtifactRoot) -> None:

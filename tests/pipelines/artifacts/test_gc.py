@@ -1,16 +1,31 @@
-"""gc takes what no name holds, and nothing else."""
+"""Garbage collection removes what no name holds, and nothing that no run made."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_steps import FakeSteps, runner
 
-from core.errors import StorageError
-from pipelines.artifacts.gc import collect, find_garbage
+from core.errors import DamagedError, StorageError
+from pipelines.artifacts.gc import collect_garbage, find_garbage
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
+
+
+def stopped_run(tmp_path: Path, steps: FakeSteps, until: str = "dump") -> ArtifactRoot:
+    """A root with the artifacts of a run that stopped early and whose name is forgotten."""
+    made = runner(tmp_path / "r", steps, until=until)
+    with made.open():
+        made.run()
+    root = ArtifactRoot(tmp_path / "r")
+    for name in Refs(root).names():
+        Refs(root).untag(str(name))
+    return root
 
 
 @pytest.fixture
@@ -23,18 +38,25 @@ def kinds(root: ArtifactRoot, *, partials: bool = False) -> list[str]:
 
 
 def test_a_named_run_is_held(tmp_path: Path, steps: FakeSteps) -> None:
-    runner(tmp_path / "r", steps).run()
+    made = runner(tmp_path / "r", steps)
+    with made.open():
+        made.run()
     assert kinds(ArtifactRoot(tmp_path / "r")) == []
 
 
-def test_what_was_made_without_a_name_can_go(tmp_path: Path, steps: FakeSteps) -> None:
-    runner(tmp_path / "r", steps, until="dump").run()
-    assert kinds(ArtifactRoot(tmp_path / "r")) == ["conversations", "dump", "questions"]
+def test_a_run_that_stopped_early_is_held(tmp_path: Path, steps: FakeSteps) -> None:
+    made = runner(tmp_path / "r", steps, until="dump")
+    with made.open():
+        made.run()
+    assert kinds(ArtifactRoot(tmp_path / "r")) == []
+
+
+def test_what_no_name_holds_can_go(tmp_path: Path, steps: FakeSteps) -> None:
+    assert kinds(stopped_run(tmp_path, steps)) == ["conversations", "dump", "questions"]
 
 
 def test_a_tag_holds_what_its_artifact_is_made_from(tmp_path: Path, steps: FakeSteps) -> None:
-    runner(tmp_path / "r", steps, until="dump").run()
-    root = ArtifactRoot(tmp_path / "r")
+    root = stopped_run(tmp_path, steps)
     Refs(root).tag(root.artifacts("dump")[0].short, "keep")
     assert kinds(root) == ["questions"]
 
@@ -42,27 +64,26 @@ def test_a_tag_holds_what_its_artifact_is_made_from(tmp_path: Path, steps: FakeS
 def test_a_forgotten_version_can_go_but_not_what_others_share(
     tmp_path: Path, steps: FakeSteps
 ) -> None:
-    runner(tmp_path / "r", steps).run()
-    runner(tmp_path / "r", steps, dump={"layers": [3]}).run()
+    with runner(tmp_path / "r", steps).open():
+        runner(tmp_path / "r", steps).run()
+        runner(tmp_path / "r", steps, dump={"layers": [3]}).run()
     root = ArtifactRoot(tmp_path / "r")
     Refs(root).untag("fake:1")
     assert kinds(root) == ["dump", "evaluate", "report", "train"]
 
 
 def test_looking_removes_nothing(tmp_path: Path, steps: FakeSteps) -> None:
-    runner(tmp_path / "r", steps, until="dump").run()
-    root = ArtifactRoot(tmp_path / "r")
+    root = stopped_run(tmp_path, steps)
     find_garbage(root)
     assert len(root.artifacts()) == 3
 
 
 def test_collected_is_gone_and_the_rest_still_a_hit(tmp_path: Path, steps: FakeSteps) -> None:
-    runner(tmp_path / "r", steps, until="dump", dump={"layers": [3]}).run()
-    runner(tmp_path / "r", steps).run()
-    root = ArtifactRoot(tmp_path / "r")
-    collect(root, find_garbage(root))
+    root = stopped_run(tmp_path, steps)
+    runner(tmp_path / "r", steps, dump={"layers": [3]}).run()
+    collect_garbage(root)
     assert len(root.artifacts("dump")) == 1
-    assert runner(tmp_path / "r", steps).cached() is not None
+    assert runner(tmp_path / "r", steps, dump={"layers": [3]}).cached() is not None
 
 
 def test_what_an_unfinished_step_is_made_from_is_held(tmp_path: Path) -> None:
@@ -70,16 +91,138 @@ def test_what_an_unfinished_step_is_made_from_is_held(tmp_path: Path) -> None:
         if step == "dump":
             raise ValueError
 
-    with pytest.raises(ValueError, match=r"^$"):
-        runner(tmp_path / "r", FakeSteps(tmp_path / "log", before_piece=fail)).run()
+    made = runner(tmp_path / "r", FakeSteps(tmp_path / "log", before_piece=fail))
+    with made.open(), pytest.raises(ValueError, match=r"^$"):
+        made.run()
     root = ArtifactRoot(tmp_path / "r")
     assert kinds(root) == ["questions"]
     assert kinds(root, partials=True) == ["conversations", "dump", "questions"]
 
 
 def test_a_run_under_way_keeps_gc_away(tmp_path: Path, steps: FakeSteps) -> None:
-    runner(tmp_path / "r", steps, until="dump").run()
-    root = ArtifactRoot(tmp_path / "r")
+    root = stopped_run(tmp_path, steps)
     busy = runner(tmp_path / "r", steps)
     with busy.open(), pytest.raises(StorageError, match="a run is under way here"):
-        collect(root, find_garbage(root))
+        collect_garbage(root)
+
+
+def test_what_a_run_publishes_before_gc_has_the_lock_is_kept(
+    tmp_path: Path, steps: FakeSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = stopped_run(tmp_path, steps)
+
+    @contextlib.contextmanager
+    def late(path: Path) -> Iterator[bool]:
+        runner(tmp_path / "r", steps).run()  # which finishes just before
+        yield True
+
+    monkeypatch.setattr("pipelines.artifacts.gc.exclusive_or_none", late)
+    assert collect_garbage(root) == []
+    assert runner(tmp_path / "r", steps).cached() is not None
+
+
+def test_a_folder_that_is_no_root_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home" / "dump" / "0123456789abcdef.partial").mkdir(parents=True)
+    for find in (find_garbage, collect_garbage):
+        with pytest.raises(StorageError, match="is not marked as an artifact root"):
+            find(ArtifactRoot(tmp_path / "home"), partials=True)
+    assert sorted(p.name for p in (tmp_path / "home").iterdir()) == ["dump"]
+
+
+def test_folders_of_other_people_stay(tmp_path: Path, steps: FakeSteps) -> None:
+    root = stopped_run(tmp_path, steps)
+    strangers = [
+        root.path / "export" / "quickstart",
+        root.path / "published" / "decoder",
+        root.path / "imported" / "rows",
+        root.path / "dump" / "my notes.partial",
+        root.path / "dump" / "0123456789abcdef.partial",
+        root.path / "dump" / "fedcba9876543210",
+    ]
+    for folder in strangers:
+        folder.mkdir(parents=True)
+        (folder / "precious.txt").write_text("mine")
+    record = root.artifacts("dump")[0].path / "record.json"
+    shutil.copy(record, strangers[-1])  # with a record, and not by its own name
+    collect_garbage(root, partials=True)
+    assert [folder.is_dir() for folder in strangers] == [True] * len(strangers)
+    assert kinds(root, partials=True) == []
+
+
+def test_folders_behind_links_stay(tmp_path: Path, steps: FakeSteps) -> None:
+    root = stopped_run(tmp_path, steps)
+    dump = root.artifacts("dump")[0].path
+    os.rename(dump, tmp_path / "elsewhere")
+    dump.symlink_to(tmp_path / "elsewhere")
+    os.rename(root.path / "questions", tmp_path / "kind")
+    (root.path / "questions").symlink_to(tmp_path / "kind")
+    collect_garbage(root, partials=True)
+    assert len(list((tmp_path / "elsewhere" / "data").iterdir())) == 1
+    assert len(list((tmp_path / "kind").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["latest", "1"])
+def test_nothing_is_removed_while_a_name_cannot_be_read(
+    tmp_path: Path, steps: FakeSteps, name: str
+) -> None:
+    with runner(tmp_path / "r", steps).open():
+        runner(tmp_path / "r", steps).run()
+    root = ArtifactRoot(tmp_path / "r")
+    (root.path / "refs" / "fake" / f"{name}.json").write_text("{")
+    before = len(root.artifacts())
+    with pytest.raises(DamagedError, match=r"so nothing is removed: what it holds is not known"):
+        collect_garbage(root)
+    assert len(root.artifacts()) == before
+
+
+def test_nothing_is_removed_while_a_held_record_cannot_be_read(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
+    root = stopped_run(tmp_path, steps)
+    dump = root.artifacts("dump")[0]
+    Refs(root).tag(dump.short, "keep")
+    (dump.path / "record.json").write_text("{")
+    with pytest.raises(DamagedError, match="keep:latest holds this artifact"):
+        collect_garbage(root)
+    assert len(root.artifacts("conversations")) == 1
+
+
+def test_a_damaged_artifact_that_a_name_holds_is_no_garbage(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
+    with runner(tmp_path / "r", steps).open():
+        runner(tmp_path / "r", steps).run()
+    root = ArtifactRoot(tmp_path / "r")
+    root.demote(root.artifacts("dump")[0])
+    assert kinds(root, partials=True) == []
+
+
+def test_files_of_operating_systems_are_no_garbage_and_no_obstacle(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
+    root = stopped_run(tmp_path, steps)
+    (root.path / ".DS_Store").write_bytes(b"")
+    (root.path / "refs" / "fake").mkdir(parents=True, exist_ok=True)
+    (root.path / "refs" / "fake" / "._latest.json").write_bytes(b"\0")
+    (root.artifacts("dump")[0].path / "Thumbs.db").write_bytes(b"")
+    collect_garbage(root, partials=True)
+    assert root.artifacts() == []
+
+
+def test_an_interrupted_removal_is_finished_by_the_next(
+    tmp_path: Path, steps: FakeSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = stopped_run(tmp_path, steps)
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            collect_garbage(root)
+    collect_garbage(root)
+    left = [
+        p for kind in ("conversations", "questions", "dump") for p in (root.path / kind).iterdir()
+    ]
+    assert left == []

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from pipelines.artifacts.records import StepResult, git_state, make_record, package_versions
+from pipelines.artifacts.records import Spent, StepResult, git_state, make_record, package_versions
 from pipelines.steps.metrics import metrics_of
 
 
 def record(**locations: Any) -> dict[str, Any]:
     return make_record(
         result=StepResult(counts={"rows": 1}, tokens=5, cost=0.25),
+        earlier=Spent(tokens=10, cost=0.5),
         runtime={"device": "cpu"},
         locations=locations,
         seconds=1.23456,
@@ -25,6 +26,15 @@ def record(**locations: Any) -> dict[str, Any]:
 def test_a_record_keeps_counts_tokens_and_cost() -> None:
     found = record()
     assert (found["counts"], found["tokens"], found["cost"]) == ({"rows": 1}, 5, 0.25)
+
+
+def test_a_record_adds_up_what_was_spent_before() -> None:
+    assert record()["total"] == {"tokens": 15, "cost": 0.75}
+
+
+def test_spending_of_an_unknown_price_is_unknown() -> None:
+    records = [{"tokens": 3, "cost": 1.0}, {"tokens": 4, "cost": None}]
+    assert Spent.of(records) == Spent(tokens=7, cost=None)
 
 
 def test_versions_are_those_that_are_installed() -> None:
@@ -66,4 +76,5 @@ def test_metrics_merge_what_was_dropped_by_reason() -> None:
             "questions": {"counts": {"questions": 3, "dropped": {"b": 1}}},
         }
     )
-    assert found == {"data": {"controls": 1, "questions": 3, "dropped": {"a": 1, "b": 3}}}
+    assert found["data"] == {"controls": 1, "questions": 3, "dropped": {"a": 1, "b": 3}}
+    assert found["cost"] == {"tokens": 0, "usd": 0.0}

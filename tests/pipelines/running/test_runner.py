@@ -44,7 +44,7 @@ def test_json_has_the_documented_shape(tmp_path: Path, steps: FakeSteps) -> None
         ["step", "key", "path", "cached", "seconds"]
     ] * len(STEPS)
     assert [step["step"] for step in document["steps"]] == STEPS
-    assert list(document["metrics"]) == ["data", "store", "train", "reading"]
+    assert list(document["metrics"]) == ["data", "store", "train", "reading", "cost"]
     assert document["metrics"]["data"] == {
         "controls": 3,
         "examples": 5,
@@ -87,11 +87,23 @@ def test_a_changed_runtime_makes_nothing(tmp_path: Path, steps: FakeSteps) -> No
     assert made(runner(tmp_path / "r", steps, runtime={"threads": 1}).run()) == []
 
 
-def test_until_stops_there_without_a_report_or_a_name(tmp_path: Path, steps: FakeSteps) -> None:
+def test_until_stops_there_without_a_report(tmp_path: Path, steps: FakeSteps) -> None:
     result = runner(tmp_path / "r", steps, until="dump").run()
     assert made(result) == ["conversations", "questions", "dump"]
     assert result.report is None
-    assert result.name is None
+
+
+def test_a_run_that_stopped_early_has_a_name_too(tmp_path: Path, steps: FakeSteps) -> None:
+    refs = Refs(ArtifactRoot(tmp_path / "r"))
+    first = runner(tmp_path / "r", steps, until="dump").run()
+    assert str(first.name) == "fake:1"
+    assert refs.resolve("fake", "dump") == first.steps[2].artifact
+    whole = runner(tmp_path / "r", steps).run()
+    again = runner(tmp_path / "r", steps, until="dump").run()
+    assert (str(whole.name), str(again.name)) == ("fake:2", "fake:2")
+    other = runner(tmp_path / "r", steps, until="dump", dump={"layers": [3]}).run()
+    assert str(other.name) == "fake:3"
+    assert refs.resolve("fake", "train") == whole.steps[3].artifact
 
 
 def test_until_an_unknown_step_names_the_steps(tmp_path: Path, steps: FakeSteps) -> None:

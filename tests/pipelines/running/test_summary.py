@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from fake_steps import FakeSteps, runner
 
 from pipelines.running.summary import summary
@@ -28,4 +29,23 @@ def test_a_second_version_can_be_compared(tmp_path: Path) -> None:
 
 def test_a_run_that_stopped_early_says_where(tmp_path: Path) -> None:
     result = runner(tmp_path / "r", FakeSteps(tmp_path / "log"), until="dump").run()
-    assert summary(result) == f"Stopped after dump: {result.steps[-1].artifact.path}"
+    lines = summary(result).splitlines()
+    assert lines[-2] == f"Stopped after dump: {result.steps[-1].artifact.path}"
+    assert lines[-1] == "Named fake:1; `latentqa untag fake:1` forgets it."
+
+
+def test_dropped_rows_are_told_with_their_reasons(tmp_path: Path) -> None:
+    result = runner(tmp_path / "r", FakeSteps(tmp_path / "log"), until="dump").run()
+    assert "questions: 3 of 10 rows dropped: empty 2, orphan 1" in summary(result).splitlines()
+
+
+def test_a_run_that_could_judge_nothing_says_so_instead_of_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = FakeSteps(tmp_path / "log")
+    none = {"estimate": None, "low": None, "high": None, "n": 1}
+    steps.counts["evaluate"] = {"reading": {"test": {"control": {"answer_loss": {"right": none}}}}}
+    result = runner(tmp_path / "r", steps).run()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("Nothing could be judged: 1 controls in the split test, expected at")
+    assert "–" not in summary(result)
