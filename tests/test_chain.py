@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-import tinyfrom published_chain import LABELS, Chain, cached
+import tiny
+from published_chain import LABELS, Chain, cached
 
 
 @pytest.fixture(scope="module")

@@ -139,11 +139,10 @@ def test_steps_have_edges_and_their_lines_are_logged(home: Path, server: str) ->
     flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        tasks = {
-            t["name"]: t for t in ask(server, "task_runs/filter") if t["flow_run_id"] == flow["id"]
-        }
+        runs = ask(server, "task_runs/filter")
+        tasks = {one["name"]: one for one in runs if one["flow_run_id"] == flow["id"]}
         logs = [one["message"] for one in ask(server, "logs/filter")]
-        if {*STEPS, "report"} <= tasks.keys() and any("Report" in one for one in logs):
+        if {*STEPS, "report"} <= tasks.keys() and any(one.startswith("report") for one in logs):
             break
         time.sleep(0.2)
     before = {one["id"] for one in tasks["train"]["task_inputs"]["wait_for"]}
@@ -171,16 +170,8 @@ def test_a_profile_counts_as_the_environment_does(home: Path, server: str, tmp_p
 
 def test_a_proxy_is_not_asked_for_a_server_of_this_machine(home: Path, server: str) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
-    done = run(
-        home,
-        server,
-        "--root",
-        "proxied",
-        HTTP_PROXY=dead,
-        http_proxy=dead,
-        NO_PROXY="",
-        no_proxy="",
-    )
+    proxies = {"HTTP_PROXY": dead, "http_proxy": dead, "NO_PROXY": "", "no_proxy": ""}
+    done = run(home, server, "--root", "proxied", **proxies)
     assert done.returncode == 0, done.stderr
     assert "is lost" not in done.stderr
 
