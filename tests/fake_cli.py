@@ -1,20 +1,35 @@
 """The command line over the fake step table, in a process of its own.
 
 python fake_cli.py LOG PIECES DELAY WORD...
+
+Where the file LOG.fails holds a number, the endpoint of the step `questions` fails as often.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
 from fake_steps import FakeSteps
 
 import pipelines.running.runner
+from core.errors import EndpointError
 from latentqa.cli import main
 
 if __name__ == "__main__":
     log, pieces, delay, *words = sys.argv[1:]
-    steps = FakeSteps(Path(log), pieces=int(pieces), delay=float(delay))
+    failures = Path(f"{log}.fails")
+
+    def ask_endpoint(step: str, piece: int) -> None:
+        left = int(failures.read_text()) if failures.exists() else 0
+        if step == "questions" and left:
+            failures.write_text(str(left - 1))
+            raise EndpointError("endpoint: cannot be reached.", transient=True)
+
+    steps = FakeSteps(Path(log), pieces=int(pieces), delay=float(delay), before_piece=ask_endpoint)
+    if failures.exists():
+        flows = importlib.import_module("flows")
+        flows.BACKOFF_S = 0.1
     pipelines.running.runner.steps_for = lambda experiment: steps.table()
     main(words)

@@ -176,6 +176,19 @@ def test_a_proxy_is_not_asked_for_a_server_of_this_machine(home: Path, server: s
     assert "is lost" not in done.stderr
 
 
+@pytest.mark.parametrize(("failures", "code"), [(2, 0), (3, 2)])
+def test_a_step_whose_endpoint_fails_is_tried_again(
+    home: Path, server: str, failures: int, code: int
+) -> None:
+    (home / "log.fails").write_text(str(failures))
+    try:
+        done = run(home, server, "--root", f"flaky-{failures}")
+    finally:
+        (home / "log.fails").unlink()
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("questions ") >= 3
+
+
 def test_a_step_that_takes_too_long_is_ended_where_a_limit_is_set(home: Path, server: str) -> None:
     process = start(home, server, "--root", "slow", "--set", "runtime.step_timeout_s=1", delay=20)
     _, told = process.communicate(timeout=120)

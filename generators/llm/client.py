@@ -223,7 +223,8 @@ class LLMClient:
             if self._failures >= _FAILURES_IN_A_ROW:
                 raise EndpointError(
                     f"endpoint {self.endpoint.address}: {self._failures} requests in a row failed,"
-                    f" the last with: {error}. Finished replies are kept; run again when it works."
+                    f" the last with: {error}. Finished replies are kept; run again when it works.",
+                    transient=True,
                 ) from error
             return Outcome(
                 key=key, status="filtered" if error.filtered else "failed", detail=str(error)

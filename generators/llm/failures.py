@@ -133,9 +133,13 @@ def error_from_response(
     )
 
 
-def endpoint_error(endpoint: ResolvedEndpoint, what: str, do: str) -> EndpointError:
+def endpoint_error(
+    endpoint: ResolvedEndpoint, what: str, do: str, *, transient: bool = False
+) -> EndpointError:
     """The error that ends a run: what the endpoint does, and what the user can do."""
-    return EndpointError(f"endpoint {endpoint.address} (model {endpoint.model!r}) {what}. {do}")
+    return EndpointError(
+        f"endpoint {endpoint.address} (model {endpoint.model!r}) {what}. {do}", transient=transient
+    )
 
 
 def redact_secrets(endpoint: ResolvedEndpoint, text: str) -> str:

@@ -105,6 +105,7 @@ class RequestSender:
                     self.endpoint,
                     "cannot be reached any more",
                     "Finished replies are kept; start the server again and run again.",
+                    transient=True,
                 ) from trouble
             raise RequestFailed(str(trouble)) from trouble
 
@@ -154,6 +155,7 @@ class RequestSender:
                 f"gave no usable reply to a trial request ({trouble})",
                 "Check generate.endpoint.base_url (it usually ends with /v1) and that the server "
                 "runs.",
+                transient=True,
             ) from trouble
         self._note(reply.attempt)
         content = extract_json(reply.outcome, form).content.strip()
