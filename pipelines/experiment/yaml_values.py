@@ -1,67 +1,84 @@
-"""YAML as experiments need it: no duplicate keys, numbers are numbers, JSON types only."""
+"""YAML 1.2 as experiments need it: JSON's types alone, each key once, and an end."""
 
 from __future__ import annotations
 
-import re
+import itertools
+import math
+from collections.abc import Iterator
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import SafeConstructor
 
 from core.errors import ConfigError
 
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's numbers and without dates, `yes` and `no`, or repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.tag != "tag:yaml.org,2002:str":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} is not text", key_node.start_mark
-                )
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep=deep)
+MOST_VALUES = 100_000
+"""Most values of one document with its aliases written out."""
+_LARGEST = 2**63 - 1
 
 
-# 1e-3 is text to YAML 1.1, a date is no JSON, and `no` is a word
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9][0-9_]*", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
-    )
+class _Constructor(SafeConstructor):
+    """YAML's plain types, with a date as the text that it is."""
 
 
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))  # 1.1 would read 010 as 8
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+class _Refused(ValueError):
+    """A value that is YAML, and that no experiment can hold."""
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The value of `text`, in JSON's types.
+    """Return the value of one YAML document, in JSON's types.
 
     Args:
-        text: one YAML document.
+        text: the document.
         source: where it comes from, for the error.
 
     Raises:
-        ConfigError: no YAML, a repeated key, or a key that is not text; names the line.
+        ConfigError: it is not YAML, repeats a key, or holds what JSON does not; with the line
+            where that is known.
     """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+        value = yaml.load(text)
+        for item in itertools.islice(_values(value), MOST_VALUES):
+            _check(item)
+        if next(itertools.islice(_values(value), MOST_VALUES, None), None) is not None:
+            raise _Refused(f"its aliases make more than {MOST_VALUES:,} values of it")
+    except RecursionError as error:
+        raise ConfigError(f"{source}: not the YAML of an experiment (nested too deep).") from error
+    except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}" if mark and not source.startswith("--") else source
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{place}: not the YAML of an experiment ({problem}).") from error
+    return value
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """Yield `value` and every value in it, as often as it is referred to."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        yield item
+        if isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+
+
+def _check(item: Any) -> None:
+    if isinstance(item, dict):
+        for key in item:
+            if not isinstance(key, str):
+                raise _Refused(f"the key {key!r} is not text")
+    elif isinstance(item, float):
+        if not math.isfinite(item):
+            raise _Refused(f"{item} is no number that can be computed with")
+    elif isinstance(item, int):
+        if abs(item) > _LARGEST:
+            raise _Refused("a whole number of more than 64 bits")
+    elif item is not None and not isinstance(item, (str, list)):
+        raise _Refused(f"a {type(item).__name__} is no value of an experiment")

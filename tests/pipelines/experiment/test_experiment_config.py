@@ -62,8 +62,8 @@ def test_every_published_experiment_is_valid(path: Path) -> None:
         ("train.lora.targets=[1]", "train.lora.targets.0: got 1, expected text."),
         (
             "evaluate.splits=[tset]",
-            'evaluate.splits.0: got "tset", expected one of train, validation, test, test_ood. '
-            "Did you mean test?",
+            'evaluate.splits.0: got "tset", expected one of train, validation, test, test_ood, '
+            "test_seen. Did you mean test?",
         ),
         (
             "dump.compute_dtype=float8",

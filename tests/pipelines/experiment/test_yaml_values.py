@@ -42,17 +42,18 @@ def test_a_repeated_key_is_refused_with_its_line() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_yaml("a: 1\nb: 2\na: 3\n", "x.yaml")
     assert str(caught.value) == (
-        "x.yaml:3: not the YAML of an experiment (the key 'a' stands twice)."
+        "x.yaml:3: not the YAML of an experiment "
+        '(found duplicate key "a" with value "3" (original value: "1")).'
     )
 
 
 def test_a_repeated_key_in_a_section_is_refused() -> None:
-    with pytest.raises(ConfigError, match="the key 'r' stands twice"):
+    with pytest.raises(ConfigError, match='found duplicate key "r"'):
         parse_yaml("train: {r: 1, r: 2}", "x.yaml")
 
 
 def test_a_key_that_is_no_text_is_refused() -> None:
-    with pytest.raises(ConfigError, match="the key '3' is not text"):
+    with pytest.raises(ConfigError, match="the key 3 is not text"):
         parse_yaml("3: 1", "x.yaml")
 
 
@@ -64,3 +65,33 @@ def test_what_is_no_yaml_is_refused_with_its_line() -> None:
 def test_an_object_is_never_made() -> None:
     with pytest.raises(ConfigError):
         parse_yaml("!!python/object/apply:os.getcwd []", "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: .inf", "inf is no number that can be computed with"),
+        ("a: 1e400", "inf is no number"),
+        (f"a: {10**30}", "a whole number of more than 64 bits"),
+        (f"a: {'9' * 5000}", "not the YAML of an experiment"),
+        ("a: !!set {x}", "a set is no value of an experiment"),
+        ("a: !!binary aGVsbG8=", "a bytes is no value of an experiment"),
+        ("a: &a [*a]", "its aliases make more than 100,000 values of it"),
+        ("[" * 400 + "]" * 400, "nested too deep"),
+    ],
+)
+def test_what_no_experiment_can_hold_is_refused_in_one_line(text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, "x.yaml")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_aliases_that_grow_without_end_are_refused_at_once() -> None:
+    rows = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    with pytest.raises(ConfigError, match="its aliases make more than"):
+        parse_yaml("\n".join(["a0: &a0 [x]", *rows]), "x.yaml")
+
+
+def test_an_alias_is_the_value_that_it_names() -> None:
+    assert parse_yaml("a: &x [1]\nb: *x", "x.yaml") == {"a": [1], "b": [1]}
