@@ -77,7 +77,7 @@ def test_an_object_is_never_made() -> None:
         ("a: !!set {x}", "a set is no value of an experiment"),
         ("a: !!binary aGVsbG8=", "a bytes is no value of an experiment"),
         ("a: &a [*a]", "its aliases make more than 100,000 values of it"),
-        ("[" * 400 + "]" * 400, "nested too deep"),
+        ("[" * 1000 + "]" * 1000, "nested too deep"),
     ],
 )
 def test_what_no_experiment_can_hold_is_refused_in_one_line(text: str, says: str) -> None:
