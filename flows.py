@@ -24,13 +24,15 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 # Before the import of prefect, and never over a user's own setting.
-QUIET = {
+DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     # our own lines are what a person sees; the API still gets every log line
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    # a server that is gone holds a run up for seconds, not for a minute a call
+    "PREFECT_CLIENT_MAX_RETRIES": "2",
 }
-for _name, _value in QUIET.items():
+for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)
 
 from prefect import flow, get_run_logger, task  # noqa: E402

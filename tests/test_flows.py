@@ -207,7 +207,7 @@ def test_a_lost_server_ends_no_run_and_is_told_once(home: Path, tmp_path: Path) 
             said.append(process.stderr.readline())
         server.kill()
         server.wait()
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert [step["step"] for step in json.loads(out)["steps"]] == STEPS
     assert len([line for line in err.splitlines() if "is lost (" in line]) == 1

@@ -102,10 +102,15 @@ def messages_digest(path: Path) -> str:
     """
     rows, dropped = read_own(path)
     kept = [
-        [r.where, r.label, r.kind, r.category, r.extra] + [identity_of(m) for m in r.messages]
+        [_line_of(r.where), r.label, r.kind, r.category, r.extra, *map(identity_of, r.messages)]
         for r in (own.row for own in rows)
     ]
-    return digest([kept, [[d.reason, d.where, d.detail] for d in dropped]])
+    return digest([kept, [[d.reason, _line_of(d.where), d.detail] for d in dropped]])
+
+
+def _line_of(where: str) -> str:
+    """The line of `FILE:LINE`: a file under another name is the same data."""
+    return where.rpartition(":")[2]
 
 
 def read_own(path: Path) -> tuple[list[OwnRow], list[Dropped]]:

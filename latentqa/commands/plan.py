@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +18,9 @@ from latentqa.commands.options import (
     print_json,
     size,
 )
+
+if TYPE_CHECKING:
+    from pipelines.running.plan import StepEstimate
 
 
 def plan(
@@ -61,9 +63,10 @@ def plan(
             if len(step.changes) > SHOWN:
                 typer.echo(f"{'':<18}and {len(step.changes) - SHOWN} fields more")
         if step.status != "hit":
-            typer.echo(f"{'':<16}{_estimate(step.estimate, step.nearest)}")
-            if "raw_bytes" in step.estimate:
-                typer.echo(f"{'':<16}{_size(step.estimate)}")
+            typer.echo(f"{'':<16}{_estimate(step.estimate)}")
+            if step.estimate.raw_bytes is not None:
+                sizes = _size(step.estimate.raw_bytes, step.estimate.lossless_bytes)
+                typer.echo(f"{'':<16}{sizes}")
 
 
 def status(
@@ -100,22 +103,21 @@ def status(
         typer.echo("  ".join(words).rstrip())
 
 
-def _estimate(estimate: Mapping[str, Any], nearest: str | None) -> str:
-    if estimate["seconds"] is None or nearest is None:
-        return "nothing like it here to tell time and size from"
+def _estimate(estimate: StepEstimate) -> str:
+    if estimate.seconds is None or estimate.bytes is None:
+        return "what it takes cannot be told: this experiment has not run it in this root"
     bought = ""
-    if estimate["requests"]:
-        money = estimate["money"]
-        price = "at no known price" if money is None else f"$ {money:.2f}"
-        bought = f"{estimate['requests']} LLM requests, {estimate['tokens']} tokens, {price}, "
+    if estimate.requests:
+        price = "at no known price" if estimate.money is None else f"$ {estimate.money:.2f}"
+        bought = f"{estimate.requests} LLM requests, {estimate.tokens} tokens, {price}, "
     return (
-        f"takes {bought}about {duration(estimate['seconds'])} and {size(estimate['bytes'])}, "
-        f"as {nearest} did"
+        f"takes {bought}about {duration(estimate.seconds)} and {size(estimate.bytes)}, "
+        f"as {estimate.like} did"
     )
 
 
-def _size(estimate: Mapping[str, Any]) -> str:
-    raw = f"{size(estimate['raw_bytes'])} of raw shards"
-    if "lossless_bytes" not in estimate:
+def _size(raw_bytes: int, lossless_bytes: int | None) -> str:
+    raw = f"{size(raw_bytes)} of raw shards"
+    if lossless_bytes is None:
         return raw
-    return f"{raw}, about {size(estimate['lossless_bytes'])} with dump.codec lossless"
+    return f"{raw}, about {size(lossless_bytes)} with dump.codec lossless"

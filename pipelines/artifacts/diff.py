@@ -1,19 +1,18 @@
-"""How two artifacts, or two runs, differ: field by field."""
+"""Field-by-field differences between two artifacts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.identity import Difference, StepIdentity, differences
-from pipelines.artifacts.root import ArtifactRoot
+from pipelines.artifacts.identity import Difference, differences
 
 
 def compare(left: Artifact, right: Artifact) -> list[Difference]:
-    """Fields of identity, output and packages in which two artifacts differ."""
+    """Return the fields of identity, output, code and packages in which two artifacts differ."""
     found = differences(left.identity, right.identity)
-    for field in ("output", "source"):
+    for field in ("output", "store_root", "source"):
         if left.record.get(field) != right.record.get(field):
             found.append(
                 Difference(field=field, left=left.record.get(field), right=right.record.get(field))
@@ -27,20 +26,17 @@ def compare(left: Artifact, right: Artifact) -> list[Difference]:
     return found
 
 
-def nearest(root: ArtifactRoot, identity: StepIdentity) -> tuple[Artifact, list[Difference]] | None:
-    """The complete artifact of the same kind with the fewest other fields, and those fields.
-
-    The newest of several equally near ones is taken.
-    """
-    return nearest_payload(root, identity.kind, identity.payload())
-
-
-def nearest_payload(
-    root: ArtifactRoot, kind: str, payload: Mapping[str, Any]
+def nearest(
+    artifacts: Iterable[Artifact], payload: Mapping[str, Any]
 ) -> tuple[Artifact, list[Difference]] | None:
-    """As `nearest`, for an identity that is known in part: only the fields of `payload` count."""
+    """Return the artifact whose identity differs from `payload` in the fewest fields, and those.
+
+    Args:
+        artifacts: of one kind, oldest first; the newest of several equally near ones is taken.
+        payload: an identity, or the part of one that is known; no other field counts.
+    """
     best: tuple[Artifact, list[Difference]] | None = None
-    for artifact in root.artifacts(kind):
+    for artifact in artifacts:
         there = {name: value for name, value in artifact.identity.items() if name in payload}
         found = differences(there, payload)
         if best is None or len(found) <= len(best[1]):

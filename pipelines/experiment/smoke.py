@@ -1,4 +1,4 @@
-"""The user's own experiment at about eight rows: every step, in about a minute."""
+"""Smoke runs: the user's own experiment at about eight rows, through every step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTROLS = 12
 
 
 def smoke(experiment: Experiment) -> Experiment:
-    """`experiment` with its name ending in `-smoke` and everything that costs time made small."""
+    """Return `experiment` as NAME-smoke, with everything that costs time made small."""
     changes: dict[str, Any] = {"experiment": f"{experiment.experiment}-smoke"}
     if experiment.data is not None:
         changes["data"] = _with(experiment.data, limit=_least(experiment.data.limit, ROWS))
@@ -36,6 +36,18 @@ def smoke(experiment: Experiment) -> Experiment:
         rows_per_batch=_least(train.rows_per_batch, 2),
         validation_rows=_least(train.validation_rows, 2),
     )
+    if experiment.complete is not None:
+        tokens = min(experiment.complete.max_tokens, 16)
+        changes["complete"] = _with(experiment.complete, max_tokens=tokens)
+    if experiment.robustness is not None:
+        robustness = experiment.robustness
+        changes["robustness"] = _with(
+            robustness,
+            max_controls=_least(robustness.max_controls, 4),
+            min_controls=2,
+            shift_steps=min(robustness.shift_steps, 2),
+            bootstrap=min(robustness.bootstrap, 200),
+        )
     evaluate = experiment.evaluate
     judge = evaluate.judge
     changes["evaluate"] = _with(

@@ -1,15 +1,16 @@
-"""What a run would do, and why: nothing is made, no model is loaded."""
+"""The plan of a run: what it would do and why. Nothing is computed, no model is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from core.errors import DamagedError
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.diff import nearest_payload
+from pipelines.artifacts.diff import nearest
 from pipelines.artifacts.identity import Difference, StepIdentity
+from pipelines.artifacts.refs import Refs
 from pipelines.running.results import StepRun
 from pipelines.running.runner import Runner
 from pipelines.steps.source_digest import source_digest
@@ -20,28 +21,52 @@ SHOWN = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StepEstimate:
+    """What a step would take, as it took this experiment before; None where nothing tells."""
+
+    requests: int | None = None
+    """LLM requests."""
+    tokens: int | None = None
+    """LLM tokens."""
+    money: float | None = None
+    """US dollars; None too where a price is unknown."""
+    seconds: float | None = None
+    bytes: int | None = None
+    like: str | None = None
+    """The artifact whose numbers these are: one that a version of this experiment holds."""
+    raw_bytes: int | None = None
+    """Exact size of a store's raw shards, where its conversations are there."""
+    lossless_bytes: int | None = None
+    """Size under the codec `lossless`, measured on a sample where one was asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON types; sizes of a store only where they are known."""
+        sizes = ("raw_bytes", "lossless_bytes")
+        return {k: v for k, v in asdict(self).items() if v is not None or k not in sizes}
+
+
+NOTHING = StepEstimate(requests=0, tokens=0, money=0.0, seconds=0.0, bytes=0)
+"""What a cache hit takes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StepPlan:
     """What a run would do with one step."""
 
     step: str
-    status: str
-    """`hit`, `miss` or `damaged`."""
+    status: Literal["hit", "miss", "damaged"]
     key: str | None
-    """Whole key; None where it depends on an input that is not made yet."""
+    """Whole key; None where it depends on an input that is not there yet."""
     why: str
     """One sentence."""
     nearest: str | None = None
-    """The artifact of this kind with the fewest other fields."""
+    """The artifact of this kind that differs in the fewest fields."""
     changes: tuple[Difference, ...] = ()
     """Those fields: there → here."""
-    estimate: Mapping[str, Any] = field(default_factory=dict)
-    """What the step would take: LLM `requests` and `tokens`, `money` (US dollars; null where the
-    price is unknown), `seconds` and `bytes` (as of the nearest artifact; null where there is
-    none); for a dump whose conversations are there, `raw_bytes` exactly, and `lossless_bytes` as
-    told from a sample where one was asked for."""
+    estimate: StepEstimate = NOTHING
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return it as plain JSON types."""
         return {
             "step": self.step,
             "status": self.status,
@@ -49,15 +74,16 @@ class StepPlan:
             "why": self.why,
             "nearest": self.nearest,
             "changes": [{"field": c.field, "there": c.left, "here": c.right} for c in self.changes],
-            "estimate": dict(self.estimate),
+            "estimate": self.estimate.to_json(),
         }
 
 
 def make_plan(runner: Runner, *, sampled: bool = False) -> list[StepPlan]:
-    """Plan of every step of `runner`, in order.
+    """Return the plan of every step of `runner`, in order.
 
     Args:
-        sampled: whether models may be run on a sample to tell sizes.
+        runner: a runner that has not run.
+        sampled: run the target on a sample, to measure the size of a packed store.
 
     Raises:
         UserError: something from outside is missing, or an artifact was changed by hand.
@@ -82,14 +108,12 @@ def _plan_step(runner: Runner, step: Step, sampled: bool) -> StepPlan:
         return _miss(runner, step, identity, identity.payload(), str(error), status="damaged")
     if artifact is None:
         missed = _miss(runner, step, identity, identity.payload(), "")
-        return replace(missed, estimate={**missed.estimate, **_size(runner, step, sampled)})
+        return replace(missed, estimate=replace(missed.estimate, **_size(runner, step, sampled)))
     runner.runs[step.name] = StepRun(step=step, artifact=artifact, cached=True, seconds=0.0)
     why = "complete."
     if artifact.record.get("source") != source_digest(step.entry):
-        why = "complete; made by other source files of the same version."
-    return StepPlan(
-        step=step.name, status="hit", key=identity.key, why=why, estimate=_estimate(None, hit=True)
-    )
+        why = "complete; its code has changed since, its version has not."
+    return StepPlan(step=step.name, status="hit", key=identity.key, why=why)
 
 
 def _size(runner: Runner, step: Step, sampled: bool) -> dict[str, int]:
@@ -106,9 +130,11 @@ def _miss(
     payload: Mapping[str, Any],
     why: str,
     *,
-    status: str = "miss",
+    status: Literal["miss", "damaged"] = "miss",
 ) -> StepPlan:
-    near = nearest_payload(runner.root, step.name, payload)
+    artifacts = runner.root.artifacts(step.name)
+    near = nearest(artifacts, payload)
+    own = nearest(_of_experiment(runner, artifacts), payload)
     changes = tuple(near[1]) if near else ()
     if not why:
         why = "no such artifact yet." if near else f"no {step.name} artifact in this root yet."
@@ -121,19 +147,28 @@ def _miss(
         why=why,
         nearest=near[0].short if near else None,
         changes=changes,
-        estimate=_estimate(near[0] if near else None),
+        estimate=_estimate(own[0]) if own else StepEstimate(),
     )
 
 
-def _estimate(like: Artifact | None, *, hit: bool = False) -> dict[str, Any]:
-    if hit:
-        return {"requests": 0, "tokens": 0, "money": 0.0, "seconds": 0.0, "bytes": 0}
-    if like is None:
-        return {"requests": 0, "tokens": 0, "money": 0.0, "seconds": None, "bytes": None}
-    return {
-        "requests": int(like.record["counts"].get("requests", 0)),
-        "tokens": int(like.record.get("tokens", 0)),
-        "money": like.record.get("cost", 0.0),
-        "seconds": float(like.record.get("seconds", 0.0)),
-        "bytes": like.size,
+def _of_experiment(runner: Runner, artifacts: Sequence[Artifact]) -> list[Artifact]:
+    """Return those of `artifacts` that a version of the runner's own experiment holds."""
+    held = {
+        target
+        for name in Refs(runner.root).names()
+        if name.name == runner.experiment.experiment
+        for target in name.artifacts
     }
+    return [a for a in artifacts if f"{a.kind}/{a.key}" in held]
+
+
+def _estimate(like: Artifact) -> StepEstimate:
+    cost = like.record.get("cost", 0.0)
+    return StepEstimate(
+        requests=int(like.record["counts"].get("requests", 0)),
+        tokens=int(like.record.get("tokens", 0)),
+        money=None if cost is None else float(cost),
+        seconds=float(like.record.get("seconds", 0.0)),
+        bytes=like.size,
+        like=like.short,
+    )

@@ -1,9 +1,10 @@
-"""The steps that take data in: LatentQA's published files, or conversations of the user's own."""
+"""The steps that import data: LatentQA's published files, or conversations of the user's own."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from core.canonical import digest
 from core.errors import ConfigError
 from generators.exchange.config import ImportConfig
 from pipelines.artifacts.identity import plain
@@ -100,7 +101,7 @@ OWN = (
         run=_own_questions,
         config=lambda experiment: {},
         inputs={"conversations": "conversations"},
-        external=lambda outside: dict(outside.own_digests),
+        external=lambda outside: {"files": digest(list(outside.own_digests.values()))},
         locations=_data_location,
     ),
 )

@@ -37,3 +37,14 @@ def test_a_check_of_the_rows_looks_at_few() -> None:
     assert small.quality is not None
     assert (small.quality.sample, small.quality.passes) == (8, 3)
     assert smoke(experiment()).quality is None
+
+
+def test_optional_steps_are_small_too() -> None:
+    small = smoke(
+        experiment(complete={"max_tokens": 200}, robustness={"shift_steps": 50, "strengths": [1.0]})
+    )
+    assert small.complete is not None
+    assert small.complete.max_tokens == 16
+    assert small.robustness is not None
+    assert (small.robustness.max_controls, small.robustness.shift_steps) == (4, 2)
+    assert small.robustness.strengths == (1.0,)

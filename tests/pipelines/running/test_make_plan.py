@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_steps import FakeSteps, runner
 
-from pipelines.running.plan import StepPlan, make_plan
+from pipelines.running.plan import StepEstimate, StepPlan, make_plan
 
 
 @pytest.fixture
@@ -72,16 +72,27 @@ def test_what_was_begun_is_told(tmp_path: Path) -> None:
     assert found.why == "begun, not finished: goes on from where it stopped."
 
 
-def test_seconds_and_bytes_are_those_of_the_nearest(tmp_path: Path, steps: FakeSteps) -> None:
+def test_seconds_and_bytes_are_those_of_this_experiments_nearest(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
     like = runner(tmp_path / "r", steps).run().steps[2].artifact
     estimate = plans(tmp_path, steps, dump={"layers": [3]})["dump"].estimate
-    assert estimate == {
-        "requests": 0,
-        "tokens": 0,
-        "money": 0.0,
-        "seconds": like.record["seconds"],
-        "bytes": like.size,
-    }
+    assert estimate == StepEstimate(
+        requests=0,
+        tokens=0,
+        money=0.0,
+        seconds=like.record["seconds"],
+        bytes=like.size,
+        like=like.short,
+    )
+
+
+def test_another_experiment_tells_nothing_about_this_one(tmp_path: Path, steps: FakeSteps) -> None:
+    first = runner(tmp_path / "r", steps, experiment="other").run()
+    found = plans(tmp_path, steps, dump={"layers": [3]})["dump"]
+    assert found.nearest == first.steps[2].artifact.short
+    assert found.estimate == StepEstimate()
+    assert found.to_json()["estimate"]["seconds"] is None
 
 
 def test_a_step_may_tell_its_size_once_its_inputs_are_there(
@@ -93,11 +104,11 @@ def test_a_step_may_tell_its_size_once_its_inputs_are_there(
 
     made = runner(tmp_path / "r", steps)
     made.steps = tuple(replace(s, size=size) if s.name == "dump" else s for s in made.steps)
-    assert "raw_bytes" not in make_plan(made)[2].estimate
+    assert make_plan(made)[2].estimate.raw_bytes is None
     runner(tmp_path / "r", steps, until="conversations").run()
     for sampled in (False, True):
         dump = next(s for s in make_plan(made, sampled=sampled) if s.step == "dump")
-        assert dump.estimate["raw_bytes"] == 10 + sampled
+        assert dump.estimate.raw_bytes == 10 + sampled
 
 
 def test_other_source_files_are_told_and_stay_a_hit(
@@ -107,4 +118,4 @@ def test_other_source_files_are_told_and_stay_a_hit(
     monkeypatch.setattr("pipelines.running.plan.source_digest", lambda entry: "0" * 64)
     found = plans(tmp_path, steps)["dump"]
     assert found.status == "hit"
-    assert found.why == "complete; made by other source files of the same version."
+    assert found.why == "complete; its code has changed since, its version has not."
