@@ -21,7 +21,7 @@ import numpy as np
 from store_bench import Rows, captured, planned, target
 from torch import nn
 
-from activation_store.layout.plan import Placed
+from activation_store.layout.index import SequenceSpan
 from activation_store.target.capture import Capture
 from activation_store.target.lanes import Lanes
 from activation_store.target.tokens import Tokens
@@ -67,7 +67,7 @@ def _peak(tokens: int, pipe: Connection) -> None:
     plan = planned(rows, (0,), shape.d_model, shard_rows=SHARD_ROWS, store_dtype="float32")
     with Lanes(net) as lanes:  # as many passes at once as a writer runs
 
-        def run(own: nn.Module, batch: list[Placed]) -> None:
+        def run(own: nn.Module, batch: list[SequenceSpan]) -> None:
             Capture(own, plan.layers)([rows[s.example_id].ids for s in batch])
 
         list(lanes.each(run, list(plan.batches(0))[:8]))

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from store_bench import emptied, in_turns, uncached
 from torch import nn
 
-from activation_store.layout.plan import Placed
+from activation_store.layout.index import SequenceSpan
 from activation_store.read.reader import ActivationStore
 from activation_store.read.views import as_numpy
 
@@ -37,7 +37,7 @@ Ways = dict[str, tuple[Callable[[], object], float]]
 
 
 def rivals(
-    store: ActivationStore, layer: int, chosen: Sequence[Placed], folder: Path, rounds: int
+    store: ActivationStore, layer: int, chosen: Sequence[SequenceSpan], folder: Path, rounds: int
 ) -> dict[str, tuple[float, float]]:
     """Seconds, warm and cold, in which others read as many rows as `chosen`."""
     files = _safetensors(store, layer, emptied(folder / "safetensors"))

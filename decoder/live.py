@@ -13,12 +13,12 @@ import numpy as np
 
 from activation_store.layout.arrays import to_float32
 from activation_store.layout.config import CaptureConfig
-from activation_store.layout.plan import Placed
+from activation_store.layout.index import SequenceSpan
 from activation_store.read.reader import ActivationStore
 from activation_store.target.capture import Capture
 from activation_store.target.files import ModelFiles
 from activation_store.target.load import load_tokenizer, model_shape
-from activation_store.target.to_host import to_stored
+from activation_store.target.host_copy import to_stored
 from activation_store.write.dump import tokenize_rows
 from core.errors import DataError, StoreError
 from core.runtime import Runtime
@@ -78,7 +78,7 @@ class LiveActivations:
             )
         return layer
 
-    def place(self, example_id: str) -> Placed:
+    def place(self, example_id: str) -> SequenceSpan:
         """How long an example is, and how much of it masking withholds.
 
         Raises:
@@ -87,7 +87,7 @@ class LiveActivations:
         if example_id not in self._tokens:
             raise DataError(f"example {example_id} is not among the rows of this run.")
         tokens = self._tokens[example_id]
-        return Placed(example_id, 0, 0, len(tokens.ids), tokens.withheld)
+        return SequenceSpan(example_id, 0, 0, len(tokens.ids), tokens.withheld)
 
     def read_layers(self, example_id: str, layers: Sequence[int]) -> list[np.ndarray]:
         """Activations [T, D] float32 of one example at the outputs of these blocks, without dropout

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from activation_store.layout.plan import Placed
+from activation_store.layout.index import SequenceSpan
 from core.canonical import digest
 from core.errors import ConfigError, DataError
 from decoder.batch import Reading
@@ -44,7 +44,7 @@ class Activations(Protocol):
     def only_layer(self, layer: int | None) -> int:
         """The layer to read: `layer`, or its only one; a StoreError where it has not that."""
 
-    def place(self, example_id: str) -> Placed:
+    def place(self, example_id: str) -> SequenceSpan:
         """How long an example is, and how much of it masking withholds; a DataError where it is
         not there."""
 

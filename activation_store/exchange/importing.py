@@ -1,4 +1,4 @@
-"""Vectors that another program captured become a store: planned, committed and sealed like ours.
+"""Import of vectors that another program captured, as a store like any other.
 
 What they are of is declared, not computed: the target, whose digests bind the store as they would
 after a dump, and the layer. There is no canary of an imported store; `canary.json` says so.
@@ -6,22 +6,25 @@ after a dump, and the layer. There is no canary of an imported store; `canary.js
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from pydantic import Field
 
 from activation_store.layout.arrays import CANARY_FILE, PHYSICAL, layer_array
-from activation_store.layout.commit_records import commit_all
+from activation_store.layout.checksummed_json import write_checksummed_json
 from activation_store.layout.config import CaptureConfig, Codec
 from activation_store.layout.plan import Plan, make_plan, write_plan
 from activation_store.layout.root_record import write_root
-from activation_store.layout.sealed_json import write_sealed
+from activation_store.target.host_copy import to_stored
+from activation_store.target.token_table import TokenTable
 from activation_store.target.tokens import Tokens
+from activation_store.write.committer import ShardCommitter
 from core.canonical import digest
 from core.config import Config
 from core.errors import DataError
@@ -45,7 +48,7 @@ class VectorImport(Config):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class VectorSource:
     """Vectors outside of any store.
 
     Attributes:
@@ -56,14 +59,14 @@ class Source:
         digest: of the files that they come from.
     """
 
-    rows: Mapping[str, Tokens]
+    rows: TokenTable
     read: Callable[[str], Any]
     d_model: int
     dtype: Dtype
     digest: str
 
 
-def open_safetensors(folder: Path) -> Source:
+def open_safetensors(folder: Path) -> VectorSource:
     """A folder of .safetensors files, one tensor [T, D] an example, named by its id.
 
     Tokens, segments and withheld tokens come from `examples.parquet` where it is there, as an
@@ -97,8 +100,8 @@ def open_safetensors(folder: Path) -> Source:
     table = folder / "examples.parquet"
     rows = pq.read_table(table).to_pylist() if table.is_file() else []
     known = {row["example_id"]: row for row in rows}
-    return Source(
-        rows={e: _tokens(e, shape[0], known.get(e, {})) for e, shape in shapes.items()},
+    return VectorSource(
+        rows=TokenTable((e, _tokens(e, s[0], known.get(e, {}))) for e, s in shapes.items()),
         read=lambda example: place[example].get_tensor(example),
         d_model=_width(folder, shapes),
         dtype=names[kinds.pop()],
@@ -106,7 +109,7 @@ def open_safetensors(folder: Path) -> Source:
     )
 
 
-def open_memmap(vectors: Path, index: Path, *, bfloat16: bool = False) -> Source:
+def open_memmap(vectors: Path, index: Path, *, bfloat16: bool = False) -> VectorSource:
     """One .npy file [N, D] that is read where it lies, and a Parquet table of its examples.
 
     Args:
@@ -143,8 +146,8 @@ def open_memmap(vectors: Path, index: Path, *, bfloat16: bool = False) -> Source
         row = known[example]
         return values[row["row_start"] : row["row_start"] + row["n_tokens"]]
 
-    return Source(
-        rows={e: _tokens(e, row["n_tokens"], row) for e, row in known.items()},
+    return VectorSource(
+        rows=TokenTable((e, _tokens(e, row["n_tokens"], row)) for e, row in known.items()),
         read=read,
         d_model=values.shape[1],
         dtype="bfloat16" if bfloat16 else values.dtype.name,
@@ -153,7 +156,7 @@ def open_memmap(vectors: Path, index: Path, *, bfloat16: bool = False) -> Source
 
 
 def import_vectors(
-    source: Source, out: Path, *, config: VectorImport, target: dict[str, str]
+    source: VectorSource, out: Path, *, config: VectorImport, target: dict[str, str]
 ) -> dict[str, Any]:
     """Write `source` as a store to the new folder `out`.
 
@@ -169,7 +172,7 @@ def import_vectors(
         StoreError: a vector is not finite in the store's number format.
         StorageError: the disk is full, or something stands at `out`.
     """
-    if not source.rows:
+    if not len(source.rows):
         raise DataError("there is no example to import.")
     dtype = config.store_dtype or source.dtype
     capture = CaptureConfig(
@@ -178,10 +181,10 @@ def import_vectors(
         store_dtype=dtype,
         codec=config.codec,
         shard_rows=config.shard_rows,
-        max_tokens=max(8, *(len(tokens.ids) for tokens in source.rows.values())),
+        max_tokens=max(8, int(source.rows.lengths.max())),
     )
     plan = make_plan(
-        dict(source.rows),
+        source.rows,
         config=capture,
         layers=(config.layer,),
         d_model=source.d_model,
@@ -190,10 +193,12 @@ def import_vectors(
     )
     with new_folder(out) as aside:
         write_plan(aside, plan)
-        commit_all(aside, plan, _shards(plan, source))
+        with ShardCommitter(aside, plan) as committer:
+            for shard in range(plan.n_shards):
+                committer.submit(shard, _shard_content(plan, shard, source))
         root = write_root(aside)
         nothing = {"rows": 0, "tokens": 0, "max_relative": 0.0, "tolerance": 0.0}
-        write_sealed(aside / CANARY_FILE, {**nothing, "imported": source.digest, "root": root})
+        write_checksummed_json(aside / CANARY_FILE, {**nothing, "imported": source.digest, "root": root})
     return {
         "sequences": len(plan.sequences),
         "tokens": plan.tokens,
@@ -204,29 +209,27 @@ def import_vectors(
     }
 
 
-def _shards(plan: Plan, source: Source) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def _shard_content(
+    plan: Plan, shard: int, source: VectorSource
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Read the rows of one shard into arrays by name."""
     name = layer_array(plan.layers[0])
-    for shard in range(plan.n_shards):
-        content = {
-            name: np.zeros((plan.shard_rows, plan.d_model), PHYSICAL[plan.dtype]),
-            "tokens": np.zeros(plan.shard_rows, np.int32),
-            "segments": np.zeros(plan.shard_rows, np.uint8),
-        }
-        for placed in plan.shard(shard):
-            start = placed.row_start - shard * plan.shard_rows
-            rows = slice(start, start + placed.n_tokens)
-            tokens = source.rows[placed.example_id]
-            content["tokens"][rows], content["segments"][rows] = tokens.ids, tokens.segments
-            content[name][rows] = _stored(source.read(placed.example_id), source.dtype, plan.dtype)
-        yield shard, content
+    content: dict[str, np.ndarray[Any, Any]] = {
+        name: np.zeros((plan.shard_rows, plan.d_model), PHYSICAL[plan.dtype]),
+        "tokens": np.zeros(plan.shard_rows, np.int32),
+        "segments": np.zeros(plan.shard_rows, np.uint8),
+    }
+    for s in plan.shard(shard):
+        start = s.row_start - shard * plan.shard_rows
+        rows = slice(start, start + s.n_tokens)
+        tokens = source.rows[s.example_id]
+        content["tokens"][rows], content["segments"][rows] = tokens.ids, tokens.segments
+        content[name][rows] = _in_store_format(source.read(s.example_id), source.dtype, plan.dtype)
+    return content
 
 
-def _stored(values: Any, found: str, dtype: str) -> np.ndarray:
-    """Vectors of the source in the type in which `dtype` is stored."""
-    import torch
-
-    from activation_store.target.to_host import to_stored
-
+def _in_store_format(values: Any, found: str, dtype: str) -> np.ndarray[Any, Any]:
+    """Convert vectors of the source to the type in which `dtype` is stored."""
     if isinstance(values, np.ndarray):
         values = torch.from_numpy(np.array(values))
         values = values.view(torch.bfloat16) if found == "bfloat16" else values

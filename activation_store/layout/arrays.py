@@ -1,8 +1,8 @@
-"""The store on disk: Zarr v3 arrays, ragged and flat, and the numbers in them.
+"""The arrays of a store on disk: Zarr v3, ragged and flat.
 
 ```
 zarr.json  acts/L{k} [rows, d_model]  tokens [rows] int32  segments [rows] uint8
-plan.json  index.parquet  commits/{shard}.json  root.json  canary.json  dropped.parquet
+plan.json  index.parquet  dropped.parquet  commits/{shard}.json  root.json  canary.json
 ```
 
 A shard is `shard_rows` consecutive rows of every array; a sequence lies in one shard. Rows of a
@@ -27,13 +27,13 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from activation_store.layout.config import Codec
 from core.errors import StoreError
 
-STORE_SCHEMA = 2
-"""Version of the layout; 1 had sha256 digests of shard files."""
+STORE_SCHEMA = 3
+"""Version of the layout. Stores of versions 1 and 2 were never released, and are not read."""
 PLAN_FILE = "plan.json"
 INDEX_FILE = "index.parquet"
 ROOT_FILE = "root.json"
 CANARY_FILE = "canary.json"
-CANARY_FIELDS = ("rows", "tokens", "max_relative", "tolerance")
+CANARY_FIELDS = ("rows", "tokens", "max_relative", "tolerance", "root")
 COMMITS = "commits"
 PHYSICAL = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 PACKING: dict[str, Any] = {"cname": "zstd", "clevel": 5}
@@ -41,12 +41,12 @@ PACKING: dict[str, Any] = {"cname": "zstd", "clevel": 5}
 
 
 def layer_array(layer: int) -> str:
-    """Name of the array that holds the output of block `layer`."""
+    """Return the name of the array that holds the output of block `layer`."""
     return f"acts/L{layer}"
 
 
 def array_names(layers: tuple[int, ...]) -> list[str]:
-    """Every array of a store."""
+    """Return the names of all arrays of a store."""
     return [*(layer_array(k) for k in layers), "tokens", "segments"]
 
 
@@ -60,7 +60,7 @@ def array_metadata(
     chunk_rows: int,
     codec: Codec = "raw",
 ) -> dict[str, bytes]:
-    """Zarr's metadata files of an empty store, by path below it; no shard exists in them."""
+    """Return Zarr's metadata files of a store, by path below it."""
     with tempfile.TemporaryDirectory() as aside:
         root = Path(aside)
         _create(root, rows, d_model, layers, dtype, shard_rows, chunk_rows, codec)
@@ -115,7 +115,7 @@ def _packing(dtype: str, codec: Codec) -> list[BloscCodec]:
 
 
 def open_arrays(root: Path, layers: tuple[int, ...]) -> dict[str, zarr.Array]:
-    """The arrays of a store by name, for reading.
+    """Open the arrays of a store for reading, by name.
 
     Raises:
         StoreError: `root` holds no such store.
@@ -128,12 +128,12 @@ def open_arrays(root: Path, layers: tuple[int, ...]) -> dict[str, zarr.Array]:
 
 
 def shard_file(name: str, shard: int) -> str:
-    """Path, below the store, of one array's shard."""
+    """Return the path, below the store, of one array's shard."""
     return f"{name}/c/{shard}/0" if name.startswith("acts/") else f"{name}/c/{shard}"
 
 
 def to_float32(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Stored values of any shape as float32, exactly."""
+    """Convert stored values of any shape to float32, exactly."""
     if dtype == "bfloat16":
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32, copy=False)

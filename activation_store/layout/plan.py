@@ -1,23 +1,22 @@
-"""Where every sequence will lie, decided before any forward pass.
+"""The layout of a store: where every sequence will lie, decided before any forward pass.
 
 Sequences are laid out by length (then by example id), so that those of one batch are equally long,
-and padding is close to none. The plan is a function of tokens and config alone; any number of
-workers filling its shards in any order make the same store. Where another store has whole shards
+and padding is close to none. The plan is a function of tokens and config alone, so any number of
+workers that write its shards in any order make the same store. Where another store has whole shards
 that fit (activation_store/write/reuse.py), they come first, as they are there.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from blake3 import blake3
 
 from activation_store.layout.arrays import (
     INDEX_FILE,
@@ -26,61 +25,52 @@ from activation_store.layout.arrays import (
     STORE_SCHEMA,
     array_metadata,
 )
+from activation_store.layout.checksummed_json import read_checksummed_json, write_checksummed_json
 from activation_store.layout.config import CaptureConfig, Codec
-from activation_store.layout.sealed_json import read_sealed, write_sealed
-from activation_store.target.tokens import Tokens
+from activation_store.layout.file_digests import FileDigest, digest_file
+from activation_store.layout.index import SequenceIndex, SequenceSpan
+from activation_store.layout.shard_image import CHECKSUM_BYTES, INDEX_ENTRY_BYTES
+from activation_store.target.token_table import TokenTable
 from core.canonical import digest
-from core.errors import ConfigError
-from core.files import sha256_file, write_files
+from core.errors import ConfigError, StoreError
+from core.files import write_files
 from core.table_files import DROPPED_FILE, write_dropped
 from core.tables import Dropped
 
 PLAN_FIELDS = ("schema", "digest", "layers", "n_shards", "files")
-"""What a plan.json has in any case."""
+"""Fields that every plan.json has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A sequence and its place: rows `row_start` to `row_start + n_tokens` of every array."""
-
-    example_id: str
-    shard: int
-    row_start: int
-    n_tokens: int
-    withheld: int
-
-
-def _shard_of(sequence: Placed) -> int:
-    return sequence.shard
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedShard:
     """A shard of another store, every sequence of which is wanted here.
 
     Attributes:
         plan: digest of the plan of that store.
         shard: its number there.
-        examples: ids of its sequences, in row order.
+        rows: [sequences] numbers of its sequences in the table of tokens, in row order.
     """
 
     plan: str
     shard: int
-    examples: tuple[str, ...]
+    rows: np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """The layout of a store.
 
     Attributes:
-        sequences: in row order.
+        index: the span of every sequence.
         layers: read layers, counted from 0.
-        digest: of everything that the store will hold but the activations.
-        shared: the first shards, as they are in other stores.
+        dtype: number format in which activations are stored.
+        compute_dtype: number format in which the target runs.
+        target: digests of the target's files.
+        digest: over everything that decides the store's content.
+        shared: the first shards, as they are in other stores: digest of the plan and number there.
     """
 
-    sequences: tuple[Placed, ...]
+    index: SequenceIndex
     layers: tuple[int, ...]
     d_model: int
     dtype: str
@@ -92,32 +82,37 @@ class Plan:
     target: dict[str, str]
     digest: str
     codec: Codec = "raw"
-    shared: tuple[Shared, ...] = ()
+    shared: tuple[tuple[str, int], ...] = ()
 
     @property
     def raw_bytes(self) -> int:
         """Exact bytes of all shard files under the codec `raw`, before any is written."""
         chunks = self.shard_rows // self.chunk_rows
-        # behind each chunk its checksum, behind all of them an index with a checksum of its own
-        apart = chunks * (4 + 16) + 4
+        overhead = chunks * (CHECKSUM_BYTES + INDEX_ENTRY_BYTES) + CHECKSUM_BYTES
         row = len(self.layers) * self.d_model * np.dtype(PHYSICAL[self.dtype]).itemsize + 4 + 1
-        return self.n_shards * (self.shard_rows * row + (len(self.layers) + 2) * apart)
+        return self.n_shards * (self.shard_rows * row + (len(self.layers) + 2) * overhead)
 
-    @cached_property
+    @property
     def tokens(self) -> int:
         """Tokens of all sequences."""
-        return sum(s.n_tokens for s in self.sequences)
+        return self.index.tokens
 
-    def shard(self, shard: int) -> list[Placed]:
-        """The sequences of one shard, in row order."""
-        first = bisect_left(self.sequences, shard, key=_shard_of)
-        last = bisect_left(self.sequences, shard + 1, lo=first, key=_shard_of)
-        return list(self.sequences[first:last])
+    def shard(self, shard: int) -> list[SequenceSpan]:
+        """Return the sequences of one shard, in row order."""
+        return [self.index.at(number) for number in self.index.in_shard(shard)]
 
-    def batches(self, shard: int) -> Iterator[list[Placed]]:
-        """The forward passes of one shard: neighbours in length, at most `batch_tokens` tokens of
-        them padded to the longest, and always at least one sequence."""
-        batch: list[Placed] = []
+    def shard_tokens(self, shard: int) -> int:
+        """Return the number of tokens in one shard."""
+        own = self.index.in_shard(shard)
+        return int(self.index.n_tokens[own.start : own.stop].sum())
+
+    def batches(self, shard: int) -> Iterator[list[SequenceSpan]]:
+        """Yield the sequences of each forward pass of one shard.
+
+        They are neighbours in length, at most `batch_tokens` tokens when padded to the longest, and
+        always at least one.
+        """
+        batch: list[SequenceSpan] = []
         for sequence in self.shard(shard):
             longest = max(sequence.n_tokens, *(s.n_tokens for s in batch), 0)
             if batch and longest * (len(batch) + 1) > self.batch_tokens:
@@ -129,20 +124,22 @@ class Plan:
 
 
 def make_plan(
-    rows: dict[str, Tokens],
+    rows: TokenTable,
     *,
     config: CaptureConfig,
     layers: tuple[int, ...],
     d_model: int,
     target: dict[str, str],
     vectors: str | None = None,
-    shared: Sequence[Shared] = (),
+    shared: Sequence[SharedShard] = (),
 ) -> Plan:
-    """Lay out sequences by example id.
+    """Lay out sequences.
 
     Args:
-        rows: tokens by example id, none longer than `config.max_tokens`.
+        rows: their tokens, none longer than `config.max_tokens`.
+        config: what is kept, and how.
         layers: `config.layers`, counted from 0.
+        d_model: width of an activation.
         target: digests of the model whose activations they will be.
         vectors: digest of vectors that are imported; None where the target computes them.
         shared: shards of other stores that come first, their sequences among `rows`.
@@ -150,27 +147,31 @@ def make_plan(
     Raises:
         ConfigError: shards are too small for the longest sequence.
     """
-    order = sorted(rows, key=lambda name: (len(rows[name].ids), name))
-    total = sum(len(rows[name].ids) for name in order)
-    longest = len(rows[order[-1]].ids) if order else 0
-    most, chunk_rows = config.shard_and_chunk_rows(d_model, longest)
-    if longest > most:
+    longest = int(rows.lengths.max(initial=0))
+    max_shard_rows, chunk_rows = config.shard_and_chunk_rows(d_model, longest)
+    if longest > max_shard_rows:
         raise ConfigError(
             f"dump.shard_rows: a sequence has {longest} tokens and must fit into one shard, "
-            f"got {most}. Make shards larger or dump.max_tokens smaller."
+            f"got {max_shard_rows}. Make shards larger or dump.max_tokens smaller."
         )
     # a store smaller than a shard is one small shard
-    shard_rows = min(most, max(1, -(-total // chunk_rows)) * chunk_rows)
-    here = {name for part in shared for name in part.examples}
-    rest = _by_length([name for name in order if name not in here], rows, shard_rows)
-    placed = []
-    for shard, names in enumerate([*(part.examples for part in shared), *rest]):
-        start = shard * shard_rows
-        for name in names:
-            placed.append(Placed(name, shard, start, len(rows[name].ids), rows[name].withheld))
-            start += len(rows[name].ids)
+    chunks = max(1, -(-int(rows.lengths.sum()) // chunk_rows))
+    shard_rows = min(max_shard_rows, chunks * chunk_rows)
+    shards = [*(part.rows for part in shared), *_fill_shards(rows, shared, shard_rows)]
+    order = np.concatenate([np.empty(0, np.int64), *shards])
+    index = _index_of(rows, shards, order, shard_rows)
+    plan_digest = digest(
+        {
+            "sequences": _digest_sequences(index, rows, order),
+            "config": config.model_dump(mode="json")
+            | {"shard_rows": max_shard_rows, "chunk_rows": chunk_rows},
+            "layers": layers,
+            "target": target,
+            "vectors": vectors,
+        }
+    )
     return Plan(
-        sequences=tuple(placed),
+        index=index,
         layers=layers,
         d_model=d_model,
         dtype=config.store_dtype,
@@ -178,44 +179,71 @@ def make_plan(
         batch_tokens=config.batch_tokens,
         shard_rows=shard_rows,
         chunk_rows=chunk_rows,
-        n_shards=len(shared) + len(rest),
+        n_shards=len(shards),
         target=target,
         codec=config.codec,
-        shared=tuple(shared),
-        digest=digest(
-            {
-                "rows": [[n, rows[n].ids.tolist(), rows[n].segments.tolist()] for n in order],
-                "withheld": [rows[n].withheld for n in order],
-                "config": _hashed(config, most, chunk_rows),
-                "layers": layers,
-                "target": target,
-                **({} if vectors is None else {"vectors": vectors}),
-                **({"shared": [part.examples for part in shared]} if shared else {}),
-            }
-        ),
+        shared=tuple((part.plan, part.shard) for part in shared),
+        digest=plan_digest,
     )
 
 
-def _by_length(
-    order: Sequence[str], rows: dict[str, Tokens], shard_rows: int
-) -> list[tuple[str, ...]]:
-    """The example ids of each shard, in row order; each shard as full as the next one lets it."""
-    shards: list[list[str]] = [[]]
-    used = 0
-    for name in order:
-        length = len(rows[name].ids)
-        if used + length > shard_rows:
-            shards.append([])
-            used = 0
-        shards[-1].append(name)
-        used += length
-    return [tuple(shard) for shard in shards if shard]
+def _fill_shards(
+    rows: TokenTable, shared: Sequence[SharedShard], shard_rows: int
+) -> list[np.ndarray[Any, Any]]:
+    """Return the row numbers of each shard that no other store has, each as full as can be."""
+    keys = pa.table({"length": rows.lengths, "example_id": rows.example_ids})
+    by_length = [("length", "ascending"), ("example_id", "ascending")]
+    order = pc.sort_indices(keys, by_length).to_numpy().astype(np.int64)
+    if shared:
+        order = order[~np.isin(order, np.concatenate([part.rows for part in shared]))]
+    ends = np.cumsum(rows.lengths[order])
+    out, first, used = [], 0, 0
+    while first < len(order):
+        stop = int(np.searchsorted(ends, used + shard_rows, side="right"))
+        out.append(order[first:stop])
+        first, used = stop, int(ends[stop - 1])
+    return out
 
 
-def _hashed(config: CaptureConfig, shard_rows: int, chunk_rows: int) -> dict[str, Any]:
-    # raw plans keep the digest that they had before there was another codec
-    value = config.model_dump(mode="json") | {"shard_rows": shard_rows, "chunk_rows": chunk_rows}
-    return {k: v for k, v in value.items() if (k, v) != ("codec", "raw")}
+def _index_of(
+    rows: TokenTable,
+    shards: Sequence[np.ndarray[Any, Any]],
+    order: np.ndarray[Any, Any],
+    shard_rows: int,
+) -> SequenceIndex:
+    """Return the spans of sequences whose row numbers are `shards`, one after the other `order`."""
+    shard = np.repeat(np.arange(len(shards)), [len(own) for own in shards])
+    lengths = rows.lengths[order]
+    starts = np.cumsum(lengths) - lengths
+    # each shard's rows begin at a multiple of shard_rows
+    first = np.searchsorted(shard, np.arange(len(shards)))
+    row_start = shard * shard_rows + starts - starts[first][shard] if len(order) else starts
+    return SequenceIndex(
+        rows.example_ids.take(pa.array(order)),
+        shard=shard,
+        row_start=row_start,
+        n_tokens=lengths,
+        withheld=rows.withheld[order],
+    )
+
+
+def _digest_sequences(
+    index: SequenceIndex, rows: TokenTable, order: np.ndarray[Any, Any]
+) -> dict[str, str]:
+    """Return digests over ids, spans, tokens and segments, in row order."""
+    names, tokens, segments = blake3(), blake3(), blake3()
+    for batch in pa.chunked_array([index.example_ids]).chunks:
+        names.update(np.asarray(pc.binary_length(batch), np.int64).tobytes())
+        names.update("".join(batch.to_pylist()).encode())
+    for number in order.tolist():
+        row = rows.row(number)
+        tokens.update(np.ascontiguousarray(row.ids).data)
+        segments.update(np.ascontiguousarray(row.segments).data)
+    spans = blake3()
+    for column in (index.shard, index.row_start, index.n_tokens, index.withheld):
+        spans.update(column.data)
+    found = {"example_ids": names, "spans": spans, "tokens": tokens, "segments": segments}
+    return {name: value.hexdigest() for name, value in found.items()}
 
 
 def write_plan(root: Path, plan: Plan, dropped: Sequence[Dropped] = ()) -> None:
@@ -236,43 +264,17 @@ def write_plan(root: Path, plan: Plan, dropped: Sequence[Dropped] = ()) -> None:
         chunk_rows=plan.chunk_rows,
         codec=plan.codec,
     )
-    contents = {**metadata, INDEX_FILE: _index(plan)}
+    contents = {**metadata, INDEX_FILE: plan.index.to_parquet()}
     write_files({root / name: content for name, content in contents.items()})
     write_dropped(root / DROPPED_FILE, dropped)
     files = {
-        name: [(root / name).stat().st_size, sha256_file(root / name)]
-        for name in sorted([*metadata, INDEX_FILE, DROPPED_FILE])
+        name: list(digest_file(root / name)) for name in sorted([*contents, DROPPED_FILE])
     }
-    write_sealed(root / PLAN_FILE, {**describe(plan), "files": files})
+    write_checksummed_json(root / PLAN_FILE, {**describe_plan(plan), "files": files})
 
 
-def plan_files(root: Path) -> list[Path]:
-    """The files that `write_plan` wrote.
-
-    Raises:
-        DamagedError: plan.json is missing or not as it was written.
-    """
-    plan = read_sealed(root / PLAN_FILE, PLAN_FIELDS)
-    return [root / PLAN_FILE, *(root / name for name in plan["files"])]
-
-
-def _index(plan: Plan) -> bytes:
-    table = pa.table(
-        {
-            "example_id": pa.array([s.example_id for s in plan.sequences], pa.string()),
-            "row_start": pa.array([s.row_start for s in plan.sequences], pa.int64()),
-            "n_tokens": pa.array([s.n_tokens for s in plan.sequences], pa.int32()),
-            "shard": pa.array([s.shard for s in plan.sequences], pa.int32()),
-            "withheld": pa.array([s.withheld for s in plan.sequences], pa.int32()),
-        }
-    )
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue().to_pybytes()
-
-
-def describe(plan: Plan) -> dict[str, Any]:
-    """What plan.json holds of the plan itself."""
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """Return what plan.json holds of the plan itself."""
     return {
         "schema": STORE_SCHEMA,
         "digest": plan.digest,
@@ -281,13 +283,38 @@ def describe(plan: Plan) -> dict[str, Any]:
         "d_model": plan.d_model,
         "dtype": plan.dtype,
         "compute_dtype": plan.compute_dtype,
+        "codec": plan.codec,
         "batch_tokens": plan.batch_tokens,
         "shard_rows": plan.shard_rows,
         "chunk_rows": plan.chunk_rows,
         "n_shards": plan.n_shards,
-        "sequences": len(plan.sequences),
+        "sequences": len(plan.index),
         "tokens": plan.tokens,
         "target": plan.target,
-        **({} if plan.codec == "raw" else {"codec": plan.codec}),
-        **({"shared": [[s.plan, s.shard] for s in plan.shared]} if plan.shared else {}),
+        "shared": [list(origin) for origin in plan.shared],
     }
+
+
+def read_plan(root: Path) -> dict[str, Any]:
+    """Read plan.json.
+
+    Raises:
+        DamagedError: it is missing or not as it was written.
+        StoreError: it is of another version of the layout.
+    """
+    plan = read_checksummed_json(root / PLAN_FILE, PLAN_FIELDS)
+    if plan["schema"] != STORE_SCHEMA:
+        raise StoreError(
+            f"store {root}: its layout is version {plan['schema']}, this program reads "
+            f"{STORE_SCHEMA}. Read it with the latentqa that wrote it, or dump again."
+        )
+    return {**plan, "files": {name: FileDigest(*known) for name, known in plan["files"].items()}}
+
+
+def plan_files(root: Path) -> list[Path]:
+    """Return the files that `write_plan` wrote.
+
+    Raises:
+        DamagedError: plan.json is missing or not as it was written.
+    """
+    return [root / PLAN_FILE, *(root / name for name in read_plan(root)["files"])]

@@ -9,94 +9,99 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import google_crc32c
 import numpy as np
+from blake3 import blake3
 from numcodecs.blosc import Blosc
 
 from activation_store.layout.arrays import PACKING, PHYSICAL
 from activation_store.layout.config import Codec
-from activation_store.layout.file_marks import Digest, Mark
+from activation_store.layout.file_digests import FileDigest
 
-CHECKSUM = 4
+CHECKSUM_BYTES = 4
 """Bytes of a crc32c."""
-ENTRY = 16
+INDEX_ENTRY_BYTES = 16
 """Bytes of a chunk in the index."""
 
-Pack = Callable[[np.ndarray], np.ndarray]
+Array = np.ndarray[Any, Any]
+ChunkPacker = Callable[[Array], Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Image:
-    """The bytes of a file, in pieces that follow on each other in it.
+class ShardImage:
+    """The bytes of a shard's file, in pieces that follow on each other in it.
 
     Attributes:
-        parts: [n] uint8 each: the chunks in row order, then the index.
-        checksums: the crc32c that stands behind the part of the same place.
-        mark: size and digest of the whole file.
+        chunks: [n] uint8 each: the inner chunks in row order, then the index.
+        checksums: the crc32c that stands behind each of `chunks`.
+        digest: size and digest of the whole file.
     """
 
-    parts: list[np.ndarray]
+    chunks: list[Array]
     checksums: list[bytes]
-    mark: Mark
+    digest: FileDigest
 
     def pieces(self) -> list[memoryview | bytes]:
-        """All pieces, in the file's order."""
-        both = zip(self.parts, self.checksums, strict=True)
-        return [piece for part, checksum in both for piece in (part.data, checksum)]
+        """Return all pieces, in the file's order."""
+        both = zip(self.chunks, self.checksums, strict=True)
+        return [piece for chunk, checksum in both for piece in (chunk.data, checksum)]
 
-    def is_in(self, found: np.ndarray) -> bool:
-        """Whether the bytes `found` [n] uint8 are these, by every checksum and by the size.
+    def matches(self, found: Array) -> bool:
+        """Return whether the bytes `found` [n] uint8 are these, by every checksum and by the size.
 
-        The parts themselves are not looked at, so that only `found` has to come from memory.
+        The chunks themselves are not looked at, so that only `found` has to come from memory.
         """
-        if len(found) != self.mark[0]:
+        if len(found) != self.digest.size:
             return False
-        at = 0
-        for part, known in zip(self.parts, self.checksums, strict=True):
-            end = at + len(part)
-            if found[end : end + CHECKSUM].tobytes() != known or _checksum(found[at:end]) != known:
+        start = 0
+        for chunk, known in zip(self.chunks, self.checksums, strict=True):
+            end = start + len(chunk)
+            after = end + CHECKSUM_BYTES
+            if found[end:after].tobytes() != known or _checksum(found[start:end]) != known:
                 return False
-            at = end + CHECKSUM
+            start = after
         return True
 
 
-def shard_image(
-    values: np.ndarray,
+def make_shard_image(
+    values: Array,
     chunk_rows: int,
-    pack: Pack | None = None,
-    check: Callable[[np.ndarray], object] = len,
-) -> Image:
-    """The file of a shard with the rows `values`. Chunks that are not packed are views of `values`,
-    so that nobody but the disk copies them; each is checked, packed, summed and hashed while it is
-    in the CPU's cache.
+    pack: ChunkPacker | None = None,
+    check: Callable[[Array], object] = len,
+) -> ShardImage:
+    """Make the file of a shard.
+
+    Chunks that are not packed are views of `values`, so that nothing but the disk copies them; each
+    is checked, packed, summed and hashed while it is in the CPU's cache.
 
     Args:
-        values: [shard_rows, ...], contiguous, in the array's own type.
+        values: its rows [shard_rows, ...], contiguous, in the array's own type.
         chunk_rows: rows of an inner chunk.
-        pack: what a chunk's bytes become; None leaves them as they are.
+        pack: packs a chunk's bytes; None leaves them as they are.
         check: called with each chunk's rows [chunk_rows, ...] before anything else is done to them.
     """
-    digest, parts, checksums = Digest(), list[np.ndarray](), list[bytes]()
+    hasher, chunks, checksums = blake3(), list[Array](), list[bytes]()
 
-    def add(part: np.ndarray) -> None:
-        parts.append(part)
-        checksums.append(_checksum(part))
-        digest.update(part.data)
-        digest.update(checksums[-1])
+    def add(chunk: Array) -> None:
+        chunks.append(chunk)
+        checksums.append(_checksum(chunk))
+        hasher.update(chunk.data)
+        hasher.update(checksums[-1])
 
     for rows in values.reshape(-1, chunk_rows, *values.shape[1:]):
         check(rows)
         chunk = rows.reshape(-1).view(np.uint8)
         add(chunk if pack is None else pack(chunk))
-    sizes = np.array([len(part) + CHECKSUM for part in parts], "<u8")
+    sizes = np.array([len(chunk) + CHECKSUM_BYTES for chunk in chunks], "<u8")
     add(np.stack((np.cumsum(sizes) - sizes, sizes), axis=1).reshape(-1).view(np.uint8))
-    size = sum(map(len, parts)) + CHECKSUM * len(parts)
-    return Image(parts, checksums, (size, str(digest)))
+    size = sum(map(len, chunks)) + CHECKSUM_BYTES * len(chunks)
+    return ShardImage(chunks, checksums, FileDigest(size, hasher.hexdigest()))
 
 
-def packer(dtype: str, codec: Codec) -> Pack | None:
-    """What a store of number format `dtype` does to a chunk of activations."""
+def chunk_packer(dtype: str, codec: Codec) -> ChunkPacker | None:
+    """Return what packs a chunk of activations of this number format; None where nothing does."""
     if codec == "raw":
         return None
     blosc = Blosc(
@@ -108,5 +113,5 @@ def packer(dtype: str, codec: Codec) -> Pack | None:
     return lambda chunk: np.frombuffer(blosc.encode(chunk), np.uint8)
 
 
-def _checksum(part: np.ndarray) -> bytes:
-    return google_crc32c.value(part).to_bytes(CHECKSUM, "little")
+def _checksum(chunk: Array) -> bytes:
+    return int(google_crc32c.value(chunk)).to_bytes(CHECKSUM_BYTES, "little")

@@ -1,4 +1,4 @@
-"""Reading a store: committed shards only, checked against their digests at first touch.
+"""A reader of stores: committed shards only, checked against their digests when first read.
 
 Raw shards are memory-mapped and cost no memory of their own; of compressed ones, as many decoded
 shards are kept as a limit allows. Several threads may read at once, and a store that is sent to
@@ -22,22 +22,20 @@ from activation_store.layout.arrays import (
     COMMITS,
     INDEX_FILE,
     PLAN_FILE,
-    STORE_SCHEMA,
     layer_array,
     open_arrays,
     shard_file,
     to_float32,
 )
-from activation_store.layout.commit_records import Commit
-from activation_store.layout.file_marks import broken
-from activation_store.layout.index import Index
-from activation_store.layout.plan import PLAN_FIELDS, Placed
-from activation_store.layout.root_record import committed
-from activation_store.layout.sealed_json import read_sealed
+from activation_store.layout.commit_records import ShardCommit
+from activation_store.layout.file_digests import find_damage
+from activation_store.layout.index import SequenceIndex, SequenceSpan
+from activation_store.layout.plan import read_plan
+from activation_store.layout.root_record import read_committed
 from activation_store.read.shard_map import DecodedShard, MappedShard, ShardRows
 from core.errors import DamagedError, DataError, StoreError
 
-MAPPED = 256
+MAX_MAPPED = 256
 """Most shard files that are open at once; a mapping keeps its file open."""
 
 
@@ -55,23 +53,18 @@ class ActivationStore:
         """Open the store at `root`, keeping at most `cache_mb` MiB of decoded shards in memory.
 
         Raises:
-            StoreError: there is no store, or one of a newer layout.
+            StoreError: there is no store, or one of another version of the layout.
             DamagedError: its plan, metadata, index or commit records are not as they were written.
         """
         if not (root / PLAN_FILE).is_file() and not (root / COMMITS).is_dir():
             raise StoreError(f"store {root}: no activation store is here (no {PLAN_FILE}).")
         self.root = root
-        self.plan: dict[str, Any] = read_sealed(root / PLAN_FILE, PLAN_FIELDS)
-        if self.plan["schema"] > STORE_SCHEMA:
-            raise StoreError(
-                f"store {root}: its layout is version {self.plan['schema']}, this program reads up "
-                f"to {STORE_SCHEMA}. Read it with a newer latentqa."
-            )
-        for name, fault in broken(root, self.plan["files"]).items():
+        self.plan: dict[str, Any] = read_plan(root)
+        for name, fault in find_damage(root, self.plan["files"]).items():
             raise DamagedError(f"store {root}: {name} is {fault}.", root / name)
-        self.index = Index(root / INDEX_FILE)
+        self.index = SequenceIndex.read(root / INDEX_FILE)
         self.layers: tuple[int, ...] = tuple(self.plan["layers"])
-        self._commits = committed(root, self.plan["digest"])
+        self._commits = read_committed(root, self.plan["digest"])
         self._arrays = open_arrays(root, self.layers)
         self._shard_rows: int = self.plan["shard_rows"]
         self._checked: set[str] = set()
@@ -83,7 +76,7 @@ class ActivationStore:
         return functools.partial(ActivationStore, cache_mb=self._cache_bytes >> 20), (self.root,)
 
     def close(self) -> None:
-        """Let go of files and decoded shards; to read on opens them anew, without a new check."""
+        """Close files and drop decoded shards; reading on opens them anew, without a new check."""
         with self._lock:
             self._cache.clear()
 
@@ -100,20 +93,20 @@ class ActivationStore:
     @property
     def codec(self) -> str:
         """How activations are packed: `raw` or `lossless`."""
-        return self.plan.get("codec", "raw")
+        return str(self.plan["codec"])
 
     @property
     def d_model(self) -> int:
         """Width of an activation."""
-        return self.plan["d_model"]
+        return int(self.plan["d_model"])
 
     @property
-    def commits(self) -> dict[int, Commit]:
+    def commits(self) -> dict[int, ShardCommit]:
         """Committed shards by number."""
         return self._commits
 
     def only_layer(self, layer: int | None) -> int:
-        """The layer to read: `layer`, or the store's only one.
+        """Return the layer to read: `layer`, or the store's only one.
 
         Raises:
             StoreError: the store has not that layer, or several and none was named.
@@ -147,8 +140,8 @@ class ActivationStore:
                     "model. Dump again with this model, or use the store's own."
                 )
 
-    def read(self, example_id: str, layer: int) -> np.ndarray:
-        """Activations [T, D] float32 of one example at the output of block `layer`.
+    def read(self, example_id: str, layer: int) -> np.ndarray[Any, Any]:
+        """Read activations [T, D] float32 of one example at the output of block `layer`.
 
         Raises:
             DataError: the example is not in the store.
@@ -157,27 +150,31 @@ class ActivationStore:
         """
         return to_float32(self.bits(example_id, layer), self.plan["dtype"])
 
-    def read_layers(self, example_id: str, layers: Sequence[int]) -> list[np.ndarray]:
-        """`read` of several layers.
+    def read_layers(self, example_id: str, layers: Sequence[int]) -> list[np.ndarray[Any, Any]]:
+        """Read activations [T, D] float32 of one example at each of several layers.
 
         Raises: as `read`.
         """
         return [self.read(example_id, layer) for layer in layers]
 
-    def bits(self, example_id: str, layer: int) -> np.ndarray:
-        """Activations [T, D] of one example as they are stored (bfloat16 as uint16), read-only.
+    def bits(self, example_id: str, layer: int) -> np.ndarray[Any, Any]:
+        """Read activations [T, D] of one example as they are stored (bfloat16 as uint16).
+
+        The array is read-only.
 
         Raises: as `read`.
         """
         return self.rows(layer_array(layer), example_id)
 
-    def rows(self, name: str, example_id: str) -> np.ndarray:
-        """Rows [T, ...] of one example in the array `name`, as they are stored, read-only.
+    def rows(self, name: str, example_id: str) -> np.ndarray[Any, Any]:
+        """Read the rows [T, ...] of one example in the array `name`, as they are stored.
+
+        The array is read-only.
 
         Raises: as `read`.
         """
         try:
-            shard, row, n = self.index.span(example_id)
+            shard, row, n = self.index.rows_of(example_id)
         except KeyError:
             self.place(example_id)  # names it
             raise
@@ -188,19 +185,19 @@ class ActivationStore:
                 found = self._shard(name, shard)
         return found.read(start, start + n)
 
-    def tokens(self, example_id: str) -> np.ndarray:
-        """Token ids [T] int32 of one example."""
+    def tokens(self, example_id: str) -> np.ndarray[Any, Any]:
+        """Read the token ids [T] int32 of one example."""
         return self.rows("tokens", example_id)
 
-    def segments(self, example_id: str) -> np.ndarray:
-        """Segment codes [T] uint8 of one example (activation_store/target/tokens.py)."""
+    def segments(self, example_id: str) -> np.ndarray[Any, Any]:
+        """Read the segment codes [T] uint8 of one example (activation_store/target/tokens.py)."""
         return self.rows("segments", example_id)
 
     def __contains__(self, example_id: str) -> bool:
         return example_id in self.index
 
-    def place(self, example_id: str) -> Placed:
-        """Where an example lies.
+    def place(self, example_id: str) -> SequenceSpan:
+        """Return where an example lies.
 
         Raises:
             DataError: the example is not in the store.
@@ -221,7 +218,7 @@ class ActivationStore:
         self._check(name, shard)
         self._cache[key] = found = self._open(name, shard)
         while len(self._cache) > 1 and (
-            self.cached_bytes > self._cache_bytes or len(self._cache) > MAPPED
+            self.cached_bytes > self._cache_bytes or len(self._cache) > MAX_MAPPED
         ):
             self._cache.popitem(last=False)
         return found
@@ -248,7 +245,7 @@ class ActivationStore:
         relative = shard_file(name, shard)
         if relative in self._checked:
             return
-        for fault in broken(self.root, {relative: commit.files[relative]}).values():
+        for fault in find_damage(self.root, {relative: commit.files[relative]}).values():
             raise DamagedError(
                 f"store {self.root}: {relative} (shard {shard}, record {COMMITS}/{shard:06d}.json) "
                 f"is {fault} since it was committed.",

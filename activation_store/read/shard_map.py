@@ -7,11 +7,11 @@ so they can be taken from it where it lies, which costs a copy of them and no mo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from activation_store.layout.shard_image import CHECKSUM, ENTRY
+from activation_store.layout.shard_image import CHECKSUM_BYTES, INDEX_ENTRY_BYTES
 from core.errors import DamagedError
 
 
@@ -21,21 +21,21 @@ class ShardRows(Protocol):
     nbytes: int
     """Bytes of memory that it holds on to, the page cache not counted."""
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop` of the shard [stop - start, ...], read-only."""
+    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Return rows `start` to `stop` of the shard [stop - start, ...], read-only."""
         ...
 
 
 class DecodedShard:
     """A shard in memory."""
 
-    def __init__(self, values: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray[Any, Any]) -> None:
         values.flags.writeable = False  # callers get views of what the next caller gets
         self._values = values
         self.nbytes = values.nbytes
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop`, a view."""
+    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Return rows `start` to `stop` as a view."""
         return self._values[start:stop]
 
 
@@ -56,15 +56,16 @@ class MappedShard:
     nbytes = 0
 
     def __init__(
-        self, path: Path, *, rows: int, chunk_rows: int, width: tuple[int, ...], dtype: np.dtype
+        self, path: Path, *, rows: int, chunk_rows: int, width: tuple[int, ...], dtype: np.dtype[Any]
     ) -> None:
         raw = np.asarray(np.memmap(path, np.uint8, "r"))
         n = rows // chunk_rows
         size = chunk_rows * int(np.prod(width, dtype=np.int64)) * dtype.itemsize
-        if len(raw) != n * (size + CHECKSUM + ENTRY) + CHECKSUM:
+        if len(raw) != n * (size + CHECKSUM_BYTES + INDEX_ENTRY_BYTES) + CHECKSUM_BYTES:
             raise DamagedError(f"{path}: it is no raw shard of {rows} rows.", path)
-        index = raw[-n * ENTRY - CHECKSUM : -CHECKSUM].view("<u8").reshape(n, 2).tolist()
-        if any(count != size + CHECKSUM for _, count in index):
+        entries = raw[-n * INDEX_ENTRY_BYTES - CHECKSUM_BYTES : -CHECKSUM_BYTES]
+        index = entries.view("<u8").reshape(n, 2).tolist()
+        if any(count != size + CHECKSUM_BYTES for _, count in index):
             raise DamagedError(f"{path}: its index is not that of a raw shard.", path)
         self._chunk_rows = chunk_rows
         self._chunks = [
@@ -72,8 +73,8 @@ class MappedShard:
             for offset, _ in index
         ]
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop`: a view of the file within a chunk, a copy across chunks."""
+    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Return rows `start` to `stop`: a view of the file within a chunk, a copy across chunks."""
         size = self._chunk_rows
         first, last = start // size, (stop - 1) // size
         if first == last:

@@ -1,16 +1,16 @@
-"""Every byte of a store against what was committed, with nothing but the store itself.
+"""Verification of every byte of a store against what was committed, with the store alone.
 
-plan.json seals the metadata and the index, each commit record seals the files of its shard,
-root.json seals the plan and the records, and canary.json, written last, names the root and says
+plan.json has the digests of metadata and index, each commit record those of its shard's files,
+root.json covers the plan and the records, and canary.json, written last, names the root and says
 that the store is finished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from activation_store.layout.arrays import (
     CANARY_FIELDS,
@@ -20,27 +20,35 @@ from activation_store.layout.arrays import (
     array_names,
     shard_file,
 )
-from activation_store.layout.commit_records import Commit, commit_path, commit_records, read_commit
-from activation_store.layout.file_marks import Fault, broken
-from activation_store.layout.plan import PLAN_FIELDS
+from activation_store.layout.checksummed_json import read_checksummed_json
+from activation_store.layout.commit_records import (
+    ShardCommit,
+    commit_path,
+    list_commit_paths,
+    read_commit,
+)
+from activation_store.layout.file_digests import Damage, find_damage
+from activation_store.layout.plan import read_plan
 from activation_store.layout.root_record import read_root, root_digest
-from activation_store.layout.sealed_json import read_sealed
 from core.errors import DamagedError, StoreError
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class DamagedFile:
     """One file that is not as it was committed.
 
     Attributes:
         file: its path below the store.
-        fault: what is wrong with it; `extra` belongs to no shard of the plan.
+        fault: what is wrong with it; `extra` belongs to no shard of the plan, and of `unverified`
+            the digest is lost with plan.json.
         shard: the shard whose file or record it is, or None.
         array: the array that it is a part of, such as `acts/L14`, or None.
     """
 
     file: str
-    fault: Fault | Literal["extra"]
+    fault: Damage | Literal["extra", "unverified"]
     shard: int | None = None
     array: str | None = None
 
@@ -50,16 +58,16 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class VerificationReport:
     """What `verify` found.
 
     Attributes:
-        files: files that are there.
+        files: number of files that are there.
         committed: shards with a good record.
         planned: shards of the plan; None where the plan cannot be read.
         finished: whether the dump came to its end.
-        root: digest over the plan and all shards; None where there is none to be read.
-        findings: what is wrong, in the order of the files' names.
+        root: digest over the plan and all shards; None where it cannot be read.
+        damaged: files that are not as they were committed, by name.
     """
 
     files: int
@@ -67,129 +75,127 @@ class Verdict:
     planned: int | None
     finished: bool
     root: str | None
-    findings: tuple[Finding, ...]
+    damaged: tuple[DamagedFile, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As `store verify --json` shows it."""
+        """Return it as `store verify --json` shows it."""
         return asdict(self)
 
 
-def verify(root: Path) -> Verdict:
+def verify(root: Path) -> VerificationReport:
     """Read all of the store at `root` and compare.
 
     A store whose dump is under way is judged by what is committed of it.
 
     Raises:
-        StoreError: there is no store.
+        StoreError: there is no store, or it is of another version of the layout.
     """
     present = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
-    if PLAN_FILE not in present and not commit_records(root):
+    if PLAN_FILE not in present and not list_commit_paths(root):
         raise StoreError(f"store {root}: no activation store is here (no {PLAN_FILE}).")
-    found: list[Finding] = []
-    plan = _sealed(root / PLAN_FILE, PLAN_FIELDS)
+    found: list[DamagedFile] = []
+    plan = _or_none(lambda: read_plan(root))
     if plan is None:
-        found.append(_finding(root / PLAN_FILE, root))
-        plan = _misplaced_plan(root, present)
+        found.append(_damaged(root / PLAN_FILE, root))
     commits = _commits(root, plan)
     if plan is not None:
-        found += [Finding(file=n, fault=f) for n, f in broken(root, plan["files"]).items()]
+        damage = find_damage(root, plan["files"])
+        found += [DamagedFile(file=name, fault=fault) for name, fault in damage.items()]
     found += [
-        _finding(path, root, shard=int(path.stem)) for path, c in commits.items() if c is None
+        _damaged(path, root, shard=int(path.stem)) for path, c in commits.items() if c is None
     ]
     good = {commit.shard: commit for commit in commits.values() if commit is not None}
-    for shard, commit in {**_rooted(root, plan), **good}.items():
+    recorded = {**_commits_of_root(root, plan), **good}
+    if plan is None:
+        found += _unverified(root, present, recorded.values())
+    for shard, commit in recorded.items():
         found += [
-            Finding(file=name, fault=fault, shard=shard, array=name.split("/c/")[0])
-            for name, fault in broken(root, commit.files).items()
+            DamagedFile(file=name, fault=fault, shard=shard, array=name.split("/c/")[0])
+            for name, fault in find_damage(root, commit.files).items()
         ]
     finished = CANARY_FILE in present
-    if plan is not None and (finished or len(good) == plan["n_shards"]):
-        found += _of_a_whole_store(root, plan, present)
-    if finished or (plan is not None and len(good) == plan["n_shards"]):
-        found += _of_the_end(root, plan, present)
-    return Verdict(
+    whole = plan is not None and len(good) == plan["n_shards"]
+    if plan is not None and (finished or whole):
+        found += _compare_names(root, plan, present)
+    if finished or whole:
+        found += _check_end(root, plan)
+    return VerificationReport(
         files=len(present),
         committed=len(good),
         planned=None if plan is None else plan["n_shards"],
         finished=finished,
         root=root_digest(root),
-        findings=tuple(sorted(found, key=lambda finding: finding.file)),
+        damaged=tuple(sorted(found, key=lambda damaged: damaged.file)),
     )
 
 
-def _sealed(path: Path, fields: Iterable[str]) -> dict[str, Any] | None:
+def _or_none(read: Callable[[], _T]) -> _T | None:
     try:
-        return read_sealed(path, fields)
+        return read()
     except DamagedError:
         return None
 
 
-def _misplaced_plan(root: Path, present: set[str]) -> dict[str, Any] | None:
-    """The plan under the name of a file with which it was swapped: it judges the others still."""
-    for name in sorted(present):
-        with open(root / name, "rb") as file:
-            opening = file.read(1)
-        if opening == b"{" and (plan := _sealed(root / name, PLAN_FIELDS)):
-            return plan
-    return None
-
-
-def _of_the_end(root: Path, plan: dict[str, Any] | None, present: set[str]) -> Iterator[Finding]:
-    """The two files that a dump writes at its end."""
-    canary = _sealed(root / CANARY_FILE, CANARY_FIELDS)
+def _check_end(root: Path, plan: dict[str, Any] | None) -> Iterator[DamagedFile]:
+    """Check the two files that a dump writes at its end."""
+    canary = _or_none(lambda: read_checksummed_json(root / CANARY_FILE, CANARY_FIELDS))
     if canary is None:
-        yield _finding(root / CANARY_FILE, root)
-    # stores of before root.json have none, and their canary.json names none
-    named = None if canary is None else canary.get("root")
-    if (ROOT_FILE in present or named) and not _root_fits(root, named, plan):
-        yield _finding(root / ROOT_FILE, root)
+        yield _damaged(root / CANARY_FILE, root)
+    if not _root_fits(root, None if canary is None else canary["root"], plan):
+        yield _damaged(root / ROOT_FILE, root)
 
 
 def _root_fits(root: Path, named: str | None, plan: dict[str, Any] | None) -> bool:
-    try:
-        found, commits = read_root(root)
-    except DamagedError:
+    found = _or_none(lambda: read_root(root))
+    if found is None:
         return False
+    value, commits = found
     plans = {commit.plan for commit in commits.values()}
     own = plan is None or (plans == {plan["digest"]} and len(commits) == plan["n_shards"])
-    return own and named in (None, found)
+    return own and named in (None, value)
 
 
-def _commits(root: Path, plan: dict[str, Any] | None) -> dict[Path, Commit | None]:
-    """Every commit record that is there; None for one that is not as it was written."""
-    out: dict[Path, Commit | None] = {}
-    for path in commit_records(root):
-        try:
-            commit = read_commit(path)
-        except DamagedError:
-            out[path] = None
-        else:
-            out[path] = commit if plan is None or commit.plan == plan["digest"] else None
+def _unverified(
+    root: Path, present: set[str], commits: Iterable[ShardCommit]
+) -> Iterator[DamagedFile]:
+    """List the files whose digests only the lost plan has."""
+    known = {PLAN_FILE, ROOT_FILE, CANARY_FILE}
+    known |= {path.relative_to(root).as_posix() for path in list_commit_paths(root)}
+    known |= {name for commit in commits for name in commit.files}
+    for name in present - known:
+        yield DamagedFile(file=name, fault="unverified")
+
+
+def _commits(root: Path, plan: dict[str, Any] | None) -> dict[Path, ShardCommit | None]:
+    """Read every commit record that is there; None for one that is not as it was written."""
+    out: dict[Path, ShardCommit | None] = {}
+    for path in list_commit_paths(root):
+        commit = _or_none(lambda path=path: read_commit(path))  # type: ignore[misc]
+        out[path] = (
+            commit if commit and (plan is None or commit.plan == plan["digest"]) else None
+        )
     return out
 
 
-def _rooted(root: Path, plan: dict[str, Any] | None) -> dict[int, Commit]:
-    """Commits as root.json has them, which judge the shards whose own records are lost."""
-    try:
-        commits = read_root(root)[1]
-    except DamagedError:
-        return {}
+def _commits_of_root(root: Path, plan: dict[str, Any] | None) -> dict[int, ShardCommit]:
+    """Read commits from root.json, which judge the shards whose own records are lost."""
+    _, commits = _or_none(lambda: read_root(root)) or ("", {})
     return {n: c for n, c in commits.items() if plan is None or c.plan == plan["digest"]}
 
 
-def _of_a_whole_store(root: Path, plan: dict[str, Any], present: set[str]) -> Iterator[Finding]:
-    """What only a store that is finished must have, and must not have."""
+def _compare_names(root: Path, plan: dict[str, Any], present: set[str]) -> Iterator[DamagedFile]:
+    """Compare the names of files with those that a finished store has."""
     names = {PLAN_FILE, ROOT_FILE, CANARY_FILE, *plan["files"]}
     for shard in range(plan["n_shards"]):
         record = commit_path(root, shard)
         names.add(record.relative_to(root).as_posix())
         names |= {shard_file(name, shard) for name in array_names(tuple(plan["layers"]))}
         if not record.is_file():
-            yield _finding(record, root, shard=shard)
+            yield _damaged(record, root, shard=shard)
     for name in present - names:
-        yield Finding(file=name, fault="extra")
+        yield DamagedFile(file=name, fault="extra")
 
 
-def _finding(path: Path, root: Path, *, shard: int | None = None) -> Finding:
-    fault: Fault = "changed" if path.is_file() else "missing"
-    return Finding(file=path.relative_to(root).as_posix(), fault=fault, shard=shard)
+def _damaged(path: Path, root: Path, *, shard: int | None = None) -> DamagedFile:
+    fault: Damage = "changed" if path.is_file() else "missing"
+    return DamagedFile(file=path.relative_to(root).as_posix(), fault=fault, shard=shard)

@@ -1,4 +1,4 @@
-"""The target's forward pass up to the deepest read layer, and the outputs of the read layers.
+"""The target's forward pass, up to the deepest read layer, with the outputs of the read layers.
 
 Shapes: B sequences, T tokens, D d_model.
 """
@@ -21,7 +21,7 @@ S = TypeVar("S")
 R = TypeVar("R")
 
 
-class _Stop(Exception):
+class _StopForward(Exception):
     """Ends a forward pass at the deepest block wanted; no later block and no head runs."""
 
 
@@ -48,10 +48,10 @@ class Capture:
         return self._device
 
     def __call__(self, sequences: Sequence[np.ndarray]) -> dict[int, torch.Tensor]:
-        """Block outputs [B, T, D] by layer, T the longest; rows behind a sequence's end are noise.
+        """Return block outputs [B, T, D] by layer; rows behind a sequence's end are meaningless.
 
         Args:
-            sequences: B arrays of token ids.
+            sequences: B arrays of token ids; T is the length of the longest.
         """
         batch_BT = self._padded(sequences)
         kept: dict[int, torch.Tensor] = {}
@@ -61,7 +61,7 @@ class Capture:
             def hook(module: nn.Module, args: Any, output: Any) -> None:
                 kept[layer] = output if isinstance(output, torch.Tensor) else output[0]
                 if layer == deepest:
-                    raise _Stop
+                    raise _StopForward
 
             return hook
 
@@ -72,7 +72,7 @@ class Capture:
             # weights that are gathered in inference mode could not be trained through later
             with torch.no_grad() if tidy else torch.inference_mode():
                 self._net(batch_BT, use_cache=False)
-        except _Stop:
+        except _StopForward:
             if tidy:
                 tidy()  # torch has not seen this pass end
         finally:
@@ -81,8 +81,11 @@ class Capture:
         return kept
 
     def _padded(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
-        """Token ids [B, T] on the device. On CUDA they come from page-locked memory: a copy from
-        any other waits for the batch before, and then the device for this one's launch."""
+        """Return token ids [B, T] on the device.
+
+        On CUDA they come from page-locked memory: a copy from any other waits for the batch before,
+        and then the device for this one's launch.
+        """
         cuda = self._device.type == "cuda"
         longest = max(len(ids) for ids in sequences)
         batch_BT = torch.zeros((len(sequences), longest), dtype=torch.int64, pin_memory=cuda)
@@ -91,16 +94,20 @@ class Capture:
         return batch_BT.to(self._device, non_blocking=cuda)
 
 
-def within_memory(
+def split_to_fit(
     run: Callable[[Sequence[S]], R], batch: Sequence[S]
 ) -> Iterator[tuple[R, Sequence[S]]]:
-    """What `run` makes of `batch`: of all of it, or where the device has no room, of its halves.
+    """Run a batch, or where the device has no room for it, its halves.
 
     The rule is fixed: a part of n that does not fit is cut behind its first ceil(n / 2), and each
     half is tried by itself, the first one first. So one machine always makes the same parts.
 
+    Args:
+        run: called with a part of the batch.
+        batch: sequences.
+
     Yields:
-        A result, and the part of `batch` that it is of.
+        A result of `run`, and the part of `batch` that it is of.
 
     Raises:
         ModelError: not even one sequence fits.
@@ -111,7 +118,7 @@ def within_memory(
         try:
             found = run(part)
         except RuntimeError as error:
-            if not _no_room(error):
+            if not _is_out_of_memory(error):
                 raise
             if len(part) == 1:
                 raise ModelError(
@@ -133,7 +140,7 @@ def within_memory(
             torch.cuda.empty_cache()  # here, where the error no longer holds on to its tensors
 
 
-def _no_room(error: RuntimeError) -> bool:
-    """Whether an allocation failed: CUDA has a type for it, other devices have words."""
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an allocation failed: CUDA has a type for it, other devices have words."""
     words = ("out of memory", "can't allocate memory", "cannot allocate memory")
     return isinstance(error, torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)

@@ -1,4 +1,4 @@
-"""A second, independent computation of sampled sequences, which the store must agree with.
+"""The canary: a second, independent computation of sampled sequences, compared with the store.
 
 The store is filled by batches and hooks that stop the forward pass; the canary runs single
 sequences through the whole model and reads `output_hidden_states`. Swapped rows, a leak of
@@ -8,13 +8,15 @@ padding, a wrong layer or an off-by-one all show as a difference.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from activation_store.layout.plan import Placed, Plan
+from activation_store.layout.index import SequenceSpan
+from activation_store.layout.plan import Plan
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import blocks
 from activation_store.target.tokens import Tokens
@@ -27,39 +29,57 @@ _STORE = {"float32": 0.0, "float16": 1e-3, "bfloat16": 4e-3}
 
 
 def tolerance(plan: Plan) -> float:
-    """Largest relative difference (L2, a token) that is put down to rounding."""
+    """Return the largest relative difference (L2, of a token) that rounding explains."""
     return _COMPUTE[plan.compute_dtype] + _STORE[plan.dtype]
 
 
-def sample(plan: Plan, rows: int) -> list[Placed]:
-    """`rows` sequences, spread over the lengths, the same for the same plan."""
-    n = len(plan.sequences)
+def sample_sequences(plan: Plan, rows: int) -> list[SequenceSpan]:
+    """Draw `rows` sequences, spread over the lengths, the same for the same plan."""
+    n = len(plan.index)
     picked = {min(n - 1, (2 * i + 1) * n // (2 * rows)) for i in range(rows)}
     start = int(digest(plan.digest)[:8], 16)  # so that not every store is judged at the same rows
-    return [plan.sequences[(i + start) % n] for i in sorted(picked)]
+    return [plan.index.at((i + start) % n) for i in sorted(picked)]
 
 
-def check(
+@dataclass(frozen=True, slots=True)
+class CanaryResult:
+    """How far the store is from the second computation.
+
+    Attributes:
+        rows: sequences compared.
+        tokens: their tokens.
+        max_relative: largest relative difference (L2, of a token at a layer).
+        tolerance: largest that is accepted.
+    """
+
+    rows: int
+    tokens: int
+    max_relative: float
+    tolerance: float
+
+
+def check_canary(
     net: nn.Module,
     store: ActivationStore,
     plan: Plan,
     tokens: Mapping[str, Tokens],
     *,
     rows: int = 8,
-) -> dict[str, Any]:
+) -> CanaryResult:
     """Recompute sampled sequences and compare.
 
     Args:
-        tokens: the sequences by example id, as they were tokenised.
-
-    Returns:
-        {"rows", "tokens", "max_relative", "tolerance"}.
+        net: the target.
+        store: the store, complete.
+        plan: its plan.
+        tokens: the sequences by example id, as they were tokenized.
+        rows: sequences to compare.
 
     Raises:
         StoreError: the store differs by more than the tolerance; names example and layer.
     """
     worst, total = 0.0, 0
-    sampled = sample(plan, rows)
+    sampled = sample_sequences(plan, rows)
     for placed in sampled:
         ids = tokens[placed.example_id].ids
         if not np.array_equal(store.tokens(placed.example_id), ids):
@@ -67,7 +87,7 @@ def check(
                 f"canary: the store holds other tokens than those of example {placed.example_id}. "
                 "The store is refused; this is a fault of the program or of the machine."
             )
-        for layer, expected in _plain(net, ids, plan.layers).items():
+        for layer, expected in _compute_plainly(net, ids, plan.layers).items():
             found = store.read(placed.example_id, layer)
             size = np.maximum(np.linalg.norm(expected, axis=1), 1e-12)
             relative = float((np.linalg.norm(found - expected, axis=1) / size).max())
@@ -80,16 +100,15 @@ def check(
                 )
             worst = max(worst, relative)
         total += len(ids)
-    return {
-        "rows": len(sampled),
-        "tokens": total,
-        "max_relative": worst,
-        "tolerance": tolerance(plan),
-    }
+    return CanaryResult(
+        rows=len(sampled), tokens=total, max_relative=worst, tolerance=tolerance(plan)
+    )
 
 
 @torch.inference_mode()
-def _plain(net: nn.Module, ids: np.ndarray, layers: Sequence[int]) -> dict[int, np.ndarray]:
+def _compute_plainly(
+    net: nn.Module, ids: np.ndarray[Any, Any], layers: Sequence[int]
+) -> dict[int, np.ndarray[Any, Any]]:
     device = next(net.parameters()).device
     last = len(blocks(net)) - 1
     kept: list[torch.Tensor] = []

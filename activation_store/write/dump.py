@@ -1,21 +1,38 @@
-"""The step `dump`: conversations in, a store of the target's activations out."""
+"""The step `dump`: run the target over conversations and store its activations."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from activation_store.layout.arrays import CANARY_FILE, ROOT_FILE
+from activation_store.layout.checksummed_json import write_checksummed_json
+from activation_store.layout.commit_records import (
+    ShardCommit,
+    commit_path,
+    list_commit_paths,
+    read_commit,
+    shard_folders,
+    write_commits,
+)
 from activation_store.layout.config import CaptureConfig
-from activation_store.layout.plan import Plan, make_plan, plan_files, write_plan
-from activation_store.layout.sealed_json import write_sealed
+from activation_store.layout.file_digests import find_damage
+from activation_store.layout.plan import Plan, SharedShard, make_plan, plan_files, write_plan
+from activation_store.layout.root_record import read_root, write_root
+from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
+from activation_store.target.load import load_model, load_tokenizer, model_shape, use_threads
+from activation_store.target.token_table import TokenTable
 from activation_store.target.tokens import Tokens, tokenize
-from activation_store.write.leases import FOLDER, Leases
+from activation_store.write.canary import CanaryResult, check_canary
+from activation_store.write.reuse import ReusableStores, read_started_plan
+from activation_store.write.workers import WriteJob, worker_device, write_with_workers
 from core.errors import ConfigError, DamagedError, DataError, StoreError
 from core.files import storage_errors
 from core.progress import Progress, silent
@@ -23,8 +40,70 @@ from core.runtime import Runtime
 from core.table_files import CONVERSATIONS_FILE, read_conversations
 from core.tables import Conversation, Dropped
 
-if TYPE_CHECKING:
-    from activation_store.layout.commit_records import Commit
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DumpResult:
+    """What a dump did, and the store that it made.
+
+    Attributes:
+        tokens: of all sequences.
+        bytes: of all files of the store.
+        raw_bytes: of all shards under the codec `raw`.
+        tokens_per_second: of the target's, forward passes and writing; 0 where none was left to do.
+        forward_tokens: tokens that the target was run on.
+        shared_shards: shards that are laid out as in another store.
+        dropped: conversations left out, by reason.
+    """
+
+    sequences: int
+    tokens: int
+    bytes: int
+    raw_bytes: int
+    tokens_per_second: float
+    forward_tokens: int
+    shared_shards: int
+    layers: tuple[int, ...]
+    d_model: int
+    store_dtype: str
+    compute_dtype: str
+    shards: int
+    canary: CanaryResult
+    dropped: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON types."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedDump:
+    """Tokenized conversations, and all that a plan of their store needs.
+
+    Attributes:
+        tokens: of the conversations that are stored.
+        dropped: those that are left out.
+        layers: the read layers, counted from 0.
+        d_model: width of an activation.
+        target: digests of the target's files.
+    """
+
+    tokens: TokenTable
+    dropped: list[Dropped]
+    config: CaptureConfig
+    layers: tuple[int, ...]
+    d_model: int
+    target: dict[str, str]
+
+    def make_plan(self, shared: Sequence[SharedShard] = ()) -> Plan:
+        """Lay out the store, with these shards of other stores first."""
+        return make_plan(
+            self.tokens,
+            config=self.config,
+            layers=self.layers,
+            d_model=self.d_model,
+            target=self.target,
+            shared=shared,
+        )
 
 
 def dump(
@@ -35,25 +114,22 @@ def dump(
     model: ModelFiles,
     runtime: Runtime,
     progress: Progress = silent,
-    others: Sequence[Path] = (),
-) -> dict[str, Any]:
+    reusable: Sequence[Path] = (),
+) -> DumpResult:
     """Run the target once over each conversation and store its activations.
 
-    Goes on from the committed shards that it finds in `out`, each checked against its digest.
-    `runtime.workers` processes write at once, and several dumps into one folder share the work;
-    the bytes are the same for any number of them.
+    Goes on from the committed shards in `out`, each checked against its digest. The bytes are the
+    same for any number of `runtime.workers`. The caller keeps two dumps into one folder apart.
 
     Args:
         conversations: folder with conversations.parquet.
         out: the store's folder.
-        others: finished stores, from which rows of the same target are taken over where they are
+        config: what is kept, and how.
+        model: the target.
+        runtime: device, threads, workers.
+        progress: told the tokens that are done.
+        reusable: finished stores, from which rows of the same target are taken over where they are
             whole (activation_store/write/reuse.py), the preferred ones first.
-
-    Returns:
-        {"sequences", "tokens", "bytes", "raw_bytes" (of all shards under the codec `raw`),
-        "tokens_per_second" (of the target's, forward passes and writing; 0 where none was left to
-        do), "forward_tokens", "shared_shards" (those laid out as in another store), "layers",
-        "d_model", "store_dtype", "compute_dtype", "shards", "canary", "dropped": {reason: count}}.
 
     Raises:
         DataError: no conversation is left, or one is too long and the policy is to refuse.
@@ -62,72 +138,67 @@ def dump(
             canary differs.
         StorageError: the disk is full; committed shards stay.
     """
-    from activation_store.layout.commit_records import shard_folders
-    from activation_store.layout.root_record import write_root
-    from activation_store.read.reader import ActivationStore
-    from activation_store.target.load import load_model, use_threads
-    from activation_store.write import canary
-    from activation_store.write.reuse import Others
-    from activation_store.write.workers import helpers, worker_device
-    from activation_store.write.writer import Writer
-
     use_threads(runtime)
     device = worker_device(runtime, 0)
-    plans, kept, dropped = plans_of(conversations, config, model)
-    leases = Leases(out)
+    prepared = prepare_dump(conversations, config, model)
     with storage_errors(out):
-        with leases.alone() as others_at_work:
-            plan = _planned(out, plans, kept, others)
-            _check_size(plan, runtime)
-            write_plan(out, plan, dropped)
-            missing = _missing(out, plan, sweep=not others_at_work)
+        plan = _plan_store(out, prepared, reusable)
+        _check_size(plan, runtime)
+        write_plan(out, plan, prepared.dropped)
+        missing = _find_missing_shards(out, plan)
         net = load_model(model, dtype=config.compute_dtype, device=device)
         start = time.perf_counter()
-        with helpers(out, plan, kept, model, runtime, missing, others) as by_helpers:
-            writer = Writer(
-                out, plan, kept, net, others=Others(others, plan), leases=leases, progress=progress
-            )
-            filled = writer.fill(missing)
+        job = WriteJob(
+            out=out,
+            plan=plan,
+            tokens=prepared.tokens,
+            model=model,
+            runtime=runtime,
+            reusable=reusable,
+        )
+        counts = write_with_workers(job, missing, net, _TokenProgress(plan, missing, progress))
         seconds = time.perf_counter() - start
-        if model.adapter is not None:  # merged for the dump: the second way does without that
-            del writer, net
+        if model.adapter is not None:  # merged for the dump: the canary uses it unmerged
+            del net
             net = load_model(model, dtype=config.compute_dtype, device=device, merged=False)
-        with leases.alone():
-            root = write_root(out)
-            store = ActivationStore(out, cache_mb=runtime.shard_cache_mb)
-            verdict = canary.check(net, store, plan, kept)
-            write_sealed(out / CANARY_FILE, {**verdict, "root": root})
-            files = [*_needed(out, store.commits), out / ROOT_FILE, out / CANARY_FILE]
-            _keep_only(out, files, shard_folders(out, plan))
-    forward = filled.computed + by_helpers()
-    return {
-        "sequences": len(plan.sequences),
-        "tokens": plan.tokens,
-        "raw_bytes": plan.raw_bytes,
-        "bytes": sum(path.stat().st_size for path in files),
-        "tokens_per_second": round(forward / seconds, 1),
-        "forward_tokens": forward,
-        "shared_shards": len(plan.shared),
-        "layers": list(plan.layers),
-        "d_model": plan.d_model,
-        "store_dtype": config.store_dtype,
-        "compute_dtype": config.compute_dtype,
-        "shards": plan.n_shards,
-        "canary": verdict,
-        "dropped": _count(dropped),
-    }
+        root = write_root(out)
+        store = ActivationStore(out, cache_mb=runtime.shard_cache_mb)
+        canary = check_canary(net, store, plan, prepared.tokens)
+        write_checksummed_json(out / CANARY_FILE, {**asdict(canary), "root": root})
+        files = [*_needed_files(out, store.commits), out / ROOT_FILE, out / CANARY_FILE]
+        _remove_others(out, files, shard_folders(out, plan))
+    return DumpResult(
+        sequences=len(plan.index),
+        tokens=plan.tokens,
+        raw_bytes=plan.raw_bytes,
+        bytes=sum(path.stat().st_size for path in files),
+        tokens_per_second=round(counts.forward_tokens / seconds, 1),
+        forward_tokens=counts.forward_tokens,
+        shared_shards=len(plan.shared),
+        layers=plan.layers,
+        d_model=plan.d_model,
+        store_dtype=config.store_dtype,
+        compute_dtype=config.compute_dtype,
+        shards=plan.n_shards,
+        canary=canary,
+        dropped=dict(sorted(Counter(row.reason for row in prepared.dropped).items())),
+    )
 
 
-def plans_of(
+def prepare_dump(
     conversations: Path, config: CaptureConfig, model: ModelFiles
-) -> tuple[Callable[..., Plan], dict[str, Tokens], list[Dropped]]:
-    """Plans of a store of conversations, with the `shared` shards that they are called with; the
-    tokens of their rows by example id; and the rows that are left out.
+) -> PreparedDump:
+    """Tokenize conversations, and find the read layers; the target is not loaded.
 
-    Raises: as `dump`, before the target is loaded.
+    Args:
+        conversations: folder with conversations.parquet.
+        config: as of the dump.
+        model: the target.
+
+    Raises:
+        ConfigError: a block is named twice.
+        DataError, ModelError: as `dump`.
     """
-    from activation_store.target.load import load_tokenizer, model_shape
-
     shape = model_shape(model)
     layers = tuple(shape.layer(k, "dump.layers") for k in config.layers)
     if len(set(layers)) < len(layers):
@@ -136,36 +207,75 @@ def plans_of(
         )
     rows = read_conversations(conversations / CONVERSATIONS_FILE)
     longest = min(config.max_tokens, shape.max_positions)
-    kept, dropped = tokenize_rows(rows, load_tokenizer(model), longest, config.too_long)
-    plans = functools.partial(
-        make_plan, kept, config=config, layers=layers, d_model=shape.d_model, target=model.digests()
+    tokens, dropped = tokenize_rows(rows, load_tokenizer(model), longest, config.too_long)
+    return PreparedDump(
+        tokens=tokens,
+        dropped=dropped,
+        config=config,
+        layers=layers,
+        d_model=shape.d_model,
+        target=model.digests(),
     )
-    return plans, kept, dropped
 
 
-def _planned(
-    out: Path,
-    plans: Callable[..., Plan],
-    rows: Mapping[str, Tokens],
-    others: Sequence[Path],
-) -> Plan:
-    """The plan that `out` was begun with, or a new one, with whole shards of `others` in it.
+def tokenize_rows(
+    rows: Sequence[Conversation], tokenizer: Any, longest: int, too_long: str
+) -> tuple[TokenTable, list[Dropped]]:
+    """Tokenize rows, and list those that are left out.
 
     Args:
-        plans: a plan with the given `shared` shards.
-    """
-    from activation_store.write.reuse import Others, begun
+        rows: conversations.
+        tokenizer: the target's.
+        longest: most tokens of a row.
+        too_long: `drop` or `refuse`, as in the config.
 
-    alone = plans()
-    if found := begun(out):
-        digest, shared = found
-        again = (
-            plans(shared=shared) if all(e in rows for s in shared for e in s.examples) else alone
-        )
-        if again.digest == digest:
+    Raises:
+        DataError: a row is to be refused, or none is left.
+    """
+    dropped: list[Dropped] = []
+
+    def kept() -> Iterator[tuple[str, Tokens]]:
+        for row in rows:
+            where = f"example {row.example_id} ({row.label}, view {row.view})"
+            try:
+                tokens = tokenize(tokenizer, row.messages)
+            except DataError as error:
+                dropped.append(_dropped(row, "template", where, str(error)))
+                continue
+            if len(tokens.ids) <= longest:
+                yield row.example_id, tokens
+                continue
+            detail = (
+                f"{len(tokens.ids)} tokens, expected at most {longest} "
+                "(dump.max_tokens, or the model's own limit)"
+            )
+            if too_long == "refuse":
+                raise DataError(
+                    f"{where} has {detail}. Raise dump.max_tokens, or set dump.too_long to drop."
+                )
+            dropped.append(_dropped(row, "too_long", where, detail))
+
+    table = TokenTable(kept())
+    if not len(table):
+        why = f"{dropped[0].where}: {dropped[0].detail}" if dropped else "the table is empty"
+        raise DataError(f"dump: no conversation is left of {len(rows)}; the first reason: {why}")
+    return table, dropped
+
+
+def _dropped(row: Conversation, reason: str, where: str, detail: str) -> Dropped:
+    return Dropped(reason=reason, where=where, detail=detail, raw=row.example_id)
+
+
+def _plan_store(out: Path, prepared: PreparedDump, reusable: Sequence[Path]) -> Plan:
+    """Return the plan with which `out` was started, or a new one with whole shards of others."""
+    alone = prepared.make_plan()
+    if started := read_started_plan(out, prepared.tokens):
+        plan_digest, shared = started
+        again = prepared.make_plan(shared) if shared else alone
+        if again.digest == plan_digest:
             return again
-    shared = Others(others, alone).shards(alone, rows)
-    return plans(shared=shared) if shared else alone
+    shared = ReusableStores(reusable, alone).find_shards(alone, prepared.tokens)
+    return prepared.make_plan(shared) if shared else alone
 
 
 def _check_size(plan: Plan, runtime: Runtime) -> None:
@@ -177,61 +287,29 @@ def _check_size(plan: Plan, runtime: Runtime) -> None:
         )
 
 
-def tokenize_rows(
-    rows: list[Conversation], tokenizer: Any, longest: int, too_long: str
-) -> tuple[dict[str, Tokens], list[Dropped]]:
-    """Tokens of the rows by example id, and the rows that cannot be read.
+class _TokenProgress:
+    """Adds up the tokens that are done, from several threads, and tells a listener."""
 
-    Args:
-        longest: most tokens of a row.
-        too_long: `drop` or `refuse`, as in the config.
+    def __init__(self, plan: Plan, missing: Sequence[int], progress: Progress) -> None:
+        self._lock = threading.Lock()
+        self._total, self._progress = plan.tokens, progress
+        self._done = plan.tokens - sum(plan.shard_tokens(shard) for shard in missing)
+        self(0)
 
-    Raises:
-        DataError: a row is to be refused, or none is left.
+    def __call__(self, tokens: int) -> None:
+        with self._lock:
+            self._done += tokens
+            self._progress(self._done, self._total, "tokens")
+
+
+def _find_missing_shards(out: Path, plan: Plan) -> list[int]:
+    """Return the shards that are still to be computed; remove what no good shard needs.
+
+    A record that was lost comes back from root.json.
     """
-    kept: dict[str, Tokens] = {}
-    dropped: list[Dropped] = []
-    for row in rows:
-        reason, detail = "", ""
-        try:
-            tokens = tokenize(tokenizer, row.messages)
-        except DataError as error:
-            reason, detail = "template", str(error)
-        else:
-            if len(tokens.ids) > longest:
-                reason = "too_long"
-                detail = (
-                    f"{len(tokens.ids)} tokens, expected at most {longest} "
-                    "(dump.max_tokens, or the model's own limit)"
-                )
-            if reason and too_long == "refuse":
-                raise DataError(
-                    f"example {row.example_id} ({row.label}, view {row.view}) has {detail}. "
-                    "Raise dump.max_tokens, or set dump.too_long to drop."
-                )
-        if reason:
-            where = f"example {row.example_id} ({row.label}, view {row.view})"
-            dropped.append(Dropped(reason=reason, where=where, detail=detail, raw=row.example_id))
-        else:
-            kept[row.example_id] = tokens
-    if not kept:
-        why = f"{dropped[0].where}: {dropped[0].detail}" if dropped else "the table is empty"
-        raise DataError(f"dump: no conversation is left of {len(rows)}; the first reason: {why}")
-    return kept, dropped
-
-
-def _missing(out: Path, plan: Plan, *, sweep: bool) -> list[int]:
-    """Shards that are still to be computed.
-
-    Records without a good shard are removed, and with `sweep` all else that no good shard needs;
-    a record that was lost comes back from root.json.
-    """
-    from activation_store.layout.commit_records import commit_path, shard_folders, write_commits
-    from activation_store.layout.file_marks import broken
-
     good, lost = {}, []
-    for shard, commit in _recorded(out).items():
-        if commit.plan == plan.digest and not broken(out, commit.files):
+    for shard, commit in _recorded_commits(out).items():
+        if commit.plan == plan.digest and not find_damage(out, commit.files):
             good[shard] = commit
             if not commit_path(out, shard).is_file():
                 lost.append(commit)
@@ -239,22 +317,17 @@ def _missing(out: Path, plan: Plan, *, sweep: bool) -> list[int]:
             commit_path(out, shard).unlink(missing_ok=True)
     write_commits(out, lost)
     missing = [shard for shard in range(plan.n_shards) if shard not in good]
-    if sweep:
-        end = [] if missing else [out / ROOT_FILE, out / CANARY_FILE]
-        needed = [*_needed(out, good), *end, *(out / FOLDER).iterdir()]
-        _keep_only(out, needed, shard_folders(out, plan))
+    end = [] if missing else [out / ROOT_FILE, out / CANARY_FILE]
+    _remove_others(out, [*_needed_files(out, good), *end], shard_folders(out, plan))
     return missing
 
 
-def _recorded(out: Path) -> dict[int, Commit]:
-    """Commits by shard, as root.json and the records tell them; damaged records are removed."""
-    from activation_store.layout.commit_records import commit_records, read_commit
-    from activation_store.layout.root_record import read_root
-
-    found: dict[int, Commit] = {}
+def _recorded_commits(out: Path) -> dict[int, ShardCommit]:
+    """Read commits from root.json and the records; remove damaged records."""
+    found: dict[int, ShardCommit] = {}
     with contextlib.suppress(DamagedError):  # a shard without a record is one that is not there
         found.update(read_root(out)[1])
-    for path in commit_records(out):
+    for path in list_commit_paths(out):
         try:
             commit = read_commit(path)
         except DamagedError:
@@ -264,17 +337,14 @@ def _recorded(out: Path) -> dict[int, Commit]:
     return found
 
 
-def _needed(out: Path, commits: Mapping[int, Commit]) -> list[Path]:
-    """The files of a store with these shards committed, without root.json and canary.json."""
-    from activation_store.layout.commit_records import commit_path
-
+def _needed_files(out: Path, commits: Mapping[int, ShardCommit]) -> list[Path]:
+    """Return the files of a store with these commits, without root.json and canary.json."""
     shards = [out / name for commit in commits.values() for name in commit.files]
     return [*plan_files(out), *(commit_path(out, shard) for shard in commits), *shards]
 
 
-def _keep_only(out: Path, needed: Iterable[Path], folders: Iterable[Path]) -> None:
-    """Remove all files but those that are needed, and empty folders but those that a writer which
-    begins in this moment may have made."""
+def _remove_others(out: Path, needed: Iterable[Path], folders: Iterable[Path]) -> None:
+    """Remove all files below `out` but those needed, and empty folders but those of shards."""
     keep = {*needed, *folders}
     for path in sorted(out.rglob("*"), reverse=True):  # a folder comes after what is in it
         if path in keep:
@@ -284,8 +354,3 @@ def _keep_only(out: Path, needed: Iterable[Path], folders: Iterable[Path]) -> No
                 path.rmdir()
         else:
             path.unlink()
-
-
-def _count(dropped: list[Dropped]) -> dict[str, int]:
-    reasons = sorted({row.reason for row in dropped})
-    return {reason: sum(row.reason == reason for row in dropped) for reason in reasons}

@@ -1,4 +1,4 @@
-"""What other stores hold already is taken over from them, and not computed again.
+"""Reuse of rows that other stores hold, in place of computing them again.
 
 A store over more rows, fewer rows, or other layers than an earlier one of the same target shares
 with it in two ways. A shard whose every sequence is wanted keeps its layout, and the files of its
@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +22,15 @@ from activation_store.layout.arrays import (
     CANARY_FIELDS,
     CANARY_FILE,
     INDEX_FILE,
-    PLAN_FILE,
     layer_array,
     shard_file,
 )
-from activation_store.layout.file_marks import Mark, broken, file_mark, is_current
-from activation_store.layout.index import Index
-from activation_store.layout.plan import PLAN_FIELDS, Plan, Shared
-from activation_store.layout.sealed_json import read_sealed
+from activation_store.layout.checksummed_json import read_checksummed_json
+from activation_store.layout.file_digests import FileDigest, find_damage
+from activation_store.layout.index import SequenceIndex
+from activation_store.layout.plan import Plan, SharedShard, read_plan
 from activation_store.read.reader import ActivationStore
+from activation_store.target.token_table import TokenTable
 from activation_store.target.tokens import Tokens
 from core.errors import DamagedError, StoreError
 from core.files import fsync_dir, write_bytes
@@ -40,58 +41,74 @@ _SAME = ("target", "d_model", "dtype", "compute_dtype", "batch_tokens")
 _CACHE_MB = 64
 
 
-class Others:
+class ReusableStores:
     """Finished stores whose activations are those that a plan would have computed.
 
     Args:
-        folders: stores, the preferred ones first; those of anything else are passed over.
+        folders: stores, the preferred ones first; stores of anything else are passed over.
         plan: the plan.
     """
 
     def __init__(self, folders: Iterable[Path], plan: Plan) -> None:
         self._layers = frozenset(plan.layers)
         self._damaged: set[tuple[Path, str, int]] = set()
-        self._stores = [store for folder in folders if (store := _opened(folder, plan))]
+        self._stores = [store for folder in folders if (store := _open_reusable(folder, plan))]
 
-    def shards(self, plan: Plan, rows: Mapping[str, Tokens]) -> tuple[Shared, ...]:
-        """The shards that can stand in a store laid out as `plan` as they are, each row once."""
+    def find_shards(self, plan: Plan, rows: TokenTable) -> tuple[SharedShard, ...]:
+        """Find the shards that can stand in a store laid out as `plan` as they are, each row once.
+
+        Args:
+            plan: the layout, its `shared` shards left out of account.
+            rows: the tokens of the sequences that are wanted.
+        """
         taken: set[str] = set()
         found = []
         # the store with most of the layers first, then the one with most sequences
         for store in sorted(self._stores, key=lambda s: (-self._common(s), -len(s.index))):
-            if not _fits(store, plan):
+            if not _has_layout(store, plan):
                 continue
-            names = np.array(list(store.index))
             for shard in range(store.plan["n_shards"]):
-                examples = tuple(names[store.index.shard == shard].tolist())
-                if taken.isdisjoint(examples) and self._wanted(store, examples, rows):
-                    found.append(Shared(store.plan["digest"], shard, examples))
+                examples = _examples_of(store.index, shard)
+                if taken.isdisjoint(examples) and all(
+                    example in rows and self._has_tokens(store, example, rows[example])
+                    for example in examples
+                ):
+                    numbers = np.array([rows.number(example) for example in examples], np.int64)
+                    found.append(SharedShard(store.plan["digest"], shard, numbers))
                     taken.update(examples)
         return tuple(found)
 
-    def link(self, root: Path, plan: Plan, shard: int, name: str) -> dict[str, Mark]:
-        """Take over the file of array `name` of one of the plan's shared shards.
+    def link_file(self, root: Path, plan: Plan, shard: int, name: str) -> dict[str, FileDigest]:
+        """Link the file of array `name` of one of the plan's shared shards into the store `root`.
 
         Returns:
-            The mark of the file by its path below `root`, durable; empty where no store has it.
+            The digest of the file by its path below `root`, durable; empty where no store has it.
 
         Raises:
             StorageError: the disk is full or read-only.
         """
-        shared = plan.shared[shard]
+        origin, there_shard = plan.shared[shard]
         for store in self._stores:
-            if store.plan["digest"] != shared.plan or not _fits(store, plan):
+            if store.plan["digest"] != origin or not _has_layout(store, plan):
                 continue
-            there, here = shard_file(name, shared.shard), shard_file(name, shard)
-            mark = store.commits[shared.shard].files.get(there)
-            if mark is not None and _taken(store.root / there, root / here, mark):
-                return {here: mark if is_current(mark) else file_mark(root / here)}
+            there, here = shard_file(name, there_shard), shard_file(name, shard)
+            known = store.commits[there_shard].files.get(there)
+            if known is not None and _link_verified(store.root / there, root / here, known):
+                return {here: known}
         return {}
 
-    def bits(self, example: str, layer: int, tokens: Tokens) -> np.ndarray | None:
-        """Activations [T, D] of an example as they are stored; None where no store has them."""
+    def read_bits(
+        self, example: str, layer: int, tokens: Tokens
+    ) -> np.ndarray[Any, Any] | None:
+        """Read activations [T, D] of an example as they are stored; None where no store has them.
+
+        Args:
+            example: id of the example.
+            layer: block whose output is read.
+            tokens: its tokens, which must be those in the store.
+        """
         for store in self._stores:
-            if layer in store.layers and self._wanted(store, [example], {example: tokens}):
+            if layer in store.layers and self._has_tokens(store, example, tokens):
                 bits = self._read(store, layer_array(layer), example)
                 if bits is not None:
                     return bits
@@ -100,62 +117,74 @@ class Others:
     def _common(self, store: ActivationStore) -> int:
         return len(self._layers.intersection(store.layers))
 
-    def _wanted(
-        self, store: ActivationStore, examples: Sequence[str], rows: Mapping[str, Tokens]
-    ) -> bool:
-        """Whether all are among `rows` with the tokens that they have in `store`."""
-        return all(
-            example in rows
-            and example in store.index
-            and (tokens := self._read(store, "tokens", example)) is not None
-            and np.array_equal(tokens, rows[example].ids)
-            for example in examples
-        )
+    def _has_tokens(self, store: ActivationStore, example: str, tokens: Tokens) -> bool:
+        """Return whether an example is in `store` with these tokens."""
+        if example not in store.index:
+            return False
+        there = self._read(store, "tokens", example)
+        return there is not None and np.array_equal(there, tokens.ids)
 
-    def _read(self, store: ActivationStore, name: str, example: str) -> np.ndarray | None:
-        """Rows of an example; None where their shard is damaged, which is told once."""
+    def _read(
+        self, store: ActivationStore, name: str, example: str
+    ) -> np.ndarray[Any, Any] | None:
+        """Read rows of an example; None where their shard is damaged, which is told once."""
         place = (store.root, name, store.place(example).shard)
         if place in self._damaged:
             return None
         try:
             return store.rows(name, example)
         except DamagedError as error:
-            _LOG.warning("%s It is not taken over.", error)
+            _LOG.warning("%s It is not reused.", error)
             self._damaged.add(place)
             return None
 
 
-def begun(root: Path) -> tuple[str, tuple[Shared, ...]] | None:
-    """Digest and shared shards of the plan that a store was begun with.
+def read_started_plan(root: Path, rows: TokenTable) -> tuple[str, tuple[SharedShard, ...]] | None:
+    """Read the digest and the shared shards of the plan with which a store was started.
 
-    None where there is none, or it cannot be read any more; then the store is planned anew.
+    Args:
+        root: the store's folder.
+        rows: the tokens of the sequences that are wanted.
+
+    Returns:
+        None where there is no plan, it cannot be read, or it has other sequences; then the store
+        is planned anew.
     """
     try:
-        plan = read_sealed(root / PLAN_FILE, PLAN_FIELDS)
-    except DamagedError:
+        plan = read_plan(root)
+    except (DamagedError, StoreError):
         return None
-    shared = plan.get("shared", [])
-    if not shared:
+    if not plan["shared"]:
         return plan["digest"], ()
-    if broken(root, {INDEX_FILE: plan["files"][INDEX_FILE]}):
+    if find_damage(root, {INDEX_FILE: plan["files"][INDEX_FILE]}):
         return None
-    index = Index(root / INDEX_FILE)
-    names = np.array(list(index))
+    index = SequenceIndex.read(root / INDEX_FILE)
+    if not all(example in rows for example in index):
+        return None
     return plan["digest"], tuple(
-        Shared(there, number, tuple(names[index.shard == shard].tolist()))
-        for shard, (there, number) in enumerate(shared)
+        SharedShard(
+            origin,
+            number,
+            np.array([rows.number(e) for e in _examples_of(index, shard)], np.int64),
+        )
+        for shard, (origin, number) in enumerate(plan["shared"])
     )
 
 
-def _opened(folder: Path, plan: Plan) -> ActivationStore | None:
-    """The store at `folder`, where it is finished and holds what `plan` would have computed."""
+def _examples_of(index: SequenceIndex, shard: int) -> Sequence[str]:
+    own = index.in_shard(shard)
+    return list(index.example_ids.slice(own.start, len(own)).to_pylist())
+
+
+def _open_reusable(folder: Path, plan: Plan) -> ActivationStore | None:
+    """Open the store at `folder` if it is finished and holds what `plan` would have computed."""
     try:
         store = ActivationStore(folder, cache_mb=_CACHE_MB)
-        canary = read_sealed(folder / CANARY_FILE, CANARY_FIELDS)
+        canary = read_checksummed_json(folder / CANARY_FILE, CANARY_FIELDS)
     except StoreError:
-        return None  # no store, or one of a newer layout
+        return None  # no store, or one of another layout
     except DamagedError as error:
-        _LOG.warning("%s Nothing is taken over from it.", error)
+        _LOG.warning("%s Nothing of it is reused.", error)
         return None
     same = all(store.plan.get(name) == getattr(plan, name) for name in _SAME)
     if not same or "imported" in canary or not store.complete:
@@ -163,15 +192,15 @@ def _opened(folder: Path, plan: Plan) -> ActivationStore | None:
     return store if set(store.layers) & set(plan.layers) else None
 
 
-def _fits(store: ActivationStore, plan: Plan) -> bool:
-    """Whether a shard file of `store` is one of `plan` under another number."""
+def _has_layout(store: ActivationStore, plan: Plan) -> bool:
+    """Return whether a shard file of `store` is one of `plan` under another number."""
     own = (store.codec, store.plan["shard_rows"], store.plan["chunk_rows"])
     return own == (plan.codec, plan.shard_rows, plan.chunk_rows)
 
 
-def _taken(there: Path, here: Path, mark: Mark) -> bool:
-    """Whether the file `there`, if it is as it was committed, now also stands at `here`."""
-    if broken(there.parent, {there.name: mark}):
+def _link_verified(there: Path, here: Path, known: FileDigest) -> bool:
+    """Link the file `there` to `here` if it is as it was committed; return whether it was."""
+    if find_damage(there.parent, {there.name: known}):
         _LOG.warning("%s is not as it was committed, and is computed again.", there)
         return False
     here.parent.mkdir(parents=True, exist_ok=True)

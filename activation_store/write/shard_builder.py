@@ -1,140 +1,138 @@
-"""The rows of one shard: taken over from other stores, or computed in batches by the target."""
+"""Filling one shard in memory: rows from other stores, and rows that the target computes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from torch import nn
 
-from activation_store.layout.arrays import PHYSICAL, layer_array
-from activation_store.layout.plan import Placed, Plan
-from activation_store.target.capture import Capture, within_memory
-from activation_store.target.to_host import Arriving, ToHost
-from activation_store.target.tokens import Tokens
-from activation_store.write.reuse import Others
-
-Content = dict[str, np.ndarray]
-"""[shard_rows, ...] by array name, in the arrays' own types."""
-Found = list[tuple[Arriving, Sequence[Placed]]]
-"""Activations of the target, and the sequences that they are of."""
+from activation_store.layout.arrays import PHYSICAL, layer_array, shard_file
+from activation_store.layout.file_digests import FileDigest
+from activation_store.layout.index import SequenceSpan
+from activation_store.layout.plan import Plan
+from activation_store.target.capture import Capture, split_to_fit
+from activation_store.target.host_copy import HostCopier, HostCopy
+from activation_store.target.token_table import TokenTable
+from activation_store.write.reuse import ReusableStores
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A batch of a shard.
+class Batch:
+    """One batch of a shard whose activations are on their way to the CPU.
 
     Attributes:
-        known: layer, sequence and bits of what another store holds.
-        lacking: the layers that no store holds of a sequence; none of it, no entry.
+        sequences: its sequences.
+        reused: layer, sequence and bits [T, D] of what another store holds.
+        missing: the layers of each sequence that no store holds.
+        computed: activations of the target, and the sequences that they are of.
     """
 
-    batch: Sequence[Placed]
-    known: Sequence[tuple[int, Placed, np.ndarray]]
-    lacking: Mapping[Placed, Sequence[int]]
+    sequences: Sequence[SequenceSpan]
+    reused: Sequence[tuple[int, SequenceSpan, np.ndarray[Any, Any]]]
+    missing: Mapping[SequenceSpan, Sequence[int]]
+    computed: Sequence[tuple[HostCopy, Sequence[SequenceSpan]]]
 
     @property
     def tokens(self) -> int:
         """Tokens of its sequences."""
-        return sum(s.n_tokens for s in self.batch)
+        return sum(s.n_tokens for s in self.sequences)
+
+    @property
+    def forward_tokens(self) -> int:
+        """Tokens that the target is run on."""
+        return sum(s.n_tokens for s in self.missing)
 
 
-class Filling:
-    """A shard that is being filled, part by part.
-
-    A forward pass may run in another thread (`run`); all else is one thread's.
+class ShardBuilder:
+    """The content of a shard, batch by batch.
 
     Args:
-        rows: tokens by example id.
-        layers: those that are to be filled.
+        plan: the store's plan.
+        shard: the shard's number.
+        tokens: the sequences' tokens by example id.
+        reusable: stores from which rows are taken over.
+        reused_files: the shard's files that are in place already, from such a store.
 
     Attributes:
-        shard: its number.
-        computed: tokens that the target was run on, of the parts put in place.
+        content: [shard_rows, ...] by array name; memory is taken for it with the first batch.
     """
 
     def __init__(
         self,
         plan: Plan,
-        rows: Mapping[str, Tokens],
         shard: int,
-        layers: Sequence[int],
-        to_host: ToHost,
+        *,
+        tokens: TokenTable,
+        reusable: ReusableStores,
+        reused_files: Mapping[str, FileDigest],
     ) -> None:
-        self.shard, self.computed = shard, 0
-        self._plan, self._rows, self._layers, self._to_host = plan, rows, layers, to_host
+        self.shard, self.reused_files = shard, reused_files
+        self.content: dict[str, np.ndarray[Any, Any]] = {}
+        self._plan, self._tokens, self._reusable = plan, tokens, reusable
+        self._layers = [
+            k for k in plan.layers if shard_file(layer_array(k), shard) not in reused_files
+        ]
         self._batches = list(plan.batches(shard))
         self._left = len(self._batches)
-        self._content: Content = {}
 
     @property
-    def whole(self) -> bool:
-        """Whether all parts are in place."""
+    def complete(self) -> bool:
+        """Whether all batches are in place."""
         return not self._left
 
-    @property
-    def content(self) -> Content:
-        """What is in place; memory is taken for it when the first part is put."""
-        return self._content
-
-    def parts(self, others: Others) -> Iterator[Part]:
-        """Its batches in order, with what `others` hold of them, layer by layer."""
-        for batch in self._batches:
-            known, lacking = [], dict[Placed, list[int]]()
-            for s in batch:
-                for layer in self._layers:
-                    bits = others.bits(s.example_id, layer, self._rows[s.example_id])
-                    if bits is None:
-                        lacking.setdefault(s, []).append(layer)
-                    else:
-                        known.append((layer, s, bits))
-            yield Part(batch, known, lacking)
-
-    def run(self, net: nn.Module, part: Part) -> Found:
-        """Run the target on what is lacking.
+    def run_batches(self, capture: Capture, copier: HostCopier) -> Iterator[Batch]:
+        """Run the target on what no store holds, batch by batch in the shard's order.
 
         Raises:
             ModelError: the device has no room for a single sequence.
         """
-        if not part.lacking:
-            return []
-        capture = Capture(net, self._layers)
 
-        def start(sequences: Sequence[Placed]) -> Arriving:
-            return self._to_host.start(capture([self._rows[s.example_id].ids for s in sequences]))
+        def run(sequences: Sequence[SequenceSpan]) -> HostCopy:
+            return copier.start(capture([self._tokens[s.example_id].ids for s in sequences]))
 
-        return list(within_memory(start, list(part.lacking)))
+        for sequences in self._batches:
+            reused, missing = [], dict[SequenceSpan, list[int]]()
+            for s in sequences:
+                for layer in self._layers:
+                    bits = self._reusable.read_bits(s.example_id, layer, self._tokens[s.example_id])
+                    if bits is None:
+                        missing.setdefault(s, []).append(layer)
+                    else:
+                        reused.append((layer, s, bits))
+            computed = list(split_to_fit(run, list(missing))) if missing else []
+            yield Batch(sequences, reused, missing, computed)
 
-    def put(self, part: Part, found: Found) -> None:
-        """Put a part in place, the activations that `run` found with it."""
-        if not self._content:
-            self._content = self._empty()
-        for layer, s, bits in part.known:
-            self._content[layer_array(layer)][self._rows_of(s)] = bits
-        for arriving, sequences in found:
-            values = arriving.wait()
+    def put(self, batch: Batch) -> None:
+        """Put the rows of a batch in place, once its copy to the CPU has ended."""
+        if not self.content:
+            self.content = self._without_activations()
+        for layer, s, bits in batch.reused:
+            self.content[layer_array(layer)][self._rows_of(s)] = bits
+        for copy, sequences in batch.computed:
+            values = copy.wait()
             for i, s in enumerate(sequences):
-                for layer in part.lacking[s]:
-                    here = self._content[layer_array(layer)]
-                    here[self._rows_of(s)] = values[layer][i, : s.n_tokens]
-        self.computed += sum(s.n_tokens for s in part.lacking)
+                for layer in batch.missing[s]:
+                    rows = self.content[layer_array(layer)]
+                    rows[self._rows_of(s)] = values[layer][i, : s.n_tokens]
         self._left -= 1
 
-    def _empty(self) -> Content:
-        """Token ids and segments, and no activations yet."""
+    def _without_activations(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the arrays with token ids and segments in place."""
         plan = self._plan
         wide = (plan.shard_rows, plan.d_model)
-        content: Content = {
+        content: dict[str, np.ndarray[Any, Any]] = {
             "tokens": np.zeros(plan.shard_rows, np.int32),
             "segments": np.zeros(plan.shard_rows, np.uint8),
             **{layer_array(k): np.zeros(wide, PHYSICAL[plan.dtype]) for k in self._layers},
         }
         for s in plan.shard(self.shard):
-            content["tokens"][self._rows_of(s)] = self._rows[s.example_id].ids
-            content["segments"][self._rows_of(s)] = self._rows[s.example_id].segments
+            own = self._tokens[s.example_id]
+            content["tokens"][self._rows_of(s)] = own.ids
+            content["segments"][self._rows_of(s)] = own.segments
         return content
 
-    def _rows_of(self, s: Placed) -> slice:
+    def _rows_of(self, s: SequenceSpan) -> slice:
         start = s.row_start - self.shard * self._plan.shard_rows
         return slice(start, start + s.n_tokens)

@@ -79,12 +79,12 @@ def verify(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fa
     if as_json:
         print_json({"path": str(folder), **verdict.to_json()})
     else:
-        for finding in verdict.findings:
+        for finding in verdict.damaged:
             typer.echo(str(finding))
-    if verdict.findings:
-        flag_damaged(folder / finding.file for finding in verdict.findings)
+    if verdict.damaged:
+        flag_damaged(folder / finding.file for finding in verdict.damaged)
         raise StoreError(
-            f"store {folder}: {len(verdict.findings)} of its files are not as they were committed. "
+            f"store {folder}: {len(verdict.damaged)} of its files are not as they were committed. "
             "Run the experiment again: it computes what they belong to again, and nothing else."
         )
     if not as_json:
@@ -131,9 +131,9 @@ def export_(
     store = ActivationStore(_folder(ref, root))
     counts = export_layer(store, store.only_layer(layer), to, format=format_)
     if as_json:
-        print_json({"out": str(to), **counts})
+        print_json({"out": str(to), **asdict(counts)})
     else:
-        typer.echo(f"{to}: layer {counts['layer']} of {counts['examples']} examples")
+        typer.echo(f"{to}: layer {counts.layer} of {counts.examples} examples")
 
 
 @app.command("import")
@@ -211,7 +211,7 @@ def _folder(ref: str, root: Path) -> Path:
 def _described(store: ActivationStore) -> dict[str, Any]:
     from activation_store.layout.arrays import CANARY_FILE
     from activation_store.layout.root_record import root_digest
-    from activation_store.layout.sealed_json import read_sealed
+    from activation_store.layout.checksummed_json import read_checksummed_json
     from core.files import bytes_below
 
     plan, canary = store.plan, store.root / CANARY_FILE
@@ -222,6 +222,6 @@ def _described(store: ActivationStore) -> dict[str, Any]:
         "shards": {"committed": len(store.commits), "planned": plan["n_shards"]},
         **{name: plan[name] for name in ("layers", "d_model", "dtype", "compute_dtype", "target")},
         "codec": store.codec,
-        "canary": read_sealed(canary) if canary.is_file() else None,
+        "canary": read_checksummed_json(canary) if canary.is_file() else None,
         "root": root_digest(store.root),
     }

@@ -149,7 +149,7 @@ class Artifact:
         if self.store_root is not None:
             from activation_store.read.verify import verify
 
-            found_bad = (finding.file for finding in verify(self.data).findings)
+            found_bad = (finding.file for finding in verify(self.data).damaged)
             bad.update(name for name in found_bad if not is_system_file(Path(name)))
             bad.update(self._foreign_root())
         flag_damaged(found[name] for name in bad & found.keys())

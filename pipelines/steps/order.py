@@ -88,16 +88,16 @@ def _complete(call: StepCall) -> StepResult:
 def _dump(call: StepCall) -> StepResult:
     from activation_store.write.dump import dump
 
-    counts = dump(
+    result = dump(
         call.data("conversations"),
         call.out,
         config=_capture(call.experiment),
         model=call.outside.model,
         runtime=call.experiment.runtime,
         progress=call.progress,
-        others=find_reusable_stores(call.root, call.experiment.runtime),
+        reusable=find_reusable_stores(call.root, call.experiment.runtime),
     )
-    return StepResult(counts=counts, store=store_digests(call.out))
+    return StepResult(counts=result.to_json(), store=store_digests(call.out))
 
 
 def store_digests(folder: Path) -> StoreDigests:
@@ -110,16 +110,16 @@ def store_digests(folder: Path) -> StoreDigests:
     Raises:
         DamagedError: the store is not as it was written.
     """
-    from activation_store.layout.arrays import INDEX_FILE, PLAN_FILE
-    from activation_store.layout.index import Index
-    from activation_store.layout.plan import PLAN_FIELDS
+    from activation_store.layout.arrays import INDEX_FILE
+    from activation_store.layout.index import SequenceIndex
+    from activation_store.layout.plan import read_plan
     from activation_store.layout.root_record import read_root
-    from activation_store.layout.sealed_json import read_sealed
 
-    plan = read_sealed(folder / PLAN_FILE, (*PLAN_FIELDS, "d_model", "dtype"))
+    plan = read_plan(folder)
+    index = SequenceIndex.read(folder / INDEX_FILE)
     rows = [
         [row.example_id, row.n_tokens, row.withheld]
-        for row in sorted(Index(folder / INDEX_FILE).values(), key=lambda row: row.example_id)
+        for row in sorted(index.values(), key=lambda row: row.example_id)
     ]
     content = {"rows": rows, **{name: plan[name] for name in ("layers", "d_model", "dtype")}}
     return StoreDigests(root=read_root(folder)[0], content=digest(content))
@@ -294,7 +294,7 @@ def _from_conversations(
     """
     dump = Step(
         name="dump",
-        version=2,
+        version=3,
         entry="activation_store.write.dump",
         run=_dump,
         config=lambda experiment: plain(experiment.dump, CaptureConfig),

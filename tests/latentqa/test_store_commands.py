@@ -168,7 +168,7 @@ def test_info_of_a_damaged_store_names_the_file(store: Path, run) -> None:
     write_json(store / "plan.json", {"layers": [0]})
     code, _, err = run("store", "info", str(store))
     assert code == 1
-    assert "plan.json: its content is not the one that was sealed" in err
+    assert "plan.json: its content does not match its checksum" in err
 
 
 def test_find_says_where_an_example_lies(store: Path, run) -> None:

@@ -1,4 +1,4 @@
-"""JSON files that carry the digest of their own content, so that no flipped byte goes unseen."""
+"""JSON files that carry the digest of their own content, so that any changed byte is detected."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from core.canonical import digest
 from core.errors import DamagedError
 from core.files import json_bytes, write_bytes
 
-SEAL = "seal"
+CHECKSUM_FIELD = "checksum"
 
 
-def write_sealed(path: Path, value: dict[str, Any]) -> None:
+def write_checksummed_json(path: Path, value: dict[str, Any]) -> None:
     """Write `value` and its digest, atomically and durably.
 
     Raises:
         StorageError: the disk is full or read-only.
     """
-    write_bytes(path, sealed(value))
+    write_bytes(path, checksummed_json(value))
 
 
-def sealed(value: dict[str, Any]) -> bytes:
-    """The bytes that `write_sealed` writes."""
-    return json_bytes({**value, SEAL: digest(value)})
+def checksummed_json(value: dict[str, Any]) -> bytes:
+    """Return the bytes that `write_checksummed_json` writes."""
+    return json_bytes({**value, CHECKSUM_FIELD: digest(value)})
 
 
-def read_sealed(path: Path, fields: Iterable[str] = ()) -> dict[str, Any]:
-    """The value that `write_sealed` wrote, without its seal.
+def read_checksummed_json(path: Path, fields: Iterable[str] = ()) -> dict[str, Any]:
+    """Read what `write_checksummed_json` wrote, without its checksum.
 
     Args:
-        fields: what a file of its kind must have, so that another sealed file is not taken for it.
+        path: the file.
+        fields: fields that a file of its kind has, so that another file is not taken for it.
 
     Raises:
         DamagedError: the file is missing, is not JSON, or is not what was written.
@@ -44,10 +45,10 @@ def read_sealed(path: Path, fields: Iterable[str] = ()) -> dict[str, Any]:
         raise DamagedError(f"{path}: the file is missing.", path) from error
     except ValueError as error:
         raise DamagedError(f"{path}: not JSON ({error}).", path) from error
-    # bytes too: 1E-7 is the same number as 1e-7
+    # the bytes are compared too: 1E-7 is the same number as 1e-7
     as_written = isinstance(value, dict) and json_bytes(value) == data
-    if not as_written or value.pop(SEAL, None) != digest(value):
-        raise DamagedError(f"{path}: its content is not the one that was sealed.", path)
+    if not as_written or value.pop(CHECKSUM_FIELD, None) != digest(value):
+        raise DamagedError(f"{path}: its content does not match its checksum.", path)
     if lacking := set(fields) - value.keys():
         raise DamagedError(f"{path}: it lacks {sorted(lacking)}; is it another file?", path)
-    return value
+    return dict(value)

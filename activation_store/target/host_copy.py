@@ -1,4 +1,4 @@
-"""Block outputs on their way from the device to the CPU, while the device computes the next batch.
+"""Copies of block outputs to the CPU, under way while the device computes the next batch.
 
 On CUDA the copy goes into page-locked memory on a stream of its own. Elsewhere there is nothing to
 wait for: the numbers are there at once.
@@ -16,26 +16,26 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 
 @dataclass(frozen=True, slots=True)
-class Arriving:
-    """Tensors of which the copy has begun.
+class HostCopy:
+    """Tensors whose copy to the CPU has begun.
 
     Attributes:
         values: by layer, on the CPU, in the number format of the store.
-        copied: the event after the copy; None where nothing is under way.
+        copied: the CUDA event after the copy; None where nothing is under way.
     """
 
     values: dict[int, torch.Tensor]
-    copied: Any = None
+    copied: torch.cuda.Event | None = None
 
-    def wait(self) -> dict[int, np.ndarray]:
-        """The tensors by layer, in the numpy type in which a store keeps them."""
+    def wait(self) -> dict[int, np.ndarray[Any, Any]]:
+        """Return the tensors by layer, in the numpy type in which a store keeps them."""
         if self.copied is not None:
-            self.copied.synchronize()
-        return {layer: _bits(values) for layer, values in self.values.items()}
+            self.copied.synchronize()  # type: ignore[no-untyped-call]
+        return {layer: _as_numpy(values) for layer, values in self.values.items()}
 
 
-class ToHost:
-    """Brings tensors of one device to the CPU as `dtype`.
+class HostCopier:
+    """Copies tensors of one device to the CPU.
 
     Args:
         device: where they are.
@@ -46,11 +46,11 @@ class ToHost:
         self._dtype = _DTYPES[dtype]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def start(self, found: dict[int, torch.Tensor]) -> Arriving:
-        """Begin to copy tensors by layer; rounding to the store's format is done where they are."""
+    def start(self, found: dict[int, torch.Tensor]) -> HostCopy:
+        """Begin to copy tensors by layer, rounded to the store's format where they are."""
         rounded = {layer: values.to(self._dtype) for layer, values in found.items()}
         if self._stream is None:
-            return Arriving({layer: values.cpu() for layer, values in rounded.items()})
+            return HostCopy({layer: values.cpu() for layer, values in rounded.items()})
         self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         out = {}
         with torch.cuda.stream(self._stream):
@@ -58,15 +58,15 @@ class ToHost:
                 out[layer] = torch.empty(values.shape, dtype=self._dtype, pin_memory=True)
                 out[layer].copy_(values, non_blocking=True)
                 values.record_stream(self._stream)  # its memory is not used anew before the copy
-        return Arriving(out, self._stream.record_event())
+        return HostCopy(out, self._stream.record_event())
 
 
-def to_stored(values: torch.Tensor, dtype: str) -> np.ndarray:
-    """A tensor of any shape as the numpy type in which `dtype` is stored, on the CPU."""
-    return _bits(values.to(_DTYPES[dtype]).cpu())
+def to_stored(values: torch.Tensor, dtype: str) -> np.ndarray[Any, Any]:
+    """Convert a tensor of any shape to the numpy type in which `dtype` is stored, on the CPU."""
+    return _as_numpy(values.to(_DTYPES[dtype]).cpu())
 
 
-def _bits(values: torch.Tensor) -> np.ndarray:
+def _as_numpy(values: torch.Tensor) -> np.ndarray[Any, Any]:
     if values.dtype is torch.bfloat16:
         return values.view(torch.int16).numpy().view(np.uint16)
     return values.numpy()

@@ -1,0 +1,83 @@
+"""Tokenized conversations as columns, so that a million rows take their tokens' memory only."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from activation_store.target.tokens import Tokens
+
+
+class TokenTable(Mapping[str, Tokens]):
+    """The tokens of each conversation by example id, in the order in which they came.
+
+    Attributes:
+        example_ids: [rows] strings.
+        lengths: [rows] int64, in tokens.
+        withheld: [rows] int64, leading tokens that masking withholds.
+        ids: [tokens of all rows] int32, one row after the other.
+        segments: [tokens of all rows] uint8.
+    """
+
+    def __init__(self, rows: Iterable[tuple[str, Tokens]]) -> None:
+        """Take rows as they come, each id once; none is kept as an object of its own."""
+        known = set[str]()
+        ids, segments = array("i"), array("B")
+        names, lengths, withheld = list[str](), array("q"), array("q")
+        for name, tokens in rows:
+            if name in known:
+                continue
+            known.add(name)
+            names.append(name)
+            lengths.append(len(tokens.ids))
+            withheld.append(tokens.withheld)
+            ids.frombytes(np.ascontiguousarray(tokens.ids, np.int32).tobytes())
+            segments.frombytes(np.ascontiguousarray(tokens.segments, np.uint8).tobytes())
+        self.example_ids = pa.array(names, pa.string())
+        self.lengths = np.asarray(lengths, np.int64)
+        self.withheld = np.asarray(withheld, np.int64)
+        self.ids = np.asarray(ids, np.int32)
+        self.segments = np.asarray(segments, np.uint8)
+
+    def row(self, number: int) -> Tokens:
+        """Return the tokens of the `number`-th row, as views."""
+        stop = int(self._stops[number])
+        own = slice(stop - int(self.lengths[number]), stop)
+        return Tokens(self.ids[own], self.segments[own], int(self.withheld[number]))
+
+    def number(self, example_id: str) -> int:
+        """Return the position of an example.
+
+        Raises:
+            KeyError: it is not among the rows.
+        """
+        return self._numbers[example_id]
+
+    @cached_property
+    def _stops(self) -> np.ndarray[Any, Any]:
+        return np.cumsum(self.lengths)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {example: n for n, example in enumerate(self.example_ids.to_pylist())}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made at the first use."""
+        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
+
+    def __getitem__(self, example_id: str) -> Tokens:
+        return self.row(self.number(example_id))
+
+    def __contains__(self, example_id: object) -> bool:
+        return example_id in self._numbers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
