@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from store_bench import (
-    Rows,
     Times,
     captured,
     emptied,
@@ -43,13 +42,13 @@ from store_rivals import rivals
 from torch import nn
 
 from activation_store.layout.arrays import PHYSICAL, layer_array, open_arrays, shard_file
-from activation_store.layout.commit_records import commit_all
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.plan import Plan, write_plan
 from activation_store.read.reader import ActivationStore
 from activation_store.target.capture import Capture
-from activation_store.target.lanes import Lanes
 from activation_store.target.load import blocks
+from activation_store.target.token_table import TokenTable
+from activation_store.write.committer import ShardCommitter
 from core.files import fsync_file
 
 
@@ -84,9 +83,8 @@ def main() -> None:
         spans_table(root / "written", plan, words.more_rounds)
 
 
-def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: int) -> None:
-    """Tokens per second of capture (written and committed) and of bare forward passes, one after
-    the other with all of torch's threads, and side by side as a store's writer runs them."""
+def capture_table(root: Path, plan: Plan, rows: TokenTable, net: nn.Module, rounds: int) -> None:
+    """Tokens per second of capture (written and committed) and of bare forward passes."""
     batches = [
         [rows[s.example_id].ids for s in batch]
         for shard in range(plan.n_shards)
@@ -102,10 +100,6 @@ def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: in
             for ids in padded:
                 net(ids, use_cache=False)
 
-    def one(decoder: nn.Module, ids: torch.Tensor) -> None:
-        with torch.inference_mode():
-            decoder(ids, use_cache=False)
-
     @contextlib.contextmanager
     def cut() -> Iterator[nn.Module]:
         """The decoder without what no store of this plan needs."""
@@ -118,14 +112,9 @@ def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: in
             decoder.layers, decoder.norm = whole, norm
 
     def truncated() -> None:
-        with cut() as decoder:
+        with cut() as decoder, torch.inference_mode():
             for ids in padded:
-                one(decoder, ids)
-
-    def side_by_side() -> None:
-        with cut() as decoder, Lanes(decoder) as lanes:
-            for _ in lanes.each(one, padded):
-                pass
+                decoder(ids, use_cache=False)
 
     def not_kept() -> None:
         for batch in batches:
@@ -144,7 +133,6 @@ def capture_table(root: Path, plan: Plan, rows: Rows, net: nn.Module, rounds: in
     times = in_turns(
         {
             first: truncated,
-            f"{first}, side by side": side_by_side,
             f"capture, {depth}, not kept": not_kept,
             f"capture, {depth}, into a committed store": lambda: captured(out, plan, rows, net),
             whole: bare,
@@ -187,8 +175,9 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
         touched(2 * plan.raw_bytes)
 
     def commit() -> None:
-        shards = range(plan.n_shards)
-        commit_all(out, plan, ((shard, contents[content_of(shard)]) for shard in shards))
+        with ShardCommitter(out, plan) as committer:
+            for shard in range(plan.n_shards):
+                committer.submit(shard, contents[content_of(shard)])
 
     def file_each() -> None:
         for shard in range(plan.n_shards):
@@ -232,7 +221,7 @@ def spans_table(root: Path, plan: Plan, rounds: int) -> None:
     array = open_arrays(root, plan.layers)[layer_array(layer)]
     flat = root.parent / "flat.npy"
     np.save(flat, array[:])
-    chosen = random.Random(0).sample(plan.sequences, len(plan.sequences))
+    chosen = random.Random(0).sample(list(plan.index.values()), len(plan.index))
     size = sum(s.n_tokens for s in chosen) * plan.d_model * array.dtype.itemsize
     few = chosen[: max(1, len(chosen) // 100)]
     share = sum(s.n_tokens for s in few) / sum(s.n_tokens for s in chosen)

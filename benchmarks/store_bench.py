@@ -27,11 +27,11 @@ from activation_store.target.load import (
     pick_device,
     shape_of,
 )
+from activation_store.target.token_table import TokenTable
 from activation_store.target.tokens import Tokens
-from activation_store.write.writer import Writer
+from activation_store.write.writer import write_shards
 from core.runtime import Runtime
 
-Rows = dict[str, Tokens]
 PROJECT = Path(__file__).parents[1]
 
 
@@ -60,42 +60,42 @@ def target(ref: str, made: str | None) -> tuple[str, nn.Module, Any, Shape]:
     return f"a random model of {made}", net, tokenizer, shape_of(config, made)
 
 
-def sequences(tokenizer: Any, tokens: int, longest: int) -> Rows:
+def sequences(tokenizer: Any, tokens: int, longest: int) -> TokenTable:
     """This project's own documentation and source, cut to 32 to 512 tokens, `tokens` in all."""
-    pages = [*sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("activation_store/*.py"))]
+    pages = [*sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("activation_store/*/*.py"))]
     text = "\n".join(page.read_text() for page in pages)
     ids = np.array(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], np.int32)
     draw = np.random.default_rng(0)
-    out: Rows = {}
+    out: dict[str, Tokens] = {}
     while tokens > 0:
         n = int(min(tokens, longest, draw.integers(32, 513)))
         start = int(draw.integers(0, len(ids) - n))
         out[f"{len(out):06d}"] = Tokens(ids[start : start + n], np.zeros(n, np.uint8), 0)
         tokens -= n
-    return out
+    return TokenTable(out.items())
 
 
-def lengths(tokens: int) -> Rows:
+def lengths(tokens: int) -> TokenTable:
     """Sequences of 32 to 512 tokens that say nothing, about `tokens` in all."""
     draw = np.random.default_rng(0)
-    out: Rows = {}
+    out: dict[str, Tokens] = {}
     while tokens > 512:
         n = int(draw.integers(32, 513))
         out[f"{len(out):06d}"] = Tokens(np.zeros(n, np.int32), np.zeros(n, np.uint8), 0)
         tokens -= n
-    return out
+    return TokenTable(out.items())
 
 
-def planned(rows: Rows, layers: tuple[int, ...], d_model: int, **changes: Any) -> Plan:
+def planned(rows: TokenTable, layers: tuple[int, ...], d_model: int, **changes: Any) -> Plan:
     """A plan for these rows, bound to no model."""
     config = CaptureConfig(layers=layers, **changes)
     return make_plan(rows, config=config, layers=layers, d_model=d_model, target={})
 
 
-def captured(root: Path, plan: Plan, rows: Rows, net: nn.Module) -> None:
+def captured(root: Path, plan: Plan, rows: TokenTable, net: nn.Module) -> None:
     """The store of `plan` in the empty folder `root`."""
     write_plan(root, plan)
-    Writer(root, plan, rows, net).fill(range(plan.n_shards))
+    write_shards(plan, range(plan.n_shards), out=root, tokens=rows, net=net)
     write_root(root)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from store_bench import captured, planned, sequences, target
 
 from activation_store.layout.arrays import layer_array, open_arrays, shard_file
-from activation_store.layout.shard_image import packer, shard_image
+from activation_store.layout.shard_image import chunk_packer, make_shard_image
 
 FORMATS = ("bfloat16", "float16", "float32")
 
@@ -47,9 +47,9 @@ def main() -> None:
                 values = arrays[array][: plan.shard_rows]
                 reading = time.perf_counter() - start
                 start = time.perf_counter()
-                shard_image(values, plan.chunk_rows, packer(dtype, "lossless"))
+                make_shard_image(values, plan.chunk_rows, chunk_packer(dtype, "lossless"))
                 packing = time.perf_counter() - start
-                raw = shard_image(values, plan.chunk_rows).mark[0] * plan.n_shards
+                raw = make_shard_image(values, plan.chunk_rows).digest.size * plan.n_shards
                 packed = sum(
                     (Path(folder) / shard_file(array, i)).stat().st_size
                     for i in range(plan.n_shards)

@@ -18,12 +18,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-from store_bench import Rows, captured, planned, target
-from torch import nn
+from store_bench import captured, planned, target
 
-from activation_store.layout.index import SequenceSpan
 from activation_store.target.capture import Capture
-from activation_store.target.lanes import Lanes
+from activation_store.target.token_table import TokenTable
 from activation_store.target.tokens import Tokens
 
 TIMES = (1, 3, 10, 30, 100)
@@ -65,12 +63,9 @@ def _peak(tokens: int, pipe: Connection) -> None:
         captured(Path(folder), planned(warm, (0,), shape.d_model, chunk_rows=64), warm, net)
     rows = _rows(tokens)
     plan = planned(rows, (0,), shape.d_model, shard_rows=SHARD_ROWS, store_dtype="float32")
-    with Lanes(net) as lanes:  # as many passes at once as a writer runs
-
-        def run(own: nn.Module, batch: list[SequenceSpan]) -> None:
-            Capture(own, plan.layers)([rows[s.example_id].ids for s in batch])
-
-        list(lanes.each(run, list(plan.batches(0))[:8]))
+    capture = Capture(net, plan.layers)
+    for batch in list(plan.batches(0))[:8]:
+        capture([rows[s.example_id].ids for s in batch])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with tempfile.TemporaryDirectory() as folder:
         captured(Path(folder), plan, rows, net)
@@ -78,14 +73,15 @@ def _peak(tokens: int, pipe: Connection) -> None:
     pipe.send((plan.n_shards, plan.raw_bytes / plan.n_shards, before, peak))
 
 
-def _rows(tokens: int) -> Rows:
+def _rows(tokens: int) -> TokenTable:
     draw = np.random.default_rng(0)
-    return {
-        f"{i:07d}": Tokens(
-            draw.integers(5, 1000, LENGTH).astype(np.int32), np.zeros(LENGTH, np.uint8), 0
+    return TokenTable(
+        (
+            f"{i:07d}",
+            Tokens(draw.integers(5, 1000, LENGTH).astype(np.int32), np.zeros(LENGTH, np.uint8), 0),
         )
         for i in range(tokens // LENGTH)
-    }
+    )
 
 
 def _plot(found: list[tuple[int, float]], path: Path) -> None:

@@ -26,7 +26,6 @@ from torch import nn
 
 from activation_store.layout.index import SequenceSpan
 from activation_store.read.reader import ActivationStore
-from activation_store.read.views import as_numpy
 
 CONTEXT = 128
 AT_ONCE = 32
@@ -140,7 +139,7 @@ def _written(store: ActivationStore, layer: int, folder: Path) -> int:
     """Leave a layer as SAELens' runner does, by the runner's own code, and count the contexts."""
     from sae_lens.cache_activations_runner import CacheActivationsRunner
 
-    values = as_numpy(store, layer).values.astype(np.float16)
+    values = np.concatenate([store.read(e, layer) for e in store.index]).astype(np.float16)
     size = AT_ONCE * CONTEXT
     # its constructor loads a model to compute what is there already
     runner: Any = CacheActivationsRunner.__new__(CacheActivationsRunner)

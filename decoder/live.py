@@ -17,8 +17,8 @@ from activation_store.layout.index import SequenceSpan
 from activation_store.read.reader import ActivationStore
 from activation_store.target.capture import Capture
 from activation_store.target.files import ModelFiles
-from activation_store.target.load import load_tokenizer, model_shape
 from activation_store.target.host_copy import to_stored
+from activation_store.target.load import load_tokenizer, model_shape
 from activation_store.write.dump import tokenize_rows
 from core.errors import DataError, StoreError
 from core.runtime import Runtime

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
 import random
@@ -13,25 +12,34 @@ from pathlib import Path
 
 import numpy as np
 import stores
+import torch
 
-import activation_store.write.writer
 from activation_store.layout.arrays import PLAN_FILE
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
-from activation_store.target.lanes import Lanes
+from activation_store.target.load import load_model
+from activation_store.write.dump import prepare_dump
+from activation_store.write.writer import write_shards
 
 LONGEST = 0.6
 """Seconds after which a kill comes at the latest; about what one writer needs for all."""
 
 
 def round_of_kills(draw: random.Random, rows: Path, out: Path, model: ModelFiles) -> int:
-    """Start one to four writers of one store, each with one to three forward passes at once, and
-    kill some of them, or all; how many died of it."""
+    """Start a dump, then one to four writers beside it that share its shards or write the same
+    ones, and kill some of them, or all; how many died of it."""
     context = multiprocessing.get_context("fork")  # torch and transformers are loaded already
     writers: list[BaseProcess] = [
-        context.Process(target=_fill, args=(rows, out, model, draw.randint(1, 3)), daemon=True)
-        for _ in range(draw.randint(1, 4))
+        context.Process(target=stores.fill, args=(rows, out, model), daemon=True)
     ]
+    if (out / PLAN_FILE).is_file():
+        n = draw.randint(1, 4)
+        shares = [draw.randint(1, n) for _ in range(n)]  # 1: every shard, else a part of them
+        writers += [
+            context.Process(target=_write, args=(rows, out, model, i, shares[i]), daemon=True)
+            for i in range(n)
+        ]
+        del writers[0]  # a dump removes what it does not know: it runs alone
     for writer in writers:
         writer.start()
     doomed = draw.sample(writers, draw.randint(1, len(writers)))
@@ -45,11 +53,14 @@ def round_of_kills(draw: random.Random, rows: Path, out: Path, model: ModelFiles
     return codes.count(-signal.SIGKILL)
 
 
-def _fill(rows: Path, out: Path, model: ModelFiles, lanes: int) -> None:
-    activation_store.writer.Lanes = functools.partial(
-        Lanes, most=lanes
-    )  # torch's own threads do not survive a fork
-    stores.fill(rows, out, model)
+def _write(rows: Path, out: Path, model: ModelFiles, first: int, step: int) -> None:
+    """Write every `step`-th shard from `first` on."""
+    torch.set_num_threads(1)
+    prepared = prepare_dump(rows, stores.CAPTURE, model)
+    plan = prepared.make_plan()
+    net = load_model(model, dtype="float32", device=torch.device("cpu"))
+    shards = range(first % plan.n_shards, plan.n_shards, step)
+    write_shards(plan, shards, out=out, tokens=prepared.tokens, net=net)
 
 
 def look(out: Path, whole: ActivationStore, draw: random.Random) -> int:

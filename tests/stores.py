@@ -18,7 +18,7 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.layout.root_record import read_root
 from activation_store.target.capture import Capture
 from activation_store.target.files import ModelFiles
-from activation_store.write.dump import dump
+from activation_store.write.dump import DumpResult, dump
 from core.progress import Progress, silent
 from core.runtime import Runtime
 from core.table_files import CONVERSATIONS_FILE, write_conversations
@@ -88,14 +88,20 @@ def fill(
     model: ModelFiles,
     *,
     progress: Progress = silent,
-    others: Sequence[Path] = (),
+    reusable: Sequence[Path] = (),
     **changes: Any,
-) -> dict[str, Any]:
+) -> DumpResult:
     """Dump `rows` into `out`."""
     torch.set_num_threads(1)
     config = CaptureConfig.model_validate({**CAPTURE.model_dump(), **changes})
     return dump(
-        rows, out, config=config, model=model, runtime=RUNTIME, progress=progress, others=others
+        rows,
+        out,
+        config=config,
+        model=model,
+        runtime=RUNTIME,
+        progress=progress,
+        reusable=reusable,
     )
 
 

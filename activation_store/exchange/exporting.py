@@ -70,9 +70,7 @@ def export_layer(store: ActivationStore, layer: int, out: Path, *, format: str) 
             _write_safetensors(store, layer, aside)
         else:
             _write_dataset(store, layer, aside)
-        about = {
-            **asdict(result), "target": store.plan["target"], "plan": store.plan["digest"]
-        }
+        about = {**asdict(result), "target": store.plan["target"], "plan": store.plan["digest"]}
         write_json(aside / LAYER_FILE, about)
     return result
 

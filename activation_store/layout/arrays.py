@@ -80,7 +80,7 @@ def _create(
     chunk_rows: int,
     codec: Codec,
 ) -> None:
-    attributes = {"format": "latentqa", "schema": STORE_SCHEMA}
+    attributes: dict[str, Any] = {"format": "latentqa", "schema": STORE_SCHEMA}
     group = zarr.open_group(root, mode="w", attributes=attributes)
     checked = [Crc32cCodec()]  # a flipped byte raises; the default codecs would read it
     common: dict[str, Any] = {"fill_value": 0}
@@ -114,7 +114,7 @@ def _packing(dtype: str, codec: Codec) -> list[BloscCodec]:
     return [BloscCodec(typesize=width, shuffle="shuffle", **PACKING)]
 
 
-def open_arrays(root: Path, layers: tuple[int, ...]) -> dict[str, zarr.Array]:
+def open_arrays(root: Path, layers: tuple[int, ...]) -> dict[str, zarr.Array[Any]]:
     """Open the arrays of a store for reading, by name.
 
     Raises:
@@ -122,9 +122,10 @@ def open_arrays(root: Path, layers: tuple[int, ...]) -> dict[str, zarr.Array]:
     """
     try:
         group = zarr.open_group(root, mode="r")
-        return {name: group[name] for name in array_names(layers)}
+        arrays = {name: group[name] for name in array_names(layers)}
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise StoreError(f"store {root}: no activation store is here ({error}).") from error
+    return {name: array for name, array in arrays.items() if isinstance(array, zarr.Array)}
 
 
 def shard_file(name: str, shard: int) -> str:
@@ -132,7 +133,7 @@ def shard_file(name: str, shard: int) -> str:
     return f"{name}/c/{shard}/0" if name.startswith("acts/") else f"{name}/c/{shard}"
 
 
-def to_float32(values: np.ndarray, dtype: str) -> np.ndarray:
+def to_float32(values: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
     """Convert stored values of any shape to float32, exactly."""
     if dtype == "bfloat16":
         return (values.astype(np.uint32) << 16).view(np.float32)

@@ -60,7 +60,8 @@ class CaptureConfig(Config):
 
     def shard_and_chunk_rows(self, d_model: int, longest: int = 0) -> tuple[int, int]:
         """`shard_rows` and `chunk_rows` of a store of activations of width `d_model`, the longest
-        sequence of which has `longest` tokens."""
+        sequence of which has `longest` tokens.
+        """
         chunk_rows, least = self.chunk_rows, max(_SHARD_ROWS, longest)
         if chunk_rows is None:
             chunk_rows = _CHUNK_ROWS

@@ -22,7 +22,7 @@ class FileDigest(NamedTuple):
 def digest_file(path: Path) -> FileDigest:
     """Read a file and return its size and digest."""
     with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, blake3).hexdigest()
+        digest = hashlib.file_digest(file, blake3).hexdigest()  # type: ignore[arg-type]
     return FileDigest(path.stat().st_size, digest)
 
 

@@ -237,11 +237,11 @@ def _digest_sequences(
         names.update("".join(batch.to_pylist()).encode())
     for number in order.tolist():
         row = rows.row(number)
-        tokens.update(np.ascontiguousarray(row.ids).data)
-        segments.update(np.ascontiguousarray(row.segments).data)
+        tokens.update(row.ids.view(np.uint8).data)
+        segments.update(row.segments.data)
     spans = blake3()
     for column in (index.shard, index.row_start, index.n_tokens, index.withheld):
-        spans.update(column.data)
+        spans.update(column.view(np.uint8).data)
     found = {"example_ids": names, "spans": spans, "tokens": tokens, "segments": segments}
     return {name: value.hexdigest() for name, value in found.items()}
 
@@ -267,9 +267,7 @@ def write_plan(root: Path, plan: Plan, dropped: Sequence[Dropped] = ()) -> None:
     contents = {**metadata, INDEX_FILE: plan.index.to_parquet()}
     write_files({root / name: content for name, content in contents.items()})
     write_dropped(root / DROPPED_FILE, dropped)
-    files = {
-        name: list(digest_file(root / name)) for name in sorted([*contents, DROPPED_FILE])
-    }
+    files = {name: list(digest_file(root / name)) for name in sorted([*contents, DROPPED_FILE])}
     write_checksummed_json(root / PLAN_FILE, {**describe_plan(plan), "files": files})
 
 

@@ -83,7 +83,7 @@ class ActivationStore:
     @property
     def complete(self) -> bool:
         """Whether every shard of the plan is committed."""
-        return len(self._commits) == self.plan["n_shards"]
+        return len(self._commits) == int(self.plan["n_shards"])
 
     @property
     def cached_bytes(self) -> int:
@@ -226,7 +226,7 @@ class ActivationStore:
     def _open(self, name: str, shard: int) -> ShardRows:
         size, array = self.plan["shard_rows"], self._arrays[name]
         if self.codec != "raw" and name.startswith("acts/"):
-            return DecodedShard(array[shard * size : (shard + 1) * size])
+            return DecodedShard(np.asarray(array[shard * size : (shard + 1) * size]))
         return MappedShard(
             self.root / shard_file(name, shard),
             rows=size,

@@ -56,7 +56,13 @@ class MappedShard:
     nbytes = 0
 
     def __init__(
-        self, path: Path, *, rows: int, chunk_rows: int, width: tuple[int, ...], dtype: np.dtype[Any]
+        self,
+        path: Path,
+        *,
+        rows: int,
+        chunk_rows: int,
+        width: tuple[int, ...],
+        dtype: np.dtype[Any],
     ) -> None:
         raw = np.asarray(np.memmap(path, np.uint8, "r"))
         n = rows // chunk_rows
@@ -74,7 +80,7 @@ class MappedShard:
         ]
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """Return rows `start` to `stop`: a view of the file within a chunk, a copy across chunks."""
+        """Return rows `start` to `stop`: a view within a chunk, a copy across chunks."""
         size = self._chunk_rows
         first, last = start // size, (stop - 1) // size
         if first == last:

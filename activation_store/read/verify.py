@@ -171,9 +171,7 @@ def _commits(root: Path, plan: dict[str, Any] | None) -> dict[Path, ShardCommit 
     out: dict[Path, ShardCommit | None] = {}
     for path in list_commit_paths(root):
         commit = _or_none(lambda path=path: read_commit(path))  # type: ignore[misc]
-        out[path] = (
-            commit if commit and (plan is None or commit.plan == plan["digest"]) else None
-        )
+        out[path] = commit if commit and (plan is None or commit.plan == plan["digest"]) else None
     return out
 
 

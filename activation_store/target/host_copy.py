@@ -30,7 +30,7 @@ class HostCopy:
     def wait(self) -> dict[int, np.ndarray[Any, Any]]:
         """Return the tensors by layer, in the numpy type in which a store keeps them."""
         if self.copied is not None:
-            self.copied.synchronize()  # type: ignore[no-untyped-call]
+            self.copied.synchronize()
         return {layer: _as_numpy(values) for layer, values in self.values.items()}
 
 
@@ -44,7 +44,9 @@ class HostCopier:
 
     def __init__(self, device: torch.device, dtype: str) -> None:
         self._dtype = _DTYPES[dtype]
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def start(self, found: dict[int, torch.Tensor]) -> HostCopy:
         """Begin to copy tensors by layer, rounded to the store's format where they are."""

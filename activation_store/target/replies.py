@@ -146,7 +146,8 @@ class _Writer:
 
     def __call__(self, rows: list[Conversation], *, seed: int) -> list[dict[str, Any]]:
         """Replies to rows: {"text", "finished"}, and "refused" where the template cannot write one,
-        which says why."""
+        which says why.
+        """
         from activation_store.target.tokens import tokenize
 
         out: list[dict[str, Any]] = []

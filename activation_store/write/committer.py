@@ -186,9 +186,7 @@ def _image(plan: Plan, shard: int, name: str, values: np.ndarray[Any, Any]) -> S
     return make_shard_image(values, plan.chunk_rows, chunk_packer(plan.dtype, plan.codec), check)
 
 
-def _not_finite(
-    plan: Plan, shard: int, name: str, values: np.ndarray[Any, Any]
-) -> StoreError:
+def _not_finite(plan: Plan, shard: int, name: str, values: np.ndarray[Any, Any]) -> StoreError:
     finite = np.isfinite(to_float32(values, plan.dtype))
     row = int(np.flatnonzero(~finite.all(axis=1))[0]) + shard * plan.shard_rows
     owner = next(

@@ -185,9 +185,7 @@ def dump(
     )
 
 
-def prepare_dump(
-    conversations: Path, config: CaptureConfig, model: ModelFiles
-) -> PreparedDump:
+def prepare_dump(conversations: Path, config: CaptureConfig, model: ModelFiles) -> PreparedDump:
     """Tokenize conversations, and find the read layers; the target is not loaded.
 
     Args:

@@ -64,9 +64,7 @@ def store_size(
     use_threads(runtime)
     net = load_model(model, dtype=plan.compute_dtype, device=worker_device(runtime, 0))
     capture = Capture(net, plan.layers)
-    found = [
-        capture([prepared.tokens[s.example_id].ids]) for s in sample_sequences(plan, SAMPLED)
-    ]
+    found = [capture([prepared.tokens[s.example_id].ids]) for s in sample_sequences(plan, SAMPLED)]
     bytes_per_token = 0.0
     for layer in plan.layers:
         values = np.concatenate([to_stored(outputs[layer][0], plan.dtype) for outputs in found])

@@ -97,9 +97,7 @@ class ReusableStores:
                 return {here: known}
         return {}
 
-    def read_bits(
-        self, example: str, layer: int, tokens: Tokens
-    ) -> np.ndarray[Any, Any] | None:
+    def read_bits(self, example: str, layer: int, tokens: Tokens) -> np.ndarray[Any, Any] | None:
         """Read activations [T, D] of an example as they are stored; None where no store has them.
 
         Args:
@@ -124,9 +122,7 @@ class ReusableStores:
         there = self._read(store, "tokens", example)
         return there is not None and np.array_equal(there, tokens.ids)
 
-    def _read(
-        self, store: ActivationStore, name: str, example: str
-    ) -> np.ndarray[Any, Any] | None:
+    def _read(self, store: ActivationStore, name: str, example: str) -> np.ndarray[Any, Any] | None:
         """Read rows of an example; None where their shard is damaged, which is told once."""
         place = (store.root, name, store.place(example).shard)
         if place in self._damaged:

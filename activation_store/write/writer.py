@@ -39,9 +39,7 @@ class WriteCounts:
     forward_tokens: int = 0
 
     def __add__(self, other: WriteCounts) -> WriteCounts:
-        return WriteCounts(
-            self.tokens + other.tokens, self.forward_tokens + other.forward_tokens
-        )
+        return WriteCounts(self.tokens + other.tokens, self.forward_tokens + other.forward_tokens)
 
 
 def write_shards(

@@ -182,16 +182,13 @@ def import_(
         found = importing.open_memmap(source, index, bfloat16=bfloat16)
     else:
         found = importing.open_safetensors(source)
-    if found.d_model != shape.d_model:
-        raise StoreError(
-            f"{source}: d_model {found.d_model}, and {model.ref} has {shape.d_model}. "
-            "Name the target that the vectors are of."
-        )
-    counts = importing.import_vectors(found, to, config=config, target=model.digests())
+    target_digests = model.digests()
+    importing.check_declared(found, layer=config.layer, shape=shape, target=target_digests)
+    result = importing.import_vectors(found, to, config=config, target=target_digests)
     if as_json:
-        print_json({"out": str(to), **counts})
+        print_json({"out": str(to), **asdict(result)})
     else:
-        typer.echo(f"{to}: {counts['sequences']} examples, {counts['tokens']} tokens")
+        typer.echo(f"{to}: {result.sequences} examples, {result.tokens} tokens")
 
 
 def _folder(ref: str, root: Path) -> Path:
@@ -210,8 +207,8 @@ def _folder(ref: str, root: Path) -> Path:
 
 def _described(store: ActivationStore) -> dict[str, Any]:
     from activation_store.layout.arrays import CANARY_FILE
-    from activation_store.layout.root_record import root_digest
     from activation_store.layout.checksummed_json import read_checksummed_json
+    from activation_store.layout.root_record import root_digest
     from core.files import bytes_below
 
     plan, canary = store.plan, store.root / CANARY_FILE

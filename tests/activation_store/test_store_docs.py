@@ -17,6 +17,6 @@ def test_the_code_of_the_page_runs(whole: Path, capsys: pytest.CaptureFixture[st
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     place, first, batch = capsys.readouterr().out.splitlines()
-    assert place.startswith("Placed(example_id=")
+    assert place.startswith("SequenceSpan(example_id=")
     assert first.endswith(", 32)")
     assert batch.startswith("('")

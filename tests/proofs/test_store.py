@@ -79,7 +79,7 @@ def test_corruptions(
     for _ in range(CORRUPTIONS):
         store = shutil.copytree(whole, tmp_path / "damaged")
         harm = stores.corrupt(store, draw)
-        findings = verify(store).findings
+        findings = verify(store).damaged
         assert harm.files <= {finding.file for finding in findings}, harm
         assert harm.shards == {f.shard for f in findings if f.array is not None}, harm
         counted.tokens = 0

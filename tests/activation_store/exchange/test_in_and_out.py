@@ -22,7 +22,6 @@ from activation_store.exchange.importing import (
 )
 from activation_store.read.reader import ActivationStore
 from activation_store.read.verify import verify
-from activation_store.read.views import as_dataset, as_numpy
 from activation_store.target.files import ModelFiles
 from core.errors import DataError, StorageError, StoreError
 
@@ -47,30 +46,10 @@ def test_the_example_needs_zarr_and_numpy_alone(whole: Path) -> None:
     assert imported == ["import sys", "import numpy as np", "import zarr"]
 
 
-def test_numpy_has_all_vectors_of_a_layer(whole: Path) -> None:
-    store = ActivationStore(whole)
-    found = as_numpy(store, 2)
-    assert found.values.shape == (store.plan["tokens"], 32)
-    for i, example in enumerate(found.example_ids):
-        own = found.values[found.starts[i] : found.starts[i + 1]]
-        assert np.array_equal(own, store.read(example, 2))
-
-
-def test_a_datasets_stream_has_them_too(whole: Path) -> None:
-    store = ActivationStore(whole)
-    rows = list(as_dataset(whole, 2))
-    assert [row["example_id"] for row in rows] == list(store.index)
-    for row in rows[::5]:
-        assert np.array_equal(
-            np.asarray(row["activations"], np.float32), store.read(row["example_id"], 2)
-        )
-        assert row["withheld"] == store.index[row["example_id"]].withheld
-
-
 def test_safetensors_have_the_stores_own_bits(whole: Path, tmp_path: Path) -> None:
     store = ActivationStore(whole)
     counts = export_layer(store, 2, tmp_path / "out", format="safetensors")
-    assert counts["examples"] == len(store.index)
+    assert counts.examples == len(store.index)
     table = pq.read_table(tmp_path / "out" / "examples.parquet").to_pylist()
     for row in table[::4]:
         found = load_file(tmp_path / "out" / row["file"])[row["example_id"]]
@@ -108,7 +87,7 @@ def test_what_was_exported_comes_in_again(
     config = VectorImport(layer=2, codec=codec, shard_rows=512)
     counts = import_vectors(source, tmp_path / "in", config=config, target=model.digests())
     store = ActivationStore(tmp_path / "in")
-    assert counts["shards"] == store.plan["n_shards"] == before.plan["n_shards"]
+    assert counts.shards == store.plan["n_shards"] == before.plan["n_shards"]
     assert store.layers == (2,)
     store.check_target(model.digests())
     for example, placed in before.index.items():
@@ -118,7 +97,7 @@ def test_what_was_exported_comes_in_again(
         assert store.index[example].withheld == placed.withheld
     verdict = verify(tmp_path / "in")
     assert verdict.finished
-    assert verdict.findings == ()
+    assert verdict.damaged == ()
 
 
 def memmap(folder: Path, values: np.ndarray, lengths: list[int]) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from activation_store.layout.config import CaptureConfig
-from activation_store.layout.plan import Plan, make_plan
+from activation_store.layout.plan import Plan, describe_plan, make_plan
+from activation_store.target.token_table import TokenTable
 from activation_store.target.tokens import Tokens
 from core.errors import ConfigError
 
@@ -26,7 +28,7 @@ def tokens(length: int, *, first: int = 7, withheld: int = 0) -> Tokens:
 
 def plan_of(rows: dict[str, Tokens], config: CaptureConfig = CONFIG, **changes: object) -> Plan:
     given = {"layers": (1,), "d_model": 8, "target": TARGET, **changes}
-    return make_plan(rows, config=config, **given)  # type: ignore[arg-type]
+    return make_plan(TokenTable(rows.items()), config=config, **given)  # type: ignore[arg-type]
 
 
 def rows_of(lengths: list[int]) -> dict[str, Tokens]:
@@ -41,12 +43,12 @@ lengths = st.lists(st.integers(1, 256), min_size=1, max_size=40)
 def test_every_sequence_lies_in_one_shard_and_none_overlap(lengths: list[int]) -> None:
     plan = plan_of(rows_of(lengths))
     taken = np.zeros(plan.n_shards * plan.shard_rows, bool)
-    for s in plan.sequences:
+    for s in plan.index.values():
         assert s.row_start // plan.shard_rows == s.shard
         assert (s.row_start + s.n_tokens - 1) // plan.shard_rows == s.shard
         assert not taken[s.row_start : s.row_start + s.n_tokens].any()
         taken[s.row_start : s.row_start + s.n_tokens] = True
-    assert sorted(s.example_id for s in plan.sequences) == sorted(rows_of(lengths))
+    assert sorted(s.example_id for s in plan.index.values()) == sorted(rows_of(lengths))
     assert plan.tokens == sum(lengths)
     assert plan.shard_rows % plan.chunk_rows == 0
 
@@ -65,12 +67,14 @@ def test_batches_hold_each_sequence_once_and_keep_to_the_budget(lengths: list[in
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
     rows = rows_of([5, 90, 5, 200, 31])
-    assert plan_of(rows) == plan_of(dict(reversed(rows.items())))
+    one, other = plan_of(rows), plan_of(dict(reversed(rows.items())))
+    assert describe_plan(one) == describe_plan(other)
+    assert one.index.to_parquet() == other.index.to_parquet()
 
 
 def test_neighbours_are_equally_long() -> None:
     plan = plan_of(rows_of([50, 10, 50, 10, 50, 10]))
-    assert [s.n_tokens for s in plan.sequences] == [10, 10, 10, 50, 50, 50]
+    assert [s.n_tokens for s in plan.index.values()] == [10, 10, 10, 50, 50, 50]
 
 
 @pytest.mark.parametrize(
@@ -151,3 +155,15 @@ def test_a_plan_is_the_same_whether_its_rows_are_named_or_not() -> None:
 def test_layers_are_distinct_block_numbers(layers: tuple[int, ...]) -> None:
     with pytest.raises(ValidationError, match="expected distinct block numbers"):
         CaptureConfig(layers=layers)
+
+
+def test_a_plan_takes_some_bytes_a_sequence() -> None:
+    n = 10_000
+    rows = TokenTable((f"{i:016x}", tokens(4, first=i)) for i in range(n))
+    tracemalloc.start()
+    plan = make_plan(rows, config=CaptureConfig(), layers=(1,), d_model=8, target=TARGET)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(plan.index) == n
+    assert kept < 50 * n, "a Python object a sequence takes more"
+    assert peak < 300 * n

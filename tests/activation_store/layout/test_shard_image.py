@@ -10,8 +10,8 @@ import zarr
 
 from activation_store.layout.arrays import PHYSICAL, array_metadata, open_arrays, shard_file
 from activation_store.layout.config import Codec
-from activation_store.layout.file_marks import file_mark
-from activation_store.layout.shard_image import packer, shard_image
+from activation_store.layout.file_digests import digest_file
+from activation_store.layout.shard_image import chunk_packer, make_shard_image
 
 ROWS, CHUNK, WIDTH, SHARDS = 96, 16, 8, 3
 
@@ -44,11 +44,11 @@ def test_the_bytes_are_those_that_zarr_writes(dtype: str, codec: Codec, tmp_path
     group = zarr.open_group(tmp_path, mode="r+")
     for name, written in (("acts/L5", values), ("tokens", tokens)):
         group[name].with_config({"write_empty_chunks": True})[ROWS : 2 * ROWS] = written
-        pack = packer(dtype, codec) if name == "acts/L5" else None
-        image = shard_image(written, CHUNK, pack)
+        pack = chunk_packer(dtype, codec) if name == "acts/L5" else None
+        image = make_shard_image(written, CHUNK, pack)
         file = b"".join(image.pieces())
         assert file == (tmp_path / shard_file(name, 1)).read_bytes()
-        assert image.mark == file_mark(tmp_path / shard_file(name, 1))
+        assert image.digest == digest_file(tmp_path / shard_file(name, 1))
         (tmp_path / shard_file(name, 0)).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / shard_file(name, 0)).write_bytes(file)
     arrays = open_arrays(tmp_path, (5,))
@@ -58,24 +58,26 @@ def test_the_bytes_are_those_that_zarr_writes(dtype: str, codec: Codec, tmp_path
 
 def test_what_is_read_back_is_known_by_its_checksums() -> None:
     values = np.arange(4 * CHUNK, dtype=np.int32)
-    image = shard_image(values, CHUNK)
+    image = make_shard_image(values, CHUNK)
     file = np.frombuffer(b"".join(image.pieces()), np.uint8)
-    assert image.is_in(file)
+    assert image.matches(file)
     for at in range(len(file)):
         spoilt = file.copy()
         spoilt[at] ^= 1
-        assert not image.is_in(spoilt), at
-    assert not image.is_in(file[:-1])
-    assert not image.is_in(np.append(file, np.uint8(0)))
+        assert not image.matches(spoilt), at
+    assert not image.matches(file[:-1])
+    assert not image.matches(np.append(file, np.uint8(0)))
 
 
 def test_another_whole_shard_is_not_taken_for_this_one() -> None:
-    image, other = (shard_image(np.arange(n, n + 4 * CHUNK, dtype=np.int32), CHUNK) for n in (0, 1))
-    assert not image.is_in(np.frombuffer(b"".join(other.pieces()), np.uint8))
+    image, other = (
+        make_shard_image(np.arange(n, n + 4 * CHUNK, dtype=np.int32), CHUNK) for n in (0, 1)
+    )
+    assert not image.matches(np.frombuffer(b"".join(other.pieces()), np.uint8))
 
 
 def test_each_chunk_is_checked_before_it_is_taken() -> None:
     seen: list[np.ndarray] = []
-    shard_image(np.arange(4 * CHUNK, dtype=np.int32), CHUNK, check=seen.append)
+    make_shard_image(np.arange(4 * CHUNK, dtype=np.int32), CHUNK, check=seen.append)
     assert [len(rows) for rows in seen] == [CHUNK] * 4
     assert np.concatenate(seen).tolist() == list(range(4 * CHUNK))

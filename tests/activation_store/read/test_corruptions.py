@@ -21,7 +21,7 @@ def test_random_corruptions_are_found_and_mended(
     for i in range(60):
         store = shutil.copytree(whole, tmp_path / "store")
         harmed = stores.corrupt(store, draw)
-        findings = verify(store).findings
+        findings = verify(store).damaged
         assert harmed.files <= {finding.file for finding in findings}, harmed
         assert harmed.shards == {f.shard for f in findings if f.array is not None}, harmed
         if i % 6 == 0:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import stores
 
-from activation_store.layout.commit_records import commit_path, commit_records
-from activation_store.layout.sealed_json import read_sealed, write_sealed
+from activation_store.layout.checksummed_json import read_checksummed_json, write_checksummed_json
+from activation_store.layout.commit_records import commit_path, list_commit_paths
 from activation_store.read.reader import ActivationStore
-from activation_store.read.verify import Finding, verify
+from activation_store.read.verify import DamagedFile, verify
 from activation_store.target.files import ModelFiles
 from core.errors import DamagedError, StoreError
 
@@ -54,9 +54,9 @@ def read_all(root: Path) -> None:
 def test_an_undamaged_store_reads_and_verifies(whole: Path) -> None:
     read_all(whole)
     verdict = verify(whole)
-    assert verdict.findings == ()
+    assert verdict.damaged == ()
     assert verdict.finished
-    assert verdict.committed == verdict.planned == len(commit_records(whole))
+    assert verdict.committed == verdict.planned == len(list_commit_paths(whole))
     assert verdict.files == len(stores.files(whole))
 
 
@@ -69,7 +69,7 @@ def test_a_damaged_shard_file_is_noticed_and_named(damage: str, file: str, store
     assert caught.value.path == store / file
     array, shard = SHARD_FILES[file]
     fault = {"flipped": "changed", "deleted": "missing"}.get(damage, "truncated")
-    assert verify(store).findings == (Finding(file=file, fault=fault, shard=shard, array=array),)
+    assert verify(store).damaged == (DamagedFile(file=file, fault=fault, shard=shard, array=array),)
 
 
 @pytest.mark.parametrize("file", METADATA)
@@ -79,15 +79,23 @@ def test_damaged_metadata_is_noticed_and_named(damage: str, file: str, store: Pa
     with pytest.raises(DamagedError, match=file) as caught:
         read_all(store)
     assert caught.value.path == store / file
-    assert [finding.file for finding in verify(store).findings] == [file]
+    judged = [f for f in verify(store).damaged if f.fault != "unverified"]
+    assert [damaged.file for damaged in judged] == [file]
+
+
+def test_files_whose_digests_are_lost_with_the_plan_are_unverified(store: Path) -> None:
+    (store / "plan.json").unlink()
+    found = {damaged.file for damaged in verify(store).damaged if damaged.fault == "unverified"}
+    assert {"zarr.json", "index.parquet", "dropped.parquet", "acts/L0/zarr.json"} <= found
+    assert not any("/c/" in name or name.startswith("commits/") for name in found)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied"])
 def test_a_damaged_commit_record_is_noticed_and_named(damage: str, store: Path) -> None:
     path = commit_path(store, 1)
     DAMAGES[damage](path)
-    expected = Finding(file="commits/000001.json", fault="changed", shard=1)
-    assert verify(store).findings == (expected,)
+    expected = DamagedFile(file="commits/000001.json", fault="changed", shard=1)
+    assert verify(store).damaged == (expected,)
     read_all(store)  # root.json holds the same
     (store / "root.json").unlink()
     with pytest.raises(DamagedError, match=r"commits/000001.json"):
@@ -96,8 +104,8 @@ def test_a_damaged_commit_record_is_noticed_and_named(damage: str, store: Path) 
 
 def test_a_deleted_commit_record_of_a_finished_store_is_a_finding(store: Path) -> None:
     commit_path(store, 1).unlink()
-    expected = Finding(file="commits/000001.json", fault="missing", shard=1)
-    assert verify(store).findings == (expected,)
+    expected = DamagedFile(file="commits/000001.json", fault="missing", shard=1)
+    assert verify(store).damaged == (expected,)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -110,7 +118,7 @@ def test_a_damaged_root_is_a_finding_and_mended_with_no_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     DAMAGES[damage](store / "root.json")
-    assert [finding.file for finding in verify(store).findings] == ["root.json"]
+    assert [finding.file for finding in verify(store).damaged] == ["root.json"]
     if damage != "deleted":  # without it the records are read
         with pytest.raises(DamagedError, match=r"root.json"):
             read_all(store)
@@ -126,7 +134,7 @@ def test_the_root_of_another_store_is_a_finding(
     other = tmp_path / "other"
     stores.fill(rows, other, model, layers=[1])
     shutil.copy(other / "root.json", store / "root.json")
-    assert [str(finding) for finding in verify(store).findings] == ["root.json: changed"]
+    assert [str(finding) for finding in verify(store).damaged] == ["root.json: changed"]
 
 
 @pytest.mark.parametrize(
@@ -148,24 +156,14 @@ def test_swapped_files_are_both_found(one: str, other: str, store: Path) -> None
     a.rename(store / "aside")
     b.rename(a)
     (store / "aside").rename(b)
-    assert {one, other} <= {finding.file for finding in verify(store).findings}
+    assert {one, other} <= {finding.file for finding in verify(store).damaged}
 
 
-def test_a_store_from_before_there_was_a_root_is_whole(store: Path) -> None:
-    (store / "root.json").unlink()
-    canary = read_sealed(store / "canary.json")
-    del canary["root"]
-    write_sealed(store / "canary.json", canary)
-    read_all(store)
-    verdict = verify(store)
-    assert verdict.findings == ()
-    assert verdict.finished
-    assert verdict.root is None
-
-
-def test_a_store_of_a_newer_layout_is_refused(store: Path) -> None:
-    write_sealed(store / "plan.json", {**read_sealed(store / "plan.json"), "schema": 7})
-    with pytest.raises(StoreError, match=r"layout is version 7, this program reads up to 2"):
+def test_a_store_of_another_layout_is_refused(store: Path) -> None:
+    write_checksummed_json(
+        store / "plan.json", {**read_checksummed_json(store / "plan.json"), "schema": 7}
+    )
+    with pytest.raises(StoreError, match=r"layout is version 7, this program reads 3"):
         ActivationStore(store)
 
 
@@ -173,7 +171,7 @@ def test_a_store_of_a_newer_layout_is_refused(store: Path) -> None:
 def test_a_damaged_canary_or_list_of_dropped_rows_is_a_finding(damage: str, store: Path) -> None:
     DAMAGES[damage](store / "dropped.parquet")
     DAMAGES[damage](store / "canary.json")
-    assert [finding.file for finding in verify(store).findings] == [
+    assert [finding.file for finding in verify(store).damaged] == [
         "canary.json",
         "dropped.parquet",
     ]
@@ -182,7 +180,7 @@ def test_a_damaged_canary_or_list_of_dropped_rows_is_a_finding(damage: str, stor
 def test_a_file_of_no_shard_is_a_finding(store: Path) -> None:
     (store / "acts" / "L0" / "c" / "99").mkdir()
     (store / "acts" / "L0" / "c" / "99" / "0").write_bytes(b"x")
-    assert verify(store).findings == (Finding(file="acts/L0/c/99/0", fault="extra"),)
+    assert verify(store).damaged == (DamagedFile(file="acts/L0/c/99/0", fault="extra"),)
 
 
 def test_every_flipped_byte_of_a_shard_file_is_found(store: Path) -> None:
@@ -190,14 +188,14 @@ def test_every_flipped_byte_of_a_shard_file_is_found(store: Path) -> None:
     whole = path.read_bytes()
     for i in range(0, len(whole), 23):
         path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
-        assert [finding.file for finding in verify(store).findings] == ["segments/c/0"]
+        assert [finding.file for finding in verify(store).damaged] == ["segments/c/0"]
 
 
 def test_several_faults_are_all_found(store: Path) -> None:
     stores.flip(store / "acts/L0/c/1/0")
     (store / "tokens/c/0").unlink()
     stores.truncate(store / "segments/c/2")
-    assert [str(finding) for finding in verify(store).findings] == [
+    assert [str(finding) for finding in verify(store).damaged] == [
         "acts/L0/c/1/0 (shard 1, acts/L0): changed",
         "segments/c/2 (shard 2, segments): truncated",
         "tokens/c/0 (shard 0, tokens): missing",
@@ -209,14 +207,15 @@ def test_shards_are_checked_even_where_the_plan_is_lost(store: Path) -> None:
     stores.flip(store / "tokens/c/0")
     verdict = verify(store)
     assert verdict.planned is None
-    assert [finding.file for finding in verdict.findings] == ["plan.json", "tokens/c/0"]
+    judged = [damaged.file for damaged in verdict.damaged if damaged.fault != "unverified"]
+    assert judged == ["plan.json", "tokens/c/0"]
 
 
 def test_a_dump_under_way_is_judged_by_what_is_committed(store: Path) -> None:
     stores.uncommit(store, 1)
     (store / "tokens/c/1").unlink()
     verdict = verify(store)
-    assert verdict.findings == ()
+    assert verdict.damaged == ()
     assert not verdict.finished
     assert (verdict.planned or 0) - verdict.committed == 1
 
@@ -251,7 +250,8 @@ def test_a_second_dump_computes_the_bad_shards_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tokens = {
-        i: read_sealed(commit_path(store, i))["tokens"] for i in range(len(commit_records(store)))
+        i: read_checksummed_json(commit_path(store, i))["tokens"]
+        for i in range(len(list_commit_paths(store)))
     }
     for file in files:
         DAMAGES[damage](store / file)
@@ -264,4 +264,4 @@ def test_a_second_dump_computes_the_bad_shards_alone(
 def test_a_store_verifies_where_it_is_moved_to(whole: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(whole, tmp_path / "elsewhere")
     read_all(moved)
-    assert verify(moved).findings == ()
+    assert verify(moved).damaged == ()

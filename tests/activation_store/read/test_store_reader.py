@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import stores
 
-from activation_store.layout import file_marks as marks
+from activation_store.layout import file_digests
 from activation_store.layout.arrays import to_float32
 from activation_store.read import reader
 from activation_store.read.reader import ActivationStore
@@ -66,7 +66,7 @@ def test_a_closed_store_reads_on_and_checks_nothing_anew(
         store.close()
         assert store.cached_bytes == 0
         with monkeypatch.context() as patch:
-            patch.setattr(reader, "broken", None)  # nobody calls it
+            patch.setattr(reader, "find_damage", None)  # nobody calls it
             assert all(np.array_equal(store.bits(e, 2), before[e]) for e in store.index)
 
 
@@ -134,9 +134,9 @@ def test_the_shard_that_was_used_last_stays(packed: Path) -> None:
 
 def test_a_shard_is_hashed_once(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = []
-    plain = marks._digest
+    plain = file_digests.digest_file
     monkeypatch.setattr(
-        marks, "_digest", lambda path, name: hashed.append(path) or plain(path, name)
+        file_digests, "digest_file", lambda path: hashed.append(path) or plain(path)
     )
     store = ActivationStore(whole, cache_mb=0)
     hashed.clear()

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from activation_store.layout.arrays import to_float32
-from activation_store.target.capture import Capture, within_memory
+from activation_store.target.capture import Capture, split_to_fit
+from activation_store.target.host_copy import to_stored
 from activation_store.target.load import blocks
-from activation_store.target.to_host import to_stored
 from core.errors import ModelError
 
 SEQUENCES = [np.arange(5, 5 + n, dtype=np.int32) for n in (3, 17, 9, 1)]
@@ -142,21 +142,21 @@ NO_ROOM = [
 @pytest.mark.parametrize("error", NO_ROOM, ids=["cuda", "cpu", "mps"])
 def test_a_batch_that_does_not_fit_is_halved_by_a_fixed_rule(error: RuntimeError) -> None:
     device = FullDevice(2, error)
-    found = list(within_memory(device, [1, 2, 3, 4, 5]))
+    found = list(split_to_fit(device, [1, 2, 3, 4, 5]))
     assert found == [([10, 20], [1, 2]), ([30], [3]), ([40, 50], [4, 5])]
     assert device.tried == [[1, 2, 3, 4, 5], [1, 2, 3], [1, 2], [3], [4, 5]]
 
 
 def test_a_batch_that_fits_is_run_once() -> None:
     device = FullDevice(9, NO_ROOM[0])
-    assert list(within_memory(device, [1, 2])) == [([10, 20], [1, 2])]
+    assert list(split_to_fit(device, [1, 2])) == [([10, 20], [1, 2])]
 
 
 def test_a_single_sequence_that_does_not_fit_is_one_line() -> None:
     with pytest.raises(ModelError, match=r"no room for a single sequence .* smaller dump.max_tok"):
-        list(within_memory(FullDevice(0, NO_ROOM[0]), [1, 2]))
+        list(split_to_fit(FullDevice(0, NO_ROOM[0]), [1, 2]))
 
 
 def test_other_errors_are_not_taken_for_a_full_device() -> None:
     with pytest.raises(RuntimeError, match="shapes differ"):
-        list(within_memory(FullDevice(0, RuntimeError("shapes differ")), [1, 2]))
+        list(split_to_fit(FullDevice(0, RuntimeError("shapes differ")), [1, 2]))

@@ -117,7 +117,7 @@ def test_a_wheel_with_other_weights_is_refused(
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + bytes(200), b"not a model at all"])
 def test_a_broken_gguf_file_is_one_line_and_leaves_no_model(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "broken.gguf"
+    path = tmp_path / "find_damage.gguf"
     path.write_bytes(content)
     with pytest.raises(ModelError, match="cannot read this GGUF file") as caught:
         gguf.convert(path)
@@ -186,7 +186,7 @@ def test_the_served_copy_has_the_same_model_in_eight_bits(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + bytes(200)])
 def test_a_broken_file_cannot_be_served(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "broken.gguf"
+    path = tmp_path / "find_damage.gguf"
     path.write_bytes(content)
     with pytest.raises(ModelError, match="cannot be read") as caught:
         gguf.served(path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from activation_store.layout.plan import Plan, make_plan
 from activation_store.target import load as target
 from activation_store.target.capture import Capture
 from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.target.token_table import TokenTable
 from activation_store.target.tokens import Tokens
-from activation_store.write import canary, writer
+from activation_store.write import canary, workers
 from core.errors import StoreError
 
 Found = dict[int, torch.Tensor]
@@ -104,7 +106,7 @@ def test_another_adapter_is_refused(
         return plain(net, wrong if len(loaded) == 1 else folder)  # the dump's, not the canary's
 
     adapted = resolve_model(model.ref, str(right))
-    assert stores.fill(rows, tmp_path / "right", adapted)["canary"]["rows"] == 8
+    assert stores.fill(rows, tmp_path / "right", adapted).canary.rows == 8
     monkeypatch.setattr(target, "load_adapter", load)
     with pytest.raises(StoreError, match=r"canary: layer \d of example \w{16} differs .* refused"):
         stores.fill(rows, tmp_path / "store", adapted)
@@ -114,18 +116,19 @@ def test_another_adapter_is_refused(
 def test_rows_filed_under_another_example_are_refused(
     rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = writer.Writer
+    plain = workers.write_shards
 
-    def misfiled(out, plan, tokens, net, **named):
+    def misfiled(plan: Plan, shards: Iterable[int], *, tokens: TokenTable, **named: Any) -> Any:
         others = list(tokens.values())[1:] + list(tokens.values())[:1]
         sizes = [len(value.ids) for value in tokens.values()]
         fitted = [
             Tokens(np.resize(t.ids, n), np.resize(t.segments, n), 0)
             for t, n in zip(others, sizes, strict=True)
         ]
-        return plain(out, plan, dict(zip(tokens, fitted, strict=True)), net, **named)
+        wrong = TokenTable(zip(tokens, fitted, strict=True))
+        return plain(plan, shards, tokens=wrong, **named)
 
-    monkeypatch.setattr(writer, "Writer", misfiled)
+    monkeypatch.setattr(workers, "write_shards", misfiled)
     with pytest.raises(StoreError, match="canary: the store holds other tokens than those of"):
         stores.fill(rows, tmp_path, model)
 
@@ -135,14 +138,14 @@ def test_other_families_agree_with_their_plain_forward_pass(family: str, tmp_pat
     other = resolve_model(str(tiny.save(tmp_path / "model", family=family)))
     rows = stores.table(tmp_path / "rows", stores.conversations(3))
     counts = stores.fill(rows, tmp_path / "store", other, layers=[0, 2, -1], store_dtype="float32")
-    assert counts["canary"]["max_relative"] < 1e-5
+    assert counts.canary.max_relative < 1e-5
 
 
 def test_bfloat16_computation_stays_within_its_tolerance(
     rows: Path, model: ModelFiles, tmp_path: Path
 ) -> None:
-    verdict = stores.fill(rows, tmp_path, model, compute_dtype="bfloat16")["canary"]
-    assert 0 < verdict["max_relative"] <= verdict["tolerance"] < 0.06
+    verdict = stores.fill(rows, tmp_path, model, compute_dtype="bfloat16").canary
+    assert 0 < verdict.max_relative <= verdict.tolerance < 0.06
 
 
 def plan_of(n: int, first: int = 0) -> Plan:
@@ -152,13 +155,15 @@ def plan_of(n: int, first: int = 0) -> Plan:
         )
         for i in range(n)
     }
-    return make_plan(tokens, config=stores.CAPTURE, layers=(1,), d_model=4, target={})
+    return make_plan(
+        TokenTable(tokens.items()), config=stores.CAPTURE, layers=(1,), d_model=4, target={}
+    )
 
 
 @pytest.mark.parametrize("n", [1, 3, 8, 50])
 def test_the_sample_is_spread_over_the_lengths_and_fixed(n: int) -> None:
-    sampled = canary.sample(plan_of(n), 8)
-    assert sampled == canary.sample(plan_of(n), 8)
+    sampled = canary.sample_sequences(plan_of(n), 8)
+    assert sampled == canary.sample_sequences(plan_of(n), 8)
     assert len(sampled) == len({s.example_id for s in sampled}) == min(n, 8)
     if n == 50:
         gaps = np.diff(sorted(s.n_tokens for s in sampled))
@@ -166,5 +171,5 @@ def test_the_sample_is_spread_over_the_lengths_and_fixed(n: int) -> None:
 
 
 def test_stores_are_judged_at_different_rows() -> None:
-    sampled = [canary.sample(plan_of(50, first), 8) for first in range(6)]
+    sampled = [canary.sample_sequences(plan_of(50, first), 8) for first in range(6)]
     assert len({tuple(s.example_id for s in own) for own in sampled}) > 1

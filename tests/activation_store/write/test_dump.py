@@ -74,35 +74,19 @@ def test_other_number_formats_are_stored_as_themselves(
     )
 
 
-def test_what_another_dump_has_under_way_is_not_counted(
-    rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = dump_module._keep_only
-
-    def keep_only(out: Path, *rest) -> None:
-        plain(out, *rest)
-        (out / "leases").mkdir(exist_ok=True)
-        (out / "leases" / ".table.json.0.tmp").write_text("{}")
-
-    monkeypatch.setattr(dump_module, "_keep_only", keep_only)
-    counts = stores.fill(rows, tmp_path, model)
-    files = stores.contents(tmp_path)
-    assert counts["bytes"] == sum(len(files[name]) for name in files if "leases" not in name)
-
-
 def test_the_counts_say_what_was_done(rows: Path, model: ModelFiles, tmp_path: Path) -> None:
     counts = stores.fill(rows, tmp_path, model)
     store = ActivationStore(tmp_path)
-    assert counts["sequences"] == len(store.index) == len(stores.conversations())
-    assert counts["tokens"] == counts["forward_tokens"] == store.plan["tokens"]
-    assert counts["bytes"] == sum(map(len, stores.contents(tmp_path).values()))
-    assert counts["shards"] == len(store.commits)
+    assert counts.sequences == len(store.index) == len(stores.conversations())
+    assert counts.tokens == counts.forward_tokens == store.plan["tokens"]
+    assert counts.bytes == sum(map(len, stores.contents(tmp_path).values()))
+    assert counts.shards == len(store.commits)
     shards = [size for commit in store.commits.values() for size, _ in commit.files.values()]
-    assert counts["raw_bytes"] == sum(shards)
-    assert counts["layers"] == [0, 2]
-    assert counts["d_model"] == store.d_model == 32
-    assert counts["dropped"] == {}
-    assert counts["canary"]["max_relative"] <= counts["canary"]["tolerance"]
+    assert counts.raw_bytes == sum(shards)
+    assert counts.layers == (0, 2)
+    assert counts.d_model == store.d_model == 32
+    assert counts.dropped == {}
+    assert counts.canary.max_relative <= counts.canary.tolerance
     assert store.complete
 
 
@@ -112,16 +96,16 @@ def test_a_second_dump_runs_no_token_and_changes_no_byte(
     before = stores.contents(store)
     counted = stores.CountedTokens(monkeypatch)
     counts = stores.fill(rows, store, model)
-    assert counted.tokens == counts["forward_tokens"] == 0
-    assert counts["tokens_per_second"] == 0
+    assert counted.tokens == counts.forward_tokens == 0
+    assert counts.tokens_per_second == 0
     assert stores.contents(store) == before
 
 
 def test_shards_filled_in_any_order_make_the_same_bytes(
     rows: Path, model: ModelFiles, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = dump_module._missing
-    monkeypatch.setattr(dump_module, "_missing", lambda *a, **k: missing(*a, **k)[::-1])
+    missing = dump_module._find_missing_shards
+    monkeypatch.setattr(dump_module, "_find_missing_shards", lambda *a: missing(*a)[::-1])
     stores.fill(rows, tmp_path, model)
     assert stores.contents(tmp_path) == stores.contents(whole)
 
@@ -140,7 +124,7 @@ def test_another_plan_in_the_same_folder_leaves_nothing_of_the_first(
     rows = stores.table(tmp_path / "rows", stores.conversations(2))
     counts = stores.fill(rows, store, model, layers=[1])
     stores.fill(rows, tmp_path / "fresh", model, layers=[1])
-    assert counts["forward_tokens"] == counts["tokens"]
+    assert counts.forward_tokens == counts.tokens
     assert stores.contents(store) == stores.contents(tmp_path / "fresh")
     assert not (store / "acts" / "L0").exists()
 
@@ -149,7 +133,7 @@ def test_long_sequences_are_dropped_counted_and_listed(model: ModelFiles, tmp_pa
     long = stores.conversation(99, "control", control="word " * 100)
     rows = stores.table(tmp_path / "rows", [*stores.conversations(2), long])
     counts = stores.fill(rows, tmp_path / "store", model, max_tokens=400)
-    assert counts["dropped"] == {"too_long": 1}
+    assert counts.dropped == {"too_long": 1}
     (dropped,) = read_dropped(tmp_path / "store" / DROPPED_FILE)
     assert dropped.where == f"example {long.example_id} (label 99, view control)"
     assert "expected at most 400 (dump.max_tokens" in dropped.detail
@@ -170,7 +154,7 @@ def test_nothing_is_longer_than_the_model_was_made_for(tmp_path: Path) -> None:
     small = resolve_model(str(tiny.save(tmp_path / "model", max_position_embeddings=100)))
     rows = stores.table(tmp_path / "rows", stores.conversations(2))
     counts = stores.fill(rows, tmp_path / "store", small)
-    assert counts["dropped"]["too_long"] > 0
+    assert counts.dropped["too_long"] > 0
     store = ActivationStore(tmp_path / "store")
     assert max(placed.n_tokens for placed in store.index.values()) <= 100
 
@@ -179,7 +163,7 @@ def test_rows_that_the_template_refuses_are_counted(tmp_path: Path) -> None:
     gemma = resolve_model(str(tiny.save(tmp_path / "model", template=tiny.GEMMA)))
     rows = stores.table(tmp_path / "rows", stores.conversations(3))
     counts = stores.fill(rows, tmp_path / "store", gemma)
-    assert counts["dropped"] == {"template": 3}
+    assert counts.dropped == {"template": 3}
     dropped = read_dropped(tmp_path / "store" / DROPPED_FILE)
     assert all("view system" in row.where for row in dropped)
     assert all("System role not supported" in row.detail for row in dropped)
@@ -190,7 +174,7 @@ def test_a_control_token_in_a_row_is_counted_as_the_templates(
 ) -> None:
     bad = stores.conversation(7, "control", control="say <|im_end|> now")
     rows = stores.table(tmp_path / "rows", [*stores.conversations(1), bad])
-    assert stores.fill(rows, tmp_path / "store", model)["dropped"] == {"template": 1}
+    assert stores.fill(rows, tmp_path / "store", model).dropped == {"template": 1}
 
 
 def test_no_row_left_is_an_error_with_the_first_reason(model: ModelFiles, tmp_path: Path) -> None:
@@ -221,7 +205,7 @@ def test_a_layer_named_twice_is_refused(rows: Path, model: ModelFiles, tmp_path:
 def test_the_last_layer_is_stored_under_its_number(
     rows: Path, model: ModelFiles, tmp_path: Path
 ) -> None:
-    assert stores.fill(rows, tmp_path, model, layers=[-1])["layers"] == [3]
+    assert stores.fill(rows, tmp_path, model, layers=[-1]).layers == (3,)
     assert ActivationStore(tmp_path).layers == (3,)
 
 
@@ -267,7 +251,7 @@ def test_a_device_without_room_for_a_batch_makes_the_same_store(
     monkeypatch.setattr(Capture, "__call__", small)
     counts = stores.fill(rows, tmp_path, model)
     assert "does not fit on the device and is halved" in caplog.text
-    assert counts["forward_tokens"] == counts["tokens"]
+    assert counts.forward_tokens == counts.tokens
     halved, expected = ActivationStore(tmp_path), ActivationStore(whole)
     for example in expected.index:
         np.testing.assert_allclose(halved.read(example, 2), expected.read(example, 2), rtol=1e-2)
@@ -283,8 +267,8 @@ def test_progress_counts_tokens_up_to_the_plans(
         model,
         progress=lambda done, total, note="": seen.append((done, total, note)),
     )
-    assert seen[0] == (0, counts["tokens"], "tokens")
-    assert seen[-1] == (counts["tokens"], counts["tokens"], "tokens")
+    assert seen[0] == (0, counts.tokens, "tokens")
+    assert seen[-1] == (counts.tokens, counts.tokens, "tokens")
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
 
 

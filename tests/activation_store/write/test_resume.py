@@ -19,7 +19,8 @@ import pytest
 import stores
 
 from activation_store.layout import commit_records as commits
-from activation_store.layout.sealed_json import read_sealed
+from activation_store.layout.arrays import COMMITS
+from activation_store.layout.checksummed_json import read_checksummed_json
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
 from core.errors import StorageError
@@ -64,7 +65,7 @@ def kill_during(delay: float, rows: Path, out: Path, model: ModelFiles) -> bool:
 
 
 def committed_tokens(out: Path) -> int:
-    found = commits.read_commits(out, read_sealed(out / "plan.json")["digest"])
+    found = commits.read_commits(out, read_checksummed_json(out / "plan.json")["digest"])
     return sum(commit.tokens for commit in found.values())
 
 
@@ -73,7 +74,7 @@ def test_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(
 ) -> None:
     chance = random.Random(0)
     counted = stores.CountedTokens(monkeypatch)
-    in_time, total = 0, read_sealed(whole / "plan.json")["tokens"]
+    in_time, total = 0, read_checksummed_json(whole / "plan.json")["tokens"]
     for run in range(6):
         out = tmp_path / str(run)
         whole_s = seconds_to_fill(rows, tmp_path / f"{run} undisturbed", model)
@@ -82,7 +83,7 @@ def test_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(
         left = total - committed_tokens(out)
         counted.tokens = 0
         counts = stores.fill(rows, out, model)
-        assert counted.tokens == counts["forward_tokens"] == left
+        assert counted.tokens == counts.forward_tokens == left
         assert stores.contents(out) == stores.contents(whole)
     assert in_time >= 6, "too few kills hit a dump under way to say anything"
 
@@ -96,20 +97,20 @@ def test_what_a_killed_writer_left_is_neither_taken_nor_kept(
     store: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stores.uncommit(store, *range(shards, len(commits.commit_records(store))))
+    stores.uncommit(store, *range(shards, len(commits.list_commit_paths(store))))
     (store / "acts" / "L0" / "c" / "4" / "0").write_bytes(b"half")
     (store / "acts" / "L0" / "c" / "4" / "0.abc.partial").write_bytes(b"half")
     (store / "commits" / ".000004.json.1.2.tmp").write_bytes(b"{")
-    left = read_sealed(store / "plan.json")["tokens"] - committed_tokens(store)
+    left = read_checksummed_json(store / "plan.json")["tokens"] - committed_tokens(store)
     counted = stores.CountedTokens(monkeypatch)
-    assert stores.fill(rows, store, model)["forward_tokens"] == counted.tokens == left
+    assert stores.fill(rows, store, model).forward_tokens == counted.tokens == left
     assert stores.contents(store) == stores.contents(whole)
 
 
 def test_a_stop_between_shards_loses_none_of_them(
     rows: Path, model: ModelFiles, whole: Path, tmp_path: Path
 ) -> None:
-    half = read_sealed(whole / "plan.json")["tokens"] // 2
+    half = read_checksummed_json(whole / "plan.json")["tokens"] // 2
 
     def stop(done: int, total: int, note: str = "") -> None:
         if done > half:
@@ -120,7 +121,7 @@ def test_a_stop_between_shards_loses_none_of_them(
     kept = {name: data for name, data in stores.contents(tmp_path).items() if "commits/" in name}
     assert len(kept) >= 1
     counts = stores.fill(rows, tmp_path, model)
-    assert 0 < counts["forward_tokens"] < counts["tokens"]
+    assert 0 < counts.forward_tokens < counts.tokens
     assert stores.contents(tmp_path) == stores.contents(whole)
 
 
@@ -146,7 +147,7 @@ def test_a_full_disk_is_one_line_and_the_dump_goes_on_after_it(
     assert kept > 0
     roomy = shutil.copytree(out, tmp_path / "roomy")
     counts = stores.fill(rows, roomy, model)
-    assert counts["forward_tokens"] == counts["tokens"] - kept
+    assert counts.forward_tokens == counts.tokens - kept
     assert stores.contents(roomy) == stores.contents(whole)
 
 
@@ -164,10 +165,9 @@ def test_a_full_disk_while_a_record_is_written_loses_that_shard_alone(
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(StorageError, match="the disk is full"):
             stores.fill(rows, tmp_path, model)
-    assert [path.name for path in commits.commit_records(tmp_path)] == [
-        "000000.json",
-        "000001.json",
-    ]
+    names = [path.name for path in commits.list_commit_paths(tmp_path)]
+    assert names[:2] == ["000000.json", "000001.json"]
+    assert "000002.json" not in names
     stores.fill(rows, tmp_path, model)
     assert stores.contents(tmp_path) == stores.contents(whole)
 
@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     plain = Path.write_bytes
 
     def refused(path: Path, data: bytes) -> int:
-        if path.parent.name == commits.COMMITS:
+        if path.parent.name == COMMITS:
             raise OSError(number, os.strerror(number))
         return plain(path, data)
 

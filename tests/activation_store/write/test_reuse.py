@@ -38,9 +38,9 @@ def filled(model: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     def fill(rows: Path, out: Path, others: Sequence[Path], **changes: Any) -> dict[str, Any]:
         counted.tokens = 0
-        counts = stores.fill(rows, out, model, others=others, **changes)
-        assert counts["forward_tokens"] == counted.tokens
-        assert verify(out).findings == ()
+        counts = stores.fill(rows, out, model, reusable=others, **changes)
+        assert counts.forward_tokens == counted.tokens
+        assert verify(out).damaged == ()
         return counts
 
     return fill
@@ -67,8 +67,8 @@ def test_a_grown_dataset_computes_its_new_rows_alone_and_shares_the_shards(
 ) -> None:
     counts = filled(grown, tmp_path / "more", [whole])
     before = ActivationStore(whole)
-    assert counts["forward_tokens"] == counts["tokens"] - before.plan["tokens"] > 0
-    assert counts["shared_shards"] == before.plan["n_shards"]
+    assert counts.forward_tokens == counts.tokens - before.plan["tokens"] > 0
+    assert counts.shared_shards == before.plan["n_shards"]
     assert same_rows(tmp_path / "more", whole, (0, 2)) == len(before.index)
     assert inodes(whole) < inodes(tmp_path / "more")
 
@@ -83,11 +83,11 @@ def test_a_store_outlives_the_one_that_it_shares_with(
     filled(grown, tmp_path / "more", [store])
     before = stores.contents(tmp_path / "more")
     shutil.rmtree(store)
-    assert verify(tmp_path / "more").findings == ()
+    assert verify(tmp_path / "more").damaged == ()
     stores.flip(tmp_path / "more" / "acts/L0/c/1/0")
     counts = filled(grown, tmp_path / "more", [])  # mends it with its layout kept
     tokens = ActivationStore(tmp_path / "more").commits[1].tokens
-    assert counts["forward_tokens"] == tokens
+    assert counts.forward_tokens == tokens
     assert stores.contents(tmp_path / "more") == before
 
 
@@ -96,16 +96,16 @@ def test_a_smaller_dataset_computes_nothing(
 ) -> None:
     rows = stores.table(tmp_path / "rows", stores.conversations(4)[1::2])
     counts = filled(rows, tmp_path / "fewer", [whole])
-    assert counts["forward_tokens"] == 0
-    assert same_rows(tmp_path / "fewer", whole, (0, 2)) == counts["sequences"]
+    assert counts.forward_tokens == 0
+    assert same_rows(tmp_path / "fewer", whole, (0, 2)) == counts.sequences
 
 
 def test_a_dropped_layer_costs_nothing_and_leaves_the_other(
     filled: Callable[..., dict[str, Any]], rows: Path, whole: Path, tmp_path: Path
 ) -> None:
     counts = filled(rows, tmp_path / "one", [whole], layers=[2])
-    assert counts["forward_tokens"] == 0
-    assert counts["shared_shards"] == counts["shards"]
+    assert counts.forward_tokens == 0
+    assert counts.shared_shards == counts.shards
     assert inodes(tmp_path / "one") < inodes(whole)
     same_rows(tmp_path / "one", whole, (2,))
 
@@ -118,7 +118,7 @@ def test_an_added_layer_leaves_the_others_as_they_are(
     tmp_path: Path,
 ) -> None:
     counts = filled(rows, tmp_path / "three", [whole], layers=[0, 1, 2])
-    assert counts["forward_tokens"] == counts["tokens"]
+    assert counts.forward_tokens == counts.tokens
     assert inodes(whole) < inodes(tmp_path / "three")
     stores.fill(rows, tmp_path / "fresh", model, layers=[1])
     same_rows(tmp_path / "three", tmp_path / "fresh", (1,))
@@ -128,8 +128,8 @@ def test_another_layout_is_copied_row_by_row(
     filled: Callable[..., dict[str, Any]], grown: Path, whole: Path, tmp_path: Path
 ) -> None:
     counts = filled(grown, tmp_path / "wide", [whole], shard_rows=1024, codec="lossless")
-    assert counts["shared_shards"] == 0
-    assert counts["forward_tokens"] == counts["tokens"] - ActivationStore(whole).plan["tokens"]
+    assert counts.shared_shards == 0
+    assert counts.forward_tokens == counts.tokens - ActivationStore(whole).plan["tokens"]
     same_rows(tmp_path / "wide", whole, (0, 2))
 
 
@@ -144,14 +144,14 @@ def test_other_numbers_are_not_taken(
     tmp_path: Path,
 ) -> None:
     counts = filled(rows, tmp_path / "other", [whole], **changes)
-    assert counts["forward_tokens"] == counts["tokens"]
-    assert counts["shared_shards"] == 0
+    assert counts.forward_tokens == counts.tokens
+    assert counts.shared_shards == 0
 
 
 def test_another_targets_rows_are_not_taken(rows: Path, whole: Path, tmp_path: Path) -> None:
     other = resolve_model(str(tiny.save(tmp_path / "model", seed=1)))
-    counts = stores.fill(rows, tmp_path / "store", other, others=[whole])
-    assert counts["forward_tokens"] == counts["tokens"]
+    counts = stores.fill(rows, tmp_path / "store", other, reusable=[whole])
+    assert counts.forward_tokens == counts.tokens
 
 
 def test_damaged_rows_are_not_taken(
@@ -165,7 +165,7 @@ def test_damaged_rows_are_not_taken(
     stores.flip(store / "acts/L2/c/1/0")
     counts = filled(rows, tmp_path / "again", [store])
     assert "acts/L2/c/1/0 is not as it was" in caplog.text
-    assert counts["forward_tokens"] == ActivationStore(whole).commits[1].tokens
+    assert counts.forward_tokens == ActivationStore(whole).commits[1].tokens
     assert same_rows(tmp_path / "again", whole, (0, 2))
 
 
@@ -173,10 +173,10 @@ def test_unfinished_and_broken_stores_are_passed_over(
     filled: Callable[..., dict[str, Any]], rows: Path, store: Path, tmp_path: Path
 ) -> None:
     stores.uncommit(store, 1)
-    broken = shutil.copytree(store, tmp_path / "broken")
-    (broken / "plan.json").unlink()
-    counts = filled(rows, tmp_path / "out", [store, broken, tmp_path / "nowhere"])
-    assert counts["forward_tokens"] == counts["tokens"]
+    find_damage = shutil.copytree(store, tmp_path / "find_damage")
+    (find_damage / "plan.json").unlink()
+    counts = filled(rows, tmp_path / "out", [store, find_damage, tmp_path / "nowhere"])
+    assert counts.forward_tokens == counts.tokens
 
 
 def test_a_store_goes_on_with_the_layout_that_it_was_begun_with(
@@ -189,8 +189,8 @@ def test_a_store_goes_on_with_the_layout_that_it_was_begun_with(
     left = [commit_path(tmp_path / "more", shard).exists() for shard in (0, 7)]
     assert left == [False, False]
     counts = filled(grown, tmp_path / "more", [])
-    assert counts["shared_shards"] > 0
-    assert 0 < counts["forward_tokens"] < counts["tokens"]
+    assert counts.shared_shards > 0
+    assert 0 < counts.forward_tokens < counts.tokens
     assert stores.contents(tmp_path / "more").keys() == expected.keys()
 
 
@@ -210,7 +210,7 @@ def test_where_links_are_not_to_be_had_the_bytes_are_copied(
 
     monkeypatch.setattr(os, "link", refuse)
     counts = filled(grown, tmp_path / "more", [whole])
-    assert counts["forward_tokens"] < counts["tokens"]
+    assert counts.forward_tokens < counts.tokens
     assert not inodes(whole) & inodes(tmp_path / "more")
     assert same_rows(tmp_path / "more", whole, (0, 2))
 
@@ -220,10 +220,10 @@ def test_helpers_take_over_too(
 ) -> None:
     runtime = stores.RUNTIME.model_copy(update={"workers": 2})
     counts = dump(
-        grown, tmp_path, config=stores.CAPTURE, model=model, runtime=runtime, others=[whole]
+        grown, tmp_path, config=stores.CAPTURE, model=model, runtime=runtime, reusable=[whole]
     )
-    assert counts["forward_tokens"] == counts["tokens"] - ActivationStore(whole).plan["tokens"]
-    assert verify(tmp_path).findings == ()
+    assert counts.forward_tokens == counts.tokens - ActivationStore(whole).plan["tokens"]
+    assert verify(tmp_path).damaged == ()
 
 
 def test_a_store_beyond_the_budget_is_refused_before_it_runs(
