@@ -10,7 +10,7 @@ import pytest
 import stores
 import tiny
 
-from activation_store.layout.commit_records import commit_path, commit_records
+from activation_store.layout.commit_records import commit_path, list_commit_paths
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles, resolve_model
 from core.files import write_json
@@ -65,7 +65,7 @@ def run(capsys: pytest.CaptureFixture[str]):
 def test_info_says_what_a_store_holds(store: Path, model: ModelFiles, run) -> None:
     code, out, _ = run("store", "info", str(store), "--json")
     found = json.loads(out)
-    shards = len(commit_records(store))
+    shards = len(list_commit_paths(store))
     assert code == 0
     assert found["path"] == str(store)
     assert found["sequences"] == 12
@@ -80,7 +80,7 @@ def test_info_says_what_a_store_holds(store: Path, model: ModelFiles, run) -> No
 
 def test_info_reads_well(store: Path, run) -> None:
     code, out, _ = run("store", "info", str(store))
-    shards = len(commit_records(store))
+    shards = len(list_commit_paths(store))
     assert code == 0
     assert f"shards     {shards} of {shards} committed" in out
     assert "layers     0, 2; d_model 32" in out
@@ -89,7 +89,7 @@ def test_info_reads_well(store: Path, run) -> None:
 
 def test_info_of_a_dump_under_way_says_so(store: Path, run) -> None:
     stores.uncommit(store, 0)
-    planned = len(commit_records(store)) + 1
+    planned = len(list_commit_paths(store)) + 1
     _, out, _ = run("store", "info", str(store), "--json")
     found = json.loads(out)
     assert found["shards"] == {"committed": planned - 1, "planned": planned}
@@ -121,7 +121,7 @@ def test_a_ref_to_nothing_is_one_line(root: Path, run) -> None:
 
 def test_a_whole_store_verifies(store: Path, run) -> None:
     code, out, err = run("store", "verify", str(store))
-    shards = len(commit_records(store))
+    shards = len(list_commit_paths(store))
     assert (code, err) == (0, "")
     files = len(stores.files(store))
     assert out == f"{store}: good; {files} files, {shards} of {shards} shards\n"
@@ -151,7 +151,7 @@ def test_verify_prints_one_json_document(store: Path, run) -> None:
     found = json.loads(out)
     assert code == 2
     assert found["finished"] is True
-    assert found["findings"] == [
+    assert found["damaged"] == [
         {"file": "commits/000000.json", "fault": "changed", "shard": 0, "array": None},
         {"file": "left", "fault": "extra", "shard": None, "array": None},
     ]

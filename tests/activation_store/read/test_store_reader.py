@@ -97,7 +97,7 @@ def test_a_store_goes_to_another_process(whole: Path) -> None:
 def test_more_shards_than_may_be_open_are_read(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "MAPPED", 2)
+    monkeypatch.setattr(reader, "MAX_MAPPED", 2)
     store = ActivationStore(whole)
     for example in store.index:
         assert len(store.read(example, 0))
