@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _THIN = "\u202f"
 _NO_BREAK = "\u00a0"
@@ -84,3 +84,15 @@ def join(words: Sequence[str]) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def sort_known(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Sort distinct names in a given order, unknown ones after it by name.
+
+    A variant follows the name that it is of.
+
+    >>> sort_known(["zeta", "system+visible", "control", "system"], ["control", "system"])
+    ['control', 'system', 'system+visible', 'zeta']
+    """
+    rank = {name: i for i, name in enumerate(order)}
+    return sorted(set(names), key=lambda name: (rank.get(name.split("+")[0], len(order)), name))

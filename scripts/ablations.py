@@ -21,9 +21,11 @@ from typing import Any
 from core.errors import LatentQAError
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment, load_experiment
-from pipelines.reports.compare.cells import Cell
-from pipelines.reports.compare.runs import Run, compare_runs
-from pipelines.reports.run.tables import estimate, markdown
+from pipelines.reports.compare.cells import ComparedValue
+from pipelines.reports.compare.comparison import compare_runs
+from pipelines.reports.compare.runs import Run
+from pipelines.reports.run.tables import estimate
+from pipelines.reports.tables import markdown
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 
@@ -171,17 +173,17 @@ def loss_line(
         cells = {view: estimate(views[view]["answer_loss"]["right"]) for view in names}
     elif base is not None and views.keys() & base.metrics["reading"]["test"].keys():
         found = compare_runs([_run("base", base), _run(name, result)])
-        cells = {case.view: difference(case.cells["right"][1]) for case in found.cases}
+        cells = {view.view: difference(view.metrics["right"][1]) for view in found.losses}
     return [name, f"{train['validation']:.2f}", *(cells.get(view, "–") for view in names)]
 
 
-def difference(cell: Cell) -> str:
-    """A difference to the base with its interval, in bold where that is off zero."""
-    leaf = cell.difference
-    assert leaf is not None, "compare_runs gives one to every run but the first"
-    ends = "" if leaf.low is None else f" [{leaf.low:+.2f}, {leaf.high:+.2f}]"
-    text = f"{leaf.estimate:+.2f}{ends}"
-    return f"**{text}**" if leaf.off_zero else text
+def difference(value: ComparedValue) -> str:
+    """Format a difference to the base with its interval, in bold where that excludes zero."""
+    found = value.difference
+    assert found is not None, "compare_runs gives one to every run but the first"
+    ends = "" if found.low is None else f" [{found.low:+.2f}, {found.high:+.2f}]"
+    text = f"{found.estimate:+.2f}{ends}"
+    return f"**{text}**" if found.off_zero else text
 
 
 def gain_line(name: str, metrics: Mapping[str, Any], names: Sequence[str]) -> list[str]:

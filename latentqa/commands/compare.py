@@ -10,8 +10,8 @@ import typer
 from latentqa.commands.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption, print_json
 
 if TYPE_CHECKING:
-    from pipelines.reports.compare.cells import Cell
-    from pipelines.reports.compare.runs import Comparison
+    from pipelines.reports.compare.cells import ComparedValue
+    from pipelines.reports.compare.comparison import Comparison
 
 
 def compare(
@@ -49,37 +49,41 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
-    from pipelines.reports.compare.cells import SETTINGS
-    from pipelines.reports.compare.page import title
-    from pipelines.reports.compare.runs import mixed_pools, single_seeds
+    from pipelines.reports.compare.cells import BOOTSTRAP
+    from pipelines.reports.compare.page import metric_title
+    from pipelines.reports.compare.runs import single_seed_runs
 
+    targets = {run.name: str(run.target) for run in found.runs}
+    for name, target in targets.items():
+        if len(set(targets.values())) > 1:
+            typer.echo(f"{name} reads {target}")
+    if len(set(targets.values())) == 1:
+        typer.echo(f"Target: {targets[found.runs[0].name]}")
     wide = max(len(run.name) for run in found.runs) + 2
-    for case in (*found.cases, *found.written):
-        least = SETTINGS.min_controls
-        few = f"; an interval needs {least} controls" if case.controls < least else ""
+    least = BOOTSTRAP.min_controls
+    for view in (*found.losses, *found.written):
+        few = f"; an interval needs {least} controls" if view.controls < least else ""
         typer.echo(
-            f"{case.view} ({case.split}): {case.controls} controls, {case.questions} questions{few}"
+            f"{view.view} ({view.split}): {view.controls} controls, {view.questions} questions{few}"
         )
-        for metric, cells in case.cells.items():
-            for k, (run, cell) in enumerate(zip(found.runs, cells, strict=True)):
-                name = title(metric) if k == 0 else ""
-                typer.echo(f"  {name:<28}{run.name:<{wide}}{_words(cell)}".rstrip())
+        for metric, values in view.metrics.items():
+            for k, (run, value) in enumerate(zip(found.runs, values, strict=True)):
+                name = metric_title(metric) if k == 0 else ""
+                typer.echo(f"  {name:<28}{run.name:<{wide}}{_words(value)}".rstrip())
     typer.echo("* differs from the first run: the interval excludes zero, and p < 0.05 after Holm.")
-    for name, fields in mixed_pools(found.runs):
-        typer.echo(f"The runs pooled as {name} differ by more than their seeds: {fields}.")
     for run in found.runs:
         if run.foreign:
             typer.echo(f"{run.name} reads a foreign target: not the decoder's own.")
-    if single := single_seeds(found.runs):
+    if single := single_seed_runs(found.runs):
         typer.echo(
             f"Of {', '.join(single)} there is one training run each: a mark is about the decoder, "
             "not its settings. Join runs of several seeds by +."
         )
 
 
-def _words(cell: Cell) -> str:
-    text = "–" if cell.leaf is None else str(cell.leaf)
-    if cell.difference is None:
+def _words(value: ComparedValue) -> str:
+    text = "–" if value.estimate is None else str(value.estimate)
+    if value.difference is None:
         return text
-    p = "" if cell.p is None else f", p {cell.p:.3f}"
-    return f"{text}   difference {cell.difference}{p}{' *' if cell.differs else ''}"
+    p = "" if value.p is None else f", p {value.p:.3f}"
+    return f"{text}   difference {value.difference}{p}{' *' if value.differs else ''}"

@@ -9,7 +9,8 @@ from typing import Any
 
 from core.errors import ConfigError, StoreError
 from pipelines.artifacts.records import StepResult
-from pipelines.reports.run.tables import GAINS, estimate, markdown
+from pipelines.reports.run.tables import GAINS, estimate
+from pipelines.reports.tables import markdown
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.steps.order import baseline_step, run_evaluation

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.reports.compare.cells import Cell
+from pipelines.reports.compare.cells import ComparedValue
 from pipelines.reports.run.files import Leaf
 
 CHECKOUT = Path(__file__).parents[2]
@@ -53,8 +53,11 @@ def metrics(view: str) -> dict[str, Any]:
 
 def test_a_view_with_its_control_visible_is_marked(script: ModuleType) -> None:
     line = script.gain_line("masking: off", metrics("system+visible"), script.VIEWS)
-    assert line == ["masking: off", "–", "–", "–", "0.50 [0.25, 0.75] (visible)"]
-    assert script.gain_line("base", metrics("control"), ["control"])[1] == "0.50 [0.25, 0.75]"
+    assert line == ["masking: off", "–", "–", "–", "0.50\u00a0[0.25,\u00a00.75] (visible)"]
+    assert (
+        script.gain_line("base", metrics("control"), ["control"])[1]
+        == "0.50\u00a0[0.25,\u00a00.75]"
+    )
 
 
 def test_a_setting_that_shares_no_view_with_the_base_has_no_difference_to_it(
@@ -70,14 +73,18 @@ def test_a_setting_that_shares_no_view_with_the_base_has_no_difference_to_it(
         )
         for view in ("system", "system+visible")
     )
-    assert script.loss_line("base", base, base, ["system"]) == ["base", "1.50", "2.00 [1.50, 2.50]"]
+    assert script.loss_line("base", base, base, ["system"]) == [
+        "base",
+        "1.50",
+        "2.00\u00a0[1.50,\u00a02.50]",
+    ]
     assert script.loss_line("off", off, base, ["system"]) == ["off", "1.50", "–"]
     assert script.loss_line("off", base, None, ["system"]) == ["off", "1.50", "–"]
 
 
 def test_a_difference_with_an_interval_off_zero_is_bold(script: ModuleType) -> None:
-    off, over = (Cell(None, Leaf(-0.5, low, 0.5 + low, 6)) for low in (-0.75, -0.25))
-    few = Cell(None, Leaf(0.125, None, None, 2))
+    off, over = (ComparedValue(None, Leaf(-0.5, low, 0.5 + low, 6)) for low in (-0.75, -0.25))
+    few = ComparedValue(None, Leaf(0.125, None, None, 2))
     assert script.difference(off) == "**-0.50 [-0.75, -0.25]**"
     assert script.difference(over) == "-0.50 [-0.25, +0.25]"
     assert script.difference(few) == "+0.12"

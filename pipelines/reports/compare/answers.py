@@ -1,67 +1,81 @@
-"""Written answers and identification of several runs, on what all of them were asked."""
+"""Written answers and identification of several evaluations, on what all of them were asked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from core.tables import SPLITS, VIEWS
+from core.wording import sort_known
 from evaluators.answers.answer_quality import written
 from evaluators.answers.metrics import METRICS
 from evaluators.measure.panel import mean
 from evaluators.measure.result_files import ANSWERS_FILE, ITEMS_FILE
 from evaluators.stats.estimates import over_controls
-from pipelines.reports.compare.cells import Case, Cell, cell_of, p_of
-from pipelines.reports.run.data import ordered
+from pipelines.reports.compare.cells import ComparedValue, ComparedView, compare_value
 from pipelines.reports.run.files import table_rows
 
 IDENTIFIED = "identified"
 """Share of the items of identification in which gold was found, given the row's own activations."""
 
-Place = tuple[str, str, str]
+MetricKey = tuple[str, str, str]
 """Split, view and metric."""
-Scores = dict[tuple[Any, ...], float]
-"""What each answer or item got; a key starts with the control."""
+Scores = dict[tuple[str, ...], float]
+"""Score of each answer or item; a key starts with the control."""
 
 
-def answer_cases(sides: Sequence[Sequence[Path]]) -> list[Case]:
-    """Cases of written answers and identification, given the rows' own activations.
+def compare_answers(sides: Sequence[Sequence[Path]]) -> list[ComparedView]:
+    """Compare written answers and identification, given the rows' own activations.
 
     Args:
-        sides: of each run the folders of its pooled evaluations.
+        sides: for each run the folders of its pooled evaluations, the baseline first.
 
     Returns:
-        A case for each split and view of which all runs have an answer to the same question, or an
-        item with the same options; differences are not marked yet.
+        Each split and view of which all runs have an answer to the same question, or an item with
+        the same options; p-values are not adjusted yet.
     """
-    found = [[_scores(folder) for folder in side] for side in sides]
+    found = [[_read_scores(folder) for folder in side] for side in sides]
     every = [one for side in found for one in side]
     shared = set(every[0]).intersection(*every[1:])
     out = []
-    for split in ordered((s for s, _, _ in shared), SPLITS):
-        for view in ordered((v for s, v, _ in shared if s == split), VIEWS):
-            controls, questions, cells = 0, 0, {}
-            for metric in (IDENTIFIED, *(one.name for one in METRICS)):
-                place = (split, view, metric)
-                if place not in shared:
-                    continue
-                scores = [[one[place] for one in side] for side in found]
-                n, m, line = _line(scores)
-                if n:
-                    cells[metric] = line
-                    controls, questions = max(controls, n), max(questions, m)
-            if cells:
-                out.append(Case(split, view, controls, questions, cells))
+    for split in sort_known((s for s, _, _ in shared), SPLITS):
+        for view in sort_known((v for s, v, _ in shared if s == split), VIEWS):
+            compared = {
+                metric: _compare_metric(
+                    [[one[split, view, metric] for one in side] for side in found]
+                )
+                for metric in (IDENTIFIED, *(one.name for one in METRICS))
+                if (split, view, metric) in shared
+            }
+            kept = {metric: line for metric, line in compared.items() if line.values}
+            if kept:
+                out.append(
+                    ComparedView(
+                        split,
+                        view,
+                        max(line.controls for line in kept.values()),
+                        max(line.questions for line in kept.values()),
+                        {metric: line.values for metric, line in kept.items()},
+                    )
+                )
     return out
 
 
-def _scores(folder: Path) -> dict[Place, Scores]:
-    """Scores of one evaluation; a file that it has not gives none."""
-    out: dict[Place, Scores] = {}
+@dataclass(frozen=True, slots=True)
+class _ComparedMetric:
+    """One metric of a split and view: what all runs share of it, and a value for each run."""
+
+    controls: int
+    questions: int
+    values: tuple[ComparedValue, ...]
+
+
+def _read_scores(folder: Path) -> dict[MetricKey, Scores]:
+    """Read the scores of one evaluation; a file that it does not have gives none."""
+    out: dict[MetricKey, Scores] = {}
     answers, items = (
         table_rows(path if (path := folder / name).is_file() else None)
         for name in (ANSWERS_FILE, ITEMS_FILE)
@@ -75,28 +89,26 @@ def _scores(folder: Path) -> dict[Place, Scores]:
                 out.setdefault(place, {})[key] = metric.score(own)
     for row in items:
         if row["condition"] == "right":
-            key = (row["control_id"], row["example_id"], row["question"], *row["options"])
-            out.setdefault((row["split"], row["view"], IDENTIFIED), {})[key] = row["correct"]
+            item = (row["control_id"], row["example_id"], row["question"], *row["options"])
+            out.setdefault((row["split"], row["view"], IDENTIFIED), {})[item] = row["correct"]
     return out
 
 
-def _line(sides: Sequence[Sequence[Mapping[tuple[Any, ...], float]]]) -> tuple[int, int, Any]:
-    """Controls and questions that all share, and a cell a run."""
+def _compare_metric(sides: Sequence[Sequence[Mapping[tuple[str, ...], float]]]) -> _ComparedMetric:
+    """Compare the scores of what all runs share."""
     every = [one for side in sides for one in side]
     keys = sorted(set(every[0]).intersection(*every[1:]))
-    of = np.array([key[0] for key in keys])
-    values = [
-        [over_controls(np.array([one[key] for key in keys]), of)[1][:, None] for one in side]
+    if not keys:
+        return _ComparedMetric(0, 0, ())
+    controls = np.array([key[0] for key in keys])
+    pools = [
+        [over_controls(np.array([one[key] for key in keys]), controls)[1][:, None] for one in side]
         for side in sides
     ]
-    controls = len(values[0][0])
-    return controls, len(keys), tuple(_cell(values[0], side) for side in values) if keys else ()
-
-
-def _cell(base: list[np.ndarray], side: list[np.ndarray]) -> Cell:
+    means_C = [np.mean(pool, 0)[:, 0] for pool in pools]
     statistic = mean(["score"], "score")
-    cell = cell_of(base, side, statistic)
-    if side is base:
-        return cell
-    away_C = np.mean(side, 0)[:, 0] - np.mean(base, 0)[:, 0]
-    return replace(cell, p=p_of(base, side, away_C, statistic))
+    values = tuple(
+        compare_value(pools[0], pool, statistic, own_C - means_C[0])
+        for pool, own_C in zip(pools, means_C, strict=True)
+    )
+    return _ComparedMetric(len(pools[0][0]), len(keys), values)

@@ -1,6 +1,11 @@
-"""One number of several runs, held against the first of them, and which differences to mark.
+"""Values of one metric over several runs, their differences to a baseline, and which stand out.
 
-Shapes: a run's values are [C, K], a row a control and a column a condition or metric.
+A difference stands out where its 95 % interval excludes zero *and* its p is below 0.05, adjusted
+for all the differences asked about (Holm): the p of a sign-flip test over controls, and of pooled
+runs the larger of that and of a t test that knows how few the runs are.
+
+Shapes: the values of an evaluation are [C, K], a row for each control and a column for each
+condition or metric.
 """
 
 from __future__ import annotations
@@ -16,80 +21,83 @@ from evaluators.stats.significance import holm, sign_flip
 from pipelines.reports.run.files import Leaf, leaf_of
 
 LEVEL = 0.05
-SETTINGS = EvaluateConfig()
-"""Bootstrap of a comparison: its samples, seed and least controls."""
+BOOTSTRAP = EvaluateConfig()
+"""Bootstrap of a comparison: its samples, its seed and the least controls of an interval."""
+
+Pool = Sequence[np.ndarray]
+"""Values [C, K] of each pooled evaluation of a run, over the same controls in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One number of one run; `difference`, `p` and `differs` are about the baseline."""
+class ComparedValue:
+    """A metric of one run; `difference`, `p` and `differs` are about the baseline."""
 
-    leaf: Leaf | None
+    estimate: Leaf | None
     difference: Leaf | None = None
     p: float | None = None
     differs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One split and view: the questions that all runs share, and a cell a run by metric."""
+class ComparedView:
+    """One split and view: how much all runs share of it, and a value for each run by metric."""
 
     split: str
     view: str
     controls: int
     questions: int
-    cells: dict[str, tuple[Cell, ...]]
+    metrics: dict[str, tuple[ComparedValue, ...]]
 
 
-def cell_of(base: list[np.ndarray], side: list[np.ndarray], statistic: Statistic) -> Cell:
-    """The cell of one side, which may be the baseline itself; its p comes later."""
-    samples, seed, least = SETTINGS.bootstrap, SETTINGS.seed, SETTINGS.min_controls
-    leaf = leaf_of(pooled(side, statistic, samples=samples, seed=seed, least=least))
-    if side is base:
-        return Cell(leaf)
-    away = difference(base, side, statistic, samples=samples, seed=seed, least=least)
-    return Cell(leaf, leaf_of(away))
-
-
-def p_of(
-    base: list[np.ndarray], side: list[np.ndarray], away_C: np.ndarray, statistic: Statistic
-) -> float | None:
-    """p of the difference of two sides.
+def compare_value(
+    base: Pool, side: Pool, statistic: Statistic, differences_C: np.ndarray
+) -> ComparedValue:
+    """Estimate a statistic of one run, and its difference to the baseline; p is not adjusted yet.
 
     Args:
-        away_C: the difference at each control, runs averaged; its signs are flipped.
-        statistic: the same difference as a statistic; where a side is a pool, chance among its runs
-            is asked about too, and the larger p taken.
+        base: the baseline.
+        side: the run, which may be the baseline itself: it then has no difference.
+        statistic: what is estimated.
+        differences_C: the difference at each control, pooled evaluations averaged, for the
+            sign-flip test.
     """
-    found = sign_flip(away_C, samples=SETTINGS.bootstrap, seed=SETTINGS.seed)
-    among = pools_p(base, side, statistic, samples=SETTINGS.bootstrap, seed=SETTINGS.seed)
-    return found if found is None or among is None else max(found, among)
+    samples, seed, least = BOOTSTRAP.bootstrap, BOOTSTRAP.seed, BOOTSTRAP.min_controls
+    estimate = leaf_of(pooled(side, statistic, samples=samples, seed=seed, least=least))
+    if side is base:
+        return ComparedValue(estimate)
+    away = difference(base, side, statistic, samples=samples, seed=seed, least=least)
+    over_controls = sign_flip(differences_C, samples=samples, seed=seed)
+    over_runs = pools_p(base, side, statistic, samples=samples, seed=seed)
+    found = [p for p in (over_controls, over_runs) if p is not None]
+    p = None if over_controls is None else max(found)
+    return ComparedValue(estimate, leaf_of(away), p)
 
 
-def marked(cases: Sequence[Case]) -> tuple[Case, ...]:
-    """The cases with p adjusted for all of their differences, and those that differ marked."""
+def adjust_p_values(views: Sequence[ComparedView]) -> tuple[ComparedView, ...]:
+    """Adjust each p for all differences of `views` (Holm), and mark those that stand out."""
     asked = [
         (i, metric, k)
-        for i, case in enumerate(cases)
-        for metric, cells in case.cells.items()
-        for k in range(1, len(cells))
+        for i, view in enumerate(views)
+        for metric, values in view.metrics.items()
+        for k in range(1, len(values))
     ]
-    adjusted = holm([cases[i].cells[metric][k].p for i, metric, k in asked])
+    adjusted = holm([views[i].metrics[metric][k].p for i, metric, k in asked])
     found = dict(zip(asked, adjusted, strict=True))
 
-    def mark(place: tuple[int, str, int], cell: Cell) -> Cell:
+    def mark(place: tuple[int, str, int], value: ComparedValue) -> ComparedValue:
         if place not in found:
-            return cell
-        p, off = found[place], cell.difference is not None and cell.difference.off_zero
-        return replace(cell, p=p, differs=off and p is not None and p < LEVEL)
+            return value
+        p, away = found[place], value.difference
+        stands_out = away is not None and away.off_zero and p is not None and p < LEVEL
+        return replace(value, p=p, differs=stands_out)
 
     return tuple(
         replace(
-            case,
-            cells={
-                metric: tuple(mark((i, metric, k), cell) for k, cell in enumerate(cells))
-                for metric, cells in case.cells.items()
+            view,
+            metrics={
+                metric: tuple(mark((i, metric, k), value) for k, value in enumerate(values))
+                for metric, values in view.metrics.items()
             },
         )
-        for i, case in enumerate(cases)
+        for i, view in enumerate(views)
     )

@@ -1,4 +1,4 @@
-"""One self-contained page that sets runs side by side, with its figures and numbers beside it."""
+"""The page that sets runs side by side, with its figures and numbers beside it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from typing import Any
 from core.files import write_bytes
 from core.wording import count, number
 from pipelines.reports import plots
-from pipelines.reports.compare.cells import SETTINGS, Case
-from pipelines.reports.compare.runs import (
-    METRICS,
-    Answers,
-    Comparison,
-    changed_settings,
-    comparison_rows,
-    mixed_pools,
-    single_seeds,
-)
+from pipelines.reports.compare.cells import BOOTSTRAP, ComparedView
+from pipelines.reports.compare.comparison import ComparedAnswer, Comparison, comparison_rows
+from pipelines.reports.compare.losses import METRICS
+from pipelines.reports.compare.runs import changed_settings, single_seed_runs
 from pipelines.reports.pages.render import render
-from pipelines.reports.run.figures import ReportFigure, figure_files
+from pipelines.reports.plots.page_figure import PageFigure, make_page_figure, write_figures
 from pipelines.reports.tables import csv_bytes
 
 PAGE = "compare.html"
@@ -35,13 +29,14 @@ TITLES = {
     "token_f1": "token F1",
     "confidence": "confidence, nats per token",
 }
-"""How metrics are called that are not by their own names."""
+"""Titles of the metrics that do not go by their own names."""
 
 
 def write_comparison(comparison: Comparison, out: Path) -> Path:
     """Write the page of a comparison.
 
     Args:
+        comparison: what is shown.
         out: folder for `compare.html`, `comparison.csv` (every number) and `figures/`, which holds
             each figure as SVG and PNG, with its data as CSV.
 
@@ -52,32 +47,28 @@ def write_comparison(comparison: Comparison, out: Path) -> Path:
         StorageError: the disk is full or read-only.
     """
     rows = comparison_rows(comparison)
-    figures = comparison_figures(comparison, rows)
-    for figure in figures:
-        write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg.encode())
-        write_bytes(out / "figures" / f"{figure.name}.png", figure.png)
-        write_bytes(out / "figures" / f"{figure.name}.csv", figure.csv)
+    figures = [_figure(comparison, metric, rows) for metric in METRICS]
+    write_figures(figures, out)
     write_bytes(out / "comparison.csv", csv_bytes(rows))
     page = out / PAGE
     write_bytes(page, _page(comparison, figures).encode())
     return page
 
 
-def comparison_figures(
-    comparison: Comparison, rows: Sequence[dict[str, Any]]
-) -> list[ReportFigure]:
-    """A figure a metric: every split and view, a point a run."""
-    return [_figure(comparison, metric, rows) for metric in METRICS]
+def metric_title(metric: str) -> str:
+    """Return the title of a metric."""
+    return TITLES.get(metric, metric)
 
 
-def _figure(comparison: Comparison, metric: str, rows: Sequence[dict[str, Any]]) -> ReportFigure:
-    panels = [_points(comparison, case, metric) for case in comparison.cases]
+def _figure(comparison: Comparison, metric: str, rows: Sequence[dict[str, Any]]) -> PageFigure:
+    """Draw one metric: a panel for each split and view, a point for each run."""
+    panels = [_panel(comparison, view, metric) for view in comparison.losses]
     zero = metric != "right"
     wide, narrow = (
         plots.intervals(panels, xlabel="nats per token", columns=columns, zero=zero)
         for columns in (3, 1)
     )
-    return figure_files(
+    return make_page_figure(
         metric.replace("_", "-"),
         f"{TITLES[metric]} of each run, by split and view",
         wide,
@@ -86,60 +77,57 @@ def _figure(comparison: Comparison, metric: str, rows: Sequence[dict[str, Any]])
     )
 
 
-def _points(comparison: Comparison, case: Case, metric: str) -> plots.Panel:
+def _panel(comparison: Comparison, view: ComparedView, metric: str) -> plots.Panel:
     points = [
         plots.Point(
             run.name,
-            cell.leaf.estimate,
-            cell.leaf.low,
-            cell.leaf.high,
-            "own" if cell.differs else "ink" if k == 0 else "plain",
+            value.estimate.estimate,
+            value.estimate.low,
+            value.estimate.high,
+            "own" if value.differs else "ink" if k == 0 else "plain",
         )
-        for k, (run, cell) in enumerate(zip(comparison.runs, case.cells[metric], strict=True))
-        if cell.leaf is not None
+        for k, (run, value) in enumerate(zip(comparison.runs, view.metrics[metric], strict=True))
+        if value.estimate is not None
     ]
-    return plots.Panel(case.view, f"n = {case.controls}", tuple(points), case.split)
+    return plots.Panel(view.view, f"n = {view.controls}", tuple(points), view.split)
 
 
-def _page(comparison: Comparison, figures: Sequence[ReportFigure]) -> str:
+def _page(comparison: Comparison, figures: Sequence[PageFigure]) -> str:
     return render(
         "compare/compare.html",
         filters={"nats": number, "count": count, "p": _p},
         comparison=comparison,
-        title=title,
-        least=SETTINGS.min_controls,
+        title=metric_title,
+        least=BOOTSTRAP.min_controls,
         figures=figures,
-        single=single_seeds(comparison.runs),
-        mixed=mixed_pools(comparison.runs),
+        single=single_seed_runs(comparison.runs),
         changes=changed_settings(comparison.runs),
-        marked=_marked(comparison.cases),
-        asked=_asked(comparison.cases),
-        written_marked=_marked(comparison.written),
-        written_asked=_asked(comparison.written),
+        targets=[str(run.target) for run in comparison.runs],
+        marked=_count_marked(comparison.losses),
+        asked=_count_differences(comparison.losses),
+        written_marked=_count_marked(comparison.written),
+        written_asked=_count_differences(comparison.written),
         answers=_by_control(comparison.answers),
     )
 
 
-def _marked(cases: Sequence[Case]) -> int:
-    return sum(cell.differs for case in cases for cells in case.cells.values() for cell in cells)
+def _count_marked(views: Sequence[ComparedView]) -> int:
+    return sum(one.differs for view in views for values in view.metrics.values() for one in values)
 
 
-def _asked(cases: Sequence[Case]) -> int:
-    return sum(len(cells) - 1 for case in cases for cells in case.cells.values())
+def _count_differences(views: Sequence[ComparedView]) -> int:
+    return sum(len(values) - 1 for view in views for values in view.metrics.values())
 
 
-def _by_control(answers: Sequence[Answers]) -> list[tuple[str, str, str, list[Answers]]]:
-    """(split, view, control, its answers), in order."""
+def _by_control(
+    answers: Sequence[ComparedAnswer],
+) -> list[tuple[str, str, str, list[ComparedAnswer]]]:
+    """Group answers as (split, view, control, its answers), in order."""
     keys = dict.fromkeys((one.split, one.view, one.control) for one in answers)
     return [
         (*key, [one for one in answers if (one.split, one.view, one.control) == key])
         for key in keys
     ]
-
-
-def title(metric: str) -> str:
-    """How a metric is called."""
-    return TITLES.get(metric, metric)
 
 
 def _p(value: float) -> str:

@@ -1,101 +1,76 @@
-"""A trained decoder for others: an ordinary peft adapter with a model card, in a folder or a hub.
-
-The card is made of records alone: keys of the data, the store and the decoder, its settings, and
-what it reads with intervals. Nothing in it names a folder of this machine.
-"""
+"""Publishing a trained decoder: a peft adapter with a model card, in a folder or on a hub."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import shutil
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from activation_store.target.files import public_name
 from core.errors import ConfigError, DamagedError, EndpointError, first_line
+from core.files import new_folder, write_json
+from decoder.model import SIDECAR
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.reports.run.tables import reading_tables
+from pipelines.reports.publish.card import model_card
+from pipelines.reports.publish.target import HUB_ID, PublishedTarget
 
 TOKEN = "HF_TOKEN"
 """Environment variable with the hub's token; it is read from nowhere else."""
 CARD = "README.md"
-_FILES = ("adapter_config.json", "adapter_model.safetensors", "latentqa.json", "log.jsonl")
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_RECORDED = ("rows", "questions", "steps", "best_step", "loss", "validation")
+_ADAPTER = "adapter_config.json"
+_FILES = (_ADAPTER, "adapter_model.safetensors", SIDECAR, "log.jsonl")
 
 
-def judged(root: ArtifactRoot, train: Artifact) -> Artifact | None:
-    """The newest evaluation of a decoder, or None."""
+def newest_evaluation(root: ArtifactRoot, train: Artifact) -> Artifact | None:
+    """Return the newest evaluation of a decoder, or None."""
     own = [a for a in root.artifacts("evaluate") if a.record["inputs"].get("train") == train.key]
     return max(own, key=lambda a: str(a.record.get("created", "")), default=None)
 
 
-def model_card(train: Artifact, evaluated: Artifact | None) -> str:
-    """The card, as Markdown with the hub's header."""
-    model = public_name(str(train.record["locations"]["model"]))
-    header: dict[str, Any] = {
-        "library_name": "peft",
-        "tags": ["latentqa", "lora", "interpretability"],
-    }
-    if _HUB_ID.fullmatch(model.partition("@")[0]):
-        header["base_model"] = model.partition("@")[0]
-    keys = {"train": train.key, **train.record["inputs"]}
-    if evaluated is not None:
-        keys["evaluate"] = evaluated.key
-    counts = train.record["counts"]
-    facts = [f"| {name} | {counts[name]} |" for name in _RECORDED if name in counts]
-    parts = [
-        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
-        "# A LatentQA decoder",
-        f"A LoRA adapter over `{model}` that answers questions about that model's own hidden "
-        "activations (Latent Interpretation Tuning, "
-        "[arXiv 2412.08686](https://arxiv.org/abs/2412.08686)).",
-        "```console\n$ latentqa ask --decoder FOLDER --prompt TEXT --question TEXT\n```",
-        "peft alone loads the adapter too: `PeftModel.from_pretrained(base, FOLDER)`. "
-        "`latentqa.json` says which layer of which target it reads, and how activations enter.",
-        "## What it reads",
-        _reading(evaluated),
-        "## How it was made",
-        "| | |\n|---|---|\n" + "\n".join(facts),
-        "Settings of the training:",
-        f"```yaml\n{yaml.safe_dump(train.identity['config'], sort_keys=False)}```",
-        "Keys of the artifacts:",
-        "| step | key |\n|---|---|\n" + "\n".join(f"| {k} | `{v}` |" for k, v in keys.items()),
-    ]
-    return "\n\n".join(parts) + "\n"
+def write_folder(
+    folder: Path, train: Artifact, evaluated: Artifact | None, target: PublishedTarget
+) -> None:
+    """Write a decoder and its card, whole or not at all.
 
+    The adapter's configuration and `latentqa.json` name the target by its repository and commit,
+    where these are known.
 
-def write_folder(folder: Path, train: Artifact, evaluated: Artifact | None) -> None:
-    """Write the decoder and its card.
+    Args:
+        folder: new or empty.
+        train: the decoder.
+        evaluated: its evaluation, or None.
+        target: its target.
 
     Raises:
-        ConfigError: `folder` holds something already.
+        StorageError: `folder` holds something already, or the disk is full or read-only.
         DamagedError: the decoder's bytes are not those committed.
     """
     if bad := train.damaged_files():
         raise DamagedError(
             f"{train.short}: {', '.join(bad)} is not as it was committed. "
-            "Run the experiment again: it notices, and trains anew.",
+            "Run the experiment again to train it anew.",
             train.path,
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--folder {folder}: it is there already; expected a new or empty one.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
-        if (train.data / name).is_file():
-            shutil.copyfile(train.data / name, folder / name)
-    (folder / CARD).write_text(model_card(train, evaluated), encoding="utf-8")
+    with new_folder(folder) as aside:
+        for name in _FILES:
+            if (train.data / name).is_file():
+                shutil.copyfile(train.data / name, aside / name)
+        if target.repository is not None:
+            _name_target(aside, target)
+        (aside / CARD).write_text(model_card(train, evaluated, target), encoding="utf-8")
 
 
 def push(folder: Path, repo: str, *, private: bool) -> str:
-    """Upload a folder that `write_folder` wrote; the repository is made where it is not there.
+    """Upload a folder that `write_folder` wrote, in one commit; make the repository if need be.
+
+    Args:
+        folder: what is uploaded.
+        repo: ORG/NAME.
+        private: whether a repository made here is private.
 
     Returns:
-        Where it can be seen.
+        The address of the repository.
 
     Raises:
         ConfigError: `repo` is no name, or no token is in the environment.
@@ -104,7 +79,7 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    if not _HUB_ID.fullmatch(repo):
+    if not HUB_ID.fullmatch(repo):
         raise ConfigError(f"--repo {repo}: not a repository's name; expected ORG/NAME.")
     token = os.environ.get(TOKEN)
     if not token:
@@ -124,11 +99,14 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
     return str(made)
 
 
-def _reading(evaluated: Artifact | None) -> str:
-    if evaluated is None:
-        return "It has not been evaluated."
-    return (
-        "Answer loss in nats a token on held-out controls, with 95 % bootstrap intervals over "
-        "controls. It reads where both gains are above zero and `right` is below the untrained "
-        "decoder's.\n\n" + reading_tables(evaluated.record["counts"]["reading"])
-    )
+def _name_target(folder: Path, target: PublishedTarget) -> None:
+    """Name the target in the published files so that others find it."""
+    path = folder / _ADAPTER
+    settings = json.loads(path.read_bytes())
+    settings |= {"base_model_name_or_path": target.repository, "revision": target.revision}
+    write_json(path, settings)
+    if target.name != "embedded":  # which every installation finds by that name
+        path = folder / SIDECAR
+        sidecar = json.loads(path.read_bytes())
+        revision = f"@{target.revision}" if target.revision else ""
+        write_json(path, {**sidecar, "model": f"{target.repository}{revision}"})

@@ -22,6 +22,7 @@ from core.table_files import (
 )
 from core.tables import SPLITS, VIEWS, Conversation
 from core.tool_use import said
+from core.wording import sort_known
 from pipelines.reports.run.files import Leaf, artifact_file, json_object, leaf_of, table_rows
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 
@@ -187,16 +188,10 @@ def read_report_data(inputs: ReportInputs) -> ReportData:
     )
 
 
-def ordered(names: Iterable[str], order: tuple[str, ...]) -> list[str]:
-    """`names` in the order given, strangers after it by name; `system+visible` follows `system`."""
-    rank = {name: i for i, name in enumerate(order)}
-    return sorted(set(names), key=lambda name: (rank.get(name.split("+")[0], len(order)), name))
-
-
 def _leaves(values: Mapping[str, Any] | None) -> dict[str, Leaf]:
     leaves = {name: leaf_of(value) for name, value in (values or {}).items()}
     return {
-        name: leaf for name in ordered(leaves, CONDITIONS) if (leaf := leaves[name]) is not None
+        name: leaf for name in sort_known(leaves, CONDITIONS) if (leaf := leaves[name]) is not None
     }
 
 
@@ -216,8 +211,8 @@ def _readings(step: ReportStep | None, metrics: Mapping[str, Any]) -> tuple[Read
             best_uninformed=tree[split][view].get("best_uninformed"),
             excluded={k: v for k, v in (tree[split][view].get("excluded") or {}).items() if v},
         )
-        for split in ordered(tree, SPLITS)
-        for view in ordered(tree[split], VIEWS)
+        for split in sort_known(tree, SPLITS)
+        for view in sort_known(tree[split], VIEWS)
     )
 
 
@@ -245,8 +240,8 @@ def _answers(step: ReportStep | None) -> tuple[AnswerGroup, ...]:
         groups[row["split"], row["view"]].setdefault(row["example_id"], []).append(row)
     return tuple(
         AnswerGroup(split, view, tuple(_answered(rows) for rows in groups[split, view].values()))
-        for split in ordered((split for split, _ in groups), SPLITS)
-        for view in ordered((v for s, v in groups if s == split), VIEWS)
+        for split in sort_known((split for split, _ in groups), SPLITS)
+        for view in sort_known((v for s, v in groups if s == split), VIEWS)
     )
 
 
@@ -302,7 +297,7 @@ def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:
         questions=len(read_questions(questions)) if questions else None,
         controls_by_kind=_count_table("controls", controls.values(), ()),
         examples_by_view=_count_table("examples", ((r.view, r.split) for r in rows), VIEWS),
-        samples=tuple(samples[view] for view in ordered(samples, VIEWS)),
+        samples=tuple(samples[view] for view in sort_known(samples, VIEWS)),
     )
 
 
@@ -315,10 +310,10 @@ def _count_table(
     corner: str, pairs: Iterable[tuple[str, str]], order: tuple[str, ...]
 ) -> CountTable:
     counts = Counter(pairs)
-    columns = ordered((split for _, split in counts), SPLITS)
+    columns = sort_known((split for _, split in counts), SPLITS)
     rows = [
         (name, tuple(counts[name, split] for split in columns))
-        for name in ordered((name for name, _ in counts), order)
+        for name in sort_known((name for name, _ in counts), order)
     ]
     return CountTable(
         corner=corner,

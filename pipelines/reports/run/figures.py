@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from markupsafe import Markup
-from matplotlib.figure import Figure
-
 from core.tables import VIEWS
+from core.wording import sort_known
 from pipelines.reports import plots
-from pipelines.reports.plots.style import inline_svg, png, svg
+from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
+from pipelines.reports.plots.style import png
 from pipelines.reports.run.claims import below_untrained
-from pipelines.reports.run.data import ControlLoss, Reading, ReportData, TrainingLog, ordered
+from pipelines.reports.run.data import ControlLoss, Reading, ReportData, TrainingLog
 from pipelines.reports.run.files import Leaf
 from pipelines.reports.run.panel import Identified, PanelData
-from pipelines.reports.tables import csv_bytes
 
 _NATS = "nats per token"
 _CONDITION_COLOURS = {"right": "own", "other": "other"}
@@ -24,25 +22,13 @@ _KIND_COLOURS = ("own", "other", "third", "plain", "ink")
 _GAINS = ("grounded gain", "information gain", "below untrained")
 
 
-@dataclass(frozen=True, slots=True)
-class ReportFigure:
-    """A figure as files, and as page elements for a wide and for a narrow window."""
-
-    name: str
-    svg: str
-    png: bytes
-    csv: bytes
-    wide: Markup
-    narrow: Markup
-
-
-def report_figures(data: ReportData, panel: PanelData) -> dict[str, ReportFigure]:
+def report_figures(data: ReportData, panel: PanelData) -> dict[str, PageFigure]:
     """Figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT`, `reliability`, `training`.
 
     One whose numbers are absent is left out, and so is a view without any. The axes of `reading`
     and of `gains` are the same in all splits.
     """
-    figures: list[ReportFigure] = []
+    figures: list[PageFigure] = []
     measured = tuple(reading for reading in data.readings if reading.losses)
     data = replace(data, readings=measured)
     for split in dict.fromkeys(reading.split for reading in measured):
@@ -73,28 +59,7 @@ def _columns(data: ReportData) -> int:
     return min(4, max(3, *(splits.count(split) for split in splits)))
 
 
-def figure_files(
-    name: str, description: str, wide: Figure, narrow: Figure, rows: Sequence[Mapping[str, Any]]
-) -> ReportFigure:
-    """A figure in all its forms.
-
-    Args:
-        name: of its files, and unique in its page.
-        description: what it shows, for screen readers.
-        rows: its numbers, as CSV.
-    """
-    document = svg(wide)
-    return ReportFigure(
-        name=name,
-        svg=document,
-        png=png(wide),
-        csv=csv_bytes(rows),
-        wide=Markup(inline_svg(document, name, description)),
-        narrow=Markup(inline_svg(svg(narrow), f"{name}-narrow", description)),
-    )
-
-
-def _reading(split: str, data: ReportData) -> ReportFigure:
+def _reading(split: str, data: ReportData) -> PageFigure:
     limits = plots.common_limits([_loss_points(reading) for reading in data.readings])
     readings = [reading for reading in data.readings if reading.split == split]
     panels = [_loss_points(reading) for reading in readings]
@@ -111,10 +76,10 @@ def _reading(split: str, data: ReportData) -> ReportFigure:
         )
     ]
     description = f"Answer loss on split {split}, by view and by what the decoder was given"
-    return figure_files(f"reading-{split}", description, wide, narrow, rows)
+    return make_page_figure(f"reading-{split}", description, wide, narrow, rows)
 
 
-def _gain(split: str, data: ReportData) -> ReportFigure:
+def _gain(split: str, data: ReportData) -> PageFigure:
     limits = plots.common_limits([_gain_points(reading) for reading in data.readings], zero=True)
     readings = [reading for reading in data.readings if reading.split == split]
     panels = [_gain_points(reading) for reading in readings]
@@ -123,13 +88,15 @@ def _gain(split: str, data: ReportData) -> ReportFigure:
         for columns in (_columns(data), 1)
     )
     rows = [_row(reading, name, leaf) for reading in readings for name, leaf in _gains(reading)]
-    return figure_files(f"gains-{split}", f"Gains on split {split}, by view", wide, narrow, rows)
+    return make_page_figure(
+        f"gains-{split}", f"Gains on split {split}, by view", wide, narrow, rows
+    )
 
 
-def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> ReportFigure:
+def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> PageFigure:
     kinds = list(dict.fromkeys(loss.kind for loss in losses))
     panels = []
-    for view in ordered((loss.view for loss in losses), VIEWS):
+    for view in sort_known((loss.view for loss in losses), VIEWS):
         here = [loss for loss in losses if loss.view == view]
         cheaper = sum(loss.right < loss.other for loss in here)
         series = tuple(
@@ -150,10 +117,10 @@ def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> Report
         for x in losses
     ]
     description = f"Answer loss of each control on split {split}: right against other"
-    return figure_files(f"controls-{split}", description, wide, narrow, rows)
+    return make_page_figure(f"controls-{split}", description, wide, narrow, rows)
 
 
-def _reliability(identified: Sequence[Identified]) -> ReportFigure:
+def _reliability(identified: Sequence[Identified]) -> PageFigure:
     panels = [
         plots.ScatterPanel(
             one.view,
@@ -184,10 +151,10 @@ def _reliability(identified: Sequence[Identified]) -> ReportFigure:
         for own in one.reliability
     ]
     description = "Accuracy of identification by confidence, for each split and view"
-    return figure_files("reliability", description, wide, narrow, rows)
+    return make_page_figure("reliability", description, wide, narrow, rows)
 
 
-def _training(log: TrainingLog, best: int | None) -> ReportFigure:
+def _training(log: TrainingLog, best: int | None) -> PageFigure:
     loss = plots.Series("training loss", log.steps, log.losses)
     validation = plots.Series("validation right", log.validation_steps, log.validation, "other")
     wide, narrow = (
@@ -202,7 +169,7 @@ def _training(log: TrainingLog, best: int | None) -> ReportFigure:
     ]
     description = "Training loss and validation right by optimiser step"
     rows.sort(key=lambda row: row["step"] or 0)
-    return figure_files("training", description, wide, narrow, rows)
+    return make_page_figure("training", description, wide, narrow, rows)
 
 
 def _loss_points(reading: Reading, section: str = "") -> plots.Panel:

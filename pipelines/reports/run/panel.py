@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.tables import SPLITS, VIEWS
+from core.wording import sort_known
 from evaluators.measure.result_files import JUDGED_FILE
-from pipelines.reports.run.data import ordered
 from pipelines.reports.run.files import Leaf, artifact_file, json_object, leaf_of, table_rows
 from pipelines.reports.run.inputs import ReportInputs
 
@@ -121,8 +121,8 @@ def read_panel(inputs: ReportInputs) -> PanelData:
     tree = (json_object(path.read_text(), path) if path else inputs.metrics).get("reading") or {}
     cases = [
         (split, view, tree[split][view])
-        for split in ordered(tree, SPLITS)
-        for view in ordered(tree[split], VIEWS)
+        for split in sort_known(tree, SPLITS)
+        for view in sort_known(tree[split], VIEWS)
     ]
     judged = _judged(inputs)
     return PanelData(

@@ -13,12 +13,13 @@ from typing import Any
 import yaml
 
 from core.files import write_bytes
-from core.wording import count, duration, number, size
+from core.wording import count, duration, number, size, sort_known
 from evaluators.config import EvaluateConfig
 from pipelines.reports.pages.render import render
+from pipelines.reports.plots.page_figure import PageFigure, write_figures
 from pipelines.reports.run.claims import below_untrained, headline, judge
-from pipelines.reports.run.data import CONDITIONS, ReportData, ordered, read_report_data
-from pipelines.reports.run.figures import ReportFigure, loss_panel, report_figures
+from pipelines.reports.run.data import CONDITIONS, ReportData, read_report_data
+from pipelines.reports.run.figures import loss_panel, report_figures
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 from pipelines.reports.run.panel import Group, PanelData, read_panel
 from pipelines.reports.run.quality import QualityData, read_quality
@@ -46,10 +47,7 @@ def write_report(inputs: ReportInputs, out: Path) -> Path:
     """
     data, panel, quality = read_report_data(inputs), read_panel(inputs), read_quality(inputs)
     figures = report_figures(data, panel)
-    for figure in figures.values():
-        write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg.encode())
-        write_bytes(out / "figures" / f"{figure.name}.png", figure.png)
-        write_bytes(out / "figures" / f"{figure.name}.csv", figure.csv)
+    write_figures(figures.values(), out)
     image = loss_panel(data)
     if image is not None:
         write_bytes(out / "reading.png", image)
@@ -63,10 +61,10 @@ def _page(
     data: ReportData,
     panel: PanelData,
     quality: QualityData | None,
-    figures: Mapping[str, ReportFigure],
+    figures: Mapping[str, PageFigure],
 ) -> str:
     verdicts = [judge(reading) for reading in data.readings]
-    conditions = ordered((c for r in data.readings for c in r.losses), CONDITIONS)
+    conditions = sort_known((c for r in data.readings for c in r.losses), CONDITIONS)
     return render(
         "run/report.html",
         filters={"nats": number, "count": count, "duration": duration},
@@ -79,7 +77,9 @@ def _page(
         quality=quality,
         robustness=read_robustness(inputs),
         least=(inputs.config.get("evaluate") or {}).get("min_controls", LEAST),
-        identified_under=ordered((c for one in panel.identified for c in one.accuracy), CONDITIONS),
+        identified_under=sort_known(
+            (c for one in panel.identified for c in one.accuracy), CONDITIONS
+        ),
         panel_groups=_by_case(panel.groups),
         figures=figures,
         headline=headline(verdicts),

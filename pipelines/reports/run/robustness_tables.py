@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.reports.run.robustness import robustness_data
-from pipelines.reports.run.tables import estimate, markdown
+from pipelines.reports.run.tables import estimate
+from pipelines.reports.tables import markdown
 
 
 def robustness_tables(found: Mapping[str, Any]) -> str:

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from core.wording import ABSENT
 from pipelines.reports.run.files import Leaf, leaf_of
+from pipelines.reports.tables import markdown
 
 GAINS = ("below_untrained", "grounded_gain", "information_gain")
 
@@ -69,15 +71,6 @@ def _identification(cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
 
 
 def estimate(value: Mapping[str, Any] | Leaf | None) -> str:
-    """An estimate with its interval."""
+    """Format an estimate with its interval; a dash where nothing was measured."""
     leaf = value if isinstance(value, Leaf) else leaf_of(value)
-    if leaf is None:
-        return "–"
-    ends = "" if leaf.low is None else f" [{leaf.low:z.2f}, {leaf.high:z.2f}]"
-    return f"{leaf.estimate:z.2f}{ends}"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return ABSENT if leaf is None else str(leaf)

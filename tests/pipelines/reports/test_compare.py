@@ -25,17 +25,11 @@ from evaluators.measure.result_files import (
 from latentqa.cli import main
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.reports.compare.cells import Case
+from pipelines.reports.compare.cells import ComparedView
+from pipelines.reports.compare.comparison import Comparison, compare_runs, comparison_rows
+from pipelines.reports.compare.losses import METRICS
 from pipelines.reports.compare.page import write_comparison
-from pipelines.reports.compare.runs import (
-    METRICS,
-    Comparison,
-    changed_settings,
-    compare_runs,
-    comparison_rows,
-    find_runs,
-    mixed_pools,
-)
+from pipelines.reports.compare.runs import changed_settings, find_runs
 
 CONDITIONS = ("right", "other", "mean", "none", "untrained_right", "untrained_other")
 BEYOND = {"right": 0.0, "other": 0.8, "mean": 0.5, "none": 0.6}
@@ -52,6 +46,9 @@ def evaluated(
     answer: str = "A pirate.",
     answered: int = 1,
     distractors: tuple[str, ...] = ("one",),
+    target: str = "tiny",
+    data: str = "d0",
+    base_url: str | None = None,
 ) -> Refs:
     """An evaluation under the name `name:1`, whose `right` is `better` than the plain one's.
 
@@ -119,10 +116,21 @@ def evaluated(
         [path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
         for path in sorted((folder / "data").iterdir())
     ]
-    record = {"kind": "evaluate", "key": key, "output": key, "files": files}
+    where = {"model": f"/models/{target}", "adapter": None}
+    record = {
+        "kind": "evaluate",
+        "key": key,
+        "output": key,
+        "files": files,
+        "locations": where,
+    }
     (folder / "record.json").write_text(json.dumps({**record, "inputs": {}, "counts": {}}))
-    config = {"seed": seed, "answers": answered}
-    (folder / "identity.json").write_text(json.dumps({"config": config}))
+    identity = {
+        "config": {"seed": seed, "answers": answered, "base_url": base_url},
+        "inputs": {role: {"key": data, "digest": data} for role in ("conversations", "questions")},
+        "external": {"weights": hashlib.sha256(target.encode()).hexdigest()},
+    }
+    (folder / "identity.json").write_text(json.dumps(identity))
     refs = Refs(ArtifactRoot(root))
     refs.publish(name, [refs.resolve(str(folder))])
     return refs
@@ -132,8 +140,8 @@ def compared(refs: Refs, *names: str) -> Comparison:
     return compare_runs(find_runs(refs, names))
 
 
-def case_of(comparison: Comparison, view: str = "control") -> Case:
-    return next(case for case in comparison.cases if case.view == view)
+def case_of(comparison: Comparison, view: str = "control") -> ComparedView:
+    return next(case for case in comparison.losses if case.view == view)
 
 
 @pytest.fixture
@@ -145,27 +153,27 @@ def refs(tmp_path: Path) -> Refs:
 
 def test_a_better_run_is_marked_and_one_alike_is_not(refs: Refs) -> None:
     found = case_of(compared(refs, "base", "again", "better"))
-    base, again, better = found.cells["right"]
+    base, again, better = found.metrics["right"]
     assert (base.difference, base.p, base.differs) == (None, None, False)
     assert not again.differs
     assert better.differs
     assert better.difference is not None
     assert better.difference.estimate == pytest.approx(-0.4, abs=0.05)
-    assert found.cells["grounded_gain"][2].difference.estimate == pytest.approx(0.4, abs=0.1)  # type: ignore[union-attr]
-    assert found.cells["information_gain"][2].differs
+    assert found.metrics["grounded_gain"][2].difference.estimate == pytest.approx(0.4, abs=0.1)  # type: ignore[union-attr]
+    assert found.metrics["information_gain"][2].differs
 
 
 def test_differences_are_paired_by_control(refs: Refs) -> None:
-    cell = case_of(compared(refs, "base", "better")).cells["right"][1]
-    assert cell.leaf is not None
+    cell = case_of(compared(refs, "base", "better")).metrics["right"][1]
+    assert cell.estimate is not None
     assert cell.difference is not None
-    alone, paired = (leaf.high - leaf.low for leaf in (cell.leaf, cell.difference))  # type: ignore[operator]
+    alone, paired = (leaf.high - leaf.low for leaf in (cell.estimate, cell.difference))  # type: ignore[operator]
     assert paired < alone / 5
 
 
 def test_a_run_against_its_own_copy_differs_in_nothing(refs: Refs, tmp_path: Path) -> None:
     evaluated(tmp_path, "copy")
-    for cells in case_of(compared(refs, "base", "copy")).cells.values():
+    for cells in case_of(compared(refs, "base", "copy")).metrics.values():
         assert cells[1].difference is not None
         assert cells[1].difference.estimate == 0
         assert (cells[1].p, cells[1].differs) == (1, False)
@@ -174,19 +182,19 @@ def test_a_run_against_its_own_copy_differs_in_nothing(refs: Refs, tmp_path: Pat
 def test_only_shared_questions_count(refs: Refs, tmp_path: Path) -> None:
     evaluated(tmp_path, "part", controls=range(6, 40))
     found = compared(refs, "base", "part")
-    assert {(case.view, case.controls, case.questions) for case in found.cases} == {
+    assert {(case.view, case.controls, case.questions) for case in found.losses} == {
         ("control", 10, 20),
         ("system", 10, 20),
     }
-    assert case_of(found).cells["right"][0].leaf != (
-        case_of(compared(refs, "base", "again")).cells["right"][0].leaf
+    assert case_of(found).metrics["right"][0].estimate != (
+        case_of(compared(refs, "base", "again")).metrics["right"][0].estimate
     )
 
 
 def test_few_shared_controls_have_no_interval_and_no_mark(refs: Refs, tmp_path: Path) -> None:
     evaluated(tmp_path, "few", better=2.0, controls=range(12, 40))
     found = compared(refs, "base", "few")
-    cell = case_of(found).cells["right"][1]
+    cell = case_of(found).metrics["right"][1]
     assert cell.difference is not None
     assert (cell.difference.n, cell.difference.low, cell.differs) == (4, None, False)
     page = " ".join(write_comparison(found, tmp_path / "page").read_text().split())
@@ -202,11 +210,11 @@ def test_no_shared_question_is_refused(refs: Refs, tmp_path: Path) -> None:
 def test_runs_joined_by_plus_are_pooled(refs: Refs) -> None:
     found = compared(refs, "base+again", "better")
     assert [len(run.sets) for run in found.runs] == [2, 1]
-    pool = case_of(found).cells["right"][0].leaf
+    pool = case_of(found).metrics["right"][0].estimate
     parts = [
-        case_of(compared(refs, name, "better")).cells["right"][0] for name in ("base", "again")
+        case_of(compared(refs, name, "better")).metrics["right"][0] for name in ("base", "again")
     ]
-    means = [part.leaf.estimate for part in parts if part.leaf is not None]
+    means = [part.estimate.estimate for part in parts if part.estimate is not None]
     assert pool is not None
     assert pool.estimate == pytest.approx(np.mean(means))
 
@@ -214,8 +222,8 @@ def test_runs_joined_by_plus_are_pooled(refs: Refs) -> None:
 def test_what_another_seed_may_turn_is_not_marked(refs: Refs, tmp_path: Path) -> None:
     for name, better in (("lucky", 0.9), ("unlucky", 0.1)):
         evaluated(tmp_path, name, better=better, noise=int(10 * better))
-    alone = case_of(compared(refs, "base", "unlucky")).cells["right"][1]
-    pools = case_of(compared(refs, "base+again", "lucky+unlucky")).cells["right"][1]
+    alone = case_of(compared(refs, "base", "unlucky")).metrics["right"][1]
+    pools = case_of(compared(refs, "base+again", "lucky+unlucky")).metrics["right"][1]
     assert (alone.differs, pools.differs) == (True, False)
     assert pools.p is not None
     assert pools.p > 0.3
@@ -261,19 +269,19 @@ def test_identification_and_written_answers_are_compared_by_themselves(
     evaluated(tmp_path, "nurses", better=0.4, answered=14, answer="A nurse.")
     (case,) = compared(refs, "many", "nurses").written
     assert (case.view, case.controls, case.questions) == ("control", 14, 14)
-    found = case.cells["identified"][1]
-    assert found.leaf is not None
-    assert (found.leaf.estimate, found.leaf.n, found.differs) == (1.0, 12, True)
-    sensitive = case.cells["sensitive"][1]
+    found = case.metrics["identified"][1]
+    assert found.estimate is not None
+    assert (found.estimate.estimate, found.estimate.n, found.differs) == (1.0, 12, True)
+    sensitive = case.metrics["sensitive"][1]
     assert sensitive.difference is not None
     assert (sensitive.difference.estimate, sensitive.differs) == (1.0, True)
-    assert (case.cells["nonsense"][1].p, case.cells["nonsense"][1].differs) == (1, False)
-    assert "exact_match" not in case.cells  # of extraction questions alone
+    assert (case.metrics["nonsense"][1].p, case.metrics["nonsense"][1].differs) == (1, False)
+    assert "exact_match" not in case.metrics  # of extraction questions alone
 
 
 def test_items_with_other_options_are_not_the_same_items(refs: Refs, tmp_path: Path) -> None:
     evaluated(tmp_path, "harder", distractors=("two", "three"))
-    assert "identified" not in compared(refs, "base", "harder").written[0].cells
+    assert "identified" not in compared(refs, "base", "harder").written[0].metrics
 
 
 def test_a_single_seed_is_said_to_be_one(refs: Refs, tmp_path: Path) -> None:
@@ -286,13 +294,57 @@ def test_a_single_seed_is_said_to_be_one(refs: Refs, tmp_path: Path) -> None:
     assert "Of base, better there is one training run each:" in said[1]
 
 
-def test_a_pool_of_other_settings_than_seeds_is_called_so(refs: Refs, tmp_path: Path) -> None:
-    evaluated(tmp_path, "longer", answered=2)
-    assert mixed_pools(find_runs(refs, ["base+again", "better"])) == []
-    found = compared(refs, "base+longer", "better")
-    assert mixed_pools(found.runs) == [("base+longer", "evaluate.answers")]
+@pytest.mark.parametrize(
+    ("other", "field"),
+    [
+        ({"answered": 2}, "answers: 1 → 2"),
+        ({"target": "tuned"}, "target.weights: "),
+        ({"data": "d1"}, "data.conversations: "),
+    ],
+)
+def test_runs_that_differ_by_more_than_their_seeds_are_no_pool(
+    refs: Refs, tmp_path: Path, other: dict[str, Any], field: str
+) -> None:
+    evaluated(tmp_path, "longer", **other)
+    with pytest.raises(RefError, match=r"pooled as base\+longer differ by more") as refused:
+        compared(refs, "base+longer", "better")
+    assert field in str(refused.value)
+    assert "Compare them as runs of their own." in str(refused.value)
+
+
+def test_one_target_is_named_once(refs: Refs, tmp_path: Path) -> None:
+    page = write_comparison(compared(refs, "base", "better"), tmp_path / "page").read_text()
+    weights = hashlib.sha256(b"tiny").hexdigest()[:12]
+    assert f"<i>target</i> tiny, weights {weights}" in page
+    assert "Different targets." not in page
+
+
+def test_different_targets_are_named_and_stand_among_the_settings(
+    refs: Refs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluated(tmp_path, "tuned", target="tuned", noise=5)
+    found = compared(refs, "base", "tuned")
+    assert ("tuned", "evaluate", "target.weights") in [
+        (run, step, change.field) for run, step, change in changed_settings(found.runs)
+    ]
     page = " ".join(write_comparison(found, tmp_path / "page").read_text().split())
-    assert "The runs pooled as base+longer differ by more than their seeds" in page
+    assert "<i>target of base</i> tiny, weights" in page
+    assert "<i>target of tuned</i> tuned, weights" in page
+    assert "Different targets." in page
+    with pytest.raises(SystemExit):
+        main(["compare", "base", "tuned", "--root", str(tmp_path), "--out", str(tmp_path / "o")])
+    shown = capsys.readouterr().out
+    assert "base reads tiny, weights" in shown
+    assert "tuned reads tuned, weights" in shown
+
+
+def test_credentials_of_a_setting_are_not_shown(refs: Refs, tmp_path: Path) -> None:
+    evaluated(tmp_path, "served", base_url="https://me:secret@host/v1?key=secret", noise=5)
+    page = write_comparison(compared(refs, "base", "served"), tmp_path / "page")
+    assert "https://host/v1" in page.read_text()
+    assert all(
+        b"secret" not in path.read_bytes() for path in page.parent.rglob("*") if path.is_file()
+    )
 
 
 def test_every_number_is_a_row(refs: Refs) -> None:
@@ -300,7 +352,7 @@ def test_every_number_is_a_row(refs: Refs) -> None:
     rows = comparison_rows(found)
     losses = [row for row in rows if row["metric"] in METRICS]
     assert len(losses) == 2 * len(METRICS) * 2
-    assert len(rows) == len(losses) + 2 * sum(len(case.cells) for case in found.written)
+    assert len(rows) == len(losses) + 2 * sum(len(case.metrics) for case in found.written)
     assert [row["difference_estimate"] is None for row in rows[:2]] == [True, False]
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import chain
 import pytest
 import tiny
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 from latentqa.cli import main
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
+from pipelines.reports.publish.target import describe_target
 
 IDS = torch.arange(5, 25)[None]
 LEAF = {"estimate": 1.234, "low": 1.1, "high": 1.4, "n": 20}
@@ -38,7 +43,11 @@ def commit(
     root: ArtifactRoot, kind: str, inputs: dict[str, Any], counts: dict[str, Any], source: Path
 ) -> Artifact:
     identity = StepIdentity(
-        kind=kind, version=1, config={"learning_rate": 1e-3}, inputs=inputs, external={}
+        kind=kind,
+        version=1,
+        config={"learning_rate": 1e-3},
+        inputs=inputs,
+        external=chain.model().digests(),
     )
     shutil.copytree(source, root.begin(identity).data, dirs_exist_ok=True)
     where = {"model": chain.model().ref, "adapter": None}
@@ -97,11 +106,84 @@ def test_the_card_is_made_of_the_records(
         f"| dump | `{'d' * 64}` |",
         "| rows | 240 |",
         "learning_rate: 0.001",
-        "| test | control | 1.23 [1.10, 1.40] |",
+        "| test | control | 1.23\u00a0[1.10,\u00a01.40] |",
     ):
         assert part in card
     for path in (str(tmp_path), str(chain.model().source.parent), str(root.path)):
         assert path not in card
+
+
+def test_a_target_without_a_repository_is_named_by_its_digests(
+    root: ArtifactRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Published(capsys, root, "--folder", str(tmp_path / "mine"))
+    card = ModelCard.load(tmp_path / "mine" / "README.md")
+    assert "base_model" not in card.data.to_dict()
+    assert f"| weights | `{chain.model().digests()['weights']}` |" in card.text
+    assert "The licence of the target is not known here." in card.text
+
+
+def test_repository_and_licence_can_be_given(
+    root: ArtifactRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, commit_ = tmp_path / "mine", "c" * 40
+    words = ("--base-model", f"org/tiny@{commit_}", "--license", "apache-2.0")
+    Published(capsys, root, "--folder", str(folder), *words)
+    data = ModelCard.load(folder / "README.md").data.to_dict()
+    assert (data["base_model"], data["license"]) == ("org/tiny", "apache-2.0")
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert (settings["base_model_name_or_path"], settings["revision"]) == ("org/tiny", commit_)
+    assert json.loads((folder / "latentqa.json").read_text())["model"] == f"org/tiny@{commit_}"
+
+
+def train_with(model: str, digests: dict[str, str], folder: Path) -> Artifact:
+    """A train artifact of which only the target is looked at."""
+    (folder / "record.json").write_text(
+        json.dumps(
+            {
+                **dict.fromkeys(("kind", "key", "output"), "x"),
+                "files": [],
+                "inputs": {},
+                "counts": {},
+                "locations": {"model": model, "adapter": None},
+            }
+        )
+    )
+    (folder / "identity.json").write_text(json.dumps({"external": digests}))
+    return Artifact(folder)
+
+
+def test_the_embedded_model_goes_by_its_repository(tmp_path: Path) -> None:
+    found = describe_target(train_with("embedded", {"weights": "gguf:1:ab"}, tmp_path))
+    assert found.repository == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert found.licence == "apache-2.0"
+
+
+def test_a_target_in_the_hubs_cache_has_its_commit_and_its_cards_licence(tmp_path: Path) -> None:
+    commit_ = "d" * 40
+    folder = tmp_path / "models--org--tiny" / "snapshots" / commit_
+    shutil.copytree(chain.model().source, folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# Tiny\n")
+    digests = chain.model().digests()
+    found = describe_target(train_with(str(folder), digests, tmp_path))
+    assert (found.repository, found.revision, found.licence) == ("org/tiny", commit_, "mit")
+    found = describe_target(train_with(str(folder), {**digests, "weights": "other"}, tmp_path))
+    assert (found.repository, found.revision, found.licence) == ("org/tiny", None, None)
+
+
+def test_a_folder_whose_writing_failed_is_no_hindrance_to_a_second_try(
+    root: ArtifactRoot,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "mine"
+    with monkeypatch.context() as patch:
+        refuse = OSError(errno.ENOSPC, "No space left on device")
+        patch.setattr("pipelines.reports.publish.decoder.model_card", Mock(side_effect=refuse))
+        assert Published(capsys, root, "--folder", str(folder)).code == 2
+    assert list(tmp_path.iterdir()) == []
+    assert Published(capsys, root, "--folder", str(folder)).code == 0
 
 
 class Hub:
@@ -152,7 +234,12 @@ def test_a_hub_is_sent_the_folder(
         (("--repo", "me/decoder"), "", "HF_TOKEN is not set"),
         (("--repo", "decoder"), "secret", "not a repository's name"),
         (("--repo", "me/decoder"), "secret", "the hub did not take it (403 for …)"),
-        (("--folder", "."), "secret", "it is there already"),
+        (("--folder", "."), "secret", "already there; expected a new or an empty folder"),
+        (
+            ("--folder", "x", "--base-model", "tiny"),
+            "secret",
+            "tiny: not a repository",
+        ),
     ],
 )
 def test_what_cannot_be_published_is_one_line(

@@ -15,11 +15,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core import tables as schema
 from core.errors import DamagedError
+from core.table_files import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    QUESTIONS_FILE,
+    write_conversations,
+    write_dropped,
+    write_questions,
+)
+from core.tables import VIEWS, Conversation, Dropped, Message, Question, control_id, example_id
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 from pipelines.reports.run.report import write_report
 
+KINDS = ("persona", "goal", "extractive")
 NASTY = "<script>alert('x')</script> & \"quotes\" " + "supercalifragilistic" * 20
 PERSONAS = (
     "Imagine you are a Victorian detective in London. Answer with deduction, and with tea.",
@@ -106,21 +115,19 @@ def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportIn
     conversations, questions = [], []
     splits = ("train",) * 7 + ("validation", "test", "test_ood")
     for i in range(160):
-        view = schema.VIEWS[i % 4]
-        kind = schema.KINDS[i % 3]
+        view = VIEWS[i % 4]
+        kind = KINDS[i % 3]
         text = PERSONAS[i % 4] + (f" ({i})" if i % 4 < 3 else "")
-        messages = [schema.Message(role="user", content=text, segment="control")]
+        messages = [Message(role="user", content=text, segment="control")]
         if view != "control":
+            messages.append(Message(role="assistant", content="Certainly.", segment="control"))
             messages.append(
-                schema.Message(role="assistant", content="Certainly.", segment="control")
-            )
-            messages.append(
-                schema.Message(role="user", content="What is on your mind?", segment="stimulus")
+                Message(role="user", content="What is on your mind?", segment="stimulus")
             )
         rows = tuple(messages)
-        conversation = schema.Conversation(
-            example_id=schema.example_id(f"label-{i}", view, rows),
-            control_id=schema.control_id(kind, text),
+        conversation = Conversation(
+            example_id=example_id(f"label-{i}", view, rows),
+            control_id=control_id(kind, text),
             group_id=f"g{i}",
             kind=kind,
             category="<b>trades</b>" if i % 2 else "history",
@@ -133,22 +140,22 @@ def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportIn
         conversations.append(conversation)
         for question in ("Who is speaking?", "How would it greet a stranger?"):
             questions.append(
-                schema.Question(
+                Question(
                     example_id=conversation.example_id, question=question, answer="A detective."
                 )
             )
     data = steps["conversations"].path / "data"
-    schema.write_conversations(data / schema.CONVERSATIONS_FILE, conversations)
-    schema.write_dropped(
-        data / schema.DROPPED_FILE,
+    write_conversations(data / CONVERSATIONS_FILE, conversations)
+    write_dropped(
+        data / DROPPED_FILE,
         [
-            schema.Dropped(reason="label without row", where=f"qa.json:{i}", detail=NASTY, raw="{}")
+            Dropped(reason="label without row", where=f"qa.json:{i}", detail=NASTY, raw="{}")
             for i in range(63)
         ],
     )
     data = steps["questions"].path / "data"
-    schema.write_questions(data / schema.QUESTIONS_FILE, questions)
-    schema.write_dropped(data / schema.DROPPED_FILE, [])
+    write_questions(data / QUESTIONS_FILE, questions)
+    write_dropped(data / DROPPED_FILE, [])
 
     steps["dump"].record["counts"] = {
         "sequences": 160,
@@ -196,7 +203,7 @@ def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportIn
                             {
                                 "split": split,
                                 "view": view,
-                                "kind": schema.KINDS[i % 3],
+                                "kind": KINDS[i % 3],
                                 "category": "history",
                                 "control_id": f"c{i}",
                                 "example_id": f"e{i}",
@@ -212,7 +219,7 @@ def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportIn
                         {
                             "split": split,
                             "view": view,
-                            "kind": schema.KINDS[i],
+                            "kind": KINDS[i],
                             "category": "history",
                             "label": f"label-{i}",
                             "example_id": f"e{i}",

@@ -15,13 +15,9 @@ from core.errors import RefError
 from evaluators.measure.result_files import RESULTS_FILE
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
+from pipelines.reports.compare.comparison import compare_runs, comparison_rows
 from pipelines.reports.compare.page import write_comparison
-from pipelines.reports.compare.runs import (
-    changed_settings,
-    compare_runs,
-    comparison_rows,
-    find_runs,
-)
+from pipelines.reports.compare.runs import changed_settings, find_runs
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "crossed.py"
 BASELINES = "baselines: [{}]\n  splits: [test]\n  views: [control]"
@@ -128,7 +124,7 @@ def test_a_decoder_is_compared_with_itself_on_a_target_that_moved(
 ) -> None:
     runs = find_runs(Refs(ArtifactRoot(root)), ["base", "base_on_tuned"])
     found = compare_runs(runs)
-    assert found.cases[0].controls > 0
+    assert found.losses[0].controls > 0
     changed = {change.field: change.right for _, _, change in changed_settings(runs)}
     assert changed["foreign_target"] is True
     assert {row["run"]: row["foreign_target"] for row in comparison_rows(found)} == {
