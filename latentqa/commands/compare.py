@@ -36,8 +36,9 @@ def compare(
     """
     from pipelines.artifacts.refs import Refs
     from pipelines.artifacts.root import ArtifactRoot
+    from pipelines.reports.compare.comparison import compare_runs, comparison_rows
     from pipelines.reports.compare.page import write_comparison
-    from pipelines.reports.compare.runs import compare_runs, comparison_rows, find_runs
+    from pipelines.reports.compare.runs import find_runs
 
     found = compare_runs(find_runs(Refs(ArtifactRoot(root.expanduser())), ref))
     page = write_comparison(found, out.expanduser())
