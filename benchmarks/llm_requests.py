@@ -1,16 +1,11 @@
-"""How much of an endpoint's throughput the client gets, what a request costs it, and its memory.
+"""How much of the throughput of openai's own client ours has, what a request costs, and its memory.
 
 The endpoint is a lean server of our own in another process: so many slots, each reply after so many
-seconds. What it can give is measured in the same run, by a bare client that writes the same bytes
-over and over and counts bytes, from its second round on; slots / latency bounds it. For each number
-of requests a new process asks them all through an empty log, and another one asks them again, from
-the log alone.
-
-Two shares of what the endpoint can give are told. That of the whole run has everything in it from
-opening the log to closing it: the trial request, connections, and the rise of the requests under
-way from 16, which take most of a short run. The steady one is of the time between, as it was seen:
-from the reply at which as many requests are allowed under way as there are slots, to the one after
-which fewer requests are left than slots; where that is under a second, nothing is told.
+seconds. The peer is openai's client in a bare loop: as many tasks behind a semaphore as there are
+slots, each sending the same body, with the same transport and no retries, log, budget or schema
+check. Peer and client take turns in the same run, each in a new process; their ratio is told with
+everything in it from opening the log to closing it: the trial request, connections, and the rise of
+the requests under way. A last process asks the same requests again, from the log alone.
 
     python benchmarks/llm_requests.py --out docs/images
 """
@@ -20,25 +15,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import multiprocessing
 import resource
+import statistics
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, cast
 
-from generators.llm.chat_body import chat_body
 from generators.llm.client import LLMClient
-from generators.llm.config import SamplingConfig
-from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.rate_limiter import START
+from generators.llm.dialect import ChatDialect
+from generators.llm.endpoint.config import SamplingConfig
+from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.log.request_log import RequestLog
 from generators.llm.request import Request
-from generators.llm.request_log import RequestLog
 from generators.llm.structured import PROBE_REPLY
 
 SCHEMA = {
@@ -49,10 +44,6 @@ SCHEMA = {
 }
 INSTRUCTION = "You write one short text about what you are asked. " * 20
 TEXT = "A lantern stands in the window of the old house by the harbour. " * 4
-BARE = 20_000
-"""Requests of the bare client."""
-STEADY_S = 1.0
-"""Shortest steady part whose rate says something: ten rounds of replies, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,20 +52,39 @@ class Measured:
 
     Attributes:
         seconds: wall time of asking.
-        steady: replies a second in the steady part; None where that was too short.
         cpu_ms: CPU milliseconds a request.
         memory_mb: highest resident memory, in MB.
     """
 
     requests: int
     seconds: float
-    steady: float | None
     cpu_ms: float
     memory_mb: float
 
+    @property
+    def rate(self) -> float:
+        """Replies a second."""
+        return self.requests / self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Peer and client against an endpoint of one latency."""
+
+    latency_s: float
+    peer: list[Measured]
+    client: list[Measured]
+    again: Measured
+
+    @property
+    def ratio(self) -> float:
+        """Median of the client's rate over the peer's of the same turn."""
+        pairs = zip(self.client, self.peer, strict=True)
+        return statistics.median(ours.rate / theirs.rate for ours, theirs in pairs)
+
 
 def http_reply(content: dict[str, str]) -> bytes:
-    """The whole response with a completion of `content`."""
+    """Write the whole response with a completion of `content`."""
     message = {"role": "assistant", "content": json.dumps(content)}
     usage = {"prompt_tokens": 250, "completion_tokens": 60}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -135,7 +145,7 @@ class Serving(asyncio.Protocol):
 
 
 def serve(slots: int, latency_s: float, told: Connection) -> None:
-    """The server's process: it tells its port, and ends when it is ended."""
+    """Serve in a process of its own, which tells its port and ends when it is ended."""
 
     async def work() -> None:
         free = Slots(slots, latency_s)
@@ -147,92 +157,60 @@ def serve(slots: int, latency_s: float, told: Connection) -> None:
     asyncio.run(work())
 
 
-class Bare(asyncio.Protocol):
-    """A connection that writes the same request again as soon as as many bytes have come back."""
+def ask_bare(port: int, count: int, slots: int, told: Connection) -> None:
+    """Ask `count` requests with openai's client alone, behind a semaphore."""
+    # a benchmark compares with the library itself: elsewhere it is imported in one file
+    from openai import AsyncOpenAI, DefaultAioHttpClient
 
-    def __init__(self, request: bytes, left: Iterator[int], came: list[float]) -> None:
-        self._request = request
-        self._left = left
-        self._came = came
-        self._bytes = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        """Go on."""
-        self._bytes += len(data)
-        if self._bytes == len(ANSWER):
-            self._bytes = 0
-            self._came.append(time.perf_counter())
-            if next(self._left, None) is not None:
-                self._transport.write(self._request)
-
-
-def give(port: int, count: int, concurrency: int, told: Connection) -> None:
-    """The bare client's process: tells how many replies a second it had."""
     endpoint = _endpoint(port)
-    body = chat_body(_request(0), endpoint)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-
-    async def work() -> float:
-        came: list[float] = []
-        left = iter(range(count))
-        loop = asyncio.get_running_loop()
-        for _ in range(concurrency):
-            await loop.create_connection(
-                lambda: Bare(head.encode() + body, left, came), "127.0.0.1", port
-            )
-        while len(came) < count:
-            await asyncio.sleep(0.1)
-        return (count - concurrency) / (came[count - 1] - came[concurrency - 1])
-
-    told.send(asyncio.run(work()))
-
-
-def ask(port: int, log: Path, count: int, concurrency: int, slots: int, told: Connection) -> None:
-    """A client's process: ask `count` requests through `log` and report."""
-    requests = [_request(number) for number in range(count)]
-    full: list[tuple[float, int]] = []  # when so many replies were there, with all slots in use
+    dialect = ChatDialect.of(endpoint)
 
     async def work() -> None:
-        done = 0
+        semaphore = asyncio.Semaphore(slots)
+        async with AsyncOpenAI(
+            base_url=endpoint.base_url,
+            api_key="none",
+            max_retries=0,
+            http_client=DefaultAioHttpClient(trust_env=False),
+        ) as client:
 
-        def heard(more: int) -> None:
-            nonlocal done
-            done += more
-            if client.limit >= slots and count - done >= slots:
-                full.append((time.perf_counter(), done))
-                del full[1:-1]  # the first and the last will do
+            async def one(number: int) -> None:
+                body: dict[str, Any] = dialect.body(_request(number), endpoint)
+                async with semaphore:
+                    reply = await client.chat.completions.create(**body)
+                assert reply.choices[0].message.content
 
+            await asyncio.gather(*(one(number) for number in range(count)))
+
+    told.send(_measured(count, work))
+
+
+def ask(port: int, log: Path, count: int, slots: int, told: Connection) -> None:
+    """Ask `count` requests through `log` with our client."""
+    requests = [_request(number) for number in range(count)]
+
+    async def work() -> None:
         with RequestLog(log) as replies:
-            client = LLMClient(_endpoint(port), replies, concurrency)
+            client = LLMClient(_endpoint(port), replies, slots)
             try:
-                outcomes = await client.complete_all(requests, heard)
+                outcomes = await client.complete_all(requests)
             finally:
                 await client.close()
         assert all(outcome.status == "answer" for outcome in outcomes)
 
+    told.send(_measured(count, work))
+
+
+def _measured(count: int, work: Callable[[], Any]) -> Measured:
     start, cpu = time.perf_counter(), time.process_time()
     asyncio.run(work())
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     unit = 1024**2 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    steady = None
-    if full and full[-1][0] - full[0][0] >= STEADY_S:
-        (begin, first), (end, last) = full
-        steady = (last - first) / (end - begin)
-    told.send(
-        Measured(
-            requests=count,
-            seconds=seconds,
-            steady=steady,
-            cpu_ms=1000 * cpu / count,
-            memory_mb=memory,
-        )
+    return Measured(
+        requests=count,
+        seconds=seconds,
+        cpu_ms=1000 * cpu / count,
+        memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
     )
 
 
@@ -252,10 +230,10 @@ def _request(number: int) -> Request:
     )
 
 
-def reported(target: object, *arguments: object) -> object:
-    """What a process of `target` tells."""
+def reported(target: Callable[..., None], *arguments: object) -> Any:
+    """Run `target` in a new process; returns what it tells."""
     hear, tell = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=target, args=(*arguments, tell))  # type: ignore[arg-type]
+    process = multiprocessing.Process(target=target, args=(*arguments, tell))
     process.start()
     tell.close()
     report = hear.recv()
@@ -263,31 +241,47 @@ def reported(target: object, *arguments: object) -> object:
     return report
 
 
-def plot(path: Path, rows: list[tuple[Measured, Measured]], most: float) -> None:
-    """Throughput's share, CPU, memory and resume against the number of requests, as PNG."""
+def compare(latency_s: float, slots: int, rounds: int, repeats: int) -> Compared:
+    """Let peer and client take turns against a server of that latency."""
+    hear, tell = multiprocessing.Pipe(duplex=False)
+    server = multiprocessing.Process(target=serve, args=(slots, latency_s, tell), daemon=True)
+    server.start()
+    port = hear.recv()
+    count = slots * rounds
+    peer, client = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(repeats):
+            log = Path(folder) / f"{turn}.sqlite"
+            peer.append(cast(Measured, reported(ask_bare, port, count, slots)))
+            client.append(cast(Measured, reported(ask, port, log, count, slots)))
+        again = cast(Measured, reported(ask, port, log, count, slots))
+    server.terminate()
+    return Compared(latency_s=latency_s, peer=peer, client=client, again=again)
+
+
+def plot(path: Path, rows: list[Compared]) -> None:
+    """Draw throughput, CPU and memory of peer and client against the latency, as PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    counts = [asked.requests for asked, _ in rows]
-    shares = {
-        "whole run": [asked.requests / asked.seconds / most for asked, _ in rows],
-        "steady part": [(asked.steady or math.nan) / most for asked, _ in rows],
+    values: dict[str, Callable[[Measured], float]] = {
+        "replies a second": lambda one: one.rate,
+        "CPU a request (ms)": lambda one: one.cpu_ms,
+        "resident memory (MB)": lambda one: one.memory_mb,
     }
-    panels = {
-        "share of the endpoint's throughput": shares,
-        "client CPU a request (ms)": {"": [asked.cpu_ms for asked, _ in rows]},
-        "resident memory (MB)": {"": [asked.memory_mb for asked, _ in rows]},
-        "resume, all from the log (s)": {"": [again.seconds for _, again in rows]},
-    }
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.2))
-    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-        for name, values in lines.items():
-            axis.plot(counts, values, marker="o", label=name)
-        highest = max(value for values in lines.values() for value in values if value > 0)
-        axis.set(title=title, xlabel="requests", xscale="log", ylim=(0, 1.15 * highest))
-    axes[0].legend(loc="lower right")
+    figure, axes = pyplot.subplots(1, len(values), figsize=(4 * len(values), 3.2))
+    places = range(len(rows))
+    for axis, (title, value) in zip(axes, values.items(), strict=True):
+        for shift, (name, found) in enumerate(
+            {"openai's client": [r.peer for r in rows], "ours": [r.client for r in rows]}.items()
+        ):
+            heights = [statistics.median(map(value, one)) for one in found]
+            axis.bar([place + 0.4 * shift for place in places], heights, 0.35, label=name)
+        axis.set(title=title, xlabel="latency of a reply")
+        axis.set_xticks([place + 0.2 for place in places], [f"{r.latency_s:g} s" for r in rows])
+    axes[0].legend(loc="upper right")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
@@ -295,52 +289,34 @@ def plot(path: Path, rows: list[tuple[Measured, Measured]], most: float) -> None
 def main() -> None:
     """Measure, print a Markdown table, and draw it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, nargs="+", default=[1000, 10_000, 50_000, 200_000])
-    parser.add_argument("--slots", type=int, default=200)
-    parser.add_argument("--latency", type=float, default=0.1, help="seconds")
-    parser.add_argument("--concurrency", type=int, default=256, help="most requests at once")
+    parser.add_argument("--latency", type=float, nargs="+", default=[0.5, 2.0], help="seconds")
+    parser.add_argument("--slots", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=60, help="requests a slot")
+    parser.add_argument("--repeats", type=int, default=2, help="turns of peer and client")
     parser.add_argument("--out", type=Path, help="folder of requests.png")
     words = parser.parse_args()
     multiprocessing.set_start_method("spawn")
-    hear, tell = multiprocessing.Pipe(duplex=False)
-    server = multiprocessing.Process(
-        target=serve, args=(words.slots, words.latency, tell), daemon=True
-    )
-    server.start()
-    port = hear.recv()
-    given = reported(give, port, BARE, words.concurrency)
-    assert isinstance(given, float)
-    print(
-        f"The endpoint: {words.slots} slots, {words.latency:g} s a reply, so at most "
-        f"{words.slots / words.latency:,.0f} a second; it gives a bare client {given:,.0f}.\n"
-    )
-    print(
-        "Shares of that: of the whole run, with the trial request, connections and the rise from "
-        f"{START} requests under way; and of its steady part, from when as many are allowed under "
-        "way as there are slots until fewer are left than slots (– where that is under a second).\n"
-    )
-    print("| requests | a second | whole run | steady part | CPU a request | memory | resume |")
-    print("|---|---|---|---|---|---|---|")
+    print("| latency | requests | peer | ours | ours / peer | CPU peer, ours | memory | resume |")
+    print("|---|---|---|---|---|---|---|---|")
     rows = []
-    for count in words.requests:
-        with tempfile.TemporaryDirectory() as folder:
-            log = Path(folder) / "requests.sqlite"
-            asked = reported(ask, port, log, count, words.concurrency, words.slots)
-            again = reported(ask, port, log, count, words.concurrency, words.slots)
-        assert isinstance(asked, Measured)
-        assert isinstance(again, Measured)
-        rows.append((asked, again))
-        rate = count / asked.seconds
+    for latency_s in words.latency:
+        row = compare(latency_s, words.slots, words.rounds, words.repeats)
+        rows.append(row)
+        peer, ours = (
+            statistics.median(one.rate for one in found) for found in (row.peer, row.client)
+        )
+        cpu_peer, cpu_ours = (
+            statistics.median(one.cpu_ms for one in found) for found in (row.peer, row.client)
+        )
         print(
-            f"| {count:,} | {rate:,.0f} | {rate / given:.0%} "
-            f"| {f'{asked.steady / given:.0%}' if asked.steady else '–'} | {asked.cpu_ms:.2f} ms "
-            f"| {asked.memory_mb:.0f} MB | {again.seconds:.2f} s |",
+            f"| {latency_s:g} s | {row.again.requests:,} | {peer:,.0f} / s | {ours:,.0f} / s "
+            f"| {row.ratio:.0%} | {cpu_peer:.2f} ms, {cpu_ours:.2f} ms "
+            f"| {max(one.memory_mb for one in row.client):.0f} MB | {row.again.seconds:.2f} s |",
             flush=True,
         )
     if words.out is not None:
         words.out.mkdir(parents=True, exist_ok=True)
-        plot(words.out / "requests.png", rows, given)
-    server.terminate()
+        plot(words.out / "requests.png", rows)
 
 
 if __name__ == "__main__":

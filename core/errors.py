@@ -9,6 +9,7 @@ LatentQAError                      exit 1
 │   ├── StoreError (ValueError)        a store does not fit what was asked of it
 │   ├── RefError (LookupError)           a REF names nothing, or too much
 │   ├── EndpointError (ConnectionError) an LLM endpoint cannot do what is needed
+│   │   └── NoCreditError              its account has no money left
 │   ├── BudgetError (RuntimeError)      the money that the user allowed is spent
 │   └── StorageError (OSError)         the disk is full, read-only or gone
 └── DamagedError (OSError)         bytes on disk are not the bytes that were committed
@@ -65,6 +66,10 @@ class EndpointError(UserError, ConnectionError):
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+class NoCreditError(EndpointError):
+    """The account at an LLM endpoint has no money left."""
 
 
 class BudgetError(UserError, RuntimeError):

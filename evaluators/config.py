@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from core.config import Config
 from core.tables import VIEWS, Split, View
-from generators.llm.config import EndpointConfig
+from generators.llm.endpoint.config import EndpointConfig
 
 ConditionName = Literal["right", "other", "mean", "none", "noise", "wrong_layer"]
 Baseline = Literal["prior", "text"]

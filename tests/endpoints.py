@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripted_endpoint import Fault, ScriptedEndpoint
+
 from core.progress import silent
-from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.testing import Fault, ScriptedEndpoint, is_probe
+from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.testing import is_probe
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
 
@@ -50,7 +52,7 @@ class FaultMix:
 
 
 def resolved(endpoint: ScriptedEndpoint, **changes: Any) -> ResolvedEndpoint:
-    """The scripted endpoint as the stages want it, impatient so that tests are quick."""
+    """Resolve the scripted endpoint as the stages want it, impatient so that tests are quick."""
     settings: dict[str, Any] = {
         "base_url": endpoint.base_url,
         "api_key": "sk-secret-0123456789",
@@ -65,7 +67,7 @@ def resolved(endpoint: ScriptedEndpoint, **changes: Any) -> ResolvedEndpoint:
 
 
 def small(controls: int = 4, **changes: Any) -> ConversationsConfig:
-    """A plan of so many controls of each kind."""
+    """Plan so many controls of each kind."""
     kinds = {name: {"controls": controls} for name in ("persona", "goal", "extractive")}
     return ConversationsConfig.model_validate({"kinds": kinds} | changes)
 

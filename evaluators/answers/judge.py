@@ -34,9 +34,9 @@ from evaluators.measure.result_files import (
 )
 from evaluators.measure.results import judged_rows
 from generators.llm.client import LLMClient, run_async
-from generators.llm.endpoint import ResolvedEndpoint
+from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
-from generators.llm.request_log import RequestLog
 from generators.quality.judge import Judged, Judgement, agreement, judge, rubric_named
 
 Answer = Mapping[str, Any]

@@ -105,7 +105,7 @@ class WrittenKind(Kind):
 
     def categories(self, texts: PromptFiles) -> Collection[str]:
         """Those of the seeds."""
-        return texts.by_category(self.seeds)
+        return texts.seeds_by_category(self.seeds)
 
     def control_values(self, idea: str, texts: PromptFiles, draw: Random) -> dict[str, str]:
         """What fills `control_prompt`: the seed as `{{idea}}`, unless a kind has more to give.

@@ -34,7 +34,7 @@ class Extractive(WrittenKind):
 
     def control_values(self, idea: str, texts: PromptFiles, draw: Random) -> dict[str, str]:
         """The topic, and who, where and when: small models write vague passages without."""
-        details = texts.by_category("extractive_details")
+        details = texts.seeds_by_category("extractive_details")
         return {"idea": idea} | {
             name: draw.choice(details[name]) for name in ("people", "places", "times")
         }

@@ -77,7 +77,7 @@ class Goal(WrittenKind):
         frames = rounds(_PREDICTIONS, draw)
         # the reason would only distract from what the answers are to be like
         instruction = control.partition(", because ")[0]
-        for subject in rounds(texts.listed("everyday"), draw):
+        for subject in rounds(texts.seed_list("everyday"), draw):
             yield QuestionAsk(
                 prompt="goal_prediction",
                 values={"instruction": instruction, "subject": subject},

@@ -80,7 +80,7 @@ class Persona(WrittenKind):
                     questions={name: next(items) for name, items in paraphrases.items()},
                 )
         frames = rounds(_PREDICTIONS, draw)
-        for subject in rounds(texts.listed("everyday"), draw):
+        for subject in rounds(texts.seed_list("everyday"), draw):
             yield QuestionAsk(
                 prompt="persona_prediction",
                 values={"control": control, "subject": subject},

@@ -49,7 +49,7 @@ class Profile(DrawnKind):
         self, seed: int, texts: PromptFiles, source: TextsFound | None
     ) -> Iterator[Drawn | Dropped]:
         """Sheets without end; every block of them has each world once, in a drawn order."""
-        known, messages = worlds(texts), texts.listed("messages")
+        known, messages = worlds(texts), texts.seed_list("messages")
         draw = Random()
         for block in itertools.count():
             order = list(known)

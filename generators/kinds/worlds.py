@@ -151,7 +151,7 @@ def worlds(texts: PromptFiles) -> dict[str, World]:
     Raises:
         ConfigError: the file is not one of worlds; the text names the field.
     """
-    return texts.made("profile", _read)
+    return texts.parsed_seeds("profile", _read)
 
 
 def _read(where: str, content: Any) -> dict[str, World]:

@@ -1,40 +1,62 @@
-"""The endpoint's API by OpenAI's own client: the only file that imports openai.
+"""Talk to an endpoint through OpenAI's own client: the only file that imports openai.
 
-It makes the headers of every request, lists models, and has the files and batches. Chat completions
-go through it only where a proxy stands between (`generators/llm/http_line.py` says why).
-
-The client's own retries are off: what is tried again, and when, is decided here for all alike.
+Chat requests, the list of models, files and batches go through `openai.AsyncOpenAI` over its
+aiohttp transport, behind the environment's proxy where there is one. The client's own retries are
+off: what is sent again, and when, is decided here for all requests alike.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
+import aiohttp  # openai's transport: its exceptions are the causes of openai's
 import httpx2  # what openai is built on
 import openai
 from openai.types import Batch
+from openai.types.chat import ChatCompletionMessageParam
 
-from generators.llm.chat_body import CHAT_PATH
-from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.failures import Transient, error_from_response, one_line, redact_secrets
-from generators.llm.http_line import Answer, NoAnswer
+from generators.llm.endpoint.resolve import CHAT_PATH, ResolvedEndpoint
+from generators.llm.failures import (
+    TransientError,
+    error_from_response,
+    one_line,
+    redact_secrets,
+)
 
 _CONNECT_S = 10.0
 _TRANSFER_S = 600.0
 """Longest silence while a file is sent or read, in seconds."""
 _MODELS_S = 5.0
+_MOST_CONNECTIONS = 10_000
+"""The rate limiter bounds the requests under way; connections need no bound of their own."""
 NONCE = "latentqa"
 """Name in a batch's metadata of the number that we gave it."""
 
 
-class NotThere(Exception):
+class NotFoundError(Exception):
     """The endpoint has no such file or batch, or no such path."""
+
+
+class NoResponseError(Exception):
+    """No whole response came back; `unreachable` where there was not even a connection."""
+
+    def __init__(self, detail: str, *, unreachable: bool = False) -> None:
+        super().__init__(detail)
+        self.unreachable = unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A whole response, whatever its status; names of `headers` are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +69,7 @@ class BatchState:
         total: lines.
         created_at: seconds since 1970.
         ended_at: likewise; None while it goes on.
-        trouble: why a batch as a whole has failed.
+        failure: why a batch as a whole has failed.
     """
 
     id: str
@@ -59,86 +81,94 @@ class BatchState:
     ended_at: float | None
     output_file: str | None
     error_file: str | None
-    trouble: str
+    failure: str
 
 
-class Api:
-    """The API of `endpoint`."""
+class EndpointApi:
+    """The API of `endpoint`; close it to close its connections."""
 
     def __init__(self, endpoint: ResolvedEndpoint) -> None:
         self.endpoint = endpoint
-        self._lines: list[openai.AsyncOpenAI] = []
-        self._idle: list[openai.AsyncOpenAI] = []
 
     @cached_property
-    def tls(self) -> ssl.SSLContext:
-        """How certificates are checked."""
-        return httpx2.create_ssl_context()
-
-    def headers(self) -> dict[str, str]:
-        """Headers of every request: the key, and who is asking."""
-        with self._line() as line:
-            made = {**line.default_headers, **line.auth_headers}
-        return {
-            name: value
-            for name, value in made.items()
-            # the client's telemetry, half of the head of a small request
-            if isinstance(value, str) and not name.lower().startswith("x-stainless")
-        }
+    def _openai(self) -> openai.AsyncOpenAI:
+        endpoint = self.endpoint
+        return openai.AsyncOpenAI(
+            base_url=endpoint.url_without_query,
+            api_key=endpoint.api_key,
+            default_headers=endpoint.all_headers,
+            default_query=endpoint.query,
+            max_retries=0,
+            timeout=httpx2.Timeout(endpoint.timeout_s, connect=_CONNECT_S, pool=None),
+            http_client=openai.DefaultAioHttpClient(
+                limits=httpx2.Limits(max_connections=_MOST_CONNECTIONS),
+                follow_redirects=False,
+                trust_env=not endpoint.is_local,
+            ),
+        )
 
     async def close(self) -> None:
         """Close connections."""
-        for line in self._lines:
-            await line.close()
+        if "_openai" in self.__dict__:
+            await self._openai.close()
 
-    async def post(self, path: str, body: bytes) -> Answer:
-        """The answer to `body`, whatever its status.
+    async def chat(self, body: Mapping[str, Any], timeout_s: float) -> HttpResponse:
+        """Send the chat request `body`; the response has any status.
+
+        Args:
+            body: fields of the request.
+            timeout_s: longest wait for the whole response, in seconds.
 
         Raises:
-            NoAnswer: no connection, or it ended before the answer was whole.
+            NoResponseError: no connection, or it ended before the response was whole.
+            TimeoutError: the response was not whole in time.
         """
-        with self._line() as line:
-            try:
-                came = await line.post(
-                    path,
-                    cast_to=httpx2.Response,
-                    content=body,
-                    options={"headers": {"Content-Type": "application/json"}},
+        fields = dict(body)
+        model, messages = fields.pop("model"), fields.pop("messages")
+        # made before the clock starts: the first time, openai imports much
+        completions = self._openai.chat.completions.with_raw_response
+        try:
+            async with asyncio.timeout(timeout_s):
+                raw = await completions.create(
+                    model=model,
+                    messages=cast(Iterable[ChatCompletionMessageParam], messages),
+                    extra_body=fields,
+                    # the reply as a whole has a time-out, not each read
+                    timeout=httpx2.Timeout(None, connect=_CONNECT_S),
                 )
-            except openai.APIStatusError as error:
-                came = error.response
-            except openai.APITimeoutError as error:
-                raise TimeoutError from error
-            except openai.APIConnectionError as error:
-                cause = error.__cause__ or error
-                gone = isinstance(cause, httpx2.ConnectError)
-                raise NoAnswer(str(cause), gone=gone) from error
-        return Answer(came.status_code, _lower(came.headers), came.content)
+            response = raw.http_response
+        except openai.APIStatusError as error:
+            response = error.response
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            raise _no_response(error) from error
+        return HttpResponse(response.status_code, _lower(response.headers), response.content)
 
     async def models(self) -> list[str]:
-        """Names of the models that the endpoint offers; empty where it does not tell."""
+        """List the names of the models that the endpoint offers; none where it does not tell."""
         try:
             async with asyncio.timeout(_MODELS_S):
-                with self._line() as line:
-                    return [model.id for model in (await line.models.list()).data]
-        except (TimeoutError, openai.OpenAIError, ValueError, TypeError):
+                return [model.id for model in (await self._openai.models.list()).data]
+        except (TimeoutError, openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError):
             return []  # only an addition to an error that is told anyway
 
     async def upload(self, name: str, lines: BinaryIO) -> str:
-        """Number of the file of batch lines that now lies at the endpoint.
+        """Upload a file of batch lines; returns its number at the endpoint.
 
         Raises:
-            Transient, NotThere, RequestFailed, EndpointError: as `_told` says, and so do all below.
+            TransientError, NotFoundError, RequestFailed, EndpointError: as `_worded` says, and so
+                do all below.
         """
         lines.seek(0)
-        with self._told(), self._line() as line:
-            made = await line.files.create(file=(name, lines), purpose="batch", timeout=_TRANSFER_S)
+        with self._worded():
+            made = await self._openai.files.create(
+                file=(name, lines), purpose="batch", timeout=_TRANSFER_S
+            )
         return made.id
 
     async def create_batch(self, file_id: str, nonce: str, window: Literal["24h"]) -> BatchState:
-        """A new batch over an uploaded file, which carries our `nonce`."""
-        with self._told(), self._line() as line:
-            made = await line.batches.create(
+        """Create a batch over an uploaded file, which carries our `nonce`."""
+        with self._worded():
+            made = await self._openai.batches.create(
                 input_file_id=file_id,
                 endpoint=f"/v1{CHAT_PATH}",  # type: ignore[arg-type]  # a literal, joined
                 completion_window=window,
@@ -147,21 +177,23 @@ class Api:
         return _state(made)
 
     async def batch(self, batch_id: str) -> BatchState:
-        """How far a batch is."""
-        with self._told(), self._line() as line:
-            return _state(await line.batches.retrieve(batch_id))
+        """Look up how far a batch is."""
+        with self._worded():
+            return _state(await self._openai.batches.retrieve(batch_id))
 
     async def batches(self) -> AsyncIterator[BatchState]:
-        """All batches of the account, the newest first."""
-        with self._told(), self._line() as line:
-            async for batch in line.batches.list(limit=100):
+        """List all batches of the account, the newest first."""
+        with self._worded():
+            async for batch in self._openai.batches.list(limit=100):
                 yield _state(batch)
 
     async def lines(self, file_id: str) -> AsyncIterator[bytes]:
-        """Lines of a file at the endpoint, one after the other."""
+        """Read the lines of a file at the endpoint, one after the other."""
         rest = b""
-        with self._told(), self._line() as line:
-            content = line.files.with_streaming_response.content(file_id, timeout=_TRANSFER_S)
+        with self._worded():
+            content = self._openai.files.with_streaming_response.content(
+                file_id, timeout=_TRANSFER_S
+            )
             async with content as response:
                 async for chunk in response.iter_bytes():
                     # at line feeds alone: JSON may hold other characters that end lines
@@ -172,12 +204,12 @@ class Api:
             yield rest
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Words for what openai raises.
+    def _worded(self) -> Iterator[None]:
+        """Word what openai raises.
 
         Raises:
-            Transient: a later attempt may go better.
-            NotThere: HTTP 404.
+            TransientError: a later attempt may go better.
+            NotFoundError: HTTP 404.
             RequestFailed: refused.
             EndpointError: the key is refused, or there is no credit.
         """
@@ -187,40 +219,30 @@ class Api:
             said, headers = error.response.text, _lower(error.response.headers)
             if error.status_code == 404:
                 words = one_line(redact_secrets(self.endpoint, said))[:160]
-                raise NotThere(f"HTTP 404: {words}") from None
+                raise NotFoundError(f"HTTP 404: {words}") from None
             raise error_from_response(self.endpoint, error.status_code, headers, said) from None
-        except openai.APITimeoutError:
-            raise Transient("no answer in time", kind="silent") from None
-        except (openai.APIConnectionError, httpx2.TransportError) as error:
-            cause = error.__cause__ or error
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            cause = _no_response(error)
             words = one_line(redact_secrets(self.endpoint, str(cause)))
-            raise Transient(f"no connection: {words}") from None
+            raise TransientError(f"no connection: {words}") from None
 
-    @contextlib.contextmanager
-    def _line(self) -> Iterator[openai.AsyncOpenAI]:
-        """A client that nothing else uses meanwhile.
 
-        One for each request under way: a connection pool looks through all its connections for
-        every request, which for some hundred costs more than all the rest.
-        """
-        if not self._idle:
-            self._idle.append(
-                openai.AsyncOpenAI(
-                    base_url=self.endpoint.base_url,
-                    api_key=self.endpoint.api_key,
-                    max_retries=0,
-                    timeout=httpx2.Timeout(self.endpoint.timeout_s, connect=_CONNECT_S),
-                    http_client=openai.DefaultAsyncHttpxClient(
-                        verify=self.tls, trust_env=self.endpoint.proxied
-                    ),
-                )
-            )
-            self._lines.append(self._idle[-1])
-        line = self._idle.pop()
-        try:
-            yield line
-        finally:
-            self._idle.append(line)
+def _no_response(error: BaseException) -> NoResponseError:
+    """Say why no response came: the innermost cause, and whether there was a connection."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    unreachable = any(
+        isinstance(
+            one,
+            aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | httpx2.ConnectError,
+        )
+        for one in causes
+    )
+    said = next((str(one) for one in reversed(causes) if str(one)), type(causes[-1]).__name__)
+    if any(isinstance(one, httpx2.DecodingError) for one in causes):
+        said = f"the reply cannot be decompressed ({said})"
+    return NoResponseError(said, unreachable=unreachable)
 
 
 def _state(batch: Batch) -> BatchState:
@@ -237,7 +259,7 @@ def _state(batch: Batch) -> BatchState:
         ended_at=next((at for at in ends if at is not None), None),
         output_file=batch.output_file_id,
         error_file=batch.error_file_id,
-        trouble="; ".join(f"{error.code}: {error.message}" for error in errors[:3]),
+        failure="; ".join(f"{error.code}: {error.message}" for error in errors[:3]),
     )
 
 

@@ -1,48 +1,71 @@
-"""Requests in, outcomes out: the log is asked first, the endpoint only for what is new."""
+"""Complete requests: from the log where it has a reply, from the endpoint where it has none."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import threading
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from core.errors import EndpointError
-from generators.llm.api import Api
-from generators.llm.batch.batches import Batches
+from core.errors import EndpointError, StorageError
+from generators.llm.api import EndpointApi
+from generators.llm.batch.batches import BatchClient
 from generators.llm.budget import Budget, Usage
-from generators.llm.endpoint import ResolvedEndpoint
+from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.failures import RequestFailed
-from generators.llm.lookup import Lookup, New, correction_of
+from generators.llm.log.claims import HEARTBEAT_S, RequestClaims
+from generators.llm.log.request_log import RequestLog, StoredReply
 from generators.llm.rate_limiter import AdaptiveRateLimiter
-from generators.llm.request import Form, Outcome, Request, read_reply
-from generators.llm.request_log import RequestLog
+from generators.llm.reply import Outcome, read_reply
+from generators.llm.reply_json import extract_json
+from generators.llm.request import Form, Request
 from generators.llm.sender import RequestSender
-from generators.llm.structured import FORMS, extract_json
+from generators.llm.structured import FORMS, correction_request, with_schema_prompt
 
 T = TypeVar("T")
 
-_FAILURES_IN_A_ROW = 20
+_MOST_FAILURES_IN_A_ROW = 20
+_REQUESTS_PER_LOOKUP = 500
+"""Requests that are looked up in one piece: some milliseconds, in which nothing else happens."""
+_POLL_S = 0.2
+"""Seconds between two looks at requests that somebody else is asking."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PendingRequest:
+    """A request without a final outcome.
+
+    Attributes:
+        request: as it is sent.
+        key: the request's key.
+        first: its reply, where the log has one that breaks its schema and the correction is new.
+    """
+
+    request: Request
+    key: str
+    first: Outcome | None = None
 
 
 class LLMClient:
-    """Asks one endpoint through one log, live or in batches.
+    """Completes requests at one endpoint through one log, live or in batches.
 
     The endpoint is tried with a small request before the first that is new; a run that finds all
-    its replies in the log needs no endpoint at all.
+    its replies in the log needs no endpoint at all. A request that another process is asking at the
+    moment is waited for.
 
     Attributes:
-        spent: what has been asked so far.
+        usage: what has been asked so far.
         form: how replies were held to their schemas; None before the first request.
 
     Args:
         endpoint: the LLM.
         log: where replies are kept.
         concurrency: most requests at once.
-        say: told a line where `structured: auto` falls back, and of each batch.
+        say: told a line where something is not as configured, and of each batch.
     """
 
     def __init__(
@@ -56,171 +79,215 @@ class LLMClient:
         self.usage = Usage(price=endpoint.price, batch_share=endpoint.batch.price_share)
         self.form: Form | None = None
         self._log = log
+        self._claims = RequestClaims(log)
         self._say = say
         self._most = min(concurrency, endpoint.slots or concurrency)
-        self._pace = AdaptiveRateLimiter(
+        self._limiter = AdaptiveRateLimiter(
             self._most,
             # our own server's slots are known; nothing has to be found out
             adaptive=endpoint.slots is None,
             requests_per_minute=endpoint.requests_per_minute,
             tokens_per_minute=endpoint.tokens_per_minute,
         )
-        self._api = Api(endpoint)
-        self._client = RequestSender(endpoint, self._pace, log.note, self._api)
-        self._budget = Budget(endpoint.budget_usd, self.usage)
-        self._batches = Batches(endpoint, log, self._api, self._budget, self.usage, say)
+        self._api = EndpointApi(endpoint)
+        self._sender = RequestSender(endpoint, self._limiter, log, self._api, say)
+        self._budget = Budget(endpoint.budget_usd, self.usage, endpoint.thinking_tokens)
+        self._batches = BatchClient(
+            self._sender, log, self._api, budget=self._budget, usage=self.usage, say=say
+        )
         self._settled: Form | None = None
         self._failures = 0
+        self._warned = False
 
     @property
     def limit(self) -> float:
         """Live requests that may be under way now."""
-        return self._pace.limit
+        return self._limiter.limit
 
     async def close(self) -> None:
-        """Close connections."""
-        await self._client.close()
+        """Close connections, and let others ask what is unfinished."""
         await self._api.close()
+        with contextlib.suppress(StorageError):  # a log that cannot be written has told so
+            self._claims.release_all()
 
-    def words(self) -> str:
-        """What was spent and how far batches are, for a progress line; may be empty."""
-        return ", ".join(part for part in (self._batches.words(), self.usage.words()) if part)
+    def status_line(self) -> str:
+        """Say what was spent and how far batches are, for a progress line; may be empty."""
+        return ", ".join(part for part in (self._batches.status(), self.usage.summary()) if part)
 
     async def complete_all(
-        self, requests: Sequence[Request], heard: Callable[[int], None] = lambda outcomes: None
+        self, requests: Sequence[Request], report: Callable[[int], None] = lambda outcomes: None
     ) -> list[Outcome]:
-        """Outcomes in the order of `requests`.
+        """Complete `requests`; the outcomes come in their order.
 
         A reply that breaks its schema is asked for once more; the outcome is then the second
         reply's. Requests that are the same are asked once.
 
         Args:
             requests: what to ask.
-            heard: told how many outcomes there are now more; also 0, where a batch went on.
+            report: told how many outcomes there are now more; also 0, where a batch went on.
 
         Raises:
             EndpointError: the endpoint cannot be used, or has failed many times in a row.
             BudgetError: the money allowed is spent.
         """
+        self._warn_of_other_servers()
+        form = self._known_form()
+        if form is None and requests:
+            form = await self._settle(FORMS[0], requests[0])
+        while True:
+            job = _Job(requests, form or FORMS[0], self.endpoint.identity, report)
+            found = await self._run(job)
+            if found is None:
+                self.form = form
+                return job.in_order()
+            form = found
 
-        lookup = Lookup(
-            requests,
-            self._log,
-            self.endpoint.identity,
-            self._known_form(),
-            self._settle,
-            self.usage.add,
-            heard,
-        )
-        if self.endpoint.mode == "batch":
-            await self._in_batches(lookup, heard)
-        else:
-            await self._live(lookup.take, lookup)
-        self.form = lookup.form
-        return lookup.outcomes()
+    async def _run(self, job: _Job) -> Form | None:
+        """Complete all of `job`; where the endpoint takes another form than it has, that form."""
+        async with self._heartbeat():
+            while job.pending:
+                looked_up_at = time.monotonic()
+                unanswered = await self._look_up(job)
+                keys = [one.key for one in unanswered]
+                mine = await asyncio.wrap_future(self._claims.claim(keys)) if keys else set()
+                if mine and self._settled is None:
+                    form = await self._settle(job.form, next(iter(job.pending.values())))
+                    if form != job.form:
+                        self._claims.release(mine)
+                        return form
+                self._count_found(job)
+                todo = [one for one in unanswered if one.key in mine]
+                if todo and self.endpoint.mode == "batch":
+                    await self._in_batches(todo, job)
+                elif todo:
+                    await self._live(todo, job)
+                elif job.pending:  # others are asking what is left
+                    await asyncio.sleep(max(_POLL_S, 4 * (time.monotonic() - looked_up_at)))
+        return None
 
-    async def _live(self, take: Callable[[], Awaitable[New | None]], lookup: Lookup) -> None:
-        """Ask one by one what `take` gives."""
+    async def _look_up(self, job: _Job) -> list[PendingRequest]:
+        """Finish what the log has final outcomes for; the rest is without one."""
+        unanswered: list[PendingRequest] = []
+        pending = list(job.pending.items())
+        for start in range(0, len(pending), _REQUESTS_PER_LOOKUP):
+            piece = dict(pending[start : start + _REQUESTS_PER_LOOKUP])
+            stored = self._log.get_all(list(piece))
+            for key, request in piece.items():
+                first = self._read(request, key, stored.get(key))
+                again = None if first is None else correction_request(request, first)
+                outcome = first
+                if again is not None:
+                    again_key = self._key(again)
+                    outcome = self._read(again, again_key, self._log.get(again_key))
+                job.found[key] = [one for one in (first, outcome) if one is not None]
+                if outcome is None:
+                    unanswered.append(PendingRequest(request, key, first))
+                else:
+                    job.finish(key, outcome, tell=False)
+            await asyncio.sleep(0)  # progress bars and others have their turn
+        return unanswered
+
+    def _count_found(self, job: _Job) -> None:
+        """Count the replies that were found in the log, each once."""
+        for key, replies in job.found.items():
+            if key not in job.counted and replies:
+                job.counted.add(key)
+                for reply in {id(one): one for one in replies}.values():
+                    self.usage.add(reply)
+        job.found.clear()
+        job.tell()
+
+    def _read(self, request: Request, key: str, stored: StoredReply | None) -> Outcome | None:
+        """Read a reply of the log."""
+        if stored is None:
+            return None
+        most = request.max_usage(self.endpoint.thinking_tokens)
+        found = read_reply(key, stored.raw, most=most, cached=True, batched=stored.batched)
+        return None if found is None else extract_json(found)
+
+    async def _live(self, todo: Sequence[PendingRequest], job: _Job) -> None:
+        """Ask `todo` one by one, as many at once as the rate limiter lets through."""
+        waiting = iter(todo)
 
         async def work() -> None:
-            while (new := await take()) is not None:
-                lookup.came(new.key, await self._ask(new))
+            for one in waiting:
+                job.finish(one.key, await self._complete(one))
+                self._claims.release([one.key])
 
         try:
-            with _old_things_left_alone():
-                async with asyncio.TaskGroup() as group:
-                    # twice the slots: one may wait to be committed, or to be tried again
-                    for _ in range(min(2 * self._most, len(lookup))):
-                        group.create_task(work())
+            async with asyncio.TaskGroup() as group:
+                # twice the slots: one may wait to be committed, or to be tried again
+                for _ in range(min(2 * self._most, len(todo))):
+                    group.create_task(work())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    async def _in_batches(self, lookup: Lookup, heard: Callable[[int], None]) -> None:
-        """Batches for all that is new, then for replies that are to be asked for once more."""
-        new: list[New] = []
-        while (found := await lookup.take()) is not None:
-            new.append(found)
-        left: dict[New, str] = {}
-        if batched := len(new) >= self.endpoint.batch.smallest:
-            new, left = await self._batched(new, lookup, heard)
-            if not self.endpoint.batch.fall_back:
-                _, more = await self._batched(new, lookup, heard)
-                new, left = [], left | more
-        if not batched or self.endpoint.batch.fall_back:
-            waiting = deque([*new, *left])
-
-            async def take() -> New | None:
-                return waiting.popleft() if waiting else None
-
-            await self._live(take, lookup)
-            return
-        for one, why in left.items():
-            outcome = Outcome(key=one.key, status="failed", detail=why)
-            self.usage.add(outcome)
-            lookup.came(one.key, outcome)
+    async def _in_batches(self, todo: Sequence[PendingRequest], job: _Job) -> None:
+        """Put `todo` into batches, then the corrections of replies that break their schema."""
+        settings = self.endpoint.batch
+        left: dict[PendingRequest, str] = {}
+        live: list[PendingRequest] = list(todo)
+        if len(todo) >= settings.smallest:
+            malformed, left = await self._batched(todo, job)
+            if settings.fall_back:
+                live = [*malformed, *left]
+            else:
+                _, more = await self._batched(malformed, job)
+                live, left = [], left | more
+        if live:
+            await self._live(live, job)
+        else:
+            for one, why in left.items():
+                outcome = Outcome(key=one.key, status="failed", detail=why)
+                self.usage.add(outcome)
+                job.finish(one.key, outcome)
+        self._claims.release([one.key for one in todo])
 
     async def _batched(
-        self, new: Iterable[New], lookup: Lookup, heard: Callable[[int], None]
-    ) -> tuple[list[New], dict[New, str]]:
-        """Put `new` into batches; what is to be asked once more, and what they left, with why."""
-        sent: dict[str, tuple[New, Request]] = {}
-        for one in new:
-            again = None if one.first is None else correction_of(one.request, one.first)
-            request, key = (one.request, one.key) if again is None else (again, self._key(again))
-            sent[key] = one, request
+        self, todo: Iterable[PendingRequest], job: _Job
+    ) -> tuple[list[PendingRequest], dict[PendingRequest, str]]:
+        """Complete `todo` in batches.
+
+        Returns:
+            those whose replies break their schema, and those without a reply, with why.
+        """
+        sent: dict[str, tuple[PendingRequest, Request]] = {}
+        for one in todo:
+            again = None if one.first is None else correction_request(one.request, one.first)
+            request = again or one.request
+            sent[self._key(request)] = one, request
         requests = {key: request for key, (_, request) in sent.items()}
-        outcomes, left = await self._batches.ask(requests, lambda: heard(0))
-        malformed: list[New] = []
-        unanswered: dict[New, str] = {}
+        outcomes, left = await self._batches.complete(requests, lambda: job.report(0))
+        malformed: list[PendingRequest] = []
+        unanswered: dict[PendingRequest, str] = {}
         for key, (one, _) in sent.items():
             if key not in outcomes:
                 unanswered[one] = left[key]
                 continue
-            outcome = extract_json(outcomes[key], one.request.form)
-            if one.first is None and correction_of(one.request, outcome) is not None:
-                malformed.append(New(one.request, one.key, outcome))
+            outcome = extract_json(outcomes[key])
+            if one.first is None and correction_request(one.request, outcome) is not None:
+                malformed.append(PendingRequest(one.request, one.key, outcome))
             else:
-                lookup.came(one.key, outcome)
+                job.finish(one.key, outcome)
         return malformed, unanswered
 
-    def _known_form(self) -> Form | None:
-        """The form of requests, as far as it is known without asking."""
-        if self._settled is not None:
-            return self._settled
-        wanted = self.endpoint.structured
-        if wanted != "auto":
-            return wanted
-        said = self._log.form(self.endpoint.identity)
-        return next((form for form in FORMS if form == said), None)
+    async def _complete(self, one: PendingRequest) -> Outcome:
+        outcome = one.first or await self._ask(one.request, one.key)
+        again = correction_request(one.request, outcome)
+        return outcome if again is None else await self._ask(again, self._key(again))
 
-    async def _settle(self, first: Form | None) -> Form:
-        """Try the endpoint, once, and find the form that it takes."""
-        if self._settled is None:
-            auto = self.endpoint.structured == "auto"
-            self._settled = await self._client.find_form(first or FORMS[0], fall_back=auto)
-            if auto:
-                self._log.remember_form(self.endpoint.identity, self._settled)
-                if self._settled != FORMS[0]:
-                    self._say(_fallen_back(self.endpoint.model, self._settled))
-        return self._settled
-
-    async def _ask(self, new: New) -> Outcome:
-        outcome = new.first or await self._once(new.request, new.key)
-        again = correction_of(new.request, outcome)
-        return outcome if again is None else await self._once(again, self._key(again))
-
-    async def _once(self, request: Request, key: str) -> Outcome:
+    async def _ask(self, request: Request, key: str) -> Outcome:
         async with self._budget.room(request):
-            outcome = extract_json(await self._send(request, key), request.form)
+            outcome = extract_json(await self._send(request, key))
             self.usage.add(outcome)
         return outcome
 
     async def _send(self, request: Request, key: str) -> Outcome:
         try:
-            reply = await self._client.send(request, key)
+            reply = await self._sender.send(request, key)
         except RequestFailed as error:
             self._failures += 1
-            if self._failures >= _FAILURES_IN_A_ROW:
+            if self._failures >= _MOST_FAILURES_IN_A_ROW:
                 raise EndpointError(
                     f"endpoint {self.endpoint.address}: {self._failures} requests in a row failed,"
                     f" the last with: {error}. Finished replies are kept; run again when it works.",
@@ -231,34 +298,128 @@ class LLMClient:
             )
         self._failures = 0
         # committed before anything is made of it: whatever that may do, the reply is kept
-        standing = await self._log.put_here(
-            self.endpoint.identity, request.name, reply.raw, reply.attempt
+        standing = await asyncio.wrap_future(
+            self._log.put(self.endpoint.identity, request.name, reply.raw, reply.attempt)
         )
         if standing is reply.raw:
             return reply.outcome
-        outcome = read_reply(key, standing)  # another process had its reply first
-        assert outcome is not None  # only chat completions are put into the log
-        return outcome
+        # another process had its reply first
+        most = request.max_usage(self.endpoint.thinking_tokens)
+        return read_reply(key, standing, most=most) or reply.outcome
+
+    # the form of structured replies
+
+    def _known_form(self) -> Form | None:
+        """Look up the form of requests, as far as it is known without asking."""
+        if self._settled is not None:
+            return self._settled
+        wanted = self.endpoint.structured
+        if wanted != "auto":
+            return wanted
+        known = {one.form for one in self._log.endpoints(self.endpoint.identity)[:1]}
+        return next((form for form in FORMS if form in known), None)
+
+    async def _settle(self, first: Form, like: Request) -> Form:
+        """Try the endpoint, once, and find the form that it takes."""
+        if self._settled is None:
+            auto = self.endpoint.structured == "auto"
+            async with self._budget.room(like):
+                self._settled = await self._sender.find_form(
+                    first, like.sampling, fall_back=auto, count=self.usage.add_cost
+                )
+            if auto and self._settled != FORMS[0]:
+                self._say(_fallback_line(self.endpoint.model, self._settled))
+        return self._settled
 
     def _key(self, request: Request) -> str:
         return request.key(self.endpoint.identity)
 
+    # others that use the log
 
-@contextlib.contextmanager
-def _old_things_left_alone() -> Iterator[None]:
-    """What lives now is not searched for garbage in here.
+    def _warn_of_other_servers(self) -> None:
+        """Say where replies of another server would be taken for this one's."""
+        known = {one.address for one in self._log.endpoints(self.endpoint.identity)}
+        others = sorted(known - {self.endpoint.address})
+        if others and not self._warned and self.endpoint.identity == self.endpoint.model:
+            self._say(
+                f"generate.endpoint: the log has replies of {self.endpoint.model!r} from "
+                f"{others[0]} too, and they serve for {self.endpoint.address}. If these differ, "
+                "tell them apart with generate.endpoint.revision."
+            )
+        self._warned = True
 
-    A search through some hundred thousand requests stops everything for longer than the replies
-    that are still to come keep an endpoint busy.
+    @contextlib.asynccontextmanager
+    async def _heartbeat(self) -> AsyncIterator[None]:
+        """Show others meanwhile that what is claimed here is being asked."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(HEARTBEAT_S)
+                self._claims.heartbeat()
+
+        task = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            # a log that cannot be written fails for those who wait for their replies as well
+            with contextlib.suppress(asyncio.CancelledError, StorageError):
+                await task
+
+
+class _Job:
+    """One list of requests, and what becomes of them.
+
+    Attributes:
+        form: in which the requests are sent.
+        pending: key → request, of all without an outcome.
+        found: key → replies of the log that are not counted yet.
+        counted: keys of requests whose replies out of the log were counted.
+        report: told how many of the list have their outcome now more.
     """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        form: Form,
+        model: str,
+        report: Callable[[int], None],
+    ) -> None:
+        self.form = form
+        self.report = report
+        self.pending: dict[str, Request] = {}
+        self.found: dict[str, list[Outcome]] = {}
+        self.counted: set[str] = set()
+        self._untold = 0
+        self._keys: list[str] = []
+        self._outcomes: dict[str, Outcome] = {}
+        for request in requests:
+            sent = with_schema_prompt(request, form)
+            key = sent.key(model)
+            self._keys.append(key)
+            self.pending.setdefault(key, sent)
+        self._times = Counter(self._keys)
+
+    def finish(self, key: str, outcome: Outcome, *, tell: bool = True) -> None:
+        """Keep the outcome of a request, which is that of all that are the same."""
+        self._outcomes[key] = outcome
+        del self.pending[key]
+        self._untold += self._times[key]
+        if tell:
+            self.tell()
+
+    def tell(self) -> None:
+        """Report the outcomes since the last time."""
+        if self._untold:
+            self.report(self._untold)
+            self._untold = 0
+
+    def in_order(self) -> list[Outcome]:
+        """List the outcomes in the order of the requests, once all have one."""
+        return [self._outcomes[key] for key in self._keys]
 
 
-def _fallen_back(model: str, form: Form) -> str:
+def _fallback_line(model: str, form: Form) -> str:
     used = {
         "schema": "JSON schemas",
         "json": "JSON mode, with the schema in the prompt",
@@ -268,23 +429,23 @@ def _fallen_back(model: str, form: Form) -> str:
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Result of `work`, also where the caller already runs an event loop, such as in a notebook."""
+    """Run `work`, also where the caller already runs an event loop, such as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
     done: list[T] = []
-    wrong: list[BaseException] = []
+    failed: list[BaseException] = []
 
     def target() -> None:
         try:
             done.append(asyncio.run(work))
         except BaseException as error:
-            wrong.append(error)
+            failed.append(error)
 
     thread = threading.Thread(target=target)
     thread.start()
     thread.join()
-    if wrong:
-        raise wrong[0]
+    if failed:
+        raise failed[0]
     return done[0]

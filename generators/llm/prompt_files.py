@@ -1,11 +1,11 @@
-"""Prompt templates and seeds: the text files that decide what an LLM is asked.
+"""Read prompt templates and seeds: the text files that decide what an LLM is asked.
 
 A prompt is a YAML file with its few-shot examples inside:
 
 ```yaml
 version: 1
 system: one paragraph of instruction
-user: "Idea: {{idea}}"            # filled once for each example and once for the request
+user: "Idea: {{idea}}"            # a Jinja template, filled for each example and each request
 examples:                         # few-shot turns
   - fill: {idea: a lighthouse keeper}
     reply: {persona: a lighthouse keeper who ...}
@@ -22,40 +22,77 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.meta import find_undeclared_variables
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
 
 from core.errors import ConfigError
 
 T = TypeVar("T")
 
-_SLOT = re.compile(r"\{\{([a-z_]+)\}\}")
+# values are texts of a prompt, not of a web page; and a prompt from elsewhere runs no code
+_JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+_FIELDS: Mapping[str, type] = {
+    "version": int,
+    "system": str,
+    "user": str,
+    "examples": list,
+    "reply": dict,
+    "max_tokens": int,
+}
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """`template` with each `{{name}}` replaced by its value, in one pass.
+    """Fill the slots of a Jinja `template`.
 
     A value is never looked at again: braces, quotes and backslashes in it stay what they are.
 
     Raises:
-        ConfigError: the template names a slot that has no value.
+        ConfigError: a slot has no value, or a value no slot.
     """
+    slots = slots_of(template)
+    if missing := sorted(slots - set(values)):
+        raise ConfigError(
+            f"prompt slot {{{{{missing[0]}}}}} has no value; known here: {sorted(values)}."
+        )
+    if unused := sorted(set(values) - slots):
+        raise ConfigError(
+            f"prompt: no slot {{{{{unused[0]}}}}}, which a request has to carry; the text has "
+            f"{sorted(slots)}. Write it where it belongs."
+        )
+    return _compiled(template).render(values)
 
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            raise ConfigError(
-                f"prompt slot {{{{{match[1]}}}}} has no value; known here: {sorted(values)}."
-            )
-        return values[match[1]]
 
-    return _SLOT.sub(value, template)
+def slots_of(template: str) -> frozenset[str]:
+    """Name the slots of a Jinja `template`.
+
+    Raises:
+        ConfigError: it is no template.
+    """
+    try:
+        return _slots(template)
+    except TemplateError as error:
+        raise ConfigError(f"prompt: not a Jinja template ({error}).") from error
+
+
+@lru_cache(maxsize=256)
+def _slots(template: str) -> frozenset[str]:
+    return frozenset(find_undeclared_variables(_JINJA.parse(template)))
+
+
+@lru_cache(maxsize=256)
+def _compiled(template: str) -> Template:
+    return _JINJA.from_string(template)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +102,11 @@ class Prompt:
     Attributes:
         name: file name without its ending.
         digest: sha256 of the file.
-        few_shot: the replies of its examples, as dicts.
+        system: instruction, sent as it is.
+        user: Jinja template of a request.
+        examples: few-shot turns: what fills `user`, and the reply.
+        reply: JSON-schema properties of a reply.
+        max_tokens: longest reply, in tokens.
     """
 
     name: str
@@ -78,6 +119,7 @@ class Prompt:
 
     @property
     def few_shot(self) -> list[Mapping[str, Any]]:
+        """The replies of the examples."""
         return [reply for _, reply in self.examples]
 
     @cached_property
@@ -91,21 +133,30 @@ class Prompt:
         }
 
     def messages(self, values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-        """(role, content) pairs: instruction, few-shot turns, and the request itself.
+        """Build (role, content) pairs: instruction, few-shot turns, and the request itself.
 
         What differs between requests comes last, so that a server can keep the rest in its cache.
+
+        Raises:
+            ConfigError: a slot has no value, or a value no slot; the text names the file.
         """
-        return (*self._shared, ("user", fill(self.user, values)))
+        return (*self._shared, ("user", self._filled(values)))
 
     @cached_property
     def _shared(self) -> tuple[tuple[str, str], ...]:
         """What all requests begin with: held once, however many there are."""
         turns = [("system", self.system)]
         for example, reply in self.examples:
-            turns.append(("user", fill(self.user, example)))
+            turns.append(("user", self._filled(example)))
             # as a server's grammar writes it: no line breaks to spend tokens on
             turns.append(("assistant", json.dumps(reply, ensure_ascii=False)))
         return tuple(turns)
+
+    def _filled(self, values: Mapping[str, str]) -> str:
+        try:
+            return fill(self.user, values)
+        except ConfigError as error:
+            raise ConfigError(f"prompts/{self.name}.yaml: user: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +164,10 @@ class PromptFiles:
     """The prompts and seeds of a run: packaged files, or the user's in place of them.
 
     Each file is read once; a run sees one version of it.
+
+    Attributes:
+        prompts: folder of the user's prompts; None for packaged ones alone.
+        seeds: likewise of seeds.
     """
 
     prompts: Path | None = None
@@ -120,59 +175,46 @@ class PromptFiles:
     _parsed: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     def prompt(self, name: str) -> Prompt:
-        """The template `name`.
+        """Read the template `name`.
 
         Raises:
-            ConfigError: no such file, or it is not a prompt; the text names file and field.
+            ConfigError: no such file, or it is not a prompt, or it has not the slots of the
+                packaged prompt that it replaces; the text names file and field.
         """
         if ("prompts", name) not in self._parsed:
-            self._parsed["prompts", name] = self._read_prompt(name)
-        return self._parsed["prompts", name]
+            where, data = _read("prompts", self.prompts, name)
+            prompt = _parse_prompt(where, name, data)
+            packaged = files("generators") / "prompts" / f"{name}.yaml"
+            if self.prompts is not None and packaged.is_file():
+                original = _parse_prompt(f"prompts/{name}.yaml", name, packaged.read_bytes())
+                _check_slots(where, slots_of(prompt.user), slots_of(original.user))
+            self._parsed["prompts", name] = prompt
+        return cast(Prompt, self._parsed["prompts", name])
 
-    def _read_prompt(self, name: str) -> Prompt:
-        where, data = _read("prompts", self.prompts, name)
-        fields = _yaml(where, data)
-        if not isinstance(fields, dict):
-            raise ConfigError(f"{where}: expected a mapping with system, user, examples, reply.")
-        wanted = {"version", "system", "user", "examples", "reply", "max_tokens"}
-        if wrong := sorted(wanted ^ set(fields)):
-            raise ConfigError(
-                f"{where}: field {wrong[0]!r} is {'missing' if wrong[0] in wanted else 'unknown'}; "
-                f"a prompt has {sorted(wanted)}."
-            )
-        try:
-            examples = tuple((dict(e["fill"]), dict(e["reply"])) for e in fields["examples"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise ConfigError(f"{where}: each of `examples` needs `fill` and `reply`.") from error
-        return Prompt(
-            name=name,
-            digest=hashlib.sha256(data).hexdigest(),
-            system=fields["system"].strip(),
-            user=fields["user"].strip(),
-            examples=examples,
-            reply=fields["reply"],
-            max_tokens=fields["max_tokens"],
-        )
-
-    def by_category(self, name: str) -> dict[str, list[str]]:
-        """Seeds of the file `name`: category → seeds, in file order."""
+    def seeds_by_category(self, name: str) -> dict[str, list[str]]:
+        """Read seeds of the file `name`: category → seeds, in file order."""
         where, seeds = self._seeds(name)
         if not isinstance(seeds, dict) or not all(_is_texts(items) for items in seeds.values()):
             raise ConfigError(f"{where}: expected categories, each with a list of texts.")
         return seeds
 
-    def listed(self, name: str) -> list[str]:
-        """Texts of the file `name`, in file order."""
+    def seed_list(self, name: str) -> list[str]:
+        """Read the texts of the file `name`, in file order."""
         where, items = self._seeds(name)
         if not _is_texts(items):
             raise ConfigError(f"{where}: expected a list of texts.")
-        return items
+        return cast(list[str], items)
 
-    def made(self, name: str, make: Callable[[str, Any], T]) -> T:
-        """What `make` makes of the place and the content of the seeds file `name`, made once."""
-        if ("made", name) not in self._parsed:
-            self._parsed["made", name] = make(*self._seeds(name))
-        return self._parsed["made", name]
+    def parsed_seeds(self, name: str, parse: Callable[[str, Any], T]) -> T:
+        """Parse the seeds file `name`, once.
+
+        Args:
+            name: of the file.
+            parse: given where the file lies and its content as plain values.
+        """
+        if ("parsed", name) not in self._parsed:
+            self._parsed["parsed", name] = parse(*self._seeds(name))
+        return cast(T, self._parsed["parsed", name])
 
     def _seeds(self, name: str) -> tuple[str, Any]:
         if ("seeds", name) not in self._parsed:
@@ -182,10 +224,68 @@ class PromptFiles:
         return where, parsed
 
     def digests(self, *, prompts: tuple[str, ...], seeds: tuple[str, ...]) -> dict[str, str]:
-        """sha256 of each file named, under `prompts/NAME` and `seeds/NAME`."""
-        found = {f"prompts/{n}": _read("prompts", self.prompts, n)[1] for n in sorted(prompts)}
-        found |= {f"seeds/{n}": _read("seeds", self.seeds, n)[1] for n in sorted(seeds)}
-        return {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
+        """Compute the sha256 of each file named, under `prompts/NAME` and `seeds/NAME`.
+
+        Raises:
+            ConfigError: a file is not there, or a prompt is none: found before anything is asked.
+        """
+        found = {f"prompts/{name}": self.prompt(name).digest for name in sorted(prompts)}
+        for name in sorted(seeds):
+            _, data = _read("seeds", self.seeds, name)
+            found[f"seeds/{name}"] = hashlib.sha256(data).hexdigest()
+        return found
+
+
+def _parse_prompt(where: str, name: str, data: bytes) -> Prompt:
+    fields = _yaml(where, data)
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{where}: expected a mapping with system, user, examples, reply.")
+    if wrong := sorted(set(_FIELDS) ^ set(fields)):
+        raise ConfigError(
+            f"{where}: field {wrong[0]!r} is {'missing' if wrong[0] in _FIELDS else 'unknown'}; "
+            f"a prompt has {sorted(_FIELDS)}."
+        )
+    for field_name, kind in _FIELDS.items():
+        if type(fields[field_name]) is not kind:
+            raise ConfigError(f"{where}: {field_name}: expected a {kind.__name__}.")
+    try:
+        examples = tuple((dict(e["fill"]), dict(e["reply"])) for e in fields["examples"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise ConfigError(f"{where}: each of `examples` needs `fill` and `reply`.") from error
+    prompt = Prompt(
+        name=name,
+        digest=hashlib.sha256(data).hexdigest(),
+        system=fields["system"].strip(),
+        user=fields["user"].strip(),
+        examples=examples,
+        reply=fields["reply"],
+        max_tokens=fields["max_tokens"],
+    )
+    try:
+        slots = slots_of(prompt.user)
+        Draft202012Validator.check_schema(prompt.schema)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: user: {error}") from error
+    except SchemaError as error:
+        raise ConfigError(f"{where}: reply: no JSON schema ({error.message}).") from error
+    for place, (values, _) in enumerate(examples):
+        # a slot that no example fills is filled by the code: the verdicts of a rubric
+        filled = {name for values, _ in examples for name in values}
+        if wrong := sorted(set(values) ^ (slots & filled)):
+            raise ConfigError(
+                f"{where}: examples[{place}].fill: {wrong[0]!r} does not match the slots of "
+                f"`user`, {sorted(slots)}."
+            )
+    return prompt
+
+
+def _check_slots(where: str, own: frozenset[str], packaged: frozenset[str]) -> None:
+    if wrong := sorted(own ^ packaged):
+        state = "is no slot of" if wrong[0] in own else "is missing in"
+        raise ConfigError(
+            f"{where}: user: {{{{{wrong[0]}}}}} {state} this prompt; expected exactly "
+            f"{', '.join(f'{{{{{name}}}}}' for name in sorted(packaged))}."
+        )
 
 
 def _read(folder: str, own: Path | None, name: str) -> tuple[str, bytes]:

@@ -1,36 +1,45 @@
-"""One request after the other to an endpoint, each tried until it has a reply or has failed.
+"""Send one request after the other to an endpoint, each until it has a reply or has failed.
 
 Retries are ours, not a library's, so that what the endpoint says (429, Retry-After) is seen by the
-pace of all requests.
+rate limiter of all requests. A field of the body that the endpoint refuses is renamed or left out,
+for all requests, and remembered in the log.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
-from generators.llm.api import Api
-from generators.llm.chat_body import CHAT_PATH, chat_body
-from generators.llm.endpoint import ResolvedEndpoint
+from core.canonical import digest
+from core.strict_json import NotJSON, parse_json
+from generators.llm.api import EndpointApi, HttpResponse, NoResponseError
+from generators.llm.dialect import ChatDialect
+from generators.llm.endpoint.config import SamplingConfig
+from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.failures import (
     RequestFailed,
-    Transient,
+    TransientError,
+    backoff_delay_s,
     endpoint_error,
     error_from_response,
     one_line,
     redact_secrets,
     retry_with_backoff,
 )
-from generators.llm.http_line import Answer, HttpLines, NoAnswer
-from generators.llm.rate_limiter import AdaptiveRateLimiter, retry_after_s
-from generators.llm.request import Attempt, Form, Outcome, Request, read_reply
-from generators.llm.structured import FORMS, PROBE, PROBE_REPLY, extract_json, with_schema_prompt
+from generators.llm.log.request_log import KnownEndpoint, RequestLog
+from generators.llm.rate_limiter import AdaptiveRateLimiter
+from generators.llm.reply import Outcome, read_reply
+from generators.llm.reply_json import extract_json
+from generators.llm.request import Attempt, Form, Request
+from generators.llm.structured import FORMS, PROBE_REPLY, PROBE_TOKENS, probe_request
 
-_CONNECT_S = 10.0
-_OVERLOADED = (429, 503, 529)
+_OVERLOAD_PATIENCE_S = 90.0
+"""How long an endpoint may have enough of all requests: many count by the minute, and then some."""
+_MOST_OVERLOADS = 30
+"""Attempts of one request that meet an overloaded endpoint: others may get through all the time."""
 _KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-request-id", "openai-processing-ms")
 _KEPT_PREFIX = "x-ratelimit-"
 _FORM_WORDS: Mapping[Form, tuple[str, str]] = {
@@ -57,64 +66,73 @@ class Reply(NamedTuple):
 class RequestSender:
     """Sends requests to one endpoint.
 
+    Attributes:
+        dialect: the fields of a body that the endpoint was found to take.
+
     Args:
         endpoint: the endpoint.
-        pace: lets each attempt through, and learns from it.
-        note: told of every attempt that brought no reply.
-        api: the rest of the endpoint's API.
+        limiter: lets each attempt through, and learns from it.
+        log: keeps every attempt, and what was found out about the endpoint.
+        api: the endpoint's API.
+        say: told a line where a field of the body is left out.
     """
 
     def __init__(
         self,
         endpoint: ResolvedEndpoint,
-        pace: AdaptiveRateLimiter,
-        note: Callable[[Attempt], None],
-        api: Api,
+        limiter: AdaptiveRateLimiter,
+        log: RequestLog,
+        api: EndpointApi,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.endpoint = endpoint
-        self._pace = pace
-        self._note = note
+        self._limiter = limiter
+        self._log = log
         self._api = api
-        self._lines: HttpLines | None = None
-        if not endpoint.proxied:
-            self._lines = HttpLines(
-                endpoint.base_url + CHAT_PATH, api.headers(), connect_s=_CONNECT_S, tls=api.tls
-            )
-
-    async def close(self) -> None:
-        """Close connections."""
-        if self._lines is not None:
-            self._lines.close()
+        self._say = say
+        self._form: Form | None = None
+        self._has_replied = False
+        known = [one for one in log.endpoints(endpoint.identity) if one.address == endpoint.address]
+        self.dialect = (
+            ChatDialect.from_json(known[0].dialect) if known else ChatDialect.of(endpoint)
+        )
 
     async def send(self, request: Request, key: str) -> Reply:
-        """The reply to `request`.
+        """Send `request` until it has a reply.
 
         Raises:
             RequestFailed: no chat completion came back within the retries.
             EndpointError: nothing will come back from this endpoint.
         """
         try:
-            return await retry_with_backoff(
-                lambda: self._paced(request, key),
-                lambda tried, trouble: tried > self.endpoint.retries,
-                self.endpoint.backoff_s,
-            )
-        except Transient as trouble:
-            if trouble.kind == "gone":
+            return await self._retried(request, key, self.endpoint.timeout_s, self._is_exhausted)
+        except TransientError as error:
+            if error.kind == "unreachable":
                 raise endpoint_error(
                     self.endpoint,
-                    "cannot be reached any more",
+                    f"cannot be reached any more ({error})",
                     "Finished replies are kept; start the server again and run again.",
                     transient=True,
-                ) from trouble
-            raise RequestFailed(str(trouble)) from trouble
+                ) from error
+            raise RequestFailed(str(error)) from error
 
-    async def find_form(self, first: Form, *, fall_back: bool) -> Form:
+    async def find_form(
+        self,
+        first: Form,
+        sampling: SamplingConfig,
+        *,
+        fall_back: bool,
+        count: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Form:
         """Send a small request, to see trouble, and how schemas are taken, before any work.
+
+        A trial that succeeded is in the log, and is not paid for again by later runs.
 
         Args:
             first: the form that is tried first.
+            sampling: how the real requests sample; the trial request does so too.
             fall_back: whether the other forms are tried where the endpoint does not follow it.
+            count: told of every trial's outcome, which costs as others do.
 
         Returns:
             the form that the endpoint follows.
@@ -124,130 +142,216 @@ class RequestSender:
                 that ignores schemas; one line says which, where, and what to do.
         """
         forms = [first, *(form for form in FORMS if form != first)] if fall_back else [first]
+        misfit = ""
         for form in forms:
-            said = await self._misfit(form)
+            said = await self._misfit(probe_request(sampling, form), count)
             if said is None:
+                self._form = form
+                self._remember()
                 return form
+            misfit = said
         do = "Use a model that can write JSON."
-        if not fall_back:
+        if "within its thought" in misfit:
+            do = (
+                "Give thought room with generate.endpoint.thinking_tokens, such as 2000, or have "
+                "the model think less with reasoning_effort or extra_body."
+            )
+        elif not fall_back:
             do = (
                 "Use a server that enforces response_format (llama.cpp, vLLM, a hosted API), or "
                 "set generate.endpoint.structured: auto, which makes do without."
             )
-        raise endpoint_error(self.endpoint, said or "", do)
+        raise endpoint_error(self.endpoint, misfit, do)
 
-    async def _misfit(self, form: Form) -> str | None:
-        """What shows that the endpoint does not follow `form`, in words; None if it does."""
-        wanted, ignored = _FORM_WORDS[form]
-        request = with_schema_prompt(PROBE, form)
-        key = request.key(self.endpoint.identity)
+    async def _misfit(self, request: Request, count: Callable[[Outcome], None]) -> str | None:
+        """Say how the endpoint does not follow the form of `request`; None if it does."""
+        wanted, ignored = _FORM_WORDS[request.form]
+        # another server of the same model may take schemas otherwise
+        key = digest([request.key(self.endpoint.identity), self.endpoint.address])
+        most = request.max_usage(self.endpoint.thinking_tokens)
+        stored = self._log.get(key)
+        if stored is not None:
+            known = read_reply(key, stored.raw, most=most, cached=True)
+            if known is not None:
+                count(known)
+                return None
         try:
-            reply = await retry_with_backoff(
-                lambda: self._attempt(request, key, self.endpoint.probe_timeout_s),
-                _probed_enough,
-                self.endpoint.backoff_s,
+            reply = await self._retried(
+                request, key, self.endpoint.probe_timeout_s, self._is_probe_exhausted
             )
         except RequestFailed as error:
             return f"refused a request {wanted} ({error})"
-        except Transient as trouble:
+        except TransientError as error:
             raise endpoint_error(
                 self.endpoint,
-                f"gave no usable reply to a trial request ({trouble})",
+                f"gave no usable reply to a trial request ({error})",
                 "Check generate.endpoint.base_url (it usually ends with /v1) and that the server "
                 "runs.",
                 transient=True,
-            ) from trouble
-        self._note(reply.attempt)
-        content = extract_json(reply.outcome, form).content.strip()
-        try:
-            fits = json.loads(content) == PROBE_REPLY
-        except ValueError:
-            fits = False
-        return (
-            None if fits else f"{ignored}: expected {json.dumps(PROBE_REPLY)}, got {content[:60]!r}"
+            ) from error
+        count(reply.outcome)
+        if reply.outcome.status == "cut_off":
+            self._log.note(reply.attempt)
+            where = "within its thought" if "thought" in reply.outcome.detail else "unfinished"
+            room = PROBE_TOKENS + self.endpoint.thinking_tokens
+            return f"cut its reply to a trial request {where}, at {room:,} tokens"
+        content = extract_json(reply.outcome).content.strip()
+        if _is_probe_reply(content):
+            self._log.put(self.endpoint.identity, request.name, reply.raw, reply.attempt)
+            return None
+        self._log.note(reply.attempt)
+        return f"{ignored}: expected {json.dumps(PROBE_REPLY)}, got {content[:60]!r}"
+
+    async def _retried(
+        self,
+        request: Request,
+        key: str,
+        timeout_s: float,
+        is_exhausted: Callable[[int, TransientError], bool],
+    ) -> Reply:
+        return await retry_with_backoff(
+            partial(self._adapted, request, key, timeout_s), is_exhausted, self._delay_s
         )
 
-    async def _paced(self, request: Request, key: str) -> Reply:
-        expected = sum(request.most_tokens)
-        spare = expected
-        sent = await self._pace.enter(expected)
+    def _delay_s(self, tried: int, error: TransientError) -> float:
+        # while the endpoint has enough, the rate limiter holds all requests back
+        if error.kind == "overloaded":
+            return 0.0
+        return backoff_delay_s(tried, error, self.endpoint.backoff_s)
+
+    def _is_exhausted(self, tried: int, error: TransientError) -> bool:
+        if error.kind == "unreachable" and not self._has_replied:
+            return tried > min(1, self.endpoint.retries)  # nobody is there; no need to wait long
+        if error.kind != "overloaded":
+            return tried > self.endpoint.retries
+        return tried > self.endpoint.retries and self._has_waited_enough(tried)
+
+    def _is_probe_exhausted(self, tried: int, error: TransientError) -> bool:
+        """Try a busy endpoint again, a silent one once, and one that is not there never."""
+        if error.kind == "overloaded":
+            return self._has_waited_enough(tried)
+        return tried >= {"answered": 3, "silent": 2, "unreachable": 1}[error.kind]
+
+    def _has_waited_enough(self, tried: int) -> bool:
+        return (
+            self.endpoint.retries == 0
+            or tried > max(self.endpoint.retries, _MOST_OVERLOADS)
+            or self._limiter.overloaded_s > _OVERLOAD_PATIENCE_S
+        )
+
+    async def _adapted(self, request: Request, key: str, timeout_s: float) -> Reply:
+        """Attempt `request` in the endpoint's dialect, which it may only now be found to have."""
+        used: set[ChatDialect] = set()
+        while True:
+            dialect = self.dialect
+            used.add(dialect)
+            body = dialect.body(request, self.endpoint)
+            try:
+                return await self._limited(request, key, body, timeout_s)
+            except _RefusedError as error:
+                if self.dialect == dialect:
+                    adapted = dialect.adapted(body, error.raw)
+                    if adapted is None or adapted in used:
+                        raise RequestFailed(str(error), filtered=error.filtered) from None
+                    self.dialect = adapted
+                    self._remember()
+                    self._say(
+                        f"generate.endpoint: {self.endpoint.model} "
+                        f"{adapted.difference(dialect)} ({error})."
+                    )
+                elif self.dialect in used:
+                    raise RequestFailed(str(error), filtered=error.filtered) from None
+
+    async def _limited(
+        self, request: Request, key: str, body: Mapping[str, Any], timeout_s: float
+    ) -> Reply:
+        most = request.max_usage(self.endpoint.thinking_tokens)
+        expected = unused = most.prompt + most.completion
+        sent_at = await self._limiter.acquire(expected)
         try:
-            reply = await self._attempt(request, key, self.endpoint.timeout_s, sent)
-            tokens = reply.outcome.prompt_tokens + reply.outcome.completion_tokens
-            spare -= tokens
-            self._pace.replied(reply.attempt.seconds, tokens)
+            reply = await self._attempt(request, key, body, timeout_s)
+            unused -= reply.outcome.tokens.prompt + reply.outcome.tokens.completion
+            self._limiter.replied()
+            self._has_replied = True
             return reply
+        except TransientError as error:
+            if error.kind == "overloaded":
+                self._limiter.overloaded(sent_at, error.wait_s, self.endpoint.backoff_s)
+            elif error.kind == "silent":
+                self._limiter.reduce(sent_at)
+            raise
         finally:
-            self._pace.leave(spare)
+            self._limiter.release(unused)
 
     async def _attempt(
-        self, request: Request, key: str, timeout_s: float, sent: float | None = None
+        self, request: Request, key: str, body: Mapping[str, Any], timeout_s: float
     ) -> Reply:
         start = time.monotonic()
-        answer: Answer | None = None
-        trouble: Exception
+        response: HttpResponse | None = None
+        failure: Exception
         try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self._post(request)
+            response = await self._api.chat(body, timeout_s)
         except TimeoutError:
-            trouble = Transient(f"no reply within {timeout_s:g} s", kind="silent")
-        except NoAnswer as error:
+            failure = TransientError(f"no whole reply within {timeout_s:g} s", kind="silent")
+        except NoResponseError as error:
             said = one_line(redact_secrets(self.endpoint, f"no connection: {error}"))
-            trouble = Transient(said, kind="gone" if error.gone else "answered")
-        if answer is not None:
-            self._pace.told(answer.headers)
-            raw = redact_secrets(self.endpoint, answer.body.decode(errors="replace"))
-            outcome = read_reply(key, raw) if answer.status == 200 else None
+            failure = TransientError(said, kind="unreachable" if error.unreachable else "answered")
+        else:
+            raw = redact_secrets(self.endpoint, response.body.decode(errors="replace"))
+            outcome = None
+            if response.status == 200:
+                most = request.max_usage(self.endpoint.thinking_tokens)
+                outcome = read_reply(key, raw, most=most)
             if outcome is not None:
                 attempt = Attempt(
                     key=key,
-                    status=answer.status,
+                    status=response.status,
                     seconds=time.monotonic() - start,
-                    headers=self._kept(answer.headers),
-                    prompt_tokens=outcome.prompt_tokens,
-                    completion_tokens=outcome.completion_tokens,
-                    cost=self.endpoint.cost(outcome.prompt_tokens, outcome.completion_tokens),
+                    headers=self._kept(response.headers),
+                    tokens=outcome.tokens,
+                    cost=self.endpoint.cost(outcome.tokens),
                 )
                 return Reply(raw, attempt, outcome)
-            trouble = await self._trouble(answer, raw)
-            if answer.status in _OVERLOADED:
-                self._pace.limited(start if sent is None else sent, retry_after_s(answer.headers))
-        self._note(
+            failure = await self._failure(response, raw)
+        self._log.note(
             Attempt(
                 key=key,
-                status=None if answer is None else answer.status,
+                status=None if response is None else response.status,
                 seconds=time.monotonic() - start,
-                detail=str(trouble),
-                headers={} if answer is None else self._kept(answer.headers),
+                detail=str(failure),
+                headers={} if response is None else self._kept(response.headers),
             )
         )
         # what the endpoint said is in the line already; a traceback of it could show more
-        raise trouble
+        raise failure from None
 
-    async def _post(self, request: Request) -> Answer:
-        body = chat_body(request, self.endpoint)
-        if self._lines is None:
-            return await self._api.post(CHAT_PATH, body)
-        return await self._lines.post(body)
-
-    async def _trouble(self, answer: Answer, raw: str) -> Exception:
-        if 300 <= answer.status < 400:
-            where = one_line(redact_secrets(self.endpoint, answer.headers.get("location", "")))
+    async def _failure(self, response: HttpResponse, raw: str) -> Exception:
+        if 300 <= response.status < 400:
+            where = one_line(redact_secrets(self.endpoint, response.headers.get("location", "")))
             return endpoint_error(
                 self.endpoint,
-                f"sends elsewhere (HTTP {answer.status}), to {where!r}",
+                f"sends elsewhere (HTTP {response.status}), to {where!r}",
                 "Set generate.endpoint.base_url to where it really is.",
             )
-        if answer.status < 400:
-            return Transient(f"the reply is no chat completion: {one_line(raw)[:80]!r}")
         offered = ""
-        if answer.status == 404:
+        if response.status == 404:
             names = await self._api.models()
             offered = f"; it offers {', '.join(names[:8])}" if names else ""
-        return error_from_response(self.endpoint, answer.status, answer.headers, raw, offered)
+        failure = error_from_response(
+            self.endpoint, response.status, response.headers, raw, offered
+        )
+        if isinstance(failure, RequestFailed):
+            return _RefusedError(str(failure), filtered=failure.filtered, raw=raw)
+        return failure
+
+    def _remember(self) -> None:
+        """Keep what was found out for later runs."""
+        if self._form is not None:
+            known = KnownEndpoint(self.endpoint.address, self._form, self.dialect.to_json())
+            self._log.remember_endpoint(self.endpoint.identity, known)
 
     def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Those headers that tell about limits and the request's number, and nothing of the key."""
+        """Select headers about limits and the request's number, without secrets."""
         return {
             name: redact_secrets(self.endpoint, value)
             for name, value in headers.items()
@@ -255,6 +359,16 @@ class RequestSender:
         }
 
 
-def _probed_enough(tried: int, trouble: Transient) -> bool:
-    """A busy endpoint is tried again; one that stays silent once, one that is not there never."""
-    return tried >= {"answered": 3, "silent": 2, "gone": 1}[trouble.kind]
+class _RefusedError(RequestFailed):
+    """A request that was refused, with the text of the response."""
+
+    def __init__(self, detail: str, *, filtered: bool, raw: str) -> None:
+        super().__init__(detail, filtered=filtered)
+        self.raw = raw
+
+
+def _is_probe_reply(content: str) -> bool:
+    try:
+        return bool(parse_json(content) == PROBE_REPLY)
+    except NotJSON:
+        return False

@@ -1,4 +1,4 @@
-"""Schemas on any endpoint: what is sent so that a reply follows its schema, and what is read.
+"""Structured replies on any endpoint: what is sent so that a reply follows its schema.
 
 | form | the endpoint | the prompt |
 |---|---|---|
@@ -6,8 +6,9 @@
 | `json` | enforces JSON | states the schema |
 | `prompt` | enforces nothing | states the schema |
 
-Which form an endpoint takes is found out with one small request (`PROBE`). Every reply is checked
-against its schema, whatever the form; one that breaks it is asked for once more, with its fault.
+Which form an endpoint takes is found out with one small request (`probe_request`). Every reply is
+checked against its schema, whatever the form; one that breaks it is asked for once more, with its
+fault.
 """
 
 from __future__ import annotations
@@ -16,34 +17,43 @@ import dataclasses
 import json
 from typing import Any
 
-from generators.llm.config import SamplingConfig
-from generators.llm.request import Form, Outcome, Request
+from generators.llm.endpoint.config import SamplingConfig
+from generators.llm.reply import Outcome
+from generators.llm.reply_json import Rejection, parse_reply
+from generators.llm.request import Form, Request
 
 FORMS: tuple[Form, ...] = ("schema", "json", "prompt")
 """From the strictest to the one that every endpoint takes: the order in which `auto` tries them."""
 
-PROBE = Request(
-    messages=(("user", "Name a colour, in a full sentence."),),
-    # nobody would answer like this without having seen the schema
-    schema={
-        "type": "object",
-        "properties": {"probe": {"type": "string", "enum": ["latentqa"]}},
-        "required": ["probe"],
-        "additionalProperties": False,
-    },
-    name="probe",
-    max_tokens=64,
-    sampling=SamplingConfig(temperature=None, top_p=None),
-)
+# nobody would answer like this without having seen the schema
+PROBE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"probe": {"type": "string", "enum": ["latentqa"]}},
+    "required": ["probe"],
+    "additionalProperties": False,
+}
 PROBE_REPLY = {"probe": "latentqa"}
+PROBE_TOKENS = 64
 
 STATEMENT = "Reply with one JSON object and nothing else. It must follow this JSON schema: "
-_LONGEST_SHOWN = 2_000
+_SHOWN_CHARACTERS = 2_000
 """Characters of a bad reply that are shown to the model again."""
 
 
+def probe_request(sampling: SamplingConfig, form: Form) -> Request:
+    """Build the trial request, which samples as the real requests do."""
+    request = Request(
+        messages=(("user", "Name a colour, in a full sentence."),),
+        schema=PROBE_SCHEMA,
+        name="probe",
+        max_tokens=PROBE_TOKENS,
+        sampling=sampling,
+    )
+    return with_schema_prompt(request, form)
+
+
 def with_schema_prompt(request: Request, form: Form) -> Request:
-    """`request` as it is sent in `form`: with the schema in its first message if need be."""
+    """Copy `request` as it is sent in `form`: with the schema in its first message if need be."""
     if form == "schema":
         return request
     (role, content), *rest = request.messages
@@ -52,41 +62,32 @@ def with_schema_prompt(request: Request, form: Form) -> Request:
     return dataclasses.replace(request, messages=((role, stated), *rest), form=form)
 
 
-def response_format(form: Form, name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """The part of a request's body that asks the endpoint for its form; empty for `prompt`."""
-    if form == "schema":
-        named = {"name": name, "strict": True, "schema": schema}
+def response_format(request: Request) -> dict[str, Any]:
+    """Build the part of a body that asks the endpoint for its form; empty for `prompt`."""
+    if request.form == "schema":
+        named = {"name": request.name, "strict": True, "schema": request.schema}
         return {"response_format": {"type": "json_schema", "json_schema": named}}
-    if form == "json":
+    if request.form == "json":
         return {"response_format": {"type": "json_object"}}
     return {}
 
 
-def correction_request(request: Request, content: str, fault: str) -> Request:
-    """`request` once more, after the reply `content` and what is wrong with it."""
+def correction_request(request: Request, outcome: Outcome) -> Request | None:
+    """Build the request for a reply that breaks its schema: once more, with what is wrong.
+
+    Returns:
+        the request; None where the reply follows its schema, or is no answer.
+    """
+    found = parse_reply(outcome, request.schema)
+    if not isinstance(found, Rejection) or found.reason != "malformed":
+        return None
     complaint = (
-        f"That reply cannot be used: {fault}. Write it again, whole, as one JSON object that "
-        f"follows this JSON schema, and nothing else: {_compact(request.schema)}"
+        f"That reply cannot be used: {found.detail}. Write it again, whole, as one JSON object "
+        f"that follows this JSON schema, and nothing else: {_compact(request.schema)}"
     )
-    shown = ("assistant", content[:_LONGEST_SHOWN])
+    shown = ("assistant", outcome.content[:_SHOWN_CHARACTERS])
     messages = (*request.messages, shown, ("user", complaint))
     return dataclasses.replace(request, messages=messages)
-
-
-def extract_json(outcome: Outcome, form: Form) -> Outcome:
-    """`outcome` with its JSON object alone, where an endpoint that enforces none wrote around it.
-
-    Thoughts before it, words around it and a fence of backticks are what models add.
-    """
-    if form == "schema" or outcome.status != "answer":
-        return outcome
-    said = outcome.content.rpartition("</think>")[2]
-    inner = said[said.find("{") : said.rfind("}") + 1]
-    try:
-        json.loads(inner)
-    except ValueError:
-        return outcome
-    return dataclasses.replace(outcome, content=inner)
 
 
 def _compact(schema: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from core.config import Config
 from core.tables import QuestionType
 from generators.kinds.config import KindPlan
-from generators.llm.config import EndpointConfig, SamplingConfig
+from generators.llm.endpoint.config import EndpointConfig, SamplingConfig
 from generators.rules.config import FilterConfig
 from generators.splits import SplitConfig
 

@@ -113,7 +113,7 @@ async def ask_controls(
     quotas: list[Quota] = []
     for name, kind in kinds.items():
         plan = config.kinds[name]
-        seeds = texts.by_category(kind.seeds)
+        seeds = texts.seeds_by_category(kind.seeds)
         prompt = texts.prompt(kind.control_prompt)
         # what must not come back as a control: bare seeds, and the few-shot examples
         for idea in itertools.chain.from_iterable(seeds.values()):
@@ -157,7 +157,7 @@ def _control_asks(
     def draw_for(purpose: str, slot: Slot) -> Random:
         return Random(digest([config.seed, purpose, kind.name, slot.number]))
 
-    for slot in slots(texts.by_category(kind.seeds), config.seed):
+    for slot in slots(texts.seeds_by_category(kind.seeds), config.seed):
         if category is not None and slot.category != category:
             continue
 
@@ -233,7 +233,7 @@ async def ask_stimuli(
 def _stimulus_asks(
     control: Control, seen: Duplicates, config: ConversationsConfig, texts: PromptFiles
 ) -> Iterator[Ask]:
-    subjects = texts.listed("everyday")
+    subjects = texts.seed_list("everyday")
     prompt = texts.prompt("stimulus")
 
     def accept(reply: dict[str, Any], key: str) -> Sequence[Rejection]:

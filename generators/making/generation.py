@@ -30,9 +30,9 @@ from generators.kinds import kind_named, written_kinds
 from generators.kinds.sources import TextsFound
 from generators.llm.budget import Usage
 from generators.llm.client import LLMClient, run_async
-from generators.llm.endpoint import ResolvedEndpoint, model_identity
+from generators.llm.endpoint.resolve import ResolvedEndpoint, model_identity
+from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
-from generators.llm.request_log import RequestLog
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.making.controls import Control, ask_controls, ask_stimuli
 from generators.making.crossing import share_stimuli

@@ -18,7 +18,7 @@ from typing import Any
 from core.progress import Progress
 from core.tables import Dropped
 from generators.llm.client import LLMClient
-from generators.llm.config import SamplingConfig
+from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import Prompt
 from generators.llm.reply_json import Rejection, parse_reply
 from generators.llm.request import Request
@@ -137,7 +137,7 @@ async def fill(
             if outcomes and done < total and now - told < _EVERY_S:
                 return  # a line of progress costs more than many a request
             told = now
-            words = client.words()
+            words = client.status_line()
             progress(done, total, f"{unit} ({words})" if words else unit)
 
         requests = [

@@ -33,10 +33,10 @@ from core.table_files import (
 )
 from core.tables import Conversation, Question
 from generators.llm.client import LLMClient, run_async
-from generators.llm.endpoint import ResolvedEndpoint
+from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply_json import Rejection
-from generators.llm.request_log import RequestLog
 from generators.quality.answerability import PROMPT, answerability, guess, sample_items, token_f1
 from generators.quality.config import QualityConfig
 from generators.quality.flags import Flags, flag_rows, flagged, shares, text_of

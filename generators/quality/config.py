@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator
 
 from core.config import Config
-from generators.llm.config import EndpointConfig
+from generators.llm.endpoint.config import EndpointConfig
 
 Flag = Literal[
     "near_duplicate",

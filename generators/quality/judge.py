@@ -32,10 +32,11 @@ from typing import Any, Protocol
 
 from core.errors import ConfigError
 from core.progress import Progress, silent
-from generators.llm.config import SamplingConfig
+from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import Prompt, PromptFiles
+from generators.llm.reply import Outcome
 from generators.llm.reply_json import Rejection, parse_reply
-from generators.llm.request import Outcome, Request
+from generators.llm.request import Request
 
 SAMPLING = SamplingConfig(temperature=0.3)
 """How verdicts are sampled: warm enough that a judge in doubt shows it in its second pass."""

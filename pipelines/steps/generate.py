@@ -12,7 +12,7 @@ from pipelines.experiment.config import Experiment
 from pipelines.steps.step import Outside, Step, StepCall
 
 if TYPE_CHECKING:
-    from generators.llm.endpoint import ResolvedEndpoint
+    from generators.llm.endpoint.resolve import ResolvedEndpoint
 
 REQUESTS = "requests.sqlite"
 """The request log, in the artifact root: a reply that was had once serves every run there."""
@@ -27,7 +27,7 @@ def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]
     """The LLM, for as long as the context lasts; leave it before torch works. None if none is
     needed."""
     from activation_store.target.gguf import served
-    from generators.llm.endpoint import open_endpoint
+    from generators.llm.endpoint.resolve import open_endpoint
 
     if not call.outside.needs_llm:
         return nullcontext()

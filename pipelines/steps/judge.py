@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
-from generators.llm.config import EMBEDDED
+from generators.llm.endpoint.config import EMBEDDED
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
@@ -48,7 +48,7 @@ def _weights(experiment: Experiment) -> tuple[Path | None, str | None]:
 def _judge(call: StepCall) -> StepResult:
     from activation_store.target.gguf import served
     from evaluators.answers.judge import judge_answers
-    from generators.llm.endpoint import open_endpoint
+    from generators.llm.endpoint.resolve import open_endpoint
 
     runtime = call.experiment.runtime
     gguf, weights = _weights(call.experiment)
@@ -78,7 +78,7 @@ def _config(experiment: Experiment) -> dict[str, Any]:
 
 
 def _external(outside: Outside) -> dict[str, Any]:
-    from generators.llm.endpoint import model_identity
+    from generators.llm.endpoint.resolve import model_identity
 
     endpoint = _settings(outside.experiment).endpoint
     _, weights = _weights(outside.experiment)

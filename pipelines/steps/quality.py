@@ -16,7 +16,7 @@ from pipelines.steps.generate import REQUESTS
 from pipelines.steps.step import Outside, Step, StepCall
 
 if TYPE_CHECKING:
-    from generators.llm.endpoint import ResolvedEndpoint
+    from generators.llm.endpoint.resolve import ResolvedEndpoint
 
 QUALITY = "quality"
 
@@ -69,7 +69,7 @@ def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]
     """The judge, for as long as the context lasts; leave it before torch works. None if none is
     needed."""
     from activation_store.target.gguf import served
-    from generators.llm.endpoint import open_endpoint
+    from generators.llm.endpoint.resolve import open_endpoint
     from generators.quality.check import prompts_of
 
     section, weights = _section(call.experiment), call.outside.judge_gguf
@@ -85,7 +85,7 @@ def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]
 
 def _external(outside: Outside) -> dict[str, Any]:
     """The judge, how its replies are held to their schemas, and its prompts."""
-    from generators.llm.endpoint import model_identity
+    from generators.llm.endpoint.resolve import model_identity
     from generators.quality.check import prompts_of
 
     section = _section(outside.experiment)

@@ -19,7 +19,7 @@ from pipelines.reports.run.inputs import ReportStep
 if TYPE_CHECKING:
     from activation_store.target.files import ModelFiles
     from generators.kinds.sources import TextsFound
-    from generators.llm.config import EndpointConfig
+    from generators.llm.endpoint.config import EndpointConfig
 
 
 class Outside:
@@ -159,7 +159,7 @@ class Outside:
 
 def _gguf(endpoint: EndpointConfig) -> Path | None:
     from activation_store.target.embedded_model import gguf_path
-    from generators.llm.config import EMBEDDED
+    from generators.llm.endpoint.config import EMBEDDED
 
     return gguf_path() if endpoint.model == EMBEDDED else None
 

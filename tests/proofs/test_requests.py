@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 from endpoints import FaultMix
+from scripted_endpoint import ScriptedEndpoint
 
 from core.table_files import read_conversations, read_dropped
-from generators.llm.testing import ScriptedEndpoint, request_id
+from generators.llm.testing import request_id
 from generators.rules.text import REASONS
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ KILLS = 20
 _WORKER = """
 import sys
 from pathlib import Path
-from generators.llm.endpoint import ResolvedEndpoint
+from generators.llm.endpoint.resolve import ResolvedEndpoint
 from endpoints import conversations, small
 endpoint = ResolvedEndpoint(
     base_url=sys.argv[2], api_key="sk-secret-0123456789", model="scripted", identity="scripted@1",
@@ -44,7 +45,7 @@ def start(folder: Path, endpoint: ScriptedEndpoint) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", _WORKER, str(folder), endpoint.base_url, str(CONTROLS)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         stderr=subprocess.PIPE,
         start_new_session=True,
     )

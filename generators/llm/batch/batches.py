@@ -21,23 +21,24 @@ from functools import partial
 from typing import TypeVar
 
 from core.errors import EndpointError
-from generators.llm.api import Api, BatchState, NotThere
-from generators.llm.batch.lines import files_of, request_line
-from generators.llm.batch.log import BatchLog, Fate, OpenBatch
-from generators.llm.batch.replies import FILTERED, BatchReading
+from generators.llm.api import BatchState, EndpointApi, NotFoundError
+from generators.llm.batch.lines import request_line, split_into_files
+from generators.llm.batch.log import BatchLog, LineResult, OpenBatch
+from generators.llm.batch.results import FILTERED, BatchResults
 from generators.llm.budget import Budget, Usage
-from generators.llm.chat_body import chat_body
-from generators.llm.endpoint import ResolvedEndpoint
 from generators.llm.failures import (
     RequestFailed,
-    Transient,
+    TransientError,
+    backoff_delay_s,
     endpoint_error,
     one_line,
     redact_secrets,
     retry_with_backoff,
 )
-from generators.llm.request import Outcome, Request, Status
-from generators.llm.request_log import RequestLog
+from generators.llm.log.request_log import RequestLog
+from generators.llm.reply import Outcome, Status, read_reply
+from generators.llm.request import Request
+from generators.llm.sender import RequestSender
 
 T = TypeVar("T")
 
@@ -47,54 +48,57 @@ _UNHEARD_S = 86_400
 _NEVER_SENT = "never submitted"
 
 
-class Batches:
+class BatchClient:
     """Batches of one endpoint and one log.
 
     Args:
-        endpoint: the LLM.
+        sender: knows the endpoint, and the dialect of its requests.
         log: where replies and batches are kept.
         api: the endpoint's.
         budget: what may be spent.
-        spent: what was; every collected reply is added.
+        usage: what was; every collected reply is added.
         say: told a line of each batch that is submitted, found again or collected.
     """
 
     def __init__(
         self,
-        endpoint: ResolvedEndpoint,
+        sender: RequestSender,
         log: RequestLog,
-        api: Api,
+        api: EndpointApi,
+        *,
         budget: Budget,
-        spent: Usage,
+        usage: Usage,
         say: Callable[[str], None],
     ) -> None:
+        endpoint = sender.endpoint
         self.endpoint = endpoint
+        self._sender = sender
         self._log = log
         self._batches = BatchLog(log, endpoint.address, endpoint.identity)
         self._api = api
         self._budget = budget
-        self._spent = spent
+        self._usage = usage
         self._say = say
         self._under_way: dict[str, tuple[int, int]] = {}
 
-    def words(self) -> str:
-        """How far the batches under way are, for a progress line; empty if there are none."""
+    def status(self) -> str:
+        """Say how far the batches under way are, for a progress line; empty if there are none."""
         if not self._under_way:
             return ""
         done, total = (sum(part) for part in zip(*self._under_way.values(), strict=True))
         return f"{len(self._under_way)} under way at the endpoint, {done:,} of {total:,} lines done"
 
-    async def ask(
+    async def complete(
         self, requests: Mapping[str, Request], looked: Callable[[], None]
     ) -> tuple[dict[str, Outcome], dict[str, str]]:
-        """What becomes of `requests`, by key.
+        """Complete `requests` in batches.
 
         Args:
             requests: key → request as it is sent; none of them has a reply in the log.
             looked: told after each look at a batch.
 
         Returns:
-            outcomes, and for requests that no batch brought one for, why the last did not.
+            outcomes by key, and for requests that no batch brought one for, why the last did not.
 
         Raises:
             EndpointError: no batches can be had, or one failed as a whole.
@@ -113,27 +117,30 @@ class Batches:
             if not under_way:
                 return outcomes, left
             async for batch, state in self.poll(under_way, looked):
-                fates = await self.collect(batch, state)
+                results = await self.collect(batch, state)
                 rounds.update(list(batch.prompts))
-                mine = {key: fate for key, fate in fates.items() if key in wanted}
-                outcomes |= self._outcomes(mine)
-                left |= {key: why for key, (fate, why) in mine.items() if fate == "lost"}
+                mine = {key: found for key, found in results.items() if key in wanted}
+                outcomes |= self._outcomes(mine, requests)
+                left |= {key: one.detail for key, one in mine.items() if one.status == "lost"}
                 left = {key: why for key, why in left.items() if key not in outcomes}
 
     # submit
 
     async def submit(self, requests: Mapping[str, Request]) -> list[OpenBatch]:
-        """Batches that hold `requests`: those under way from before, and new ones for the rest.
+        """Submit batches that hold `requests`: those under way from before count, too.
 
         Where the budget has no room for all, some are left for when others have come in.
         """
-        found = [await self._made(batch) for batch in self._batches.open_batches(requests)]
+        found = [await self._found_or_made(batch) for batch in self._batches.open_batches(requests)]
         under_way = [batch for batch in found if batch is not None]
         waiting = {key for batch in under_way for key in batch.prompts}
         new = self._affordable(requests, waiting)
         limits = self.endpoint.batch
-        lines = ((key, request_line(key, chat_body(requests[key], self.endpoint))) for key in new)
-        for keys, file in files_of(
+        dialect = self._sender.dialect
+        lines = (
+            (key, request_line(key, dialect.body(requests[key], self.endpoint))) for key in new
+        )
+        for keys, file in split_into_files(
             lines, most_lines=limits.requests, most_bytes=int(limits.megabytes * 1e6)
         ):
             batch = OpenBatch(
@@ -145,13 +152,13 @@ class Batches:
             )
             await self._batches.intend(batch.nonce, batch.prompts)
             name = f"latentqa-{batch.nonce}.jsonl"
-            file_id = await self._needed(partial(self._api.upload, name, file))
+            file_id = await self._call_required(partial(self._api.upload, name, file))
             await self._batches.uploaded(batch.nonce, file_id)
             under_way.append(await self._create(dataclasses.replace(batch, file_id=file_id)))
         return under_way
 
     def _affordable(self, requests: Mapping[str, Request], waiting: Iterable[str]) -> list[str]:
-        """Keys of the requests that are in no batch and that the budget has room for."""
+        """List the keys of requests that are in no batch and that the budget has room for."""
         share = self.endpoint.batch.price_share
         under_way = set(waiting)
         taken = sum(self._budget.most(requests[key]) for key in under_way if key in requests)
@@ -162,17 +169,17 @@ class Batches:
             most = self._budget.most(request)
             if not self._budget.fits(share * (taken + most)):
                 if not under_way and not new:
-                    raise self._budget.passed(share * most)
+                    raise self._budget.exceeded(share * most)
                 break
             taken += most
             new.append(key)
         return new
 
-    async def _made(self, batch: OpenBatch) -> OpenBatch | None:
-        """The batch of an earlier run, found or made at the endpoint; None if it never was."""
+    async def _found_or_made(self, batch: OpenBatch) -> OpenBatch | None:
+        """Find or make the batch of an earlier run at the endpoint; None if it never was there."""
         if batch.batch_id is not None:
             return batch
-        state = await self._needed(partial(self._find, batch))
+        state = await self._call_required(partial(self._find, batch))
         if state is not None:
             return await self._submitted(batch, state, "found again")
         if batch.file_id is not None:
@@ -188,14 +195,14 @@ class Batches:
         async def attempt() -> BatchState:
             try:
                 return await self._api.create_batch(file_id, batch.nonce, "24h")
-            except Transient:
+            except TransientError:
                 # it may have been made all the same: to ask again could make a second
                 found = await self._find(batch)
                 if found is None:
                     raise
                 return found
 
-        return await self._submitted(batch, await self._needed(attempt), "submitted")
+        return await self._submitted(batch, await self._call_required(attempt), "submitted")
 
     async def _submitted(self, batch: OpenBatch, state: BatchState, how: str) -> OpenBatch:
         await self._batches.submitted(batch.nonce, state.id)
@@ -218,7 +225,7 @@ class Batches:
     async def poll(
         self, batches: Iterable[OpenBatch], looked: Callable[[], None]
     ) -> AsyncIterator[tuple[OpenBatch, BatchState | None]]:
-        """Each of `batches` as soon as it has ended; with None where it is not known any more."""
+        """Yield each of `batches` as soon as it has ended; None stands for one that is gone."""
         waiting = list(batches)
         self._under_way = {batch.nonce: (0, len(batch.prompts)) for batch in waiting}
         try:
@@ -242,8 +249,8 @@ class Batches:
         batch_id = batch.batch_id
         assert batch_id is not None
         try:
-            return await self._asked(partial(self._api.batch, batch_id))
-        except NotThere:
+            return await self._call(partial(self._api.batch, batch_id))
+        except NotFoundError:
             if self.endpoint.batch.resubmit_unknown:
                 return None
             raise endpoint_error(
@@ -256,8 +263,11 @@ class Batches:
 
     # collect
 
-    async def collect(self, batch: OpenBatch, state: BatchState | None) -> dict[str, Fate]:
-        """Commit all that an ended batch brought; what became of each of its lines.
+    async def collect(self, batch: OpenBatch, state: BatchState | None) -> dict[str, LineResult]:
+        """Commit all that an ended batch brought.
+
+        Returns:
+            what became of each of its lines, by key.
 
         Raises:
             EndpointError: the batch failed as a whole, or was cancelled by somebody, or its lines
@@ -266,31 +276,32 @@ class Batches:
         if state is None:
             why = "the endpoint does not know the batch any more"
             await self._batches.ended(batch.nonce, "unknown", why)
-            return dict.fromkeys(batch.prompts, ("lost", why))
-        trouble = one_line(redact_secrets(self.endpoint, state.trouble))[:300]
+            return dict.fromkeys(batch.prompts, LineResult("lost", why))
+        failure = one_line(redact_secrets(self.endpoint, state.failure))[:300]
         if state.status == "failed":
-            await self._batches.ended(batch.nonce, "failed", trouble)
+            await self._batches.ended(batch.nonce, "failed", failure)
             raise endpoint_error(
                 self.endpoint,
-                f"failed batch {state.id} ({trouble or 'no reason given'})",
+                f"failed batch {state.id} ({failure or 'no reason given'})",
                 "Where too much waits at once, lower generate.endpoint.batch.requests; run again.",
             )
-        reading = BatchReading(self.endpoint, self._log, batch, state)
+        reading = BatchResults(self.endpoint, self._log, batch, state)
         for file in (state.output_file, state.error_file):
             if file is not None:
                 try:
-                    await self._asked(partial(_read, reading, self._api, file))
-                except NotThere:
+                    await self._call(partial(_read, reading, self._api, file))
+                except NotFoundError:
                     self._say(f"generate: batch {state.id}: its file {file} is not there.")
         await reading.committed()
         why = f"batch {state.status}, without a line for the request"
-        fates = {key: reading.fates.get(key, ("lost", why)) for key in batch.prompts}
-        await self._batches.ended(batch.nonce, "collected", state.status, fates)
-        counts = Counter(fate for fate, _ in fates.values())
+        lost = LineResult("lost", why)
+        results = {key: reading.results.get(key, lost) for key in batch.prompts}
+        await self._batches.ended(batch.nonce, "collected", state.status, results)
+        counts = Counter(one.status for one in results.values())
         self._say(
             f"generate: batch {state.id} {state.status}: {counts['replied']:,} replies, "
             f"{counts['failed']:,} refused, {counts['lost']:,} without a reply"
-            + (f", {reading.strange:,} lines of nobody" if reading.strange else "")
+            + (f", {reading.unknown_lines:,} lines of nobody" if reading.unknown_lines else "")
             + "."
         )
         if reading.fatal is not None:
@@ -301,27 +312,32 @@ class Batches:
                 f"cancelled batch {state.id}, as somebody asked it to",
                 "Its finished replies are kept; run again to submit the others.",
             )
-        return fates
+        return results
 
-    def _outcomes(self, fates: Mapping[str, Fate]) -> dict[str, Outcome]:
-        replied = [key for key, (fate, _) in fates.items() if fate == "replied"]
-        outcomes = {
-            key: dataclasses.replace(outcome, cached=False)
-            for key, outcome in self._log.get_all(replied).items()
-        }
-        for key, (fate, why) in fates.items():
-            if fate == "failed":
-                status: Status = "filtered" if why.startswith(FILTERED) else "failed"
-                outcomes[key] = Outcome(key=key, status=status, detail=why.removeprefix(FILTERED))
+    def _outcomes(
+        self, results: Mapping[str, LineResult], requests: Mapping[str, Request]
+    ) -> dict[str, Outcome]:
+        replied = [key for key, one in results.items() if one.status == "replied"]
+        outcomes: dict[str, Outcome] = {}
+        for key, stored in self._log.get_all(replied).items():
+            most = requests[key].max_usage(self.endpoint.thinking_tokens)
+            outcome = read_reply(key, stored.raw, most=most, batched=stored.batched)
+            if outcome is not None:
+                outcomes[key] = outcome
+        for key, one in results.items():
+            if one.status == "failed":
+                status: Status = "filtered" if one.detail.startswith(FILTERED) else "failed"
+                detail = one.detail.removeprefix(FILTERED)
+                outcomes[key] = Outcome(key=key, status=status, detail=detail)
         for outcome in outcomes.values():
-            self._spent.add(outcome)
+            self._usage.add(outcome)
         return outcomes
 
-    async def _needed(self, call: Callable[[], Awaitable[T]]) -> T:
-        """`_asked`, where HTTP 404 says that there are no batches at all."""
+    async def _call_required(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call the API, where HTTP 404 says that there are no batches at all."""
         try:
-            return await self._asked(call)
-        except NotThere as missing:
+            return await self._call(call)
+        except NotFoundError as missing:
             raise self._no_batches(str(missing)) from None
 
     def _no_batches(self, why: str) -> EndpointError:
@@ -331,23 +347,23 @@ class Batches:
             "If it has no batch API, set generate.endpoint.mode: live.",
         )
 
-    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Result of `call` to the API, tried again where that may help."""
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call the API, again where that may help."""
         try:
             return await retry_with_backoff(
                 call,
-                lambda tried, trouble: tried > self.endpoint.retries,
-                self.endpoint.backoff_s,
+                lambda tried, error: tried > self.endpoint.retries,
+                lambda tried, error: backoff_delay_s(tried, error, self.endpoint.backoff_s),
             )
-        except Transient as trouble:
+        except TransientError as error:
             raise endpoint_error(
                 self.endpoint,
-                f"has stopped answering about batches ({trouble})",
+                f"has stopped answering about batches ({error})",
                 "What was submitted goes on there; run again to collect it.",
             ) from None
         except RequestFailed as refused:
             raise self._no_batches(str(refused)) from None
 
 
-async def _read(reading: BatchReading, api: Api, file_id: str) -> None:
+async def _read(reading: BatchResults, api: EndpointApi, file_id: str) -> None:
     await reading.read(api.lines(file_id))

@@ -1,4 +1,4 @@
-"""A batch's lines: JSONL of requests in, JSONL of replies and errors out, joined by `custom_id`.
+"""Write and read a batch's lines: JSONL of requests, replies and errors, joined by `custom_id`.
 
 Lines come out in any order, and in two files; nothing here goes by position.
 """
@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from generators.llm.chat_body import CHAT_PATH
+from core.strict_json import to_json
+from generators.llm.endpoint.resolve import CHAT_PATH
 
 EXPIRED = "batch_expired"
 """Code of the error line of a request that was not reached in time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """What became of one request of a batch.
+class BatchLine:
+    """One line of an output or error file: the end of one request of a batch.
 
     Attributes:
         key: the request's key.
@@ -34,16 +35,16 @@ class Line:
     request_id: str
 
 
-def request_line(key: str, body: bytes) -> bytes:
-    """The line that asks for `body`, which is JSON without line feeds; with its own line feed."""
-    head = json.dumps({"custom_id": key, "method": "POST", "url": f"/v1{CHAT_PATH}"})
-    return b'%b,"body":%b}\n' % (head[:-1].encode(), body)
+def request_line(key: str, body: Mapping[str, Any]) -> bytes:
+    """Write the line that asks for `body`, with its line feed."""
+    line = {"custom_id": key, "method": "POST", "url": f"/v1{CHAT_PATH}", "body": dict(body)}
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def files_of(
+def split_into_files(
     lines: Iterable[tuple[str, bytes]], *, most_lines: int, most_bytes: int
 ) -> Iterator[tuple[list[str], BinaryIO]]:
-    """Files within the limits, each with the keys of its lines; a file is gone after its turn."""
+    """Split lines into files within the limits, each with its keys and open for its turn."""
     waiting = iter(lines)
     held = next(waiting, None)
     while held is not None:
@@ -60,8 +61,8 @@ def files_of(
             yield keys, file
 
 
-def read_line(line: bytes) -> Line | None:
-    """The line of an output or error file; None if it is none."""
+def read_line(line: bytes) -> BatchLine | None:
+    """Read a line of an output or error file; None if it is none."""
     try:
         made = json.loads(line)
         response, error = made.get("response"), made.get("error")
@@ -71,7 +72,6 @@ def read_line(line: bytes) -> Line | None:
         else:
             status, answer, number = None, {"error": error}, ""
         # what is kept is the HTTP body alone, as a live reply's; numbers and texts stay the same
-        body = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
-        return Line(str(made["custom_id"]), status, body, number)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return BatchLine(str(made["custom_id"]), status, to_json(answer), number)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""The request log's account of batches: which were meant and made, what became of each line.
+"""Keep account of batches in the request log: which were intended and made, and each line's end.
 
 A batch is written down with all its lines before anything is sent. Whatever a process was doing
 when it was killed, the next one so knows which batches may exist at the endpoint, and which
@@ -11,12 +11,16 @@ import asyncio
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from generators.llm.request_log import RequestLog
+from generators.llm.log.request_log import Change, RequestLog
 
-Fate = tuple[Literal["replied", "failed", "lost"], str]
-"""What became of a line, and why where there is no reply: `failed` is final, `lost` is not."""
+
+class LineResult(NamedTuple):
+    """The end of a line; `detail` says why there is no reply. `failed` is final, `lost` is not."""
+
+    status: Literal["replied", "failed", "lost"]
+    detail: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +58,7 @@ class BatchLog:
         self._of = (address, model)
 
     def open_batches(self, wanted: Iterable[str]) -> list[OpenBatch]:
-        """Those that hold a request whose key is `wanted`, the oldest first."""
+        """List those that hold a request whose key is `wanted`, the oldest first."""
         keys = set(wanted)
         found = []
         for nonce, file_id, batch_id, at in self._log.rows(
@@ -78,7 +82,7 @@ class BatchLog:
         return found
 
     async def intend(self, nonce: str, prompts: Mapping[str, str]) -> None:
-        """A batch `nonce` of these lines (key → name of the prompt) is about to be made."""
+        """Record that a batch of these lines (key → name of the prompt) is about to be made."""
 
         def change(db: sqlite3.Connection) -> None:
             db.execute(
@@ -93,11 +97,11 @@ class BatchLog:
         await self._committed(change)
 
     async def uploaded(self, nonce: str, file_id: str) -> None:
-        """The lines lie at the endpoint."""
+        """Record that the lines lie at the endpoint."""
         await self._execute("UPDATE batches SET file_id = ? WHERE nonce = ?", [file_id, nonce])
 
     async def submitted(self, nonce: str, batch_id: str) -> None:
-        """The batch is at the endpoint."""
+        """Record that the batch is at the endpoint."""
         await self._execute(
             "UPDATE batches SET batch_id = ?, state = 'submitted' WHERE nonce = ?",
             [batch_id, nonce],
@@ -108,9 +112,9 @@ class BatchLog:
         nonce: str,
         state: Literal["collected", "failed", "unknown"],
         detail: str,
-        fates: Mapping[str, Fate] | None = None,
+        results: Mapping[str, LineResult] | None = None,
     ) -> None:
-        """Nothing more is to be had of the batch; lines without a fate are lost with it."""
+        """Record that nothing more is to be had of the batch; lines without a result are lost."""
 
         def change(db: sqlite3.Connection) -> None:
             db.execute(
@@ -118,7 +122,7 @@ class BatchLog:
             )
             db.executemany(
                 "UPDATE batch_items SET state = ?, detail = ? WHERE nonce = ? AND key = ?",
-                [(fate, why, nonce, key) for key, (fate, why) in (fates or {}).items()],
+                [(*result, nonce, key) for key, result in (results or {}).items()],
             )
             db.execute(
                 "UPDATE batches SET state = ?, detail = ? WHERE nonce = ?", [state, detail, nonce]
@@ -129,5 +133,6 @@ class BatchLog:
     async def _execute(self, statement: str, values: Sequence[Any]) -> None:
         await self._committed(lambda db: db.execute(statement, values))
 
-    async def _committed(self, change: Any) -> None:
+    async def _committed(self, change: Change[Any]) -> None:
+        """Wait until `change` is committed."""
         await asyncio.wrap_future(self._log.change(change))

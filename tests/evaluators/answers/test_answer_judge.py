@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from scripted_endpoint import ScriptedEndpoint
 
 from evaluators.answers.judge import _picked, judge_answers
 from evaluators.config import EvaluateConfig, JudgeConfig
@@ -20,8 +21,8 @@ from evaluators.measure.result_files import (
     VERDICTS_FILE,
     write_table,
 )
-from generators.llm.endpoint import ResolvedEndpoint
-from generators.llm.testing import ScriptedEndpoint, is_probe, plausible_reply
+from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.testing import is_probe, plausible_reply
 
 CONFIG = EvaluateConfig(bootstrap=200, judge=JudgeConfig(answers=14))
 CONTROLS = 14

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 from endpoints import conversations, questions, resolved, small
+from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError, DataError
 from core.tables import Conversation, Dropped, Question
 from generators.exchange.exporting import to_records
 from generators.exchange.parquet import push_to_hub, write_parquet
-from generators.llm.testing import ScriptedEndpoint
 from tests.generators.exchange.test_conversation_files import line, write
 
 Tables = tuple[list[Conversation], list[Question]]

@@ -168,7 +168,7 @@ def test_splits_have_their_shares_and_hold_out_whole_worlds(tmp_path: Path) -> N
 def test_views_share_a_controls_questions_and_show_a_message(tmp_path: Path) -> None:
     rows, questions = draw(tmp_path, 12)
     asked = by_example(questions)
-    messages = set(PromptFiles().listed("messages"))
+    messages = set(PromptFiles().seed_list("messages"))
     of_control = defaultdict(set)
     for row in rows:
         of_control[row.control_id].add(
@@ -184,7 +184,7 @@ def test_views_share_a_controls_questions_and_show_a_message(tmp_path: Path) -> 
 def test_no_message_has_a_word_of_a_sheet(
     made: tuple[list[Conversation], list[Question]],
 ) -> None:
-    messages = PromptFiles().listed("messages")
+    messages = PromptFiles().seed_list("messages")
     assert len(set(messages)) == len(messages) >= 60
     said = {word for row in made[0] for word in content_words(row.control)}
     assert {word for message in messages for word in content_words(message)} & said == set()

@@ -40,7 +40,7 @@ def test_packaged_prompts_show_examples_of_what_they_ask_for(kind: WrittenKind) 
 
 def test_packaged_seeds_are_many_and_distinct() -> None:
     texts = PromptFiles()
-    persona, goal, topics = (texts.by_category(n) for n in ("persona", "goal", "extractive"))
+    persona, goal, topics = (texts.seeds_by_category(n) for n in ("persona", "goal", "extractive"))
     assert len(persona) >= 18
     assert len(goal) >= 8
     assert sum(map(len, topics.values())) >= 80
@@ -48,7 +48,7 @@ def test_packaged_seeds_are_many_and_distinct() -> None:
         ideas = [idea for ideas in seeds.values() for idea in ideas]
         assert len(set(ideas)) == len(ideas)
         assert all(len(ideas) >= 6 for ideas in seeds.values())
-    everyday = texts.listed("everyday")
+    everyday = texts.seed_list("everyday")
     assert len(set(everyday)) == len(everyday) >= 60
 
 
@@ -98,9 +98,9 @@ def test_broken_seeds_and_missing_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "everyday.yaml").write_text("[]\n")
     texts = PromptFiles(seeds=tmp_path)
     with pytest.raises(ConfigError, match=r"goal\.yaml: expected categories"):
-        texts.by_category("goal")
+        texts.seeds_by_category("goal")
     with pytest.raises(ConfigError, match=r"everyday\.yaml: expected a list of texts"):
-        texts.listed("everyday")
+        texts.seed_list("everyday")
     with pytest.raises(ConfigError, match=r"generate\.prompts: .* is not a folder"):
         PromptFiles(prompts=tmp_path / "none").prompt("stimulus")
     with pytest.raises(ConfigError, match=r"there is no nothing\.yaml"):

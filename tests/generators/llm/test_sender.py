@@ -1,22 +1,30 @@
 import asyncio
+import json
 import socket
+import sqlite3
+import tempfile
 import time
 import traceback
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from endpoints import resolved
+from scripted_endpoint import Fault, ScriptedEndpoint
 
 from core.errors import EndpointError
-from generators.llm.api import Api
-from generators.llm.config import SamplingConfig
+from generators.llm.api import EndpointApi
+from generators.llm.endpoint.config import SamplingConfig
+from generators.llm.endpoint.prices import Price, TokenCounts
+from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.failures import RequestFailed
-from generators.llm.prices import Price
+from generators.llm.log.request_log import RequestLog
 from generators.llm.rate_limiter import AdaptiveRateLimiter
-from generators.llm.request import Attempt, Form, Request, read_reply
+from generators.llm.request import Form, Request
 from generators.llm.sender import Reply, RequestSender
-from generators.llm.testing import Fault, ScriptedEndpoint
+
+T = TypeVar("T")
 
 REQUEST = Request(
     messages=(("user", "Say something about a kettle and a lantern"),),
@@ -27,39 +35,50 @@ REQUEST = Request(
 )
 
 
-def send(endpoint: ScriptedEndpoint, noted: list[Attempt] | None = None, **changes: Any) -> Reply:
-    async def work() -> Reply:
-        failed = [] if noted is None else noted
-        at = resolved(endpoint, **changes)
-        api = Api(at)
-        client = RequestSender(at, AdaptiveRateLimiter(8), failed.append, api)
-        try:
-            return await client.send(REQUEST, "key")
-        finally:
-            await client.close()
-            await api.close()
+def send(endpoint: ScriptedEndpoint, log: Path | None = None, **changes: Any) -> Reply:
+    async def work(sender: RequestSender) -> Reply:
+        return await sender.send(REQUEST, "key")
 
-    return asyncio.run(work())
+    return with_sender(resolved(endpoint, **changes), log, work)
 
 
 def probe(
     endpoint: ScriptedEndpoint, first: Form = "schema", fall_back: bool = False, **changes: Any
 ) -> Form:
-    async def work() -> Form:
-        at = resolved(endpoint, **changes)
-        api = Api(at)
-        client = RequestSender(at, AdaptiveRateLimiter(8), lambda attempt: None, api)
-        try:
-            return await client.find_form(first, fall_back=fall_back)
-        finally:
-            await client.close()
-            await api.close()
+    async def work(sender: RequestSender) -> Form:
+        return await sender.find_form(first, REQUEST.sampling, fall_back=fall_back)
 
-    return asyncio.run(work())
+    return with_sender(resolved(endpoint, **changes), None, work)
+
+
+def with_sender(
+    endpoint: ResolvedEndpoint,
+    path: Path | None,
+    work: Callable[[RequestSender], Awaitable[T]],
+    say: Callable[[str], None] = lambda line: None,
+) -> T:
+    """Do `work` with a sender whose log is `path`, or one that nobody looks at."""
+
+    async def done(folder: Path) -> T:
+        with RequestLog(path or folder / "log.sqlite") as log:
+            api = EndpointApi(endpoint)
+            try:
+                return await work(RequestSender(endpoint, AdaptiveRateLimiter(8), log, api, say))
+            finally:
+                await api.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(done(Path(folder)))
+
+
+def attempts(path: Path) -> list[Any]:
+    """List the attempts that a log has: status, what went wrong, headers, seconds."""
+    with sqlite3.connect(path) as db:
+        return db.execute("SELECT status, detail, headers, seconds FROM attempts").fetchall()
 
 
 def first(*faults: Fault) -> Any:
-    """A fault for each of the first requests."""
+    """Give a fault to each of the first requests."""
     return lambda number, request: faults[number - 1] if number <= len(faults) else None
 
 
@@ -80,7 +99,7 @@ def test_a_request_carries_schema_sampling_and_seed() -> None:
 @pytest.mark.parametrize("fault", ["429", "500", "garbage"])
 def test_what_a_later_attempt_may_mend_is_retried(fault: Fault) -> None:
     with ScriptedEndpoint(fault=first(fault, fault)) as endpoint:
-        assert read_reply("", send(endpoint)[0]) is not None
+        assert send(endpoint).outcome.status == "answer"
         assert len(endpoint.requests) == 3
 
 
@@ -98,25 +117,29 @@ def test_retry_after_is_heeded() -> None:
         assert time.monotonic() - start >= 0.4
 
 
-def test_every_attempt_is_told_with_its_status_and_what_it_took() -> None:
-    noted: list[Attempt] = []
+def test_every_attempt_is_on_record_with_its_status_and_what_it_took(tmp_path: Path) -> None:
+    log = tmp_path / "log.sqlite"
     with ScriptedEndpoint(
         fault=first("429", "garbage", "hang"),
         hang_s=30,
         headers=lambda number: {"X-Request-Id": f"r{number}", "Set-Cookie": "private"},
     ) as endpoint:
-        attempt = send(endpoint, noted, timeout_s=0.5, price=Price(input=1.0, output=2.0)).attempt
-    assert [(a.status, a.headers.get("x-request-id")) for a in noted] == [
+        reply = send(endpoint, log, timeout_s=0.5, price=Price(input=1.0, output=2.0))
+    rows = attempts(log)
+    assert [
+        (status, json.loads(headers).get("x-request-id")) for status, _, headers, _ in rows
+    ] == [
         (429, "r1"),
         (200, "r2"),
         (None, None),
     ]
-    assert "HTTP 429" in noted[0].detail
-    assert "no chat completion" in noted[1].detail
-    assert "no reply within 0.5 s" in noted[2].detail
-    assert noted[2].seconds >= 0.5
+    assert "HTTP 429" in rows[0][1]
+    assert "no chat completion: HTML" in rows[1][1]
+    assert "no whole reply within 0.5 s" in rows[2][1]
+    assert rows[2][3] >= 0.5
+    attempt = reply.attempt
     assert (attempt.status, attempt.detail, attempt.headers) == (200, "", {"x-request-id": "r4"})
-    assert (attempt.prompt_tokens, attempt.completion_tokens) == (50, 20)
+    assert attempt.tokens == TokenCounts(prompt=50, completion=20)
     assert attempt.cost == pytest.approx((50 * 1.0 + 20 * 2.0) / 1e6)
 
 
@@ -212,19 +235,19 @@ def test_an_address_where_nobody_listens_is_told() -> None:
         probe(endpoint, base_url=f"http://127.0.0.1:{port}/v1")
 
 
-def test_a_key_that_the_endpoint_repeats_reaches_no_reply_error_or_attempt() -> None:
-    noted: list[Attempt] = []
+def test_a_key_that_the_endpoint_repeats_reaches_no_reply_error_or_attempt(tmp_path: Path) -> None:
     key = "sk-secret-0123456789"
+    log = tmp_path / "log.sqlite"
     with ScriptedEndpoint(
         lambda body: {"a": f"your key is {key}"},
         fault=first("500"),
         headers=lambda number: {"X-Request-Id": key},
     ) as endpoint:
-        raw, attempt, _ = send(endpoint, noted)
+        raw, attempt, _ = send(endpoint, log)
         with pytest.raises(EndpointError) as caught:
             probe(endpoint, base_url=endpoint.base_url.replace("//", "//user:pass-word@"))
     assert "your key is [key]" in raw
-    assert key not in f"{raw}{attempt}{noted}"
+    assert key not in f"{raw}{attempt}{attempts(log)}"
     said = "".join(traceback.format_exception(caught.value))
     assert key not in said
     assert "pass-word" not in str(caught.value)

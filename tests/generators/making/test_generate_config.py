@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import EndpointError
-from generators.llm.config import EndpointConfig
-from generators.llm.endpoint import model_identity, open_endpoint
+from generators.llm.endpoint.config import EndpointConfig
+from generators.llm.endpoint.resolve import model_identity, open_endpoint
 from generators.making.config import GenerateSection
 
 
@@ -39,7 +39,7 @@ def test_the_key_is_read_from_the_environment_alone(monkeypatch: pytest.MonkeyPa
         assert endpoint.api_key == "sk-1"
         assert endpoint.base_url == "https://api.openai.com/v1"
     with open_endpoint(EndpointConfig(model="m", base_url="http://here/v1/")) as endpoint:
-        assert endpoint.base_url == "http://here/v1"
+        assert endpoint.url_without_query == "http://here/v1"
 
 
 @pytest.mark.parametrize("name", ["MY_KEY", None])

@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 from endpoints import conversations, questions, resolved, small
+from scripted_endpoint import Fault, ScriptedEndpoint
 
 from core.errors import ConfigError, DataError, EndpointError
 from core.table_files import read_conversations, read_dropped, read_questions
 from generators.llm.client import LLMClient
-from generators.llm.config import SamplingConfig
-from generators.llm.prices import Price
+from generators.llm.endpoint.config import SamplingConfig
+from generators.llm.endpoint.prices import Price
+from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
-from generators.llm.request import Outcome, Request
-from generators.llm.request_log import RequestLog
-from generators.llm.testing import Fault, ScriptedEndpoint, is_probe, plausible_reply
+from generators.llm.reply import Outcome
+from generators.llm.request import Request
+from generators.llm.testing import is_probe, plausible_reply
 from generators.making.config import GenerateSection, QuestionsConfig, at_most
 from generators.making.generation import generate_conversations, generation_externals, texts_of
 from generators.rules.text import REASONS
@@ -103,7 +105,7 @@ def test_every_row_has_the_questions_of_its_control(made: Path) -> None:
 
 
 def test_stimuli_are_asked_without_sight_of_their_controls(tmp_path: Path) -> None:
-    everyday = {f"Subject: {subject}" for subject in PromptFiles().listed("everyday")}
+    everyday = {f"Subject: {subject}" for subject in PromptFiles().seed_list("everyday")}
     with ScriptedEndpoint() as endpoint:
         conversations(tmp_path, resolved(endpoint))
         asked = [
@@ -291,7 +293,7 @@ def test_an_endpoint_that_keeps_failing_stops_the_run_and_keeps_what_it_had(tmp_
     ):
         conversations(tmp_path, resolved(endpoint, retries=0), small(20))
     with RequestLog(tmp_path / "log.sqlite") as log:
-        assert len(log) == 9  # the tenth was the probe
+        assert len(log) == 10  # the probe among them
     assert not (tmp_path / "c").exists()
 
 
@@ -314,7 +316,7 @@ def test_it_runs_where_an_event_loop_runs_already(tmp_path: Path) -> None:
 _WORKER = """
 import sys
 from pathlib import Path
-from generators.llm.endpoint import ResolvedEndpoint
+from generators.llm.endpoint.resolve import ResolvedEndpoint
 from endpoints import conversations, questions
 endpoint = ResolvedEndpoint(
     base_url=sys.argv[2], api_key="none", model="scripted", identity="scripted@1"
@@ -362,7 +364,7 @@ def test_cost_is_counted_and_unknown_where_there_is_no_price(tmp_path: Path) -> 
     price = Price(input=10.0, output=20.0)
     with ScriptedEndpoint() as endpoint:
         counts = conversations(tmp_path, resolved(endpoint, price=price), small(2))
-        assert counts["cost_usd"] == pytest.approx(counts["requests"] * (500 + 400) / 1e6)
+        assert counts["cost_usd"] == pytest.approx((counts["requests"] + 1) * (500 + 400) / 1e6)
         assert counts["structured"] == "schema"
         assert conversations(tmp_path, resolved(endpoint), small(3))["cost_usd"] is None
 
@@ -466,7 +468,7 @@ def test_progress_ends_at_its_total(tmp_path: Path) -> None:
     first = next(entry for entry in told if entry[0] == entry[1])
     assert (first[:2], first[2].startswith("controls (")) == ((6, 6), True)
     # 10 replies of 70 tokens; what they cost is not known, so no money is shown
-    assert told[-1] == (4, 4, "stimuli (700 tokens)")
+    assert told[-1] == (4, 4, "stimuli (770 tokens)")
 
 
 def test_where_one_type_of_question_fails_another_stands_in(tmp_path: Path) -> None:

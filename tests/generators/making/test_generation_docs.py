@@ -14,8 +14,8 @@ from core.progress import silent
 from core.table_files import read_questions
 from generators.kinds import KINDS
 from generators.kinds.config import KindPlan
-from generators.llm.config import EndpointConfig
-from generators.llm.prices import Price, price_of
+from generators.llm.endpoint.config import EndpointConfig
+from generators.llm.endpoint.prices import Price, price_of
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from endpoints import conversations, questions, resolved, small
 from pydantic import ValidationError
+from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError, DataError
 from core.progress import silent
@@ -16,7 +17,6 @@ from core.table_files import read_conversations, read_dropped, read_questions
 from core.tables import Conversation, Question
 from generators.kinds.config import KindPlan
 from generators.llm.prompt_files import PromptFiles
-from generators.llm.testing import ScriptedEndpoint
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.making.generation import (
     earlier_tables,

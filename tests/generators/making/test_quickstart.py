@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from endpoints import conversations, questions, resolved
+from scripted_endpoint import ScriptedEndpoint
 
 from core.table_files import read_conversations, read_questions
-from generators.llm.testing import ScriptedEndpoint
 from generators.making.config import GenerateSection
 
 SECTION = GenerateSection.model_validate(

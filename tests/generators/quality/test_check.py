@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from endpoints import resolved
+from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError, DataError
 from core.progress import silent
@@ -21,7 +22,7 @@ from core.table_files import (
     write_questions,
 )
 from core.tables import Conversation, Message, Question, control_id, example_id
-from generators.llm.testing import ScriptedEndpoint, is_probe, plausible_reply, schema_of
+from generators.llm.testing import is_probe, plausible_reply, schema_of
 from generators.quality.answerability import answerability, over_controls, sample_items, token_f1
 from generators.quality.check import check_quality
 from generators.quality.config import FLAGS, QualityConfig, RulesConfig

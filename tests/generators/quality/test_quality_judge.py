@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from endpoints import resolved
+from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError
 from generators.llm.client import LLMClient
+from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
-from generators.llm.request_log import RequestLog
-from generators.llm.testing import ScriptedEndpoint, is_probe, plausible_reply
+from generators.llm.testing import is_probe, plausible_reply
 from generators.quality.judge import Agreement, Judgement, agreement, judge, rubric_named
 
 RUBRIC = rubric_named(PromptFiles(), "judge_answer")
@@ -119,7 +120,7 @@ def test_the_packaged_rubrics_show_every_verdict(name: str) -> None:
     ("old", "new", "words"),
     [
         ("[faithful, vague, unfaithful]", "[faithful]", "enum of two verdicts or more"),
-        ("{{verdicts}}", "these", "user: expected {{verdicts}}"),
+        ("{{verdicts}}", "these", "{{verdicts}} is missing"),
         ("verdict: {type: string", "said: {type: string", "enum of two verdicts or more"),
     ],
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_endpoint import ScriptedEndpoint
 
-from generators.llm.testing import ScriptedEndpoint
 from latentqa.commands.data_view import print_measured, print_rows, print_stats
 from pipelines.artifacts.data_tables import load_tables
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
@@ -19,7 +19,9 @@ from pipelines.steps.generate import REQUESTS
 from pipelines.steps.order import steps_for
 
 
-def request(folder: Path, quality: dict[str, Any] | None, base_url: str = "") -> RunRequest:
+def request(
+    folder: Path, quality: dict[str, Any] | None, base_url: str = "http://127.0.0.1:9/v1"
+) -> RunRequest:
     path = folder / "own.yaml"
     kinds = {"profile": {"controls": 12, "views": ["control"]}}
     content: dict[str, Any] = {

@@ -3,16 +3,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import pytest
 
 from core.errors import StorageError
-from generators.llm import request_log
-from generators.llm.config import SamplingConfig
+from generators.llm.endpoint.config import SamplingConfig
+from generators.llm.log import request_log
+from generators.llm.log.request_log import RequestLog
 from generators.llm.request import Attempt, Request
-from generators.llm.request_log import RequestLog
 
 REQUEST = Request(
     messages=(("user", "hello"),),
@@ -40,7 +39,7 @@ def test_a_reply_is_found_again_under_its_key(tmp_path: Path) -> None:
     with RequestLog(tmp_path / "log.sqlite") as log:
         found = log.get("k")
         assert found is not None
-        assert (found.content, found.cached) == ("hi", True)
+        assert (found.raw, found.batched) == (body("hi"), False)
         assert log.get("other") is None
 
 
@@ -53,10 +52,9 @@ def test_of_two_replies_to_one_request_the_first_stands(tmp_path: Path) -> None:
 
 _WRITER = """
 import sys
-import zlib
 from pathlib import Path
-from generators.llm.request_log import RequestLog
-from tests.generators.llm.test_request_log import put
+from generators.llm.log.request_log import RequestLog
+from tests.generators.llm.log.test_request_log import put
 with RequestLog(Path(sys.argv[1])) as log:
     for number in range(100_000):
         put(log, f"{sys.argv[2]}-{number}", "hi")
@@ -65,7 +63,7 @@ with RequestLog(Path(sys.argv[1])) as log:
 
 
 def writer(path: Path, name: str) -> subprocess.Popen[bytes]:
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     return subprocess.Popen(
         [sys.executable, "-c", _WRITER, str(path), name],
         stdout=subprocess.PIPE,
@@ -142,47 +140,8 @@ def test_a_log_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=99")
-    with pytest.raises(StorageError, match="version 99, expected at most 4"):
+    with pytest.raises(StorageError, match="version 99, expected 5"):
         RequestLog(path)
-
-
-_FIRST_FORM = """
-CREATE TABLE replies (
-    key TEXT PRIMARY KEY, model TEXT NOT NULL, prompt TEXT NOT NULL, body BLOB NOT NULL,
-    seconds REAL NOT NULL, at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-) WITHOUT ROWID;
-PRAGMA user_version=1;
-"""
-
-
-def test_a_log_of_the_first_version_keeps_all_its_replies(tmp_path: Path) -> None:
-    path = tmp_path / "log.sqlite"
-    with sqlite3.connect(path) as db:
-        db.executescript(_FIRST_FORM)
-        db.executemany(
-            "INSERT INTO replies (key, model, prompt, body, seconds, at) VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (f"k{n}", "m", "p", zlib.compress(body(f"t{n}").encode()), 0.5, "then")
-                for n in "012"
-            ],
-        )
-        before = db.execute("SELECT * FROM replies").fetchall()
-    columns = "key, model, prompt, body, seconds, at"
-    for _ in range(2):
-        with RequestLog(path) as log:
-            assert len(log) == 3
-            found = log.get_all(["k0", "k1", "k2", "k3"])
-            assert {key: outcome.content for key, outcome in found.items()} == {
-                "k0": "t0",
-                "k1": "t1",
-                "k2": "t2",
-            }
-    with RequestLog(path) as log:
-        put(log, "k3", "new")
-    with sqlite3.connect(path) as db:
-        kept = db.execute(f"SELECT {columns} FROM replies WHERE key < 'k3'").fetchall()
-        assert kept == before
-        assert db.execute("SELECT key, status FROM attempts").fetchall() == [("k3", 200)]
 
 
 def test_many_are_found_at_once(tmp_path: Path) -> None:
@@ -193,8 +152,8 @@ def test_many_are_found_at_once(tmp_path: Path) -> None:
         ]
         assert [future.result(30) for future in waiting] == [body(str(n)) for n in range(1200)]
         found = log.get_all([f"k{n}" for n in range(1500)])
-        assert {key: outcome.content for key, outcome in found.items()} == {
-            f"k{n}": str(n) for n in range(1200)
+        assert {key: stored.raw for key, stored in found.items()} == {
+            f"k{n}": body(str(n)) for n in range(1200)
         }
 
 

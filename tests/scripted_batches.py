@@ -1,4 +1,4 @@
-"""The files and batches of the scripted endpoint (`generators/llm/testing.py`), with faults on
+"""The files and batches of the scripted endpoint (`tests/scripted_endpoint.py`), with faults on
 order.
 
 Lines are carried out when their batch is looked at for the `polls`-th time, and come out in another
@@ -57,7 +57,7 @@ class ScriptedBatches:
         self._lock = threading.Lock()
 
     def handle(self, method: str, path: str, kind: str, data: bytes) -> Response | None:
-        """The response to a request for one of these paths; None for none at all.
+        """Make the response to a request for one of these paths; None for none at all.
 
         Args:
             method: HTTP's.

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import EndpointError
-from generators.llm.embedded_server import embedded_server
+from generators.llm.endpoint.embedded_server import embedded_server
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_server_is_silent_needs_its_key_and_ends_with_its_context(
 _PARENT = """
 import sys, time
 from pathlib import Path
-from generators.llm.embedded_server import embedded_server
+from generators.llm.endpoint.embedded_server import embedded_server
 with embedded_server(Path(sys.argv[1]), threads=1) as server:
     print(server.pid, flush=True)
     time.sleep(60)

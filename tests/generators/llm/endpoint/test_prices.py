@@ -3,16 +3,16 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
-from generators.llm.config import EndpointConfig
-from generators.llm.prices import Price, price_of
+from generators.llm.endpoint.config import EndpointConfig
+from generators.llm.endpoint.prices import Price, TokenCounts, price_of
 
 
 def test_a_listed_model_has_its_price_with_and_without_a_date() -> None:
     plain = price_of(EndpointConfig(model="gpt-4.1-mini"))
     assert plain is not None
     assert plain == price_of(EndpointConfig(model="gpt-4.1-mini-2025-04-14"))
-    assert plain.of(1_000_000, 0) == plain.input
-    assert plain.of(0, 500_000) == plain.output / 2
+    assert plain.of(TokenCounts(prompt=1_000_000)) == plain.input
+    assert plain.of(TokenCounts(completion=500_000)) == plain.output / 2
 
 
 def test_an_unknown_model_has_no_price_and_the_embedded_one_costs_nothing() -> None:
@@ -55,3 +55,24 @@ def test_a_wrong_table_is_told_in_one_line(tmp_path: Path, text: str | None, wor
 def test_a_budget_needs_a_price() -> None:
     with pytest.raises(ConfigError, match=r"budget_usd: no price is known for 'mine'.*prices"):
         price_of(EndpointConfig(model="mine", base_url="http://x/v1", budget_usd=1))
+
+
+def test_a_price_is_the_providers_and_not_the_names_alone(tmp_path: Path) -> None:
+    own = tmp_path / "prices.yaml"
+    own.write_text(
+        "one.example: {m: {input: 1, output: 2}}\ntwo.example: {m: {input: 3, output: 4}}"
+    )
+
+    def at(host: str, model: str = "m") -> Price | None:
+        return price_of(EndpointConfig(model=model, base_url=f"https://{host}/v1", prices=str(own)))
+
+    assert at("one.example") == Price(input=1, output=2)
+    assert at("two.example") == Price(input=3, output=4)
+    assert at("three.example") is None
+    assert at("localhost", "gpt-4o") is None
+
+
+def test_tokens_out_of_the_providers_cache_have_a_price_of_their_own(tmp_path: Path) -> None:
+    tokens = TokenCounts(prompt=1_000_000, completion=0, cached=600_000)
+    assert Price(input=10, output=1, cached_input=1).of(tokens) == pytest.approx(4.6)
+    assert Price(input=10, output=1).of(tokens) == pytest.approx(10)

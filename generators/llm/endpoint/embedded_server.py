@@ -73,7 +73,7 @@ def embedded_server(gguf: Path, *, threads: int | None = None) -> Iterator[Embed
     with tempfile.TemporaryFile() as words:
         # the order goes through the pipe, not the command line, where `ps` would show the key
         child = subprocess.Popen(
-            [sys.executable, "-m", "generators.llm.embedded_server"],
+            [sys.executable, "-m", "generators.llm.endpoint.embedded_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
@@ -115,7 +115,7 @@ def _cpus() -> int:
 
 
 def _serve() -> None:
-    """The child: read the order, serve, report the address, and wait for the parent's end."""
+    """Serve as the child: read the order, report the address, and wait for the parent's end."""
     order = json.loads(sys.stdin.readline())
     report = os.dup(1)
     os.dup2(2, 1)  # the server's own words go where stderr goes, the report alone to the parent

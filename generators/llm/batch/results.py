@@ -1,4 +1,4 @@
-"""Reading what a batch brought: each reply is committed as it was, whatever becomes of the rest."""
+"""Read what a batch brought: each reply is committed as it was, whatever becomes of the rest."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from concurrent.futures import Future
 
 from core.errors import EndpointError
 from generators.llm.api import BatchState
-from generators.llm.batch.lines import Line, read_line
-from generators.llm.batch.log import Fate, OpenBatch
-from generators.llm.endpoint import ResolvedEndpoint
+from generators.llm.batch.lines import BatchLine, read_line
+from generators.llm.batch.log import LineResult, OpenBatch
+from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
+from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.failures import RequestFailed, error_from_response, one_line, redact_secrets
-from generators.llm.request import Attempt, read_reply
-from generators.llm.request_log import RequestLog
+from generators.llm.log.request_log import RequestLog
+from generators.llm.reply import read_reply
+from generators.llm.request import Attempt
 
 FILTERED = "filtered: "
 """What the reason of a line starts with whose request a content filter refused."""
@@ -21,20 +23,20 @@ _UNCOMMITTED = 1000
 """Replies that are read ahead of what is committed."""
 
 
-class BatchReading:
+class BatchResults:
     """The files of one batch that has ended.
 
     Attributes:
-        fates: what became of each line that was read; `committed` makes it true.
-        strange: lines that belong to no request of the batch.
+        results: what became of each line that was read; `committed` makes it true.
+        unknown_lines: lines that belong to no request of the batch.
         fatal: what a line says that will refuse others too, such as a key that was withdrawn.
     """
 
     def __init__(
         self, endpoint: ResolvedEndpoint, log: RequestLog, batch: OpenBatch, state: BatchState
     ) -> None:
-        self.fates: dict[str, Fate] = {}
-        self.strange = 0
+        self.results: dict[str, LineResult] = {}
+        self.unknown_lines = 0
         self.fatal: EndpointError | None = None
         self._endpoint = endpoint
         self._log = log
@@ -45,17 +47,13 @@ class BatchReading:
         self._uncommitted: list[Future[str]] = []
 
     async def read(self, lines: AsyncIterator[bytes]) -> None:
-        """Read a file; one that is read again adds nothing twice.
-
-        Raises:
-            what `lines` raises; what was read before is kept.
-        """
+        """Read a file; one that is read again adds nothing twice, and what was read is kept."""
         async for raw in lines:
             line = read_line(raw)
             if line is None or line.key not in self._prompts:
-                self.strange += 1
-            elif line.key not in self.fates:
-                self.fates[line.key] = self._fate(line)
+                self.unknown_lines += 1
+            elif line.key not in self.results:
+                self.results[line.key] = self._result(line)
                 if len(self._uncommitted) >= _UNCOMMITTED:
                     await self.committed()
 
@@ -65,45 +63,41 @@ class BatchReading:
         for future in waiting:
             await asyncio.wrap_future(future)
 
-    def _fate(self, line: Line) -> Fate:
+    def _result(self, line: BatchLine) -> LineResult:
         if line.key in self._had:
-            return "replied", ""
+            return LineResult("replied")
         body = redact_secrets(self._endpoint, line.body)
-        outcome = read_reply(line.key, body) if line.status == 200 else None
+        outcome = read_reply(line.key, body, most=NO_TOKENS) if line.status == 200 else None
         if outcome is not None:
-            tokens = outcome.prompt_tokens, outcome.completion_tokens
-            attempt = self._attempt(
-                line, cost=self._endpoint.cost(*tokens, batched=True), tokens=tokens
-            )
+            cost = self._endpoint.cost(outcome.tokens, batched=True)
+            attempt = self._attempt(line, cost=cost, tokens=outcome.tokens)
             self._uncommitted.append(
                 self._log.put(
                     self._endpoint.identity, self._prompts[line.key], body, attempt, batched=True
                 )
             )
-            return "replied", ""
-        fate = self._refused(line, body)
-        self._log.note(self._attempt(line, detail=fate[1]))
-        return fate
+            return LineResult("replied")
+        result = self._without_reply(line, body)
+        self._log.note(self._attempt(line, detail=result.detail))
+        return result
 
-    def _refused(self, line: Line, body: str) -> Fate:
-        if line.status == 200:
-            return "lost", f"the reply is no chat completion: {one_line(body)[:80]!r}"
+    def _without_reply(self, line: BatchLine, body: str) -> LineResult:
         if line.status is None:
-            return "lost", one_line(body)[:160]
-        trouble = error_from_response(self._endpoint, line.status, {}, body)
-        if isinstance(trouble, RequestFailed):
-            return "failed", (FILTERED if trouble.filtered else "") + str(trouble)
-        if isinstance(trouble, EndpointError):
-            self.fatal = trouble
-        return "lost", str(trouble)
+            return LineResult("lost", one_line(body)[:160])
+        error = error_from_response(self._endpoint, line.status, {}, body)
+        if isinstance(error, RequestFailed):
+            return LineResult("failed", (FILTERED if error.filtered else "") + str(error))
+        if isinstance(error, EndpointError):
+            self.fatal = error
+        return LineResult("lost", str(error))
 
     def _attempt(
         self,
-        line: Line,
+        line: BatchLine,
         *,
         detail: str = "",
         cost: float | None = None,
-        tokens: tuple[int, int] = (0, 0),
+        tokens: TokenCounts = NO_TOKENS,
     ) -> Attempt:
         number = redact_secrets(self._endpoint, line.request_id)
         return Attempt(
@@ -112,7 +106,6 @@ class BatchReading:
             seconds=self._seconds,
             detail=detail,
             headers={"x-request-id": number} if number else {},
-            prompt_tokens=tokens[0],
-            completion_tokens=tokens[1],
+            tokens=tokens,
             cost=cost,
         )

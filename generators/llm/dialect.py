@@ -1,0 +1,111 @@
+"""What a server takes in the body of a chat request, as it tells by refusing the rest.
+
+Servers share one protocol and differ in its fields: newer models of OpenAI want
+`max_completion_tokens`, some take one of `temperature` and `top_p` or neither, some have no `seed`.
+A field that is refused is renamed or left out once, and stays so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from generators.llm.endpoint.resolve import OPENAI_URL, ResolvedEndpoint
+from generators.llm.request import Request
+from generators.llm.structured import response_format
+
+LimitField = Literal["max_tokens", "max_completion_tokens"]
+
+_OTHER_LIMIT: Mapping[str, LimitField] = {
+    "max_tokens": "max_completion_tokens",
+    "max_completion_tokens": "max_tokens",
+}
+# of two that are refused together, the first here is left out
+_OPTIONAL = ("top_p", "temperature", "frequency_penalty", "seed")
+_REFUSES = re.compile(
+    r"unsupport|not (?:\w+ )?(?:support|permit|allow|accept|recogni|available)|unrecogni|unknown"
+    r"|unexpected|extra (?:input|field|argument)|additional propert|cannot both"
+    r"|cannot be (?:both|used|set|specified)|only one|one of|deprecated|mutually exclusive|instead",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatDialect:
+    """The fields of a request's body that a server takes.
+
+    Attributes:
+        limit_field: the field of the longest reply.
+        omitted: fields of sampling that are left out.
+    """
+
+    limit_field: LimitField = "max_tokens"
+    omitted: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, endpoint: ResolvedEndpoint) -> ChatDialect:
+        """Choose what to begin with: OpenAI has renamed a field that all others know."""
+        is_openai = endpoint.url_without_query == OPENAI_URL
+        return cls(limit_field="max_completion_tokens" if is_openai else "max_tokens")
+
+    @classmethod
+    def from_json(cls, text: str) -> ChatDialect:
+        """Read what `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(limit_field=fields["limit_field"], omitted=tuple(fields["omitted"]))
+
+    def to_json(self) -> str:
+        """Write it as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def body(self, request: Request, endpoint: ResolvedEndpoint) -> dict[str, Any]:
+        """Build the body of `request`: the same in every mode."""
+        settings = {**request.sampling.model_dump(exclude={"seed"}), "seed": request.seed}
+        return {
+            "model": endpoint.model,
+            self.limit_field: request.max_tokens + endpoint.thinking_tokens,
+            **response_format(request),
+            **{
+                name: value
+                for name, value in settings.items()
+                if value is not None and name not in self.omitted
+            },
+            **(
+                {"reasoning_effort": endpoint.reasoning_effort} if endpoint.reasoning_effort else {}
+            ),
+            **endpoint.extra_body,
+            "messages": [{"role": role, "content": content} for role, content in request.messages],
+        }
+
+    def adapted(self, sent: Mapping[str, Any], refusal: str) -> ChatDialect | None:
+        """Adapt to what a server says of a body that it refused.
+
+        Args:
+            sent: the body.
+            refusal: the text of the response to it.
+
+        Returns:
+            the dialect to go on with; None where the refusal is about something else.
+        """
+        if not _REFUSES.search(refusal):
+            return None
+        named = set(re.findall(r"[a-z]+(?:_[a-z]+)*", refusal.lower()))
+        for field, other in _OTHER_LIMIT.items():
+            # the other's name in the text as well: it is what to use instead
+            if field in sent and field in named and self.limit_field == field:
+                return dataclasses.replace(self, limit_field=other)
+        for field in _OPTIONAL:
+            if field in sent and field in named and field not in self.omitted:
+                return dataclasses.replace(self, omitted=(*self.omitted, field))
+        return None
+
+    def difference(self, before: ChatDialect) -> str:
+        """Say what has changed since `before`, for a line to the user."""
+        left_out = [field for field in self.omitted if field not in before.omitted]
+        if left_out:
+            return f"refuses {', '.join(left_out)}, which is left out from now on"
+        return f"takes {self.limit_field} in place of {before.limit_field}"

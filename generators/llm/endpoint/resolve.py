@@ -1,0 +1,253 @@
+"""Resolve a configured endpoint: its address, key, price, and the model's identity."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from core.canonical import canonical_json
+from core.errors import ConfigError, EndpointError
+from generators.llm.endpoint.config import EMBEDDED, BatchConfig, EndpointConfig, Mode, Structured
+from generators.llm.endpoint.embedded_server import SLOTS, embedded_server
+from generators.llm.endpoint.prices import Price, TokenCounts, price_of
+
+OPENAI_URL = "https://api.openai.com/v1"
+CHAT_PATH = "/chat/completions"
+_EMBEDDED_TIMEOUT_S = 600
+"""Least time-out for our own server: on a busy machine it is slow, but it does not hang."""
+_NO_KEY = "none"
+"""Sent where no key is configured: openai's client insists on some text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedEndpoint:
+    """An endpoint that requests can be sent to.
+
+    Attributes:
+        base_url: address that `/chat/completions` is appended to; may have a query.
+        api_key: never shown: not in a repr, a record, a log or an error.
+        model: name sent with each request.
+        identity: what the model is, for keys; independent of where it is reached.
+        headers: further headers of every request; never shown either.
+        extra_body: further fields of every request's body.
+        reasoning_effort: sent with every request; None sends nothing.
+        thinking_tokens: room for thought, added to each request's limit.
+        timeout_s: longest wait for one whole reply, in seconds.
+        probe_timeout_s: likewise for the trial request.
+        retries: how often a request is repeated after a failure that may pass.
+        slots: most requests at once that make sense; None for no limit.
+        backoff_s: wait before the first retry, in seconds; it doubles from there.
+        structured: how replies are held to their schemas.
+        requests_per_minute: cap; None for none.
+        tokens_per_minute: cap on prompts and replies together; None for none.
+        price: of its tokens; None where it is not known.
+        budget_usd: most that the replies of one table may cost; None for no limit.
+        mode: whether requests are sent one by one, or put into batches.
+        batch: how batches are made.
+    """
+
+    base_url: str
+    api_key: str = field(repr=False)
+    model: str
+    identity: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_effort: str | None = None
+    thinking_tokens: int = 0
+    timeout_s: float = 120
+    probe_timeout_s: float = 20
+    retries: int = 5
+    slots: int | None = None
+    backoff_s: float = 0.5
+    structured: Structured = "schema"
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    price: Price | None = None
+    budget_usd: float | None = None
+    mode: Mode = "live"
+    batch: BatchConfig = field(default_factory=BatchConfig)
+
+    def cost(self, tokens: TokenCounts, *, batched: bool = False) -> float | None:
+        """Compute US dollars for `tokens`; None where the price is not known."""
+        if self.price is None:
+            return None
+        share = self.batch.price_share if batched else 1.0
+        return share * self.price.of(tokens)
+
+    @property
+    def address(self) -> str:
+        """`base_url` as it may be shown: without user, password and query."""
+        parts = urlsplit(self.base_url)
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path}"
+
+    @property
+    def url_without_query(self) -> str:
+        """`address` as openai's client wants it, without a pasted `/chat/completions`."""
+        return self.address.rstrip("/").removesuffix(CHAT_PATH)
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """`headers`, and the address's user and password where there is no key."""
+        parts = urlsplit(self.base_url)
+        if self.api_key != _NO_KEY or not parts.username:
+            return dict(self.headers)
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        basic = base64.b64encode(pair.encode()).decode()
+        return {"Authorization": f"Basic {basic}", **self.headers}
+
+    @property
+    def query(self) -> dict[str, str]:
+        """Parameters that every request carries in its address."""
+        return dict(parse_qsl(urlsplit(self.base_url).query, keep_blank_values=True))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that must not be shown: the key, values of headers, what the address hides."""
+        parts = urlsplit(self.base_url)
+        found = (
+            "" if self.api_key == _NO_KEY else self.api_key,
+            *self.headers.values(),
+            unquote(parts.password or ""),
+            parts.password or "",
+            *self.query.values(),
+        )
+        return tuple(sorted({one for one in found if len(one) > 4}, key=len, reverse=True))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it runs on this machine, which a proxy for the outside world cannot reach."""
+        host = urlsplit(self.base_url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+
+def model_identity(config: EndpointConfig, weights: str | None = None) -> str:
+    """Name what decides the replies: the packaged weights' digest, else name and revision.
+
+    What a reasoning model is told is part of it, where it is told anything.
+
+    Args:
+        config: the endpoint.
+        weights: digest of the GGUF file; needed for `embedded`.
+    """
+    if config.model == EMBEDDED:
+        if weights is None:
+            raise ValueError("the embedded model's identity is its weights' digest; pass it")
+        name = f"gguf:{weights}"
+    else:
+        name = f"{config.model}@{config.revision}" if config.revision else config.model
+    told: dict[str, Any] = {
+        "extra_body": config.extra_body,
+        "reasoning_effort": config.reasoning_effort,
+        "thinking_tokens": config.thinking_tokens,
+    }
+    told = {field: value for field, value in told.items() if value}
+    if not told:
+        return name
+    try:
+        return f"{name} {canonical_json(told).decode()}"
+    except TypeError as error:
+        raise ConfigError(f"generate.endpoint.extra_body: {error}") from error
+
+
+@contextlib.contextmanager
+def open_endpoint(
+    config: EndpointConfig,
+    *,
+    gguf: Path | None = None,
+    weights: str | None = None,
+    threads: int | None = None,
+) -> Iterator[ResolvedEndpoint]:
+    """Open the endpoint of `config`, for as long as the context lasts.
+
+    The embedded model's server lives inside the context, so leave it before torch works.
+
+    Args:
+        config: the endpoint.
+        gguf: the embedded model's weights; needed for `embedded` alone.
+        weights: their digest.
+        threads: CPU threads of the embedded server; None for all.
+
+    Raises:
+        EndpointError: the key's environment variable is not set, or the embedded server did not
+            start.
+        ConfigError: the table of prices is wrong, or there is a budget and no price.
+    """
+    identity, price = model_identity(config, weights), price_of(config)
+    if config.model == EMBEDDED:
+        if gguf is None:
+            raise ValueError("the embedded endpoint needs the path of its GGUF file")
+        with embedded_server(gguf, threads=threads) as server:
+            yield ResolvedEndpoint(
+                base_url=server.base_url,
+                api_key=server.api_key,
+                model=server.model,
+                identity=identity,
+                extra_body=config.extra_body,
+                reasoning_effort=config.reasoning_effort,
+                thinking_tokens=config.thinking_tokens,
+                timeout_s=max(config.timeout_s, _EMBEDDED_TIMEOUT_S),
+                probe_timeout_s=max(config.probe_timeout_s, _EMBEDDED_TIMEOUT_S),
+                retries=config.retries,
+                slots=SLOTS,
+                structured=config.structured,
+                price=price,
+            )
+        return
+    headers = {
+        header: _variable(name, f"extra_headers.{header}")
+        for header, name in config.extra_headers.items()
+    }
+    yield ResolvedEndpoint(
+        base_url=config.base_url or OPENAI_URL,
+        api_key=_key(config),
+        model=config.model,
+        identity=identity,
+        headers=headers,
+        extra_body=config.extra_body,
+        reasoning_effort=config.reasoning_effort,
+        thinking_tokens=config.thinking_tokens,
+        timeout_s=config.timeout_s,
+        probe_timeout_s=config.probe_timeout_s,
+        retries=config.retries,
+        structured=config.structured,
+        requests_per_minute=config.requests_per_minute,
+        tokens_per_minute=config.tokens_per_minute,
+        price=price,
+        budget_usd=config.budget_usd,
+        mode=config.mode,
+        batch=config.batch,
+    )
+
+
+def _key(config: EndpointConfig) -> str:
+    name = config.api_key_env or (None if config.base_url else "OPENAI_API_KEY")
+    return _NO_KEY if name is None else _variable(name, "api_key_env")
+
+
+def _variable(name: str, field_name: str) -> str:
+    """Read the environment variable `name`, which `field_name` of the endpoint asks for."""
+    value = os.environ.get(name, "").strip()
+    # a name without an underscore and with digits may be a key that was pasted here
+    shown = name if "_" in name or name.isalpha() else "that it names"
+    if not value:
+        raise EndpointError(
+            f"generate.endpoint.{field_name}: the environment variable {shown} is not set. Export "
+            "the value under that name, or set generate.endpoint to a server that needs none."
+        )
+    if not (value.isascii() and value.isprintable()):
+        raise EndpointError(
+            f"generate.endpoint.{field_name}: the environment variable {shown} holds characters "
+            "that no key has (a line break, or some outside ASCII). Export the value alone."
+        )
+    return value

@@ -1,0 +1,100 @@
+"""Claim requests, so that two experiments that want the same replies pay for them once.
+
+A claim is a row of the request log. Its owner is alive while its heart beats and its process is not
+known to have ended; claims of the dead go to whoever comes next.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+
+from generators.llm.log.request_log import RequestLog, rows_in_pieces
+
+HEARTBEAT_S = 2.0
+"""Seconds between two heartbeats of an owner that holds claims."""
+_DEAD_AFTER_S = 15.0
+
+
+class RequestClaims:
+    """The claims of one client on requests of a log."""
+
+    def __init__(self, log: RequestLog) -> None:
+        self._log = log
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+    def claim(self, keys: Sequence[str]) -> Future[set[str]]:
+        """Claim the requests under `keys`.
+
+        Returns:
+            a future of the keys that are ours now: the others have a reply, or are being asked by
+            somebody who is alive.
+        """
+
+        def change(db: sqlite3.Connection) -> set[str]:
+            now = time.time()
+            self._write_heartbeat(db, now)
+            alive = {
+                owner
+                for owner, beat in db.execute("SELECT owner, beat FROM owners")
+                if _is_alive(owner, beat, now)
+            }
+            query = "SELECT key, owner FROM claims WHERE key IN ({})"
+            taken = {
+                key
+                for key, owner in rows_in_pieces(db, query, keys)
+                if owner in alive and owner != self._owner
+            }
+            query = "SELECT key FROM replies WHERE key IN ({})"
+            replied = {key for (key,) in rows_in_pieces(db, query, keys)}
+            ours = set(keys) - taken - replied
+            db.executemany(
+                "INSERT OR REPLACE INTO claims (key, owner) VALUES (?, ?)",
+                [(key, self._owner) for key in ours],
+            )
+            return ours
+
+        return self._log.change(change)
+
+    def heartbeat(self) -> None:
+        """Show that the owner is alive."""
+        self._log.change(lambda db: self._write_heartbeat(db, time.time()))
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Give up claims: each has its reply in the log now, or may be asked by others."""
+        ended = [(key, self._owner) for key in keys]
+        self._log.change(
+            lambda db: db.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", ended)
+        )
+
+    def release_all(self) -> None:
+        """Give up all claims."""
+
+        def change(db: sqlite3.Connection) -> None:
+            for table in ("claims", "owners"):
+                db.execute(f"DELETE FROM {table} WHERE owner = ?", (self._owner,))
+
+        self._log.change(change)
+
+    def _write_heartbeat(self, db: sqlite3.Connection, now: float) -> None:
+        db.execute("INSERT OR REPLACE INTO owners (owner, beat) VALUES (?, ?)", (self._owner, now))
+
+
+def _is_alive(owner: str, beat: float, now: float) -> bool:
+    host, pid, _ = owner.rsplit(":", 2)
+    if now - beat > _DEAD_AFTER_S:
+        return False
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,380 @@
+"""Keep every LLM request: a reply is paid for once, and every attempt at one is on record.
+
+One SQLite file in WAL mode. A reply is committed as it came, before anything reads it, so a kill at
+any moment loses none that had arrived. Several processes may use the file at once: of two replies
+to one request the first stands for all, and a request that one process has claimed the others wait
+for. All writes go through one thread, many in one transaction: a commit costs about the same for
+one row as for a hundred.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sqlite3
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+from core.errors import StorageError
+from core.files import storage_errors
+from generators.llm.request import Attempt
+
+T = TypeVar("T")
+Change = Callable[[sqlite3.Connection], T]
+"""A change of the log's tables, within a transaction."""
+
+_VERSION = 5
+_TABLES = """
+CREATE TABLE replies (
+    key TEXT PRIMARY KEY,           -- Request.key
+    model TEXT NOT NULL,            -- the model's identity
+    prompt TEXT NOT NULL,           -- name of the prompt
+    body BLOB NOT NULL,             -- zlib of the raw HTTP body
+    seconds REAL NOT NULL,          -- from sending to the last byte, retries left out
+    batched INTEGER NOT NULL,       -- came in a batch, which costs less
+    at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) WITHOUT ROWID;
+CREATE TABLE attempts (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,              -- Request.key
+    status INTEGER,                 -- HTTP; null where no response came
+    detail TEXT NOT NULL,           -- what went wrong; empty for a reply
+    headers TEXT NOT NULL,          -- JSON: rate limits, the request's number at the endpoint
+    seconds REAL NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    cost REAL,                      -- US dollars; null where the price is unknown
+    at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+);
+CREATE TABLE endpoints (
+    model TEXT NOT NULL,            -- the model's identity
+    address TEXT NOT NULL,          -- the endpoint, without secrets
+    form TEXT NOT NULL,             -- how it was last found to take schemas
+    dialect TEXT NOT NULL,          -- JSON: the fields that it was found to take
+    at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    PRIMARY KEY (model, address)
+) WITHOUT ROWID;
+CREATE TABLE claims (
+    key TEXT PRIMARY KEY,           -- Request.key
+    owner TEXT NOT NULL             -- who is asking it now
+) WITHOUT ROWID;
+CREATE TABLE owners (
+    owner TEXT PRIMARY KEY,
+    beat REAL NOT NULL              -- when it was last seen alive, in seconds since 1970
+) WITHOUT ROWID;
+CREATE TABLE batches (
+    nonce TEXT PRIMARY KEY,         -- our number, which the batch carries in its metadata
+    address TEXT NOT NULL,          -- the endpoint, without secrets
+    model TEXT NOT NULL,            -- the model's identity
+    state TEXT NOT NULL,            -- intended, submitted, collected, failed, unknown
+    file_id TEXT,                   -- at the endpoint: the uploaded lines
+    batch_id TEXT,                  -- at the endpoint
+    detail TEXT NOT NULL DEFAULT '',
+    at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) WITHOUT ROWID;
+CREATE TABLE batch_items (
+    nonce TEXT NOT NULL REFERENCES batches,
+    key TEXT NOT NULL,              -- Request.key, and the line's custom_id
+    prompt TEXT NOT NULL,           -- name of the prompt
+    state TEXT NOT NULL,            -- waiting, replied, failed, lost
+    detail TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (nonce, key)
+) WITHOUT ROWID;
+"""
+_KEYS_PER_QUERY = 500
+_WRITES_PER_TRANSACTION = 512
+"""Other processes wait no longer than one transaction takes."""
+_COMPRESSION = 1
+"""Of replies: on bodies of this size higher levels only take longer."""
+
+
+class StoredReply(NamedTuple):
+    """A raw HTTP body of the log, and whether it came in a batch."""
+
+    raw: str
+    batched: bool
+
+
+class KnownEndpoint(NamedTuple):
+    """What was found out about a model at an address."""
+
+    address: str
+    form: str
+    dialect: str
+
+
+class RequestLog:
+    """The log in the file `path`, made if absent; a context manager.
+
+    Raises:
+        StorageError: the file cannot be opened or written, or is no such log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = _connect(path)
+            _create_tables(self._db, path)
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"{path}: cannot be used as the request log ({error}). "
+                "Move the file away, or make its folder writable."
+            ) from error
+        self._failure: Exception | None = None
+        self._queue: queue.SimpleQueue[tuple[Future[Any], Change[Any]] | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="request log", daemon=True)
+        self._writer.start()
+
+    def __enter__(self) -> RequestLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._queue.put(None)
+            self._writer.join()
+            if self._failure is not None:
+                raise self._failure
+        finally:
+            self._db.close()
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
+
+    def get(self, key: str) -> StoredReply | None:
+        """Look up the reply under `key`."""
+        return self.get_all([key]).get(key)
+
+    def get_all(self, keys: Sequence[str]) -> dict[str, StoredReply]:
+        """Look up the replies under those of `keys` that have one."""
+        return {
+            key: StoredReply(_unpacked(body), bool(batched))
+            for key, body, batched in rows_in_pieces(
+                self._db, "SELECT key, body, batched FROM replies WHERE key IN ({})", keys
+            )
+        }
+
+    def put(
+        self, model: str, prompt: str, raw: str, attempt: Attempt, *, batched: bool = False
+    ) -> Future[str]:
+        """Commit the raw body `raw` that `attempt` brought.
+
+        Args:
+            model: the model's identity.
+            prompt: name of the request's prompt.
+            raw: the HTTP body.
+            attempt: what brought it.
+            batched: whether it came in a batch.
+
+        Returns:
+            a future of the body that stands for `attempt.key`, had once it is committed.
+
+        Raises:
+            StorageError: here or in the future: the disk is full or read-only; finished replies
+                are safe.
+        """
+        body = zlib.compress(raw.encode(), _COMPRESSION)
+
+        def change(db: sqlite3.Connection) -> str:
+            new = db.execute(
+                "INSERT OR IGNORE INTO replies (key, model, prompt, body, seconds, batched) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (attempt.key, model, prompt, body, attempt.seconds, int(batched)),
+            ).rowcount
+            _insert_attempt(db, attempt)
+            if new:
+                return raw
+            found = db.execute("SELECT body FROM replies WHERE key = ?", (attempt.key,)).fetchone()
+            return _unpacked(found[0])
+
+        return self.change(change)
+
+    def note(self, attempt: Attempt) -> None:
+        """Keep an attempt that brought no reply.
+
+        Raises:
+            StorageError: the disk is full or read-only.
+        """
+        self.change(lambda db: _insert_attempt(db, attempt))
+
+    def change(self, change: Change[T]) -> Future[T]:
+        """Carry out `change` in a transaction; a future of its result, had once it is committed.
+
+        Raises:
+            StorageError: here or in the future: the disk is full or read-only.
+        """
+        if self._failure is not None:
+            raise self._failure
+        future: Future[T] = Future()
+        # what is handed in is written, even if nobody waits for it any more
+        future.set_running_or_notify_cancel()
+        self._queue.put((future, change))
+        return future
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Fetch the rows of a query, for those who keep tables of their own in the log."""
+        return self._db.execute(query, values).fetchall()
+
+    def endpoints(self, model: str) -> list[KnownEndpoint]:
+        """List what was found out about `model`, what was found last first."""
+        found = self.rows(
+            "SELECT address, form, dialect FROM endpoints WHERE model = ? ORDER BY at DESC",
+            (model,),
+        )
+        return [KnownEndpoint(*row) for row in found]
+
+    def remember_endpoint(self, model: str, known: KnownEndpoint) -> None:
+        """Keep what was found out, so that the next run knows it without asking.
+
+        Raises:
+            StorageError: the disk is full or read-only.
+        """
+        self.change(
+            lambda db: db.execute(
+                "INSERT OR REPLACE INTO endpoints (model, address, form, dialect) "
+                "VALUES (?, ?, ?, ?)",
+                (model, *known),
+            )
+        )
+
+    # the writing thread
+
+    def _write(self) -> None:
+        db: sqlite3.Connection | None = None
+        ended = False
+        while not ended:
+            group, ended = self._next_group()
+            results: list[Any] = []
+            try:
+                db = db or _connect(self.path)
+                results = transaction(db, [change for _, change in group])
+            except Exception as error:  # whoever waits must hear of it, whatever it is
+                self._failure = self._worded(error)
+            for place, (future, _) in enumerate(group):
+                if self._failure is not None:
+                    future.set_exception(self._failure)
+                else:
+                    future.set_result(results[place])
+        if db is not None:
+            db.close()
+
+    def _next_group(self) -> tuple[list[tuple[Future[Any], Change[Any]]], bool]:
+        """Take what is written together, and whether it is the last."""
+        group: list[tuple[Future[Any], Change[Any]]] = []
+        entry = self._queue.get()
+        while entry is not None:
+            group.append(entry)
+            if len(group) == _WRITES_PER_TRANSACTION or self._queue.empty():
+                return group, False
+            entry = self._queue.get()
+        return group, True
+
+    def _worded(self, error: Exception) -> Exception:
+        if not isinstance(error, sqlite3.Error):
+            return error
+        worded = StorageError(
+            f"{self.path}: cannot write ({error}). Finished replies are kept; free some space or "
+            "mend the permissions and run again."
+        )
+        worded.__cause__ = error
+        return worded
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the WAL database `path` in autocommit mode.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened, or is no database.
+    """
+    db = sqlite3.connect(path, timeout=60, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    # NORMAL outlives the end of any process; only a power cut can cost the last replies
+    db.execute("PRAGMA synchronous=NORMAL")
+    return db
+
+
+def _create_tables(db: sqlite3.Connection, path: Path) -> None:
+    """Create the tables of an empty file.
+
+    Raises:
+        StorageError: the file holds a log of another version.
+    """
+    if _version(db, path) == _VERSION:
+        return
+
+    def create(db: sqlite3.Connection) -> None:
+        # read once more: another process may have done it meanwhile
+        if _version(db, path) != _VERSION:
+            for statement in _TABLES.split(";\n"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version={_VERSION}")
+
+    transaction(db, [create])
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if version not in (0, _VERSION):
+        raise StorageError(
+            f"{path}: request log of version {version}, expected {_VERSION}. Move it away, or use "
+            "the version of latentqa that wrote it."
+        )
+    return version
+
+
+def transaction(db: sqlite3.Connection, changes: Sequence[Change[Any]]) -> list[Any]:
+    """Carry out `changes`, all or none; returns their results."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        results = [change(db) for change in changes]
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # a full disk may have ended it already
+            db.execute("ROLLBACK")
+        raise
+    return results
+
+
+def rows_in_pieces(
+    db: sqlite3.Connection, query: str, keys: Sequence[str]
+) -> Iterator[tuple[Any, ...]]:
+    """Fetch the rows of `query`, whose `{}` stands for some hundred of `keys` at a time."""
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        piece = list(keys[start : start + _KEYS_PER_QUERY])
+        yield from db.execute(query.format(",".join("?" * len(piece))), piece).fetchall()
+
+
+def _insert_attempt(db: sqlite3.Connection, attempt: Attempt) -> None:
+    db.execute(
+        "INSERT INTO attempts (key, status, detail, headers, seconds, prompt_tokens, "
+        "completion_tokens, cost) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            attempt.key,
+            attempt.status,
+            attempt.detail,
+            _json(attempt.headers),
+            attempt.seconds,
+            attempt.tokens.prompt,
+            attempt.tokens.completion,
+            attempt.cost,
+        ),
+    )
+
+
+def _json(headers: Mapping[str, str]) -> str:
+    return json.dumps(dict(headers), sort_keys=True) if headers else "{}"
+
+
+def _unpacked(body: bytes) -> str:
+    return zlib.decompress(body).decode()

@@ -1,0 +1,253 @@
+"""Read chat completions as the servers of many providers write them.
+
+| what differs | how it is read |
+|---|---|
+| content as a list of parts | parts of text are joined, parts of thought left out |
+| thought beside the content | kept apart, to tell a reply that was cut within its thought |
+| finish reasons of Gemini, Anthropic, Mistral | as the status that they stand for |
+| no message, or no choice, with a filter's reason | filtered |
+| no usage, or numbers that are none | unknown: the most it can have been counts |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from core.strict_json import encodes
+from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
+
+Status = Literal["answer", "empty", "cut_off", "refusal", "filtered", "failed"]
+
+_CUT_OFF = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
+_FILTERED = {
+    "content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii",
+    "image_safety", "guardrail_intervened", "sensitive", "content_filtered",
+}  # fmt: skip
+_REFUSED = {"refusal"}
+_FAILED = {"error"}
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_THOUGHT_END = "</think>"
+_NO_TEXT = "the reply has no text"
+_MOST_TOKENS = 10**9
+"""More tokens than this no request has: the number is a fault of the server's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """The end of a request: an answer, or why there is none.
+
+    Only status `answer` carries content to read. `failed` means that no reply was had within the
+    retries: it is asked again by the next run, all else is final.
+
+    Attributes:
+        key: the request's key.
+        content: text of the reply, thought left out.
+        detail: why there is no answer, in words.
+        tokens: what the request took.
+        estimated: the endpoint did not count the tokens; they are the most that it can have been.
+        cached: the reply was in the log already.
+        batched: the reply came in a batch.
+    """
+
+    key: str
+    status: Status
+    content: str = ""
+    detail: str = ""
+    tokens: TokenCounts = NO_TOKENS
+    estimated: bool = field(default=False, compare=False)
+    cached: bool = field(default=False, compare=False)
+    batched: bool = field(default=False, compare=False)
+
+
+def read_reply(
+    key: str, raw: str, *, most: TokenCounts, cached: bool = False, batched: bool = False
+) -> Outcome | None:
+    """Read the HTTP body `raw`.
+
+    Args:
+        key: the request's key.
+        raw: the body.
+        most: tokens that the request can have taken, for bodies that do not count them.
+        cached: the body was in the log already.
+        batched: it came in a batch.
+
+    Returns:
+        the outcome; None if the body is no chat completion at all, or says that the server failed.
+    """
+    body = parse_body(raw)
+    if body is None:
+        return None
+    tokens = _usage(body)
+    read = _read_choice(body, tokens)
+    if read is None:
+        return None
+    status, content, detail = read
+    return Outcome(
+        key=key,
+        status=status,
+        content=content,
+        detail=detail,
+        tokens=tokens or most,
+        estimated=tokens is None,
+        cached=cached,
+        batched=batched,
+    )
+
+
+def parse_body(raw: str) -> dict[str, Any] | None:
+    """Parse a JSON object leniently (servers write `Infinity` into numbers); None for all else."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def body_error(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Find the error object that some servers put into a response of HTTP 200."""
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    places = (body, choice if isinstance(choice, dict) else {})
+    for place in places:
+        error = place.get("error")
+        if isinstance(error, str) and error:
+            return {"message": error}
+        if isinstance(error, dict) and error:
+            return error
+    if isinstance(choice, dict) and _word(choice.get("finish_reason")) in _FAILED:
+        return {"message": "the server ended the reply with an error"}
+    return None
+
+
+def without_lone_surrogates(text: str) -> str:
+    """Replace halves of surrogate pairs, which no UTF-8 can hold."""
+    return (
+        text
+        if encodes(text)
+        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
+
+
+def _read_choice(
+    body: Mapping[str, Any], tokens: TokenCounts | None
+) -> tuple[Status, str, str] | None:
+    """Read (status, content, detail) of the first choice; None where there is none."""
+    choices = body.get("choices")
+    if not isinstance(choices, list) or body_error(body) is not None:
+        return None
+    choice = choices[0] if choices else None
+    if not isinstance(choice, dict):
+        if _prompt_was_blocked(body):
+            return "filtered", "", "the endpoint's content filter refused the prompt"
+        return None
+    finish = {_word(choice.get(name)) for name in ("finish_reason", "native_finish_reason")}
+    message = choice.get("message")
+    if finish & _FILTERED:
+        return "filtered", "", "the endpoint's content filter held the reply back"
+    if not isinstance(message, dict):
+        return None
+    content, thought = _texts(message.get("content"))
+    if content is None:
+        return None
+    thought = thought or any(message.get(name) for name in _THOUGHT_FIELDS)
+    refusal = message.get("refusal")
+    if refusal or finish & _REFUSED:
+        said = refusal if isinstance(refusal, str) else content
+        return "refusal", content, without_lone_surrogates(said) or "the model declined"
+    if finish & _CUT_OFF:
+        return "cut_off", content, _cut_words(content, thought, body, tokens)
+    content = content.rpartition(_THOUGHT_END)[2] if _THOUGHT_END in content else content
+    if not content.strip():
+        return "empty", content, "the reply has a thought and no text" if thought else _NO_TEXT
+    return "answer", content, ""
+
+
+def _cut_words(
+    content: str, thought: bool, body: Mapping[str, Any], tokens: TokenCounts | None
+) -> str:
+    """Say where a reply was cut off: within its thought, or within the answer."""
+    open_thought = "<think>" in content and _THOUGHT_END not in content
+    unseen_thought = not content.strip() and (
+        thought or (tokens is not None and _reasoning_tokens(body) > 0)
+    )
+    if open_thought or unseen_thought:
+        return (
+            "the reply was cut within its thought, before any answer; give it room with "
+            "generate.endpoint.thinking_tokens"
+        )
+    return "the reply reached max_tokens"
+
+
+def _texts(content: Any) -> tuple[str | None, bool]:
+    """Join the parts of text of a message's content; say whether there are parts of thought."""
+    if content is None:
+        return "", False
+    if isinstance(content, str):
+        return without_lone_surrogates(content), False
+    if not isinstance(content, list):
+        return None, False
+    found: list[str] = []
+    thought = False
+    for part in content:
+        if isinstance(part, str):
+            found.append(part)
+        elif isinstance(part, dict):
+            kind, text = part.get("type", "text"), part.get("text")
+            if kind in ("text", "output_text") and isinstance(text, str):
+                found.append(text)
+            thought = thought or kind not in ("text", "output_text")
+    return without_lone_surrogates("".join(found)), thought
+
+
+def _prompt_was_blocked(body: Mapping[str, Any]) -> bool:
+    feedback = body.get("promptFeedback") or body.get("prompt_feedback")
+    if isinstance(feedback, dict) and (feedback.get("blockReason") or feedback.get("block_reason")):
+        return True
+    return bool(body.get("prompt_filter_results"))
+
+
+def _usage(body: Mapping[str, Any]) -> TokenCounts | None:
+    """Read the tokens that the server counted; None where it did not, or counted nonsense."""
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = (_count(usage.get(f"{one}_tokens")) for one in ("prompt", "completion"))
+    if prompt is None or completion is None or prompt + completion == 0:
+        return None
+    # some count thought in the total alone
+    completion = max(completion, (_count(usage.get("total_tokens")) or 0) - prompt)
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    for name in ("prompt_cache_hit_tokens", "cache_read_input_tokens"):
+        cached = usage.get(name) if cached is None else cached
+    return TokenCounts(prompt=prompt, completion=completion, cached=_count(cached) or 0)
+
+
+def _reasoning_tokens(body: Mapping[str, Any]) -> int:
+    usage = body.get("usage")
+    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    count = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    return count or 0
+
+
+def _count(value: Any) -> int | None:
+    """Read a number of tokens; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return int(value) if 0 <= value <= _MOST_TOKENS else None
+
+
+def _word(reason: Any) -> str:
+    return reason.strip().lower() if isinstance(reason, str) else ""
+
+
+def with_content(outcome: Outcome, content: str) -> Outcome:
+    """Copy `outcome` with another content."""
+    return dataclasses.replace(outcome, content=content)
