@@ -1,4 +1,4 @@
-"""From a REF to the rows that it stands for: conversations, their questions, what was dropped.
+"""The rows behind a REF: conversations, their questions, and what was dropped.
 
 A REF may name any artifact: the tables behind it are found through its inputs, so that
 `latentqa data show train/3fa9c1` shows what a decoder was trained on. A folder that
@@ -47,11 +47,12 @@ class Tables:
 
 
 def load_tables(root: Path, ref: str) -> Tables:
-    """The rows that `ref` stands for; no questions where it names conversations alone.
+    """Return the rows that `ref` stands for; no questions where it names conversations alone.
 
     Args:
         root: the artifact root.
-        ref: a REF, a folder of Parquet files, or a conversations file.
+        ref: a REF, a folder of Parquet files, or a conversations file. A name comes before a folder
+            of the same name.
 
     Raises:
         DataError: there are no conversations, or a file is no such table.
@@ -60,10 +61,11 @@ def load_tables(root: Path, ref: str) -> Tables:
     path = Path(ref).expanduser()
     if path.is_file() and path.suffix == ".parquet":
         return Tables(conversations=read_conversations(path), questions=[], dropped=[])
-    if path.is_dir() and not _in_artifact(path):
+    refs = Refs(ArtifactRoot(root))
+    if path.is_dir() and not _in_artifact(path) and refs.get(ref) is None:
         folders = [path, *(path / name for name in PLAIN_FOLDERS)]
     else:
-        folders = _artifact_folders(ArtifactRoot(root), ref)
+        folders = _artifact_folders(refs, ref)
     table = next(
         (f / CONVERSATIONS_FILE for f in folders if (f / CONVERSATIONS_FILE).is_file()), None
     )
@@ -96,9 +98,9 @@ def _in_artifact(path: Path) -> bool:
     return any((folder / RECORD).is_file() for folder in (here, *here.parents))
 
 
-def _artifact_folders(root: ArtifactRoot, ref: str) -> list[Path]:
-    """Data folders of the artifacts that write tables, the wanted conversations first."""
-    behind = _closure(root, Refs(root).resolve_set(ref).values())
+def _artifact_folders(refs: Refs, ref: str) -> list[Path]:
+    """Return the data folders of the artifacts with tables, the wanted conversations first."""
+    behind = _closure(refs.root, refs.resolve_set(ref).values())
     found = sorted(
         (artifact for artifact in behind if artifact.kind in STEPS),
         key=lambda artifact: STEPS.index(artifact.kind),
@@ -107,16 +109,17 @@ def _artifact_folders(root: ArtifactRoot, ref: str) -> list[Path]:
 
 
 def _closure(root: ArtifactRoot, start: Iterable[Artifact]) -> list[Artifact]:
-    ahead = list(start)
+    """Return the artifacts and all that they are made from."""
+    pending = list(start)
     by_key: dict[str, Artifact] = {}
     known: dict[str, Artifact] | None = None
-    while ahead:
-        artifact = ahead.pop(0)
+    while pending:
+        artifact = pending.pop(0)
         if artifact.key in by_key:
             continue
         by_key[artifact.key] = artifact
         inputs = [pair["key"] for pair in artifact.identity["inputs"].values()]
         if inputs and known is None:
             known = {other.key: other for other in root.artifacts()}
-        ahead += [known[key] for key in inputs if known and key in known]
+        pending += [known[key] for key in inputs if known and key in known]
     return list(by_key.values())

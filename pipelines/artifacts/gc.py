@@ -17,6 +17,8 @@ from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import MARK, ArtifactRoot
 
 _REMOVED = ".removed"
+_ASIDE = ".*.json.*.tmp"
+"""What a killed write of the root's mark or of a name leaves behind."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +88,11 @@ def collect_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garba
                 "Wait for it, then run gc again."
             )
         garbage = find_garbage(root, partials=partials)
+        refs_folder = Refs(root).folder
         for left in root.path.glob(f"*/.*{_REMOVED}"):  # by a killed collection
             shutil.rmtree(left)
+        for left in (*root.path.glob(_ASIDE), *refs_folder.glob(f"*/{_ASIDE}")):
+            left.unlink()
         for item in garbage:
             with storage_errors(item.path):
                 # renamed first: wherever the removal is interrupted, it is no artifact any more

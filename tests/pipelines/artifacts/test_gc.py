@@ -209,6 +209,19 @@ def test_files_of_operating_systems_are_no_garbage_and_no_obstacle(
     assert root.artifacts() == []
 
 
+def test_what_killed_writes_left_goes(tmp_path: Path, steps: FakeSteps) -> None:
+    root = stopped_run(tmp_path, steps)
+    left = [
+        root.path / ".latentqa.json.17.18.tmp",
+        root.path / "refs" / "fake" / ".latest.json.17.18.tmp",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"{")
+    collect_garbage(root)
+    assert [path.exists() for path in left] == [False, False]
+
+
 def test_an_interrupted_removal_is_finished_by_the_next(
     tmp_path: Path, steps: FakeSteps, monkeypatch: pytest.MonkeyPatch
 ) -> None:

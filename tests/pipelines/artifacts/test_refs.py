@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from fake_steps import FakeSteps, runner
 
-from core.errors import RefError
+from core.errors import DamagedError, DataError, RefError
+from core.table_files import write_conversations
 from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.data_tables import load_tables
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 
@@ -81,6 +84,74 @@ def test_another_kind_is_refused(refs: Refs) -> None:
 def test_nothing_is_refused_with_what_there_is(refs: Refs, ref: str) -> None:
     with pytest.raises(RefError, match=r"names nothing in .* \(names here: fake\)"):
         refs.resolve(ref)
+
+
+def test_a_folder_of_the_same_name_never_shadows_an_experiment(
+    refs: Refs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(the(refs, "dump").path, tmp_path / "fake")
+    monkeypatch.chdir(tmp_path)
+    assert refs.resolve("fake", "train") == the(refs, "train")
+    assert refs.resolve("./fake").path == Path("fake")
+
+
+def test_a_folder_of_the_same_name_never_shadows_the_rows_of_an_experiment(
+    refs: Refs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fake").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"fake: no conversations\.parquet there or behind it"):
+        load_tables(refs.root.path, "fake")
+    write_conversations(the(refs, "conversations").data / "conversations.parquet", [])
+    assert load_tables(refs.root.path, "fake").conversations == []
+
+
+def test_a_run_names_what_it_holds_where_another_kind_is_wanted(tmp_path: Path) -> None:
+    runner(tmp_path / "r", FakeSteps(tmp_path / "log", pieces=1), until="dump").run()
+    with pytest.raises(RefError) as caught:
+        Refs(ArtifactRoot(tmp_path / "r")).resolve("fake", "train")
+    assert str(caught.value) == (
+        "fake: holds conversations, questions, dump; expected an artifact of kind train. "
+        "Run the experiment up to there."
+    )
+
+
+def test_no_run_moves_a_tag(refs: Refs, tmp_path: Path) -> None:
+    refs.tag("fake", "paper")
+    steps = FakeSteps(tmp_path / "log", pieces=1)
+    with pytest.raises(RefError, match=r"paper: is a tag in .*, and a run does not move tags"):
+        runner(tmp_path / "r", steps, experiment="paper").prepare()
+    held = refs.get("paper")
+    refs.publish("paper", [the(refs, "dump")])
+    assert refs.get("paper") == held
+
+
+def test_no_tag_takes_the_name_of_an_experiment(refs: Refs) -> None:
+    with pytest.raises(RefError, match="fake: is the name of an experiment"):
+        refs.tag(the(refs, "dump").short, "fake")
+    assert str(refs.tag(the(refs, "dump").short, "fake:best")) == "fake:best"
+
+
+@pytest.mark.parametrize("version", ["latest", "1"])
+def test_a_broken_name_file_ends_no_run(refs: Refs, tmp_path: Path, version: str) -> None:
+    (refs.folder / "fake" / f"{version}.json").write_text("{")
+    assert refs.broken_files() == [refs.folder / "fake" / f"{version}.json"]
+    steps = FakeSteps(tmp_path / "log", pieces=1)
+    made = runner(tmp_path / "r", steps, evaluate={"answers": 1}).run()
+    assert str(made.name) == "fake:2"
+    assert refs.resolve("fake", "evaluate") == made.steps[4].artifact
+
+
+def test_a_broken_name_file_is_named_where_it_is_asked_for(refs: Refs) -> None:
+    (refs.folder / "fake" / "latest.json").write_text("{")
+    with pytest.raises(DamagedError, match=r"latest\.json: not a name file"):
+        refs.resolve("fake", "train")
+
+
+def test_files_of_operating_systems_are_no_names(refs: Refs) -> None:
+    (refs.folder / "fake" / "._latest.json").write_bytes(b"\0\5")
+    assert {str(name) for name in refs.names()} == {"fake:1", "fake:latest"}
+    assert refs.broken_files() == []
 
 
 def test_a_tag_names_what_a_ref_stands_for(refs: Refs) -> None:

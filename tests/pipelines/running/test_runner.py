@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,78 @@ def test_a_flipped_byte_is_mended_where_it_is_read(
     lines = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
     assert len(lines) == 1
     assert lines[0].startswith(f"dump/{first.steps[2].artifact.key[:16]} is damaged and is made")
+
+
+def swap_bytes(path: Path, old: bytes, new: bytes) -> None:
+    """Write other bytes of the same size, and give the file the time that it had."""
+    stat = path.stat()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_an_input_is_hashed_before_a_step_opens_it(tmp_path: Path, steps: FakeSteps) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    before = (path_of(first, "train") / "data" / "piece-0").read_bytes()
+    steps.written()
+    other = FakeSteps(tmp_path / "other", digits={"train": "X"})
+    adapter = runner(tmp_path / "r2", other, train={"lora": {"rank": 3}}).run()
+    swapped = path_of(first, "train") / "data" / "piece-0"
+    stat = swapped.stat()
+    valid = (path_of(adapter, "train") / "data" / "piece-0").read_bytes()
+    swapped.write_bytes(valid[: stat.st_size])  # a step that opens it would take it for good
+    os.utime(swapped, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    result = runner(tmp_path / "r", steps, evaluate={"answers": 1}).run()
+    assert made(result) == ["train", "evaluate"]
+    assert swapped.read_bytes() == before
+
+
+def test_rotated_answers_of_the_same_size_are_never_trained_on(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    questions = path_of(first, "questions") / "data" / "piece-0"
+    kept = questions.read_bytes()
+    swap_bytes(questions, b"questions 0", b"0 questions")
+    result = runner(tmp_path / "r", steps, train={"lora": {"rank": 3}}).run()
+    assert made(result) == ["questions", "train", "evaluate"]
+    assert questions.read_bytes() == kept
+
+
+def test_what_verify_finds_is_recomputed_by_a_run_that_reads_nothing(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    dump = path_of(first, "dump")
+    swap_bytes(dump / "data" / "piece-0", b"dump", b"dumq")
+    assert made(runner(tmp_path / "r", steps).run()) == []
+    time.sleep(0.05)  # a file system's clock
+    assert first.steps[2].artifact.damaged_files() == ["piece-0"]
+    assert made(runner(tmp_path / "r", steps).run()) == ["dump"]
+
+
+def test_a_hit_whose_code_has_changed_is_told(
+    tmp_path: Path,
+    steps: FakeSteps,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = runner(tmp_path / "r", steps).run()
+    assert "has changed" not in capsys.readouterr().err
+    monkeypatch.setattr("pipelines.running.runner.source_digest", lambda entry: "0" * 64)
+    assert made(runner(tmp_path / "r", steps).run()) == []
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("The code of 6 steps has changed since their artifacts were made")
+    assert first.steps[2].artifact.short in said
+
+
+def test_dropped_rows_are_told_after_the_step(
+    tmp_path: Path, steps: FakeSteps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps.counts["dump"] = {**steps.counts["dump"], "sequences": 20, "dropped": {"template": 40}}
+    runner(tmp_path / "r", steps, until="dump").run()
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "dump           40 of 60 rows dropped: template 40"
+    )
 
 
 def test_damage_that_comes_back_is_an_error(tmp_path: Path) -> None:
