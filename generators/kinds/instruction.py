@@ -104,7 +104,7 @@ class Instruction(DrawnKind):
         self, seed: int, texts: PromptFiles, source: TextsFound | None
     ) -> Iterator[Drawn | Dropped]:
         """Draw combinations, the categories by turns, until every combination was drawn."""
-        seeds, messages = instruction_seeds(texts), texts.listed("messages")
+        seeds, messages = instruction_seeds(texts), texts.seed_list("messages")
         left = {
             category: _combinations(seeds, order, Random(f"{seed} instruction {category}"))
             for category, order in self.categories(texts).items()
@@ -162,7 +162,7 @@ def instruction_seeds(texts: PromptFiles) -> InstructionSeeds:
     Raises:
         ConfigError: the file is not of the expected form.
     """
-    return texts.made(SEEDS, _read)
+    return texts.parsed_seeds(SEEDS, _read)
 
 
 def _read(where: str, content: Any) -> InstructionSeeds:
