@@ -17,7 +17,7 @@ import torch
 from activation_store.target.files import resolve_model
 from activation_store.target.load import pick_device
 from core.runtime import Runtime
-from decoder.asking import answer
+from decoder.asking import generate_answers
 from decoder.batch import Reading
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
@@ -49,10 +49,10 @@ def main() -> None:
     width = decoder.net.get_base_model().config.hidden_size
     vectors = np.random.default_rng(0).normal(size=(words.prefix, width)).astype(np.float32)
     reading = Reading(vectors, words.prefix, 0)
-    answer(decoder, [reading], QUESTIONS[:1], max_tokens=2)  # threads are warm
+    generate_answers(decoder, [reading], QUESTIONS[:1], max_tokens=2)  # threads are warm
     start = time.perf_counter()
     given = [reading] * len(QUESTIONS)
-    found = answer(decoder, given, QUESTIONS, max_tokens=words.tokens)
+    found = generate_answers(decoder, given, QUESTIONS, max_tokens=words.tokens)
     ours = len(found) / (time.perf_counter() - start)
     start = time.perf_counter()
     plain = [recomputed(decoder, reading, q, words.tokens) for q in QUESTIONS[: words.recomputed]]

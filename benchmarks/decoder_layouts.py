@@ -22,14 +22,15 @@ from activation_store.target.files import resolve_model
 from activation_store.target.load import pick_device
 from core.runtime import Runtime
 from decoder.batch import make_batch
-from decoder.forward import answer_losses
+from decoder.forward import compute_answer_losses
 from decoder.model import Binding, Decoder
-from decoder.packed import make_packed
+from decoder.packed import make_packed_batch
 from decoder.visible_tokens import ReadLayers
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from trainers.config import TrainConfig
 from trainers.dataset import LengthBuckets, RowDataset
+from trainers.decoder_inputs import make_activation_inputs
 from trainers.rows import load_rows, select
 
 
@@ -58,13 +59,10 @@ def main() -> None:
     source = "complete" if "complete" in found else "conversations"
     every = load_rows(found[source].data, found["questions"].data, store)
     rows = select(every, split="train", views=config.views, most=200, seed=0)
-    data = RowDataset(
-        rows,
-        store,
-        decoder.prompt,
-        layers=lambda example, a_pass: ReadLayers((layer,)),
-        masking=True,
+    inputs = make_activation_inputs(
+        store, layers=lambda example, epoch: ReadLayers((layer,)), masking=True
     )
+    data = RowDataset(rows, inputs, decoder.prompt)
     order = list(LengthBuckets(data.lengths, words.rows, seed=0))
     seconds: dict[str, list[float]] = {}
     padding: dict[str, list[float]] = {}
@@ -79,7 +77,7 @@ def main() -> None:
                 decoder.prompt, alone, [[t] for x in turns for t in x]
             ),
             "shared prefix": make_batch(decoder.prompt, readings, turns),
-            "packed rows": make_packed(decoder.prompt, readings, turns),
+            "packed rows": make_packed_batch(decoder.prompt, readings, turns),
         }
         for name, batch in layouts.items():
             padding.setdefault(name, []).append(_padding(batch))
@@ -98,7 +96,7 @@ def main() -> None:
 
 def _step(decoder: Decoder, batch: dict) -> None:
     decoder.net.zero_grad()
-    answer_losses(decoder.net, decoder.injection, batch).mean().backward()
+    compute_answer_losses(decoder.net, decoder.injection, batch).mean().backward()
 
 
 def _seconds(work: Callable[[], None]) -> float:

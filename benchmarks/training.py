@@ -37,15 +37,15 @@ from core.runtime import Runtime
 from core.tables import VIEWS
 from decoder.batch import Batch, Reading, to_device
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.forward import answer_losses
+from decoder.forward import compute_answer_losses
 from decoder.model import Binding, Decoder
-from decoder.packed import PackedBatch, loss_batch, packed_mask
+from decoder.packed import PackedBatch, make_loss_batch, make_packed_mask
 from decoder.prompt import Turn
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from trainers.config import TrainConfig
-from trainers.dataset import LengthBuckets, passes
-from trainers.rows import load_rows, read_row, row_turns, select, visible_tokens
+from trainers.dataset import LengthBuckets, split_into_micro_batches
+from trainers.rows import count_visible_tokens, load_rows, read_row, select, tokenize_questions
 
 LAYER = 14
 
@@ -59,14 +59,14 @@ class Way:
         shared: a row's prefix runs once for all its questions; else one question a row.
         answers: logits of answer tokens alone; else of all.
         tokens: batches of like token length; else sorted by characters.
-        passes: a batch runs in passes of so many tokens as `train.pass_tokens` has by default.
+        micro_batches: a batch runs in micro-batches of the default `train.micro_batch_tokens`.
     """
 
     store: bool = False
     shared: bool = False
     answers: bool = False
     tokens: bool = False
-    passes: bool = False
+    micro_batches: bool = False
 
 
 WAYS = {
@@ -75,8 +75,8 @@ WAYS = {
     "published, one prefix for all questions": Way(shared=True),
     "published, logits of answers alone": Way(answers=True),
     "published, batches by token length": Way(tokens=True),
-    "published, batches in passes": Way(passes=True),
-    "latentqa": Way(store=True, shared=True, answers=True, tokens=True, passes=True),
+    "published, batches in micro-batches": Way(micro_batches=True),
+    "latentqa": Way(store=True, shared=True, answers=True, tokens=True, micro_batches=True),
 }
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -227,9 +227,9 @@ def run_rows(decoder: Decoder, words: argparse.Namespace) -> Rows:
     source = "complete" if "complete" in found else "conversations"
     every = load_rows(found[source].data, found["questions"].data, store)
     rows = select(every, split="train", views=VIEWS, most=None, seed=0)
-    turns = [row_turns(decoder.prompt, row) for row in rows]
+    turns = [tokenize_questions(decoder.prompt, row) for row in rows]
     constant = len(decoder.prompt.prefix(1, 0).ids) - 1
-    prefixes = [visible_tokens(store, row, masking=True) + constant for row in rows]
+    prefixes = [count_visible_tokens(store, row, masking=True) + constant for row in rows]
 
     def read(i: int) -> Example:
         reading = read_row(store, rows[i], LAYER, masking=True)
@@ -308,21 +308,21 @@ def padding(way: Way, rows: Rows, batches: Sequence[Sequence[int]]) -> float:
 
 
 def make(way: Way, decoder: Decoder, rows: Sequence[Example]) -> list[Batch | PackedBatch]:
-    """The rows as tensors on the decoder's device, in passes."""
+    """The rows as tensors on the decoder's device, in micro-batches."""
     readings, turns = [row.reading for row in rows], [row.turns for row in rows]
     if not way.shared:
         readings = [r for r, own in zip(readings, turns, strict=True) for _ in own]
         turns = [[turn] for own in turns for turn in own]
-    packed = decoder.packs or not way.answers
+    packed = decoder.can_pack or not way.answers
     lengths = [
         r.size + sum(len(t.ids) for t in own) for r, own in zip(readings, turns, strict=True)
     ]
-    most = TrainConfig().pass_tokens if way.passes else 1 << 62
+    most = TrainConfig().micro_batch_tokens if way.micro_batches else 1 << 62
     batches = [
-        loss_batch(
+        make_loss_batch(
             decoder.prompt, [readings[i] for i in own], [turns[i] for i in own], packed=packed
         )
-        for own in passes(lengths, most)
+        for own in split_into_micro_batches(lengths, most)
     ]
     return [to_device(batch, decoder.device) for batch in batches]
 
@@ -342,7 +342,7 @@ def train_step(
     questions = sum(len(part["row_of"]) for part in parts)
     for part in parts:
         if way.answers:
-            loss = answer_losses(decoder.net, decoder.injection, part).sum()
+            loss = compute_answer_losses(decoder.net, decoder.injection, part).sum()
         else:
             loss = all_logits_loss(decoder, cast(PackedBatch, part))
         (loss / questions).backward()
@@ -363,7 +363,7 @@ def all_logits_loss(decoder: Decoder, batch: PackedBatch) -> torch.Tensor:
     with decoder.injection(batch.get("places"), batch.get("vectors")):
         logits_BSV = decoder.net(
             input_ids=batch["packed_ids"],
-            attention_mask=packed_mask(batch["parts"], torch.float32),
+            attention_mask=make_packed_mask(batch["parts"], torch.float32),
             position_ids=batch["packed_positions"],
             use_cache=False,
         ).logits

@@ -1,6 +1,6 @@
-"""Asking: activations and questions in, answers in words out, with the cache.
+"""Generation of answers: activations and questions in, answers in words out.
 
-Shapes: B rows, Q questions, G of them whose answers go on, P prefix tokens, T tokens, V words.
+Shapes: B rows, Q questions, G of them whose answers go on, P prefix tokens, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import DynamicCache
 
 from decoder.batch import Batch, Reading, make_batch, to_device
-from decoder.forward import prefix_cache
+from decoder.forward import compute_prefix_cache
 from decoder.model import Decoder
 from decoder.prompt import Turn
 
@@ -40,7 +40,7 @@ class Answer:
 
 
 @torch.inference_mode()
-def answer(
+def generate_answers(
     decoder: Decoder,
     readings: Sequence[Reading],
     questions: Sequence[str],
@@ -49,25 +49,28 @@ def answer(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Answer]:
-    """One answer for each pair of a reading and a question.
+    """Generate an answer for each pair of a reading and a question.
 
-    A reading that is given several times runs through the decoder once, and all its questions go
-    on from its keys and values. All are answered together; where the model has sliding windows,
-    those of one length: padding between a question and its answer would take places in the window.
+    A reading that is given several times runs through the decoder once, and all its questions
+    continue its keys and values. All are answered in one batch; where the model has sliding
+    windows, those of one length: padding between a question and its answer would take places in
+    the window.
 
     Args:
-        readings: one a question; all with vectors, or all without.
+        decoder: answers.
+        readings: one per question; all with vectors, or all without.
+        questions: what is asked.
         max_tokens: longest answer, in tokens.
         temperature: 0 takes the likeliest token at each place; above it, tokens are drawn.
         seed: of what is drawn.
     """
-    draw = None if temperature == 0 else _Draw(temperature, seed, decoder.device)
+    sampler = None if temperature == 0 else _TokenSampler(temperature, seed, decoder.device)
     rows = list({id(reading): reading for reading in readings}.values())
     row_of = {id(reading): i for i, reading in enumerate(rows)}
     by_length: dict[int, list[list[tuple[int, Turn]]]] = {}
     for i, (reading, question) in enumerate(zip(readings, questions, strict=True)):
         turn = decoder.prompt.turn(question, None)
-        length = 0 if decoder.packs else len(turn.ids)
+        length = 0 if decoder.can_pack else len(turn.ids)
         own = by_length.setdefault(length, [[] for _ in rows])
         own[row_of[id(reading)]].append((i, turn))
     out: dict[int, Answer] = {}
@@ -75,15 +78,15 @@ def answer(
     for asked in by_length.values():
         turns = [[turn for _, turn in own] for own in asked]
         batch = to_device(make_batch(decoder.prompt, rows, turns), decoder.device)
-        prefixes = prefixes or prefix_cache(decoder.net, decoder.injection, batch)
+        prefixes = prefixes or compute_prefix_cache(decoder.net, decoder.injection, batch)
         cache = prefixes if len(by_length) == 1 else copy.deepcopy(prefixes)
-        found = _answer(decoder, batch, cache, max_tokens, draw)
+        found = _answer(decoder, batch, cache, max_tokens, sampler)
         out |= dict(zip([i for own in asked for i, _ in own], found, strict=True))
     return [out[i] for i in range(len(out))]
 
 
-class _Draw:
-    """Draws the next token of each question."""
+class _TokenSampler:
+    """Samples the next token of each question."""
 
     def __init__(self, temperature: float, seed: int, device: torch.device) -> None:
         self._temperature = temperature
@@ -95,9 +98,13 @@ class _Draw:
 
 
 def _answer(
-    decoder: Decoder, batch: Batch, cache: Any, max_tokens: int, draw: _Draw | None
+    decoder: Decoder,
+    batch: Batch,
+    cache: DynamicCache,
+    max_tokens: int,
+    sampler: _TokenSampler | None,
 ) -> list[Answer]:
-    """Answers to the batch's questions; `cache` is its rows' own and is used up."""
+    """Answer the batch's questions; `cache` is that of its rows, and is used up."""
     cache.batch_select_indices(batch["row_of"])
     ids, mask = batch["turn_ids"], batch["turn_mask"]
     asked, width = ids.shape
@@ -117,14 +124,14 @@ def _answer(
             use_cache=True,
             logits_to_keep=ends,
         ).logits
-        every_GV = logits_GV.float().log_softmax(-1)
-        chosen = every_GV.argmax(-1) if draw is None else draw(every_GV)
-        chance = every_GV.gather(-1, chosen[:, None])[:, 0]
+        logp_GV = logits_GV.float().log_softmax(-1)
+        chosen = logp_GV.argmax(-1) if sampler is None else sampler(logp_GV)
+        chance = logp_GV.gather(-1, chosen[:, None])[:, 0]
         words_QT[going, t], chances_QT[going, t] = chosen, chance
         positions = positions[ends][:, None] + 1
         on = chosen != end
         if not bool(on.all()):
-            # what has ended costs no further pass
+            # a finished answer costs no further forward pass
             going, chosen, positions, mask = going[on], chosen[on], positions[on], mask[on]
             if not len(going):
                 break

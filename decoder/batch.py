@@ -1,4 +1,4 @@
-"""Rows as tensors: one padded prefix a row, one padded turn a question.
+"""Rows as tensors: one padded prefix per row, one padded turn per question.
 
 Shapes: B rows, P prefix tokens (left-padded), Q questions of all rows, T turn tokens
 (right-padded), N placeholders of all rows, D d_model.
@@ -20,11 +20,11 @@ B = TypeVar("B", bound=Any)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the decoder is given of a row.
+    """The activations of a row, or what stands in their place, as the decoder gets them.
 
     Attributes:
         vectors: [N, D] float32 activations, or None: the placeholders keep their own embeddings.
-        n: tokens that were read; N is n for each layer, one layer's vectors after the other's.
+        n: tokens that were read; N is n times the layers, one layer's vectors after the other's.
         first_position: position of the first of them in the target's own sequence.
         layers: the layers that the prompt names; empty where it names none, and there is one.
         ids: [n] tokens of a text that stands where the placeholders would, at positions counted
@@ -72,6 +72,7 @@ def make_batch(
     """Pad and stack rows.
 
     Args:
+        prompt: makes the token ids.
         readings: B rows, all with vectors or all without.
         turns: for each row, its questions.
 
@@ -125,6 +126,6 @@ def make_batch(
 
 
 def to_device(batch: B, device: torch.device) -> B:
-    """The batch, in either layout, on `device`."""
+    """Move a batch, in either layout, to `device`."""
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     return cast(B, moved)

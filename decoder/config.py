@@ -1,4 +1,4 @@
-"""How activations enter the decoder, and the shape of its adapter."""
+"""Settings of how activations enter the decoder, and of its adapter."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class DecoderConfig(Config):
     read_layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Several stored layers that it reads, each named in its prompt; empty for `read_layer` alone.
     The first is the one that is asked where nothing else is said."""
-    combine: Literal["sampled", "together"] = "sampled"
-    """What a row gives of several layers: `sampled` is one of them, drawn by seed in each pass over
-    the rows, and any can be asked later; `together` is all of them, one run of placeholders after
-    the other."""
+    combine: Literal["sampled", "concatenated"] = "sampled"
+    """Layers that are read of a row where there are several: `sampled` is one of them, drawn by
+    seed in each epoch, and any can be asked later; `concatenated` is all of them, one run of
+    placeholders after the other."""
     write_layer: int = Field(default=0, ge=0)
     """Decoder block at whose output the activations enter, at the placeholders."""
     injection: Literal["replace", "add"] = "replace"

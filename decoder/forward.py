@@ -1,4 +1,4 @@
-"""The decoder's forward pass: a row's prefix once, then all its questions over it.
+"""The decoder's forward pass: a row's prefix once, then all its questions on top of it.
 
 Keys and values of the prefix are kept with their gradient, so loss and gradients are those of the
 plain computation with one question a row (facts: exact to rounding for every family tried).
@@ -11,22 +11,23 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from activation_store.target.load import shape_of
 from core.errors import ModelError
 from decoder.batch import Batch
 from decoder.injection import Injection
-from decoder.packed import PackedBatch, packed_losses
+from decoder.packed import PackedBatch, compute_packed_losses
 
 _KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
-def check_cache(net: nn.Module, ref: str) -> None:
-    """Refuse a model whose memory of a prefix is not the keys and values of its tokens.
+def check_cacheable(net: PreTrainedModel, ref: str) -> None:
+    """Refuse a model that keeps something else of a prefix than keys and values of attention.
 
     Args:
+        net: the base model.
         ref: the model's reference, for the message.
 
     Raises:
@@ -42,9 +43,10 @@ def check_cache(net: nn.Module, ref: str) -> None:
         )
 
 
-def prefix_cache(net: nn.Module, injection: Injection, batch: Batch) -> Any:
-    """Keys and values of the B prefixes, their activations injected."""
-    cache = DynamicCache(config=getattr(net, "module", net).config)  # DDP shows no config
+def compute_prefix_cache(net: nn.Module, injection: Injection, batch: Batch) -> DynamicCache:
+    """Compute the keys and values of the B prefixes, their activations injected."""
+    model: Any = getattr(net, "module", net)  # DDP hides the config
+    cache = DynamicCache(config=model.config)
     with injection(batch.get("places"), batch.get("vectors")):
         net(
             input_ids=batch["prefix_ids"],
@@ -62,20 +64,24 @@ def prefix_cache(net: nn.Module, injection: Injection, batch: Batch) -> Any:
     return cache
 
 
-def answer_losses(net: nn.Module, injection: Injection, batch: Batch | PackedBatch) -> torch.Tensor:
-    """Answer loss [Q] of each question: nats a token, mean over its answer, end of turn included.
+def compute_answer_losses(
+    net: nn.Module, injection: Injection, batch: Batch | PackedBatch
+) -> torch.Tensor:
+    """Compute the answer loss [Q] of each question, in nats per token.
 
-    Both layouts of a batch give the same losses and gradients, to rounding; the packed one pads
-    less (benchmarks/decoder_layouts.py).
+    It is the mean over the answer's tokens, end of turn included. Both layouts of a batch give the
+    same losses and gradients, to rounding; the packed one pads less (see
+    benchmarks/decoder_layouts.py).
 
     Args:
         net: a causal language model, possibly wrapped (peft, DDP).
         injection: where and how activations enter.
+        batch: rows in either layout.
     """
     if "packed_ids" in batch:
-        return packed_losses(net, injection, cast(PackedBatch, batch))
+        return compute_packed_losses(net, injection, cast(PackedBatch, batch))
     shared = cast(Batch, batch)
-    cache = prefix_cache(net, injection, shared)
+    cache = compute_prefix_cache(net, injection, shared)
     cache.batch_select_indices(shared["row_of"])
     logits_AV = net(
         input_ids=shared["turn_ids"],

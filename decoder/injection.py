@@ -1,4 +1,4 @@
-"""Activations at the placeholders, at the output of one decoder block."""
+"""Injection of activations at the placeholders, at the output of one decoder block."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Injection:
 
     @contextlib.contextmanager
     def __call__(self, places: torch.Tensor | None, vectors: torch.Tensor | None) -> Iterator[None]:
-        """Within, the output of the block holds `vectors` at `places`.
+        """Inject `vectors` at `places` of the block's output while the context is open.
 
         Args:
             places: [N] indices into the flattened [B * P]; None injects nothing.
@@ -44,11 +44,11 @@ class Injection:
         def inject(module: nn.Module, args: Any, output: Any) -> Any:
             hidden_BPD = output if isinstance(output, torch.Tensor) else output[0]
             flat = hidden_BPD.reshape(-1, hidden_BPD.shape[-1])
-            given = vectors.to(flat.dtype)
+            injected = vectors.to(flat.dtype)
             if self.how == "add":
-                given = _added(flat.index_select(0, places), given)
-            # index_copy, not a mask: no wait for the device, and the rest keeps its gradient
-            new = flat.index_copy(0, places, given).view_as(hidden_BPD)
+                injected = _add_direction(flat.index_select(0, places), injected)
+            # index_copy, not a mask: no synchronisation, and the rest keeps its gradient
+            new = flat.index_copy(0, places, injected).view_as(hidden_BPD)
             return new if isinstance(output, torch.Tensor) else (new, *output[1:])
 
         handle = self.block.register_forward_hook(inject, prepend=True)
@@ -58,8 +58,12 @@ class Injection:
             handle.remove()
 
 
-def _added(own_ND: torch.Tensor, given_ND: torch.Tensor) -> torch.Tensor:
-    """`own` moved along `given` by its own length; the lengths are taken in float32."""
-    own_N = own_ND.float().norm(dim=-1, keepdim=True)
-    given_N = given_ND.float().norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
-    return own_ND + (given_ND.float() * (own_N / given_N)).to(own_ND.dtype)
+def _add_direction(hidden_ND: torch.Tensor, vectors_ND: torch.Tensor) -> torch.Tensor:
+    """Add to each hidden state the direction of its vector, at the hidden state's own norm.
+
+    Norms are computed in float32.
+    """
+    hidden_N = hidden_ND.float().norm(dim=-1, keepdim=True)
+    vectors_N = vectors_ND.float().norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
+    moved: torch.Tensor = vectors_ND.float() * (hidden_N / vectors_N)
+    return hidden_ND + moved.to(hidden_ND.dtype)

@@ -1,34 +1,31 @@
 """Activations without a store: the target runs when a row is read.
 
 The target is the decoder's own base model with its adapter off, so no second copy is in memory.
-What is read is what a store of the same capture would hold, its number format included.
+The activations equal those that a store of the same capture would hold, rounding to its number
+format included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from activation_store.layout.arrays import to_float32
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.index import SequenceSpan
-from activation_store.read.reader import ActivationStore
 from activation_store.target.capture import Capture
 from activation_store.target.files import ModelFiles
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import load_tokenizer, model_shape
 from activation_store.write.dump import tokenize_rows
 from core.errors import DataError, StoreError
-from core.runtime import Runtime
-from core.table_files import CONVERSATIONS_FILE, read_conversations
 from core.tables import Conversation
 from decoder.model import Decoder
 
 
 class LiveActivations:
-    """Stands where an activation store does; the rows that a dump would drop are not in it.
+    """An activation source that computes on the fly; rows that a dump would drop are not in it.
 
     Attributes:
         layers: the read layers that it can give.
@@ -38,14 +35,16 @@ class LiveActivations:
     def __init__(
         self, model: ModelFiles, rows: Sequence[Conversation], capture: CaptureConfig
     ) -> None:
-        """Tokenise `rows`; nothing runs before `run_on`.
+        """Tokenise `rows`; no forward pass runs before `attach_decoder`.
 
         Args:
-            capture: as of a dump; its layers, lengths and `store_dtype` are kept to.
+            model: the target's files.
+            rows: conversations whose activations may be read.
+            capture: settings of a dump, of which layers, lengths and `store_dtype` apply.
 
         Raises:
-            DataError: a row is too long and `too_long` is `refuse`, or none is left.
-            ModelError: the model has not one of the layers.
+            DataError: a row is too long and `too_long` is `refuse`, or no row is left.
+            ModelError: the model lacks one of the layers.
         """
         shape = model_shape(model)
         self.layers: tuple[int, ...] = tuple(shape.layer(k, "dump.layers") for k in capture.layers)
@@ -56,15 +55,15 @@ class LiveActivations:
         self._decoder: Decoder | None = None
         self._dtype = capture.store_dtype
 
-    def run_on(self, decoder: Decoder) -> None:
-        """Choose the decoder whose base is the target."""
+    def attach_decoder(self, decoder: Decoder) -> None:
+        """Set the decoder whose base model is the target."""
         self._decoder = decoder
 
     def __contains__(self, example_id: str) -> bool:
         return example_id in self._tokens
 
     def only_layer(self, layer: int | None) -> int:
-        """The layer to read: `layer`, or the only one.
+        """Return `layer` where it can be read; for None the only layer.
 
         Raises:
             StoreError: `layer` is not among `layers`, or there are several and none was named.
@@ -79,10 +78,10 @@ class LiveActivations:
         return layer
 
     def place(self, example_id: str) -> SequenceSpan:
-        """How long an example is, and how much of it masking withholds.
+        """Return an example's number of tokens, and how many of them masking withholds.
 
         Raises:
-            DataError: it is not there.
+            DataError: the example is not among the rows.
         """
         if example_id not in self._tokens:
             raise DataError(f"example {example_id} is not among the rows of this run.")
@@ -90,45 +89,18 @@ class LiveActivations:
         return SequenceSpan(example_id, 0, 0, len(tokens.ids), tokens.withheld)
 
     def read_layers(self, example_id: str, layers: Sequence[int]) -> list[np.ndarray]:
-        """Activations [T, D] float32 of one example at the outputs of these blocks, without dropout
-        or a trace in the graph.
+        """Run the target and return an example's activations [T, D] float32 at these blocks.
 
-        The target runs once a call, whatever was read before: processes that share the weights
-        have to run as often as each other.
+        There is no dropout and no gradient. Nothing is cached: processes that share the weights
+        have to run equally often.
         """
-        assert self._decoder is not None, "run_on was not called"
+        assert self._decoder is not None, "attach_decoder was not called"
         net = self._decoder.net
         training = net.training
         net.eval()
         try:
-            with self._decoder.untrained():
+            with self._decoder.without_adapter():
                 found = Capture(net.get_base_model(), layers)([self._tokens[example_id].ids])
         finally:
             net.train(training)
         return [to_float32(to_stored(found[k][0], self._dtype), self._dtype) for k in layers]
-
-
-def open_activations(
-    store: Path | None,
-    conversations: Path,
-    *,
-    model: ModelFiles,
-    capture: CaptureConfig | None,
-    runtime: Runtime,
-) -> ActivationStore | LiveActivations:
-    """The store, bound to its target; without one, the conversations' activations on the fly.
-
-    Args:
-        capture: what a dump would do; for activations on the fly alone.
-
-    Raises:
-        StoreError: there is no such store, or it is another model's.
-        DataError, ModelError: as `LiveActivations` has them.
-    """
-    if store is None:
-        assert capture is not None, "activations on the fly need a capture"
-        rows = read_conversations(conversations / CONVERSATIONS_FILE)
-        return LiveActivations(model, rows, capture)
-    opened = ActivationStore(store, cache_mb=runtime.shard_cache_mb)
-    opened.check_target(model.digests())
-    return opened

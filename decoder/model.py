@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,11 +17,11 @@ from activation_store.target.quiet import quiet_libraries
 from core.errors import ModelError, StoreError, first_line
 from core.files import write_json
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.forward import check_cache
+from decoder.forward import check_cacheable
 from decoder.injection import Injection
-from decoder.packed import packs
+from decoder.packed import can_pack
 from decoder.prompt import DecoderPrompt
-from decoder.visible_tokens import ReadLayers, reads
+from decoder.visible_tokens import ReadLayers, select_layers
 
 SIDECAR = "latentqa.json"
 SCHEMA = 1
@@ -29,7 +29,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Binding:
-    """What a decoder reads: which layer of which target.
+    """The layer and the target that a decoder reads.
 
     Attributes:
         read_layer: block, counted from 0, at whose output the activations were taken; of several
@@ -64,16 +64,17 @@ class Decoder:
         self.config = config
         self.binding = binding
         base = net.get_base_model()
-        check_cache(base, binding.model)
+        check_cacheable(base, binding.model)
         shape = shape_of(base.config, binding.model)
-        self.packs = packs(base)
+        self.can_pack = can_pack(base)
         place = shape.layer(config.write_layer, "decoder.write_layer")
         self.injection = Injection(blocks(base)[place], config.injection)
 
     @property
     def device(self) -> torch.device:
-        """Where the decoder is."""
-        return next(self.net.parameters()).device
+        """The device that holds the decoder."""
+        device: torch.device = next(self.net.parameters()).device
+        return device
 
     @classmethod
     def create(
@@ -87,7 +88,16 @@ class Decoder:
         device: torch.device,
         seed: int,
     ) -> Decoder:
-        """A new decoder; its adapter changes nothing yet.
+        """Create a new decoder, whose adapter changes nothing yet.
+
+        Args:
+            model: the target's files.
+            config: how activations enter.
+            lora: shape of the adapter.
+            binding: what it is to read.
+            dtype: number format of the weights; the adapter's stay float32.
+            device: where it is created.
+            seed: of the adapter's weights.
 
         Raises:
             ModelError: the model cannot be loaded or handled.
@@ -99,7 +109,7 @@ class Decoder:
         targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
         adapter = LoraConfig(
             r=lora.rank,
-            lora_alpha=lora.alpha,
+            lora_alpha=cast(int, lora.alpha),  # peft takes any number
             lora_dropout=lora.dropout,
             target_modules=targets,
             task_type="CAUSAL_LM",
@@ -113,7 +123,7 @@ class Decoder:
 
     @classmethod
     def load(cls, folder: Path, model: ModelFiles, *, dtype: str, device: torch.device) -> Decoder:
-        """A trained decoder from the folder that `save` wrote.
+        """Load a trained decoder from the folder that `save` wrote.
 
         Raises:
             ModelError: there is no decoder in `folder`.
@@ -154,16 +164,16 @@ class Decoder:
             },
         )
 
-    def reads(self, layer: int | None = None) -> ReadLayers:
-        """The layers of one reading, where `layer` is asked for; None takes the first.
+    def select_layers(self, layer: int | None = None) -> ReadLayers:
+        """Select the layers of one reading; for None the first.
 
         Raises:
-            ConfigError: it does not read `layer`.
+            ConfigError: the decoder does not read `layer`.
         """
-        return reads(self.config, self.binding.read_layer, layer)
+        return select_layers(self.config, self.binding.read_layer, layer)
 
-    def add(self, name: str, folder: Path) -> None:
-        """Load another decoder of the same target beside this one, for `using(name)`.
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Load another decoder of the same target beside this one, for `with_adapter(name)`.
 
         Raises:
             ModelError: there is no decoder in `folder`, or none that fits.
@@ -184,8 +194,8 @@ class Decoder:
                 ) from error
 
     @contextlib.contextmanager
-    def using(self, name: str) -> Iterator[None]:
-        """Within, the decoder that was added under `name` takes the place of this one."""
+    def with_adapter(self, name: str) -> Iterator[None]:
+        """Use the adapter that was added under `name` while the context is open."""
         mine = self.net.active_adapter
         self.net.set_adapter(name)
         try:
@@ -195,14 +205,17 @@ class Decoder:
             self.net.requires_grad_(False)
 
     @contextlib.contextmanager
-    def untrained(self) -> Iterator[None]:
-        """Within, the adapter is off: the decoder before any training, and the target itself."""
+    def without_adapter(self) -> Iterator[None]:
+        """Disable the adapter while the context is open.
+
+        The network is then the target itself, and the decoder as it was before training.
+        """
         with self.net.disable_adapter():
             yield
 
 
 def read_sidecar(folder: Path) -> tuple[DecoderConfig, Binding]:
-    """Config and binding of a saved decoder.
+    """Read config and binding of a saved decoder.
 
     Raises:
         ModelError: `folder` holds no decoder, or one that this version cannot read.

@@ -1,4 +1,4 @@
-"""A row as one packed sequence: its prefix, then all its turns side by side.
+"""Rows as packed sequences: a row's prefix, then all its turns side by side.
 
 Each turn sees the prefix and itself, and its positions go on from the prefix, so that loss and
 gradients are those of one question a row; with little padding, since a row's length is the sum of
@@ -40,29 +40,30 @@ class PackedBatch(TypedDict, total=False):
     question_of: torch.Tensor  # [A] int64
 
 
-def packs(net: nn.Module) -> bool:
-    """Whether every block of the model attends to all that came before."""
+def can_pack(net: nn.Module) -> bool:
+    """Tell whether every block of the model attends to all that came before."""
     config: Any = net.config
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
 
 
-def loss_batch(
+def make_loss_batch(
     prompt: DecoderPrompt,
     readings: Sequence[Reading],
     turns: Sequence[Sequence[Turn]],
     *,
     packed: bool,
 ) -> Batch | PackedBatch:
-    """Rows as the tensors that `decoder.forward.answer_losses` takes, in either layout."""
-    return (make_packed if packed else make_batch)(prompt, readings, turns)
+    """Stack rows in either layout, for `decoder.forward.compute_answer_losses`."""
+    return (make_packed_batch if packed else make_batch)(prompt, readings, turns)
 
 
-def make_packed(
+def make_packed_batch(
     prompt: DecoderPrompt, readings: Sequence[Reading], turns: Sequence[Sequence[Turn]]
 ) -> PackedBatch:
     """Pack and stack rows.
 
     Args:
+        prompt: makes the token ids.
         readings: B rows, all with vectors or all without.
         turns: for each row, its questions.
 
@@ -114,12 +115,12 @@ def make_packed(
     return {name: torch.from_numpy(value) for name, value in arrays.items()}  # type: ignore[return-value]
 
 
-def packed_losses(net: nn.Module, injection: Injection, batch: PackedBatch) -> torch.Tensor:
-    """Answer loss [Q] of each question, as `decoder.forward.answer_losses` has it."""
+def compute_packed_losses(net: nn.Module, injection: Injection, batch: PackedBatch) -> torch.Tensor:
+    """Compute the answer loss [Q] of each question of packed rows, in nats per token."""
     with injection(batch.get("places"), batch.get("vectors")):
         logits_AV = net(
             input_ids=batch["packed_ids"],
-            attention_mask=packed_mask(batch["parts"], next(net.parameters()).dtype),
+            attention_mask=make_packed_mask(batch["parts"], next(net.parameters()).dtype),
             position_ids=batch["packed_positions"],
             use_cache=False,
             logits_to_keep=batch["predicting"],
@@ -129,8 +130,8 @@ def packed_losses(net: nn.Module, injection: Injection, batch: PackedBatch) -> t
     return questions.index_add(0, batch["question_of"], losses_A * batch["weights"])
 
 
-def packed_mask(parts_BS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask [B, 1, S, S]: 0 where a token is seen, else the type's least number."""
+def make_packed_mask(parts_BS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Make the additive mask [B, 1, S, S]: 0 where a token is seen, else the dtype's least."""
     size = parts_BS.shape[1]
     asks, asked = parts_BS[:, :, None], parts_BS[:, None, :]
     causal = torch.ones(size, size, dtype=torch.bool, device=parts_BS.device).tril()

@@ -1,4 +1,4 @@
-"""The decoder's prompt: placeholders for activations, then a question, then the answer.
+"""The decoder's prompt: placeholders for activations, then a question, then its answer.
 
 [user: one placeholder for each visible activation] [assistant: preamble] [user: question]
 [assistant: answer] (arXiv 2412.08686, section 3). All places come from rendering the chat template.
@@ -40,10 +40,13 @@ class Prefix:
     at: np.ndarray
 
     def positions(self, start: int, stop: int) -> np.ndarray:
-        """Position ids of the tokens from `start` to `stop`, counted from the prefix's first; a
-        turn goes on from the prefix."""
+        """Return the position ids of the tokens from `start` to `stop`.
+
+        Both are counted from the prefix's first token; a turn continues the prefix.
+        """
         behind = self.at[-1] + 1 + np.arange(max(0, stop - len(self.at)))
-        return np.maximum(np.concatenate([self.at, behind])[start:stop], 0)
+        whole: np.ndarray = np.concatenate([self.at, behind])
+        return np.maximum(whole[start:stop], 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,11 @@ class DecoderPrompt:
         ids: np.ndarray | None = None,
         skipped: np.ndarray | None = None,
     ) -> Prefix:
-        """The prefix for `n` activations, the first of which stood at `first_position`.
+        """Build the prefix for `n` activations, the first of which stood at `first_position`.
 
         Args:
+            n: activations of a layer.
+            first_position: in the target's own sequence.
             layers: those that are named, each with a run of `n` placeholders behind its name;
                 empty for one run without a name.
             ids: [n] tokens of a text in place of the placeholders; its positions are plain.
@@ -114,13 +119,13 @@ class DecoderPrompt:
                 positions; None where the activations are neighbours.
         """
         stood = first_position + np.arange(n) + (0 if skipped is None else skipped)
-        given = np.full(n, self._placeholder) if ids is None else ids
+        fill = np.full(n, self._placeholder) if ids is None else ids
         parts, places, at = [], [], []
         size = 0
         for i, layer in enumerate(layers or (None,)):
             name = self._name(layer, first=i == 0)
             before = name if i else np.concatenate([self._before, name])
-            parts += [before, given]
+            parts += [before, fill]
             places.append(np.arange(n) + size + len(before))
             # what stands before a run counts down from it
             at += [np.arange(-len(before), 0) + first_position, stood]
@@ -134,18 +139,18 @@ class DecoderPrompt:
         )
 
     def _name(self, layer: int | None, *, first: bool) -> np.ndarray:
-        """Token ids that name a layer before its run of placeholders."""
+        """Tokenize the name of a layer that stands before its run of placeholders."""
         if layer is None:
             return np.zeros(0, np.int64)
         text = ("" if first else "\n") + _NAME.format(layer)
         return np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
 
     def text(self, text: str) -> np.ndarray:
-        """Token ids of a text that is to stand in place of the placeholders."""
+        """Tokenize a text that is to stand in place of the placeholders."""
         return Encoded.of(self._tokenizer, text).ids
 
     def turn(self, question: str, answer: str | None) -> Turn:
-        """Question and answer; with no answer, the prompt up to where the answer begins.
+        """Tokenize question and answer; with no answer, the prompt up to where it begins.
 
         The arrays are shared between callers, and read-only.
 
@@ -175,7 +180,7 @@ class DecoderPrompt:
         return _read_only(ids, np.arange(len(ids)) >= first - self._cut)
 
     def _encode(self, question: str, answer: str) -> tuple[Encoded, list[tuple[int, int]]]:
-        """The prompt with one placeholder, and where the contents stand in its text."""
+        """Render the prompt with one placeholder; return it and where the contents stand."""
         messages = [
             {"role": "user", "content": self._config.placeholder},
             {"role": "assistant", "content": self._config.preamble},
@@ -187,7 +192,7 @@ class DecoderPrompt:
 
     @staticmethod
     def _last_special(encoded: Encoded, question: int) -> int:
-        """Index of the last special token that begins before the question, or 0."""
+        """Find the last special token that begins before the question, or 0."""
         before = np.flatnonzero(encoded.special & (encoded.starts < question))
         return int(before[-1]) if len(before) else 0
 

@@ -1,7 +1,7 @@
-"""Running a target on conversations, and what it leaves at each block.
+"""Forward passes of a target over conversations, with the activations of chosen blocks.
 
 The target is the decoder's own network with the adapter off, or another one that a shift experiment
-reads (`Source`).
+reads (`TargetNetwork`).
 
 Shapes: T tokens of a conversation, D d_model, n tokens that are read.
 """
@@ -22,19 +22,19 @@ from activation_store.target.tokens import Encoded, Tokens, tokenize_with_text
 from core.tables import Message
 from decoder.batch import Reading
 from decoder.model import Decoder
-from decoder.visible_tokens import ReadLayers, withheld_tokens
+from decoder.visible_tokens import ReadLayers, count_withheld
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A network whose activations are read, and how its conversations become tokens."""
+class TargetNetwork:
+    """A network whose activations are read, and its tokenizer."""
 
     net: nn.Module
     tokenizer: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Captured:
+class CapturedConversation:
     """A conversation of T tokens that a target has run on.
 
     Attributes:
@@ -48,24 +48,24 @@ class Captured:
     vectors: dict[int, np.ndarray]
 
     def reading(self, layers: ReadLayers, chosen: np.ndarray) -> Reading:
-        """The activations of blocks `layers` at the tokens `chosen` [n], which ascend."""
+        """Return the activations of blocks `layers` at the tokens `chosen` [n], ascending."""
         return Reading(
             np.concatenate([self.vectors[layer][chosen] for layer in layers.layers]),
             len(chosen),
             int(chosen[0]),
             layers.layers if layers.named else (),
-            skipped_before(chosen),
+            count_skipped(chosen),
         )
 
     def visible(self, view: str, layers: ReadLayers, *, masking: bool) -> Reading | None:
-        """What a decoder is shown of a conversation of that view; None where nothing is left."""
-        first = withheld_tokens(view, self.tokens.withheld, masking=masking)
+        """Return what a decoder sees of a conversation of that view; None if nothing is left."""
+        first = count_withheld(view, self.tokens.withheld, masking=masking)
         chosen = np.arange(first, len(self.tokens.ids))
         return self.reading(layers, chosen) if len(chosen) else None
 
 
-def skipped_before(chosen: np.ndarray) -> np.ndarray | None:
-    """[n] tokens left out between the first of `chosen` and each; None where none are."""
+def count_skipped(chosen: np.ndarray) -> np.ndarray | None:
+    """Count the tokens left out between the first of `chosen` and each; None if none are."""
     skipped = chosen - chosen[0] - np.arange(len(chosen))
     return skipped if skipped[-1] else None
 
@@ -76,14 +76,17 @@ def capture(
     conversations: Sequence[Sequence[Message]],
     layers: Sequence[int],
     *,
-    source: Source | None = None,
+    source: TargetNetwork | None = None,
     batch_tokens: int = 4096,
-) -> list[Captured]:
-    """Run a target on conversations up to the deepest of `layers`; those of like length together.
+) -> list[CapturedConversation]:
+    """Run a target on conversations up to the deepest of `layers`, batched by length.
 
     Args:
-        source: the target; None takes the decoder's own, which is its network with the adapter off.
-        batch_tokens: most tokens of one pass, padding counted; always one conversation at least.
+        decoder: whose target runs.
+        conversations: messages of each.
+        layers: blocks whose outputs are kept.
+        source: the target; None takes the decoder's own, its network with the adapter off.
+        batch_tokens: most tokens of one forward pass, padding counted; at least one conversation.
 
     Raises:
         DataError: the template refuses a conversation, or it holds a control token.
@@ -91,15 +94,15 @@ def capture(
     tokenizer = decoder.tokenizer if source is None else source.tokenizer
     found = [tokenize_with_text(tokenizer, messages) for messages in conversations]
     lengths = [len(tokens.ids) for tokens, _ in found]
-    out: dict[int, Captured] = {}
-    own = decoder.untrained() if source is None else contextlib.nullcontext()
-    with own:
+    out: dict[int, CapturedConversation] = {}
+    target = decoder.without_adapter() if source is None else contextlib.nullcontext()
+    with target:
         run = Capture(decoder.net.get_base_model() if source is None else source.net, layers)
         for batch in _batches(lengths, batch_tokens):
             kept = run([found[i][0].ids for i in batch])
             for row, i in enumerate(batch):
                 vectors = {k: v[row, : lengths[i]].float().cpu().numpy() for k, v in kept.items()}
-                out[i] = Captured(*found[i], vectors)
+                out[i] = CapturedConversation(*found[i], vectors)
     return [out[i] for i in range(len(conversations))]
 
 

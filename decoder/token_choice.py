@@ -1,4 +1,4 @@
-"""Which tokens of a conversation the decoder reads.
+"""The choice of the tokens of a conversation that the decoder reads.
 
 | choice | tokens |
 |---|---|
@@ -26,10 +26,13 @@ VISIBLE = "visible"
 FORMS = "visible, all, segment:NAME, range:START:STOP, match:REGEX or last:N"
 
 
-def choose(choice: str, tokens: Tokens, encoded: Encoded, *, withheld: int) -> np.ndarray:
-    """Indices [n] of the tokens that `choice` names, ascending.
+def choose_tokens(choice: str, tokens: Tokens, encoded: Encoded, *, withheld: int) -> np.ndarray:
+    """Find the tokens that `choice` names; return their indices [n], ascending.
 
     Args:
+        choice: in one of the forms above.
+        tokens: of the conversation.
+        encoded: where each token stands in the conversation's text.
         withheld: leading tokens that `visible` leaves out.
 
     Raises:

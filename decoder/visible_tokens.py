@@ -1,4 +1,4 @@
-"""Which activations of a row the decoder sees: one rule for training, evaluation and asking."""
+"""The activations of a row that the decoder sees: one rule for training, evaluation and asking."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ReadLayers:
     named: bool = False
 
 
-class Activations(Protocol):
-    """Where rows' activations come from: an activation store, or the target run on the fly."""
+class ActivationSource(Protocol):
+    """A source of rows' activations: an activation store, or the target run on the fly."""
 
     @property
     def d_model(self) -> int:
@@ -37,68 +37,85 @@ class Activations(Protocol):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The read layers that it can give."""
+        """Read layers that can be read."""
 
     def __contains__(self, example_id: str) -> bool: ...
 
     def only_layer(self, layer: int | None) -> int:
-        """The layer to read: `layer`, or its only one; a StoreError where it has not that."""
+        """Return `layer`, for None the only layer; a StoreError where it cannot be read."""
 
     def place(self, example_id: str) -> SequenceSpan:
-        """How long an example is, and how much of it masking withholds; a DataError where it is
-        not there."""
+        """Return an example's number of tokens, and how many masking withholds.
+
+        Raises:
+            DataError: the example is not there.
+        """
 
     def read_layers(self, example_id: str, layers: Sequence[int]) -> list[np.ndarray]:
-        """Activations [T, D] float32 of one example at the outputs of these blocks."""
+        """Read activations [T, D] float32 of one example at the outputs of these blocks."""
 
 
-def reads(config: DecoderConfig, read_layer: int, layer: int | None = None) -> ReadLayers:
-    """The layers of one reading of a decoder, where `layer` is asked for.
+def select_layers(config: DecoderConfig, read_layer: int, layer: int | None = None) -> ReadLayers:
+    """Select the layers of one reading of a decoder.
 
     Args:
+        config: of the decoder.
         read_layer: the layer of a decoder that reads one.
-        layer: None takes the decoder's first.
+        layer: the layer that is asked for; None takes the decoder's first.
 
     Raises:
-        ConfigError: the decoder does not read `layer`, or only beside others.
+        ConfigError: the decoder does not read `layer`, or only together with others.
     """
-    own = config.read_layers or (read_layer,)
-    if config.read_layers and config.combine == "together":
+    known = config.read_layers or (read_layer,)
+    if config.read_layers and config.combine == "concatenated":
         if layer is not None:
             raise ConfigError(
-                f"layer {layer}: the decoder reads layers {list(own)} together; name none."
+                f"layer {layer}: the decoder reads layers {list(known)} together; name none."
             )
-        return ReadLayers(own, named=True)
-    if layer is not None and layer not in own:
-        raise ConfigError(f"layer {layer}: the decoder reads {list(own)}; name one of them.")
-    return ReadLayers((own[0] if layer is None else layer,), named=bool(config.read_layers))
+        return ReadLayers(known, named=True)
+    if layer is not None and layer not in known:
+        raise ConfigError(f"layer {layer}: the decoder reads {list(known)}; name one of them.")
+    return ReadLayers((known[0] if layer is None else layer,), named=bool(config.read_layers))
 
 
-def row_reads(
-    config: DecoderConfig, read_layer: int, example_id: str, *, seed: int, a_pass: int = 0
+def draw_row_layers(
+    config: DecoderConfig, read_layer: int, example_id: str, *, seed: int, epoch: int = 0
 ) -> ReadLayers:
-    """The layers of one row in training: of several `sampled` ones, one drawn by seed and id, anew
-    in each pass over the rows (counted from 0)."""
+    """Draw the layers of one row in training.
+
+    Of several `sampled` layers one is drawn by seed and id, anew in each epoch.
+
+    Args:
+        config: of the decoder.
+        read_layer: the layer of a decoder that reads one.
+        example_id: of the row.
+        seed: of the draw.
+        epoch: counted from 0.
+    """
     several = config.read_layers
-    if not several or config.combine == "together":
-        return reads(config, read_layer)
-    key = [seed, "layer", example_id, *([a_pass] if a_pass else [])]
+    if not several or config.combine == "concatenated":
+        return select_layers(config, read_layer)
+    key = [seed, "layer", example_id, *([epoch] if epoch else [])]
     drawn = int(digest(key)[:12], 16) % len(several)
-    return reads(config, read_layer, several[drawn])
+    return select_layers(config, read_layer, several[drawn])
 
 
-def withheld_tokens(view: str, withheld: int, *, masking: bool) -> int:
-    """Leading tokens that are not shown: none in view `control`, and none without masking."""
+def count_withheld(view: str, withheld: int, *, masking: bool) -> int:
+    """Count the leading tokens that are withheld: none in view `control` or without masking."""
     return withheld if masking and view != "control" else 0
 
 
-def stored_reading(
-    store: Activations, example_id: str, view: str, layers: ReadLayers | int, *, masking: bool
+def read_visible(
+    store: ActivationSource, example_id: str, view: str, layers: ReadLayers | int, *, masking: bool
 ) -> Reading:
-    """The visible activations of a row.
+    """Read the visible activations of a row.
 
     Args:
-        layers: a number is that layer alone, not named.
+        store: where they are.
+        example_id: of the row.
+        view: of the row.
+        layers: layers to read; a number is that layer alone, not named in the prompt.
+        masking: whether the control's own tokens are withheld.
 
     Raises:
         DataError: the row is not in the store, or masking leaves nothing of it.
@@ -106,9 +123,9 @@ def stored_reading(
     if isinstance(layers, int):
         layers = ReadLayers((layers,))
     placed = store.place(example_id)
-    first = withheld_tokens(view, placed.withheld, masking=masking)
+    first = count_withheld(view, placed.withheld, masking=masking)
     if first >= placed.n_tokens:
         raise DataError(f"example {example_id}: masking leaves no activation to read.")
-    seen = [own[first:] for own in store.read_layers(example_id, layers.layers)]
+    seen = [vectors[first:] for vectors in store.read_layers(example_id, layers.layers)]
     vectors = seen[0] if len(seen) == 1 else np.concatenate(seen)
     return Reading(vectors, len(seen[0]), first, layers.layers if layers.named else ())

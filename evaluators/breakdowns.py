@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluators.answers.answer_quality import answer_quality
 from evaluators.config import EvaluateConfig
-from evaluators.identification.choice_items import Item
+from evaluators.identification.choice_items import ChoiceItem
 from evaluators.identification.identify import Losses, identification
 from evaluators.measure.panel import panel
 
@@ -63,7 +63,7 @@ def answers_by_group(
 
 
 def items_by_group(
-    items: Sequence[Item],
+    items: Sequence[ChoiceItem],
     losses: Mapping[str, Losses],
     controls: Sequence[str],
     kinds: Sequence[str],

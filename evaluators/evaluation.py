@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.layout.config import CaptureConfig
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles
 from activation_store.target.load import pick_device, use_threads
 from activation_store.target.quiet import quiet_libraries
 from core.errors import DataError
@@ -19,9 +17,10 @@ from core.files import storage_errors, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
 from core.table_files import DROPPED_FILE, write_dropped
-from decoder.live import LiveActivations, open_activations
+from decoder.live import LiveActivations
 from decoder.model import Decoder
-from decoder.visible_tokens import Activations, ReadLayers
+from decoder.step_inputs import StepInputs
+from decoder.visible_tokens import ActivationSource, ReadLayers
 from evaluators.answers.answer_quality import answer_quality
 from evaluators.answers.written import write_answers
 from evaluators.breakdowns import UNSTATED, answers_by_group, breakdowns, items_by_group
@@ -29,10 +28,10 @@ from evaluators.config import Baseline, EvaluateConfig
 from evaluators.identification.choice_items import make_items
 from evaluators.identification.identify import CONDITIONS as IDENTIFIED
 from evaluators.identification.identify import identification, item_rows, option_losses
-from evaluators.measure.conditions import CONDITIONS, Scene, pair_others
+from evaluators.measure.conditions import CONDITIONS, EvalContext, pair_others
 from evaluators.measure.foreign import open_foreign
-from evaluators.measure.losses import question_losses
-from evaluators.measure.measured_parts import Parts
+from evaluators.measure.losses import compute_question_losses
+from evaluators.measure.measured_parts import PartialResultCache
 from evaluators.measure.panel import UNINFORMED, UNTRAINED, panel
 from evaluators.measure.probes import Probe, probes
 from evaluators.measure.result_files import (
@@ -48,23 +47,31 @@ from evaluators.measure.result_files import (
     write_table,
 )
 from evaluators.measure.results import WHOLE, result_rows
-from evaluators.measure.row_selection import Case, find_cases, writable
+from evaluators.measure.row_selection import EvalSlice, select_slices, writable
 from trainers.rows import Row, load_rows
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedDecoders:
+    """The folders of the decoders that an evaluation compares.
+
+    Attributes:
+        decoder: the decoder itself.
+        baselines: folder of each trained baseline.
+    """
+
+    decoder: Path
+    baselines: Mapping[Baseline, Path] = field(default_factory=dict)
+
+
 def evaluate(
-    conversations: Path,
-    questions: Path,
-    store: Path | None,
-    decoder: Path,
+    inputs: StepInputs,
+    decoders: TrainedDecoders,
     out: Path,
     work: Path,
     *,
     config: EvaluateConfig,
-    model: ModelFiles,
     runtime: Runtime,
-    capture: CaptureConfig | None = None,
-    baselines: Mapping[Baseline, Path] | None = None,
     foreign: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -73,10 +80,8 @@ def evaluate(
     Each condition of each case is kept in `work` as it is done; a run that was stopped goes on.
 
     Args:
-        store: folder of the store; None where activations are computed on the fly.
-        capture: where there is no store, what a dump would take.
-        model: the decoder's own target.
-        baselines: folder of each trained baseline that `config` names.
+        inputs: tables, store and target.
+        decoders: the decoder, and the trained baselines that `config` names.
         foreign: the store may be another target's of the same shape; every result then says so.
 
     Returns:
@@ -99,24 +104,24 @@ def evaluate(
     opened: ActivationStore | LiveActivations
     strange = None
     if foreign:
-        opened, strange = open_foreign(store, model, runtime)
+        opened, strange = open_foreign(inputs, runtime)
     else:
-        opened = open_activations(
-            store, conversations, model=model, capture=capture, runtime=runtime
-        )
+        opened = inputs.open_activations(runtime)
     with quiet_libraries():
-        reader = Decoder.load(decoder, model, dtype="float32", device=pick_device(runtime))
+        reader = Decoder.load(
+            decoders.decoder, inputs.model, dtype="float32", device=pick_device(runtime)
+        )
         for baseline in config.baselines:
-            reader.add(baseline, (baselines or {})[baseline])
+            reader.add_adapter(baseline, decoders.baselines[baseline])
     if isinstance(opened, LiveActivations):
-        opened.run_on(reader)
-    layers = reader.reads(config.read_layer)
+        opened.attach_decoder(reader)
+    layers = reader.select_layers(config.read_layer)
     for layer in layers.layers:
         opened.only_layer(layer)
     known, unwritable, lacking = writable(
-        load_rows(conversations, questions, opened), reader.prompt, config
+        load_rows(inputs.conversations, inputs.questions, opened), reader.prompt, config
     )
-    cases = find_cases(known, config, reader.config.masking, lacking)
+    cases = select_slices(known, config, reader.config.masking, lacking)
     if not cases:
         raise DataError(
             f"evaluate: no row in splits {', '.join(config.splits)} and views "
@@ -160,7 +165,7 @@ def evaluate(
 class _Judged:
     """What was measured of a case: its part of the tree, and its rows of each table."""
 
-    case: Case
+    case: EvalSlice
     metrics: dict[str, Any]
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -173,9 +178,9 @@ class _Measured:
         subject: what a part of this case is measured on, as plain values.
     """
 
-    case: Case
+    case: EvalSlice
     rows: list[Row]
-    scene: Scene
+    scene: EvalContext
     subject: Any
 
 
@@ -184,7 +189,7 @@ class _Judge:
 
     def __init__(
         self,
-        store: Activations,
+        store: ActivationSource,
         decoder: Decoder,
         layers: ReadLayers,
         config: EvaluateConfig,
@@ -196,7 +201,7 @@ class _Judge:
         self._decoder = decoder
         self._layers = layers
         self._config = config
-        self._parts = Parts(work)
+        self._parts = PartialResultCache(work)
         self._foreign = foreign
         absent = {name: CONDITIONS[name].absent(store, layers) for name in config.conditions}
         self._left_out = {name: why for name, why in absent.items() if why is not None}
@@ -219,7 +224,7 @@ class _Judge:
 
         self._steps = steps()
 
-    def __call__(self, case: Case) -> _Judged:
+    def __call__(self, case: EvalSlice) -> _Judged:
         """Panel, its groups, answers and identification of a case."""
         config = self._config
         others = pair_others(
@@ -266,8 +271,8 @@ class _Judge:
         ]
         return _Judged(case=case, metrics={**metrics, **about}, tables=tables)
 
-    def _measured(self, case: Case, rows: list[Row], others: dict[str, Row]) -> _Measured:
-        scene = Scene(
+    def _measured(self, case: EvalSlice, rows: list[Row], others: dict[str, Row]) -> _Measured:
+        scene = EvalContext(
             self._store,
             self._layers,
             masking=case.masking,
@@ -292,7 +297,7 @@ class _Judge:
             probe = self._probes[name]
             readings = [probe.give(row, own.scene) for row in own.rows]
             with probe.under():
-                return question_losses(self._decoder, own.rows, readings)
+                return compute_question_losses(self._decoder, own.rows, readings)
 
         return self._part(measured, name, measure)
 

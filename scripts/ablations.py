@@ -54,10 +54,10 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "train.decoder.read_layer=null",
         "train.decoder.read_layers=[14, 7, 21]",
     ),
-    "read layers: 7, 14, 21 together": (
+    "read layers: 7, 14, 21 concatenated": (
         "train.decoder.read_layer=null",
         "train.decoder.read_layers=[7, 14, 21]",
-        "train.decoder.combine=together",
+        "train.decoder.combine=concatenated",
     ),
     "write layer: 4": ("train.decoder.write_layer=4",),
     "write layer: 10": ("train.decoder.write_layer=10",),
@@ -75,7 +75,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "dropout: 0.05": ("train.lora.dropout=0.05",),
     "rows a step: 2": ("train.rows_per_batch=2",),
     "rows a step: 8": ("train.rows_per_batch=8",),
-    "passes: 2": ("train.epochs=2",),
+    "epochs: 2": ("train.epochs=2",),
 }
 HALF, DOUBLE = "rows: half", "rows: double"
 """Settings of the number of rows, which follow from --rows."""

@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from core.table_files import (
 from core.tables import Conversation, Message, Question, Split, View, control_id, example_id
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
+from decoder.step_inputs import StepInputs
 
 RUNTIME = Runtime(device="cpu", threads=1)
 LAYER = 2
@@ -50,9 +51,16 @@ class Chain:
     store: Path
     model: ModelFiles
 
-    def folders(self) -> tuple[Path, Path, Path]:
-        """Conversations, questions and store, as steps take them."""
-        return self.conversations, self.questions, self.store
+    def inputs(self, **changes: Any) -> StepInputs:
+        """What steps on a decoder take."""
+        own: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return StepInputs(**own | changes)
+
+    def places(self, folder: Path, **changes: Any) -> tuple[StepInputs, Path, Path]:
+        """Inputs, and the folders `out` and `work` below `folder`, made where they are missing."""
+        for name in ("out", "work"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        return self.inputs(**changes), folder / "out", folder / "work"
 
 
 def messages(view: View, control: str, stimulus: str) -> tuple[Message, ...]:

@@ -17,8 +17,8 @@ from decoder.batch import Reading
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
 from decoder.target_run import capture
-from decoder.token_choice import choose
-from decoder.visible_tokens import withheld_tokens
+from decoder.token_choice import choose_tokens
+from decoder.visible_tokens import count_withheld
 
 CPU = torch.device("cpu")
 FAMILIES = {
@@ -77,10 +77,10 @@ def capture_reading(
     decoder: Decoder, messages: Sequence[Message], *, view: str, layer: int | None = None
 ) -> Reading:
     """What `decoder` is shown of a conversation of that view."""
-    layers = decoder.reads(layer)
+    layers = decoder.select_layers(layer)
     (run,) = capture(decoder, [messages], layers.layers)
-    withheld = withheld_tokens(view, run.tokens.withheld, masking=decoder.config.masking)
-    chosen = choose("visible", run.tokens, run.encoded, withheld=withheld)
+    withheld = count_withheld(view, run.tokens.withheld, masking=decoder.config.masking)
+    chosen = choose_tokens("visible", run.tokens, run.encoded, withheld=withheld)
     return run.reading(layers, chosen)
 
 

@@ -14,7 +14,7 @@ GAIN = 0.5
 
 
 @dataclass(frozen=True)
-class Scene:
+class EvalContext:
     """What a simulated decoder does.
 
     Attributes:
@@ -29,13 +29,13 @@ class Scene:
 
 
 SCENES = {
-    "reads, one rival is best": Scene(GAIN, (0.0, 0.3, 0.4)),
-    "reads, rivals alike": Scene(GAIN),
-    "ignores activations, rivals alike": Scene(0.0),
-    "ignores activations, four rivals alike": Scene(0.0, (0.0, 0.0, 0.0, 0.0)),
-    "ignores activations, two rivals alike": Scene(0.0, (0.0, 0.0, 0.4)),
-    "ignores activations, one rival noisy": Scene(0.0, noise=(0.2, 0.2, 1.0)),
-    "ignores activations, rivals nearly alike": Scene(0.0, (0.0, 0.06, 0.06)),
+    "reads, one rival is best": EvalContext(GAIN, (0.0, 0.3, 0.4)),
+    "reads, rivals alike": EvalContext(GAIN),
+    "ignores activations, rivals alike": EvalContext(0.0),
+    "ignores activations, four rivals alike": EvalContext(0.0, (0.0, 0.0, 0.0, 0.0)),
+    "ignores activations, two rivals alike": EvalContext(0.0, (0.0, 0.0, 0.4)),
+    "ignores activations, one rival noisy": EvalContext(0.0, noise=(0.2, 0.2, 1.0)),
+    "ignores activations, rivals nearly alike": EvalContext(0.0, (0.0, 0.06, 0.06)),
 }
 """Name of each scene."""
 RIVALS = ("other", "mean", "none", "prior")

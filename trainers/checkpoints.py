@@ -1,4 +1,4 @@
-"""Checkpoints of which it is known that they are whole."""
+"""Checkpoints sealed by the digests of their files, so that a damaged one is never resumed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _STATE = "trainer_state.json"
 _PROBE_BYTES = 1 << 20
 
 
-def folder(work: Path, step: int) -> Path:
-    """Where the checkpoint of optimiser step `step` stands (transformers gives the name)."""
+def checkpoint_folder(work: Path, step: int) -> Path:
+    """Return the folder of the checkpoint of optimiser step `step`, as transformers names it."""
     return work / f"checkpoint-{step}"
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimiser step of a checkpoint."""
+    """Return the optimiser step of a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
@@ -35,10 +35,10 @@ def seal(checkpoint: Path) -> None:
     write_json(checkpoint / _SEAL, files)
 
 
-def latest(work: Path) -> Path | None:
-    """The newest checkpoint in `work` before which all are whole; the others are removed.
+def keep_whole(work: Path) -> Path | None:
+    """Remove the first damaged checkpoint in `work` and all after it; return the last one left.
 
-    The best checkpoint may be any of them, so one that is damaged takes those after it along.
+    The best checkpoint may be any of them, so a run can go on only where all are whole.
     """
     found: Path | None = None
     broken = False
@@ -52,19 +52,19 @@ def latest(work: Path) -> Path | None:
 
 
 def newest(work: Path) -> Path:
-    """The checkpoint of the last step; `latest` must have seen to it that all are whole."""
+    """Return the checkpoint of the last step; `keep_whole` must have been called before."""
     return max(work.glob("checkpoint-*"), key=step_of)
 
 
 def log_history(checkpoint: Path) -> list[dict[str, Any]]:
-    """What transformers had logged when it wrote the checkpoint."""
+    """Return what transformers had logged when it wrote the checkpoint."""
     history: list[dict[str, Any]] = json.loads((checkpoint / _STATE).read_bytes())["log_history"]
     return history
 
 
 @contextlib.contextmanager
-def full_disk_shows(work: Path) -> Iterator[None]:
-    """Within, a full disk is an OSError: torch and safetensors raise others, without the errno.
+def surface_full_disk(work: Path) -> Iterator[None]:
+    """Turn errors of torch and safetensors on a full disk into an OSError with its errno.
 
     Raises:
         OSError: the disk of `work` has no room; every other error passes unchanged.

@@ -1,4 +1,4 @@
-"""What decides a trained decoder."""
+"""Settings that decide a trained decoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from decoder.config import DecoderConfig, LoraSettings
 __all__ = ["DecoderConfig", "LoraSettings", "TrainConfig", "Variant"]
 
 Variant = Literal["own", "prior", "text"]
-"""What a decoder is given of a row while it is trained (trainers/decoder_inputs.py)."""
+"""Input that a decoder gets of a row while it is trained (trainers/decoder_inputs.py)."""
 
 
 class TrainConfig(Config):
@@ -36,18 +36,19 @@ class TrainConfig(Config):
         default_factory=dict
     )
     """Weight of a view, a kind (persona, profile, context, ...) or a source (import, generator)
-    among the rows that `max_rows` leaves: sources by turns, within each its kinds, within each its
-    views; 1 where it is not named, and none of its rows at 0."""
+    among the rows that `max_rows` leaves: sources are interleaved, within each its kinds, within
+    each its views; 1 where it is not named, and none of its rows at 0."""
     rows_per_batch: int = Field(default=8, ge=1)
     """Rows (activation prefixes, each with its questions) of one batch; where several processes
     train together, of all of them."""
-    pass_tokens: int = Field(default=1024, ge=1)
-    """Most tokens that go through the decoder at once; a batch of more runs in several passes,
-    which bounds memory and changes no result beyond rounding. A row alone may have more."""
+    micro_batch_tokens: int = Field(default=1024, ge=1)
+    """Most tokens of a micro-batch, which goes through the decoder at once; a larger batch is split
+    into several, which bounds memory and changes no result beyond rounding. A row alone may have
+    more."""
     accumulation: int = Field(default=1, ge=1)
     """Batches summed into one optimiser step."""
     epochs: float = Field(default=1.0, gt=0)
-    """Passes over the training rows, the last batch of each as short as it comes; ignored where
+    """Epochs over the training rows, the last batch of each as short as it comes; ignored where
     `max_steps` is set."""
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps in all; null takes `epochs`."""
@@ -68,17 +69,17 @@ class TrainConfig(Config):
     """Measurements of validation without a new lowest after which training ends early; null trains
     to the end."""
     validation_rows: int = Field(default=32, ge=1)
-    """Validation rows of each such measurement, drawn by seed, the views by turns as
+    """Validation rows of each such measurement, drawn by seed, the views interleaved as
     `mixture` weighs them."""
     seed: int = 0
     """Seed of adapter, order, dropout and subset."""
 
     @model_validator(mode="after")
     def _mixture(self) -> TrainConfig:
-        strange = sorted(self.mixture.keys() - {*self.views, *KIND_NAMES, *SOURCES})
-        if strange:
+        unknown = sorted(self.mixture.keys() - {*self.views, *KIND_NAMES, *SOURCES})
+        if unknown:
             raise ValueError(
-                f"mixture names {', '.join(strange)}, which is none of the views "
+                f"mixture names {', '.join(unknown)}, which is none of the views "
                 f"({', '.join(self.views)}), kinds ({', '.join(KIND_NAMES)}) and sources "
                 f"({', '.join(SOURCES)})"
             )

@@ -1,4 +1,4 @@
-"""Training rows as a torch dataset, and the order in which they are taken."""
+"""Training rows as a torch dataset, and the order in which an epoch takes them."""
 
 from __future__ import annotations
 
@@ -9,90 +9,94 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from decoder.batch import Batch, Reading
-from decoder.packed import PackedBatch, loss_batch
+from decoder.packed import PackedBatch, make_loss_batch
 from decoder.prompt import DecoderPrompt, Turn
-from decoder.visible_tokens import Activations
-from trainers.decoder_inputs import Given, Layers, own
-from trainers.rows import Row, row_turns
+from trainers.decoder_inputs import DecoderInputs
+from trainers.rows import Row, tokenize_questions
 
-Item = tuple[Reading, list[Turn]]
-
-
-class Passes(TypedDict):
-    """A batch in parts that run one after the other."""
-
-    passes: list[Batch | PackedBatch]
+Sample = tuple[Reading, list[Turn]]
+"""A row's activations, and its questions with their answers as tokens."""
 
 
-class RowDataset(Dataset[Item]):
-    """Rows with their activations (read when they are taken) and their turns (made once)."""
+class MicroBatches(TypedDict):
+    """A batch split into micro-batches, which run one after the other."""
+
+    micro_batches: list[Batch | PackedBatch]
+
+
+class RowDataset(Dataset[Sample]):
+    """Rows with their activations (read when they are taken) and their tokens (made once)."""
 
     def __init__(
         self,
         rows: Sequence[Row],
-        store: Activations,
+        inputs: DecoderInputs,
         prompt: DecoderPrompt,
         *,
-        layers: Layers,
-        masking: bool,
         packed: bool = False,
-        given: Given | None = None,
-        pass_tokens: int = 1 << 62,
+        micro_batch_tokens: int = 1 << 62,
     ) -> None:
-        """Rows and where their activations come from.
+        """Tokenize the rows' questions.
 
         Args:
-            layers: which layers are read of an example.
-            pass_tokens: most tokens of one of a batch's passes.
-            given: what a baseline is given instead.
+            rows: what is trained or validated on.
+            inputs: what the decoder is given of each row.
+            prompt: makes tokens.
+            packed: whether a row is one packed sequence (decoder/packed.py).
+            micro_batch_tokens: most tokens of a micro-batch.
+
+        Raises:
+            DataError: a question cannot be written in the model's chat template.
         """
         self.rows = rows
-        self._packed = packed
-        self._pass_tokens = pass_tokens
-        self._given = given or own(store, layers=layers, masking=masking)
+        self.inputs = inputs
         self.prompt = prompt
-        self._turns = [row_turns(prompt, row) for row in rows]
-        self.lengths = self.lengths_in(0)
+        self._packed = packed
+        self._micro_batch_tokens = micro_batch_tokens
+        self._turns = [tokenize_questions(prompt, row) for row in rows]
+        self.lengths = self.lengths_in_epoch(0)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, at: int | tuple[int, int]) -> Item:
-        """A row by its number, as pass 0 gives it; by number and pass, as that pass does."""
-        index, a_pass = at if isinstance(at, tuple) else (at, 0)
-        return self._given.read(self.rows[index], a_pass), self._turns[index]
+    def __getitem__(self, at: int | tuple[int, int]) -> Sample:
+        """Return a row by its index, as epoch 0 has it; by index and epoch, as that epoch does."""
+        index, epoch = at if isinstance(at, tuple) else (at, 0)
+        return self.inputs.read(self.rows[index], epoch), self._turns[index]
 
-    def lengths_in(self, a_pass: int) -> list[int]:
-        """Tokens that each row of a pass sends through the decoder: what batches are matched by."""
+    def lengths_in_epoch(self, epoch: int) -> list[int]:
+        """Return the tokens that each row sends through the decoder in an epoch."""
         return [
-            self._given.length(row, a_pass) + sum(len(t.ids) for t in turns)
+            self.inputs.length(row, epoch) + sum(len(t.ids) for t in turns)
             for row, turns in zip(self.rows, self._turns, strict=True)
         ]
 
-    def collate(self, items: Sequence[Item]) -> Batch | PackedBatch:
-        """A batch of the items, in the layout that the model allows."""
-        readings, turns = [r for r, _ in items], [t for _, t in items]
-        return loss_batch(self.prompt, readings, turns, packed=self._packed)
+    def collate(self, samples: Sequence[Sample]) -> Batch | PackedBatch:
+        """Stack samples into one batch, in the layout that the model allows."""
+        readings, turns = [r for r, _ in samples], [t for _, t in samples]
+        return make_loss_batch(self.prompt, readings, turns, packed=self._packed)
 
-    def collate_passes(self, items: Sequence[Item]) -> Passes:
-        """The items as the passes of one batch."""
-        lengths = [reading.size + sum(len(t.ids) for t in turns) for reading, turns in items]
-        return {
-            "passes": [
-                self.collate([items[i] for i in own]) for own in passes(lengths, self._pass_tokens)
-            ]
-        }
+    def collate_micro_batches(self, samples: Sequence[Sample]) -> MicroBatches:
+        """Split the samples of a batch into micro-batches and stack each."""
+        lengths = [reading.size + sum(len(t.ids) for t in turns) for reading, turns in samples]
+        parts = split_into_micro_batches(lengths, self._micro_batch_tokens)
+        return {"micro_batches": [self.collate([samples[i] for i in part]) for part in parts]}
 
 
-def passes(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """A batch's rows in passes of at most `most` tokens each, those of like length together.
+def split_into_micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Split a batch into micro-batches of rows of like length.
 
-    A pass has at least one row, however long.
+    Args:
+        lengths: tokens of each row.
+        max_tokens: most tokens of a micro-batch, padding counted; a row alone may have more.
+
+    Returns:
+        Indices of the rows of each micro-batch.
     """
     out: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        # the longest of a pass is its first, and the others are padded to it
-        if out and lengths[out[-1][0]] * (len(out[-1]) + 1) <= most:
+        # the longest of a micro-batch is its first, and the others are padded to it
+        if out and lengths[out[-1][0]] * (len(out[-1]) + 1) <= max_tokens:
             out[-1].append(i)
         else:
             out.append([i])
@@ -103,8 +107,8 @@ class LengthBuckets(Sampler[int]):
     """A random order in which each batch holds rows of like length.
 
     Rows are shuffled, cut into windows of `window` batches, sorted by length within a window, and
-    the batches are shuffled. The order is a function of (seed, epoch), so a resumed run goes on
-    where it stopped.
+    the batches are shuffled. The order is a function of (seed, epoch), so that a resumed run
+    continues where it stopped.
     """
 
     def __init__(self, lengths: Sequence[int], batch: int, *, seed: int, window: int = 64) -> None:
@@ -126,22 +130,22 @@ class LengthBuckets(Sampler[int]):
         order = torch.randperm(len(self), generator=generator).tolist()
         batches: list[list[int]] = []
         for start in range(0, len(order), self._window):
-            own = sorted(order[start : start + self._window], key=self._lengths.__getitem__)
-            batches += [own[i : i + self._batch] for i in range(0, len(own), self._batch)]
-        # a short batch stays the last one: the loader would cut batches anew behind it
+            window = sorted(order[start : start + self._window], key=self._lengths.__getitem__)
+            batches += [window[i : i + self._batch] for i in range(0, len(window), self._batch)]
+        # a short batch stays the last one: the loader would cut all batches behind it differently
         full = [b for b in batches if len(b) == self._batch]
-        rest = [b for b in batches if len(b) < self._batch]
+        short = [b for b in batches if len(b) < self._batch]
         for i in torch.randperm(len(full), generator=generator).tolist():
             yield from full[i]
-        for own in rest:
-            yield from own
+        for batch in short:
+            yield from batch
 
 
-class PassSampler(Sampler[tuple[int, int]]):
-    """Rows in the order of `LengthBuckets`, each with the number of the pass that it is taken in.
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Rows in the order of `LengthBuckets`, each with the number of its epoch.
 
-    What a pass gives of a row, and so its length, is a function of both: so it is the same in every
-    process, and after a kill.
+    What an epoch gives of a row, and so the row's length, is a function of both: it is the same in
+    every process, and after a kill.
     """
 
     def __init__(self, rows: RowDataset, batch: int, *, seed: int) -> None:
@@ -151,15 +155,14 @@ class PassSampler(Sampler[tuple[int, int]]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the pass."""
+        """Choose the order of `epoch`."""
         self._epoch = epoch
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        lengths = self._rows.lengths_in(self._epoch)
+        lengths = self._rows.lengths_in_epoch(self._epoch)
         order = LengthBuckets(lengths, self._batch, seed=self._seed)
         order.set_epoch(self._epoch)
-        for index in order:
-            yield index, self._epoch
+        return ((index, self._epoch) for index in order)

@@ -1,14 +1,14 @@
-"""What a decoder is given of a row while it is trained.
+"""The input that a decoder gets of a row while it is trained.
 
-| variant | the decoder is given | so it learns |
+| variant | input | so it learns |
 |---|---|---|
 | own | the row's own activations | to read |
 | prior | the activations of another control of the same kind | what answers look like, no more |
 | text | the control's own words in place of activations | what can be answered at best |
 
 The last two are baselines: the same training, with nothing to read and with everything.
-Which control `prior` is given is drawn anew in each pass over the rows; passes are counted from 0,
-and validation is always given what pass 0 is.
+The other control of `prior` is drawn anew in each epoch. Epochs are counted from 0, and validation
+always gets the inputs of epoch 0.
 """
 
 from __future__ import annotations
@@ -22,97 +22,105 @@ from core.canonical import digest
 from core.errors import DataError
 from decoder.batch import Reading
 from decoder.prompt import DecoderPrompt
-from decoder.visible_tokens import Activations, ReadLayers
+from decoder.visible_tokens import ActivationSource, ReadLayers
 from trainers.config import Variant
-from trainers.rows import Row, read_row, visible_tokens
+from trainers.rows import Row, count_visible_tokens, read_row
 
-Layers = Callable[[str, int], ReadLayers]
-"""Which layers are read of an example, by its id, in a pass."""
+LayerChoice = Callable[[str, int], ReadLayers]
+"""Layers that are read of an example, from its id and the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """How rows are read.
+class DecoderInputs:
+    """The input of each row in each epoch.
 
     Attributes:
-        read: what the decoder is given of a row in a pass.
-        length: its number of tokens, without reading it.
+        read: returns the input of a row in an epoch.
+        length: returns its number of tokens, without reading it.
     """
 
     read: Callable[[Row, int], Reading]
     length: Callable[[Row, int], int]
 
 
-def given(
+def make_decoder_inputs(
     variant: Variant,
     rows: Sequence[Row],
-    store: Activations,
+    store: ActivationSource,
     prompt: DecoderPrompt,
     *,
-    layers: Layers,
+    layers: LayerChoice,
     masking: bool,
     seed: int,
-) -> Given:
-    """What a decoder of `variant` is given.
+) -> DecoderInputs:
+    """Choose the inputs of a decoder of `variant`.
 
     Args:
+        variant: which decoder is trained.
         rows: all rows of the split, from which other controls are drawn.
-        layers: which layers are read of an example.
+        store: where activations are read.
+        prompt: makes the tokens of a text.
+        layers: layers that are read of an example.
+        masking: whether the control's own tokens are withheld.
+        seed: of the draw of other controls.
 
     Raises:
         DataError: `prior`, and a view of the split has a single group of rows.
     """
     if variant == "text":
-        return Given(
-            lambda row, a_pass: text_reading(prompt, row),
-            lambda row, a_pass: text_reading(prompt, row).n,
+        return DecoderInputs(
+            lambda row, epoch: make_text_reading(prompt, row),
+            lambda row, epoch: make_text_reading(prompt, row).n,
         )
     if variant == "own":
-        return own(store, layers=layers, masking=masking)
-    donors = lru_cache(maxsize=1)(lambda a_pass: shuffled(rows, seed=seed, a_pass=a_pass))
-    donors(0)  # refuses rows among which there are none
-    return own(store, layers=layers, masking=masking, donors=donors)
+        return make_activation_inputs(store, layers=layers, masking=masking)
+    donors = lru_cache(maxsize=1)(lambda epoch: draw_donors(rows, seed=seed, epoch=epoch))
+    donors(0)  # fails early where no row could be a donor
+    return make_activation_inputs(store, layers=layers, masking=masking, donors=donors)
 
 
-def own(
-    store: Activations,
+def make_activation_inputs(
+    store: ActivationSource,
     *,
-    layers: Layers,
+    layers: LayerChoice,
     masking: bool,
     donors: Callable[[int], Mapping[str, Row]] | None = None,
-) -> Given:
-    """Each row's own visible activations.
+) -> DecoderInputs:
+    """Give each row its own visible activations, or those of a donor.
 
     Args:
-        donors: for a pass, by example id, the rows whose activations are given instead.
+        store: where activations are read.
+        layers: layers that are read of an example.
+        masking: whether the control's own tokens are withheld.
+        donors: for an epoch, by example id, the rows whose activations are given instead.
     """
 
-    def source(row: Row, a_pass: int) -> Row:
-        return donors(a_pass)[row.example_id] if donors else row
+    def source(row: Row, epoch: int) -> Row:
+        return donors(epoch)[row.example_id] if donors else row
 
-    def read(row: Row, a_pass: int) -> Reading:
-        chosen = layers(row.example_id, a_pass)
-        return read_row(store, source(row, a_pass), chosen, masking=masking)
+    def read(row: Row, epoch: int) -> Reading:
+        chosen = layers(row.example_id, epoch)
+        return read_row(store, source(row, epoch), chosen, masking=masking)
 
-    def length(row: Row, a_pass: int) -> int:
-        visible = visible_tokens(store, source(row, a_pass), masking=masking)
-        return visible * len(layers(row.example_id, a_pass).layers)
+    def length(row: Row, epoch: int) -> int:
+        visible = count_visible_tokens(store, source(row, epoch), masking=masking)
+        return visible * len(layers(row.example_id, epoch).layers)
 
-    return Given(read, length)
+    return DecoderInputs(read, length)
 
 
-def text_reading(prompt: DecoderPrompt, row: Row) -> Reading:
-    """The control's own words where activations would be."""
+def make_text_reading(prompt: DecoderPrompt, row: Row) -> Reading:
+    """Put the control's own words where activations would be."""
     ids = prompt.text(row.conversation.control)
     return Reading(None, len(ids), 0, ids=ids)
 
 
-def shuffled(rows: Sequence[Row], *, seed: int, a_pass: int = 0) -> dict[str, Row]:
-    """For each row one of another group, of the same view and kind, each used about as often.
+def draw_donors(rows: Sequence[Row], *, seed: int, epoch: int = 0) -> dict[str, Row]:
+    """Draw for each row one of another group, of the same view and kind, each equally often.
 
-    Rows of a view and kind stand in an order drawn by seed, anew in each pass over the rows, so
-    that no row comes with the same activations again and again, by which it could be known. Each
-    takes the next of another group; a row whose group is alone of its kind takes one of any kind.
+    Rows of a view and kind are shuffled by seed, anew in each epoch, so that a row does not meet
+    the same activations again and again, by which it could be recognised. Each takes the next row
+    of another group; a row whose group is alone of its kind takes one of any kind.
 
     Returns:
         Row by example id.
@@ -122,15 +130,15 @@ def shuffled(rows: Sequence[Row], *, seed: int, a_pass: int = 0) -> dict[str, Ro
     """
     by_kind: dict[tuple[str, str], list[Row]] = defaultdict(list)
     by_view: dict[str, list[Row]] = defaultdict(list)
-    later = [a_pass] if a_pass else []
-    for row in sorted(rows, key=lambda row: digest([seed, row.example_id, *later])):
+    salt = [epoch] if epoch else []
+    for row in sorted(rows, key=lambda row: digest([seed, row.example_id, *salt])):
         by_kind[row.conversation.view, row.conversation.kind].append(row)
         by_view[row.conversation.view].append(row)
     out: dict[str, Row] = {}
     for alike in by_kind.values():
-        out |= _next_of_another_group(alike)
+        out |= _pair_with_next_group(alike)
     for view, seen in by_view.items():
-        out = _next_of_another_group(seen) | out
+        out = _pair_with_next_group(seen) | out
         if missing := [row for row in seen if row.example_id not in out]:
             raise DataError(
                 f"train, variant prior: the {len(missing)} rows of view {view} in split "
@@ -141,7 +149,7 @@ def shuffled(rows: Sequence[Row], *, seed: int, a_pass: int = 0) -> dict[str, Ro
     return out
 
 
-def _next_of_another_group(rows: Sequence[Row]) -> dict[str, Row]:
+def _pair_with_next_group(rows: Sequence[Row]) -> dict[str, Row]:
     out = {}
     for i, row in enumerate(rows):
         group = row.conversation.group_id

@@ -1,4 +1,4 @@
-"""The processes that train one decoder together, each with a device of its own."""
+"""The processes that train one decoder, each with a device of its own."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Team:
+class DistributedContext:
     """This process among those that `accelerate launch` or `torchrun` started.
 
     Attributes:
-        count: processes in all.
-        rank: this one's number.
+        world_size: number of processes.
+        rank: number of this one.
         device: where its decoder is.
         local_rank: its number among those of its machine.
-        shards: whether each holds a share of the base's weights, not all of them.
+        shards_base: whether each process holds a share of the base's weights, not all of them.
     """
 
-    count: int
+    world_size: int
     rank: int
     device: torch.device
     local_rank: int = 0
-    shards: bool = False
+    shards_base: bool = False
 
     @classmethod
-    def join(cls, runtime: Runtime) -> Team:
-        """Meet the others, where the environment names any.
+    def from_environment(cls, runtime: Runtime) -> DistributedContext:
+        """Join the process group that the environment names; without one, stand alone.
 
         Raises:
             ConfigError: `runtime.device` is not here, or a process alone is to shard the model.
@@ -49,7 +49,7 @@ class Team:
                     "runtime.sharding: got full with one process, expected at least two to share "
                     "the weights. Raise runtime.processes, or set it to none."
                 )
-            return cls(count=1, rank=0, device=wanted)
+            return cls(world_size=1, rank=0, device=wanted)
         if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
             raise ConfigError(
                 "accelerate: got use_fsdp, which would shard the adapter too; expected "
@@ -59,57 +59,57 @@ class Team:
 
         state = PartialState(cpu=wanted.type == "cpu")
         return cls(
-            count=state.num_processes,
+            world_size=state.num_processes,
             rank=state.process_index,
             device=state.device,
             local_rank=state.local_process_index,
-            shards=shards,
+            shards_base=shards,
         )
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes what all of them made."""
+    def is_main(self) -> bool:
+        """Whether this process writes the outputs."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Go on once all have come here."""
-        if self.count > 1:
+    def barrier(self) -> None:
+        """Wait until all processes have come here."""
+        if self.world_size > 1:
             torch.distributed.barrier()
 
-    def total(self, number: int) -> int:
-        """Sum of `number` over the processes."""
-        if self.count == 1:
+    def all_reduce_sum(self, number: int) -> int:
+        """Sum `number` over the processes."""
+        if self.world_size == 1:
             return number
         value = torch.tensor(number, device=self.device)
         torch.distributed.all_reduce(value)
         return int(value)
 
-    def most(self, number: int) -> int:
-        """The largest `number` of any process."""
-        if self.count == 1:
+    def all_reduce_max(self, number: int) -> int:
+        """Return the largest `number` of any process."""
+        if self.world_size == 1:
             return number
         value = torch.tensor(number, device=self.device)
         torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
         return int(value)
 
-    def in_turn(self, make: Callable[[], T]) -> T:
-        """What `make` returns; the processes of a machine do it one after the other."""
+    def run_in_turn(self, make: Callable[[], T]) -> T:
+        """Call `make` and return its result; the processes of a machine do it one by one."""
         made: list[T] = []
-        for turn in range(self.most(self.local_rank) + 1):
+        for turn in range(self.all_reduce_max(self.local_rank) + 1):
             if turn == self.local_rank:
                 made.append(make())
-            self.wait()
+            self.barrier()
         return made[0]
 
-    def share(self, rows_per_batch: int) -> int:
-        """Rows of a batch that each process takes.
+    def rows_per_process(self, rows_per_batch: int) -> int:
+        """Divide the rows of a batch among the processes.
 
         Raises:
-            ConfigError: they do not go into equal parts.
+            ConfigError: they cannot be divided equally.
         """
-        if rows_per_batch % self.count:
+        if rows_per_batch % self.world_size:
             raise ConfigError(
-                f"train.rows_per_batch: {rows_per_batch} rows cannot be shared by {self.count} "
-                "processes; expected a multiple of their number."
+                f"train.rows_per_batch: {rows_per_batch} rows cannot be shared by "
+                f"{self.world_size} processes; expected a multiple of their number."
             )
-        return rows_per_batch // self.count
+        return rows_per_batch // self.world_size

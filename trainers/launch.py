@@ -1,8 +1,8 @@
 """One training in several processes of this machine, each with a device of its own.
 
-Every process runs the same `train`, and finds the others by the variables that torchrun and
-accelerate set too; so `accelerate launch` over a script that calls `train` does the same on several
-machines.
+Every process runs the same `train`, and finds the others by the environment variables that
+torchrun and accelerate set too; `accelerate launch` over a script that calls `train` does the same
+on several machines.
 """
 
 from __future__ import annotations
@@ -15,29 +15,32 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from core.errors import LatentQAError
 from core.progress import Progress
 
-Work = Callable[..., dict[str, Any]]
+T = TypeVar("T")
 _POLL_SECONDS = 1.0
 
 
-def together(
-    work: Work, processes: int, *args: Any, progress: Progress, **kwargs: Any
-) -> dict[str, Any]:
-    """What `work(*args, **kwargs)` returns in the first of `processes` processes.
+def run_distributed(
+    work: Callable[..., T], processes: int, *args: Any, progress: Progress, **kwargs: Any
+) -> T:
+    """Run `work(*args, **kwargs)` in several processes and return the result of the first.
 
     The processes end with this one, however it ends.
 
     Args:
         work: a function of a module; takes `progress` too.
-        progress: told what the first process tells.
+        processes: their number.
+        args: of `work`, picklable.
+        progress: receives the progress of the first process.
+        kwargs: of `work`, picklable.
 
     Raises:
         LatentQAError: what one of them raised.
-        RuntimeError: one of them ended without a word.
+        RuntimeError: one of them died.
     """
     context = multiprocessing.get_context("spawn")  # torch and CUDA do not survive a fork
     port = _free_port()
@@ -49,13 +52,13 @@ def together(
             names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
             names |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
             names["MASTER_PORT"] = str(port)
-            child = context.Process(target=_member, args=(theirs, names, work, args, kwargs))
+            child = context.Process(target=_run_member, args=(theirs, names, work, args, kwargs))
             child.daemon = True
             child.start()
             theirs.close()
             started.append(child)
             ends.append(mine)
-        return _listen(ends, progress)
+        return cast(T, _listen(ends, progress))
     finally:
         for child in started:
             if child.is_alive():
@@ -63,10 +66,10 @@ def together(
             child.join()
 
 
-def _listen(ends: list[Connection], progress: Progress) -> dict[str, Any]:
-    """The first process's result; the first error of any."""
+def _listen(ends: list[Connection], progress: Progress) -> object:
+    """Return the first process's result, or raise the first error of any."""
     waiting = list(ends)
-    result: dict[str, Any] = {}
+    result: object = None
     while waiting:
         for end in multiprocessing.connection.wait(waiting):
             assert isinstance(end, Connection)
@@ -74,8 +77,7 @@ def _listen(ends: list[Connection], progress: Progress) -> dict[str, Any]:
                 kind, value = end.recv()
             except EOFError as error:
                 raise RuntimeError(
-                    f"process {ends.index(end)} of {len(ends)} that trained together ended without "
-                    "a word (out of memory?)"
+                    f"process {ends.index(end)} of {len(ends)} died (out of memory?)"
                 ) from error
             if kind == "progress":
                 if end is ends[0]:
@@ -89,11 +91,15 @@ def _listen(ends: list[Connection], progress: Progress) -> dict[str, Any]:
     return result
 
 
-def _member(
-    parent: Connection, names: dict[str, str], work: Work, args: Any, kwargs: dict[str, Any]
+def _run_member(
+    parent: Connection,
+    names: dict[str, str],
+    work: Callable[..., object],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> None:
     os.environ.update(names)
-    # accelerate would set it to the same, and say so
+    # accelerate would set it to the same, with a warning
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

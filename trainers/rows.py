@@ -1,4 +1,4 @@
-"""The rows that a decoder is trained or judged on: conversations joined with their questions."""
+"""The rows that a decoder is trained or evaluated on: conversations with their questions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversati
 from core.tables import KIND_NAMES, SOURCES, Conversation, Dropped, Question, View
 from decoder.batch import Reading
 from decoder.prompt import DecoderPrompt, Turn
-from decoder.visible_tokens import Activations, ReadLayers, stored_reading, withheld_tokens
+from decoder.visible_tokens import ActivationSource, ReadLayers, count_withheld, read_visible
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A conversation whose activations are stored, and at least one question about it."""
+    """A conversation whose activations can be read, with at least one question about it."""
 
     conversation: Conversation
     questions: tuple[Question, ...]
@@ -30,23 +30,29 @@ class Row:
         return self.conversation.example_id
 
 
-def load_rows(conversations: Path, questions: Path, store: Activations) -> list[Row]:
-    """Rows in the order of the conversations; those that have no activations, and those without
-    questions, are left out (both are counted in their own steps).
+def load_rows(conversations: Path, questions: Path, store: ActivationSource) -> list[Row]:
+    """Join conversations with their questions, in the order of the conversations.
+
+    Those without activations and those without questions are left out: their own steps count them.
+
+    Args:
+        conversations: folder of the conversations table.
+        questions: folder of the questions table.
+        store: says which conversations have activations.
 
     Raises:
-        DataError: nothing is left.
+        DataError: no row is left.
     """
     asked: dict[str, list[Question]] = {}
     for question in read_questions(questions / QUESTIONS_FILE):
         asked.setdefault(question.example_id, []).append(question)
     rows = []
     for conversation in read_conversations(conversations / CONVERSATIONS_FILE):
-        # a completed row is asked what the row is asked that it completes
+        # a row with an on-policy completion keeps the questions of the row it was made from
         source = conversation.provenance.get(COMPLETES, conversation.example_id)
-        own = asked.get(conversation.example_id) or asked.get(source)
-        if own and conversation.example_id in store:
-            rows.append(Row(conversation, tuple(own)))
+        found = asked.get(conversation.example_id) or asked.get(source)
+        if found and conversation.example_id in store:
+            rows.append(Row(conversation, tuple(found)))
     if not rows:
         raise DataError(
             f"no conversation of {conversations} has both questions in {questions} and "
@@ -64,42 +70,49 @@ def select(
     seed: int,
     mixture: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """Rows of one split, at most `most`: sources, kinds and views by turns, as often as weighed.
+    """Select at most `most` rows of one split, with sources, kinds and views interleaved by weight.
 
-    Sources are mixed where `mixture` names one, likewise kinds within each source; views, always,
-    within each kind. A row's rank among its like is a hash of seed and id, so that a smaller
-    selection is part of a larger one, and the same wherever it is made.
+    Sources are mixed where `mixture` names one, likewise kinds within each source; views are always
+    mixed within each kind. A row's rank within its part is a hash of seed and id, so that a smaller
+    selection is part of a larger one, and every process selects the same.
 
     Args:
+        rows: all rows.
+        split: the split that is wanted.
+        views: views that are wanted.
+        most: most rows; None for all.
+        seed: of the rows' ranks.
         mixture: weight by name of a source, kind or view; 1 where a name is missing, and at 0 none
             of its rows.
     """
     weights = mixture or {}
-    own = [r for r in rows if r.conversation.split == split and r.conversation.view in views]
-    own.sort(key=lambda row: digest([seed, row.example_id]))
+    wanted = [r for r in rows if r.conversation.split == split and r.conversation.view in views]
+    wanted.sort(key=lambda row: digest([seed, row.example_id]))
 
     def by_view(rows: list[Row]) -> list[Row]:
         parts: dict[str, list[Row]] = {
             v: [r for r in rows if r.conversation.view == v] for v in views
         }
-        return _by_turns(parts, weights)
+        return _interleave(parts, weights)
 
     def by_kind(rows: list[Row]) -> list[Row]:
         if weights.keys().isdisjoint(KIND_NAMES):
             return by_view(rows)
         kinds = sorted({row.conversation.kind for row in rows})
         parts = {k: by_view([r for r in rows if r.conversation.kind == k]) for k in kinds}
-        return _by_turns(parts, weights)
+        return _interleave(parts, weights)
 
     if weights.keys().isdisjoint(SOURCES):
-        return by_kind(own)[:most]
-    parts = {s: by_kind([r for r in own if r.conversation.source == s]) for s in SOURCES}
-    return _by_turns(parts, weights)[:most]
+        return by_kind(wanted)[:most]
+    parts = {s: by_kind([r for r in wanted if r.conversation.source == s]) for s in SOURCES}
+    return _interleave(parts, weights)[:most]
 
 
-def _by_turns(parts: Mapping[str, list[Row]], weights: Mapping[str, float]) -> list[Row]:
-    """Rows of all parts, in any beginning of which each part has its share, to less than a row,
-    until its rows are used up."""
+def _interleave(parts: Mapping[str, list[Row]], weights: Mapping[str, float]) -> list[Row]:
+    """Interleave parts so that every beginning of the list has each part's share.
+
+    Shares are right to less than a row, until the rows of a part are used up.
+    """
     ranked: list[tuple[float, int, Row]] = []
     for order, (name, rows) in enumerate(parts.items()):
         weight = weights.get(name, 1.0)
@@ -109,25 +122,27 @@ def _by_turns(parts: Mapping[str, list[Row]], weights: Mapping[str, float]) -> l
     return [row for _, _, row in ranked]
 
 
-def with_questions(rows: Sequence[Row], most: int | None, *, seed: int) -> list[Row]:
-    """The rows with at most `most` questions each, drawn by seed, in the order that they had."""
+def limit_questions(rows: Sequence[Row], most: int | None, *, seed: int) -> list[Row]:
+    """Keep at most `most` questions of each row, drawn by seed, in their order."""
     if most is None:
         return list(rows)
     out = []
     for row in rows:
-        own = sorted(row.questions, key=lambda q: digest([seed, q.example_id, q.question]))[:most]
-        out.append(replace(row, questions=tuple(q for q in row.questions if q in own)))
+        drawn = sorted(row.questions, key=lambda q: digest([seed, q.example_id, q.question]))[:most]
+        out.append(replace(row, questions=tuple(q for q in row.questions if q in drawn)))
     return out
 
 
-def read_row(store: Activations, row: Row, layers: ReadLayers | int, *, masking: bool) -> Reading:
-    """The row's own visible activations."""
+def read_row(
+    store: ActivationSource, row: Row, layers: ReadLayers | int, *, masking: bool
+) -> Reading:
+    """Read the row's own visible activations."""
     view = row.conversation.view
-    return stored_reading(store, row.example_id, view, layers, masking=masking)
+    return read_visible(store, row.example_id, view, layers, masking=masking)
 
 
-def row_turns(prompt: DecoderPrompt, row: Row) -> list[Turn]:
-    """The row's questions and answers as tokens.
+def tokenize_questions(prompt: DecoderPrompt, row: Row) -> list[Turn]:
+    """Tokenize the row's questions and answers.
 
     Raises:
         DataError: one of them cannot be written in the model's chat template.
@@ -142,11 +157,15 @@ def row_turns(prompt: DecoderPrompt, row: Row) -> list[Turn]:
         ) from error
 
 
-def askable(prompt: DecoderPrompt, rows: Sequence[Row]) -> tuple[list[Row], list[Dropped]]:
-    """Rows without the questions that the model's chat template cannot write, and those questions.
+def drop_unwritable_questions(
+    prompt: DecoderPrompt, rows: Sequence[Row]
+) -> tuple[list[Row], list[Dropped]]:
+    """Drop questions that the model's chat template cannot write, and rows left without any.
 
-    A question or answer that is empty or holds a control token is such a one; a row that is left
-    with no question is left out.
+    Such a question or its answer is empty, or holds a control token of the model.
+
+    Returns:
+        The remaining rows, and the dropped questions.
     """
     kept, dropped = [], []
     for row in rows:
@@ -167,9 +186,7 @@ def askable(prompt: DecoderPrompt, rows: Sequence[Row]) -> tuple[list[Row], list
     return kept, dropped
 
 
-def visible_tokens(store: Activations, row: Row, *, masking: bool) -> int:
-    """Number of activations of the row that the decoder sees."""
+def count_visible_tokens(store: ActivationSource, row: Row, *, masking: bool) -> int:
+    """Count the activations of the row that the decoder sees."""
     placed = store.place(row.example_id)
-    return placed.n_tokens - withheld_tokens(
-        row.conversation.view, placed.withheld, masking=masking
-    )
+    return placed.n_tokens - count_withheld(row.conversation.view, placed.withheld, masking=masking)

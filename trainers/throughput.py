@@ -1,13 +1,15 @@
-"""How fast a training is, how much memory it takes, and how long it waits for data."""
+"""Throughput of a training: questions and tokens a second, waiting for data, peak memory."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 
 from decoder.batch import Batch
@@ -17,11 +19,32 @@ _KIB = 1 if sys.platform == "darwin" else 1024
 """Bytes of a unit of ru_maxrss."""
 
 
-class Meter(TrainerCallback):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Throughput:
+    """How fast a training was.
+
+    Attributes:
+        questions_per_second: questions trained on, a repeated one counted each time.
+        tokens_per_second: tokens that went through the decoder, padding included.
+        data_wait: share of the time in which no step ran because its batch was not ready.
+        peak_memory_gb: of the GPU, else of the process; 10^9 bytes.
+    """
+
+    questions_per_second: float
+    tokens_per_second: float
+    data_wait: float
+    peak_memory_gb: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the values by name."""
+        return asdict(self)
+
+
+class ThroughputMeter(TrainerCallback):
     """Counts from the first step of this process on; validation and checkpoints are left out.
 
-    On a GPU the times are those at which work was handed over, not done: over many steps both are
-    the same, and nothing waits for the device.
+    On a GPU the times are those at which work was enqueued, not finished: over many steps both are
+    the same, and measuring adds no synchronisation.
     """
 
     def __init__(self, device: torch.device, *, processes: int = 1) -> None:
@@ -32,47 +55,61 @@ class Meter(TrainerCallback):
         self._mark = time.perf_counter()
 
     def add(self, batch: Batch | PackedBatch) -> None:
-        """Count a batch that is about to run; its tokens are those that run, padding included.
+        """Count a micro-batch that is about to run, padding included.
 
-        Of several processes each counts its own batch for all of theirs, which are of like size.
+        Of several processes each counts its own micro-batch for all of theirs, which are of like
+        size.
         """
         self._questions += len(batch["row_of"]) * self._processes
         ids = ("packed_ids",) if "packed_ids" in batch else ("prefix_ids", "turn_ids")
         tokens = sum(batch[name].numel() for name in ids)  # type: ignore[literal-required]
         self._tokens += tokens * self._processes
 
-    def figures(self) -> dict[str, float]:
-        """`questions_per_second`, `tokens_per_second`, `data_wait` (share of the time in which no
-        step ran because its batch was not ready) and `peak_memory_gb` (of the GPU, else of the
-        process)."""
+    def summarise(self) -> Throughput:
+        """Return the throughput so far."""
         seconds = self._busy + self._waited
         if self._device.type == "cuda":
             peak = float(torch.cuda.max_memory_allocated(self._device))
         else:
             peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * _KIB
-        return {
-            "questions_per_second": round(self._questions / seconds, 2) if seconds else 0.0,
-            "tokens_per_second": round(self._tokens / seconds, 1) if seconds else 0.0,
-            "data_wait": round(self._waited / seconds, 4) if seconds else 0.0,
-            "peak_memory_gb": round(peak / 1e9, 3),
-        }
+        return Throughput(
+            questions_per_second=round(self._questions / seconds, 2) if seconds else 0.0,
+            tokens_per_second=round(self._tokens / seconds, 1) if seconds else 0.0,
+            data_wait=round(self._waited / seconds, 4) if seconds else 0.0,
+            peak_memory_gb=round(peak / 1e9, 3),
+        )
 
     def _lap(self) -> float:
         now = time.perf_counter()
         lap, self._mark = now - self._mark, now
         return lap
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
         self._lap()
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count the time since the last step as waiting for data."""
         self._waited += self._lap()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count the time since the step's beginning as busy."""
         self._busy += self._lap()
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the time of a validation out."""
         self._lap()
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the time of a checkpoint out."""
         self._lap()

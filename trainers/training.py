@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from activation_store.layout.config import CaptureConfig
-from activation_store.target.files import ModelFiles
 from activation_store.target.load import use_threads
 from activation_store.target.quiet import quiet_libraries
 from core.errors import DataError
@@ -18,80 +17,197 @@ from core.files import storage_errors, write_bytes
 from core.progress import Progress, silent
 from core.runtime import Runtime
 from core.table_files import DROPPED_FILE, write_dropped
-from core.tables import Dropped
-from decoder.live import LiveActivations, open_activations
+from core.tables import Dropped, Split
+from decoder.live import LiveActivations
 from decoder.model import Binding, Decoder
-from decoder.visible_tokens import Activations, row_reads
+from decoder.step_inputs import StepInputs
+from decoder.visible_tokens import ActivationSource, ReadLayers, draw_row_layers
 from trainers import checkpoints
 from trainers.config import TrainConfig, Variant
 from trainers.dataset import RowDataset
-from trainers.decoder_inputs import given
-from trainers.distributed import Team
+from trainers.decoder_inputs import make_decoder_inputs
+from trainers.distributed import DistributedContext
 from trainers.loop import (
     VALIDATION,
     DecoderTrainer,
-    Follow,
-    StopWhereNoBetter,
-    StopWhereNotFinite,
-    arguments,
-    no_better,
-    optimiser_steps,
-    steps_of_a_pass,
+    NonFiniteGuard,
+    ProgressReporter,
+    ValidationPatience,
+    count_optimiser_steps,
+    make_training_arguments,
+    patience_exhausted,
+    steps_per_epoch,
 )
-from trainers.rows import askable, load_rows, select, with_questions
+from trainers.rows import drop_unwritable_questions, limit_questions, load_rows, select
+from trainers.throughput import Throughput
 
 LOG_FILE = "log.jsonl"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """What a training did; losses in nats per token.
+
+    Attributes:
+        steps: optimiser steps done.
+        rows: training rows.
+        questions: questions trained on, a repeated one counted each time.
+        throughput: of this process; None where no step was left to do.
+        loss: mean of the last tenth of the steps.
+        validation: the kept checkpoint's `right`.
+        untrained_validation: the same of the untrained decoder.
+        best_step: step of the kept checkpoint.
+        trainable_parameters: numbers that the adapter has.
+        dropped: questions that were not used, by reason.
+    """
+
+    steps: int
+    rows: int
+    questions: int
+    throughput: Throughput | None
+    loss: float
+    validation: float
+    untrained_validation: float
+    best_step: int
+    trainable_parameters: int
+    dropped: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the artifact's record keeps: the values by name, throughput among them."""
+        speed = self.throughput
+        return {
+            "steps": self.steps,
+            "rows": self.rows,
+            "questions": self.questions,
+            **({"questions_per_second": 0.0} if speed is None else speed.to_json()),
+            "loss": self.loss,
+            "validation": self.validation,
+            "untrained_validation": self.untrained_validation,
+            "best_step": self.best_step,
+            "trainable_parameters": self.trainable_parameters,
+            "dropped": self.dropped,
+        }
+
+
 def train(
-    conversations: Path,
-    questions: Path,
-    store: Path | None,
+    inputs: StepInputs,
     out: Path,
     work: Path,
     *,
     config: TrainConfig,
-    model: ModelFiles,
     runtime: Runtime,
-    capture: CaptureConfig | None = None,
     variant: Variant = "own",
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> TrainResult:
     """Train a decoder to answer from activations.
 
-    Goes on from the last whole checkpoint in `work`; on a CPU in float32 the result is then, to the
-    bit, that of a run never stopped. Where several processes run this (trainers/launch.py), they
-    train together, and the first writes.
+    The training resumes from the last whole checkpoint in `work`; on a CPU in float32 the result is
+    then, to the bit, that of an undisturbed run. Where several processes call this
+    (trainers/launch.py), they train together, and the first writes.
 
     Args:
-        conversations, questions, store: folders that the earlier steps wrote; no store where
-            activations are computed on the fly.
+        inputs: tables, store and target.
         out: receives the adapter, latentqa.json, log.jsonl and, where there are questions
             that the chat template cannot write, dropped.parquet with them.
         work: receives checkpoints.
-        capture: where there is no store, what a dump would take.
-        variant: what the decoder is given of a row; other than `own` for the trained baselines.
-
-    Returns:
-        {"steps", "questions" (trained on, repeats counted), "questions_per_second" and the other
-        figures of `Meter` (of this process; 0 where nothing was left to do), "rows", "loss" (mean
-        of the last tenth of the steps), "validation" (the kept checkpoint's `right`),
-        "untrained_validation", "best_step", "trainable_parameters", "dropped": {reason:
-        questions}}.
+        config: settings of the training.
+        runtime: device, threads and processes.
+        variant: input that the decoder gets of a row; other than `own` for the trained baselines.
+        progress: receives finished optimiser steps.
 
     Raises:
         DataError: no row to train or to validate on.
         ConfigError: the loss is no longer finite, or the device cannot be trained on.
         ModelError: the model cannot be a decoder, or not be sharded.
-        StoreError: the store is another model's, or has not the layer.
+        StoreError: the store is another model's, or lacks the layer.
         DamagedError: the store's bytes are not those committed.
         StorageError: the disk is full; the last whole checkpoint stays.
     """
     use_threads(runtime)
-    team = Team.join(runtime)
-    opened = open_activations(store, conversations, model=model, capture=capture, runtime=runtime)
-    several = [opened.only_layer(layer) for layer in config.decoder.read_layers]
-    layer = several[0] if several else opened.only_layer(config.decoder.read_layer)
+    distributed = DistributedContext.from_environment(runtime)
+    activations = inputs.open_activations(runtime)
+    layer = _main_layer(config, activations)
+    decoder = _create_decoder(inputs, config, layer, distributed)
+    if isinstance(activations, LiveActivations):
+        activations.attach_decoder(decoder)
+    builder = _DatasetBuilder(inputs, activations, decoder, layer, config, variant)
+    rows = builder.build("train", config.max_rows)
+    validation = builder.build("validation", config.validation_rows)
+    steps = count_optimiser_steps(config, len(rows))
+    with storage_errors(work), checkpoints.surface_full_disk(work):
+        if distributed.is_main:
+            checkpoints.keep_whole(work)
+        distributed.barrier()
+        resume = checkpoints.keep_whole(work)
+        throughput = None
+        if not _has_ended(resume, steps, config):
+            trainer = DecoderTrainer(
+                decoder,
+                rows,
+                validation,
+                distributed=distributed,
+                args=make_training_arguments(
+                    config,
+                    work,
+                    steps=steps,
+                    distributed=distributed,
+                    report_to=runtime.report_to,
+                ),
+                callbacks=[
+                    ProgressReporter(progress),
+                    NonFiniteGuard(),
+                    *([ValidationPatience(config.patience)] if config.patience else []),
+                ],
+            )
+            with quiet_libraries():
+                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            throughput = trainer.meter.summarise()
+        distributed.barrier()
+        last = checkpoints.newest(work)
+        history = _reproducible_history(checkpoints.log_history(last))
+        validation_loss, best_step = _best_checkpoint(history)
+        with quiet_libraries():
+            best = checkpoints.checkpoint_folder(work, best_step)
+            decoder.net.load_adapter(str(best), decoder.net.active_adapter)
+        if distributed.is_main:
+            decoder.save(out)
+            lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
+            write_bytes(out / LOG_FILE, lines.encode())
+            if builder.dropped:
+                write_dropped(out / DROPPED_FILE, builder.dropped)
+        distributed.barrier()
+    done = checkpoints.step_of(last)
+    return TrainResult(
+        steps=done,
+        rows=len(rows),
+        questions=_count_questions(config, rows, done),
+        throughput=throughput,
+        loss=_last_loss(history),
+        validation=validation_loss,
+        untrained_validation=next(x["validation"]["right"] for x in history if x["step"] == 0),
+        best_step=best_step,
+        trainable_parameters=sum(p.numel() for p in decoder.net.parameters() if p.requires_grad),
+        dropped=dict(sorted(Counter(row.reason for row in builder.dropped).items())),
+    )
+
+
+def _main_layer(config: TrainConfig, activations: ActivationSource) -> int:
+    """Return the read layer, of several the first; all must be there.
+
+    Raises:
+        StoreError: the activations lack a layer.
+    """
+    if config.decoder.read_layers:
+        first, *_ = [activations.only_layer(layer) for layer in config.decoder.read_layers]
+        return first
+    return activations.only_layer(config.decoder.read_layer)
+
+
+def _create_decoder(
+    inputs: StepInputs, config: TrainConfig, layer: int, distributed: DistributedContext
+) -> Decoder:
+    """Create an untrained decoder, its base sharded where the processes share it."""
+    model = inputs.model
 
     def make(device: torch.device) -> Decoder:
         return Decoder.create(
@@ -110,148 +226,91 @@ def train(
         )
 
     with quiet_libraries():
-        if team.shards:
-            from trainers.sharding import sharded  # not every build of torch has it
+        if not distributed.shards_base:
+            return make(distributed.device)
+        from trainers.sharding import make_sharded  # not every build of torch has it
 
-            decoder = sharded(make, team)
-        else:
-            decoder = make(team.device)
-    if isinstance(opened, LiveActivations):
-        opened.run_on(decoder)
-    rows, validation, dropped = _datasets(
-        conversations, questions, opened, decoder, layer, config, variant
-    )
-    steps = optimiser_steps(config, len(rows))
-    with storage_errors(work), checkpoints.full_disk_shows(work):
-        if team.first:
-            checkpoints.latest(work)
-        team.wait()
-        resume = checkpoints.latest(work)
-        done = checkpoints.step_of(resume) if resume else 0
-        speed: dict[str, float] = {"questions_per_second": 0.0}
-        ended = resume is not None and no_better(checkpoints.log_history(resume), config.patience)
-        if done < steps and not ended:
-            speed = _fit(
-                decoder, rows, validation, config, work, runtime, steps, resume, progress, team
-            )
-        team.wait()
-        last = checkpoints.newest(work)
-        history = _history(checkpoints.log_history(last))
-        best, best_step = _best(history)
-        with quiet_libraries():
-            decoder.net.load_adapter(
-                str(checkpoints.folder(work, best_step)), decoder.net.active_adapter
-            )
-        if team.first:
-            decoder.save(out)
-            lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
-            write_bytes(out / LOG_FILE, lines.encode())
-            if dropped:
-                write_dropped(out / DROPPED_FILE, dropped)
-        team.wait()
-    return {
-        "steps": checkpoints.step_of(last),
-        "rows": len(rows),
-        "questions": _questions(config, rows, checkpoints.step_of(last)),
-        **speed,
-        "loss": _last_loss(history),
-        "validation": best,
-        "untrained_validation": next(x["validation"]["right"] for x in history if x["step"] == 0),
-        "best_step": best_step,
-        "trainable_parameters": sum(p.numel() for p in decoder.net.parameters() if p.requires_grad),
-        "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
-    }
+        return make_sharded(make, distributed)
 
 
-def _fit(
-    decoder: Decoder,
-    rows: RowDataset,
-    validation: RowDataset,
-    config: TrainConfig,
-    work: Path,
-    runtime: Runtime,
-    steps: int,
-    resume: Path | None,
-    progress: Progress,
-    team: Team,
-) -> dict[str, float]:
-    """Train up to `steps`, from the checkpoint `resume` where there is one.
+def _has_ended(resume: Path | None, steps: int, config: TrainConfig) -> bool:
+    """Tell whether the checkpoint `resume` is the last of the training."""
+    if resume is None:
+        return False
+    log = checkpoints.log_history(resume)
+    return checkpoints.step_of(resume) >= steps or patience_exhausted(log, config.patience)
 
-    Returns:
-        What the meter says.
+
+class _DatasetBuilder:
+    """Builds the datasets of a training.
+
+    Attributes:
+        dropped: questions that the chat template cannot write, of all datasets built so far.
     """
-    stops = [StopWhereNoBetter(config.patience)] if config.patience else []
-    trainer = DecoderTrainer(
-        decoder,
-        rows,
-        validation,
-        team=team,
-        args=arguments(config, work, steps=steps, team=team, report_to=runtime.report_to),
-        callbacks=[Follow(progress), StopWhereNotFinite(), *stops],
-    )
-    with quiet_libraries():
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    return trainer.meter.figures()
 
+    def __init__(
+        self,
+        inputs: StepInputs,
+        activations: ActivationSource,
+        decoder: Decoder,
+        layer: int,
+        config: TrainConfig,
+        variant: Variant,
+    ) -> None:
+        self._rows = load_rows(inputs.conversations, inputs.questions, activations)
+        self._activations = activations
+        self._decoder = decoder
+        self._layer = layer
+        self._config = config
+        self._variant = variant
+        self.dropped: list[Dropped] = []
 
-def _datasets(
-    conversations: Path,
-    questions: Path,
-    store: Activations,
-    decoder: Decoder,
-    layer: int,
-    config: TrainConfig,
-    variant: Variant,
-) -> tuple[RowDataset, RowDataset, list[Dropped]]:
-    every = load_rows(conversations, questions, store)
-    dropped: list[Dropped] = []
+    def build(self, split: Split, most: int | None) -> RowDataset:
+        """Build the dataset of a split, of at most `most` rows.
 
-    def dataset(split: str, most: int | None) -> RowDataset:
+        Raises:
+            DataError: the split has no row.
+        """
+        config, prompt = self._config, self._decoder.prompt
+        views, seed = config.views, config.seed
         rows = select(
-            every,
-            split=split,
-            views=config.views,
-            most=most,
-            seed=config.seed,
-            mixture=config.mixture,
+            self._rows, split=split, views=views, most=most, seed=seed, mixture=config.mixture
         )
         if split == "train":
-            rows = with_questions(rows, config.questions_per_row, seed=config.seed)
-        rows, unwritable = askable(decoder.prompt, rows)
-        dropped.extend(unwritable)
+            rows = limit_questions(rows, config.questions_per_row, seed=seed)
+        rows, unwritable = drop_unwritable_questions(prompt, rows)
+        self.dropped += unwritable
         if not rows:
             raise DataError(
-                f"train: no row of split {split} in views {', '.join(config.views)}; "
+                f"train: no row of split {split} in views {', '.join(views)}; "
                 "change the splits (data.splits) or train.views."
             )
-        pool = select(every, split=split, views=config.views, most=None, seed=config.seed)
-        settings = config.decoder
-        place: Any = {
-            "layers": lambda example, a_pass: row_reads(
-                settings, layer, example, seed=config.seed, a_pass=a_pass
-            ),
-            "masking": settings.masking,
-        }
-        read = given(variant, pool, store, decoder.prompt, **place, seed=config.seed)
+        inputs = make_decoder_inputs(
+            self._variant,
+            select(self._rows, split=split, views=views, most=None, seed=seed),
+            self._activations,
+            prompt,
+            layers=self._draw_layers,
+            masking=config.decoder.masking,
+            seed=seed,
+        )
         return RowDataset(
             rows,
-            store,
-            decoder.prompt,
-            **place,
-            packed=decoder.packs,
-            given=read,
-            pass_tokens=config.pass_tokens,
+            inputs,
+            prompt,
+            packed=self._decoder.can_pack,
+            micro_batch_tokens=config.micro_batch_tokens,
         )
 
-    train, validation = (
-        dataset("train", config.max_rows),
-        dataset("validation", config.validation_rows),
-    )
-    return train, validation, dropped
+    def _draw_layers(self, example_id: str, epoch: int) -> ReadLayers:
+        config = self._config
+        return draw_row_layers(
+            config.decoder, self._layer, example_id, seed=config.seed, epoch=epoch
+        )
 
 
-def _history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The log's lines that are the same whenever and wherever they were written."""
+def _reproducible_history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep what is the same whenever and wherever the log was written: no times, no memory."""
     out: list[dict[str, Any]] = []
     for line in log:
         if "loss" in line:
@@ -261,19 +320,20 @@ def _history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def _best(history: list[dict[str, Any]]) -> tuple[float, int]:
-    """Lowest validation `right` of a checkpoint, and its step; the earliest of equals."""
+def _best_checkpoint(history: list[dict[str, Any]]) -> tuple[float, int]:
+    """Find the lowest validation `right` of a checkpoint, and its step; the earliest of equals."""
     curve = [(x["validation"]["right"], x["step"]) for x in history if "validation" in x]
     return min(pair for pair in curve if pair[1] > 0)
 
 
 def _last_loss(history: list[dict[str, Any]]) -> float:
+    """Average the loss of the last tenth of the steps."""
     losses: list[float] = [line["loss"] for line in history if "loss" in line]
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last)
 
 
-def _questions(config: TrainConfig, rows: RowDataset, steps: int) -> int:
-    """Questions that `steps` steps are trained on, a repeated one counted each time."""
-    a_pass = steps_of_a_pass(config, len(rows))
-    return round(steps * sum(len(row.questions) for row in rows.rows) / a_pass)
+def _count_questions(config: TrainConfig, rows: RowDataset, steps: int) -> int:
+    """Count the questions of `steps` steps, a repeated one each time."""
+    per_epoch = sum(len(row.questions) for row in rows.rows)
+    return round(steps * per_epoch / steps_per_epoch(config, len(rows)))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from decoder.asking import Answer, answer
+from decoder.asking import Answer, generate_answers
 from decoder.model import Decoder
 from evaluators.answers.answer_quality import SIDES
 from evaluators.config import EvaluateConfig
-from evaluators.measure.conditions import CONDITIONS, Scene
+from evaluators.measure.conditions import CONDITIONS, EvalContext
 from trainers.rows import Row
 
 # readings whose questions are answered together: bounds memory
@@ -17,7 +17,7 @@ _READINGS = 12
 
 
 def write_answers(
-    decoder: Decoder, rows: Sequence[Row], scene: Scene, config: EvaluateConfig
+    decoder: Decoder, rows: Sequence[Row], scene: EvalContext, config: EvaluateConfig
 ) -> list[dict[str, Any]]:
     """Rows of answers.parquet, without split and view, about the first controls of `rows`."""
     first = {row.conversation.control_id: i for i, row in reversed(list(enumerate(rows)))}
@@ -28,7 +28,7 @@ def write_answers(
     for start in range(0, len(given), _READINGS):
         own = given[start : start + _READINGS]
         written = iter(
-            answer(
+            generate_answers(
                 decoder,
                 [reading for row, _, reading in own for _ in row.questions],
                 [question.question for row, _, _ in own for question in row.questions],

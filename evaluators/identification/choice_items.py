@@ -23,7 +23,7 @@ Source = Literal["same_question", "same_category"]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ChoiceItem:
     """One choice.
 
     Attributes:
@@ -41,7 +41,7 @@ class Item:
 
 def make_items(
     rows: Sequence[Row], pool: Sequence[Row], *, options: int, seed: int
-) -> tuple[list[Item], int]:
+) -> tuple[list[ChoiceItem], int]:
     """Items of `rows`, in order; the same for a row whatever rows are judged beside it.
 
     Args:
@@ -58,7 +58,7 @@ def make_items(
             same_question[_plain(question.question)].append((row, question.answer))
             if (key := _category(row, question, place)) is not None:
                 same_category[key].append((row, question.answer))
-    items: list[Item] = []
+    items: list[ChoiceItem] = []
     without = 0
     for index, row in enumerate(rows):
         for place, question in enumerate(row.questions):
@@ -70,7 +70,7 @@ def make_items(
                 found = _distractors(row, question, same_category[key], seed)
             if found:
                 chosen = (question.answer, *found[: options - 1])
-                items.append(Item(index, question, chosen, source))
+                items.append(ChoiceItem(index, question, chosen, source))
             else:
                 without += 1
     return items, without

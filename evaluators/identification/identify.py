@@ -22,8 +22,8 @@ from evaluators.identification.calibration import (
     error_if_calibrated,
     reliability,
 )
-from evaluators.identification.choice_items import Item
-from evaluators.measure.losses import question_losses
+from evaluators.identification.choice_items import ChoiceItem
+from evaluators.measure.losses import compute_question_losses
 from evaluators.measure.panel import UNINFORMED, columns, least_above, sampler
 from evaluators.stats.estimates import Estimate, Least, Statistic
 from trainers.rows import Row
@@ -38,7 +38,7 @@ Losses = list[list[float]]
 
 
 def option_losses(
-    decoder: Decoder, rows: Sequence[Row], items: Sequence[Item], readings: Sequence[Reading]
+    decoder: Decoder, rows: Sequence[Row], items: Sequence[ChoiceItem], readings: Sequence[Reading]
 ) -> Losses:
     """Answer loss of each option of each item, nats a token, over one prefix a row.
 
@@ -59,7 +59,7 @@ def option_losses(
         )
         for r, own in of_row.items()
     ]
-    found = question_losses(decoder, asked, [readings[r] for r in of_row], batch=_ROWS)
+    found = compute_question_losses(decoder, asked, [readings[r] for r in of_row], batch=_ROWS)
     out: Losses = [[] for _ in items]
     for own, losses in zip(of_row.values(), found, strict=True):
         rest = iter(losses)
@@ -69,7 +69,7 @@ def option_losses(
 
 
 def identification(
-    items: Sequence[Item],
+    items: Sequence[ChoiceItem],
     losses: Mapping[str, Losses],
     controls: Sequence[str],
     without: int,
@@ -112,7 +112,7 @@ def identification(
 
 
 def item_rows(
-    items: Sequence[Item], losses: Mapping[str, Losses], rows: Sequence[Row]
+    items: Sequence[ChoiceItem], losses: Mapping[str, Losses], rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
     """One row an item and condition, for items.parquet, without split and view."""
     out = []

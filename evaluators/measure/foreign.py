@@ -4,14 +4,14 @@ unchanged decoder read it?"""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles, public_name
+from activation_store.target.files import public_name
 from activation_store.target.load import model_shape
 from core.errors import ConfigError, StoreError
 from core.runtime import Runtime
+from decoder.step_inputs import StepInputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +49,13 @@ def target_differs(own: dict[str, str], found: dict[str, str]) -> tuple[str, ...
 
 
 def open_foreign(
-    store: Path | None, model: ModelFiles, runtime: Runtime
+    inputs: StepInputs, runtime: Runtime
 ) -> tuple[ActivationStore, ForeignTarget | None]:
-    """A store that need not be the decoder's own target's.
+    """Open a store that another target than the decoder's may have written.
 
     Args:
-        model: the decoder's target.
+        inputs: the store, and the decoder's own target.
+        runtime: size of the reader's cache.
 
     Returns:
         The store, and its target where that is another one.
@@ -63,6 +64,7 @@ def open_foreign(
         ConfigError: there is no store.
         StoreError: it holds activations of another width.
     """
+    store, model = inputs.store, inputs.model
     if store is None:
         raise ConfigError(
             "evaluate: activations on the fly are the decoder's own target's; a foreign target "

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from decoder.batch import Reading
 from decoder.model import Decoder
-from decoder.scoring import turn_losses
-from trainers.rows import Row, row_turns
+from decoder.scoring import compute_turn_losses
+from trainers.rows import Row, tokenize_questions
 
 
-def question_losses(
+def compute_question_losses(
     decoder: Decoder, rows: Sequence[Row], readings: Sequence[Reading], *, batch: int = 16
 ) -> list[list[float]]:
     """Nats a token of each question of each row, in the order given.
@@ -19,5 +19,5 @@ def question_losses(
         readings: one a row; rows of like length share a forward pass.
         batch: most rows of one.
     """
-    turns = [row_turns(decoder.prompt, row) for row in rows]
-    return turn_losses(decoder, readings, turns, batch=batch)
+    turns = [tokenize_questions(decoder.prompt, row) for row in rows]
+    return compute_turn_losses(decoder, readings, turns, batch=batch)

@@ -10,7 +10,7 @@ from core.canonical import digest
 from core.files import write_json
 
 
-class Parts:
+class PartialResultCache:
     """Parts of an evaluation in one folder, each bound to what it was measured on.
 
     Args:

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 from decoder.batch import Reading
 from decoder.model import Decoder
-from evaluators.measure.conditions import CONDITIONS, Scene
+from evaluators.measure.conditions import CONDITIONS, EvalContext
 from evaluators.measure.panel import UNTRAINED
-from trainers.decoder_inputs import text_reading
+from trainers.decoder_inputs import make_text_reading
 from trainers.rows import Row
 
 
@@ -36,7 +36,7 @@ class Probe:
         under: the context in which the decoder is the one that is asked.
     """
 
-    give: Callable[[Row, Scene], Reading]
+    give: Callable[[Row, EvalContext], Reading]
     under: Callable[[], AbstractContextManager[None]]
 
 
@@ -51,12 +51,12 @@ def probes(decoder: Decoder, names: Sequence[str]) -> dict[str, Probe]:
 
 def _probe(decoder: Decoder, name: str) -> Probe:
     if name in UNTRAINED:
-        return Probe(CONDITIONS[name.removeprefix("untrained_")].give, decoder.untrained)
+        return Probe(CONDITIONS[name.removeprefix("untrained_")].give, decoder.without_adapter)
     if name == "prior":
-        return Probe(CONDITIONS["other"].give, functools.partial(decoder.using, name))
+        return Probe(CONDITIONS["other"].give, functools.partial(decoder.with_adapter, name))
     if name == "text":
         return Probe(
-            lambda row, scene: text_reading(decoder.prompt, row),
-            functools.partial(decoder.using, name),
+            lambda row, scene: make_text_reading(decoder.prompt, row),
+            functools.partial(decoder.with_adapter, name),
         )
     return Probe(CONDITIONS[name].give, contextlib.nullcontext)

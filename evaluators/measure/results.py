@@ -43,7 +43,7 @@ def robustness_rows(tree: Mapping[str, Any], *, least: int) -> Iterator[dict[str
                 about = {"split": split, "view": view, "foreign_target": "moved" in found}
                 for row in result_rows(WHOLE, {change: found}, least=least):
                     yield {**about, **row}
-                for name in ("moved", "unfamiliar"):
+                for name in ("moved", "out_of_distribution"):
                     if found.get(name) is not None:
                         n = found["right"]["drop"]["n"]
                         yield {**about, **_single(f"{change}.{name}", found[name], n)}

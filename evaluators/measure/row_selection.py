@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from core.tables import VIEWS, Dropped, View
 from decoder.prompt import DecoderPrompt
 from evaluators.config import EvaluateConfig
-from trainers.rows import Row, askable, select
+from trainers.rows import Row, drop_unwritable_questions, select
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class EvalSlice:
     """The rows of one split and view that are judged.
 
     Attributes:
@@ -32,12 +32,12 @@ class Case:
     unwritable: int = 0
 
 
-def find_cases(
+def select_slices(
     rows: list[Row],
     config: EvaluateConfig,
     masking: bool,
     unwritable: Mapping[tuple[str, str], int],
-) -> list[Case]:
+) -> list[EvalSlice]:
     """The cases that `config` asks for and `rows` have.
 
     Args:
@@ -62,7 +62,7 @@ def find_cases(
             else:
                 kinds = [(str(view), True), *([visible] if config.visible_too else [])]
             out += [
-                Case(
+                EvalSlice(
                     split=split,
                     name=name,
                     masking=mask,
@@ -85,7 +85,9 @@ def writable(
         The rows, those questions, and how many there are by split and view.
     """
     judged = [_judged(row, config) for row in rows]
-    kept, dropped = askable(prompt, [row for row, own in zip(rows, judged, strict=True) if own])
+    kept, dropped = drop_unwritable_questions(
+        prompt, [row for row, own in zip(rows, judged, strict=True) if own]
+    )
     whole = {row.example_id: row for row in kept}
     out: list[Row] = []
     lacking: Counter[tuple[str, str]] = Counter()

@@ -10,7 +10,7 @@ from activation_store.target.tokens import tokenize
 from core.errors import DataError
 from decoder.model import Decoder
 from decoder.prompt import Turn
-from decoder.scoring import turn_losses
+from decoder.scoring import compute_turn_losses
 from decoder.target_run import capture
 from evaluators.measure.panel import columns, sampler
 from evaluators.robustness.alterations import Altered
@@ -51,7 +51,7 @@ def choices(
 
     A row that the chat template cannot write has none.
     """
-    layers = decoder.reads()
+    layers = decoder.select_layers()
     written: dict[int, list[Turn]] = {}
     for i, own in enumerate(said):
         try:
@@ -70,7 +70,7 @@ def choices(
         for i, run in zip(index, runs, strict=True)
         if (reading := run.visible(rows[i].conversation.view, layers, masking=masking)) is not None
     }
-    losses = turn_losses(decoder, list(readings.values()), [written[i] for i in readings])
+    losses = compute_turn_losses(decoder, list(readings.values()), [written[i] for i in readings])
     out: list[list[float]] = [[] for _ in rows]
     for i, found in zip(readings, losses, strict=True):
         mine, theirs = np.array(found[::2]), np.array(found[1::2])

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.layout.config import CaptureConfig
-from activation_store.target.files import ModelFiles
 from activation_store.target.load import pick_device, shape_of, use_threads
 from activation_store.target.quiet import quiet_libraries
 from activation_store.target.tokens import tokenize
@@ -24,19 +22,20 @@ from core.files import storage_errors, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
 from decoder.batch import Reading
-from decoder.live import LiveActivations, open_activations
+from decoder.live import LiveActivations
 from decoder.model import Decoder
 from decoder.prompt import Turn
-from decoder.scoring import turn_losses
-from decoder.target_run import Captured, capture
-from decoder.training_distribution import Familiar
-from decoder.visible_tokens import Activations, ReadLayers
+from decoder.scoring import compute_turn_losses
+from decoder.step_inputs import StepInputs
+from decoder.target_run import CapturedConversation, capture
+from decoder.training_distribution import ActivationOODDetector
+from decoder.visible_tokens import ActivationSource, ReadLayers
 from evaluators.measure.conditions import pair_others
-from evaluators.measure.measured_parts import Parts
+from evaluators.measure.measured_parts import PartialResultCache
 from evaluators.measure.panel import columns, sampler
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, ROBUSTNESS_FILE, write_table
 from evaluators.measure.results import robustness_rows
-from evaluators.measure.row_selection import Case, find_cases, writable
+from evaluators.measure.row_selection import EvalSlice, select_slices, writable
 from evaluators.robustness.alterations import ALTERATIONS, Altered, plain
 from evaluators.robustness.config import RobustnessConfig
 from evaluators.robustness.decoy_answers import choices, own_answers, rival_answers
@@ -51,17 +50,13 @@ _KNOWN = 256
 
 
 def robustness(
-    conversations: Path,
-    questions: Path,
-    store: Path | None,
+    inputs: StepInputs,
     decoder: Path,
     out: Path,
     work: Path,
     *,
     config: RobustnessConfig,
-    model: ModelFiles,
     runtime: Runtime,
-    captured: CaptureConfig | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure what each alteration, and each strength of a fine-tuned target, costs the decoder.
@@ -69,18 +64,19 @@ def robustness(
     What was measured is kept in `work`; a run that was stopped goes on.
 
     Args:
-        store: folder of the store, which says which rows have activations; None without one.
-        captured: where there is no store, what a dump would take.
+        inputs: tables, store (which says which rows have activations) and target.
+        decoder: folder of the decoder.
 
     Returns:
         {"views": {SPLIT: {VIEW: {CHANGE: {"right", "gain": {"plain", "altered", "drop"},
-        "own_answer" (of a decoy), "moved", "unfamiliar" (of a fine-tune), "excluded"}}}},
+        "own_answer" (of a decoy), "moved", "out_of_distribution" (of a fine-tune), "excluded"}}}},
         "held_out": {VIEW: {"right", "gain": {"test", "test_ood", "drop"}}}, "fine_tune":
         {"losses"} or None}. CHANGE is an alteration, or `shift:STRENGTH`. `right` is the answer
         loss, `gain` that of `none` less it, both in nats a token; `own_answer` the share of
         questions where the row's answer is likelier than the decoy's; `moved` how far activations
-        went, as a share of their length; `unfamiliar` the share of rows that lie outside of what
-        the decoder was trained on (decoder/training_distribution.py). All numbers are rows too, in
+        went, as a share of their length; `out_of_distribution` the share of rows that lie
+        outside of what the decoder was trained on
+        (decoder/training_distribution.py). All numbers are rows too, in
         `out`.
 
     Raises:
@@ -88,21 +84,21 @@ def robustness(
         StoreError: decoder, store and model do not belong together.
     """
     use_threads(runtime)
-    opened = open_activations(store, conversations, model=model, capture=captured, runtime=runtime)
+    opened = inputs.open_activations(runtime)
     with quiet_libraries():
-        reader = Decoder.load(decoder, model, dtype="float32", device=pick_device(runtime))
+        reader = Decoder.load(decoder, inputs.model, dtype="float32", device=pick_device(runtime))
     if isinstance(opened, LiveActivations):
-        opened.run_on(reader)
+        opened.attach_decoder(reader)
     rows, _, lacking = writable(
-        load_rows(conversations, questions, opened), reader.prompt, config.rows
+        load_rows(inputs.conversations, inputs.questions, opened), reader.prompt, config.rows
     )
-    cases = find_cases(rows, config.rows, reader.config.masking, lacking)
+    cases = select_slices(rows, config.rows, reader.config.masking, lacking)
     if not cases:
         raise DataError(
             f"robustness: no row in splits {', '.join(config.splits)} and views "
             f"{', '.join(config.views)}; change robustness.splits or data.splits."
         )
-    measure = _Measure(reader, opened, config, Parts(work))
+    measure = _Measure(reader, opened, config, PartialResultCache(work))
     measure.count_steps(len(cases), progress)
     views: dict[str, dict[str, Any]] = {}
     with storage_errors(out):
@@ -153,13 +149,17 @@ class _Measure:
     """Measures cases with one decoder."""
 
     def __init__(
-        self, decoder: Decoder, store: Activations, config: RobustnessConfig, parts: Parts
+        self,
+        decoder: Decoder,
+        store: ActivationSource,
+        config: RobustnessConfig,
+        parts: PartialResultCache,
     ) -> None:
         self._decoder = decoder
         self._store = store
         self._config = config
         self._parts = parts
-        self._layers = decoder.reads()
+        self._layers = decoder.select_layers()
         shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
         self._longest = shape.max_positions
         self._steps: Iterator[None] = iter(())
@@ -176,7 +176,7 @@ class _Measure:
         self._steps = steps()
 
     def alterations(
-        self, case: Case, others: Mapping[str, Row]
+        self, case: EvalSlice, others: Mapping[str, Row]
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Every alteration of a case, and its plain losses [C] by side."""
         rows = _rows(case, others)
@@ -192,7 +192,7 @@ class _Measure:
                 found[name]["own_answer"] = self._own_answer(case, rows, altered, others)
         return found, _by_control(rows, base)
 
-    def shifts(self, case: Case, others: Mapping[str, Row], tuned: FineTune) -> dict[str, Any]:
+    def shifts(self, case: EvalSlice, others: Mapping[str, Row], tuned: FineTune) -> dict[str, Any]:
         """Every strength of a fine-tuned target."""
         rows = _rows(case, others)
         base = self._run(case, rows, "plain", [plain(row) for row in rows], counted=False)
@@ -205,7 +205,7 @@ class _Measure:
 
     def _run(
         self,
-        case: Case,
+        case: EvalSlice,
         rows: Sequence[Row],
         name: str,
         altered: Sequence[Altered],
@@ -231,7 +231,7 @@ class _Measure:
 
     def _measure(
         self,
-        case: Case,
+        case: EvalSlice,
         rows: Sequence[Row],
         altered: Sequence[Altered],
         tuned: FineTune | None,
@@ -254,28 +254,28 @@ class _Measure:
         seen = [place for place, reading in enumerate(readings) if reading is not None]
         given = [reading for reading in readings if reading is not None]
         if tuned is not None:
-            more["unfamiliar"] = _unfamiliar(self._known(case), given)
+            more["out_of_distribution"] = _share_out_of_distribution(self._known(case), given)
         index = [index[place] for place in seen]
         turns = [written[i] for i in index]
         return {
             "index": index,
             "losses": {
-                "right": turn_losses(self._decoder, given, turns),
-                "none": turn_losses(
+                "right": compute_turn_losses(self._decoder, given, turns),
+                "none": compute_turn_losses(
                     self._decoder, [replace(reading, vectors=None) for reading in given], turns
                 ),
             },
             "more": more,
         }
 
-    def _known(self, case: Case) -> Familiar | None:
+    def _known(self, case: EvalSlice) -> ActivationOODDetector | None:
         """What the decoder was trained on of such a view; None for fewer than two rows."""
         first = ReadLayers(self._layers.layers[:1])
         rows = [
             read_row(self._store, row, first, masking=case.masking) for row in case.train[:_KNOWN]
         ]
         found = [reading.vectors for reading in rows if reading.vectors is not None]
-        return Familiar(found, seed=self._config.seed) if len(found) > 1 else None
+        return ActivationOODDetector(found, seed=self._config.seed) if len(found) > 1 else None
 
     def _written(self, rows: Sequence[Row], altered: Sequence[Altered]) -> dict[int, list[Turn]]:
         """The turns of each row that the chat template can write, by the row's index."""
@@ -293,7 +293,7 @@ class _Measure:
                 continue  # `excluded` counts what has no losses
         return found
 
-    def _drops(self, case: Case, rows: Sequence[Row], base: _Run, run: _Run) -> dict[str, Any]:
+    def _drops(self, case: EvalSlice, rows: Sequence[Row], base: _Run, run: _Run) -> dict[str, Any]:
         """Loss and gain as they are, as they are altered, and what the change costs."""
         both = [i for i in base.index if i in set(run.index)]
         values = {}
@@ -324,7 +324,11 @@ class _Measure:
         return out
 
     def _own_answer(
-        self, case: Case, rows: Sequence[Row], altered: Sequence[Altered], others: Mapping[str, Row]
+        self,
+        case: EvalSlice,
+        rows: Sequence[Row],
+        altered: Sequence[Altered],
+        others: Mapping[str, Row],
     ) -> dict[str, Estimate] | None:
         """How often the row's own answer is likelier than its decoy's."""
         pairs = [rival_answers(row, others[row.example_id]) for row in rows]
@@ -344,7 +348,7 @@ class _Measure:
         return own_answers(scored["plain"], scored["altered"], controls, self._config)
 
 
-def _rows(case: Case, others: Mapping[str, Row]) -> list[Row]:
+def _rows(case: EvalSlice, others: Mapping[str, Row]) -> list[Row]:
     return [row for row in case.rows if row.example_id in others]
 
 
@@ -363,7 +367,7 @@ def _by_control(rows: Sequence[Row], run: _Run) -> dict[str, np.ndarray]:
     }
 
 
-def _moved(before: Sequence[Captured], after: Sequence[Captured]) -> float:
+def _moved(before: Sequence[CapturedConversation], after: Sequence[CapturedConversation]) -> float:
     """Mean over tokens of the change of an activation, as a share of its length."""
     shares = []
     for one, other in zip(before, after, strict=True):
@@ -373,13 +377,15 @@ def _moved(before: Sequence[Captured], after: Sequence[Captured]) -> float:
     return float(np.concatenate(shares).mean()) if shares else 0.0
 
 
-def _unfamiliar(known: Familiar | None, readings: Sequence[Reading]) -> float | None:
+def _share_out_of_distribution(
+    known: ActivationOODDetector | None, readings: Sequence[Reading]
+) -> float | None:
     """Share of readings that lie outside of what the decoder was trained on; None where that
     cannot be told."""
     if known is None:
         return None
-    verdicts = [known.judge(r.vectors[: r.n]) for r in readings if r.vectors is not None]
-    flags = [own.unfamiliar for own in verdicts if own.unfamiliar is not None]
+    verdicts = [known.score(r.vectors[: r.n]) for r in readings if r.vectors is not None]
+    flags = [own.out_of_distribution for own in verdicts if own.out_of_distribution is not None]
     return float(np.mean(flags)) if flags else None
 
 

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from decoder.model import Decoder
-from decoder.target_run import Source
+from decoder.target_run import TargetNetwork
 from evaluators.robustness.config import RobustnessConfig
 
 _NAME = "shift"
@@ -48,12 +48,12 @@ class FineTune:
         self._trained = [scaling[_NAME] for scaling in self._scaling]
 
     @contextlib.contextmanager
-    def at(self, strength: float) -> Iterator[Source]:
+    def at(self, strength: float) -> Iterator[TargetNetwork]:
         """Within, the target is the fine-tune at `strength`; the decoder is not to be asked."""
         for scaling, trained in zip(self._scaling, self._trained, strict=True):
             scaling[_NAME] = trained * strength
-        with self._decoder.using(_NAME):
-            yield Source(self._decoder.net.get_base_model(), self._decoder.tokenizer)
+        with self._decoder.with_adapter(_NAME):
+            yield TargetNetwork(self._decoder.net.get_base_model(), self._decoder.tokenizer)
 
     def remove(self) -> None:
         """Leave the decoder as it was."""
@@ -68,7 +68,7 @@ def _train(
 
     net: Any = decoder.net
     # the generator of the process is left as it was
-    with torch.random.fork_rng(devices=[]), decoder.untrained():
+    with torch.random.fork_rng(devices=[]), decoder.without_adapter():
         torch.manual_seed(config.seed)
         adapter = LoraConfig(
             r=config.shift_rank,
@@ -79,7 +79,7 @@ def _train(
         net.add_adapter(_NAME, adapter)
     draw = np.random.default_rng(config.seed)
     losses = []
-    with decoder.using(_NAME):
+    with decoder.with_adapter(_NAME):
         own = [values for name, values in net.named_parameters() if f".{_NAME}." in name]
         for values in own:
             values.requires_grad_(True)

@@ -328,10 +328,10 @@ def _print_answers(reader: Reader, asked: Asked) -> None:
         f"{_blocks(asked.layers)}{beside}"
     )
     _print_foreign(reader)
-    if asked.familiarity is not None and asked.familiarity.unfamiliar:
+    if asked.familiarity is not None and asked.familiarity.out_of_distribution:
         typer.echo(
             f"Unfamiliar: these activations lie farther from those that it was trained on than "
-            f"{asked.familiarity.farther_than:.0%} of {asked.familiarity.rows} held-out rows; its "
+            f"{asked.familiarity.share_nearer:.0%} of {asked.familiarity.rows} held-out rows; its "
             "answers may mean nothing."
         )
     if asked.withheld:

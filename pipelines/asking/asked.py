@@ -11,7 +11,7 @@ from typing import Any
 from core.tables import Message, View
 from decoder.asking import Answer
 from decoder.token_choice import VISIBLE
-from decoder.training_distribution import Verdict
+from decoder.training_distribution import OODScore
 from evaluators.answers.metrics.token_f1 import overlap
 
 
@@ -55,7 +55,7 @@ class Asked:
     withheld: int
     answers: tuple[Answer, ...]
     samples: tuple[tuple[Answer, ...], ...]
-    familiarity: Verdict | None = None
+    familiarity: OODScore | None = None
 
     @property
     def view(self) -> View:

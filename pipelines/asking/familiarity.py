@@ -10,8 +10,8 @@ from core.errors import LatentQAError
 from core.table_files import CONVERSATIONS_FILE, read_conversations
 from core.tables import Conversation
 from decoder.model import Decoder
-from decoder.training_distribution import Familiar
-from decoder.visible_tokens import ReadLayers, stored_reading
+from decoder.training_distribution import ActivationOODDetector
+from decoder.visible_tokens import ReadLayers, read_visible
 from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.root import ArtifactRoot
 
@@ -21,7 +21,9 @@ _MADE_BY = ("complete", "conversations")
 """Steps whose conversations a decoder is trained on."""
 
 
-def familiar_of(artifact: Artifact, root: ArtifactRoot, decoder: Decoder) -> Familiar | None:
+def find_ood_detector(
+    artifact: Artifact, root: ArtifactRoot, decoder: Decoder
+) -> ActivationOODDetector | None:
     """What `decoder` was trained on, at the first layer that it reads.
 
     Args:
@@ -39,7 +41,7 @@ def familiar_of(artifact: Artifact, root: ArtifactRoot, decoder: Decoder) -> Fam
     if store is None or table is None:
         return None
     views = artifact.identity["config"]["views"]
-    layers = ReadLayers((decoder.reads().layers[0],))
+    layers = ReadLayers((decoder.select_layers().layers[0],))
     try:
         opened = ActivationStore(store)
         rows = [
@@ -48,7 +50,7 @@ def familiar_of(artifact: Artifact, root: ArtifactRoot, decoder: Decoder) -> Fam
             if row.split == "train" and row.view in views and row.example_id in opened
         ]
         readings = [
-            stored_reading(
+            read_visible(
                 opened, row.example_id, row.view, layers, masking=decoder.config.masking
             ).vectors
             for row in sorted(rows, key=_rank)[:_ROWS]
@@ -56,7 +58,7 @@ def familiar_of(artifact: Artifact, root: ArtifactRoot, decoder: Decoder) -> Fam
     except LatentQAError:
         return None  # an answer does not hang on the store that its decoder came from
     found = [vectors for vectors in readings if vectors is not None]
-    return Familiar(found) if len(found) > 1 else None
+    return ActivationOODDetector(found) if len(found) > 1 else None
 
 
 def _rank(row: Conversation) -> str:

@@ -20,13 +20,12 @@ from activation_store.target.quiet import quiet_libraries
 from core.errors import DamagedError, ModelError
 from core.runtime import Runtime
 from decoder.model import SIDECAR, Decoder, read_sidecar
-from decoder.target_run import Source
-from decoder.training_distribution import Familiar
-from pipelines.artifacts.artifact import RECORD, Artifact
+from decoder.target_run import TargetNetwork
+from decoder.training_distribution import ActivationOODDetector
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.asking.asked import Asked, Prompt
-from pipelines.asking.familiarity import familiar_of
+from pipelines.asking.familiarity import find_ood_detector
 from pipelines.asking.reader import AskOptions, Foreign, Reader
 
 __all__ = ["AskOptions", "Asked", "Prompt", "Reader", "load"]
@@ -133,15 +132,15 @@ def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> Foreign
         differs=tuple(
             sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
         ),
-        source=Source(
+        source=TargetNetwork(
             load_model(other, dtype="float32", device=decoder.device), load_tokenizer(other)
         ),
     )
 
 
-def _familiar(found: _Found, decoder: Decoder) -> Familiar | None:
+def _familiar(found: _Found, decoder: Decoder) -> ActivationOODDetector | None:
     """What the decoder was trained on; None for one that was copied out of its artifact root."""
     if found.artifact is None:
         return None
     root = ArtifactRoot(found.artifact.path.parents[1])
-    return familiar_of(found.artifact, root, decoder)
+    return find_ood_detector(found.artifact, root, decoder)

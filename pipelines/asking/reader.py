@@ -17,13 +17,13 @@ from activation_store.target.load import shape_of
 from core.config import Config
 from core.errors import ConfigError, DataError, UserError
 from core.tables import Message
-from decoder.asking import Answer, answer
+from decoder.asking import Answer, generate_answers
 from decoder.batch import Reading
 from decoder.model import Decoder
-from decoder.target_run import Captured, Source, capture
-from decoder.token_choice import VISIBLE, choose
-from decoder.training_distribution import Familiar, Verdict
-from decoder.visible_tokens import ReadLayers, withheld_tokens
+from decoder.target_run import CapturedConversation, TargetNetwork, capture
+from decoder.token_choice import VISIBLE, choose_tokens
+from decoder.training_distribution import ActivationOODDetector, OODScore
+from decoder.visible_tokens import ReadLayers, count_withheld
 from pipelines.asking.asked import Asked, Prompt
 from pipelines.asking.dialogue import Dialogue, conversation, dialogue
 
@@ -84,7 +84,7 @@ class Foreign:
     model: str
     adapter: str | None
     differs: tuple[str, ...]
-    source: Source
+    source: TargetNetwork
 
     def to_json(self) -> dict[str, Any]:
         """What stands in every result."""
@@ -106,7 +106,7 @@ class Reader:
         decoder: Decoder,
         *,
         foreign: Foreign | None = None,
-        familiar: Callable[[], Familiar | None] = lambda: None,
+        familiar: Callable[[], ActivationOODDetector | None] = lambda: None,
     ) -> None:
         """Put a decoder and its target together.
 
@@ -119,13 +119,13 @@ class Reader:
         self._find_familiar = familiar
 
     @functools.cached_property
-    def familiar(self) -> Familiar | None:
+    def familiar(self) -> ActivationOODDetector | None:
         """The activations that the decoder was trained on; None where they are not at hand."""
         return self._find_familiar()
 
     def capture(
         self, conversations: Sequence[Sequence[Message]], layers: Sequence[int]
-    ) -> list[Captured]:
+    ) -> list[CapturedConversation]:
         """Run the target on conversations (see `decoder.target_run.capture`).
 
         Raises:
@@ -230,11 +230,11 @@ class Reader:
         """
         decoder = self.decoder
         if layer is None:
-            return decoder.reads()
+            return decoder.select_layers()
         shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
         number = shape.layer(layer, option)
         if decoder.config.combine == "together" and decoder.config.read_layers:
-            return decoder.reads(number)
+            return decoder.select_layers(number)
         return ReadLayers((number,), named=bool(decoder.config.read_layers))
 
     @property
@@ -242,7 +242,7 @@ class Reader:
         """Blocks that the decoder was trained on."""
         return self.decoder.config.read_layers or (self.decoder.binding.read_layer,)
 
-    def chosen(self, prompt: Prompt, captured: Captured) -> tuple[np.ndarray, int]:
+    def chosen(self, prompt: Prompt, captured: CapturedConversation) -> tuple[np.ndarray, int]:
         """Tokens [n] of a conversation that `prompt` names, and how many of them masking withholds.
 
         Raises:
@@ -251,15 +251,15 @@ class Reader:
         """
         tokens = captured.tokens
         masking = self.decoder.config.masking
-        withheld = withheld_tokens(prompt.view, tokens.withheld, masking=masking)
-        chosen = choose(prompt.tokens, tokens, captured.encoded, withheld=withheld)
+        withheld = count_withheld(prompt.view, tokens.withheld, masking=masking)
+        chosen = choose_tokens(prompt.tokens, tokens, captured.encoded, withheld=withheld)
         return chosen, int((chosen < withheld).sum())
 
     def _ask_batch(
         self, prompts: Sequence[Prompt], layers: ReadLayers, options: AskOptions
     ) -> list[Asked | UserError]:
         out: dict[int, Asked | UserError] = {}
-        ready: dict[int, tuple[Captured, np.ndarray, int]] = {}
+        ready: dict[int, tuple[CapturedConversation, np.ndarray, int]] = {}
         for i, found in enumerate(self._capture(prompts, layers)):
             if isinstance(found, UserError):
                 out[i] = found
@@ -298,7 +298,9 @@ class Reader:
             )
         return [out[i] for i in range(len(prompts))]
 
-    def _capture(self, prompts: Sequence[Prompt], layers: ReadLayers) -> list[Captured | UserError]:
+    def _capture(
+        self, prompts: Sequence[Prompt], layers: ReadLayers
+    ) -> list[CapturedConversation | UserError]:
         """Each conversation, or why the template refuses it."""
         try:
             return list(self.capture([p.messages for p in prompts], layers.layers))
@@ -308,12 +310,12 @@ class Reader:
         # one is refused: each by itself says which
         return [found for prompt in prompts for found in self._capture([prompt], layers)]
 
-    def _judge(self, reading: Reading) -> Verdict | None:
+    def _judge(self, reading: Reading) -> OODScore | None:
         """How far what is read lies from what the decoder was trained on."""
         if self.familiar is None or reading.vectors is None:
             return None
         # of several layers the first, which is the one that is known
-        return self.familiar.judge(reading.vectors[: reading.n])
+        return self.familiar.score(reading.vectors[: reading.n])
 
     def _answers(
         self,
@@ -326,7 +328,7 @@ class Reader:
         """`times` answers to each question."""
         if not asked or not times:
             return [[] for _ in asked]
-        found = answer(
+        found = generate_answers(
             self.decoder,
             [readings[i] for i, _ in asked for _ in range(times)],
             [question for _, question in asked for _ in range(times)],

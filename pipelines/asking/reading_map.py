@@ -18,11 +18,11 @@ import numpy as np
 
 from activation_store.target.load import shape_of
 from core.errors import ConfigError
-from decoder.asking import answer as write_answer
+from decoder.asking import generate_answers
 from decoder.batch import Reading
 from decoder.prompt import Turn
-from decoder.scoring import turn_losses
-from decoder.target_run import Captured
+from decoder.scoring import compute_turn_losses
+from decoder.target_run import CapturedConversation
 from pipelines.asking.asked import Prompt
 from pipelines.asking.reader import Reader
 
@@ -157,7 +157,7 @@ def reading_map(
     mapped = answer
     if mapped is None:
         given = [run.reading(own, chosen)]
-        mapped = write_answer(decoder, given, [question], max_tokens=max_tokens)[0].text
+        mapped = generate_answers(decoder, given, [question], max_tokens=max_tokens)[0].text
     turn = decoder.prompt.turn(question, mapped)
     size = window or max(1, -(-len(chosen) // WINDOWS))
     parts = [chosen[i : i + size] for i in range(0, len(chosen), size)]
@@ -200,11 +200,11 @@ def _nothing(reading: Reading) -> Reading:
 
 
 def _losses(reader: Reader, readings: Sequence[Reading], turn: Turn) -> np.ndarray:
-    losses = turn_losses(reader.decoder, readings, [[turn]] * len(readings))
+    losses = compute_turn_losses(reader.decoder, readings, [[turn]] * len(readings))
     return np.array([own[0] for own in losses])
 
 
-def _window(run: Captured, part: np.ndarray) -> Window:
+def _window(run: CapturedConversation, part: np.ndarray) -> Window:
     encoded = run.encoded
     spelled = (encoded.text[encoded.starts[i] : encoded.stops[i]] for i in part)
     return Window(start=int(part[0]), stop=int(part[-1]) + 1, text="".join(spelled))

@@ -23,6 +23,7 @@ from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult, StoreDigests
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs
+from pipelines.steps.decoder_inputs import step_inputs
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.import_data import IMPORTED, OWN
 from pipelines.steps.judge import JUDGE
@@ -142,45 +143,39 @@ def _dump_size(
 
 
 def _train(call: StepCall, variant: Variant = "own") -> StepResult:
-    from trainers.launch import together
+    from trainers.launch import run_distributed
     from trainers.training import train
 
     processes = call.experiment.runtime.processes
-    run = train if processes == 1 else partial(together, train, processes)
-    counts = run(
-        call.data("conversations"),
-        call.data("questions"),
-        _store(call),
+    run = train if processes == 1 else partial(run_distributed, train, processes)
+    found = run(
+        step_inputs(call),
         call.out,
         call.work,
         config=call.experiment.train,
-        model=call.outside.model,
         runtime=call.experiment.runtime,
-        capture=_capture(call.experiment),
         variant=variant,
         progress=call.progress,
     )
-    return StepResult(counts=counts)
+    return StepResult(counts=found.to_json())
 
 
 def run_evaluation(call: StepCall, *, foreign: bool = False) -> StepResult:
     """Judge a decoder; `foreign`: on a store that need not be its own target's."""
-    from evaluators.evaluation import evaluate
+    from evaluators.evaluation import TrainedDecoders, evaluate
 
     found = evaluate(
-        call.data("conversations"),
-        call.data("questions"),
-        _store(call),
-        call.data("train"),
+        step_inputs(call),
+        TrainedDecoders(
+            decoder=call.data("train"),
+            baselines={
+                name: call.data(baseline_step(name)) for name in call.experiment.evaluate.baselines
+            },
+        ),
         call.out,
         call.work,
         config=call.experiment.evaluate,
-        model=call.outside.model,
         runtime=call.experiment.runtime,
-        capture=_capture(call.experiment),
-        baselines={
-            name: call.data(baseline_step(name)) for name in call.experiment.evaluate.baselines
-        },
         foreign=foreign,
         progress=call.progress,
     )
@@ -211,11 +206,6 @@ def _complete_config(experiment: Experiment) -> dict[str, Any]:
     if experiment.complete is None:
         raise ConfigError(f"{experiment.experiment}: has no section complete.")
     return plain(experiment.complete)
-
-
-def _store(call: StepCall) -> Path | None:
-    """The store; None where activations are computed on the fly."""
-    return call.data("dump") if "dump" in call.inputs else None
 
 
 def _capture(experiment: Experiment) -> CaptureConfig:

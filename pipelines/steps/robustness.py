@@ -11,6 +11,7 @@ from evaluators.robustness.config import RobustnessConfig
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
+from pipelines.steps.decoder_inputs import step_inputs
 from pipelines.steps.step import Step, StepCall
 
 ROBUSTNESS = "robustness"
@@ -48,16 +49,12 @@ def _robustness(call: StepCall) -> StepResult:
     from evaluators.robustness.step import robustness
 
     found = robustness(
-        call.data("conversations"),
-        call.data("questions"),
-        call.data("dump") if "dump" in call.inputs else None,
+        step_inputs(call),
         call.data("train"),
         call.out,
         call.work,
         config=_section(call.experiment),
-        model=call.outside.model,
         runtime=call.experiment.runtime,
-        captured=CaptureConfig.model_validate(plain(call.experiment.dump, CaptureConfig)),
         progress=call.progress,
     )
     return StepResult(counts=found)

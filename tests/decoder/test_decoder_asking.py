@@ -15,12 +15,12 @@ from activation_store.read.reader import ActivationStore
 from core.errors import DataError
 from core.tables import VIEWS, Message, View
 from decoder import asking
-from decoder.asking import Answer, answer
+from decoder.asking import Answer, generate_answers
 from decoder.batch import Reading, make_batch
 from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.target_run import capture
-from decoder.visible_tokens import stored_reading, withheld_tokens
+from decoder.visible_tokens import count_withheld, read_visible
 
 QUESTIONS = ["Who?", "Why so?", "What does it love most?", "Who?", "Is it you"]
 ROWS = [
@@ -68,7 +68,7 @@ def assert_same(found: Answer, expected: Answer) -> None:
 @pytest.mark.parametrize("family", decoders.FAMILIES)
 def test_the_cache_changes_no_answer(family: str) -> None:
     decoder = decoders.make(family, nudge=0.1)
-    found = answer(decoder, ROWS, QUESTIONS, max_tokens=12)
+    found = generate_answers(decoder, ROWS, QUESTIONS, max_tokens=12)
     for got, reading, question in zip(found, ROWS, QUESTIONS, strict=True):
         assert_same(got, slowly(decoder, reading, question, 12))
     assert len({round(a.log_probability, 3) for a in found}) > 1
@@ -77,9 +77,9 @@ def test_the_cache_changes_no_answer(family: str) -> None:
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_a_batch_of_different_questions_is_one_at_a_time(family: str) -> None:
     decoder = decoders.make(family, nudge=0.1)
-    together = answer(decoder, ROWS, QUESTIONS, max_tokens=10)
+    together = generate_answers(decoder, ROWS, QUESTIONS, max_tokens=10)
     for got, reading, question in zip(together, ROWS, QUESTIONS, strict=True):
-        (alone,) = answer(decoder, [reading], [question], max_tokens=10)
+        (alone,) = generate_answers(decoder, [reading], [question], max_tokens=10)
         assert_same(got, alone)
 
 
@@ -91,11 +91,13 @@ def test_questions_about_one_reading_share_its_prefix(
     rows = [ROWS[1], ROWS[3], ROWS[1], ROWS[1], ROWS[3]]
     expected = [slowly(decoder, r, q, 10) for r, q in zip(rows, QUESTIONS, strict=True)]
     prefixes = []
-    plain = asking.prefix_cache
+    plain = asking.compute_prefix_cache
     monkeypatch.setattr(
-        asking, "prefix_cache", lambda *given: prefixes.append(given[2]) or plain(*given)
+        asking, "compute_prefix_cache", lambda *given: prefixes.append(given[2]) or plain(*given)
     )
-    for got, wanted in zip(answer(decoder, rows, QUESTIONS, max_tokens=10), expected, strict=True):
+    for got, wanted in zip(
+        generate_answers(decoder, rows, QUESTIONS, max_tokens=10), expected, strict=True
+    ):
         assert_same(got, wanted)
     (batch,) = prefixes
     assert len(batch["prefix_ids"]) == 2
@@ -104,7 +106,7 @@ def test_questions_about_one_reading_share_its_prefix(
 def test_without_activations_the_placeholders_speak() -> None:
     decoder = decoders.make(nudge=0.1)
     bare = [decoders.reading(r.n, r.first_position, vectors=False) for r in ROWS]
-    found = answer(decoder, bare, QUESTIONS, max_tokens=8)
+    found = generate_answers(decoder, bare, QUESTIONS, max_tokens=8)
     for got, reading, question in zip(found, bare, QUESTIONS, strict=True):
         assert_same(got, slowly(decoder, reading, question, 8))
 
@@ -126,7 +128,7 @@ def favour(decoder: Decoder, token: int, monkeypatch: pytest.MonkeyPatch, after:
 def test_an_answer_ends_with_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = decoders.make()
     favour(decoder, decoder.prompt.end_of_turn, monkeypatch, after=3)
-    (found,) = answer(decoder, ROWS[:1], QUESTIONS[:1], max_tokens=30)
+    (found,) = generate_answers(decoder, ROWS[:1], QUESTIONS[:1], max_tokens=30)
     assert found.finished
     assert len(found.text) <= 3
 
@@ -134,7 +136,7 @@ def test_an_answer_ends_with_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_answer_at_once_over_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = decoders.make()
     favour(decoder, decoder.prompt.end_of_turn, monkeypatch, after=0)
-    (found,) = answer(decoder, ROWS[:1], QUESTIONS[:1])
+    (found,) = generate_answers(decoder, ROWS[:1], QUESTIONS[:1])
     assert (found.text, found.finished) == ("", True)
     assert found.log_probability == pytest.approx(0.0, abs=1e-3)
 
@@ -143,13 +145,13 @@ def test_an_answer_that_is_cut_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = decoders.make()
     letter = decoder.tokenizer("a", add_special_tokens=False)["input_ids"][0]
     favour(decoder, letter, monkeypatch, after=0)
-    (found,) = answer(decoder, ROWS[:1], QUESTIONS[:1], max_tokens=5)
+    (found,) = generate_answers(decoder, ROWS[:1], QUESTIONS[:1], max_tokens=5)
     assert (found.text, found.finished) == ("aaaaa", False)
 
 
 def test_an_answer_has_the_chance_that_the_loss_has() -> None:
     decoder = decoders.make(nudge=0.1)
-    (found,) = answer(decoder, ROWS[:1], QUESTIONS[:1], max_tokens=6)
+    (found,) = generate_answers(decoder, ROWS[:1], QUESTIONS[:1], max_tokens=6)
     prompt = decoder.prompt
     (row,), question = ROWS[:1], QUESTIONS[0]
     asked = prompt.turn(question, None)
@@ -159,10 +161,12 @@ def test_an_answer_has_the_chance_that_the_loss_has() -> None:
         np.concatenate([asked.ids, words]),
         np.arange(len(asked.ids) + len(words)) >= len(asked.ids),
     )
-    from decoder.forward import answer_losses
+    from decoder.forward import compute_answer_losses
 
     with torch.no_grad():
-        loss = answer_losses(decoder.net, decoder.injection, make_batch(prompt, [row], [[turn]]))
+        loss = compute_answer_losses(
+            decoder.net, decoder.injection, make_batch(prompt, [row], [[turn]])
+        )
     assert float(loss[0]) == pytest.approx(-found.log_probability, abs=1e-4)
 
 
@@ -211,7 +215,7 @@ def test_a_reading_is_what_the_store_holds_of_the_same_conversation(
         if conversation.view != view:
             continue
         live = decoders.capture_reading(decoder, conversation.messages, view=view)
-        kept = stored_reading(
+        kept = read_visible(
             opened, conversation.example_id, view, decoders.READ_LAYER, masking=masking
         )
         assert (live.n, live.first_position) == (kept.n, kept.first_position)
@@ -223,9 +227,9 @@ def test_a_reading_is_what_the_store_holds_of_the_same_conversation(
 
 
 def test_view_control_is_never_masked() -> None:
-    assert withheld_tokens("control", 7, masking=True) == 0
-    assert withheld_tokens("system", 7, masking=True) == 7
-    assert withheld_tokens("system", 7, masking=False) == 0
+    assert count_withheld("control", 7, masking=True) == 0
+    assert count_withheld("system", 7, masking=True) == 7
+    assert count_withheld("system", 7, masking=False) == 0
 
 
 def test_a_reading_of_what_the_template_refuses_is_an_error() -> None:
@@ -240,19 +244,19 @@ def test_a_reading_with_nothing_left_is_an_error(store: Path) -> None:
     example, placed = next(iter(opened.index.items()))
     opened.index = {example: type(placed)(example, 0, 0, placed.n_tokens, placed.n_tokens)}
     with pytest.raises(DataError, match="masking leaves no activation to read"):
-        stored_reading(opened, example, "system", decoders.READ_LAYER, masking=True)
+        read_visible(opened, example, "system", decoders.READ_LAYER, masking=True)
 
 
 def test_the_answer_depends_on_the_activations() -> None:
     decoder = decoders.make(nudge=0.1)
     rows = [decoders.reading(9, 0, seed=i) for i in range(6)]
-    found = answer(decoder, rows, ["Who?"] * 6, max_tokens=8)
+    found = generate_answers(decoder, rows, ["Who?"] * 6, max_tokens=8)
     assert len({a.text for a in found}) > 1
 
 
 def test_an_answer_tells_its_tokens_and_their_chances() -> None:
     decoder = decoders.make(nudge=0.1)
-    for found in answer(decoder, ROWS, QUESTIONS, max_tokens=6):
+    for found in generate_answers(decoder, ROWS, QUESTIONS, max_tokens=6):
         special = decoder.tokenizer.all_special_tokens
         words = [token for token in found.tokens if token not in special]
         assert "".join(words).strip() == found.text
@@ -264,12 +268,14 @@ def test_drawn_answers_differ_and_a_seed_brings_them_back() -> None:
     rows, asked = [ROWS[0]] * 8, ["Who?"] * 8
 
     def drawn(seed: int, temperature: float = 1.0) -> list[str]:
-        found = answer(decoder, rows, asked, max_tokens=6, temperature=temperature, seed=seed)
+        found = generate_answers(
+            decoder, rows, asked, max_tokens=6, temperature=temperature, seed=seed
+        )
         return [own.text for own in found]
 
     assert len(set(drawn(1))) > 1
     assert drawn(1) == drawn(1) != drawn(2)
-    (likeliest,) = answer(decoder, ROWS[:1], ["Who?"], max_tokens=6)
+    (likeliest,) = generate_answers(decoder, ROWS[:1], ["Who?"], max_tokens=6)
     assert set(drawn(3, temperature=1e-3)) == {likeliest.text}
 
 
@@ -286,7 +292,7 @@ def test_conversations_together_are_as_one_at_a_time() -> None:
 def test_asking_leaves_the_decoder_as_it_was() -> None:
     decoder = decoders.make()
     before = {name: p.clone() for name, p in decoder.net.named_parameters()}
-    answer(decoder, ROWS, QUESTIONS, max_tokens=3)
+    generate_answers(decoder, ROWS, QUESTIONS, max_tokens=3)
     said = (Message(role="user", content="Ahoy", segment="control"),)
     capture(decoder, [said], [decoders.READ_LAYER])
     assert not any(m._forward_hooks for m in decoder.net.modules())

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from activation_store.target.load import blocks
 from core.errors import ModelError
 from decoder.batch import Reading, make_batch, to_device
-from decoder.forward import answer_losses, check_cache
+from decoder.forward import check_cacheable, compute_answer_losses
 from decoder.model import Decoder
-from decoder.packed import make_packed, packed_losses, packs
+from decoder.packed import can_pack, compute_packed_losses, make_packed_batch
 
 Pairs = Sequence[tuple[str, str]]
 ASKED: list[Pairs] = [
@@ -105,13 +105,13 @@ def reference(decoder: Decoder, reading: Reading, question: str, answer: str) ->
 def padded(decoder: Decoder, rows: Sequence[Reading], asked: Sequence[Pairs]) -> torch.Tensor:
     turns = [[decoder.prompt.turn(q, a) for q, a in own] for own in asked]
     batch = to_device(make_batch(decoder.prompt, rows, turns), decoders.CPU)
-    return answer_losses(decoder.net, decoder.injection, batch)
+    return compute_answer_losses(decoder.net, decoder.injection, batch)
 
 
 def packed(decoder: Decoder, rows: Sequence[Reading], asked: Sequence[Pairs]) -> torch.Tensor:
     turns = [[decoder.prompt.turn(q, a) for q, a in own] for own in asked]
-    batch = make_packed(decoder.prompt, rows, turns)
-    return packed_losses(decoder.net, decoder.injection, batch)
+    batch = make_packed_batch(decoder.prompt, rows, turns)
+    return compute_packed_losses(decoder.net, decoder.injection, batch)
 
 
 def gradients(decoder: Decoder, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -153,7 +153,7 @@ def test_loss_and_gradients_are_the_plain_ones(
 ) -> None:
     decoder = decoders.make(family, write_layer=write_layer, injection=injection)
     assert_equal_to_reference(decoder, padded, readings())
-    if packs(decoder.net):
+    if can_pack(decoder.net):
         assert_equal_to_reference(decoder, packed, readings())
     else:
         assert family in ("gemma3", "mistral")
@@ -183,10 +183,10 @@ def test_eight_questions_a_row_are_the_plain_ones(
     ("combine", "family", "positions"),
     [
         ("sampled", "llama", "target"),
-        ("together", "llama", "target"),
-        ("together", "llama", "plain"),
-        ("together", "gemma3", "target"),
-        ("together", "mistral", "target"),
+        ("concatenated", "llama", "target"),
+        ("concatenated", "llama", "plain"),
+        ("concatenated", "gemma3", "target"),
+        ("concatenated", "mistral", "target"),
     ],
 )
 def test_named_layers_are_the_plain_ones(combine: str, family: str, positions: str) -> None:
@@ -195,11 +195,11 @@ def test_named_layers_are_the_plain_ones(combine: str, family: str, positions: s
     )
     rows = []
     for i, (n, first) in enumerate(ROWS):
-        layers = (2, 0, 12) if combine == "together" else ((2, 0, 12)[i % 3],)
+        layers = (2, 0, 12) if combine == "concatenated" else ((2, 0, 12)[i % 3],)
         vectors = decoders.reading(n * len(layers), seed=i).vectors
         rows.append(Reading(vectors, n, first, layers))
     assert_equal_to_reference(decoder, padded, rows)
-    if packs(decoder.net):
+    if can_pack(decoder.net):
         assert_equal_to_reference(decoder, packed, rows)
 
 
@@ -224,7 +224,7 @@ def test_bfloat16_is_near_the_plain_float32(family: str, injection: str) -> None
     for parameter in decoder.net.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(torch.bfloat16)
-    for computed in (padded, packed) if packs(decoder.net) else (padded,):
+    for computed in (padded, packed) if can_pack(decoder.net) else (padded,):
         losses = computed(decoder, readings(), ASKED)
         torch.testing.assert_close(losses, expected, rtol=BFLOAT16, atol=BFLOAT16)
         found = gradients(decoder, losses.mean())
@@ -286,7 +286,7 @@ def test_injection_touches_the_placeholders_alone(family: str, write_layer: int)
             handle = decoder.injection.block.register_forward_hook(
                 lambda m, a, o: seen.append(o if isinstance(o, torch.Tensor) else o[0])
             )
-            answer_losses(decoder.net, decoder.injection, given)  # type: ignore[arg-type]
+            compute_answer_losses(decoder.net, decoder.injection, given)  # type: ignore[arg-type]
             handle.remove()
     written, plain = seen[0].flatten(0, 1), seen[2].flatten(0, 1)
     places = batch["places"]
@@ -321,12 +321,12 @@ def test_a_distributed_wrapper_changes_nothing(tmp_path) -> None:
     decoder = decoders.make()
     turns = [[decoder.prompt.turn(q, a) for q, a in own] for own in ASKED]
     batch = make_batch(decoder.prompt, readings(), turns)
-    expected = answer_losses(decoder.net, decoder.injection, batch)
+    expected = compute_answer_losses(decoder.net, decoder.injection, batch)
     wanted = gradients(decoder, expected.mean())
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
     try:
         wrapped = DistributedDataParallel(decoder.net)
-        losses = answer_losses(wrapped, decoder.injection, batch)
+        losses = compute_answer_losses(wrapped, decoder.injection, batch)
         found = gradients(decoder, losses.mean())
     finally:
         dist.destroy_process_group()
@@ -368,12 +368,12 @@ def recurrent(kind: str) -> torch.nn.Module:
 @pytest.mark.parametrize("kind", ["mamba", "qwen3_next"])
 def test_a_model_that_remembers_otherwise_is_refused(kind: str) -> None:
     with pytest.raises(ModelError, match=f"model tiny: type {kind} keeps .* Such a model cannot"):
-        check_cache(recurrent(kind), "tiny")
+        check_cacheable(recurrent(kind), "tiny")
 
 
 @pytest.mark.parametrize("family", decoders.FAMILIES)
 def test_attention_of_every_kind_is_accepted(family: str) -> None:
-    check_cache(decoders.make(family).net.get_base_model(), "tiny")
+    check_cacheable(decoders.make(family).net.get_base_model(), "tiny")
 
 
 def test_the_weights_of_a_batch_make_a_mean_over_each_answer() -> None:

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from activation_store.read.reader import ActivationStore
 from core.errors import ConfigError
 from core.tables import Message
-from decoder.asking import answer
+from decoder.asking import generate_answers
 from decoder.batch import Reading
 from decoder.config import DecoderConfig
 from decoder.model import Decoder
-from decoder.visible_tokens import ReadLayers, row_reads, stored_reading
+from decoder.visible_tokens import ReadLayers, draw_row_layers, read_visible
 
 SAID = (Message(role="user", content="You are a pirate.", segment="control"),)
 
@@ -39,7 +39,7 @@ def test_a_sampled_layer_is_named_and_any_can_be_asked() -> None:
 
 
 def test_layers_together_are_one_run_each() -> None:
-    decoder = decoders.make(read_layers=[0, 2], combine="together")
+    decoder = decoders.make(read_layers=[0, 2], combine="concatenated")
     both = decoders.capture_reading(decoder, SAID, view="control")
     alone = decoders.make(read_layers=[0, 2])
     parts = [decoders.capture_reading(alone, SAID, view="control", layer=k) for k in (0, 2)]
@@ -62,21 +62,21 @@ def test_one_layer_is_not_named() -> None:
     [
         ({}, 0, r"layer 0: the decoder reads \[2\]; name one of them"),
         ({"read_layers": [0, 2]}, 1, r"layer 1: the decoder reads \[0, 2\]"),
-        ({"read_layers": [0, 2], "combine": "together"}, 0, "together; name none"),
+        ({"read_layers": [0, 2], "combine": "concatenated"}, 0, "together; name none"),
     ],
 )
 def test_a_layer_that_it_does_not_read_is_refused(
     config: dict[str, object], layer: int, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        decoders.make(**config).reads(layer)
+        decoders.make(**config).select_layers(layer)
 
 
 def test_a_row_draws_its_layer_by_seed_and_id() -> None:
     config = DecoderConfig(read_layers=(7, 14, 21))
-    drawn = [row_reads(config, 7, str(i), seed=0) for i in range(300)]
-    assert drawn == [row_reads(config, 7, str(i), seed=0) for i in range(300)]
-    assert drawn != [row_reads(config, 7, str(i), seed=1) for i in range(300)]
+    drawn = [draw_row_layers(config, 7, str(i), seed=0) for i in range(300)]
+    assert drawn == [draw_row_layers(config, 7, str(i), seed=0) for i in range(300)]
+    assert drawn != [draw_row_layers(config, 7, str(i), seed=1) for i in range(300)]
     counts = Counter(layers.layers for layers in drawn)
     assert set(counts) == {(7,), (14,), (21,)}
     assert min(counts.values()) > 70
@@ -85,16 +85,16 @@ def test_a_row_draws_its_layer_by_seed_and_id() -> None:
 def test_a_row_draws_its_layer_anew_in_each_pass() -> None:
     config = DecoderConfig(read_layers=(7, 14, 21))
 
-    def drawn(a_pass: int) -> list[tuple[int, ...]]:
+    def drawn(epoch: int) -> list[tuple[int, ...]]:
         ids = map(str, range(300))
-        return [row_reads(config, 7, one, seed=0, a_pass=a_pass).layers for one in ids]
+        return [draw_row_layers(config, 7, one, seed=0, epoch=epoch).layers for one in ids]
 
-    assert drawn(0) == [row_reads(config, 7, str(i), seed=0).layers for i in range(300)]
+    assert drawn(0) == [draw_row_layers(config, 7, str(i), seed=0).layers for i in range(300)]
     for first, second in ((0, 1), (1, 2)):
         same = sum(a == b for a, b in zip(drawn(first), drawn(second), strict=True))
         assert 60 < same < 140  # a third, by chance
-    together = config.model_copy(update={"combine": "together"})
-    assert row_reads(together, 7, "a", seed=0, a_pass=3).layers == (7, 14, 21)
+    concatenated = config.model_copy(update={"combine": "concatenated"})
+    assert draw_row_layers(concatenated, 7, "a", seed=0, epoch=3).layers == (7, 14, 21)
 
 
 def test_a_stored_reading_is_what_is_captured(tmp_path: Path) -> None:
@@ -102,10 +102,10 @@ def test_a_stored_reading_is_what_is_captured(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     stores.fill(rows, tmp_path / "store", decoders.model(), layers=[0, 2], store_dtype="float32")
     store = ActivationStore(tmp_path / "store")
-    decoder = decoders.make(read_layers=[2, 0], combine="together")
+    decoder = decoders.make(read_layers=[2, 0], combine="concatenated")
     for row in stores.conversations(1):
         live = decoders.capture_reading(decoder, row.messages, view=row.view)
-        kept = stored_reading(
+        kept = read_visible(
             store, row.example_id, row.view, ReadLayers((2, 0), named=True), masking=True
         )
         assert (live.n, live.first_position, live.layers) == (
@@ -117,12 +117,14 @@ def test_a_stored_reading_is_what_is_captured(tmp_path: Path) -> None:
 
 
 def test_the_layers_are_saved_with_the_adapter(tmp_path: Path) -> None:
-    decoder = decoders.make(read_layers=[2, 0], combine="together")
+    decoder = decoders.make(read_layers=[2, 0], combine="concatenated")
     decoder.save(tmp_path)
     again = Decoder.load(tmp_path, decoders.model(), dtype="float32", device=decoders.CPU)
-    assert again.reads() == ReadLayers((2, 0), named=True)
+    assert again.select_layers() == ReadLayers((2, 0), named=True)
     readings = [decoders.capture_reading(each, SAID, view="control") for each in (decoder, again)]
-    found = [answer(d, [r], ["Who?"]) for d, r in zip((decoder, again), readings, strict=True)]
+    found = [
+        generate_answers(d, [r], ["Who?"]) for d, r in zip((decoder, again), readings, strict=True)
+    ]
     assert found[0] == found[1]
 
 

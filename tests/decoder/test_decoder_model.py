@@ -16,7 +16,7 @@ from activation_store.target.files import ModelFiles, resolve_model
 from core.errors import ModelError, StoreError
 from decoder.batch import make_batch
 from decoder.config import LoraSettings
-from decoder.forward import answer_losses
+from decoder.forward import compute_answer_losses
 from decoder.model import SIDECAR, Binding, Decoder, read_sidecar
 
 IDS = torch.arange(5, 25)[None]
@@ -26,7 +26,7 @@ def losses(decoder: Decoder) -> torch.Tensor:
     turns = [[decoder.prompt.turn("Who?", "A pirate."), decoder.prompt.turn("Why?", "Rum.")]]
     batch = make_batch(decoder.prompt, [decoders.reading(9, 12)], turns)
     with torch.no_grad():
-        return answer_losses(decoder.net, decoder.injection, batch)
+        return compute_answer_losses(decoder.net, decoder.injection, batch)
 
 
 def load(folder: Path, model: ModelFiles | None = None) -> Decoder:
@@ -48,7 +48,7 @@ def test_a_new_adapter_changes_nothing(family: str) -> None:
     decoder = decoders.make(family, nudge=0.0)
     with torch.no_grad():
         new = decoder.net(IDS).logits
-        with decoder.untrained():
+        with decoder.without_adapter():
             untrained = decoder.net(IDS).logits
         kind = "llama" if family == "llama3" else family
         target = tiny.model(family=kind)(IDS).logits
@@ -59,7 +59,7 @@ def test_a_new_adapter_changes_nothing(family: str) -> None:
 def test_the_adapter_is_off_within_untrained_and_on_after_it() -> None:
     decoder = decoders.make()
     trained = losses(decoder)
-    with decoder.untrained():
+    with decoder.without_adapter():
         untrained = losses(decoder)
     assert torch.equal(losses(decoder), trained)
     assert torch.equal(untrained, losses(decoders.make(nudge=0.0)))

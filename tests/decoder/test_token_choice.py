@@ -9,8 +9,8 @@ import tiny
 
 from activation_store.target.tokens import SEGMENT_CODES, tokenize_with_text
 from core.errors import ConfigError, DataError
-from decoder.target_run import skipped_before
-from decoder.token_choice import choose
+from decoder.target_run import count_skipped
+from decoder.token_choice import choose_tokens
 
 SAID = stores.messages("stimulus_completion", "You are a pirate.", "Who are you?", "A pirate.")
 TOKENS, ENCODED = tokenize_with_text(tiny.tokenizer(), SAID)
@@ -18,7 +18,7 @@ WHOLE = len(TOKENS.ids)
 
 
 def text(choice: str, withheld: int = 0) -> str:
-    chosen = choose(choice, TOKENS, ENCODED, withheld=withheld)
+    chosen = choose_tokens(choice, TOKENS, ENCODED, withheld=withheld)
     assert (np.diff(chosen) > 0).all()
     return "".join(ENCODED.text[ENCODED.starts[i] : ENCODED.stops[i]] for i in chosen)
 
@@ -33,25 +33,28 @@ def test_visible_leaves_out_what_is_withheld() -> None:
 def test_segments() -> None:
     assert text("segment:stimulus") == "Who are you?"
     assert text("segment:stimulus+completion") == "Who are you?A pirate."
-    assert set(TOKENS.segments[choose("segment:control", TOKENS, ENCODED, withheld=0)]) == {
+    assert set(TOKENS.segments[choose_tokens("segment:control", TOKENS, ENCODED, withheld=0)]) == {
         SEGMENT_CODES["control"]
     }
 
 
 def test_ranges_are_slices() -> None:
-    assert choose("range:3:5", TOKENS, ENCODED, withheld=0).tolist() == [3, 4]
-    assert choose("range:-2:", TOKENS, ENCODED, withheld=0).tolist() == [WHOLE - 2, WHOLE - 1]
-    assert choose("last:2", TOKENS, ENCODED, withheld=0).tolist() == [WHOLE - 2, WHOLE - 1]
-    assert choose("range::", TOKENS, ENCODED, withheld=9).tolist() == list(range(WHOLE))
+    assert choose_tokens("range:3:5", TOKENS, ENCODED, withheld=0).tolist() == [3, 4]
+    assert choose_tokens("range:-2:", TOKENS, ENCODED, withheld=0).tolist() == [
+        WHOLE - 2,
+        WHOLE - 1,
+    ]
+    assert choose_tokens("last:2", TOKENS, ENCODED, withheld=0).tolist() == [WHOLE - 2, WHOLE - 1]
+    assert choose_tokens("range::", TOKENS, ENCODED, withheld=9).tolist() == list(range(WHOLE))
 
 
 def test_matches_may_lie_apart() -> None:
     assert text("match:pirate") == "pirate" * 2
-    chosen = choose("match:pirate", TOKENS, ENCODED, withheld=0)
-    skipped = skipped_before(chosen)
+    chosen = choose_tokens("match:pirate", TOKENS, ENCODED, withheld=0)
+    skipped = count_skipped(chosen)
     assert skipped is not None
     assert (chosen[0] + skipped + np.arange(len(chosen))).tolist() == chosen.tolist()
-    assert skipped_before(chosen[:3]) is None
+    assert count_skipped(chosen[:3]) is None
     assert "<|im_start|>" in text(r"match:<\|im_start\|>")
 
 
@@ -69,13 +72,13 @@ def test_matches_may_lie_apart() -> None:
 )
 def test_another_form_is_one_line(choice: str, said: str) -> None:
     with pytest.raises(ConfigError, match="tokens: ") as caught:
-        choose(choice, TOKENS, ENCODED, withheld=0)
+        choose_tokens(choice, TOKENS, ENCODED, withheld=0)
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("choice", ["match:parrot", "range:5:5", f"range:{WHOLE}:"])
 def test_a_choice_of_nothing_is_one_line(choice: str) -> None:
     with pytest.raises(DataError, match=f"names none of the conversation's {WHOLE} tokens"):
-        choose(choice, TOKENS, ENCODED, withheld=0)
+        choose_tokens(choice, TOKENS, ENCODED, withheld=0)
     with pytest.raises(DataError, match="of which masking withholds all"):
-        choose("visible", TOKENS, ENCODED, withheld=WHOLE)
+        choose_tokens("visible", TOKENS, ENCODED, withheld=WHOLE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from decoder.training_distribution import OUTSIDE, Familiar
+from decoder.training_distribution import FALSE_ALARM_RATE, ActivationOODDetector
 
 D = 24
 SCALES = np.linspace(3.0, 0.1, D)
@@ -26,32 +26,32 @@ def rows(count: int, seed: int, *, shift: float = 0.0) -> list[np.ndarray]:
 def test_what_is_like_the_training_rows_is_rarely_called_unfamiliar() -> None:
     flagged = []
     for seed in range(20):
-        known = Familiar(rows(60, seed))
-        flagged += [known.judge(own).unfamiliar for own in rows(40, 1000 + seed)]
-    assert np.mean(flagged) == pytest.approx(OUTSIDE, abs=0.03)
+        known = ActivationOODDetector(rows(60, seed))
+        flagged += [known.score(own).out_of_distribution for own in rows(40, 1000 + seed)]
+    assert np.mean(flagged) == pytest.approx(FALSE_ALARM_RATE, abs=0.03)
 
 
 def test_what_is_elsewhere_is_called_unfamiliar() -> None:
-    known = Familiar(rows(60, 0))
-    assert all(known.judge(own).unfamiliar for own in rows(20, 1, shift=2.0))
-    verdict = known.judge(rows(1, 1, shift=2.0)[0])
-    assert (verdict.farther_than, verdict.rows) == (1.0, 60)
+    known = ActivationOODDetector(rows(60, 0))
+    assert all(known.score(own).out_of_distribution for own in rows(20, 1, shift=2.0))
+    verdict = known.score(rows(1, 1, shift=2.0)[0])
+    assert (verdict.share_nearer, verdict.rows) == (1.0, 60)
     assert verdict.distance > 1
 
 
 def test_a_usual_distance_is_about_one() -> None:
-    known = Familiar(rows(60, 0))
-    assert np.mean([known.judge(own).distance for own in rows(20, 1)]) == pytest.approx(1, abs=0.4)
+    known = ActivationOODDetector(rows(60, 0))
+    assert np.mean([known.score(own).distance for own in rows(20, 1)]) == pytest.approx(1, abs=0.4)
 
 
 def test_few_rows_say_nothing() -> None:
-    verdict = Familiar(rows(18, 0)).judge(rows(1, 1, shift=9.0)[0])
-    assert verdict.unfamiliar is None
-    assert Familiar(rows(19, 0)).judge(rows(1, 1, shift=9.0)[0]).unfamiliar
-    assert Familiar(rows(2, 0)).judge(rows(1, 1)[0]).rows == 2
+    verdict = ActivationOODDetector(rows(18, 0)).score(rows(1, 1, shift=9.0)[0])
+    assert verdict.out_of_distribution is None
+    assert ActivationOODDetector(rows(19, 0)).score(rows(1, 1, shift=9.0)[0]).out_of_distribution
+    assert ActivationOODDetector(rows(2, 0)).score(rows(1, 1)[0]).rows == 2
 
 
 def test_a_layer_that_never_changes_still_has_a_distance() -> None:
     same = [np.ones((5, D), np.float32)] * 20
-    assert Familiar(same).judge(same[0]).distance == 0
-    assert np.isfinite(Familiar(same).judge(same[0] + 1).distance)
+    assert ActivationOODDetector(same).score(same[0]).distance == 0
+    assert np.isfinite(ActivationOODDetector(same).score(same[0] + 1).distance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import chain
 import pyarrow.parquet as pq
 import pytest
 
+from activation_store.target.files import ModelFiles
 from core.errors import DataError, ModelError, StoreError
 from core.table_files import DROPPED_FILE, read_dropped
 from core.tables import Question
 from decoder import scoring
+from decoder.step_inputs import StepInputs
 from evaluators.config import EvaluateConfig
-from evaluators.evaluation import evaluate
+from evaluators.evaluation import TrainedDecoders, evaluate
 
 VIEWS = ("control", "system")
 CONFIG = EvaluateConfig(
@@ -48,18 +51,26 @@ def decoder(made: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def places(made: chain.Chain, decoder: Path, folder: Path) -> tuple[Path, ...]:
-    for name in ("out", "work"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    return (*made.folders(), decoder, folder / "out", folder / "work")
+def places(
+    made: chain.Chain, decoder: Path, folder: Path, **baselines: Path
+) -> tuple[StepInputs, TrainedDecoders, Path, Path]:
+    inputs, out, work = made.places(folder)
+    return inputs, TrainedDecoders(decoder=decoder, baselines=baselines), out, work
 
 
 def judge(
-    made: chain.Chain, decoder: Path, folder: Path, config: EvaluateConfig = CONFIG, **options: Any
+    made: chain.Chain,
+    decoder: Path,
+    folder: Path,
+    config: EvaluateConfig = CONFIG,
+    *,
+    model: ModelFiles | None = None,
+    **baselines: Path,
 ) -> dict[str, Any]:
     """Evaluate into `folder`/out with `folder`/work; the tree."""
-    settings = {"model": made.model, "runtime": chain.RUNTIME, **options}
-    found = evaluate(*places(made, decoder, folder), config=config, **settings)
+    inputs, decoders, out, work = places(made, decoder, folder, **baselines)
+    inputs = replace(inputs, model=model or inputs.model)
+    found = evaluate(inputs, decoders, out, work, config=config, runtime=chain.RUNTIME)
     return dict(found["reading"])
 
 
@@ -81,7 +92,7 @@ class Passes:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        inner = scoring.answer_losses
+        inner = scoring.compute_answer_losses
 
         def counted(*args: Any) -> Any:
             self.n += 1
@@ -195,7 +206,7 @@ def test_an_evaluation_that_was_killed_goes_on_and_gives_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tools = {"config": CONFIG, "model": made.model, "runtime": chain.RUNTIME}
+    tools = {"config": CONFIG, "runtime": chain.RUNTIME}
     chain.killed(evaluate, 10, *places(made, decoder, tmp_path), **tools)
     kept = len(list((tmp_path / "work").iterdir()))
     assert kept >= 9
@@ -411,7 +422,7 @@ def test_trained_baselines_are_columns_and_prior_is_a_rival(
     config = EvaluateConfig.model_validate(
         {**IDENTIFY.model_dump(), "baselines": ["prior", "text"], "answers": 2}
     )
-    found = judge(made, decoder, tmp_path, config, baselines=folders)["test"]["control"]
+    found = judge(made, decoder, tmp_path, config, **folders)["test"]["control"]
     plain = whole[1]["test"]["control"]
     losses_ = found["answer_loss"]
     # the decoder is itself again after each baseline
@@ -438,7 +449,7 @@ def test_a_baseline_of_another_target_is_refused(
     (tmp_path / "prior" / "latentqa.json").write_text(json.dumps(sidecar))
     config = EvaluateConfig.model_validate({**CONFIG.model_dump(), "baselines": ["prior"]})
     with pytest.raises(StoreError, match="it reads another target"):
-        judge(made, decoder, tmp_path, config, baselines={"prior": tmp_path / "prior"})
+        judge(made, decoder, tmp_path, config, prior=tmp_path / "prior")
 
 
 def test_evaluation_prints_and_warns_nothing(

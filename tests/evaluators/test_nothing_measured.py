@@ -9,7 +9,7 @@ import chain
 import pytest
 
 from evaluators.config import EvaluateConfig
-from evaluators.evaluation import evaluate
+from evaluators.evaluation import TrainedDecoders, evaluate
 from pipelines.reports.run.claims import judge
 from pipelines.reports.run.data import read_report_data
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
@@ -28,12 +28,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
         (folder / name).mkdir(parents=True)
     chain.decoder(made).save(folder / "decoder")
     found = evaluate(
-        *made.folders(),
-        folder / "decoder",
+        made.inputs(),
+        TrainedDecoders(decoder=folder / "decoder"),
         folder / "evaluate" / "data",
         folder / "work",
         config=EvaluateConfig(),
-        model=made.model,
         runtime=chain.RUNTIME,
     )
     record: dict[str, Any] = {"counts": found}

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from core.errors import ConfigError, ModelError
 from decoder.batch import Reading
-from decoder.scoring import turn_losses
+from decoder.scoring import compute_turn_losses
 from decoder.target_run import capture
 from decoder.visible_tokens import ReadLayers
 from pipelines.asking.load import Reader, load
@@ -44,8 +44,8 @@ def test_a_cell_is_the_answers_likelihood_above_none(reader: Reader) -> None:
     turn = decoder.prompt.turn(QUESTION, "red")
     part = np.arange(5, 10)
     given = run.reading(ReadLayers((0,)), part)
-    ((loss,),) = turn_losses(decoder, [given], [[turn]])
-    ((none,),) = turn_losses(decoder, [Reading(None, 5, 5)], [[turn]])
+    ((loss,),) = compute_turn_losses(decoder, [given], [[turn]])
+    ((none,),) = compute_turn_losses(decoder, [Reading(None, 5, 5)], [[turn]])
     assert found.gains[0, 1] == pytest.approx(none - loss, abs=1e-4)
     assert found.none[1] == pytest.approx(-none, abs=1e-4)
     assert found.gains.shape == (2, len(found.windows))
@@ -53,8 +53,8 @@ def test_a_cell_is_the_answers_likelihood_above_none(reader: Reader) -> None:
     text = "".join(window.text for window in found.windows)
     assert text == run.encoded.text
     whole = run.reading(ReadLayers((2,)), np.arange(len(run.tokens.ids)))
-    ((loss,),) = turn_losses(decoder, [whole], [[turn]])
-    ((none,),) = turn_losses(decoder, [Reading(None, whole.n, 0)], [[turn]])
+    ((loss,),) = compute_turn_losses(decoder, [whole], [[turn]])
+    ((none,),) = compute_turn_losses(decoder, [Reading(None, whole.n, 0)], [[turn]])
     assert found.whole[1] == pytest.approx(none - loss, abs=1e-4)
 
 

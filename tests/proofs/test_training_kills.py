@@ -28,12 +28,6 @@ CONFIG = TrainConfig(
 STEPS = 12
 
 
-def places(made: chain.Chain, folder: Path) -> tuple[Path, ...]:
-    for name in ("out", "work"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    return (*made.folders(), folder / "out", folder / "work")
-
-
 def outputs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
 
@@ -42,14 +36,14 @@ def outputs(folder: Path) -> dict[str, bytes]:
 def test_a_killed_training(proved: dict[str, Any], tmp_path: Path) -> None:
     """Trainings killed at each step and resumed have the undisturbed run's curve and weights"""
     made = chain.make(tmp_path / "chain")
-    tools: dict[str, Any] = {"config": CONFIG, "model": made.model, "runtime": chain.RUNTIME}
-    train(*places(made, tmp_path / "whole"), **tools)
+    tools: dict[str, Any] = {"config": CONFIG, "runtime": chain.RUNTIME}
+    train(*made.places(tmp_path / "whole"), **tools)
     whole = outputs(tmp_path / "whole")
     same = 0
     for step in range(1, STEPS + 1):
         folder = tmp_path / "killed"
-        chain.killed(train, step, *places(made, folder), **tools)
-        train(*places(made, folder), **tools)
+        chain.killed(train, step, *made.places(folder), **tools)
+        train(*made.places(folder), **tools)
         same += outputs(folder) == whole
         shutil.rmtree(folder)
     curve = [json.loads(line) for line in whole[LOG_FILE].decode().splitlines()]

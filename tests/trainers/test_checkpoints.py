@@ -15,7 +15,7 @@ from trainers import checkpoints
 
 def write(work: Path, *steps: int) -> None:
     for step in steps:
-        folder = checkpoints.folder(work, step)
+        folder = checkpoints.checkpoint_folder(work, step)
         folder.mkdir()
         (folder / "weights").write_bytes(b"w" * step)
         (folder / "state").write_bytes(b"s")
@@ -28,11 +28,11 @@ def left(work: Path) -> list[str]:
 
 def test_the_newest_is_taken_by_number(tmp_path: Path) -> None:
     write(tmp_path, 9, 10, 100)
-    assert checkpoints.latest(tmp_path) == tmp_path / "checkpoint-100"
+    assert checkpoints.keep_whole(tmp_path) == tmp_path / "checkpoint-100"
 
 
 def test_without_checkpoints_there_is_none(tmp_path: Path) -> None:
-    assert checkpoints.latest(tmp_path) is None
+    assert checkpoints.keep_whole(tmp_path) is None
 
 
 @pytest.mark.parametrize("harm", ["truncated", "changed", "missing", "no seal", "half a seal"])
@@ -50,14 +50,14 @@ def test_what_is_not_whole_is_removed(tmp_path: Path, harm: str) -> None:
             (folder / "whole.json").unlink()
         case "half a seal":
             (folder / "whole.json").write_text('{"weights": "ab')
-    assert checkpoints.latest(tmp_path) == tmp_path / "checkpoint-5"
+    assert checkpoints.keep_whole(tmp_path) == tmp_path / "checkpoint-5"
     assert left(tmp_path) == ["checkpoint-5"]
 
 
 def test_a_damaged_one_takes_the_later_along_for_it_may_be_the_best(tmp_path: Path) -> None:
     write(tmp_path, 5, 10, 15)
     (tmp_path / "checkpoint-10" / "weights").write_bytes(b"")
-    assert checkpoints.latest(tmp_path) == tmp_path / "checkpoint-5"
+    assert checkpoints.keep_whole(tmp_path) == tmp_path / "checkpoint-5"
     assert left(tmp_path) == ["checkpoint-5"]
 
 
@@ -71,12 +71,12 @@ def test_a_full_disk_behind_another_error_shows(
     with (
         pytest.raises(StorageError, match="the disk is full"),
         storage_errors(tmp_path),
-        checkpoints.full_disk_shows(tmp_path),
+        checkpoints.surface_full_disk(tmp_path),
     ):
         raise RuntimeError("unexpected pos 576 vs 534")
 
 
 def test_an_error_on_a_disk_with_room_passes_unchanged(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="shapes"), checkpoints.full_disk_shows(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), checkpoints.surface_full_disk(tmp_path):
         raise RuntimeError("shapes")
     assert left(tmp_path) == []

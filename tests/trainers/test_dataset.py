@@ -8,7 +8,8 @@ import pytest
 
 from activation_store.read.reader import ActivationStore
 from decoder.visible_tokens import ReadLayers
-from trainers.dataset import LengthBuckets, PassSampler, RowDataset, passes
+from trainers.dataset import EpochSampler, LengthBuckets, RowDataset, split_into_micro_batches
+from trainers.decoder_inputs import make_activation_inputs
 from trainers.rows import load_rows, select
 
 LENGTHS = [int(n) for n in np.random.default_rng(0).integers(5, 500, 203)]
@@ -58,13 +59,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> RowDataset:
     rows = load_rows(made.conversations, made.questions, store)
     chosen = select(rows, split="train", views=("control", "system"), most=None, seed=0)
     prompt = chain.decoder(made).prompt
-    return RowDataset(
-        chosen,
-        store,
-        prompt,
-        layers=lambda example, a_pass: ReadLayers((chain.LAYER,)),
-        masking=True,
+    inputs = make_activation_inputs(
+        store, layers=lambda example, epoch: ReadLayers((chain.LAYER,)), masking=True
     )
+    return RowDataset(chosen, inputs, prompt)
 
 
 def test_an_item_is_the_visible_activations_and_the_turns(dataset: RowDataset) -> None:
@@ -82,18 +80,18 @@ def test_the_length_of_an_item_is_what_it_costs(dataset: RowDataset) -> None:
         assert length == reading.n + sum(len(turn.ids) for turn in turns)
 
 
-def test_rows_are_taken_with_their_pass_in_the_order_of_its_lengths(
+def test_rows_are_taken_with_their_epoch_in_the_order_of_its_lengths(
     dataset: RowDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = {p: np.random.default_rng(p).permutation(len(dataset)).tolist() for p in (0, 1)}
-    monkeypatch.setattr(dataset, "lengths_in", lengths.__getitem__)
-    sampler = PassSampler(dataset, 4, seed=5)
+    monkeypatch.setattr(dataset, "lengths_in_epoch", lengths.__getitem__)
+    sampler = EpochSampler(dataset, 4, seed=5)
     assert len(sampler) == len(dataset)
-    for a_pass in (0, 1):
-        sampler.set_epoch(a_pass)
-        buckets = LengthBuckets(lengths[a_pass], 4, seed=5)
-        buckets.set_epoch(a_pass)
-        assert list(sampler) == [(index, a_pass) for index in buckets]
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        buckets = LengthBuckets(lengths[epoch], 4, seed=5)
+        buckets.set_epoch(epoch)
+        assert list(sampler) == [(index, epoch) for index in buckets]
 
 
 @pytest.mark.parametrize(
@@ -105,21 +103,21 @@ def test_rows_are_taken_with_their_pass_in_the_order_of_its_lengths(
         (1, [[1], [3], [0], [2]]),
     ],
 )
-def test_passes_hold_rows_of_like_length_up_to_a_limit(
+def test_micro_batches_hold_rows_of_like_length_up_to_a_limit(
     most: int, expected: list[list[int]]
 ) -> None:
-    assert passes([30, 60, 20, 50], most) == expected
+    assert split_into_micro_batches([30, 60, 20, 50], most) == expected
 
 
-def test_the_passes_of_a_batch_hold_its_rows(dataset: RowDataset) -> None:
+def test_the_micro_batches_of_a_batch_hold_its_rows(dataset: RowDataset) -> None:
     items = [dataset[i] for i in range(6)]
-    assert len(dataset.collate_passes(items)["passes"]) == 1
-    dataset._pass_tokens = 1
-    parts = dataset.collate_passes(items)["passes"]
+    assert len(dataset.collate_micro_batches(items)["micro_batches"]) == 1
+    dataset._micro_batch_tokens = 1
+    parts = dataset.collate_micro_batches(items)["micro_batches"]
     assert [len(part["row_of"]) for part in parts] == [2] * 6
     whole = dataset.collate(items)
     assert sum(len(part["targets"]) for part in parts) == len(whole["targets"])
-    dataset._pass_tokens = 1 << 62
+    dataset._micro_batch_tokens = 1 << 62
 
 
 def test_a_batch_holds_all_questions_of_its_rows(dataset: RowDataset) -> None:

@@ -14,13 +14,18 @@ from activation_store.read.reader import ActivationStore
 from core.errors import DataError
 from decoder.batch import make_batch
 from decoder.config import LoraSettings
-from decoder.packed import make_packed
+from decoder.packed import make_packed_batch
 from decoder.visible_tokens import ReadLayers
 from trainers.config import TrainConfig, Variant
 from trainers.dataset import RowDataset
-from trainers.decoder_inputs import given, own, shuffled, text_reading
-from trainers.loop import validation_loss
-from trainers.rows import Row, load_rows, read_row, row_turns
+from trainers.decoder_inputs import (
+    draw_donors,
+    make_activation_inputs,
+    make_decoder_inputs,
+    make_text_reading,
+)
+from trainers.loop import compute_validation_loss
+from trainers.rows import Row, load_rows, read_row, tokenize_questions
 from trainers.training import train
 
 VIEWS = ("control", "system")
@@ -36,7 +41,7 @@ ROWS = [row(i, kind="goal" if i % 4 == 3 else "persona", view=v) for i in range(
 
 
 def test_each_row_is_given_one_of_its_view_and_kind_and_of_another_group() -> None:
-    found = shuffled(ROWS, seed=0)
+    found = draw_donors(ROWS, seed=0)
     assert found.keys() == {one.example_id for one in ROWS}
     for one in ROWS:
         mine, theirs = one.conversation, found[one.example_id].conversation
@@ -46,40 +51,40 @@ def test_each_row_is_given_one_of_its_view_and_kind_and_of_another_group() -> No
 
 def test_activations_are_given_as_often_as_each_other_and_by_seed() -> None:
     def pairs(seed: int) -> dict[str, str]:
-        return {mine: other.example_id for mine, other in shuffled(ROWS, seed=seed).items()}
+        return {mine: other.example_id for mine, other in draw_donors(ROWS, seed=seed).items()}
 
     assert set(Counter(pairs(0).values()).values()) == {1}
     assert pairs(0) == pairs(0) != pairs(1)
-    assert shuffled(ROWS[::-1], seed=0).keys() == pairs(0).keys()
+    assert draw_donors(ROWS[::-1], seed=0).keys() == pairs(0).keys()
 
 
 def test_each_pass_draws_anew_and_as_evenly() -> None:
-    def pairs(a_pass: int) -> dict[str, str]:
-        found = shuffled(ROWS, seed=0, a_pass=a_pass)
+    def pairs(epoch: int) -> dict[str, str]:
+        found = draw_donors(ROWS, seed=0, epoch=epoch)
         return {mine: other.example_id for mine, other in found.items()}
 
-    assert pairs(0) == {mine: other.example_id for mine, other in shuffled(ROWS, seed=0).items()}
+    assert pairs(0) == {mine: other.example_id for mine, other in draw_donors(ROWS, seed=0).items()}
     assert pairs(1) == pairs(1)
-    for a_pass in (1, 2):
-        assert set(Counter(pairs(a_pass).values()).values()) == {1}
-        same = [mine for mine, other in pairs(a_pass).items() if other == pairs(a_pass - 1)[mine]]
+    for epoch in (1, 2):
+        assert set(Counter(pairs(epoch).values()).values()) == {1}
+        same = [mine for mine, other in pairs(epoch).items() if other == pairs(epoch - 1)[mine]]
         assert len(same) < len(ROWS) / 4
 
 
 def test_rows_of_one_group_are_passed_over() -> None:
     rows = [row(0, group=0), row(1, group=0), row(2, group=0), row(3, group=1)]
-    found = shuffled(rows, seed=0)
+    found = draw_donors(rows, seed=0)
     assert {found[one.example_id].conversation.group_id for one in rows[:3]} == {"group 1"}
 
 
 def test_a_control_that_is_alone_of_its_kind_is_given_any_other() -> None:
     rows = [row(0), row(1), row(2, kind="extractive")]
-    assert shuffled(rows, seed=0)[rows[2].example_id].conversation.kind == "persona"
+    assert draw_donors(rows, seed=0)[rows[2].example_id].conversation.kind == "persona"
 
 
 def test_a_split_with_nobody_else_is_refused() -> None:
     with pytest.raises(DataError, match="view control in split train are all of one group"):
-        shuffled([row(0, group=5), row(1, group=5)], seed=0)
+        draw_donors([row(0, group=5), row(1, group=5)], seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +102,10 @@ def rows_and_store(made: chain.Chain) -> tuple[list[Row], ActivationStore]:
 def test_a_dataset_gives_what_its_variant_says(made: chain.Chain, variant: Variant) -> None:
     rows, store = rows_and_store(made)
     prompt = chain.decoder(made).prompt
-    place: Any = {"layers": lambda example, a_pass: ReadLayers((chain.LAYER,)), "masking": True}
-    read = given(variant, rows, store, prompt, **place, seed=3)
-    data = RowDataset(rows, store, prompt, **place, given=read)
-    partners = shuffled(rows, seed=3)
+    place: Any = {"layers": lambda example, epoch: ReadLayers((chain.LAYER,)), "masking": True}
+    read = make_decoder_inputs(variant, rows, store, prompt, **place, seed=3)
+    data = RowDataset(rows, read, prompt)
+    partners = draw_donors(rows, seed=3)
     for i, row_ in enumerate(rows):
         reading, turns = data[i]
         assert data.lengths[i] == reading.n + sum(len(turn.ids) for turn in turns)
@@ -116,21 +121,21 @@ def test_a_dataset_gives_what_its_variant_says(made: chain.Chain, variant: Varia
         np.testing.assert_array_equal(reading.vectors, expected)
 
 
-def test_a_row_of_a_later_pass_is_given_that_passs_donor(made: chain.Chain) -> None:
+def test_a_row_of_a_later_epoch_is_given_the_donor_of_that_epoch(made: chain.Chain) -> None:
     rows, store = rows_and_store(made)
     prompt = chain.decoder(made).prompt
-    place: Any = {"layers": lambda example, a_pass: ReadLayers((chain.LAYER,)), "masking": True}
-    read = given("prior", rows, store, prompt, **place, seed=3)
-    data = RowDataset(rows, store, prompt, **place, given=read)
-    partners = shuffled(rows, seed=3, a_pass=2)
-    lengths = data.lengths_in(2)
+    place: Any = {"layers": lambda example, epoch: ReadLayers((chain.LAYER,)), "masking": True}
+    read = make_decoder_inputs("prior", rows, store, prompt, **place, seed=3)
+    data = RowDataset(rows, read, prompt)
+    partners = draw_donors(rows, seed=3, epoch=2)
+    lengths = data.lengths_in_epoch(2)
     for i, row_ in enumerate(rows):
         reading, turns = data[i, 2]
         expected = read_row(store, partners[row_.example_id], chain.LAYER, masking=True).vectors
         assert reading.vectors is not None
         np.testing.assert_array_equal(reading.vectors, expected)
         assert lengths[i] == reading.n + sum(len(turn.ids) for turn in turns)
-    assert data.lengths == data.lengths_in(0)
+    assert data.lengths == data.lengths_in_epoch(0)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -139,10 +144,10 @@ def test_a_text_stands_where_the_placeholders_would_at_plain_positions(
 ) -> None:
     rows, _ = rows_and_store(made)
     prompt = chain.decoder(made).prompt
-    reading = text_reading(prompt, rows[0])
-    turns = [row_turns(prompt, rows[0])]
+    reading = make_text_reading(prompt, rows[0])
+    turns = [tokenize_questions(prompt, rows[0])]
     name = "packed" if packed else "prefix"
-    batch = (make_packed if packed else make_batch)(prompt, [reading], turns)
+    batch = (make_packed_batch if packed else make_batch)(prompt, [reading], turns)
     ids, positions = batch[f"{name}_ids"][0], batch[f"{name}_positions"][0]  # type: ignore[literal-required]
     places = prompt.prefix(reading.n, 0).places.tolist()
     assert reading.ids is not None
@@ -155,51 +160,38 @@ def test_a_text_stands_where_the_placeholders_would_at_plain_positions(
 def test_a_baseline_is_trained_and_validated_on_what_it_is_given(
     made: chain.Chain, tmp_path: Path, variant: Variant
 ) -> None:
-    for name in ("out", "work"):
-        (tmp_path / name).mkdir()
     config = TrainConfig(
         lora=LoraSettings(rank=4), views=("control",), max_steps=1, evaluations=1, seed=3
     )
-    counts = train(
-        *made.folders(),
-        tmp_path / "out",
-        tmp_path / "work",
-        config=config,
-        model=made.model,
-        runtime=chain.RUNTIME,
-        variant=variant,
-    )
+    found = train(*made.places(tmp_path), config=config, runtime=chain.RUNTIME, variant=variant)
     store = ActivationStore(made.store)
     rows = load_rows(made.conversations, made.questions, store)
     held = [one for one in rows if one.conversation.split == "validation"]
     decoder = chain.decoder(made)
-    place: Any = {"layers": lambda example, a_pass: ReadLayers((chain.LAYER,)), "masking": True}
-    read = given(variant, held, store, decoder.prompt, **place, seed=3)
+    place: Any = {"layers": lambda example, epoch: ReadLayers((chain.LAYER,)), "masking": True}
+    read = make_decoder_inputs(variant, held, store, decoder.prompt, **place, seed=3)
     losses = [
-        validation_loss(decoder, RowDataset(held, store, decoder.prompt, **place, given=one))
-        for one in (read, own(store, **place))
+        compute_validation_loss(decoder, RowDataset(held, one, decoder.prompt))
+        for one in (read, make_activation_inputs(store, **place))
     ]
-    assert counts["untrained_validation"] == pytest.approx(losses[0], rel=1e-4)
-    assert counts["untrained_validation"] != pytest.approx(losses[1], rel=1e-4)
-    assert counts["validation"] != counts["untrained_validation"]
+    assert found.untrained_validation == pytest.approx(losses[0], rel=1e-4)
+    assert found.untrained_validation != pytest.approx(losses[1], rel=1e-4)
+    assert found.validation != found.untrained_validation
 
 
-def test_the_prior_of_several_passes_killed_in_the_last_ends_with_the_same_bytes(
+def test_the_prior_of_several_epochs_killed_in_the_last_ends_with_the_same_bytes(
     made: chain.Chain, tmp_path: Path
 ) -> None:
     config = TrainConfig(
         lora=LoraSettings(rank=4), views=("control",), epochs=3, evaluations=3, seed=3
     )
-    rest: Any = {"config": config, "model": made.model, "runtime": chain.RUNTIME}
+    rest: Any = {"config": config, "runtime": chain.RUNTIME}
 
-    def places(name: str) -> tuple[Path, ...]:
-        for part in ("out", "work"):
-            (tmp_path / name / part).mkdir(parents=True, exist_ok=True)
-        return (*made.folders(), tmp_path / name / "out", tmp_path / name / "work")
-
-    train(*places("whole"), **rest, variant="prior")
-    chain.killed(train, 5, *places("killed"), **rest, variant="prior")  # 2 steps a pass
+    train(*made.places(tmp_path / "whole"), **rest, variant="prior")
+    chain.killed(
+        train, 5, *made.places(tmp_path / "killed"), **rest, variant="prior"
+    )  # 2 steps an epoch
     assert (tmp_path / "killed" / "work" / "checkpoint-4").is_dir()
-    train(*places("killed"), **rest, variant="prior")
+    train(*made.places(tmp_path / "killed"), **rest, variant="prior")
     for path in (tmp_path / "whole" / "out").iterdir():
         assert path.read_bytes() == (tmp_path / "killed" / "out" / path.name).read_bytes()

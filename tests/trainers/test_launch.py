@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import ConfigError
 from core.progress import silent
-from trainers.launch import together
+from trainers.launch import run_distributed
 
 
 def test_the_first_process_tells_how_far_it_is_and_returns(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_the_first_process_tells_how_far_it_is_and_returns(tmp_path: Path) -> No
     def progress(done: int, total: int, note: str = "") -> None:
         seen.append((done, total))
 
-    assert together(launched.tells, 2, tmp_path, progress=progress) == {"rank": 0}
+    assert run_distributed(launched.tells, 2, tmp_path, progress=progress) == {"rank": 0}
     assert seen == [(10, 20), (20, 20)]
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"0": "2", "1": "2"}
     assert "WORLD_SIZE" not in os.environ
@@ -31,22 +31,22 @@ def test_the_first_process_tells_how_far_it_is_and_returns(tmp_path: Path) -> No
 def test_an_error_of_any_is_the_error_and_ends_the_others() -> None:
     start = time.monotonic()
     with pytest.raises(ConfigError, match="a mistake"):
-        together(launched.fails, 2, progress=silent)
+        run_distributed(launched.fails, 2, progress=silent)
     assert time.monotonic() - start < 30
 
 
 def test_one_that_dies_is_named() -> None:
-    with pytest.raises(RuntimeError, match=r"process 1 of 2 .* ended without a word"):
-        together(launched.dies, 2, progress=silent)
+    with pytest.raises(RuntimeError, match=r"process 1 of 2 .* died"):
+        run_distributed(launched.dies, 2, progress=silent)
 
 
 def test_they_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import launched\n"
         "from core.progress import silent\n"
-        "from trainers.launch import together\n"
+        "from trainers.launch import run_distributed\n"
         "if __name__ == '__main__':\n"
-        "    together(launched.waits, 2, Path(sys.argv[1]), progress=silent)\n"
+        "    run_distributed(launched.waits, 2, Path(sys.argv[1]), progress=silent)\n"
     )
     (tmp_path / "script.py").write_text(script)
     here = Path(__file__)

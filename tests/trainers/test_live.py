@@ -18,7 +18,7 @@ from core.errors import DataError, StoreError
 from core.table_files import CONVERSATIONS_FILE, read_conversations
 from decoder.config import LoraSettings
 from decoder.live import LiveActivations
-from decoder.visible_tokens import ReadLayers, stored_reading
+from decoder.visible_tokens import ReadLayers, read_visible
 from trainers.config import TrainConfig
 from trainers.training import LOG_FILE, train
 
@@ -41,19 +41,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
 
 
 def run(made: chain.Chain, folder: Path, store: Path | None) -> list[dict[str, Any]]:
-    for name in ("out", "work"):
-        (folder / name).mkdir(parents=True)
-    train(
-        made.conversations,
-        made.questions,
-        store,
-        folder / "out",
-        folder / "work",
-        config=CONFIG,
-        model=made.model,
-        runtime=chain.RUNTIME,
-        capture=None if store else chain.CAPTURE,
-    )
+    capture = None if store else chain.CAPTURE
+    places = made.places(folder, store=store, capture=capture)
+    train(*places, config=CONFIG, runtime=chain.RUNTIME)
     return [json.loads(line) for line in (folder / "out" / LOG_FILE).read_text().splitlines()]
 
 
@@ -87,7 +77,7 @@ def test_what_is_read_is_what_a_store_would_hold(
     store, source = ActivationStore(own.store), live(own, store_dtype=dtype)
     decoder = chain.decoder(own, nudge=0.3)  # a trained adapter must not show
     decoder.net.train()
-    source.run_on(decoder)
+    source.attach_decoder(decoder)
     for example in store.index:
         kept, (read,) = (
             store.read(example, chain.LAYER),
@@ -104,14 +94,14 @@ def test_the_target_runs_once_a_reading_whatever_was_read_before(
     made: chain.Chain,
 ) -> None:
     source, decoder = live(made, layers=(0, 2)), chain.decoder(made)
-    source.run_on(decoder)
+    source.attach_decoder(decoder)
     runs: list[torch.Tensor] = []
     embeddings = decoder.net.get_input_embeddings()
     embeddings.register_forward_hook(lambda module, args, output: runs.append(output))
     row = read_conversations(made.conversations / CONVERSATIONS_FILE)[0]
-    # as a row that is the last of a pass and the first of the next, with another layer drawn
+    # as a row that is the last of an epoch and the first of the next, with another layer drawn
     for layers in ((0,), (2,), (0, 2), (2, 0)):
-        stored_reading(source, row.example_id, row.view, ReadLayers(layers), masking=True)
+        read_visible(source, row.example_id, row.view, ReadLayers(layers), masking=True)
     assert len(runs) == 4
 
 

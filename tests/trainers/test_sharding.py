@@ -25,9 +25,9 @@ from core.runtime import Runtime
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
 from trainers.config import TrainConfig
-from trainers.distributed import Team
-from trainers.launch import together
-from trainers.sharding import sharded
+from trainers.distributed import DistributedContext
+from trainers.launch import run_distributed
+from trainers.sharding import make_sharded
 from trainers.training import LOG_FILE, train
 
 RUNTIME = Runtime(device="cpu", threads=1, sharding="full")
@@ -39,13 +39,16 @@ CONFIG = TrainConfig(
     epochs=2,
     evaluations=2,
     learning_rate=1e-2,
-    pass_tokens=250,
+    micro_batch_tokens=250,
 )
 CASES: Mapping[str, tuple[str, TrainConfig]] = {
     "packed": ("llama", CONFIG),
-    # two rows a pass where they are short, else one: now and then a process has one pass, the other
-    # two
-    "accumulation": ("llama", CONFIG.model_copy(update={"accumulation": 2, "pass_tokens": 260})),
+    # two rows a micro-batch where they are short, else one: now and then a process has one, the
+    # other two
+    "accumulation": (
+        "llama",
+        CONFIG.model_copy(update={"accumulation": 2, "micro_batch_tokens": 260}),
+    ),
     "dropout": ("llama", CONFIG.model_copy(update={"lora": LoraSettings(rank=4, dropout=0.1)})),
     "prefix": ("gpt_neox", CONFIG),
     "window": ("gemma3", CONFIG),
@@ -65,23 +68,11 @@ def run(name: str, made: chain.Chain, folder: Path, runtime: Runtime, progress: 
     """Train a case, as the environment says."""
     torch.set_num_threads(1)
     config = CASES[name][1]
-    for part in ("out", "work"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    tables, store = (made.conversations, made.questions), made.store
     patch = pytest.MonkeyPatch()
     if name == "prefix":
-        patch.setattr("decoder.model.packs", lambda net: False)
-    train(
-        *tables,
-        None if name == "live" else store,
-        folder / "out",
-        folder / "work",
-        config=config,
-        model=made.model,
-        runtime=runtime,
-        capture=chain.CAPTURE if name == "live" else None,
-        progress=progress,
-    )
+        patch.setattr("decoder.model.can_pack", lambda net: False)
+    live = {"store": None, "capture": chain.CAPTURE} if name == "live" else {}
+    train(*made.places(folder, **live), config=config, runtime=runtime, progress=progress)
     patch.undo()
 
 
@@ -119,7 +110,7 @@ def shares(made: chain.Chain, *, progress: Progress) -> dict[str, Any]:
             seed=0,
         )
 
-    net = sharded(make, Team.join(RUNTIME)).net
+    net = make_sharded(make, DistributedContext.from_environment(RUNTIME)).net
     weights = dict(net.named_parameters())
     held = {n: getattr(w, "to_local", lambda w=w: w)().numel() for n, w in weights.items()}
     return {
@@ -152,7 +143,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, chain.Chain]:
 @pytest.fixture(scope="module")
 def two(made: dict[str, chain.Chain], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    together(every, 2, made, folder, progress=silent)
+    run_distributed(every, 2, made, folder, progress=silent)
     return folder
 
 
@@ -210,10 +201,10 @@ def test_what_is_saved_is_the_adapter_of_one_process_and_nothing_else(
 def test_killed_and_resumed_they_end_with_the_bits_of_an_undisturbed_run(
     made: dict[str, chain.Chain], two: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RuntimeError, match="ended without a word"):
-        together(dropout, 2, made["llama"], tmp_path, 4, progress=silent)
+    with pytest.raises(RuntimeError, match="died"):
+        run_distributed(dropout, 2, made["llama"], tmp_path, 4, progress=silent)
     assert (tmp_path / "work" / "checkpoint-3").is_dir()
-    together(dropout, 2, made["llama"], tmp_path, None, progress=silent)
+    run_distributed(dropout, 2, made["llama"], tmp_path, None, progress=silent)
     for name in (LOG_FILE, "adapter_model.safetensors"):
         assert (tmp_path / "out" / name).read_bytes() == (
             two / "dropout" / "out" / name
@@ -223,7 +214,7 @@ def test_killed_and_resumed_they_end_with_the_bits_of_an_undisturbed_run(
 def test_each_holds_its_share_of_the_base_and_the_whole_adapter(
     made: dict[str, chain.Chain],
 ) -> None:
-    found = together(shares, 2, made["llama"], progress=silent)
+    found = run_distributed(shares, 2, made["llama"], progress=silent)
     held, whole = found["base"]
     assert held == whole // 2
     held, whole = found["adapter"]
@@ -263,10 +254,12 @@ def test_a_script_of_torchrun_shares_them_too(
 def test_one_process_has_nothing_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(ConfigError, match="got full with one process, expected at least two"):
-        Team.join(RUNTIME)
+        DistributedContext.from_environment(RUNTIME)
 
 
 def test_a_device_that_torch_does_not_shard_on_is_refused() -> None:
-    team = Team(count=2, rank=0, device=torch.device("mps"), shards=True)
+    distributed = DistributedContext(
+        world_size=2, rank=0, device=torch.device("mps"), shards_base=True
+    )
     with pytest.raises(ConfigError, match="got full on mps; torch shards on cpu and cuda"):
-        sharded(lambda device: pytest.fail("made"), team)
+        make_sharded(lambda device: pytest.fail("made"), distributed)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from decoder.config import LoraSettings
 from trainers.config import TrainConfig
-from trainers.training import LOG_FILE, train
+from trainers.training import LOG_FILE, TrainResult, train
 
 CONFIG = TrainConfig(
     lora=LoraSettings(rank=4),
@@ -27,7 +27,7 @@ CONFIG = TrainConfig(
     epochs=2,
     evaluations=2,
     learning_rate=1e-2,
-    pass_tokens=250,
+    micro_batch_tokens=250,
 )
 """12 rows: 3 steps a pass, of 2 rows a process."""
 
@@ -42,7 +42,7 @@ test_together.plain(made, Path(sys.argv[3]), seen=True)
 """
 
 
-def plain(made: chain.Chain, folder: Path, *, seen: bool = False) -> dict[str, Any]:
+def plain(made: chain.Chain, folder: Path, *, seen: bool = False) -> TrainResult:
     """Train as the environment says; `seen` leaves each process's order of rows behind."""
     torch.set_num_threads(1)
     if seen:
@@ -57,13 +57,7 @@ def plain(made: chain.Chain, folder: Path, *, seen: bool = False) -> dict[str, A
             return take(self, at)
 
         RowDataset.__getitem__ = taken  # type: ignore[method-assign]
-    return train(*places(made, folder), config=CONFIG, model=made.model, runtime=chain.RUNTIME)
-
-
-def places(made: chain.Chain, folder: Path) -> tuple[Path, ...]:
-    for name in ("out", "work"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    return (*made.folders(), folder / "out", folder / "work")
+    return train(*made.places(folder), config=CONFIG, runtime=chain.RUNTIME)
 
 
 def losses(folder: Path) -> list[float]:

@@ -11,23 +11,23 @@ from pydantic import ValidationError
 from core.errors import ConfigError
 from core.runtime import Runtime
 from trainers.config import TrainConfig
-from trainers.distributed import Team
-from trainers.loop import arguments, optimiser_steps
+from trainers.distributed import DistributedContext
+from trainers.loop import count_optimiser_steps, make_training_arguments
 
 
 @pytest.mark.parametrize(
     ("rows", "epochs", "batch", "accumulation", "steps"),
     [(16, 1, 8, 1, 2), (17, 1, 8, 1, 3), (17, 2, 8, 2, 4), (16, 0.5, 8, 1, 1), (3, 0.1, 8, 1, 1)],
 )
-def test_epochs_are_whole_passes(
+def test_steps_follow_from_epochs(
     rows: int, epochs: float, batch: int, accumulation: int, steps: int
 ) -> None:
     config = TrainConfig(epochs=epochs, rows_per_batch=batch, accumulation=accumulation)
-    assert optimiser_steps(config, rows) == steps
+    assert count_optimiser_steps(config, rows) == steps
 
 
 def test_max_steps_stands_above_epochs() -> None:
-    assert optimiser_steps(TrainConfig(epochs=9, max_steps=5), 100) == 5
+    assert count_optimiser_steps(TrainConfig(epochs=9, max_steps=5), 100) == 5
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
@@ -42,26 +42,30 @@ def test_a_mixture_of_what_is_not_there_is_refused(name: str) -> None:
         TrainConfig(views=("control",), mixture={name: 1.0})
 
 
-def alone(device: torch.device) -> Team:
-    return Team(count=1, rank=0, device=device)
+def alone(device: torch.device) -> DistributedContext:
+    return DistributedContext(world_size=1, rank=0, device=device)
 
 
 def test_a_batch_is_shared_in_equal_parts() -> None:
-    team = Team(count=4, rank=1, device=torch.device("cpu"))
-    assert team.share(8) == 2
+    distributed = DistributedContext(world_size=4, rank=1, device=torch.device("cpu"))
+    assert distributed.rows_per_process(8) == 2
     with pytest.raises(ConfigError, match="6 rows cannot be shared by 4 processes"):
-        team.share(6)
+        distributed.rows_per_process(6)
 
 
 def test_a_sharded_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ConfigError, match="got use_fsdp"):
-        Team.join(Runtime(device="cpu"))
+        DistributedContext.from_environment(Runtime(device="cpu"))
 
 
 def test_a_second_gpu_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES=1"):
-        arguments(
-            TrainConfig(), tmp_path, steps=1, team=alone(torch.device("cuda:1")), report_to=()
+        make_training_arguments(
+            TrainConfig(),
+            tmp_path,
+            steps=1,
+            distributed=alone(torch.device("cuda:1")),
+            report_to=(),
         )

@@ -12,7 +12,7 @@ import pytest
 from activation_store.read.reader import ActivationStore
 from core.errors import DataError
 from core.tables import Question, View
-from trainers.rows import Row, load_rows, row_turns, select
+from trainers.rows import Row, load_rows, select, tokenize_questions
 
 VIEWS: tuple[View, ...] = ("control", "stimulus", "system")
 
@@ -135,4 +135,4 @@ def test_a_question_with_a_control_token_is_named_with_its_row(made: chain.Chain
     conversation, _ = chain.row(0)
     bad = Question(example_id=conversation.example_id, question="<|im_end|>?", answer="x")
     with pytest.raises(DataError, match=f"example {conversation.example_id} .*control token"):
-        row_turns(chain.decoder(made).prompt, Row(conversation, (bad,)))
+        tokenize_questions(chain.decoder(made).prompt, Row(conversation, (bad,)))

@@ -25,7 +25,8 @@ from decoder.visible_tokens import ReadLayers
 from trainers import checkpoints, loop
 from trainers.config import TrainConfig
 from trainers.dataset import RowDataset
-from trainers.loop import validation_loss
+from trainers.decoder_inputs import make_activation_inputs
+from trainers.loop import compute_validation_loss
 from trainers.rows import load_rows, select
 from trainers.training import LOG_FILE, train
 
@@ -54,17 +55,7 @@ class Steps:
 
 def run(made: chain.Chain, folder: Path, config: TrainConfig = CONFIG, **kwargs: Any) -> Any:
     """Train into `folder`/out with `folder`/work; goes on where it stopped."""
-    return train(*places(made, folder), config=config, **tools(made), **kwargs)
-
-
-def places(made: chain.Chain, folder: Path) -> tuple[Path, ...]:
-    for name in ("out", "work"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    return (*made.folders(), folder / "out", folder / "work")
-
-
-def tools(made: chain.Chain) -> dict[str, Any]:
-    return {"model": made.model, "runtime": chain.RUNTIME}
+    return train(*made.places(folder), config=config, runtime=chain.RUNTIME, **kwargs).to_json()
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -111,7 +102,7 @@ def test_training_ends_where_validation_no_longer_falls(
     made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
     curve = iter([5.0, 3.0, 2.0, 2.5, 2.1, 1.0])
-    monkeypatch.setattr(loop, "validation_loss", lambda *given: next(curve))
+    monkeypatch.setattr(loop, "compute_validation_loss", lambda *given: next(curve))
     config = CONFIG.model_copy(update={"evaluations": 9, "patience": 2})
     if killed:  # after the last step, before anything is written
 
@@ -176,15 +167,12 @@ def test_the_curve_begins_with_the_untrained_decoder(made: chain.Chain, undistur
     decoder = chain.decoder(made, seed=9)
     rows = load_rows(made.conversations, made.questions, store)
     chosen = select(rows, split="validation", views=("control",), most=32, seed=CONFIG.seed)
-    dataset = RowDataset(
-        chosen,
-        store,
-        decoder.prompt,
-        layers=lambda example, a_pass: ReadLayers((chain.LAYER,)),
-        masking=True,
+    inputs = make_activation_inputs(
+        store, layers=lambda example, epoch: ReadLayers((chain.LAYER,)), masking=True
     )
+    dataset = RowDataset(chosen, inputs, decoder.prompt)
     first = next(line for line in log(undisturbed) if "validation" in line)
-    assert first["validation"]["right"] == pytest.approx(validation_loss(decoder, dataset))
+    assert first["validation"]["right"] == pytest.approx(compute_validation_loss(decoder, dataset))
 
 
 @pytest.mark.parametrize(("deaths", "left"), [((4, 5), [4, 5, 6, 7, 8, 9]), ((9,), [7, 8, 9])])
@@ -196,7 +184,7 @@ def test_a_run_killed_again_and_again_gives_the_same_bytes_and_repeats_no_segmen
     left: list[int],
 ) -> None:
     for step in deaths:
-        chain.killed(train, step, *places(made, tmp_path), config=CONFIG, **tools(made))
+        chain.killed(train, step, *made.places(tmp_path), config=CONFIG, runtime=chain.RUNTIME)
     steps = Steps()
     run(made, tmp_path, progress=steps)
     assert steps.seen == left
@@ -236,7 +224,7 @@ def test_a_folder_moved_between_two_attempts_makes_no_difference(
 ) -> None:
     config = CONFIG.model_copy(update={"max_steps": 3})
     told = iter([4.0, 1.0, 2.0, 3.0])  # the best checkpoint is one of the first attempt
-    monkeypatch.setattr(loop, "validation_loss", lambda *args: next(told))
+    monkeypatch.setattr(loop, "compute_validation_loss", lambda *args: next(told))
     run(made, tmp_path / "old", config)
     os.rename(tmp_path / "old", tmp_path / "new")
     whole = outputs(tmp_path / "new")
@@ -250,12 +238,12 @@ def test_the_checkpoint_with_the_lowest_validation_is_saved(
     made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = iter([0.5, 3.0, 1.0, 2.0])  # the untrained decoder's is the lowest, and no checkpoint
-    monkeypatch.setattr(loop, "validation_loss", lambda *args: next(told))
+    monkeypatch.setattr(loop, "compute_validation_loss", lambda *args: next(told))
     counts = run(made, tmp_path, CONFIG.model_copy(update={"max_steps": 3}))
     assert (counts["best_step"], counts["validation"]) == (2, 1.0)
     saved = load_file(tmp_path / "out" / ADAPTER)
     for step, same in ((1, False), (2, True), (3, False)):
-        kept = load_file(checkpoints.folder(tmp_path / "work", step) / ADAPTER)
+        kept = load_file(checkpoints.checkpoint_folder(tmp_path / "work", step) / ADAPTER)
         assert all(torch.equal(saved[name], kept[name]) for name in saved) == same
 
 
@@ -266,7 +254,7 @@ def test_accumulated_batches_and_passes_are_one_larger_batch(tmp_path: Path) -> 
     )
     adapters, losses = [], []
     for batch, accumulation, tokens in ((4, 1, 9999), (2, 2, 9999), (1, 4, 9999), (4, 1, 1)):
-        own = {"rows_per_batch": batch, "accumulation": accumulation, "pass_tokens": tokens}
+        own = {"rows_per_batch": batch, "accumulation": accumulation, "micro_batch_tokens": tokens}
         folder = tmp_path / f"{batch} {tokens}"
         run(made, folder, config.model_copy(update=own))
         line = next(line for line in log(folder) if "loss" in line)
@@ -292,8 +280,9 @@ def test_training_prints_and_warns_nothing(
 
 
 def test_a_store_of_another_target_is_refused(made: chain.Chain, tmp_path: Path) -> None:
+    other = made.places(tmp_path, model=chain.model(1))
     with pytest.raises(StoreError, match="another target: weights is"):
-        train(*places(made, tmp_path), config=CONFIG, model=chain.model(1), runtime=chain.RUNTIME)
+        train(*other, config=CONFIG, runtime=chain.RUNTIME)
 
 
 def test_a_layer_that_is_not_stored_is_refused(made: chain.Chain, tmp_path: Path) -> None:

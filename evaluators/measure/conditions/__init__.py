@@ -15,7 +15,7 @@ it in `CONDITIONS`, and let the YAML know the name (`evaluators.config.Condition
 
 from __future__ import annotations
 
-from evaluators.measure.conditions.base import Condition, Scene
+from evaluators.measure.conditions.base import Condition, EvalContext
 from evaluators.measure.conditions.mean import MEAN
 from evaluators.measure.conditions.noise import NOISE
 from evaluators.measure.conditions.none import NONE
@@ -23,7 +23,7 @@ from evaluators.measure.conditions.other import OTHER, pair_others
 from evaluators.measure.conditions.right import RIGHT
 from evaluators.measure.conditions.wrong_layer import WRONG_LAYER
 
-__all__ = ["CONDITIONS", "Condition", "Scene", "pair_others"]
+__all__ = ["CONDITIONS", "Condition", "EvalContext", "pair_others"]
 
 CONDITIONS = {one.name: one for one in (RIGHT, OTHER, MEAN, NONE, NOISE, WRONG_LAYER)}
 """Condition by name."""

@@ -10,11 +10,11 @@ import numpy as np
 
 from core.canonical import digest
 from decoder.batch import Reading
-from decoder.visible_tokens import Activations, ReadLayers
+from decoder.visible_tokens import ActivationSource, ReadLayers
 from trainers.rows import Row, read_row
 
 
-class Scene:
+class EvalContext:
     """The store, and what of it a condition may draw on beside the row at hand.
 
     Attributes:
@@ -25,7 +25,7 @@ class Scene:
 
     def __init__(
         self,
-        store: Activations,
+        store: ActivationSource,
         layers: ReadLayers | int,
         *,
         masking: bool,
@@ -76,7 +76,7 @@ class Scene:
         return (total / count).astype(np.float32)
 
 
-def always(store: Activations, layers: ReadLayers) -> None:
+def always(store: ActivationSource, layers: ReadLayers) -> None:
     """For conditions that every store allows."""
 
 
@@ -92,5 +92,5 @@ class Condition:
     """
 
     name: str
-    give: Callable[[Row, Scene], Reading]
-    absent: Callable[[Activations, ReadLayers], str | None] = always
+    give: Callable[[Row, EvalContext], Reading]
+    absent: Callable[[ActivationSource, ReadLayers], str | None] = always

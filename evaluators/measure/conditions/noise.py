@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from decoder.batch import Reading
-from evaluators.measure.conditions.base import Condition, Scene
+from evaluators.measure.conditions.base import Condition, EvalContext
 from trainers.rows import Row
 
 
-def _give(row: Row, scene: Scene) -> Reading:
+def _give(row: Row, scene: EvalContext) -> Reading:
     own = scene.own(row)
     assert own.vectors is not None
     random = scene.draw(row).standard_normal(own.vectors.shape)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from decoder.batch import Reading
-from evaluators.measure.conditions.base import Condition, Scene
+from evaluators.measure.conditions.base import Condition, EvalContext
 from trainers.rows import Row
 
 
-def _give(row: Row, scene: Scene) -> Reading:
+def _give(row: Row, scene: EvalContext) -> Reading:
     own = scene.own(row)
     return replace(own, vectors=None)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.canonical import digest
-from decoder.visible_tokens import Activations
+from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions.base import Condition
-from trainers.rows import Row, visible_tokens
+from trainers.rows import Row, count_visible_tokens
 
 OTHER = Condition("other", lambda row, scene: scene.read(scene.partners[row.example_id]))
 
@@ -15,7 +15,7 @@ OTHER = Condition("other", lambda row, scene: scene.read(scene.partners[row.exam
 def pair_others(
     rows: Sequence[Row],
     pool: Sequence[Row],
-    store: Activations,
+    store: ActivationSource,
     *,
     masking: bool,
     seed: int,
@@ -32,7 +32,7 @@ def pair_others(
         Partner by example id; a row that has none is absent.
     """
     lengths = {
-        row.example_id: visible_tokens(store, row, masking=masking) for row in (*pool, *rows)
+        row.example_id: count_visible_tokens(store, row, masking=masking) for row in (*pool, *rows)
     }
     out = {}
     for row in rows:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from decoder.batch import Reading
-from decoder.visible_tokens import Activations, ReadLayers
-from evaluators.measure.conditions.base import Condition, Scene
+from decoder.visible_tokens import ActivationSource, ReadLayers
+from evaluators.measure.conditions.base import Condition, EvalContext
 from trainers.rows import Row
 
 
-def other_layer(store: Activations, layer: int) -> int | None:
+def other_layer(store: ActivationSource, layer: int) -> int | None:
     """The stored layer farthest from `layer`, of two the earlier; None where there is no other.
 
     Neighbouring blocks differ little, so the farthest says most.
@@ -19,14 +19,14 @@ def other_layer(store: Activations, layer: int) -> int | None:
     return min(others, key=lambda other: (-abs(other - layer), other), default=None)
 
 
-def _give(row: Row, scene: Scene) -> Reading:
+def _give(row: Row, scene: EvalContext) -> Reading:
     wrong = other_layer(scene.store, scene.layers.layers[0])
     assert wrong is not None
     # where the prompt names the layer, it names the right one
     return replace(scene.own(row), vectors=scene.read(row, wrong).vectors)
 
 
-def _absent(store: Activations, layers: ReadLayers) -> str | None:
+def _absent(store: ActivationSource, layers: ReadLayers) -> str | None:
     if len(layers.layers) > 1:
         return f"the decoder reads layers {list(layers.layers)} together"
     if other_layer(store, layers.layers[0]) is not None:

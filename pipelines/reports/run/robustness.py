@@ -30,7 +30,7 @@ class Change:
     gain_drop: Leaf | None
     own_answer: tuple[Leaf | None, Leaf | None] | None
     moved: float | None
-    unfamiliar: float | None
+    out_of_distribution: float | None
     excluded: int
 
 
@@ -89,7 +89,7 @@ def _changes(views: Mapping[str, Any]) -> Iterator[Change]:
                     gain_drop=leaf_of(own["gain"]["drop"]),
                     own_answer=_own_answer(own.get("own_answer")),
                     moved=own.get("moved"),
-                    unfamiliar=own.get("unfamiliar"),
+                    out_of_distribution=own.get("out_of_distribution"),
                     excluded=sum(own["excluded"].values()),
                 )
 

@@ -20,7 +20,7 @@ def robustness_tables(found: Mapping[str, Any]) -> str:
     """
     data = robustness_data(found)
     head = ["split", "view", "change", "n", "right", "drop", "gain", "drop of the gain"]
-    head += ["own answer before, after", "moved", "unfamiliar"]
+    head += ["own answer before, after", "moved", "out of distribution"]
     lines = [
         [
             one.split,
@@ -30,7 +30,7 @@ def robustness_tables(found: Mapping[str, Any]) -> str:
             *map(estimate, (one.altered, one.drop, one.gain, one.gain_drop)),
             "–" if one.own_answer is None else ", ".join(map(estimate, one.own_answer)),
             _share(one.moved),
-            _share(one.unfamiliar),
+            _share(one.out_of_distribution),
         ]
         for one in data.changes
     ]

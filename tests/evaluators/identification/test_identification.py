@@ -19,10 +19,10 @@ from evaluators.identification.calibration import (
     error_if_calibrated,
     reliability,
 )
-from evaluators.identification.choice_items import Item, make_items
+from evaluators.identification.choice_items import ChoiceItem, make_items
 from evaluators.identification.identify import Losses, identification, option_losses
-from evaluators.measure.conditions import CONDITIONS, Scene
-from evaluators.measure.losses import question_losses
+from evaluators.measure.conditions import CONDITIONS, EvalContext
+from evaluators.measure.losses import compute_question_losses
 from trainers.rows import Row, load_rows
 
 CONFIG = EvaluateConfig(bootstrap=1000, identification=4)
@@ -58,7 +58,7 @@ def row(
     return Row(conversation, tuple(questions))
 
 
-def items_of(rows: list[Row], options: int = 4, seed: int = 0) -> tuple[list[Item], int]:
+def items_of(rows: list[Row], options: int = 4, seed: int = 0) -> tuple[list[ChoiceItem], int]:
     return make_items(rows, rows, options=options, seed=seed)
 
 
@@ -131,7 +131,7 @@ def planted(loss: Callable[[str, bool, float], float]) -> dict[str, Any]:
     draw = np.random.default_rng(0)
     question = Question(example_id="e", question="Who?", answer="gold")
     options = ("gold", "one", "two", "three")
-    items = [Item(i // 2, question, options, "same_question") for i in range(2 * CONTROLS)]
+    items = [ChoiceItem(i // 2, question, options, "same_question") for i in range(2 * CONTROLS)]
     losses: dict[str, Losses] = {
         name: [[loss(name, k == 0, draw.normal()) for k in range(4)] for _ in items]
         for name in ("right", "other", "none")
@@ -242,12 +242,12 @@ def test_option_losses_are_those_of_each_answer_alone(tmp_path_factory: Any) -> 
     store = ActivationStore(made.store)
     rows = load_rows(made.conversations, made.questions, store)
     decoder = chain.decoder(made, nudge=0.2)
-    scene = Scene(store, chain.LAYER, masking=True, seed=0)
+    scene = EvalContext(store, chain.LAYER, masking=True, seed=0)
     readings = [CONDITIONS["right"].give(one, scene) for one in rows]
     items, without = make_items(rows, rows, options=3, seed=0)
     assert (len(items), without) == (6, 6)  # all say yes to the second question
     found = option_losses(decoder, rows, items[1:], readings)
-    plain = question_losses(decoder, rows, readings)
+    plain = compute_question_losses(decoder, rows, readings)
     for item, losses in zip(items[1:], found, strict=True):
         assert len(losses) == 3
         assert losses[0] == pytest.approx(plain[item.row][0], abs=1e-4)

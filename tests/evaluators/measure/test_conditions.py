@@ -13,7 +13,7 @@ import pytest
 
 from activation_store.read.reader import ActivationStore
 from evaluators.config import ConditionName, EvaluateConfig
-from evaluators.measure.conditions import CONDITIONS, Condition, Scene, pair_others
+from evaluators.measure.conditions import CONDITIONS, Condition, EvalContext, pair_others
 from trainers.rows import Row, load_rows, visible_tokens
 
 DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
@@ -91,11 +91,11 @@ def test_rows_of_one_group_are_no_partners(store: tuple[ActivationStore, list[Ro
 
 def scene_of(
     store: tuple[ActivationStore, list[Row]], *, layer: int = chain.LAYER, seed: int = 0
-) -> Scene:
+) -> EvalContext:
     """The scene of the first 24 rows, the mean token being that of all."""
     opened, rows = store
     partners = pairs(store)
-    return Scene(opened, layer, masking=True, seed=seed, partners=partners, train=rows)
+    return EvalContext(opened, layer, masking=True, seed=seed, partners=partners, train=rows)
 
 
 def stored(store: tuple[ActivationStore, list[Row]], row: Row, layer: int) -> np.ndarray:

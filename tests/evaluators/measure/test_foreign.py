@@ -15,7 +15,7 @@ from activation_store.target.files import resolve_model
 from activation_store.write.dump import dump
 from core.errors import ConfigError, StoreError
 from evaluators.config import EvaluateConfig
-from evaluators.evaluation import evaluate
+from evaluators.evaluation import TrainedDecoders, evaluate
 from evaluators.measure.result_files import METRICS_FILE, RESULTS_FILE
 
 CONFIG = EvaluateConfig(splits=("test",), views=("control",), answers=0, bootstrap=100)
@@ -42,20 +42,10 @@ def decoder(own: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judge(
     decoder: Path, own: chain.Chain, store: Path | None, folder: Path, *, foreign: bool = True
 ) -> dict[str, Any]:
-    for name in ("out", "work"):
-        (folder / name).mkdir()
+    inputs, out, work = own.places(folder, store=store, capture=chain.CAPTURE)
+    decoders = TrainedDecoders(decoder=decoder)
     return evaluate(
-        own.conversations,
-        own.questions,
-        store,
-        decoder,
-        folder / "out",
-        folder / "work",
-        config=CONFIG,
-        model=own.model,
-        runtime=chain.RUNTIME,
-        capture=chain.CAPTURE,
-        foreign=foreign,
+        inputs, decoders, out, work, config=CONFIG, runtime=chain.RUNTIME, foreign=foreign
     )
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from activation_store.read.reader import ActivationStore
 from decoder.batch import Reading, make_batch
-from decoder.forward import answer_losses
+from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
-from evaluators.measure.losses import question_losses
-from trainers.rows import Row, load_rows, read_row, row_turns
+from evaluators.measure.losses import compute_question_losses
+from trainers.rows import Row, load_rows, read_row, tokenize_questions
 
 Measured = tuple[Decoder, list[Row], list[Reading]]
 
@@ -28,18 +28,18 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 
 def test_losses_are_those_of_one_row_at_a_time(measured: Measured) -> None:
     decoder, rows, readings = measured
-    found = question_losses(decoder, rows, readings, batch=5)
+    found = compute_question_losses(decoder, rows, readings, batch=5)
     for row, reading, losses in zip(rows, readings, found, strict=True):
-        batch = make_batch(decoder.prompt, [reading], [row_turns(decoder.prompt, row)])
-        alone = answer_losses(decoder.net, decoder.injection, batch).tolist()
+        batch = make_batch(decoder.prompt, [reading], [tokenize_questions(decoder.prompt, row)])
+        alone = compute_answer_losses(decoder.net, decoder.injection, batch).tolist()
         assert losses == pytest.approx(alone, abs=1e-4)
     assert [len(losses) for losses in found] == [len(row.questions) for row in rows]
 
 
 def test_losses_do_not_depend_on_the_order_of_the_rows(measured: Measured) -> None:
     decoder, rows, readings = measured
-    there = question_losses(decoder, rows, readings, batch=4)
-    back = question_losses(decoder, rows[::-1], readings[::-1], batch=4)
+    there = compute_question_losses(decoder, rows, readings, batch=4)
+    back = compute_question_losses(decoder, rows[::-1], readings[::-1], batch=4)
     for a, b in zip(there, back[::-1], strict=True):
         assert a == pytest.approx(b, abs=1e-4)
 
@@ -47,4 +47,6 @@ def test_losses_do_not_depend_on_the_order_of_the_rows(measured: Measured) -> No
 def test_losses_depend_on_the_activations(measured: Measured) -> None:
     decoder, rows, readings = measured
     empty = [Reading(None, r.n, r.first_position) for r in readings]
-    assert question_losses(decoder, rows, empty) != question_losses(decoder, rows, readings)
+    assert compute_question_losses(decoder, rows, empty) != compute_question_losses(
+        decoder, rows, readings
+    )

@@ -6,31 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.measure.measured_parts import Parts
+from evaluators.measure.measured_parts import PartialResultCache
 
 VALUES = [[1.0, 2.0], [0.1 + 0.2]]
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Parts:
-    made = Parts(tmp_path)
+def parts(tmp_path: Path) -> PartialResultCache:
+    made = PartialResultCache(tmp_path)
     made.keep("test.control.right", ["a", "b"], VALUES)
     return made
 
 
-def test_a_part_comes_back_to_the_bit(parts: Parts) -> None:
+def test_a_part_comes_back_to_the_bit(parts: PartialResultCache) -> None:
     assert parts.load("test.control.right", ["a", "b"]) == VALUES
 
 
-def test_an_absent_part_is_none(parts: Parts) -> None:
+def test_an_absent_part_is_none(parts: PartialResultCache) -> None:
     assert parts.load("test.control.other", ["a", "b"]) is None
 
 
-def test_a_part_about_other_rows_is_not_taken(parts: Parts) -> None:
+def test_a_part_about_other_rows_is_not_taken(parts: PartialResultCache) -> None:
     assert parts.load("test.control.right", ["a", "c"]) is None
 
 
-def test_every_length_of_a_truncated_part_is_noticed(parts: Parts, tmp_path: Path) -> None:
+def test_every_length_of_a_truncated_part_is_noticed(
+    parts: PartialResultCache, tmp_path: Path
+) -> None:
     path = tmp_path / "test.control.right.json"
     whole = path.read_bytes()
     for length in range(len(whole) - 2):
@@ -38,7 +40,7 @@ def test_every_length_of_a_truncated_part_is_noticed(parts: Parts, tmp_path: Pat
         assert parts.load("test.control.right", ["a", "b"]) is None
 
 
-def test_a_changed_value_is_noticed(parts: Parts, tmp_path: Path) -> None:
+def test_a_changed_value_is_noticed(parts: PartialResultCache, tmp_path: Path) -> None:
     path = tmp_path / "test.control.right.json"
     whole = path.read_bytes()
     for place in range(len(whole)):

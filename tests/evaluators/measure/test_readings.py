@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import ConfigError
 from evaluators.config import EvaluateConfig
-from evaluators.evaluation import evaluate
+from evaluators.evaluation import TrainedDecoders, evaluate
 
 CONFIG = EvaluateConfig(
     splits=("test",),
@@ -31,20 +31,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
 def judge(made: chain.Chain, folder: Path, *, live: bool = False, **given: Any) -> dict[str, Any]:
     """The metrics of split test, of an untrained decoder with its adapter moved."""
     config = CONFIG.model_copy(update=given.pop("config", {}))
-    for name in ("decoder", "out", "work"):
-        (folder / name).mkdir(parents=True)
+    capture = chain.CAPTURE.model_copy(update={"layers": (0, chain.LAYER)})
+    changes = {"store": None, "capture": capture} if live else {}
+    inputs, out, work = made.places(folder, **changes)
     chain.decoder(made, nudge=0.2, **given).save(folder / "decoder")
     found = evaluate(
-        made.conversations,
-        made.questions,
-        None if live else made.store,
-        folder / "decoder",
-        folder / "out",
-        folder / "work",
+        inputs,
+        TrainedDecoders(decoder=folder / "decoder"),
+        out,
+        work,
         config=config,
-        model=made.model,
         runtime=chain.RUNTIME,
-        capture=chain.CAPTURE.model_copy(update={"layers": (0, chain.LAYER)}) if live else None,
     )
     return dict(found["reading"]["test"])
 

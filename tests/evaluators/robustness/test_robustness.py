@@ -48,17 +48,8 @@ def decoder(made: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> Path
 def run(
     made: chain.Chain, decoder: Path, folder: Path, config: RobustnessConfig = CONFIG
 ) -> dict[str, Any]:
-    for name in ("out", "work"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    return robustness(
-        *made.folders(),
-        decoder,
-        folder / "out",
-        folder / "work",
-        config=config,
-        model=made.model,
-        runtime=chain.RUNTIME,
-    )
+    inputs, out, work = made.places(folder)
+    return robustness(inputs, decoder, out, work, config=config, runtime=chain.RUNTIME)
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_unfamiliar_activations_are_called_so(
     shown = Called(capsys, root, *WORDS, *strange).out
     assert "Unfamiliar: these activations lie farther" in shown
     found = json.loads(Called(capsys, root, *WORDS, *strange, "--json").out)["familiarity"]
-    assert (found["unfamiliar"], found["rows"]) == (True, 24)
+    assert (found["out_of_distribution"], found["rows"]) == (True, 24)
     usual = Called(capsys, root, *WORDS, "--max-tokens", "1").out
     assert "Unfamiliar" not in usual
 

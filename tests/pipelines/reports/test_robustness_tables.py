@@ -22,7 +22,7 @@ FOUND: dict[str, Any] = {
         "test": {
             "control": {
                 "decoy": {**SIDES, "own_answer": {"plain": leaf(1.0), "altered": leaf(0.5)}},
-                "shift:2": {**SIDES, "moved": 0.125, "unfamiliar": 0.75},
+                "shift:2": {**SIDES, "moved": 0.125, "out_of_distribution": 0.75},
             }
         }
     },

@@ -54,7 +54,7 @@ def test_the_report_shows_drops(tmp_path: Path) -> None:
             "test": {
                 "control": {
                     "decoy": {**own, "own_answer": each, "excluded": {"why": 2}},
-                    "shift:0.5": {**own, "moved": 0.125, "unfamiliar": 0.5},
+                    "shift:0.5": {**own, "moved": 0.125, "out_of_distribution": 0.5},
                 }
             }
         },
@@ -73,7 +73,7 @@ def test_the_report_shows_drops(tmp_path: Path) -> None:
     assert "another control quoted 9 1.25 [1.15, 1.35] 1.75 [1.65, 1.85] 0.50 [0.40, 0.60]" in text
     assert "2 rows left out" in text
     assert "target fine-tuned, strength 0.5" in text
-    assert "activations moved by 12&nbsp;%, 50&nbsp;% of rows unfamiliar" in text
+    assert "activations moved by 12&nbsp;%, 50&nbsp;% of rows out of distribution" in text
     assert "language-model loss 4.00 to 3.50 nats" in text
     assert 'href="#robustness"' in page
 
