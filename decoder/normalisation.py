@@ -1,0 +1,144 @@
+"""Normalisation of activations before they enter the decoder.
+
+A few massive features make most of a residual stream's length, and are much the same whatever the
+target read; what a hidden control leaves is a change of some percent. Standardised by feature and
+brought to the length of what they replace, activations show it.
+
+The statistics are taken from training tokens alone and are saved beside the adapter. The map is
+differentiable, so that gradients for steering go through it.
+
+Shapes: L layers that a decoder reads, N vectors, D d_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from core.errors import ModelError
+from core.files import write_bytes
+
+Normalisation = Literal["none", "length", "centre", "standardise"]
+"""`none` injects activations as they are; `length` brings them to the placeholder's length;
+`centre` takes off the mean training token first; `standardise` also divides each feature by its
+deviation over training tokens."""
+
+STATISTICS_FILE = "normalisation.safetensors"
+_LEAST_DEVIATION = 1e-6
+_LEAST_LENGTH = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActivationStatistics:
+    """What normalisation takes from training tokens.
+
+    Attributes:
+        mean: [L, D] float32, mean of each feature.
+        deviation: [L, D] float32, standard deviation of each feature.
+        length: mean length of what the activations replace, at the write layer.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    length: float
+
+    @classmethod
+    def measure(cls, tokens: Iterable[np.ndarray], *, length: float) -> ActivationStatistics:
+        """Measure mean and deviation of each feature over tokens.
+
+        Args:
+            tokens: arrays [L, T, D], of any T each.
+            length: mean length of what the activations replace.
+
+        Raises:
+            ValueError: there is no token.
+        """
+        count, total, squares = 0, np.zeros(0), np.zeros(0)
+        for vectors_LTD in tokens:
+            wide = vectors_LTD.astype(np.float64)
+            if not count:
+                total, squares = np.zeros(wide[:, 0].shape), np.zeros(wide[:, 0].shape)
+            count += wide.shape[1]
+            total += wide.sum(1)
+            squares += np.square(wide).sum(1)
+        if not count:
+            raise ValueError("no token to take statistics from")
+        mean = total / count
+        variance = np.maximum(squares / count - mean**2, 0)
+        return cls(
+            mean=mean.astype(np.float32),
+            deviation=np.maximum(np.sqrt(variance), _LEAST_DEVIATION).astype(np.float32),
+            length=length,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the statistics beside an adapter."""
+        tensors = {
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "length": np.array([self.length], np.float32),
+        }
+        write_bytes(folder / STATISTICS_FILE, save(tensors))
+
+    @classmethod
+    def load(cls, folder: Path) -> ActivationStatistics:
+        """Read the statistics that `save` wrote.
+
+        Raises:
+            ModelError: they are missing or cannot be read.
+        """
+        path = folder / STATISTICS_FILE
+        try:
+            found = load_file(path)
+            return cls(
+                mean=found["mean"],
+                deviation=found["deviation"],
+                length=float(found["length"][0]),
+            )
+        except (OSError, SafetensorError, KeyError, IndexError) as error:
+            raise ModelError(
+                f"{path}: no statistics of activations can be read ({type(error).__name__}), and "
+                "the decoder normalises what it reads. Take the folder whole, as train wrote it."
+            ) from error
+
+
+class Normaliser:
+    """Maps activations of the layers that a decoder reads to what is injected.
+
+    Args:
+        how: which map.
+        statistics: of the training tokens.
+        device: where activations are.
+    """
+
+    def __init__(
+        self, how: Normalisation, statistics: ActivationStatistics, device: torch.device
+    ) -> None:
+        self.how = how
+        self.statistics = statistics
+        self._mean_LD = torch.from_numpy(statistics.mean).to(device)
+        self._deviation_LD = torch.from_numpy(statistics.deviation).to(device)
+
+    def __call__(self, vectors_ND: torch.Tensor, layer_N: torch.Tensor) -> torch.Tensor:
+        """Normalise vectors in float32; gradients pass.
+
+        Args:
+            vectors_ND: activations.
+            layer_N: int64, index of each among the layers that the decoder reads.
+        """
+        if self.how == "none":
+            return vectors_ND
+        found = vectors_ND.float()
+        if self.how in ("centre", "standardise"):
+            found = found - self._mean_LD.index_select(0, layer_N)
+        if self.how == "standardise":
+            found = found / self._deviation_LD.index_select(0, layer_N)
+        length = found.norm(dim=-1, keepdim=True).clamp_min(_LEAST_LENGTH)
+        return found * (self.statistics.length / length)

@@ -1,0 +1,106 @@
+"""Activations are normalised with statistics of training tokens, and gradients pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.errors import ModelError
+from decoder.normalisation import STATISTICS_FILE, ActivationStatistics, Normalisation, Normaliser
+
+CPU = torch.device("cpu")
+
+
+def tokens(n: int = 400) -> np.ndarray:
+    """[2, n, 8]: two layers whose features differ in mean and spread."""
+    draw = np.random.default_rng(0)
+    spread = np.array([1, 1, 1, 1, 1, 1, 50, 0.1])
+    layers = [draw.normal(size=(n, 8)) * spread + mean for mean in (0.0, 30.0)]
+    return np.stack(layers).astype(np.float32)
+
+
+def statistics() -> ActivationStatistics:
+    both = tokens()
+    return ActivationStatistics.measure([both[:, :100], both[:, 100:]], length=3.0)
+
+
+def test_statistics_over_pieces_are_those_of_all_tokens() -> None:
+    both = tokens()
+    found = statistics()
+    np.testing.assert_allclose(found.mean, both.mean(1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.deviation, both.std(1), rtol=1e-4)
+
+
+def test_a_feature_that_never_changes_does_not_blow_up() -> None:
+    found = ActivationStatistics.measure([np.ones((1, 5, 3), np.float32)], length=1.0)
+    out = Normaliser("standardise", found, CPU)(torch.ones(2, 3), torch.zeros(2, dtype=torch.long))
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("how", ["length", "centre", "standardise"])
+def test_every_vector_gets_the_length_of_what_it_replaces(how: Normalisation) -> None:
+    vectors = torch.from_numpy(tokens()[0, :20])
+    out = Normaliser(how, statistics(), CPU)(vectors, torch.zeros(20, dtype=torch.long))
+    assert out.norm(dim=-1).tolist() == pytest.approx([3.0] * 20, rel=1e-5)
+
+
+def test_each_layer_has_its_own_statistics() -> None:
+    both = tokens()
+    vectors = torch.from_numpy(np.concatenate([both[0], both[1]]))
+    layer = torch.arange(2).repeat_interleave(len(both[0]))
+    out = Normaliser("standardise", statistics(), CPU)(vectors, layer)
+    assert out[layer == 0].mean(0).abs().max() < 0.2
+    assert out[layer == 1].mean(0).abs().max() < 0.2
+
+
+def test_standardised_features_weigh_alike() -> None:
+    vectors = torch.from_numpy(tokens()[0])
+    layer = torch.zeros(len(vectors), dtype=torch.long)
+    spread = Normaliser("standardise", statistics(), CPU)(vectors, layer).std(0)
+    assert spread.max() / spread.min() < 1.5
+
+
+def test_none_gives_the_very_bits() -> None:
+    vectors = torch.from_numpy(tokens()[0])
+    out = Normaliser("none", statistics(), CPU)(
+        vectors, torch.zeros(len(vectors), dtype=torch.long)
+    )
+    assert out is vectors
+
+
+def test_gradients_pass() -> None:
+    vectors = torch.from_numpy(tokens()[0, :3]).double().requires_grad_()
+    normalise = Normaliser("standardise", statistics(), CPU)
+    layer = torch.zeros(3, dtype=torch.long)
+    normalise(vectors, layer)[:, 0].sum().backward()
+    gradient = vectors.grad
+    assert gradient is not None
+    step = torch.zeros_like(vectors)
+    step[1, 2] = 1e-2
+    with torch.no_grad():
+        up, down = (normalise(vectors + s, layer)[:, 0].sum() for s in (step, -step))
+    assert gradient[1, 2].item() == pytest.approx(((up - down) / 2e-2).item(), rel=2e-2)
+
+
+def test_saved_statistics_come_back(tmp_path: Path) -> None:
+    statistics().save(tmp_path)
+    found = ActivationStatistics.load(tmp_path)
+    assert np.array_equal(found.mean, statistics().mean)
+    assert np.array_equal(found.deviation, statistics().deviation)
+    assert found.length == 3.0
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nonsense"])
+def test_statistics_that_cannot_be_read_are_one_line(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / STATISTICS_FILE).write_bytes(content)
+    with pytest.raises(ModelError, match=r"normalisation.safetensors: no statistics .* whole"):
+        ActivationStatistics.load(tmp_path)
+
+
+def test_no_token_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no token"):
+        ActivationStatistics.measure([], length=1.0)
