@@ -18,9 +18,9 @@ from activation_store.target.files import resolve_model
 from activation_store.target.load import pick_device
 from core.runtime import Runtime
 from decoder.asking import generate_answers
-from decoder.batch import Reading
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
+from decoder.reading import Reading
 
 QUESTIONS = [
     f"What would the assistant say about {topic}?"
@@ -39,7 +39,7 @@ def main() -> None:
     model = resolve_model(words.model)
     decoder = Decoder.create(
         model,
-        config=DecoderConfig(),
+        config=DecoderConfig(normalisation="none"),
         lora=LoraSettings(),
         binding=Binding(read_layer=14, target=model.digests(), model=model.ref),
         dtype="float32",
@@ -71,7 +71,7 @@ def main() -> None:
 def recomputed(decoder: Decoder, reading: Reading, question: str, tokens: int) -> str:
     """One greedy answer, the whole sequence run anew for each of its tokens."""
     prompt, device = decoder.prompt, decoder.device
-    prefix, asked = prompt.prefix(reading.n, reading.first_position), prompt.turn(question, None)
+    prefix, asked = prompt.prefix(reading), prompt.turn(question, None)
     ids = [*prefix.ids.tolist(), *asked.ids.tolist()]
     start = len(ids)
     places = torch.from_numpy(prefix.places).to(device)

@@ -35,12 +35,13 @@ from activation_store.target.files import resolve_model
 from activation_store.target.load import load_model, pick_device
 from core.runtime import Runtime
 from core.tables import VIEWS
-from decoder.batch import Batch, Reading, to_device
+from decoder.batch import Batch, to_device
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses
 from decoder.model import Binding, Decoder
 from decoder.packed import PackedBatch, make_loss_batch, make_packed_mask
 from decoder.prompt import Turn
+from decoder.reading import Reading
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from trainers.config import TrainConfig
@@ -150,7 +151,7 @@ def measure(way: Way, words: argparse.Namespace) -> dict[str, float]:
     model = resolve_model(words.model)
     decoder = Decoder.create(
         model,
-        config=DecoderConfig(),
+        config=DecoderConfig(normalisation="none"),
         lora=LoraSettings(),
         binding=Binding(read_layer=LAYER, target=model.digests(), model=model.ref),
         dtype="float32",
@@ -228,7 +229,7 @@ def run_rows(decoder: Decoder, words: argparse.Namespace) -> Rows:
     every = load_rows(found[source].data, found["questions"].data, store)
     rows = select(every, split="train", views=VIEWS, most=None, seed=0)
     turns = [tokenize_questions(decoder.prompt, row) for row in rows]
-    constant = len(decoder.prompt.prefix(1, 0).ids) - 1
+    constant = len(decoder.prompt.prefix(Reading(None, 1, 0)).ids) - 1
     prefixes = [count_visible_tokens(store, row, masking=True) + constant for row in rows]
 
     def read(i: int) -> Example:
@@ -262,7 +263,7 @@ def made_rows(decoder: Decoder, rows: int = 64, prefix: int = 256, questions: in
     def read(i: int) -> Example:
         return Example(Reading(vectors[i], prefix, 0), ids[i], asked[i])
 
-    whole = len(decoder.prompt.prefix(prefix, 0).ids)
+    whole = len(decoder.prompt.prefix(Reading(None, prefix, 0)).ids)
     characters = [sum(len(q) + len(a) for q, a in own) for own in texts]
     return Rows([whole] * rows, [[len(t.ids) for t in own] for own in asked], characters, read)
 

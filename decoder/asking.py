@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from decoder.batch import Batch, Reading, make_batch, to_device
+from decoder.batch import Batch, make_batch, to_device
 from decoder.forward import compute_prefix_cache
 from decoder.model import Decoder
 from decoder.prompt import Turn
+from decoder.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,43 +7,15 @@ Shapes: B rows, P prefix tokens (left-padded), Q questions of all rows, T turn t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
 import torch
 
 from decoder.prompt import DecoderPrompt, Turn
+from decoder.reading import Reading
 
 B = TypeVar("B", bound=Any)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The activations of a row, or what stands in their place, as the decoder gets them.
-
-    Attributes:
-        vectors: [N, D] float32 activations, or None: the placeholders keep their own embeddings.
-        n: tokens that were read; N is n times the layers, one layer's vectors after the other's.
-        first_position: position of the first of them in the target's own sequence.
-        layers: the layers that the prompt names; empty where it names none, and there is one.
-        ids: [n] tokens of a text that stands where the placeholders would, at positions counted
-            from 0 (a decoder that reads words); None for placeholders.
-        skipped: [n] int64, tokens left out between the first activation and each; None where they
-            are neighbours.
-    """
-
-    vectors: np.ndarray | None
-    n: int
-    first_position: int
-    layers: tuple[int, ...] = ()
-    ids: np.ndarray | None = None
-    skipped: np.ndarray | None = None
-
-    @property
-    def size(self) -> int:
-        """Number N of placeholders."""
-        return self.n * max(1, len(self.layers))
 
 
 class Batch(TypedDict, total=False):
@@ -54,6 +26,7 @@ class Batch(TypedDict, total=False):
     prefix_positions: torch.Tensor  # [B, P] int64
     places: torch.Tensor  # [N] int64, into the flattened [B * P]; absent: nothing is injected
     vectors: torch.Tensor  # [N, D] float32
+    vector_layers: torch.Tensor  # [N] int64, block of each, or UNNAMED_LAYER
     row_of: torch.Tensor  # [Q] int64, the row of each question
     turn_ids: torch.Tensor  # [Q, T] int64
     turn_mask: torch.Tensor  # [Q, P + T] int64
@@ -81,7 +54,7 @@ def make_batch(
     """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
-    prefixes = [prompt.prefix(r.n, r.first_position, r.layers, r.ids, r.skipped) for r in readings]
+    prefixes = [prompt.prefix(r) for r in readings]
     rows, width = len(readings), max(len(p.ids) for p in prefixes)
     ids = np.zeros((rows, width), np.int64)
     mask = np.zeros((rows, width), np.int64)
@@ -122,6 +95,7 @@ def make_batch(
     if readings[0].vectors is not None:
         arrays["places"] = np.concatenate(places)
         arrays["vectors"] = np.concatenate([r.vectors for r in readings])
+        arrays["vector_layers"] = np.concatenate([r.vector_layers for r in readings])
     return {name: torch.from_numpy(value) for name, value in arrays.items()}  # type: ignore[return-value]
 
 

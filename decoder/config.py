@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from core.config import Config
 
+Normalisation = Literal["none", "length", "centre", "standardise"]
+"""How activations are normalised before they are injected (decoder/normalisation.py)."""
+
 
 class DecoderConfig(Config):
     """Injection and prompt of the decoder."""
@@ -27,6 +30,11 @@ class DecoderConfig(Config):
     injection: Literal["replace", "add"] = "replace"
     """`replace` puts the activation itself there (arXiv 2412.08686, section 3); `add` adds its
     direction, at the length of what is there (arXiv 2512.15674)."""
+    normalisation: Normalisation = "standardise"
+    """What is done to activations first: `none` leaves them as they are (the paper); `length`
+    brings each to the mean length of what it replaces; `centre` takes off the mean training token
+    before that, and `standardise` divides each feature by its deviation over training tokens as
+    well. A few massive features hide the change of some percent that a hidden control makes."""
     positions: Literal["target", "plain"] = "target"
     """`target`: each placeholder has the position that its activation had in the target's own
     sequence (the paper's rule); `plain`: the decoder's sequence is counted from 0."""

@@ -47,7 +47,7 @@ def compute_prefix_cache(net: nn.Module, injection: Injection, batch: Batch) -> 
     """Compute the keys and values of the B prefixes, their activations injected."""
     model: Any = getattr(net, "module", net)  # DDP hides the config
     cache = DynamicCache(config=model.config)
-    with injection(batch.get("places"), batch.get("vectors")):
+    with injection(batch.get("places"), batch.get("vectors"), batch.get("vector_layers")):
         net(
             input_ids=batch["prefix_ids"],
             attention_mask=batch["prefix_mask"],

@@ -10,6 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from decoder.normalisation import Normaliser
+from decoder.reading import UNNAMED_LAYER
+
 How = Literal["replace", "add"]
 _LEAST_NORM = 1e-6
 """A shorter activation has no direction worth adding."""
@@ -24,27 +27,41 @@ class Injection:
         how: `replace` puts the activation v in place of the placeholder's own h (arXiv 2412.08686,
             section 3); `add` makes of it h + |h| v / |v|, so that norms do not depend on where the
             activation was taken (arXiv 2512.15674).
+        normaliser: maps activations before they enter; None injects them as they are.
     """
 
     block: nn.Module
     how: How = "replace"
+    normaliser: Normaliser | None = None
 
     @contextlib.contextmanager
-    def __call__(self, places: torch.Tensor | None, vectors: torch.Tensor | None) -> Iterator[None]:
+    def __call__(
+        self,
+        places: torch.Tensor | None,
+        vectors: torch.Tensor | None,
+        layers: torch.Tensor | None = None,
+    ) -> Iterator[None]:
         """Inject `vectors` at `places` of the block's output while the context is open.
 
         Args:
             places: [N] indices into the flattened [B * P]; None injects nothing.
             vectors: [N, D].
+            layers: [N] block of each, or `UNNAMED_LAYER`; None names none.
         """
         if places is None or vectors is None:
             yield
             return
 
+        if self.normaliser is not None:
+            if layers is None:
+                layers = torch.full_like(places, UNNAMED_LAYER)
+            vectors = self.normaliser(vectors, layers)
+        normalised = vectors
+
         def inject(module: nn.Module, args: Any, output: Any) -> Any:
             hidden_BPD = output if isinstance(output, torch.Tensor) else output[0]
             flat = hidden_BPD.reshape(-1, hidden_BPD.shape[-1])
-            injected = vectors.to(flat.dtype)
+            injected = normalised.to(flat.dtype)
             if self.how == "add":
                 injected = _add_direction(flat.index_select(0, places), injected)
             # index_copy, not a mask: no synchronisation, and the rest keeps its gradient

@@ -88,6 +88,15 @@ class LiveActivations:
         tokens = self._tokens[example_id]
         return SequenceSpan(example_id, 0, 0, len(tokens.ids), tokens.withheld)
 
+    def tokens(self, example_id: str) -> np.ndarray:
+        """Return an example's token ids [T].
+
+        Raises:
+            DataError: the example is not among the rows.
+        """
+        self.place(example_id)
+        return self._tokens[example_id].ids
+
     def read_layers(self, example_id: str, layers: Sequence[int]) -> list[np.ndarray]:
         """Run the target and return an example's activations [T, D] float32 at these blocks.
 

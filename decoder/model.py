@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from activation_store.target.files import ModelFiles, public_name
 from activation_store.target.load import blocks, load_adapter, load_model, load_tokenizer, shape_of
@@ -19,12 +20,13 @@ from core.files import write_json
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import check_cacheable
 from decoder.injection import Injection
+from decoder.normalisation import ActivationStatistics, Normaliser
 from decoder.packed import can_pack
 from decoder.prompt import DecoderPrompt
 from decoder.visible_tokens import ReadLayers, select_layers
 
 SIDECAR = "latentqa.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,6 @@ class Decoder:
         prompt: builds token ids.
         config: how activations enter.
         binding: what it reads.
-        injection: puts activations in.
         packs: whether a row can be one packed sequence (decoder/packed.py).
     """
 
@@ -68,7 +69,33 @@ class Decoder:
         shape = shape_of(base.config, binding.model)
         self.can_pack = can_pack(base)
         place = shape.layer(config.write_layer, "decoder.write_layer")
-        self.injection = Injection(blocks(base)[place], config.injection)
+        self._injection = Injection(blocks(base)[place], config.injection)
+        self._normalisers: dict[str, Normaliser] = {}
+
+    @property
+    def injection(self) -> Injection:
+        """What puts activations in, normalised as the active adapter learned to read them.
+
+        Raises:
+            RuntimeError: the decoder normalises, and `use_statistics` was not called.
+        """
+        normaliser = self._normalisers.get(self.net.active_adapter)
+        if normaliser is None and self.config.normalisation != "none":
+            raise RuntimeError(
+                f"normalisation {self.config.normalisation} needs statistics of training tokens: "
+                "call use_statistics first"
+            )
+        return replace(self._injection, normaliser=normaliser)
+
+    @property
+    def write_block(self) -> nn.Module:
+        """The block at whose output activations enter."""
+        return self._injection.block
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Blocks that it reads, counted from 0."""
+        return self.config.read_layers or (self.binding.read_layer,)
 
     @property
     def device(self) -> torch.device:
@@ -133,7 +160,21 @@ class Decoder:
         check_target(binding, model)
         base = load_model(model, dtype=dtype, device=device)
         net = load_adapter(base, folder).to(device).eval().requires_grad_(False)
-        return cls(net, load_tokenizer(model), config, binding)
+        decoder = cls(net, load_tokenizer(model), config, binding)
+        if config.normalisation != "none":
+            decoder.use_statistics(ActivationStatistics.load(folder))
+        return decoder
+
+    def use_statistics(self, statistics: ActivationStatistics, adapter: str | None = None) -> None:
+        """Normalise what is injected by statistics of training tokens.
+
+        Args:
+            statistics: of the layers that the decoder reads.
+            adapter: the adapter that reads them so; None for the active one.
+        """
+        self._normalisers[adapter or self.net.active_adapter] = Normaliser(
+            self.config.normalisation, statistics, self.layers, self.device
+        )
 
     def save(self, folder: Path) -> None:
         """Write an ordinary peft adapter, and one JSON of ours beside it.
@@ -149,6 +190,8 @@ class Decoder:
         # peft writes sets in the order of this process's hashes
         path = folder / "adapter_config.json"
         settings = json.loads(path.read_bytes())
+        if normaliser := self._normalisers.get(self.net.active_adapter):
+            normaliser.statistics.save(folder)
         if isinstance(settings["target_modules"], list):
             settings["target_modules"].sort()
         write_json(path, settings)
@@ -179,7 +222,12 @@ class Decoder:
             ModelError: there is no decoder in `folder`, or none that fits.
             StoreError: it reads another target.
         """
-        _, binding = read_sidecar(folder)
+        config, binding = read_sidecar(folder)
+        if config.normalisation != self.config.normalisation:
+            raise ModelError(
+                f"decoder {folder}: it was trained with normalisation {config.normalisation}, the "
+                f"decoder beside it with {self.config.normalisation}. Train both alike."
+            )
         if binding.target != self.binding.target:
             raise StoreError(
                 f"decoder {folder}: it reads another target ({binding.model}) than the decoder "
@@ -192,6 +240,8 @@ class Decoder:
                 raise ModelError(
                     f"adapter {folder}: peft cannot load it into this model ({first_line(error)})."
                 ) from error
+        if config.normalisation != "none":
+            self.use_statistics(ActivationStatistics.load(folder), name)
 
     @contextlib.contextmanager
     def with_adapter(self, name: str) -> Iterator[None]:

@@ -12,10 +12,9 @@ Shapes: L layers that a decoder reads, N vectors, D d_model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,11 +23,7 @@ from safetensors.numpy import load_file, save
 
 from core.errors import ModelError
 from core.files import write_bytes
-
-Normalisation = Literal["none", "length", "centre", "standardise"]
-"""`none` injects activations as they are; `length` brings them to the placeholder's length;
-`centre` takes off the mean training token first; `standardise` also divides each feature by its
-deviation over training tokens."""
+from decoder.config import Normalisation
 
 STATISTICS_FILE = "normalisation.safetensors"
 _LEAST_DEVIATION = 1e-6
@@ -115,30 +110,41 @@ class Normaliser:
     Args:
         how: which map.
         statistics: of the training tokens.
+        layers: the L blocks, counted from 0, that the statistics are of.
         device: where activations are.
     """
 
     def __init__(
-        self, how: Normalisation, statistics: ActivationStatistics, device: torch.device
+        self,
+        how: Normalisation,
+        statistics: ActivationStatistics,
+        layers: Sequence[int],
+        device: torch.device,
     ) -> None:
         self.how = how
         self.statistics = statistics
         self._mean_LD = torch.from_numpy(statistics.mean).to(device)
         self._deviation_LD = torch.from_numpy(statistics.deviation).to(device)
+        row_of_block = torch.zeros(max(layers) + 2, dtype=torch.long)
+        for row, block in enumerate(layers):
+            row_of_block[block] = row
+        # the last entry is that of UNNAMED_LAYER: a decoder that reads one layer names none
+        self._row_of_block = row_of_block.to(device)
 
-    def __call__(self, vectors_ND: torch.Tensor, layer_N: torch.Tensor) -> torch.Tensor:
+    def __call__(self, vectors_ND: torch.Tensor, block_N: torch.Tensor) -> torch.Tensor:
         """Normalise vectors in float32; gradients pass.
 
         Args:
             vectors_ND: activations.
-            layer_N: int64, index of each among the layers that the decoder reads.
+            block_N: int64, block of each, or `UNNAMED_LAYER`.
         """
         if self.how == "none":
             return vectors_ND
         found = vectors_ND.float()
+        row_N = self._row_of_block[block_N]
         if self.how in ("centre", "standardise"):
-            found = found - self._mean_LD.index_select(0, layer_N)
+            found = found - self._mean_LD.index_select(0, row_N)
         if self.how == "standardise":
-            found = found / self._deviation_LD.index_select(0, layer_N)
+            found = found / self._deviation_LD.index_select(0, row_N)
         length = found.norm(dim=-1, keepdim=True).clamp_min(_LEAST_LENGTH)
         return found * (self.statistics.length / length)

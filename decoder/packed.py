@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from decoder.batch import Batch, Reading, make_batch
+from decoder.batch import Batch, make_batch
 from decoder.injection import Injection
 from decoder.prompt import DecoderPrompt, Turn
+from decoder.reading import Reading
 
 
 class PackedBatch(TypedDict, total=False):
@@ -33,6 +34,7 @@ class PackedBatch(TypedDict, total=False):
     parts: torch.Tensor  # [B, S] int64: 0 prefix, 1.. turns, -1 padding
     places: torch.Tensor  # [N] int64, into the flattened [B * S]; absent: nothing is injected
     vectors: torch.Tensor  # [N, D] float32
+    vector_layers: torch.Tensor  # [N] int64, block of each, or UNNAMED_LAYER
     row_of: torch.Tensor  # [Q] int64, the row of each question
     predicting: torch.Tensor  # [B, S] bool, tokens whose successor carries loss
     targets: torch.Tensor  # [A] int64
@@ -72,7 +74,7 @@ def make_packed_batch(
     """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
-    prefixes = [prompt.prefix(r.n, r.first_position, r.layers, r.ids, r.skipped) for r in readings]
+    prefixes = [prompt.prefix(r) for r in readings]
     lengths = [
         len(p.ids) + sum(len(t.ids) for t in own) for p, own in zip(prefixes, turns, strict=True)
     ]
@@ -112,12 +114,13 @@ def make_packed_batch(
     if readings[0].vectors is not None:
         arrays["places"] = np.concatenate(places)
         arrays["vectors"] = np.concatenate([r.vectors for r in readings])
+        arrays["vector_layers"] = np.concatenate([r.vector_layers for r in readings])
     return {name: torch.from_numpy(value) for name, value in arrays.items()}  # type: ignore[return-value]
 
 
 def compute_packed_losses(net: nn.Module, injection: Injection, batch: PackedBatch) -> torch.Tensor:
     """Compute the answer loss [Q] of each question of packed rows, in nats per token."""
-    with injection(batch.get("places"), batch.get("vectors")):
+    with injection(batch.get("places"), batch.get("vectors"), batch.get("vector_layers")):
         logits_AV = net(
             input_ids=batch["packed_ids"],
             attention_mask=make_packed_mask(batch["parts"], next(net.parameters()).dtype),

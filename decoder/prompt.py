@@ -10,7 +10,6 @@ holds question and answer. The cut is before a special token, which no tokenizer
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from activation_store.target.tokens import Encoded, locate
 from core.errors import DataError, ModelError
 from decoder.config import DecoderConfig
+from decoder.reading import Reading
 
 _PROBE = "What is it?"
 _NAME = "Layer {}: "
@@ -99,30 +99,15 @@ class DecoderPrompt:
         self._turns = functools.lru_cache(maxsize=_TURNS_KEPT)(self._render_turn)
         self.end_of_turn = int(self.turn(_PROBE, _PROBE).ids[-1])
 
-    def prefix(
-        self,
-        n: int,
-        first_position: int,
-        layers: Sequence[int] = (),
-        ids: np.ndarray | None = None,
-        skipped: np.ndarray | None = None,
-    ) -> Prefix:
-        """Build the prefix for `n` activations, the first of which stood at `first_position`.
-
-        Args:
-            n: activations of a layer.
-            first_position: in the target's own sequence.
-            layers: those that are named, each with a run of `n` placeholders behind its name;
-                empty for one run without a name.
-            ids: [n] tokens of a text in place of the placeholders; its positions are plain.
-            skipped: [n] tokens left out between the first activation and each, which keep their
-                positions; None where the activations are neighbours.
-        """
-        stood = first_position + np.arange(n) + (0 if skipped is None else skipped)
+    def prefix(self, reading: Reading) -> Prefix:
+        """Build the prefix for a reading; each layer that it names has a run of placeholders."""
+        n, first_position, ids = reading.n, reading.first_position, reading.ids
+        skipped = 0 if reading.skipped is None else reading.skipped
+        stood = first_position + np.arange(n) + skipped
         fill = np.full(n, self._placeholder) if ids is None else ids
         parts, places, at = [], [], []
         size = 0
-        for i, layer in enumerate(layers or (None,)):
+        for i, layer in enumerate(reading.layers or (None,)):
             name = self._name(layer, first=i == 0)
             before = name if i else np.concatenate([self._before, name])
             parts += [before, fill]
@@ -133,7 +118,7 @@ class DecoderPrompt:
         parts.append(self._after)
         at.append(stood[-1] + 1 + np.arange(len(self._after)))
         whole = np.concatenate(parts)
-        plain = self._config.positions == "plain" or ids is not None
+        plain = self._config.positions == "plain" or reading.counted_from_0
         return Prefix(
             whole, np.concatenate(places), np.arange(len(whole)) if plain else np.concatenate(at)
         )
@@ -168,7 +153,7 @@ class DecoderPrompt:
         for found, what in ((asked, "question"), (written, "answer")):
             if not found.any():
                 raise DataError(f"the {what} is empty.")
-        if not np.array_equal(encoded.ids[: self._cut], self.prefix(1, 0).ids):
+        if not np.array_equal(encoded.ids[: self._cut], self.prefix(Reading(None, 1, 0)).ids):
             raise DataError("the chat template writes other text before this question.")
         first = int(np.flatnonzero(written)[0])
         if answer is None:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from decoder.batch import Reading, to_device
+from decoder.batch import to_device
 from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
 from decoder.packed import make_loss_batch
 from decoder.prompt import Turn
+from decoder.reading import Reading
 
 _TOKENS = 2048
 """Most tokens of a batch, padding counted: what a long row adds to the short ones beside it."""

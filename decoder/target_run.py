@@ -20,8 +20,8 @@ from torch import nn
 from activation_store.target.capture import Capture
 from activation_store.target.tokens import Encoded, Tokens, tokenize_with_text
 from core.tables import Message
-from decoder.batch import Reading
 from decoder.model import Decoder
+from decoder.reading import Reading
 from decoder.visible_tokens import ReadLayers, count_withheld
 
 

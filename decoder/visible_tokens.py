@@ -11,8 +11,8 @@ import numpy as np
 from activation_store.layout.index import SequenceSpan
 from core.canonical import digest
 from core.errors import ConfigError, DataError
-from decoder.batch import Reading
 from decoder.config import DecoderConfig
+from decoder.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,9 @@ class ActivationSource(Protocol):
         Raises:
             DataError: the example is not there.
         """
+
+    def tokens(self, example_id: str) -> np.ndarray:
+        """Return an example's token ids [T]."""
 
     def read_layers(self, example_id: str, layers: Sequence[int]) -> list[np.ndarray]:
         """Read activations [T, D] float32 of one example at the outputs of these blocks."""

@@ -11,7 +11,7 @@ from core.tables import VIEWS, Split, View
 from generators.llm.endpoint.config import EndpointConfig
 
 ConditionName = Literal["right", "other", "mean", "none", "noise", "wrong_layer"]
-Baseline = Literal["prior", "text"]
+Baseline = Literal["prior", "visible_text", "text"]
 
 
 RUBRIC = "judge_reading"

@@ -159,7 +159,7 @@ def decoder(chain: Chain, *, seed: int = 0, nudge: float = 0.0, **config: Any) -
     with quiet_libraries():
         made = Decoder.create(
             chain.model,
-            config=DecoderConfig(**config),
+            config=DecoderConfig(**{"normalisation": "none", **config}),
             lora=LoraSettings(rank=4),
             binding=Binding(read_layer=LAYER, target=store.plan["target"], model=chain.model.ref),
             dtype="float32",

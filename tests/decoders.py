@@ -13,9 +13,9 @@ import torch
 
 from activation_store.target.files import ModelFiles, resolve_model
 from core.tables import Message
-from decoder.batch import Reading
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
+from decoder.reading import Reading
 from decoder.target_run import capture
 from decoder.token_choice import choose_tokens
 from decoder.visible_tokens import count_withheld
@@ -58,7 +58,7 @@ def make(
     files = model(family)
     made = Decoder.create(
         files,
-        config=DecoderConfig.model_validate(config),
+        config=DecoderConfig.model_validate({"normalisation": "none", **config}),
         lora=lora or LoraSettings(rank=4),
         binding=Binding(read_layer=READ_LAYER, target=files.digests(), model=files.ref),
         dtype="float32",

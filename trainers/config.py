@@ -12,7 +12,7 @@ from decoder.config import DecoderConfig, LoraSettings
 
 __all__ = ["DecoderConfig", "LoraSettings", "TrainConfig", "Variant"]
 
-Variant = Literal["own", "prior", "text"]
+Variant = Literal["own", "prior", "visible_text", "text"]
 """Input that a decoder gets of a row while it is trained (trainers/decoder_inputs.py)."""
 
 

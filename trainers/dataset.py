@@ -8,9 +8,10 @@ from typing import TypedDict
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from decoder.batch import Batch, Reading
+from decoder.batch import Batch
 from decoder.packed import PackedBatch, make_loss_batch
 from decoder.prompt import DecoderPrompt, Turn
+from decoder.reading import Reading
 from trainers.decoder_inputs import DecoderInputs
 from trainers.rows import Row, tokenize_questions
 

@@ -4,9 +4,11 @@
 |---|---|---|
 | own | the row's own activations | to read |
 | prior | the activations of another control of the same kind | what answers look like, no more |
+| visible_text | the visible tokens, no activations | what can be read off the visible text |
 | text | the control's own words in place of activations | what can be answered at best |
 
-The last two are baselines: the same training, with nothing to read and with everything.
+The last three are baselines: the same training, with nothing to read, with what is visible anyway,
+and with everything.
 The other control of `prior` is drawn anew in each epoch. Epochs are counted from 0, and validation
 always gets the inputs of epoch 0.
 """
@@ -18,10 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from core.canonical import digest
 from core.errors import DataError
-from decoder.batch import Reading
 from decoder.prompt import DecoderPrompt
+from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource, ReadLayers
 from trainers.config import Variant
 from trainers.rows import Row, count_visible_tokens, read_row
@@ -72,6 +76,11 @@ def make_decoder_inputs(
             lambda row, epoch: make_text_reading(prompt, row),
             lambda row, epoch: make_text_reading(prompt, row).n,
         )
+    if variant == "visible_text":
+        return DecoderInputs(
+            lambda row, epoch: make_visible_text_reading(store, row, masking=masking),
+            lambda row, epoch: count_visible_tokens(store, row, masking=masking),
+        )
     if variant == "own":
         return make_activation_inputs(store, layers=layers, masking=masking)
     donors = lru_cache(maxsize=1)(lambda epoch: draw_donors(rows, seed=seed, epoch=epoch))
@@ -112,7 +121,14 @@ def make_activation_inputs(
 def make_text_reading(prompt: DecoderPrompt, row: Row) -> Reading:
     """Put the control's own words where activations would be."""
     ids = prompt.text(row.conversation.control)
-    return Reading(None, len(ids), 0, ids=ids)
+    return Reading(None, len(ids), 0, ids=ids, counted_from_0=True)
+
+
+def make_visible_text_reading(store: ActivationSource, row: Row, *, masking: bool) -> Reading:
+    """Put the visible tokens themselves where their activations would be, at their positions."""
+    visible = count_visible_tokens(store, row, masking=masking)
+    ids = np.asarray(store.tokens(row.example_id)[-visible:], np.int64)
+    return Reading(None, visible, store.place(row.example_id).n_tokens - visible, ids=ids)
 
 
 def draw_donors(rows: Sequence[Row], *, seed: int, epoch: int = 0) -> dict[str, Row]:

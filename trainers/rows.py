@@ -12,8 +12,8 @@ from core.canonical import digest
 from core.errors import DataError
 from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
 from core.tables import KIND_NAMES, SOURCES, Conversation, Dropped, Question, View
-from decoder.batch import Reading
 from decoder.prompt import DecoderPrompt, Turn
+from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource, ReadLayers, count_withheld, read_visible
 
 

@@ -38,6 +38,7 @@ from trainers.loop import (
     patience_exhausted,
     steps_per_epoch,
 )
+from trainers.normalisation import measure_statistics
 from trainers.rows import drop_unwritable_questions, limit_questions, load_rows, select
 from trainers.throughput import Throughput
 
@@ -132,6 +133,8 @@ def train(
         activations.attach_decoder(decoder)
     builder = _DatasetBuilder(inputs, activations, decoder, layer, config, variant)
     rows = builder.build("train", config.max_rows)
+    if config.decoder.normalisation != "none":
+        decoder.use_statistics(measure_statistics(decoder, activations, rows.rows, config))
     validation = builder.build("validation", config.validation_rows)
     steps = count_optimiser_steps(config, len(rows))
     with storage_errors(work), checkpoints.surface_full_disk(work):
@@ -273,6 +276,9 @@ class _DatasetBuilder:
         """
         config, prompt = self._config, self._decoder.prompt
         views, seed = config.views, config.seed
+        masked = tuple(view for view in views if view != "control")
+        if split == "validation" and config.decoder.masking and masked:
+            views = masked  # checkpoints are chosen by what is hidden, not by what is copied
         rows = select(
             self._rows, split=split, views=views, most=most, seed=seed, mixture=config.mixture
         )

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from decoder.batch import Reading
 from decoder.model import Decoder
+from decoder.reading import Reading
 from evaluators.config import EvaluateConfig
 from evaluators.identification.calibration import (
     calibration_error,

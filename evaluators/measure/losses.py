@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from decoder.batch import Reading
 from decoder.model import Decoder
+from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from trainers.rows import Row, tokenize_questions
 

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from decoder.batch import Reading
 from decoder.model import Decoder
+from decoder.reading import Reading
 from evaluators.measure.conditions import CONDITIONS, EvalContext
 from evaluators.measure.panel import UNTRAINED
 from trainers.decoder_inputs import make_text_reading

@@ -21,10 +21,10 @@ from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from decoder.batch import Reading
 from decoder.live import LiveActivations
 from decoder.model import Decoder
 from decoder.prompt import Turn
+from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.step_inputs import StepInputs
 from decoder.target_run import CapturedConversation, capture

@@ -18,8 +18,8 @@ from core.config import Config
 from core.errors import ConfigError, DataError, UserError
 from core.tables import Message
 from decoder.asking import Answer, generate_answers
-from decoder.batch import Reading
 from decoder.model import Decoder
+from decoder.reading import Reading
 from decoder.target_run import CapturedConversation, TargetNetwork, capture
 from decoder.token_choice import VISIBLE, choose_tokens
 from decoder.training_distribution import ActivationOODDetector, OODScore

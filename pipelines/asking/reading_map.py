@@ -19,8 +19,8 @@ import numpy as np
 from activation_store.target.load import shape_of
 from core.errors import ConfigError
 from decoder.asking import generate_answers
-from decoder.batch import Reading
 from decoder.prompt import Turn
+from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.target_run import CapturedConversation
 from pipelines.asking.asked import Prompt

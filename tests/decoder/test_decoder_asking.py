@@ -16,9 +16,10 @@ from core.errors import DataError
 from core.tables import VIEWS, Message, View
 from decoder import asking
 from decoder.asking import Answer, generate_answers
-from decoder.batch import Reading, make_batch
+from decoder.batch import make_batch
 from decoder.model import Decoder
 from decoder.prompt import Turn
+from decoder.reading import Reading
 from decoder.target_run import capture
 from decoder.visible_tokens import count_withheld, read_visible
 
@@ -35,7 +36,7 @@ ROWS = [
 def slowly(decoder: Decoder, reading: Reading, question: str, max_tokens: int) -> Answer:
     """Each token by recomputing the whole sequence, with no cache."""
     prompt = decoder.prompt
-    prefix = prompt.prefix(reading.n, reading.first_position, reading.layers)
+    prefix = prompt.prefix(reading)
     asked = prompt.turn(question, None)
     ids = [*prefix.ids.tolist(), *asked.ids.tolist()]
     start, chances = len(ids), []
@@ -172,7 +173,7 @@ def test_an_answer_has_the_chance_that_the_loss_has() -> None:
 
 def slowly_ids(decoder: Decoder, reading: Reading, question: str, max_tokens: int) -> np.ndarray:
     prompt = decoder.prompt
-    prefix = prompt.prefix(reading.n, reading.first_position, reading.layers)
+    prefix = prompt.prefix(reading)
     asked = prompt.turn(question, None)
     ids = [*prefix.ids.tolist(), *asked.ids.tolist()]
     start = len(ids)

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from activation_store.target.load import blocks
 from core.errors import ModelError
-from decoder.batch import Reading, make_batch, to_device
+from decoder.batch import make_batch, to_device
 from decoder.forward import check_cacheable, compute_answer_losses
 from decoder.model import Decoder
 from decoder.packed import can_pack, compute_packed_losses, make_packed_batch
+from decoder.reading import Reading
 
 Pairs = Sequence[tuple[str, str]]
 ASKED: list[Pairs] = [

@@ -15,16 +15,16 @@ from activation_store.read.reader import ActivationStore
 from core.errors import ConfigError
 from core.tables import Message
 from decoder.asking import generate_answers
-from decoder.batch import Reading
 from decoder.config import DecoderConfig
 from decoder.model import Decoder
+from decoder.reading import Reading
 from decoder.visible_tokens import ReadLayers, draw_row_layers, read_visible
 
 SAID = (Message(role="user", content="You are a pirate.", segment="control"),)
 
 
 def text(decoder: Decoder, reading: Reading) -> str:
-    prefix = decoder.prompt.prefix(reading.n, reading.first_position, reading.layers)
+    prefix = decoder.prompt.prefix(reading)
     return str(decoder.tokenizer.decode(prefix.ids))
 
 

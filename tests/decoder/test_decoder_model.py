@@ -72,7 +72,7 @@ def test_the_same_seed_makes_the_same_adapter() -> None:
     def weights(seed: int) -> dict[str, torch.Tensor]:
         decoder = Decoder.create(
             files,
-            config=decoders.DecoderConfig(),
+            config=decoders.DecoderConfig(normalisation="none"),
             lora=LoraSettings(),
             binding=Binding(read_layer=1, target={}, model="tiny"),
             dtype="float32",
@@ -230,7 +230,7 @@ def test_the_adapter_stays_float32_over_a_bfloat16_base() -> None:
     files = decoders.model()
     decoder = Decoder.create(
         files,
-        config=decoders.DecoderConfig(),
+        config=decoders.DecoderConfig(normalisation="none"),
         lora=LoraSettings(rank=2),
         binding=Binding(read_layer=1, target={}, model="tiny"),
         dtype="bfloat16",

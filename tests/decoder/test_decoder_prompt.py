@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from core.errors import DataError, ModelError
 from decoder.config import DecoderConfig
 from decoder.prompt import DecoderPrompt
+from decoder.reading import Reading
 
 CONFIG = DecoderConfig()
 QUESTION, ANSWER = "Who are you?", "A pirate, s?"
@@ -45,7 +46,7 @@ def test_prefix_and_turn_are_the_whole_prompt_tokenised_at_once(
 ) -> None:
     tokenizer = tiny.tokenizer(tiny.TEMPLATES[template])
     prompt = DecoderPrompt(tokenizer, CONFIG)
-    prefix, turn = prompt.prefix(n, 0), prompt.turn(question, answer)
+    prefix, turn = prompt.prefix(Reading(None, n, 0)), prompt.turn(question, answer)
     whole = encode(tokenizer, rendered(tokenizer, "?" * n, question, answer))
     ours = [*prefix.ids.tolist(), *turn.ids.tolist()]
     assert whole[: len(ours)] == ours
@@ -62,7 +63,10 @@ def test_a_tokenizer_that_merges_across_words_changes_nothing_of_that(
     tokenizer = tiny.tokenizer(tiny.TEMPLATES[template], merges=True)
     prompt = DecoderPrompt(tokenizer, CONFIG)
     whole = encode(tokenizer, rendered(tokenizer, "?", question, answer))
-    ours = [*prompt.prefix(1, 0).ids.tolist(), *prompt.turn(question, answer).ids.tolist()]
+    ours = [
+        *prompt.prefix(Reading(None, 1, 0)).ids.tolist(),
+        *prompt.turn(question, answer).ids.tolist(),
+    ]
     assert whole[: len(ours)] == ours
 
 
@@ -72,7 +76,7 @@ def test_the_prefix_is_the_same_for_every_question(template: str, question: str)
     tokenizer = tiny.tokenizer(tiny.TEMPLATES[template], merges=True)
     prompt = DecoderPrompt(tokenizer, CONFIG)
     whole = encode(tokenizer, rendered(tokenizer, "?", question, ANSWER))
-    prefix = prompt.prefix(1, 0).ids.tolist()
+    prefix = prompt.prefix(Reading(None, 1, 0)).ids.tolist()
     assert whole[: len(prefix)] == prefix
 
 
@@ -115,7 +119,7 @@ def test_text_between_answer_and_end_of_turn_is_learned_too() -> None:
 @pytest.mark.parametrize("first", [0, 3, 200])
 @pytest.mark.parametrize("n", [1, 7])
 def test_a_placeholder_has_the_position_of_its_activation(first: int, n: int) -> None:
-    prefix = DecoderPrompt(tiny.tokenizer(), CONFIG).prefix(n, first)
+    prefix = DecoderPrompt(tiny.tokenizer(), CONFIG).prefix(Reading(None, n, first))
     positions = prefix.positions(0, len(prefix.ids))
     assert positions[prefix.places].tolist() == list(range(first, first + n))
     after = positions[prefix.places[-1] + 1 :]
@@ -127,7 +131,7 @@ def test_a_placeholder_has_the_position_of_its_activation(first: int, n: int) ->
 
 def test_tokens_that_are_left_out_keep_their_positions() -> None:
     prompt = DecoderPrompt(tiny.tokenizer(), CONFIG)
-    prefix = prompt.prefix(3, 9, skipped=np.array([0, 0, 4]))
+    prefix = prompt.prefix(Reading(None, 3, 9, skipped=np.array([0, 0, 4])))
     positions = prefix.positions(0, len(prefix.ids) + 2)
     assert positions[prefix.places].tolist() == [9, 10, 15]
     after = positions[prefix.places[-1] + 1 :]
@@ -136,7 +140,7 @@ def test_tokens_that_are_left_out_keep_their_positions() -> None:
 
 
 def test_positions_go_on_from_prefix_to_turn() -> None:
-    prefix = DecoderPrompt(tiny.tokenizer(), CONFIG).prefix(4, 9)
+    prefix = DecoderPrompt(tiny.tokenizer(), CONFIG).prefix(Reading(None, 4, 9))
     size = len(prefix.ids)
     both = prefix.positions(0, size + 5).tolist()
     assert both == [*prefix.positions(0, size), *prefix.positions(size, size + 5)]
@@ -144,7 +148,7 @@ def test_positions_go_on_from_prefix_to_turn() -> None:
 
 def test_plain_positions_are_counted_from_0() -> None:
     prompt = DecoderPrompt(tiny.tokenizer(), DecoderConfig(positions="plain"))
-    prefix = prompt.prefix(4, 9)
+    prefix = prompt.prefix(Reading(None, 4, 9))
     assert prefix.positions(0, 80).tolist() == list(range(80))
 
 

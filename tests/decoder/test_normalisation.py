@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from core.errors import ModelError
-from decoder.normalisation import STATISTICS_FILE, ActivationStatistics, Normalisation, Normaliser
+from decoder.config import Normalisation
+from decoder.normalisation import STATISTICS_FILE, ActivationStatistics, Normaliser
+from decoder.reading import UNNAMED_LAYER
 
 CPU = torch.device("cpu")
 
@@ -36,36 +38,38 @@ def test_statistics_over_pieces_are_those_of_all_tokens() -> None:
 
 def test_a_feature_that_never_changes_does_not_blow_up() -> None:
     found = ActivationStatistics.measure([np.ones((1, 5, 3), np.float32)], length=1.0)
-    out = Normaliser("standardise", found, CPU)(torch.ones(2, 3), torch.zeros(2, dtype=torch.long))
+    out = Normaliser("standardise", found, (5,), CPU)(
+        torch.ones(2, 3), torch.full((2,), UNNAMED_LAYER)
+    )
     assert torch.isfinite(out).all()
 
 
 @pytest.mark.parametrize("how", ["length", "centre", "standardise"])
 def test_every_vector_gets_the_length_of_what_it_replaces(how: Normalisation) -> None:
     vectors = torch.from_numpy(tokens()[0, :20])
-    out = Normaliser(how, statistics(), CPU)(vectors, torch.zeros(20, dtype=torch.long))
+    out = Normaliser(how, statistics(), (3, 7), CPU)(vectors, torch.full((20,), 3))
     assert out.norm(dim=-1).tolist() == pytest.approx([3.0] * 20, rel=1e-5)
 
 
 def test_each_layer_has_its_own_statistics() -> None:
     both = tokens()
     vectors = torch.from_numpy(np.concatenate([both[0], both[1]]))
-    layer = torch.arange(2).repeat_interleave(len(both[0]))
-    out = Normaliser("standardise", statistics(), CPU)(vectors, layer)
-    assert out[layer == 0].mean(0).abs().max() < 0.2
-    assert out[layer == 1].mean(0).abs().max() < 0.2
+    layer = torch.tensor([3, 7]).repeat_interleave(len(both[0]))
+    out = Normaliser("standardise", statistics(), (3, 7), CPU)(vectors, layer)
+    assert out[layer == 3].mean(0).abs().max() < 0.2
+    assert out[layer == 7].mean(0).abs().max() < 0.2
 
 
 def test_standardised_features_weigh_alike() -> None:
     vectors = torch.from_numpy(tokens()[0])
-    layer = torch.zeros(len(vectors), dtype=torch.long)
-    spread = Normaliser("standardise", statistics(), CPU)(vectors, layer).std(0)
+    layer = torch.full((len(vectors),), 3)
+    spread = Normaliser("standardise", statistics(), (3, 7), CPU)(vectors, layer).std(0)
     assert spread.max() / spread.min() < 1.5
 
 
 def test_none_gives_the_very_bits() -> None:
     vectors = torch.from_numpy(tokens()[0])
-    out = Normaliser("none", statistics(), CPU)(
+    out = Normaliser("none", statistics(), (3, 7), CPU)(
         vectors, torch.zeros(len(vectors), dtype=torch.long)
     )
     assert out is vectors
@@ -73,8 +77,8 @@ def test_none_gives_the_very_bits() -> None:
 
 def test_gradients_pass() -> None:
     vectors = torch.from_numpy(tokens()[0, :3]).double().requires_grad_()
-    normalise = Normaliser("standardise", statistics(), CPU)
-    layer = torch.zeros(3, dtype=torch.long)
+    normalise = Normaliser("standardise", statistics(), (3, 7), CPU)
+    layer = torch.full((3,), 3)
     normalise(vectors, layer)[:, 0].sum().backward()
     gradient = vectors.grad
     assert gradient is not None

@@ -14,7 +14,7 @@ from ask_calls import PROMPT, QUESTION, Called, make_root
 from rich.console import Console
 
 from core.errors import ConfigError, ModelError
-from decoder.batch import Reading
+from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.target_run import capture
 from decoder.visible_tokens import ReadLayers

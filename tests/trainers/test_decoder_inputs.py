@@ -13,7 +13,7 @@ import pytest
 from activation_store.read.reader import ActivationStore
 from core.errors import DataError
 from decoder.batch import make_batch
-from decoder.config import LoraSettings
+from decoder.config import DecoderConfig, LoraSettings
 from decoder.packed import make_packed_batch
 from decoder.visible_tokens import ReadLayers
 from trainers.config import TrainConfig, Variant
@@ -23,6 +23,7 @@ from trainers.decoder_inputs import (
     make_activation_inputs,
     make_decoder_inputs,
     make_text_reading,
+    make_visible_text_reading,
 )
 from trainers.loop import compute_validation_loss
 from trainers.rows import Row, load_rows, read_row, tokenize_questions
@@ -149,19 +150,24 @@ def test_a_text_stands_where_the_placeholders_would_at_plain_positions(
     name = "packed" if packed else "prefix"
     batch = (make_packed_batch if packed else make_batch)(prompt, [reading], turns)
     ids, positions = batch[f"{name}_ids"][0], batch[f"{name}_positions"][0]  # type: ignore[literal-required]
-    places = prompt.prefix(reading.n, 0).places.tolist()
+    places = prompt.prefix(reading).places.tolist()
     assert reading.ids is not None
     assert ids[places].tolist() == reading.ids.tolist()
     assert positions[: places[-1] + 1].tolist() == list(range(places[-1] + 1))
     assert "vectors" not in batch
 
 
-@pytest.mark.parametrize("variant", ["prior", "text"])
+@pytest.mark.parametrize("variant", ["prior", "visible_text", "text"])
 def test_a_baseline_is_trained_and_validated_on_what_it_is_given(
     made: chain.Chain, tmp_path: Path, variant: Variant
 ) -> None:
     config = TrainConfig(
-        lora=LoraSettings(rank=4), views=("control",), max_steps=1, evaluations=1, seed=3
+        decoder=DecoderConfig(normalisation="none"),
+        lora=LoraSettings(rank=4),
+        views=("control",),
+        max_steps=1,
+        evaluations=1,
+        seed=3,
     )
     found = train(*made.places(tmp_path), config=config, runtime=chain.RUNTIME, variant=variant)
     store = ActivationStore(made.store)
@@ -195,3 +201,21 @@ def test_the_prior_of_several_epochs_killed_in_the_last_ends_with_the_same_bytes
     train(*made.places(tmp_path / "killed"), **rest, variant="prior")
     for path in (tmp_path / "whole" / "out").iterdir():
         assert path.read_bytes() == (tmp_path / "killed" / "out" / path.name).read_bytes()
+
+
+def test_visible_text_is_the_visible_tokens_at_the_positions_of_their_activations(
+    tmp_path: Path,
+) -> None:
+    made = chain.make(tmp_path, chain.rows_of(("system",)))
+    store = ActivationStore(made.store)
+    row = load_rows(made.conversations, made.questions, store)[0]
+    decoder = chain.decoder(made)
+    own = read_row(store, row, chain.LAYER, masking=True)
+    text = make_visible_text_reading(store, row, masking=True)
+    assert text.vectors is None
+    assert text.ids is not None
+    assert decoder.tokenizer.decode(text.ids).count(row.conversation.messages[-1].content) == 1
+    assert row.conversation.control not in decoder.tokenizer.decode(text.ids)
+    one, other = decoder.prompt.prefix(own), decoder.prompt.prefix(text)
+    assert one.at.tolist() == other.at.tolist()
+    assert other.ids[other.places].tolist() == text.ids.tolist()

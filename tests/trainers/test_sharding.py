@@ -102,7 +102,7 @@ def shares(made: chain.Chain, *, progress: Progress) -> dict[str, Any]:
     def make(device: torch.device) -> Decoder:
         return Decoder.create(
             made.model,
-            config=DecoderConfig(),
+            config=DecoderConfig(normalisation="none"),
             lora=LoraSettings(rank=4),
             binding=Binding(read_layer=2, target=made.model.digests(), model=made.model.ref),
             dtype="float32",

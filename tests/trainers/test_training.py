@@ -21,6 +21,7 @@ from core.table_files import DROPPED_FILE, read_dropped
 from core.tables import Question
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Decoder, read_sidecar
+from decoder.normalisation import STATISTICS_FILE, ActivationStatistics
 from decoder.visible_tokens import ReadLayers
 from trainers import checkpoints, loop
 from trainers.config import TrainConfig
@@ -149,6 +150,7 @@ def test_the_output_is_an_adapter_its_binding_and_the_log(
         ADAPTER,
         "latentqa.json",
         LOG_FILE,
+        STATISTICS_FILE,
     ]
     config, binding = read_sidecar(undisturbed / "out")
     assert config == CONFIG.decoder
@@ -164,7 +166,8 @@ def test_the_log_has_every_step_and_the_last_is_validated(undisturbed: Path) -> 
 
 def test_the_curve_begins_with_the_untrained_decoder(made: chain.Chain, undisturbed: Path) -> None:
     store = ActivationStore(made.store)
-    decoder = chain.decoder(made, seed=9)
+    decoder = chain.decoder(made, seed=9, normalisation="standardise")
+    decoder.use_statistics(ActivationStatistics.load(undisturbed / "out"))
     rows = load_rows(made.conversations, made.questions, store)
     chosen = select(rows, split="validation", views=("control",), most=32, seed=CONFIG.seed)
     inputs = make_activation_inputs(

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from core.canonical import digest
-from decoder.batch import Reading
+from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource, ReadLayers
 from trainers.rows import Row, read_row
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from decoder.batch import Reading
+from decoder.reading import Reading
 from evaluators.measure.conditions.base import Condition, EvalContext
 from trainers.rows import Row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from decoder.batch import Reading
+from decoder.reading import Reading
 from evaluators.measure.conditions.base import Condition, EvalContext
 from trainers.rows import Row
 

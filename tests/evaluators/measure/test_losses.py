@@ -6,9 +6,10 @@ import chain
 import pytest
 
 from activation_store.read.reader import ActivationStore
-from decoder.batch import Reading, make_batch
+from decoder.batch import make_batch
 from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
+from decoder.reading import Reading
 from evaluators.measure.losses import compute_question_losses
 from trainers.rows import Row, load_rows, read_row, tokenize_questions
 
