@@ -10,7 +10,9 @@ from core.config import Config
 from core.tables import VIEWS, Split, View
 from generators.llm.endpoint.config import EndpointConfig
 
-ConditionName = Literal["right", "other", "mean", "none", "noise", "wrong_layer"]
+ConditionName = Literal[
+    "right", "swapped", "shifted_positions", "other", "mean", "none", "noise", "wrong_layer"
+]
 Baseline = Literal["prior", "visible_text", "text"]
 
 
@@ -30,18 +32,27 @@ class JudgeConfig(Config):
 class EvaluateConfig(Config):
     """Which rows are judged, under which conditions, with which statistics."""
 
-    splits: tuple[Split, ...] = ("test", "test_ood")
+    splits: tuple[Split, ...] = ("test", "test_ood", "test_seen")
     """Splits that are judged; one without rows is left out, with a word."""
     views: tuple[View, ...] = VIEWS
     """Views that are judged, each by itself."""
-    conditions: tuple[ConditionName, ...] = ("right", "other", "mean", "none")
+    conditions: tuple[ConditionName, ...] = (
+        "right",
+        "swapped",
+        "shifted_positions",
+        "other",
+        "mean",
+        "none",
+    )
     """Activations that the decoder is given; `right` and `other` are always among them. Each costs
-    a forward pass over all questions; `wrong_layer` needs a second layer in dump.layers."""
+    a forward pass over all questions. `swapped` and `shifted_positions` are those of masked views
+    and need `dump.swapped`; `wrong_layer` needs a second layer in dump.layers."""
     read_layer: int | None = Field(default=None, ge=0)
     """Layer that is asked of a decoder which reads several by turns; null takes its first."""
     baselines: tuple[Baseline, ...] = ()
     """Decoders trained for comparison, each a step of its own that takes as long as `train`:
-    `prior` on the activations of other controls (a rival of the information gain), `text` on the
+    `prior` on the activations of other controls, `visible_text` on the visible tokens without
+    activations (reading is claimed where the decoder is better than both), and `text` on the
     control's own words in place of activations (an upper bound)."""
     visible_too: bool = False
     """Also judge the masked views with the control visible, under their own names
@@ -52,9 +63,11 @@ class EvaluateConfig(Config):
     """Controls of each split and view for which answers are written out beside gold."""
     max_answer_tokens: int = Field(default=40, ge=1)
     """Longest written answer, in tokens."""
-    identification: int = Field(default=0, ge=0)
-    """Answers among which the decoder has to find the gold one by their likelihood, gold counted;
-    0 leaves it out. Costs three forward passes over as many answers a question."""
+    identification: int = Field(default=4, ge=0)
+    """Answers to the same question among which the decoder has to find the gold one by their
+    likelihood, gold counted; a question that fewer controls were asked is left out and counted. 0
+    leaves identification out. Costs a forward pass over as many answers for each of `right`,
+    `swapped` (in view `control` `other`), `none` and the baselines."""
     judge: JudgeConfig | None = None
     """An LLM that judges the written answers, in a step of its own; null leaves it out."""
     bootstrap: int = Field(default=10_000, ge=100)

@@ -16,7 +16,13 @@ from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from core.table_files import DROPPED_FILE, write_dropped
+from core.table_files import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    read_conversations,
+    write_dropped,
+)
+from core.tables import Conversation
 from decoder.live import LiveActivations
 from decoder.model import Decoder
 from decoder.step_inputs import StepInputs
@@ -28,11 +34,18 @@ from evaluators.config import Baseline, EvaluateConfig
 from evaluators.identification.choice_items import make_items
 from evaluators.identification.identify import CONDITIONS as IDENTIFIED
 from evaluators.identification.identify import identification, item_rows, option_losses
-from evaluators.measure.conditions import CONDITIONS, EvalContext, pair_others
+from evaluators.measure.conditions import (
+    CONDITIONS,
+    NEED_SWAPS,
+    EvalContext,
+    find_swaps,
+    pair_others,
+)
+from evaluators.measure.conditions.swapped import SWAPPED
 from evaluators.measure.foreign import open_foreign
 from evaluators.measure.losses import compute_question_losses
 from evaluators.measure.measured_parts import PartialResultCache
-from evaluators.measure.panel import UNINFORMED, UNTRAINED, panel
+from evaluators.measure.panel import RIVALS, UNTRAINED, panel
 from evaluators.measure.probes import Probe, probes
 from evaluators.measure.result_files import (
     ANSWERS,
@@ -48,7 +61,7 @@ from evaluators.measure.result_files import (
 )
 from evaluators.measure.results import WHOLE, result_rows
 from evaluators.measure.row_selection import EvalSlice, select_slices, writable
-from trainers.rows import Row, load_rows
+from trainers.rows import Row, load_rows, tokenize_questions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +140,8 @@ def evaluate(
             f"evaluate: no row in splits {', '.join(config.splits)} and views "
             f"{', '.join(config.views)}; change evaluate.splits or data.splits."
         )
-    judge = _Judge(opened, reader, layers, config, work, foreign=strange is not None)
+    table = read_conversations(inputs.conversations / CONVERSATIONS_FILE)
+    judge = _Judge(opened, reader, layers, config, work, table, foreign=strange is not None)
     judge.count_steps(len(cases), progress)
     tree: dict[str, dict[str, Any]] = {}
     judged = []
@@ -194,10 +208,12 @@ class _Judge:
         layers: ReadLayers,
         config: EvaluateConfig,
         work: Path,
+        table: Sequence[Conversation],
         *,
         foreign: bool,
     ) -> None:
         self._store = store
+        self._table = table
         self._decoder = decoder
         self._layers = layers
         self._config = config
@@ -208,8 +224,8 @@ class _Judge:
         conditions = [name for name in config.conditions if name not in self._left_out]
         self._probes = probes(decoder, (*conditions, *UNTRAINED, *config.baselines))
         # `text` knows the control: it says nothing about chance
-        uninformed = [name for name in config.baselines if name in UNINFORMED]
-        chosen = (*IDENTIFIED, *uninformed) if config.identification else ()
+        rivals = [name for name in config.baselines if name in RIVALS]
+        chosen = (*IDENTIFIED, *rivals) if config.identification else ()
         self._identified = probes(decoder, chosen)
         self._steps: Iterator[None] = iter(())
 
@@ -231,25 +247,35 @@ class _Judge:
             case.rows, case.pool, self._store, masking=case.masking, seed=config.seed
         )
         rows = [row for row in case.rows if row.example_id in others]
+        swaps = self._find_swaps(case)
+        swapped = [row for row in rows if row.example_id in swaps]
         excluded = {
             "no_other_control": len(case.rows) - len(rows),
+            "no_swapped_row": len(rows) - len(swapped) if swapped else 0,
             "unwritable": case.unwritable,
         }
+        rows = swapped or rows
         about: dict[str, Any] = {"excluded": {why: n for why, n in excluded.items() if n}}
-        if self._left_out:
-            about["left_out"] = self._left_out
+        left_out: dict[str, str] = dict(self._left_out)
+        if case.masking and not swapped and SWAPPED.name in self._probes:
+            left_out[SWAPPED.name] = "the store has no swapped rows here (dump.swapped)"
+        if left_out:
+            about["left_out"] = left_out
+        names = [name for name in self._probes if swapped or name not in NEED_SWAPS]
+        for _ in range(len(self._probes) - len(names)):
+            next(self._steps)
         if self._foreign:
             about["foreign_target"] = True
         if not rows:
-            for _ in range(self._parts_a_case()):
+            for _ in range(self._parts_a_case() - len(self._probes) + len(names)):
                 next(self._steps)
-            nothing = panel({name: np.zeros(0) for name in self._probes}, np.zeros(0), config)
+            nothing = panel({name: np.zeros(0) for name in names}, np.zeros(0), config)
             return _Judged(case=case, metrics={**nothing, **about})
-        measured = self._measured(case, rows, others)
-        table = {name: self._losses(measured, name) for name in self._probes}
+        measured = self._measured(case, rows, others, swaps)
+        table = {name: self._losses(measured, name) for name in names}
         controls = np.array([r.conversation.control_id for r in rows for _ in r.questions])
         flat = {name: np.array([x for one in each for x in one]) for name, each in table.items()}
-        metrics = panel(flat, controls, config)
+        metrics = panel(flat, controls, config, self._answer_tokens(rows))
         tables = {LOSSES_FILE: list(_single(rows, table))}
         groups = breakdowns(flat, controls, _labels(rows), config)
         more: list[dict[str, dict[str, Any]]] = []
@@ -271,19 +297,34 @@ class _Judge:
         ]
         return _Judged(case=case, metrics={**metrics, **about}, tables=tables)
 
-    def _measured(self, case: EvalSlice, rows: list[Row], others: dict[str, Row]) -> _Measured:
+    def _find_swaps(self, case: EvalSlice) -> dict[str, str]:
+        """Find the swapped rows of a masked slice; none where nothing is hidden."""
+        if not case.masking or SWAPPED.name not in self._probes:
+            return {}
+        return find_swaps(self._table, self._store, case.split, case.name)
+
+    def _answer_tokens(self, rows: Sequence[Row]) -> np.ndarray:
+        """Count the tokens [N] of each question's answer, end of turn included."""
+        turns = [turn for row in rows for turn in tokenize_questions(self._decoder.prompt, row)]
+        return np.array([turn.answer.sum() for turn in turns])
+
+    def _measured(
+        self, case: EvalSlice, rows: list[Row], others: dict[str, Row], swaps: dict[str, str]
+    ) -> _Measured:
         scene = EvalContext(
             self._store,
             self._layers,
             masking=case.masking,
             seed=self._config.seed,
             partners=others,
+            swaps=swaps,
             train=case.train or rows,
         )
         subject = [
             [
                 row.example_id,
                 others[row.example_id].example_id,
+                swaps.get(row.example_id),
                 [[q.question, q.answer] for q in row.questions],
             ]
             for row in rows
@@ -313,7 +354,12 @@ class _Judge:
             rows, measured.case.pool, options=config.identification, seed=config.seed
         )
         losses = {}
+        # where something is hidden, a row is held against its swapped self
+        unused = "other" if measured.scene.swaps else SWAPPED.name
+        next(self._steps)
         for name, probe in self._identified.items():
+            if name == unused:
+                continue
 
             def measure(own: _Measured, probe: Probe = probe) -> list[list[float]]:
                 readings = [probe.give(row, own.scene) for row in rows]

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from core.config import Config
+from core.tables import Split
 
 Codec = Literal["raw", "lossless"]
 
@@ -29,6 +30,9 @@ class CaptureConfig(Config):
     too_long: Literal["drop", "refuse"] = "drop"
     """What happens to a longer sequence: `drop` counts and lists it, `refuse` stops with its
     name."""
+    swapped: tuple[Split, ...] = ("test", "test_ood", "test_seen")
+    """Splits whose rows in masked views are dumped a second time with another control of their kind
+    before the same visible text (`swapped`), for the hidden gain; empty for none."""
     batch_tokens: int = Field(default=2048, ge=1)
     """Most tokens of one forward pass, padding counted."""
     shard_rows: int | None = Field(default=None, ge=256)

@@ -10,8 +10,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from activation_store.target.tokens import Tokens, tokenize
 from core.canonical import digest
+from core.errors import DataError
 from core.tables import Conversation, Split, example_id
 
 SWAPPED_FROM = "swapped_from"
@@ -106,3 +111,43 @@ def _swap(row: Conversation, donor: Conversation) -> Conversation:
         flags=(),
         provenance={SWAPPED_FROM: row.example_id},
     )
+
+
+def add_swaps(
+    rows: Sequence[Conversation],
+    kept: dict[str, Tokens],
+    tokenizer: Any,
+    *,
+    splits: Iterable[Split],
+    longest: int,
+) -> int:
+    """Tokenize the swapped conversations of judged rows, and add those that can be compared.
+
+    Args:
+        rows: all rows of the table.
+        kept: tokens of the rows that the target reads, by example id; swapped ones are added.
+        tokenizer: the target's.
+        splits: splits whose rows are swapped.
+        longest: most tokens of a conversation.
+
+    Returns:
+        How many were added; one that is a row already, as in a crossed design, is not.
+    """
+    own = [row for row in rows if row.example_id in kept]
+    control_tokens = {row.example_id: kept[row.example_id].withheld for row in own}
+    added = 0
+    for swap in make_swaps(own, control_tokens, splits):
+        if swap.swapped.example_id in kept:
+            continue
+        try:
+            tokens = tokenize(tokenizer, swap.swapped.messages)
+        except DataError:
+            continue  # the row is left without a swap, and evaluation counts it
+        if len(tokens.ids) <= longest and _same_visible(tokens, kept[swap.row.example_id]):
+            kept[swap.swapped.example_id] = tokens
+            added += 1
+    return added
+
+
+def _same_visible(one: Tokens, other: Tokens) -> bool:
+    return np.array_equal(one.ids[one.withheld :], other.ids[other.withheld :])

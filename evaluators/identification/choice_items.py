@@ -1,9 +1,7 @@
 """Items of identification: a question, its gold answer, and answers of other controls beside it.
 
-A distractor is the answer that another control has to the *same* question. Where no other control
-was asked it, a description takes the descriptions of controls of the same kind and category; where
-the source does not type its questions, those in the same place among their control's. A prediction
-without its own question elsewhere makes no item: answers to other questions would show by their
+A distractor is the answer that another control has to the *same* question. A question that too few
+controls were asked makes no item, and is counted: answers to other questions would show by their
 form alone which one is gold.
 """
 
@@ -12,14 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from core.canonical import digest
 from core.tables import Question
 from evaluators.answers.metrics.words import words
 from trainers.rows import Row
-
-Source = Literal["same_question", "same_category"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +25,11 @@ class ChoiceItem:
         row: index of the judged row.
         question: what is asked.
         options: answers to choose from, gold first.
-        source: where the distractors come from.
     """
 
     row: int
     question: Question
     options: tuple[str, ...]
-    source: Source
 
 
 def make_items(
@@ -46,42 +39,26 @@ def make_items(
 
     Args:
         pool: all rows of their split and view, from which distractors are drawn.
-        options: most answers of an item, gold counted.
+        options: answers of an item, gold counted.
 
     Returns:
-        The items, and how many questions have no distractor.
+        The items, and how many questions have too few distractors.
     """
     same_question: dict[str, list[tuple[Row, str]]] = defaultdict(list)
-    same_category: dict[tuple[str, ...], list[tuple[Row, str]]] = defaultdict(list)
     for row in pool:
-        for place, question in enumerate(row.questions):
+        for question in row.questions:
             same_question[_plain(question.question)].append((row, question.answer))
-            if (key := _category(row, question, place)) is not None:
-                same_category[key].append((row, question.answer))
     items: list[ChoiceItem] = []
-    without = 0
+    left_out = 0
     for index, row in enumerate(rows):
-        for place, question in enumerate(row.questions):
-            source: Source = "same_question"
+        for question in row.questions:
             found = _distractors(row, question, same_question[_plain(question.question)], seed)
-            key = _category(row, question, place)
-            if not found and key is not None:
-                source = "same_category"
-                found = _distractors(row, question, same_category[key], seed)
-            if found:
+            if len(found) >= options - 1:
                 chosen = (question.answer, *found[: options - 1])
-                items.append(ChoiceItem(index, question, chosen, source))
+                items.append(ChoiceItem(index, question, chosen))
             else:
-                without += 1
-    return items, without
-
-
-def _category(row: Row, question: Question, place: int) -> tuple[str, ...] | None:
-    """What descriptions share that may stand beside each other; None for other questions."""
-    own = row.conversation
-    if question.type == "description":
-        return own.kind, own.category, "description"
-    return (own.kind, own.category, str(place)) if question.type is None else None
+                left_out += 1
+    return items, left_out
 
 
 def _distractors(

@@ -28,9 +28,10 @@ from evaluators.measure.panel import UNINFORMED, columns, least_above, sampler
 from evaluators.stats.estimates import Estimate, Least, Statistic
 from trainers.rows import Row
 
-CONDITIONS = ("right", "other", "none")
-"""What is given: the row's own activations, and the two by which chance is measured; the `prior`
-baseline, where it was trained, is a third."""
+CONDITIONS = ("right", "swapped", "other", "none")
+"""What is given: the row's own activations, and those by which chance is measured: `swapped` in
+masked views and `other` where nothing is hidden, `none`, and the trained baselines that do not see
+what is hidden."""
 # rows share their prefix, so a batch holds few of them and many options
 _ROWS = 4
 
@@ -83,9 +84,10 @@ def identification(
         without: questions that have no distractor.
 
     Returns:
-        {"accuracy": {condition: Estimate}, "chance", "grounded_gain", "information_gain",
+        {"accuracy": {condition: Estimate}, "chance", "hidden_gain" or, where nothing is hidden,
+        "grounded_gain", "information_gain",
         "calibration_error", "error_if_calibrated": Estimate, "reliability": bins of `right`,
-        "items": {"same_question", "same_category", "no_distractor": count}}; gains are in accuracy,
+        "items": {"asked", "left_out": count}}; gains are in accuracy,
         `right` less the others.
     """
     names = list(losses)
@@ -93,20 +95,23 @@ def identification(
     correct = {name: np.array([_found(own) for own in losses[name]]) for name in names}
     # errors, as losses are: the best rival has the least
     estimate = sampler(columns({name: 1 - correct[name] for name in names}, of), config)
-    rivals = [name for name in UNINFORMED if name in names]
+    rivals = [name for name in (*UNINFORMED, "swapped", "visible_text") if name in names]
     sure = confidence(losses["right"])
     return {
         "accuracy": {name: estimate(_share(k)) for k, name in enumerate(names)},
         "chance": _complement(estimate(Least(tuple(names.index(name) for name in rivals)))),
-        "grounded_gain": estimate(least_above(names, ["other"], "right")),
+        **{
+            gain: estimate(least_above(names, [against], "right"))
+            for gain, against in (("hidden_gain", "swapped"), ("grounded_gain", "other"))
+            if against in names
+        },
         "information_gain": estimate(least_above(names, rivals, "right")),
         "calibration_error": calibration_error(sure, correct["right"], of, config),
         "error_if_calibrated": error_if_calibrated(sure, of, config),
         "reliability": reliability(sure, correct["right"]),
         "items": {
-            "same_question": sum(item.source == "same_question" for item in items),
-            "same_category": sum(item.source == "same_category" for item in items),
-            "no_distractor": without,
+            "asked": len(items),
+            "left_out": without,
         },
     }
 
@@ -128,7 +133,6 @@ def item_rows(
                     "control_id": conversation.control_id,
                     "example_id": conversation.example_id,
                     "question": item.question.question,
-                    "source": item.source,
                     "options": list(item.options),
                     "condition": name,
                     "losses": own,

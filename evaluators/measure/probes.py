@@ -5,6 +5,7 @@
 | a condition (`right`, `other`, ...) | the trained one | what the condition says |
 | untrained_right, untrained_other | its adapter off | the row's own; another control's |
 | prior | trained on the activations of other controls | another control's |
+| visible_text | trained on the visible tokens | the visible tokens |
 | text | trained on the control's own words | the control's own words |
 
 The prior decoder is given what it was trained on, so that it cannot know the row whatever a patched
@@ -54,6 +55,11 @@ def _probe(decoder: Decoder, name: str) -> Probe:
         return Probe(CONDITIONS[name.removeprefix("untrained_")].give, decoder.without_adapter)
     if name == "prior":
         return Probe(CONDITIONS["other"].give, functools.partial(decoder.with_adapter, name))
+    if name == "visible_text":
+        return Probe(
+            lambda row, context: context.visible_text(row),
+            functools.partial(decoder.with_adapter, name),
+        )
     if name == "text":
         return Probe(
             lambda row, scene: make_text_reading(decoder.prompt, row),

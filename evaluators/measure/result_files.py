@@ -49,7 +49,7 @@ ANSWERS = pa.schema(
 ITEMS = pa.schema(
     [
         *_texts("split", "view", "kind", "category", "type", "control_id", "example_id"),
-        *_texts("question", "source", "condition"),
+        *_texts("question", "condition"),
         ("options", pa.list_(pa.string())),
         ("losses", pa.list_(pa.float64())),
         ("correct", pa.float64()),

@@ -3,6 +3,8 @@
 | condition | the decoder is given |
 |---|---|
 | right | the row's own activations |
+| swapped | those of the row's own visible text under another control (masked views) |
+| shifted_positions | its own, at the positions that they have in `swapped` |
 | other | those of another control of the same kind and split, of the nearest length |
 | mean | the training split's mean token, repeated |
 | none | the placeholders' own embeddings |
@@ -21,9 +23,20 @@ from evaluators.measure.conditions.noise import NOISE
 from evaluators.measure.conditions.none import NONE
 from evaluators.measure.conditions.other import OTHER, pair_others
 from evaluators.measure.conditions.right import RIGHT
+from evaluators.measure.conditions.swapped import NEED_SWAPS, SHIFTED_POSITIONS, SWAPPED, find_swaps
 from evaluators.measure.conditions.wrong_layer import WRONG_LAYER
 
-__all__ = ["CONDITIONS", "Condition", "EvalContext", "pair_others"]
+__all__ = [
+    "CONDITIONS",
+    "NEED_SWAPS",
+    "Condition",
+    "EvalContext",
+    "find_swaps",
+    "pair_others",
+]
 
-CONDITIONS = {one.name: one for one in (RIGHT, OTHER, MEAN, NONE, NOISE, WRONG_LAYER)}
+CONDITIONS = {
+    one.name: one
+    for one in (RIGHT, SWAPPED, SHIFTED_POSITIONS, OTHER, MEAN, NONE, NOISE, WRONG_LAYER)
+}
 """Condition by name."""

@@ -9,8 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from core.canonical import digest
+from core.tables import View
 from decoder.reading import Reading
-from decoder.visible_tokens import ActivationSource, ReadLayers
+from decoder.visible_tokens import ActivationSource, ReadLayers, read_visible
+from trainers.decoder_inputs import make_visible_text_reading
 from trainers.rows import Row, read_row
 
 
@@ -21,6 +23,7 @@ class EvalContext:
         store: holds the activations of every row.
         layers: what the decoder reads.
         partners: for each judged row, by example id, the row of another control (`other`).
+        swaps: for each row of a masked view that has one, its swapped conversation (`swapped`).
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class EvalContext:
         masking: bool,
         seed: int,
         partners: Mapping[str, Row] | None = None,
+        swaps: Mapping[str, str] | None = None,
         train: Sequence[Row] = (),
     ) -> None:
         """Set the scene of some rows.
@@ -43,6 +47,7 @@ class EvalContext:
         self.store = store
         self.layers = ReadLayers((layers,)) if isinstance(layers, int) else layers
         self.partners = partners or {}
+        self.swaps = swaps or {}
         self._masking = masking
         self._seed = seed
         self._train = train
@@ -58,6 +63,14 @@ class EvalContext:
         """The visible activations of any row; of another stored layer where one is given."""
         layers = self.layers if layer is None else layer
         return read_row(self.store, row, layers, masking=self._masking)
+
+    def read_example(self, example_id: str, view: View) -> Reading:
+        """Read the visible activations of any example, which need not be a row of the table."""
+        return read_visible(self.store, example_id, view, self.layers, masking=self._masking)
+
+    def visible_text(self, row: Row) -> Reading:
+        """Put the row's visible tokens where their activations would be."""
+        return make_visible_text_reading(self.store, row, masking=self._masking)
 
     def draw(self, row: Row) -> np.random.Generator:
         """Random numbers of the row's own: the same whatever rows stand beside it."""

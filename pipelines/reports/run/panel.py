@@ -182,8 +182,8 @@ def _identified(split: str, view: str, found: Mapping[str, Any]) -> Identified:
         calibration_error=leaf_of(found["calibration_error"]),
         usual_error=leaf_of(found.get("error_if_calibrated")),
         reliability=tuple(Bin(**one) for one in found["reliability"]),
-        items=items["same_question"] + items["same_category"],
-        without=items["no_distractor"],
+        items=items["asked"],
+        without=items["left_out"],
     )
 
 

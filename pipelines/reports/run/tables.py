@@ -60,7 +60,7 @@ def _identification(cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
         [
             split,
             view,
-            str(found["items"]["same_question"] + found["items"]["same_category"]),
+            str(found["items"]["asked"]),
             str(found["chance"]["n"]),
             *(estimate(found["accuracy"].get(name)) for name in given),
             *(estimate(found.get(name)) for name in numbers),

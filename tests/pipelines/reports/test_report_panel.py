@@ -27,7 +27,7 @@ IDENTIFICATION: dict[str, Any] = {
     "calibration_error": leaf(0.08),
     "error_if_calibrated": leaf(0.06, 0.02),
     "reliability": [{"confidence": 0.4, "accuracy": 0.5, "items": 30}],
-    "items": {"same_question": 20, "same_category": 10, "no_distractor": 2},
+    "items": {"asked": 30, "left_out": 2},
 }
 
 
