@@ -256,7 +256,7 @@ class _Judge:
         }
         rows = swapped or rows
         about: dict[str, Any] = {"excluded": {why: n for why, n in excluded.items() if n}}
-        left_out: dict[str, str] = dict(self._left_out)
+        left_out = {str(name): why for name, why in self._left_out.items()}
         if case.masking and not swapped and SWAPPED.name in self._probes:
             left_out[SWAPPED.name] = "the store has no swapped rows here (dump.swapped)"
         if left_out:

@@ -99,7 +99,7 @@ def test_answers_are_measured_by_kind_and_type() -> None:
 
 def test_identification_is_measured_by_kind_and_type() -> None:
     asked = [Question(example_id="e", question="Who?", answer="a", type=t) for t in TYPES_TWO]
-    items = [ChoiceItem(i, asked[i % 2], ("a", "b"), "same_question") for i in range(20)]
+    items = [ChoiceItem(i, asked[i % 2], ("a", "b")) for i in range(20)]
     kinds = ["goal" if i < 8 else "persona" for i in range(20)]
     right = [[0.0, 1.0] if kind == "goal" else [1.0, 0.0] for kind in kinds]
     losses = {"right": right, "other": [[1.0, 1.0]] * 20, "none": [[1.0, 1.0]] * 20}

@@ -30,6 +30,7 @@ CONFIG = EvaluateConfig(
     max_answer_tokens=4,
     bootstrap=200,
     max_controls=10,
+    identification=0,
 )
 CONDITIONS = {"right", "other", "mean", "none", "noise"}
 SPLITS = {"train": 6, "test": 12, "test_ood": 4}
@@ -350,7 +351,7 @@ def test_gold_is_identified_among_answers_to_the_same_question(
     folder, found = identified
     n = found["answer_loss"]["right"]["n"]
     # to the second question all controls have one answer
-    items = {"same_question": n, "same_category": 0, "no_distractor": n}
+    items = {"asked": n, "left_out": n}
     assert found["identification"]["items"] == items
     assert found["answer_loss"] == whole[1]["test"]["control"]["answer_loss"]
     rows = pq.read_table(folder / "out" / "items.parquet").to_pylist()

@@ -28,5 +28,4 @@ def test_it_measures_everything() -> None:
 
 def test_what_costs_extra_is_off_elsewhere() -> None:
     for experiment in (QUICKSTART, PUBLISHED):
-        assert experiment.evaluate.conditions == ("right", "other", "mean", "none")
-        assert experiment.evaluate.identification == 0
+        assert {"noise", "wrong_layer"}.isdisjoint(experiment.evaluate.conditions)

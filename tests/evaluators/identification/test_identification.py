@@ -67,7 +67,6 @@ def test_distractors_are_answers_to_the_same_question() -> None:
     items, without = items_of(rows)
     assert (len(items), without) == (9, 0)
     for i, item in enumerate(items):
-        assert item.source == "same_question"
         assert item.options[0] == f"Number {i}."
         assert len(set(item.options)) == 4
     assert items_of(rows)[0] == items
@@ -80,33 +79,19 @@ def test_a_row_has_the_same_items_whatever_rows_stand_beside_it() -> None:
     assert [item.options for item in few] == [item.options for item in items_of(rows)[0][4:6]]
 
 
-def test_a_description_falls_back_on_descriptions_of_its_kind_and_category() -> None:
-    rows = [
-        row(0, [("Who is it?", "A smith.", "description"), ("Says?", "Clang.", "prediction")]),
-        row(1, [("Which persona?", "A baker.", "description")]),
-        row(2, [("Which goal?", "To rhyme.", "description")], kind="goal"),
-        row(3, [("What is it?", "A sailor.", "description")], category="sea"),
-    ]
-    items, without = items_of(rows)
-    assert [(item.options, item.source) for item in items] == [
-        (("A smith.", "A baker."), "same_category"),
-        (("A baker.", "A smith."), "same_category"),
-    ]
-    assert without == 3
+@pytest.mark.parametrize(("controls", "asked"), [(3, 0), (4, 4)])
+def test_a_question_that_too_few_controls_share_is_left_out_and_counted(
+    controls: int, asked: int
+) -> None:
+    rows = [row(i, [("Who?", f"Number {i}.", "description")]) for i in range(controls)]
+    items, left_out = items_of(rows, options=4)
+    assert (len(items), left_out) == (asked, controls - asked)
+    assert all(len(item.options) == 4 for item in items)
 
 
-def test_untyped_questions_fall_back_on_the_same_place_of_their_control() -> None:
-    rows = [
-        row(0, [("Who is it?", "A smith.", None), ("Says?", "Clang.", None)]),
-        row(1, [("Which persona?", "A baker.", None), ("Said?", "Dough.", None)]),
-    ]
-    options = [item.options for item in items_of(rows)[0]]
-    assert options == [
-        ("A smith.", "A baker."),
-        ("Clang.", "Dough."),
-        ("A baker.", "A smith."),
-        ("Dough.", "Clang."),
-    ]
+def test_answers_to_other_questions_are_no_distractors() -> None:
+    rows = [row(i, [(f"Question {i}?", f"Number {i}.", None)]) for i in range(9)]
+    assert items_of(rows) == ([], 9)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +116,7 @@ def planted(loss: Callable[[str, bool, float], float]) -> dict[str, Any]:
     draw = np.random.default_rng(0)
     question = Question(example_id="e", question="Who?", answer="gold")
     options = ("gold", "one", "two", "three")
-    items = [ChoiceItem(i // 2, question, options, "same_question") for i in range(2 * CONTROLS)]
+    items = [ChoiceItem(i // 2, question, options) for i in range(2 * CONTROLS)]
     losses: dict[str, Losses] = {
         name: [[loss(name, k == 0, draw.normal()) for k in range(4)] for _ in items]
         for name in ("right", "other", "none")
@@ -173,7 +158,7 @@ def test_a_perfect_decoder_scores_full_marks() -> None:
 
 def test_the_shape_is_the_documented_one() -> None:
     found = planted(lambda name, gold, noise: noise)
-    assert found["items"] == {"same_question": 48, "same_category": 0, "no_distractor": 3}
+    assert found["items"] == {"asked": 48, "left_out": 3}
     assert set(found["accuracy"]) == {"right", "other", "none"}
     assert sum(one["items"] for one in found["reliability"]) == 48
 
@@ -182,7 +167,7 @@ def test_without_items_every_estimate_is_empty() -> None:
     found = identification([], {"right": [], "other": [], "none": []}, [], 2, CONFIG)
     nothing = {"estimate": None, "low": None, "high": None, "n": 0}
     assert found["accuracy"]["right"] == found["calibration_error"] == nothing
-    assert (found["reliability"], found["items"]["no_distractor"]) == ([], 2)
+    assert (found["reliability"], found["items"]["left_out"]) == ([], 2)
 
 
 def test_options_as_likely_as_gold_share_the_mark() -> None:
