@@ -68,6 +68,10 @@ class EvaluateConfig(Config):
     likelihood, gold counted; a question that fewer controls were asked is left out and counted. 0
     leaves identification out. Costs a forward pass over as many answers for each of `right`,
     `swapped` (in view `control` `other`), `none` and the baselines."""
+    control_effect: bool = True
+    """Whether the target's hold on the control is measured where rows have completions: how much
+    likelier, in nats, a completion is under its own control than under the swapped one. Costs two
+    passes of the whole target over those rows."""
     judge: JudgeConfig | None = None
     """An LLM that judges the written answers, in a step of its own; null leaves it out."""
     bootstrap: int = Field(default=10_000, ge=100)

@@ -42,6 +42,7 @@ from evaluators.measure.conditions import (
     pair_others,
 )
 from evaluators.measure.conditions.swapped import SWAPPED
+from evaluators.measure.control_effect import estimate_effect, measure_control_effects
 from evaluators.measure.foreign import open_foreign
 from evaluators.measure.losses import compute_question_losses
 from evaluators.measure.measured_parts import PartialResultCache
@@ -198,6 +199,29 @@ class _Measured:
     subject: Any
 
 
+class _PartCounter:
+    """Counts the parts of an evaluation that are measured, for a progress bar."""
+
+    def __init__(self, per_slice: int, slices: int, progress: Progress) -> None:
+        self._per_slice = per_slice
+        self._total = per_slice * slices
+        self._progress = progress
+        self._done = 0
+        self._slices = 0
+
+    def advance(self) -> None:
+        """Count one part."""
+        self._done += 1
+        self._progress(self._done, self._total, "conditions")
+
+    def finish_slice(self) -> None:
+        """Count the parts that a slice does not have as done."""
+        self._slices += 1
+        if self._done < self._slices * self._per_slice:
+            self._done = self._slices * self._per_slice - 1
+            self.advance()
+
+
 class _Judge:
     """Judges cases with one decoder and store."""
 
@@ -227,18 +251,11 @@ class _Judge:
         rivals = [name for name in config.baselines if name in RIVALS]
         chosen = (*IDENTIFIED, *rivals) if config.identification else ()
         self._identified = probes(decoder, chosen)
-        self._steps: Iterator[None] = iter(())
+        self._counter = _PartCounter(0, 0, silent)
 
     def count_steps(self, cases: int, progress: Progress) -> None:
         """Tell `progress` of each part that is done."""
-        total = cases * self._parts_a_case()
-
-        def steps() -> Iterator[None]:
-            for done in range(1, total + 1):
-                progress(done, total, "conditions")
-                yield
-
-        self._steps = steps()
+        self._counter = _PartCounter(self._parts_per_slice(), cases, progress)
 
     def __call__(self, case: EvalSlice) -> _Judged:
         """Panel, its groups, answers and identification of a case."""
@@ -262,13 +279,10 @@ class _Judge:
         if left_out:
             about["left_out"] = left_out
         names = [name for name in self._probes if swapped or name not in NEED_SWAPS]
-        for _ in range(len(self._probes) - len(names)):
-            next(self._steps)
         if self._foreign:
             about["foreign_target"] = True
         if not rows:
-            for _ in range(self._parts_a_case() - len(self._probes) + len(names)):
-                next(self._steps)
+            self._counter.finish_slice()
             nothing = panel({name: np.zeros(0) for name in names}, np.zeros(0), config)
             return _Judged(case=case, metrics={**nothing, **about})
         measured = self._measured(case, rows, others, swaps)
@@ -276,7 +290,10 @@ class _Judge:
         controls = np.array([r.conversation.control_id for r in rows for _ in r.questions])
         flat = {name: np.array([x for one in each for x in one]) for name, each in table.items()}
         metrics = panel(flat, controls, config, self._answer_tokens(rows))
-        tables = {LOSSES_FILE: list(_single(rows, table))}
+        effects = self._control_effects(measured)
+        if effects:
+            metrics["control_effect"] = estimate_effect(effects, rows, config)
+        tables = {LOSSES_FILE: list(_single(rows, table, effects))}
         groups = breakdowns(flat, controls, _labels(rows), config)
         more: list[dict[str, dict[str, Any]]] = []
         if config.answers:
@@ -295,7 +312,20 @@ class _Judge:
             for group, numbers in {WHOLE: metrics, **groups}.items()
             for row in result_rows(group, numbers, least=config.min_controls)
         ]
+        self._counter.finish_slice()
         return _Judged(case=case, metrics={**metrics, **about}, tables=tables)
+
+    def _control_effects(self, measured: _Measured) -> dict[str, float]:
+        """Measure how firmly the target holds each row's control; empty where it cannot be told."""
+        if not self._config.control_effect or self._foreign or not measured.scene.swaps:
+            return {}
+
+        def measure(own: _Measured) -> list[list[Any]]:
+            conversations = [row.conversation for row in own.rows]
+            found = measure_control_effects(self._decoder, conversations, self._table)
+            return [[example, nats] for example, nats in found.items()]
+
+        return dict(self._part(measured, "control_effect", measure))
 
     def _find_swaps(self, case: EvalSlice) -> dict[str, str]:
         """Find the swapped rows of a masked slice; none where nothing is hidden."""
@@ -356,7 +386,6 @@ class _Judge:
         losses = {}
         # where something is hidden, a row is held against its swapped self
         unused = "other" if measured.scene.swaps else SWAPPED.name
-        next(self._steps)
         for name, probe in self._identified.items():
             if name == unused:
                 continue
@@ -388,11 +417,11 @@ class _Judge:
         if values is None:
             values = measure(measured)
             self._parts.keep(name, subject, values)
-        next(self._steps)
+        self._counter.advance()
         return values
 
-    def _parts_a_case(self) -> int:
-        return len(self._probes) + (self._config.answers > 0) + len(self._identified)
+    def _parts_per_slice(self) -> int:
+        return 1 + len(self._probes) + (self._config.answers > 0) + len(self._identified)
 
 
 def _labels(rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -405,7 +434,9 @@ def _labels(rows: Sequence[Row]) -> dict[str, list[str]]:
     }
 
 
-def _single(rows: Sequence[Row], table: dict[str, list[list[float]]]) -> Iterator[dict[str, Any]]:
+def _single(
+    rows: Sequence[Row], table: dict[str, list[list[float]]], effects: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
     for condition, losses in table.items():
         for row, own in zip(rows, losses, strict=True):
             for question, loss in zip(row.questions, own, strict=True):
@@ -418,4 +449,5 @@ def _single(rows: Sequence[Row], table: dict[str, list[list[float]]]) -> Iterato
                     "type": question.type,
                     "condition": condition,
                     "loss": loss,
+                    "control_effect": effects.get(row.example_id),
                 }

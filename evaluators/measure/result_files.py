@@ -30,9 +30,11 @@ LOSSES = pa.schema(
         *_texts("split", "view", "kind", "category", "control_id", "example_id"),
         *_texts("question", "type", "condition"),
         ("loss", pa.float64()),
+        ("control_effect", pa.float64()),
     ]
 )
-"""One row a question and condition; nats a token."""
+"""One row a question and condition; losses in nats a token, and where rows have completions how
+firmly the target holds the row's control, in nats a completion."""
 
 ANSWERS = pa.schema(
     [

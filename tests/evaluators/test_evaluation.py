@@ -245,7 +245,8 @@ def test_progress_ends_with_all_conditions(
     shutil.copytree(whole[0] / "work", tmp_path / "work")
     told: list[tuple[int, int]] = []
     judge(made, decoder, tmp_path, progress=lambda done, total, note="": told.append((done, total)))
-    assert told == [(i, 32) for i in range(1, 33)]
+    # each slice has 7 conditions, answers, and the control effect, which needs completions
+    assert told == [(i, 36) for i in range(1, 37)]
 
 
 def test_masked_views_can_be_judged_with_the_control_visible_too(

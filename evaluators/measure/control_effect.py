@@ -1,0 +1,116 @@
+"""The control effect: does the target hold the control at all?
+
+It is the log-likelihood of a row's completion under its own control, less that under the control
+of its swapped conversation, in nats: how much likelier the reply is because of what is hidden.
+Where it is near zero there is nothing to read, and a decoder is not to blame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from activation_store.target.swaps import make_swaps
+from activation_store.target.tokens import SEGMENT_CODES, Tokens, tokenize
+from core.errors import DataError
+from core.tables import Conversation, Message
+from decoder.model import Decoder
+from evaluators.config import EvaluateConfig
+from evaluators.measure.panel import columns, mean, sampler
+from evaluators.stats.estimates import Estimate
+from trainers.rows import Row
+
+VIEW = "stimulus_completion"
+"""The view whose rows have a completion."""
+_BATCH_TOKENS = 2048
+
+
+def measure_control_effects(
+    decoder: Decoder, rows: Sequence[Conversation], table: Sequence[Conversation]
+) -> dict[str, float]:
+    """Measure the control effect of rows that have a completion.
+
+    Args:
+        decoder: its network with the adapter off is the target.
+        rows: rows to measure; those of other views are left out.
+        table: every conversation, so that controls are paired as for the hidden gain.
+
+    Returns:
+        Nats by example id; rows without another control to swap with are absent.
+    """
+    wanted = {row.example_id for row in rows if row.view == VIEW}
+    pool = [row for row in table if row.view == VIEW]
+    own: dict[str, Tokens] = {}
+    for row in pool:
+        try:
+            own[row.example_id] = tokenize(decoder.tokenizer, row.messages)
+        except DataError:
+            continue  # the dump left it out as well, and counted it
+    kept = [row for row in pool if row.example_id in own]
+    hidden = {example: tokens.withheld for example, tokens in own.items()}
+    swaps = [
+        swap
+        for swap in make_swaps(kept, hidden, {row.split for row in kept})
+        if swap.row.example_id in wanted
+    ]
+    conversations = {}
+    for swap in swaps:
+        conversations[swap.row.example_id, "own"] = own[swap.row.example_id]
+        conversations[swap.row.example_id, "swapped"] = _tokens(decoder, swap.swapped.messages)
+    likelihood = _completion_log_likelihoods(decoder, conversations)
+    return {
+        swap.row.example_id: likelihood[swap.row.example_id, "own"]
+        - likelihood[swap.row.example_id, "swapped"]
+        for swap in swaps
+    }
+
+
+def estimate_effect(
+    effects: Mapping[str, float], rows: Sequence[Row], config: EvaluateConfig
+) -> Estimate:
+    """Estimate the mean control effect over controls, in nats a completion."""
+    own = [row.conversation for row in rows if row.example_id in effects]
+    values = np.array([effects[conversation.example_id] for conversation in own])
+    controls = np.array([conversation.control_id for conversation in own])
+    return sampler(columns({"effect": values}, controls), config)(mean(["effect"], "effect"))
+
+
+def _tokens(decoder: Decoder, messages: Sequence[Message]) -> Tokens:
+    return tokenize(decoder.tokenizer, messages)
+
+
+@torch.inference_mode()
+def _completion_log_likelihoods(
+    decoder: Decoder, conversations: Mapping[tuple[str, str], Tokens]
+) -> dict[tuple[str, str], float]:
+    """Sum the log-likelihood of each conversation's completion tokens under the target, in nats."""
+    order = sorted(conversations, key=lambda key: len(conversations[key].ids))
+    found: dict[tuple[str, str], float] = {}
+    with decoder.without_adapter():
+        while order:
+            width = len(conversations[order[-1]].ids)
+            batch = [order.pop() for _ in range(min(len(order), max(1, _BATCH_TOKENS // width)))]
+            ids = np.zeros((len(batch), width), np.int64)
+            mask = np.zeros((len(batch), width), np.int64)
+            wanted = np.zeros((len(batch), width), bool)
+            for i, key in enumerate(batch):
+                tokens = conversations[key]
+                ids[i, : len(tokens.ids)], mask[i, : len(tokens.ids)] = tokens.ids, 1
+                wanted[i, : len(tokens.ids)] = tokens.segments == SEGMENT_CODES["completion"]
+            predicting = np.zeros_like(wanted)
+            predicting[:, :-1] = wanted[:, 1:]
+            logits_AV = decoder.net(
+                input_ids=torch.from_numpy(ids).to(decoder.device),
+                attention_mask=torch.from_numpy(mask).to(decoder.device),
+                use_cache=False,
+                logits_to_keep=torch.from_numpy(predicting).to(decoder.device),
+            ).logits
+            targets = torch.from_numpy(ids[:, 1:][predicting[:, :-1]]).to(decoder.device)
+            losses = F.cross_entropy(logits_AV.float(), targets, reduction="none").cpu().numpy()
+            rows = np.nonzero(predicting)[0]
+            totals = np.bincount(rows, weights=losses, minlength=len(batch))
+            found |= {key: -float(total) for key, total in zip(batch, totals, strict=True)}
+    return found
