@@ -18,7 +18,6 @@ from activation_store.target.capture import Capture
 from activation_store.target.files import ModelFiles
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import load_tokenizer, model_shape
-from activation_store.target.swaps import add_swaps
 from activation_store.write.dump import tokenize_rows
 from core.errors import DataError, StoreError
 from core.tables import Conversation
@@ -52,8 +51,7 @@ class LiveActivations:
         self.d_model = shape.d_model
         longest = min(capture.max_tokens, shape.max_positions)
         tokenizer = load_tokenizer(model)
-        self._tokens, _ = tokenize_rows(list(rows), tokenizer, longest, capture.too_long)
-        add_swaps(rows, self._tokens, tokenizer, splits=capture.swapped, longest=longest)
+        self._tokens, _ = tokenize_rows(rows, tokenizer, capture, longest=longest)
         self._decoder: Decoder | None = None
         self._dtype = capture.store_dtype
 

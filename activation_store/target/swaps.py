@@ -8,7 +8,7 @@ hidden control left in their activations differs. No other contrast leaves nothi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ def make_swaps(
     judged = frozenset(splits)
     alike: dict[tuple[str, str, str], dict[str, Conversation]] = defaultdict(dict)
     for row in sorted(rows, key=lambda row: row.example_id):
-        if row.view != "control" and row.split in judged and _visible_from(row) is not None:
+        if is_swappable(row, judged) and _visible_from(row) is not None:
             # one row a control and acknowledgement is enough to take the control from
             alike[row.kind, row.split, row.view].setdefault(row.control_id, row)
     found = []
@@ -113,41 +113,35 @@ def _swap(row: Conversation, donor: Conversation) -> Conversation:
     )
 
 
-def add_swaps(
-    rows: Sequence[Conversation],
-    kept: dict[str, Tokens],
-    tokenizer: Any,
-    *,
-    splits: Iterable[Split],
-    longest: int,
-) -> int:
-    """Tokenize the swapped conversations of judged rows, and add those that can be compared.
+def is_swappable(row: Conversation, splits: Collection[Split]) -> bool:
+    """Tell whether a row of these splits can have, or lend, a control that is swapped."""
+    return row.view != "control" and row.split in splits
+
+
+def tokenize_swapped(
+    rows: Sequence[Conversation], tokens: Mapping[str, Tokens], tokenizer: Any, *, longest: int
+) -> Iterator[tuple[str, Tokens]]:
+    """Tokenize the swapped conversation of each row.
+
+    One whose visible text becomes other tokens, which the template refuses, or which is too long
+    is left out: its row is then without a swap, and evaluation counts it.
 
     Args:
-        rows: all rows of the table.
-        kept: tokens of the rows that the target reads, by example id; swapped ones are added.
+        rows: rows to swap among.
+        tokens: their tokens, by example id.
         tokenizer: the target's.
-        splits: splits whose rows are swapped.
         longest: most tokens of a conversation.
 
     Returns:
-        How many were added; one that is a row already, as in a crossed design, is not.
+        Example id and tokens; in a crossed design some are rows of the table already.
     """
-    own = [row for row in rows if row.example_id in kept]
-    control_tokens = {row.example_id: kept[row.example_id].withheld for row in own}
-    added = 0
-    for swap in make_swaps(own, control_tokens, splits):
-        if swap.swapped.example_id in kept:
-            continue
+    control_tokens = {row.example_id: tokens[row.example_id].withheld for row in rows}
+    for swap in make_swaps(rows, control_tokens, {row.split for row in rows}):
         try:
-            tokens = tokenize(tokenizer, swap.swapped.messages)
+            found = tokenize(tokenizer, swap.swapped.messages)
         except DataError:
-            continue  # the row is left without a swap, and evaluation counts it
-        if len(tokens.ids) <= longest and _same_visible(tokens, kept[swap.row.example_id]):
-            kept[swap.swapped.example_id] = tokens
-            added += 1
-    return added
-
-
-def _same_visible(one: Tokens, other: Tokens) -> bool:
-    return np.array_equal(one.ids[one.withheld :], other.ids[other.withheld :])
+            continue
+        own = tokens[swap.row.example_id]
+        same = np.array_equal(found.ids[found.withheld :], own.ids[own.withheld :])
+        if same and len(found.ids) <= longest:
+            yield swap.swapped.example_id, found

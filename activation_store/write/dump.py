@@ -28,6 +28,7 @@ from activation_store.layout.root_record import read_root, write_root
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
 from activation_store.target.load import load_model, load_tokenizer, model_shape, use_threads
+from activation_store.target.swaps import is_swappable, tokenize_swapped
 from activation_store.target.token_table import TokenTable
 from activation_store.target.tokens import Tokens, tokenize
 from activation_store.write.canary import CanaryResult, check_canary
@@ -205,7 +206,7 @@ def prepare_dump(conversations: Path, config: CaptureConfig, model: ModelFiles) 
         )
     rows = read_conversations(conversations / CONVERSATIONS_FILE)
     longest = min(config.max_tokens, shape.max_positions)
-    tokens, dropped = tokenize_rows(rows, load_tokenizer(model), longest, config.too_long)
+    tokens, dropped = tokenize_rows(rows, load_tokenizer(model), config, longest=longest)
     return PreparedDump(
         tokens=tokens,
         dropped=dropped,
@@ -217,20 +218,22 @@ def prepare_dump(conversations: Path, config: CaptureConfig, model: ModelFiles) 
 
 
 def tokenize_rows(
-    rows: Sequence[Conversation], tokenizer: Any, longest: int, too_long: str
+    rows: Sequence[Conversation], tokenizer: Any, config: CaptureConfig, *, longest: int
 ) -> tuple[TokenTable, list[Dropped]]:
-    """Tokenize rows, and list those that are left out.
+    """Tokenize rows and then their swapped conversations, and list the rows that are left out.
 
     Args:
         rows: conversations.
         tokenizer: the target's.
+        config: what happens to a row that is too long, and which splits are swapped.
         longest: most tokens of a row.
-        too_long: `drop` or `refuse`, as in the config.
 
     Raises:
         DataError: a row is to be refused, or none is left.
     """
     dropped: list[Dropped] = []
+    swappable: list[Conversation] = []
+    their_tokens: dict[str, Tokens] = {}
 
     def kept() -> Iterator[tuple[str, Tokens]]:
         for row in rows:
@@ -241,17 +244,21 @@ def tokenize_rows(
                 dropped.append(_dropped(row, "template", where, str(error)))
                 continue
             if len(tokens.ids) <= longest:
+                if is_swappable(row, config.swapped):
+                    swappable.append(row)
+                    their_tokens[row.example_id] = tokens
                 yield row.example_id, tokens
                 continue
             detail = (
                 f"{len(tokens.ids)} tokens, expected at most {longest} "
                 "(dump.max_tokens, or the model's own limit)"
             )
-            if too_long == "refuse":
+            if config.too_long == "refuse":
                 raise DataError(
                     f"{where} has {detail}. Raise dump.max_tokens, or set dump.too_long to drop."
                 )
             dropped.append(_dropped(row, "too_long", where, detail))
+        yield from tokenize_swapped(swappable, their_tokens, tokenizer, longest=longest)
 
     table = TokenTable(kept())
     if not len(table):

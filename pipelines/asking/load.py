@@ -22,6 +22,7 @@ from core.runtime import Runtime
 from decoder.model import SIDECAR, Decoder, read_sidecar
 from decoder.target_run import TargetNetwork
 from decoder.training_distribution import ActivationOODDetector
+from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.asking.asked import Asked, Prompt
