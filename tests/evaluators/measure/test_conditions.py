@@ -14,7 +14,7 @@ import pytest
 from activation_store.read.reader import ActivationStore
 from evaluators.config import ConditionName, EvaluateConfig
 from evaluators.measure.conditions import CONDITIONS, Condition, EvalContext, pair_others
-from trainers.rows import Row, load_rows, visible_tokens
+from trainers.rows import Row, load_rows, count_visible_tokens
 
 DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
 VIEWS = ("stimulus",)
@@ -55,13 +55,13 @@ def test_a_partner_is_of_the_nearest_visible_length(
     found = pairs(store)
     for row in rows:
         if row.example_id in found:
-            own = visible_tokens(opened, row, masking=True)
+            own = count_visible_tokens(opened, row, masking=True)
             away = [
-                abs(visible_tokens(opened, other, masking=True) - own)
+                abs(count_visible_tokens(opened, other, masking=True) - own)
                 for other in rows
                 if other.conversation.kind == row.conversation.kind and other is not row
             ]
-            other = visible_tokens(opened, found[row.example_id], masking=True)
+            other = count_visible_tokens(opened, found[row.example_id], masking=True)
             assert abs(other - own) == min(away)
 
 
@@ -100,7 +100,7 @@ def scene_of(
 
 def stored(store: tuple[ActivationStore, list[Row]], row: Row, layer: int) -> np.ndarray:
     opened = store[0]
-    return opened.read(row.example_id, layer)[-visible_tokens(opened, row, masking=True) :]
+    return opened.read(row.example_id, layer)[-count_visible_tokens(opened, row, masking=True) :]
 
 
 def test_every_name_that_the_yaml_knows_is_a_condition() -> None:
