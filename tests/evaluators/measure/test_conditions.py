@@ -14,7 +14,7 @@ import pytest
 from activation_store.read.reader import ActivationStore
 from evaluators.config import ConditionName, EvaluateConfig
 from evaluators.measure.conditions import CONDITIONS, Condition, EvalContext, pair_others
-from trainers.rows import Row, load_rows, count_visible_tokens
+from trainers.rows import Row, count_visible_tokens, load_rows
 
 DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
 VIEWS = ("stimulus",)
