@@ -17,12 +17,11 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.target.config import CompleteConfig
 from core.canonical import digest
 from core.errors import ConfigError
-from core.redact import redact_value
 from evaluators.config import Baseline
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult, StoreDigests
 from pipelines.experiment.config import Experiment
-from pipelines.reports.run.inputs import ReportInputs
+from pipelines.reports.run.inputs import ReportInputs, printed_config
 from pipelines.steps.decoder_inputs import step_inputs
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.import_data import IMPORTED, OWN
@@ -186,20 +185,13 @@ def _report(call: StepCall) -> StepResult:
     from pipelines.reports.run.report import write_report
 
     inputs = ReportInputs(
-        experiment=call.experiment.experiment,
-        config=_printed_config(call.experiment),
+        experiment=call.experiment,
         command=call.command,
         metrics=metrics_of({run.step: run.record for run in call.runs}),
         steps=call.runs,
     )
     page = write_report(inputs, call.out)
     return StepResult(counts={"page": page.relative_to(call.out).as_posix()})
-
-
-def _printed_config(experiment: Experiment) -> dict[str, Any]:
-    """Return the experiment as its report prints it: without runtime and credentials."""
-    config: dict[str, Any] = redact_value(experiment.model_dump(mode="json", exclude={"runtime"}))
-    return config
 
 
 def _complete_config(experiment: Experiment) -> dict[str, Any]:
@@ -334,7 +326,7 @@ def _from_conversations(
         version=7,
         entry="pipelines.reports.run.report",
         run=_report,
-        config=_printed_config,
+        config=printed_config,
         inputs={**tables, **{one.name: one.name for one in (train, evaluate, *judge)}},
         external=lambda outside: {},
         listed=False,

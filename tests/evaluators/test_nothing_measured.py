@@ -10,7 +10,8 @@ import pytest
 
 from evaluators.config import EvaluateConfig
 from evaluators.evaluation import TrainedDecoders, evaluate
-from pipelines.reports.run.claims import judge
+from pipelines.experiment.config import Experiment
+from pipelines.reports.run.claims import assess_reading
 from pipelines.reports.run.data import read_report_data
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 from pipelines.reports.run.report import write_report
@@ -43,8 +44,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
         record=record,
     )
     return ReportInputs(
-        experiment="nothing",
-        config={"evaluate": {"splits": ["test"]}},
+        experiment=Experiment.model_validate(
+            {"experiment": "nothing", "data": {"path": "x"}, "evaluate": {"splits": ["test"]}}
+        ),
         command="latentqa run nothing.yaml",
         metrics=metrics_of({"evaluate": record}),
         steps=(step,),
@@ -62,8 +64,9 @@ def test_the_tree_has_every_key_with_an_empty_estimate(inputs: ReportInputs) -> 
 
 def test_the_verdict_claims_nothing(inputs: ReportInputs) -> None:
     (reading,) = read_report_data(inputs).readings
-    assert not judge(reading).reads
-    assert judge(reading).sentence == "No row could be measured."
+    claim = assess_reading(reading)
+    assert not claim.holds
+    assert claim.sentence.startswith("No row could be measured: no row has another control")
 
 
 def test_the_summary_shows_dashes(inputs: ReportInputs) -> None:
@@ -74,4 +77,4 @@ def test_the_summary_shows_dashes(inputs: ReportInputs) -> None:
 
 def test_the_report_is_written(inputs: ReportInputs, tmp_path: Path) -> None:
     page = write_report(inputs, tmp_path)
-    assert "No row could be measured" in page.read_text()
+    assert "This run could judge nothing: no row has another control" in page.read_text()

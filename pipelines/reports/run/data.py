@@ -14,15 +14,14 @@ from typing import Any
 
 from core.table_files import (
     CONVERSATIONS_FILE,
-    DROPPED_FILE,
     QUESTIONS_FILE,
     read_conversations,
-    read_dropped,
     read_questions,
 )
 from core.tables import SPLITS, VIEWS, Conversation
 from core.tool_use import said
 from core.wording import sort_known
+from pipelines.reports.run.drops import Drop, read_drops
 from pipelines.reports.run.files import Leaf, artifact_file, json_object, leaf_of, table_rows
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 
@@ -113,17 +112,6 @@ class ControlLoss:
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
-    """Rows that one step dropped under one rule, with one of them as the example."""
-
-    step: str
-    reason: str
-    count: int
-    where: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
 class CountTable:
     """Counts by two names, such as examples by view and split."""
 
@@ -137,8 +125,8 @@ class CountTable:
 class DataSummary:
     """The two tables, counted, and an example row of each view."""
 
+    rows: tuple[Conversation, ...]
     controls: int
-    examples: int
     questions: int | None
     controls_by_kind: CountTable
     examples_by_view: CountTable
@@ -170,9 +158,9 @@ def read_report_data(inputs: ReportInputs) -> ReportData:
     """
     steps = {step.step: step for step in inputs.steps}
     readings = _readings(steps.get("evaluate"), inputs.metrics)
-    asked = ((inputs.config.get("evaluate") or {}).get("splits") or ()) if readings else ()
+    asked = inputs.experiment.evaluate.splits if readings else ()
     found = {reading.split for reading in readings}
-    counts = {name: dict(step.record.get("counts") or {}) for name, step in steps.items()}
+    counts = {name: dict(step.counts) for name, step in steps.items()}
     counts["dump"] = counts.get("dump") or dict(inputs.metrics.get("store") or {})
     counts["train"] = counts.get("train") or dict(inputs.metrics.get("train") or {})
     return ReportData(
@@ -182,7 +170,7 @@ def read_report_data(inputs: ReportInputs) -> ReportData:
         answers=_answers(steps.get("evaluate")),
         training=_training(steps.get("train")),
         data=_data(steps),
-        drops=_drops(steps, counts),
+        drops=read_drops(inputs.steps),
         counts=counts,
         foreign=tuple((inputs.metrics.get("foreign_target") or {}).get("differs") or ()),
     )
@@ -293,7 +281,7 @@ def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:
     controls = {row.control_id: (row.kind, row.split) for row in rows}
     return DataSummary(
         controls=len(controls),
-        examples=len(rows),
+        rows=tuple(rows),
         questions=len(read_questions(questions)) if questions else None,
         controls_by_kind=_count_table("controls", controls.values(), ()),
         examples_by_view=_count_table("examples", ((r.view, r.split) for r in rows), VIEWS),
@@ -324,26 +312,3 @@ def _count_table(
             sum(counts.values()),
         ),
     )
-
-
-def _drops(
-    steps: Mapping[str, ReportStep], counts: Mapping[str, dict[str, Any]]
-) -> tuple[Drop, ...]:
-    """Dropped rows by step and rule, from the lists that steps keep, else from their counts."""
-    drops: list[Drop] = []
-    for name, step in steps.items():
-        path = artifact_file(step, DROPPED_FILE)
-        if path is None:
-            counted = counts[name].get("dropped") or {}
-            if isinstance(counted, Mapping):
-                drops += [Drop(name, reason, n, "", "") for reason, n in counted.items() if n]
-            continue
-        rows = read_dropped(path)
-        found = Counter(row.reason for row in rows)
-        first = {row.reason: row for row in reversed(rows)}
-        drops += [
-            Drop(name, reason, n, first[reason].where, first[reason].detail or first[reason].raw)
-            for reason, n in found.items()
-        ]
-    order = list(steps)
-    return tuple(sorted(drops, key=lambda drop: (order.index(drop.step), -drop.count, drop.reason)))

@@ -1,10 +1,14 @@
-"""What a report is made of: everything it shows, and no way to look further."""
+"""Inputs of a report: an experiment, the metrics of its run, the artifacts of its steps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from core.redact import redact_value
+from pipelines.experiment.config import Experiment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,21 +21,33 @@ class ReportStep:
     """Whole key of its artifact, 64 hex digits."""
     path: Path
     """Folder of its artifact; the output is below `data/`."""
-    record: dict[str, Any]
+    record: Mapping[str, Any]
     """The artifact's record (pipelines/artifacts/records.py)."""
+
+    @property
+    def counts(self) -> Mapping[str, Any]:
+        """Numbers about the output; empty where the record has none."""
+        return self.record.get("counts") or {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportInputs:
     """One finished experiment."""
 
-    experiment: str
-    """Name of the experiment."""
-    config: dict[str, Any]
-    """The whole experiment file, defaults included."""
+    experiment: Experiment
     command: str
     """The command line that makes this run again."""
-    metrics: dict[str, Any]
+    metrics: Mapping[str, Any]
     """What `run --json` prints as `metrics`."""
     steps: tuple[ReportStep, ...]
     """The steps in the order in which they ran."""
+
+    def step(self, name: str) -> ReportStep | None:
+        """Return a step by name; None where it did not run."""
+        return next((one for one in self.steps if one.step == name), None)
+
+
+def printed_config(experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment as its report prints it: without runtime and credentials."""
+    config: dict[str, Any] = redact_value(experiment.model_dump(mode="json", exclude={"runtime"}))
+    return config

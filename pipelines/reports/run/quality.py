@@ -90,7 +90,7 @@ def read_quality(inputs: ReportInputs) -> QualityData | None:
         rules=RulesConfig(most_compared=0 if found else _MOST_COMPARED),
     )
     checks = found or numbers["checks"]
-    section = inputs.config.get("quality") or {}
+    section = inputs.experiment.quality
     measured = found.get("answerability") or {}
     guessed = {"all": measured["all"], **measured["by_type"]} if measured else {}
     return QualityData(
@@ -100,7 +100,7 @@ def read_quality(inputs: ReportInputs) -> QualityData | None:
                 n["rows"],
                 n["share"],
                 checks["examples"][flag],
-                flag in (section.get("drop") or ()),
+                section is not None and flag in section.drop,
             )
             for flag, n in checks["flags"].items()
         ),
@@ -124,7 +124,7 @@ def read_quality(inputs: ReportInputs) -> QualityData | None:
             for name, part in (found.get("faithfulness") or {}).items()
             if part is not None
         ),
-        judge=(section.get("endpoint") or {}).get("model"),
+        judge=section.endpoint.model if section is not None else None,
     )
 
 

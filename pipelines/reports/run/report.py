@@ -13,20 +13,19 @@ from typing import Any
 import yaml
 
 from core.files import write_bytes
-from core.wording import count, duration, number, size, sort_known
-from evaluators.config import EvaluateConfig
+from core.redact import redact
+from core.wording import count, duration, number, share, size, sort_known
 from pipelines.reports.pages.render import render
 from pipelines.reports.plots.page_figure import PageFigure, write_figures
-from pipelines.reports.run.claims import below_untrained, headline, judge
+from pipelines.reports.run.claims import assess_reading, below_untrained, headline
 from pipelines.reports.run.data import CONDITIONS, ReportData, read_report_data
+from pipelines.reports.run.drops import dropped_by_step
 from pipelines.reports.run.figures import loss_panel, report_figures
-from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.header import header_facts
+from pipelines.reports.run.inputs import ReportInputs, ReportStep, printed_config
 from pipelines.reports.run.panel import Group, PanelData, read_panel
 from pipelines.reports.run.quality import QualityData, read_quality
 from pipelines.reports.run.robustness import read_robustness
-
-LEAST = EvaluateConfig().min_controls
-"""Controls that an interval needs, where a config does not say."""
 
 
 def write_report(inputs: ReportInputs, out: Path) -> Path:
@@ -63,32 +62,36 @@ def _page(
     quality: QualityData | None,
     figures: Mapping[str, PageFigure],
 ) -> str:
-    verdicts = [judge(reading) for reading in data.readings]
-    conditions = sort_known((c for r in data.readings for c in r.losses), CONDITIONS)
+    experiment = inputs.experiment
+    claims = [assess_reading(reading) for reading in data.readings]
+    least = experiment.evaluate.min_controls
     return render(
         "run/report.html",
-        filters={"nats": number, "count": count, "duration": duration},
-        experiment=inputs.experiment,
-        command=inputs.command,
-        config=yaml.safe_dump(inputs.config, sort_keys=False, allow_unicode=True, width=96),
-        settings=_settings(inputs.config),
+        filters={"nats": number, "count": count, "duration": duration, "share": share},
+        experiment=experiment.experiment,
+        command=redact(inputs.command),
+        config=yaml.safe_dump(
+            printed_config(experiment), sort_keys=False, allow_unicode=True, width=96
+        ),
+        header=header_facts(inputs, data.data.rows if data.data else ()),
         data=data,
         panel=panel,
         quality=quality,
         robustness=read_robustness(inputs),
-        least=(inputs.config.get("evaluate") or {}).get("min_controls", LEAST),
+        least=least,
         identified_under=sort_known(
-            (c for one in panel.identified for c in one.accuracy), CONDITIONS
+            (name for one in panel.identified for name in one.accuracy), CONDITIONS
         ),
         panel_groups=_by_case(panel.groups),
         figures=figures,
-        headline=headline(verdicts),
-        verdicts=verdicts,
+        headline=headline(data.readings, claims, least=least),
+        claims=claims,
+        dropped=dropped_by_step(inputs.steps),
         splits=[
             (split, [reading for reading in data.readings if reading.split == split])
             for split in dict.fromkeys(reading.split for reading in data.readings)
         ],
-        conditions=conditions,
+        conditions=sort_known((c for r in data.readings for c in r.losses), CONDITIONS),
         gap=below_untrained,
         glance=_glance(data),
         store=_store_facts(data.counts["dump"]),
@@ -108,31 +111,12 @@ def _by_case(groups: Sequence[Group]) -> list[tuple[str, str, list[Group]]]:
     ]
 
 
-def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The few settings that a reader wants first, by name."""
-    dump, train = config.get("dump") or {}, config.get("train") or {}
-    decoder, lora = train.get("decoder") or {}, train.get("lora") or {}
-    layers = ", ".join(str(layer) for layer in dump.get("layers") or ())
-    source = config.get("data") or {}
-    generate = config.get("generate") or {}
-    found = {
-        "target": dump.get("model"),
-        "adapter": dump.get("adapter"),
-        "data": "published files" if source else ("written by an LLM" if generate else None),
-        "read layer": layers or None,
-        "write layer": decoder.get("write_layer"),
-        "LoRA rank": lora.get("rank"),
-        "learning rate": train.get("learning_rate"),
-    }
-    return [(name, str(value)) for name, value in found.items() if value is not None]
-
-
 def _glance(data: ReportData) -> list[tuple[str, str]]:
     """The run's size in a handful of numbers: (number, what it counts)."""
     dump, train = data.counts["dump"], data.counts["train"]
     found = [
         (data.data.controls if data.data else None, "controls"),
-        (data.data.examples if data.data else None, "examples"),
+        (len(data.data.rows) if data.data else None, "examples"),
         (data.data.questions if data.data else None, "questions"),
         (dump.get("tokens"), "tokens stored"),
         (train.get("steps"), "optimiser steps"),

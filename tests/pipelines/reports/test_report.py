@@ -20,11 +20,13 @@ from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
+    read_conversations,
     write_conversations,
     write_dropped,
     write_questions,
 )
 from core.tables import VIEWS, Conversation, Dropped, Message, Question, control_id, example_id
+from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 from pipelines.reports.run.report import write_report
 
@@ -236,17 +238,15 @@ def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportIn
     pq.write_table(pa.Table.from_pylist(losses), data / "losses.parquet")
     pq.write_table(pa.Table.from_pylist(answers), data / "answers.parquet")
     return ReportInputs(
-        experiment="latentqa_eval",
-        config={
-            "data": {"path": "data/latentqa_eval", "limit": None, "splits": {"test": 0.2}},
-            "dump": {"model": "embedded", "layers": [14], "store_dtype": "bfloat16"},
-            "train": {
-                "decoder": {"write_layer": 0, "injection": "replace"},
-                "lora": {"rank": 16, "alpha": 32.0},
-                "learning_rate": 1e-3,
-            },
-            "evaluate": {"splits": ["test", "test_ood"], "answers": 2, "bootstrap": 10_000},
-        },
+        experiment=Experiment.model_validate(
+            {
+                "experiment": "latentqa_eval",
+                "data": {"path": "data/latentqa_eval", "splits": {"test": 0.2}},
+                "dump": {"model": "embedded", "layers": [14], "store_dtype": "bfloat16"},
+                "train": {"lora": {"rank": 16, "alpha": 32.0}, "learning_rate": 1e-3},
+                "evaluate": {"splits": ["test", "test_ood"], "answers": 2, "bootstrap": 10_000},
+            }
+        ),
         command="latentqa run experiments/latentqa_eval.yaml",
         metrics={"reading": reading},
         steps=tuple(steps.values()),
@@ -324,8 +324,7 @@ def test_files_beside_the_page(out: Path) -> None:
 
 def test_a_rerun_of_hits_writes_the_same_bytes(small: ReportInputs, tmp_path: Path) -> None:
     write_report(small, tmp_path / "first")
-    steps = tuple(dataclasses.replace(s, cached=True, seconds=0.01) for s in small.steps)
-    write_report(dataclasses.replace(small, steps=steps), tmp_path / "again")
+    write_report(small, tmp_path / "again")
     first = {p.name: p.read_bytes() for p in (tmp_path / "first").rglob("*.*")}
     again = {p.name: p.read_bytes() for p in (tmp_path / "again").rglob("*.*")}
     assert len(first) == 2 + 4 * 3
@@ -408,7 +407,7 @@ def test_split_without_rows_gets_a_word(tmp_path: Path) -> None:
 def test_too_few_controls_for_an_interval_is_no_reading(tmp_path: Path) -> None:
     reading = {"test": {"control": cell(2.1, 2.9, 2.6, 2.7, 2.8, None, 6)}}
     page = report(write_example(tmp_path / "root", reading), tmp_path / "out")
-    assert "This run does not show that the decoder reads." in page.text
+    assert "This run could judge nothing: it has at most 6 controls" in page.text
     assert "On 6 controls: the grounded gain, 0.80, has too few controls" in page.text
 
 
@@ -419,7 +418,7 @@ def test_a_view_of_which_no_row_could_be_measured_gets_a_word(tmp_path: Path) ->
     path = next((tmp_path / "root").rglob("metrics.json"))
     path.write_text(json.dumps({"reading": reading}))
     page = report(inputs, tmp_path / "out")
-    assert "Not shown. No row could be measured." in page.text
+    assert "Not shown. No row could be measured: no row has another control" in page.text
     assert "test_ood, system: left out 4 (no other control)." in page.text
 
 
@@ -494,3 +493,60 @@ def test_damaged_files_are_named(
         write_report(inputs, tmp_path / "out")
     assert caught.value.path == path
     assert "\n" not in str(caught.value)
+
+
+def test_the_header_says_what_was_read_from_whose_rows(small: ReportInputs, tmp_path: Path) -> None:
+    train = small.step("train")
+    assert train is not None
+    sidecar = train.path / "data" / "latentqa.json"
+    sidecar.write_text(json.dumps({"decoder": {"read_layers": [7, 9]}, "read_layer": 7}))
+    words = header(report(small, tmp_path))
+    sidecar.unlink()
+    assert "target embedded" in words
+    assert "read layers 7, 9" in words
+    # of all views of the experiment those of which a training row is there
+    assert "views trained on control, stimulus, stimulus_completion, system" in words
+    assert "rows code (extractive), code (goal) and code (persona)" in words
+
+
+def test_the_header_names_imported_files_and_models(small: ReportInputs, tmp_path: Path) -> None:
+    step = small.step("conversations")
+    assert step is not None
+    path = step.path / "data" / CONVERSATIONS_FILE
+    before = path.read_bytes()
+    rows = read_conversations(path)
+    provenances = ({"file": "control.json"}, {"generator": "gpt-x"})
+    changed = [
+        dataclasses.replace(row, provenance=provenances[i % 2], view="control")
+        for i, row in enumerate(rows)
+    ]
+    write_conversations(path, changed)
+    words = header(report(without(small, "questions"), tmp_path))
+    path.write_bytes(before)
+    assert "rows control.json and written by gpt-x" in words
+    assert "views trained on control read layer" in words
+
+
+def header(page: Page) -> str:
+    return page.text.split("experiment report")[1].split("What was learned")[0]
+
+
+def test_dropped_rows_stand_near_the_top(page: Page) -> None:
+    top = page.text.split("Groups")[0].split("All numbers")[0]
+    assert "dump: 3 of 163 (too long 3)." in top
+    assert "conversations: 63 (label without row 63);" in top
+
+
+def test_credentials_never_stand_in_the_page(small: ReportInputs, tmp_path: Path) -> None:
+    address = "https://me:secret@host/v1?key=secret"
+    experiment = small.experiment.model_dump(mode="json")
+    quality = {"endpoint": {"model": "judge", "base_url": address}}
+    changed = Experiment.model_validate_json(json.dumps({**experiment, "quality": quality}))
+    inputs = dataclasses.replace(
+        small,
+        experiment=changed,
+        command=f"latentqa run x.yaml --set quality.endpoint.base_url={address}",
+    )
+    page = write_report(inputs, tmp_path).read_text()
+    assert "base_url=https://host/v1" in page
+    assert "secret" not in page

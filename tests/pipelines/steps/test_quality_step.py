@@ -104,12 +104,13 @@ def test_the_commands_show_the_checked_rows_with_their_flags(
 
 
 def test_the_report_has_a_section_on_it(checked: tuple[Path, RunResult], tmp_path: Path) -> None:
-    _, result = checked
+    folder, result = checked
+    quality = {"rules": {"longest": 400}, "drop": ["too_long"], "answerable": 0.05}
+    experiment = request(folder, quality).open().experiment
 
     def page(names: set[str], out: Path) -> str:
         inputs = ReportInputs(
-            experiment="own",
-            config={"quality": {"drop": ["too_long"], "endpoint": {"model": "scripted"}}},
+            experiment=experiment,
             command="",
             metrics={},
             steps=tuple(

@@ -62,8 +62,7 @@ def test_the_report_shows_drops(tmp_path: Path) -> None:
         "fine_tune": {"losses": [4.0, 3.5]},
     }
     inputs = ReportInputs(
-        experiment="toy",
-        config={},
+        experiment=experiment(),
         command="",
         metrics=metrics_of({"robustness": {"counts": found}}),
         steps=(),
@@ -79,5 +78,5 @@ def test_the_report_shows_drops(tmp_path: Path) -> None:
 
 
 def test_without_the_step_the_report_has_no_such_section(tmp_path: Path) -> None:
-    inputs = ReportInputs(experiment="toy", config={}, command="", metrics={}, steps=())
-    assert "robustness" not in write_report(inputs, tmp_path).read_text().lower()
+    inputs = ReportInputs(experiment=experiment(), command="", metrics={}, steps=())
+    assert 'id="robustness"' not in write_report(inputs, tmp_path).read_text()

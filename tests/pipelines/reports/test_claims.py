@@ -1,4 +1,4 @@
-"""The verdict: all three conditions, and which one is missing."""
+"""Claims of reading: all three conditions, and which one is missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.reports.run.claims import Verdict, headline, judge
+from pipelines.reports.run.claims import ReadingClaim, assess_reading, headline
 from pipelines.reports.run.data import Reading
 from pipelines.reports.run.files import Leaf
 
@@ -25,10 +25,10 @@ READS = Reading(
 
 
 def test_reads_where_both_gains_are_above_zero_and_right_is_below_the_untrained() -> None:
-    verdict = judge(READS)
-    assert verdict.reads
-    assert verdict.missing == ()
-    assert "0.50\u00a0[0.40,\u00a00.60] less than with the best uninformed" in verdict.sentence
+    claim = assess_reading(READS)
+    assert claim.holds
+    assert claim.missing == ()
+    assert "0.50\u00a0[0.40,\u00a00.60] less than with the best uninformed" in claim.sentence
 
 
 @pytest.mark.parametrize(
@@ -53,20 +53,20 @@ def test_reads_where_both_gains_are_above_zero_and_right_is_below_the_untrained(
 def test_one_missing_condition_is_no_reading_and_is_named(
     change: dict[str, object], words: str
 ) -> None:
-    verdict = judge(replace(READS, **change))  # type: ignore[arg-type]
-    assert not verdict.reads
-    assert len(verdict.missing) == 1
-    assert words in verdict.missing[0]
+    claim = assess_reading(replace(READS, **change))  # type: ignore[arg-type]
+    assert not claim.holds
+    assert len(claim.missing) == 1
+    assert words in claim.missing[0]
 
 
 def test_right_below_the_untrained_within_its_interval_is_said() -> None:
-    verdict = judge(replace(READS, below_untrained=Leaf(0.1, -0.1, 0.3, 20)))
-    assert verdict.reads
-    assert verdict.sentence.endswith("The last of these intervals reaches zero.")
+    claim = assess_reading(replace(READS, below_untrained=Leaf(0.1, -0.1, 0.3, 20)))
+    assert claim.holds
+    assert claim.sentence.endswith("The last of these intervals reaches zero.")
 
 
 def test_the_untrained_decoders_mean_stands_in_for_the_paired_difference() -> None:
-    assert judge(replace(READS, below_untrained=None)).reads
+    assert assess_reading(replace(READS, below_untrained=None)).holds
 
 
 @pytest.mark.parametrize(
@@ -78,5 +78,26 @@ def test_the_untrained_decoders_mean_stands_in_for_the_paired_difference() -> No
         ((False, True), "The decoder reads in v1 (test); elsewhere this run does not show it."),
     ],
 )
-def test_headline_claims_no_more_than_the_verdicts(reads: tuple[bool, ...], words: str) -> None:
-    assert headline([Verdict("test", f"v{i}", r, (), "") for i, r in enumerate(reads)]) == words
+def test_headline_claims_no_more_than_the_claims(reads: tuple[bool, ...], words: str) -> None:
+    claims = [ReadingClaim("test", f"v{i}", r, (), "") for i, r in enumerate(reads)]
+    assert headline([READS], claims, least=8) == words
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"losses": {}, "excluded": {"no_other_control": 4}},
+            "This run could judge nothing: no row has another control of its kind and split to be "
+            "compared with.",
+        ),
+        (
+            {"losses": {"right": Leaf(2.0, None, None, 1)}},
+            "This run could judge nothing: it has at most 1 control a split and view, and an "
+            "interval needs 8.",
+        ),
+    ],
+)
+def test_a_run_that_could_judge_nothing_says_so(change: dict[str, object], words: str) -> None:
+    reading = replace(READS, **change)  # type: ignore[arg-type]
+    assert headline([reading], [assess_reading(reading)], least=8) == words
