@@ -29,8 +29,9 @@ DEFAULTS = {
     "DO_NOT_TRACK": "1",
     # our own lines are what a person sees; the API still gets every log line
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     # a server that is gone holds a run up for seconds, not for a minute a call
-    "PREFECT_CLIENT_MAX_RETRIES": "2",
+    "PREFECT_CLIENT_MAX_RETRIES": "1",
 }
 for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)
@@ -46,6 +47,8 @@ from prefect.artifacts import (  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.client.schemas.objects import TaskRun  # noqa: E402
+from prefect.events.clients import PrefectEventsClient  # noqa: E402
+from prefect.events.worker import EventsWorker, emit_events_to_cloud  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
 from prefect.states import Completed, State  # noqa: E402
 from prefect.tasks import Task, exponential_backoff  # noqa: E402
@@ -94,6 +97,9 @@ def run(request: RunRequest) -> RunResult:
         LatentQAError: a step cannot be computed.
     """
     _check_server()
+    if not emit_events_to_cloud():
+        # its own ten attempts an event would keep a finished run from ending for minutes
+        EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
     logging.raiseExceptions = False  # a log line that a lost server does not take is not printed
     state = _Run()
     token = _RUN.set(state)

@@ -212,6 +212,7 @@ def test_a_lost_server_ends_no_run_and_is_told_once(home: Path, tmp_path: Path) 
     assert [step["step"] for step in json.loads(out)["steps"]] == STEPS
     assert len([line for line in err.splitlines() if "is lost (" in line]) == 1
     assert "Traceback" not in err
+    assert "ERROR" not in err
 
 
 def test_without_a_server_prefect_is_not_loaded_and_nothing_listens(home: Path) -> None:
