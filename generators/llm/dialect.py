@@ -28,7 +28,7 @@ _OTHER_LIMIT: Mapping[str, LimitField] = {
 _OPTIONAL = ("top_p", "temperature", "frequency_penalty", "seed")
 _REFUSES = re.compile(
     r"unsupport|not (?:\w+ )?(?:support|permit|allow|accept|recogni|available)|unrecogni|unknown"
-    r"|unexpected|extra (?:input|field|argument)|additional propert|cannot both"
+    r"|unexpected|extra[_ ](?:input|field|argument|forbid)|additional propert|cannot both"
     r"|cannot be (?:both|used|set|specified)|only one|one of|deprecated|mutually exclusive|instead",
     re.IGNORECASE,
 )

@@ -1,0 +1,238 @@
+"""Endpoints as people have them: how each departs from OpenAI's newest, in a few lines of our own.
+
+Each kind is a function of the number of a POST (from 1) and the request's body, and gives status,
+headers and body of the response.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from generators.llm import testing
+from generators.llm.structured import PROBE_REPLY
+from generators.llm.testing import ScriptedResponse, chat_completion, is_probe, plausible_reply
+
+Behaviour = Callable[[int, Mapping[str, Any]], tuple[int, Mapping[str, str], Any]]
+
+
+class EndpointOfKind(testing.ScriptedEndpoint):
+    """An endpoint that behaves as its kind does; `sent` has every body, refused ones too."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        super().__init__()
+        self._behaviour = behaviour
+        self._numbers = itertools.count(1)
+
+    def complete(self, body: dict[str, Any]) -> ScriptedResponse:
+        status, headers, made = self._behaviour(next(self._numbers), body)
+        return ScriptedResponse(status, made, headers)
+
+
+def good(body: Mapping[str, Any], content: Any = None) -> dict[str, Any]:
+    """Make a chat completion whose content fits the schema that was asked for."""
+    if content is None:
+        content = PROBE_REPLY if is_probe(body) else plausible_reply(body)
+    return chat_completion(body, content)
+
+
+def refused(message: str, status: int = 400, **more: Any) -> tuple[int, Mapping[str, str], Any]:
+    return status, {}, {"error": {"message": message, **more}}
+
+
+def with_choice(body: Mapping[str, Any], **choice: Any) -> tuple[int, Mapping[str, str], Any]:
+    """Make a good completion with a changed choice, for real requests alone."""
+    made = good(body)
+    if not is_probe(body):
+        made["choices"][0] |= choice
+    return 200, {}, made
+
+
+def text_of(made: Mapping[str, Any]) -> str:
+    return str(made["choices"][0]["message"]["content"])
+
+
+# what is refused
+
+
+def renamed_limit(number: int, body: Mapping[str, Any]) -> Any:
+    if "max_tokens" in body:
+        return refused("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+    return 200, {}, good(body)
+
+
+def old_limit(number: int, body: Mapping[str, Any]) -> Any:
+    if "max_completion_tokens" in body:
+        return refused("[max_completion_tokens]: Extra inputs are not permitted", 422)
+    return 200, {}, good(body)
+
+
+def one_of_temperature_and_top_p(number: int, body: Mapping[str, Any]) -> Any:
+    if "temperature" in body and "top_p" in body:
+        return refused("`temperature` and `top_p` cannot both be specified for this model.")
+    return 200, {}, good(body)
+
+
+def neither_temperature_nor_top_p(number: int, body: Mapping[str, Any]) -> Any:
+    for name in ("temperature", "top_p"):
+        if name in body:
+            return refused(
+                f"Unsupported value: '{name}' does not support {body[name]} with this model. Only "
+                "the default (1) value is supported.",
+                param=name,
+                code="unsupported_value",
+            )
+    return 200, {}, good(body)
+
+
+def no_seed(number: int, body: Mapping[str, Any]) -> Any:
+    if "seed" in body:
+        detail = [{"type": "extra_forbidden", "loc": ["body", "seed"]}]
+        return 422, {}, {"object": "error", "message": {"detail": detail}, "type": "invalid"}
+    return 200, {}, good(body)
+
+
+def thinks_first(number: int, body: Mapping[str, Any]) -> Any:
+    made = good(body)
+    if (body.get("max_tokens") or 4096) < 250:
+        thought = {"role": "assistant", "content": None, "reasoning_content": "Let me see. " * 9}
+        made["choices"][0] |= {"finish_reason": "length", "message": thought}
+    return 200, {}, made
+
+
+# replies in others' words
+
+
+def content_parts(number: int, body: Mapping[str, Any]) -> Any:
+    made = good(body)
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Is {it} so?"}]}
+    text = text_of(made)
+    halves = [{"type": "text", "text": half} for half in (text[:9], text[9:])]
+    made["choices"][0]["message"]["content"] = [thought, *halves]
+    return 200, {}, made
+
+
+def thought_inside(number: int, body: Mapping[str, Any]) -> Any:
+    made = good(body)
+    message = made["choices"][0]["message"]
+    message["content"] = f'<think>{{"a": "no"}}</think>\n{message["content"]}'
+    return 200, {}, made
+
+
+def fenced(number: int, body: Mapping[str, Any]) -> Any:
+    made = good(body)
+    message = made["choices"][0]["message"]
+    message["content"] = f"Here you are:\n```json\n{message['content']}\n```"
+    return 200, {}, made
+
+
+def native_safety(number: int, body: Mapping[str, Any]) -> Any:
+    return with_choice(body, finish_reason="SAFETY", message={"role": "assistant"})
+
+
+def filter_without_message(number: int, body: Mapping[str, Any]) -> Any:
+    made = good(body)
+    if not is_probe(body):
+        made["choices"][0] = {"index": 0, "finish_reason": "content_filter", "logprobs": None}
+    return 200, {}, made
+
+
+def blocked_prompt(number: int, body: Mapping[str, Any]) -> Any:
+    if is_probe(body):
+        return 200, {}, good(body)
+    return 200, {}, {"choices": [], "promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
+
+
+def native_length(number: int, body: Mapping[str, Any]) -> Any:
+    message = {"role": "assistant", "content": text_of(good(body))[:30]}
+    return with_choice(body, finish_reason="MAX_TOKENS", message=message)
+
+
+def declines(number: int, body: Mapping[str, Any]) -> Any:
+    message = {"role": "assistant", "content": "I would rather not."}
+    return with_choice(body, finish_reason="refusal", message=message)
+
+
+def flagged_input(number: int, body: Mapping[str, Any]) -> Any:
+    if is_probe(body):
+        return 200, {}, good(body)
+    return refused("Your input was flagged by moderation", 403, metadata={"reasons": ["x"]})
+
+
+def no_usage(number: int, body: Mapping[str, Any]) -> Any:
+    made = good(body)
+    del made["usage"]
+    return 200, {}, made
+
+
+def endless_usage(number: int, body: Mapping[str, Any]) -> Any:
+    made = good(body)
+    made["usage"] = {"prompt_tokens": float("inf"), "completion_tokens": 10**400}
+    return 200, {}, made
+
+
+def half_a_pair(number: int, body: Mapping[str, Any]) -> Any:
+    text = '{"probe": "latentqa"}' if is_probe(body) else '{"a": "half \\ud83d of it"}'
+    made = good(body, text)
+    if not is_probe(body) and number % 2:
+        made["choices"][0]["message"]["content"] = "\ud83d " + text
+    return 200, {}, made
+
+
+def deep_nesting(number: int, body: Mapping[str, Any]) -> Any:
+    if is_probe(body):
+        return 200, {}, good(body)
+    return 200, {}, good(body, "[" * 100_000)
+
+
+# trouble
+
+
+def html_at_first(number: int, body: Mapping[str, Any]) -> Any:
+    return (200, {}, "<html>Bad gateway</html>") if number <= 2 else (200, {}, good(body))
+
+
+def error_in_choice(number: int, body: Mapping[str, Any]) -> Any:
+    if number in (1, 3):
+        made = good(body, "Sorry")
+        made["choices"][0] |= {"finish_reason": "error", "error": {"code": 502, "message": "gone"}}
+        return 200, {}, made
+    return 200, {}, good(body)
+
+
+def limit_in_200(number: int, body: Mapping[str, Any]) -> Any:
+    if number in (1, 3):
+        return 200, {}, {"error": {"message": "Rate limit exceeded: per-min.", "code": 429}}
+    return 200, {}, good(body)
+
+
+def storm(number: int, body: Mapping[str, Any]) -> Any:
+    """Refuse seven of ten, with no word of when to come again."""
+    return (200, {}, good(body)) if number % 10 < 3 else refused("slow down", 429)
+
+
+def window(limit: int, seconds: float) -> Behaviour:
+    """Take so many requests in so many seconds; the pause stands in the body, which is a list."""
+    times: list[float] = []
+
+    def behaviour(number: int, body: Mapping[str, Any]) -> Any:
+        now = time.monotonic()
+        times[:] = [one for one in times if now - one < seconds]
+        if len(times) < limit:
+            times.append(now)
+            return 200, {}, good(body)
+        wait = seconds - (now - times[0])
+        message = f"You exceeded your current quota. Please retry in {wait:.2f}s."
+        return 429, {}, [{"error": {"code": 429, "message": message}}]
+
+    return behaviour
+
+
+def no_money(status: int, message: str, **more: Any) -> Behaviour:
+    return lambda number, body: refused(message, status, **more)
+
+
+def no_money_in_200(number: int, body: Mapping[str, Any]) -> Any:
+    return 200, {}, {"id": "x", "error": {"message": "Insufficient credits.", "code": 402}}

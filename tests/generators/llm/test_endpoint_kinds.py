@@ -1,0 +1,302 @@
+"""Endpoints that are not OpenAI's newest: each kind is asked end to end, with log and budget."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import endpoint_kinds as kinds
+import pytest
+from endpoint_kinds import Behaviour, EndpointOfKind
+from endpoints import resolved
+
+from core.errors import BudgetError, EndpointError, NoCreditError
+from generators.llm.client import LLMClient
+from generators.llm.endpoint.config import SamplingConfig
+from generators.llm.endpoint.prices import Price
+from generators.llm.log.request_log import RequestLog
+from generators.llm.reply import Outcome
+from generators.llm.reply_json import Rejection, parse_reply
+from generators.llm.request import Request
+
+PRICE = Price(input=100.0, output=100.0)
+
+
+def request(number: int, sampling: SamplingConfig | None = None) -> Request:
+    return Request(
+        messages=(("system", "You write about a house."), ("user", f"Write of lantern {number}")),
+        schema={"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+        name="test",
+        max_tokens=32,
+        sampling=sampling or SamplingConfig(),
+    )
+
+
+def ask(
+    endpoint: EndpointOfKind,
+    folder: Path,
+    count: int = 3,
+    *,
+    said: list[str] | None = None,
+    sampling: SamplingConfig | None = None,
+    **changes: Any,
+) -> tuple[list[Outcome], LLMClient]:
+    async def work() -> tuple[list[Outcome], LLMClient]:
+        with RequestLog(folder / "log.sqlite") as log:
+            at = resolved(endpoint, **changes)  # type: ignore[arg-type]
+            client = LLMClient(at, log, 4, [].append if said is None else said.append)
+            try:
+                requests = [request(number, sampling) for number in range(count)]
+                return await client.complete_all(requests), client
+            finally:
+                await client.close()
+
+    return asyncio.run(work())
+
+
+ANSWERS: dict[str, Behaviour] = {
+    "renamed limit": kinds.renamed_limit,
+    "temperature or top_p": kinds.one_of_temperature_and_top_p,
+    "no sampling": kinds.neither_temperature_nor_top_p,
+    "no seed": kinds.no_seed,
+    "content in parts": kinds.content_parts,
+    "thought inside": kinds.thought_inside,
+    "words around it": kinds.fenced,
+    "no usage": kinds.no_usage,
+    "endless usage": kinds.endless_usage,
+    "HTML at first": kinds.html_at_first,
+    "error in a choice": kinds.error_in_choice,
+    "limit in a 200": kinds.limit_in_200,
+}
+STATUSES: dict[str, tuple[Behaviour, str]] = {
+    "native safety": (kinds.native_safety, "filtered"),
+    "filter without message": (kinds.filter_without_message, "filtered"),
+    "blocked prompt": (kinds.blocked_prompt, "filtered"),
+    "flagged input": (kinds.flagged_input, "filtered"),
+    "native length": (kinds.native_length, "cut_off"),
+    "declines": (kinds.declines, "refusal"),
+}
+NO_MONEY: dict[str, Behaviour] = {
+    "402": kinds.no_money(402, "Insufficient Balance"),
+    "balance": kinds.no_money(400, "Your credit balance is too low to access the API."),
+    "billing": kinds.no_money(429, "Your account is not active, check your billing details."),
+    "in a 200": kinds.no_money_in_200,
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_every_request_has_its_answer_and_is_had_again_without_asking(
+    kind: str, tmp_path: Path
+) -> None:
+    with EndpointOfKind(ANSWERS[kind]) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path)
+        assert [outcome.status for outcome in outcomes] == ["answer"] * 3
+        assert all(isinstance(parse_reply(one, request(0).schema), dict) for one in outcomes)
+        asked = len(endpoint.requests)
+        assert ask(endpoint, tmp_path)[0] == outcomes
+        assert len(endpoint.requests) == asked
+
+
+@pytest.mark.parametrize("kind", STATUSES)
+def test_what_is_no_answer_is_told_as_what_it_is(kind: str, tmp_path: Path) -> None:
+    behaviour, status = STATUSES[kind]
+    with EndpointOfKind(behaviour) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path)
+    assert [outcome.status for outcome in outcomes] == [status] * 3
+    assert all(outcome.detail for outcome in outcomes)
+
+
+@pytest.mark.parametrize("kind", NO_MONEY)
+def test_no_credit_is_told_at_once(kind: str, tmp_path: Path) -> None:
+    with EndpointOfKind(NO_MONEY[kind]) as endpoint:
+        with pytest.raises(NoCreditError, match="no credit left") as caught:
+            ask(endpoint, tmp_path)
+        assert len(endpoint.requests) == 1
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "refused", "line"),
+    [
+        (kinds.renamed_limit, "max_tokens", "takes max_completion_tokens in place of max_tokens"),
+        (kinds.one_of_temperature_and_top_p, "top_p", "refuses top_p, which is left out"),
+        (kinds.no_seed, "seed", "refuses seed, which is left out"),
+    ],
+)
+def test_a_field_that_is_refused_is_found_out_once_and_kept(
+    behaviour: Behaviour, refused: str, line: str, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    with EndpointOfKind(behaviour) as endpoint:
+        ask(endpoint, tmp_path, 3, said=said)
+        ask(endpoint, tmp_path, 6, said=said)
+        assert sum(refused in body for body in endpoint.requests) == 1
+    assert [text for text in said if line in text] == said
+    assert len(said) == 1
+
+
+def test_the_old_name_of_the_limit_is_taken_where_the_new_one_is_refused(tmp_path: Path) -> None:
+    from generators.llm.dialect import ChatDialect
+
+    first = ChatDialect(limit_field="max_completion_tokens")
+    adapted = first.adapted({"max_completion_tokens": 9}, "Extra inputs: max_completion_tokens")
+    assert adapted == ChatDialect(limit_field="max_tokens")
+    assert first.adapted({"max_completion_tokens": 9}, "max_completion_tokens is too big") is None
+
+
+def test_the_trial_request_carries_what_real_ones_carry(tmp_path: Path) -> None:
+    with EndpointOfKind(lambda number, body: (200, {}, kinds.good(body))) as endpoint:
+        ask(
+            endpoint,
+            tmp_path,
+            1,
+            reasoning_effort="low",
+            extra_body={"chat_template_kwargs": {"enable_thinking": False}},
+        )
+        trial, real = endpoint.requests
+    own = {"messages", "response_format", "seed", "max_tokens"}
+    assert {k: v for k, v in trial.items() if k not in own} == {
+        k: v for k, v in real.items() if k not in own
+    }
+    assert trial["reasoning_effort"] == "low"
+    assert trial["chat_template_kwargs"] == {"enable_thinking": False}
+    assert {"seed", "temperature", "top_p"} <= set(trial)
+
+
+def test_without_a_seed_none_is_sent(tmp_path: Path) -> None:
+    with EndpointOfKind(lambda number, body: (200, {}, kinds.good(body))) as endpoint:
+        ask(endpoint, tmp_path, 2, sampling=SamplingConfig(seed=None))
+        assert not any("seed" in body for body in endpoint.requests)
+
+
+def test_a_cut_thought_is_named_and_room_for_it_is_a_setting(tmp_path: Path) -> None:
+    with EndpointOfKind(kinds.thinks_first) as endpoint:
+        with pytest.raises(EndpointError, match=r"within its thought, at 64 .*thinking_tokens"):
+            ask(endpoint, tmp_path)
+        outcomes, _ = ask(endpoint, tmp_path, thinking_tokens=300)
+        assert endpoint.requests[-1]["max_tokens"] == 332
+    assert [outcome.status for outcome in outcomes] == ["answer"] * 3
+
+
+def test_a_delay_in_the_body_is_heeded(tmp_path: Path) -> None:
+    with EndpointOfKind(kinds.window(2, 0.6)) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path, 5, retries=1)
+        assert len(endpoint.requests) < 20
+    assert [outcome.status for outcome in outcomes] == ["answer"] * 5
+
+
+def test_a_storm_of_429_stalls_no_run(tmp_path: Path) -> None:
+    with EndpointOfKind(kinds.storm) as endpoint:
+        start = time.monotonic()
+        outcomes, _ = ask(endpoint, tmp_path, 40, retries=5, backoff_s=0.1)
+        assert time.monotonic() - start < 20
+    assert [outcome.status for outcome in outcomes] == ["answer"] * 40
+
+
+def test_without_usage_the_most_it_can_have_cost_counts_and_shows_as_that(tmp_path: Path) -> None:
+    with EndpointOfKind(kinds.no_usage) as endpoint:
+        with pytest.raises(BudgetError, match=r"at most, as the endpoint counts no tokens"):
+            ask(endpoint, tmp_path, 20, price=PRICE, budget_usd=0.1)
+        paid = len(endpoint.requests)
+        assert 1 < paid < 20
+        with pytest.raises(BudgetError):  # also not by starting again
+            ask(endpoint, tmp_path, 20, price=PRICE, budget_usd=0.1)
+        assert len(endpoint.requests) == paid
+        _, client = ask(endpoint, tmp_path, 20, price=PRICE)
+    assert client.usage.estimated_requests == 20 - (paid - 1)
+    assert client.usage.summary().startswith("at most ")
+
+
+@pytest.mark.parametrize("behaviour", [kinds.half_a_pair, kinds.deep_nesting])
+def test_a_poisoned_reply_is_an_outcome_and_ends_no_later_run(
+    behaviour: Behaviour, tmp_path: Path
+) -> None:
+    with EndpointOfKind(behaviour) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path)
+        asked = len(endpoint.requests)
+        again, _ = ask(endpoint, tmp_path)
+        assert again == outcomes
+        assert len(endpoint.requests) == asked
+    found = [parse_reply(outcome, request(0).schema) for outcome in outcomes]
+    assert all(isinstance(one, Rejection) and one.reason == "malformed" for one in found)
+    for outcome in outcomes:
+        json.dumps([outcome.content, outcome.detail], ensure_ascii=False).encode()
+
+
+def test_a_budget_counts_both_replies_of_a_request_over_resumes(tmp_path: Path) -> None:
+    def malformed(number: int, body: Any) -> Any:
+        content = None if len(body["messages"]) != 2 else '{"b": 1}'
+        return 200, {}, kinds.good(body, content)
+
+    with EndpointOfKind(malformed) as endpoint:
+        _, first = ask(endpoint, tmp_path, 3, price=PRICE)
+        _, again = ask(endpoint, tmp_path, 3, price=PRICE)
+        assert again.usage.cost == 0
+    assert first.usage.cost == pytest.approx(7 * 0.007)  # three, corrected, and the trial
+    assert again.usage.cost_of_cached == pytest.approx(6 * 0.007)
+
+
+def test_a_trial_request_is_logged_and_paid_once(tmp_path: Path) -> None:
+    with EndpointOfKind(lambda number, body: (200, {}, kinds.good(body))) as endpoint:
+        for count in (1, 2, 3):
+            _, client = ask(endpoint, tmp_path, count, price=PRICE)
+        assert len(endpoint.requests) - len(endpoint.work) == 1
+    assert client.usage.cost == pytest.approx(0.007)
+    assert client.usage.cost_of_cached == pytest.approx(3 * 0.007)  # the trial's among them
+
+
+def test_two_experiments_that_want_the_same_ask_each_request_once(tmp_path: Path) -> None:
+    def slow(number: int, body: Any) -> Any:
+        time.sleep(0.05)
+        return 200, {}, kinds.good(body)
+
+    async def both(endpoint: EndpointOfKind) -> list[list[Outcome]]:
+        async def one(count: int) -> list[Outcome]:
+            with RequestLog(tmp_path / "log.sqlite") as log:
+                client = LLMClient(resolved(endpoint), log, 4)  # type: ignore[arg-type]
+                try:
+                    return await client.complete_all([request(n) for n in range(count)])
+                finally:
+                    await client.close()
+
+        return await asyncio.gather(one(12), one(8))
+
+    with EndpointOfKind(slow) as endpoint:
+        more, fewer = asyncio.run(both(endpoint))
+        assert len(endpoint.work) == 12
+    assert fewer == more[:8]
+
+
+def test_claims_of_a_client_that_ended_are_taken_over(tmp_path: Path) -> None:
+    log_path = tmp_path / "log.sqlite"
+    RequestLog(log_path).__exit__(None, None, None)
+    with sqlite3.connect(log_path) as db:
+        keys = [request(n).key("scripted@1") for n in range(3)]
+        owners = ["elsewhere:1:dead", "elsewhere:2:dead", "elsewhere:3:dead"]
+        db.executemany("INSERT INTO claims VALUES (?, ?)", zip(keys, owners, strict=True))
+        db.executemany("INSERT INTO owners VALUES (?, ?)", [(o, time.time() - 60) for o in owners])
+    with EndpointOfKind(lambda number, body: (200, {}, kinds.good(body))) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path)
+    assert [outcome.status for outcome in outcomes] == ["answer"] * 3
+
+
+def test_two_servers_of_one_name_are_told(tmp_path: Path) -> None:
+    def sound(number: int, body: Any) -> Any:
+        return 200, {}, kinds.good(body)
+
+    said: list[str] = []
+    with EndpointOfKind(sound) as one, EndpointOfKind(sound) as two:
+        ask(one, tmp_path, 2, said=said, identity="scripted")
+        assert said == []
+        ask(two, tmp_path, 2, said=said, identity="scripted")
+        (line,) = said
+        assert one.base_url in line
+        assert "generate.endpoint.revision" in line
+        said.clear()
+        ask(one, tmp_path, 2, said=said)  # with a revision they are one on purpose
+        ask(two, tmp_path, 2, said=said)
+    assert said == []
