@@ -46,11 +46,11 @@ from prefect.artifacts import (  # noqa: E402
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.orchestration import get_client  # noqa: E402
-from prefect.client.schemas.objects import TaskRun  # noqa: E402
+from prefect.client.schemas.objects import State, TaskRun  # noqa: E402
 from prefect.events.clients import PrefectEventsClient  # noqa: E402
 from prefect.events.worker import EventsWorker, emit_events_to_cloud  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
-from prefect.states import Completed, State  # noqa: E402
+from prefect.states import Completed  # noqa: E402
 from prefect.tasks import Task, exponential_backoff  # noqa: E402
 from pydantic import SecretStr  # noqa: E402
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from fake_steps import FakeSteps
 
-import pipelines.running.runner
 from core.errors import EndpointError
 from latentqa.cli import main
+from pipelines.running import runner as runner_module
 
 if __name__ == "__main__":
     log, pieces, delay, *words = sys.argv[1:]
@@ -30,6 +30,6 @@ if __name__ == "__main__":
     steps = FakeSteps(Path(log), pieces=int(pieces), delay=float(delay), before_piece=ask_endpoint)
     if failures.exists():
         flows = importlib.import_module("flows")
-        flows.BACKOFF_S = 0.1
-    pipelines.running.runner.steps_for = lambda experiment: steps.table()
+        setattr(flows, "BACKOFF_S", 0.1)  # noqa: B010
+    setattr(runner_module, "steps_for", lambda experiment: steps.table())  # noqa: B010
     main(words)

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
 from pipelines.running.runner import Runner
 from pipelines.steps.console import Console
-from pipelines.steps.step import Step, StepCall
+from pipelines.steps.step import ExternalInputs, Step, StepCall
 
 INPUTS = {
     "conversations": (),
@@ -88,12 +89,10 @@ class FakeSteps:
                 name=name,
                 version=1,
                 entry="core.canonical",
-                run=lambda call, name=name: self.make(name, call),
+                run=partial(self.make, name),
                 config=configs.get(name, lambda e: {}),
                 inputs={role: role for role in inputs},
-                external=lambda outside, name=name: {
-                    "file": hashlib.sha256(name.encode()).hexdigest()
-                },
+                external=partial(_external, name),
                 resumes_output=True,
                 listed=name != "report",
             )
@@ -123,10 +122,14 @@ class FakeSteps:
         return StepResult(counts=self.counts[name])
 
     def written(self) -> list[str]:
-        """The log, then emptied."""
+        """Return the lines of the log, and empty it."""
         lines = self.log.read_text().split("\n")[:-1] if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return lines
+
+
+def _external(name: str, outside: ExternalInputs) -> dict[str, Any]:
+    return {"file": _sha256(name)}
 
 
 def _sha256(text: str) -> str:
@@ -147,7 +150,7 @@ def check(path: Path) -> None:
 
 
 def experiment(**changes: Any) -> Experiment:
-    """An experiment; `changes` are whole sections."""
+    """Build an experiment; `changes` are whole sections."""
     return Experiment.model_validate({"experiment": "fake", "data": {"path": "."}, **changes})
 
 

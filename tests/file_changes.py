@@ -57,7 +57,7 @@ class Changes:
 
 
 def count_changes(folder: Path, run: Callable[[], object]) -> int:
-    """The number of changes below `folder` that `run` makes, in a process of its own."""
+    """Count the changes below `folder` that `run` makes, in a process of its own."""
     read, write = os.pipe()
     if (pid := os.fork()) == 0:
         changes = Changes(folder)

@@ -24,7 +24,7 @@ STEPS = ["conversations", "questions", "dump", "train", "evaluate"]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Prefect home of these tests alone, and the folder in which runs are started."""
+    """Make a Prefect home of these tests alone, in which runs are started."""
     home = tmp_path_factory.mktemp("home")
     (home / "fake.yaml").write_text("experiment: fake\ndata: {path: .}\n")
     return home
@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
-    """The API of a server that runs already."""
+    """Start a server, and yield the URL of its API."""
     with prefect_server(home) as (url, _):
         yield url
 
@@ -70,13 +70,13 @@ def start(
 
 
 def run(home: Path, url: str | None, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    process = start(home, url, *words, **more)
+    process = start(home, url, *words, delay=0.0, **more)
     out, err = process.communicate(timeout=200)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def ask(url: str, path: str) -> Any:
-    """What the server answers to a filter without conditions."""
+    """Return what the server answers to a filter without conditions."""
     parts = urlsplit(url)
     with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=30)) as connection:
         connection.request(
@@ -202,7 +202,7 @@ def test_a_lost_server_ends_no_run_and_is_told_once(home: Path, tmp_path: Path) 
     with prefect_server(tmp_path) as (url, server):
         process = start(home, url, "--root", "lost", "--json", delay=0.5)
         assert process.stderr is not None
-        said = []
+        said: list[str] = []
         while not any(line.startswith("dump") for line in said):
             said.append(process.stderr.readline())
         server.kill()

@@ -1,10 +1,10 @@
-"""What a step's output is: a key over everything that can change it, and nothing else.
+"""Step identities: a cache key over everything that can change an output, and nothing else.
 
 ```
 key = sha256(canonical JSON of {schema, kind, version, config, inputs, external})
 ```
 
-`config` is a config's every field, defaults included. `inputs` holds each input's key *and* the
+`config` holds every field of a config, defaults included. `inputs` holds each input's key *and* the
 digest of its output, so that an input made anew with the same bytes changes nothing, and one with
 other bytes changes everything behind it. `external` holds digests of what comes from outside:
 source files, weights, tokenizer, chat template; never a name or a path.
@@ -31,7 +31,7 @@ SHORT = 16
 
 
 class IdentityError(UserError, ValueError):
-    """An artifact does not say of itself what its name says of it."""
+    """An artifact holds another identity than its folder is named after."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ class StepIdentity:
     """Name of each thing from outside to its digest."""
 
     def payload(self) -> dict[str, Any]:
-        """The hashed value, as plain JSON types."""
+        """Return the hashed value, as plain JSON types."""
         return {
             "schema": SCHEMA,
             "kind": self.kind,
@@ -65,7 +65,7 @@ class StepIdentity:
         }
 
     def canonical(self) -> bytes:
-        """Exactly the bytes that are hashed, which `identity.json` keeps."""
+        """Return the bytes that are hashed, which `identity.json` keeps."""
         return canonical_json(self.payload())
 
     @property
@@ -80,12 +80,12 @@ class StepIdentity:
 
 
 def plain(config: BaseModel, only: type[BaseModel] | None = None) -> dict[str, Any]:
-    """Every field of `config` as plain JSON types.
+    """Return every field of `config` as plain JSON types.
 
     Args:
         config: a frozen config.
-        only: a base class of `config`; where given, its fields alone (a YAML section adds to a
-            hashed config where things are, which is no part of what they are).
+        only: a base class of `config`, to return its fields alone: a YAML section adds locations
+            to a hashed config, and they are no part of an identity.
     """
     kind = only or type(config)
     values = {name: getattr(config, name) for name in kind.model_fields}
@@ -97,7 +97,7 @@ def plain(config: BaseModel, only: type[BaseModel] | None = None) -> dict[str, A
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """One field that two identities do not share; a side that lacks it holds `ABSENT`."""
+    """One field in which two identities differ; a side without it holds `ABSENT`."""
 
     field: str
     """Dotted path, such as `config.decoder.write_layer`."""
@@ -112,7 +112,7 @@ ABSENT = "(absent)"
 
 
 def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Difference]:
-    """Fields in which two identity payloads differ, in the order of their paths."""
+    """Return the fields in which two identity payloads differ, in the order of their paths."""
     a, b = dict(_leaves(left)), dict(_leaves(right))
     return [
         Difference(field=name, left=a.get(name, ABSENT), right=b.get(name, ABSENT))

@@ -1,8 +1,8 @@
 """Advisory locks that die with their process.
 
-`flock` is held by an open file, so the kernel lets it go however the process ends, SIGKILL
-included; a lock file that lies about is no lock. Lock files are never removed: a waiter may have
-one open.
+`flock` is held by an open file, so the kernel releases it however the process ends, SIGKILL
+included; a lock file without a process holds nothing. Lock files are never removed: a waiter may
+have one open.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from core.files import storage_errors
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holder:
-    """Who holds a lock."""
+    """The process that holds a lock."""
 
     pid: int
     host: str
@@ -37,11 +37,11 @@ class Holder:
 
 @contextlib.contextmanager
 def exclusive(path: Path, waiting: Callable[[Holder | None], None]) -> Iterator[None]:
-    """Hold the lock at `path`; another process's is waited for.
+    """Hold the lock at `path`, after waiting for another process that holds it.
 
     Args:
         path: the lock file, made where it is missing.
-        waiting: told once who holds the lock (None where that is not known), before the wait.
+        waiting: called once before the wait, with the holder (None where it is not known).
 
     Raises:
         StorageError: the file cannot be made.
@@ -58,7 +58,7 @@ def exclusive(path: Path, waiting: Callable[[Holder | None], None]) -> Iterator[
 
 @contextlib.contextmanager
 def exclusive_or_none(path: Path) -> Iterator[bool]:
-    """Hold the lock at `path` if it is free; the value says whether it is held."""
+    """Hold the lock at `path` if it is free, and yield whether it is held."""
     with _opened(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +78,7 @@ def shared(path: Path) -> Iterator[None]:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds the exclusive lock at `path` now; None where it is free."""
+    """Return the holder of the exclusive lock at `path`; None where it is free."""
     if not path.exists():
         return None
     with open(path) as file:

@@ -1,4 +1,4 @@
-"""REFs: names for artifacts, wherever a command wants one.
+"""REFs: the names by which commands take artifacts.
 
 ```
 PATH                    a folder with a record, or anything in it
@@ -91,7 +91,7 @@ class Refs:
     def publish(
         self, experiment: str, artifacts: Sequence[Artifact], *, whole: bool = True
     ) -> Name:
-        """Number a finished run of `experiment`, and point `experiment:latest` at it.
+        """Give a finished run of `experiment` its number, and point `experiment:latest` at it.
 
         A run whose artifacts an earlier version holds has the number of that version. A run that
         stopped early moves `latest` only where no whole run has it.

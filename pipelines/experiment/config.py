@@ -1,4 +1,4 @@
-"""One YAML file an experiment, read into a frozen model or refused in one line."""
+"""Experiment files: YAML that is read into a frozen model, or refused in one line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SOURCES = ("data", "generate")
 
 
 class Experiment(Config):
-    """An experiment file; each section belongs to the room that uses it."""
+    """An experiment file; each section belongs to the package that uses it."""
 
     experiment: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Name: lower case letters, digits, `_` and `-`."""
@@ -126,7 +126,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def _apply(tree: dict[str, Any], override: str) -> tuple[str, ...]:
-    """Set one dotted field in `tree`; returns its path."""
+    """Set one dotted field in `tree`, and return its path."""
     name, equals, text = override.partition("=")
     path = tuple(name.strip().split("."))
     if not equals or not all(path):
@@ -186,7 +186,7 @@ def _words(problem: Mapping[str, Any], source: str, origins: Mapping[tuple[str, 
 
 
 def _locate(loc: Sequence[int | str]) -> tuple[tuple[str, ...], type[BaseModel], Any]:
-    """The field's dotted path, the model that it belongs to, and its annotation.
+    """Return a field's dotted path, the model that it belongs to, and its annotation.
 
     pydantic puts the tried branches of a union into the place; they are no fields.
     """

@@ -1,4 +1,4 @@
-"""Decoders of several experiments, each tested on the rows of all of them."""
+"""Crossed evaluation: the decoders of several experiments, each on the rows of all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.steps.step import Step, StepCall
 TRAINED = "train"
 TESTED = "evaluate"
 _AFTER = (TESTED, "judge", "report")
-"""What is done anew of a decoder on rows of another experiment."""
+"""Steps that are computed for a decoder on the rows of another experiment."""
 _ABSENT = "–"
 
 
@@ -88,8 +88,10 @@ def crossed(
 
 
 def crossed_table(found: Mapping[tuple[str, str], Crossing]) -> str:
-    """As Markdown, the decoders on one data set below each other; nats a token, 95 % intervals over
-    controls."""
+    """Return a Markdown table, the decoders on one data set below each other.
+
+    Losses and gains are in nats a token, with 95 % intervals over controls.
+    """
     head = ["trained on", "tested on", "split", "view", "n", "right", *GAINS]
     lines = [
         [
@@ -109,7 +111,7 @@ def crossed_table(found: Mapping[tuple[str, str], Crossing]) -> str:
 
 
 def _target(runner: Runner) -> dict[str, Any]:
-    """Digests of the target of an experiment, which its evaluation depends on."""
+    """Return the digests of the target of an experiment, which its evaluation depends on."""
     return _evaluation(runner).external(runner.outside)
 
 
@@ -139,7 +141,7 @@ def _check_targets(
 def _evaluate(
     name: str, decoder: Runner, rows: Runner, *, foreign: bool, command: str
 ) -> RunResult:
-    """The decoder of one experiment on the rows of another, both of whose steps are finished."""
+    """Evaluate the decoder of one experiment on the rows of another, both finished."""
     asked = rows.experiment.evaluate
     kept = asked.baselines
     if foreign:
@@ -181,13 +183,13 @@ def _evaluate(
 
 
 def _without(step: Step, roles: set[str]) -> Step:
-    """The step without some of its inputs."""
+    """Return the step without some of its inputs."""
     inputs = {role: name for role, name in step.inputs.items() if role not in roles}
     return replace(step, inputs=inputs)
 
 
 def _foreign(evaluate: Step, decoder: Runner) -> Step:
-    """The step `evaluate` of some rows by a decoder of another target."""
+    """Return the step that evaluates a decoder of another target on the rows of `evaluate`."""
     own = decoder.outside
 
     def run(call: StepCall) -> StepResult:

@@ -17,7 +17,7 @@ from pipelines.steps.source_digest import source_digest
 from pipelines.steps.step import Step
 
 SHOWN = 6
-"""Fields that a person is shown of a difference; `--json` has all of them."""
+"""Most fields of a difference that are printed; `--json` has all of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +108,13 @@ def _plan_step(runner: Runner, step: Step, sampled: bool) -> StepPlan:
         return _miss(runner, step, identity, identity.payload(), str(error), status="damaged")
     if artifact is None:
         missed = _miss(runner, step, identity, identity.payload(), "")
-        return replace(missed, estimate=replace(missed.estimate, **_size(runner, step, sampled)))
+        sizes = _size(runner, step, sampled)
+        estimate = replace(
+            missed.estimate,
+            raw_bytes=sizes.get("raw_bytes"),
+            lossless_bytes=sizes.get("lossless_bytes"),
+        )
+        return replace(missed, estimate=estimate)
     runner.runs[step.name] = StepRun(step=step, artifact=artifact, cached=True, seconds=0.0)
     why = "complete."
     if artifact.record.get("source") != source_digest(step.entry):

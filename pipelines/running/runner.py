@@ -26,7 +26,7 @@ from pipelines.steps.console import Console, ProgressFile, combine
 from pipelines.steps.metrics import dropped_rows, metrics_of
 from pipelines.steps.order import steps_for
 from pipelines.steps.source_digest import source_digest
-from pipelines.steps.step import Outside, Step, StepCall
+from pipelines.steps.step import ExternalInputs, Step, StepCall
 
 
 class Runner:
@@ -58,7 +58,7 @@ class Runner:
         self.root = root
         self.command = command
         self.console = console or Console()
-        self.outside = Outside(experiment)
+        self.outside = ExternalInputs(experiment)
         self.runs: dict[str, StepRun] = {}
         self._recomputed: set[tuple[str, str]] = set()
         table = steps_for(experiment) if steps is None else tuple(steps)

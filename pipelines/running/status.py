@@ -1,4 +1,4 @@
-"""How far each step of an experiment is, and who is at it."""
+"""The status of an experiment: how far each step is, and which process computes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from core.errors import DamagedError
 from pipelines.artifacts.artifact import PROGRESS
@@ -20,19 +20,18 @@ class StepStatus:
     """State of one step."""
 
     step: str
-    state: str
-    """`complete`, `running`, `stopped` (begun, nobody at it), `damaged`, `missing`, or `waits`
-    where an input is not complete."""
+    state: Literal["complete", "running", "stopped", "damaged", "missing", "waits"]
+    """`stopped`: begun, and no process is at it; `waits`: an input is not complete."""
     key: str | None = None
     holder: Holder | None = None
-    """Who is at it."""
+    """The process that computes it."""
     progress: dict[str, Any] | None = None
-    """`done`, `total` and `note` (the unit), as last told."""
+    """`done`, `total` and `note` (the unit), as last written."""
     seconds_left: float | None = None
-    """Estimate from the speed so far."""
+    """Estimate from the speed so far, in seconds."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return it as plain JSON types."""
         return {
             "step": self.step,
             "state": self.state,
@@ -44,7 +43,7 @@ class StepStatus:
 
 
 def status_of(runner: Runner) -> list[StepStatus]:
-    """State of every step of `runner`, in order.
+    """Return the status of every step of `runner`, in order.
 
     Raises:
         UserError: something from outside is missing, or an artifact was changed by hand.
@@ -66,12 +65,12 @@ def status_of(runner: Runner) -> list[StepStatus]:
             continue
         partial = runner.root.partial(identity)
         who = holder(runner.root.lock(identity.kind, identity.key))
-        state = "running" if who else "stopped" if partial.path.exists() else "missing"
+        begun: Literal["stopped", "missing"] = "stopped" if partial.path.exists() else "missing"
         progress = _progress(partial.path / PROGRESS)
         found.append(
             StepStatus(
                 step=step.name,
-                state=state,
+                state="running" if who else begun,
                 key=identity.key,
                 holder=who,
                 progress=progress and {k: progress[k] for k in ("done", "total", "note")},
@@ -90,9 +89,9 @@ def _progress(path: Path) -> dict[str, Any] | None:
 
 
 def _left(progress: dict[str, Any]) -> float | None:
-    made = progress["done"] - progress["first"]
-    spent = progress["updated"] - progress["started"]
+    made = int(progress["done"] - progress["first"])
+    spent = float(progress["updated"] - progress["started"])
     if made <= 0 or spent <= 0:
         return None
-    left = (progress["total"] - progress["done"]) * spent / made
-    return max(0.0, round(left - (time.time() - progress["updated"]), 1))
+    left = float(progress["total"] - progress["done"]) * spent / made
+    return max(0.0, round(left - (time.time() - float(progress["updated"])), 1))

@@ -1,4 +1,4 @@
-"""The steps of generation: conversations, and questions about them."""
+"""The steps of generation: an LLM writes conversations, and questions about them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from generators.making.config import GenerateSection
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.step import Outside, Step, StepCall
+from pipelines.steps.step import ExternalInputs, Step, StepCall
 
 if TYPE_CHECKING:
     from generators.llm.endpoint.resolve import ResolvedEndpoint
 
 REQUESTS = "requests.sqlite"
-"""The request log, in the artifact root: a reply that was had once serves every run there."""
+"""The request log, in the artifact root: a reply that was received once serves every run there."""
 
 
 def _section(experiment: Experiment) -> GenerateSection:
@@ -24,8 +24,10 @@ def _section(experiment: Experiment) -> GenerateSection:
 
 
 def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]:
-    """The LLM, for as long as the context lasts; leave it before torch works. None if none is
-    needed."""
+    """Open the LLM for as long as the context lasts; None where no LLM is needed.
+
+    Leave it before torch works: the embedded server shares the machine's threads.
+    """
     from activation_store.target.gguf import served
     from generators.llm.endpoint.resolve import open_endpoint
 
@@ -83,7 +85,7 @@ def _result(counts: dict[str, Any]) -> StepResult:
     return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
 
 
-def _external(outside: Outside, table: str) -> dict[str, Any]:
+def _external(outside: ExternalInputs, table: str) -> dict[str, Any]:
     from generators.making.generation import generation_externals
 
     section = _section(outside.experiment)
@@ -94,7 +96,7 @@ def _external(outside: Outside, table: str) -> dict[str, Any]:
 
 
 def _conversations_config(experiment: Experiment) -> dict[str, Any]:
-    """Every field but where texts lie: what they are is external."""
+    """Return every field but the places of texts, whose digests are external."""
     config = plain(_section(experiment).conversations)
     for plan in config["kinds"].values():
         if plan["categories"] is None:

@@ -10,7 +10,7 @@ from generators.exchange.config import ImportConfig
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.step import Outside, Step, StepCall
+from pipelines.steps.step import ExternalInputs, Step, StepCall
 
 
 def _import_conversations(call: StepCall) -> StepResult:
@@ -55,7 +55,7 @@ def _data_location(experiment: Experiment) -> dict[str, Any]:
     return {"data": experiment.data.path if experiment.data else None}
 
 
-def _view_digests(outside: Outside) -> dict[str, str]:
+def _view_digests(outside: ExternalInputs) -> dict[str, str]:
     views = {name: d for name, d in outside.data_digests.items() if name != "qa.json"}
     return {**views, "qa.json labels": outside.labels_digest}
 

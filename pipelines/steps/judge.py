@@ -1,4 +1,4 @@
-"""The step `judge`: an LLM's verdicts on the answers that an evaluation wrote."""
+"""The step `judge`: an LLM judges the answers that an evaluation wrote."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
 from pipelines.steps.generate import REQUESTS
-from pipelines.steps.step import Outside, Step, StepCall
+from pipelines.steps.step import ExternalInputs, Step, StepCall
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from generators.llm.prompt_files import PromptFiles
 
 DECIDING = ("seed", "bootstrap", "min_controls")
-"""Settings of the evaluation that the verdicts' numbers depend on."""
+"""Settings of the evaluation that decide the verdicts' numbers."""
 
 
 def _settings(experiment: Experiment) -> JudgeConfig:
@@ -36,7 +36,7 @@ def _texts(experiment: Experiment) -> PromptFiles:
 
 
 def _weights(experiment: Experiment) -> tuple[Path | None, str | None]:
-    """File and digest of the embedded judge's weights; neither where another model judges."""
+    """Return file and digest of the embedded judge's weights; None where another model judges."""
     from activation_store.target.embedded_model import gguf_path
     from activation_store.target.gguf import served_identity
 
@@ -77,7 +77,7 @@ def _config(experiment: Experiment) -> dict[str, Any]:
     return {"answers": _settings(experiment).answers, **{name: whole[name] for name in DECIDING}}
 
 
-def _external(outside: Outside) -> dict[str, Any]:
+def _external(outside: ExternalInputs) -> dict[str, Any]:
     from generators.llm.endpoint.resolve import model_identity
 
     endpoint = _settings(outside.experiment).endpoint

@@ -51,18 +51,10 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> RunMetrics:
     """Return the metrics of the steps whose records are given, by step."""
     counts: dict[str, Any] = {step: record["counts"] for step, record in records.items()}
     metrics: RunMetrics = {}
-    data: dict[str, Any] = {}
-    dropped: Counter[str] = Counter()
-    for step in DATA_STEPS:
-        if step in counts:
-            data.update({k: v for k, v in counts[step].items() if k != "dropped"})
-            dropped.update(counts[step].get("dropped", {}))
+    if data := _data_metrics(counts):
+        metrics["data"] = data
     if "quality" in counts:
-        data["questions"] = counts["quality"]["questions"]
-        dropped.update(counts["quality"]["dropped"])
         metrics["quality"] = counts["quality"]["quality"]
-    if data:
-        metrics["data"] = {**data, "dropped": dict(sorted(dropped.items()))}
     if "dump" in counts:
         metrics["store"] = dict(counts["dump"])
     if "train" in counts:
@@ -79,6 +71,20 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> RunMetrics:
         spent = Spent.of(records.values())
         metrics["cost"] = {"tokens": spent.tokens, "usd": spent.cost}
     return metrics
+
+
+def _data_metrics(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the counts of the steps that make the rows; what each dropped is added up by reason."""
+    data: dict[str, Any] = {}
+    dropped: Counter[str] = Counter()
+    for step in DATA_STEPS:
+        if step in counts:
+            data.update({k: v for k, v in counts[step].items() if k != "dropped"})
+            dropped.update(counts[step].get("dropped", {}))
+    if "quality" in counts:
+        data["questions"] = counts["quality"]["questions"]
+        dropped.update(counts["quality"]["dropped"])
+    return {**data, "dropped": dict(sorted(dropped.items()))} if data else {}
 
 
 def dropped_rows(step: str, counts: Mapping[str, Any]) -> str | None:

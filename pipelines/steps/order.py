@@ -1,6 +1,7 @@
-"""The steps of an experiment, in order, and the room function that makes each.
+"""The steps of an experiment, in order, and the function that computes each.
 
-A step imports its room inside `run`, so that a plan or a rerun with nothing changed loads no torch.
+A step imports the package of its function inside `run`, so that a plan or a rerun with nothing
+changed loads no torch.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from pipelines.steps.metrics import metrics_of
 from pipelines.steps.quality import QUALITY, quality_step
 from pipelines.steps.reuse import find_reusable_stores
 from pipelines.steps.robustness import robustness_step
-from pipelines.steps.step import Outside, Step, StepCall
+from pipelines.steps.step import ExternalInputs, Step, StepCall
 from trainers.config import Variant
 
 
 def steps_for(experiment: Experiment) -> tuple[Step, ...]:
-    """The steps of `experiment`, each after those that it is made from."""
+    """Return the steps of `experiment`, each after those that it is made from."""
     source = GENERATED
     if experiment.data is not None:
         source = OWN if experiment.data.format == "conversations" else IMPORTED
@@ -57,14 +58,14 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
 
 
 def every_step() -> tuple[Step, ...]:
-    """All that any experiment can have; where rows come from several sources, all of them."""
+    """Return the steps that any experiment can have, those of all sources of rows included."""
     checked = quality_step("conversations")
     rest = _from_conversations("conversations", "questions", get_args(Baseline), judged=True)
     return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *_with_robustness(rest))
 
 
 def _with_robustness(rest: tuple[Step, ...]) -> tuple[Step, ...]:
-    """The last steps with `robustness` before the report, which shows it."""
+    """Add `robustness` before the report, which shows it."""
     *earlier, report = rest
     step = robustness_step(next(own for own in earlier if own.name == "evaluate"))
     return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
@@ -126,7 +127,7 @@ def store_digests(folder: Path) -> StoreDigests:
 
 
 def _dump_size(
-    experiment: Experiment, outside: Outside, inputs: Mapping[str, Path], sampled: bool
+    experiment: Experiment, outside: ExternalInputs, inputs: Mapping[str, Path], sampled: bool
 ) -> dict[str, int]:
     from activation_store.write.estimate import store_size
 
@@ -160,7 +161,12 @@ def _train(call: StepCall, variant: Variant = "own") -> StepResult:
 
 
 def run_evaluation(call: StepCall, *, foreign: bool = False) -> StepResult:
-    """Judge a decoder; `foreign`: on a store that need not be its own target's."""
+    """Evaluate a decoder.
+
+    Args:
+        call: the execution.
+        foreign: allow a store of another target than the decoder's.
+    """
     from evaluators.evaluation import TrainedDecoders, evaluate
 
     found = evaluate(
@@ -205,14 +211,17 @@ def _capture(experiment: Experiment) -> CaptureConfig:
 
 
 def _with_capture(section: BaseModel, experiment: Experiment, *, live: bool) -> dict[str, Any]:
-    """Settings of a step, and those of the capture where the step does it itself."""
+    """Return the settings of a step, and those of the capture where the step runs it itself."""
     own = plain(section)
     return {**own, "capture": plain(experiment.dump, CaptureConfig)} if live else own
 
 
 def _train_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
-    """Settings of the training, and where rows of later passes are given another layer than they
-    once were, that they are: a new version would make every other training a miss too."""
+    """Return the settings of the training.
+
+    They say where rows of later epochs are given another layer than they once were: a new step
+    version would make every other training a miss too.
+    """
     own = _with_capture(experiment.train, experiment, live=live)
     train = experiment.train
     sampled = len(train.decoder.read_layers) > 1 and train.decoder.combine == "sampled"
@@ -247,7 +256,7 @@ _BASELINE_VERSIONS: Mapping[Baseline, int] = {"prior": 3, "text": 2}
 
 
 def baseline_step(name: Baseline) -> str:
-    """The step that trains a baseline."""
+    """Return the name of the step that trains a baseline."""
     return f"train_{name}"
 
 
@@ -265,14 +274,16 @@ def _from_conversations(
     live: bool = False,
     judged: bool = False,
 ) -> tuple[Step, ...]:
-    """The steps that read the conversations and the questions which the steps of these names make.
+    """Return the steps that read the conversations and the questions.
 
-    What is dumped are all conversations: a check that drops questions leaves the store a hit.
+    All conversations are dumped: a check that drops questions leaves the store a hit.
 
     Args:
+        conversations: name of the step that makes them.
+        questions: likewise.
         baselines: decoders that are trained for comparison.
-        live: activations are computed on the fly, and there is no dump.
-        judged: an LLM judges the written answers.
+        live: compute activations on the fly, without a dump.
+        judged: have an LLM judge the written answers.
     """
     dump = Step(
         name="dump",

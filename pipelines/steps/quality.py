@@ -1,4 +1,4 @@
-"""The optional step `quality`: the data set's rows flagged, judged, and thinned out."""
+"""The optional step `quality`: flag and judge the data set's rows, and drop some."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
 from pipelines.steps.generate import REQUESTS
-from pipelines.steps.step import Outside, Step, StepCall
+from pipelines.steps.step import ExternalInputs, Step, StepCall
 
 if TYPE_CHECKING:
     from generators.llm.endpoint.resolve import ResolvedEndpoint
@@ -22,7 +22,7 @@ QUALITY = "quality"
 
 
 def quality_step(conversations: str) -> Step:
-    """The step, after the one that makes the `conversations`."""
+    """Return the step, which reads what the step `conversations` makes."""
     return Step(
         name=QUALITY,
         version=1,
@@ -66,8 +66,10 @@ def _check(call: StepCall) -> StepResult:
 
 
 def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]:
-    """The judge, for as long as the context lasts; leave it before torch works. None if none is
-    needed."""
+    """Open the judge for as long as the context lasts; None where no LLM is needed.
+
+    Leave it before torch works: the embedded server shares the machine's threads.
+    """
     from activation_store.target.gguf import served
     from generators.llm.endpoint.resolve import open_endpoint
     from generators.quality.check import prompts_of
@@ -83,8 +85,8 @@ def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]
     )
 
 
-def _external(outside: Outside) -> dict[str, Any]:
-    """The judge, how its replies are held to their schemas, and its prompts."""
+def _external(outside: ExternalInputs) -> dict[str, Any]:
+    """Return the identity of the judge, how it is held to schemas, and digests of its prompts."""
     from generators.llm.endpoint.resolve import model_identity
     from generators.quality.check import prompts_of
 

@@ -1,4 +1,4 @@
-"""The optional step `robustness`: rows that are altered, and a target that has moved."""
+"""The optional step `robustness`: the decoder on altered rows, and on a fine-tuned target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROBUSTNESS = "robustness"
 
 
 def robustness_step(evaluate: Step) -> Step:
-    """The step, which reads what `evaluate` reads but for the trained baselines."""
+    """Return the step, which reads what `evaluate` reads but for the trained baselines."""
     roles = ("conversations", "questions", "dump", "train")
     return Step(
         name=ROBUSTNESS,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from generators.llm.endpoint.config import EndpointConfig
 
 
-class Outside:
+class ExternalInputs:
     """What an experiment takes from outside the artifact root, found at its first use.
 
     Args:
@@ -176,7 +176,7 @@ class StepCall:
 
     experiment: Experiment
     """The whole experiment; a step reads its own section and `runtime`."""
-    outside: Outside
+    outside: ExternalInputs
     """Model files and source data."""
     root: Path
     """The artifact root; replies of LLMs are kept there for all steps and runs."""
@@ -200,6 +200,11 @@ class StepCall:
         return self.inputs[role].data
 
 
+SizeEstimator = Callable[[Experiment, ExternalInputs, Mapping[str, Path], bool], dict[str, int]]
+"""Returns sizes in bytes by name, from the experiment, what it takes from outside, the folders of
+the inputs by role, and whether models may be run on a sample for it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     """A step; its name is the kind of its artifacts."""
@@ -216,11 +221,13 @@ class Step:
     """Every setting that decides the output."""
     inputs: Mapping[str, str]
     """Role of each input to the step that makes it."""
-    external: Callable[[Outside], dict[str, Any]]
+    external: Callable[[ExternalInputs], dict[str, Any]]
     """Digests of what comes from outside."""
     locations: Callable[[Experiment], dict[str, Any]] = lambda experiment: {}
     """Where what comes from outside was: for the record, never hashed."""
-    size: Callable[[Experiment, Outside, Mapping[str, Path], bool], dict[str, int]] | None = None
+    size: (
+        Callable[[Experiment, ExternalInputs, Mapping[str, Path], bool], dict[str, int]] | None
+    ) = None
     """What a plan can tell of the output's size, from the experiment, the folders of the inputs by
     role, and whether models may be run on a sample for it."""
     resumes_output: bool = False

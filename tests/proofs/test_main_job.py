@@ -94,7 +94,8 @@ def test_many_kills(proved: dict[str, Any], tmp_path: Path) -> None:
     whole = time.perf_counter() - start
     draw = random.Random(0)
     chain = Chain(tmp_path / "killed", model, config=undisturbed.config)
-    kills, runs, steps = 0, 0, {}
+    kills, runs = 0, 0
+    steps: dict[int, int] = {}
     while kills < KILLS:
         process = chain.start()
         time.sleep(draw.uniform(0.5, whole))

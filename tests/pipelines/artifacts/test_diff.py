@@ -7,7 +7,6 @@ from pathlib import Path
 from fake_steps import FakeSteps, runner
 
 from pipelines.artifacts.diff import compare, nearest
-from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.root import ArtifactRoot
 
 
@@ -33,13 +32,11 @@ def test_the_nearest_has_the_fewest_other_fields(tmp_path: Path) -> None:
         tmp_path / "r", steps, until="dump", dump={"layers": [3]}, data={"path": ".", "limit": 1}
     ).run()
     wanted = {**near.identity, "config": {"layers": [5]}}
-    wanted.pop("schema")
-    found = nearest(ArtifactRoot(tmp_path / "r"), StepIdentity(**wanted))
+    found = nearest(ArtifactRoot(tmp_path / "r").artifacts("dump"), wanted)
     assert found is not None
     assert found[0] == near
     assert [str(d) for d in found[1]] == ["config.layers: [14] → [5]"]
 
 
 def test_an_empty_root_has_no_nearest(tmp_path: Path) -> None:
-    identity = StepIdentity(kind="dump", version=1, config={}, inputs={}, external={})
-    assert nearest(ArtifactRoot(tmp_path), identity) is None
+    assert nearest(ArtifactRoot(tmp_path).artifacts("dump"), {"config": {}}) is None

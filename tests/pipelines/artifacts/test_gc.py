@@ -18,7 +18,7 @@ from pipelines.artifacts.root import ArtifactRoot
 
 
 def stopped_run(tmp_path: Path, steps: FakeSteps, until: str = "dump") -> ArtifactRoot:
-    """A root with the artifacts of a run that stopped early and whose name is forgotten."""
+    """Make a root with the artifacts of a run that stopped early and whose name is forgotten."""
     made = runner(tmp_path / "r", steps, until=until)
     with made.open():
         made.run()

@@ -33,7 +33,7 @@ def test_a_record_adds_up_what_was_spent_before() -> None:
 
 
 def test_spending_of_an_unknown_price_is_unknown() -> None:
-    records = [{"tokens": 3, "cost": 1.0}, {"tokens": 4, "cost": None}]
+    records: list[dict[str, Any]] = [{"tokens": 3, "cost": 1.0}, {"tokens": 4, "cost": None}]
     assert Spent.of(records) == Spent(tokens=7, cost=None)
 
 

@@ -34,7 +34,7 @@ def script() -> Any:
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """An experiment with the tiny model, and one with a fine-tune of it."""
+    """Write an experiment with the tiny model, and one with a fine-tune of it."""
     folder = tmp_path_factory.mktemp("crossed")
     data, model = write_published(folder / "data"), tiny.save(folder / "model")
     adapter = tiny.save_adapter(folder / "adapter")
@@ -55,7 +55,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def root(configs: list[Path]) -> Path:
-    """The root in which the two were crossed."""
+    """Cross the two, and return the root."""
     place = configs[0].parent / "root"
     words = [*map(str, configs), "--root", str(place), "--foreign-target"]
     assert script().main(words) == 0

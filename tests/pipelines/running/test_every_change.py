@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_a_run_killed_at_any_change_resumes_to_the_same(tmp_path: Path) -> None:
     assert total > 50
     for number in range(1, total + 1):
         root = tmp_path / f"killed-{number}"
-        assert run_and_die(root, number, lambda root=root: run(root))
+        assert run_and_die(root, number, partial(run, root))
         assert damaged(root) == []
         run(root)
         assert outputs(root) == wanted, f"killed before change {number} of {total}"
@@ -69,7 +70,7 @@ def test_a_removal_killed_at_any_change_leaves_no_damage(tmp_path: Path) -> None
     for number in range(1, total + 1):
         root = tmp_path / f"killed-{number}"
         place = prepare(root)
-        assert run_and_die(root, number, lambda place=place: collect_garbage(place))
+        assert run_and_die(root, number, partial(collect_garbage, place))
         assert damaged(root) == []
         collect_garbage(place)
         assert outputs(root) == wanted, f"killed before change {number} of {total}"
@@ -87,6 +88,6 @@ def test_a_demotion_killed_at_any_change_is_recomputed(tmp_path: Path) -> None:
     for number in range(1, total + 1):
         root = tmp_path / f"killed-{number}"
         prepare(root)
-        assert run_and_die(root, number, lambda root=root: run(root))
+        assert run_and_die(root, number, partial(run, root))
         run(root)
         assert outputs(root) == wanted, f"killed before change {number} of {total}"

@@ -1,5 +1,6 @@
 """SIGKILL of the whole process group, at moments spread over a run: nothing half-written is taken
-for whole, no finished piece is made twice, and the result is that of a run left alone."""
+for whole, no finished piece is made twice, and the result is that of a run left alone.
+"""
 
 from __future__ import annotations
 

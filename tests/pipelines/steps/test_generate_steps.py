@@ -14,7 +14,7 @@ from core.errors import ModelError
 from core.table_files import read_conversations
 from pipelines.running.request import RunRequest
 from pipelines.steps.generate import GENERATED
-from pipelines.steps.step import Outside
+from pipelines.steps.step import ExternalInputs
 
 TEXT = " ".join(f"word{i}" for i in range(1000))
 
@@ -86,11 +86,11 @@ def test_the_identity_names_sources_only_where_there_are_any(tmp_path: Path) -> 
     conversations = GENERATED[0]
     plain = request(tmp_path, {"profile": {"controls": 3}}).open().experiment
     assert "source" not in conversations.config(plain)["kinds"]["profile"]
-    assert set(conversations.external(Outside(plain))) == {"texts"}
+    assert set(conversations.external(ExternalInputs(plain))) == {"texts"}
     short = {"context": {"controls": 2, "source": texts(tmp_path / "t")}}
     cut = request(tmp_path, short).open().experiment
     assert "path" not in conversations.config(cut)["kinds"]["context"]["source"]
-    assert set(conversations.external(Outside(cut))["sources"]["context"]) == {"files"}
+    assert set(conversations.external(ExternalInputs(cut))["sources"]["context"]) == {"files"}
     long = {"context": {"controls": 2, "source": {"path": str(tmp_path / "t")}}}
     same = request(tmp_path, long).open().experiment
     assert conversations.config(same) == conversations.config(cut)

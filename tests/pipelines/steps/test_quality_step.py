@@ -38,7 +38,7 @@ def request(
 
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]:
-    """A run with the check, and another that finds it done with no endpoint there."""
+    """Run with the check, and again with no endpoint there."""
     folder = tmp_path_factory.mktemp("checked")
     quality = {"rules": {"longest": 400}, "drop": ["too_long"], "answerable": 0.05}
     with ScriptedEndpoint() as endpoint:
