@@ -225,11 +225,8 @@ class Step:
     """Digests of what comes from outside."""
     locations: Callable[[Experiment], dict[str, Any]] = lambda experiment: {}
     """Where what comes from outside was: for the record, never hashed."""
-    size: (
-        Callable[[Experiment, ExternalInputs, Mapping[str, Path], bool], dict[str, int]] | None
-    ) = None
-    """What a plan can tell of the output's size, from the experiment, the folders of the inputs by
-    role, and whether models may be run on a sample for it."""
+    size: SizeEstimator | None = None
+    """Tells a plan the size of the output; None where nothing but an earlier one can."""
     resumes_output: bool = False
     """Whether an attempt goes on from the output that a killed one left; else that is removed."""
     listed: bool = True
