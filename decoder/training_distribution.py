@@ -105,7 +105,8 @@ class ActivationOODDetector:
 
 
 def _fit(rows: Sequence[np.ndarray], seed: int) -> _Gaussian:
-    tokens_ND = np.concatenate(rows).astype(np.float32)
+    # float64: attention sinks make most of the variance, and what they leave is a small difference
+    tokens_ND = np.concatenate(rows).astype(np.float64)
     count, width = tokens_ND.shape
     k = max(1, min(_COMPONENTS, width // 2, count // 4))
     # a few massive features dominate: without QR the other directions are lost in float32
