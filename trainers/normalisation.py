@@ -43,7 +43,7 @@ def measure_statistics(
     return ActivationStatistics.measure(visible(), length=measure_placeholder_length(decoder))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a sharded base gathers its weights in place
 def measure_placeholder_length(decoder: Decoder) -> float:
     """Measure the mean length of a placeholder's hidden state where activations enter."""
     prefix = decoder.prompt.prefix(Reading(None, _PLACEHOLDERS, 0))

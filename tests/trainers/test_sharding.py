@@ -24,6 +24,7 @@ from core.progress import Progress, silent
 from core.runtime import Runtime
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
+from decoder.normalisation import STATISTICS_FILE
 from trainers.config import TrainConfig
 from trainers.distributed import DistributedContext
 from trainers.launch import run_distributed
@@ -185,7 +186,13 @@ def test_what_is_saved_is_the_adapter_of_one_process_and_nothing_else(
     made: dict[str, chain.Chain], two: Path
 ) -> None:
     names = {p.name for p in (two / "packed" / "out").iterdir()}
-    assert names == {"adapter_config.json", "adapter_model.safetensors", "latentqa.json", LOG_FILE}
+    assert names == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "latentqa.json",
+        LOG_FILE,
+        STATISTICS_FILE,
+    }
     assert all("lora_" in name for name in adapter(two / "packed"))
     loaded = Decoder.load(
         two / "packed" / "out", made["llama"].model, dtype="float32", device=torch.device("cpu")

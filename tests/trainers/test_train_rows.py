@@ -40,7 +40,8 @@ def test_each_row_has_its_own_questions(made: chain.Chain) -> None:
 def test_rows_that_the_dump_dropped_are_left_out(made: chain.Chain) -> None:
     store = ActivationStore(made.store)
     rows = load_rows(made.conversations, made.questions, store)
-    assert 0 < len(rows) == len(store.index) < 13 * len(VIEWS)
+    swapped = 2  # of the test rows in view system
+    assert 0 < len(rows) == len(store.index) - swapped < 13 * len(VIEWS)
     assert {row.conversation.view for row in rows} == {"control", "system"}
 
 

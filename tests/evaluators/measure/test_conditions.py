@@ -13,7 +13,13 @@ import pytest
 
 from activation_store.read.reader import ActivationStore
 from evaluators.config import ConditionName, EvaluateConfig
-from evaluators.measure.conditions import CONDITIONS, Condition, EvalContext, pair_others
+from evaluators.measure.conditions import (
+    CONDITIONS,
+    Condition,
+    EvalContext,
+    find_swaps,
+    pair_others,
+)
 from trainers.rows import Row, count_visible_tokens, load_rows
 
 DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
@@ -215,3 +221,58 @@ def test_the_docs_show_how_to_add_a_condition(
 def test_right_and_other_are_always_among_them(conditions: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="distinct conditions with `right` and `other`"):
         EvaluateConfig.model_validate({"conditions": conditions})
+
+
+def swapped_context(made: chain.Chain, rows: list[Row]) -> EvalContext:
+    table = [row.conversation for row in rows]
+    opened = ActivationStore(made.store)
+    swaps = find_swaps(table, opened, "test", "system")
+    return EvalContext(opened, chain.LAYER, masking=True, seed=0, swaps=swaps)
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> tuple[chain.Chain, list[Row]]:
+    made = chain.make(
+        tmp_path_factory.mktemp("masked"), chain.rows_of(("control", "system"), {"test": 8})
+    )
+    rows = load_rows(made.conversations, made.questions, ActivationStore(made.store))
+    return made, [row for row in rows if row.conversation.view == "system"]
+
+
+def test_a_swapped_row_has_the_same_visible_tokens_at_the_same_positions(
+    masked: tuple[chain.Chain, list[Row]],
+) -> None:
+    made, rows = masked
+    context = swapped_context(made, rows)
+    assert set(context.swaps) == {row.example_id for row in rows}
+    for row in rows:
+        own, found = context.own(row), CONDITIONS["swapped"].give(row, context)
+        swapped = context.store.tokens(context.swaps[row.example_id])
+        mine = context.store.tokens(row.example_id)
+        assert swapped[-own.n :].tolist() == mine[-own.n :].tolist()
+        assert swapped.tolist() != mine.tolist()
+        assert (found.n, found.first_position) == (own.n, own.first_position)
+        assert own.vectors is not None
+        assert found.vectors is not None
+        assert not np.array_equal(own.vectors, found.vectors)
+
+
+def test_shifted_positions_are_the_rows_own_activations_elsewhere(
+    masked: tuple[chain.Chain, list[Row]],
+) -> None:
+    made, rows = masked
+    context = swapped_context(made, rows)
+    moved = 0
+    for row in rows:
+        own, found = context.own(row), CONDITIONS["shifted_positions"].give(row, context)
+        np.testing.assert_array_equal(own.vectors, found.vectors)
+        place = context.store.place(context.swaps[row.example_id])
+        assert found.first_position == place.withheld
+        moved += found.first_position != own.first_position
+    assert moved > 0
+
+
+def test_view_control_has_no_swaps(masked: tuple[chain.Chain, list[Row]]) -> None:
+    made, rows = masked
+    table = [row.conversation for row in rows]
+    assert find_swaps(table, ActivationStore(made.store), "test", "control") == {}

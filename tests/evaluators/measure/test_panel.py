@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from evaluators.config import EvaluateConfig
-from evaluators.measure.panel import panel
+from evaluators.measure.panel import UNTRAINED, panel
 
 CONTROLS = np.repeat([f"control {i:02}" for i in range(24)], 3)
 CONFIG = EvaluateConfig(bootstrap=1000)
@@ -117,3 +118,51 @@ def test_without_rows_every_estimate_is_there_and_empty() -> None:
     assert found["grounded_gain"] == found["information_gain"] == nothing
     assert found["below_untrained"] == nothing
     assert found["best_uninformed"] is None
+
+
+def planted_hidden(loss: Callable[[str, np.ndarray], np.ndarray], **more: bool) -> dict[str, Any]:
+    """The panel of a decoder whose losses are a function of condition and a draw per question."""
+    draw = np.random.default_rng(3)
+    names = ["right", "swapped", "shifted_positions", "other", "mean", "none", *UNTRAINED, *more]
+    noise = draw.normal(size=(40,))
+    losses = {name: loss(name, noise) + 0.02 * draw.normal(size=40) for name in names}
+    controls = np.array([f"c{i // 2:02}" for i in range(40)])
+    return panel(losses, controls, EvaluateConfig(bootstrap=500), np.full(40, 5))
+
+
+def test_a_decoder_that_reads_visible_text_alone_has_no_hidden_gain() -> None:
+    # another control's row has other visible text, and costs more; the swapped row has its own
+    found = planted_hidden(lambda name, noise: 2 + 0.3 * noise + (name == "other"))
+    assert found["grounded_gain"]["low"] > 0
+    assert found["hidden_gain"]["low"] <= 0 <= found["hidden_gain"]["high"]
+
+
+def test_a_decoder_that_reads_the_position_is_exposed() -> None:
+    found = planted_hidden(lambda name, noise: 2 + 0.3 * noise + (name == "shifted_positions"))
+    assert found["hidden_gain"]["low"] <= 0 <= found["hidden_gain"]["high"]
+    assert found["position_effect"]["low"] > 0.5
+
+
+def test_a_decoder_that_reads_what_is_hidden_has_a_hidden_gain() -> None:
+    found = planted_hidden(lambda name, noise: 2 + 0.3 * noise + 0.5 * (name != "right"))
+    assert found["hidden_gain"]["low"] > 0.4
+    assert found["hidden_gain_per_answer"]["estimate"] == pytest.approx(
+        5 * found["hidden_gain"]["estimate"]
+    )
+
+
+def test_rivals_and_ceiling_say_what_share_is_recovered() -> None:
+    cost = {"right": 1.0, "prior": 2.0, "visible_text": 1.8, "text": 0.2}
+    found = planted_hidden(
+        lambda name, noise: cost.get(name, 2.5) + 0 * noise,
+        prior=True,
+        visible_text=True,
+        text=True,
+    )
+    assert found["below_rivals"]["estimate"] == pytest.approx(0.8, abs=0.05)
+    assert found["share_recovered"]["estimate"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_without_rivals_nothing_is_said_of_them() -> None:
+    found = planted_hidden(lambda name, noise: 2 + noise)
+    assert {"below_rivals", "share_recovered"}.isdisjoint(found)

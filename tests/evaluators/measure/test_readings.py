@@ -60,7 +60,7 @@ def test_without_a_store_the_losses_are_the_same(made: chain.Chain, tmp_path: Pa
 def test_layers_together_are_judged_but_for_the_wrong_layer(
     made: chain.Chain, tmp_path: Path
 ) -> None:
-    found = judge(made, tmp_path, read_layers=(0, chain.LAYER), combine="together")
+    found = judge(made, tmp_path, read_layers=(0, chain.LAYER), combine="concatenated")
     assert "reads layers [0, 2] together" in found["control"]["left_out"]["wrong_layer"]
     values = losses(found)
     assert set(values) == {"right", "other", "mean", "noise"}
