@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from core.errors import LatentQAError
-from latentqa.commands import artifacts, ask, compare, data, plan, publish, setup, store
-from latentqa.commands.options import (
-    DEFAULT_ROOT,
-    ConfigFile,
-    JsonOption,
-    RootOption,
-    SetOption,
-    SmokeOption,
-    UntilOption,
-    print_json,
+from core.terminal import terminal_text
+from latentqa.commands import (
+    artifacts,
+    ask,
+    compare,
+    crossed,
+    data,
+    init,
+    map,
+    names,
+    publish,
+    results,
+    run,
+    setup,
+    show,
+    store,
 )
 
 TRACEBACK = "--traceback"
@@ -32,13 +36,26 @@ app = typer.Typer(
     name="latentqa",
     help="Ask a language model's hidden activations open questions.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(f"latentqa {metadata.version('latentqa')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
     traceback_: Annotated[
         bool, typer.Option(TRACEBACK, help="Show where an error comes from; anywhere on the line.")
     ] = False,
@@ -46,50 +63,27 @@ def _options(
     """Ask a language model's hidden activations open questions."""
 
 
-@app.command()
-def run(
-    config: ConfigFile,
-    root: RootOption = DEFAULT_ROOT,
-    set_: SetOption = [],  # noqa: B006 - typer's default, never changed
-    until: UntilOption = None,
-    smoke: SmokeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Run an experiment: find what is done, make what is missing, write a report."""
-    from pipelines.running.prefect_settings import configured_api_url
-    from pipelines.running.request import RunRequest
-    from pipelines.running.summary import summary
-
-    request = RunRequest(
-        config=str(config), root=str(root), overrides=tuple(set_), until=until, smoke=smoke
-    )
-    if configured_api_url():
-        import flows
-
-        result = flows.run(request)
-    else:
-        result = request.run()
-    if as_json:
-        print_json(result.to_json())
-    else:
-        implied = (DEFAULT_ROOT, Path(os.environ.get("LATENTQA_ROOT", DEFAULT_ROOT)))
-        typer.echo(summary(result, "" if root in implied else f" --root {root}"))
-
-
-app.command()(plan.plan)
-app.command()(plan.status)
+app.command()(init.init)
+app.command()(init.schema)
+app.command()(run.run)
+app.command()(run.plan)
+app.command()(run.status)
 app.command()(ask.ask)
-app.command()(artifacts.ls)
-app.command()(artifacts.show)
-app.command()(artifacts.diff)
+app.command("map")(map.map_)
+app.command()(show.show)
+app.command()(results.results)
 app.command()(compare.compare)
+app.command()(crossed.crossed)
 app.command()(publish.publish)
-app.command()(artifacts.tag)
+app.command()(artifacts.ls)
+app.command()(artifacts.diff)
+app.command()(names.tag)
+app.command()(names.untag)
 app.command()(artifacts.gc)
 app.command()(artifacts.verify)
-app.add_typer(setup.app, name="setup")
 app.add_typer(data.app, name="data")
 app.add_typer(store.app, name="store")
+app.add_typer(setup.app, name="setup")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -103,21 +97,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if shown:
             traceback.print_exc()
         # a family of commands without one has printed its help and has no more to say
-        if text := " ".join(error.format_message().split()):
-            print(f"latentqa: {text} (latentqa --help)", file=sys.stderr)
+        if text := " ".join(error.format_message().replace("Value error, ", "").split()):
+            print(f"latentqa: {terminal_text(text)} (latentqa --help)", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
         if shown:
             traceback.print_exc()
-        sys.exit(_tell(error, shown))
+        sys.exit(_print_error(error, shown))
     if code == INTERRUPTED:
         print("Stopped. Finished work is kept; run again to go on.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _tell(error: Exception, shown: bool) -> int:
-    """Print `error` as one line; returns the exit code."""
-    text = " ".join(str(error).split())
+def _print_error(error: Exception, shown: bool) -> int:
+    """Print `error` as one line on stderr, safe for a terminal; returns the exit code."""
+    text = terminal_text(" ".join(str(error).split()))
     if isinstance(error, LatentQAError):
         print(f"latentqa: {text}", file=sys.stderr)
         return error.exit_code

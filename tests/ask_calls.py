@@ -7,8 +7,8 @@ from pathlib import Path
 
 import chain
 import pytest
+from command_line import Called as CommandLine
 
-from latentqa.cli import main
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.refs import Refs
@@ -46,18 +46,10 @@ def make_root(folder: Path) -> Path:
     return place.path
 
 
-class Called:
-    """What `latentqa ask` printed, and its exit code."""
+class Called(CommandLine):
+    """What `latentqa ask`, or another command, printed over a root, and its exit code."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> None:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(["ask", "--root", str(root), *words])
-        self.code = caught.value.code
-        self.out, self.err = capsys.readouterr()
-
-    def refused(self) -> str:
-        """The one line of a user's error."""
-        assert (self.code, self.out) == (2, "")
-        assert self.err.count("\n") == 1
-        return self.err
+    def __init__(
+        self, capsys: pytest.CaptureFixture[str], root: Path, *words: str, command: str = "ask"
+    ) -> None:
+        super().__init__(capsys, command, "--root", str(root), *words)

@@ -54,6 +54,7 @@ ORDER = (
     "pipelines.running",
     "pipelines.asking",
     "flows",
+    "latentqa.api",
     "latentqa.commands",
     "latentqa",
 )

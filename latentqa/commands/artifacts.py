@@ -1,28 +1,24 @@
-"""`latentqa ls`, `show`, `diff`, `tag`, `gc` and `verify`: artifacts and their names."""
+"""`latentqa ls`, `diff`, `gc` and `verify`: artifacts, their differences and their upkeep."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from core.errors import DamagedError, RefError
+from core.wording import duration, size
 from latentqa.commands.options import (
     DEFAULT_ROOT,
     REF_HELP,
     JsonOption,
+    RefArgument,
     RootOption,
-    duration,
-    print_json,
-    size,
 )
+from latentqa.commands.printing import print_json, say
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.identity import SHORT
 from pipelines.artifacts.refs import Refs, holders
 from pipelines.artifacts.root import ArtifactRoot
-
-Ref = Annotated[str, typer.Argument(metavar="REF", help=REF_HELP)]
 
 
 def ls(root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
@@ -34,7 +30,7 @@ def ls(root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
         print_json(
             {
                 "root": str(place.path),
-                "artifacts": [_listed(a, names) for a in artifacts],
+                "artifacts": [artifact_document(a, names) for a in artifacts],
                 "partial": [
                     {"kind": p.kind, "name": p.short, "path": str(p.path)} for p in partials
                 ],
@@ -44,43 +40,21 @@ def ls(root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
     for artifact in artifacts:
         record = artifact.record
         held = ", ".join(names.get(f"{artifact.kind}/{artifact.key}", []))
-        typer.echo(
+        say(
             f"{artifact.short:<32} {record.get('created', '')[:19]}  {size(artifact.size):>10}"
             f"  {duration(record.get('seconds', 0.0)):>12}  {held}".rstrip()
         )
     for partial in partials:
-        typer.echo(f"{partial.short:<32} unfinished")
+        say(f"{partial.short:<32} unfinished")
     if not artifacts and not partials:
-        typer.echo(f"{place.path}: no artifacts yet. `latentqa run CONFIG` makes some.")
-
-
-def show(ref: Ref, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """Show what artifacts are, how they were made, and what they hold."""
-    place = ArtifactRoot(root.expanduser())
-    refs = Refs(place)
-    names = holders(refs.names())
-    found = refs.resolve_set(ref)
-    if as_json:
-        print_json(
-            [
-                {**_listed(a, names), "identity": a.identity, "record": a.record}
-                for a in found.values()
-            ]
-        )
-        return
-    for artifact in found.values():
-        record = {k: v for k, v in artifact.record.items() if k not in ("files", "kind", "key")}
-        typer.echo(f"{artifact.kind}/{artifact.key}")
-        typer.echo(f"  path     {artifact.path}")
-        held = names.get(f"{artifact.kind}/{artifact.key}", [])
-        typer.echo(f"  names    {', '.join(held) or 'none'}")
-        typer.echo(f"  files    {len(artifact.record['files'])}, {size(artifact.size)}")
-        for title, value in (("config", artifact.identity["config"]), *record.items()):
-            typer.echo(f"  {title:<8} {json.dumps(value, ensure_ascii=False)}")
+        say(f"{place.path}: no artifacts yet. `latentqa run CONFIG` makes some.")
 
 
 def diff(
-    left: Ref, right: Ref, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False
+    left: RefArgument,
+    right: RefArgument,
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare two artifacts, or two runs step by step, field by field."""
     from pipelines.artifacts.diff import compare
@@ -104,38 +78,17 @@ def diff(
         return
     for step, changes in found.items():
         same = a[step].key == b[step].key
-        typer.echo(f"{step}: {a[step].short} → {b[step].short}{' (the same)' if same else ''}")
+        say(f"{step}: {a[step].short} → {b[step].short}{' (the same)' if same else ''}")
         for change in changes:
-            typer.echo(f"  {change}")
-
-
-def tag(
-    ref: Ref,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A new name, or name:version.")] = "",
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Forget the name REF instead; artifacts stay until gc.")
-    ] = False,
-    root: RootOption = DEFAULT_ROOT,
-) -> None:
-    """Give artifacts a name of their own, which gc respects."""
-    refs = Refs(ArtifactRoot(root.expanduser()))
-    if delete:
-        typer.echo(f"{refs.untag(ref)} is forgotten; `latentqa gc` shows what can go.")
-        return
-    if not name:
-        raise RefError("tag: expected REF and NAME, or --delete with a name.")
-    made = refs.tag(ref, name)
-    pairs = (target.split("/") for target in made.artifacts)
-    shorts = [f"{kind}/{key[:SHORT]}" for kind, key in pairs]
-    typer.echo(f"{made} → {', '.join(shorts)}")
+            say(f"  {change}")
 
 
 def gc(
     delete: Annotated[
-        bool, typer.Option("--delete", help="Remove it; without this, only list it.")
+        bool, typer.Option("--delete", help="Remove them; without this, only list them.")
     ] = False,
     partials: Annotated[
-        bool, typer.Option("--partials", help="Also what stopped runs left unfinished.")
+        bool, typer.Option("--partials", help="Also the unfinished artifacts of stopped runs.")
     ] = False,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
@@ -158,14 +111,14 @@ def gc(
         )
         return
     for item in garbage:
-        typer.echo(f"{item.short:<32} {size(item.size):>10}")
+        say(f"{item.short:<32} {size(item.size):>10}")
     total = size(sum(item.size for item in garbage))
     if not garbage:
-        typer.echo("Everything is held by a name.")
+        say("Everything is held by a name.")
     elif delete:
-        typer.echo(f"Removed {len(garbage)} folders, {total}.")
+        say(f"Removed {len(garbage)} folders, {total}.")
     else:
-        typer.echo(f"{len(garbage)} folders, {total}, can go: latentqa gc --delete")
+        say(f"{len(garbage)} folders, {total}, can go: latentqa gc --delete")
 
 
 def verify(
@@ -183,7 +136,7 @@ def verify(
     else:
         for artifact, files in found:
             state = f"damaged: {', '.join(files)}" if files else "good"
-            typer.echo(f"{artifact.short:<32} {size(artifact.size):>10}  {state}")
+            say(f"{artifact.short:<32} {size(artifact.size):>10}  {state}")
     if bad:
         artifact, files = bad[0]
         raise DamagedError(
@@ -193,7 +146,8 @@ def verify(
         )
 
 
-def _listed(artifact: Artifact, names: dict[str, list[str]]) -> dict[str, Any]:
+def artifact_document(artifact: Artifact, names: dict[str, list[str]]) -> dict[str, Any]:
+    """Describe an artifact for a JSON document."""
     record = artifact.record
     return {
         "kind": artifact.kind,

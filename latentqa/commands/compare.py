@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentqa.commands.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption, print_json
+from latentqa.commands.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption
+from latentqa.commands.printing import print_json, say
 
 if TYPE_CHECKING:
     from pipelines.reports.compare.cells import ComparedValue
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def compare(
-    ref: Annotated[
+    refs: Annotated[
         list[str],
         typer.Argument(
-            metavar="REF REF...",
+            metavar="REF...",
             help=f"Evaluated runs, the baseline first. {REF_HELP} Runs joined by + are pooled: "
             "name:1+name:2, where their seeds alone differ.",
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Where the page goes.")
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the page and its figures.")
     ] = Path("comparison"),
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
@@ -40,13 +41,13 @@ def compare(
     from pipelines.reports.compare.page import write_comparison
     from pipelines.reports.compare.runs import find_runs
 
-    found = compare_runs(find_runs(Refs(ArtifactRoot(root.expanduser())), ref))
+    found = compare_runs(find_runs(Refs(ArtifactRoot(root.expanduser())), refs))
     page = write_comparison(found, out.expanduser())
     if as_json:
         print_json({"page": str(page), "rows": comparison_rows(found)})
         return
     _print(found)
-    typer.echo(f"Page:  {page}")
+    say(f"Page:  {page}")
 
 
 def _print(found: Comparison) -> None:
@@ -57,26 +58,26 @@ def _print(found: Comparison) -> None:
     targets = {run.name: str(run.target) for run in found.runs}
     for name, target in targets.items():
         if len(set(targets.values())) > 1:
-            typer.echo(f"{name} reads {target}")
+            say(f"{name} reads {target}")
     if len(set(targets.values())) == 1:
-        typer.echo(f"Target: {targets[found.runs[0].name]}")
+        say(f"Target: {targets[found.runs[0].name]}")
     wide = max(len(run.name) for run in found.runs) + 2
     least = BOOTSTRAP.min_controls
     for view in (*found.losses, *found.written):
         few = f"; an interval needs {least} controls" if view.controls < least else ""
-        typer.echo(
+        say(
             f"{view.view} ({view.split}): {view.controls} controls, {view.questions} questions{few}"
         )
         for metric, values in view.metrics.items():
             for k, (run, value) in enumerate(zip(found.runs, values, strict=True)):
                 name = metric_title(metric) if k == 0 else ""
-                typer.echo(f"  {name:<28}{run.name:<{wide}}{_words(value)}".rstrip())
-    typer.echo("* differs from the first run: the interval excludes zero, and p < 0.05 after Holm.")
+                say(f"  {name:<28}{run.name:<{wide}}{_words(value)}".rstrip())
+    say("* differs from the first run: the interval excludes zero, and p < 0.05 after Holm.")
     for run in found.runs:
         if run.foreign:
-            typer.echo(f"{run.name} reads a foreign target: not the decoder's own.")
+            say(f"{run.name} reads a foreign target: not the decoder's own.")
     if single := single_seed_runs(found.runs):
-        typer.echo(
+        say(
             f"Of {', '.join(single)} there is one training run each: a mark is about the decoder, "
             "not its settings. Join runs of several seeds by +."
         )

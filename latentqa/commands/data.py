@@ -1,23 +1,36 @@
-"""`latentqa data`: published files in, rows on the terminal, statistics, other formats out."""
+"""`latentqa data`: import files, show rows, count them, export them in other formats."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from latentqa.commands.options import DEFAULT_ROOT, JsonOption, RootOption, print_json
+from latentqa.commands.options import (
+    DEFAULT_ROOT,
+    JsonOption,
+    PrivateOption,
+    RepoOption,
+    RootOption,
+    SplitName,
+    ViewName,
+)
+from latentqa.commands.printing import print_json, report, say
 
 if TYPE_CHECKING:
     from generators.exchange.config import ImportConfig
     from pipelines.artifacts.data_tables import Tables
 
 app = typer.Typer(
-    help="Import, look at, count and export rows.", no_args_is_help=True, add_completion=False
+    help="Import, show, count and export rows.", no_args_is_help=True, add_completion=False
 )
+
+ImportFormat = Literal["latentqa", "conversations"]
+ExportFormat = Literal["latentqa", "jsonl", "datasets", "parquet"]
+"""Formats of generators/exchange; a test compares them."""
 
 Ref = Annotated[
     str,
@@ -41,7 +54,10 @@ def import_(
         ),
     ],
     format_: Annotated[
-        str, typer.Option("--format", help="latentqa (its JSON files), or conversations.")
+        ImportFormat,
+        typer.Option(
+            "--format", help="LatentQA's JSON files, or own conversations (docs/data.md)."
+        ),
     ] = "latentqa",
     out: Annotated[
         Path | None,
@@ -62,15 +78,17 @@ def import_(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn published files or own conversations into Parquet tables, outside of any experiment.
+    """Convert published files or own conversations to Parquet tables, outside of any experiment.
 
-    An experiment with a `data` section imports by itself; this is for looking first.
+    An experiment with a `data` section imports by itself; this command is for a look beforehand.
     """
     from core.files import new_folder, write_json
 
     config = _import_config(set_ or [])
     digests, to_conversations, to_questions = _importer(format_)
+    folder = folder.expanduser()
     target = out or Path(f"{folder.resolve().name.removesuffix('.jsonl')}-imported")
+    target = target.expanduser()
     sources = digests(folder)
     with new_folder(target) as aside:
         conversations = to_conversations(folder, aside / "conversations", config=config)
@@ -93,25 +111,37 @@ def import_(
 @app.command("show")
 def show(
     ref: Ref,
-    kind: Annotated[str | None, typer.Option(help="Rows of this kind.")] = None,
-    view: Annotated[str | None, typer.Option(help="Rows of this view.")] = None,
-    split: Annotated[str | None, typer.Option(help="Rows of this split.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Rows of this kind, such as persona.")
+    ] = None,
+    view: Annotated[ViewName | None, typer.Option(help="Rows of this view.")] = None,
+    split: Annotated[SplitName | None, typer.Option(help="Rows of this split.")] = None,
     label: Annotated[
-        str | None, typer.Option(help="Rows whose label fits, such as 'persona-job-*'.")
+        str | None,
+        typer.Option(metavar="LABEL", help="Rows whose label fits, such as 'persona-job-*'."),
     ] = None,
     flag: Annotated[
-        str | None, typer.Option(help="Rows with this flag, their own or a question's.")
+        str | None,
+        typer.Option(metavar="FLAG", help="Rows with this flag, their own or a question's."),
     ] = None,
-    category: Annotated[str | None, typer.Option(help="Rows of this category.")] = None,
+    category: Annotated[
+        str | None, typer.Option(metavar="CATEGORY", help="Rows of this category.")
+    ] = None,
     type_: Annotated[
-        str | None, typer.Option("--type", help="Rows with a question of this type.")
+        str | None,
+        typer.Option(
+            "--type", metavar="TYPE", help="Rows with a question of this type, such as description."
+        ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Most rows shown.", show_default="5; --html 500")
+        int | None,
+        typer.Option(min=1, help="Most rows shown.", show_default="5, with --out 500"),
     ] = None,
-    html: Annotated[
+    out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a page to browse them in, which needs no other."),
+        typer.Option(
+            "--out", metavar="FILE", help="Write a self-contained HTML page to browse them in."
+        ),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
@@ -126,16 +156,19 @@ def show(
         "type": type_, "flag": flag,
     }  # fmt: skip
     records = _select(to_records(tables.conversations, tables.questions), wanted)
-    shown = records[: limit or (_TERMINAL_ROWS if html is None else _PAGE_ROWS)]
-    if html is not None:
+    shown = records[: limit or (_TERMINAL_ROWS if out is None else _PAGE_ROWS)]
+    if out is not None:
         from core.files import write_bytes
         from pipelines.reports.rows.page import rows_page
 
-        write_bytes(html, rows_page(shown, title=ref, total=len(records)).encode())
-        typer.echo(f"{html}: {len(shown)} of {len(records)} rows", err=as_json)
+        write_bytes(out.expanduser(), rows_page(shown, title=ref, total=len(records)).encode())
     if as_json:
-        print_json({"ref": ref, "total": len(records), "shown": len(shown), "rows": shown})
-    elif html is None:
+        page = None if out is None else str(out)
+        counts = {"total": len(records), "shown": len(shown)}
+        print_json({"ref": ref, "out": page, **counts, "rows": shown})
+    elif out is not None:
+        say(f"{out}: {len(shown)} of {len(records)} rows")
+    else:
         from latentqa.commands.data_view import print_rows
 
         print_rows(shown, total=len(records))
@@ -162,16 +195,20 @@ def stats(ref: Ref, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False
 @app.command("export")
 def export(
     ref: Ref,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder; a file for jsonl.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="PATH", help="New folder; for jsonl a new file.")
+    ],
     format_: Annotated[
-        str,
+        ExportFormat,
         typer.Option(
             "--format",
-            help="latentqa (its JSON files), jsonl, datasets, or parquet (shards and a card).",
+            help="LatentQA's JSON files, JSON Lines, a `datasets` folder, or Parquet shards with a "
+            "card.",
         ),
     ],
     license_: Annotated[
-        str | None, typer.Option("--license", help="Licence of the whole, for the card.")
+        str | None,
+        typer.Option("--license", metavar="LICENCE", help="Licence of the whole, for the card."),
     ] = None,
     source_license: Annotated[
         list[str] | None,
@@ -180,56 +217,53 @@ def export(
             help="Licence of one source of the card, such as 'import qa.json=apache-2.0'.",
         ),
     ] = None,
-    push_to_hub: Annotated[
-        str | None,
-        typer.Option(metavar="REPO", help="Upload there as well; the token is HF_TOKEN's."),
-    ] = None,
-    private: Annotated[bool, typer.Option(help="A repository made here is private.")] = False,
+    repo: RepoOption = None,
+    private: PrivateOption = False,
     root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write rows in another form, or publish them.
+    """Write rows in another format, or publish them.
 
-    LatentQA's JSON files, JSON Lines, a `datasets` folder, or Parquet shards with a card, which
-    `datasets.load_dataset` reads, from the folder or from the hub.
+    `datasets.load_dataset` reads the Parquet shards, from the folder or from the hub.
     """
     from core.errors import ConfigError
-    from generators.exchange.exporting import FORMATS
     from pipelines.artifacts.data_tables import load_tables
 
-    if format_ not in FORMATS:
-        raise ConfigError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
-    if format_ != "parquet" and (license_ or source_license or push_to_hub):
+    if format_ != "parquet" and (license_ or source_license or repo):
         raise ConfigError(
             f"--format {format_}: has no card and goes to no hub; expected parquet with --license, "
-            "--source-license and --push-to-hub."
+            "--source-license and --repo."
         )
     tables = load_tables(root, ref)
+    out = out.expanduser()
     _export(tables, format_, out, license_, _licences(source_license or []))
-    typer.echo(
-        f"{out}: {len(tables.conversations)} conversations, {len(tables.questions)} questions "
-        f"as {format_}"
-    )
-    if push_to_hub is not None:
-        from generators.exchange.parquet import push_to_hub as push
+    address = None
+    if repo is not None:
+        from generators.exchange.parquet import push_to_hub
 
-        typer.echo(push(out, push_to_hub, private=private))
+        address = push_to_hub(out, repo, private=private)
+    counts = {"conversations": len(tables.conversations), "questions": len(tables.questions)}
+    report(
+        as_json,
+        {"out": str(out), "format": format_, **counts, "repo": address},
+        f"{out}: {counts['conversations']} conversations, {counts['questions']} questions "
+        f"as {format_}",
+        *([address] if address else []),
+    )
 
 
 def _importer(
-    format_: str,
+    format_: ImportFormat,
 ) -> tuple[
     Callable[..., dict[str, str]], Callable[..., dict[str, Any]], Callable[..., dict[str, Any]]
 ]:
-    """What reads files of this format: their digests, conversations, questions."""
-    from core.errors import ConfigError
+    """Choose the functions that read a format: digests, conversations, questions."""
     from generators.exchange import conversation_files as own
     from generators.exchange import importing
 
     if format_ == "latentqa":
         return importing.source_digests, importing.import_conversations, importing.import_questions
-    if format_ == "conversations":
-        return own.own_digests, own.import_own_conversations, own.import_own_questions
-    raise ConfigError(f"--format {format_}: expected one of latentqa, conversations.")
+    return own.own_digests, own.import_own_conversations, own.import_own_questions
 
 
 def _licences(given: list[str]) -> dict[str, str]:
@@ -285,7 +319,7 @@ def _export(
 
 
 def _import_config(overrides: list[str]) -> ImportConfig:
-    """The import's settings, from `FIELD=VALUE` with the value in YAML."""
+    """Read the import's settings from `FIELD=VALUE`, each value in YAML."""
     import difflib
 
     from pydantic import ValidationError
@@ -318,7 +352,7 @@ def _import_config(overrides: list[str]) -> ImportConfig:
 
 
 def _select(records: list[dict[str, Any]], wanted: dict[str, str | None]) -> list[dict[str, Any]]:
-    """Records that fit every filter; a value that no record has is an error."""
+    """Select the records that fit every filter; a value that no record has is an error."""
     from fnmatch import fnmatchcase
 
     from core.errors import ConfigError

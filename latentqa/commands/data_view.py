@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from core.table_files import DROPPED_FILE
+from core.terminal import plain_console, terminal_text
 from core.tool_use import calls_said
+from core.wording import interval
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 COLOURS = {"template": "dim", "control": "magenta", "stimulus": "cyan", "completion": "green"}
 """Style of a message by its segment."""
 MOST_CATEGORIES = 20
 """Categories that the terminal shows; the published files have more than a hundred."""
 
-# a row's text must not move the cursor or recolour the terminal: control characters are drawn
-_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-
 
 def print_import(out: Path, conversations: Mapping[str, Any], questions: Mapping[str, Any]) -> None:
-    """What an import kept, and what it dropped and why."""
-    console = Console(highlight=False)
+    """Print what an import kept, and what it dropped and why."""
+    console = plain_console()
 
     def line(text: str, style: str = "") -> None:
-        console.print(Text(text, style), soft_wrap=True)
+        console.print(Text(terminal_text(text), style), soft_wrap=True)
 
     line(
         f"{out}: {conversations['controls']} controls, {conversations['examples']} conversations, "
@@ -50,12 +51,12 @@ def print_import(out: Path, conversations: Mapping[str, Any], questions: Mapping
 
 
 def print_rows(records: Sequence[Mapping[str, Any]], total: int) -> None:
-    """Each row under a rule, with its messages, questions and flags."""
-    console = Console(highlight=False)
+    """Print each row under a rule, with its messages, questions and flags."""
+    console = plain_console()
     for record in records:
         console.rule(
             Text(
-                _safe(
+                terminal_text(
                     f"{record['label']} · {record['view']} · {record['split']} · "
                     f"{record['example_id']}"
                 )
@@ -65,14 +66,16 @@ def print_rows(records: Sequence[Mapping[str, Any]], total: int) -> None:
         for message in record["messages"]:
             head = Text(message["role"], style="bold")
             if "name" in message:
-                head.append(f" {_safe(message['name'])}")
+                head.append(f" {terminal_text(message['name'])}")
             console.print(head.append(f" · {message['segment']}", style="not bold dim"))
             calls = [f"calls {call}" for call in calls_said(message.get("tool_calls", []))]
             lines = "\n".join(([message["content"]] if message["content"] else []) + calls)
-            text = Text(_safe(lines), style=COLOURS[message["segment"]])
+            text = Text(terminal_text(lines), style=COLOURS[message["segment"]])
             console.print(Padding(text, (0, 0, 0, 2)))
         if record["flags"]:
-            console.print(Text(f"flags: {', '.join(record['flags'])}", style="yellow"))
+            console.print(
+                Text(terminal_text(f"flags: {', '.join(record['flags'])}"), style="yellow")
+            )
         for question in record["questions"]:
             _print_question(console, question)
         console.print()
@@ -80,8 +83,8 @@ def print_rows(records: Sequence[Mapping[str, Any]], total: int) -> None:
 
 
 def print_stats(numbers: Mapping[str, Any]) -> None:
-    """The statistics of a data set as tables."""
-    console = Console(highlight=False)
+    """Print the statistics of a data set as tables."""
+    console = plain_console()
     console.print(
         f"{numbers['controls']} controls, {numbers['examples']} conversations, "
         f"{numbers['questions']} questions ({numbers['distinct_questions']} distinct, "
@@ -96,23 +99,23 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
             parts = parts[:MOST_CATEGORIES]
         for part, n in parts:
             counts = (n["controls"], n["examples"], n["questions"])
-            table.add_row(Text(_safe(part)), *map(str, counts))
+            table.add_row(Text(terminal_text(part)), *map(str, counts))
         console.print(_right(table))
     if numbers["by_type"]:
         types = Table("type", "questions")
         for part, n in numbers["by_type"].items():
-            types.add_row(part, str(n))
+            types.add_row(terminal_text(part), str(n))
         console.print(_right(types))
     lengths = Table("characters", "rows", "mean", "median", "95 %", "longest")
     for part, n in numbers["characters"].items():
         cells = (n["count"], n["mean"], n["median"], n["p95"], n["max"])
-        lengths.add_row(part, *map(str, cells))
+        lengths.add_row(terminal_text(part), *map(str, cells))
     console.print(_right(lengths))
     for title in ("dropped", "flags"):
         if numbers[title]:
             table = Table(title, "rows")
             for reason, n in numbers[title].items():
-                table.add_row(reason, str(n))
+                table.add_row(terminal_text(reason), str(n))
             console.print(_right(table))
     _print_checks(console, numbers)
     if numbers["unanswered"]:
@@ -120,19 +123,23 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
     leaks = {name: found for name, found in numbers["leaks"].items() if found}
     for name, found in leaks.items():
         shown = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
-        console.print(Text(f"{len(found)} {name} in more than one split: {_safe(shown)}", "red"))
+        console.print(
+            Text(f"{len(found)} {name} in more than one split: {terminal_text(shown)}", "red")
+        )
     if not leaks:
         console.print("no group, label or control stands in two splits")
 
 
 def print_measured(quality: Mapping[str, Any]) -> None:
-    """What an LLM found: the step `quality`."""
-    console = Console(highlight=False)
+    """Print what an LLM found in the step `quality`."""
+    console = plain_console()
     if answerable := quality["answerability"]:
         table = Table("from the question alone", "controls", "gold", "another's gold", "above")
         for name, value in {"all": answerable["all"], **answerable["by_type"]}.items():
             leaves = (value[part] for part in ("own", "other", "above"))
-            table.add_row(Text(_safe(name)), str(value["own"]["n"]), *map(_interval, leaves))
+            table.add_row(
+                Text(terminal_text(name)), str(value["own"]["n"]), *map(_interval, leaves)
+            )
         table.caption = "token F1, with 95 % intervals over controls"
         console.print(_right(table))
     for name, part in (quality["faithfulness"] or {}).items():
@@ -142,7 +149,10 @@ def print_measured(quality: Mapping[str, Any]) -> None:
         table = Table(f"{own['n']} {name}", "own control", "another control")
         for verdict in own["verdicts"]:
             shares = (one["shares"].get(verdict) for one in (own, swapped))
-            table.add_row(verdict, *("–" if share is None else f"{share:.0%}" for share in shares))
+            table.add_row(
+                terminal_text(verdict),
+                *("–" if share is None else f"{share:.0%}" for share in shares),
+            )
         agreement = own["agreement"]
         if agreement["raw"] is not None:
             kappa = "" if agreement["kappa"] is None else f", kappa {agreement['kappa']:.2f}"
@@ -151,15 +161,11 @@ def print_measured(quality: Mapping[str, Any]) -> None:
 
 
 def _interval(value: Mapping[str, Any]) -> str:
-    if value["estimate"] is None:
-        return "–"
-    if value["low"] is None:
-        return f"{value['estimate']:.2f}"
-    return f"{value['estimate']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return interval(value["estimate"], value["low"], value["high"])
 
 
 def _print_checks(console: Console, numbers: Mapping[str, Any]) -> None:
-    """What can be said of the rows' quality without an LLM."""
+    """Print what rules find about the rows, without an LLM."""
     many, shared = numbers["per_control"], numbers["shared"]
     if many:
         console.print(
@@ -171,8 +177,10 @@ def _print_checks(console: Console, numbers: Mapping[str, Any]) -> None:
     if checks["flags"]:
         table = Table("check", "rows", "share", "for example")
         for flag, n in checks["flags"].items():
-            example = Text(_safe(checks["examples"][flag]), overflow="ellipsis", no_wrap=True)
-            table.add_row(flag, str(n["rows"]), f"{n['share']:.1%}", example)
+            example = Text(
+                terminal_text(checks["examples"][flag]), overflow="ellipsis", no_wrap=True
+            )
+            table.add_row(terminal_text(flag), str(n["rows"]), f"{n['share']:.1%}", example)
         for column in table.columns[1:3]:
             column.justify = "right"
         console.print(table)
@@ -186,9 +194,10 @@ def _print_checks(console: Console, numbers: Mapping[str, Any]) -> None:
 def _print_question(console: Console, question: Mapping[str, Any]) -> None:
     kind = f" ({question['type']})" if question["type"] else ""
     flags = f" [{', '.join(question['flags'])}]" if question["flags"] else ""
-    asked = Text("Q ", style="bold").append(_safe(question["question"]), style="not bold")
-    asked.append(kind, style="not bold dim").append(flags, style="not bold yellow")
-    answer = Text("A ", style="bold").append(_safe(question["answer"]), style="not bold")
+    asked = Text("Q ", style="bold").append(terminal_text(question["question"]), style="not bold")
+    asked.append(terminal_text(kind), style="not bold dim")
+    asked.append(terminal_text(flags), style="not bold yellow")
+    answer = Text("A ", style="bold").append(terminal_text(question["answer"]), style="not bold")
     console.print(Padding(asked, (0, 0, 0, 2)))
     console.print(Padding(answer, (0, 0, 0, 2)))
 
@@ -197,7 +206,3 @@ def _right(table: Table) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     return table
-
-
-def _safe(text: str) -> str:
-    return text.translate(_VISIBLE)

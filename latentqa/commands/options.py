@@ -1,19 +1,44 @@
-"""Options that many commands share, and how they print."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
 DEFAULT_ROOT = Path("artifacts")
+REF_HELP = "A path, kind/key-prefix, or name[:version|latest]."
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="An experiment file (YAML).")]
+StepName = Literal[
+    "conversations",
+    "questions",
+    "complete",
+    "quality",
+    "dump",
+    "train",
+    "train_prior",
+    "train_text",
+    "evaluate",
+    "judge",
+    "robustness",
+]
+"""Steps at which a run can stop; a test compares them with those of pipelines/steps."""
+
+ViewName = Literal["control", "stimulus", "stimulus_completion", "system"]
+SplitName = Literal["train", "validation", "test", "test_ood"]
+"""Views and splits as in core/tables.py, which takes too long to import for a help text; a test
+compares them."""
+
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="An experiment file (YAML).")]
+RefArgument = Annotated[str, typer.Argument(metavar="REF", help=REF_HELP)]
+DecoderArgument = Annotated[
+    str,
+    typer.Argument(metavar="DECODER", help=f"A trained decoder. {REF_HELP} Or its folder."),
+]
 RootOption = Annotated[
     Path,
-    typer.Option("--root", envvar="LATENTQA_ROOT", help="Folder of all artifacts."),
+    typer.Option("--root", metavar="DIR", envvar="LATENTQA_ROOT", help="Folder of all artifacts."),
 ]
 SetOption = Annotated[
     list[str],
@@ -23,35 +48,28 @@ SetOption = Annotated[
         help="Override a field, such as train.lora.rank=8; may be given many times.",
     ),
 ]
-UntilOption = Annotated[
-    str | None, typer.Option("--until", metavar="STEP", help="Stop after this step.")
-]
+UntilOption = Annotated[StepName | None, typer.Option("--until", help="Stop after this step.")]
 SmokeOption = Annotated[
-    bool, typer.Option("--smoke", help="Eight rows through every step of this experiment.")
+    bool, typer.Option("--smoke", help="Run every step of this experiment on eight rows.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-REF_HELP = "A path, kind/key-prefix, or name[:version|latest]."
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+RepoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--repo",
+        metavar="ORG/NAME",
+        help="Upload it to this repository of the hub; the token is taken from HF_TOKEN.",
+    ),
+]
+PrivateOption = Annotated[
+    bool, typer.Option("--private", help="Make the repository private, where it is new.")
+]
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON document on stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+def root_words(root: Path) -> str:
+    """Spell the ` --root DIR` that a command to type next needs; empty where it is implied."""
+    import os
+    import shlex
 
-
-def size(count: float) -> str:
-    """Bytes in a unit that a person reads."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in a unit that a person reads."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    implied = {str(DEFAULT_ROOT), os.environ.get("LATENTQA_ROOT", str(DEFAULT_ROOT))}
+    return "" if str(root) in implied else f" --root {shlex.quote(str(root))}"

@@ -9,29 +9,27 @@ from typing import Annotated
 import typer
 
 from core.errors import ConfigError
-from latentqa.commands.options import DEFAULT_ROOT, REF_HELP, RootOption
+from latentqa.commands.options import (
+    DEFAULT_ROOT,
+    DecoderArgument,
+    JsonOption,
+    PrivateOption,
+    RepoOption,
+    RootOption,
+)
+from latentqa.commands.printing import report
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 
 
 def publish(
-    decoder: Annotated[
-        str, typer.Option("--decoder", metavar="REF", help=f"A trained decoder. {REF_HELP}")
-    ],
-    folder: Annotated[
-        Path | None, typer.Option("--folder", metavar="DIR", help="Write it there; new or empty.")
+    decoder: DecoderArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write it to this folder, new or empty."),
     ] = None,
-    repo: Annotated[
-        str | None,
-        typer.Option(
-            "--repo",
-            metavar="ORG/NAME",
-            help="Upload it to that model repository; the token is taken from HF_TOKEN.",
-        ),
-    ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="Make a new repository private.")
-    ] = False,
+    repo: RepoOption = None,
+    private: PrivateOption = False,
     base_model: Annotated[
         str | None,
         typer.Option(
@@ -42,9 +40,14 @@ def publish(
     ] = None,
     license_: Annotated[
         str | None,
-        typer.Option("--license", help="The target's licence, where its own card has none."),
+        typer.Option(
+            "--license",
+            metavar="LICENCE",
+            help="The target's licence, where its own card has none.",
+        ),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
 ) -> None:
     """Publish a decoder: an ordinary peft adapter, latentqa.json, and a model card.
 
@@ -54,17 +57,21 @@ def publish(
     from pipelines.reports.publish.decoder import newest_evaluation, push, write_folder
     from pipelines.reports.publish.target import describe_target
 
-    if folder is None and repo is None:
-        raise ConfigError("publish: got neither --folder nor --repo; expected at least one.")
+    if out is None and repo is None:
+        raise ConfigError("publish: got neither --out nor --repo; expected at least one.")
     place = ArtifactRoot(root.expanduser())
     found = Refs(place).resolve_set(decoder)
     train = Refs(place).resolve(decoder, "train")
     evaluated = found.get("evaluate") or newest_evaluation(place, train)
     described = describe_target(train, base_model=base_model, licence=license_)
     with tempfile.TemporaryDirectory() as aside:
-        target = folder or Path(aside) / "decoder"
-        write_folder(target, train, evaluated, described)
-        if folder is not None:
-            typer.echo(f"{train.short} is in {folder}")
-        if repo is not None:
-            typer.echo(f"{train.short} is at {push(target, repo, private=private)}")
+        folder = Path(aside) / "decoder" if out is None else out.expanduser()
+        write_folder(folder, train, evaluated, described)
+        address = None if repo is None else push(folder, repo, private=private)
+    places = [
+        f"{train.short} is {where}"
+        for where in (out and f"in {out}", address and f"at {address}")
+        if where
+    ]
+    document = {"decoder": train.short, "out": None if out is None else str(out), "repo": address}
+    report(as_json, document, *places)

@@ -1,10 +1,13 @@
-"""`latentqa setup`: what is fetched once and kept."""
+"""`latentqa setup`: fetch once what the package does not bring."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
+
+from latentqa.commands.options import JsonOption
+from latentqa.commands.printing import report
 
 app = typer.Typer(help="Fetch what is not installed with the package.", no_args_is_help=True)
 
@@ -23,15 +26,16 @@ def embedded(
             help="Also make the copies that load in a second (680 MB in the cache, a minute).",
         ),
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fetch the embedded model's weights (98 MB), alone, and check their digest."""
     from activation_store.target import embedded_model as weights
 
-    path = weights.setup()
-    typer.echo(str(path))
+    paths = {"weights": weights.setup()}
     if convert:
         from activation_store.target.gguf import convert as to_folder
         from activation_store.target.gguf import served
 
-        typer.echo(str(to_folder(path)))
-        typer.echo(str(served(path)))
+        paths["model"] = to_folder(paths["weights"])
+        paths["served"] = served(paths["weights"])
+    report(as_json, {name: str(path) for name, path in paths.items()}, *paths.values())

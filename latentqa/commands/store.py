@@ -1,46 +1,49 @@
-"""`latentqa store`: what an activation store holds, whether its bytes are the same, in and out."""
+"""`latentqa store`: inspect, verify, repair, export and import activation stores."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from core.errors import ConfigError, StoreError
+from core.errors import ConfigError, DamagedError
+from core.wording import size
+from latentqa.api import open_store, store_folder
 from latentqa.commands.options import (
     DEFAULT_ROOT,
     REF_HELP,
     JsonOption,
     RootOption,
-    print_json,
-    size,
 )
+from latentqa.commands.printing import print_json, report, say
 
 if TYPE_CHECKING:
     from activation_store.read.reader import ActivationStore
 
 app = typer.Typer(
-    help="Look at an activation store, check, mend, export and import it.",
+    help="Inspect, verify, repair, export and import activation stores.",
     no_args_is_help=True,
     add_completion=False,
 )
 
-Store = Annotated[str, typer.Argument(metavar="REF", help=f"A store: its folder, or {REF_HELP}")]
+ExportFormat = Literal["safetensors", "datasets"]
+Codec = Literal["raw", "lossless"]
+"""Formats and codecs of activation_store; a test compares them."""
+
+Store = Annotated[str, typer.Argument(metavar="REF", help=f"A store. {REF_HELP} Or its folder.")]
 
 
 @app.callback()
 def _family() -> None:
-    """Look at an activation store, check, mend, export and import it."""
+    """Inspect, verify, repair, export and import activation stores."""
 
 
 @app.command()
 def info(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
     """Say what a store holds, of which target, and how much of it is committed."""
-    from activation_store.read.reader import ActivationStore
-
-    found = _described(ActivationStore(_folder(ref, root)))
+    found = _describe(open_store(ref, root=root))
     if as_json:
         print_json(found)
         return
@@ -53,45 +56,42 @@ def info(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fals
             f"{canary['rows']} sequences recomputed, at most {canary['max_relative']:.2g} off "
             f"relative (tolerance {canary['tolerance']:.2g})"
         )
-    typer.echo(found["path"])
-    typer.echo(f"  sequences  {found['sequences']}, {found['tokens']} tokens")
-    typer.echo(f"  size       {size(found['bytes'])}")
-    typer.echo(f"  shards     {shards['committed']} of {shards['planned']} committed")
-    typer.echo(f"  layers     {', '.join(map(str, found['layers']))}; d_model {found['d_model']}")
-    typer.echo(
-        f"  numbers    {found['dtype']}, computed in {found['compute_dtype']}; {found['codec']}"
-    )
-    typer.echo(f"  canary     {checked}")
-    typer.echo(f"  root       {found['root'] or 'none'}")
+    say(found["path"])
+    say(f"  sequences  {found['sequences']}, {found['tokens']} tokens")
+    say(f"  size       {size(found['bytes'])}")
+    say(f"  shards     {shards['committed']} of {shards['planned']} committed")
+    say(f"  layers     {', '.join(map(str, found['layers']))}; d_model {found['d_model']}")
+    say(f"  numbers    {found['dtype']}, computed in {found['compute_dtype']}; {found['codec']}")
+    say(f"  canary     {checked}")
+    say(f"  root       {found['root'] or 'none'}")
     for name, value in found["target"].items():
-        typer.echo(f"  target     {name} {value}")
+        say(f"  target     {name} {value}")
 
 
 @app.command()
 def verify(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """Read every byte of a store and compare; exit 2 with a line for each file that differs."""
+    """Read every byte of a store and compare it with its digests; exit 1 where one differs."""
     from activation_store.read.verify import verify as check
     from pipelines.artifacts.artifact import flag_damaged
 
-    folder = _folder(ref, root)
+    folder = store_folder(ref, root=root)
     verdict = check(folder)
     planned = "an unknown number of" if verdict.planned is None else verdict.planned
     if as_json:
         print_json({"path": str(folder), **verdict.to_json()})
     else:
         for finding in verdict.damaged:
-            typer.echo(str(finding))
+            say(str(finding))
     if verdict.damaged:
         flag_damaged(folder / finding.file for finding in verdict.damaged)
-        raise StoreError(
+        raise DamagedError(
             f"store {folder}: {len(verdict.damaged)} of its files are not as they were committed. "
-            "Run the experiment again: it computes what they belong to again, and nothing else."
+            "Run the experiment again: it computes what they belong to again, and nothing else.",
+            folder,
         )
     if not as_json:
         state = "good" if verdict.finished else "good so far, the dump has not come to its end"
-        typer.echo(
-            f"{folder}: {state}; {verdict.files} files, {verdict.committed} of {planned} shards"
-        )
+        say(f"{folder}: {state}; {verdict.files} files, {verdict.committed} of {planned} shards")
 
 
 @app.command()
@@ -101,39 +101,31 @@ def find(
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which rows of every array are an example's."""
-    from activation_store.read.reader import ActivationStore
-
-    placed = asdict(ActivationStore(_folder(ref, root)).place(example))
-    if as_json:
-        print_json(placed)
-    else:
-        typer.echo("  ".join(f"{name} {value}" for name, value in placed.items()))
+    """Say which rows of the arrays belong to an example."""
+    placed = asdict(open_store(ref, root=root).place(example))
+    report(as_json, placed, "  ".join(f"{name} {value}" for name, value in placed.items()))
 
 
 @app.command("export")
 def export_(
     ref: Store,
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="New folder.")],
-    format_: Annotated[str, typer.Option("--format", help="safetensors or datasets.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder.")],
+    format_: Annotated[
+        ExportFormat, typer.Option("--format", help="Safetensors files, or a `datasets` folder.")
+    ],
     layer: Annotated[
         int | None, typer.Option("--layer", help="Block, from 0; the store's only one if left out.")
     ] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a layer's vectors, each example's with its id, in a form that other programs read."""
-    from activation_store.exchange.exporting import FORMATS, export_layer
-    from activation_store.read.reader import ActivationStore
+    """Write a layer's vectors, each example's with its id, in a format that other programs read."""
+    from activation_store.exchange.exporting import export_layer
 
-    if format_ not in FORMATS:
-        raise ConfigError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
-    store = ActivationStore(_folder(ref, root))
-    counts = export_layer(store, store.only_layer(layer), to, format=format_)
-    if as_json:
-        print_json({"out": str(to), **asdict(counts)})
-    else:
-        typer.echo(f"{to}: layer {counts.layer} of {counts.examples} examples")
+    store = open_store(ref, root=root)
+    counts = export_layer(store, store.only_layer(layer), out.expanduser(), format=format_)
+    text = f"{out}: layer {counts.layer} of {counts.examples} examples"
+    report(as_json, {"out": str(out), **asdict(counts)}, text)
 
 
 @app.command("import")
@@ -148,7 +140,7 @@ def import_(
     target: Annotated[
         str, typer.Option("--target", metavar="MODEL", help="The model that they are of.")
     ],
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="New folder for the store.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the store.")],
     index: Annotated[
         Path | None,
         typer.Option(
@@ -158,19 +150,19 @@ def import_(
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="For .npy of uint16: the bits are bfloat16.")
     ] = False,
-    codec: Annotated[str, typer.Option("--codec", help="raw or lossless.")] = "raw",
+    codec: Annotated[
+        Codec, typer.Option("--codec", help="How the numbers are stored (docs/store.md).")
+    ] = "raw",
     adapter: Annotated[
         str | None, typer.Option("--adapter", help="PEFT adapter that is part of the target.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a store of vectors that another program captured, of a target that you declare."""
+    """Make a store of vectors that another program captured from the target that you name."""
     from activation_store.exchange import importing
     from activation_store.target.files import resolve_model
     from activation_store.target.load import model_shape
 
-    if codec not in ("raw", "lossless"):
-        raise ConfigError(f"--codec {codec}: expected raw or lossless.")
     if source.suffix == ".npy" and index is None:
         raise ConfigError("--index: a .npy file needs a table of its examples.")
     model = resolve_model(target, adapter)
@@ -184,28 +176,12 @@ def import_(
         found = importing.open_safetensors(source)
     target_digests = model.digests()
     importing.check_declared(found, layer=config.layer, shape=shape, target=target_digests)
-    result = importing.import_vectors(found, to, config=config, target=target_digests)
-    if as_json:
-        print_json({"out": str(to), **asdict(result)})
-    else:
-        typer.echo(f"{to}: {result.sequences} examples, {result.tokens} tokens")
+    result = importing.import_vectors(found, out, config=config, target=target_digests)
+    text = f"{out}: {result.sequences} examples, {result.tokens} tokens"
+    report(as_json, {"out": str(out), **asdict(result)}, text)
 
 
-def _folder(ref: str, root: Path) -> Path:
-    """The folder of a store: `ref` itself, the `data` of an artifact at it, or a name's dump."""
-    from activation_store.layout.arrays import COMMITS, PLAN_FILE
-    from pipelines.artifacts.artifact import DATA
-    from pipelines.artifacts.refs import Refs
-    from pipelines.artifacts.root import ArtifactRoot
-
-    path = Path(ref).expanduser()
-    for folder in (path, path / DATA):
-        if (folder / PLAN_FILE).is_file() or (folder / COMMITS).is_dir():
-            return folder
-    return Refs(ArtifactRoot(root.expanduser())).resolve(ref, kind="dump").data
-
-
-def _described(store: ActivationStore) -> dict[str, Any]:
+def _describe(store: ActivationStore) -> dict[str, Any]:
     from activation_store.layout.arrays import CANARY_FILE
     from activation_store.layout.checksummed_json import read_checksummed_json
     from activation_store.layout.root_record import root_digest

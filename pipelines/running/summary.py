@@ -44,7 +44,7 @@ def summary(result: RunResult, root_option: str = "") -> str:
     name, number = result.name.name, result.name.number
     lines.append("Next:")
     lines.append(
-        f'  latentqa ask --decoder {name}{root_option} --prompt "You are a pirate." '
+        f'  latentqa ask {name}{root_option} --prompt "You are a pirate." '
         '--question "Who speaks here?"'
     )
     lines.append(f"  latentqa data show {name}{root_option}")

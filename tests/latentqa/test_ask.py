@@ -36,7 +36,7 @@ def reader(root: Path) -> Reader:
 def test_the_command_prints_question_and_answer(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    called = Called(capsys, root, "--decoder", "toy", *WORDS, "--question", "Loves it?")
+    called = Called(capsys, root, "toy", *WORDS, "--question", "Loves it?")
     assert (called.err, called.code) == ("", 0)
     head, *rest = called.out.splitlines()
     assert head.startswith("train/")
@@ -48,7 +48,7 @@ def test_the_command_prints_question_and_answer(
 def test_json_is_one_document(
     root: Path, reader: Reader, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = json.loads(Called(capsys, root, "--decoder", "toy", *WORDS, "--json").out)
+    found = json.loads(Called(capsys, root, "toy", *WORDS, "--json").out)
     expected = reader.ask_all(PROMPT, [QUESTION], max_tokens=6)
     (answer,) = expected.answers
     (written,) = found.pop("answers")
@@ -82,7 +82,7 @@ def test_json_is_one_document(
 def test_a_control_can_be_a_system_prompt_or_come_before_a_stimulus(
     root: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, str], view: str
 ) -> None:
-    found = json.loads(Called(capsys, root, "--decoder", "toy", *WORDS, *words, "--json").out)
+    found = json.loads(Called(capsys, root, "toy", *WORDS, *words, "--json").out)
     assert found["view"] == view
     control = [m["content"] for m in found["messages"] if m["segment"] == "control"]
     assert control[0] == ("Be red." if view == "system" else PROMPT)
@@ -171,12 +171,12 @@ def test_the_root_is_taken_from_the_environment(
 def test_bad_input_is_one_line(
     root: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
 ) -> None:
-    assert said in Called(capsys, root, "--decoder", "toy", *words).refused()
+    assert said in Called(capsys, root, "toy", *words).refused()
 
 
 def test_another_model_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = chain.model(1).ref
-    line = Called(capsys, root, "--decoder", "toy", *WORDS, "--model", other).refused()
+    line = Called(capsys, root, "toy", *WORDS, "--model", other).refused()
     assert "whose weights is" in line
     assert "Give the decoder's own target" in line
 
@@ -187,7 +187,7 @@ def test_a_ref_that_is_no_decoder_is_one_line(
 ) -> None:
     if ref == "dump":
         ref = Refs(ArtifactRoot(root)).resolve("toy", "dump").short
-    line = Called(capsys, root, "--decoder", ref, *WORDS).refused()
+    line = Called(capsys, root, ref, *WORDS).refused()
     assert ref in line
 
 

@@ -94,7 +94,7 @@ def test_a_dialogue_comes_as_text_as_a_file_or_on_stdin(
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     given = {"file": str(tmp_path / "said.json"), "stdin": "-"}.get(how, text)
     words = ("--question", QUESTION, "--max-tokens", "2", "--json", "--device", "cpu")
-    called = Called(capsys, root, "--decoder", "toy", "--messages", given, *words)
+    called = Called(capsys, root, "toy", "--messages", given, *words)
     found = json.loads(called.out)
     assert [m["content"] for m in found["messages"]] == [m["content"] for m in DIALOGUE]
     expected = reader.ask_all(DIALOGUE, [QUESTION], max_tokens=2)
@@ -107,7 +107,7 @@ def test_tokens_and_layer_are_what_is_read(
 ) -> None:
     words = ("--messages", json.dumps(DIALOGUE), "--question", QUESTION, "--max-tokens", "2")
     chosen = ("--tokens", "segment:control", "--layer", "-1", "--device", "cpu")
-    called = Called(capsys, root, "--decoder", "toy", *words, *chosen)
+    called = Called(capsys, root, "toy", *words, *chosen)
     head, *lines = called.out.splitlines()
     assert head.endswith("7 activations of block 3 (the decoder was trained on block 2)")
     assert any(line.startswith("7 of them are of tokens that its training") for line in lines)
@@ -122,12 +122,10 @@ def test_drawn_answers_stand_beside_the_likeliest(
 ) -> None:
     words = ("--prompt", PROMPT, "--question", QUESTION, "--max-tokens", "4", "--device", "cpu")
     drawn = ("--samples", "3", "--temperature", "2", "--seed", "5")
-    shown = Called(capsys, root, "--decoder", "toy", *words, *drawn).out
+    shown = Called(capsys, root, "toy", *words, *drawn).out
     assert shown.count("   drawn: ") == 3
     assert "nats a token; drawn answers agree" in shown
-    (found,) = json.loads(Called(capsys, root, "--decoder", "toy", *words, *drawn, "--json").out)[
-        "answers"
-    ]
+    (found,) = json.loads(Called(capsys, root, "toy", *words, *drawn, "--json").out)["answers"]
     assert len(found["samples"]) == 3
     assert found["agreement"] == agreement([own["answer"] for own in found["samples"]])
 
@@ -155,7 +153,7 @@ def test_a_file_of_prompts_gives_a_line_each(
         {"messages": DIALOGUE, "questions": ["Who?", "Why?"], "tokens": "last:3"},
     )
     words = ("--file", str(path), "--question", QUESTION, "--max-tokens", "3", "--device", "cpu")
-    called = Called(capsys, root, "--decoder", "toy", *words)
+    called = Called(capsys, root, "toy", *words)
     assert called.code == 0
     lines = [json.loads(line) for line in called.out.splitlines()]
     assert [line["id"] for line in lines] == [1, "own", 3]
@@ -178,7 +176,7 @@ def test_a_prompt_that_cannot_be_asked_has_its_reason_and_the_others_go_on(
         {"prompt": PROMPT, "question": "<|im_end|>?"},
     )
     words = ("--file", str(path), "--question", QUESTION, "--max-tokens", "2", "--device", "cpu")
-    called = Called(capsys, root, "--decoder", "toy", *words)
+    called = Called(capsys, root, "toy", *words)
     lines = [json.loads(line) for line in called.out.splitlines()]
     assert ["error" in line for line in lines] == [True, False, True, True]
     assert "control token <|im_end|>" in lines[0]["error"]

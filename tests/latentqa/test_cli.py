@@ -6,16 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import Called
 from fake_steps import FakeSteps
 
 import pipelines.running.runner
 from core.errors import DamagedError
-from latentqa.cli import main
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -25,26 +24,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.delenv("LATENTQA_ROOT", raising=False)
     steps = FakeSteps(tmp_path / "log", pieces=1)
-    monkeypatch.setattr(pipelines.runner, "steps_for", lambda experiment: steps.table())
+    monkeypatch.setattr(pipelines.running.runner, "steps_for", lambda experiment: steps.table())
     Path("fake.yaml").write_text("experiment: fake\ndata: {path: .}\n")
     from pipelines.running.request import RunRequest
 
     RunRequest(config="fake.yaml", root="artifacts").open().run()
     return tmp_path
-
-
-class Called:
-    """What a command printed, and its exit code."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], *words: str) -> None:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(words)
-        self.code = caught.value.code
-        self.out, self.err = capsys.readouterr()
-
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 def test_an_all_hit_run_prints_one_document(
@@ -65,8 +50,9 @@ def test_an_all_hit_run_ends_with_what_was_learned(
 def test_an_all_hit_run_loads_nothing_heavy(place: Path) -> None:
     code = f"""
 import sys
-sys.path.insert(0, {str(HERE)!r})
+sys.path.insert(0, {str(TESTS)!r})
 from pathlib import Path
+from command_line import Called
 from fake_steps import FakeSteps
 import pipelines.running.runner
 pipelines.running.runner.steps_for = lambda experiment: FakeSteps(Path("log"), pieces=1).table()
@@ -92,7 +78,13 @@ finally:
         ),
         (
             ["run", "fake.yaml", "--until", "dmup"],
-            "--until dmup: no such step; expected one of conversations, questions, dump, train, "
+            "Invalid value for '--until': 'dmup' is not one of 'conversations', 'questions', "
+            "'complete', 'quality', 'dump', 'train', 'train_prior', 'train_text', 'evaluate', "
+            "'judge', 'robustness'. (latentqa --help)",
+        ),
+        (
+            ["run", "fake.yaml", "--until", "judge"],
+            "--until judge: no such step; expected one of conversations, questions, dump, train, "
             "evaluate.",
         ),
         (
@@ -173,7 +165,6 @@ def test_show_has_identity_and_record(place: Path, capsys: pytest.CaptureFixture
     (found,) = Called(capsys, "show", "fake:1", "--json").json()[2:3]
     assert found["identity"]["config"] == {"layers": [14]}
     assert found["record"]["counts"]["sequences"] == 5
-    assert 'config   {"layers": [14]}' in Called(capsys, "show", "fake").out
 
 
 def test_diff_compares_two_runs_step_by_step(
@@ -188,15 +179,17 @@ def test_diff_compares_two_runs_step_by_step(
     assert "  config.answers: 3 → 1\n" in Called(capsys, "diff", "fake:1", "fake:2").out
 
 
-def test_tag_then_forget(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tag_then_untag(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Called(capsys, "tag", "fake:1", "paper").out.startswith("paper:latest → conversations/")
-    assert Called(capsys, "tag", "paper", "--delete").code == 0
+    named = Called(capsys, "tag", "fake:1", "paper", "--json").json()
+    assert (named["name"], len(named["artifacts"])) == ("paper:latest", 6)
+    assert Called(capsys, "untag", "paper", "--json").json() == named
     assert Called(capsys, "show", "paper").code == 2
 
 
 def test_gc_lists_then_removes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("fake:1", "fake:latest"):
-        Called(capsys, "tag", name, "--delete")
+        Called(capsys, "untag", name)
     assert len(Called(capsys, "gc", "--json").json()["garbage"]) == 6
     assert "can go: latentqa gc --delete" in Called(capsys, "gc").out
     assert Called(capsys, "gc", "--delete").out.splitlines()[-1].startswith("Removed 6 folders")

@@ -23,7 +23,7 @@ from pipelines.asking.map_view import print_map
 from pipelines.asking.reader import make_prompt
 from pipelines.asking.reading_map import reading_map
 
-WORDS = ("--decoder", "toy", "--prompt", PROMPT, "--question", QUESTION, "--device", "cpu")
+WORDS = ("toy", "--prompt", PROMPT, "--question", QUESTION, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,8 @@ def test_a_map_asks_one_question_of_blocks_that_are_there(reader: Reader) -> Non
 def test_the_command_prints_the_map_and_writes_its_files(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ("--map", "--answer", "red", "--layers", "0,-1", "--out", str(tmp_path / "new" / "map"))
-    called = Called(capsys, root, *WORDS, *more)
+    more = ("--answer", "red", "--layers", "0,-1", "--out", str(tmp_path / "new" / "map"))
+    called = Called(capsys, root, *WORDS, *more, command="map")
     assert called.code == 0, called.err
     lines = called.out.splitlines()
     assert "A: red   (the answer given)" in lines
@@ -90,7 +90,7 @@ def test_the_command_prints_the_map_and_writes_its_files(
     assert sorted(p.name for p in folder.iterdir()) == ["map.csv", "map.png", "map.svg"]
     cells = list(csv.DictReader(io.StringIO((folder / "map.csv").read_text())))
     assert {cell["layer"] for cell in cells} == {"0", "3"}
-    again = Called(capsys, root, *WORDS, *more, "--json")
+    again = Called(capsys, root, *WORDS, *more, "--json", command="map")
     document = json.loads(again.out)
     assert len(document["cells"]) == len(cells)
     assert document["cells"][0]["gain"] == float(cells[0]["gain"])
@@ -109,14 +109,13 @@ def test_a_narrow_terminal_gets_the_windows_in_parts(reader: Reader) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--answer", "x"), "got --answer without --map"),
-        (("--map", "--samples", "2"), "got --samples with --map"),
-        (("--map", "--layers", "a"), "expected blocks such as 0,7,14"),
-        (("--map", "--answer", ""), "the answer is empty"),
-        (("--map", "--question", "Who?"), "got 2 questions"),
+        (("--samples", "2"), "No such option: --samples"),
+        (("--layers", "a"), "expected blocks such as 0,7,14"),
+        (("--answer", ""), "the answer is empty"),
+        (("--messages", "[]"), "expected one of --prompt, --messages, got --prompt and --messages"),
     ],
 )
 def test_bad_options_are_one_line(
     root: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
 ) -> None:
-    assert said in Called(capsys, root, *WORDS, *words).refused()
+    assert said in Called(capsys, root, *WORDS, *words, command="map").refused()

@@ -85,7 +85,7 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
     if not token:
         raise ConfigError(
             f"--repo {repo}: {TOKEN} is not set; set it to a token that may write there, "
-            "or give --folder alone."
+            "or give --out alone."
         )
     api = HfApi(token=token)
     try:

@@ -186,7 +186,11 @@ def _leaves(values: Mapping[str, Any] | None) -> dict[str, Leaf]:
 def _readings(step: ReportStep | None, metrics: Mapping[str, Any]) -> tuple[Reading, ...]:
     path = artifact_file(step, "metrics.json")
     found = json_object(path.read_text(), path) if path else metrics
-    tree = found.get("reading") or {}
+    return readings_of(found.get("reading") or {})
+
+
+def readings_of(tree: Mapping[str, Any]) -> tuple[Reading, ...]:
+    """Read the tree `reading` of `run --json`, in the order in which it is shown."""
     return tuple(
         Reading(
             split=split,

@@ -183,7 +183,7 @@ def test_the_command_writes_the_folder_and_refuses_what_has_no_card(tmp_path: Pa
     write(tmp_path / "a.jsonl", line(), line(label="b"))
     given = ["import", str(tmp_path / "a.jsonl"), "--format", "conversations", "--out"]
     assert run.invoke(app, [*given, str(tmp_path / "in")]).exit_code == 0
-    args = ["export", str(tmp_path / "in"), str(tmp_path / "out"), "--format"]
+    args = ["export", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--format"]
     bad = run.invoke(app, [*args, "jsonl", "--license", "mit"])
     assert isinstance(bad.exception, ConfigError)
     done = run.invoke(app, [*args, "parquet", "--source-license", "import a.jsonl=mit"])

@@ -11,7 +11,7 @@ import pytest
 from ask_calls import Called, make_root
 
 TEXT = (Path(__file__).parents[3] / "docs" / "asking.md").read_text()
-COMMANDS = re.findall(r"^\$ latentqa ask (.*)$", TEXT, flags=re.MULTILINE)
+COMMANDS = re.findall(r"^\$ latentqa ((?:ask|map) .*)$", TEXT, flags=re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,8 @@ def test_the_commands_run(
     monkeypatch.chdir(tmp_path)
     (lines,) = re.findall(r"```json\n(.*?)```", TEXT, flags=re.DOTALL)
     (tmp_path / "prompts.jsonl").write_text(lines)
-    called = Called(capsys, root, *shlex.split(command), "--max-tokens", "2", "--device", "cpu")
+    name, *words = shlex.split(command)
+    called = Called(capsys, root, *words, "--max-tokens", "2", "--device", "cpu", command=name)
     assert (called.code, called.err) == (0, "")
     assert called.out
     assert (tmp_path / "map" / "map.png").exists() == ("--out map" in command)

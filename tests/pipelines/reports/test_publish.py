@@ -76,7 +76,7 @@ class Published:
 
     def __init__(self, capsys: pytest.CaptureFixture[str], root: ArtifactRoot, *words: str) -> None:
         with pytest.raises(SystemExit) as done:
-            main(["publish", "--decoder", "toy", "--root", str(root.path), *words])
+            main(["publish", "toy", "--root", str(root.path), *words])
         self.code = done.value.code
         self.out, self.err = capsys.readouterr()
 
@@ -86,7 +86,7 @@ def test_peft_alone_loads_the_folder(
 ) -> None:
     from peft import PeftModel
 
-    done = Published(capsys, root, "--folder", str(tmp_path / "mine"))
+    done = Published(capsys, root, "--out", str(tmp_path / "mine"))
     assert (done.code, done.err) == (0, "")
     net = PeftModel.from_pretrained(tiny.model(), tmp_path / "mine")
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_peft_alone_loads_the_folder(
 def test_the_card_is_made_of_the_records(
     root: ArtifactRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Published(capsys, root, "--folder", str(tmp_path / "mine"))
+    Published(capsys, root, "--out", str(tmp_path / "mine"))
     card = (tmp_path / "mine" / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
     assert header["library_name"] == "peft"
@@ -116,7 +116,7 @@ def test_the_card_is_made_of_the_records(
 def test_a_target_without_a_repository_is_named_by_its_digests(
     root: ArtifactRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Published(capsys, root, "--folder", str(tmp_path / "mine"))
+    Published(capsys, root, "--out", str(tmp_path / "mine"))
     card = ModelCard.load(tmp_path / "mine" / "README.md")
     assert "base_model" not in card.data.to_dict()
     assert f"| weights | `{chain.model().digests()['weights']}` |" in card.text
@@ -128,7 +128,7 @@ def test_repository_and_licence_can_be_given(
 ) -> None:
     folder, commit_ = tmp_path / "mine", "c" * 40
     words = ("--base-model", f"org/tiny@{commit_}", "--license", "apache-2.0")
-    Published(capsys, root, "--folder", str(folder), *words)
+    Published(capsys, root, "--out", str(folder), *words)
     data = ModelCard.load(folder / "README.md").data.to_dict()
     assert (data["base_model"], data["license"]) == ("org/tiny", "apache-2.0")
     settings = json.loads((folder / "adapter_config.json").read_text())
@@ -181,9 +181,9 @@ def test_a_folder_whose_writing_failed_is_no_hindrance_to_a_second_try(
     with monkeypatch.context() as patch:
         refuse = OSError(errno.ENOSPC, "No space left on device")
         patch.setattr("pipelines.reports.publish.decoder.model_card", Mock(side_effect=refuse))
-        assert Published(capsys, root, "--folder", str(folder)).code == 2
+        assert Published(capsys, root, "--out", str(folder)).code == 2
     assert list(tmp_path.iterdir()) == []
-    assert Published(capsys, root, "--folder", str(folder)).code == 0
+    assert Published(capsys, root, "--out", str(folder)).code == 0
 
 
 class Hub:
@@ -230,13 +230,13 @@ def test_a_hub_is_sent_the_folder(
 @pytest.mark.parametrize(
     ("words", "token", "message"),
     [
-        ((), "secret", "got neither --folder nor --repo"),
+        ((), "secret", "got neither --out nor --repo"),
         (("--repo", "me/decoder"), "", "HF_TOKEN is not set"),
         (("--repo", "decoder"), "secret", "not a repository's name"),
         (("--repo", "me/decoder"), "secret", "the hub did not take it (403 for …)"),
-        (("--folder", "."), "secret", "already there; expected a new or an empty folder"),
+        (("--out", "."), "secret", "already there; expected a new or an empty folder"),
         (
-            ("--folder", "x", "--base-model", "tiny"),
+            ("--out", "x", "--base-model", "tiny"),
             "secret",
             "tiny: not a repository",
         ),

@@ -15,7 +15,7 @@ def test_a_whole_run_says_what_was_learned_where_and_what_next(tmp_path: Path) -
     text = summary(result, " --root r")
     assert "test   control   1.00       1.00  1.00 [0.50, 1.50]" in text
     assert f"Report:  {result.report}" in text
-    assert "latentqa ask --decoder fake --root r --prompt" in text
+    assert "latentqa ask fake --root r --prompt" in text
     assert "latentqa data show fake --root r" in text
     assert "latentqa diff" not in text
 

@@ -1,0 +1,1 @@
+"""Experiment files that come with the package: `latentqa init --list` names them."""

@@ -1,0 +1,246 @@
+"""The Python API: what `import latentqa` offers a script or a notebook.
+
+Each function imports what it needs when it is called, so that `import latentqa` is quick and loads
+neither torch nor transformers nor Prefect.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from activation_store.read.reader import ActivationStore
+    from pipelines.asking.reader import Reader
+    from pipelines.experiment.config import Experiment
+    from pipelines.running.plan import StepPlan
+    from pipelines.running.request import RunRequest
+    from pipelines.running.results import RunResult
+    from pipelines.running.runner import Runner
+
+DEFAULT_ROOT = "artifacts"
+
+StrPath = str | os.PathLike[str]
+
+
+def run(
+    config: StrPath | Experiment,
+    *,
+    root: StrPath | None = None,
+    overrides: Sequence[str] = (),
+    until: str | None = None,
+    smoke: bool = False,
+) -> RunResult:
+    """Run an experiment: reuse cached steps, compute missing ones, write a report.
+
+    ```python
+    result = latentqa.run("experiments/quickstart.yaml", overrides=["train.lora.rank=8"])
+    result.metrics["reading"]["test"]["control"]["grounded_gain"]
+    ```
+
+    >>> result = run(config, root=root)
+    >>> [step.cached for step in result.steps]
+    [True, True, True, True, True]
+    >>> result.metrics["train"]["steps"]
+    2
+
+    Args:
+        config: path of an experiment file, or an `Experiment` made in Python. With a Prefect API
+            configured, the run of a file is a flow there; that of an `Experiment` never is.
+        root: folder of all artifacts; None takes `LATENTQA_ROOT`, else `artifacts`.
+        overrides: `field.path=value`, each with its value in YAML; they win over the file.
+        until: last step to run; None for all, and the report.
+        smoke: run every step on about eight rows.
+
+    Returns:
+        The steps with their artifacts, the metrics of `run --json`, and where the report is.
+
+    Raises:
+        UserError: the experiment, a file, a model or an endpoint is not as it must be.
+        LatentQAError: a step cannot be made; finished steps stay.
+    """
+    from pipelines.running.prefect_settings import configured_api_url
+    from pipelines.running.request import RunRequest
+
+    opened = _open(config, root, overrides, until, smoke=smoke)
+    if isinstance(opened, RunRequest):
+        if not configured_api_url():
+            return opened.run()
+        import flows
+
+        return flows.run(opened)
+    opened.prepare()
+    with opened.open():
+        return opened.run()
+
+
+def plan(
+    config: StrPath | Experiment,
+    *,
+    root: StrPath | None = None,
+    overrides: Sequence[str] = (),
+    until: str | None = None,
+    smoke: bool = False,
+    sample: bool = False,
+) -> list[StepPlan]:
+    """Say for each step whether it is a hit or a miss and why, and what it would take.
+
+    Nothing is made, and no model is loaded unless `sample` is set.
+
+    >>> [(step.step, step.status) for step in plan(config, root=root)][-2:]
+    [('evaluate', 'hit'), ('report', 'hit')]
+    >>> changed = plan(config, root=root, overrides=["train.lora.rank=3"])
+    >>> [step.step for step in changed if step.status == "miss"]
+    ['train', 'evaluate', 'report']
+
+    Args:
+        config: path of an experiment file, or an `Experiment` made in Python.
+        root: folder of all artifacts; None takes `LATENTQA_ROOT`, else `artifacts`.
+        overrides: `field.path=value`, each with its value in YAML; they win over the file.
+        until: last step to plan; None for all, and the report.
+        smoke: plan a run on about eight rows.
+        sample: run the target on 16 rows to estimate the size of a compressed store.
+
+    Raises:
+        UserError: the experiment, a file or a model is not as it must be.
+    """
+    from pipelines.running.plan import make_plan
+    from pipelines.running.request import RunRequest
+
+    opened = _open(config, root, overrides, until, smoke=smoke)
+    runner = opened.open() if isinstance(opened, RunRequest) else opened
+    return make_plan(runner, sampled=sample)
+
+
+def load(
+    decoder: StrPath,
+    *,
+    root: StrPath | None = None,
+    model: StrPath | None = None,
+    adapter: StrPath | None = None,
+    device: str = "auto",
+    foreign_target: StrPath | None = None,
+    foreign_adapter: StrPath | None = None,
+) -> Reader:
+    """Load a trained decoder with its target, to ask questions.
+
+    >>> reader = load("toy", root=root, device="cpu")
+    >>> answer = reader.ask("You are a pirate.", "Who speaks here?", max_tokens=4)
+    >>> isinstance(answer, str)
+    True
+    >>> asked = reader.ask_all("Hello!", ["Who?", "Why?"], system="Be a pirate.", max_tokens=4)
+    >>> asked.view, len(asked.answers)
+    ('system', 2)
+
+    Args:
+        decoder: a REF of a trained decoder (an experiment's name, `train/KEY`, a path), or a folder
+            that one was published or copied to.
+        root: folder of all artifacts; None takes `LATENTQA_ROOT`, else `artifacts`.
+        model: where the target is now; None takes what the decoder was trained with.
+        adapter: where the target's own adapter is now, likewise.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        foreign_target: a model of the same shape whose activations are read in place of the
+            target's own, for shift experiments; every result says so.
+        foreign_adapter: a PEFT adapter of it; alone, it is put on the decoder's own target.
+
+    Raises:
+        RefError: `decoder` names nothing, or no decoder.
+        ModelError: the target is not where it was, or a foreign one has another shape.
+        StoreError: `model` is not the decoder's target.
+        DamagedError: the decoder's bytes are not those committed.
+    """
+    from pipelines.asking.load import load as load_reader
+
+    return load_reader(
+        os.fspath(decoder),
+        root=artifact_root(root),
+        model=None if model is None else os.fspath(model),
+        adapter=None if adapter is None else os.fspath(adapter),
+        device=device,
+        foreign_target=None if foreign_target is None else os.fspath(foreign_target),
+        foreign_adapter=None if foreign_adapter is None else os.fspath(foreign_adapter),
+    )
+
+
+def open_store(ref: StrPath, *, root: StrPath | None = None) -> ActivationStore:
+    """Open an activation store for reading.
+
+    >>> store = open_store("toy", root=root)
+    >>> store.layers, store.d_model
+    ((2,), 32)
+
+    Args:
+        ref: the store's folder, or a REF of a dump (an experiment's name, `dump/KEY`, a path).
+        root: folder of all artifacts; None takes `LATENTQA_ROOT`, else `artifacts`.
+
+    Raises:
+        RefError: `ref` names nothing, or no store.
+        StoreError: nothing is committed there yet.
+        DamagedError: its plan or a commit record is not as it was written.
+    """
+    from activation_store.read.reader import ActivationStore
+
+    return ActivationStore(store_folder(ref, root=root))
+
+
+def store_folder(ref: StrPath, *, root: StrPath | None = None) -> Path:
+    """Find the folder of a store: `ref` itself, the data of an artifact there, or a name's dump.
+
+    Raises:
+        RefError: `ref` names nothing, or no store.
+    """
+    from activation_store.layout.arrays import COMMITS, PLAN_FILE
+    from pipelines.artifacts.artifact import DATA
+    from pipelines.artifacts.refs import Refs
+    from pipelines.artifacts.root import ArtifactRoot
+
+    path = Path(ref).expanduser()
+    for folder in (path, path / DATA):
+        if (folder / PLAN_FILE).is_file() or (folder / COMMITS).is_dir():
+            return folder
+    return Refs(ArtifactRoot(artifact_root(root))).resolve(os.fspath(ref), kind="dump").data
+
+
+def artifact_root(root: StrPath | None = None) -> Path:
+    """Give the artifact root: `root`, else `LATENTQA_ROOT`, else `artifacts`."""
+    if root is None:
+        root = os.environ.get("LATENTQA_ROOT", DEFAULT_ROOT)
+    return Path(root).expanduser()
+
+
+def _open(
+    config: StrPath | Experiment,
+    root: StrPath | None,
+    overrides: Sequence[str],
+    until: str | None,
+    *,
+    smoke: bool,
+) -> RunRequest | Runner:
+    """Make the request of a run of a file, or the runner of an `Experiment`."""
+    from core.errors import ConfigError
+    from pipelines.artifacts.root import ArtifactRoot
+    from pipelines.experiment.config import Experiment
+    from pipelines.experiment.smoke import smoke as make_small
+    from pipelines.running.request import RunRequest
+    from pipelines.running.runner import Runner
+
+    where = artifact_root(root)
+    if not isinstance(config, Experiment):
+        return RunRequest(
+            config=os.fspath(config),
+            root=str(where),
+            overrides=tuple(overrides),
+            until=until,
+            smoke=smoke,
+        )
+    if overrides:
+        raise ConfigError(
+            f"overrides: got {len(overrides)} with an Experiment, expected none; make the "
+            "Experiment with those values, or name its file."
+        )
+    experiment = make_small(config) if smoke else config
+    name = experiment.experiment
+    command = f"latentqa.run(Experiment(experiment={name!r}, ...))"
+    return Runner(experiment, ArtifactRoot(where), until=until, command=command)

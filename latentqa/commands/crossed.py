@@ -1,0 +1,82 @@
+"""`latentqa crossed`: decoders of several experiments, each judged on the rows of all of them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.errors import ConfigError
+from latentqa.commands.options import DEFAULT_ROOT, JsonOption, RootOption
+from latentqa.commands.printing import print_json, say
+
+
+def crossed(
+    configs: Annotated[
+        list[str], typer.Argument(metavar="CONFIG...", help="Experiment files (YAML), two or more.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Folder of the published files, for the experiments that import some.",
+        ),
+    ] = None,
+    foreign_target: Annotated[
+        bool,
+        typer.Option(
+            "--foreign-target",
+            help="Let the experiments have different targets of one shape; every result says so.",
+        ),
+    ] = False,
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge the decoder of each experiment on the rows of every other, as a Markdown table.
+
+    Runs what has not been run yet, all in one root. With --foreign-target the experiments may have
+    different targets, such as a model and its fine-tune.
+    """
+    from pipelines.experiment.config import load_experiment
+    from pipelines.running.crossed import crossed as cross
+    from pipelines.running.crossed import crossed_table
+    from pipelines.running.request import RunRequest
+    from pipelines.running.runner import Runner
+
+    runners: dict[str, Runner] = {}
+    for config in configs:
+        imports = data is not None and load_experiment(Path(config)).data is not None
+        overrides = (f"data.path={data}",) if imports else ()
+        runner = RunRequest(config=config, root=str(root), overrides=overrides).open()
+        name = runner.experiment.experiment
+        if name in runners:
+            raise ConfigError(f"{config}: an experiment {name} was named before it.")
+        runners[name] = runner
+    if len(runners) < 2:
+        raise ConfigError("crossed: got one experiment, expected at least two.")
+    words = ["latentqa", "crossed", *configs]
+    words += ["--data", str(data)] if data is not None else []
+    words += ["--foreign-target"] if foreign_target else []
+    found = cross(runners, foreign=foreign_target, command=shlex.join(words))
+    if as_json:
+        print_json(
+            [
+                {
+                    "trained_on": trained,
+                    "tested_on": tested,
+                    "name": one.name,
+                    "foreign_target": one.foreign,
+                    "reading": one.reading,
+                    "report": None if one.report is None else str(one.report),
+                }
+                for (trained, tested), one in found.items()
+            ]
+        )
+        return
+    say(crossed_table(found))
+    say()
+    for one in found.values():
+        say(f"{one.name}: {one.report}")

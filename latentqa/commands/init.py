@@ -1,0 +1,112 @@
+"""`latentqa init` and `schema`: begin an experiment file, and describe its fields to an editor."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.errors import ConfigError
+from latentqa.commands.options import JsonOption
+from latentqa.commands.printing import report, say
+
+TEMPLATE = "template"
+SCHEMA_FILE = "experiment.schema.json"
+"""The name under which an experiment file looks for its schema, in its own folder."""
+
+
+def init(
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT", help="The packaged experiment to begin with (see --list)."
+        ),
+    ] = TEMPLATE,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="New experiment file.",
+            show_default="EXPERIMENT.yaml; of the template experiment.yaml",
+        ),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the packaged experiments and write nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a commented experiment file to begin with, and its JSON Schema beside it."""
+    packaged = packaged_experiments()
+    if list_:
+        document = [{"name": name, "about": _about(text)} for name, text in packaged.items()]
+        report(as_json, document, *(f"{one['name']:<18} {one['about']}" for one in document))
+        return
+    if experiment not in packaged:
+        raise ConfigError(
+            f"{experiment}: no packaged experiment; expected one of {', '.join(packaged)}."
+        )
+    from core.files import write_bytes
+
+    name = "experiment" if experiment == TEMPLATE else experiment
+    target = (out or Path(f"{name}.yaml")).expanduser()
+    if target.exists():
+        raise ConfigError(f"{target}: already there; name a new file with --out.")
+    schema_path = target.with_name(SCHEMA_FILE)
+    write_bytes(schema_path, schema_text().encode())
+    write_bytes(target, packaged[experiment].encode())
+    report(
+        as_json,
+        {"out": str(target), "schema": str(schema_path)},
+        f"{target}: a copy of the packaged experiment {experiment}; {schema_path.name} is its "
+        "schema for editors",
+        f"Next:  latentqa plan {target}",
+    )
+
+
+def schema(
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write it to this file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the JSON Schema of experiment files, which editors complete and check fields with."""
+    if out is None:
+        say(schema_text().rstrip())
+        return
+    from core.files import write_bytes
+
+    write_bytes(out.expanduser(), schema_text().encode())
+    report(as_json, {"out": str(out)}, f"{out}: the JSON Schema of experiment files")
+
+
+def packaged_experiments() -> dict[str, str]:
+    """Read the experiment files that come with the package, the template first."""
+    folder = resources.files("experiments")
+    found = {
+        path.name.removesuffix(".yaml"): path.read_text(encoding="utf-8")
+        for path in folder.iterdir()
+        if path.name.endswith(".yaml")
+    }
+    return dict(sorted(found.items(), key=lambda item: (item[0] != TEMPLATE, item[0])))
+
+
+def schema_text() -> str:
+    """Write the JSON Schema of experiment files, as the file that editors read."""
+    from core.terminal import terminal_json
+    from pipelines.experiment.config import Experiment
+
+    found: dict[str, Any] = Experiment.model_json_schema()
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return terminal_json({**draft, **found, "title": "An experiment of latentqa"}) + "\n"
+
+
+def _about(text: str) -> str:
+    """Give the first sentence of the comment at the top of an experiment file."""
+    lines = text.splitlines()
+    comment = [line.lstrip("# ") for line in lines if line.startswith("# ")]
+    words = " ".join(line for line in comment if not line.startswith("yaml-language-server"))
+    return re.split(r"(?<=[.?])\s|:\s", words)[0].rstrip(":")

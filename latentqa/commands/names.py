@@ -1,0 +1,38 @@
+"""`latentqa tag` and `untag`: names for artifacts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from latentqa.commands.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
+from latentqa.commands.printing import report
+from pipelines.artifacts.identity import SHORT
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import ArtifactRoot
+
+
+def tag(
+    ref: RefArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A new name, or name:version.")],
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Give artifacts a name of their own, which gc respects."""
+    made = Refs(ArtifactRoot(root.expanduser())).tag(ref, name)
+    pairs = (target.split("/") for target in made.artifacts)
+    shorts = [f"{kind}/{key[:SHORT]}" for kind, key in pairs]
+    document = {"name": str(made), "artifacts": list(made.artifacts)}
+    report(as_json, document, f"{made} → {', '.join(shorts)}")
+
+
+def untag(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name, or name:version.")],
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a name; its artifacts stay until gc."""
+    gone = Refs(ArtifactRoot(root.expanduser())).untag(name)
+    document = {"name": str(gone), "artifacts": list(gone.artifacts)}
+    report(as_json, document, f"Removed the name {gone}; `latentqa gc` lists what can go.")

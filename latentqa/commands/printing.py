@@ -1,0 +1,28 @@
+"""Print on stdout: lines of text that are safe on a terminal, and JSON documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from core.terminal import terminal_json, terminal_text
+
+
+def say(text: object = "") -> None:
+    """Print a line, with what a terminal would obey drawn as visible characters."""
+    typer.echo(terminal_text(str(text)))
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(terminal_json(value))
+
+
+def report(as_json: bool, document: Any, *lines: object) -> None:
+    """Print `document` as JSON where it was asked for, else `lines`."""
+    if as_json:
+        print_json(document)
+        return
+    for line in lines:
+        say(line)

@@ -1,0 +1,151 @@
+"""`latentqa run`, `plan` and `status`: run an experiment, plan a run, say how far one is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.wording import duration, size
+from latentqa.commands.options import (
+    DEFAULT_ROOT,
+    ConfigArgument,
+    JsonOption,
+    RootOption,
+    SetOption,
+    SmokeOption,
+    UntilOption,
+    root_words,
+)
+from latentqa.commands.printing import print_json, say
+
+if TYPE_CHECKING:
+    from pipelines.running.plan import StepEstimate, StepPlan
+    from pipelines.running.status import StepStatus
+
+
+def run(
+    config: ConfigArgument,
+    root: RootOption = DEFAULT_ROOT,
+    set_: SetOption = [],  # noqa: B006 - typer's default, never changed
+    until: UntilOption = None,
+    smoke: SmokeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run an experiment: reuse cached steps, compute missing ones, write a report."""
+    from latentqa.api import run as run_experiment
+    from pipelines.running.summary import summary
+
+    result = run_experiment(config, root=root, overrides=set_, until=until, smoke=smoke)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        say(summary(result, root_words(root)))
+
+
+def plan(
+    config: ConfigArgument,
+    root: RootOption = DEFAULT_ROOT,
+    set_: SetOption = [],  # noqa: B006 - typer's default, never changed
+    until: UntilOption = None,
+    smoke: SmokeOption = False,
+    sample: Annotated[
+        bool,
+        typer.Option(
+            "--sample", help="Run the target on 16 rows to estimate a compressed store's size."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say for each step whether it is a hit or a miss and why, and what it would take."""
+    from pipelines.running.plan import make_plan
+    from pipelines.running.request import RunRequest
+
+    request = RunRequest(config=config, root=str(root), overrides=set_, until=until, smoke=smoke)
+    runner = request.open()
+    steps = make_plan(runner, sampled=sample)
+    if as_json:
+        print_json(
+            {
+                "experiment": runner.experiment.experiment,
+                "root": str(runner.root.path),
+                "steps": [step.to_json() for step in steps],
+            }
+        )
+        return
+    for step in steps:
+        _print_plan(step)
+
+
+def status(
+    config: ConfigArgument,
+    root: RootOption = DEFAULT_ROOT,
+    set_: SetOption = [],  # noqa: B006 - typer's default, never changed
+    smoke: SmokeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say for each step whether it is complete, how far it is, who runs it, and until when."""
+    from pipelines.running.request import RunRequest
+    from pipelines.running.status import status_of
+
+    runner = RunRequest(config=config, root=str(root), overrides=set_, smoke=smoke).open()
+    steps = status_of(runner)
+    if as_json:
+        print_json(
+            {
+                "experiment": runner.experiment.experiment,
+                "root": str(runner.root.path),
+                "steps": [step.to_json() for step in steps],
+            }
+        )
+        return
+    for step in steps:
+        _print_status(step)
+
+
+def _print_plan(step: StepPlan) -> None:
+    from pipelines.running.plan import SHOWN
+
+    say(f"{step.step:<14} {(step.key or '')[:16]:<16}  {step.status:<8} {step.why}")
+    if step.nearest and step.changes:
+        say(f"{'':<16}against {step.nearest}:")
+        for change in step.changes[:SHOWN]:
+            say(f"{'':<18}{change}")
+        if len(step.changes) > SHOWN:
+            say(f"{'':<18}and {len(step.changes) - SHOWN} fields more")
+    if step.status != "hit":
+        estimate = step.estimate
+        say(f"{'':<16}{_cost_words(estimate)}")
+        if estimate.raw_bytes is not None:
+            say(f"{'':<16}{_store_words(estimate.raw_bytes, estimate.lossless_bytes)}")
+
+
+def _print_status(step: StepStatus) -> None:
+    words = [f"{step.step:<14} {(step.key or '')[:16]:<16}  {step.state:<9}"]
+    if step.progress:
+        words.append("{done} of {total} {note}".format(**step.progress).rstrip())
+    if step.seconds_left is not None:
+        words.append(f"about {duration(step.seconds_left)} left")
+    if step.holder:
+        words.append(str(step.holder))
+    say("  ".join(words).rstrip())
+
+
+def _cost_words(estimate: StepEstimate) -> str:
+    if estimate.seconds is None or estimate.bytes is None:
+        return "what it takes cannot be told: this experiment has not run it in this root"
+    bought = ""
+    if estimate.requests:
+        price = "at no known price" if estimate.money is None else f"$ {estimate.money:.2f}"
+        bought = f"{estimate.requests} LLM requests, {estimate.tokens} tokens, {price}, "
+    return (
+        f"takes {bought}about {duration(estimate.seconds)} and {size(estimate.bytes)}, "
+        f"as {estimate.like} did"
+    )
+
+
+def _store_words(raw_bytes: int, lossless_bytes: int | None) -> str:
+    raw = f"{size(raw_bytes)} of raw shards"
+    if lossless_bytes is None:
+        return raw
+    return f"{raw}, about {size(lossless_bytes)} with dump.codec lossless"

@@ -1,0 +1,145 @@
+"""`latentqa show`: a summary of an artifact or a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from core.wording import duration, size
+from latentqa.commands.artifacts import artifact_document
+from latentqa.commands.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
+from latentqa.commands.printing import print_json, say
+from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.refs import Refs, holders
+from pipelines.artifacts.root import ArtifactRoot
+
+KINDS = {
+    "conversations": "controls and stimuli",
+    "questions": "questions and answers about the controls",
+    "complete": "conversations with the target's own replies",
+    "quality": "checked questions",
+    "dump": "an activation store",
+    "train": "a trained decoder",
+    "train_prior": "a baseline decoder, trained on other controls' activations",
+    "train_text": "a baseline decoder, trained on the controls' text",
+    "evaluate": "the evaluation of a decoder",
+    "judge": "an LLM's judgement of written answers",
+    "robustness": "a decoder's robustness to changes",
+    "report": "a report",
+}
+"""What an artifact of each kind is."""
+
+_FACTS = 8
+"""Most counts that a line shows."""
+
+
+def show(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
+    """Summarise an artifact or a run: what it is, of which model, its verdict and its report.
+
+    The whole identity and record of each artifact are in --json.
+    """
+    refs = Refs(ArtifactRoot(root.expanduser()))
+    names = holders(refs.names())
+    found = refs.resolve_set(ref)
+    if as_json:
+        print_json(
+            [
+                {**artifact_document(a, names), "identity": a.identity, "record": a.record}
+                for a in found.values()
+            ]
+        )
+    elif len(found) == 1:
+        _show_artifact(next(iter(found.values())), names)
+    else:
+        _show_run(ref, found)
+
+
+def _show_run(ref: str, found: Mapping[str, Artifact]) -> None:
+    total = size(sum(artifact.size for artifact in found.values()))
+    say(f"{ref}: a run of {len(found)} steps, {total}")
+    _row("model", _model(found.values()))
+    for kind in ("conversations", "questions", "dump", "train"):
+        if kind in found:
+            _row(kind, _facts(found[kind].record["counts"]))
+    _print_verdict(found)
+    for kind, artifact in found.items():
+        spent = duration(artifact.record.get("seconds", 0.0))
+        _row("step", f"{artifact.short}  {size(artifact.size)}, {spent}, {KINDS.get(kind, kind)}")
+
+
+def _show_artifact(artifact: Artifact, names: Mapping[str, list[str]]) -> None:
+    record = artifact.record
+    say(f"{artifact.short}: {KINDS.get(artifact.kind, artifact.kind)}")
+    _row("model", _model([artifact]))
+    _row("made", _made(record, duration(record.get("seconds", 0.0))))
+    _row("files", f"{len(record['files'])}, {size(artifact.size)}, in {artifact.data}")
+    _row("names", ", ".join(names.get(f"{artifact.kind}/{artifact.key}", [])) or "none")
+    _row("made from", ", ".join(_inputs(artifact)))
+    _row("counts", _facts(record["counts"]))
+    _row("settings", _facts(artifact.identity["config"], most=None))
+    _print_verdict({artifact.kind: artifact})
+
+
+def _print_verdict(found: Mapping[str, Artifact]) -> None:
+    from pipelines.reports.run.claims import headline, judge
+    from pipelines.reports.run.data import readings_of
+
+    if "evaluate" in found:
+        reading = found["evaluate"].record["counts"].get("reading") or {}
+        verdicts = [judge(one) for one in readings_of(reading)]
+        _row("verdict", headline(verdicts))
+        for verdict in verdicts:
+            _row("", f"{verdict.view} ({verdict.split}): {verdict.sentence}")
+    if "report" in found:
+        report = found["report"]
+        _row("report", str(report.data / report.record["counts"]["page"]))
+
+
+def _row(title: str, text: str | None) -> None:
+    if text:
+        say(f"  {title:<14} {text}")
+
+
+def _model(artifacts: Any) -> str | None:
+    """Name the target, as the last of the artifacts that read it was given it."""
+    for artifact in reversed(list(artifacts)):
+        where = artifact.record.get("locations") or {}
+        if where.get("model"):
+            layers = artifact.identity["config"].get("layers")
+            adapter = f" with adapter {where['adapter']}" if where.get("adapter") else ""
+            blocks = f", blocks {', '.join(map(str, layers))}" if layers else ""
+            return f"{where['model']}{adapter}{blocks}"
+    return None
+
+
+def _made(record: Mapping[str, Any], spent: str) -> str:
+    git = record.get("git") or {}
+    code = f", code {git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else ""
+    return f"{str(record.get('created', ''))[:19].replace('T', ' ')} in {spent}{code}"
+
+
+def _inputs(artifact: Artifact) -> Iterator[str]:
+    from pipelines.artifacts.identity import SHORT
+
+    for role, made in artifact.identity["inputs"].items():
+        yield f"{role}/{made['key'][:SHORT]}"
+
+
+def _facts(values: Mapping[str, Any], *, most: int | None = _FACTS) -> str:
+    """List the plain values of a document, `name value` each, with dots for sections."""
+    facts = [f"{name} {value}" for name, value in _plain(values)]
+    more = "" if most is None or len(facts) <= most else ", …"
+    return ", ".join(facts[:most]) + more
+
+
+def _plain(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _plain(value, f"{prefix}{name}.")
+        elif isinstance(value, (list, tuple)):
+            if value and all(isinstance(item, (str, int, float)) for item in value):
+                yield prefix + name, ",".join(map(str, value))
+        elif isinstance(value, float):
+            yield prefix + name, f"{value:.4g}"
+        elif value is not None:
+            yield prefix + name, value

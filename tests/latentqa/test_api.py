@@ -1,0 +1,111 @@
+"""`import latentqa`: what it offers, its examples, and what it does not load."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ask_calls import make_root
+from fake_steps import FakeSteps
+
+import latentqa
+import latentqa.api
+import pipelines.running.runner
+from core.errors import ConfigError
+from pipelines.artifacts.root import ArtifactRoot
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def decoder_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("api"))
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An experiment file whose steps write a few bytes each."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("LATENTQA_ROOT", raising=False)
+    steps = FakeSteps(tmp_path / "log", pieces=1)
+    monkeypatch.setattr(pipelines.running.runner, "steps_for", lambda experiment: steps.table())
+    path = tmp_path / "fake.yaml"
+    path.write_text("experiment: fake\ndata: {path: .}\n")
+    return path
+
+
+def run_examples(name: str, **names: Any) -> None:
+    """Run the examples of a docstring of the API, which find `names`."""
+    (test,) = doctest.DocTestFinder(recurse=False).find(
+        getattr(latentqa, name), name, globs={**vars(latentqa.api), **names}
+    )
+    assert test.examples
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+@pytest.mark.parametrize("name", ["run", "plan"])
+def test_the_examples_of_a_run_hold(name: str, config: Path, tmp_path: Path) -> None:
+    root = str(tmp_path / "root")
+    latentqa.run(latentqa.Experiment(experiment="fake", data={"path": "."}), root=root)
+    run_examples(name, config=str(config), root=root)
+
+
+@pytest.mark.parametrize("name", ["load", "open_store"])
+def test_the_examples_of_a_decoder_hold(name: str, decoder_root: Path) -> None:
+    run_examples(name, root=str(decoder_root))
+
+
+def test_every_name_has_a_docstring() -> None:
+    assert set(latentqa.__all__) <= set(dir(latentqa))
+    for name in latentqa.__all__:
+        assert len(getattr(latentqa, name).__doc__) > 40
+
+
+def test_an_experiment_made_in_python_is_that_of_its_file(config: Path, tmp_path: Path) -> None:
+    made = latentqa.Experiment(experiment="fake", data={"path": "."})
+    result = latentqa.run(made, root=tmp_path / "root")
+    assert [step.cached for step in result.steps] == [False] * 5
+    again = latentqa.run(config, root=tmp_path / "root")
+    assert [step.artifact.key for step in again.steps] == [
+        step.artifact.key for step in result.steps
+    ]
+
+
+def test_overrides_belong_to_a_file(config: Path, tmp_path: Path) -> None:
+    made = latentqa.Experiment(experiment="fake", data={"path": "."})
+    with pytest.raises(ConfigError, match="overrides: got 1 with an Experiment"):
+        latentqa.plan(made, root=tmp_path, overrides=["dump.layers=[3]"])
+
+
+def test_a_store_is_opened_by_its_folder(decoder_root: Path) -> None:
+    (dump,) = ArtifactRoot(decoder_root).artifacts("dump")
+    by_folder, by_name = (
+        latentqa.open_store(str(dump.data)),
+        latentqa.open_store("toy", root=str(decoder_root)),
+    )
+    assert by_folder.root == by_name.root == dump.data
+
+
+def test_the_root_is_taken_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, decoder_root: Path
+) -> None:
+    monkeypatch.setenv("LATENTQA_ROOT", str(decoder_root))
+    assert latentqa.open_store("toy").layers == (2,)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        latentqa.nothing  # noqa: B018 - the access is what is tested
+
+
+def test_the_import_loads_nothing_heavy() -> None:
+    code = "import sys, latentqa; print(sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True
+    )
+    for heavy in ("torch", "transformers", "prefect", "pydantic", "pyarrow", "typer"):
+        assert f"'{heavy}'" not in done.stdout
