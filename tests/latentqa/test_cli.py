@@ -28,7 +28,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("fake.yaml").write_text("experiment: fake\ndata: {path: .}\n")
     from pipelines.running.request import RunRequest
 
-    RunRequest(config="fake.yaml", root="artifacts").open().run()
+    RunRequest(config="fake.yaml", root="artifacts").run()
     return tmp_path
 
 
@@ -172,7 +172,7 @@ def test_diff_compares_two_runs_step_by_step(
 ) -> None:
     from pipelines.running.request import RunRequest
 
-    RunRequest(config="fake.yaml", root="artifacts", overrides=["evaluate.answers=1"]).open().run()
+    RunRequest(config="fake.yaml", root="artifacts", overrides=["evaluate.answers=1"]).run()
     found = Called(capsys, "diff", "fake:1", "fake:2", "--json").json()
     assert found["train"] == []
     assert {"field": "config.answers", "left": 3, "right": 1} in found["evaluate"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,22 @@ from published_chain import CONFIG, write_published
 
 from core.errors import RefError
 from evaluators.measure.result_files import RESULTS_FILE
+from latentqa.cli import main
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.reports.compare.comparison import compare_runs, comparison_rows
 from pipelines.reports.compare.page import write_comparison
 from pipelines.reports.compare.runs import changed_settings, find_runs
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "crossed.py"
 BASELINES = "baselines: [{}]\n  splits: [test]\n  views: [control]"
 
 
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("crossed_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def run_crossed(*words: str) -> int:
+    """Run `latentqa crossed` and return its exit code."""
+    with pytest.raises(SystemExit) as done:
+        main(["crossed", *words])
+    assert isinstance(done.value.code, int)
+    return done.value.code
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +55,8 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def root(configs: list[Path]) -> Path:
     """Cross the two, and return the root."""
     place = configs[0].parent / "root"
-    words = [*map(str, configs), "--root", str(place), "--foreign-target"]
-    assert script().main(words) == 0
+    words = (*map(str, configs), "--root", str(place), "--foreign-target")
+    assert run_crossed(*words) == 0
     return place
 
 
@@ -69,7 +67,7 @@ def evaluation(root: Path, name: str) -> Any:
 def test_without_the_flag_both_targets_are_named_and_nothing_runs(
     configs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert script().main([*map(str, configs), "--root", str(tmp_path / "root")]) == 2
+    assert run_crossed(*map(str, configs), "--root", str(tmp_path / "root")) == 2
     said = capsys.readouterr().err
     assert "base and tuned have different targets: adapter is – in base and" in said
     assert "--foreign-target" in said
@@ -105,14 +103,14 @@ def test_the_report_of_a_foreign_evaluation_says_so(root: Path) -> None:
     assert "Foreign target." not in pages["base"]
     assert "Foreign target." in pages["base_on_tuned"]
     assert "<h1>base_on_tuned</h1>" in pages["base_on_tuned"]
-    assert "scripts/crossed.py" in pages["base_on_tuned"]
+    assert "latentqa crossed" in pages["base_on_tuned"]
 
 
 def test_crossed_again_all_is_found(
     configs: list[Path], root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(root.glob("*/*/record.json"))
-    assert script().main([*map(str, configs), "--root", str(root), "--foreign-target"]) == 0
+    assert run_crossed(*map(str, configs), "--root", str(root), "--foreign-target") == 0
     shown = capsys.readouterr().out
     assert "| base | tuned (foreign target) | test | control |" in shown
     assert "| base | base | test | control |" in shown
