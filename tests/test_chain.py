@@ -167,8 +167,6 @@ def test_smoke_runs_every_step_of_the_users_config(chain: Chain) -> None:
 
 
 def test_a_decoder_is_asked(chain: Chain) -> None:
-    found = chain.latentqa(
-        *("ask", "--decoder", "tiny", "--prompt", "Be a pirate.", "--question", "Who is it?")
-    )
+    found = chain.latentqa(*("ask", "tiny", "--prompt", "Be a pirate.", "--question", "Who is it?"))
     assert found.returncode == 0, found.stderr
     assert "Who is it?" in found.stdout

@@ -52,6 +52,6 @@ def test_the_quickstart_runs_at_a_small_size_and_is_asked(tmp_path: Path) -> Non
     again = latentqa(tmp_path, *command)
     assert all(step["cached"] for step in json.loads(again.stdout)["steps"])
     words = ("--prompt", "You are a pirate.", "--question", "Who speaks?", "--max-tokens", "8")
-    asked = latentqa(tmp_path, "ask", "--decoder", "quickstart-smoke", *words, "--json")
+    asked = latentqa(tmp_path, "ask", "quickstart-smoke", *words, "--json")
     assert asked.returncode == 0, asked.stderr
     assert json.loads(asked.stdout)

@@ -81,15 +81,17 @@ def _show_artifact(artifact: Artifact, names: Mapping[str, list[str]]) -> None:
 
 
 def _print_verdict(found: Mapping[str, Artifact]) -> None:
-    from pipelines.reports.run.claims import headline, judge
+    from pipelines.reports.run.claims import assess_reading, headline
     from pipelines.reports.run.data import readings_of
 
     if "evaluate" in found:
-        reading = found["evaluate"].record["counts"].get("reading") or {}
-        verdicts = [judge(one) for one in readings_of(reading)]
-        _row("verdict", headline(verdicts))
-        for verdict in verdicts:
-            _row("", f"{verdict.view} ({verdict.split}): {verdict.sentence}")
+        evaluate = found["evaluate"]
+        readings = readings_of(evaluate.record["counts"].get("reading") or {})
+        claims = [assess_reading(reading) for reading in readings]
+        least = evaluate.identity["config"].get("min_controls", 0)
+        _row("verdict", headline(readings, claims, least=least))
+        for claim in claims:
+            _row("", f"{claim.view} ({claim.split}): {claim.sentence}")
     if "report" in found:
         report = found["report"]
         _row("report", str(report.data / report.record["counts"]["page"]))

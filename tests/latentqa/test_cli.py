@@ -224,3 +224,19 @@ def test_no_words_are_help(place: Path, capsys: pytest.CaptureFixture[str]) -> N
     called = Called(capsys)
     assert called.code == 0
     assert "Usage: latentqa" in called.out
+
+
+def test_show_summarises_a_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = Called(capsys, "show", "fake").out
+    assert out.startswith("fake: a run of 6 steps, ")
+    for part in ("  dump           bytes 100", "  verdict        ", "report.html\n", "  step   "):
+        assert part in out
+    assert "{" not in out
+
+
+def test_show_summarises_an_artifact(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = Called(capsys, "show", "fake", "--json").json()[3]["key"]
+    out = Called(capsys, "show", f"train/{key[:8]}").out
+    assert out.startswith(f"train/{key[:16]}: a trained decoder\n")
+    for part in ("made from", "settings       rank 16", "names          fake:1, fake:latest"):
+        assert part in out

@@ -15,7 +15,7 @@ from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.asking.load import load
 
-WORDS = ("--decoder", "toy", "--prompt", PROMPT, "--question", QUESTION, "--device", "cpu")
+WORDS = ("toy", "--prompt", PROMPT, "--question", QUESTION, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
