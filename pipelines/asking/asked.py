@@ -1,4 +1,4 @@
-"""What was asked of a conversation's activations, and answered."""
+"""Questions about the activations of a conversation, and the answers of a decoder."""
 
 from __future__ import annotations
 
@@ -73,8 +73,7 @@ class Asked:
         return tuple(agreement([own.text for own in drawn]) for drawn in self.samples)
 
     def to_json(self) -> dict[str, Any]:
-        """The whole as plain values: {"view", "messages", "layers", "tokens", "activations",
-        "familiarity", "answers"}."""
+        """Return the whole as a JSON document."""
         questions = zip(
             self.prompt.questions, self.answers, self.samples, self.agreement, strict=True
         )
@@ -110,9 +109,10 @@ class Asked:
 
 
 def agreement(texts: Sequence[str]) -> float | None:
-    """Mean F1 of the words of each two of `texts`; None for fewer than two.
+    """Average the token F1 of each two of `texts`; None for fewer than two.
 
-    1: all say the same words. It says how sure the decoder is of its words, not that they are true.
+    1 means that all have the same words. It measures how sure the decoder is, not whether it is
+    right.
     """
     if len(texts) < 2:
         return None

@@ -1,4 +1,4 @@
-"""What the target is run on: texts, or a whole dialogue, as messages with their segments."""
+"""Conversations that a target runs on, from texts or from the messages of a chat."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ Dialogue = Sequence[Mapping[str, str]]
 def conversation(
     prompt: str, *, system: str | None = None, stimulus: str | None = None
 ) -> tuple[View, tuple[Message, ...]]:
-    """The view that the texts make, and its messages (arXiv 2412.08686, section 3).
+    """Build a conversation from texts; return its view and messages (arXiv 2412.08686, section 3).
+
+    Args:
+        prompt: what a user says; alone it is the control.
+        system: a system prompt, which is the control then.
+        stimulus: what the user says after the target has acknowledged `prompt`.
 
     Raises:
         DataError: a text is empty.
@@ -52,12 +57,12 @@ def conversation(
 
 
 def dialogue(messages: Dialogue) -> tuple[View, tuple[Message, ...]]:
-    """The view and the messages of a whole dialogue.
+    """Build a conversation from chat messages; return its view and messages.
 
-    Where messages say no segment, a system message that comes first is the control, which a decoder
-    with masking is not shown (view `system`); without one nothing is withheld (view `control`), the
-    first message counts as the control, and of the others a user's as stimuli and the assistant's
-    as completions. Messages that all say their segment decide it themselves.
+    Where messages have no segment, a system message that comes first is the control, which a
+    decoder with masking is not shown (view `system`). Without one nothing is withheld (view
+    `control`): the first message counts as the control, later ones of the user as stimuli and of
+    the assistant as completions. Messages that all have a segment keep it.
 
     Raises:
         DataError: a message is not of that form, or some say their segment and others do not.
@@ -91,10 +96,11 @@ def dialogue(messages: Dialogue) -> tuple[View, tuple[Message, ...]]:
 
 
 def parse_dialogue(text: str, source: str) -> Dialogue:
-    """Messages from JSON: a list of them, or an object with the key `messages`.
+    """Parse chat messages from JSON: a list of them, or an object with the key `messages`.
 
     Args:
-        source: where the text is from, for messages.
+        text: the JSON.
+        source: where the text is from, for error messages.
 
     Raises:
         DataError: it is no such JSON.

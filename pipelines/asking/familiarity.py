@@ -1,4 +1,4 @@
-"""The activations that a trained decoder knows: those of its training rows, from its own store."""
+"""The out-of-distribution detector of a trained decoder, from its training rows in its store."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.root import ArtifactRoot
 
 _ROWS = 256
-"""Training rows that are looked at, drawn by a hash of their ids."""
+"""Most training rows that are read, drawn by a hash of their ids."""
 _MADE_BY = ("complete", "conversations")
-"""Steps whose conversations a decoder is trained on."""
+"""Steps that write the conversations which a decoder is trained on."""
 
 
 def find_ood_detector(
     artifact: Artifact, root: ArtifactRoot, decoder: Decoder
 ) -> ActivationOODDetector | None:
-    """What `decoder` was trained on, at the first layer that it reads.
+    """Fit a detector to the training activations of a decoder, at the first layer that it reads.
 
     Args:
         artifact: of kind train.
+        root: where its store and its conversations are.
+        decoder: the decoder itself.
 
     Returns:
         None where the store or the conversations are not in `root` any more, or are damaged, or

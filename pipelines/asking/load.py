@@ -1,4 +1,4 @@
-"""Asking a trained decoder questions about any conversation.
+"""Loading a trained decoder with its target, to ask it about any conversation.
 
 ```python
 from pipelines.asking.load import load
@@ -42,7 +42,7 @@ def load(
     foreign_target: str | None = None,
     foreign_adapter: str | None = None,
 ) -> Reader:
-    """The decoder that `ref` names, with its target.
+    """Load a decoder with its target.
 
     Args:
         ref: a REF of a train artifact (a path, kind/key-prefix or name[:version]), or a folder
@@ -75,7 +75,7 @@ def load(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A decoder on disk; `model` and `adapter` say where its target was."""
+    """A decoder on disk; `model` and `adapter` are the references of its target."""
 
     name: str
     folder: Path
@@ -114,7 +114,7 @@ def _target(found: _Found, model: str | None, adapter: str | None) -> ModelFiles
 
 
 def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> Foreign:
-    """Another target, loaded beside the decoder.
+    """Load another target beside the decoder.
 
     Raises:
         ModelError: its shape is not that of the decoder's own.
@@ -140,7 +140,7 @@ def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> Foreign
 
 
 def _familiar(found: _Found, decoder: Decoder) -> ActivationOODDetector | None:
-    """What the decoder was trained on; None for one that was copied out of its artifact root."""
+    """Find the detector of a decoder's training data; None for one copied out of its root."""
     if found.artifact is None:
         return None
     root = ArtifactRoot(found.artifact.path.parents[1])

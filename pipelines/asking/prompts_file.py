@@ -1,4 +1,4 @@
-"""A file of prompts in: JSON lines, or text with a prompt a line.
+"""Files of prompts: JSON lines, or text with a prompt on each line.
 
 A JSON line is an object with `prompt` (and `system` or `stimulus`) or with `messages`, and where
 they are its own, `questions` (or `question`), `tokens` and `id`.
@@ -33,11 +33,12 @@ class Line:
 
 
 def read_prompts(path: Path, questions: Sequence[str], tokens: str) -> list[Line]:
-    """The prompts of a file; `.jsonl` and `.json` are JSON lines, any other name is text.
+    """Read the prompts of a file; `.jsonl` and `.json` are JSON lines, any other name is text.
 
     Args:
+        path: the file.
         questions: asked of prompts that have none of their own.
-        tokens: what is read of prompts that do not say it themselves.
+        tokens: choice of tokens for prompts that have none of their own.
 
     Raises:
         DataError: the file cannot be read, holds no prompt, or a line of it is none.

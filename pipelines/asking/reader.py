@@ -1,4 +1,4 @@
-"""A decoder with its target: questions about the activations of any conversation.
+"""Readers: a decoder with its target, asked about the activations of any conversation.
 
 Shapes: n tokens that are read.
 """
@@ -52,7 +52,14 @@ def make_prompt(
     stimulus: str | None = None,
     tokens: str = VISIBLE,
 ) -> Prompt:
-    """A prompt for `Reader.ask_each`, of what `Reader.ask_all` takes.
+    """Make a prompt for `Reader.ask_each` from what `Reader.ask_all` takes.
+
+    Args:
+        prompt: text, or the messages of a chat.
+        questions: at least one.
+        system: a system prompt before a text.
+        stimulus: what the user says after a text.
+        tokens: which tokens are read (decoder/token_choice.py).
 
     Raises:
         DataError: a text is empty.
@@ -87,7 +94,7 @@ class Foreign:
     source: TargetNetwork
 
     def to_json(self) -> dict[str, Any]:
-        """What stands in every result."""
+        """Return what every result says of it."""
         return {"model": self.model, "adapter": self.adapter, "differs": list(self.differs)}
 
 
@@ -126,7 +133,7 @@ class Reader:
     def capture(
         self, conversations: Sequence[Sequence[Message]], layers: Sequence[int]
     ) -> list[CapturedConversation]:
-        """Run the target on conversations (see `decoder.target_run.capture`).
+        """Run the target on conversations and capture activations of `layers`.
 
         Raises:
             DataError: the template refuses a conversation, or it holds a control token.
@@ -144,7 +151,7 @@ class Reader:
         tokens: str = VISIBLE,
         **options: Any,
     ) -> str:
-        """The answer to one question; `ask_all` takes several, and says more.
+        """Answer one question; `ask_all` takes several, and returns more.
 
         Args:
             prompt: what a user says to the target; alone, it is the control (view `control`), and
@@ -179,7 +186,7 @@ class Reader:
         tokens: str = VISIBLE,
         **options: Any,
     ) -> Asked:
-        """The answers to several questions about one prompt, which the target runs on once.
+        """Answer several questions about one prompt, on which the target runs once.
 
         Args:
             prompt, system, stimulus, tokens, options: as for `ask`.
@@ -191,7 +198,11 @@ class Reader:
         return self.ask_prompt(made, AskOptions(**options))
 
     def ask_prompt(self, prompt: Prompt, options: AskOptions | None = None) -> Asked:
-        """The answers about one prompt.
+        """Answer the questions of one prompt.
+
+        Args:
+            prompt: the conversation and its questions.
+            options: how it is asked; None takes the defaults.
 
         Raises: as `ask`.
         """
@@ -203,9 +214,14 @@ class Reader:
     def ask_each(
         self, prompts: Sequence[Prompt], options: AskOptions | None = None, *, batch: int = 16
     ) -> Iterator[Asked | UserError]:
-        """What was answered about each of `prompts`, in their order, `batch` of them at a time.
+        """Answer the questions of each prompt, in order.
 
-        One that cannot be asked gives the error that says why, and the others go on.
+        A prompt that cannot be asked gives the error that says why, and the others go on.
+
+        Args:
+            prompts: conversations and their questions.
+            options: how they are asked; None takes the defaults.
+            batch: prompts that are asked together.
 
         Raises:
             ModelError: the target has no block `options.layer`.
@@ -217,11 +233,10 @@ class Reader:
             yield from self._ask_batch(prompts[start : start + batch], layers, options)
 
     def layers(self, layer: int | None = None, option: str = "--layer") -> ReadLayers:
-        """The layers of one reading; None takes those that the decoder reads by itself.
-
-        Any block of the target can be read; one that the decoder was not trained on as it is.
+        """Select the layers of one reading; any block of the target can be read.
 
         Args:
+            layer: None takes those that the decoder was trained on.
             option: what `layer` is called in an error.
 
         Raises:
@@ -243,7 +258,7 @@ class Reader:
         return self.decoder.config.read_layers or (self.decoder.binding.read_layer,)
 
     def chosen(self, prompt: Prompt, captured: CapturedConversation) -> tuple[np.ndarray, int]:
-        """Tokens [n] of a conversation that `prompt` names, and how many of them masking withholds.
+        """Find the tokens [n] that `prompt` names, and count those that masking withholds.
 
         Raises:
             DataError: it names none.
@@ -301,7 +316,7 @@ class Reader:
     def _capture(
         self, prompts: Sequence[Prompt], layers: ReadLayers
     ) -> list[CapturedConversation | UserError]:
-        """Each conversation, or why the template refuses it."""
+        """Capture each conversation, or return why the template refuses it."""
         try:
             return list(self.capture([p.messages for p in prompts], layers.layers))
         except DataError as error:
@@ -311,7 +326,7 @@ class Reader:
         return [found for prompt in prompts for found in self._capture([prompt], layers)]
 
     def _judge(self, reading: Reading) -> OODScore | None:
-        """How far what is read lies from what the decoder was trained on."""
+        """Measure how far a reading lies from what the decoder was trained on."""
         if self.familiar is None or reading.vectors is None:
             return None
         # of several layers the first, which is the one that is known
@@ -325,7 +340,7 @@ class Reader:
         max_tokens: int,
         **drawing: Any,
     ) -> list[list[Answer]]:
-        """`times` answers to each question."""
+        """Answer each question `times` times."""
         if not asked or not times:
             return [[] for _ in asked]
         found = generate_answers(

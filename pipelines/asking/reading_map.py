@@ -1,4 +1,4 @@
-"""Where can an answer be read? Its likelihood over windows of tokens and over blocks.
+"""Maps of where an answer can be read: its likelihood over windows of tokens and over blocks.
 
 Each cell is the answer's log-probability given the activations of one window at one block, less
 that given none (the placeholders' own embeddings, as many and at the same positions): nats a token
@@ -75,8 +75,10 @@ class ReadingMap:
 
     @property
     def reach(self) -> float:
-        """The number at which a map's colours are strongest, on both sides of zero: the largest
-        gain, so that a block which the decoder cannot be given at all does not pale the others."""
+        """Number at which a map's colours are strongest, on both sides of zero.
+
+        The largest gain, so that a block with a large loss does not make the others pale.
+        """
         largest = float(max(self.gains.max(), self.whole.max()))
         return largest if largest > 0 else float(np.abs(self.gains).max()) or 1.0
 
@@ -86,7 +88,7 @@ class ReadingMap:
         return self.prompt.questions[0]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """A row a cell, and one a block for all tokens at once, as CSV and JSON have them."""
+        """Yield a row for each cell, for CSV and JSON."""
         for i, layer in enumerate(self.layers):
             for j, window in enumerate(self.windows):
                 yield {
@@ -100,7 +102,7 @@ class ReadingMap:
                 }
 
     def to_json(self) -> dict[str, Any]:
-        """The whole as plain values; `cells` are `rows`."""
+        """Return the whole as a JSON document; `cells` are `rows`."""
         return {
             "view": self.prompt.view,
             "messages": [
@@ -131,6 +133,7 @@ def reading_map(
     """Map where an answer can be read.
 
     Args:
+        reader: a decoder with its target.
         prompt: a conversation and one question; `prompt.tokens` are cut into windows.
         answer: what is mapped; None takes what the decoder answers, given all those tokens.
         layers: blocks, -1 the last; None takes those that the decoder was trained on, where they
@@ -181,7 +184,7 @@ def reading_map(
 
 
 def _blocks(reader: Reader, layers: Sequence[int] | None) -> tuple[int, ...]:
-    """Blocks of the map, in order; each is one that the decoder can be given alone."""
+    """Select the blocks of the map, in order; each is one that the decoder can be given alone."""
     if layers is not None:
         return tuple(sorted({reader.layers(layer, "--layers").layers[0] for layer in layers}))
     if len(reader.trained_layers) > 1:

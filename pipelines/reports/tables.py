@@ -20,12 +20,12 @@ def csv_bytes(rows: Sequence[Mapping[str, CellValue]]) -> bytes:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table; a bar or a line break in a cell does not end the cell.
+    r"""Write a Markdown table; a bar or a line break in a cell does not end the cell.
 
     >>> print(markdown(["name", "n"], [["a|b", "1"]]))
     | name | n |
     | --- | --- |
-    | a\\|b | 1 |
+    | a\|b | 1 |
     """
     lines = [head, ["---"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

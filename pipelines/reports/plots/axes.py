@@ -1,4 +1,4 @@
-"""What all plots share: widths, type, and how a panel is framed."""
+"""Widths, font sizes and frames that all plots share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TITLE = 7.0
 
 
 def frame(axes: Axes, size: float) -> None:
-    """Two thin sides, quiet ticks, no background."""
+    """Draw two thin sides, quiet ticks and no background."""
     axes.set_facecolor("none")
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -34,7 +34,7 @@ def title(axes: Axes, title: str, size: float) -> None:
 
 
 def legend(axes: Axes, size: float) -> None:
-    """A legend above the panel, where anything has a label."""
+    """Draw a legend above the panel where anything has a label."""
     handles, _ = axes.get_legend_handles_labels()
     if handles:
         axes.legend(
@@ -51,13 +51,13 @@ def legend(axes: Axes, size: float) -> None:
 
 
 def padded(low: float, high: float, share: float) -> tuple[float, float]:
-    """Ends of an axis, `share` of its length away from the values."""
+    """Return the ends of an axis, `share` of its length away from the values."""
     # a spread of zero still needs an axis
     margin = (high - low) * share or 0.5
     return low - margin, high + margin
 
 
 def font_size(columns: int) -> float:
-    """Size of text in points, for so many columns of panels."""
+    """Return the size of text in points for a number of columns of panels."""
     # a phone shows a figure at its true size, a page enlarges it by about a quarter
     return 8.6 if columns > 1 else 9.4

@@ -13,7 +13,7 @@ from pipelines.reports.plots.style import PALETTE, STYLE
 
 
 def training_curve(loss: Series, validation: Series, *, best: int | None, wide: bool) -> Figure:
-    """Training loss, raw and smoothed, and validation `right`, over optimiser steps.
+    """Draw training loss, raw and smoothed, and validation `right` over optimiser steps.
 
     Args:
         loss: training loss by step, nats per token.
@@ -67,7 +67,7 @@ def training_curve(loss: Series, validation: Series, *, best: int | None, wide: 
 
 
 def smooth(values: Sequence[float], share: float = 0.1) -> list[float]:
-    """Centred running mean over `share` of the values; at both ends over those that there are."""
+    """Average over a centred window of `share` of the values, narrower at both ends."""
     half = int(len(values) * share / 2)
     windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]

@@ -33,7 +33,7 @@ def heat(
     reach: float,
     marked: Sequence[int] = (),
 ) -> Figure:
-    """Cells coloured by their numbers, the same distance from zero alike in strength.
+    """Draw cells coloured by their numbers, in one strength at equal distances from zero.
 
     Args:
         values: [rows, columns]; the first row is drawn at the bottom.

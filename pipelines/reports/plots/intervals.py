@@ -51,7 +51,7 @@ def intervals(
     guide: str | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Points with their intervals, one line a point, in small multiples that share the x axis.
+    """Draw points with their intervals in small multiples that share the x axis.
 
     Args:
         panels: filled row by row.
@@ -101,7 +101,12 @@ def intervals(
 
 
 def common_limits(panels: Sequence[Panel], *, zero: bool = False) -> tuple[float, float]:
-    """Ends of an x axis that holds every point and interval of `panels`, and zero where asked."""
+    """Return the ends of an x axis that holds every point and interval of `panels`.
+
+    Args:
+        panels: what the axis holds.
+        zero: whether it holds zero too.
+    """
     values = [
         value
         for panel in panels

@@ -27,7 +27,7 @@ class ScatterPanel:
 
 
 def paired(panels: Sequence[ScatterPanel], *, xlabel: str, ylabel: str, columns: int = 4) -> Figure:
-    """One dot a unit, under two conditions, with the line where both are equal.
+    """Draw a dot for each unit under two conditions, with the line where both are equal.
 
     Args:
         panels: filled row by row; all share both axes.

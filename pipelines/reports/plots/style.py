@@ -1,4 +1,4 @@
-"""How plots look, and how they become SVG and PNG: the same figure, the same bytes.
+"""The style of plots, and their rendering as SVG and PNG: the same figure, the same bytes.
 
 Inside a page `inline_svg` turns each colour of `PALETTE` into the CSS variable `--plot-NAME`, so
 that one figure is legible on light and on dark paper.
@@ -41,7 +41,7 @@ STYLE = {
 
 
 def svg(figure: Figure) -> str:
-    """A stand-alone SVG document; the same figure always gives the same text."""
+    """Render a stand-alone SVG document; the same figure always gives the same text."""
     out = io.StringIO()
     with matplotlib.rc_context(STYLE):
         FigureCanvasAgg(figure)
@@ -52,7 +52,7 @@ def svg(figure: Figure) -> str:
 
 
 def png(figure: Figure, dpi: int = 160) -> bytes:
-    """A PNG on light paper; the same figure always gives the same bytes."""
+    """Render a PNG on light paper; the same figure always gives the same bytes."""
     out = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         FigureCanvasAgg(figure)
@@ -63,7 +63,7 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
 
 
 def inline_svg(document: str, name: str, description: str) -> str:
-    """`document` as an element of a page: themed colours, its own ids, a text for screen readers.
+    """Turn an SVG document into an element of a page: themed, with its own ids, and described.
 
     Args:
         document: what `svg` returned.
