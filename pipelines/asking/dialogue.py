@@ -112,7 +112,7 @@ def parse_dialogue(text: str, source: str) -> Dialogue:
     if isinstance(value, dict) and "messages" in value:
         value = value["messages"]
     dialogue(value)
-    return value
+    return cast(Dialogue, value)
 
 
 def _check(number: int, message: Any) -> None:

@@ -248,7 +248,7 @@ class Reader:
             return decoder.select_layers()
         shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
         number = shape.layer(layer, option)
-        if decoder.config.combine == "together" and decoder.config.read_layers:
+        if decoder.config.combine == "concatenated" and decoder.config.read_layers:
             return decoder.select_layers(number)
         return ReadLayers((number,), named=bool(decoder.config.read_layers))
 

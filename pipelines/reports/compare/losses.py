@@ -113,13 +113,15 @@ def _statistics(conditions: Sequence[str]) -> dict[str, Statistic]:
 def _differences(base: Pool, side: Pool, metric: str, conditions: Sequence[str]) -> np.ndarray:
     """Subtract the baseline's metric from a run's at each control [C], each with its best rival."""
     first, second = (_by_control(np.mean(pool, 0), metric, conditions) for pool in (base, side))
-    return second - first
+    away_C: np.ndarray = second - first
+    return away_C
 
 
 def _by_control(values_CK: np.ndarray, metric: str, conditions: Sequence[str]) -> np.ndarray:
-    right_C = values_CK[:, conditions.index("right")]
+    right_C: np.ndarray = values_CK[:, conditions.index("right")]
     if metric == "right":
         return right_C
     rival = best(values_CK, conditions, _rivals(metric, conditions))
     assert rival is not None, "there is a control"
-    return values_CK[:, conditions.index(rival)] - right_C
+    gain_C: np.ndarray = values_CK[:, conditions.index(rival)] - right_C
+    return gain_C

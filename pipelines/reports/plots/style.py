@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import matplotlib
 from markupsafe import escape
@@ -28,7 +29,7 @@ PALETTE = {
 """Name of each colour → its value on light paper; no two are equal, so that they can be told apart
 in a finished SVG."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "latentqa",
     "text.parse_math": False,

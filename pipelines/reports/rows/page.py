@@ -40,7 +40,7 @@ def filter_values(record: Mapping[str, Any], name: str) -> list[str]:
             of its questions, `type` the types of its questions.
     """
     if name == "flag":
-        return record["flags"] + [flag for q in record["questions"] for flag in q["flags"]]
+        return [*record["flags"], *(flag for q in record["questions"] for flag in q["flags"])]
     if name == "type":
         return [q["type"] for q in record["questions"] if q["type"] is not None]
     return [record[name]]

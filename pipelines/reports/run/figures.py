@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from core.tables import VIEWS
@@ -15,6 +16,7 @@ from pipelines.reports.run.claims import below_untrained
 from pipelines.reports.run.data import ControlLoss, Reading, ReportData, TrainingLog
 from pipelines.reports.run.files import Leaf
 from pipelines.reports.run.panel import Identified, PanelData
+from pipelines.reports.tables import CellValue
 
 _NATS = "nats per token"
 _CONDITION_COLOURS = {"right": "own", "other": "other"}
@@ -112,7 +114,7 @@ def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> PageFi
     wide, narrow = (
         plots.paired(panels, xlabel="right", ylabel="other", columns=n) for n in (columns, 2)
     )
-    rows = [
+    rows: list[dict[str, CellValue]] = [
         {"split": x.split, "view": x.view, "kind": x.kind, "right": x.right, "other": x.other}
         for x in losses
     ]
@@ -139,7 +141,7 @@ def _reliability(identified: Sequence[Identified]) -> PageFigure:
     wide, narrow = (
         plots.paired(panels, xlabel="confidence", ylabel="accuracy", columns=n) for n in (4, 2)
     )
-    rows = [
+    rows: list[dict[str, CellValue]] = [
         {
             "split": one.split,
             "view": one.view,
@@ -160,15 +162,18 @@ def _training(log: TrainingLog, best: int | None) -> PageFigure:
     wide, narrow = (
         plots.training_curve(loss, validation, best=best, wide=wide) for wide in (True, False)
     )
-    rows = [
-        {"step": step, "loss": value, "learning_rate": rate, "validation_right": None}
-        for step, value, rate in zip(log.steps, log.losses, log.rates, strict=True)
-    ] + [
-        {"step": step, "loss": None, "learning_rate": None, "validation_right": value}
-        for step, value in zip(log.validation_steps, log.validation, strict=True)
+    logged = [
+        *((*own, None) for own in zip(log.steps, log.losses, log.rates, strict=True)),
+        *(
+            (step, None, None, right)
+            for step, right in zip(log.validation_steps, log.validation, strict=True)
+        ),
+    ]
+    rows: list[dict[str, CellValue]] = [
+        {"step": step, "loss": loss, "learning_rate": rate, "validation_right": right}
+        for step, loss, rate, right in sorted(logged, key=itemgetter(0))
     ]
     description = "Training loss and validation right by optimiser step"
-    rows.sort(key=lambda row: row["step"] or 0)
     return make_page_figure("training", description, wide, narrow, rows)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import SMALL, Page, leaf, report, write_example
+from report_example import SMALL, Page, leaf, report, write_example
 
 from evaluators.measure.result_files import JUDGED_FILE, RESULTS, RESULTS_FILE, write_table
 from pipelines.reports.run.inputs import ReportInputs
