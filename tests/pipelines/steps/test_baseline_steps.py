@@ -51,7 +51,7 @@ def test_layers_drawn_anew_in_each_pass_are_another_training() -> None:
     assert drawn("train.max_steps=null", "train.epochs=2")
     assert drawn("train.max_steps=9")
     assert not drawn("train.max_steps=null", "train.epochs=1")
-    assert not drawn("train.epochs=2", "train.decoder.combine=together")
+    assert not drawn("train.epochs=2", "train.decoder.combine=concatenated")
     assert "layers_drawn" not in table("[]")["train"][1]
 
 

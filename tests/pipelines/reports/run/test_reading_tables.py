@@ -12,7 +12,7 @@ CASE: dict[str, Any] = {**READING["test"]["control"], "below_untrained": LEAF}
 IDENTIFIED = {
     "accuracy": {"right": LEAF, "none": LEAF},
     **dict.fromkeys(("chance", "grounded_gain", "information_gain", "calibration_error"), LEAF),
-    "items": {"same_question": 4, "same_category": 3, "no_distractor": 2},
+    "items": {"asked": 7, "no_distractor": 2},
 }
 
 
