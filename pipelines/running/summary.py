@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from core.wording import ABSENT, interval
 from pipelines.artifacts.artifact import Artifact
 from pipelines.running.results import RunResult
 from pipelines.steps.metrics import dropped_rows
@@ -29,7 +30,8 @@ def summary(result: RunResult, root_option: str = "") -> str:
         lines.append("Answer loss in nats per token, 95 % intervals over controls:")
         lines.append(_table(rows))
         lines.append(
-            "A decoder reads where both gains are above zero and `right` is below `untrained`."
+            "A decoder reads where the hidden gain of a masked view is above zero and `right` is "
+            "below the trained rivals; the other gains check the instrument."
         )
     for name, run in by_step.items():
         if dropped := dropped_rows(name, run.artifact.record["counts"]):
@@ -88,6 +90,7 @@ def reading_rows(reading: Mapping[str, Any]) -> list[dict[str, str]]:
             "view": view,
             "right": _leaf(found["answer_loss"]["right"], short=True),
             "untrained": _leaf(found["untrained"]["right"], short=True),
+            "hidden gain": _leaf(found.get("hidden_gain")),
             "grounded gain": _leaf(found["grounded_gain"]),
             "information gain": _leaf(found["information_gain"]),
             "controls": str(found["answer_loss"]["right"]["n"]),
@@ -110,9 +113,8 @@ def _table(rows: list[dict[str, str]]) -> str:
 
 
 def _leaf(leaf: Mapping[str, Any] | None, *, short: bool = False) -> str:
-    if leaf is None or leaf["estimate"] is None:
-        return "–"
-    text = f"{leaf['estimate']:.2f}"
-    if short or leaf.get("low") is None:
-        return text
-    return f"{text} [{leaf['low']:.2f}, {leaf['high']:.2f}]"
+    """Format an estimate, with its interval unless it is to be short."""
+    if leaf is None:
+        return ABSENT
+    ends = (None, None) if short else (leaf.get("low"), leaf.get("high"))
+    return interval(leaf["estimate"], *ends)

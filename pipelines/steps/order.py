@@ -252,7 +252,7 @@ COMPLETE = Step(
 )
 
 
-_BASELINE_VERSIONS: Mapping[Baseline, int] = {"prior": 3, "text": 2}
+_BASELINE_VERSIONS: Mapping[Baseline, int] = {"prior": 3, "visible_text": 1, "text": 2}
 
 
 def baseline_step(name: Baseline) -> str:

@@ -13,7 +13,10 @@ from pipelines.running.summary import summary
 def test_a_whole_run_says_what_was_learned_where_and_what_next(tmp_path: Path) -> None:
     result = runner(tmp_path / "r", FakeSteps(tmp_path / "log")).run()
     text = summary(result, " --root r")
-    assert "test   control   1.00       1.00  1.00 [0.50, 1.50]" in text
+    row = next(line for line in text.splitlines() if line.startswith("test"))
+    assert " ".join(row.replace("\u00a0", " ").split()) == (
+        "test control 1.00 1.00 – 1.00 [0.50, 1.50] 1.00 [0.50, 1.50] 9"
+    )
     assert f"Report:  {result.report}" in text
     assert "latentqa ask fake --root r --prompt" in text
     assert "latentqa data show fake --root r" in text
