@@ -387,9 +387,14 @@ def _spent(client: LLMClient | None, dropped: list[Dropped]) -> dict[str, Any]:
 
 
 def _nothing_kept(what: str, dropped: list[Dropped]) -> str:
-    reasons: Mapping[str, int] = Counter(row.reason for row in dropped)
+    reasons: Counter[str] = Counter(row.reason for row in dropped)
     counted = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    why = ""
+    if reasons:
+        commonest = reasons.most_common(1)[0][0]
+        example = next((row for row in dropped if row.reason == commonest and row.detail), None)
+        why = "" if example is None else f" For example, {commonest}: {example.detail[:160]}."
     return (
-        f"generate: no reply for {what} could be kept ({counted or 'nothing was asked'}). "
+        f"generate: no reply for {what} could be kept ({counted or 'nothing was asked'}).{why} "
         "Try another model at generate.endpoint, another source of texts, or ease the filters."
     )

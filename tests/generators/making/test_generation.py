@@ -25,7 +25,7 @@ from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply import Outcome
 from generators.llm.request import Request
-from generators.llm.testing import is_probe, plausible_reply
+from generators.llm.testing import ScriptedResponse, is_probe, plausible_reply
 from generators.making.config import GenerateSection, QuestionsConfig, at_most
 from generators.making.generation import generate_conversations, generation_externals, texts_of
 from generators.rules.text import REASONS
@@ -199,6 +199,27 @@ def test_a_quota_is_not_asked_for_without_end(tmp_path: Path) -> None:
             conversations(tmp_path, resolved(endpoint), small(4))
         names = Counter(b["response_format"]["json_schema"]["name"] for b in endpoint.work)
     assert names["goal_control"] == 8
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("<html>gateway</html>", "failed 4.*no chat completion: HTML, '<html>gateway"),
+        ('{"choices": [{"mess', "failed 4.*JSON that is cut or broken"),
+        (b"\x1f\x8b\x08\x00\xff\xfe\xfd", r"failed 4.*no text \(compressed"),
+    ],
+)
+def test_where_nothing_could_be_kept_the_cause_is_told(
+    tmp_path: Path, body: str | bytes, words: str
+) -> None:
+    class Broken(ScriptedEndpoint):
+        def complete(self, request: dict[str, Any]) -> ScriptedResponse:
+            made = super().complete(request)
+            return made if is_probe(request) else ScriptedResponse(200, body)
+
+    config = small(kinds={"goal": {"controls": 2}})
+    with Broken() as endpoint, pytest.raises(DataError, match=words):
+        conversations(tmp_path, resolved(endpoint, retries=0), config)
 
 
 def test_a_second_run_asks_nothing_and_needs_no_endpoint(made: Path, tmp_path: Path) -> None:

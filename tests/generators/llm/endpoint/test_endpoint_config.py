@@ -1,0 +1,118 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from core.errors import ConfigError, EndpointError
+from generators.llm.endpoint.config import EndpointConfig
+from generators.llm.endpoint.resolve import ResolvedEndpoint, model_identity, open_endpoint
+
+SECRET = "sk-proj-0123456789abcdef"
+
+
+def said(**fields: Any) -> str:
+    """The words of the one fault of a config."""
+    with pytest.raises(ValidationError) as caught:
+        EndpointConfig.model_validate({"model": "m", **fields})
+    (error,) = caught.value.errors(include_url=False)
+    return f"{error['loc'][0] if error['loc'] else ''}: {error['msg']}"
+
+
+def resolved(base_url: str, **fields: Any) -> ResolvedEndpoint:
+    config = EndpointConfig.model_validate({"model": "m", "base_url": base_url, **fields})
+    with open_endpoint(config) as endpoint:
+        return endpoint
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["localhost:8000/v1", "127.0.0.1:8000", "ftp://host/v1", "http://", "http://host:port/v1", ""],
+)
+def test_an_address_that_is_none_is_named_with_its_field(base_url: str) -> None:
+    assert said(base_url=base_url).startswith("base_url: Value error")
+    assert "http://localhost:8000/v1" in said(base_url=base_url)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url", "query"),
+    [
+        ("http://host:8000/v1", "http://host:8000/v1", {}),
+        ("http://host:8000/v1/", "http://host:8000/v1", {}),
+        ("http://host/v1/chat/completions", "http://host/v1", {}),
+        ("http://[::1]:80/v1", "http://[::1]:80/v1", {}),
+        (
+            "https://x.example/openai/deployments/gpt?api-version=2024-06-01",
+            "https://x.example/openai/deployments/gpt",
+            {"api-version": "2024-06-01"},
+        ),
+    ],
+)
+def test_addresses_are_taken_as_people_have_them(
+    base_url: str, url: str, query: dict[str, str]
+) -> None:
+    endpoint = resolved(base_url)
+    assert endpoint.url_without_query == url
+    assert endpoint.query == query
+
+
+def test_no_secret_of_an_address_is_shown() -> None:
+    endpoint = resolved("https://me:pass-word@host/v1?key=query-secret")
+    assert endpoint.address == "https://host/v1"
+    assert endpoint.all_headers["Authorization"].startswith("Basic ")
+    assert {"pass-word", "query-secret"} <= set(endpoint.secrets)
+
+
+def test_a_wrong_address_is_told_without_its_password() -> None:
+    for base_url in ("me:pass-word@host/v1", "ftp://me:pass-word@host/v1"):
+        assert "pass-word" not in said(base_url=base_url)
+
+
+@pytest.mark.parametrize("field", ["api_key_env", "extra_headers"])
+def test_a_key_that_was_pasted_is_not_repeated(field: str) -> None:
+    words = said(**{field: {"x-key": SECRET} if field == "extra_headers" else SECRET})
+    assert "name of an environment variable" in words
+    assert SECRET not in words
+
+
+def test_a_variable_that_may_be_a_key_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(EndpointError, match="MY_KEY is not set"):
+        resolved("http://host/v1", api_key_env="MY_KEY")
+    with pytest.raises(EndpointError) as caught:
+        resolved("http://host/v1", api_key_env="AKIA0123456789ABCDEF")
+    assert "AKIA" not in str(caught.value)
+
+
+def test_headers_take_their_values_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_KEY", "header-secret")
+    endpoint = resolved("http://host/v1", extra_headers={"x-gateway": "GATEWAY_KEY"})
+    assert endpoint.headers == {"x-gateway": "header-secret"}
+    assert "header-secret" not in repr(endpoint)
+    assert "header-secret" in endpoint.secrets
+
+
+def test_fields_with_a_setting_of_their_own_are_not_set_by_the_extra_body() -> None:
+    assert "temperature is not set here, but by sampling.temperature" in said(
+        extra_body={"temperature": 1}
+    )
+
+
+def test_what_a_thinking_model_is_told_is_part_of_what_it_is() -> None:
+    def identity(**fields: Any) -> str:
+        return model_identity(EndpointConfig.model_validate({"model": "m", **fields}))
+
+    assert identity() == "m"
+    assert identity(revision="2") == "m@2"
+    told = [
+        identity(reasoning_effort="low"),
+        identity(thinking_tokens=100),
+        identity(extra_body={"chat_template_kwargs": {"enable_thinking": False}}),
+    ]
+    assert len({identity(), *told}) == 4
+    assert identity(timeout_s=3, extra_headers={"x": "MY_KEY"}) == "m"
+
+
+def test_an_extra_body_that_is_no_json_is_told() -> None:
+    config = EndpointConfig.model_validate({"model": "m", "extra_body": {"x": float("nan")}})
+    with pytest.raises(ConfigError, match="extra_body"):
+        model_identity(config)
