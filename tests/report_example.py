@@ -101,17 +101,30 @@ def cell(
     }
 
 
+def hiding(found: dict[str, Any], gain: float, lead: float) -> dict[str, Any]:
+    """The metrics of a masked view: the hidden gain, and the lead over trained rivals."""
+    n = found["answer_loss"]["right"]["n"]
+    half = None if n < 8 else 0.05
+    swapped = found["answer_loss"]["right"]["estimate"] + gain
+    return {
+        **found,
+        "answer_loss": {**found["answer_loss"], "swapped": leaf(swapped, half, n)},
+        "hidden_gain": leaf(gain, half, n),
+        "below_rivals": leaf(lead, half, n),
+    }
+
+
 def example_reading() -> dict[str, Any]:
     return {
         "test": {
             "control": cell(2.14, 2.93, 2.52, 2.61, 2.74),
-            "stimulus": cell(2.46, 2.58, 2.51, 2.60, 2.95),
-            "stimulus_completion": cell(2.31, 2.55, 2.47, 2.56, 2.88),
-            "system": cell(2.49, 2.53, 2.50, 2.57, 2.96),
+            "stimulus": hiding(cell(2.46, 2.58, 2.51, 2.60, 2.95), 0.01, -0.02),
+            "stimulus_completion": hiding(cell(2.31, 2.55, 2.47, 2.56, 2.88), 0.2, 0.1),
+            "system": hiding(cell(2.49, 2.53, 2.50, 2.57, 2.96), 0.1, 0.0),
         },
         "test_ood": {
             "control": cell(2.38, 2.99, 2.60, 2.66, 2.81, 0.14, 18),
-            "stimulus": cell(2.61, 2.66, 2.60, 2.71, 2.97, None, 6),
+            "stimulus": hiding(cell(2.61, 2.66, 2.60, 2.71, 2.97, None, 6), 0.1, 0.1),
         },
     }
 

@@ -30,8 +30,8 @@ def summary(result: RunResult, root_option: str = "") -> str:
         lines.append("Answer loss in nats per token, 95 % intervals over controls:")
         lines.append(_table(rows))
         lines.append(
-            "A decoder reads where the hidden gain of a masked view is above zero and `right` is "
-            "below the trained rivals; the other gains check the instrument."
+            "It reads what is hidden where the hidden gain and `below rivals` are above zero; the "
+            "grounded gain checks the instrument."
         )
     for name, run in by_step.items():
         if dropped := dropped_rows(name, run.artifact.record["counts"]):
@@ -91,8 +91,8 @@ def reading_rows(reading: Mapping[str, Any]) -> list[dict[str, str]]:
             "right": _leaf(found["answer_loss"]["right"], short=True),
             "untrained": _leaf(found["untrained"]["right"], short=True),
             "hidden gain": _leaf(found.get("hidden_gain")),
+            "below rivals": _leaf(found.get("below_rivals")),
             "grounded gain": _leaf(found["grounded_gain"]),
-            "information gain": _leaf(found["information_gain"]),
             "controls": str(found["answer_loss"]["right"]["n"]),
         }
         for split, views in reading.items()

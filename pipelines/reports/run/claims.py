@@ -1,7 +1,9 @@
-"""Claims of reading, in words: where a decoder reads, and what is missing where it does not.
+"""Claims of reading, in words: where a decoder reads what is hidden, and what is missing elsewhere.
 
-A claim of reading needs the intervals of both gains above zero *and* `right` below the untrained
-decoder's: a gain alone can grow because the decoder gets worse on wrong activations.
+A claim stands in a masked view alone. It needs the interval of the hidden gain above zero (the same
+visible text under another control costs more) *and* `right` below both trained rivals, which saw
+all but what is hidden. In view `control` the answers stand in the text that is seen: its gains are
+a check of the instrument, and no claim.
 """
 
 from __future__ import annotations
@@ -45,17 +47,23 @@ def assess_reading(reading: Reading) -> ReadingClaim:
         why = join(_reasons([reading]))
         sentence = f"{nothing.capitalize()}{f': {why}' if why else ''}."
         return ReadingClaim(reading.split, reading.view, False, (nothing,), sentence)
+    if not reading.hides_control:
+        visible = "the control is visible here, so that nothing hidden is read"
+        return ReadingClaim(
+            reading.split, reading.view, False, (visible,), _instrument_check(reading)
+        )
     missing = tuple(
         text
         for text in (
-            _missing_gain("grounded gain", reading.grounded),
-            _missing_gain("information gain", reading.information),
-            _missing_training_effect(reading),
+            _missing_gain("hidden gain", reading.hidden),
+            _missing_rivals(reading.below_rivals),
         )
         if text
     )
-    sentence = f"On {reading.n} controls: {'; '.join(missing)}." if missing else _proof(reading)
-    return ReadingClaim(reading.split, reading.view, not missing, missing, sentence)
+    sentence = _proof(reading) if not missing else f"On {reading.n} controls: {'; '.join(missing)}."
+    return ReadingClaim(
+        reading.split, reading.view, not missing, missing, sentence + _asides(reading)
+    )
 
 
 def headline(readings: Sequence[Reading], claims: Sequence[ReadingClaim], *, least: int) -> str:
@@ -79,12 +87,17 @@ def headline(readings: Sequence[Reading], claims: Sequence[ReadingClaim], *, lea
             f"This run could judge nothing: it has at most {most} {controls} a split and view, and "
             f"an interval needs {least}."
         )
+    hiding = [reading for reading in readings if reading.hides_control]
+    if not hiding:
+        return "Nothing hidden was judged: the control is visible in every view of this run."
     where = [f"{claim.view} ({claim.split})" for claim in claims if claim.holds]
     if not where:
-        return "This run does not show that the decoder reads."
-    if len(where) == len(claims):
-        return f"The decoder reads, in every view judged: {join(where)}."
-    return f"The decoder reads in {join(where)}; elsewhere this run does not show it."
+        return "This run does not show that the decoder reads what is hidden."
+    if len(where) == len(hiding):
+        return f"The decoder reads what is hidden, in every masked view judged: {join(where)}."
+    return (
+        f"The decoder reads what is hidden in {join(where)}; elsewhere this run does not show it."
+    )
 
 
 def below_untrained(reading: Reading) -> Leaf | None:
@@ -117,38 +130,61 @@ def _missing_gain(name: str, gain: Leaf | None) -> str | None:
     return None
 
 
-def _missing_training_effect(reading: Reading) -> str | None:
-    gap = below_untrained(reading)
-    if gap is None:
-        return "the untrained decoder was not measured"
-    if gap.estimate <= 0:
-        right, untrained = reading.losses.get("right"), reading.untrained.get("right")
-        sides = (
-            f" ({number(right.estimate)} against {number(untrained.estimate)})"
-            if right and untrained
-            else ""
-        )
-        return f"right is not below the untrained decoder’s{sides}"
-    return None
+def _missing_rivals(gain: Leaf | None) -> str | None:
+    if gain is None:
+        return "it was not held against trained rivals (evaluate.baselines: [prior, visible_text])"
+    if gain.low is None or gain.above_zero:
+        return _missing_gain("lead over the trained rivals", gain)
+    return f"right is not below the better trained rival ({gain} apart)"
 
 
 def _proof(reading: Reading) -> str:
     """Word the numbers behind a claim that holds."""
-    gap = below_untrained(reading)
-    right = reading.losses.get("right")
-    assert reading.grounded is not None, "a claim that holds has all three conditions"
-    assert reading.information is not None
-    assert gap is not None
-    cost = (
-        f"an answer costs {number(right.estimate)} nats per token" if right else "an answer costs"
-    )
-    best = f" ({reading.best_uninformed})" if reading.best_uninformed else ""
+    right = reading.losses["right"]
     sentence = (
-        f"On {reading.n} controls, {cost} with the row’s own activations: "
-        f"{reading.grounded} less than with another control’s, "
-        f"{reading.information} less than with the best uninformed condition{best}, "
-        f"and {gap} less than before training."
+        f"On {reading.n} controls, an answer costs {number(right.estimate)} nats per token: "
+        f"{reading.hidden} less than with the same visible text under another control, and "
+        f"{reading.below_rivals} less than for the better of the decoders that were trained "
+        "without what is hidden."
     )
-    if gap.low is not None and gap.low <= 0:
-        sentence += " The last of these intervals reaches zero."
+    if reading.share_recovered is not None:
+        sentence += f" It recovers {reading.share_recovered} of what the control itself would tell."
     return sentence
+
+
+def _asides(reading: Reading) -> str:
+    """Add what a reader must know beside the claim: positions that tell, a target that ignores."""
+    out = ""
+    if reading.position_effect is not None and reading.position_effect.above_zero:
+        out += (
+            f" Its own activations at shifted positions cost {reading.position_effect} more: the "
+            "decoder also reads the length of what is hidden."
+        )
+    if reading.control_effect is not None:
+        out += (
+            f" The target holds its control: a completion is {reading.control_effect} nats "
+            "likelier under its own."
+        )
+        if not reading.control_effect.above_zero:
+            out = out.replace(
+                "The target holds its control:", "The target hardly holds its control:"
+            )
+    return out
+
+
+def _instrument_check(reading: Reading) -> str:
+    """Word the gains of a view whose control is visible."""
+    gap = below_untrained(reading)
+    parts = [
+        f"{text} {leaf}"
+        for text, leaf in (
+            ("grounded gain", reading.grounded),
+            ("information gain", reading.information),
+            ("below untrained", gap),
+        )
+        if leaf is not None
+    ]
+    return (
+        f"On {reading.n} controls the control itself is visible: a check of the instrument, not of "
+        f"reading ({'; '.join(parts)})."
+    )

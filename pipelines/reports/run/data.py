@@ -25,7 +25,10 @@ from pipelines.reports.run.drops import Drop, read_drops
 from pipelines.reports.run.files import Leaf, artifact_file, json_object, leaf_of, table_rows
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 
-CONDITIONS = ("right", "other", "mean", "none", "noise", "wrong_layer", "prior", "text")
+CONDITIONS = (
+    *("right", "swapped", "shifted_positions", "other", "mean", "none", "noise", "wrong_layer"),
+    *("prior", "visible_text", "text"),
+)
 """Order in which conditions are shown; any other comes after them, by name."""
 
 
@@ -42,6 +45,17 @@ class Reading:
     below_untrained: Leaf | None
     best_uninformed: str | None
     excluded: dict[str, int]
+    hidden: Leaf | None = None
+    hidden_per_answer: Leaf | None = None
+    below_rivals: Leaf | None = None
+    share_recovered: Leaf | None = None
+    position_effect: Leaf | None = None
+    control_effect: Leaf | None = None
+
+    @property
+    def hides_control(self) -> bool:
+        """Whether the control is hidden from the decoder."""
+        return self.view != "control" and not self.view.endswith("+visible")
 
     @property
     def n(self) -> int:
@@ -202,6 +216,12 @@ def readings_of(tree: Mapping[str, Any]) -> tuple[Reading, ...]:
             below_untrained=leaf_of(tree[split][view].get("below_untrained")),
             best_uninformed=tree[split][view].get("best_uninformed"),
             excluded={k: v for k, v in (tree[split][view].get("excluded") or {}).items() if v},
+            hidden=leaf_of(tree[split][view].get("hidden_gain")),
+            hidden_per_answer=leaf_of(tree[split][view].get("hidden_gain_per_answer")),
+            below_rivals=leaf_of(tree[split][view].get("below_rivals")),
+            share_recovered=leaf_of(tree[split][view].get("share_recovered")),
+            position_effect=leaf_of(tree[split][view].get("position_effect")),
+            control_effect=leaf_of(tree[split][view].get("control_effect")),
         )
         for split in sort_known(tree, SPLITS)
         for view in sort_known(tree[split], VIEWS)

@@ -10,7 +10,10 @@ from core.wording import ABSENT
 from pipelines.reports.run.files import Leaf, leaf_of
 from pipelines.reports.tables import markdown
 
-GAINS = ("below_untrained", "grounded_gain", "information_gain")
+GAINS = (
+    *("hidden_gain", "below_rivals", "share_recovered"),
+    *("below_untrained", "grounded_gain", "information_gain"),
+)
 
 
 def reading_tables(reading: Mapping[str, Any]) -> str:
@@ -35,12 +38,12 @@ def reading_tables(reading: Mapping[str, Any]) -> str:
         [
             split,
             view,
-            *(estimate(found[name]) for name in GAINS),
+            *(estimate(found.get(name)) for name in GAINS),
             found.get("best_uninformed") or "–",
         ]
         for split, view, found in cases
     ]
-    names = ["split", "view", "below untrained", "grounded gain", "information gain", "best rival"]
+    names = ["split", "view", *(name.replace("_", " ") for name in GAINS), "best uninformed"]
     identified = [(s, v, one["identification"]) for s, v, one in cases if "identification" in one]
     third = [_identification(identified)] if identified else []
     return "\n\n".join([markdown(head, losses), markdown(names, gains), *third])
@@ -50,6 +53,7 @@ def _identification(cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
     given = list(dict.fromkeys(name for _, _, found in cases for name in found["accuracy"]))
     numbers = (
         "chance",
+        "hidden_gain",
         "grounded_gain",
         "information_gain",
         "calibration_error",

@@ -15,7 +15,7 @@ def test_a_whole_run_says_what_was_learned_where_and_what_next(tmp_path: Path) -
     text = summary(result, " --root r")
     row = next(line for line in text.splitlines() if line.startswith("test"))
     assert " ".join(row.replace("\u00a0", " ").split()) == (
-        "test control 1.00 1.00 – 1.00 [0.50, 1.50] 1.00 [0.50, 1.50] 9"
+        "test control 1.00 1.00 – – 1.00 [0.50, 1.50] 9"
     )
     assert f"Report:  {result.report}" in text
     assert "latentqa ask fake --root r --prompt" in text

@@ -106,7 +106,7 @@ def test_the_card_is_made_of_the_records(
         f"| dump | `{'d' * 64}` |",
         "| rows | 240 |",
         "learning_rate: 0.001",
-        "| test | control | 1.23 [1.10, 1.40] |",
+        "| 1.23 [1.10, 1.40] |",
     ):
         assert part in card
     for path in (str(tmp_path), str(chain.model().source.parent), str(root.path)):

@@ -13,40 +13,37 @@ from pipelines.reports.run.files import Leaf
 ABOVE = Leaf(0.5, 0.4, 0.6, 20)
 READS = Reading(
     split="test",
-    view="control",
-    losses={"right": Leaf(2.0, 1.9, 2.1, 20), "other": Leaf(2.5, 2.4, 2.6, 20)},
+    view="system",
+    losses={"right": Leaf(2.0, 1.9, 2.1, 20), "swapped": Leaf(2.5, 2.4, 2.6, 20)},
     untrained={"right": Leaf(2.7, 2.6, 2.8, 20)},
     grounded=ABOVE,
     information=ABOVE,
     below_untrained=Leaf(0.7, 0.6, 0.8, 20),
     best_uninformed="mean",
     excluded={},
+    hidden=ABOVE,
+    below_rivals=Leaf(0.3, 0.2, 0.4, 20),
 )
 
 
-def test_reads_where_both_gains_are_above_zero_and_right_is_below_the_untrained() -> None:
+def test_it_reads_where_the_hidden_gain_and_the_lead_over_rivals_are_above_zero() -> None:
     claim = assess_reading(READS)
     assert claim.holds
     assert claim.missing == ()
-    assert "0.50\u00a0[0.40,\u00a00.60] less than with the best uninformed" in claim.sentence
+    assert "0.50\u00a0[0.40,\u00a00.60] less than with the same visible text" in claim.sentence
+    assert "0.30\u00a0[0.20,\u00a00.40] less than for the better of the decoders" in claim.sentence
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"grounded": Leaf(0.1, -0.1, 0.3, 20)}, "the grounded gain, 0.10"),
-        ({"grounded": Leaf(0.1, 0.0, 0.2, 20)}, "reaches zero"),
-        ({"information": Leaf(-0.3, -0.5, -0.1, 20)}, "is below zero"),
-        ({"information": Leaf(0.3, None, None, 4)}, "0.30, has too few controls for an interval"),
-        ({"information": None}, "the information gain was not measured"),
-        (
-            {
-                "below_untrained": Leaf(-0.1, -0.2, 0.0, 20),
-                "untrained": {"right": Leaf(1.9, 1.8, 2, 20)},
-            },
-            "right is not below the untrained decoder’s (2.00 against 1.90)",
-        ),
-        ({"below_untrained": None, "untrained": {}}, "the untrained decoder was not measured"),
+        ({"hidden": Leaf(0.1, -0.1, 0.3, 20)}, "the hidden gain, 0.10"),
+        ({"hidden": Leaf(0.1, 0.0, 0.2, 20)}, "reaches zero"),
+        ({"hidden": Leaf(-0.3, -0.5, -0.1, 20)}, "is below zero"),
+        ({"hidden": Leaf(0.3, None, None, 4)}, "0.30, has too few controls for an interval"),
+        ({"hidden": None}, "the hidden gain was not measured"),
+        ({"below_rivals": None}, "was not held against trained rivals"),
+        ({"below_rivals": Leaf(0.1, -0.1, 0.3, 20)}, "right is not below the better trained rival"),
         ({"losses": {}}, "no row could be measured"),
     ],
 )
@@ -59,28 +56,48 @@ def test_one_missing_condition_is_no_reading_and_is_named(
     assert words in claim.missing[0]
 
 
-def test_right_below_the_untrained_within_its_interval_is_said() -> None:
-    claim = assess_reading(replace(READS, below_untrained=Leaf(0.1, -0.1, 0.3, 20)))
-    assert claim.holds
-    assert claim.sentence.endswith("The last of these intervals reaches zero.")
+@pytest.mark.parametrize("view", ["control", "system+visible"])
+def test_where_the_control_is_visible_nothing_is_claimed(view: str) -> None:
+    claim = assess_reading(replace(READS, view=view))
+    assert not claim.holds
+    assert "a check of the instrument" in claim.sentence
 
 
-def test_the_untrained_decoders_mean_stands_in_for_the_paired_difference() -> None:
-    assert assess_reading(replace(READS, below_untrained=None)).holds
+def test_positions_that_tell_the_length_are_said() -> None:
+    claim = assess_reading(replace(READS, position_effect=ABOVE))
+    assert "also reads the length of what is hidden" in claim.sentence
+    assert (
+        "length" not in assess_reading(replace(READS, position_effect=Leaf(0, -1, 1, 9))).sentence
+    )
+
+
+def test_a_target_that_ignores_its_control_is_said() -> None:
+    firm = assess_reading(replace(READS, control_effect=ABOVE)).sentence
+    loose = assess_reading(replace(READS, control_effect=Leaf(0.0, -0.1, 0.1, 20))).sentence
+    assert "The target holds its control" in firm
+    assert "The target hardly holds its control" in loose
 
 
 @pytest.mark.parametrize(
     ("reads", "words"),
     [
         ((), "Nothing was evaluated, so nothing is claimed."),
-        ((False, False), "This run does not show that the decoder reads."),
-        ((True, True), "The decoder reads, in every view judged: v0 (test) and v1 (test)."),
-        ((False, True), "The decoder reads in v1 (test); elsewhere this run does not show it."),
+        ((False, False), "This run does not show that the decoder reads what is hidden."),
+        (
+            (True, True),
+            "The decoder reads what is hidden, in every masked view judged: v0 (test) and "
+            "v1 (test).",
+        ),
+        (
+            (False, True),
+            "The decoder reads what is hidden in v1 (test); elsewhere this run does not show it.",
+        ),
     ],
 )
 def test_headline_claims_no_more_than_the_claims(reads: tuple[bool, ...], words: str) -> None:
     claims = [ReadingClaim("test", f"v{i}", r, (), "") for i, r in enumerate(reads)]
-    assert headline([READS], claims, least=8) == words
+    readings = [replace(READS, view=claim.view) for claim in claims]
+    assert headline(readings, claims, least=8) == words
 
 
 @pytest.mark.parametrize(

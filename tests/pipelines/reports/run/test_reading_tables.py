@@ -12,7 +12,7 @@ CASE: dict[str, Any] = {**READING["test"]["control"], "below_untrained": LEAF}
 IDENTIFIED = {
     "accuracy": {"right": LEAF, "none": LEAF},
     **dict.fromkeys(("chance", "grounded_gain", "information_gain", "calibration_error"), LEAF),
-    "items": {"asked": 7, "no_distractor": 2},
+    "items": {"asked": 7, "left_out": 2},
 }
 
 
@@ -21,5 +21,7 @@ def test_identification_has_a_table_where_it_was_measured() -> None:
     found = reading_tables({"test": {"control": {**CASE, "identification": IDENTIFIED}}})
     assert found.startswith(plain)
     head, _, line = found.removeprefix(plain).strip().splitlines()
-    assert head.startswith("| split | view | items | n | right | none | chance | grounded gain |")
+    assert head.startswith(
+        "| split | view | items | n | right | none | chance | hidden gain | grounded gain |"
+    )
     assert line.startswith("| test | control | 7 | 9 | 1.00 [0.50, 1.50] |")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from report_example import SMALL, Page, cell, report, without, write_example
+from report_example import SMALL, Page, cell, hiding, report, without, write_example
 
 from core.errors import DamagedError
 from core.table_files import (
@@ -96,13 +96,14 @@ def test_text_of_rows_is_escaped(out: Path, page: Page) -> None:
 
 
 def test_headline_names_where_it_reads_and_no_more(page: Page) -> None:
-    where = "control (test), stimulus_completion (test) and control (test_ood)"
-    assert f"The decoder reads in {where}; elsewhere this run does not show it." in page.text
+    where = "stimulus_completion (test)"
+    assert f"reads what is hidden in {where}; elsewhere this run does not show" in page.text
 
 
 def test_every_reading_has_its_verdict(page: Page) -> None:
-    assert page.text.count("Reads. ") == 3
-    assert page.text.count("Not shown. ") == 3
+    assert page.text.count("Reads. ") == 1
+    assert page.text.count("Not shown. ") == 5
+    assert page.text.count("a check of the instrument, not of reading") == 2
 
 
 def test_what_was_run_data_store_and_training_are_there(page: Page) -> None:
@@ -144,10 +145,11 @@ def test_split_without_rows_gets_a_word(tmp_path: Path) -> None:
 
 
 def test_too_few_controls_for_an_interval_is_no_reading(tmp_path: Path) -> None:
-    reading = {"test": {"control": cell(2.1, 2.9, 2.6, 2.7, 2.8, None, 6)}}
+    few = cell(2.1, 2.9, 2.6, 2.7, 2.8, None, 6)
+    reading = {"test": {"system": hiding(few, 0.8, 0.3)}}
     page = report(write_example(tmp_path / "root", reading), tmp_path / "out")
     assert "This run could judge nothing: it has at most 6 controls" in page.text
-    assert "On 6 controls: the grounded gain, 0.80, has too few controls" in page.text
+    assert "On 6 controls: the hidden gain, 0.80, has too few controls" in page.text
 
 
 def test_a_view_of_which_no_row_could_be_measured_gets_a_word(tmp_path: Path) -> None:
@@ -192,7 +194,7 @@ def test_absent_files_do_not_stop_the_page(tmp_path: Path, name: str) -> None:
     for path in (tmp_path / "root").rglob(name):
         path.unlink()
     assert (
-        "The decoder reads, in every view judged: control (test)."
+        "Nothing hidden was judged: the control is visible in every view of this run."
         in report(inputs, tmp_path / "out").text
     )
 
@@ -201,7 +203,7 @@ def test_metrics_stand_in_for_a_missing_evaluation_file(
     small: ReportInputs, tmp_path: Path
 ) -> None:
     assert (
-        "The decoder reads, in every view judged: control (test)."
+        "Nothing hidden was judged: the control is visible in every view of this run."
         in report(without(small, "evaluate"), tmp_path).text
     )
 
@@ -209,7 +211,7 @@ def test_metrics_stand_in_for_a_missing_evaluation_file(
 def test_empty_records_do_not_stop_the_page(small: ReportInputs, tmp_path: Path) -> None:
     steps = tuple(dataclasses.replace(step, record={}) for step in small.steps)
     assert (
-        "The decoder reads, in every view judged: control (test)."
+        "Nothing hidden was judged: the control is visible in every view of this run."
         in report(dataclasses.replace(small, steps=steps), tmp_path).text
     )
 
