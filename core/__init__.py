@@ -1,1 +1,1 @@
-"""The base of every other package: errors, whole files, digests, configs, the two tables."""
+"""What every other package stands on: errors, files, digests, the config base, the tables."""

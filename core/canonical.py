@@ -1,4 +1,4 @@
-"""Canonical JSON and its digest: the one way in which anything here gets an identity.
+"""Canonical JSON gives every value one text and one digest; all identities are made from it.
 
 Two values have one text if and only if they are the same value: keys are sorted, no white space,
 no NaN, and nothing without a stable identity (objects, sets, paths, dates, bytes) is let in.
@@ -17,7 +17,7 @@ _ENCODER = json.JSONEncoder(
 
 
 def canonical_json(value: Any) -> bytes:
-    """UTF-8 bytes of `value` as canonical JSON.
+    """Encode `value` as canonical JSON in UTF-8.
 
     Raises:
         TypeError: a part of `value` has no stable identity; the text names the part, its type and
@@ -33,12 +33,12 @@ def canonical_json(value: Any) -> bytes:
 
 
 def digest(value: Any) -> str:
-    """sha256 of the canonical JSON of `value`, as 64 hex digits."""
+    """Return the sha256 of the canonical JSON of `value`, as 64 hex digits."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def _sound(value: Any) -> bool:
-    """Whether every part of `value` has a stable identity; its place is found only if not."""
+    """Tell whether every part of `value` has a stable identity."""
     # exact types: a subclass such as IntEnum prints as a number or as its name, by Python version
     kind = type(value)
     if kind is str or kind is int or value is None or kind is bool:

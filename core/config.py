@@ -1,4 +1,4 @@
-"""The base of every config: frozen, closed, each field with a sentence."""
+"""Every config derives from one frozen, closed base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error that a user can meet, in one tree.
+"""This tree holds every error that a user can meet.
 
 ```
 LatentQAError                      exit 1

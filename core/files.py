@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, synced, renamed into place."""
+"""Files are written whole or not at all: aside first, then synced, then renamed into place."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def fsync_tree(folder: Path) -> None:
     fsync_dir(folder)
 
 
-def bytes_below(folder: Path) -> int:
-    """Bytes of all files below `folder`; one that goes away in this moment counts for nothing."""
+def folder_bytes(folder: Path) -> int:
+    """Sum the bytes of the files below `folder`; a file that vanishes meanwhile counts as 0."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -120,7 +120,7 @@ def write_files(files: Mapping[Path, bytes]) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that is whole or absent: filled aside, synced, renamed to `path` at the end.
+    """Create a folder that is whole or absent: filled aside, synced, renamed to `path` at the end.
 
     Raises:
         StorageError: the disk is full or read-only, or something stands at `path` already.
@@ -153,13 +153,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """The bytes that `write_json` writes."""
+    """Return the bytes that `write_json` writes."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of the bytes of `path`, as 64 hex digits."""
+    """Return the sha256 of the bytes of `path`, as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

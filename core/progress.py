@@ -1,4 +1,4 @@
-"""How a long piece of work tells how far it is; who listens is not its business."""
+"""The interface through which a long piece of work reports its progress."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called with what is done of a total, in the unit that `note` names (such as `tokens`)."""
+    """A listener for progress."""
 
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Take note of `done` out of `total`, in the unit that `note` names (such as `tokens`)."""
 
 
 def silent(done: int, total: int, note: str = "") -> None:
-    """A listener that does nothing."""
+    """Ignore progress."""

@@ -52,7 +52,7 @@ def redact_value(value: Any, name: str = "") -> Any:
 
 
 def _without_credentials(rest: str) -> str:
-    """The rest of a URL after its `://`, from its host on and without query and fragment."""
+    """Cut credentials, query and fragment from what follows `://` in a URL."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" not in authority and "@" in rest and ":" in authority and not _port(authority):
         rest = rest.rpartition("@")[2]  # a password with an unquoted slash, ? or #
@@ -62,5 +62,5 @@ def _without_credentials(rest: str) -> str:
 
 
 def _port(authority: str) -> bool:
-    """Whether what follows the last colon is a port, or an address of version 6 ends there."""
+    """Tell whether a port follows the last colon, or an address of version 6 ends there."""
     return authority.rpartition(":")[2].isdigit() or authority.endswith("]")

@@ -1,4 +1,4 @@
-"""How a step is run: never part of what it is, so never hashed."""
+"""Runtime settings change how fast and where a step runs, never its result; they are not hashed."""
 
 from __future__ import annotations
 

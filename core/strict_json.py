@@ -1,4 +1,4 @@
-"""JSON as the standard has it, with places and words for what is none."""
+"""Strict JSON reading refuses what the standard refuses, and says where and why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.errors import DataError
 
 
 def read_json(path: Path) -> Any:
-    """Value of a JSON file; an object that repeats a key comes as `RepeatedKeys`.
+    """Read a JSON file; an object that repeats a key comes as `RepeatedKeys`.
 
     Raises:
         DataError: the file cannot be read or is no JSON; the text has line and column.
@@ -26,14 +26,14 @@ def read_json(path: Path) -> Any:
         _refuse(path, data[: error.start].decode(errors="replace"), "not UTF-8 text", error)
     try:
         return parse_json(text)
-    except NotJSON as error:
+    except InvalidJSON as error:
         if error.at is None:
             raise DataError(f"{path}: not read as JSON: {error.detail}.") from error
         _refuse(path, text[: error.at], error.detail, error)
 
 
 def parse_json(text: str) -> Any:
-    """Value of a JSON text; an object that repeats a key comes as `RepeatedKeys`.
+    """Parse a JSON text; an object that repeats a key comes as `RepeatedKeys`.
 
     Raises:
         NotJSON: it is none, or holds NaN or an infinity, which Python's reader would let through.
@@ -41,19 +41,19 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise NotJSON(error.msg, error.pos) from error
+        raise InvalidJSON(error.msg, error.pos) from error
     except _ConstantError as error:
-        raise NotJSON(f"{error} is no JSON value", _constant_at(text)) from error
+        raise InvalidJSON(f"{error} is no JSON value", _constant_at(text)) from error
     except RecursionError as error:
-        raise NotJSON("nested too deeply") from error
+        raise InvalidJSON("nested too deeply") from error
     except ValueError as error:  # such as an integer of more digits than Python converts
-        raise NotJSON(str(error)) from error
+        raise InvalidJSON(str(error)) from error
 
 
-def to_json(value: Any) -> str:
-    """`value` as one line of JSON; escaped where UTF-8 cannot hold it."""
+def json_line(value: Any) -> str:
+    """Encode `value` as one line of JSON, escaped where UTF-8 cannot hold it."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if encodes(text) else json.dumps(value)
+    return text if fits_utf8(text) else json.dumps(value)
 
 
 class RepeatedKeys(dict[str, Any]):
@@ -64,7 +64,7 @@ class RepeatedKeys(dict[str, Any]):
         self.pairs = pairs
 
 
-class NotJSON(ValueError):
+class InvalidJSON(ValueError):
     """A text that is no JSON.
 
     Attributes:
@@ -106,15 +106,15 @@ def _refuse(path: Path, before: str, what: str, error: Exception) -> NoReturn:
     ) from error
 
 
-def repeats(value: Any) -> bool:
-    """Whether an object anywhere in `value` has a key twice."""
+def has_repeated_key(value: Any) -> bool:
+    """Tell whether an object anywhere in `value` has a key twice."""
     if isinstance(value, dict):
-        return isinstance(value, RepeatedKeys) or any(map(repeats, value.values()))
-    return isinstance(value, list) and any(map(repeats, value))
+        return isinstance(value, RepeatedKeys) or any(map(has_repeated_key, value.values()))
+    return isinstance(value, list) and any(map(has_repeated_key, value))
 
 
-def encodes(text: str) -> bool:
-    """Whether UTF-8 can hold `text`: half a surrogate pair it cannot."""
+def fits_utf8(text: str) -> bool:
+    """Tell whether UTF-8 can hold `text`; half of a surrogate pair does not fit."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -122,8 +122,8 @@ def encodes(text: str) -> bool:
     return True
 
 
-def finite(value: Any) -> bool:
-    """Whether every number in `value` is one."""
+def has_finite_numbers(value: Any) -> bool:
+    """Tell whether every number in `value` is finite."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -131,8 +131,8 @@ def finite(value: Any) -> bool:
     return True
 
 
-def name_of(value: Any) -> str:
-    """The JSON type of `value`, in words."""
+def json_type_name(value: Any) -> str:
+    """Name the JSON type of `value` in words."""
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string"}

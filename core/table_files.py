@@ -1,4 +1,4 @@
-"""The Parquet files of the tables: their schemas, writing them, and reading them back.
+"""The tables are Parquet files; this module has their schemas, and writes and reads them.
 
 `messages` and `flags` are nested Arrow types and `provenance` is JSON text, so that
 `datasets.load_dataset("parquet", ...)` and any other reader opens the files as they are.
@@ -101,13 +101,13 @@ def write_questions(path: Path, rows: Iterable[Question]) -> None:
 
 
 def write_dropped(path: Path, rows: Iterable[Dropped]) -> None:
-    """Write the rows that were not kept."""
+    """Write the table of rows that were not kept."""
     _write(path, DROPPED_SCHEMA, list(rows))
 
 
 @contextlib.contextmanager
 def garbage_collection_paused() -> Iterator[None]:
-    """No search for cyclic garbage inside: for making many rows, which stay and form no cycles.
+    """Pause garbage collection while many rows are made, which stay and form no cycles.
 
     The collector walks all objects again each time that their number has grown by a quarter,
     which for half a million rows costs more than to make them.
@@ -122,7 +122,7 @@ def garbage_collection_paused() -> Iterator[None]:
 
 
 def read_conversations(path: Path) -> list[Conversation]:
-    """Rows of a `conversations` file, in file order.
+    """Read the rows of a `conversations` file, in file order.
 
     Raises:
         DataError: the file is not there or is not such a table.
@@ -138,7 +138,7 @@ def read_conversations(path: Path) -> list[Conversation]:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Rows of a `questions` file, in file order.
+    """Read the rows of a `questions` file, in file order.
 
     Raises:
         DataError: the file is not there or is not such a table.
@@ -151,7 +151,7 @@ def read_questions(path: Path) -> list[Question]:
 
 
 def read_dropped(path: Path) -> list[Dropped]:
-    """Rows of a `dropped` file, in file order.
+    """Read the rows of a `dropped` file, in file order.
 
     Raises:
         DataError: the file is not there or is not such a table.
@@ -178,15 +178,14 @@ def _with_tool_use(
         ) from error
 
 
-def tool_use_of(messages: Sequence[Message]) -> list[str | None] | None:
-    """A cell of the column `tool_use`."""
+def tool_use_cell(messages: Sequence[Message]) -> list[str | None] | None:
+    """Return the cell of the column `tool_use` for a row with these messages."""
     found = [message.tool_use for message in messages]
     return found if any(text is not None for text in found) else None
 
 
 def _with_provenance(path: Path, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """`rows` with their provenance read; rows one after the other with one text share one object,
-    as drawn questions do."""
+    """Decode the provenance of `rows`; equal texts in a run share one object."""
     text, value = None, {}
     for row in rows:
         if row["provenance"] != text:
@@ -221,7 +220,7 @@ def _write(path: Path, schema: pa.Schema, rows: Sequence[Any]) -> None:
 
 def _column(rows: Sequence[Any], wanted: pa.Field) -> pa.Array | pa.ChunkedArray:
     if wanted == TOOL_USE_FIELD:
-        return pa.array([tool_use_of(row.messages) for row in rows], wanted.type)
+        return pa.array([tool_use_cell(row.messages) for row in rows], wanted.type)
     values: Iterable[Any] = map(attrgetter(wanted.name), rows)
     if wanted.name == "messages":
         blocks = [_messages(block, wanted.type) for block in _blocks(list(values))]
@@ -232,7 +231,7 @@ def _column(rows: Sequence[Any], wanted: pa.Field) -> pa.Array | pa.ChunkedArray
 
 
 def _messages(rows: Sequence[Sequence[Message]], wanted: pa.ListType) -> pa.Array:
-    """The rows' messages, flat: several times as fast as from one object a message."""
+    """Build the column of messages from flat arrays: several times as fast as from objects."""
     flat = list(itertools.chain.from_iterable(rows))
     fields = list(wanted.value_type)
     parts = [pa.array(list(map(attrgetter(one.name), flat)), one.type) for one in fields]
@@ -245,13 +244,13 @@ def _messages(rows: Sequence[Sequence[Message]], wanted: pa.ListType) -> pa.Arra
 
 
 def _blocks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Rows by so many that the text of a block stays far below Arrow's 2 GB."""
+    """Split rows into blocks whose text stays far below Arrow's 2 GB."""
     for start in range(0, len(rows), _BLOCK):
         yield rows[start : start + _BLOCK]
 
 
 def _json_texts(values: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """JSON of each; what many rows share is worded once."""
+    """Encode each value as JSON; a value shared by consecutive rows is encoded once."""
     last, text = None, ""
     for value in values:
         if value is not last:

@@ -1,4 +1,4 @@
-"""The two tables that every other step reads: conversations and questions (Parquet).
+"""The rows of the tables that every other step reads: conversations, questions, dropped rows.
 
 `messages`, `provenance` and `flags` are kept as nested Arrow types or JSON text, so that
 `datasets.load_dataset("parquet", ...)` and any other reader opens the files as they are.
@@ -102,16 +102,16 @@ class Dropped:
 
 
 def example_id(label: str, view: View, messages: Iterable[Message]) -> str:
-    """Content hash of a conversation, 16 hex digits."""
-    return digest([label, view, [identity_of(m) for m in messages]])[:16]
+    """Return the content hash of a conversation, 16 hex digits."""
+    return digest([label, view, [message_identity(m) for m in messages]])[:16]
 
 
-def identity_of(message: Message) -> list[str]:
-    """What of `message` enters digests; a plain one enters as it did before there were others."""
+def message_identity(message: Message) -> list[str]:
+    """List what of `message` enters digests: its tool use only where it has any."""
     plain = [message.role, message.content, message.segment]
     return plain if message.tool_use is None else [*plain, message.tool_use]
 
 
 def control_id(kind: str, control: str) -> str:
-    """Content hash of a control, 16 hex digits."""
+    """Return the content hash of a control, 16 hex digits."""
     return digest([kind, control])[:16]

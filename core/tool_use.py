@@ -1,4 +1,4 @@
-"""Calls of tools: what a message holds besides its role, its content and its segment.
+"""A message can call tools or answer a call; this module reads, keeps and renders such content.
 
 It is kept in OpenAI's form, which chat templates read:
 
@@ -20,7 +20,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from core.strict_json import NotJSON, encodes, finite, name_of, parse_json, repeats
+from core.strict_json import (
+    InvalidJSON,
+    fits_utf8,
+    has_finite_numbers,
+    has_repeated_key,
+    json_type_name,
+    parse_json,
+)
 from core.tables import Message
 
 TOOLS = "tools"
@@ -29,7 +36,7 @@ _FUNCTION = {"name", "arguments"}
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
-class BadToolUse(ValueError):
+class InvalidToolUse(ValueError):
     """A source's message is not of the form above; `reason` is the name of the rule."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -39,7 +46,7 @@ class BadToolUse(ValueError):
 
 
 def read_tool_use(role: str, value: Mapping[str, Any]) -> str | None:
-    """`Message.tool_use` of a source's message; None if it holds none.
+    """Encode what a source's message holds of tools as `Message.tool_use`; None for nothing.
 
     Args:
         role: the message's.
@@ -52,55 +59,58 @@ def read_tool_use(role: str, value: Mapping[str, Any]) -> str | None:
     for name, item in value.items():
         wanted = "assistant" if name == "tool_calls" else "tool"
         if role != wanted:
-            raise BadToolUse(
+            raise InvalidToolUse(
                 "unknown_field", f"{name!r} in a message of role {role!r}; expected {wanted!r}"
             )
         found[name] = _calls(item) if name == "tool_calls" else _text(item, repr(name))
     return _JSON.encode(found) if found else None
 
 
-def with_tools(messages: Sequence[Message], tools: Any) -> tuple[Message, ...]:
-    """`messages` as a conversation in which `tools` are offered.
+def offer_tools(messages: Sequence[Message], tools: Any) -> tuple[Message, ...]:
+    """Return `messages` as a conversation in which `tools` are offered.
 
     Raises:
         BadToolUse: `tools` is no list of objects.
     """
     if not isinstance(tools, list):
-        raise BadToolUse(
-            "malformed_tool_call", f"'tools' is {name_of(tools)}; expected a list of definitions"
+        raise InvalidToolUse(
+            "malformed_tool_call",
+            f"'tools' is {json_type_name(tools)}; expected a list of definitions",
         )
     for i, tool in enumerate(tools):
         if not isinstance(tool, dict):
-            raise BadToolUse("not_an_object", f"tools[{i}]: {name_of(tool)}; expected an object")
+            raise InvalidToolUse(
+                "not_an_object", f"tools[{i}]: {json_type_name(tool)}; expected an object"
+            )
     first, *rest = messages
     return (replace(first, tool_use=_JSON.encode(_held(first) | {TOOLS: tools})), *rest)
 
 
-def tools_of(messages: Sequence[Message]) -> list[Any] | None:
-    """The definitions of the tools that are offered in a conversation; None without any."""
+def offered_tools(messages: Sequence[Message]) -> list[Any] | None:
+    """Return the definitions of the tools that a conversation offers; None without any."""
     return _held(messages[0]).get(TOOLS)
 
 
 def tool_fields(message: Message) -> dict[str, Any]:
-    """Those fields of `message` that tell of tools: `tool_calls`, `tool_call_id`, `name`."""
+    """Return the fields of `message` about tools: `tool_calls`, `tool_call_id`, `name`."""
     return {name: item for name, item in _held(message).items() if name != TOOLS}
 
 
 def for_template(message: Message) -> dict[str, Any]:
-    """`message` as chat templates read it."""
+    """Return `message` in the form that chat templates read."""
     return {"role": message.role, "content": message.content, **tool_fields(message)}
 
 
-def calls_said(tool_calls: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Each call in words: its function as JSON."""
+def call_texts(tool_calls: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Write each tool call as text: its function as JSON."""
     return [_JSON.encode(call["function"]) for call in tool_calls]
 
 
-def said(message: Message) -> str:
-    """All that `message` says: its content, and a line for each call of a tool."""
+def message_text(message: Message) -> str:
+    """Return all text of `message`: its content, and a line for each tool call."""
     if message.tool_use is None:
         return message.content
-    calls = calls_said(_held(message).get("tool_calls", []))
+    calls = call_texts(_held(message).get("tool_calls", []))
     return "\n".join(([message.content] if message.content else []) + calls)
 
 
@@ -110,8 +120,9 @@ def _held(message: Message) -> dict[str, Any]:
 
 def _calls(value: Any) -> list[dict[str, Any]]:
     if not isinstance(value, list):
-        raise BadToolUse(
-            "malformed_tool_call", f"'tool_calls' is {name_of(value)}; expected a list of calls"
+        raise InvalidToolUse(
+            "malformed_tool_call",
+            f"'tool_calls' is {json_type_name(value)}; expected a list of calls",
         )
     return [_call(one, f"tool_calls[{i}]") for i, one in enumerate(value)]
 
@@ -119,7 +130,7 @@ def _calls(value: Any) -> list[dict[str, Any]]:
 def _call(value: Any, where: str) -> dict[str, Any]:
     call = _fields(value, _CALL, where)
     if call.setdefault("type", "function") != "function":
-        raise BadToolUse(
+        raise InvalidToolUse(
             "malformed_tool_call", f"{where}: type {call['type']!r}; expected 'function'"
         )
     function = _fields(call.get("function"), _FUNCTION, f"{where}.function")
@@ -137,20 +148,20 @@ def _arguments(value: Any, where: str) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = parse_json(value) if value.strip() else {}
-        except NotJSON as error:
-            raise BadToolUse(
+        except InvalidJSON as error:
+            raise InvalidToolUse(
                 "malformed_tool_call", f"{where}: not JSON ({error.detail}); expected an object"
             ) from error
         # what the line's own check has passed is still to be seen inside a text
-        if not finite(value):
-            raise BadToolUse("not_finite", f"{where}: a number is beyond what a float holds")
-        if not encodes(_JSON.encode(value)):
-            raise BadToolUse(
+        if not has_finite_numbers(value):
+            raise InvalidToolUse("not_finite", f"{where}: a number is beyond what a float holds")
+        if not fits_utf8(_JSON.encode(value)):
+            raise InvalidToolUse(
                 "invalid_unicode", f"{where}: half a surrogate pair; expected UTF-8 text"
             )
-    if not isinstance(value, dict) or repeats(value):
-        got = "an object that repeats a key" if isinstance(value, dict) else name_of(value)
-        raise BadToolUse(
+    if not isinstance(value, dict) or has_repeated_key(value):
+        got = "an object that repeats a key" if isinstance(value, dict) else json_type_name(value)
+        raise InvalidToolUse(
             "malformed_tool_call", f"{where} is {got}; expected an object, or its text"
         )
     return value
@@ -158,16 +169,18 @@ def _arguments(value: Any, where: str) -> dict[str, Any]:
 
 def _fields(value: Any, known: set[str], where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise BadToolUse("malformed_tool_call", f"{where} is {name_of(value)}; expected an object")
+        raise InvalidToolUse(
+            "malformed_tool_call", f"{where} is {json_type_name(value)}; expected an object"
+        )
     found = {name: item for name, item in value.items() if item is not None}
     if unknown := sorted(set(found) - known):
         expected = ", ".join(sorted(known))
-        raise BadToolUse("unknown_field", f"{where}: {unknown[0]!r} is none of {expected}")
+        raise InvalidToolUse("unknown_field", f"{where}: {unknown[0]!r} is none of {expected}")
     return found
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        got = "empty" if isinstance(value, str) else name_of(value)
-        raise BadToolUse("malformed_tool_call", f"{where} is {got}; expected text")
+        got = "empty" if isinstance(value, str) else json_type_name(value)
+        raise InvalidToolUse("malformed_tool_call", f"{where} is {got}; expected text")
     return value

@@ -1,4 +1,4 @@
-"""Grouped splits, and taking rows evenly over them.
+"""Groups of rows are divided into splits, and rows taken evenly over them.
 
 Label and control text are not one to one: a label can have several control texts and a text
 several labels. Rows that share either, even through other rows, are one group, and a group falls
@@ -46,7 +46,7 @@ class SplitConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
+class SplitMember:
     """What of a row decides its group and split."""
 
     label: str
@@ -56,9 +56,9 @@ class Member:
 
 
 def grouped_splits(
-    members: Sequence[Member], config: SplitConfig, *, in_order: Collection[str] = ()
+    members: Sequence[SplitMember], config: SplitConfig, *, in_order: Collection[str] = ()
 ) -> list[tuple[str, Split]]:
-    """`group_id` and split of each member, in the order given.
+    """Assign a `group_id` and a split to each member, in the order given.
 
     Groups with a held-out category go whole to `test_ood`. The others of a kind are ordered by a
     hash of seed and group, and the first of them, to the exact share of groups, become test, the
@@ -106,7 +106,7 @@ def grouped_splits(
 
 
 def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Group of each (label, control text), by union-find.
+    """Assign each (label, control text) to its group, by union-find.
 
     Texts that differ in case or white space alone are one text. The id is the smallest hash of the
     group's labels, 16 hex digits: it stays when rows of known labels are added, whatever their
@@ -135,7 +135,7 @@ def _group_ids(pairs: Sequence[tuple[str, str]], hashes: Mapping[str, str]) -> l
 
 
 def take_evenly(strata: Sequence[Hashable], limit: int) -> list[int]:
-    """Positions of at most `limit` rows, spread over their strata, in ascending order.
+    """Choose at most `limit` rows spread over their strata; positions in ascending order.
 
     Strata take turns, in the order of their first row, two rows a turn: comparing a row with
     another control of its kind and split needs a second one there. Within a stratum the first
@@ -164,7 +164,7 @@ def _counts(groups: int, config: SplitConfig) -> tuple[int, int]:
 
 
 def _as_they_come(config: SplitConfig) -> Iterator[Split]:
-    """Splits of the first, second, … group: each share is met, rounded up, at every length."""
+    """Yield the splits of successive groups: each share is met, rounded up, at every length."""
     test = validation = 0
     for groups in itertools.count(1):
         if test < math.ceil(groups * config.test):
@@ -177,7 +177,7 @@ def _as_they_come(config: SplitConfig) -> Iterator[Split]:
             yield "train"
 
 
-def _held_out(members: Sequence[Member], config: SplitConfig) -> set[tuple[str, str]]:
+def _held_out(members: Sequence[SplitMember], config: SplitConfig) -> set[tuple[str, str]]:
     known: Mapping[str, tuple[str, str]] = {
         f"{m.kind}/{m.category}": (m.kind, m.category) for m in members
     }
@@ -193,7 +193,7 @@ def _held_out(members: Sequence[Member], config: SplitConfig) -> set[tuple[str, 
 
 
 def _label_hashes(labels: Iterable[str]) -> dict[str, str]:
-    """The hash of each label, in their order."""
+    """Hash each distinct label, in order."""
     return {label: digest(["group", label])[:16] for label in dict.fromkeys(labels)}
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from core.errors import DataError
 from core.tables import Message
-from core.tool_use import for_template, said, tools_of
+from core.tool_use import for_template, message_text, offered_tools
 
 SEGMENT_CODES = {"template": 0, "control": 1, "stimulus": 2, "completion": 3}
 # some templates write today's date; a fixed one keeps a store's tokens the same on every day
@@ -101,13 +101,13 @@ def tokenize_with_text(tokenizer: Any, messages: Sequence[Message]) -> tuple[Tok
         tokenizer,
         [for_template(message) for message in messages],
         generation=messages[-1].role != "assistant",
-        tools=tools_of(messages),
+        tools=offered_tools(messages),
     )
     encoded = Encoded.of(tokenizer, text)
     segments = np.zeros(len(encoded.ids), np.uint8)
     for message, (start, stop) in zip(messages, spans, strict=True):
         # around a call the template writes control tokens of its own
-        whole = None if message.tool_use is None else said(message)
+        whole = None if message.tool_use is None else message_text(message)
         inside = encoded.inside(start, stop, f"a message of segment {message.segment}", whole)
         segments[inside] = SEGMENT_CODES[message.segment]
     withheld = _withheld(tokenizer, messages, encoded, spans)
@@ -147,7 +147,9 @@ class Encoded:
         names = {int(i): str(tokenizer.convert_ids_to_tokens(int(i))) for i in ids[special]}
         return cls(text, ids, offsets[:, 0], offsets[:, 1], special, names)
 
-    def inside(self, start: int, stop: int, what: str, said: str | None = None) -> np.ndarray:
+    def inside(
+        self, start: int, stop: int, what: str, message_text: str | None = None
+    ) -> np.ndarray:
         """[T] which tokens overlap the characters `start` to `stop`, control tokens left out.
 
         A control token can take white space of its neighbours with it (Phi-3), and overlap so.
@@ -162,7 +164,7 @@ class Encoded:
             DataError: the characters spell a control token.
         """
         overlap = (self.starts < stop) & (self.stops > start)
-        own = self.text[start:stop] if said is None else said
+        own = self.text[start:stop] if message_text is None else message_text
         for token in self.ids[overlap & self.special]:
             if self.names[int(token)] in own:
                 raise DataError(

@@ -37,7 +37,7 @@ from generators.llm.client import LLMClient, run_async
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
-from generators.quality.judge import Judged, Judgement, agreement, judge, rubric_named
+from generators.quality.judge import ItemVerdicts, Judgement, agreement, judge, rubric_named
 
 Answer = Mapping[str, Any]
 
@@ -136,7 +136,7 @@ def _picked(answers: Sequence[Answer], config: EvaluateConfig) -> list[Answer]:
 
 
 def _judged(
-    pairs: Sequence[tuple[Answer, tuple[Judged, Judged]]],
+    pairs: Sequence[tuple[Answer, tuple[ItemVerdicts, ItemVerdicts]]],
     verdicts: Sequence[str],
     config: EvaluateConfig,
 ) -> dict[str, Any]:
@@ -160,7 +160,9 @@ def _judged(
     return out
 
 
-def _rows(picked: Sequence[Answer], pairs: Sequence[tuple[Judged, Judged]]) -> list[dict[str, Any]]:
+def _rows(
+    picked: Sequence[Answer], pairs: Sequence[tuple[ItemVerdicts, ItemVerdicts]]
+) -> list[dict[str, Any]]:
     names = ("split", "view", "control_id", "example_id", "question", "gold")
     return [
         {

@@ -1,4 +1,4 @@
-"""What decides an import of published files."""
+"""Config of an import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ImportConfig(Config):
     """Most rows of each view, taken evenly over the splits; null for all."""
 
 
-Format = Literal["latentqa", "conversations"]
+DataFormat = Literal["latentqa", "conversations"]
 
 
 class DataSection(ImportConfig):
@@ -29,6 +29,6 @@ class DataSection(ImportConfig):
     """Folder with qa.json and any of control.json, stimulus.json, stimulus_completion.json,
     system.json; for `conversations` a .jsonl file or a folder of them. The files' digests are part
     of the identity, the path is not."""
-    format: Format = "latentqa"
+    format: DataFormat = "latentqa"
     """What the files are: LatentQA's published layout, or `conversations` of one's own, a line
     each, with segments and questions."""

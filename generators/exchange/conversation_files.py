@@ -1,4 +1,4 @@
-"""Conversations of one's own: JSON Lines of messages with their segments, and questions.
+"""Own conversations are read from JSON Lines of messages with segments and questions.
 
 ```
 {"messages": [{"role": "system", "content": "...", "segment": "control"},
@@ -28,7 +28,15 @@ from typing import Any, get_args
 from core.canonical import digest
 from core.errors import DataError
 from core.files import sha256_file
-from core.strict_json import NotJSON, encodes, finite, name_of, parse_json, repeats, to_json
+from core.strict_json import (
+    InvalidJSON,
+    fits_utf8,
+    has_finite_numbers,
+    has_repeated_key,
+    json_line,
+    json_type_name,
+    parse_json,
+)
 from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
@@ -45,12 +53,12 @@ from core.tables import (
     View,
     control_id,
     example_id,
-    identity_of,
+    message_identity,
 )
-from core.tool_use import TOOLS, BadToolUse, read_tool_use, with_tools
+from core.tool_use import TOOLS, InvalidToolUse, offer_tools, read_tool_use
 from generators.exchange.config import ImportConfig
 from generators.exchange.latentqa_files import NO_CATEGORY
-from generators.exchange.source_rows import SourceRow, by_reason, write_rows
+from generators.exchange.source_rows import SourceRow, count_by_reason, write_rows
 
 ENDING = ".jsonl"
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -71,7 +79,7 @@ class OwnRow:
 
 
 def conversation_files(path: Path) -> dict[str, Path]:
-    """The files at `path`, a file or a folder, by name.
+    """List the files at `path`, a file or a folder, by name.
 
     Raises:
         DataError: there is none.
@@ -86,7 +94,7 @@ def conversation_files(path: Path) -> dict[str, Path]:
 
 
 def own_digests(path: Path) -> dict[str, str]:
-    """sha256 of each file at `path`, by name.
+    """Return the sha256 of each file at `path`, by name.
 
     Raises:
         DataError: there is none.
@@ -95,26 +103,33 @@ def own_digests(path: Path) -> dict[str, str]:
 
 
 def messages_digest(path: Path) -> str:
-    """Digest of all that the conversations table takes from the files: not the questions.
+    """Digest all that the conversations table takes from the files: everything but the questions.
 
     Raises:
         DataError: there is no file, or one cannot be read.
     """
     rows, dropped = read_own(path)
     kept = [
-        [_line_of(r.where), r.label, r.kind, r.category, r.extra, *map(identity_of, r.messages)]
+        [
+            _line_of(r.where),
+            r.label,
+            r.kind,
+            r.category,
+            r.extra,
+            *map(message_identity, r.messages),
+        ]
         for r in (own.row for own in rows)
     ]
     return digest([kept, [[d.reason, _line_of(d.where), d.detail] for d in dropped]])
 
 
 def _line_of(where: str) -> str:
-    """The line of `FILE:LINE`: a file under another name is the same data."""
+    """Return the line of `FILE:LINE`: a file under another name is the same data."""
     return where.rpartition(":")[2]
 
 
 def read_own(path: Path) -> tuple[list[OwnRow], list[Dropped]]:
-    """Rows of all files at `path`, in the order of names and lines, and those that are malformed.
+    """Read the rows of all files at `path`, by file name and line, and the malformed ones.
 
     Raises:
         DataError: there is no file, or one cannot be read.
@@ -201,7 +216,7 @@ def import_own_questions(path: Path, conversations: Path, out: Path) -> dict[str
     write_questions(out / QUESTIONS_FILE, questions)
     write_dropped(out / DROPPED_FILE, [])
     labels = len({row.label for row in rows})
-    return {"questions": len(questions), "labels": labels, "dropped": by_reason([])}
+    return {"questions": len(questions), "labels": labels, "dropped": count_by_reason([])}
 
 
 class _Malformed(Exception):
@@ -230,7 +245,7 @@ def _row(file: str, number: int, line: bytes) -> OwnRow:
         category=_text(value, "category") if "category" in value else NO_CATEGORY,
         messages=messages,
         extra={name: item for name, item in value.items() if name not in _FIELDS},
-        raw=to_json(value),
+        raw=json_line(value),
     )
     return OwnRow(row=row, questions=questions)
 
@@ -240,16 +255,18 @@ def _object(line: bytes) -> dict[str, Any]:
         value = parse_json(line.decode())
     except UnicodeDecodeError as error:
         raise _Malformed("malformed", f"not UTF-8 at byte {error.start}") from error
-    except NotJSON as error:
+    except InvalidJSON as error:
         place = "" if error.at is None else f" at column {error.at + 1}"
         raise _Malformed("malformed", f"not JSON{place}: {error.detail}") from error
     if not isinstance(value, dict):
-        raise _Malformed("not_an_object", f"the line is {name_of(value)}; expected an object")
-    if repeats(value):
+        raise _Malformed(
+            "not_an_object", f"the line is {json_type_name(value)}; expected an object"
+        )
+    if has_repeated_key(value):
         raise _Malformed("repeated_field", "a field stands in an object twice; expected it once")
-    if not encodes(json.dumps(value, ensure_ascii=False)):
+    if not fits_utf8(json.dumps(value, ensure_ascii=False)):
         raise _Malformed("invalid_unicode", "the text has half a surrogate pair; expected UTF-8")
-    if not finite(value):
+    if not has_finite_numbers(value):
         raise _Malformed("not_finite", "a number is beyond what a float holds")
     return value
 
@@ -258,7 +275,7 @@ def _listed(value: Mapping[str, Any], name: str) -> Sequence[Any]:
     if name not in value:
         raise _Malformed("missing_field", f"no field {name!r}; found {sorted(value)}")
     if not isinstance(value[name], list) or not value[name]:
-        got = "an empty list" if value[name] == [] else name_of(value[name])
+        got = "an empty list" if value[name] == [] else json_type_name(value[name])
         raise _Malformed("empty_field", f"{name!r} is {got}; expected a list")
     return value[name]
 
@@ -268,7 +285,9 @@ def _text(value: Mapping[str, Any], name: str, where: str = "") -> str:
     if name not in value:
         raise _Malformed("missing_field", f"{where}no field {name!r}; found {sorted(value)}")
     if not isinstance(value[name], str):
-        raise _Malformed("not_a_string", f"{at} is {name_of(value[name])}; expected a string")
+        raise _Malformed(
+            "not_a_string", f"{at} is {json_type_name(value[name])}; expected a string"
+        )
     if not value[name].strip():
         raise _Malformed("empty_field", f"{at} is empty; expected text")
     return str(value[name])
@@ -300,15 +319,15 @@ def _messages(value: Mapping[str, Any]) -> tuple[Message, ...]:
     if value.get(TOOLS) in (None, []):
         return found
     try:
-        return with_tools(found, value[TOOLS])
-    except BadToolUse as fault:
+        return offer_tools(found, value[TOOLS])
+    except InvalidToolUse as fault:
         raise _Malformed(fault.reason, fault.detail) from fault
 
 
 def _message(index: int, value: Any) -> Message:
     where = f"messages[{index}]: "
     if not isinstance(value, dict):
-        raise _Malformed("not_an_object", f"{where}{name_of(value)}; expected an object")
+        raise _Malformed("not_an_object", f"{where}{json_type_name(value)}; expected an object")
     # clients write null for what a message has not, and some an empty list of calls
     value = {name: item for name, item in value.items() if item is not None}
     if value.get("tool_calls") == []:
@@ -330,7 +349,7 @@ def _message(index: int, value: Any) -> Message:
         )
     try:
         tool_use = read_tool_use(role, {name: value[name] for name in _TOOL_USE if name in value})
-    except BadToolUse as fault:
+    except InvalidToolUse as fault:
         raise _Malformed(fault.reason, f"{where}{fault.detail}") from fault
     silent = "tool_calls" in value and value.get("content") in (None, "")
     content = "" if silent else _text(value, "content", where)
@@ -344,14 +363,14 @@ def _question(index: int, value: Any) -> tuple[str, str, str | None]:
     if not isinstance(value, dict):
         raise _Malformed(
             "malformed_qa",
-            f"{where}{name_of(value)}; expected {{question, answer}} or [question, answer]",
+            f"{where}{json_type_name(value)}; expected {{question, answer}} or [question, answer]",
         )
     kind = None if value.get("type") is None else _text(value, "type", where)
     return _text(value, "question", where), _text(value, "answer", where), kind
 
 
 def _view(messages: Sequence[Message]) -> View:
-    """The view that fits: what follows the control, and how the control was given."""
+    """Choose the view that fits: what follows the control, and how the control was given."""
     segments = {message.segment for message in messages}
     if "completion" in segments:
         return "stimulus_completion"

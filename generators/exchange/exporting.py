@@ -1,4 +1,4 @@
-"""The two tables as LatentQA's JSON files, as JSON Lines, and as a `datasets` folder."""
+"""Tables are exported as LatentQA's JSON files, as JSON Lines, and as a `datasets` folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
-from core.table_files import TOOL_USE_FIELD, tool_use_of
+from core.table_files import TOOL_USE_FIELD, tool_use_cell
 from core.tables import SPLITS, VIEWS, Conversation, Dropped, Question
-from core.tool_use import TOOLS, tool_fields, tools_of
+from core.tool_use import TOOLS, offered_tools, tool_fields
 from generators.exchange.latentqa_files import FIELDS, QA_FILE, VIEW_FILES
 
 FORMATS = ("latentqa", "jsonl", "datasets", "parquet")
@@ -28,7 +28,7 @@ def to_latentqa(
     questions: Sequence[Question],
     orphans: Sequence[Dropped] = (),
 ) -> dict[str, Any]:
-    """The published files' values by file name; the inverse of an import.
+    """Build the published files' values by file name; the inverse of an import.
 
     Rows and labels that came from published files stand at their old places in order, others
     after them. A view without rows has no file.
@@ -67,7 +67,7 @@ def write_latentqa(
 def to_records(
     conversations: Sequence[Conversation], questions: Sequence[Question]
 ) -> list[dict[str, Any]]:
-    """One plain object a conversation, with its `questions` as a list inside.
+    """Build one plain object a conversation, with its `questions` as a list inside.
 
     Where tools are called, its messages have their `tool_calls`, `tool_call_id` and `name`, and it
     has the `tools` that are offered.
@@ -93,7 +93,7 @@ def to_records(
             "flags": list(row.flags),
             "questions": by_example.get(row.example_id, []),
         }
-        | ({} if (tools := tools_of(row.messages)) is None else {TOOLS: tools})
+        | ({} if (tools := offered_tools(row.messages)) is None else {TOOLS: tools})
         for row in conversations
     ]
 
@@ -101,13 +101,13 @@ def to_records(
 def to_columns(
     conversations: Sequence[Conversation], questions: Sequence[Question]
 ) -> list[dict[str, Any]]:
-    """The same for formats with fixed columns: messages are role, content and segment alone.
+    """Build the records for formats with fixed columns: messages are role, content, segment alone.
 
     What they have of tools is in the column `tool_use`, as in the conversations table: for all rows
     if a row has any.
     """
     records = to_records(conversations, questions)
-    cells = [tool_use_of(row.messages) for row in conversations]
+    cells = [tool_use_cell(row.messages) for row in conversations]
     for record, cell in zip(records, cells, strict=True):
         record.pop(TOOLS, None)
         record["messages"] = [{name: m[name] for name in MESSAGE} for m in record["messages"]]

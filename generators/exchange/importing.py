@@ -1,4 +1,4 @@
-"""Import of LatentQA's published JSON files into the two tables.
+"""LatentQA's published JSON files are imported into the two tables.
 
 Nothing is lost: every row is kept, or stands in `dropped.parquet` with the rule's name, its file
 and position, and its own JSON; `generators.exchange.exporting.to_latentqa` gives the files back.
@@ -30,11 +30,11 @@ from generators.exchange.latentqa_files import (
     read_questions_by_label,
     read_view,
 )
-from generators.exchange.source_rows import SourceRow, by_reason, write_rows
+from generators.exchange.source_rows import SourceRow, count_by_reason, write_rows
 
 
 def source_digests(folder: Path) -> dict[str, str]:
-    """sha256 of the bytes of each known file in `folder`, by file name; qa.json first.
+    """Return the sha256 of each known file in `folder`, by file name; qa.json first.
 
     Raises:
         DataError: the folder is missing or empty, or lacks qa.json or any view file.
@@ -110,7 +110,7 @@ def import_questions(folder: Path, conversations: Path, out: Path) -> dict[str, 
     return {
         "questions": len(questions),
         "labels": len(asked),
-        "dropped": by_reason(dropped),
+        "dropped": count_by_reason(dropped),
     }
 
 

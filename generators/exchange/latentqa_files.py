@@ -1,4 +1,4 @@
-"""LatentQA's published JSON files: their layout, and reading them row by row.
+"""LatentQA's published JSON files are read row by row.
 
 A folder holds `qa.json` and any of the four view files, joined by `label`:
 
@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.errors import DataError
-from core.strict_json import RepeatedKeys, encodes, finite, name_of, read_json, repeats, to_json
+from core.strict_json import (
+    RepeatedKeys,
+    fits_utf8,
+    has_finite_numbers,
+    has_repeated_key,
+    json_line,
+    json_type_name,
+    read_json,
+)
 from core.tables import VIEWS, Dropped, Message, Segment, View
 from generators.exchange.source_rows import SourceRow
 
@@ -67,7 +75,7 @@ class LabelQuestions:
 
 
 def read_view(folder: Path, view: View) -> tuple[list[SourceRow], list[Dropped]]:
-    """Rows of one view file, in file order, and those that are malformed.
+    """Read the rows of one view file, in file order, and those that are malformed.
 
     Raises:
         DataError: the file is no JSON, or not a list.
@@ -77,7 +85,7 @@ def read_view(folder: Path, view: View) -> tuple[list[SourceRow], list[Dropped]]
     dropped: list[Dropped] = []
     values = read_json(path)
     if not isinstance(values, list):
-        raise DataError(f"{path}: holds {name_of(values)}; expected a list of rows.")
+        raise DataError(f"{path}: holds {json_type_name(values)}; expected a list of rows.")
     for position, value in enumerate(values):
         row = _view_row(view, position, value)
         (rows if isinstance(row, SourceRow) else dropped).append(row)  # type: ignore[arg-type]
@@ -85,7 +93,7 @@ def read_view(folder: Path, view: View) -> tuple[list[SourceRow], list[Dropped]]
 
 
 def read_questions_by_label(folder: Path) -> tuple[list[LabelQuestions], list[Dropped]]:
-    """Labels of `qa.json` with at least one well-formed question, in file order; and the malformed.
+    """Read the labels of `qa.json` with a well-formed question, in file order; and the malformed.
 
     Raises:
         DataError: the file is no JSON, or not an object.
@@ -95,17 +103,17 @@ def read_questions_by_label(folder: Path) -> tuple[list[LabelQuestions], list[Dr
     dropped: list[Dropped] = []
     value = read_json(path)
     if not isinstance(value, dict):
-        raise DataError(f"{path}: holds {name_of(value)}; expected an object of labels.")
+        raise DataError(f"{path}: holds {json_type_name(value)}; expected an object of labels.")
     seen: set[str] = set()
     for position, (label, pairs) in enumerate(_items(value)):
-        where, raw = f"{QA_FILE}[{position}]", to_json({label: pairs})
+        where, raw = f"{QA_FILE}[{position}]", json_line({label: pairs})
         if label in seen:
             detail = f"label {label!r} stands in the file twice; the first one is kept"
             dropped.append(Dropped(reason="repeated_label", where=where, detail=detail, raw=raw))
             continue
         seen.add(label)
         if not isinstance(pairs, list) or not pairs:
-            got = "an empty list" if pairs == [] else name_of(pairs)
+            got = "an empty list" if pairs == [] else json_type_name(pairs)
             detail = f"label {label!r} has {got}; expected a list of [question, answer]"
             dropped.append(Dropped(reason="malformed_qa", where=where, detail=detail, raw=raw))
             continue
@@ -117,24 +125,26 @@ def read_questions_by_label(folder: Path) -> tuple[list[LabelQuestions], list[Dr
 
 
 def _view_row(view: View, position: int, value: Any) -> SourceRow | Dropped:
-    raw = to_json(value.pairs if isinstance(value, RepeatedKeys) else value)
+    raw = json_line(value.pairs if isinstance(value, RepeatedKeys) else value)
 
     def drop(reason: str, detail: str) -> Dropped:
         where = f"{VIEW_FILES[view]}[{position}]"
         return Dropped(reason=reason, where=where, detail=detail, raw=raw)
 
     if not isinstance(value, dict):
-        return drop("not_an_object", f"the row is {name_of(value)}; expected an object")
-    if repeats(value):
+        return drop("not_an_object", f"the row is {json_type_name(value)}; expected an object")
+    if has_repeated_key(value):
         return drop("repeated_field", "a field stands in the row twice; expected it once")
-    if not encodes(json.dumps(value, ensure_ascii=False)):
+    if not fits_utf8(json.dumps(value, ensure_ascii=False)):
         return drop("invalid_unicode", "the text has half a surrogate pair; expected UTF-8 text")
     names = [f.name for f in FIELDS[view]] + ["label"]
     for name in names:
         if name not in value:
             return drop("missing_field", f"no field {name!r}; found {sorted(value)}")
         if not isinstance(value[name], str):
-            return drop("not_a_string", f"{name!r} is {name_of(value[name])}; expected a string")
+            return drop(
+                "not_a_string", f"{name!r} is {json_type_name(value[name])}; expected a string"
+            )
         if not value[name].strip():
             return drop("empty_field", f"{name!r} is empty; expected text")
     prefix, _, rest = value["label"].partition("-")
@@ -142,7 +152,7 @@ def _view_row(view: View, position: int, value: Any) -> SourceRow | Dropped:
         known = ", ".join(KIND_OF_PREFIX)
         return drop("unknown_kind", f"label {value['label']!r} begins with none of {known}")
     extra = {key: item for key, item in value.items() if key not in names}
-    if not finite(extra):
+    if not has_finite_numbers(extra):
         return drop("not_finite", "a number is beyond what a float holds; expected a finite one")
     return SourceRow(
         view=view,
@@ -172,7 +182,7 @@ def _good_pairs(
             reason, detail = "duplicate_question", "the same question and answer stand there twice"
         if reason:
             detail = f"label {label!r}: {detail}"
-            raw = to_json({label: [pair]})
+            raw = json_line({label: [pair]})
             dropped.append(
                 Dropped(reason=reason, where=f"{where}[{index}]", detail=detail, raw=raw)
             )
@@ -185,13 +195,13 @@ def _good_pairs(
 def _pair_fault(pair: Any) -> tuple[str, str]:
     if not isinstance(pair, list) or len(pair) != 2:
         size = f" of {len(pair)}" if isinstance(pair, list) else ""
-        return "malformed_qa", f"{name_of(pair)}{size}; expected [question, answer]"
+        return "malformed_qa", f"{json_type_name(pair)}{size}; expected [question, answer]"
     for part, name in zip(pair, ("question", "answer"), strict=True):
         if not isinstance(part, str):
-            return "malformed_qa", f"the {name} is {name_of(part)}; expected a string"
+            return "malformed_qa", f"the {name} is {json_type_name(part)}; expected a string"
         if not part.strip():
             return "empty_field", f"the {name} is empty; expected text"
-        if not encodes(part):
+        if not fits_utf8(part):
             return "invalid_unicode", f"the {name} has half a surrogate pair; expected UTF-8 text"
     return "", ""
 

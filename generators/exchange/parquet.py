@@ -1,4 +1,4 @@
-"""A data set as others load it: Parquet shards a split, a card, and the way to the hub."""
+"""A data set is written as Parquet shards with a card, and uploaded to the hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.errors import ConfigError, DataError
 from core.files import storage_errors
 from core.table_files import CONVERSATION_SCHEMA, QUESTION_SCHEMA, TOOL_USE_FIELD
 from core.tables import SPLITS, Conversation, Dropped, Question
-from generators.exchange.card import card, sources_of
+from generators.exchange.dataset_card import count_sources, dataset_card
 from generators.exchange.exporting import to_columns
 
 CARD = "README.md"
@@ -60,7 +60,7 @@ def write_parquet(
         dropped: rows that were not kept, for the card.
         name: title of the card.
         licence: of the whole; None where nobody has said.
-        source_licences: licence by source (generators.exchange.card.sources_of).
+        source_licences: licence by source (generators.exchange.dataset_card.sources_of).
         quality: what the step `quality` measured, for the card.
         shard_rows: most conversations of one file.
 
@@ -68,7 +68,7 @@ def write_parquet(
         ConfigError: a licence is given for a source that no row has.
         StorageError: the disk is full or read-only.
     """
-    text = card(
+    text = dataset_card(
         conversations,
         questions,
         dropped,
@@ -141,7 +141,7 @@ def _known(
     conversations: Sequence[Conversation],
     questions: Sequence[Question],
 ) -> Mapping[str, str]:
-    there = sources_of(conversations, questions)
+    there = count_sources(conversations, questions)
     for source in licences:
         if source not in there:
             raise ConfigError(
@@ -151,7 +151,7 @@ def _known(
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    """`record` with every provenance as JSON text, because its fields differ from row to row."""
+    """Encode every provenance of `record` as JSON text: its fields differ from row to row."""
     questions = [one | {"provenance": _json(one["provenance"])} for one in record["questions"]]
     return record | {"provenance": _json(record["provenance"]), "questions": questions}
 

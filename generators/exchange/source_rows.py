@@ -1,4 +1,4 @@
-"""Rows from files of any layout, on their way to the conversations table."""
+"""Rows from files of any layout become rows of the conversations table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from core.tables import (
     example_id,
 )
 from generators.exchange.config import ImportConfig
-from generators.splits import Member, grouped_splits, take_evenly
+from generators.splits import SplitMember, grouped_splits, take_evenly
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,12 +54,12 @@ class SourceRow:
         return next(m.content for m in self.messages if m.segment == "control")
 
     def drop(self, reason: str, detail: str) -> Dropped:
-        """This row as one that was not kept."""
+        """Record this row as dropped."""
         return Dropped(reason=reason, where=self.where, detail=detail, raw=self.raw)
 
 
-def distinct(rows: Sequence[SourceRow]) -> tuple[list[SourceRow], list[Dropped]]:
-    """The first of all rows with the same label and messages, and the others."""
+def drop_repeated(rows: Sequence[SourceRow]) -> tuple[list[SourceRow], list[Dropped]]:
+    """Keep the first of all rows with the same label and messages; return the others as dropped."""
     first: dict[str, SourceRow] = {}
     dropped: list[Dropped] = []
     for row in rows:
@@ -71,10 +71,10 @@ def distinct(rows: Sequence[SourceRow]) -> tuple[list[SourceRow], list[Dropped]]
     return list(first.values()), dropped
 
 
-def conversations_of(
+def split_conversations(
     rows: Sequence[SourceRow], config: ImportConfig, completions_of: str
 ) -> tuple[list[Conversation], list[Dropped]]:
-    """The rows as conversations in their groups and splits, and those beyond `config.limit`.
+    """Build conversations with groups and splits from `rows`; drop those beyond `config.limit`.
 
     Args:
         rows: distinct rows.
@@ -85,7 +85,7 @@ def conversations_of(
         ConfigError: a held-out category is none of the data's.
     """
     members = [
-        Member(label=row.label, control=row.control, kind=row.kind, category=row.category)
+        SplitMember(label=row.label, control=row.control, kind=row.kind, category=row.category)
         for row in rows
     ]
     made = [
@@ -110,15 +110,14 @@ def conversations_of(
 
 
 def conversation_counts(rows: Sequence[Conversation], dropped: Sequence[Dropped]) -> dict[str, Any]:
-    """`controls` and `examples`, `dropped` by reason, examples `by_view` and `by_kind`, and
-    `by_split` {controls, examples}."""
+    """Count controls and conversations by view, kind and split, and dropped rows by reason."""
     controls = {split: {r.control_id for r in rows if r.split == split} for split in SPLITS}
     views, kinds = Counter(r.view for r in rows), Counter(r.kind for r in rows)
     splits = Counter(r.split for r in rows)
     return {
         "controls": len({r.control_id for r in rows}),
         "examples": len(rows),
-        "dropped": by_reason(dropped),
+        "dropped": count_by_reason(dropped),
         "by_view": {view: views[view] for view in VIEWS if views[view]},
         "by_kind": {kind: kinds[kind] for kind in _ordered(kinds)},
         "by_split": {
@@ -129,8 +128,8 @@ def conversation_counts(rows: Sequence[Conversation], dropped: Sequence[Dropped]
     }
 
 
-def by_reason(dropped: Sequence[Dropped]) -> dict[str, int]:
-    """How many rows were dropped under each rule."""
+def count_by_reason(dropped: Sequence[Dropped]) -> dict[str, int]:
+    """Count the rows dropped under each rule."""
     return dict(sorted(Counter(row.reason for row in dropped).items()))
 
 
@@ -160,7 +159,7 @@ def _limited(
 
 
 def _ordered(kinds: set[str] | Counter[str]) -> list[str]:
-    """The kinds that are there: those of this project in their order, then others by name."""
+    """Order the kinds: those of this project first, then others by name."""
     return [*(kind for kind in KIND_NAMES if kind in kinds), *sorted(set(kinds) - set(KIND_NAMES))]
 
 
@@ -186,12 +185,12 @@ def write_rows(
         DataError: no row is left.
         ConfigError: a held-out category is none of the data's.
     """
-    kept, repeated = distinct(rows)
+    kept, repeated = drop_repeated(rows)
     gone = [*dropped, *repeated]
     if not kept:
         first = f"; first: {gone[0].where}, {gone[0].detail}" if gone else ""
         raise DataError(f"{path}: no row is left of {len(gone)}{first}.")
-    conversations, over = conversations_of(kept, config, completions_of)
+    conversations, over = split_conversations(kept, config, completions_of)
     gone += over
     write_conversations(out / CONVERSATIONS_FILE, conversations)
     write_dropped(out / DROPPED_FILE, gone)

@@ -1,4 +1,4 @@
-"""The kinds of controls that can be generated; docs/generation.md shows how to add one."""
+"""The registry of the kinds of controls; docs/generation.md shows how to add one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def kind_named(name: str) -> Kind:
-    """The kind `name`.
+def get_kind(name: str) -> Kind:
+    """Return the kind called `name`.
 
     Raises:
         ConfigError: there is no such kind; the text names the nearest.
@@ -34,12 +34,12 @@ def kind_named(name: str) -> Kind:
 
 
 def written_kinds(names: Iterable[str]) -> dict[str, WrittenKind]:
-    """Those of the kinds `names` for which an LLM is needed, in the order given."""
-    kinds = {name: kind_named(name) for name in names}
+    """Return those of the kinds `names` that an LLM writes, in the order given."""
+    kinds = {name: get_kind(name) for name in names}
     return {name: kind for name, kind in kinds.items() if isinstance(kind, WrittenKind)}
 
 
 def drawn_kinds(names: Iterable[str]) -> dict[str, DrawnKind]:
-    """Those of the kinds `names` that need no LLM, in the order given."""
-    kinds = {name: kind_named(name) for name in names}
+    """Return those of the kinds `names` that code draws, in the order given."""
+    kinds = {name: get_kind(name) for name in names}
     return {name: kind for name, kind in kinds.items() if isinstance(kind, DrawnKind)}

@@ -1,4 +1,4 @@
-"""What a kind of control is: the interface that every file in this folder implements.
+"""A kind of control implements one of two interfaces: written by an LLM, or drawn by code.
 
 ```
 Kind                    name, views, types, categories
@@ -18,12 +18,12 @@ from random import Random
 from typing import Any, ClassVar
 
 from core.tables import Conversation, Dropped, QuestionType, View
-from generators.kinds.sources import TextsFound
+from generators.kinds.sources import ResolvedTexts
 from generators.llm.prompt_files import PromptFiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answered:
+class QuestionAnswer:
     """A question with its gold answer."""
 
     question: str
@@ -53,11 +53,11 @@ class Kind(ABC):
 
     @abstractmethod
     def categories(self, texts: PromptFiles) -> Collection[str] | None:
-        """Categories that can be held out; None where only the rows themselves tell."""
+        """Return the categories that can be held out; None where only the rows tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionAsk:
+class QuestionRequest:
     """One request that makes questions.
 
     Attributes:
@@ -80,14 +80,16 @@ class QuestionAsk:
         """Questions that a good reply makes."""
         return len(self.questions) or 1
 
-    def read(self, reply: Mapping[str, Any]) -> list[Answered]:
-        """Questions and answers of `reply`."""
+    def read(self, reply: Mapping[str, Any]) -> list[QuestionAnswer]:
+        """Extract the questions and answers from `reply`."""
         if self.questions:
             return [
-                Answered(question=question, answer=self.frame.replace("{}", sentence(reply[name])))
+                QuestionAnswer(
+                    question=question, answer=self.frame.replace("{}", sentence(reply[name]))
+                )
                 for name, question in self.questions.items()
             ]
-        return [Answered(question=reply["question"], answer=self.about)]
+        return [QuestionAnswer(question=reply["question"], answer=self.about)]
 
 
 class WrittenKind(Kind):
@@ -104,11 +106,11 @@ class WrittenKind(Kind):
     question_prompts: ClassVar[tuple[str, ...]]
 
     def categories(self, texts: PromptFiles) -> Collection[str]:
-        """Those of the seeds."""
+        """Return the categories of the seeds."""
         return texts.seeds_by_category(self.seeds)
 
     def control_values(self, idea: str, texts: PromptFiles, draw: Random) -> dict[str, str]:
-        """What fills `control_prompt`: the seed as `{{idea}}`, unless a kind has more to give.
+        """Return what fills `control_prompt`: the seed as `{{idea}}`, and what a kind adds.
 
         Args:
             idea: the seed.
@@ -119,7 +121,7 @@ class WrittenKind(Kind):
 
     @abstractmethod
     def control(self, idea: str, reply: Mapping[str, Any], draw: Random) -> str:
-        """The control's text.
+        """Write the control's text.
 
         Args:
             idea: the seed.
@@ -130,12 +132,12 @@ class WrittenKind(Kind):
     @abstractmethod
     def questions(
         self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
-    ) -> Iterator[QuestionAsk]:
-        """What to ask for questions about `control`, best first, as long as anyone wants more."""
+    ) -> Iterator[QuestionRequest]:
+        """Yield requests for questions about `control`, best first; may end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
+class DrawnControl:
     """A control that no LLM wrote.
 
     Attributes:
@@ -159,9 +161,9 @@ class DrawnKind(Kind):
 
     @abstractmethod
     def controls(
-        self, seed: int, texts: PromptFiles, source: TextsFound | None
-    ) -> Iterator[Drawn | Dropped]:
-        """Controls in their order, as long as anyone wants more or there is text.
+        self, seed: int, texts: PromptFiles, source: ResolvedTexts | None
+    ) -> Iterator[DrawnControl | Dropped]:
+        """Yield controls in a fixed order, until the caller stops or the source ends.
 
         The order must not depend on how many are taken: a larger plan begins with a smaller one.
 
@@ -177,8 +179,8 @@ class DrawnKind(Kind):
     @abstractmethod
     def questions(
         self, kind_of_question: QuestionType, row: Conversation, texts: PromptFiles, draw: Random
-    ) -> Iterator[Answered]:
-        """Questions about `row`, no two alike; may end.
+    ) -> Iterator[QuestionAnswer]:
+        """Yield distinct questions about `row`; their number may be limited.
 
         Args:
             kind_of_question: their type.
@@ -189,19 +191,19 @@ class DrawnKind(Kind):
 
 
 def sentence(text: str) -> str:
-    """`text` with a capital letter and a full stop, if it has neither."""
+    """Give `text` a capital letter and a full stop, where it has none."""
     text = text.strip()
     text = text[:1].upper() + text[1:]
     return text if text[-1:] in ".!?\"'”’" else text + "."
 
 
 def clause(text: str) -> str:
-    """`text` as a part of a sentence: no full stop."""
+    """Strip the final punctuation of `text`, so that it can be part of a sentence."""
     return text.strip().rstrip(".!,; ")
 
 
-def rounds(items: Sequence[str], draw: Random) -> Iterator[str]:
-    """`items` in a drawn order, again and again."""
+def shuffled_cycle(items: Sequence[str], draw: Random) -> Iterator[str]:
+    """Yield `items` in a drawn order, again and again."""
     order = list(items)
     draw.shuffle(order)
     while True:

@@ -1,4 +1,4 @@
-"""What is made of each kind of control, and from which texts."""
+"""A plan says how many controls of a kind are made, of which categories and from which texts."""
 
 from __future__ import annotations
 

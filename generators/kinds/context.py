@@ -1,4 +1,4 @@
-"""Context prediction: what stood before the text that the target reads, and what comes after.
+"""Kind `context`: what stood before the text that the target reads, and what comes after.
 
 A window of a document is cut into `lead`, `passage` and `rest`. The lead is the control, the
 passage the stimulus, and the rest is never shown: so in the masked views the decoder has to tell
@@ -14,8 +14,8 @@ from random import Random
 
 from core.canonical import digest
 from core.tables import Conversation, Dropped, QuestionType
-from generators.kinds.base import Answered, Drawn, DrawnKind
-from generators.kinds.sources import Document, TextsFound
+from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
+from generators.kinds.sources import Document, ResolvedTexts
 from generators.llm.prompt_files import PromptFiles
 
 _BEFORE = (
@@ -45,12 +45,12 @@ class Context(DrawnKind):
     reads_texts = True
 
     def categories(self, texts: PromptFiles) -> None:
-        """Those of the documents, which only reading tells."""
+        """Return None: the categories are those of the documents, known only once they are read."""
 
     def controls(
-        self, seed: int, texts: PromptFiles, source: TextsFound | None
-    ) -> Iterator[Drawn | Dropped]:
-        """Windows in the order of the documents; documents too short or seen before are told."""
+        self, seed: int, texts: PromptFiles, source: ResolvedTexts | None
+    ) -> Iterator[DrawnControl | Dropped]:
+        """Yield windows in the order of the documents; short and repeated ones as `Dropped`."""
         assert source is not None  # the plan was checked for it
         seen: set[str] = set()
         for found in source.documents():
@@ -73,20 +73,20 @@ class Context(DrawnKind):
 
     def questions(
         self, kind_of_question: QuestionType, row: Conversation, texts: PromptFiles, draw: Random
-    ) -> Iterator[Answered]:
-        """One question of each type that the view has: with no passage, nothing stands before."""
+    ) -> Iterator[QuestionAnswer]:
+        """Yield one question of a type, where the view has what it asks for."""
         facts = row.provenance["facts"]
         if kind_of_question == "after":
             answer = facts["passage"] if row.view == "control" else facts["after"]
-            yield Answered(question=draw.choice(_AFTER), answer=answer)
+            yield QuestionAnswer(question=draw.choice(_AFTER), answer=answer)
         elif row.view != "control":
-            yield Answered(question=draw.choice(_BEFORE), answer=facts["before"])
+            yield QuestionAnswer(question=draw.choice(_BEFORE), answer=facts["before"])
 
 
 def _windows(
     document: Document, most: int, characters: int, identity: str, draw: Random
-) -> Iterator[Drawn]:
-    """Up to `most` windows that do not overlap, at drawn places."""
+) -> Iterator[DrawnControl]:
+    """Yield up to `most` windows that do not overlap, at drawn places."""
     text, answer = document.text.strip(), characters // 3
     width = 2 * characters + answer + 3 * _REACH
     count = min(most, len(text) // width)
@@ -101,7 +101,7 @@ def _windows(
         after = text[end : _cut(text, end + answer)].strip()
         if not (lead and passage and before and follows and after):
             continue  # white space alone
-        yield Drawn(
+        yield DrawnControl(
             category=document.category,
             label=f"context-{identity}",
             text=lead,
@@ -117,7 +117,7 @@ def _windows(
 
 
 def _cut(text: str, at: int) -> int:
-    """The next place from `at` on where white space begins; `at` where none is near."""
+    """Move `at` on to the next white space, or to the next whole character where none is near."""
     if at == 0:
         return 0
     if space := _SPACE.search(text, at, at + _REACH):

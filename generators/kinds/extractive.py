@@ -1,4 +1,4 @@
-"""Extractive QA: the assistant has a passage in mind, and is asked what it says."""
+"""Kind `extractive`: the assistant has a passage in mind and is asked what it says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from core.tables import QuestionType
-from generators.kinds.base import QuestionAsk, WrittenKind, rounds, sentence
+from generators.kinds.base import QuestionRequest, WrittenKind, sentence, shuffled_cycle
 from generators.llm.prompt_files import PromptFiles
 
 _OPENINGS = (
@@ -33,24 +33,24 @@ class Extractive(WrittenKind):
     question_prompts = ("extractive_question",)
 
     def control_values(self, idea: str, texts: PromptFiles, draw: Random) -> dict[str, str]:
-        """The topic, and who, where and when: small models write vague passages without."""
+        """Return topic, people, place and time: without these, passages come out vague."""
         details = texts.seeds_by_category("extractive_details")
         return {"idea": idea} | {
             name: draw.choice(details[name]) for name in ("people", "places", "times")
         }
 
     def control(self, idea: str, reply: Mapping[str, Any], draw: Random) -> str:
-        """An opening, and the sentences of the reply in their order."""
+        """Join an opening and the sentences of the reply."""
         passage = " ".join(sentence(text) for text in reply.values())
         return f"{draw.choice(_OPENINGS)}\n\n{passage}"
 
     def questions(
         self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
-    ) -> Iterator[QuestionAsk]:
-        """A question for a sentence, the sentences by turns."""
+    ) -> Iterator[QuestionRequest]:
+        """Yield requests for a question that a sentence answers, by turns over the sentences."""
         passage = control.rsplit("\n\n", 1)[-1]
         sentences = [s for s in _END_OF_SENTENCE.split(passage) if len(s.split()) >= _WORDS]
-        for chosen in rounds(sentences, draw) if sentences else ():
-            yield QuestionAsk(
+        for chosen in shuffled_cycle(sentences, draw) if sentences else ():
+            yield QuestionRequest(
                 prompt="extractive_question", values={"sentence": chosen}, about=chosen
             )

@@ -1,4 +1,4 @@
-"""Goals: the assistant is to answer in a certain way, or to a certain end."""
+"""Kind `goal`: the assistant is to answer in a certain way, or to a certain end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from core.tables import QuestionType
-from generators.kinds.base import QuestionAsk, WrittenKind, clause, rounds
+from generators.kinds.base import QuestionRequest, WrittenKind, clause, shuffled_cycle
 from generators.llm.prompt_files import PromptFiles
 
 _OPENINGS = (
@@ -59,26 +59,28 @@ class Goal(WrittenKind):
     )
 
     def control(self, idea: str, reply: Mapping[str, Any], draw: Random) -> str:
-        """An opening, the aim, and the reason."""
+        """Join an opening, the aim, and the reason."""
         return f"{draw.choice(_OPENINGS).format(idea)}, because {clause(reply['reason'])}."
 
     def questions(
         self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
-    ) -> Iterator[QuestionAsk]:
-        """Two descriptions a request, in other words each time; one prediction a request."""
+    ) -> Iterator[QuestionRequest]:
+        """Yield requests: two differently worded descriptions each, or one prediction."""
         if kind_of_question == "description":
-            paraphrases = {name: rounds(items, draw) for name, items in _DESCRIPTIONS.items()}
+            paraphrases = {
+                name: shuffled_cycle(items, draw) for name, items in _DESCRIPTIONS.items()
+            }
             while True:
-                yield QuestionAsk(
+                yield QuestionRequest(
                     prompt="goal_description",
                     values={"control": control},
                     questions={name: next(items) for name, items in paraphrases.items()},
                 )
-        frames = rounds(_PREDICTIONS, draw)
+        frames = shuffled_cycle(_PREDICTIONS, draw)
         # the reason would only distract from what the answers are to be like
         instruction = control.partition(", because ")[0]
-        for subject in rounds(texts.seed_list("everyday"), draw):
-            yield QuestionAsk(
+        for subject in shuffled_cycle(texts.seed_list("everyday"), draw):
+            yield QuestionRequest(
                 prompt="goal_prediction",
                 values={"instruction": instruction, "subject": subject},
                 questions={"answer": next(frames).format(subject)},

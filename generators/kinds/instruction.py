@@ -17,8 +17,8 @@ from pydantic import Field, ValidationError, model_validator
 from core.config import Config
 from core.errors import ConfigError
 from core.tables import Conversation, Dropped, QuestionType
-from generators.kinds.base import Answered, Drawn, DrawnKind
-from generators.kinds.sources import TextsFound
+from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
+from generators.kinds.sources import ResolvedTexts
 from generators.llm.prompt_files import PromptFiles
 
 SEEDS = "instruction"
@@ -101,8 +101,8 @@ class Instruction(DrawnKind):
         return {"+".join(order): order for order in instruction_seeds(texts).orders}
 
     def controls(
-        self, seed: int, texts: PromptFiles, source: TextsFound | None
-    ) -> Iterator[Drawn | Dropped]:
+        self, seed: int, texts: PromptFiles, source: ResolvedTexts | None
+    ) -> Iterator[DrawnControl | Dropped]:
         """Draw combinations, the categories by turns, until every combination was drawn."""
         seeds, messages = instruction_seeds(texts), texts.seed_list("messages")
         left = {
@@ -121,7 +121,7 @@ class Instruction(DrawnKind):
                     for name, value in chosen.items()
                 )
                 checks = {n: seeds.attributes[n].named(v).check for n, v in chosen.items()}
-                yield Drawn(
+                yield DrawnControl(
                     category=category,
                     label="-".join(["instruction", *chosen.values()]).replace(" ", "_"),
                     text=text,
@@ -132,7 +132,7 @@ class Instruction(DrawnKind):
 
     def questions(
         self, kind_of_question: QuestionType, row: Conversation, texts: PromptFiles, draw: Random
-    ) -> Iterator[Answered]:
+    ) -> Iterator[QuestionAnswer]:
         """Ask for each attribute's value, or whether it is a certain one (half of them: yes)."""
         attributes = instruction_seeds(texts).attributes
         values: dict[str, str] = row.provenance["facts"]["values"]
@@ -141,7 +141,9 @@ class Instruction(DrawnKind):
         if kind_of_question == "description":
             for name in order:
                 own = attributes[name]
-                yield Answered(question=own.question, answer=own.answer.format(value=values[name]))
+                yield QuestionAnswer(
+                    question=own.question, answer=own.answer.format(value=values[name])
+                )
             return
         flip = draw.randrange(2)
         for turn in range(2 * len(order)):
@@ -150,7 +152,7 @@ class Instruction(DrawnKind):
             true = (turn + flip + (round_ if len(order) % 2 == 0 else 0)) % 2 == 0
             others = [v.value for v in attributes[name].values if v.value != values[name]]
             asked = values[name] if true else draw.choice(others)
-            yield Answered(
+            yield QuestionAnswer(
                 question=attributes[name].yes_no.format(value=asked),
                 answer="Yes." if true else "No.",
             )

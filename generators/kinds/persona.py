@@ -1,4 +1,4 @@
-"""Personas: the assistant is to be somebody else."""
+"""Kind `persona`: the assistant is to be somebody else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from core.tables import QuestionType
-from generators.kinds.base import QuestionAsk, WrittenKind, clause, rounds
+from generators.kinds.base import QuestionRequest, WrittenKind, clause, shuffled_cycle
 from generators.llm.prompt_files import PromptFiles
 
 _OPENINGS = (
@@ -59,29 +59,31 @@ class Persona(WrittenKind):
     )
 
     def control(self, idea: str, reply: Mapping[str, Any], draw: Random) -> str:
-        """An opening, the idea, and the habit."""
+        """Join an opening, the idea, and the habit."""
         joint = ", and who " if " who " in idea else ", who "
         return draw.choice(_OPENINGS).format(idea + joint + clause(reply["habit"]))
 
     def questions(
         self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
-    ) -> Iterator[QuestionAsk]:
-        """Two descriptions a request, in other words each time; one prediction a request.
+    ) -> Iterator[QuestionRequest]:
+        """Yield requests: two differently worded descriptions each, or one prediction.
 
         A prediction quotes what the LLM itself says in the role: playing a role is easier for it
         than telling how somebody else would.
         """
         if kind_of_question == "description":
-            paraphrases = {name: rounds(items, draw) for name, items in _DESCRIPTIONS.items()}
+            paraphrases = {
+                name: shuffled_cycle(items, draw) for name, items in _DESCRIPTIONS.items()
+            }
             while True:
-                yield QuestionAsk(
+                yield QuestionRequest(
                     prompt="persona_description",
                     values={"control": control},
                     questions={name: next(items) for name, items in paraphrases.items()},
                 )
-        frames = rounds(_PREDICTIONS, draw)
-        for subject in rounds(texts.seed_list("everyday"), draw):
-            yield QuestionAsk(
+        frames = shuffled_cycle(_PREDICTIONS, draw)
+        for subject in shuffled_cycle(texts.seed_list("everyday"), draw):
+            yield QuestionRequest(
                 prompt="persona_prediction",
                 values={"control": control, "subject": subject},
                 questions={"reply": next(frames).format(subject)},

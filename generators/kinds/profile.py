@@ -1,4 +1,4 @@
-"""Profiles: sheets of drawn facts about a few things, with exact answers at five grades.
+"""Kind `profile`: sheets of drawn facts about a few things, with exact answers at five grades.
 
 No LLM is needed, and there is no end of them. A sheet names all of its things first, so that what
 is counted or denied is closed; each fact stands in it once, in one of several wordings and
@@ -13,8 +13,8 @@ from random import Random
 from typing import Any
 
 from core.tables import Conversation, Dropped, QuestionType
-from generators.kinds.base import Answered, Drawn, DrawnKind
-from generators.kinds.sources import TextsFound
+from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
+from generators.kinds.sources import ResolvedTexts
 from generators.kinds.worlds import Relation, Values, World, worlds
 from generators.llm.prompt_files import PromptFiles
 
@@ -23,7 +23,7 @@ _LEAST, _MOST = 3, 5  # things of a sheet
 
 Facts = dict[str, list[Any]]
 """Each fact's values, one a thing: text, number, bool, or the place of another thing."""
-Possible = list[tuple[Callable[..., Answered], tuple[Any, ...]]]
+Possible = list[tuple[Callable[..., QuestionAnswer], tuple[Any, ...]]]
 """What can be asked: what words it, and with which arguments."""
 
 
@@ -42,13 +42,13 @@ class Profile(DrawnKind):
     )
 
     def categories(self, texts: PromptFiles) -> Mapping[str, World]:
-        """The worlds."""
+        """Return the worlds."""
         return worlds(texts)
 
     def controls(
-        self, seed: int, texts: PromptFiles, source: TextsFound | None
-    ) -> Iterator[Drawn | Dropped]:
-        """Sheets without end; every block of them has each world once, in a drawn order."""
+        self, seed: int, texts: PromptFiles, source: ResolvedTexts | None
+    ) -> Iterator[DrawnControl | Dropped]:
+        """Yield sheets without end; each block of them has every world once, in a drawn order."""
         known, messages = worlds(texts), texts.seed_list("messages")
         draw = Random()
         for block in itertools.count():
@@ -58,7 +58,7 @@ class Profile(DrawnKind):
                 number = block * len(order) + place
                 draw.seed(f"{seed} profile {number}")
                 things, facts = _facts(known[category], draw)
-                yield Drawn(
+                yield DrawnControl(
                     category=category,
                     label=f"profile-{category}-{seed}-{number}",
                     text=_sheet(known[category], things, facts, draw),
@@ -68,8 +68,8 @@ class Profile(DrawnKind):
 
     def questions(
         self, kind_of_question: QuestionType, row: Conversation, texts: PromptFiles, draw: Random
-    ) -> Iterator[Answered]:
-        """All that can be asked at a grade, in a drawn order."""
+    ) -> Iterator[QuestionAnswer]:
+        """Yield all questions of a grade, in a drawn order."""
         facts = row.provenance["facts"]
         sheet = _Sheet(worlds(texts)[facts["world"]], facts["things"], facts["facts"], draw)
         possible: Possible = getattr(sheet, kind_of_question)()
@@ -88,7 +88,7 @@ def _stimuli(messages: Sequence[str], draw: Random) -> tuple[str, ...]:
 
 
 def _facts(world: World, draw: Random) -> tuple[list[str], Facts]:
-    """Things, and what is known of them: all but at times one of the facts with values."""
+    """Draw things and their facts; at times one of the facts with values is left out."""
     count = draw.randint(_LEAST, _MOST)
     facts: Facts = {}
     left_out = draw.choice([None, *world.values]) if len(world.values) > 1 else None
@@ -108,7 +108,7 @@ def _facts(world: World, draw: Random) -> tuple[list[str], Facts]:
 
 
 def _sheet(world: World, things: Sequence[str], facts: Facts, draw: Random) -> str:
-    """The control: an opening with all names, then every fact once."""
+    """Write the control: an opening with all names, then every fact once."""
     opening = draw.choice(world.openings).format(names=_listed(things), count=_COUNTS[len(things)])
     clauses = [
         (i, _phrase(world, name, i, things, facts, draw.choice))
@@ -132,7 +132,7 @@ def _sheet(world: World, things: Sequence[str], facts: Facts, draw: Random) -> s
 
 
 def _sentences(name: str, phrases: Sequence[str], draw: Random) -> str:
-    """The phrases about one thing, now and then two in a sentence."""
+    """Write the phrases about one thing as sentences, now and then two phrases in one."""
     out, rest = [], list(phrases)
     while rest:
         two = len(rest) > 1 and draw.random() < 0.5
@@ -149,7 +149,7 @@ def _phrase(
     facts: Facts,
     pick: Callable[[Sequence[str]], str],
 ) -> str:
-    """What the sheet says of thing `i`, after its name, in the wording that `pick` takes."""
+    """Word the fact `name` of thing `i`, in the wording that `pick` chooses."""
     value = facts[name][i]
     if name in world.values:
         return pick(world.values[name].says).format(value=value)
@@ -175,7 +175,7 @@ class _Sheet:
         self._all = range(len(things))
 
     def single_fact(self) -> Possible:
-        """One fact of one thing."""
+        """List questions for one fact of one thing."""
         askable, relations = self._askable(), list(self._world.relations)
         fact_of, other_of = self._fact_of, self._other_of
         found: Possible = []
@@ -185,7 +185,7 @@ class _Sheet:
         return found
 
     def two_hop(self) -> Possible:
-        """One fact of a thing that another fact leads to."""
+        """List questions for a fact of a thing that another fact leads to."""
         askable, of_other, of_described = (
             self._askable(),
             self._fact_of_other,
@@ -209,7 +209,7 @@ class _Sheet:
         return found
 
     def comparison(self) -> Possible:
-        """The greater of two, the greatest, the least."""
+        """List questions for the greater of two, the greatest and the least."""
         greater = self._greater
         found: Possible = []
         for name in self._world.numbers:
@@ -218,7 +218,7 @@ class _Sheet:
         return found
 
     def counting(self) -> Possible:
-        """How many have a value, hold a flag, or are above a number."""
+        """List questions for how many have a value or a flag, or are above a number."""
         found: Possible = []
         for name, values in self._values():
             there = [*dict.fromkeys(self._facts[name]), self._absent(name, values)]
@@ -230,7 +230,7 @@ class _Sheet:
         return found
 
     def negation(self) -> Possible:
-        """Which have something not, and whether something false is true."""
+        """List questions for which have something not, and whether something false is true."""
         found: Possible = []
         for name, flag in self._world.flags.items():
             if 0 < sum(self._facts[name]) < len(self._things):
@@ -255,31 +255,31 @@ class _Sheet:
         phrase = _phrase(self._world, name, i, self._things, self._facts, _first)
         return f"{self._things[i]} {phrase}."
 
-    def _fact_of(self, who: str, i: int, name: str) -> Answered:
+    def _fact_of(self, who: str, i: int, name: str) -> QuestionAnswer:
         question = self._draw.choice(self._world.askable[name].asks).format(who=who)
         said = self._says(name, i)
         if name in self._world.flags:
             said = f"{'Yes' if self._facts[name][i] else 'No'}, {said}"
-        return Answered(question=question, answer=said)
+        return QuestionAnswer(question=question, answer=said)
 
     def _the(self, i: int, name: str) -> str:
         relation: Relation = self._world.relations[name]
         return self._draw.choice(relation.the).format(name=self._things[i])
 
-    def _other_of(self, i: int, name: str) -> Answered:
+    def _other_of(self, i: int, name: str) -> QuestionAnswer:
         the = self._the(i, name)
         question = self._draw.choice((f"What is the name of {the}?", f"Name {the}."))
-        return Answered(question=question, answer=self._says(name, i))
+        return QuestionAnswer(question=question, answer=self._says(name, i))
 
-    def _fact_of_other(self, i: int, name: str, asked: str) -> Answered:
+    def _fact_of_other(self, i: int, name: str, asked: str) -> QuestionAnswer:
         return self._fact_of(self._the(i, name), self._facts[name][i], asked)
 
-    def _fact_of_described(self, i: int, name: str, asked: str) -> Answered:
+    def _fact_of_described(self, i: int, name: str, asked: str) -> QuestionAnswer:
         phrase = _phrase(self._world, name, i, self._things, self._facts, self._draw.choice)
         who = f"the {self._world.noun} {self._world.relative} {phrase}"
         return self._fact_of(who, i, asked)
 
-    def _greater(self, name: str, i: int, j: int) -> Answered:
+    def _greater(self, name: str, i: int, j: int) -> QuestionAnswer:
         comparative = self._world.numbers[name].comparative
         a, b = self._things[i], self._things[j]
         question = self._draw.choice(
@@ -289,15 +289,15 @@ class _Sheet:
             )
         )
         greater = a if self._facts[name][i] > self._facts[name][j] else b
-        return Answered(question=question, answer=f"{greater} {comparative}.")
+        return QuestionAnswer(question=question, answer=f"{greater} {comparative}.")
 
-    def _greatest(self, name: str) -> Answered:
+    def _greatest(self, name: str) -> QuestionAnswer:
         return self._extreme(self._world.numbers[name].superlative, max(self._facts[name]), name)
 
-    def _least(self, name: str) -> Answered:
+    def _least(self, name: str) -> QuestionAnswer:
         return self._extreme(self._world.numbers[name].lowest, min(self._facts[name]), name)
 
-    def _extreme(self, said: str, number: int, name: str) -> Answered:
+    def _extreme(self, said: str, number: int, name: str) -> QuestionAnswer:
         thing = self._things[self._facts[name].index(number)]
         question = self._draw.choice(
             (
@@ -305,26 +305,26 @@ class _Sheet:
                 f"Among all the {self._world.nouns}, which one {said}?",
             )
         )
-        return Answered(question=question, answer=f"{thing} {said}.")
+        return QuestionAnswer(question=question, answer=f"{thing} {said}.")
 
     def _absent(self, name: str, values: Values) -> str:
         return self._draw.choice([v for v in values.values if v not in self._facts[name]])
 
-    def _count_value(self, name: str, value: str) -> Answered:
+    def _count_value(self, name: str, value: str) -> QuestionAnswer:
         return self._count(
             self._world.values[name].plural.format(value=value), self._facts[name].count(value)
         )
 
-    def _count_flag(self, name: str) -> Answered:
+    def _count_flag(self, name: str) -> QuestionAnswer:
         return self._count(self._world.flags[name].plural, sum(self._facts[name]))
 
-    def _count_above(self, name: str, number: int) -> Answered:
+    def _count_above(self, name: str, number: int) -> QuestionAnswer:
         return self._count(
             self._world.numbers[name].above.format(value=number),
             sum(found > number for found in self._facts[name]),
         )
 
-    def _count(self, said: str, found: int) -> Answered:
+    def _count(self, said: str, found: int) -> QuestionAnswer:
         question = self._draw.choice(
             (
                 f"How many of the {self._world.nouns} {said}?",
@@ -334,9 +334,9 @@ class _Sheet:
         every = _COUNTS[len(self._things)]
         some = f"{_COUNTS[found]} of the {every}"
         answer = f"all {every}" if found == len(self._things) else some
-        return Answered(question=question, answer=f"{answer.capitalize()}.")
+        return QuestionAnswer(question=question, answer=f"{answer.capitalize()}.")
 
-    def _without(self, denied: str, those: Sequence[bool]) -> Answered:
+    def _without(self, denied: str, those: Sequence[bool]) -> QuestionAnswer:
         question = self._draw.choice(
             (
                 f"Which of the {self._world.nouns} {denied}?",
@@ -345,19 +345,19 @@ class _Sheet:
         )
         names = [thing for thing, one in zip(self._things, those, strict=True) if one]
         answer = f"{_listed(names)} {denied}." if len(names) > 1 else f"Only {names[0]}."
-        return Answered(question=question, answer=answer)
+        return QuestionAnswer(question=question, answer=answer)
 
-    def _untrue(self, name: str, i: int) -> Answered:
+    def _untrue(self, name: str, i: int) -> QuestionAnswer:
         values: Values = self._world.values[name]
         wrong = self._draw.choice([v for v in values.values if v != self._facts[name][i]])
         said = f"{self._things[i]} {values.says[0].format(value=wrong)}"
         question = self._draw.choice(
             (f"Is it true that {said}?", f"Would it be right to say that {said}?")
         )
-        return Answered(question=question, answer=f"No, {self._says(name, i)}")
+        return QuestionAnswer(question=question, answer=f"No, {self._says(name, i)}")
 
 
 def _listed(names: Sequence[str]) -> str:
-    """`A, B and C`."""
+    """Join names as `A, B and C`."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last

@@ -1,4 +1,4 @@
-"""Texts from outside: local files, folders and Hugging Face datasets, as documents in order.
+"""Texts from files, folders and Hugging Face datasets are read as documents, in a fixed order.
 
 Documents are read as a stream and as often as asked for; what cannot be one is told, not skipped.
 `datasets` is imported where a data set needs it and nowhere else.
@@ -43,7 +43,7 @@ class Document:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TextsFound:
+class ResolvedTexts:
     """A source that was found.
 
     Attributes:
@@ -55,7 +55,7 @@ class TextsFound:
     identity: Mapping[str, str]
 
     def documents(self) -> Iterator[Document | Dropped]:
-        """The source's texts in their order, and what is no text.
+        """Yield the source's texts in order, and `Dropped` for entries without text.
 
         Raises:
             DataError: a file cannot be read, or has not the columns that the source names.
@@ -70,8 +70,8 @@ class TextsFound:
                 yield from _file(file, path, self.source)
 
 
-def find_texts(source: TextSource) -> TextsFound:
-    """Find `source` and what decides its texts.
+def resolve_texts(source: TextSource) -> ResolvedTexts:
+    """Locate `source` and compute the identity of its texts.
 
     Raises:
         DataError: nothing that can be read is there.
@@ -80,10 +80,12 @@ def find_texts(source: TextSource) -> TextsFound:
     if path.exists():
         names = sorted(p for p in path.rglob("*") if p.is_file()) if _is_saved(path) else None
         digests = [[_name(p, path), sha256_file(p)] for p in names or _files(path)]
-        return TextsFound(source=source, identity={"files": digest(digests)})
+        return ResolvedTexts(source=source, identity={"files": digest(digests)})
     if path.suffix in ENDINGS or not _DATASET_ID.fullmatch(source.path):
         raise DataError(f"{source.path}: no such file or folder; expected texts to cut rows from.")
-    return TextsFound(source=source, identity={"dataset": source.path, "commit": _commit(source)})
+    return ResolvedTexts(
+        source=source, identity={"dataset": source.path, "commit": _commit(source)}
+    )
 
 
 def _commit(source: TextSource) -> str:

@@ -1,4 +1,4 @@
-"""The small worlds that profiles are drawn from: things with facts, and the words for both.
+"""Profiles are drawn from small worlds: things with facts, and the words for both.
 
 A world is a category of `generators/seeds/profile.yaml`; here it is read and checked, so that no
 template can fail later.
@@ -146,7 +146,7 @@ class World(Config):
 
 
 def worlds(texts: PromptFiles) -> dict[str, World]:
-    """Worlds of the seeds file `profile`, by category, in file order.
+    """Read the worlds of the seeds file `profile`, by category, in file order.
 
     Raises:
         ConfigError: the file is not one of worlds; the text names the field.

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from core.strict_json import encodes
+from core.strict_json import fits_utf8
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 
 Status = Literal["answer", "empty", "cut_off", "refusal", "filtered", "failed"]
@@ -128,7 +128,7 @@ def without_lone_surrogates(text: str) -> str:
     """Replace halves of surrogate pairs, which no UTF-8 can hold."""
     return (
         text
-        if encodes(text)
+        if fits_utf8(text)
         else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     )
 

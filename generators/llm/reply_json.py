@@ -11,7 +11,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from core.strict_json import NotJSON, encodes, parse_json
+from core.strict_json import InvalidJSON, fits_utf8, parse_json
 from generators.llm.reply import Outcome, with_content
 
 
@@ -41,7 +41,7 @@ def parse_reply(outcome: Outcome, schema: Mapping[str, Any]) -> dict[str, Any] |
         return Rejection(outcome.status, outcome.detail)
     try:
         reply = parse_json(outcome.content)
-    except NotJSON as error:
+    except InvalidJSON as error:
         return Rejection("malformed", f"not JSON: {error.detail}")
     if not isinstance(reply, dict):
         return Rejection("malformed", f"expected an object, got {type(reply).__name__}")
@@ -50,7 +50,7 @@ def parse_reply(outcome: Outcome, schema: Mapping[str, Any]) -> dict[str, Any] |
     if fault is not None:
         where = f"property {fault.path[0]!r}: " if fault.path else ""
         return Rejection("malformed", f"{where}{fault.message[:300]}")
-    if not encodes(json.dumps(known, ensure_ascii=False)):
+    if not fits_utf8(json.dumps(known, ensure_ascii=False)):
         return Rejection("malformed", "half a surrogate pair, which no UTF-8 can hold")
     clean: dict[str, Any] = {}
     for name, value in known.items():
@@ -76,7 +76,7 @@ def extract_json(outcome: Outcome) -> Outcome:
 def _is_json(text: str) -> bool:
     try:
         parse_json(text)
-    except NotJSON:
+    except InvalidJSON:
         return False
     return True
 

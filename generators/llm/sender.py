@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from core.canonical import digest
-from core.strict_json import NotJSON, parse_json
+from core.strict_json import InvalidJSON, parse_json
 from generators.llm.api import EndpointApi, HttpResponse, NoResponseError
 from generators.llm.dialect import ChatDialect
 from generators.llm.endpoint.config import SamplingConfig
@@ -370,5 +370,5 @@ class _RefusedError(RequestFailed):
 def _is_probe_reply(content: str) -> bool:
     try:
         return bool(parse_json(content) == PROBE_REPLY)
-    except NotJSON:
+    except InvalidJSON:
         return False

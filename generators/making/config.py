@@ -1,4 +1,4 @@
-"""What decides a generated dataset.
+"""Configs of a generated data set; conversations and questions are decided apart.
 
 Conversations and questions are two artifacts, so their configs are two types: a change in
 `QuestionsConfig` leaves the conversations, and all that is made from them, as they are.
@@ -94,8 +94,8 @@ class GenerateSection(GenerateConfig):
     one of theirs is dropped. The files' digests are part of the identity, the paths are not."""
 
 
-def at_most(config: ConversationsConfig, controls: int) -> ConversationsConfig:
-    """`config` with no more than `controls` controls in all, spread evenly over its kinds."""
+def limit_controls(config: ConversationsConfig, controls: int) -> ConversationsConfig:
+    """Limit `config` to `controls` controls in all, spread evenly over its kinds."""
     each = max(1, controls // len(config.kinds))
     kinds = {
         name: plan.model_copy(update={"controls": min(plan.controls, each), "categories": None})

@@ -1,4 +1,4 @@
-"""The first stages: controls, and stimuli that are asked without sight of them."""
+"""An LLM writes controls first, then stimuli, without seeing the controls."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from generators.llm.client import LLMClient
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply_json import Rejection
 from generators.making.config import ConversationsConfig
-from generators.making.waves import Ask, Quota, TextRules, bound, fill
+from generators.making.waves import PlannedRequest, Quota, TextRules, fill_quotas, request_limit
 from generators.rules.config import FilterConfig
 from generators.rules.duplicates import Duplicates
-from generators.rules.text import gives_away
+from generators.rules.text import find_control_leak
 
 _SLUG = re.compile(r"[^\w]+")
 
@@ -71,7 +71,7 @@ class Slot:
 
 
 def slots(seeds: Mapping[str, Sequence[str]], seed: int) -> Iterator[Slot]:
-    """Planned controls without end: the categories by turns in a drawn order, then their ideas.
+    """Yield planned controls without end: categories by turns in a drawn order, then their ideas.
 
     The order does not depend on how many are taken, so a larger plan begins with a smaller one.
     """
@@ -91,7 +91,7 @@ async def ask_controls(
     progress: Progress,
     earlier: Sequence[str] = (),
 ) -> tuple[list[Control], list[Dropped]]:
-    """Controls of every kind that an LLM writes, and what was dropped.
+    """Have the LLM write the controls of every written kind; also return the dropped replies.
 
     Kinds come in the config's order, slots in theirs.
 
@@ -127,11 +127,11 @@ async def ask_controls(
             Quota(
                 want=want,
                 asks=_control_asks(kind, category, kept[name], seen, config, texts),
-                most=bound(want, config.over_ask),
+                most=request_limit(want, config.over_ask),
             )
             for category, want in wanted
         ]
-    dropped = await fill(
+    dropped = await fill_quotas(
         quotas,
         client,
         sampling=config.sampling,
@@ -151,7 +151,7 @@ def _control_asks(
     seen: Duplicates,
     config: ConversationsConfig,
     texts: PromptFiles,
-) -> Iterator[Ask]:
+) -> Iterator[PlannedRequest]:
     prompt = texts.prompt(kind.control_prompt)
 
     def draw_for(purpose: str, slot: Slot) -> Random:
@@ -170,7 +170,7 @@ def _control_asks(
                 Control(
                     kind=kind,
                     category=slot.category,
-                    label=label_of(kind.name, slot.category, slot.idea),
+                    label=control_label(kind.name, slot.category, slot.idea),
                     text=text,
                     slot=slot.number,
                     request=key,
@@ -178,7 +178,7 @@ def _control_asks(
             )
             return []
 
-        yield Ask(
+        yield PlannedRequest(
             where=f"control {kind.name}/{slot.category}: {slot.idea}",
             prompt=prompt,
             values=kind.control_values(slot.idea, texts, draw_for("details", slot)),
@@ -216,11 +216,11 @@ async def ask_stimuli(
         Quota(
             want=1,
             asks=_stimulus_asks(control, seen, config, texts),
-            most=bound(1, config.over_ask),
+            most=request_limit(1, config.over_ask),
         )
         for control in needing
     ]
-    return await fill(
+    return await fill_quotas(
         quotas,
         client,
         sampling=config.sampling,
@@ -232,13 +232,13 @@ async def ask_stimuli(
 
 def _stimulus_asks(
     control: Control, seen: Duplicates, config: ConversationsConfig, texts: PromptFiles
-) -> Iterator[Ask]:
+) -> Iterator[PlannedRequest]:
     subjects = texts.seed_list("everyday")
     prompt = texts.prompt("stimulus")
 
     def accept(reply: dict[str, Any], key: str) -> Sequence[Rejection]:
         text = reply["message"]
-        fault = seen.find(text) or gives_away(
+        fault = seen.find(text) or find_control_leak(
             text, control.text, control.label, config.filters.shared_words
         )
         if fault:
@@ -251,7 +251,7 @@ def _stimulus_asks(
         # drawn from the slot, not from the control: the model and the draw know nothing of it
         drawn = digest([config.seed, "stimulus", control.kind.name, control.slot, attempt])
         subject = subjects[int(drawn[:8], 16) % len(subjects)]
-        yield Ask(
+        yield PlannedRequest(
             where=f"stimulus of {control.label}, about {subject}",
             prompt=prompt,
             values={"subject": subject},
@@ -262,10 +262,10 @@ def _stimulus_asks(
 
 
 def text_rules(filters: FilterConfig) -> TextRules:
-    """The rules for every text, from the config."""
+    """Build the rules for every text from the config."""
     return TextRules(least_distinct=filters.repetition, copied_words=filters.copied_words)
 
 
-def label_of(kind: str, category: str, idea: str) -> str:
-    """Label of a control, such as `persona-sea-a-lighthouse-keeper`."""
+def control_label(kind: str, category: str, idea: str) -> str:
+    """Build the label of a control, such as `persona-sea-a-lighthouse-keeper`."""
     return "-".join([kind, category.replace("_", "-"), _SLUG.sub("-", idea.lower()).strip("-")])

@@ -14,7 +14,7 @@ from core.canonical import digest
 from core.tables import Split
 from generators.making.controls import Control, Stimulus
 from generators.rules.config import FilterConfig
-from generators.rules.text import gives_away
+from generators.rules.text import find_control_leak
 
 
 def share_stimuli(
@@ -41,7 +41,8 @@ def share_stimuli(
         fit = (
             one
             for one in others
-            if gives_away(one.text, control.text, control.label, filters.shared_words) is None
+            if find_control_leak(one.text, control.text, control.label, filters.shared_words)
+            is None
         )
         control.stimuli += tuple(one for one, _ in zip(fit, range(want), strict=False))
 

@@ -1,4 +1,4 @@
-"""Rows that no LLM writes: controls and questions of the kinds that code draws."""
+"""Code draws the controls and questions of the kinds that need no LLM."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from core.errors import DataError
 from core.progress import Progress
 from core.tables import Conversation, Dropped, Question, QuestionType
 from generators.kinds import drawn_kinds
-from generators.kinds.base import Answered, DrawnKind
-from generators.kinds.sources import TextsFound, find_texts
+from generators.kinds.base import DrawnKind, QuestionAnswer
+from generators.kinds.sources import ResolvedTexts, resolve_texts
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.controls import Control, Stimulus
-from generators.making.questions import shares
+from generators.making.questions import questions_by_type
 
 DRAWN = "drawn"
 """What stands as `generator` in the provenance of rows that no LLM wrote."""
 _EVERY = 1000  # rows between two tellings of progress
 
 
-def find_sources(config: ConversationsConfig) -> dict[str, TextsFound]:
-    """The texts of each kind that reads any.
+def resolve_sources(config: ConversationsConfig) -> dict[str, ResolvedTexts]:
+    """Resolve the text sources of all kinds that read one.
 
     Raises:
         DataError: nothing that can be read is there.
     """
     return {
-        name: find_texts(plan.source)
+        name: resolve_texts(plan.source)
         for name, plan in config.kinds.items()
         if plan.source is not None
     }
@@ -40,11 +40,11 @@ def find_sources(config: ConversationsConfig) -> dict[str, TextsFound]:
 def draw_controls(
     config: ConversationsConfig,
     texts: PromptFiles,
-    sources: Mapping[str, TextsFound],
+    sources: Mapping[str, ResolvedTexts],
     progress: Progress,
     earlier: Sequence[str] = (),
 ) -> tuple[list[Control], list[Dropped]]:
-    """Controls of every drawn kind, and what was dropped: kinds in the config's order.
+    """Draw the controls of every drawn kind in the config's order; also return what was dropped.
 
     Args:
         config: what is wanted.
@@ -83,10 +83,10 @@ def _distinct(
     kind: DrawnKind,
     seed: int,
     texts: PromptFiles,
-    source: TextsFound | None,
+    source: ResolvedTexts | None,
     earlier: Sequence[str],
 ) -> Iterator[Control | Dropped]:
-    """The kind's controls in their order, no text twice."""
+    """Yield the kind's controls in order, leaving out repeated texts."""
     seen = {_plain(text) for text in earlier}
     numbers = itertools.count()
     for found in kind.controls(seed, texts, source):
@@ -119,7 +119,7 @@ def _plain(text: str) -> str:
 def draw_questions(
     rows: Sequence[Conversation], config: QuestionsConfig, texts: PromptFiles, progress: Progress
 ) -> Iterator[tuple[Conversation, list[Question]]]:
-    """Each row of a drawn kind with its questions, types in the config's order.
+    """Yield each row of a drawn kind with its questions, types in the config's order.
 
     A kind may have fewer questions for a row than are asked for; then the row gets those.
 
@@ -128,7 +128,7 @@ def draw_questions(
         DataError: a row does not hold the facts that its kind asks about.
     """
     kinds = drawn_kinds(dict.fromkeys(row.kind for row in rows))
-    wanted = {name: shares(kind, config) for name, kind in kinds.items()}
+    wanted = {name: questions_by_type(kind, config) for name, kind in kinds.items()}
     drawn = [row for row in rows if row.kind in kinds]
     provenance = {"generator": DRAWN, "seed": config.seed}  # one for all: there are many questions
     for done, row in enumerate(drawn, 1):
@@ -154,7 +154,7 @@ def _of_row(
     for question_type, want in wanted.items():
         # seeded again rather than made anew, which seeds twice
         draw.seed(f"{provenance['seed']} questions {row.control_id} {question_type}")
-        found: Iterator[Answered] = kind.questions(question_type, row, texts, draw)
+        found: Iterator[QuestionAnswer] = kind.questions(question_type, row, texts, draw)
         questions += [
             Question(
                 example_id=row.example_id,

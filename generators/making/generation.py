@@ -1,4 +1,4 @@
-"""Generation: conversations, and questions about them, by an LLM or by code alone.
+"""A data set is generated in two tables: conversations, then questions about them.
 
 Both functions give the same tables for the same replies, whatever the order in which these came,
 and take from the request log every reply that was had before. Kinds that code draws need neither
@@ -26,8 +26,8 @@ from core.table_files import (
     write_questions,
 )
 from core.tables import Dropped, Question
-from generators.kinds import kind_named, written_kinds
-from generators.kinds.sources import TextsFound
+from generators.kinds import get_kind, written_kinds
+from generators.kinds.sources import ResolvedTexts
 from generators.llm.budget import Usage
 from generators.llm.client import LLMClient, run_async
 from generators.llm.endpoint.resolve import ResolvedEndpoint, model_identity
@@ -36,7 +36,7 @@ from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.making.controls import Control, ask_controls, ask_stimuli
 from generators.making.crossing import share_stimuli
-from generators.making.drawn import DRAWN, draw_controls, draw_questions, find_sources
+from generators.making.drawn import DRAWN, draw_controls, draw_questions, resolve_sources
 from generators.making.questions import ask_questions
 from generators.making.rows import conversation_rows
 
@@ -53,7 +53,7 @@ def generate_conversations(
     progress: Progress,
     texts: PromptFiles | None = None,
     say: Callable[[str], None] = lambda line: None,
-    sources: Mapping[str, TextsFound] | None = None,
+    sources: Mapping[str, ResolvedTexts] | None = None,
     earlier: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Write `conversations.parquet` and `dropped.parquet` into the folder `out`.
@@ -109,7 +109,7 @@ def generate_conversations(
         known = _needed(endpoint, written)
         controls, dropped, client = run_async(work(known))
         generator = known.identity
-    sources = find_sources(config) if sources is None else sources
+    sources = resolve_sources(config) if sources is None else sources
     with garbage_collection_paused():
         drawn, not_drawn = draw_controls(config, texts, sources, progress, known_controls)
     order = list(config.kinds)
@@ -222,9 +222,9 @@ def generation_externals(
     section: GenerateSection,
     *,
     weights: str | None = None,
-    sources: Mapping[str, TextsFound] | None = None,
+    sources: Mapping[str, ResolvedTexts] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """What decides the tables besides their configs: `conversations` and `questions`, apart.
+    """Collect what decides each table besides its config: generator, prompts, seeds, sources.
 
     Args:
         section: the YAML's section.
@@ -241,7 +241,7 @@ def generation_externals(
         DataError: a source of texts is not there.
     """
     texts = texts_of(section)
-    kinds = [kind_named(name) for name in section.conversations.kinds]
+    kinds = [get_kind(name) for name in section.conversations.kinds]
     written = written_kinds(section.conversations.kinds).values()
     generator: dict[str, Any] = {}
     if written:
@@ -251,7 +251,7 @@ def generation_externals(
             generator["structured"] = section.endpoint.structured
     stimuli = any("stimulus" in kind.views for kind in written)
     if sources is None:
-        sources = find_sources(section.conversations)
+        sources = resolve_sources(section.conversations)
     found = {name: dict(source.identity) for name, source in sources.items()}
     before = sorted(sha256_file(path) for path in earlier_tables(section))
     return {
@@ -282,7 +282,7 @@ def generation_externals(
 
 
 def needs_llm(config: ConversationsConfig) -> bool:
-    """Whether any of the kinds asked for is written by an LLM.
+    """Tell whether an LLM writes any of the kinds in `config`.
 
     Raises:
         ConfigError: an unknown kind.
@@ -291,7 +291,7 @@ def needs_llm(config: ConversationsConfig) -> bool:
 
 
 def earlier_tables(section: GenerateSection) -> list[Path]:
-    """The conversations tables of the earlier versions that `section` names.
+    """Find the conversations tables of the earlier versions that `section` names.
 
     Raises:
         DataError: one is not there.
@@ -313,7 +313,7 @@ def earlier_tables(section: GenerateSection) -> list[Path]:
 
 
 def texts_of(section: GenerateSection) -> PromptFiles:
-    """The prompts and seeds that `section` names."""
+    """Open the prompts and seeds that `section` names."""
     return PromptFiles(
         prompts=Path(section.prompts) if section.prompts else None,
         seeds=Path(section.seeds) if section.seeds else None,
@@ -321,7 +321,7 @@ def texts_of(section: GenerateSection) -> PromptFiles:
 
 
 def check_conversations(config: ConversationsConfig, texts: PromptFiles) -> None:
-    """Find what is wrong with `config` before anything is asked.
+    """Check `config` against kinds, seeds and sources before anything is requested.
 
     Raises:
         ConfigError: an unknown kind, a view that a kind lacks, a source that it needs or cannot
@@ -330,7 +330,7 @@ def check_conversations(config: ConversationsConfig, texts: PromptFiles) -> None
     known: set[str] = set()
     told_by_rows: set[str] = set()
     for name, plan in config.kinds.items():
-        kind = kind_named(name)
+        kind = get_kind(name)
         categories = kind.categories(texts)
         if categories is None:
             told_by_rows.add(name)

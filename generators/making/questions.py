@@ -1,4 +1,4 @@
-"""The last stage: questions and answers about each control."""
+"""An LLM writes questions and answers about each control."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from core.errors import ConfigError
 from core.progress import Progress
 from core.tables import Conversation, Dropped, Question, QuestionType
 from generators.kinds import written_kinds
-from generators.kinds.base import Kind, QuestionAsk, WrittenKind
+from generators.kinds.base import Kind, QuestionRequest, WrittenKind
 from generators.llm.client import LLMClient
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply_json import Rejection
 from generators.making.config import QuestionsConfig
 from generators.making.controls import text_rules
-from generators.making.waves import Ask, Quota, bound, fill
+from generators.making.waves import PlannedRequest, Quota, fill_quotas, request_limit
 from generators.rules.duplicates import Duplicates
-from generators.rules.text import unsupported
+from generators.rules.text import find_unsupported
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ControlQuestion:
     """A question about a control, before it goes to the control's rows."""
 
     question: str
@@ -34,7 +34,7 @@ class Asked:
     request: str
 
     def for_row(self, example_id: str, generator: str) -> Question:
-        """The question as a row about one example."""
+        """Build the question as a row about one example."""
         return Question(
             example_id=example_id,
             question=self.question,
@@ -54,8 +54,8 @@ async def ask_questions(
     texts: PromptFiles,
     client: LLMClient,
     progress: Progress,
-) -> tuple[dict[str, list[Asked]], list[Dropped]]:
-    """control_id → its questions, types in the config's order; and what was dropped.
+) -> tuple[dict[str, list[ControlQuestion]], list[Dropped]]:
+    """Have the LLM write questions for each control, by control_id; return dropped replies too.
 
     Rows of kinds that code draws are left to `generators.making.drawn`. Where good replies for one
     type run out, another type of the same control stands in.
@@ -71,7 +71,7 @@ async def ask_questions(
             first_rows.setdefault(row.control_id, row)
     seen = Duplicates(config.filters.near_duplicate)
     known: set[str] = set()
-    found: dict[str, list[_Share]] = {}
+    found: dict[str, list[_TypeQuota]] = {}
     for row in first_rows.values():
         kind = kinds[row.kind]
         if kind.name not in known:
@@ -81,12 +81,12 @@ async def ask_questions(
                     for value in reply.values():
                         seen.add(str(value))
         found[row.control_id] = [
-            _Share(row, kind, question_type, want, seen, config, texts)
-            for question_type, want in shares(kind, config).items()
+            _TypeQuota(row, kind, question_type, want, seen, config, texts)
+            for question_type, want in questions_by_type(kind, config).items()
         ]
 
     async def asked(quotas: list[Quota], note: str) -> list[Dropped]:
-        return await fill(
+        return await fill_quotas(
             quotas,
             client,
             sampling=config.sampling,
@@ -104,8 +104,8 @@ async def ask_questions(
     }, dropped
 
 
-def _topped_up(own: list[_Share], config: QuestionsConfig) -> list[_Share]:
-    """The share of a control that stands in for its other ones, where these fell short."""
+def _topped_up(own: list[_TypeQuota], config: QuestionsConfig) -> list[_TypeQuota]:
+    """Raise the quota of a type with good replies by what the control's other types lack."""
     missing = sum(share.want - len(share.kept) for share in own)
     willing = [share for share in own if len(share.kept) == share.want]
     if not missing or not willing:
@@ -114,8 +114,8 @@ def _topped_up(own: list[_Share], config: QuestionsConfig) -> list[_Share]:
     return willing[:1]
 
 
-def shares(kind: Kind, config: QuestionsConfig) -> dict[QuestionType, int]:
-    """How many questions of each type a control of `kind` gets; the first types get the odd ones.
+def questions_by_type(kind: Kind, config: QuestionsConfig) -> dict[QuestionType, int]:
+    """Divide a control's questions among the types of `kind`; the first types get the odd ones.
 
     Raises:
         ConfigError: the kind has none of the types asked for.
@@ -131,7 +131,7 @@ def shares(kind: Kind, config: QuestionsConfig) -> dict[QuestionType, int]:
     return {name: each + (place < odd) for place, name in enumerate(types) if each or place < odd}
 
 
-class _Share:
+class _TypeQuota:
     """The questions of one type about one control: how many, and what is kept so far."""
 
     def __init__(
@@ -145,22 +145,22 @@ class _Share:
         texts: PromptFiles,
     ) -> None:
         self.want = want
-        self.kept: list[Asked] = []
+        self.kept: list[ControlQuestion] = []
         self._row = row
         self._kind = kind
         self._type = question_type
         self._seen = seen
         self._config = config
         self._texts = texts
-        self.quota = Quota(want=want, asks=self._asks(), most=bound(want, config.over_ask))
+        self.quota = Quota(want=want, asks=self._asks(), most=request_limit(want, config.over_ask))
 
     def want_more(self, rows: int, over_ask: float) -> None:
-        """Raise the quota; its asks go on where they stood."""
+        """Raise the quota; its requests go on where they stopped."""
         self.want += rows
         self.quota.want, self.quota.kept = self.want, len(self.kept)
-        self.quota.most += bound(rows, over_ask)
+        self.quota.most += request_limit(rows, over_ask)
 
-    def _asks(self) -> Iterator[Ask]:
+    def _asks(self) -> Iterator[PlannedRequest]:
         row, control = self._row, self._row.control
         draw = Random(digest([self._config.seed, "questions", control, self._type]))
         asks = self._kind.questions(self._type, control, self._texts, draw)
@@ -170,12 +170,12 @@ class _Share:
             def accept(
                 reply: dict[str, Any],
                 key: str,
-                ask: QuestionAsk = ask,
+                ask: QuestionRequest = ask,
                 prompt_digest: str = prompt.digest,
             ) -> Sequence[Rejection]:
                 return self._accept(ask, reply, key, prompt_digest)
 
-            yield Ask(
+            yield PlannedRequest(
                 where=f"{self._type} of {row.label}",
                 prompt=prompt,
                 values=ask.values,
@@ -185,7 +185,7 @@ class _Share:
             )
 
     def _accept(
-        self, ask: QuestionAsk, reply: dict[str, Any], key: str, prompt_digest: str
+        self, ask: QuestionRequest, reply: dict[str, Any], key: str, prompt_digest: str
     ) -> list[Rejection]:
         own, source = self._row.control_id, ask.about or self._row.control
         faults: list[Rejection] = []
@@ -193,7 +193,7 @@ class _Share:
             if len(self.kept) == self.want:
                 break  # the last request made more than was missing
             written = answered.question if ask.about else answered.answer
-            fault = unsupported(written, source) if self._config.filters.specific else None
+            fault = find_unsupported(written, source) if self._config.filters.specific else None
             # two answers about one control may well be alike, two questions about it may not
             fault = fault or self._seen.find(written, None if ask.about else own)
             if fault:
@@ -201,7 +201,7 @@ class _Share:
                 continue
             self._seen.add(written, own)
             self.kept.append(
-                Asked(
+                ControlQuestion(
                     question=answered.question,
                     answer=answered.answer,
                     type=self._type,

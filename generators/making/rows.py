@@ -1,4 +1,4 @@
-"""Rows of the conversations table: each control in its views, its group and its split."""
+"""Controls become rows of the conversations table, each in its views, group and split."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from core.canonical import digest
 from core.tables import Conversation, Message, View, control_id, example_id
-from generators.kinds import drawn_kinds, kind_named, written_kinds
+from generators.kinds import drawn_kinds, get_kind, written_kinds
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig
 from generators.making.controls import Control, Stimulus
 from generators.making.crossing import choose_stimuli
 from generators.making.drawn import DRAWN
-from generators.splits import Member, grouped_splits
+from generators.splits import SplitMember, grouped_splits
 
 
 def conversation_rows(
     controls: Sequence[Control], config: ConversationsConfig, generator: str, texts: PromptFiles
 ) -> list[Conversation]:
-    """Rows of all controls and their views, in the order of planning, each in its split.
+    """Build the rows of all controls in all their views, in the order of planning, with splits.
 
     Args:
         controls: what was kept, with their stimuli.
@@ -32,7 +32,7 @@ def conversation_rows(
         ConfigError: a held-out category is none of the rows'.
     """
     members = [
-        Member(
+        SplitMember(
             label=control.label,
             control=control.text,
             kind=control.kind.name,
@@ -42,7 +42,7 @@ def conversation_rows(
     ]
     # a small plan may not reach a held-out category; a name that no seed has was refused before
     present = {f"{member.kind}/{member.category}" for member in members}
-    told = {name for name in config.kinds if kind_named(name).categories(texts) is not None}
+    told = {name for name in config.kinds if get_kind(name).categories(texts) is not None}
     held_out = tuple(
         name
         for name in config.splits.test_ood

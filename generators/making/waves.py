@@ -1,4 +1,4 @@
-"""Asking until enough replies are good: in waves, within bounds, and the same way every time.
+"""Requests go out in waves until enough replies are good, and always in the same order.
 
 A quota wants a number of rows and has an ordered supply of things to ask. Each wave asks what is
 still missing; all its replies are judged in the order in which they were asked, not in which they
@@ -22,14 +22,14 @@ from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import Prompt
 from generators.llm.reply_json import Rejection, parse_reply
 from generators.llm.request import Request
-from generators.rules.text import copied, refuses, repeats_itself
+from generators.rules.text import find_copied_words, find_refusal, find_repetition
 
 _EVERY_S = 0.1
 """Least seconds between two words of progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class PlannedRequest:
     """One thing to ask.
 
     Attributes:
@@ -61,14 +61,14 @@ class Quota:
     """
 
     want: int
-    asks: Iterator[Ask]
+    asks: Iterator[PlannedRequest]
     most: int
     kept: int = 0
     asked: int = field(default=0, init=False)
 
-    def next_asks(self) -> list[Ask]:
-        """What this wave asks: enough for the missing rows, were every reply good."""
-        wave: list[Ask] = []
+    def next_asks(self) -> list[PlannedRequest]:
+        """Return the requests of the next wave: enough for what is missing if all are good."""
+        wave: list[PlannedRequest] = []
         missing = self.want - self.kept
         while missing > 0 and self.asked < self.most:
             ask = next(self.asks, None)
@@ -87,23 +87,23 @@ class TextRules:
     least_distinct: float
     copied_words: int
 
-    def faults(self, ask: Ask, reply: Mapping[str, Any]) -> Rejection | None:
-        """The first rule that the reply's text breaks."""
+    def faults(self, ask: PlannedRequest, reply: Mapping[str, Any]) -> Rejection | None:
+        """Return the first rule that the reply's text breaks."""
         text = " ".join(value for value in reply.values() if isinstance(value, str))
         asked = " ".join(ask.values.values())
         return (
-            refuses(text)
-            or repeats_itself(text, self.least_distinct)
-            or copied(text, ask.prompt.few_shot, asked, self.copied_words)
+            find_refusal(text)
+            or find_repetition(text, self.least_distinct)
+            or find_copied_words(text, ask.prompt.few_shot, asked, self.copied_words)
         )
 
 
-def bound(want: int, over_ask: float) -> int:
-    """Requests allowed for `want` rows; a quota of one still gets three tries."""
+def request_limit(want: int, over_ask: float) -> int:
+    """Return the most requests for `want` rows; a quota of one still gets three tries."""
     return max(math.ceil(want * over_ask), want + 2 if over_ask > 1 else want)
 
 
-async def fill(
+async def fill_quotas(
     quotas: Sequence[Quota],
     client: LLMClient,
     *,
@@ -112,7 +112,7 @@ async def fill(
     progress: Progress,
     note: str,
 ) -> list[Dropped]:
-    """Ask and judge until every quota is full or at its bound.
+    """Request and judge replies until every quota is full or at its limit.
 
     Returns:
         what was dropped, in the order of asking.

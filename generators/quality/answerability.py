@@ -1,4 +1,4 @@
-"""Answerability without activations: how well a model answers from the question alone.
+"""Answerability measures how well a model answers from the question alone.
 
 A question that can be answered without looking shows nothing about reading. The model gets the
 question and nothing else; its answer is compared with gold by token F1, and with the gold answer
@@ -63,7 +63,7 @@ def sample_items(
     sample: int | None,
     seed: int,
 ) -> list[SampledQuestion]:
-    """At most `sample` items in a drawn order: one of each control, then their second ones, …
+    """Draw at most `sample` questions: one of each control, then a second one of each, and so on.
 
     The order depends on seed and item alone, so that a larger sample begins with a smaller one.
     """
@@ -100,10 +100,10 @@ def sample_items(
     return [partnered[item.key] for item in items]
 
 
-async def guess(
+async def answer_without_context(
     client: Asks, texts: PromptFiles, items: Sequence[SampledQuestion], progress: Progress
 ) -> list[str | None]:
-    """What the model answers to each question alone; None where it gives no answer.
+    """Have the model answer each question alone; None where it gives no answer.
 
     Raises:
         EndpointError: the endpoint cannot be used.
@@ -138,7 +138,7 @@ async def guess(
 
 
 def token_f1(answer: str, gold: str) -> float:
-    """Words in common: the harmonic mean of their shares of both texts, 0 to 1."""
+    """Compute token F1: the harmonic mean of the shared words' shares of both texts, 0 to 1."""
     found, wanted = Counter(words(answer)), Counter(words(gold))
     if not found or not wanted:
         return float(found == wanted)
@@ -148,7 +148,7 @@ def token_f1(answer: str, gold: str) -> float:
 def answerability(
     items: Sequence[SampledQuestion], guesses: Sequence[str | None], least: float, seed: int
 ) -> dict[str, Any]:
-    """How far the questions alone lead to their answers.
+    """Measure how far the questions alone lead to their answers.
 
     Args:
         items: what was asked.
@@ -175,7 +175,7 @@ def answerability(
         by_control: dict[str, list[float]] = defaultdict(list)
         for place in places:
             by_control[items[place].control_id].append(value(place))
-        return over_controls(by_control, seed)
+        return mean_over_controls(by_control, seed)
 
     def measured(places: Sequence[int]) -> dict[str, Any]:
         paired = [(place, value) for place in places if (value := other[place]) is not None]
@@ -191,12 +191,12 @@ def answerability(
     return {
         "all": found.pop("all"),
         "by_type": dict(sorted(found.items())),
-        "unread": sum(guess is None for guess in guesses),
+        "unread": sum(answer_without_context is None for answer_without_context in guesses),
     }
 
 
-def over_controls(values: Mapping[str, Sequence[float]], seed: int) -> dict[str, Any]:
-    """Mean over controls of their means, with its 95 % bootstrap interval over controls.
+def mean_over_controls(values: Mapping[str, Sequence[float]], seed: int) -> dict[str, Any]:
+    """Average over controls the means of their values, with a 95 % bootstrap interval.
 
     Returns:
         {estimate, low, high, n}; the estimate is None without a control, the interval with one.
@@ -212,8 +212,7 @@ def over_controls(values: Mapping[str, Sequence[float]], seed: int) -> dict[str,
 
 
 def _with_other(alike: Sequence[SampledQuestion], place: int) -> SampledQuestion:
-    """The item at `place`, with the one that comes next in the drawn order and is of another
-    control."""
+    """Pair `alike[place]` with the next question, in drawn order, about another control."""
     item = alike[place]
     behind = (alike[(place + step) % len(alike)] for step in range(1, len(alike)))
     other = next((one for one in behind if one.control_id != item.control_id), None)

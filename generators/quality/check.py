@@ -1,4 +1,4 @@
-"""The quality check: rows flagged with reasons, what an LLM thinks of a sample, what is dropped.
+"""The quality check flags rows, has an LLM judge a sample, and drops what the config says.
 
 An LLM answers two things, each of a sample drawn by seed:
 
@@ -37,9 +37,15 @@ from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply_json import Rejection
-from generators.quality.answerability import PROMPT, answerability, guess, sample_items, token_f1
+from generators.quality.answerability import (
+    PROMPT,
+    answer_without_context,
+    answerability,
+    sample_items,
+    token_f1,
+)
 from generators.quality.config import QualityConfig
-from generators.quality.flags import Flags, flag_rows, flagged, shares, text_of
+from generators.quality.flags import Flags, apply_flags, flag_rows, flag_shares, segment_text
 from generators.quality.judge import Asks, Judgement, judge, rubric_named
 
 QUALITY_FILE = "quality.json"
@@ -49,7 +55,7 @@ UNFAITHFUL = "unfaithful"
 
 
 def prompts_of(config: QualityConfig) -> tuple[str, ...]:
-    """Names of the prompts that `config` needs; none where no LLM is asked."""
+    """Name the prompts that `config` needs; none where no LLM is asked."""
     return (
         *((PROMPT,) if config.answerability else ()),
         *((ANSWER_RUBRIC, COMPLETION_RUBRIC) if config.faithfulness else ()),
@@ -106,7 +112,7 @@ def check_quality(
             raise ConfigError(f"quality.endpoint: got none; {', '.join(needed)} need an LLM.")
         check = _Check(rows, asked, flags, config, texts or PromptFiles(), progress)
         measured, client = run_async(_asking(check, endpoint, log, concurrency, say))
-    marked, kept, dropped = flagged(rows, asked, flags, config.drop)
+    marked, kept, dropped = apply_flags(rows, asked, flags, config.drop)
     if not kept:
         raise DataError(
             f"quality.drop: no question is left of {len(asked):,}; dropped by "
@@ -114,7 +120,7 @@ def check_quality(
         )
     counts = flags.counts()
     quality = {
-        "flags": shares(counts, len(rows) + len(asked)),
+        "flags": flag_shares(counts, len(rows) + len(asked)),
         "examples": flags.examples(),
         "compared": flags.compared,
         "answerability": measured.get("answerability"),
@@ -175,7 +181,7 @@ class _Check:
         self._items = sample_items(conversations, questions, config.sample, config.seed)
 
     async def measure(self, client: Asks) -> dict[str, Any]:
-        """`answerability` and `faithfulness`, each where it is asked for."""
+        """Measure answerability and faithfulness, each where the config asks for it."""
         found: dict[str, Any] = {}
         if self._config.answerability:
             found["answerability"] = await self._answerability(client)
@@ -187,7 +193,7 @@ class _Check:
         return found
 
     async def _answerability(self, client: Asks) -> dict[str, Any]:
-        guesses = await guess(client, self._texts, self._items, self._progress)
+        guesses = await answer_without_context(client, self._texts, self._items, self._progress)
         config = self._config
         told = answerability(self._items, guesses, config.answerable, config.seed)
         self._flag_items(
@@ -226,7 +232,7 @@ class _Check:
         return {"own": own.summary(), "swapped": swapped.summary()}
 
     async def _completions(self, client: Asks) -> dict[str, Any] | None:
-        rows = [row for row in self._rows if text_of(row, "completion") is not None]
+        rows = [row for row in self._rows if segment_text(row, "completion") is not None]
         drawn = sorted(rows, key=lambda row: digest([self._config.seed, row.example_id]))
         rows = drawn[: self._config.sample]
         if not rows:
@@ -240,7 +246,9 @@ class _Check:
         )
         for row, judged in zip(rows, own.items, strict=True):
             if judged.agreed and judged.verdict == UNFAITHFUL:
-                fault = Rejection("unfaithful_completion", str(text_of(row, "completion"))[:80])
+                fault = Rejection(
+                    "unfaithful_completion", str(segment_text(row, "completion"))[:80]
+                )
                 self._flags.conversations.setdefault(row.example_id, []).append(fault)
         return {"own": own.summary(), "swapped": swapped.summary()}
 
@@ -256,7 +264,7 @@ class _Check:
         )
 
     def _flag_items(self, faults: Mapping[tuple[str, str, str], Rejection]) -> None:
-        """Give each fault to the item's questions in every view."""
+        """Add each fault to the sampled question's rows in every view."""
         control_of = {row.example_id: row.control_id for row in self._rows}
         for question, own in zip(self._questions, self._flags.questions, strict=True):
             key = (control_of[question.example_id], question.question, question.answer)
@@ -269,16 +277,16 @@ def _said(control: str, question: str, answer: str) -> dict[str, str]:
 
 
 def _kept(instructed: Conversation, row: Conversation) -> dict[str, str]:
-    """The reply in `row`, with the control of `instructed`."""
+    """Return what the completion rubric reads: `row`'s reply under the control of `instructed`."""
     return {
         "control": instructed.control,
-        "stimulus": text_of(row, "stimulus") or "",
-        "completion": text_of(row, "completion") or "",
+        "stimulus": segment_text(row, "stimulus") or "",
+        "completion": segment_text(row, "completion") or "",
     }
 
 
 def _of_another_control(rows: Sequence[Conversation], place: int) -> Conversation | None:
-    """The next row after `place` of the same kind and another control."""
+    """Find the next row after `place` of the same kind and another control."""
     row = rows[place]
     behind = (rows[(place + step) % len(rows)] for step in range(1, len(rows)))
     return next(

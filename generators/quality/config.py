@@ -1,4 +1,4 @@
-"""What decides a data set's quality check: thresholds, what is dropped, what is asked of an LLM."""
+"""Configs of a data set's quality check: thresholds, what is dropped, what an LLM is asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers, and whether its splits are clean."""
+"""Statistics of a data set: counts, lengths, leaks between splits, flags."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from core.tables import KIND_NAMES, SPLITS, VIEWS, Conversation, Dropped, Question
-from core.tool_use import said
+from core.tool_use import message_text
 from generators.quality.config import RulesConfig
-from generators.quality.flags import flag_rows, shares
+from generators.quality.flags import flag_rows, flag_shares
 
 
 def describe(
@@ -19,7 +19,7 @@ def describe(
     dropped: Sequence[Dropped] = (),
     rules: RulesConfig | None = None,
 ) -> dict[str, Any]:
-    """Counts, lengths, and what can be checked without an LLM, as one plain object.
+    """Count and measure a data set, and check what needs no LLM.
 
     Args:
         conversations: all rows.
@@ -74,7 +74,7 @@ def describe(
             "answer": _shared((control_of[q.example_id], q.answer) for q in questions),
         },
         "checks": {
-            "flags": shares(checked.counts(), len(conversations) + len(questions)),
+            "flags": flag_shares(checked.counts(), len(conversations) + len(questions)),
             "examples": checked.examples(),
             "compared": checked.compared,
         },
@@ -109,7 +109,7 @@ def _characters(
     for row in conversations:
         of_segment: Counter[str] = Counter()
         for message in row.messages:
-            of_segment[message.segment] += len(said(message))
+            of_segment[message.segment] += len(message_text(message))
         for segment, length in of_segment.items():
             lengths[segment].append(length)
     lengths["question"] = [len(question.question) for question in questions]
@@ -144,7 +144,7 @@ def _per_control(
 
 
 def _shared(pairs: Iterable[tuple[str, str]]) -> float:
-    """Share of the distinct (control, text) pairs whose text stands with another control too."""
+    """Return the share of distinct (control, text) pairs whose text other controls have too."""
     distinct = set(pairs)
     controls = Counter(text for _, text in distinct)
     return sum(controls[text] > 1 for _, text in distinct) / len(distinct) if distinct else 0.0

@@ -1,4 +1,4 @@
-"""Flags: which rows look wrong, and why, as far as the rows alone can tell.
+"""Rules flag rows that look wrong, as far as the rows alone can tell.
 
 Nothing is dropped here. A flag stands with its row; whether flagged rows are dropped is a setting
 (`generators.quality.config`). Rules that judge what an LLM writes spare the kinds that code draws:
@@ -14,13 +14,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.tables import Conversation, Dropped, Question, Segment
-from core.tool_use import said
+from core.tool_use import message_text
 from generators.kinds import KINDS
 from generators.kinds.base import DrawnKind
 from generators.llm.reply_json import Rejection
 from generators.quality.config import FLAGS, RulesConfig
 from generators.rules.duplicates import Duplicates
-from generators.rules.text import content_words, gives_away, refuses, repeats_itself, unsupported
+from generators.rules.text import (
+    content_words,
+    find_control_leak,
+    find_refusal,
+    find_repetition,
+    find_unsupported,
+)
 
 _SYMPATHY = re.compile(
     r"^\W*i(['’]m| am) (so |very |really |truly )*sorry (to hear|that you|you|for your)",
@@ -46,7 +52,7 @@ class Flags:
     compared: int = 0
 
     def counts(self) -> dict[str, int]:
-        """Rows with each flag, conversations and questions together."""
+        """Count the rows with each flag, conversations and questions together."""
         found = Counter(
             fault.reason
             for faults in (*self.conversations.values(), *self.questions)
@@ -55,7 +61,7 @@ class Flags:
         return {flag: found[flag] for flag in FLAGS if found[flag]}
 
     def examples(self) -> dict[str, str]:
-        """For each flag the words of its first fault."""
+        """Quote one fault of each flag."""
         first: dict[str, str] = {}
         for faults in (*self.conversations.values(), *self.questions):
             for fault in faults:
@@ -66,7 +72,7 @@ class Flags:
 def flag_rows(
     conversations: Sequence[Conversation], questions: Sequence[Question], rules: RulesConfig
 ) -> Flags:
-    """The flags that need no LLM.
+    """Compute the flags that need no LLM.
 
     Args:
         conversations: all rows of the data set.
@@ -89,13 +95,13 @@ def flag_rows(
     return flags
 
 
-def flagged(
+def apply_flags(
     conversations: Sequence[Conversation],
     questions: Sequence[Question],
     flags: Flags,
     drop: Sequence[str],
 ) -> tuple[list[Conversation], list[Question], list[Dropped]]:
-    """The rows with their flags; what questions remain, and those dropped with their reasons.
+    """Write the flags into the rows and drop the questions with a flag in `drop`.
 
     Conversations all stay, so that what was computed from them stays too; one with a flag in `drop`
     loses its questions.
@@ -123,21 +129,21 @@ def flagged(
     return marked, kept, dropped
 
 
-def text_of(row: Conversation, segment: Segment) -> str | None:
-    """What the row's messages of `segment` say, one after the other; None without any."""
-    found = [said(message) for message in row.messages if message.segment == segment]
+def segment_text(row: Conversation, segment: Segment) -> str | None:
+    """Join what the row's messages of `segment` say; None where it has none."""
+    found = [message_text(message) for message in row.messages if message.segment == segment]
     return "\n\n".join(found) if found else None
 
 
 def is_drawn(kind: str) -> bool:
-    """Whether code draws this kind, with exact answers."""
+    """Tell whether code draws this kind, with exact answers."""
     return isinstance(KINDS.get(kind), DrawnKind)
 
 
 def _near_duplicates(
     conversations: Sequence[Conversation], rules: RulesConfig
 ) -> tuple[Mapping[str, list[Rejection]], int]:
-    """control_id → the fault of being nearly a control of an earlier group."""
+    """Flag controls that are near-duplicates of a control of an earlier group, by control_id."""
     first: dict[str, Conversation] = {}
     for row in conversations:
         if len(first) == rules.most_compared and row.control_id not in first:
@@ -153,13 +159,13 @@ def _near_duplicates(
 
 
 def _of_conversation(row: Conversation, rules: RulesConfig) -> list[Rejection]:
-    stimulus, completion = text_of(row, "stimulus"), text_of(row, "completion")
-    size = sum(len(said(message)) for message in row.messages)
+    stimulus, completion = segment_text(row, "stimulus"), segment_text(row, "completion")
+    size = sum(len(message_text(message)) for message in row.messages)
     found: list[Rejection | None] = []
     if stimulus is not None and row.kind != CONTINUED:
-        found.append(gives_away(stimulus, row.control, row.label, rules.shared_words))
+        found.append(find_control_leak(stimulus, row.control, row.label, rules.shared_words))
     if completion is not None:
-        found += [_declines(completion), repeats_itself(completion, rules.repetition)]
+        found += [_declines(completion), find_repetition(completion, rules.repetition)]
     if rules.longest is not None and size > rules.longest:
         found.append(Rejection("too_long", f"{size:,} characters"))
     return [fault for fault in found if fault is not None]
@@ -174,7 +180,7 @@ def _of_question(
     if not is_drawn(row.kind):
         found += [
             _declines(question.answer),
-            repeats_itself(question.answer, rules.repetition),
+            find_repetition(question.answer, rules.repetition),
             _unsupported(question.answer, row),
             _told_by_question(question),
         ]
@@ -182,11 +188,11 @@ def _of_question(
 
 
 def _declines(text: str) -> Rejection | None:
-    return None if _SYMPATHY.match(text) else refuses(text)
+    return None if _SYMPATHY.match(text) else find_refusal(text)
 
 
 def _unsupported(answer: str, row: Conversation) -> Rejection | None:
-    if unsupported(answer, " ".join(map(said, row.messages))) is None:
+    if find_unsupported(answer, " ".join(map(message_text, row.messages))) is None:
         return None
     return Rejection("unsupported", f"of {row.label}: {answer[:80]}")
 
@@ -202,6 +208,6 @@ def _names(own: Sequence[str], faults: Sequence[Rejection]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*own, *(fault.reason for fault in faults)]))
 
 
-def shares(counts: Mapping[str, int], rows: int) -> dict[str, Any]:
-    """Each flag's rows and their share of `rows`."""
+def flag_shares(counts: Mapping[str, int], rows: int) -> dict[str, Any]:
+    """Return each flag's rows and their share of `rows`."""
     return {flag: {"rows": n, "share": n / rows if rows else 0.0} for flag, n in counts.items()}

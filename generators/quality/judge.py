@@ -1,4 +1,4 @@
-"""Verdicts of an LLM by a rubric, and how far a second pass agrees with them.
+r"""An LLM judges items by a rubric, in two passes whose agreement is measured.
 
 A rubric is a prompt file (generators.llm.prompt_files) whose reply has a property `verdict` with
 an `enum`, and whose `user` text names `{{verdicts}}` where these are listed:
@@ -70,7 +70,7 @@ class Rubric:
     _prompts: tuple[Prompt, Prompt]
 
     def request(self, item: Mapping[str, str], number: int, sampling: SamplingConfig) -> Request:
-        """The request of pass `number` (from 0) on `item`, whose values fill the template.
+        """Build the request of pass `number` (from 0) on `item`, whose values fill the template.
 
         Raises:
             ConfigError: the template names a slot that `item` lacks.
@@ -86,13 +86,13 @@ class Rubric:
         )
 
     def read(self, outcome: Outcome) -> str | None:
-        """The verdict of a reply; None where there is no readable one."""
+        """Read the verdict of a reply; None where there is no readable one."""
         reply = parse_reply(outcome, self._prompts[0].schema)
         return None if isinstance(reply, Rejection) else reply[VERDICT]
 
 
 def rubric_named(texts: PromptFiles, name: str) -> Rubric:
-    """The rubric in the prompt file `name`.
+    """Load the rubric in the prompt file `name`.
 
     Raises:
         ConfigError: there is no such file, or it is no rubric; the text names file and field.
@@ -119,7 +119,7 @@ def rubric_named(texts: PromptFiles, name: str) -> Rubric:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
+class ItemVerdicts:
     """The verdicts on one item, one a pass; None where a pass gave none that can be read."""
 
     verdicts: tuple[str | None, ...]
@@ -162,7 +162,7 @@ class Judgement:
     """
 
     rubric: Rubric
-    items: tuple[Judged, ...]
+    items: tuple[ItemVerdicts, ...]
     agreement: Agreement | None
 
     @property
@@ -171,12 +171,12 @@ class Judgement:
         return sum(item.verdict is None for item in self.items)
 
     def shares(self) -> dict[str, float]:
-        """Share of each verdict among the first pass's readable ones; empty if there are none."""
+        """Return each verdict's share among the first pass's readable ones; empty without any."""
         found = Counter(item.verdict for item in self.items if item.verdict is not None)
         return {v: found[v] / found.total() for v in self.rubric.verdicts} if found else {}
 
     def summary(self) -> dict[str, Any]:
-        """All of it in numbers, as plain JSON: what a record or a report keeps."""
+        """Return the numbers that a record or a report keeps, as plain JSON."""
         return {
             "rubric": self.rubric.name,
             "digest": self.rubric.digest,
@@ -227,13 +227,13 @@ async def judge(
 
     read = [rubric.read(outcome) for outcome in await client.complete_all(requests, heard)]
     by_pass = [read[start : start + len(items)] for start in range(0, len(read), len(items) or 1)]
-    judged = tuple(Judged(verdicts=found) for found in zip(*by_pass, strict=True))
+    judged = tuple(ItemVerdicts(verdicts=found) for found in zip(*by_pass, strict=True))
     agreed = agreement(by_pass[0], by_pass[1]) if len(by_pass) > 1 else None
     return Judgement(rubric=rubric, items=judged, agreement=agreed)
 
 
 def agreement(first: Sequence[str | None], second: Sequence[str | None]) -> Agreement:
-    """Agreement of two passes over the same items (kappa: Cohen 1960).
+    """Measure the agreement of two passes over the same items (kappa: Cohen 1960).
 
     Raises:
         ValueError: the passes differ in length.
@@ -249,7 +249,7 @@ def agreement(first: Sequence[str | None], second: Sequence[str | None]) -> Agre
 
 
 def _listing(prompt: Prompt, verdicts: Sequence[str]) -> Prompt:
-    """`prompt` with `verdicts` listed in this order, in its text and in its schema."""
+    """Return `prompt` with `verdicts` listed in this order, in its text and in its schema."""
     rule = {**prompt.reply[VERDICT], "enum": list(verdicts)}
     return dataclasses.replace(
         prompt,

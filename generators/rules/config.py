@@ -1,4 +1,4 @@
-"""What decides which rows are dropped."""
+"""Config of the rules that drop rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Near-duplicates: texts that are nearly one seen before (MinHash, LSH)."""
+"""Near-duplicates are texts that are nearly one seen before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Duplicates:
         self._seen.append((text, sketch, owner))
 
     def find(self, text: str, but_of: str | None = None) -> Rejection | None:
-        """The fault of being nearly a text that was added before, other than those of `but_of`."""
+        """Detect a near-duplicate of a text added before, other than those of `but_of`."""
         sketch = self._sketch(text)
         # the index alone is off by some hundredths; the sketches decide
         for place in sorted(int(name) for name in self._index.query(sketch)):

@@ -1,4 +1,4 @@
-"""What makes a reply unfit for the dataset, each rule under its own name.
+"""Rules reject texts that are unfit for a data set; each returns a named `Rejection` or None.
 
 Rules are plain functions that return a `Rejection` or None; a dropped row is kept aside with it.
 """
@@ -57,22 +57,22 @@ _GENERIC = frozenset(_GENERIC_WORDS.split())
 
 
 def words(text: str) -> list[str]:
-    """Words of `text`, lower case, in order."""
+    """List the words of `text` in order, in lower case."""
     return [word.replace("’", "'").casefold() for word in _WORD.findall(text)]
 
 
 def content_words(text: str) -> list[str]:
-    """Words that belong to a topic, in order, cut to a stem that plural and tense leave."""
+    """List the words that belong to a topic, in order, stemmed."""
     return [_stem(word) for word in words(text) if word not in _FRAME and word not in _GENERIC]
 
 
-def refuses(text: str) -> Rejection | None:
-    """A model that declines in plain words, where its endpoint does not say so."""
+def find_refusal(text: str) -> Rejection | None:
+    """Detect a reply in which a model declines in plain words."""
     return Rejection("refusal", text[:80]) if _REFUSALS.match(text) else None
 
 
-def repeats_itself(text: str, least_distinct: float) -> Rejection | None:
-    """A text whose share of distinct runs of three words is below `least_distinct`."""
+def find_repetition(text: str, least_distinct: float) -> Rejection | None:
+    """Detect a text whose share of distinct runs of three words is below `least_distinct`."""
     found = words(text)
     runs = list(zip(found, found[1:], found[2:], strict=False))
     # a stammer shorter than a run of three shows as one word taking over
@@ -85,10 +85,10 @@ def repeats_itself(text: str, least_distinct: float) -> Rejection | None:
     return None
 
 
-def copied(
+def find_copied_words(
     text: str, few_shot: Iterable[Mapping[str, Any]], asked: str, run: int
 ) -> Rejection | None:
-    """Content words in a row, `run` of them, that a few-shot reply has and the request has not."""
+    """Detect `run` content words in a row that a few-shot reply has and the request has not."""
     own = set(content_words(asked))
     mine = content_words(text)
     taken = {tuple(mine[i : i + run]) for i in range(len(mine) - run + 1)}
@@ -101,8 +101,10 @@ def copied(
     return None
 
 
-def gives_away(stimulus: str, control: str, label: str, shared_words: int) -> Rejection | None:
-    """A stimulus that shares content words with its control, or one with the control's label."""
+def find_control_leak(
+    stimulus: str, control: str, label: str, shared_words: int
+) -> Rejection | None:
+    """Detect a stimulus that shares content words with its control, or one with its label."""
     mine = set(content_words(stimulus))
     named = mine & set(content_words(label.replace("-", " ").replace("_", " ")))
     shared = mine & set(content_words(control))
@@ -111,8 +113,8 @@ def gives_away(stimulus: str, control: str, label: str, shared_words: int) -> Re
     return None
 
 
-def unsupported(answer: str, control: str) -> Rejection | None:
-    """An answer without a single word of its control's own: it would suit any other as well."""
+def find_unsupported(answer: str, control: str) -> Rejection | None:
+    """Detect an answer without a single word of its control: it would suit any other as well."""
     mine, theirs = ({_stem(w) for w in words(t)} - _FRAME for t in (answer, control))
     if mine & theirs:
         return None

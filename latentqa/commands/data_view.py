@@ -12,7 +12,7 @@ from rich.text import Text
 
 from core.table_files import DROPPED_FILE
 from core.terminal import plain_console, terminal_text
-from core.tool_use import calls_said
+from core.tool_use import call_texts
 from core.wording import interval
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def print_rows(records: Sequence[Mapping[str, Any]], total: int) -> None:
             if "name" in message:
                 head.append(f" {terminal_text(message['name'])}")
             console.print(head.append(f" · {message['segment']}", style="not bold dim"))
-            calls = [f"calls {call}" for call in calls_said(message.get("tool_calls", []))]
+            calls = [f"calls {call}" for call in call_texts(message.get("tool_calls", []))]
             lines = "\n".join(([message["content"]] if message["content"] else []) + calls)
             text = Text(terminal_text(lines), style=COLOURS[message["segment"]])
             console.print(Padding(text, (0, 0, 0, 2)))

@@ -185,13 +185,13 @@ def _describe(store: ActivationStore) -> dict[str, Any]:
     from activation_store.layout.arrays import CANARY_FILE
     from activation_store.layout.checksummed_json import read_checksummed_json
     from activation_store.layout.root_record import root_digest
-    from core.files import bytes_below
+    from core.files import folder_bytes
 
     plan, canary = store.plan, store.root / CANARY_FILE
     return {
         "path": str(store.root),
         **{name: plan[name] for name in ("sequences", "tokens")},
-        "bytes": bytes_below(store.root),
+        "bytes": folder_bytes(store.root),
         "shards": {"committed": len(store.commits), "planned": plan["n_shards"]},
         **{name: plan[name] for name in ("layers", "d_model", "dtype", "compute_dtype", "target")},
         "codec": store.codec,

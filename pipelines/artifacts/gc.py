@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import DamagedError, StorageError
-from core.files import bytes_below, storage_errors
+from core.files import folder_bytes, storage_errors
 from pipelines.artifacts.artifact import RECORD, Artifact, Partial
 from pipelines.artifacts.identity import SHORT
 from pipelines.artifacts.locks import exclusive_or_none
@@ -65,7 +65,7 @@ def find_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garbage]
         named = {key[:SHORT] for key in held}
         garbage.extend(p for p in unfinished if p.name not in named)
     garbage = [g for g in garbage if not (g.path.is_symlink() or g.path.parent.is_symlink())]
-    return [Garbage(short=g.short, path=g.path, size=bytes_below(g.path)) for g in garbage]
+    return [Garbage(short=g.short, path=g.path, size=folder_bytes(g.path)) for g in garbage]
 
 
 def collect_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garbage]:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from generators.making.config import at_most
+from generators.making.config import limit_controls
 from pipelines.experiment.config import Experiment
 
 C = TypeVar("C", bound=BaseModel)
@@ -23,7 +23,7 @@ def smoke(experiment: Experiment) -> Experiment:
     if experiment.data is not None:
         changes["data"] = _with(experiment.data, limit=_least(experiment.data.limit, ROWS))
     if experiment.generate is not None:
-        few = at_most(experiment.generate.conversations, CONTROLS)
+        few = limit_controls(experiment.generate.conversations, CONTROLS)
         changes["generate"] = _with(experiment.generate, conversations=few)
     if experiment.quality is not None:
         sample = _least(experiment.quality.sample, ROWS)

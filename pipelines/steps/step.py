@@ -18,7 +18,7 @@ from pipelines.reports.run.inputs import ReportStep
 
 if TYPE_CHECKING:
     from activation_store.target.files import ModelFiles
-    from generators.kinds.sources import TextsFound
+    from generators.kinds.sources import ResolvedTexts
     from generators.llm.endpoint.config import EndpointConfig
 
 
@@ -61,16 +61,16 @@ class ExternalInputs:
         return section is not None and needs_llm(section.conversations)
 
     @cached_property
-    def text_sources(self) -> Mapping[str, TextsFound]:
+    def text_sources(self) -> Mapping[str, ResolvedTexts]:
         """The texts of each kind that reads any, and what they are.
 
         Raises:
             DataError: a source is not there.
         """
-        from generators.making.drawn import find_sources
+        from generators.making.drawn import resolve_sources
 
         section = self.experiment.generate
-        return {} if section is None else find_sources(section.conversations)
+        return {} if section is None else resolve_sources(section.conversations)
 
     @cached_property
     def generator_gguf(self) -> Path | None:

@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import DamagedError, StorageError
 from core.files import (
-    bytes_below,
+    folder_bytes,
     fsync_tree,
     new_folder,
     sha256_file,
@@ -181,4 +181,4 @@ def test_a_file_that_goes_away_while_bytes_are_counted_counts_for_nothing(
         return found
 
     monkeypatch.setattr(Path, "is_file", gone)
-    assert bytes_below(tmp_path) == 5
+    assert folder_bytes(tmp_path) == 5

@@ -20,7 +20,7 @@ from core.table_files import (
     write_conversations,
 )
 from core.tables import Conversation, Message, example_id
-from core.tool_use import for_template, said, tools_of
+from core.tool_use import for_template, message_text, offered_tools
 from generators.exchange.config import ImportConfig
 from generators.exchange.conversation_files import (
     import_own_conversations,
@@ -68,7 +68,7 @@ def test_a_template_is_given_calls_with_arguments_as_objects_in_their_order(
     tmp_path: Path,
 ) -> None:
     messages = messages_of(tmp_path, tools=[WEATHER])
-    assert tools_of(messages) == [WEATHER]
+    assert offered_tools(messages) == [WEATHER]
     found = [for_template(message) for message in messages]
     assert found[0] == {"role": "system", "content": "You are terse."}
     assert found[2] == {
@@ -232,7 +232,7 @@ def test_the_published_layout_has_no_place_for_calls_and_says_so(tmp_path: Path)
 
 def test_calls_count_as_what_is_said(tmp_path: Path) -> None:
     (row,) = imported(tmp_path, line())
-    call_lines = said(row.messages[2])
+    call_lines = message_text(row.messages[2])
     assert call_lines.splitlines()[1] == (
         '{"name": "weather", "arguments": {"city": "Bergen", "at": 7}}'
     )

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import ConfigError
-from generators.splits import Member, SplitConfig, group_ids, grouped_splits, take_evenly
+from generators.splits import SplitConfig, SplitMember, group_ids, grouped_splits, take_evenly
 
 SMALL = st.integers(0, 12)
 PAIRS = st.lists(st.tuples(SMALL.map("l{}".format), SMALL.map("c{}".format)), max_size=30)
 
 
-def members(n: int, kind: str = "persona", category: str = "job") -> list[Member]:
+def members(n: int, kind: str = "persona", category: str = "job") -> list[SplitMember]:
     return [
-        Member(
+        SplitMember(
             label=f"{kind}-{category}-{i}",
             control=f"{kind} {category} {i}",
             kind=kind,
@@ -83,7 +83,7 @@ def test_no_label_or_text_falls_into_two_splits(
     rows: list[tuple[int, int, str]], seed: int
 ) -> None:
     data = [
-        Member(label=f"persona-{c}-{a}", control=f"text {b}", kind="persona", category=c)
+        SplitMember(label=f"persona-{c}-{a}", control=f"text {b}", kind="persona", category=c)
         for a, b, c in rows
     ]
     splits = [split for _, split in grouped_splits(data, SplitConfig(seed=seed))]
@@ -156,7 +156,7 @@ def test_another_share_for_validation_leaves_test_alone() -> None:
 
 def test_a_held_out_category_goes_whole_to_test_ood_with_its_group() -> None:
     data = members(10) + members(10, category="time")
-    linked = Member(
+    linked = SplitMember(
         label="persona-time-x", control="persona job 3", kind="persona", category="time"
     )
     rows = [*data, linked]
@@ -175,8 +175,8 @@ def test_an_unknown_category_is_refused_with_the_nearest() -> None:
 
 def test_a_group_over_two_kinds_has_one_split() -> None:
     shared = [
-        Member(label="persona-job-x", control="same", kind="persona", category="job"),
-        Member(label="goal-style-x", control="same", kind="goal", category="style"),
+        SplitMember(label="persona-job-x", control="same", kind="persona", category="job"),
+        SplitMember(label="goal-style-x", control="same", kind="goal", category="style"),
     ]
     for seed in range(20):
         (_, one), (_, other) = grouped_splits(shared + members(5), SplitConfig(seed=seed))[:2]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from core.strict_json import to_json
+from core.strict_json import json_line
 from generators.llm.endpoint.resolve import CHAT_PATH
 
 EXPIRED = "batch_expired"
@@ -72,6 +72,6 @@ def read_line(line: bytes) -> BatchLine | None:
         else:
             status, answer, number = None, {"error": error}, ""
         # what is kept is the HTTP body alone, as a live reply's; numbers and texts stay the same
-        return BatchLine(str(made["custom_id"]), status, to_json(answer), number)
+        return BatchLine(str(made["custom_id"]), status, json_line(answer), number)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from core.tool_use import calls_said
+from core.tool_use import call_texts
 from pipelines.reports.pages.render import render
 
 FILTERS = ("kind", "view", "split", "category", "type", "flag")
@@ -25,7 +25,7 @@ def rows_page(records: Sequence[Mapping[str, Any]], *, title: str, total: int) -
         "rows/rows.html",
         title=title,
         total=total,
-        calls_said=calls_said,
+        call_texts=call_texts,
         rows=list(zip(records, values, strict=True)),
         choices=[(name, _distinct(own[name] for own in values)) for name in FILTERS],
     )

@@ -19,7 +19,7 @@ from core.table_files import (
     read_questions,
 )
 from core.tables import SPLITS, VIEWS, Conversation
-from core.tool_use import said
+from core.tool_use import message_text
 from core.wording import sort_known
 from pipelines.reports.run.drops import Drop, read_drops
 from pipelines.reports.run.files import Leaf, artifact_file, json_object, leaf_of, table_rows
@@ -315,7 +315,7 @@ def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:
 
 def _as_said(row: Conversation) -> Conversation:
     """`row` with the calls of tools written into the contents."""
-    return replace(row, messages=tuple(replace(m, content=said(m)) for m in row.messages))
+    return replace(row, messages=tuple(replace(m, content=message_text(m)) for m in row.messages))
 
 
 def _count_table(

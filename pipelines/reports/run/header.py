@@ -11,7 +11,7 @@ from core.table_files import read_questions
 from core.tables import VIEWS, Conversation
 from core.wording import join, sort_known
 from decoder.config import DecoderConfig
-from generators.exchange.card import sources_of
+from generators.exchange.dataset_card import count_sources
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.files import artifact_file
 from pipelines.reports.run.inputs import ReportInputs
@@ -54,7 +54,7 @@ def _writers(inputs: ReportInputs, conversations: Sequence[Conversation]) -> str
     known = {row.example_id for row in conversations}
     questions = [q for q in (read_questions(path) if path else []) if q.example_id in known]
     names: dict[str, None] = {}
-    for source in sources_of(conversations, questions):
+    for source in count_sources(conversations, questions):
         kind, _, name = source.partition(" ")
         if kind == "model" and experiment.generate is not None:
             # the rows name weights by digest, the experiment by name

@@ -17,7 +17,7 @@ from core.table_files import read_conversations, read_dropped
 from core.table_files import read_questions as read_all
 from core.tables import Conversation, Dropped
 from generators.kinds.config import TextSource
-from generators.kinds.sources import Document, TextsFound, find_texts
+from generators.kinds.sources import Document, ResolvedTexts, resolve_texts
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
 from generators.rules.text import REASONS
@@ -162,7 +162,7 @@ def test_categories_come_from_a_column_or_the_folder_and_can_be_held_out(tmp_pat
 
 
 def read(path: Path, **settings: Any) -> list[str]:
-    found = find_texts(TextSource(path=str(path), **settings)).documents()
+    found = resolve_texts(TextSource(path=str(path), **settings)).documents()
     return [one.text for one in found if isinstance(one, Document)]
 
 
@@ -198,7 +198,7 @@ def test_a_hub_data_set_is_streamed_at_its_commit(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = TextSource(path="someone/texts", revision="ab" * 20, subset="en", split="test")
-    found = find_texts(source)
+    found = resolve_texts(source)
     assert found.identity == {"dataset": "someone/texts", "commit": "ab" * 20}
     assert [one.text for one in found.documents() if isinstance(one, Document)] == ["one", "two"]
     assert calls == [
@@ -219,22 +219,22 @@ def test_a_revision_without_a_commit_is_looked_up(monkeypatch: pytest.MonkeyPatc
             return type("Info", (), {"sha": "cd" * 20})
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert find_texts(TextSource(path="some/one")) == TextsFound(
+    assert resolve_texts(TextSource(path="some/one")) == ResolvedTexts(
         source=TextSource(path="some/one"),
         identity={"dataset": "some/one", "commit": "cd" * 20},
     )
     with pytest.raises(DataError, match=r"no/such: neither a file or folder here.*\(404\)"):
-        find_texts(TextSource(path="no/such"))
+        resolve_texts(TextSource(path="no/such"))
 
 
 def test_the_identity_is_the_files_not_their_place(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.txt").write_text("one")
-    here, there = (find_texts(TextSource(path=str(tmp_path / n))) for n in ("here", "there"))
+    here, there = (resolve_texts(TextSource(path=str(tmp_path / n))) for n in ("here", "there"))
     assert here.identity == there.identity
     (tmp_path / "there/a.txt").write_text("two")
-    assert find_texts(TextSource(path=str(tmp_path / "there"))).identity != here.identity
+    assert resolve_texts(TextSource(path=str(tmp_path / "there"))).identity != here.identity
 
 
 def test_what_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:

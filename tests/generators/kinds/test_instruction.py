@@ -11,7 +11,7 @@ import pytest
 
 from core.errors import ConfigError
 from core.tables import Conversation
-from generators.kinds.base import Drawn
+from generators.kinds.base import DrawnControl
 from generators.kinds.instruction import Instruction, instruction_seeds
 from generators.llm.prompt_files import PromptFiles
 from generators.rules.obedience import obeys
@@ -19,11 +19,13 @@ from generators.rules.obedience import obeys
 KIND, TEXTS = Instruction(), PromptFiles()
 
 
-def controls(count: int | None = None, seed: int = 0) -> list[Drawn]:
-    return [c for c in islice(KIND.controls(seed, TEXTS, None), count) if isinstance(c, Drawn)]
+def controls(count: int | None = None, seed: int = 0) -> list[DrawnControl]:
+    return [
+        c for c in islice(KIND.controls(seed, TEXTS, None), count) if isinstance(c, DrawnControl)
+    ]
 
 
-def row(control: Drawn) -> Conversation:
+def row(control: DrawnControl) -> Conversation:
     return Conversation(
         example_id="e",
         control_id="c",

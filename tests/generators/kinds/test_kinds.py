@@ -4,12 +4,12 @@ from random import Random
 import pytest
 
 from core.errors import ConfigError
-from generators.kinds import KINDS, kind_named, written_kinds
+from generators.kinds import KINDS, get_kind, written_kinds
 from generators.kinds.base import WrittenKind, sentence
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import QuestionsConfig
 from generators.making.controls import slots
-from generators.making.questions import shares
+from generators.making.questions import questions_by_type
 
 TEXTS = PromptFiles()
 WRITTEN = written_kinds(KINDS)
@@ -62,12 +62,12 @@ def test_questions_are_divided_among_the_types_of_a_kind(
     per_control: int, types: tuple[str, ...], expected: dict[str, int]
 ) -> None:
     config = QuestionsConfig.model_validate({"per_control": per_control, "types": types})
-    assert shares(kind_named("persona"), config) == expected
+    assert questions_by_type(get_kind("persona"), config) == expected
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no kind 'gaol' \(did you mean 'goal'"):
-        kind_named("gaol")
+        get_kind("gaol")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from core.errors import ConfigError, DataError
 from core.progress import silent
 from core.table_files import read_conversations, read_questions
 from core.tables import Conversation, Question
-from generators.kinds import kind_named
+from generators.kinds import get_kind
 from generators.kinds.worlds import worlds
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, QuestionsConfig
@@ -102,7 +102,7 @@ def test_sheets_have_many_wordings(made: tuple[list[Conversation], list[Question
 
 def test_a_sheet_yields_all_that_can_be_asked_once() -> None:
     texts = PromptFiles()
-    kind = kind_named("profile")
+    kind = get_kind("profile")
     drawn = next(iter(kind.controls(0, texts, None)))  # type: ignore[attr-defined]
     row = Conversation(
         **dict.fromkeys(("example_id", "control_id", "group_id", "label", "source"), "x"),

@@ -26,7 +26,7 @@ from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply import Outcome
 from generators.llm.request import Request
 from generators.llm.testing import ScriptedResponse, is_probe, plausible_reply
-from generators.making.config import GenerateSection, QuestionsConfig, at_most
+from generators.making.config import GenerateSection, QuestionsConfig, limit_controls
 from generators.making.generation import generate_conversations, generation_externals, texts_of
 from generators.rules.text import REASONS
 
@@ -319,8 +319,8 @@ def test_an_endpoint_that_keeps_failing_stops_the_run_and_keeps_what_it_had(tmp_
 
 
 def test_at_most_spreads_few_controls_over_the_kinds() -> None:
-    assert [p.controls for p in at_most(small(24), 8).kinds.values()] == [2, 2, 2]
-    assert [p.controls for p in at_most(small(1), 8).kinds.values()] == [1, 1, 1]
+    assert [p.controls for p in limit_controls(small(24), 8).kinds.values()] == [2, 2, 2]
+    assert [p.controls for p in limit_controls(small(1), 8).kinds.values()] == [1, 1, 1]
 
 
 def test_it_runs_where_an_event_loop_runs_already(tmp_path: Path) -> None:

@@ -23,11 +23,16 @@ from core.table_files import (
 )
 from core.tables import Conversation, Message, Question, control_id, example_id
 from generators.llm.testing import is_probe, plausible_reply, schema_of
-from generators.quality.answerability import answerability, over_controls, sample_items, token_f1
+from generators.quality.answerability import (
+    answerability,
+    mean_over_controls,
+    sample_items,
+    token_f1,
+)
 from generators.quality.check import check_quality
 from generators.quality.config import FLAGS, QualityConfig, RulesConfig
 from generators.quality.describe import describe
-from generators.quality.flags import flag_rows, flagged
+from generators.quality.flags import apply_flags, flag_rows
 
 Row = tuple[Conversation, list[Question]]
 
@@ -126,11 +131,11 @@ def test_flags_stand_with_their_rows_and_drop_what_the_config_says() -> None:
     ]
     conversations, questions = tables(rows)
     flags = flag_rows(conversations, questions, RulesConfig())
-    marked, kept, dropped = flagged(conversations, questions, flags, ())
+    marked, kept, dropped = apply_flags(conversations, questions, flags, ())
     assert [one.flags for one in marked] == [(), ("gives_control_away",)]
     assert [one.flags for one in kept] == [(), ("unsupported",), ("unsupported",)]
     assert dropped == []
-    marked, kept, dropped = flagged(
+    marked, kept, dropped = apply_flags(
         conversations, questions, flags, ("unsupported", "gives_control_away")
     )
     assert len(marked) == 2
@@ -285,9 +290,9 @@ def test_a_larger_sample_begins_with_the_smaller_one_and_takes_controls_by_turns
 def test_token_f1_and_means_over_controls() -> None:
     assert token_f1("the red fox", "the red hen") == pytest.approx(2 / 3)
     assert token_f1("", "x") == 0.0
-    assert over_controls({}, 0) == {"estimate": None, "low": None, "high": None, "n": 0}
-    assert over_controls({"a": [0.0, 1.0]}, 0)["estimate"] == 0.5
-    found = over_controls({"a": [0.0], "b": [1.0], "c": [0.5, 0.5]}, 0)
+    assert mean_over_controls({}, 0) == {"estimate": None, "low": None, "high": None, "n": 0}
+    assert mean_over_controls({"a": [0.0, 1.0]}, 0)["estimate"] == 0.5
+    found = mean_over_controls({"a": [0.0], "b": [1.0], "c": [0.5, 0.5]}, 0)
     assert found["low"] < found["estimate"] == 0.5 < found["high"]
     assert answerability([], [], 0.5, 0)["all"]["own"]["n"] == 0
 

@@ -6,7 +6,13 @@ import pytest
 from generators.llm.reply import Outcome, Status
 from generators.llm.reply_json import Rejection, parse_reply
 from generators.rules.duplicates import Duplicates
-from generators.rules.text import copied, gives_away, refuses, repeats_itself, unsupported
+from generators.rules.text import (
+    find_control_leak,
+    find_copied_words,
+    find_refusal,
+    find_repetition,
+    find_unsupported,
+)
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -48,21 +54,21 @@ def test_a_good_reply_is_read_with_its_white_space_in_order() -> None:
     "text", ["I'm sorry, I can't help.", "I cannot do that.", "As an AI, I have no feelings."]
 )
 def test_a_refusal_in_words_is_seen(text: str) -> None:
-    assert refuses(text) is not None
+    assert find_refusal(text) is not None
 
 
 @pytest.mark.parametrize("text", ["I cancelled my trip.", "A sorry sight, as an aisle is."])
 def test_words_that_only_look_like_a_refusal_pass(text: str) -> None:
-    assert refuses(text) is None
+    assert find_refusal(text) is None
 
 
 def test_repetition_is_seen_in_long_and_in_short_texts() -> None:
-    assert repeats_itself(
+    assert find_repetition(
         "He is his best friend, he is his best friend, he is his best friend", 0.6
     )
-    assert repeats_itself("sings a solo solo solo solo", 0.6)
-    assert repeats_itself("The monk copies books by candle light and never sleeps.", 0.6) is None
-    assert repeats_itself("Yes.", 0.6) is None
+    assert find_repetition("sings a solo solo solo solo", 0.6)
+    assert find_repetition("The monk copies books by candle light and never sleeps.", 0.6) is None
+    assert find_repetition("Yes.", 0.6) is None
 
 
 FEW_SHOT = [{"habit": "sneezes between sentences and sells paper roses"}]
@@ -70,28 +76,28 @@ FEW_SHOT = [{"habit": "sneezes between sentences and sells paper roses"}]
 
 def test_words_taken_from_an_example_are_seen_unless_they_were_asked_for() -> None:
     text = "This monk sells paper roses to travellers"
-    assert copied(text, FEW_SHOT, "a monk", 3) == Rejection(
+    assert find_copied_words(text, FEW_SHOT, "a monk", 3) == Rejection(
         "copied_answer", "from a few-shot example: sell paper ros"
     )
-    assert copied(text, FEW_SHOT, "someone who sells paper roses", 3) is None
-    assert copied("This monk folds paper roses", FEW_SHOT, "a monk", 3) is None
+    assert find_copied_words(text, FEW_SHOT, "someone who sells paper roses", 3) is None
+    assert find_copied_words("This monk folds paper roses", FEW_SHOT, "a monk", 3) is None
 
 
 def test_a_stimulus_that_names_the_control_gives_it_away() -> None:
     control = "Speak as a beekeeper who knows every hive, and who hums in winter."
     label = "persona-farming-a-beekeeper-who-knows-every-hive"
-    assert gives_away("How do I keep a hive?", control, label, 2) is not None
-    assert gives_away("Do you hum in winter?", control, label, 2) is not None
-    assert gives_away("What can I cook in winter?", control, label, 2) is None
+    assert find_control_leak("How do I keep a hive?", control, label, 2) is not None
+    assert find_control_leak("Do you hum in winter?", control, label, 2) is not None
+    assert find_control_leak("What can I cook in winter?", control, label, 2) is None
 
 
 def test_an_answer_without_a_word_of_its_control_is_unsupported() -> None:
     control = "Speak as a beekeeper who hums."
-    assert unsupported("The assistant would answer the question.", control) is not None
-    assert unsupported("It would hum a tune.", control) is None
+    assert find_unsupported("The assistant would answer the question.", control) is not None
+    assert find_unsupported("It would hum a tune.", control) is None
     plain = "Whatever I ask, answer only in questions."
-    assert unsupported("It would reply with a question.", plain) is None
-    assert unsupported("The assistant would answer.", plain) is not None
+    assert find_unsupported("It would reply with a question.", plain) is None
+    assert find_unsupported("The assistant would answer.", plain) is not None
 
 
 def test_near_duplicates_are_found_over_case_and_marks_and_others_are_not() -> None:

@@ -1,4 +1,4 @@
-"""The card of a published data set: what is in it, who made it, under which licences, how good."""
+"""The card of a published data set says what is in it, who made it, under which licences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from core.table_files import tool_use_of
+from core.table_files import tool_use_cell
 from core.tables import SPLITS, Conversation, Dropped, Question
 from generators.quality.describe import describe
 
@@ -28,7 +28,7 @@ _TOOL_FIELD = """
 | `tool_use` | JSON text for each message that calls or answers a tool; null without any |"""
 
 
-def card(
+def dataset_card(
     conversations: Sequence[Conversation],
     questions: Sequence[Question],
     dropped: Sequence[Dropped],
@@ -46,11 +46,11 @@ def card(
         dropped: rows that were not kept.
         name: its title.
         licence: of the whole; None where nobody has said.
-        source_licences: licence by source, as `sources_of` names them.
+        source_licences: licence by source, as `count_sources` names them.
         quality: what the step `quality` measured; None where it did not run.
     """
     numbers = describe(conversations, questions, dropped)
-    calls_tools = any(tool_use_of(row.messages) for row in conversations)
+    calls_tools = any(tool_use_cell(row.messages) for row in conversations)
     present = [split for split in SPLITS if split in numbers["by_split"]]
     front = {
         **({"license": licence} if licence else {}),
@@ -81,7 +81,7 @@ def card(
             ("source", "rows", "licence"),
             [
                 (source, rows, source_licences.get(source, "not stated"))
-                for source, rows in sources_of(conversations, questions).items()
+                for source, rows in count_sources(conversations, questions).items()
             ],
         ),
         _prompts(conversations, questions),
@@ -93,10 +93,10 @@ def card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def sources_of(
+def count_sources(
     conversations: Sequence[Conversation], questions: Sequence[Question]
 ) -> dict[str, int]:
-    """Where rows come from, and how many: `import FILE`, `model NAME`, `code (KIND)`."""
+    """Count rows by source: `import FILE`, `model NAME`, `code (KIND)`."""
     kinds = {row.example_id: row.kind for row in conversations}
     found = Counter(_source(row.provenance, row.kind) for row in conversations)
     found += Counter(_source(one.provenance, kinds[one.example_id]) for one in questions)
@@ -111,7 +111,7 @@ def _source(provenance: Mapping[str, Any], kind: str) -> str:
 
 
 def _prompts(conversations: Sequence[Conversation], questions: Sequence[Question]) -> str:
-    """Digests of the prompts that rows were written with."""
+    """Tabulate the digests of the prompts that rows were written with."""
     prompts: dict[str, set[str]] = defaultdict(set)
     kinds = {row.example_id: row.kind for row in conversations}
     for row in conversations:
@@ -185,7 +185,7 @@ def _size(rows: int) -> str:
 
 
 def _table(head: Sequence[str], rows: Any) -> str:
-    """A Markdown table; empty without rows."""
+    """Format a Markdown table; empty without rows."""
     body = [" | ".join(_cell(cell) for cell in row) for row in rows]
     if not body:
         return ""
