@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripted_endpoint import Fault, ScriptedEndpoint
+from scripted_endpoint import Fault
 
 from core.progress import silent
+from generators.llm import testing
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.testing import is_probe
 from generators.making.config import ConversationsConfig, QuestionsConfig
@@ -51,7 +52,7 @@ class FaultMix:
         return None
 
 
-def resolved(endpoint: ScriptedEndpoint, **changes: Any) -> ResolvedEndpoint:
+def resolved(endpoint: testing.ScriptedEndpoint, **changes: Any) -> ResolvedEndpoint:
     """Resolve the scripted endpoint as the stages want it, impatient so that tests are quick."""
     settings: dict[str, Any] = {
         "base_url": endpoint.base_url,

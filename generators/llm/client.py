@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from core.errors import EndpointError, StorageError
@@ -17,6 +15,7 @@ from generators.llm.batch.batches import BatchClient
 from generators.llm.budget import Budget, Usage
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.failures import RequestFailed
+from generators.llm.job import CompletionJob, PendingRequest
 from generators.llm.log.claims import HEARTBEAT_S, RequestClaims
 from generators.llm.log.request_log import RequestLog, StoredReply
 from generators.llm.rate_limiter import AdaptiveRateLimiter
@@ -24,7 +23,7 @@ from generators.llm.reply import Outcome, read_reply
 from generators.llm.reply_json import extract_json
 from generators.llm.request import Form, Request
 from generators.llm.sender import RequestSender
-from generators.llm.structured import FORMS, correction_request, with_schema_prompt
+from generators.llm.structured import FORMS, correction_request
 
 T = TypeVar("T")
 
@@ -33,21 +32,6 @@ _REQUESTS_PER_LOOKUP = 500
 """Requests that are looked up in one piece: some milliseconds, in which nothing else happens."""
 _POLL_S = 0.2
 """Seconds between two looks at requests that somebody else is asking."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PendingRequest:
-    """A request without a final outcome.
-
-    Attributes:
-        request: as it is sent.
-        key: the request's key.
-        first: its reply, where the log has one that breaks its schema and the correction is new.
-    """
-
-    request: Request
-    key: str
-    first: Outcome | None = None
 
 
 class LLMClient:
@@ -135,14 +119,14 @@ class LLMClient:
         if form is None and requests:
             form = await self._settle(FORMS[0], requests[0])
         while True:
-            job = _Job(requests, form or FORMS[0], self.endpoint.identity, report)
+            job = CompletionJob(requests, form or FORMS[0], self.endpoint.identity, report)
             found = await self._run(job)
             if found is None:
                 self.form = form
                 return job.in_order()
             form = found
 
-    async def _run(self, job: _Job) -> Form | None:
+    async def _run(self, job: CompletionJob) -> Form | None:
         """Complete all of `job`; where the endpoint takes another form than it has, that form."""
         async with self._heartbeat():
             while job.pending:
@@ -165,7 +149,7 @@ class LLMClient:
                     await asyncio.sleep(max(_POLL_S, 4 * (time.monotonic() - looked_up_at)))
         return None
 
-    async def _look_up(self, job: _Job) -> list[PendingRequest]:
+    async def _look_up(self, job: CompletionJob) -> list[PendingRequest]:
         """Finish what the log has final outcomes for; the rest is without one."""
         unanswered: list[PendingRequest] = []
         pending = list(job.pending.items())
@@ -187,7 +171,7 @@ class LLMClient:
             await asyncio.sleep(0)  # progress bars and others have their turn
         return unanswered
 
-    def _count_found(self, job: _Job) -> None:
+    def _count_found(self, job: CompletionJob) -> None:
         """Count the replies that were found in the log, each once."""
         for key, replies in job.found.items():
             if key not in job.counted and replies:
@@ -205,7 +189,7 @@ class LLMClient:
         found = read_reply(key, stored.raw, most=most, cached=True, batched=stored.batched)
         return None if found is None else extract_json(found)
 
-    async def _live(self, todo: Sequence[PendingRequest], job: _Job) -> None:
+    async def _live(self, todo: Sequence[PendingRequest], job: CompletionJob) -> None:
         """Ask `todo` one by one, as many at once as the rate limiter lets through."""
         waiting = iter(todo)
 
@@ -222,7 +206,7 @@ class LLMClient:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    async def _in_batches(self, todo: Sequence[PendingRequest], job: _Job) -> None:
+    async def _in_batches(self, todo: Sequence[PendingRequest], job: CompletionJob) -> None:
         """Put `todo` into batches, then the corrections of replies that break their schema."""
         settings = self.endpoint.batch
         left: dict[PendingRequest, str] = {}
@@ -244,7 +228,7 @@ class LLMClient:
         self._claims.release([one.key for one in todo])
 
     async def _batched(
-        self, todo: Iterable[PendingRequest], job: _Job
+        self, todo: Iterable[PendingRequest], job: CompletionJob
     ) -> tuple[list[PendingRequest], dict[PendingRequest, str]]:
         """Complete `todo` in batches.
 
@@ -365,58 +349,6 @@ class LLMClient:
             # a log that cannot be written fails for those who wait for their replies as well
             with contextlib.suppress(asyncio.CancelledError, StorageError):
                 await task
-
-
-class _Job:
-    """One list of requests, and what becomes of them.
-
-    Attributes:
-        form: in which the requests are sent.
-        pending: key → request, of all without an outcome.
-        found: key → replies of the log that are not counted yet.
-        counted: keys of requests whose replies out of the log were counted.
-        report: told how many of the list have their outcome now more.
-    """
-
-    def __init__(
-        self,
-        requests: Sequence[Request],
-        form: Form,
-        model: str,
-        report: Callable[[int], None],
-    ) -> None:
-        self.form = form
-        self.report = report
-        self.pending: dict[str, Request] = {}
-        self.found: dict[str, list[Outcome]] = {}
-        self.counted: set[str] = set()
-        self._untold = 0
-        self._keys: list[str] = []
-        self._outcomes: dict[str, Outcome] = {}
-        for request in requests:
-            sent = with_schema_prompt(request, form)
-            key = sent.key(model)
-            self._keys.append(key)
-            self.pending.setdefault(key, sent)
-        self._times = Counter(self._keys)
-
-    def finish(self, key: str, outcome: Outcome, *, tell: bool = True) -> None:
-        """Keep the outcome of a request, which is that of all that are the same."""
-        self._outcomes[key] = outcome
-        del self.pending[key]
-        self._untold += self._times[key]
-        if tell:
-            self.tell()
-
-    def tell(self) -> None:
-        """Report the outcomes since the last time."""
-        if self._untold:
-            self.report(self._untold)
-            self._untold = 0
-
-    def in_order(self) -> list[Outcome]:
-        """List the outcomes in the order of the requests, once all have one."""
-        return [self._outcomes[key] for key in self._keys]
 
 
 def _fallback_line(model: str, form: Form) -> str:

@@ -70,7 +70,10 @@ def fill(template: str, values: Mapping[str, str]) -> str:
             f"prompt: no slot {{{{{unused[0]}}}}}, which a request has to carry; the text has "
             f"{sorted(slots)}. Write it where it belongs."
         )
-    return _compiled(template).render(values)
+    try:
+        return _compiled(template).render(values)
+    except (TemplateError, TypeError, ValueError) as error:
+        raise ConfigError(f"prompt: the Jinja template fails ({error}).") from error
 
 
 def slots_of(template: str) -> frozenset[str]:

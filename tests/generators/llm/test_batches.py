@@ -44,10 +44,12 @@ def ask(
     """Outcomes of the numbered requests in batch mode, looked after every 20 ms."""
     config = BatchConfig.model_validate({"poll_s": 0.02, **(batch or {})})
 
+    unheard: list[str] = []
+
     async def work() -> tuple[list[Outcome], LLMClient]:
         at = resolved(endpoint, mode="batch", batch=config, **changes)
         with RequestLog(folder / "log.sqlite") as log:
-            client = LLMClient(at, log, 8, [].append if said is None else said.append)
+            client = LLMClient(at, log, 8, (said if said is not None else unheard).append)
             try:
                 tell = (lambda outcomes: None) if heard is None else heard.append
                 return await client.complete_all([request(n) for n in numbers], tell), client

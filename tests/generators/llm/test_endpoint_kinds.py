@@ -45,10 +45,12 @@ def ask(
     sampling: SamplingConfig | None = None,
     **changes: Any,
 ) -> tuple[list[Outcome], LLMClient]:
+    heard: list[str] = []
+
     async def work() -> tuple[list[Outcome], LLMClient]:
         with RequestLog(folder / "log.sqlite") as log:
-            at = resolved(endpoint, **changes)  # type: ignore[arg-type]
-            client = LLMClient(at, log, 4, [].append if said is None else said.append)
+            at = resolved(endpoint, **changes)
+            client = LLMClient(at, log, 4, (said if said is not None else heard).append)
             try:
                 requests = [request(number, sampling) for number in range(count)]
                 return await client.complete_all(requests), client
@@ -254,10 +256,10 @@ def test_two_experiments_that_want_the_same_ask_each_request_once(tmp_path: Path
         time.sleep(0.05)
         return 200, {}, kinds.good(body)
 
-    async def both(endpoint: EndpointOfKind) -> list[list[Outcome]]:
+    async def both(endpoint: EndpointOfKind) -> tuple[list[Outcome], list[Outcome]]:
         async def one(count: int) -> list[Outcome]:
             with RequestLog(tmp_path / "log.sqlite") as log:
-                client = LLMClient(resolved(endpoint), log, 4)  # type: ignore[arg-type]
+                client = LLMClient(resolved(endpoint), log, 4)
                 try:
                     return await client.complete_all([request(n) for n in range(count)])
                 finally:

@@ -105,3 +105,36 @@ def test_broken_seeds_and_missing_folders_are_named(tmp_path: Path) -> None:
         PromptFiles(prompts=tmp_path / "none").prompt("stimulus")
     with pytest.raises(ConfigError, match=r"there is no nothing\.yaml"):
         PromptFiles().prompt("nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD.replace("{{subject}}", "{{subjct}}"), r"\{\{subjct\}\} is no slot of this prompt"),
+        (GOOD.replace("{{subject}}", "{subject}"), r"\{\{subject\}\} is missing in this prompt"),
+        (GOOD.replace("{{subject}}", "{{subject}} {{mood}}"), r"\{\{mood\}\} is no slot of"),
+        (GOOD.replace("{{subject}}", "{{subject"), r"not a Jinja template"),
+        (
+            GOOD.replace("examples: []", "examples: [{fill: {subjct: x}, reply: {message: y}}]"),
+            r"examples\[0\]\.fill: 'subjct' does not match",
+        ),
+        (GOOD.replace("{type: string}", "{type: strin}"), r"reply: no JSON schema"),
+        (GOOD.replace("max_tokens: 5", "max_tokens: many"), r"max_tokens: expected a int"),
+    ],
+)
+def test_slots_and_schemas_are_checked_when_a_prompt_is_read(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    texts = own_prompt(tmp_path / "prompts", text)
+    with pytest.raises(ConfigError, match=f"stimulus.yaml.*{words}"):
+        texts.digests(prompts=("stimulus",), seeds=())
+
+
+def test_a_value_that_has_no_slot_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"no slot \{\{b\}\}.*the text has \['a'\]"):
+        fill("{{a}}", {"a": "x", "b": "y"})
+
+
+def test_a_template_runs_no_code_of_its_own() -> None:
+    with pytest.raises(ConfigError):
+        fill("{{a.__class__.__mro__}}", {"a": "x"})

@@ -122,14 +122,13 @@ def test_the_time_of_overload_ends_with_a_reply() -> None:
 
 
 def test_caps_space_requests_and_tokens_evenly() -> None:
-    async def work(**caps: float) -> float:
-        limiter = AdaptiveRateLimiter(100, **caps)
+    async def work(limiter: AdaptiveRateLimiter) -> float:
         start = time.monotonic()
         for _ in range(5):
             await limiter.acquire(100)
             limiter.release(unused_tokens=50)
         return time.monotonic() - start
 
-    assert 0.4 <= run(work(requests_per_minute=600)) < 1.0
+    assert 0.4 <= run(work(AdaptiveRateLimiter(100, requests_per_minute=600))) < 1.0
     # 100 are expected, 50 are used
-    assert 0.2 <= run(work(tokens_per_minute=60_000)) < 0.9
+    assert 0.2 <= run(work(AdaptiveRateLimiter(100, tokens_per_minute=60_000))) < 0.9

@@ -44,4 +44,4 @@ def test_without_a_seed_none_is_sent_and_samples_still_differ() -> None:
 def test_samples_are_asked_with_seeds_of_their_own() -> None:
     seeds = {dataclasses.replace(REQUEST, sample=n).seed for n in range(50)}
     assert len(seeds) == 50
-    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert all(seed is not None and 0 <= seed < 2**31 for seed in seeds)

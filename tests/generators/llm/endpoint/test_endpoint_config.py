@@ -11,7 +11,7 @@ SECRET = "sk-proj-0123456789abcdef"
 
 
 def said(**fields: Any) -> str:
-    """The words of the one fault of a config."""
+    """Word the one fault of a config."""
     with pytest.raises(ValidationError) as caught:
         EndpointConfig.model_validate({"model": "m", **fields})
     (error,) = caught.value.errors(include_url=False)
