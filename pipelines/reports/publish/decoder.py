@@ -10,6 +10,7 @@ from pathlib import Path
 from core.errors import ConfigError, DamagedError, EndpointError, first_line
 from core.files import new_folder, write_json
 from decoder.model import SIDECAR
+from decoder.normalisation import STATISTICS_FILE
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.reports.publish.card import model_card
@@ -19,7 +20,7 @@ TOKEN = "HF_TOKEN"
 """Environment variable with the hub's token; it is read from nowhere else."""
 CARD = "README.md"
 _ADAPTER = "adapter_config.json"
-_FILES = (_ADAPTER, "adapter_model.safetensors", SIDECAR, "log.jsonl")
+_FILES = (_ADAPTER, "adapter_model.safetensors", SIDECAR, STATISTICS_FILE, "log.jsonl")
 
 
 def newest_evaluation(root: ArtifactRoot, train: Artifact) -> Artifact | None:

@@ -10,12 +10,14 @@ from typing import Any
 from unittest.mock import Mock
 
 import chain
+import numpy as np
 import pytest
 import tiny
 import torch
 import yaml
 from huggingface_hub import ModelCard
 
+from decoder.normalisation import ActivationStatistics
 from latentqa.cli import main
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.identity import StepIdentity
@@ -61,7 +63,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> ArtifactRoot:
     made = chain.make(folder / "chain", chain.rows_of(splits={"train": 2}))
     for name in ("decoder", "nothing"):
         (folder / name).mkdir()
-    chain.decoder(made, nudge=0.3).save(folder / "decoder")
+    decoder = chain.decoder(made, nudge=0.3, normalisation="standardise")
+    width = decoder.net.config.hidden_size
+    decoder.use_statistics(
+        ActivationStatistics(
+            mean=np.zeros((1, width), np.float32),
+            deviation=np.ones((1, width), np.float32),
+            length=1.0,
+        )
+    )
+    decoder.save(folder / "decoder")
     place = ArtifactRoot(folder / "root")
     data = {"dump": {"key": "d" * 64, "digest": "e" * 64}}
     train = commit(place, "train", data, {"rows": 240, "steps": 60}, folder / "decoder")
@@ -91,6 +102,13 @@ def test_peft_alone_loads_the_folder(
     net = PeftModel.from_pretrained(tiny.model(), tmp_path / "mine")
     with torch.no_grad():
         assert not torch.allclose(net(IDS).logits, tiny.model()(IDS).logits)
+
+
+def test_a_published_decoder_normalises_as_it_was_trained(
+    root: ArtifactRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Published(capsys, root, "--out", str(tmp_path / "mine"))
+    assert ActivationStatistics.load(tmp_path / "mine").length == 1.0
 
 
 def test_the_card_is_made_of_the_records(
