@@ -241,7 +241,10 @@ def test_a_hub_is_sent_the_folder(
         "repo": "me/decoder",
         "private": True,
         "exist_ok": True,
-        "files": ["README.md", "adapter_config.json", "adapter_model.safetensors", "latentqa.json"],
+        "files": [
+            *("README.md", "adapter_config.json", "adapter_model.safetensors"),
+            *("latentqa.json", "normalisation.safetensors"),
+        ],
     }
 
 
