@@ -12,6 +12,7 @@ from pathlib import Path
 from core.errors import ConfigError, DamagedError, LatentQAError, StorageError
 from core.files import storage_errors
 from core.progress import Progress, silent
+from core.redact import redact_value
 from pipelines.artifacts.artifact import PROGRESS, Artifact
 from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.locks import Holder, exclusive, shared
@@ -21,7 +22,7 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportStep
 from pipelines.running.results import RunResult, StepRun
-from pipelines.running.summary import nothing_judged
+from pipelines.running.summary import nothing_judged, other_server
 from pipelines.steps.console import Console, ProgressFile, combine
 from pipelines.steps.metrics import dropped_rows, metrics_of
 from pipelines.steps.order import steps_for
@@ -190,6 +191,9 @@ class Runner:
         report = artifacts.get("report")
         if said := nothing_judged(artifacts.get("evaluate")):
             self.console.say(said)
+        for line in dict.fromkeys(map(self._other_server, self.runs.values())):
+            if line is not None:
+                self.console.say(line)
         changed = [
             run.artifact.short
             for run in self.runs.values()
@@ -209,6 +213,14 @@ class Runner:
             name=Refs(self.root).publish(
                 self.experiment.experiment, list(artifacts.values()), whole=self.whole
             ),
+        )
+
+    def _other_server(self, run: StepRun) -> str | None:
+        if not run.cached:
+            return None
+        artifact, locations = run.artifact, run.step.locations(self.experiment)
+        return other_server(
+            artifact.identity["external"], artifact.record["locations"], redact_value(locations)
         )
 
     def _find_or_make(self, step: Step, listener: Progress) -> tuple[Artifact, bool]:

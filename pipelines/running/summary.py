@@ -118,3 +118,28 @@ def _leaf(leaf: Mapping[str, Any] | None, *, short: bool = False) -> str:
         return ABSENT
     ends = (None, None) if short else (leaf.get("low"), leaf.get("high"))
     return interval(leaf["estimate"], *ends)
+
+
+def other_server(
+    external: Mapping[str, Any], was: Mapping[str, Any], now: Mapping[str, Any]
+) -> str | None:
+    """Say that a hit's rows come from another server, whose model only has the same name.
+
+    Args:
+        external: what decides the step's output besides its config.
+        was: where its inputs lay when it was computed.
+        now: where this run has them.
+
+    Returns:
+        a line; None where the server is the same, or `revision` says what the model is.
+    """
+    model = external.get("generator") or external.get("judge")
+    if not isinstance(model, str) or "@" in model or model.startswith("gguf:"):
+        return None
+    if was.get("base_url") == now.get("base_url"):
+        return None
+    return (
+        f"Replies of {model!r} at {was.get('base_url') or 'api.openai.com'} serve for the model of "
+        f"that name at {now.get('base_url') or 'api.openai.com'}. If these differ, tell them apart "
+        "with endpoint.revision."
+    )

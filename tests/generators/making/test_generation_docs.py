@@ -37,9 +37,14 @@ def test_every_section_shown_is_valid(block: dict[str, Any]) -> None:
 def test_the_prices_shown_are_read(tmp_path: Path) -> None:
     (block,) = PRICES
     (tmp_path / "prices.yaml").write_text(yaml.safe_dump(block))
-    (model,) = block
+    model, host = block
     config = EndpointConfig(model=model, prices=str(tmp_path / "prices.yaml"), budget_usd=1)
     assert price_of(config) == Price(**block[model])
+    (named,) = block[host]
+    config = EndpointConfig(
+        model=named, base_url=f"https://{host}/api/v1", prices=str(tmp_path / "prices.yaml")
+    )
+    assert price_of(config) == Price(**block[host][named])
 
 
 def test_the_kind_shown_makes_controls_and_questions() -> None:
