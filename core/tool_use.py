@@ -101,6 +101,23 @@ def for_template(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": message.content, **tool_fields(message)}
 
 
+def arguments_as_text(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message, as templates read it, with the arguments of its calls as JSON text."""
+    if "tool_calls" not in message:
+        return dict(message)
+    calls = [
+        {
+            **call,
+            "function": {
+                **call["function"],
+                "arguments": _JSON.encode(call["function"]["arguments"]),
+            },
+        }
+        for call in message["tool_calls"]
+    ]
+    return {**message, "tool_calls": calls}
+
+
 def call_texts(tool_calls: Sequence[Mapping[str, Any]]) -> list[str]:
     """Write each tool call as text: its function as JSON."""
     return [_JSON.encode(call["function"]) for call in tool_calls]

@@ -36,6 +36,7 @@ class Capture:
         self._layers = tuple(layers)
         self._blocks = blocks(net)
         self._device = next(net.parameters()).device
+        self._rope_switch = _rope_switch(net)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -47,19 +48,39 @@ class Capture:
         """Where the model is."""
         return self._device
 
-    def __call__(self, sequences: Sequence[np.ndarray]) -> dict[int, torch.Tensor]:
+    def __call__(self, sequences: Sequence[np.ndarray[Any, Any]]) -> dict[int, torch.Tensor]:
         """Return block outputs [B, T, D] by layer; rows behind a sequence's end are meaningless.
 
         Args:
             sequences: B arrays of token ids; T is the length of the longest.
+
+        Raises:
+            ModelError: a block's output is not [B, T, D].
         """
+        lengths = np.array([len(ids) for ids in sequences])
+        short = lengths <= (self._rope_switch or lengths.max())
+        if short.all() or not short.any():
+            return self._run(sequences)
+        # past that length all positions of a batch are encoded otherwise, those of short rows too
+        out: dict[int, torch.Tensor] = {}
+        for rows in (np.flatnonzero(short), np.flatnonzero(~short)):
+            for layer, values in self._run([sequences[i] for i in rows]).items():
+                if layer not in out:
+                    shape = (len(sequences), int(lengths.max()), values.shape[2])
+                    out[layer] = values.new_zeros(shape)
+                out[layer][rows.tolist(), : values.shape[1]] = values
+        return out
+
+    def _run(self, sequences: Sequence[np.ndarray[Any, Any]]) -> dict[int, torch.Tensor]:
         batch_BT = self._padded(sequences)
         kept: dict[int, torch.Tensor] = {}
         deepest = max(self._layers)
 
         def keep(layer: int) -> Callable[..., None]:
             def hook(module: nn.Module, args: Any, output: Any) -> None:
-                kept[layer] = output if isinstance(output, torch.Tensor) else output[0]
+                kept[layer] = self._checked(
+                    output if isinstance(output, torch.Tensor) else output[0]
+                )
                 if layer == deepest:
                     raise _StopForward
 
@@ -80,7 +101,16 @@ class Capture:
                 handle.remove()
         return kept
 
-    def _padded(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
+    def _checked(self, output: torch.Tensor) -> torch.Tensor:
+        if output.ndim != 3:  # AltUp, hyper-connections: several streams side by side
+            raise ModelError(
+                f"model of type {self._net.config.model_type}: the output of a block has shape "
+                f"{list(output.shape)}, expected [rows, tokens, d_model]; models with several "
+                "residual streams are not supported."
+            )
+        return output
+
+    def _padded(self, sequences: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
         """Return token ids [B, T] on the device.
 
         On CUDA they come from page-locked memory: a copy from any other waits for the batch before,
@@ -92,6 +122,22 @@ class Capture:
         for row, ids in zip(batch_BT.numpy(), sequences, strict=True):
             row[: len(ids)] = ids
         return batch_BT.to(self._device, non_blocking=cuda)
+
+
+def _rope_switch(net: Any) -> int | None:
+    """Return the length past which a model encodes positions otherwise; None where it does not."""
+    config = net.config.get_text_config()
+    found: list[int] = []
+    settings = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    kinds = [settings, *settings.values()] if isinstance(settings, dict) else []
+    for own in kinds:  # of all layers, or by kind of layer
+        kind = own.get("rope_type", own.get("type")) if isinstance(own, dict) else None
+        if kind in ("longrope", "dynamic"):
+            switch = own.get("original_max_position_embeddings") or getattr(
+                config, "original_max_position_embeddings", None
+            )
+            found.append(switch or config.max_position_embeddings)
+    return min(found, default=None)
 
 
 def split_to_fit(

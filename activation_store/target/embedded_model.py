@@ -20,7 +20,7 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def gguf_path() -> Path:
-    """The weights' file.
+    """Return the weights' file, checked.
 
     Raises:
         ModelError: the package is not installed, or its file is not the one that is expected.

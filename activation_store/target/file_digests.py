@@ -1,4 +1,4 @@
-"""Digests of large files, remembered by path, size, time and inode, so that a rerun reads none."""
+"""Digests of large files, remembered with size, times and inode, so that a rerun reads none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from core.canonical import digest
 from core.files import sha256_file, write_json
@@ -14,7 +15,7 @@ _NAME = "digests.json"
 
 
 def cache_folder() -> Path:
-    """`LATENTQA_CACHE`, else `XDG_CACHE_HOME/latentqa`, else `~/.cache/latentqa`."""
+    """Return `LATENTQA_CACHE`, else `XDG_CACHE_HOME/latentqa`, else `~/.cache/latentqa`."""
     if own := os.environ.get("LATENTQA_CACHE"):
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -22,39 +23,43 @@ def cache_folder() -> Path:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of `path`; read again only where size, modification time or inode changed."""
+    """Return the sha256 of `path`; it is read only if its size, a time or its inode changed.
+
+    The time of the last change of the inode is among them: it cannot be set, so a file that was
+    replaced under its old modification time is read again.
+    """
     return file_digests([path])[path.name]
 
 
 def file_digests(paths: list[Path]) -> dict[str, str]:
-    """sha256 of each of `paths`, by file name."""
-    memory_path = cache_folder() / _NAME
-    memory = _load(memory_path)
+    """Return the sha256 of each of `paths`, by file name."""
+    cache_path = cache_folder() / _NAME
+    cache = _load(cache_path)
     out: dict[str, str] = {}
-    fresh: dict[str, list] = {}
+    fresh: dict[str, list[Any]] = {}
     for path in paths:
         real = path.resolve()
         stat = real.stat()
-        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev]
-        known = memory.get(str(real))
-        if known is None or known[0] != mark:
-            known = fresh[str(real)] = [mark, sha256_file(real)]
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+        known = cache.get(str(real))
+        if known is None or known[0] != state:
+            known = fresh[str(real)] = [state, sha256_file(real)]
         out[path.name] = known[1]
     if fresh:
-        # a memory that cannot be kept costs time, never a result
+        # a cache that cannot be written costs time, never a result
         with contextlib.suppress(OSError):
-            write_json(memory_path, {**_load(memory_path), **fresh})
+            write_json(cache_path, {**_load(cache_path), **fresh})
     return out
 
 
 def files_digest(paths: list[Path]) -> str:
-    """One digest over names and contents of `paths`."""
+    """Return one digest over names and contents of `paths`."""
     return digest(file_digests(paths))
 
 
-def _load(path: Path) -> dict[str, list]:
+def _load(path: Path) -> dict[str, list[Any]]:
     try:
-        memory = json.loads(path.read_bytes())
+        cache = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return memory if isinstance(memory, dict) else {}
+    return cache if isinstance(cache, dict) else {}

@@ -6,16 +6,21 @@ revision (`org/name@revision`). Nothing here imports torch: an all-hit run asks 
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from activation_store.target import embedded_model as embedded
+from activation_store.target.config import TemplateConfig
 from activation_store.target.file_digests import file_digest, files_digest
 from activation_store.target.gguf import CONVERSION, convert
+from core.canonical import digest
 from core.errors import ModelError, first_line
 
+ADAPTER_CONFIG = "adapter_config.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _TOKENIZER = (
@@ -23,9 +28,8 @@ _TOKENIZER = (
     *("*.model", "*.tiktoken"),
 )
 _TEMPLATE = ("chat_template*",)
-_ADAPTER_WEIGHTS = ("adapter_model*",)
-# a hub that cannot be reached says so in seconds, not after minutes
 _HUB_SECONDS = 5
+"""A hub that cannot be reached says so in seconds, not after minutes."""
 _EXPECTED = {
     "model": "expected a folder, a .gguf file, a Hugging Face id (org/name@revision) or `embedded`",
     "adapter": "expected a folder or a Hugging Face id (org/name@revision)",
@@ -34,59 +38,109 @@ _EXPECTED = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """A model found on disk.
+    """A model found on disk, and how conversations are written for it.
 
     Attributes:
         ref: the reference as the user wrote it.
         source: folder in transformers' layout, or a GGUF file.
         adapter: folder of a PEFT adapter that is part of the model, or None.
+        template: how its chat template writes conversations.
+        trust_remote_code: whether Python files of the model's folder may run.
     """
 
     ref: str
     source: Path
     adapter: Path | None = None
+    template: TemplateConfig = field(default_factory=TemplateConfig)
+    trust_remote_code: bool = False
 
     @property
     def is_gguf(self) -> bool:
         """Whether `source` is a GGUF file, which is converted before its first use."""
         return self.source.is_file()
 
-    def digests(self) -> dict[str, str]:
-        """What this model is: `weights`, `config`, `tokenizer`, `chat_template`, `adapter`.
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Folder of the tokenizer and chat template: the adapter's, where it has its own."""
+        return self._adapter_tokenizer or self.folder
 
-        A GGUF file holds all of them; its digest and the conversion's version stand for it.
+    @property
+    def _adapter_tokenizer(self) -> Path | None:
+        has_own = self.adapter is not None and (self.adapter / "tokenizer_config.json").is_file()
+        return self.adapter if has_own else None
+
+    def digests(self) -> dict[str, str]:
+        """Return what this model is: digests of weights, config, tokenizer, template and adapter.
+
+        They are those of the first call; `check_unchanged` compares the files with them. A GGUF
+        file holds all but the adapter; its digest and the conversion's version stand for it.
+        Settings of the template and the folder's code are among them where there are any.
         """
+        return dict(self._digests)
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return self._read_digests()
+
+    def check_unchanged(self) -> None:
+        """Compare the model's files with what they were when `digests` was first called.
+
+        Only files whose size, times or inode changed are read again.
+
+        Raises:
+            ModelError: a file has other bytes, so that results would be another model's.
+        """
+        now = self._read_digests()
+        for name in sorted(now.keys() | self._digests.keys()):
+            if now.get(name) != self._digests.get(name):
+                raise ModelError(
+                    f"model {self.ref}: its {name} changed on disk while it was in use "
+                    f"({str(self._digests.get(name))[:12]}… before, {str(now.get(name))[:12]}… "
+                    "now). Run again: results are then filed under the model that is there."
+                )
+
+    def _read_digests(self) -> dict[str, str]:
         if self.is_gguf:
             out = {"weights": f"gguf:{CONVERSION}:{file_digest(self.source)}"}
         else:
             out = {
-                "weights": files_digest(_match(self.source, _WEIGHTS)),
+                "weights": files_digest(weight_files(self.source)),
                 "config": file_digest(self.source / "config.json"),
-                "tokenizer": files_digest(_match(self.source, _TOKENIZER)),
             }
-            if template := _match(self.source, _TEMPLATE):
+        if (tokenizer := self._adapter_tokenizer) is not None or not self.is_gguf:
+            folder = tokenizer or self.source
+            out["tokenizer"] = files_digest(_match(folder, _TOKENIZER))
+            if template := _match(folder, _TEMPLATE):
                 out["chat_template"] = files_digest(template)
         if self.adapter is not None:
-            out["adapter"] = files_digest(
-                _match(self.adapter, ("adapter_config.json", *_ADAPTER_WEIGHTS))
-            )
+            own = [self.adapter / ADAPTER_CONFIG, *_adapter_weight_files(self.adapter)]
+            out["adapter"] = files_digest(own)
+        if self.trust_remote_code and (code := _match(self.source, ("*.py",))):
+            out["code"] = files_digest(code)
+        if self.template != TemplateConfig():
+            out["template_settings"] = digest(self.template.model_dump(mode="json"))
         return out
 
     @cached_property
     def folder(self) -> Path:
-        """Folder that transformers loads; converts a GGUF file into the cache at its first use."""
-        if not self.is_gguf:
-            return self.source
-
-        return convert(self.source)
+        """Folder that transformers loads; a GGUF file is converted into the cache for it."""
+        return convert(self.source) if self.is_gguf else self.source
 
 
-def resolve_model(ref: str, adapter: str | None = None) -> ModelFiles:
+def resolve_model(
+    ref: str,
+    adapter: str | None = None,
+    *,
+    template: TemplateConfig | None = None,
+    trust_remote_code: bool = False,
+) -> ModelFiles:
     """Find the model that `ref` names.
 
     Args:
         ref: `embedded`, a folder, a GGUF file, or a Hugging Face id (`org/name@revision`).
         adapter: folder or id of a PEFT adapter, or None.
+        template: how its chat template writes conversations; None for the template's own way.
+        trust_remote_code: whether Python files of the model's folder may run.
 
     Raises:
         ModelError: nothing is there, or what is there is not a model.
@@ -94,14 +148,66 @@ def resolve_model(ref: str, adapter: str | None = None) -> ModelFiles:
     return ModelFiles(
         ref=ref,
         source=_find_model(ref),
-        adapter=_find_folder(adapter, "adapter", "adapter_config.json") if adapter else None,
+        adapter=_find_folder(adapter, "adapter", ADAPTER_CONFIG) if adapter else None,
+        template=template or TemplateConfig(),
+        trust_remote_code=trust_remote_code,
     )
 
 
 def public_name(ref: str) -> str:
-    """`ref` without the folders of this machine: what may stand in a file that others get."""
+    """Return `ref` without the folders of this machine, for files that others get."""
     path = Path(ref).expanduser()
     return path.name if path.is_absolute() or path.exists() else ref
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers loads weights from, and no duplicates in other formats.
+
+    Safetensors come first: those that an index names, a single file, or any but `consolidated*`
+    (which other programs read). Pickled weights count only where there are none.
+    """
+    if safetensors := _named_weights(folder, "model.safetensors"):
+        return safetensors
+    others = _match(folder, ("*.safetensors",))
+    if found := [p for p in others if not p.name.startswith(("consolidated", "adapter_"))]:
+        return found
+    return _named_weights(folder, "pytorch_model.bin") or _match(folder, ("pytorch_model*.bin",))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a model's folder; empty where there is none.
+
+    Raises:
+        ModelError: it is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON ({first_line(error)}).") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: expected a JSON object, got {type(value).__name__}.")
+    return value
+
+
+def _named_weights(folder: Path, name: str) -> list[Path]:
+    """Return the single file of this name, or an index of it with the files that it names."""
+    index = folder / f"{name}.index.json"
+    if (folder / name).is_file():
+        return [folder / name]
+    if not index.is_file():
+        return []
+    names = read_json_object(index).get("weight_map", {})
+    files = [index.parent / name for name in sorted(set(names.values()))]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise ModelError(f"{index}: it names {missing[0]}, which is not there. Fetch it again.")
+    return [index, *files]
+
+
+def _adapter_weight_files(folder: Path) -> list[Path]:
+    found = _match(folder, ("adapter_model*.safetensors",))
+    return found or _match(folder, ("adapter_model*.bin",))
 
 
 def _find_model(ref: str) -> Path:
@@ -121,25 +227,41 @@ def _find_folder(ref: str, what: str, needed: str) -> Path:
         if path.is_absolute() or not _HUB_ID.fullmatch(ref) or ref.startswith("."):
             raise ModelError(f"{what} {ref}: nothing is there; {_EXPECTED[what]}.")
         path = _from_hub(ref, what)
+    if what == "model" and (path / ADAPTER_CONFIG).is_file():
+        # transformers would load the adapter's base, whatever weights stand beside it
+        raise ModelError(
+            f"model {ref}: the folder holds a PEFT adapter ({ADAPTER_CONFIG}). Name the folder in "
+            "dump.adapter, and in dump.model the model that it belongs to; where the weights "
+            "beside it are meant, move the adapter away."
+        )
     if not (path / needed).is_file():
         raise ModelError(f"{what} {ref}: the folder has no {needed}; is it the right one?")
-    if not _match(path, _WEIGHTS if what == "model" else _ADAPTER_WEIGHTS):
+    if not (weight_files(path) if what == "model" else _adapter_weight_files(path)):
         raise ModelError(f"{what} {ref}: the folder holds no weights (*.safetensors).")
     return path
 
 
 def _from_hub(ref: str, what: str) -> Path:
+    """Fetch what is loaded of a repository: safetensors, or pickled weights where it has none."""
+    weights = _WEIGHTS if what == "model" else ("adapter_model*.safetensors", "adapter_model*.bin")
+    folder = _snapshot(ref, what, weights[0])
+    has_weights = weight_files(folder) if what == "model" else _adapter_weight_files(folder)
+    return folder if has_weights else _snapshot(ref, what, weights[1])
+
+
+def _snapshot(ref: str, what: str, weights: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name, _, revision = ref.partition("@")
-    patterns = [*_WEIGHTS, *_TOKENIZER, *_TEMPLATE, "*.json"]
     try:
         return Path(
             snapshot_download(
                 name,
                 revision=revision or None,
-                allow_patterns=patterns,
+                allow_patterns=[weights, *_TOKENIZER, *_TEMPLATE, "*.json", "*.py"],
+                # copies of the weights for other programs, mostly in folders of their own
+                ignore_patterns=["consolidated*", "*/*", "*.onnx", "*.msgpack", "*.h5"],
                 etag_timeout=_HUB_SECONDS,
             )
         )

@@ -1,28 +1,31 @@
-"""A GGUF file becomes, once, in the cache: a folder in transformers' layout; a file to serve."""
+"""Conversions of a GGUF file, kept in the cache: a folder for transformers, a file to serve."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from activation_store.target.file_digests import cache_folder, file_digest
+from activation_store.target.file_digests import cache_folder, file_digest, file_digests
 from activation_store.target.quiet import quiet_libraries
 from core.errors import ModelError, first_line
-from core.files import fsync_dir, fsync_tree, storage_errors
+from core.files import fsync_dir, fsync_tree, storage_errors, write_json
 
 CONVERSION = 1
 """Raised when the same GGUF would be converted into other numbers."""
 SERVED = "q8_0-1"
 """The form of the served copy; raised when the same file would become other weights."""
 SERVED_FILE = "model.gguf"
+_DIGESTS = "digests.json"
+"""Digests of a conversion's files, by name."""
 
 
 def convert(path: Path) -> Path:
-    """Folder with float32 safetensors, config, tokenizer and chat template of a GGUF file.
+    """Convert a GGUF file to a folder: float32 safetensors, config, tokenizer and chat template.
 
     Takes most of a minute the first time; a second process waits for the first. The folder is
     renamed into place when all of it is synced, so that half of it is never taken for whole.
@@ -35,7 +38,7 @@ def convert(path: Path) -> Path:
 
 
 def served(path: Path) -> Path:
-    """GGUF file with the weights of `path` in 8 bits, which a CPU's server is fastest with.
+    """Convert a GGUF file to one with weights of 8 bits, with which a CPU's server is fastest.
 
     llama.cpp has no fast kernels on x86 for the 4-bit type Q4_1: in 8 bits (Q8_0, 32 weights to a
     scale) a request takes 0.6 of the time, and the weights differ by less than 1/250 of their
@@ -50,26 +53,42 @@ def served(path: Path) -> Path:
 
 
 def served_identity(path: Path) -> str:
-    """What decides the bytes of `served(path)`, known without making it."""
+    """Return what decides the bytes of `served(path)`, without making it."""
     return f"{SERVED}:{file_digest(path)}"
 
 
 def _made_once(path: Path, name: str, write: Callable[[Path, Path], None]) -> Path:
+    """Return the cached conversion of this name; make it if it is missing or damaged."""
     folder = cache_folder() / "models" / name
-    if folder.is_dir():
+    if _is_whole(folder):
         return folder
     with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with open(folder.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.is_dir():
+            if not _is_whole(folder):
                 partial = folder.with_suffix(".partial")
                 shutil.rmtree(partial, ignore_errors=True)
                 write(path, partial)
+                write_json(partial / _DIGESTS, file_digests(_files(partial)))
                 fsync_tree(partial)
+                shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
                 fsync_dir(folder.parent)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether a conversion has the files and bytes that were written."""
+    try:
+        known = json.loads((folder / _DIGESTS).read_bytes())
+        return bool(file_digests(_files(folder)) == known)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.name != _DIGESTS)
 
 
 def _write_folder(path: Path, out: Path) -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from activation_store.target.files import ModelFiles
+from activation_store.target.files import ADAPTER_CONFIG, ModelFiles, read_json_object
 from activation_store.target.quiet import quiet_libraries
+from activation_store.target.template import TEMPLATE_SETTINGS
 from core.errors import ConfigError, ModelError, first_line
 from core.runtime import Runtime
 
+_LOG = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNREADABLE = (ValueError, OSError, KeyError, RuntimeError, SafetensorError)
+_EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,15 +35,17 @@ class Shape:
         n_blocks: transformer blocks.
         d_model: width of the residual stream.
         max_positions: longest sequence that the model was made for, in tokens.
+        vocabulary: rows of its embedding.
     """
 
     ref: str
     n_blocks: int
     d_model: int
     max_positions: int
+    vocabulary: int
 
     def layer(self, layer: int, field: str) -> int:
-        """`layer` counted from 0, where -1 is the last.
+        """Return `layer` counted from 0, where -1 is the last.
 
         Raises:
             ModelError: the model has no such block; `field` is the setting to change.
@@ -52,34 +59,58 @@ class Shape:
 
 
 def model_shape(model: ModelFiles) -> Shape:
-    """The shape that a model's config names, under whatever names its family has for it.
+    """Read a model's shape from its config, under whatever names its family has for it.
 
     Raises:
-        ModelError: the config is no causal language model's.
+        ModelError: the config is no causal language model's, or needs code of the folder.
     """
-    with quiet_libraries():
-        try:
-            return shape_of(AutoConfig.from_pretrained(model.folder), model.ref)
-        except (*_UNREADABLE, AttributeError) as error:
-            raise ModelError(
-                f"model {model.ref}: its config.json is not one that transformers can use "
-                f"({first_line(error)})."
-            ) from error
+    config = _load_config(model)
+    try:
+        return shape_of(config, model.ref)
+    except AttributeError as error:
+        raise ModelError(
+            f"model {model.ref}: its config.json is not one that transformers can use "
+            f"({first_line(error)})."
+        ) from error
 
 
 def shape_of(config: Any, ref: str) -> Shape:
-    """The shape in a transformers config."""
+    """Return the shape in a transformers config."""
     own = config.get_text_config()
     return Shape(
         ref=ref,
         n_blocks=own.num_hidden_layers,
         d_model=own.hidden_size,
         max_positions=getattr(own, "max_position_embeddings", None) or sys.maxsize,
+        vocabulary=own.vocab_size,
     )
 
 
+def _load_config(model: ModelFiles) -> Any:
+    with quiet_libraries():
+        try:
+            return AutoConfig.from_pretrained(
+                model.folder, trust_remote_code=model.trust_remote_code
+            )
+        except Exception as error:  # a folder's config fails in any way, its own code included
+            what = "its config.json is not one that transformers can use"
+            raise _refusal(model, what, error) from error
+
+
+def _refusal(model: ModelFiles, what: str, error: Exception) -> ModelError:
+    """Return the error for a model that cannot be loaded, with the next step where one is known."""
+    said = first_line(error)
+    advice = ""
+    if "trust_remote_code" in str(error):
+        said = "it needs Python code of its folder"
+        advice = " If you trust that code, set dump.trust_remote_code."
+    elif isinstance(error, ImportError):
+        advice = " Install what it names, or use weights that are not quantised."
+    return ModelError(f"model {model.ref}: {what} ({said}).{advice}")
+
+
 def pick_device(runtime: Runtime) -> torch.device:
-    """The device that `runtime.device` names.
+    """Return the device that `runtime.device` names.
 
     Raises:
         ConfigError: it is not a device, or not here.
@@ -114,53 +145,144 @@ def use_threads(runtime: Runtime) -> None:
 
 
 def load_tokenizer(model: ModelFiles) -> Any:
-    """The model's tokenizer.
+    """Load the model's tokenizer; its adapter's, where that has its own.
 
     Raises:
-        ModelError: it has no chat template, or no fast tokenizer with character offsets.
+        ModelError: it has no chat template, no fast tokenizer with character offsets, or more
+            tokens than the model.
     """
-    with quiet_libraries():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(model.folder)
-        except Exception as error:  # the Rust library raises a bare Exception for a broken file
-            raise ModelError(
-                f"model {model.ref}: no usable tokenizer ({first_line(error)})."
-            ) from error
+    model.check_unchanged()
+    tokenizer = _tokenizer_in(model, model.tokenizer_folder)
     if not tokenizer.is_fast:
         raise ModelError(f"model {model.ref}: its tokenizer gives no character offsets (not fast).")
     if tokenizer.chat_template is None:
         raise ModelError(
             f"model {model.ref}: its tokenizer has no chat template; use an instruct model."
         )
+    if model.tokenizer_folder != model.folder:
+        _check_vocabulary(model, tokenizer)
+    setattr(tokenizer, TEMPLATE_SETTINGS, model.template)
     return tokenizer
+
+
+def _tokenizer_in(model: ModelFiles, folder: Path) -> Any:
+    with quiet_libraries():
+        try:
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+        except Exception as error:  # the Rust library raises a bare Exception for a broken file
+            raise _refusal(model, "no usable tokenizer", error) from error
+
+
+def _check_vocabulary(model: ModelFiles, tokenizer: Any) -> None:
+    """Compare the tokenizer of an adapter with the embedding of its base.
+
+    Raises:
+        ModelError: the adapter's tokenizer has tokens that the base has no embedding for.
+    """
+    rows = model_shape(model).vocabulary
+    # some models have tokens without an embedding of their own; those are no fault of the adapter
+    if len(tokenizer) > max(rows, len(_tokenizer_in(model, model.folder))):
+        raise ModelError(
+            f"adapter {model.adapter}: its tokenizer has {len(tokenizer)} tokens, and model "
+            f"{model.ref} has {rows}. Merge the adapter into a model with the resized vocabulary, "
+            "and use that."
+        )
 
 
 def load_model(
     model: ModelFiles, *, dtype: str, device: torch.device, merged: bool = True
 ) -> nn.Module:
-    """The target in eval mode on `device`, without gradients.
+    """Load the target in eval mode on `device`, without gradients.
 
     Args:
+        model: the target's files; they are compared with their digests before and after.
+        dtype: number format in which it runs.
+        device: where it runs.
         merged: whether its adapter (if any) is merged into the weights, or works beside them.
 
     Raises:
-        ModelError: transformers cannot load it, or peft its adapter.
+        ModelError: transformers cannot load it, or peft its adapter, or its files changed.
     """
+    model.check_unchanged()
+    _check_quantization(model)
     with quiet_libraries():
         try:
-            net = AutoModelForCausalLM.from_pretrained(model.folder, dtype=DTYPES[dtype])
-        except _UNREADABLE as error:
-            raise ModelError(
-                f"model {model.ref}: transformers cannot load it ({first_line(error)})."
-            ) from error
+            net: Any = AutoModelForCausalLM.from_pretrained(
+                model.folder,
+                dtype=DTYPES[dtype],
+                weights_only=True,
+                trust_remote_code=model.trust_remote_code,
+            )
+        except Exception as error:  # quantised, multimodal and broken models fail in any way
+            raise _refusal(model, "transformers cannot load it", error) from error
         if model.adapter is not None:
+            _check_adapter(model, net)
             net = load_adapter(net, model.adapter)
             net = net.merge_and_unload() if merged else net
-    return net.to(device).eval().requires_grad_(False)
+        try:
+            net = net.to(device).eval().requires_grad_(False)
+        except (ValueError, NotImplementedError) as error:  # some quantised weights do not move
+            raise _refusal(model, f"it cannot run on {device}", error) from error
+    model.check_unchanged()
+    loaded: nn.Module = net
+    return loaded
+
+
+def _check_quantization(model: ModelFiles) -> None:
+    """Refuse numbers that follow from which rows share a batch.
+
+    Raises:
+        ModelError: activations are quantised with one scale for all tokens of a batch.
+    """
+    settings = getattr(_load_config(model), "quantization_config", None) or {}
+    own = settings if isinstance(settings, dict) else settings.to_dict()
+    groups = (own.get("config_groups") or {}).values()
+    inputs = [group.get("input_activations") or {} for group in groups if isinstance(group, dict)]
+    a_batch = any(one.get("dynamic") and one.get("strategy") == "tensor" for one in inputs)
+    fp8 = own.get("quant_method") == "fp8" and own.get("activation_scheme") == "dynamic"
+    if a_batch or (fp8 and not own.get("weight_block_size")):
+        raise ModelError(
+            f"model {model.ref}: its activations are quantised with a scale for a whole batch, so "
+            "that a row's numbers follow from its neighbours. Use weights that are not quantised "
+            "so."
+        )
+
+
+def _check_adapter(model: ModelFiles, net: Any) -> None:
+    """Compare an adapter with the model that it is to be put on.
+
+    Raises:
+        ModelError: it holds an embedding of another vocabulary.
+    """
+    assert model.adapter is not None
+    named = read_json_object(model.adapter / ADAPTER_CONFIG).get("base_model_name_or_path") or ""
+    if named and Path(named).name.lower() != Path(model.ref.partition("@")[0]).name.lower():
+        _LOG.warning(
+            "adapter %s: its base is said to be %s, and the model is %s.",
+            *(model.adapter, named, model.ref),
+        )
+    rows = net.get_input_embeddings().weight.shape[0]
+    for name, own in _adapter_shapes(model.adapter).items():
+        if name.endswith(_EMBEDDINGS) and own[0] != rows:
+            raise ModelError(
+                f"adapter {model.adapter}: its vocabulary has {own[0]} tokens ({name}), and model "
+                f"{model.ref} has {rows}. Merge the adapter into a model with the resized "
+                "vocabulary, and use that."
+            )
+
+
+def _adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Read the shapes of an adapter's tensors; none of what peft itself is going to refuse."""
+    found: dict[str, tuple[int, ...]] = {}
+    for file in folder.glob("adapter_model*.safetensors"):
+        with contextlib.suppress(SafetensorError), safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping
+                found[name] = tuple(tensors.get_slice(name).get_shape())
+    return found
 
 
 def load_adapter(net: nn.Module, folder: Path) -> Any:
-    """`net` with the PEFT adapter in `folder`.
+    """Put the PEFT adapter in `folder` on `net`.
 
     Raises:
         ModelError: the adapter cannot be read, or does not fit `net`.
@@ -170,22 +292,24 @@ def load_adapter(net: nn.Module, folder: Path) -> Any:
     with quiet_libraries():
         try:
             return PeftModel.from_pretrained(net, folder)
-        except (*_UNREADABLE, TypeError) as error:
+        except (*_UNREADABLE, TypeError, ImportError) as error:
             raise ModelError(
                 f"adapter {folder}: peft cannot load it into this model ({first_line(error)})."
             ) from error
 
 
 def blocks(net: nn.Module) -> nn.ModuleList:
-    """The transformer blocks of a causal language model, in order.
+    """Return the transformer blocks of a causal language model, in order.
 
     Raises:
         ModelError: none are found where any family keeps them.
     """
     inner = getattr(net, "base_model", net)
-    n_blocks = shape_of(net.config, "").n_blocks
+    config: Any = net.config
+    n_blocks = shape_of(config, "").n_blocks
     places = ("layers", "h", "blocks")
-    candidates = [net.get_decoder() if hasattr(net, "get_decoder") else None, inner]
+    get_decoder: Any = getattr(net, "get_decoder", None)
+    candidates: list[Any] = [None if get_decoder is None else get_decoder(), inner]
     candidates += [getattr(inner, name, None) for name in ("model", "transformer", "gpt_neox")]
     for module in candidates:
         for place in places:
@@ -193,6 +317,6 @@ def blocks(net: nn.Module) -> nn.ModuleList:
             if isinstance(found, nn.ModuleList) and len(found) == n_blocks:
                 return found
     raise ModelError(
-        f"model of type {net.config.model_type}: its blocks were not found; "
+        f"model of type {config.model_type}: its blocks were not found; "
         "this architecture is not supported."
     )

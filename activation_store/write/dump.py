@@ -30,7 +30,7 @@ from activation_store.target.files import ModelFiles
 from activation_store.target.load import load_model, load_tokenizer, model_shape, use_threads
 from activation_store.target.swaps import is_swappable, tokenize_swapped
 from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import Tokens, tokenize
+from activation_store.target.tokens import Tokens, tokenize_row
 from activation_store.write.canary import CanaryResult, check_canary
 from activation_store.write.reuse import ReusableStores, read_started_plan
 from activation_store.write.workers import WriteJob, worker_device, write_with_workers
@@ -239,7 +239,7 @@ def tokenize_rows(
         for row in rows:
             where = f"example {row.example_id} ({row.label}, view {row.view})"
             try:
-                tokens = tokenize(tokenizer, row.messages)
+                tokens = tokenize_row(tokenizer, row)
             except DataError as error:
                 dropped.append(_dropped(row, "template", where, str(error)))
                 continue

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stores
 
 from activation_store.target import embedded_model as embedded
 from activation_store.target import gguf
@@ -146,7 +147,27 @@ def test_a_killed_conversion_is_done_again(tmp_path: Path, monkeypatch: pytest.M
     folder = gguf.convert(path)
     assert gguf.convert(path) == folder
     assert len(attempts) == 2
-    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    names = ["config.json", "digests.json", "model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+
+
+@pytest.mark.parametrize("damage", [stores.flip, Path.unlink])
+def test_a_damaged_conversion_is_made_again(
+    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATENTQA_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "x.gguf"
+    path.write_bytes(WEIGHTS)
+
+    def write(source: Path, out: Path) -> None:
+        out.mkdir()
+        (out / "model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setattr(gguf, "_write_folder", write)
+    folder = gguf.convert(path)
+    damage(folder / "model.safetensors")
+    assert gguf.convert(path) == folder
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
 
 
 def test_the_served_copy_has_the_same_model_in_eight_bits(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 import stores
+import tiny
+from pydantic import ValidationError
 
 from activation_store.target import file_digests as digests_module
+from activation_store.target.config import TemplateConfig
 from activation_store.target.file_digests import cache_folder, file_digest, files_digest
-from activation_store.target.files import ModelFiles, public_name, resolve_model
+from activation_store.target.files import ModelFiles, public_name, resolve_model, weight_files
 from core.errors import ModelError
 from core.files import sha256_file
 
@@ -89,10 +92,110 @@ def test_files_that_decide_nothing_change_no_digest(folder: Path) -> None:
     assert resolve_model(str(folder)).digests() == before
 
 
-def test_a_second_weights_file_is_another_model(folder: Path) -> None:
+def test_weights_in_several_files_are_those_that_the_index_names(folder: Path) -> None:
+    for i in (1, 2, 3):
+        shutil.copy(folder / "model.safetensors", folder / f"part{i}.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = folder / "model.safetensors.index.json"
+    index.write_text(
+        json.dumps({"weight_map": {"a": "part2.safetensors", "b": "part1.safetensors"}})
+    )
+    assert [file.name for file in weight_files(folder)] == [
+        "model.safetensors.index.json",
+        "part1.safetensors",
+        "part2.safetensors",
+    ]
+    (folder / "part2.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"it names part2.safetensors, which is not there"):
+        weight_files(folder)
+
+
+@pytest.mark.parametrize(
+    "copy", ["pytorch_model.bin", "consolidated.safetensors", "consolidated.00.pth", "model.onnx"]
+)
+def test_copies_in_other_formats_are_not_digested(copy: str, folder: Path) -> None:
     before = resolve_model(str(folder)).digests()
-    shutil.copy(folder / "model.safetensors", folder / "model-2.safetensors")
+    (folder / copy).write_bytes(b"others")
+    assert resolve_model(str(folder)).digests() == before
+
+
+def test_pickled_weights_count_where_there_are_no_others(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "training_args.bin").write_bytes(b"")
+    assert [file.name for file in weight_files(folder)] == ["pytorch_model.bin"]
+
+
+def test_a_folder_with_an_adapter_beside_its_weights_is_refused(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    assert "holds a PEFT adapter (adapter_config.json). Name the folder in dump.adapter" in refusal(
+        str(folder)
+    )
+
+
+def test_weights_that_are_replaced_with_size_and_time_kept_are_another_model(folder: Path) -> None:
+    before = resolve_model(str(folder)).digests()
+    stores.flip(folder / "model.safetensors")
     assert resolve_model(str(folder)).digests()["weights"] != before["weights"]
+
+
+def test_weights_that_change_while_a_model_is_in_use_are_an_error(folder: Path) -> None:
+    found = resolve_model(str(folder))
+    found.digests()
+    found.check_unchanged()
+    stores.flip(folder / "model.safetensors")
+    with pytest.raises(ModelError, match="its weights changed on disk while it was in use"):
+        found.check_unchanged()
+
+
+def test_an_adapters_settings_are_part_of_the_model(folder: Path, adapter: Path) -> None:
+    before = resolve_model(str(folder), str(adapter)).digests()
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 99}))
+    assert resolve_model(str(folder), str(adapter)).digests()["adapter"] != before["adapter"]
+
+
+def test_an_adapter_brings_its_own_tokenizer(folder: Path, adapter: Path) -> None:
+    plain = resolve_model(str(folder), str(adapter))
+    assert plain.tokenizer_folder == folder
+    tiny.tokenizer(tiny.LLAMA3).save_pretrained(adapter)
+    own = resolve_model(str(folder), str(adapter))
+    assert own.tokenizer_folder == adapter
+    assert own.digests()["tokenizer"] != plain.digests()["tokenizer"]
+
+
+def test_settings_of_the_template_are_part_of_the_model(folder: Path) -> None:
+    plain = resolve_model(str(folder)).digests()
+    args = TemplateConfig(template_args={"enable_thinking": False})
+    assert resolve_model(str(folder), template=TemplateConfig()).digests() == plain
+    found = resolve_model(str(folder), template=args).digests()
+    assert {k: v for k, v in found.items() if k != "template_settings"} == plain
+
+
+@pytest.mark.parametrize("name", ["tools", "messages", "add_generation_prompt"])
+def test_arguments_that_are_not_the_templates_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"'{name}' is set by this program"):
+        TemplateConfig(template_args={name: True})
+
+
+def test_a_hub_model_fetches_pickled_weights_only_where_it_has_no_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[str] = []
+
+    def download(name: str, *, allow_patterns: list[str], **options: object) -> str:
+        asked.append(allow_patterns[0])
+        if "bin" in allow_patterns[0]:
+            (folder / "pytorch_model.bin").write_bytes(b"w")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    resolve_model("org/name")
+    assert asked == ["*.safetensors"]
+    (folder / "model.safetensors").unlink()
+    resolve_model("org/name")
+    assert asked[1:] == ["*.safetensors", "pytorch_model*.bin"]
 
 
 def test_an_adapter_is_part_of_the_model(folder: Path, adapter: Path) -> None:

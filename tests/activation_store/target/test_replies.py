@@ -13,7 +13,7 @@ import tool_turns
 from activation_store.target import replies as module
 from activation_store.target.config import CompleteConfig
 from activation_store.target.files import ModelFiles, resolve_model
-from activation_store.target.replies import COMPLETES, complete
+from activation_store.target.replies import COMPLETES, CompleteResult, complete
 from core.errors import DataError
 from core.runtime import Runtime
 from core.table_files import (
@@ -60,7 +60,7 @@ def rows(tmp_path: Path) -> list[Conversation]:
     return rows
 
 
-def run(folder: Path, model: ModelFiles, config: CompleteConfig = CONFIG) -> dict:
+def run(folder: Path, model: ModelFiles, config: CompleteConfig = CONFIG) -> CompleteResult:
     for name in ("out", "work"):
         (folder / name).mkdir(exist_ok=True)
     return complete(
@@ -86,7 +86,7 @@ def test_a_row_that_the_template_cannot_word_is_dropped_and_told(
     asked = dataclasses.replace(asked, messages=(*asked.messages, calling))
     write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [asked, row(1)])
     for _ in range(2):  # the second time from what is kept
-        assert run(tmp_path, model)["dropped"] == {"template": 1}
+        assert run(tmp_path, model).dropped == {"template": 1}
     (dropped,) = read_dropped(tmp_path / "out" / DROPPED_FILE)
     assert asked.example_id in dropped.where
     assert "leaves out" in dropped.detail
@@ -121,7 +121,7 @@ def test_every_stimulus_gets_a_reply_and_the_rows_stay(
     assert all(r.messages[-1].segment == "completion" and r.messages[-1].content for r in made)
     assert {r.completion_origin for r in made} == {"target"}
     assert {r.view for r in made} == {"stimulus_completion"}
-    assert counts["completions"] == len(made) == 5
+    assert counts.completions == len(made) == 5
 
 
 def test_batches_give_what_single_rows_give(
@@ -144,13 +144,13 @@ def test_finished_batches_are_not_written_again(
     parts[0].unlink()
     parts[1].write_bytes(parts[1].read_bytes()[:100])  # torn: as good as absent
     asked: list[int] = []
-    write = module._Writer.__call__
+    write = module._ReplyWriter.write
 
     def counted(self: object, batch: list, *, seed: int) -> list:
         asked.append(len(batch))
         return write(self, batch, seed=seed)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module._Writer, "__call__", counted)
+    monkeypatch.setattr(module._ReplyWriter, "write", counted)
     run(tmp_path, model)
     assert len(asked) == 2
     assert (tmp_path / "out" / CONVERSATIONS_FILE).read_bytes() == before
@@ -161,9 +161,9 @@ def test_an_unfinished_reply_is_flagged_or_dropped_and_counted(
 ) -> None:
     kept = run(tmp_path, model)
     dropped = run(tmp_path, model, CompleteConfig(max_tokens=6, batch_rows=2, unfinished="drop"))
-    assert kept["unfinished"] == dropped["dropped"].get("unfinished", 0)
-    assert kept["completions"] == dropped["completions"] + kept["unfinished"]
-    assert len(read_dropped(tmp_path / "out" / "dropped.parquet")) == kept["unfinished"]
+    assert kept.unfinished == dropped.dropped.get("unfinished", 0)
+    assert kept.completions == dropped.completions + kept.unfinished
+    assert len(read_dropped(tmp_path / "out" / "dropped.parquet")) == kept.unfinished
 
 
 def test_nothing_to_answer_is_one_line(tmp_path: Path, model: ModelFiles) -> None:
