@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,12 +39,14 @@ class Binding:
         target: digests of the target.
         model: the reference under which the target was found when the decoder was made.
         adapter: likewise the target's own adapter, or None.
+        template: settings of the target's chat template that are not its own (`TemplateConfig`).
     """
 
     read_layer: int
     target: dict[str, str]
     model: str
     adapter: str | None = None
+    template: dict[str, Any] = field(default_factory=dict)
 
 
 class Decoder:
@@ -204,6 +206,7 @@ class Decoder:
                 "target": binding.target,
                 "model": name,
                 "adapter": public_name(binding.adapter) if binding.adapter else None,
+                **({"template": binding.template} if binding.template else {}),
             },
         )
 

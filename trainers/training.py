@@ -222,6 +222,7 @@ def _create_decoder(
                 target=model.digests(),
                 model=model.ref,
                 adapter=str(model.adapter) if model.adapter else None,
+                template=model.template.model_dump(mode="json", exclude_defaults=True),
             ),
             dtype=config.precision,
             device=device,

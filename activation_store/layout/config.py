@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from activation_store.target.config import TemplateConfig
 from core.config import Config
 from core.tables import Split
 
@@ -78,11 +79,20 @@ class CaptureConfig(Config):
         return self.shard_rows or -(-least // chunk_rows) * chunk_rows, chunk_rows
 
 
-class DumpSection(CaptureConfig):
+class DumpSection(CaptureConfig, TemplateConfig):
     """The YAML's section `dump`: a capture and the target that it is taken from."""
 
     model: str = "embedded"
     """The target: a Hugging Face id (`org/name` or `org/name@revision`), a local folder, a GGUF
     file, or `embedded` (SmolLM2-135M-Instruct, needs no network)."""
     adapter: str | None = None
-    """Folder or id of a PEFT adapter that is part of the target; null for none."""
+    """Folder or id of a PEFT adapter that is part of the target; null for none. Where it has a
+    tokenizer and chat template of its own, these are used."""
+    trust_remote_code: bool = False
+    """Whether Python code in the target's folder may run, for models that transformers has no code
+    of its own for. It is never asked for at a prompt."""
+
+    @property
+    def template(self) -> TemplateConfig:
+        """How the target's chat template writes conversations."""
+        return TemplateConfig(template_args=self.template_args, system_role=self.system_role)

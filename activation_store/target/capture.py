@@ -63,12 +63,12 @@ class Capture:
             return self._run(sequences)
         # past that length all positions of a batch are encoded otherwise, those of short rows too
         out: dict[int, torch.Tensor] = {}
-        for rows in (np.flatnonzero(short), np.flatnonzero(~short)):
+        for rows in (np.flatnonzero(short).tolist(), np.flatnonzero(~short).tolist()):
             for layer, values in self._run([sequences[i] for i in rows]).items():
                 if layer not in out:
                     shape = (len(sequences), int(lengths.max()), values.shape[2])
                     out[layer] = values.new_zeros(shape)
-                out[layer][rows.tolist(), : values.shape[1]] = values
+                out[layer][rows, : values.shape[1]] = values
         return out
 
     def _run(self, sequences: Sequence[np.ndarray[Any, Any]]) -> dict[int, torch.Tensor]:
@@ -102,9 +102,10 @@ class Capture:
         return kept
 
     def _checked(self, output: torch.Tensor) -> torch.Tensor:
+        config: Any = self._net.config
         if output.ndim != 3:  # AltUp, hyper-connections: several streams side by side
             raise ModelError(
-                f"model of type {self._net.config.model_type}: the output of a block has shape "
+                f"model of type {config.model_type}: the output of a block has shape "
                 f"{list(output.shape)}, expected [rows, tokens, d_model]; models with several "
                 "residual streams are not supported."
             )

@@ -13,6 +13,7 @@ a marked content alone.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -207,21 +208,25 @@ def _locate(
         raise DataError("the chat template leaves out the tools that are offered.")
     free = (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
     marks = [[(next(free), next(free)) for _ in turn.pieces] for turn in turns]
-    used = [
-        pair for turn, own in zip(turns, marks, strict=True) if not turn.calls_tools for pair in own
-    ]
-    found = _marked(rendered, turns, marks, [_STRIPS[0]] * len(turns))
+    # None: written without marks, and found in another way
+    strips = [None if turn.calls_tools else _STRIPS[0] for turn in turns]
+    found, used = _marked(rendered, turns, marks, strips)
     if not _is_same(found, used, text):
         strips = [_find_strip(rendered, turns, i, marks[i], text) for i in range(len(turns))]
-        found = _marked(rendered, turns, marks, strips)
+        found, used = _marked(rendered, turns, marks, strips)
         if not _is_same(found, used, text):
             raise _changed(turns)
     spans: list[tuple[int, int]] = []
-    for i, own in enumerate(marks):
-        if turns[i].calls_tools:
+    for i, (turn, own) in enumerate(zip(turns, marks, strict=True)):
+        if turn.calls_tools:
             spans.append(_locate_calls(rendered, messages, i, text, own[0]))
+        elif strips[i] is None:
+            start = text.index(turn.pieces[0].strip())
+            spans.append((start, start + len(turn.pieces[0].strip())))
         else:
             spans += [(_place(found, a, used), _place(found, b, used)) for a, b in own]
+    if None in strips and any(b[0] < a[1] for a, b in itertools.pairwise(spans)):
+        raise _changed(turns)
     return text, spans
 
 
@@ -229,15 +234,15 @@ def _marked(
     rendered: Rendered,
     turns: Sequence[_Turn],
     marks: Sequence[Sequence[tuple[str, str]]],
-    strips: Sequence[tuple[Strip, Strip]],
-) -> str:
-    """Render with marks around every content but those beside calls of tools."""
-    return rendered(
-        [
-            turn.written() if turn.calls_tools else turn.written(own, strip)
-            for turn, own, strip in zip(turns, marks, strips, strict=True)
-        ]
-    )
+    strips: Sequence[tuple[Strip, Strip] | None],
+) -> tuple[str, list[tuple[str, str]]]:
+    """Render with marks around the contents that have a way to strip; return the marks too."""
+    used: list[tuple[str, str]] = []
+    messages = []
+    for turn, own, strip in zip(turns, marks, strips, strict=True):
+        messages.append(turn.written() if strip is None else turn.written(own, strip))
+        used += [] if strip is None else own
+    return rendered(messages), used
 
 
 def _find_strip(
@@ -246,20 +251,27 @@ def _find_strip(
     index: int,
     marks: Sequence[tuple[str, str]],
     text: str,
-) -> tuple[Strip, Strip]:
+) -> tuple[Strip, Strip] | None:
     """Find how the template strips one message: so stripped and marked alone, the text is the same.
+
+    Returns:
+        None where the message cannot be marked: it calls tools, or the template takes it apart and
+        writes it again as it is (a thought and what follows it).
 
     Raises:
         DataError: in no way that is known.
     """
     turn = turns[index]
     if turn.calls_tools:
-        return _STRIPS[0]
+        return None
     messages = [other.written() for other in turns]
     for strip in _STRIPS:
         marked = [*messages[:index], turn.written(marks, strip), *messages[index + 1 :]]
         if _is_same(rendered(marked), marks, text):
             return strip
+    verbatim = turn.pieces[0].strip()
+    if len(turn.pieces) == 1 and verbatim and text.count(verbatim) == 1:
+        return None
     raise _changed(turns)
 
 

@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from activation_store.target.config import TemplateConfig
 from activation_store.target.files import ModelFiles, public_name, resolve_model
 from activation_store.target.load import load_model, load_tokenizer, model_shape, pick_device
 from activation_store.target.quiet import quiet_libraries
@@ -103,7 +104,9 @@ def _find(ref: str, root: Path) -> _Found:
 
 def _target(found: _Found, model: str | None, adapter: str | None) -> ModelFiles:
     try:
-        return resolve_model(model or found.model, adapter or found.adapter)
+        _, binding = read_sidecar(found.folder)
+        template = TemplateConfig.model_validate(binding.template)
+        return resolve_model(model or found.model, adapter or found.adapter, template=template)
     except ModelError as error:
         if model is not None:
             raise

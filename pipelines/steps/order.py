@@ -74,7 +74,7 @@ def _with_robustness(rest: tuple[Step, ...]) -> tuple[Step, ...]:
 def _complete(call: StepCall) -> StepResult:
     from activation_store.target.replies import complete
 
-    counts = complete(
+    result = complete(
         call.data("conversations"),
         call.out,
         call.work,
@@ -83,7 +83,7 @@ def _complete(call: StepCall) -> StepResult:
         runtime=call.experiment.runtime,
         progress=call.progress,
     )
-    return StepResult(counts=counts)
+    return StepResult(counts=result.to_json())
 
 
 def _dump(call: StepCall) -> StepResult:
@@ -242,7 +242,7 @@ def _model_location(experiment: Experiment) -> dict[str, Any]:
 
 COMPLETE = Step(
     name="complete",
-    version=1,
+    version=2,
     entry="activation_store.target.replies",
     run=_complete,
     config=_complete_config,

@@ -41,7 +41,13 @@ class ExternalInputs:
         """
         from activation_store.target.files import resolve_model
 
-        return resolve_model(self.experiment.dump.model, self.experiment.dump.adapter)
+        dump = self.experiment.dump
+        return resolve_model(
+            dump.model,
+            dump.adapter,
+            template=dump.template,
+            trust_remote_code=dump.trust_remote_code,
+        )
 
     @cached_property
     def model_digests(self) -> dict[str, str]:

@@ -177,7 +177,7 @@ def test_an_adapter_of_another_shape_is_one_line(adapter: Path, tmp_path: Path) 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
 def test_a_broken_adapter_is_one_line(file: str, model: ModelFiles, adapter: Path) -> None:
     stores.truncate(adapter / file)
-    with pytest.raises(ModelError, match="peft cannot load it|not JSON") as caught:
+    with pytest.raises(ModelError, match=r"peft cannot load it|not JSON") as caught:
         target.load_model(resolve_model(model.ref, str(adapter)), dtype="float32", device=CPU)
     one_line(caught)
 
