@@ -64,7 +64,8 @@ GEMMA2 = (
 GEMMA3 = (
     "{{ bos_token }}" + _SPLIT_SYSTEM + "{% for m in rest %}"
     "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' }}"
-    "{{ (system + '\n\n' if loop.first and system else '') + m.content | trim + '<end_of_turn>\n' }}"
+    "{{ (system + '\n\n' if loop.first and system else '') + m.content | trim"
+    " + '<end_of_turn>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 QWEN25 = (
@@ -105,7 +106,8 @@ R1 = (
 )
 GPT_OSS = (
     _SPLIT_SYSTEM + "{{ '<|start|>system<|message|>Current date: ' + strftime_now('%Y-%m-%d') }}"
-    "{{ '\nReasoning: ' + (reasoning_effort if reasoning_effort is defined else 'medium') + '<|end|>' }}"
+    "{{ '\nReasoning: ' + (reasoning_effort if reasoning_effort is defined else 'medium')"
+    " + '<|end|>' }}"
     "{% if system %}{{ '<|start|>developer<|message|># Instructions\n\n' + system + '<|end|>' }}"
     "{% endif %}{% for m in rest %}{% if m.role == 'user' %}"
     "{{ '<|start|>user<|message|>' + m.content + '<|end|>' }}{% else %}"
