@@ -333,12 +333,12 @@ class _ReplyWriter:
     def _content(self, row: Conversation, seen: str) -> str:
         """Return what of `seen` stands where the template writes a reply; empty if elsewhere."""
         from activation_store.target.template import locate
-        from core.tool_use import for_template, tools_of
+        from core.tool_use import for_template, offered_tools
 
         messages = [*map(for_template, row.messages), {"role": "assistant", "content": "x"}]
         try:
             text, spans = locate(
-                self._tokenizer, messages, generation=False, tools=tools_of(row.messages)
+                self._tokenizer, messages, generation=False, tools=offered_tools(row.messages)
             )
         except DataError:
             return ""

@@ -149,7 +149,7 @@ class Encoded:
             start: first character.
             stop: the one after the last.
             what: whose characters they are, for the error.
-            said: what of them is not the template's; None for all.
+            message_text: what of them is not the template's; None for all.
 
         Raises:
             DataError: the characters spell a control token.
