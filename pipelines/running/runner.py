@@ -239,6 +239,9 @@ class Runner:
         inputs = {role: self.runs[name].artifact for role, name in step.inputs.items()}
         for artifact in inputs.values():
             artifact.check_bytes()  # the key holds its digest, so its bytes have to be those
+        reads_target = "weights" in identity.external
+        if reads_target:
+            self.outside.check_model()  # likewise
         resumed = self.root.partial(identity).path.exists()
         partial = self.root.begin(identity, keep_output=step.resumes_output)
         self.console.step(step.name, identity.key, "resumes" if resumed else "runs")
@@ -265,6 +268,8 @@ class Runner:
                 command=self.command,
             )
             result = step.run(call)
+        if reads_target:
+            self.outside.check_model()
         record = make_record(
             result=result,
             earlier=Spent.of(a.record for a in self._closure(step).values()),

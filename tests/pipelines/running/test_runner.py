@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 from fake_steps import FakeSteps, experiment, runner
 
-from core.errors import ConfigError, DamagedError, StorageError
+from core.errors import ConfigError, DamagedError, ModelError, StorageError
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.running.results import RunResult
@@ -193,6 +195,35 @@ def test_rotated_answers_of_the_same_size_are_never_trained_on(
     result = runner(tmp_path / "r", steps, train={"lora": {"rank": 3}}).run()
     assert made(result) == ["questions", "train", "evaluate"]
     assert questions.read_bytes() == kept
+
+
+@pytest.mark.parametrize("changed_in", ["questions", "dump"])
+def test_a_target_that_changes_under_a_run_makes_no_artifact(
+    tmp_path: Path, changed_in: str
+) -> None:
+    model = tiny.save(tmp_path / "model")
+
+    def swap(step: str, piece: int) -> None:
+        if (step, piece) == (changed_in, 1):
+            tiny.save(model, seed=9)
+
+    made = runner(
+        tmp_path / "r",
+        FakeSteps(tmp_path / "log", before_piece=swap),
+        dump={"model": str(model), "layers": [2]},
+    )
+    made.steps = tuple(
+        replace(step, external=lambda outside: outside.model_digests)
+        if step.name == "dump"
+        else step
+        for step in made.steps
+    )
+    made = Runner(made.experiment, made.root, steps=made.steps, console=made.console)
+    made.prepare()
+    with pytest.raises(ModelError, match="its weights changed while the run was under way"):
+        made.run()
+    kinds = [artifact.kind for artifact in ArtifactRoot(tmp_path / "r").artifacts()]
+    assert kinds == ["conversations", "questions"]
 
 
 def test_what_verify_finds_is_recomputed_by_a_run_that_reads_nothing(
