@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from latentqa.commands.printing import say
 
 if TYPE_CHECKING:
-    from pipelines.asking.asked import Asked
     from pipelines.asking.reader import Reader
+    from pipelines.asking.results import AskResult
 
 
 def reader_document(reader: Reader) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def reader_document(reader: Reader) -> dict[str, Any]:
     }
 
 
-def print_answers(reader: Reader, asked: Asked) -> None:
+def print_answers(reader: Reader, asked: AskResult) -> None:
     """Print what was read, then each question with its answers."""
     trained = reader.trained_layers
     beside = ""
@@ -32,10 +32,10 @@ def print_answers(reader: Reader, asked: Asked) -> None:
         f"{_blocks(asked.layers)}{beside}"
     )
     print_foreign(reader)
-    if asked.familiarity is not None and asked.familiarity.out_of_distribution:
+    if asked.ood is not None and asked.ood.out_of_distribution:
         say(
-            f"Unfamiliar: these activations lie farther from those that it was trained on than "
-            f"{asked.familiarity.share_nearer:.0%} of {asked.familiarity.rows} held-out rows; its "
+            f"Out of distribution: these activations lie farther from those of its training than "
+            f"{asked.ood.share_nearer:.0%} of {asked.ood.rows} held-out rows; its "
             "answers may mean nothing."
         )
     if asked.withheld:

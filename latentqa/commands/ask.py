@@ -30,8 +30,8 @@ from latentqa.commands.options import DEFAULT_ROOT, DecoderArgument, JsonOption,
 from latentqa.commands.printing import print_json, say
 
 if TYPE_CHECKING:
-    from pipelines.asking.asked import Prompt
     from pipelines.asking.reader import AskOptions, Reader
+    from pipelines.asking.results import Prompt
 
 
 def ask(

@@ -11,7 +11,7 @@ import typer
 from core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from pipelines.asking.asked import Prompt
+    from pipelines.asking.results import Prompt
 
 _TOKENS = "visible, all, segment:NAME, range:START:STOP, match:REGEX or last:N"
 
@@ -106,10 +106,10 @@ def make_one_prompt(
         ConfigError: options do not go together.
         DataError: a text is empty, or the dialogue is no list of messages.
     """
-    from pipelines.asking.dialogue import parse_dialogue
+    from pipelines.asking.conversations import parse_messages
     from pipelines.asking.reader import make_prompt
 
-    said = prompt or "" if messages is None else parse_dialogue(*_dialogue_text(messages))
+    said = prompt or "" if messages is None else parse_messages(*_dialogue_text(messages))
     return make_prompt(said, questions, system=system, stimulus=stimulus, tokens=tokens)
 
 

@@ -26,11 +26,11 @@ from decoder.training_distribution import ActivationOODDetector
 from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.asking.asked import Asked, Prompt
-from pipelines.asking.familiarity import find_ood_detector
-from pipelines.asking.reader import AskOptions, Foreign, Reader
+from pipelines.asking.ood import find_ood_detector
+from pipelines.asking.reader import AskOptions, LoadedForeignTarget, Reader
+from pipelines.asking.results import AskResult, Prompt
 
-__all__ = ["AskOptions", "Asked", "Prompt", "Reader", "load"]
+__all__ = ["AskOptions", "AskResult", "Prompt", "Reader", "load"]
 
 
 def load(
@@ -71,7 +71,12 @@ def load(
         if foreign_target is not None or foreign_adapter is not None:
             other = resolve_model(foreign_target or target.ref, foreign_adapter)
             foreign = _foreign(other, target, decoder)
-    return Reader(found.name, decoder, foreign=foreign, familiar=lambda: _familiar(found, decoder))
+    return Reader(
+        found.name,
+        decoder,
+        foreign=foreign,
+        find_ood_detector=lambda: _find_detector(found, decoder),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ def _target(found: _Found, model: str | None, adapter: str | None) -> ModelFiles
         ) from error
 
 
-def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> Foreign:
+def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> LoadedForeignTarget:
     """Load another target beside the decoder.
 
     Raises:
@@ -130,7 +135,7 @@ def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> Foreign
             f"target {own[0]} of {own[1]}. A foreign target must be of the same shape."
         )
     theirs, ours = other.digests(), target.digests()
-    return Foreign(
+    return LoadedForeignTarget(
         model=public_name(other.ref),
         adapter=public_name(str(other.adapter)) if other.adapter else None,
         differs=tuple(
@@ -142,7 +147,7 @@ def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> Foreign
     )
 
 
-def _familiar(found: _Found, decoder: Decoder) -> ActivationOODDetector | None:
+def _find_detector(found: _Found, decoder: Decoder) -> ActivationOODDetector | None:
     """Find the detector of a decoder's training data; None for one copied out of its root."""
     if found.artifact is None:
         return None

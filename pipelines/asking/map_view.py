@@ -1,4 +1,4 @@
-"""A map of where an answer can be read, for a terminal and as files."""
+"""Maps of where an answer can be read, on a terminal and as files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def print_map(found: ReadingMap, console: Console) -> None:
             line = Text(names[i].ljust(_NAME))
             for j in part:
                 line.append(
-                    f"{found.gains[i, j]:+{_CELL}.2f}", _style(found.gains[i, j] / found.reach)
+                    f"{found.gains[i, j]:+{_CELL}.2f}",
+                    _style(found.gains[i, j] / found.colour_limit),
                 )
             if last:
                 line.append(f"{found.whole[i]:+{_CELL + 2}.2f}")
@@ -60,7 +61,7 @@ def write_map(found: ReadingMap, folder: Path) -> list[Path]:
         columns=[*(_one_line(window) for window in found.windows), "all at once"],
         ylabel="block",
         unit="nats per token above none",
-        reach=found.reach,
+        colour_limit=found.colour_limit,
         marked=[i for i, layer in enumerate(found.layers) if layer in found.trained],
     )
     out = {
@@ -76,7 +77,7 @@ def write_map(found: ReadingMap, folder: Path) -> list[Path]:
 
 
 def _style(share: float) -> str:
-    """Ink on the colour that `plots.heat` has for a share of the map's reach."""
+    """Return ink on the colour that `plots.heat` has for a share of the map's colour limit."""
     share = max(-1.0, min(1.0, share))
     end = _ABOVE if share > 0 else _BELOW
     red, green, blue = (round(a + (b - a) * abs(share)) for a, b in zip(_LIGHT, end, strict=True))

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
-from pipelines.asking.asked import Prompt
 from pipelines.asking.reader import make_prompt
+from pipelines.asking.results import Prompt
 
 _KEYS = ("id", "prompt", "system", "stimulus", "messages", "question", "questions", "tokens")
 

@@ -24,8 +24,12 @@ from decoder.target_run import CapturedConversation, TargetNetwork, capture
 from decoder.token_choice import VISIBLE, choose_tokens
 from decoder.training_distribution import ActivationOODDetector, OODScore
 from decoder.visible_tokens import ReadLayers, count_withheld
-from pipelines.asking.asked import Asked, Prompt
-from pipelines.asking.dialogue import Dialogue, conversation, dialogue
+from pipelines.asking.conversations import (
+    ChatMessages,
+    conversation_from_messages,
+    conversation_from_texts,
+)
+from pipelines.asking.results import AskResult, Prompt
 
 
 class AskOptions(Config):
@@ -45,7 +49,7 @@ class AskOptions(Config):
 
 
 def make_prompt(
-    prompt: str | Dialogue,
+    prompt: str | ChatMessages,
     questions: Sequence[str],
     *,
     system: str | None = None,
@@ -68,18 +72,18 @@ def make_prompt(
     if not questions or not all(question.strip() for question in questions):
         raise DataError("ask: a question is empty; expected some text.")
     if isinstance(prompt, str):
-        view, messages = conversation(prompt, system=system, stimulus=stimulus)
+        view, messages = conversation_from_texts(prompt, system=system, stimulus=stimulus)
     elif system is not None or stimulus is not None:
         raise ConfigError(
             "ask: got a whole dialogue and a system prompt or stimulus; put it in the dialogue."
         )
     else:
-        view, messages = dialogue(prompt)
+        view, messages = conversation_from_messages(prompt)
     return Prompt(view=view, messages=messages, questions=tuple(questions), tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Foreign:
+class LoadedForeignTarget:
     """A target that the decoder was not trained to read.
 
     Attributes:
@@ -112,23 +116,27 @@ class Reader:
         name: str,
         decoder: Decoder,
         *,
-        foreign: Foreign | None = None,
-        familiar: Callable[[], ActivationOODDetector | None] = lambda: None,
+        foreign: LoadedForeignTarget | None = None,
+        find_ood_detector: Callable[[], ActivationOODDetector | None] = lambda: None,
     ) -> None:
         """Put a decoder and its target together.
 
         Args:
-            familiar: what the decoder was trained on, where that can be told; called once at most.
+            name: the decoder's artifact, or its folder.
+            decoder: the decoder itself.
+            foreign: another target that is read in place of its own, or None.
+            find_ood_detector: finds the detector of the decoder's training activations, or None;
+                called once at most.
         """
         self.name = name
         self.decoder = decoder
         self.foreign = foreign
-        self._find_familiar = familiar
+        self._find_ood_detector = find_ood_detector
 
     @functools.cached_property
-    def familiar(self) -> ActivationOODDetector | None:
-        """The activations that the decoder was trained on; None where they are not at hand."""
-        return self._find_familiar()
+    def ood_detector(self) -> ActivationOODDetector | None:
+        """Detector of activations unlike those of training; None where these are not at hand."""
+        return self._find_ood_detector()
 
     def capture(
         self, conversations: Sequence[Sequence[Message]], layers: Sequence[int]
@@ -143,7 +151,7 @@ class Reader:
 
     def ask(
         self,
-        prompt: str | Dialogue,
+        prompt: str | ChatMessages,
         question: str,
         *,
         system: str | None = None,
@@ -156,7 +164,7 @@ class Reader:
         Args:
             prompt: what a user says to the target; alone, it is the control (view `control`), and
                 all its activations are read. Or a whole dialogue: a list of {"role", "content"}
-                with an optional "segment" (pipelines/asking/dialogue.py).
+                with an optional "segment" (pipelines/asking/conversations.py).
             question: asked of the decoder, which sees activations and no text of the target's.
             system: a system prompt before `prompt` (view `system`): the control is then here, and
                 a decoder with masking reads the activations of what follows it alone.
@@ -178,14 +186,14 @@ class Reader:
 
     def ask_all(
         self,
-        prompt: str | Dialogue,
+        prompt: str | ChatMessages,
         questions: Sequence[str],
         *,
         system: str | None = None,
         stimulus: str | None = None,
         tokens: str = VISIBLE,
         **options: Any,
-    ) -> Asked:
+    ) -> AskResult:
         """Answer several questions about one prompt, on which the target runs once.
 
         Args:
@@ -197,7 +205,7 @@ class Reader:
         made = make_prompt(prompt, questions, system=system, stimulus=stimulus, tokens=tokens)
         return self.ask_prompt(made, AskOptions(**options))
 
-    def ask_prompt(self, prompt: Prompt, options: AskOptions | None = None) -> Asked:
+    def ask_prompt(self, prompt: Prompt, options: AskOptions | None = None) -> AskResult:
         """Answer the questions of one prompt.
 
         Args:
@@ -213,7 +221,7 @@ class Reader:
 
     def ask_each(
         self, prompts: Sequence[Prompt], options: AskOptions | None = None, *, batch: int = 16
-    ) -> Iterator[Asked | UserError]:
+    ) -> Iterator[AskResult | UserError]:
         """Answer the questions of each prompt, in order.
 
         A prompt that cannot be asked gives the error that says why, and the others go on.
@@ -257,7 +265,9 @@ class Reader:
         """Blocks that the decoder was trained on."""
         return self.decoder.config.read_layers or (self.decoder.binding.read_layer,)
 
-    def chosen(self, prompt: Prompt, captured: CapturedConversation) -> tuple[np.ndarray, int]:
+    def choose_tokens(
+        self, prompt: Prompt, captured: CapturedConversation
+    ) -> tuple[np.ndarray, int]:
         """Find the tokens [n] that `prompt` names, and count those that masking withholds.
 
         Raises:
@@ -272,15 +282,15 @@ class Reader:
 
     def _ask_batch(
         self, prompts: Sequence[Prompt], layers: ReadLayers, options: AskOptions
-    ) -> list[Asked | UserError]:
-        out: dict[int, Asked | UserError] = {}
+    ) -> list[AskResult | UserError]:
+        out: dict[int, AskResult | UserError] = {}
         ready: dict[int, tuple[CapturedConversation, np.ndarray, int]] = {}
         for i, found in enumerate(self._capture(prompts, layers)):
             if isinstance(found, UserError):
                 out[i] = found
                 continue
             try:
-                ready[i] = (found, *self.chosen(prompts[i], found))
+                ready[i] = (found, *self.choose_tokens(prompts[i], found))
                 for question in prompts[i].questions:
                     self.decoder.prompt.turn(question, None)
             except UserError as error:
@@ -301,7 +311,7 @@ class Reader:
         )
         for i, (captured, chosen, withheld) in ready.items():
             mine = [j for j, (of, _) in enumerate(asked) if of == i]
-            out[i] = Asked(
+            out[i] = AskResult(
                 prompt=prompts[i],
                 layers=layers.layers,
                 activations=len(chosen),
@@ -309,7 +319,7 @@ class Reader:
                 withheld=withheld,
                 answers=tuple(answers[j][0] for j in mine),
                 samples=tuple(tuple(drawn[j]) for j in mine),
-                familiarity=self._judge(readings[i]),
+                ood=self._score_ood(readings[i]),
             )
         return [out[i] for i in range(len(prompts))]
 
@@ -325,12 +335,12 @@ class Reader:
         # one is refused: each by itself says which
         return [found for prompt in prompts for found in self._capture([prompt], layers)]
 
-    def _judge(self, reading: Reading) -> OODScore | None:
+    def _score_ood(self, reading: Reading) -> OODScore | None:
         """Measure how far a reading lies from what the decoder was trained on."""
-        if self.familiar is None or reading.vectors is None:
+        if self.ood_detector is None or reading.vectors is None:
             return None
         # of several layers the first, which is the one that is known
-        return self.familiar.score(reading.vectors[: reading.n])
+        return self.ood_detector.score(reading.vectors[: reading.n])
 
     def _answers(
         self,
@@ -338,7 +348,9 @@ class Reader:
         readings: dict[int, Reading],
         times: int,
         max_tokens: int,
-        **drawing: Any,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> list[list[Answer]]:
         """Answer each question `times` times."""
         if not asked or not times:
@@ -348,6 +360,7 @@ class Reader:
             [readings[i] for i, _ in asked for _ in range(times)],
             [question for _, question in asked for _ in range(times)],
             max_tokens=max_tokens,
-            **drawing,
+            temperature=temperature,
+            seed=seed,
         )
         return [found[j * times : (j + 1) * times] for j in range(len(asked))]

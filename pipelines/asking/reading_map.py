@@ -23,8 +23,8 @@ from decoder.prompt import Turn
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.target_run import CapturedConversation
-from pipelines.asking.asked import Prompt
 from pipelines.asking.reader import Reader
+from pipelines.asking.results import Prompt
 
 LAYERS = 8
 """Blocks of a map, the trained one among them, where none are named."""
@@ -74,7 +74,7 @@ class ReadingMap:
     whole: np.ndarray
 
     @property
-    def reach(self) -> float:
+    def colour_limit(self) -> float:
         """Number at which a map's colours are strongest, on both sides of zero.
 
         The largest gain, so that a block with a large loss does not make the others pale.
@@ -155,7 +155,7 @@ def reading_map(
     blocks = _blocks(reader, layers)
     own = reader.layers()
     (run,) = reader.capture([prompt.messages], sorted({*blocks, *own.layers}))
-    chosen, _ = reader.chosen(prompt, run)
+    chosen, _ = reader.choose_tokens(prompt, run)
     question = prompt.questions[0]
     mapped = answer
     if mapped is None:

@@ -17,7 +17,7 @@ from ask_calls import PROMPT, QUESTION, WORDS, Called, make_root
 from core.errors import ConfigError, DamagedError, ModelError
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.asking.dialogue import conversation
+from pipelines.asking.conversations import conversation_from_texts
 from pipelines.asking.load import Reader, load
 
 CHECKOUT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_json_is_one_document(
         "messages": [{"role": "user", "content": PROMPT, "segment": "control"}],
         "tokens": {"choice": "visible", "of": expected.length, "withheld_in_training": 0},
         "activations": expected.activations,
-        "familiarity": expected.familiarity.to_json(),
+        "ood": expected.ood.to_json(),
         "foreign_target": None,
     }
     tokens = written.pop("tokens")
@@ -111,8 +111,8 @@ def test_the_answer_depends_on_the_prompt(reader: Reader) -> None:
 
 
 def test_views_of_the_texts() -> None:
-    assert conversation("p")[0] == "control"
-    view, messages = conversation("p", stimulus="s")
+    assert conversation_from_texts("p")[0] == "control"
+    view, messages = conversation_from_texts("p", stimulus="s")
     assert view == "stimulus"
     assert [(m.role, m.segment) for m in messages] == [
         ("user", "control"),
@@ -120,7 +120,7 @@ def test_views_of_the_texts() -> None:
         ("user", "stimulus"),
     ]
     with pytest.raises(ConfigError, match="expected one of them"):
-        conversation("p", system="a", stimulus="b")
+        conversation_from_texts("p", system="a", stimulus="b")
 
 
 @pytest.mark.parametrize("ref", ["by path", "by data", "by copy", "by key"])

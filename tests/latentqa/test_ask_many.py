@@ -10,11 +10,15 @@ import pytest
 from ask_calls import PROMPT, QUESTION, Called, make_root
 
 from core.errors import DataError
-from pipelines.asking.asked import agreement
-from pipelines.asking.dialogue import conversation, dialogue, parse_dialogue
+from pipelines.asking.conversations import (
+    conversation_from_messages,
+    conversation_from_texts,
+    parse_messages,
+)
 from pipelines.asking.load import AskOptions, Reader, load
 from pipelines.asking.prompts_file import read_prompts
 from pipelines.asking.reader import make_prompt
+from pipelines.asking.results import agreement
 
 DIALOGUE = [
     {"role": "system", "content": "Be red."},
@@ -35,13 +39,13 @@ def reader(root: Path) -> Reader:
 
 
 def test_a_dialogues_segments() -> None:
-    view, messages = dialogue(DIALOGUE)
+    view, messages = conversation_from_messages(DIALOGUE)
     assert view == "system"
     assert [m.segment for m in messages] == ["control", "stimulus", "completion", "stimulus"]
-    view, messages = dialogue(DIALOGUE[1:])
+    view, messages = conversation_from_messages(DIALOGUE[1:])
     assert view == "control"
     assert [m.segment for m in messages] == ["control", "completion", "stimulus"]
-    assert dialogue(DIALOGUE[:1])[0] == "control"
+    assert conversation_from_messages(DIALOGUE[:1])[0] == "control"
 
 
 @pytest.mark.parametrize(
@@ -53,12 +57,12 @@ def test_a_dialogues_segments() -> None:
     ],
 )
 def test_messages_that_say_their_segments_make_the_views(prompt: str, texts: dict) -> None:
-    view, messages = conversation(prompt, **texts)
+    view, messages = conversation_from_texts(prompt, **texts)
     said = [{"role": m.role, "content": m.content, "segment": m.segment} for m in messages]
-    assert dialogue(said) == (view, messages)
+    assert conversation_from_messages(said) == (view, messages)
     reply = {"role": "assistant", "content": "r", "segment": "completion"}
     if view == "stimulus":
-        assert dialogue([*said, reply])[0] == "stimulus_completion"
+        assert conversation_from_messages([*said, reply])[0] == "stimulus_completion"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +80,7 @@ def test_messages_that_say_their_segments_make_the_views(prompt: str, texts: dic
 )
 def test_another_form_of_messages_is_one_line(messages: list, said: str) -> None:
     with pytest.raises(DataError) as caught:
-        dialogue(messages)
+        conversation_from_messages(messages)
     assert said in str(caught.value)
 
 
@@ -224,6 +228,6 @@ def test_batches_are_as_one_at_a_time(reader: Reader) -> None:
 
 
 def test_messages_are_json(tmp_path: Path) -> None:
-    assert parse_dialogue(json.dumps(DIALOGUE), "here") == DIALOGUE
+    assert parse_messages(json.dumps(DIALOGUE), "here") == DIALOGUE
     with pytest.raises(DataError, match="here: not JSON"):
-        parse_dialogue("{", "here")
+        parse_messages("{", "here")

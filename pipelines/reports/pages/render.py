@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from core.terminal import terminal_text
+
 TEMPLATES = Path(__file__).parents[1]
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -16,7 +18,9 @@ _STYLE = Path(__file__).with_name("style.css")
 def render(
     template: str, *, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any
 ) -> str:
-    """Render a template that extends pages/page.html; every text in it is escaped.
+    """Render a template that extends pages/page.html.
+
+    Every text in it is escaped, and holds no control byte and no mark that turns its order.
 
     Args:
         template: its path below pipelines/reports.
@@ -32,4 +36,5 @@ def render(
     )
     environment.filters |= filters or {}
     css = Markup(_STYLE.read_text(encoding="utf-8"))
-    return environment.get_template(template).render(css=css, **values)
+    # after rendering: control bytes and bidirectional marks of any text, figures included
+    return terminal_text(environment.get_template(template).render(css=css, **values))

@@ -30,7 +30,7 @@ def heat(
     columns: Sequence[str],
     ylabel: str,
     unit: str,
-    reach: float,
+    colour_limit: float,
     marked: Sequence[int] = (),
 ) -> Figure:
     """Draw cells coloured by their numbers, in one strength at equal distances from zero.
@@ -40,7 +40,7 @@ def heat(
         rows, columns: their names.
         ylabel: what the rows are.
         unit: of the numbers.
-        reach: number at which colours are strongest, on both sides of zero; above 0.
+        colour_limit: number at which colours are strongest, on both sides of zero; above 0.
         marked: rows whose names are set in bold.
     """
     size = font_size(2)
@@ -57,8 +57,8 @@ def heat(
         mesh = axes.pcolormesh(
             values,
             cmap=DIVERGING,
-            vmin=-reach,
-            vmax=reach,
+            vmin=-colour_limit,
+            vmax=colour_limit,
             edgecolors=PALETTE["paper"],
             linewidth=0.6,
         )
@@ -73,7 +73,7 @@ def heat(
         axes.set_ylabel(ylabel, size=size, color=PALETTE["muted"])
         if len(columns) <= _NUMBERS:
             for (row, column), value in np.ndenumerate(values):
-                strong = abs(value) > 0.6 * reach
+                strong = abs(value) > 0.6 * colour_limit
                 axes.text(
                     column + 0.5,
                     row + 0.5,

@@ -36,7 +36,7 @@ def test_a_foreign_target_is_read_and_named(root: Path, capsys: pytest.CaptureFi
     }
     own = json.loads(Called(capsys, root, *WORDS, "--max-tokens", "2", "--json").out)
     assert own["foreign_target"] is None
-    assert own["familiarity"]["distance"] < found["familiarity"]["distance"]
+    assert own["ood"]["distance"] < found["ood"]["distance"]
     mapped = json.loads(Called(capsys, root, *words, "--map", "--answer", "red", "--json").out)
     assert mapped["foreign_target"] == found["foreign_target"]
 
@@ -47,23 +47,23 @@ def test_a_foreign_target_of_another_shape_is_one_line(root: Path, tmp_path: Pat
         load("toy", root=root, device="cpu", foreign_target=str(wide))
 
 
-def test_unfamiliar_activations_are_called_so(
+def test_activations_out_of_distribution_are_called_so(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     strange = ("--tokens", "all", "--layer", "0", "--max-tokens", "1")
     shown = Called(capsys, root, *WORDS, *strange).out
-    assert "Unfamiliar: these activations lie farther" in shown
-    found = json.loads(Called(capsys, root, *WORDS, *strange, "--json").out)["familiarity"]
+    assert "Out of distribution: these activations lie farther" in shown
+    found = json.loads(Called(capsys, root, *WORDS, *strange, "--json").out)["ood"]
     assert (found["out_of_distribution"], found["rows"]) == (True, 24)
     usual = Called(capsys, root, *WORDS, "--max-tokens", "1").out
-    assert "Unfamiliar" not in usual
+    assert "Out of distribution" not in usual
 
 
-def test_without_its_store_a_decoder_knows_of_nothing_familiar(root: Path) -> None:
+def test_without_its_store_a_decoder_has_no_detector(root: Path) -> None:
     copied = Refs(ArtifactRoot(root)).resolve("toy", "train").data
     reader = load("toy", root=root, device="cpu")
-    assert reader.ask_all(PROMPT, [QUESTION], max_tokens=1).familiarity is not None
-    reader._find_familiar = lambda: None
-    del reader.familiar
-    assert reader.ask_all(PROMPT, [QUESTION], max_tokens=1).familiarity is None
+    assert reader.ask_all(PROMPT, [QUESTION], max_tokens=1).ood is not None
+    reader._find_ood_detector = lambda: None
+    del reader.ood_detector
+    assert reader.ask_all(PROMPT, [QUESTION], max_tokens=1).ood is None
     assert copied.is_dir()

@@ -291,3 +291,11 @@ def test_credentials_never_stand_in_the_page(small: ReportInputs, tmp_path: Path
     page = write_report(inputs, tmp_path).read_text()
     assert "base_url=https://host/v1" in page
     assert "secret" not in page
+
+
+def test_control_bytes_and_bidirectional_marks_are_made_visible(
+    small: ReportInputs, tmp_path: Path
+) -> None:
+    inputs = dataclasses.replace(small, command="run \x9b2J \u202egnp.exe")
+    page = write_report(inputs, tmp_path).read_text()
+    assert "run \ufffd2J \ufffdgnp.exe" in page

@@ -15,11 +15,11 @@ ROLES = ("system", "user", "assistant")
 _SEGMENTS = tuple(segment for segment in get_args(Segment) if segment != "template")
 _KEYS = ("role", "content", "segment")
 
-Dialogue = Sequence[Mapping[str, str]]
+ChatMessages = Sequence[Mapping[str, str]]
 """Messages as chat APIs take them: {"role", "content"}, with an optional "segment"."""
 
 
-def conversation(
+def conversation_from_texts(
     prompt: str, *, system: str | None = None, stimulus: str | None = None
 ) -> tuple[View, tuple[Message, ...]]:
     """Build a conversation from texts; return its view and messages (arXiv 2412.08686, section 3).
@@ -56,7 +56,7 @@ def conversation(
     )
 
 
-def dialogue(messages: Dialogue) -> tuple[View, tuple[Message, ...]]:
+def conversation_from_messages(messages: ChatMessages) -> tuple[View, tuple[Message, ...]]:
     """Build a conversation from chat messages; return its view and messages.
 
     Where messages have no segment, a system message that comes first is the control, which a
@@ -95,7 +95,7 @@ def dialogue(messages: Dialogue) -> tuple[View, tuple[Message, ...]]:
     return ("system" if system and len(found) > 1 else "control"), found
 
 
-def parse_dialogue(text: str, source: str) -> Dialogue:
+def parse_messages(text: str, source: str) -> ChatMessages:
     """Parse chat messages from JSON: a list of them, or an object with the key `messages`.
 
     Args:
@@ -111,8 +111,8 @@ def parse_dialogue(text: str, source: str) -> Dialogue:
         raise DataError(f"{source}: not JSON ({error}); expected a list of messages.") from error
     if isinstance(value, dict) and "messages" in value:
         value = value["messages"]
-    dialogue(value)
-    return cast(Dialogue, value)
+    conversation_from_messages(value)
+    return cast(ChatMessages, value)
 
 
 def _check(number: int, message: Any) -> None:

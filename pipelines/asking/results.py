@@ -33,7 +33,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class AskResult:
     """What was asked of one conversation, and answered.
 
     Attributes:
@@ -44,7 +44,7 @@ class Asked:
         withheld: of the activations read, those that the decoder's training withheld.
         answers: one a question, in order, each token the likeliest.
         samples: of each question, answers that were drawn; empty where none were asked for.
-        familiarity: how far what was read lies from what the decoder was trained on; None where
+        ood: how far what was read lies from what the decoder was trained on; None where
             that is not at hand.
     """
 
@@ -55,7 +55,7 @@ class Asked:
     withheld: int
     answers: tuple[Answer, ...]
     samples: tuple[tuple[Answer, ...], ...]
-    familiarity: OODScore | None = None
+    ood: OODScore | None = None
 
     @property
     def view(self) -> View:
@@ -89,7 +89,7 @@ class Asked:
                 "withheld_in_training": self.withheld,
             },
             "activations": self.activations,
-            "familiarity": None if self.familiarity is None else self.familiarity.to_json(),
+            "ood": None if self.ood is None else self.ood.to_json(),
             "answers": [
                 {
                     "question": question,
