@@ -37,7 +37,8 @@ def test_a_foreign_target_is_read_and_named(root: Path, capsys: pytest.CaptureFi
     own = json.loads(Called(capsys, root, *WORDS, "--max-tokens", "2", "--json").out)
     assert own["foreign_target"] is None
     assert own["ood"]["distance"] < found["ood"]["distance"]
-    mapped = json.loads(Called(capsys, root, *words, "--map", "--answer", "red", "--json").out)
+    options = ("--answer", "red", "--json")
+    mapped = json.loads(Called(capsys, root, *words, *options, command="map").out)
     assert mapped["foreign_target"] == found["foreign_target"]
 
 
