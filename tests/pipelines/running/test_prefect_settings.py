@@ -24,7 +24,7 @@ PREFECT_API_URL = "https://api.prefect.cloud/api/x"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Prefect home with profiles, and an empty working folder."""
+    """Make a Prefect home with profiles, and an empty working folder."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "profiles.toml").write_text(PROFILES)
     (tmp_path / "here").mkdir()
