@@ -241,7 +241,7 @@ class Runner:
             artifact.check_bytes()  # the key holds its digest, so its bytes have to be those
         reads_target = "weights" in identity.external
         if reads_target:
-            self.outside.check_model()  # likewise
+            self.outside.model.check_unchanged()  # likewise
         resumed = self.root.partial(identity).path.exists()
         partial = self.root.begin(identity, keep_output=step.resumes_output)
         self.console.step(step.name, identity.key, "resumes" if resumed else "runs")
@@ -269,7 +269,7 @@ class Runner:
             )
             result = step.run(call)
         if reads_target:
-            self.outside.check_model()
+            self.outside.model.check_unchanged()
         record = make_record(
             result=result,
             earlier=Spent.of(a.record for a in self._closure(step).values()),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.canonical import digest
-from core.errors import ConfigError, ModelError
+from core.errors import ConfigError
 from core.progress import Progress
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.records import StepResult
@@ -53,22 +53,6 @@ class ExternalInputs:
     def model_digests(self) -> dict[str, str]:
         """What the target is: digests of weights, configuration, tokenizer, template, adapter."""
         return self.model.digests()
-
-    def check_model(self) -> None:
-        """Check that the target's files are still those whose digests the keys of this run hold.
-
-        Raises:
-            ModelError: one was changed or replaced meanwhile.
-        """
-        now = self.model.digests()
-        names = sorted(now.keys() | self.model_digests.keys())
-        changed = [n for n in names if now.get(n) != self.model_digests.get(n)]
-        if changed:
-            raise ModelError(
-                f"model {self.experiment.dump.model}: its {' and '.join(changed)} changed while "
-                "the run was under way, so nothing of this step is kept. Run again: the steps "
-                "then belong to the files that are there."
-            )
 
     @cached_property
     def needs_llm(self) -> bool:

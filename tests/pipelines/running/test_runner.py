@@ -220,7 +220,7 @@ def test_a_target_that_changes_under_a_run_makes_no_artifact(
     )
     made = Runner(made.experiment, made.root, steps=made.steps, console=made.console)
     made.prepare()
-    with pytest.raises(ModelError, match="its weights changed while the run was under way"):
+    with pytest.raises(ModelError, match="its weights changed on disk while it was in use"):
         made.run()
     kinds = [artifact.kind for artifact in ArtifactRoot(tmp_path / "r").artifacts()]
     assert kinds == ["conversations", "questions"]
