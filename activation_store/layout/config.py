@@ -88,6 +88,9 @@ class DumpSection(CaptureConfig, TemplateConfig):
     adapter: str | None = None
     """Folder or id of a PEFT adapter that is part of the target; null for none. Where it has a
     tokenizer and chat template of its own, these are used."""
+    store: str | None = None
+    """A finished store that is used in place of a dump: a REF or its folder. It is known by its
+    root digest, and must be of this target and hold `layers`; null dumps."""
     trust_remote_code: bool = False
     """Whether Python code in the target's folder may run, for models that transformers has no code
     of its own for. It is never asked for at a prompt."""

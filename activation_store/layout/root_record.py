@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from activation_store.layout.arrays import PLAN_FILE, ROOT_FILE
+from activation_store.layout.arrays import CANARY_FIELDS, CANARY_FILE, PLAN_FILE, ROOT_FILE
 from activation_store.layout.checksummed_json import read_checksummed_json, write_checksummed_json
 from activation_store.layout.commit_records import ShardCommit, read_commits
 from activation_store.layout.plan import PLAN_FIELDS
@@ -60,6 +60,23 @@ def root_digest(root: Path) -> str | None:
         return read_root(root)[0]
     except DamagedError:
         return None
+
+
+def finished_root(folder: Path) -> str:
+    """Return the root digest of a finished store, by which it is known.
+
+    Raises:
+        StoreError: there is no store, or its dump has not come to its end.
+        DamagedError: its records are not as they were written.
+    """
+    if not (folder / PLAN_FILE).is_file():
+        raise StoreError(f"store {folder}: no activation store is here (no {PLAN_FILE}).")
+    if not (folder / CANARY_FILE).is_file():
+        raise StoreError(f"store {folder}: its dump has not come to its end. Finish it first.")
+    root, _ = read_root(folder)
+    if read_checksummed_json(folder / CANARY_FILE, CANARY_FIELDS)["root"] != root:
+        raise DamagedError(f"{folder / CANARY_FILE}: it names another root digest.", folder)
+    return root
 
 
 def read_committed(root: Path, plan: str) -> dict[int, ShardCommit]:

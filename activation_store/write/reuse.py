@@ -93,7 +93,7 @@ class ReusableStores:
                 continue
             there, here = shard_file(name, there_shard), shard_file(name, shard)
             known = store.commits[there_shard].files.get(there)
-            if known is not None and _link_verified(store.root / there, root / here, known):
+            if known is not None and link_verified(store.root / there, root / here, known):
                 return {here: known}
         return {}
 
@@ -194,8 +194,8 @@ def _has_layout(store: ActivationStore, plan: Plan) -> bool:
     return own == (plan.codec, plan.shard_rows, plan.chunk_rows)
 
 
-def _link_verified(there: Path, here: Path, known: FileDigest) -> bool:
-    """Link the file `there` to `here` if it is as it was committed; return whether it was."""
+def link_verified(there: Path, here: Path, known: FileDigest) -> bool:
+    """Link or copy the file `there` to `here` if it is as it was committed; return whether."""
     if find_damage(there.parent, {there.name: known}):
         _LOG.warning("%s is not as it was committed, and is computed again.", there)
         return False

@@ -59,7 +59,7 @@ class Runner:
         self.root = root
         self.command = command
         self.console = console or Console()
-        self.outside = ExternalInputs(experiment)
+        self.outside = ExternalInputs(experiment, root)
         self.runs: dict[str, StepRun] = {}
         self._recomputed: set[tuple[str, str]] = set()
         table = steps_for(experiment) if steps is None else tuple(steps)

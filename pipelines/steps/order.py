@@ -87,18 +87,30 @@ def _complete(call: StepCall) -> StepResult:
 
 
 def _dump(call: StepCall) -> StepResult:
+    from activation_store.write.adopt import adopt_store
     from activation_store.write.dump import dump
 
-    result = dump(
-        call.data("conversations"),
-        call.out,
-        config=_capture(call.experiment),
-        model=call.outside.model,
-        runtime=call.experiment.runtime,
-        progress=call.progress,
-        reusable=find_reusable_stores(call.root, call.experiment.runtime),
-    )
-    return StepResult(counts=result.to_json(), store=store_digests(call.out))
+    config, model = _capture(call.experiment), call.outside.model
+    if (store := call.outside.store) is not None:
+        conversations = call.data("conversations")
+        result = adopt_store(
+            store, call.out, conversations=conversations, config=config, model=model
+        )
+        digests = store_digests(call.out)
+        # its vectors need not be those that a dump would have computed: its root digest counts too
+        digests = replace(digests, content=digest([digests.content, digests.root]))
+    else:
+        result = dump(
+            call.data("conversations"),
+            call.out,
+            config=config,
+            model=model,
+            runtime=call.experiment.runtime,
+            progress=call.progress,
+            reusable=find_reusable_stores(call.root, call.experiment.runtime),
+        )
+        digests = store_digests(call.out)
+    return StepResult(counts=result.to_json(), store=digests)
 
 
 def store_digests(folder: Path) -> StoreDigests:
@@ -292,7 +304,7 @@ def _from_conversations(
         run=_dump,
         config=lambda experiment: plain(experiment.dump, CaptureConfig),
         inputs={"conversations": conversations},
-        external=lambda outside: outside.model_digests,
+        external=lambda outside: outside.dump_digests,
         locations=_model_location,
         size=_dump_size,
         resumes_output=True,

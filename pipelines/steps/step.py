@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from core.canonical import digest
 from core.errors import ConfigError
 from core.progress import Progress
-from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.artifact import DATA, Artifact
 from pipelines.artifacts.records import StepResult
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportStep
 
@@ -27,10 +29,12 @@ class ExternalInputs:
 
     Args:
         experiment: the experiment.
+        root: the artifact root, in which `dump.store` may be a name.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, root: ArtifactRoot | None = None) -> None:
         self.experiment = experiment
+        self._root = root
 
     @cached_property
     def model(self) -> ModelFiles:
@@ -48,6 +52,34 @@ class ExternalInputs:
             template=dump.template,
             trust_remote_code=dump.trust_remote_code,
         )
+
+    @cached_property
+    def store(self) -> Path | None:
+        """Folder of the finished store that takes the dump's place; None without one.
+
+        Raises:
+            RefError: `dump.store` names nothing.
+        """
+        from activation_store.layout.arrays import PLAN_FILE
+
+        named = self.experiment.dump.store
+        if named is None:
+            return None
+        path = Path(named).expanduser()
+        for folder in (path, path / DATA):
+            if (folder / PLAN_FILE).is_file():
+                return folder
+        if self._root is None:
+            return path
+        return Refs(self._root).resolve(named, kind="dump").data
+
+    @cached_property
+    def dump_digests(self) -> dict[str, str]:
+        """What a dump comes from: the target, and the finished store that takes its place."""
+        from activation_store.layout.root_record import finished_root
+
+        own = {} if self.store is None else {"store": finished_root(self.store)}
+        return {**self.model_digests, **own}
 
     @cached_property
     def model_digests(self) -> dict[str, str]:

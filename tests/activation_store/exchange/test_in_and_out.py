@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from activation_store.exchange.exporting import export_layer
 from activation_store.exchange.importing import (
     VectorImport,
+    VectorSource,
+    check_declared,
     import_vectors,
     open_memmap,
     open_safetensors,
@@ -23,6 +26,7 @@ from activation_store.exchange.importing import (
 from activation_store.read.reader import ActivationStore
 from activation_store.read.verify import verify
 from activation_store.target.files import ModelFiles
+from activation_store.target.load import Shape, model_shape
 from core.errors import DataError, StorageError, StoreError
 
 CHECKOUT = Path(__file__).parents[3]
@@ -166,3 +170,69 @@ def test_numbers_of_several_kinds_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2, 4), "b": torch.zeros(2, 4).half()}, tmp_path / "x.safetensors")
     with pytest.raises(DataError, match="its tensors are F16, F32; expected all of one of"):
         open_safetensors(tmp_path)
+
+
+SHAPE = Shape(ref="tiny", n_blocks=4, d_model=8, max_positions=100, vocabulary=300)
+
+
+def exported(whole: Path, folder: Path, **changes: object) -> VectorSource:
+    """Layer 2 of a store as an export, with changes to its layer.json."""
+    export_layer(ActivationStore(whole), 2, folder, format="safetensors")
+    about = json.loads((folder / "layer.json").read_text())
+    (folder / "layer.json").write_text(json.dumps({**about, **changes}))
+    return open_safetensors(folder)
+
+
+def test_what_layer_json_says_is_compared(whole: Path, model: ModelFiles, tmp_path: Path) -> None:
+    shape, target = model_shape(model), model.digests()
+    source = exported(whole, tmp_path / "x")
+    check_declared(source, layer=2, shape=shape, target=target)
+    with pytest.raises(DataError, match=r"layer.json: layer is 2, and --layer 1"):
+        check_declared(source, layer=1, shape=shape, target=target)
+    other = {**target, "weights": "0" * 64}
+    with pytest.raises(DataError, match=r"the vectors are of another target than .*: weights is"):
+        check_declared(source, layer=2, shape=shape, target=other)
+    longer = exported(whole, tmp_path / "y", tokens=7)
+    with pytest.raises(DataError, match=r"tokens is 7, and the vectors have \d+"):
+        check_declared(longer, layer=2, shape=shape, target=target)
+    with pytest.raises(DataError, match="d_model 32, and tiny has 8"):
+        check_declared(source, layer=2, shape=SHAPE, target=target)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"target": "llama"}'])
+def test_a_layer_json_that_is_none_is_refused(content: str, whole: Path, tmp_path: Path) -> None:
+    exported(whole, tmp_path / "x")
+    (tmp_path / "x" / "layer.json").write_text(content)
+    with pytest.raises(DataError, match=r"layer.json: not"):
+        open_safetensors(tmp_path / "x")
+
+
+def test_rows_of_two_examples_that_overlap_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.zeros((30, 8), np.float32))
+    table = {"example_id": ["a", "b"], "row_start": [0, 9], "n_tokens": [10, 10]}
+    pq.write_table(pa.table(table), tmp_path / "i.parquet")
+    with pytest.raises(DataError, match=r"a and b overlap: one ends at row 10, .* begins at 9"):
+        open_memmap(tmp_path / "v.npy", tmp_path / "i.parquet")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("tokens", [[1, 2, -3]], "a token id is negative or above 32 bits"),
+        ("tokens", [[1, 2, 2**40]], "a token id is negative or above 32 bits"),
+        ("tokens", [[1, 2]], "3 vectors, 2 tokens and 3 segments"),
+        ("segments", [[0, 1, 9]], r"segment 9; expected one of 0 \(template\)"),
+        ("withheld", [4], "withheld is 4; expected 0 to 3"),
+        ("withheld", [-1], "withheld is -1; expected 0 to 3"),
+        ("row_start", [0.5], "column row_start is double; expected integers"),
+        ("example_id", [None], "column example_id is null; expected text"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_one_line(
+    column: str, value: list[object], words: str, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "v.npy", np.zeros((3, 8), np.float32))
+    table = {"example_id": ["a"], "row_start": [0], "n_tokens": [3], column: value}
+    pq.write_table(pa.table(table), tmp_path / "i.parquet")
+    with pytest.raises(DataError, match=words):
+        open_memmap(tmp_path / "v.npy", tmp_path / "i.parquet")

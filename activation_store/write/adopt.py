@@ -1,0 +1,135 @@
+"""Use of a finished store in place of a dump: one dumped elsewhere, imported, or pulled.
+
+Its files are linked where the file system can, each checked against its digest, so the bytes are on
+the disk once, and the store that they come from can be removed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from activation_store.layout.arrays import CANARY_FIELDS, CANARY_FILE, PLAN_FILE, ROOT_FILE
+from activation_store.layout.checksummed_json import read_checksummed_json
+from activation_store.layout.commit_records import commit_path
+from activation_store.layout.config import CaptureConfig
+from activation_store.layout.file_digests import FileDigest
+from activation_store.layout.root_record import finished_root
+from activation_store.read.reader import ActivationStore
+from activation_store.target.files import ModelFiles
+from activation_store.target.load import model_shape
+from activation_store.write.canary import CanaryResult
+from activation_store.write.dump import DumpResult, PreparedDump, prepare_dump
+from activation_store.write.reuse import link_verified
+from core.errors import DamagedError, StoreError
+from core.files import fsync_dir, storage_errors, write_files
+
+
+def adopt_store(
+    source: Path, out: Path, *, conversations: Path, config: CaptureConfig, model: ModelFiles
+) -> DumpResult:
+    """Take a finished store as the dump of these conversations.
+
+    Args:
+        source: the finished store.
+        out: the new store's folder; what an earlier attempt left there is completed.
+        conversations: folder with conversations.parquet; those that are not in the store are
+            counted as dropped.
+        config: the capture that is wanted; its layers must be in the store.
+        model: the target that the store must be of.
+
+    Raises:
+        StoreError: there is no finished store, or it is of another target, lacks a layer, or has
+            other tokens than a conversation, or none of them.
+        DamagedError: a file of it is not as it was committed.
+        StorageError: the disk is full.
+    """
+    finished_root(source)
+    store = ActivationStore(source)
+    store.check_target(model.digests())
+    shape = model_shape(model)
+    layers = tuple(shape.layer(k, "dump.layers") for k in config.layers)
+    for layer in layers:
+        store.only_layer(layer)
+    prepared = prepare_dump(conversations, config, model)
+    absent = _check_tokens(store, prepared)
+    with storage_errors(out):
+        written = _link_files(store, out)
+    canary = read_checksummed_json(source / CANARY_FILE, CANARY_FIELDS)
+    dropped = Counter(row.reason for row in prepared.dropped)
+    if absent:
+        dropped["not_in_store"] = absent
+    return DumpResult(
+        sequences=len(store.index),
+        tokens=store.index.tokens,
+        bytes=written,
+        raw_bytes=sum(f.size for c in store.commits.values() for f in c.files.values()),
+        tokens_per_second=0.0,
+        forward_tokens=0,
+        shared_shards=len(store.commits),
+        layers=store.layers,
+        d_model=store.d_model,
+        store_dtype=store.plan["dtype"],
+        compute_dtype=store.plan["compute_dtype"],
+        shards=len(store.commits),
+        canary=CanaryResult(**{name: canary[name] for name in CANARY_FIELDS if name != "root"}),
+        dropped=dict(sorted(dropped.items())),
+    )
+
+
+def _check_tokens(store: ActivationStore, prepared: PreparedDump) -> int:
+    """Compare tokens; return how many conversations are not in the store.
+
+    Raises:
+        StoreError: an example has other tokens in the store, or no conversation is in it.
+    """
+    absent = 0
+    for example, tokens in prepared.tokens.items():
+        if example not in store:
+            absent += 1
+            continue
+        there = store.tokens(example)
+        # an import that does not know its tokens has zeros
+        if there.any() and not np.array_equal(there, tokens.ids):
+            raise StoreError(
+                f"store {store.root}: example {example} has {len(there)} tokens there and others "
+                f"than its conversation's {len(tokens.ids)} (another template or its settings?). "
+                "Use the conversations that it was dumped from, or dump again."
+            )
+        if len(there) != len(tokens.ids):
+            raise StoreError(
+                f"store {store.root}: example {example} has {len(there)} vectors, and its "
+                f"conversation {len(tokens.ids)} tokens. Use the conversations that they are of."
+            )
+    if absent == len(prepared.tokens):
+        raise StoreError(
+            f"store {store.root}: none of the {absent} conversations is in it. "
+            "Use the conversations that it was dumped from."
+        )
+    return absent
+
+
+def _link_files(store: ActivationStore, out: Path) -> int:
+    """Link or copy every file of `store` into `out`; return their bytes.
+
+    Raises:
+        DamagedError: a file is not as it was committed.
+    """
+    known: dict[str, FileDigest] = dict(store.plan["files"])
+    for commit in store.commits.values():
+        known |= commit.files
+    for name, digest in known.items():
+        if not link_verified(store.root / name, out / name, digest):
+            raise DamagedError(
+                f"store {store.root}: {name} is not as it was committed.", store.root / name
+            )
+    records = [PLAN_FILE, ROOT_FILE]
+    records += [commit_path(Path(), shard).as_posix() for shard in sorted(store.commits)]
+    copies = {name: (store.root / name).read_bytes() for name in records}
+    write_files({out / name: content for name, content in copies.items()})
+    copies[CANARY_FILE] = (store.root / CANARY_FILE).read_bytes()  # last: it says it is finished
+    write_files({out / CANARY_FILE: copies[CANARY_FILE]})
+    fsync_dir(out)
+    return sum(digest.size for digest in known.values()) + sum(map(len, copies.values()))
