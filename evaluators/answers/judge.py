@@ -111,6 +111,7 @@ def judge_answers(
         "requests": spent.requests,
         "cached_requests": spent.cached_requests,
         "failed_requests": spent.failed_requests,
+        "estimated_requests": spent.estimated_requests,
         "tokens": {"prompt": spent.prompt_tokens, "completion": spent.completion_tokens},
         "cost_usd": spent.cost,
     }

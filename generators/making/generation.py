@@ -73,8 +73,9 @@ def generate_conversations(
     Returns:
         counts: `controls`, `examples`, `by_kind` (kind → planned and kept), `by_split` (split →
         controls), `dropped` (reason → rows), and what was spent (`requests`, `cached_requests`,
-        `failed_requests`, `tokens`, `cost_usd`, which is None where the price is not known, and
-        `structured`, how replies were held to their schemas).
+        `failed_requests`, `estimated_requests` (whose tokens the endpoint did not count: the most
+        that they can have been is in the sums), `tokens`, `cost_usd`, which is None where the
+        price is not known, and `structured`, how replies were held to their schemas).
 
     Raises:
         ConfigError: an unknown kind, view or held-out category, or a bad prompt or seeds file.
@@ -380,6 +381,7 @@ def _spent(client: LLMClient | None, dropped: list[Dropped]) -> dict[str, Any]:
         "requests": spent.requests,
         "cached_requests": spent.cached_requests,
         "failed_requests": spent.failed_requests,
+        "estimated_requests": spent.estimated_requests,
         "tokens": {"prompt": spent.prompt_tokens, "completion": spent.completion_tokens},
         "cost_usd": 0.0 if client is None else spent.cost,
         "structured": None if client is None else client.form,

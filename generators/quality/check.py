@@ -93,7 +93,8 @@ def check_quality(
 
     Returns:
         counts: `questions` that are left, `dropped` (reason → rows), `quality` (as in
-        `quality.json`), and what was spent: `requests`, `cached_requests`, `tokens`, `cost_usd`.
+        `quality.json`), and what was spent: `requests`, `cached_requests`,
+        `estimated_requests`, `tokens`, `cost_usd`.
 
     Raises:
         ConfigError: an LLM is needed and none is given, or a rubric is none.
@@ -137,6 +138,7 @@ def check_quality(
         "quality": quality,
         "requests": spent.requests if spent else 0,
         "cached_requests": spent.cached_requests if spent else 0,
+        "estimated_requests": spent.estimated_requests if spent else 0,
         "tokens": {
             "prompt": spent.prompt_tokens if spent else 0,
             "completion": spent.completion_tokens if spent else 0,
