@@ -1,4 +1,4 @@
-"""What decides an evaluation."""
+"""Settings that decide an evaluation."""
 
 from __future__ import annotations
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluators.config import EvaluateConfig
-from evaluators.measure.panel import panel
+from evaluators.measure.panel import measure_panel
 
 GAIN = 0.5
 """True gain of a decoder that reads, in nats a token."""
 
 
 @dataclass(frozen=True)
-class EvalContext:
+class Scenario:
     """What a simulated decoder does.
 
     Attributes:
@@ -29,13 +29,13 @@ class EvalContext:
 
 
 SCENES = {
-    "reads, one rival is best": EvalContext(GAIN, (0.0, 0.3, 0.4)),
-    "reads, rivals alike": EvalContext(GAIN),
-    "ignores activations, rivals alike": EvalContext(0.0),
-    "ignores activations, four rivals alike": EvalContext(0.0, (0.0, 0.0, 0.0, 0.0)),
-    "ignores activations, two rivals alike": EvalContext(0.0, (0.0, 0.0, 0.4)),
-    "ignores activations, one rival noisy": EvalContext(0.0, noise=(0.2, 0.2, 1.0)),
-    "ignores activations, rivals nearly alike": EvalContext(0.0, (0.0, 0.06, 0.06)),
+    "reads, one rival is best": Scenario(GAIN, (0.0, 0.3, 0.4)),
+    "reads, rivals alike": Scenario(GAIN),
+    "ignores activations, rivals alike": Scenario(0.0),
+    "ignores activations, four rivals alike": Scenario(0.0, (0.0, 0.0, 0.0, 0.0)),
+    "ignores activations, two rivals alike": Scenario(0.0, (0.0, 0.0, 0.4)),
+    "ignores activations, one rival noisy": Scenario(0.0, noise=(0.2, 0.2, 1.0)),
+    "ignores activations, rivals nearly alike": Scenario(0.0, (0.0, 0.06, 0.06)),
 }
 """Name of each scene."""
 RIVALS = ("other", "mean", "none", "prior")
@@ -79,7 +79,7 @@ def coverage(
     held, high = dict.fromkeys(GAINS, 0), dict.fromkeys(GAINS, 0)
     for dataset in range(datasets):
         config = EvaluateConfig(bootstrap=samples, seed=dataset)
-        found = panel(losses(random, controls, scene), names, config)
+        found = measure_panel(losses(random, controls, scene), names, config).to_json()
         for name in GAINS:
             held[name] += found[name]["low"] <= truth <= found[name]["high"]
             high[name] += found[name]["low"] > truth

@@ -28,6 +28,7 @@ from decoder.config import DecoderConfig, LoraSettings
 from decoder.step_inputs import StepInputs
 from evaluators.config import EvaluateConfig
 from evaluators.evaluation import TrainedDecoders, evaluate
+from evaluators.stats.estimates import Estimate
 from trainers.config import TrainConfig
 from trainers.training import train
 
@@ -116,7 +117,7 @@ def rows() -> list[tuple[Conversation, list[Question]]]:
 
 def read_hidden_bit(
     folder: Path, table: Sequence[tuple[Conversation, list[Question]]], carries: bool
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Estimate]:
     """Dump, train and evaluate; return accuracy of identification and the hidden gain."""
     torch.set_num_threads(1)
     model = save_target(folder / "model", carries=carries)
@@ -145,8 +146,10 @@ def read_hidden_bit(
         ),
         runtime=chain.RUNTIME,
     )
-    own = found["reading"]["test"]["system"]
-    return {**own["identification"]["accuracy"], "hidden_gain": own["hidden_gain"]}
+    own = found.reading["test"]["system"]
+    assert own.identification is not None
+    assert own.hidden_gain is not None
+    return {**own.identification.accuracy, "hidden_gain": own.hidden_gain}
 
 
 @pytest.mark.parametrize("carries", [True, False])
@@ -155,9 +158,9 @@ def test_a_hidden_bit_is_read_only_where_the_target_carries_it(
 ) -> None:
     found = read_hidden_bit(tmp_path, rows(), carries)
     if carries:
-        assert found["right"]["estimate"] > 0.9
-        assert found["swapped"]["estimate"] < 0.8  # half of the other controls mean the same
-        assert found["hidden_gain"]["low"] > 0
+        assert found["right"].estimate > 0.9
+        assert found["swapped"].estimate < 0.8  # half of the other controls mean the same
+        assert found["hidden_gain"].low > 0
     else:
-        assert 0.3 < found["right"]["estimate"] < 0.7
-        assert found["hidden_gain"]["estimate"] == pytest.approx(0, abs=1e-3)
+        assert 0.3 < found["right"].estimate < 0.7
+        assert found["hidden_gain"].estimate == pytest.approx(0, abs=1e-3)

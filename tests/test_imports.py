@@ -38,6 +38,7 @@ ORDER = (
     "evaluators.answers",
     "evaluators.identification",
     "evaluators.breakdowns",
+    "evaluators.slice_evaluator",
     "evaluators.evaluation",
     "evaluators.robustness",
     # pipelines

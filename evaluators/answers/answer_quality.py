@@ -1,4 +1,4 @@
-"""Written answers, measured: each metric given the row's own activations and given another's."""
+"""The quality of written answers: each metric with the row's own activations and with another's."""
 
 from __future__ import annotations
 
@@ -7,49 +7,65 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.answers.metrics import METRICS, Metric, Written
+from evaluators.answers.metrics import METRICS, Metric, WrittenAnswer
 from evaluators.config import EvaluateConfig
-from evaluators.measure.panel import columns, mean, sampler
+from evaluators.measure.metrics import PairedEstimates
+from evaluators.measure.panel import column_mean, make_bootstrap, stack_control_means
 
 SIDES = ("right", "other")
 
 
-def answer_quality(
+def measure_answers(
     answers: Sequence[Mapping[str, Any]],
     config: EvaluateConfig,
     metrics: Sequence[Metric] = METRICS,
-) -> dict[str, Any]:
-    """Every metric that applies to some of the answers.
+) -> dict[str, PairedEstimates]:
+    """Measure every metric that applies to some of the answers.
 
     Args:
         answers: rows of answers.parquet, of one split and view.
+        config: bootstrap settings.
+        metrics: what is measured.
 
     Returns:
-        {metric: {"right", "other", "gain": Estimate}}: means over questions, then over controls;
-        the gain is right − other, paired by control.
+        By metric; means over questions, then over controls.
     """
-    both = [(answer["control_id"], written(answer)) for answer in answers]
+    pairs = [(answer["control_id"], parse_answers(answer)) for answer in answers]
     out = {}
     for metric in metrics:
-        own = [(control, pair) for control, pair in both if metric.applies(pair[0])]
-        if own:
-            controls = np.array([control for control, _ in own])
+        counted = [(control, pair) for control, pair in pairs if metric.applies(pair[0])]
+        if counted:
+            controls = np.array([control for control, _ in counted])
             scores = {
-                side: np.array([metric.score(pair[i]) for _, pair in own])
+                side: np.array([metric.score(pair[i]) for _, pair in counted])
                 for i, side in enumerate(SIDES)
             }
-            estimate = sampler(columns(scores, controls), config)
-            out[metric.name] = {
-                **{side: estimate(mean(SIDES, side)) for side in SIDES},
-                "gain": estimate(lambda means: means[..., 0] - means[..., 1]),
-            }
+            out[metric.name] = estimate_pair(scores, controls, config)
     return out
 
 
-def written(answer: Mapping[str, Any]) -> tuple[Written, Written]:
-    """The two answers of a row of answers.parquet: from its own activations, and another's."""
+def estimate_pair(
+    scores: Mapping[str, np.ndarray], controls: np.ndarray, config: EvaluateConfig
+) -> PairedEstimates:
+    """Estimate the means of both sides and their difference.
+
+    Args:
+        scores: [N] score of each answer by side.
+        controls: [N] control of each.
+        config: bootstrap settings.
+    """
+    estimate = make_bootstrap(stack_control_means(scores, controls), config)
+    return PairedEstimates(
+        right=estimate(column_mean(SIDES, "right")),
+        other=estimate(column_mean(SIDES, "other")),
+        difference=estimate(lambda means: means[..., 0] - means[..., 1]),
+    )
+
+
+def parse_answers(answer: Mapping[str, Any]) -> tuple[WrittenAnswer, WrittenAnswer]:
+    """Parse a row of answers.parquet: the answers from its own activations, and another's."""
     first, second = (
-        Written(
+        WrittenAnswer(
             kind=answer["kind"],
             type=answer["type"],
             question=answer["question"],

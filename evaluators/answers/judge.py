@@ -1,4 +1,4 @@
-"""What an LLM says of written answers: right, vague or wrong beside gold, asked twice.
+"""Judgement of written answers by an LLM: right, vague or wrong beside gold, asked twice.
 
 The judge sees question, gold and answer: neither the control nor which activations the decoder was
 given. Answers from the row's own activations and from another control's are judged alike, so that
@@ -8,8 +8,8 @@ what a guessing decoder gets right by chance stands beside what a reading one do
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,14 @@ import pyarrow.parquet as pq
 from core.canonical import digest
 from core.files import write_json
 from core.progress import Progress, silent
-from evaluators.answers.answer_quality import SIDES
+from evaluators.answers.answer_quality import SIDES, estimate_pair
 from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
-from evaluators.measure.panel import columns, mean, sampler
+from evaluators.measure.metrics import (
+    AgreementMetrics,
+    EvaluationMetrics,
+    JudgedMetrics,
+    JudgedSlice,
+)
 from evaluators.measure.result_files import (
     ANSWERS_FILE,
     JUDGED_FILE,
@@ -32,58 +37,112 @@ from evaluators.measure.result_files import (
     VERDICTS_FILE,
     write_table,
 )
-from evaluators.measure.results import judged_rows
+from evaluators.measure.result_rows import judged_rows
 from generators.llm.client import LLMClient, run_async
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
 from generators.quality.judge import ItemVerdicts, Judgement, agreement, judge, rubric_named
 
-Answer = Mapping[str, Any]
+AnswerRow = Mapping[str, Any]
+"""A row of answers.parquet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeSession:
+    """How the judge is reached.
+
+    Attributes:
+        endpoint: that serves it.
+        log: folder where its replies are kept.
+        prompts: where the rubric is looked up.
+        concurrency: most requests under way.
+        say: receives lines for the user.
+    """
+
+    endpoint: ResolvedEndpoint
+    log: Path
+    prompts: PromptFiles = dataclasses.field(default_factory=PromptFiles)
+    concurrency: int = 8
+    say: Callable[[str], None] = lambda line: None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeResult:
+    """What a judge found, and what it cost.
+
+    Attributes:
+        metrics: shares of verdicts and agreement.
+        rubric: digest of the rubric.
+        requests: sent now.
+        cached_requests: answered from the log.
+        failed_requests: without a usable reply.
+        estimated_requests: whose tokens the endpoint did not count.
+        prompt_tokens: of the replies used.
+        completion_tokens: likewise.
+        cost_usd: of the requests sent now; None where prices are unknown.
+    """
+
+    metrics: JudgedMetrics
+    rubric: str
+    requests: int
+    cached_requests: int
+    failed_requests: int
+    estimated_requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the artifact's record keeps."""
+        return {
+            **self.metrics.to_json(),
+            "rubric": self.rubric,
+            "requests": self.requests,
+            "cached_requests": self.cached_requests,
+            "failed_requests": self.failed_requests,
+            "estimated_requests": self.estimated_requests,
+            "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
+            "cost_usd": self.cost_usd,
+        }
 
 
 def judge_answers(
     evaluation: Path,
     out: Path,
-    log: Path,
+    session: JudgeSession,
     *,
     config: EvaluateConfig,
-    endpoint: ResolvedEndpoint,
-    texts: PromptFiles | None = None,
-    concurrency: int = 8,
     progress: Progress = silent,
-    say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> JudgeResult:
     """Judge answers of an evaluation by the rubric `judge_reading`.
+
+    A verdict's share is a mean over questions, then over controls. A question of which a side has
+    no readable verdict is left out, and counted.
 
     Args:
         evaluation: folder that the step `evaluate` wrote.
         out: receives every verdict as Parquet, and the numbers as JSON and as Parquet rows.
-        log: where replies are kept.
+        session: how the judge is reached.
         config: settings of the evaluation, its judge among them.
-
-    Returns:
-        {"judged": {SPLIT: {VIEW: {verdict: {"right", "other", "gain": Estimate}, "agreement":
-        {"n", "raw", "kappa"}, "unread"}}}, "rubric": digest, and what was spent}. Each verdict is a
-        share of questions, then controls; the gain is `right` − `other`. A question of which a side
-        has no readable verdict is left out, and counted in "unread".
+        progress: receives finished verdicts.
 
     Raises:
         EndpointError: the endpoint cannot be used.
         BudgetError: the money allowed is spent.
         ConfigError: the rubric's file is wrong.
     """
-    rubric = rubric_named(texts or PromptFiles(), RUBRIC)
-    picked = _picked(pq.read_table(evaluation / ANSWERS_FILE).to_pylist(), config)
+    rubric = rubric_named(session.prompts, RUBRIC)
+    rows = _draw_answers(pq.read_table(evaluation / ANSWERS_FILE).to_pylist(), config)
     items = [
         {"question": row["question"], "gold": row["gold"], "answer": row[side] or "(nothing)"}
-        for row in picked
+        for row in rows
         for side in SIDES
     ]
 
     async def work() -> tuple[Judgement, LLMClient]:
-        with RequestLog(log) as replies:
-            client = LLMClient(endpoint, replies, concurrency, say)
+        with RequestLog(session.log) as replies:
+            client = LLMClient(session.endpoint, replies, session.concurrency, session.say)
             try:
                 return await judge(client, rubric, items, progress=progress), client
             finally:
@@ -91,78 +150,80 @@ def judge_answers(
 
     found, client = run_async(work())
     pairs = list(zip(found.items[::2], found.items[1::2], strict=True))
-    write_table(out / VERDICTS_FILE, _rows(picked, pairs), VERDICTS)
-    tree: dict[str, dict[str, Any]] = {}
-    for split, view in dict.fromkeys((row["split"], row["view"]) for row in picked):
-        own = [
-            (row, both)
-            for row, both in zip(picked, pairs, strict=True)
+    write_table(out / VERDICTS_FILE, _verdict_rows(rows, pairs), VERDICTS)
+    slices: dict[str, dict[str, JudgedSlice]] = {}
+    for split, view in dict.fromkeys((row["split"], row["view"]) for row in rows):
+        chosen = [
+            (row, pair)
+            for row, pair in zip(rows, pairs, strict=True)
             if (row["split"], row["view"]) == (split, view)
         ]
-        tree.setdefault(split, {})[view] = _judged(own, rubric.verdicts, config)
-    write_json(out / JUDGED_FILE, {"judged": tree})
-    about = {"foreign_target": "foreign_target" in _metrics(evaluation)}
-    rows = [{**about, **row} for row in judged_rows(tree, least=config.min_controls)]
-    write_table(out / RESULTS_FILE, rows, RESULTS)
-    spent = client.usage
-    return {
-        "judged": tree,
-        "rubric": rubric.digest,
-        "requests": spent.requests,
-        "cached_requests": spent.cached_requests,
-        "failed_requests": spent.failed_requests,
-        "estimated_requests": spent.estimated_requests,
-        "tokens": {"prompt": spent.prompt_tokens, "completion": spent.completion_tokens},
-        "cost_usd": spent.cost,
-    }
+        slices.setdefault(split, {})[view] = _measure_verdicts(chosen, rubric.verdicts, config)
+    metrics = JudgedMetrics(judged=slices)
+    write_json(out / JUDGED_FILE, metrics.to_json())
+    foreign = EvaluationMetrics.read(evaluation / METRICS_FILE).foreign_target is not None
+    numbers = [
+        {"foreign_target": foreign, **row}
+        for row in judged_rows(metrics, min_controls=config.min_controls)
+    ]
+    write_table(out / RESULTS_FILE, numbers, RESULTS)
+    usage = client.usage
+    return JudgeResult(
+        metrics=metrics,
+        rubric=rubric.digest,
+        requests=usage.requests,
+        cached_requests=usage.cached_requests,
+        failed_requests=usage.failed_requests,
+        estimated_requests=usage.estimated_requests,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cost_usd=usage.cost,
+    )
 
 
-def _metrics(evaluation: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((evaluation / METRICS_FILE).read_bytes())
-    return found
-
-
-def _picked(answers: Sequence[Answer], config: EvaluateConfig) -> list[Answer]:
-    """The answers that are judged: of each split and view as many as were asked for, by seed."""
+def _draw_answers(answers: Sequence[AnswerRow], config: EvaluateConfig) -> list[AnswerRow]:
+    """Draw the answers of each split and view that are judged, by seed."""
     settings = config.judge or JudgeConfig()
     ordered = sorted(
         answers, key=lambda row: digest([config.seed, row["example_id"], row["question"]])
     )
-    taken: dict[tuple[str, str], list[Answer]] = {}
+    taken: dict[tuple[str, str], list[AnswerRow]] = {}
     for row in ordered:
-        own = taken.setdefault((row["split"], row["view"]), [])
-        if len(own) < settings.answers:
-            own.append(row)
+        group = taken.setdefault((row["split"], row["view"]), [])
+        if len(group) < settings.answers:
+            group.append(row)
     return [row for key in sorted(taken) for row in taken[key]]
 
 
-def _judged(
-    pairs: Sequence[tuple[Answer, tuple[ItemVerdicts, ItemVerdicts]]],
+def _measure_verdicts(
+    judged: Sequence[tuple[AnswerRow, tuple[ItemVerdicts, ItemVerdicts]]],
     verdicts: Sequence[str],
     config: EvaluateConfig,
-) -> dict[str, Any]:
-    """Shares of each verdict, and agreement, of one split and view."""
-    read = [(row, both) for row, both in pairs if None not in (one.verdict for one in both)]
-    controls = np.array([row["control_id"] for row, _ in read])
-    out: dict[str, Any] = {}
-    for verdict in verdicts:
-        scores = {
-            side: np.array([float(both[i].verdict == verdict) for _, both in read])
-            for i, side in enumerate(SIDES)
-        }
-        estimate = sampler(columns(scores, controls), config)
-        out[verdict] = {
-            **{side: estimate(mean(SIDES, side)) for side in SIDES},
-            "gain": estimate(lambda means: means[..., 0] - means[..., 1]),
-        }
-    passes = zip(*(one.verdicts for _, both in pairs for one in both), strict=True)
-    out["agreement"] = dataclasses.asdict(agreement(*passes))
-    out["unread"] = len(pairs) - len(read)
-    return out
+) -> JudgedSlice:
+    """Estimate the share of each verdict, and the agreement, of one split and view."""
+    readable = [(row, pair) for row, pair in judged if None not in (each.verdict for each in pair)]
+    controls = np.array([row["control_id"] for row, _ in readable])
+    shares = {
+        verdict: estimate_pair(
+            {
+                side: np.array([float(pair[i].verdict == verdict) for _, pair in readable])
+                for i, side in enumerate(SIDES)
+            },
+            controls,
+            config,
+        )
+        for verdict in verdicts
+    }
+    first, second = zip(*(each.verdicts for _, pair in judged for each in pair), strict=True)
+    return JudgedSlice(
+        shares=shares,
+        agreement=AgreementMetrics(**dataclasses.asdict(agreement(first, second))),
+        unread=len(judged) - len(readable),
+    )
 
 
-def _rows(
-    picked: Sequence[Answer], pairs: Sequence[tuple[ItemVerdicts, ItemVerdicts]]
+def _verdict_rows(
+    rows: Sequence[AnswerRow], pairs: Sequence[tuple[ItemVerdicts, ItemVerdicts]]
 ) -> list[dict[str, Any]]:
     names = ("split", "view", "control_id", "example_id", "question", "gold")
     return [
@@ -170,9 +231,9 @@ def _rows(
             **{name: row[name] for name in names},
             "side": side,
             "answer": row[side],
-            "first": one.verdicts[0],
-            "second": one.verdicts[1],
+            "first": judged.verdicts[0],
+            "second": judged.verdicts[1],
         }
-        for row, both in zip(picked, pairs, strict=True)
-        for side, one in zip(SIDES, both, strict=True)
+        for row, pair in zip(rows, pairs, strict=True)
+        for side, judged in zip(SIDES, pair, strict=True)
     ]

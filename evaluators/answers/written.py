@@ -1,4 +1,4 @@
-"""Answers in words: what the decoder writes, given a row's own activations and given another's."""
+"""Written answers, from a row's own activations and from another control's."""
 
 from __future__ import annotations
 
@@ -17,29 +17,39 @@ _READINGS = 12
 
 
 def write_answers(
-    decoder: Decoder, rows: Sequence[Row], scene: EvalContext, config: EvaluateConfig
+    decoder: Decoder, rows: Sequence[Row], context: EvalContext, config: EvaluateConfig
 ) -> list[dict[str, Any]]:
-    """Rows of answers.parquet, without split and view, about the first controls of `rows`."""
+    """Write answers about the first controls of `rows`.
+
+    Args:
+        decoder: answers.
+        rows: evaluated rows.
+        context: of their conditions.
+        config: how many controls, and how long an answer.
+
+    Returns:
+        Rows of answers.parquet, without split and view.
+    """
     first = {row.conversation.control_id: i for i, row in reversed(list(enumerate(rows)))}
     picked = [rows[i] for i in sorted(first.values())[: config.answers]]
-    given = [(row, side, CONDITIONS[side].give(row, scene)) for row in picked for side in SIDES]
-    given.sort(key=lambda one: one[2].n)  # readings of like length share a batch
+    inputs = [(row, side, CONDITIONS[side].read(row, context)) for row in picked for side in SIDES]
+    inputs.sort(key=lambda each: each[2].n)  # readings of like length share a batch
     found: dict[tuple[str, str], list[Answer]] = {}
-    for start in range(0, len(given), _READINGS):
-        own = given[start : start + _READINGS]
+    for start in range(0, len(inputs), _READINGS):
+        batch = inputs[start : start + _READINGS]
         written = iter(
             generate_answers(
                 decoder,
-                [reading for row, _, reading in own for _ in row.questions],
-                [question.question for row, _, _ in own for question in row.questions],
+                [reading for row, _, reading in batch for _ in row.questions],
+                [question.question for row, _, _ in batch for question in row.questions],
                 max_tokens=config.max_answer_tokens,
             )
         )
-        for row, side, _ in own:
+        for row, side, _ in batch:
             found[row.example_id, side] = [next(written) for _ in row.questions]
     return [
         {
-            **_about(row, scene.partners),
+            **_about(row, context.partners),
             "question": question.question,
             "type": question.type,
             "gold": question.answer,

@@ -22,7 +22,7 @@ class ChoiceItem:
     """One choice.
 
     Attributes:
-        row: index of the judged row.
+        row: index of the evaluated row.
         question: what is asked.
         options: answers to choose from, gold first.
     """
@@ -35,11 +35,13 @@ class ChoiceItem:
 def make_items(
     rows: Sequence[Row], pool: Sequence[Row], *, options: int, seed: int
 ) -> tuple[list[ChoiceItem], int]:
-    """Items of `rows`, in order; the same for a row whatever rows are judged beside it.
+    """Make the items of `rows`; those of a row are the same whatever rows are evaluated with it.
 
     Args:
+        rows: evaluated rows.
         pool: all rows of their split and view, from which distractors are drawn.
         options: answers of an item, gold counted.
+        seed: of the draw of distractors.
 
     Returns:
         The items, and how many questions have too few distractors.
@@ -64,7 +66,7 @@ def make_items(
 def _distractors(
     row: Row, question: Question, answers: Iterable[tuple[Row, str]], seed: int
 ) -> list[str]:
-    """Answers of other controls that say something else than gold, in an order drawn by seed."""
+    """Find answers of other controls that differ from gold, in an order drawn by seed."""
     own = row.conversation
     apart: dict[str, str] = {}
     for other, answer in answers:

@@ -1,7 +1,7 @@
-"""Identification by likelihood: of several answers, does the decoder find the gold one?
+"""Identification by likelihood: does the decoder find the gold answer among several?
 
-What chance is, no count of options says: answers differ in how likely they are by themselves. It
-is measured, on the same items, given activations that tell nothing about the row.
+The number of options does not say what chance is: answers differ in how likely they are by
+themselves. Chance is measured on the same items, with inputs that tell nothing about the row.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from decoder.model import Decoder
 from decoder.reading import Reading
 from evaluators.config import EvaluateConfig
-from evaluators.identification.calibration import (
-    calibration_error,
-    confidence,
-    error_if_calibrated,
-    reliability,
-)
 from evaluators.identification.choice_items import ChoiceItem
 from evaluators.measure.losses import compute_question_losses
-from evaluators.measure.panel import UNINFORMED, columns, least_above, sampler
-from evaluators.stats.estimates import Estimate, Least, Statistic
+from evaluators.measure.metrics import IdentificationMetrics
+from evaluators.measure.panel import (
+    UNINFORMED,
+    lowest_minus,
+    make_bootstrap,
+    stack_control_means,
+)
+from evaluators.stats.estimates import Estimate, LowestMean, Statistic
 from trainers.rows import Row
 
 CONDITIONS = ("right", "swapped", "other", "none")
@@ -35,131 +35,119 @@ what is hidden."""
 # rows share their prefix, so a batch holds few of them and many options
 _ROWS = 4
 
-Losses = list[list[float]]
+OptionLosses = list[list[float]]
+"""Of each item the answer loss of its options, gold first."""
 
 
-def option_losses(
+def compute_option_losses(
     decoder: Decoder, rows: Sequence[Row], items: Sequence[ChoiceItem], readings: Sequence[Reading]
-) -> Losses:
-    """Answer loss of each option of each item, nats a token, over one prefix a row.
+) -> OptionLosses:
+    """Compute the answer loss of each option of each item, in nats per token.
 
     Args:
-        readings: one a row.
+        decoder: answers.
+        rows: evaluated rows.
+        items: about these rows.
+        readings: one per row.
     """
-    of_row: dict[int, list[int]] = defaultdict(list)
+    items_of_row: dict[int, list[int]] = defaultdict(list)
     for i, item in enumerate(items):
-        of_row[item.row].append(i)
+        items_of_row[item.row].append(i)
     asked = [
         Row(
-            rows[r].conversation,
+            rows[row].conversation,
             tuple(
                 replace(items[i].question, answer=option)
-                for i in own
+                for i in indices
                 for option in items[i].options
             ),
         )
-        for r, own in of_row.items()
+        for row, indices in items_of_row.items()
     ]
-    found = compute_question_losses(decoder, asked, [readings[r] for r in of_row], batch=_ROWS)
-    out: Losses = [[] for _ in items]
-    for own, losses in zip(of_row.values(), found, strict=True):
+    found = compute_question_losses(
+        decoder, asked, [readings[row] for row in items_of_row], batch=_ROWS
+    )
+    out: OptionLosses = [[] for _ in items]
+    for indices, losses in zip(items_of_row.values(), found, strict=True):
         rest = iter(losses)
-        for i in own:
+        for i in indices:
             out[i] = [next(rest) for _ in items[i].options]
     return out
 
 
-def identification(
-    items: Sequence[ChoiceItem],
-    losses: Mapping[str, Losses],
+def measure_identification(
+    losses: Mapping[str, OptionLosses],
     controls: Sequence[str],
-    without: int,
+    left_out: int,
     config: EvaluateConfig,
-) -> dict[str, Any]:
-    """Accuracy, chance, both gains, and calibration.
+) -> IdentificationMetrics:
+    """Estimate accuracy, chance and gains.
 
     Args:
-        losses: of each item's options, gold first, by condition.
+        losses: by condition.
         controls: control of each item.
-        without: questions that have no distractor.
-
-    Returns:
-        {"accuracy": {condition: Estimate}, "chance", "hidden_gain" or, where nothing is hidden,
-        "grounded_gain", "information_gain",
-        "calibration_error", "error_if_calibrated": Estimate, "reliability": bins of `right`,
-        "items": {"asked", "left_out": count}}; gains are in accuracy,
-        `right` less the others.
+        left_out: questions that make no item.
+        config: bootstrap settings.
     """
     names = list(losses)
-    of = np.array(controls)
-    correct = {name: np.array([_found(own) for own in losses[name]]) for name in names}
-    # errors, as losses are: the best rival has the least
-    estimate = sampler(columns({name: 1 - correct[name] for name in names}, of), config)
+    # errors, as losses are: the best rival has the lowest
+    errors = {name: np.array([1 - _score(item) for item in losses[name]]) for name in names}
+    estimate = make_bootstrap(stack_control_means(errors, np.array(controls)), config)
     rivals = [name for name in (*UNINFORMED, "swapped", "visible_text") if name in names]
-    sure = confidence(losses["right"])
-    return {
-        "accuracy": {name: estimate(_share(k)) for k, name in enumerate(names)},
-        "chance": _complement(estimate(Least(tuple(names.index(name) for name in rivals)))),
-        **{
-            gain: estimate(least_above(names, [against], "right"))
-            for gain, against in (("hidden_gain", "swapped"), ("grounded_gain", "other"))
-            if against in names
-        },
-        "information_gain": estimate(least_above(names, rivals, "right")),
-        "calibration_error": calibration_error(sure, correct["right"], of, config),
-        "error_if_calibrated": error_if_calibrated(sure, of, config),
-        "reliability": reliability(sure, correct["right"]),
-        "items": {
-            "asked": len(items),
-            "left_out": without,
-        },
+    gains = {
+        gain: estimate(lowest_minus(names, [against], "right"))
+        for gain, against in (("hidden_gain", "swapped"), ("grounded_gain", "other"))
+        if against in names
     }
+    lowest_error = LowestMean(tuple(names.index(name) for name in rivals))
+    return IdentificationMetrics(
+        accuracy={name: estimate(_accuracy(column)) for column, name in enumerate(names)},
+        chance=_complement(estimate(lowest_error)),
+        information_gain=estimate(lowest_minus(names, rivals, "right")),
+        asked=len(controls),
+        left_out=left_out,
+        **gains,
+    )
 
 
 def item_rows(
-    items: Sequence[ChoiceItem], losses: Mapping[str, Losses], rows: Sequence[Row]
+    items: Sequence[ChoiceItem], losses: Mapping[str, OptionLosses], rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
-    """One row an item and condition, for items.parquet, without split and view."""
-    out = []
-    for name, each in losses.items():
-        sure = confidence(each)
-        for item, own, certainty in zip(items, each, sure, strict=True):
-            conversation = rows[item.row].conversation
-            out.append(
-                {
-                    "kind": conversation.kind,
-                    "category": conversation.category,
-                    "type": item.question.type,
-                    "control_id": conversation.control_id,
-                    "example_id": conversation.example_id,
-                    "question": item.question.question,
-                    "options": list(item.options),
-                    "condition": name,
-                    "losses": own,
-                    "correct": _found(own),
-                    "confidence": float(certainty),
-                }
-            )
-    return out
+    """Make the rows of items.parquet, one per item and condition, without split and view."""
+    return [
+        {
+            "kind": rows[item.row].conversation.kind,
+            "category": rows[item.row].conversation.category,
+            "type": item.question.type,
+            "control_id": rows[item.row].conversation.control_id,
+            "example_id": rows[item.row].example_id,
+            "question": item.question.question,
+            "options": list(item.options),
+            "condition": name,
+            "losses": own,
+            "correct": _score(own),
+        }
+        for name, each in losses.items()
+        for item, own in zip(items, each, strict=True)
+    ]
 
 
 def _complement(errors: Estimate) -> Estimate:
-    """The share of what was found, from that of what was not."""
-    low, high = errors["high"], errors["low"]
-    return {
-        "estimate": None if errors["estimate"] is None else 1 - errors["estimate"],
-        "low": None if low is None else 1 - low,
-        "high": None if high is None else 1 - high,
-        "n": errors["n"],
-    }
+    """Turn an estimated share of errors into one of successes."""
+    return Estimate(
+        estimate=None if errors.estimate is None else 1 - errors.estimate,
+        low=None if errors.high is None else 1 - errors.high,
+        high=None if errors.low is None else 1 - errors.low,
+        n=errors.n,
+    )
 
 
-def _share(column: int) -> Statistic:
-    """Accuracy, from the column of errors."""
+def _accuracy(column: int) -> Statistic:
+    """Return the statistic that is the accuracy of a column of errors."""
     return lambda means: 1 - means[..., column]
 
 
-def _found(losses: list[float]) -> float:
-    """1 where gold, the first, is the likeliest; shared where others are as likely."""
-    least = min(losses)
-    return 1 / losses.count(least) if losses[0] == least else 0.0
+def _score(losses: Sequence[float]) -> float:
+    """Score an item: 1 where gold, the first, is likeliest, shared where others are as likely."""
+    lowest = min(losses)
+    return 1 / list(losses).count(lowest) if losses[0] == lowest else 0.0

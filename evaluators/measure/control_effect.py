@@ -19,7 +19,7 @@ from core.errors import DataError
 from core.tables import Conversation, Message
 from decoder.model import Decoder
 from evaluators.config import EvaluateConfig
-from evaluators.measure.panel import columns, mean, sampler
+from evaluators.measure.panel import column_mean, make_bootstrap, stack_control_means
 from evaluators.stats.estimates import Estimate
 from trainers.rows import Row
 
@@ -75,7 +75,8 @@ def estimate_effect(
     own = [row.conversation for row in rows if row.example_id in effects]
     values = np.array([effects[conversation.example_id] for conversation in own])
     controls = np.array([conversation.control_id for conversation in own])
-    return sampler(columns({"effect": values}, controls), config)(mean(["effect"], "effect"))
+    means = stack_control_means({"effect": values}, controls)
+    return make_bootstrap(means, config)(column_mean(["effect"], "effect"))
 
 
 def _tokens(decoder: Decoder, messages: Sequence[Message]) -> Tokens:

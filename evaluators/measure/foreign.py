@@ -1,10 +1,9 @@
-"""A store that another target wrote, such as a fine-tune of the decoder's own: how far does the
-unchanged decoder read it?"""
+"""Stores that another target wrote, such as a fine-tune of the decoder's own.
+
+Reading such a store shows how far an unchanged decoder follows a target that has moved.
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import public_name
@@ -12,39 +11,11 @@ from activation_store.target.load import model_shape
 from core.errors import ConfigError, StoreError
 from core.runtime import Runtime
 from decoder.step_inputs import StepInputs
+from evaluators.measure.metrics import ForeignTarget, TargetIdentity
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ForeignTarget:
-    """The target of a store, where it is not the decoder's own.
-
-    Attributes:
-        own: digests of the decoder's target.
-        found: digests of the target that wrote the store.
-        model, adapter: the reference of the decoder's target, without folders of a machine.
-    """
-
-    own: dict[str, str]
-    found: dict[str, str]
-    model: str
-    adapter: str | None
-
-    @property
-    def differs(self) -> tuple[str, ...]:
-        """What is not as in the decoder's own target (`weights`, `adapter`, ...)."""
-        return target_differs(self.own, self.found)
-
-    def to_json(self) -> dict[str, Any]:
-        """What stands in the results: {"differs", "decoder", "store"}, the last two digests."""
-        return {
-            "differs": list(self.differs),
-            "decoder": {"model": self.model, "adapter": self.adapter, "digests": self.own},
-            "store": {"digests": self.found},
-        }
-
-
-def target_differs(own: dict[str, str], found: dict[str, str]) -> tuple[str, ...]:
-    """Names of the digests in which two targets differ; none where they are one."""
+def find_differences(own: dict[str, str], found: dict[str, str]) -> tuple[str, ...]:
+    """Name the digests in which two targets differ; none where they are equal."""
     return tuple(sorted(k for k in own.keys() | found.keys() if own.get(k) != found.get(k)))
 
 
@@ -58,7 +29,7 @@ def open_foreign(
         runtime: size of the reader's cache.
 
     Returns:
-        The store, and its target where that is another one.
+        The store, and both targets where they are two.
 
     Raises:
         ConfigError: there is no store.
@@ -78,9 +49,11 @@ def open_foreign(
             f"{width}. A foreign target must be of the decoder's own shape, such as a fine-tune."
         )
     own, found = model.digests(), dict(opened.plan["target"])
-    if not target_differs(own, found):
+    differences = find_differences(own, found)
+    if not differences:
         return opened, None
     adapter = None if model.adapter is None else public_name(str(model.adapter))
+    decoder = TargetIdentity(model=public_name(model.ref), adapter=adapter, digests=own)
     return opened, ForeignTarget(
-        own=own, found=found, model=public_name(model.ref), adapter=adapter
+        differs=differences, decoder=decoder, store=TargetIdentity(digests=found)
     )

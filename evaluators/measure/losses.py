@@ -13,11 +13,13 @@ from trainers.rows import Row, tokenize_questions
 def compute_question_losses(
     decoder: Decoder, rows: Sequence[Row], readings: Sequence[Reading], *, batch: int = 16
 ) -> list[list[float]]:
-    """Nats a token of each question of each row, in the order given.
+    """Compute the answer loss of each question of each row, in nats per token.
 
     Args:
-        readings: one a row; rows of like length share a forward pass.
-        batch: most rows of one.
+        decoder: answers.
+        rows: with their questions.
+        readings: one per row; rows of like length share a forward pass.
+        batch: most rows of a forward pass.
     """
     turns = [tokenize_questions(decoder.prompt, row) for row in rows]
     return compute_turn_losses(decoder, readings, turns, batch=batch)

@@ -1,4 +1,4 @@
-"""The Parquet files of an evaluation: their columns, and writing them whole."""
+"""The files of an evaluation: their names, and the columns of those in Parquet."""
 
 from __future__ import annotations
 
@@ -55,7 +55,6 @@ ITEMS = pa.schema(
         ("options", pa.list_(pa.string())),
         ("losses", pa.list_(pa.float64())),
         ("correct", pa.float64()),
-        ("confidence", pa.float64()),
     ]
 )
 """One row an item of identification and condition; gold is the first option."""
@@ -67,7 +66,7 @@ VERDICTS = pa.schema(
     )
 )
 """One row an answer that an LLM judged, from the row's own activations (`right`) or another's: the
-verdicts of both passes, null where a reply could not be read."""
+verdicts of both times, null where a reply could not be read."""
 
 RESULTS = pa.schema(
     [
@@ -83,7 +82,7 @@ activations were those of another target than the decoder's own."""
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
-    """Write `rows` as Parquet, whole or not at all; the same rows give the same bytes."""
+    """Write `rows` as Parquet, atomically; the same rows give the same bytes."""
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema), buffer, compression="zstd")
     write_bytes(path, buffer.getvalue().to_pybytes())

@@ -1,4 +1,4 @@
-"""What is done to a row to see whether the decoder still reads it.
+"""Alterations of rows, by which it is measured whether the decoder still reads them.
 
 | alteration | what changes | what the answer should be |
 |---|---|---|
@@ -27,8 +27,8 @@ _WORDS = Path(__file__).with_name("alterations.yaml")
 
 
 @dataclass(frozen=True, slots=True)
-class Altered:
-    """A row as it is altered.
+class AlteredRow:
+    """A row after an alteration.
 
     Attributes:
         messages: what the target runs on.
@@ -39,57 +39,57 @@ class Altered:
     questions: tuple[str, ...]
 
 
-Alteration = Callable[[Row, Row, int], Altered]
+Alteration = Callable[[Row, Row, int], AlteredRow]
 """Alters a row, given another control's row of the same kind and a seed."""
 
 
-def plain(row: Row) -> Altered:
-    """The row as it is."""
-    return Altered(row.conversation.messages, tuple(own.question for own in row.questions))
+def keep_unaltered(row: Row) -> AlteredRow:
+    """Return the row as it is."""
+    return AlteredRow(row.conversation.messages, tuple(asked.question for asked in row.questions))
 
 
-def _decoy(row: Row, other: Row, seed: int) -> Altered:
-    own = plain(row)
-    users = [i for i, m in enumerate(own.messages) if m.role == "user"]
+def _add_decoy(row: Row, other: Row, seed: int) -> AlteredRow:
+    unaltered = keep_unaltered(row)
+    users = [i for i, m in enumerate(unaltered.messages) if m.role == "user"]
     pattern = _draw("decoy", row, seed)
     return _with_content(
-        own,
+        unaltered,
         users[-1],
         lambda text: pattern.format(message=text, other=other.conversation.control),
     )
 
 
-def _forbidden(row: Row, other: Row, seed: int) -> Altered:
-    own = plain(row)
-    first = [message.segment for message in own.messages].index("control")
+def _forbid_revealing(row: Row, other: Row, seed: int) -> AlteredRow:
+    unaltered = keep_unaltered(row)
+    first = [message.segment for message in unaltered.messages].index("control")
     pattern = _draw("forbidden", row, seed)
-    return _with_content(own, first, lambda text: pattern.format(control=text))
+    return _with_content(unaltered, first, lambda text: pattern.format(control=text))
 
 
-def _novel_question(row: Row, other: Row, seed: int) -> Altered:
-    own = plain(row)
-    asked = (_draw("novel_question", row, seed, question) for question in own.questions)
+def _rephrase_questions(row: Row, other: Row, seed: int) -> AlteredRow:
+    unaltered = keep_unaltered(row)
+    asked = (_draw("novel_question", row, seed, question) for question in unaltered.questions)
     return replace(
-        own,
+        unaltered,
         questions=tuple(
             pattern.format(question=question)
-            for pattern, question in zip(asked, own.questions, strict=True)
+            for pattern, question in zip(asked, unaltered.questions, strict=True)
         ),
     )
 
 
 ALTERATIONS: dict[str, Alteration] = {
-    "decoy": _decoy,
-    "forbidden": _forbidden,
-    "novel_question": _novel_question,
+    "decoy": _add_decoy,
+    "forbidden": _forbid_revealing,
+    "novel_question": _rephrase_questions,
 }
 """Alteration by name."""
 
 
-def _with_content(own: Altered, at: int, change: Callable[[str], str]) -> Altered:
-    messages = list(own.messages)
+def _with_content(altered: AlteredRow, at: int, change: Callable[[str], str]) -> AlteredRow:
+    messages = list(altered.messages)
     messages[at] = replace(messages[at], content=change(messages[at].content))
-    return replace(own, messages=tuple(messages))
+    return replace(altered, messages=tuple(messages))
 
 
 def _draw(name: str, row: Row, seed: int, more: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What decides how robust a decoder is found."""
+"""Settings that decide a measurement of robustness."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class RobustnessConfig(Config):
     views: tuple[View, ...] = VIEWS
     """Views that are judged, each by itself."""
     alterations: tuple[AlterationName, ...] = ("decoy", "forbidden", "novel_question")
-    """What is done to each row (evaluators/robustness/alterations.py); each costs the target's
-    pass and two passes of the decoder over all questions."""
+    """What is done to each row (evaluators/robustness/alterations.py); each costs a forward
+    pass of the target and two of the decoder over all questions."""
     strengths: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Strengths at which a fine-tune of the target, made here, is read by the unchanged decoder;
     1 is the fine-tune as it was trained."""
@@ -50,7 +50,7 @@ class RobustnessConfig(Config):
 
     @property
     def rows(self) -> EvaluateConfig:
-        """The same choice of rows and statistics, as an evaluation takes it."""
+        """The same choice of rows and statistics as settings of an evaluation."""
         return EvaluateConfig(
             splits=self.splits,
             views=self.views,

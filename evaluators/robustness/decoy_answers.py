@@ -1,4 +1,4 @@
-"""Whose answer is likelier: the row's own, or that of the control which its decoy quotes?"""
+"""The choice between the row's own answer and that of the control which its decoy quotes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.scoring import compute_turn_losses
 from decoder.target_run import capture
-from evaluators.measure.panel import columns, sampler
-from evaluators.robustness.alterations import Altered
+from evaluators.measure.metrics import AlteredEstimates
+from evaluators.measure.panel import make_bootstrap, stack_control_means
+from evaluators.robustness.alterations import AlteredRow
 from evaluators.robustness.config import RobustnessConfig
-from evaluators.stats.estimates import Estimate
 from trainers.rows import Row
 
-Pair = tuple[str, str, str]
+RivalAnswers = tuple[str, str, str]
 """A question, the row's own answer, and the decoy's."""
 
 
-def rival_answers(row: Row, other: Row) -> list[Pair]:
-    """Question, own answer and the other control's answer of the same type and place."""
+def find_rival_answers(row: Row, other: Row) -> list[RivalAnswers]:
+    """Find for each question the other control's answer of the same type and place."""
     theirs: dict[tuple[str | None, int], str] = {}
     counts: dict[str | None, int] = {}
     for question in other.questions:
@@ -39,32 +39,40 @@ def rival_answers(row: Row, other: Row) -> list[Pair]:
     return out
 
 
-def choices(
+def score_choices(
     decoder: Decoder,
     rows: Sequence[Row],
-    said: Sequence[Altered],
-    pairs: Sequence[Sequence[Pair]],
+    altered: Sequence[AlteredRow],
+    pairs: Sequence[Sequence[RivalAnswers]],
     *,
     masking: bool,
 ) -> list[list[float]]:
-    """Of each row 1 for a choice that falls to its own answer, 0.5 where both are as likely.
+    """Score each choice of each row: 1 for its own answer, 0.5 where both are as likely.
 
-    A row that the chat template cannot write has none.
+    Args:
+        decoder: answers.
+        rows: evaluated rows.
+        altered: each of them, altered.
+        pairs: choices of each.
+        masking: whether the control's own tokens are withheld.
+
+    Returns:
+        Scores of each row; a row that the chat template cannot write has none.
     """
     layers = decoder.select_layers()
     written: dict[int, list[Turn]] = {}
-    for i, own in enumerate(said):
+    for i, change in enumerate(altered):
         try:
-            tokenize(decoder.tokenizer, own.messages)
+            tokenize(decoder.tokenizer, change.messages)
             written[i] = [
                 decoder.prompt.turn(question, answer)
                 for question, *answers in pairs[i]
                 for answer in answers
             ]
         except DataError:
-            continue  # it has no choice, and is left out
+            continue  # the row is left out
     index = [i for i in written if written[i]]
-    runs = capture(decoder, [said[i].messages for i in index], layers.layers)
+    runs = capture(decoder, [altered[i].messages for i in index], layers.layers)
     readings = {
         i: reading
         for i, run in zip(index, runs, strict=True)
@@ -78,20 +86,22 @@ def choices(
     return out
 
 
-def own_answers(
+def estimate_own_answers(
     before: Sequence[Sequence[float]],
     after: Sequence[Sequence[float]],
     controls: Sequence[str],
     config: RobustnessConfig,
-) -> dict[str, Estimate] | None:
-    """Share of choices that fall to the row's own answer, without the decoy and with it.
+) -> AlteredEstimates | None:
+    """Estimate the share of choices that fall to the row's own answer.
 
     Args:
-        before, after: of each row what `choices` gives.
+        before: scores of each row without the decoy.
+        after: scores of each row with it.
         controls: of each row.
+        config: bootstrap settings.
 
     Returns:
-        {"plain", "altered", "drop"}; None where no row has a choice on both sides.
+        None where no row has a choice on both sides.
     """
     both = [i for i in range(len(controls)) if before[i] and after[i]]
     if not both:
@@ -100,10 +110,10 @@ def own_answers(
         side: np.array([x for i in both for x in scored[i]])
         for side, scored in (("plain", before), ("altered", after))
     }
-    of = np.array([controls[i] for i in both for _ in before[i]])
-    estimate = sampler(columns(values, of), config.rows)
-    return {
-        "plain": estimate(lambda m: m[..., 0]),
-        "altered": estimate(lambda m: m[..., 1]),
-        "drop": estimate(lambda m: m[..., 0] - m[..., 1]),
-    }
+    control_of = np.array([controls[i] for i in both for _ in before[i]])
+    estimate = make_bootstrap(stack_control_means(values, control_of), config.rows)
+    return AlteredEstimates(
+        plain=estimate(lambda m: m[..., 0]),
+        altered=estimate(lambda m: m[..., 1]),
+        drop=estimate(lambda m: m[..., 0] - m[..., 1]),
+    )

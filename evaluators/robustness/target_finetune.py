@@ -1,4 +1,4 @@
-"""A target that has moved: a fine-tune made here, which the unchanged decoder reads.
+"""A fine-tune of the target, made here and read by the unchanged decoder.
 
 A second LoRA adapter is trained on the target's own network, beside the decoder's, and taken out
 again; its strength is the factor on its weights.
@@ -35,28 +35,30 @@ class FineTune:
     def __init__(
         self, decoder: Decoder, sequences: Sequence[np.ndarray], config: RobustnessConfig
     ) -> None:
-        """Train it.
+        """Train the fine-tune.
 
         Args:
+            decoder: on whose base it is trained.
             sequences: token ids of the conversations that it learns to write.
+            config: its settings.
         """
         self._decoder = decoder
         self.losses = _train(decoder, sequences, config)
         # of each layer with adapters, the factor on the weights of each
-        every = (getattr(module, "scaling", None) for module in decoder.net.modules())
-        self._scaling = [own for own in every if isinstance(own, dict) and _NAME in own]
+        scalings = (getattr(module, "scaling", None) for module in decoder.net.modules())
+        self._scaling = [each for each in scalings if isinstance(each, dict) and _NAME in each]
         self._trained = [scaling[_NAME] for scaling in self._scaling]
 
     @contextlib.contextmanager
     def at(self, strength: float) -> Iterator[TargetNetwork]:
-        """Within, the target is the fine-tune at `strength`; the decoder is not to be asked."""
+        """Use the fine-tune at `strength` as the target; the decoder must not be used meanwhile."""
         for scaling, trained in zip(self._scaling, self._trained, strict=True):
             scaling[_NAME] = trained * strength
         with self._decoder.with_adapter(_NAME):
             yield TargetNetwork(self._decoder.net.get_base_model(), self._decoder.tokenizer)
 
     def remove(self) -> None:
-        """Leave the decoder as it was."""
+        """Remove the fine-tune from the decoder's network."""
         self._decoder.net.delete_adapter(_NAME)
         self._decoder.net.requires_grad_(False)  # peft turns on what is active afterwards
 
@@ -80,29 +82,29 @@ def _train(
     draw = np.random.default_rng(config.seed)
     losses = []
     with decoder.with_adapter(_NAME):
-        own = [values for name, values in net.named_parameters() if f".{_NAME}." in name]
-        for values in own:
+        weights = [values for name, values in net.named_parameters() if f".{_NAME}." in name]
+        for values in weights:
             values.requires_grad_(True)
-        optimiser = torch.optim.AdamW(own, lr=config.shift_learning_rate, weight_decay=0.0)
+        optimiser = torch.optim.AdamW(weights, lr=config.shift_learning_rate, weight_decay=0.0)
         for _ in range(config.shift_steps):
             chosen = draw.choice(len(sequences), min(_ROWS, len(sequences)), replace=False)
             loss = _language_loss(net, [sequences[i][:_LONGEST] for i in chosen])
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             losses.append(loss.item())
     return losses[0], losses[-1]
 
 
 def _language_loss(net: Any, sequences: Sequence[np.ndarray]) -> torch.Tensor:
-    """Mean loss of every next token, in nats."""
+    """Compute the mean loss of every next token, in nats."""
     device = next(net.parameters()).device
     shape = (len(sequences), max(map(len, sequences)))
     ids_BT = torch.zeros(shape, dtype=torch.long)
     targets_BT = torch.full(shape, -100)
-    for i, own in enumerate(sequences):
-        ids_BT[i, : len(own)] = torch.from_numpy(own.astype(np.int64))
-        targets_BT[i, : len(own) - 1] = ids_BT[i, 1 : len(own)]
+    for i, sequence in enumerate(sequences):
+        ids_BT[i, : len(sequence)] = torch.from_numpy(sequence.astype(np.int64))
+        targets_BT[i, : len(sequence) - 1] = ids_BT[i, 1 : len(sequence)]
     # causal attention sees no padding behind a sequence
     logits_BTV = net(input_ids=ids_BT.to(device), use_cache=False).logits
     return F.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.to(device).flatten())

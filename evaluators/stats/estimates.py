@@ -1,7 +1,7 @@
-"""Means, gains and differences over controls, with 95 % bootstrap intervals.
+"""Means and differences over controls, with 95 % bootstrap intervals.
 
-Controls are drawn with replacement, all that was measured on a control together, so that
-differences are paired; evaluators/stats/intervals.py takes the interval from what was drawn.
+Controls are resampled as clusters, with all that was measured on each, so that differences are
+paired; evaluators/stats/intervals.py computes the interval from the resampled statistics.
 
 Shapes: C controls, K columns (such as conditions), S bootstrap samples, R runs.
 """
@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from evaluators.stats.intervals import (
-    Part,
-    least_interval,
+    VariancePart,
+    lowest_mean_interval,
     percentile_interval,
-    pool_factor,
-    pooled_p,
+    t_test_p_value,
+    widening_factor,
 )
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -30,41 +30,50 @@ _CHUNK = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Least:
-    """The statistic that is the least of some columns' means, less that of another.
+class LowestMean:
+    """The statistic that is the lowest mean of some columns, less the mean of another.
 
-    The least is chosen anew wherever it is taken: of the controls at hand, and in each sample.
+    The lowest is chosen anew in each bootstrap sample.
 
     Attributes:
-        columns: those of which the least is taken.
-        less: the column that is taken off; None for nothing.
+        columns: those whose lowest mean is taken.
+        minus: the column that is subtracted; None for nothing.
     """
 
     columns: tuple[int, ...]
-    less: int | None = None
+    minus: int | None = None
 
     def __call__(self, means: np.ndarray) -> np.ndarray:
-        """[..., K] to [...]."""
-        found: np.ndarray = self.each(means).min(-1)
+        """Map column means [..., K] to [...]."""
+        found: np.ndarray = self.candidates(means).min(-1)
         return found
 
-    def each(self, means: np.ndarray) -> np.ndarray:
-        """[..., K] to [..., R]: what the least is taken of."""
-        own = means[..., list(self.columns)]
-        return own if self.less is None else own - means[..., [self.less]]
+    def candidates(self, means: np.ndarray) -> np.ndarray:
+        """Map column means [..., K] to the values [..., R] whose minimum is taken."""
+        chosen: np.ndarray = means[..., list(self.columns)]
+        return chosen if self.minus is None else chosen - means[..., [self.minus]]
 
 
-class Estimate(TypedDict):
-    """A value over n controls; `low` and `high` are None where n is too small for an interval."""
+class Estimate(BaseModel):
+    """A value over controls with its 95 % interval.
 
-    estimate: float | None
-    low: float | None
-    high: float | None
-    n: int
+    Attributes:
+        estimate: the value; None where there is no control.
+        low: lower end of the interval; None where there are too few controls for one.
+        high: upper end, likewise.
+        n: number of controls.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
 
 
-def over_controls(values: np.ndarray, controls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of `values` [N] within each control of `controls` [N].
+def average_by_control(values: np.ndarray, controls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average `values` [N] within each control of `controls` [N].
 
     Returns:
         The controls, sorted, and their means [C].
@@ -77,61 +86,69 @@ def over_controls(values: np.ndarray, controls: np.ndarray) -> tuple[np.ndarray,
 
 
 class Bootstrap:
-    """Column means of the controls at hand and of S samples of them, for many statistics.
+    """Column means of controls and of bootstrap samples of them, for many statistics."""
 
-    Args:
-        values: [C, K], one row a control.
-        samples: S.
-        least: controls under which no interval is given.
-    """
+    def __init__(self, values: np.ndarray, *, samples: int, seed: int, min_controls: int) -> None:
+        """Draw the samples.
 
-    def __init__(self, values: np.ndarray, *, samples: int, seed: int, least: int) -> None:
+        Args:
+            values: [C, K], one row per control.
+            samples: number of bootstrap samples.
+            seed: of the draw.
+            min_controls: controls under which no interval is given.
+        """
         self._n = len(values)
         self._mean_K = values.mean(0) if self._n else None
-        self._drawn_SK = _draw([[values]], samples, seed)[0] if self._n >= max(least, 2) else None
+        self._drawn_SK = (
+            _resample([[values]], samples, seed)[0] if self._n >= max(min_controls, 2) else None
+        )
 
     def __call__(self, statistic: Statistic) -> Estimate:
-        """The statistic with its interval."""
+        """Estimate a statistic with its interval."""
         if self._mean_K is None:
-            return {"estimate": None, "low": None, "high": None, "n": 0}
+            return Estimate()
         estimate = float(statistic(self._mean_K))
         if self._drawn_SK is None:
-            return {"estimate": estimate, "low": None, "high": None, "n": self._n}
+            return Estimate(estimate=estimate, n=self._n)
         low, high = _interval(statistic, self._mean_K, self._drawn_SK, self._n)
-        return {"estimate": estimate, "low": low, "high": high, "n": self._n}
+        return Estimate(estimate=estimate, low=low, high=high, n=self._n)
 
 
 def bootstrap(
-    values: np.ndarray, statistic: Statistic, *, samples: int, seed: int, least: int
+    values: np.ndarray, statistic: Statistic, *, samples: int, seed: int, min_controls: int
 ) -> Estimate:
-    """One statistic of `values` [C, K]; see `Bootstrap`."""
-    return Bootstrap(values, samples=samples, seed=seed, least=least)(statistic)
+    """Estimate one statistic of `values` [C, K]; see `Bootstrap`."""
+    return Bootstrap(values, samples=samples, seed=seed, min_controls=min_controls)(statistic)
 
 
 def pooled(
-    runs: Sequence[np.ndarray], statistic: Statistic, *, samples: int, seed: int, least: int
+    runs: Sequence[np.ndarray], statistic: Statistic, *, samples: int, seed: int, min_controls: int
 ) -> Estimate:
-    """A statistic of several runs that differ by their seeds, on the same controls.
+    """Estimate a statistic of several runs that differ by their seeds, on the same controls.
 
-    Controls and runs are both drawn (Owen 2007, the pigeonhole bootstrap): the interval is about
-    another run on other controls. With one run it is that of `bootstrap`, and about that run alone;
-    with a few it is stretched for how little they show of the spread between runs
+    Controls and runs are both resampled (Owen 2007, the pigeonhole bootstrap): the interval is
+    about another run on other controls. With one run it is that of `bootstrap`, and about that run
+    alone; with a few it is widened for how little they show of the spread between runs
     (evaluators/stats/intervals.py).
 
     Args:
         runs: R arrays [C, K] with the same controls in the same order.
         statistic: applied to the column means over runs and controls.
+        samples: number of bootstrap samples.
+        seed: of the draw.
+        min_controls: controls under which no interval is given.
     """
     n = len(runs[0])
-    if n < max(least, 2):
-        return bootstrap(np.mean(runs, 0), statistic, samples=samples, seed=seed, least=least)
+    if n < max(min_controls, 2):
+        mean_CK = np.mean(runs, 0)
+        return bootstrap(mean_CK, statistic, samples=samples, seed=seed, min_controls=min_controls)
     mean_K = np.mean(runs, (0, 1))
     estimate = float(statistic(mean_K))
-    drawn_SK = _draw([runs], samples, seed)[0]
+    drawn_SK = _resample([runs], samples, seed)[0]
     ends = _interval(statistic, mean_K, drawn_SK, n)
-    factor = _factor([runs], statistic(drawn_SK), lambda a: statistic(a[0]), samples, seed)
-    low, high = _stretched(estimate, ends, factor)
-    return {"estimate": estimate, "low": low, "high": high, "n": n}
+    factor = _widening([runs], statistic(drawn_SK), lambda a: statistic(a[0]), samples, seed)
+    low, high = _widened(estimate, ends, factor)
+    return Estimate(estimate=estimate, low=low, high=high, n=n)
 
 
 def difference(
@@ -141,35 +158,68 @@ def difference(
     *,
     samples: int,
     seed: int,
-    least: int,
+    min_controls: int,
 ) -> Estimate:
-    """A statistic of `second` less that of `first`, on the same controls.
+    """Estimate a statistic of `second` less that of `first`, on the same controls.
 
-    Controls are drawn once for both, so that the difference is paired; the runs of each side, where
-    it has several, are drawn by themselves (see `pooled`).
+    Controls are resampled once for both, so that the difference is paired; the runs of each side,
+    where it has several, are resampled independently (see `pooled`).
 
     Args:
-        first, second: runs [C, K], the same controls in the same order on both sides.
+        first: runs [C, K].
+        second: runs with the same controls in the same order.
+        statistic: applied to the column means over runs and controls.
+        samples: number of bootstrap samples.
+        seed: of the draw.
+        min_controls: controls under which no interval is given.
     """
     n = len(first[0])
     if not n:
-        return {"estimate": None, "low": None, "high": None, "n": 0}
+        return Estimate()
     a, b = (statistic(np.mean(side, (0, 1))) for side in (first, second))
     estimate = float(b - a)
-    if n < max(least, 2):
-        return {"estimate": estimate, "low": None, "high": None, "n": n}
+    if n < max(min_controls, 2):
+        return Estimate(estimate=estimate, n=n)
 
-    def away(means: Sequence[np.ndarray]) -> np.ndarray:
+    def contrast(means: Sequence[np.ndarray]) -> np.ndarray:
         return statistic(means[1]) - statistic(means[0])
 
     sides = [first, second]
-    drawn_S = away(_draw(sides, samples, seed))
+    drawn_S = contrast(_resample(sides, samples, seed))
     ends = percentile_interval(estimate, drawn_S, n)
-    low, high = _stretched(estimate, ends, _factor(sides, drawn_S, away, samples, seed))
-    return {"estimate": estimate, "low": low, "high": high, "n": n}
+    low, high = _widened(estimate, ends, _widening(sides, drawn_S, contrast, samples, seed))
+    return Estimate(estimate=estimate, low=low, high=high, n=n)
 
 
-def pools_p(
+def unpaired_difference(
+    first_C: np.ndarray, second_C: np.ndarray, *, samples: int, seed: int, min_controls: int
+) -> Estimate:
+    """Estimate the mean of `second_C` less that of `first_C`, which are different controls.
+
+    Args:
+        first_C: one value per control.
+        second_C: likewise; the controls are others, and each side is resampled independently.
+        samples: number of bootstrap samples.
+        seed: of the draw.
+        min_controls: controls of either side under which no interval is given.
+
+    Returns:
+        The estimate; n is that of the smaller side.
+    """
+    n = min(len(first_C), len(second_C))
+    estimate = float(second_C.mean() - first_C.mean())
+    if n < max(min_controls, 2):
+        return Estimate(estimate=estimate, n=n)
+    generator = np.random.default_rng(seed)
+    first_S, second_S = (
+        values_C[generator.integers(0, len(values_C), (samples, len(values_C)))].mean(1)
+        for values_C in (first_C, second_C)
+    )
+    low, high = percentile_interval(estimate, second_S - first_S, n)
+    return Estimate(estimate=estimate, low=low, high=high, n=n)
+
+
+def pooled_p_value(
     first: Sequence[np.ndarray],
     second: Sequence[np.ndarray],
     statistic: Statistic,
@@ -177,83 +227,94 @@ def pools_p(
     samples: int,
     seed: int,
 ) -> float | None:
-    """Two-sided p of a difference between pools: could other runs of either have turned it?
+    """Compute the two-sided p of a difference between pools of runs (see `difference`).
+
+    It answers whether other runs of either side could have reversed the difference.
 
     Args:
-        first, second: as for `difference`.
+        first: runs [C, K].
+        second: runs with the same controls in the same order.
+        statistic: applied to the column means over runs and controls.
+        samples: number of bootstrap samples.
+        seed: of the draw.
 
     Returns:
-        p by Student's t, which knows how few the runs are; None where neither side has several, or
-        there are fewer than two controls.
+        p by Student's t, which accounts for how few the runs are; None where neither side has
+        several, or there are fewer than two controls.
     """
     sides = [first, second]
     if len(first[0]) < 2 or all(len(runs) == 1 for runs in sides):
         return None
 
-    def away(means: Sequence[np.ndarray]) -> np.ndarray:
+    def contrast(means: Sequence[np.ndarray]) -> np.ndarray:
         return statistic(means[1]) - statistic(means[0])
 
-    estimate = float(away([np.mean(side, (0, 1)) for side in sides]))
-    return pooled_p(estimate, _parts(sides, away, samples, seed))
+    estimate = float(contrast([np.mean(side, (0, 1)) for side in sides]))
+    return t_test_p_value(estimate, _variance_parts(sides, contrast, samples, seed))
 
 
 def _interval(
     statistic: Statistic, mean_K: np.ndarray, drawn_SK: np.ndarray, n: int
 ) -> tuple[float, float]:
-    if isinstance(statistic, Least):
-        return least_interval(statistic.each(mean_K), statistic.each(drawn_SK), n)
+    if isinstance(statistic, LowestMean):
+        return lowest_mean_interval(statistic.candidates(mean_K), statistic.candidates(drawn_SK), n)
     return percentile_interval(float(statistic(mean_K)), statistic(drawn_SK), n)
 
 
-def _stretched(estimate: float, ends: tuple[float, float], factor: float) -> tuple[float, float]:
-    """An interval whose ends are moved away from the estimate; a factor of 1 leaves it alone."""
+def _widened(estimate: float, ends: tuple[float, float], factor: float) -> tuple[float, float]:
+    """Move the ends of an interval away from the estimate; a factor of 1 changes nothing."""
     if factor == 1:
         return ends
     low, high = (estimate + factor * (end - estimate) for end in ends)
     return low, high
 
 
-def _factor(
+def _widening(
     sides: Sequence[Sequence[np.ndarray]],
     drawn_S: np.ndarray,
     of: Callable[[Sequence[np.ndarray]], np.ndarray],
     samples: int,
     seed: int,
 ) -> float:
-    """By how much the interval of several runs is stretched; 1 where each side has one.
+    """Compute the factor by which the interval of several runs is widened.
 
     Args:
-        drawn_S: the statistic of joint draws.
+        sides: the runs of each side.
+        drawn_S: the statistic where controls and runs are resampled together.
         of: the statistic, from the column means of each side.
+        samples: number of bootstrap samples.
+        seed: of the draw.
+
+    Returns:
+        1 where each side has one run.
     """
     if all(len(runs) == 1 for runs in sides):
         return 1.0
-    return pool_factor(drawn_S, _parts(sides, of, samples, seed), len(sides[0][0]))
+    return widening_factor(drawn_S, _variance_parts(sides, of, samples, seed), len(sides[0][0]))
 
 
-def _parts(
+def _variance_parts(
     sides: Sequence[Sequence[np.ndarray]],
     of: Callable[[Sequence[np.ndarray]], np.ndarray],
     samples: int,
     seed: int,
-) -> list[Part]:
-    """What the spread of a statistic is put together from: the controls, and the runs of each side
-    that has several."""
+) -> list[VariancePart]:
+    """Resample the controls alone, and alone the runs of each side that has several."""
     averaged = [[np.mean(runs, 0)] for runs in sides]
-    parts = [(of(_draw(averaged, samples, seed)), len(sides[0][0]))]
-    means = [own[0].mean(0) for own in averaged]
+    parts = [VariancePart(of(_resample(averaged, samples, seed)), len(sides[0][0]))]
+    means = [side[0].mean(0) for side in averaged]
     for i, runs in enumerate(sides):
         if len(runs) > 1:
             # the runs take the place of controls: each is a row of column means
-            drawn_SK = _draw([[np.mean(runs, 1)]], samples, seed + i + 1)[0]
-            every = [np.broadcast_to(mean_K, drawn_SK.shape) for mean_K in means]
-            every[i] = drawn_SK
-            parts.append((of(every), len(runs)))
+            drawn_SK = _resample([[np.mean(runs, 1)]], samples, seed + i + 1)[0]
+            sides_SK = [np.broadcast_to(mean_K, drawn_SK.shape) for mean_K in means]
+            sides_SK[i] = drawn_SK
+            parts.append(VariancePart(of(sides_SK), len(runs)))
     return parts
 
 
-def _draw(sides: Sequence[Sequence[np.ndarray]], samples: int, seed: int) -> list[np.ndarray]:
-    """Column means [S, K] of each side: the same drawn controls, and of several runs drawn ones."""
+def _resample(sides: Sequence[Sequence[np.ndarray]], samples: int, seed: int) -> list[np.ndarray]:
+    """Resample column means [S, K] of each side: the same controls on all, several runs of each."""
     n = len(sides[0][0])
     generator = np.random.default_rng(seed)
     found: list[list[np.ndarray]] = [[] for _ in sides]

@@ -1,6 +1,6 @@
-"""Do two runs differ on the same questions? Paired tests over controls.
+"""Paired significance tests over controls.
 
-Shapes: C controls, S samples.
+Shapes: C controls.
 """
 
 from __future__ import annotations
@@ -8,43 +8,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 _CHUNK = 1000
+"""Resamples computed at once, which bounds memory."""
 
 
-def sign_flip(differences_C: np.ndarray, *, samples: int, seed: int) -> float | None:
-    """Two-sided p of the mean difference: were the signs of the controls a matter of chance?
+def sign_flip_p_value(differences_C: np.ndarray, *, samples: int, seed: int) -> float | None:
+    """Compute the two-sided p of a mean difference by a sign-flip permutation test.
 
     Where two runs are alike, each control's difference is as likely to be positive as negative.
-    The p is the share of random signs (the given ones counted among them) whose mean is as far
-    from zero as the one found.
+    With few controls all signs are enumerated.
 
     Args:
-        differences_C: one a control.
-        samples: random draws of all signs.
+        differences_C: one per control.
+        samples: most draws of all signs.
+        seed: of the draws.
 
     Returns:
         p, or None where there is no control.
     """
     if not len(differences_C):
         return None
-    found = abs(differences_C.mean())
-    tiny = 1e-12 * max(1.0, float(found))
-    generator = np.random.default_rng(seed)
-    as_far = 1
-    for start in range(0, samples, _CHUNK):
-        size = min(_CHUNK, samples - start)
-        signs_SC = generator.integers(0, 2, (size, len(differences_C))) * 2 - 1
-        as_far += int((np.abs(signs_SC @ differences_C) / len(differences_C) >= found - tiny).sum())
-    return as_far / (samples + 1)
+    if not differences_C.any():
+        return 1.0
+    found = stats.permutation_test(
+        (differences_C,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=samples,
+        batch=_CHUNK,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
-def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Each p adjusted for having asked all of them (Holm 1979); a missing one stays missing."""
+def adjust_holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Adjust p values for having tested all of them (Holm 1979); a missing one stays missing."""
     order = sorted((i for i, p in enumerate(ps) if p is not None), key=lambda i: ps[i] or 0.0)
     out: list[float | None] = [None] * len(ps)
-    least = 0.0
+    lowest = 0.0
     for rank, i in enumerate(order):
-        least = max(least, min(1.0, (ps[i] or 0.0) * (len(order) - rank)))
-        out[i] = least
+        lowest = max(lowest, min(1.0, (ps[i] or 0.0) * (len(order) - rank)))
+        out[i] = lowest
     return out

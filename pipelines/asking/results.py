@@ -12,7 +12,7 @@ from core.tables import Message, View
 from decoder.asking import Answer
 from decoder.token_choice import VISIBLE
 from decoder.training_distribution import OODScore
-from evaluators.answers.metrics.token_f1 import overlap
+from evaluators.answers.metrics.token_f1 import word_f1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +116,7 @@ def agreement(texts: Sequence[str]) -> float | None:
     """
     if len(texts) < 2:
         return None
-    return fmean(overlap(first, second) for first, second in combinations(texts, 2))
+    return fmean(word_f1(first, second) for first, second in combinations(texts, 2))
 
 
 def _answer(answer: Answer) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _weights(experiment: Experiment) -> tuple[Path | None, str | None]:
 
 def _judge(call: StepCall) -> StepResult:
     from activation_store.target.gguf import served
-    from evaluators.answers.judge import judge_answers
+    from evaluators.answers.judge import JudgeSession, judge_answers
     from generators.llm.endpoint.resolve import open_endpoint
 
     runtime = call.experiment.runtime
@@ -58,17 +58,20 @@ def _judge(call: StepCall) -> StepResult:
         weights=weights,
         threads=runtime.threads,
     ) as endpoint:
+        session = JudgeSession(
+            endpoint=endpoint,
+            log=call.root / REQUESTS,
+            prompts=_texts(call.experiment),
+            concurrency=runtime.concurrency,
+            say=call.say,
+        )
         counts = judge_answers(
             call.data("evaluate"),
             call.out,
-            call.root / REQUESTS,
+            session,
             config=call.experiment.evaluate,
-            endpoint=endpoint,
-            texts=_texts(call.experiment),
-            concurrency=runtime.concurrency,
             progress=call.progress,
-            say=call.say,
-        )
+        ).to_json()
     return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
 
 
@@ -91,7 +94,7 @@ def _external(outside: ExternalInputs) -> dict[str, Any]:
 
 JUDGE = Step(
     name="judge",
-    version=2,
+    version=3,
     entry="evaluators.answers.judge",
     run=_judge,
     config=_config,

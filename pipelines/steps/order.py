@@ -196,7 +196,7 @@ def run_evaluation(call: StepCall, *, foreign: bool = False) -> StepResult:
         foreign=foreign,
         progress=call.progress,
     )
-    return StepResult(counts=found)
+    return StepResult(counts=found.to_json())
 
 
 def _report(call: StepCall) -> StepResult:
@@ -335,7 +335,7 @@ def _from_conversations(
     decoders = {name: name for name in ("train", *map(baseline_step, baselines))}
     evaluate = Step(
         name="evaluate",
-        version=5,
+        version=6,
         entry="evaluators.evaluation",
         run=run_evaluation,
         config=lambda experiment: _evaluate_config(experiment, live=live),

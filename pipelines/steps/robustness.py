@@ -22,8 +22,8 @@ def robustness_step(evaluate: Step) -> Step:
     roles = ("conversations", "questions", "dump", "train")
     return Step(
         name=ROBUSTNESS,
-        version=2,
-        entry="evaluators.robustness.step",
+        version=3,
+        entry="evaluators.robustness.robustness",
         run=_robustness,
         config=_config,
         inputs={role: evaluate.inputs[role] for role in roles if role in evaluate.inputs},
@@ -46,7 +46,7 @@ def _config(experiment: Experiment) -> dict[str, Any]:
 
 
 def _robustness(call: StepCall) -> StepResult:
-    from evaluators.robustness.step import robustness
+    from evaluators.robustness.robustness import robustness
 
     found = robustness(
         step_inputs(call),
@@ -57,4 +57,4 @@ def _robustness(call: StepCall) -> StepResult:
         runtime=call.experiment.runtime,
         progress=call.progress,
     )
-    return StepResult(counts=found)
+    return StepResult(counts=found.to_json())

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from core.tables import Question
-from evaluators.breakdowns import answers_by_group, breakdowns, items_by_group
+from evaluators.breakdowns import answers_by_group, items_by_group, panel_by_group
 from evaluators.config import EvaluateConfig
 from evaluators.identification.choice_items import ChoiceItem
-from evaluators.measure.panel import panel
-from evaluators.measure.results import result_rows
+from evaluators.measure.metrics import PairedEstimates
+from evaluators.measure.panel import measure_panel
+from evaluators.measure.result_rows import result_rows
 
 CONFIG = EvaluateConfig(bootstrap=500)
 CONTROLS = np.repeat([f"control {i:02}" for i in range(15)], 2)
@@ -32,13 +33,13 @@ def losses() -> dict[str, np.ndarray]:
 
 
 def test_each_group_is_a_panel_of_its_own(losses: dict[str, np.ndarray]) -> None:
-    found = breakdowns(losses, CONTROLS, {"kind": KINDS, "type": TYPES}, CONFIG)
+    found = panel_by_group(losses, CONTROLS, {"kind": KINDS, "type": TYPES}, CONFIG)
     assert list(found) == ["kind=goal", "kind=persona", "type=description", "type=prediction"]
-    gain = {name: one["grounded_gain"] for name, one in found.items()}
-    assert gain["kind=persona"]["estimate"] == pytest.approx(1.5, abs=0.15)
-    assert gain["kind=goal"]["estimate"] == pytest.approx(0.5, abs=0.15)
-    assert gain["type=prediction"]["estimate"] == pytest.approx(2 / 3, abs=0.15)
-    assert {name: one["n"] for name, one in gain.items()} == {
+    gain = {name: one.grounded_gain for name, one in found.items()}
+    assert gain["kind=persona"].estimate == pytest.approx(1.5, abs=0.15)
+    assert gain["kind=goal"].estimate == pytest.approx(0.5, abs=0.15)
+    assert gain["type=prediction"].estimate == pytest.approx(2 / 3, abs=0.15)
+    assert {name: one.n for name, one in gain.items()} == {
         "kind=goal": 5,
         "kind=persona": 10,
         "type=description": 15,
@@ -49,25 +50,28 @@ def test_each_group_is_a_panel_of_its_own(losses: dict[str, np.ndarray]) -> None
 def test_a_group_with_too_few_controls_says_so_in_place_of_an_interval(
     losses: dict[str, np.ndarray],
 ) -> None:
-    found = breakdowns(losses, CONTROLS, {"kind": KINDS}, CONFIG)
-    assert found["kind=goal"]["grounded_gain"]["low"] is None
-    rows = list(result_rows("kind=goal", found["kind=goal"], least=CONFIG.min_controls))
+    found = panel_by_group(losses, CONTROLS, {"kind": KINDS}, CONFIG)
+    assert found["kind=goal"].grounded_gain.low is None
+    rows = list(result_rows("kind=goal", found["kind=goal"], min_controls=CONFIG.min_controls))
     assert {row["note"] for row in rows} == {"5 controls; an interval needs 8"}
 
 
 def test_every_leaf_is_a_row(losses: dict[str, np.ndarray]) -> None:
-    found = panel(losses, CONTROLS, CONFIG)
-    extra = {"answers": {"vague": {"right": found["grounded_gain"]}}, "excluded": {"why": 2}}
-    rows = {row["metric"]: row for row in result_rows("all", {**found, **extra}, least=8)}
+    found = measure_panel(losses, CONTROLS, CONFIG)
+    same = dict.fromkeys(("right", "other", "difference"), found.grounded_gain)
+    answers = {"vague": PairedEstimates(**same)}
+    whole = found.model_copy(update={"answers": answers})
+    rows = {row["metric"]: row for row in result_rows("all", whole, min_controls=8)}
     assert set(rows) == {
         *(f"answer_loss.{name}" for name in NAMES[:4]),
         *("untrained.right", "untrained.other"),
-        *("grounded_gain", "information_gain", "below_untrained", "answers.vague.right"),
+        *("grounded_gain", "information_gain", "below_untrained"),
+        *(f"answers.vague.{name}" for name in same),
     }
     assert rows["grounded_gain"] == {
         "group": "all",
         "metric": "grounded_gain",
-        **found["grounded_gain"],
+        **found.grounded_gain.model_dump(),
         "note": None,
     }
 
@@ -89,8 +93,8 @@ def answer(i: int) -> dict[str, Any]:
 def test_answers_are_measured_by_kind_and_type() -> None:
     found = answers_by_group([answer(i) for i in range(30)], CONFIG)
     assert list(found) == ["kind=goal", "kind=persona", "type=unstated"]
-    sensitive = {name: one["answers"]["sensitive"]["right"] for name, one in found.items()}
-    assert {name: (one["estimate"], one["n"]) for name, one in sensitive.items()} == {
+    sensitive = {name: one["sensitive"].right for name, one in found.items()}
+    assert {name: (one.estimate, one.n) for name, one in sensitive.items()} == {
         "kind=goal": (0.0, 10),
         "kind=persona": (1.0, 20),
         "type=unstated": (pytest.approx(2 / 3), 30),
@@ -106,9 +110,7 @@ def test_identification_is_measured_by_kind_and_type() -> None:
     controls = [f"control {i:02}" for i in range(20)]
     found = items_by_group(items, losses, controls, kinds, CONFIG)
     assert list(found) == ["kind=goal", "kind=persona", "type=description", "type=prediction"]
-    accuracy = {
-        name: one["identification"]["accuracy"]["right"]["estimate"] for name, one in found.items()
-    }
+    accuracy = {name: one.accuracy["right"].estimate for name, one in found.items()}
     assert accuracy["kind=goal"] == 1
     assert accuracy["kind=persona"] == 0
     assert accuracy["type=prediction"] == pytest.approx(0.4)

@@ -76,7 +76,7 @@ def judge(
     found = evaluate(
         inputs, decoders, out, work, config=config, runtime=chain.RUNTIME, progress=progress
     )
-    return dict(found["reading"])
+    return dict(found.to_json()["reading"])
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -321,8 +321,8 @@ def test_every_number_is_a_row_of_results_with_its_groups(
                 row = found[split, view, "all", name]
                 assert {key: row[key] for key in metrics[name]} == metrics[name]
             for metric, sides in metrics["answers"].items():
-                row = found[split, view, "all", f"answers.{metric}.gain"]
-                assert row["estimate"] == sides["gain"]["estimate"]
+                row = found[split, view, "all", f"answers.{metric}.difference"]
+                assert row["estimate"] == sides["difference"]["estimate"]
     groups = {row["group"] for row in rows if row["split"] == "test"}
     assert {"all", "kind=persona", "kind=goal", "type=unstated"} <= groups
     assert any(group.startswith("category=persona/") for group in groups)
@@ -357,7 +357,7 @@ def test_gold_is_identified_among_answers_to_the_same_question(
     n = found["answer_loss"]["right"]["n"]
     # to the second question all controls have one answer
     items = {"asked": n, "left_out": n}
-    assert found["identification"]["items"] == items
+    assert {name: found["identification"][name] for name in items} == items
     assert found["answer_loss"] == whole[1]["test"]["control"]["answer_loss"]
     rows = pq.read_table(folder / "out" / "items.parquet").to_pylist()
     assert {row["condition"] for row in rows} == {"right", "other", "none"}

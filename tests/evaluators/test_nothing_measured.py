@@ -36,7 +36,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
         config=EvaluateConfig(),
         runtime=chain.RUNTIME,
     )
-    record: dict[str, Any] = {"counts": found}
+    record: dict[str, Any] = {"counts": found.to_json()}
     step = ReportStep(
         step="evaluate",
         key="0" * 64,

@@ -5,7 +5,7 @@ To add one, write the file and name it in `METRICS` (docs/evaluation.md shows on
 
 from __future__ import annotations
 
-from evaluators.answers.metrics.base import Metric, Written
+from evaluators.answers.metrics.base import Metric, WrittenAnswer
 from evaluators.answers.metrics.confidence import CONFIDENCE
 from evaluators.answers.metrics.exact_match import EXACT_MATCH
 from evaluators.answers.metrics.nonsense import NONSENSE
@@ -14,7 +14,7 @@ from evaluators.answers.metrics.sensitive import SENSITIVE
 from evaluators.answers.metrics.token_f1 import TOKEN_F1
 from evaluators.answers.metrics.vague import VAGUE
 
-__all__ = ["METRICS", "Metric", "Written"]
+__all__ = ["METRICS", "Metric", "WrittenAnswer"]
 
 METRICS: tuple[Metric, ...] = (
     EXACT_MATCH,

@@ -1,4 +1,4 @@
-"""What a metric of written answers is: one number an answer."""
+"""The base of metrics of written answers: one number per answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Written:
+class WrittenAnswer:
     """An answer that the decoder wrote, and what it is judged by.
 
     Attributes:
@@ -37,21 +37,21 @@ class Written:
         return self.type == "extraction" or (self.type is None and self.kind == "extractive")
 
 
-def every(written: Written) -> bool:
-    """For metrics of every answer."""
+def applies_to_all(written: WrittenAnswer) -> bool:
+    """Return True: the metric is about every answer."""
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number an answer; its mean over controls is reported.
+    """One number per answer; its mean over controls is reported.
 
     Attributes:
-        name: how the tables call it.
+        name: in the tables.
         score: the number.
         applies: answers that it is about; the others are not counted.
     """
 
     name: str
-    score: Callable[[Written], float]
-    applies: Callable[[Written], bool] = every
+    score: Callable[[WrittenAnswer], float]
+    applies: Callable[[WrittenAnswer], bool] = applies_to_all

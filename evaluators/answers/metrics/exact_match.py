@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from evaluators.answers.metrics.base import Metric, Written
+from evaluators.answers.metrics.base import Metric, WrittenAnswer
 from evaluators.answers.metrics.words import words
 
 
-def _score(written: Written) -> float:
+def _score(written: WrittenAnswer) -> float:
     return float(words(written.text) == words(written.gold))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluators.answers.metrics.base import Metric, Written
+from evaluators.answers.metrics.base import Metric, WrittenAnswer
 
 LETTERS = 0.6
 """Least share of letters, digits and spaces in an answer that makes sense."""
@@ -10,7 +10,7 @@ LONGEST = 40
 """Letters of the longest word that makes sense."""
 
 
-def _score(written: Written) -> float:
+def _score(written: WrittenAnswer) -> float:
     text = written.text.strip()
     if not any(character.isalnum() for character in text):
         return 1.0

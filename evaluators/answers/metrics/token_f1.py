@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 
-from evaluators.answers.metrics.base import Metric, Written
+from evaluators.answers.metrics.base import Metric, WrittenAnswer
 from evaluators.answers.metrics.words import words
 
 
-def overlap(first: str, second: str) -> float:
-    """F1 of the words of two texts: 1 for the same words in any order, 0 for none in common."""
+def word_f1(first: str, second: str) -> float:
+    """Compute the F1 of the words of two texts: 1 for the same words, 0 for none in common."""
     found, gold = Counter(words(first)), Counter(words(second))
     if not found or not gold:
         return float(found == gold)
     return 2 * (found & gold).total() / (found.total() + gold.total())
 
 
-def _score(written: Written) -> float:
-    return overlap(written.text, written.gold)
+def _score(written: WrittenAnswer) -> float:
+    return word_f1(written.text, written.gold)
 
 
 TOKEN_F1 = Metric("token_f1", _score, lambda written: written.extracted)

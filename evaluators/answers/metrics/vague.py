@@ -5,7 +5,7 @@ Not asked of extraction questions, whose right answer may be a single word.
 
 from __future__ import annotations
 
-from evaluators.answers.metrics.base import Metric, Written
+from evaluators.answers.metrics.base import Metric, WrittenAnswer
 from evaluators.answers.metrics.words import words
 
 SPECIFIC = 2
@@ -25,7 +25,7 @@ things person people specific certain various different particular
 _COMMON = frozenset(_COMMON_WORDS.split())
 
 
-def _score(written: Written) -> float:
+def _score(written: WrittenAnswer) -> float:
     own = set(words(written.text)) - set(words(written.question)) - _COMMON
     return float(len(own) < SPECIFIC)
 

@@ -9,7 +9,7 @@ _ARTICLES = frozenset({"a", "an", "the"})
 
 
 def words(text: str) -> list[str]:
-    """Words and numbers of any script, in lower case, without punctuation or articles."""
+    """Split a text into words of any script, in lower case, without punctuation or articles."""
     plain = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     found = re.findall(r"\w+(?:'\w+)*", plain)
     # an answer such as "A" is all article

@@ -1,4 +1,4 @@
-"""The activations that the decoder is given: the row's own, and what they are held against.
+"""Conditions: the activations that the decoder is given, its own and those to compare with.
 
 | condition | the decoder is given |
 |---|---|
@@ -21,7 +21,7 @@ from evaluators.measure.conditions.base import Condition, EvalContext
 from evaluators.measure.conditions.mean import MEAN
 from evaluators.measure.conditions.noise import NOISE
 from evaluators.measure.conditions.none import NONE
-from evaluators.measure.conditions.other import OTHER, pair_others
+from evaluators.measure.conditions.other import OTHER, pair_with_other_controls
 from evaluators.measure.conditions.right import RIGHT
 from evaluators.measure.conditions.swapped import NEED_SWAPS, SHIFTED_POSITIONS, SWAPPED, find_swaps
 from evaluators.measure.conditions.wrong_layer import WRONG_LAYER
@@ -32,7 +32,7 @@ __all__ = [
     "Condition",
     "EvalContext",
     "find_swaps",
-    "pair_others",
+    "pair_with_other_controls",
 ]
 
 CONDITIONS = {

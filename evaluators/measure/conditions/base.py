@@ -1,4 +1,4 @@
-"""What a condition is: the activations that the decoder is given in place of a row's own."""
+"""The base of conditions: the activations that the decoder is given in place of a row's own."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from trainers.rows import Row, read_row
 
 
 class EvalContext:
-    """The store, and what of it a condition may draw on beside the row at hand.
+    """The activations that a condition may use beside those of the row at hand.
 
     Attributes:
-        store: holds the activations of every row.
+        store: source of the activations of every row.
         layers: what the decoder reads.
-        partners: for each judged row, by example id, the row of another control (`other`).
+        partners: for each evaluated row, by example id, the row of another control (`other`).
         swaps: for each row of a masked view that has one, its swapped conversation (`swapped`).
     """
 
@@ -37,11 +37,15 @@ class EvalContext:
         swaps: Mapping[str, str] | None = None,
         train: Sequence[Row] = (),
     ) -> None:
-        """Set the scene of some rows.
+        """Prepare the evaluation of some rows.
 
         Args:
+            store: source of activations.
+            layers: what the decoder reads; a number is that layer alone.
             masking: whether the control's own tokens are withheld.
             seed: of everything that a condition draws.
+            partners: row of another control by example id.
+            swaps: example id of the swapped conversation by example id.
             train: rows whose mean token is `mean_token`.
         """
         self.store = store
@@ -51,16 +55,16 @@ class EvalContext:
         self._masking = masking
         self._seed = seed
         self._train = train
-        self._own: dict[str, Reading] = {}
+        self._readings: dict[str, Reading] = {}
 
-    def own(self, row: Row) -> Reading:
-        """The row's own visible activations; read once."""
-        if row.example_id not in self._own:
-            self._own[row.example_id] = self.read(row)
-        return self._own[row.example_id]
+    def own_reading(self, row: Row) -> Reading:
+        """Return the row's own visible activations, which are read once."""
+        if row.example_id not in self._readings:
+            self._readings[row.example_id] = self.read(row)
+        return self._readings[row.example_id]
 
     def read(self, row: Row, layer: int | None = None) -> Reading:
-        """The visible activations of any row; of another stored layer where one is given."""
+        """Read the visible activations of any row; of another stored layer where one is given."""
         layers = self.layers if layer is None else layer
         return read_row(self.store, row, layers, masking=self._masking)
 
@@ -72,8 +76,8 @@ class EvalContext:
         """Put the row's visible tokens where their activations would be."""
         return make_visible_text_reading(self.store, row, masking=self._masking)
 
-    def draw(self, row: Row) -> np.random.Generator:
-        """Random numbers of the row's own: the same whatever rows stand beside it."""
+    def make_generator(self, row: Row) -> np.random.Generator:
+        """Make the row's own random generator: the same whatever rows are evaluated beside it."""
         return np.random.default_rng(int(digest([self._seed, row.example_id])[:12], 16))
 
     @cached_property
@@ -89,8 +93,8 @@ class EvalContext:
         return (total / count).astype(np.float32)
 
 
-def always(store: ActivationSource, layers: ReadLayers) -> None:
-    """For conditions that every store allows."""
+def always_available(store: ActivationSource, layers: ReadLayers) -> None:
+    """Return None: every store has what the condition needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,13 @@ class Condition:
     """One way to fill the placeholders of a row.
 
     Attributes:
-        name: how the YAML and the tables call it.
-        give: the reading that the decoder is given of a row; it keeps the row's length and
-            positions unless it stands for another row.
-        absent: why it cannot be had of those layers of a store, in words; None where it can.
+        name: in the YAML and the tables.
+        read: returns what the decoder is given of a row; it keeps the row's length and positions
+            unless it belongs to another row.
+        why_unavailable: returns in words why a store lacks what the condition needs of those
+            layers; None where it does not.
     """
 
     name: str
-    give: Callable[[Row, EvalContext], Reading]
-    absent: Callable[[ActivationSource, ReadLayers], str | None] = always
+    read: Callable[[Row, EvalContext], Reading]
+    why_unavailable: Callable[[ActivationSource, ReadLayers], str | None] = always_available

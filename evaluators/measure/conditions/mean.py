@@ -11,9 +11,9 @@ from evaluators.measure.conditions.base import Condition, EvalContext
 from trainers.rows import Row
 
 
-def _give(row: Row, scene: EvalContext) -> Reading:
-    own = scene.own(row)
-    return replace(own, vectors=np.repeat(scene.mean_token, own.n, axis=0))
+def _read(row: Row, context: EvalContext) -> Reading:
+    own = context.own_reading(row)
+    return replace(own, vectors=np.repeat(context.mean_token, own.n, axis=0))
 
 
-MEAN = Condition("mean", _give)
+MEAN = Condition("mean", _read)

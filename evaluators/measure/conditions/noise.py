@@ -11,13 +11,13 @@ from evaluators.measure.conditions.base import Condition, EvalContext
 from trainers.rows import Row
 
 
-def _give(row: Row, scene: EvalContext) -> Reading:
-    own = scene.own(row)
+def _read(row: Row, context: EvalContext) -> Reading:
+    own = context.own_reading(row)
     assert own.vectors is not None
-    random = scene.draw(row).standard_normal(own.vectors.shape)
+    random = context.make_generator(row).standard_normal(own.vectors.shape)
     norms = np.linalg.norm(own.vectors, axis=1, keepdims=True)
     random *= norms / np.linalg.norm(random, axis=1, keepdims=True)
     return replace(own, vectors=random.astype(np.float32))
 
 
-NOISE = Condition("noise", _give)
+NOISE = Condition("noise", _read)

@@ -9,9 +9,9 @@ from evaluators.measure.conditions.base import Condition, EvalContext
 from trainers.rows import Row
 
 
-def _give(row: Row, scene: EvalContext) -> Reading:
-    own = scene.own(row)
+def _read(row: Row, context: EvalContext) -> Reading:
+    own = context.own_reading(row)
     return replace(own, vectors=None)
 
 
-NONE = Condition("none", _give)
+NONE = Condition("none", _read)

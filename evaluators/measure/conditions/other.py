@@ -9,10 +9,10 @@ from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions.base import Condition
 from trainers.rows import Row, count_visible_tokens
 
-OTHER = Condition("other", lambda row, scene: scene.read(scene.partners[row.example_id]))
+OTHER = Condition("other", lambda row, context: context.read(context.partners[row.example_id]))
 
 
-def pair_others(
+def pair_with_other_controls(
     rows: Sequence[Row],
     pool: Sequence[Row],
     store: ActivationSource,
@@ -20,13 +20,17 @@ def pair_others(
     masking: bool,
     seed: int,
 ) -> dict[str, Row]:
-    """For each row another control's: same kind, nearest in visible length, equals drawn by seed.
+    """Pair each row with one of another control, of the same kind and nearest visible length.
 
-    Rows of one group share labels or control texts, so a partner is of another group.
+    Ties are broken by seed. Rows of one group share labels or control texts, so a partner is of
+    another group.
 
     Args:
         rows: the rows that need a partner.
         pool: all rows of their split and view.
+        store: knows their lengths.
+        masking: whether the control's own tokens are withheld.
+        seed: of the ties.
 
     Returns:
         Partner by example id; a row that has none is absent.

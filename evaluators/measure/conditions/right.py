@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from evaluators.measure.conditions.base import Condition
 
-RIGHT = Condition("right", lambda row, scene: scene.own(row))
+RIGHT = Condition("right", lambda row, context: context.own_reading(row))

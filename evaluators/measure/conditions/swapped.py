@@ -21,12 +21,12 @@ from trainers.rows import Row
 
 def _swapped(row: Row, context: EvalContext) -> Reading:
     theirs = context.read_example(context.swaps[row.example_id], row.conversation.view)
-    return replace(theirs, first_position=context.own(row).first_position)
+    return replace(theirs, first_position=context.own_reading(row).first_position)
 
 
 def _shifted(row: Row, context: EvalContext) -> Reading:
     theirs = context.read_example(context.swaps[row.example_id], row.conversation.view)
-    return replace(context.own(row), first_position=theirs.first_position)
+    return replace(context.own_reading(row), first_position=theirs.first_position)
 
 
 SWAPPED = Condition("swapped", _swapped)
@@ -50,11 +50,11 @@ def find_swaps(
         Example id of the swapped conversation by example id; rows for which none was dumped, or
         one with other visible tokens, are absent.
     """
-    own = [r for r in rows if r.split == split and r.view == view and r.example_id in store]
-    places = {row.example_id: store.place(row.example_id) for row in own}
+    wanted = [r for r in rows if r.split == split and r.view == view and r.example_id in store]
+    places = {row.example_id: store.place(row.example_id) for row in wanted}
     control_tokens = {example: place.withheld for example, place in places.items()}
     found = {}
-    for swap in make_swaps(own, control_tokens, [row.split for row in own]):
+    for swap in make_swaps(wanted, control_tokens, [row.split for row in wanted]):
         row, swapped = swap.row.example_id, swap.swapped.example_id
         if swapped not in store:
             continue

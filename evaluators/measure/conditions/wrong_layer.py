@@ -11,22 +11,22 @@ from trainers.rows import Row
 
 
 def other_layer(store: ActivationSource, layer: int) -> int | None:
-    """The stored layer farthest from `layer`, of two the earlier; None where there is no other.
+    """Find the stored layer farthest from `layer`, of two the earlier; None if there is no other.
 
-    Neighbouring blocks differ little, so the farthest says most.
+    Neighbouring blocks differ little, so the farthest is the strictest check.
     """
     others = [other for other in store.layers if other != layer]
     return min(others, key=lambda other: (-abs(other - layer), other), default=None)
 
 
-def _give(row: Row, scene: EvalContext) -> Reading:
-    wrong = other_layer(scene.store, scene.layers.layers[0])
+def _read(row: Row, context: EvalContext) -> Reading:
+    wrong = other_layer(context.store, context.layers.layers[0])
     assert wrong is not None
     # where the prompt names the layer, it names the right one
-    return replace(scene.own(row), vectors=scene.read(row, wrong).vectors)
+    return replace(context.own_reading(row), vectors=context.read(row, wrong).vectors)
 
 
-def _absent(store: ActivationSource, layers: ReadLayers) -> str | None:
+def _why_unavailable(store: ActivationSource, layers: ReadLayers) -> str | None:
     if len(layers.layers) > 1:
         return f"the decoder reads layers {list(layers.layers)} together"
     if other_layer(store, layers.layers[0]) is not None:
@@ -34,4 +34,4 @@ def _absent(store: ActivationSource, layers: ReadLayers) -> str | None:
     return f"the store has layer {layers.layers[0]} alone; add another to dump.layers"
 
 
-WRONG_LAYER = Condition("wrong_layer", _give, absent=_absent)
+WRONG_LAYER = Condition("wrong_layer", _read, why_unavailable=_why_unavailable)

@@ -10,11 +10,11 @@ import numpy as np
 
 from core.tables import SPLITS, VIEWS
 from core.wording import sort_known
-from evaluators.answers.answer_quality import written
+from evaluators.answers.answer_quality import parse_answers
 from evaluators.answers.metrics import METRICS
-from evaluators.measure.panel import mean
+from evaluators.measure.panel import column_mean
 from evaluators.measure.result_files import ANSWERS_FILE, ITEMS_FILE
-from evaluators.stats.estimates import over_controls
+from evaluators.stats.estimates import average_by_control
 from pipelines.reports.compare.cells import ComparedValue, ComparedView, compare_value
 from pipelines.reports.run.files import table_rows
 
@@ -81,7 +81,7 @@ def _read_scores(folder: Path) -> dict[MetricKey, Scores]:
         for name in (ANSWERS_FILE, ITEMS_FILE)
     )
     for row in answers:
-        own, _ = written(row)
+        own, _ = parse_answers(row)
         key = (row["control_id"], row["example_id"], row["question"])
         for metric in METRICS:
             if metric.applies(own):
@@ -102,11 +102,14 @@ def _compare_metric(sides: Sequence[Sequence[Mapping[tuple[str, ...], float]]]) 
         return _ComparedMetric(0, 0, ())
     controls = np.array([key[0] for key in keys])
     pools = [
-        [over_controls(np.array([one[key] for key in keys]), controls)[1][:, None] for one in side]
+        [
+            average_by_control(np.array([one[key] for key in keys]), controls)[1][:, None]
+            for one in side
+        ]
         for side in sides
     ]
     means_C = [np.mean(pool, 0)[:, 0] for pool in pools]
-    statistic = mean(["score"], "score")
+    statistic = column_mean(["score"], "score")
     values = tuple(
         compare_value(pools[0], pool, statistic, own_C - means_C[0])
         for pool, own_C in zip(pools, means_C, strict=True)

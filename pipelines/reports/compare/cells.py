@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evaluators.config import EvaluateConfig
-from evaluators.stats.estimates import Statistic, difference, pooled, pools_p
-from evaluators.stats.significance import holm, sign_flip
+from evaluators.stats.estimates import Statistic, difference, pooled, pooled_p_value
+from evaluators.stats.significance import adjust_holm, sign_flip_p_value
 from pipelines.reports.run.files import Leaf, leaf_of
 
 LEVEL = 0.05
@@ -62,12 +62,12 @@ def compare_value(
             sign-flip test.
     """
     samples, seed, least = BOOTSTRAP.bootstrap, BOOTSTRAP.seed, BOOTSTRAP.min_controls
-    estimate = leaf_of(pooled(side, statistic, samples=samples, seed=seed, least=least))
+    estimate = leaf_of(pooled(side, statistic, samples=samples, seed=seed, min_controls=least))
     if side is base:
         return ComparedValue(estimate)
-    away = difference(base, side, statistic, samples=samples, seed=seed, least=least)
-    over_controls = sign_flip(differences_C, samples=samples, seed=seed)
-    over_runs = pools_p(base, side, statistic, samples=samples, seed=seed)
+    away = difference(base, side, statistic, samples=samples, seed=seed, min_controls=least)
+    over_controls = sign_flip_p_value(differences_C, samples=samples, seed=seed)
+    over_runs = pooled_p_value(base, side, statistic, samples=samples, seed=seed)
     found = [p for p in (over_controls, over_runs) if p is not None]
     p = None if over_controls is None else max(found)
     return ComparedValue(estimate, leaf_of(away), p)
@@ -81,7 +81,7 @@ def adjust_p_values(views: Sequence[ComparedView]) -> tuple[ComparedView, ...]:
         for metric, values in view.metrics.items()
         for k in range(1, len(values))
     ]
-    adjusted = holm([views[i].metrics[metric][k].p for i, metric, k in asked])
+    adjusted = adjust_holm([views[i].metrics[metric][k].p for i, metric, k in asked])
     found = dict(zip(asked, adjusted, strict=True))
 
     def mark(place: tuple[int, str, int], value: ComparedValue) -> ComparedValue:

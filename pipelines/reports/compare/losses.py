@@ -9,9 +9,9 @@ import numpy as np
 
 from core.tables import SPLITS, VIEWS
 from core.wording import sort_known
-from evaluators.measure.panel import UNINFORMED, best, least_above, mean
+from evaluators.measure.panel import UNINFORMED, column_mean, find_lowest, lowest_minus
 from evaluators.measure.result_files import LOSSES_FILE
-from evaluators.stats.estimates import Statistic, over_controls
+from evaluators.stats.estimates import Statistic, average_by_control
 from pipelines.reports.compare.cells import ComparedView, Pool, compare_value
 from pipelines.reports.run.files import table_rows
 
@@ -87,7 +87,7 @@ def _control_means(
 ) -> np.ndarray:
     """Average the losses [C, K] of each control under each condition."""
     columns = [
-        over_controls(np.array([losses[key][name] for key in keys]), controls)[1]
+        average_by_control(np.array([losses[key][name] for key in keys]), controls)[1]
         for name in conditions
     ]
     return np.stack(columns, 1)
@@ -104,10 +104,10 @@ def _rivals(metric: str, conditions: Sequence[str]) -> list[str]:
 
 def _statistics(conditions: Sequence[str]) -> dict[str, Statistic]:
     gains = {
-        metric: least_above(conditions, _rivals(metric, conditions), "right")
+        metric: lowest_minus(conditions, _rivals(metric, conditions), "right")
         for metric in METRICS[1:]
     }
-    return {"right": mean(conditions, "right"), **gains}
+    return {"right": column_mean(conditions, "right"), **gains}
 
 
 def _differences(base: Pool, side: Pool, metric: str, conditions: Sequence[str]) -> np.ndarray:
@@ -121,7 +121,7 @@ def _by_control(values_CK: np.ndarray, metric: str, conditions: Sequence[str]) -
     right_C: np.ndarray = values_CK[:, conditions.index("right")]
     if metric == "right":
         return right_C
-    rival = best(values_CK, conditions, _rivals(metric, conditions))
+    rival = find_lowest(values_CK, conditions, _rivals(metric, conditions))
     assert rival is not None, "there is a control"
     gain_C: np.ndarray = values_CK[:, conditions.index(rival)] - right_C
     return gain_C

@@ -15,7 +15,7 @@ from pipelines.reports.plots.style import png
 from pipelines.reports.run.claims import below_untrained
 from pipelines.reports.run.data import ControlLoss, Reading, ReportData, TrainingLog
 from pipelines.reports.run.files import Leaf
-from pipelines.reports.run.panel import Identified, PanelData
+from pipelines.reports.run.panel import PanelData
 from pipelines.reports.tables import CellValue
 
 _NATS = "nats per token"
@@ -25,7 +25,7 @@ _GAINS = ("grounded gain", "information gain", "below untrained")
 
 
 def report_figures(data: ReportData, panel: PanelData) -> dict[str, PageFigure]:
-    """Figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT`, `reliability`, `training`.
+    """Figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT`, `training`.
 
     One whose numbers are absent is left out, and so is a view without any. The axes of `reading`
     and of `gains` are the same in all splits.
@@ -40,8 +40,6 @@ def report_figures(data: ReportData, panel: PanelData) -> dict[str, PageFigure]:
         losses = [loss for loss in data.control_losses if loss.split == split]
         if losses:
             figures.append(_controls(split, losses, _columns(data)))
-    if any(one.reliability for one in panel.identified):
-        figures.append(_reliability(panel.identified))
     if data.training is not None:
         figures.append(_training(data.training, data.counts["train"].get("best_step")))
     return {figure.name: figure for figure in figures}
@@ -120,40 +118,6 @@ def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> PageFi
     ]
     description = f"Answer loss of each control on split {split}: right against other"
     return make_page_figure(f"controls-{split}", description, wide, narrow, rows)
-
-
-def _reliability(identified: Sequence[Identified]) -> PageFigure:
-    panels = [
-        plots.ScatterPanel(
-            one.view,
-            one.split,
-            (
-                plots.Series(
-                    "right",
-                    tuple(own.confidence for own in one.reliability),
-                    tuple(own.accuracy for own in one.reliability),
-                    weights=tuple(own.items / one.items for own in one.reliability),
-                ),
-            ),
-        )
-        for one in identified
-    ]
-    wide, narrow = (
-        plots.paired(panels, xlabel="confidence", ylabel="accuracy", columns=n) for n in (4, 2)
-    )
-    rows: list[dict[str, CellValue]] = [
-        {
-            "split": one.split,
-            "view": one.view,
-            "confidence": own.confidence,
-            "accuracy": own.accuracy,
-            "items": own.items,
-        }
-        for one in identified
-        for own in one.reliability
-    ]
-    description = "Accuracy of identification by confidence, for each split and view"
-    return make_page_figure("reliability", description, wide, narrow, rows)
 
 
 def _training(log: TrainingLog, best: int | None) -> PageFigure:

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.errors import DamagedError
 from core.wording import interval
+from evaluators.stats.estimates import Estimate
 from pipelines.reports.run.inputs import ReportStep
 
 
@@ -37,8 +38,10 @@ class Leaf:
         return self.above_zero or (self.high is not None and self.high < 0)
 
 
-def leaf_of(value: Mapping[str, Any] | None) -> Leaf | None:
+def leaf_of(value: Mapping[str, Any] | Estimate | None) -> Leaf | None:
     """An estimate as metrics and tables hold it; None where nothing was measured."""
+    if isinstance(value, Estimate):
+        value = value.model_dump()
     if not value or value.get("estimate") is None:
         return None
     return Leaf(value["estimate"], value.get("low"), value.get("high"), int(value.get("n") or 0))

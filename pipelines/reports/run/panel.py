@@ -64,15 +64,6 @@ class Agreed:
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """Items of like confidence: the mean of it, how many of them were right, and their number."""
-
-    confidence: float
-    accuracy: float
-    items: int
-
-
-@dataclass(frozen=True, slots=True)
 class Identified:
     """Identification on a split and view."""
 
@@ -82,9 +73,6 @@ class Identified:
     chance: Leaf | None
     grounded: Leaf | None
     information: Leaf | None
-    calibration_error: Leaf | None
-    usual_error: Leaf | None
-    reliability: tuple[Bin, ...]
     items: int
     without: int
 
@@ -132,7 +120,7 @@ def read_panel(inputs: ReportInputs) -> PanelData:
                 split,
                 view,
                 metric,
-                *(leaf_of(sides.get(name)) for name in ("right", "other", "gain")),
+                *(leaf_of(sides.get(name)) for name in ("right", "other", "difference")),
             )
             for split, view, found in cases
             for metric, sides in (
@@ -166,24 +154,19 @@ def _judged(inputs: ReportInputs) -> dict[str, Any]:
 
 def _verdicts(judged: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """A judge's verdicts as measures of the answers."""
-    apart = ("agreement", "unread")
-    return [(f"judged {name}", sides) for name, sides in judged.items() if name not in apart]
+    return [(f"judged {name}", sides) for name, sides in judged.get("shares", {}).items()]
 
 
 def _identified(split: str, view: str, found: Mapping[str, Any]) -> Identified:
-    items = found["items"]
     return Identified(
         split=split,
         view=view,
         accuracy={name: leaf_of(leaf) for name, leaf in found["accuracy"].items()},
         chance=leaf_of(found["chance"]),
-        grounded=leaf_of(found["grounded_gain"]),
+        grounded=leaf_of(found.get("hidden_gain") or found.get("grounded_gain")),
         information=leaf_of(found["information_gain"]),
-        calibration_error=leaf_of(found["calibration_error"]),
-        usual_error=leaf_of(found.get("error_if_calibrated")),
-        reliability=tuple(Bin(**one) for one in found["reliability"]),
-        items=items["asked"],
-        without=items["left_out"],
+        items=found["asked"],
+        without=found["left_out"],
     )
 
 

@@ -61,8 +61,8 @@ def read_robustness(inputs: ReportInputs) -> RobustnessData | None:
 
 
 def robustness_data(found: Mapping[str, Any]) -> RobustnessData:
-    """What the step `robustness` found (`evaluators.robustness.step`), flat."""
-    losses = (found["fine_tune"] or {}).get("losses")
+    """What the step `robustness` found (`evaluators.robustness.robustness`), flat."""
+    losses = (found.get("fine_tune") or {}).get("losses")
     return RobustnessData(
         changes=tuple(_changes(found["views"])),
         held_out=tuple(
@@ -85,8 +85,8 @@ def _changes(views: Mapping[str, Any]) -> Iterator[Change]:
                     plain=leaf_of(own["right"]["plain"]),
                     altered=leaf_of(own["right"]["altered"]),
                     drop=leaf_of(own["right"]["drop"]),
-                    gain=leaf_of(own["gain"]["altered"]),
-                    gain_drop=leaf_of(own["gain"]["drop"]),
+                    gain=leaf_of(own["none_minus_right"]["altered"]),
+                    gain_drop=leaf_of(own["none_minus_right"]["drop"]),
                     own_answer=_own_answer(own.get("own_answer")),
                     moved=own.get("moved"),
                     out_of_distribution=own.get("out_of_distribution"),

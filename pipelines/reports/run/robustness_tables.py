@@ -16,7 +16,7 @@ def robustness_tables(found: Mapping[str, Any]) -> str:
     Losses and gains in nats a token with 95 % intervals over controls; a drop above zero is harm.
 
     Args:
-        found: what `evaluators.robustness.step` returns.
+        found: what `evaluators.robustness.robustness` returns.
     """
     data = robustness_data(found)
     head = ["split", "view", "change", "n", "right", "drop", "gain", "drop of the gain"]

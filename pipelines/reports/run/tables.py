@@ -56,15 +56,13 @@ def _identification(cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
         "hidden_gain",
         "grounded_gain",
         "information_gain",
-        "calibration_error",
-        "error_if_calibrated",
     )
     head = ["split", "view", "items", "n", *given, *(name.replace("_", " ") for name in numbers)]
     lines = [
         [
             split,
             view,
-            str(found["items"]["asked"]),
+            str(found["asked"]),
             str(found["chance"]["n"]),
             *(estimate(found["accuracy"].get(name)) for name in given),
             *(estimate(found.get(name)) for name in numbers),

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from scripted_endpoint import ScriptedEndpoint
 
-from evaluators.answers.judge import _picked, judge_answers
+from evaluators.answers.judge import JudgeSession, _draw_answers, judge_answers
 from evaluators.config import EvaluateConfig, JudgeConfig
 from evaluators.measure.result_files import (
     ANSWERS,
@@ -26,7 +26,7 @@ from generators.llm.testing import is_probe, plausible_reply
 
 CONFIG = EvaluateConfig(bootstrap=200, judge=JudgeConfig(answers=14))
 CONTROLS = 14
-SIDES = ("right", "other", "gain")
+SIDES = ("right", "other", "difference")
 
 
 def write_answers(folder: Path, right: Callable[[int], str]) -> Path:
@@ -81,33 +81,34 @@ def ask(folder: Path, reply: Callable[..., Any], right: Callable[[int], str]) ->
         resolved = ResolvedEndpoint(
             base_url=endpoint.base_url, api_key="none", model="scripted", identity="judge"
         )
-        return judge_answers(
-            write_answers(folder, right),
-            out,
-            folder / "log.sqlite",
-            config=CONFIG,
-            endpoint=resolved,
-        )
+        session = JudgeSession(endpoint=resolved, log=folder / "log.sqlite")
+        found = judge_answers(write_answers(folder, right), out, session, config=CONFIG)
+        return found.to_json()
 
 
 def test_a_perfect_decoder_is_right_and_gains(tmp_path: Path) -> None:
     found = ask(tmp_path, by_gold, lambda i: f"colour {i}")["judged"]["test"]["control"]
-    assert found["right"]["right"] == {"estimate": 1.0, "low": 1.0, "high": 1.0, "n": 14}
-    assert found["right"]["other"]["estimate"] == 0
-    assert found["right"]["gain"]["low"] == 1
+    assert found["shares"]["right"]["right"] == {"estimate": 1.0, "low": 1.0, "high": 1.0, "n": 14}
+    assert found["shares"]["right"]["other"]["estimate"] == 0
+    assert found["shares"]["right"]["difference"]["low"] == 1
     assert found["agreement"] == {"n": 28, "raw": 1.0, "kappa": 1.0}
 
 
 def test_a_decoder_that_ignores_activations_gains_nothing(tmp_path: Path) -> None:
     found = ask(tmp_path, by_gold, lambda i: f"colour {i + 100}")["judged"]["test"]["control"]
     for verdict in ("right", "vague", "wrong"):
-        assert found[verdict]["gain"] == {"estimate": 0.0, "low": 0.0, "high": 0.0, "n": 14}
+        assert found["shares"][verdict]["difference"] == {
+            "estimate": 0.0,
+            "low": 0.0,
+            "high": 0.0,
+            "n": 14,
+        }
 
 
 def test_vague_answers_are_no_right_ones(tmp_path: Path) -> None:
     found = ask(tmp_path, by_gold, lambda i: "a colour")["judged"]["test"]["control"]
-    assert found["vague"]["right"]["estimate"] == 1
-    assert found["right"]["right"]["estimate"] == 0
+    assert found["shares"]["vague"]["right"]["estimate"] == 1
+    assert found["shares"]["right"]["right"]["estimate"] == 0
 
 
 def test_a_judge_that_does_not_look_disagrees_with_itself(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_what_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
         return {"verdict": "perhaps"} if odd else by_gold(body)
 
     found = ask(tmp_path, mixed, lambda i: f"colour {i}")["judged"]["test"]["control"]
-    assert (found["right"]["right"]["n"], found["unread"]) == (13, 1)
+    assert (found["shares"]["right"]["right"]["n"], found["unread"]) == (13, 1)
 
 
 def test_as_many_are_judged_as_were_asked_for_the_same_each_time() -> None:
@@ -161,6 +162,6 @@ def test_as_many_are_judged_as_were_asked_for_the_same_each_time() -> None:
         for i in range(9)
     ]
     few = CONFIG.model_copy(update={"judge": JudgeConfig(answers=5)})
-    chosen = [{row["question"] for row in _picked(rows[::step], few)} for step in (1, -1)]
+    chosen = [{row["question"] for row in _draw_answers(rows[::step], few)} for step in (1, -1)]
     assert len(chosen[0]) == 5
     assert chosen[0] == chosen[1]

@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from evaluators.answers.answer_quality import answer_quality
-from evaluators.answers.metrics import METRICS, Metric, Written
+from evaluators.answers.answer_quality import measure_answers
+from evaluators.answers.metrics import METRICS, Metric, WrittenAnswer
 from evaluators.answers.metrics.words import words
 from evaluators.config import EvaluateConfig
+from evaluators.stats.estimates import Estimate
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
 CONFIG = EvaluateConfig(bootstrap=500)
 
 
-def written(text: str = "A pirate.", **changes: Any) -> Written:
+def written(text: str = "A pirate.", **changes: Any) -> WrittenAnswer:
     settings: dict[str, Any] = {
         "kind": "persona",
         "type": "description",
@@ -29,7 +30,7 @@ def written(text: str = "A pirate.", **changes: Any) -> Written:
         "log_probability": -0.5,
         "finished": True,
     }
-    return Written(**{**settings, **changes})
+    return WrittenAnswer(**{**settings, **changes})
 
 
 def score(name: str, text: str, **changes: Any) -> float:
@@ -158,32 +159,32 @@ def test_a_decoder_that_ignores_activations_gains_on_no_metric() -> None:
     def same(i: int) -> str:
         return f"Answer number {i % 3}."
 
-    found = answer_quality(answers(same, same), CONFIG)
+    found = measure_answers(answers(same, same), CONFIG)
     assert set(found) == set(BY_NAME)
     for metric in found.values():
-        assert metric["gain"] == {"estimate": 0.0, "low": 0.0, "high": 0.0, "n": 12}
-    assert found["sensitive"]["right"]["estimate"] == 0
+        assert metric.difference == Estimate(estimate=0.0, low=0.0, high=0.0, n=12)
+    assert found["sensitive"].right.estimate == 0
 
 
 def test_a_perfect_decoder_scores_full_marks() -> None:
     perfect = answers(lambda i: f"answer number {i}", lambda i: "I cannot say.")
-    found = answer_quality(perfect, CONFIG)
+    found = measure_answers(perfect, CONFIG)
     for name in ("exact_match", "token_f1", "sensitive"):
-        assert found[name]["right"]["estimate"] == 1
+        assert found[name].right.estimate == 1
     for name in ("exact_match", "token_f1"):
-        assert found[name]["gain"]["low"] == 1
+        assert found[name].difference.low == 1
     for name in ("vague", "nonsense", "repetitive"):
-        assert found[name]["right"]["estimate"] == 0
+        assert found[name].right.estimate == 0
 
 
 def test_metrics_that_apply_to_no_answer_are_left_out() -> None:
     personas = [row for row in answers(str, str) if row["kind"] == "persona"]
-    assert "exact_match" not in answer_quality(personas, CONFIG)
+    assert "exact_match" not in measure_answers(personas, CONFIG)
 
 
 def test_few_controls_have_no_interval() -> None:
-    found = answer_quality(answers(str, str, controls=3), CONFIG)["sensitive"]["right"]
-    assert (found["low"], found["n"]) == (None, 3)
+    found = measure_answers(answers(str, str, controls=3), CONFIG)["sensitive"].right
+    assert (found.low, found.n) == (None, 3)
 
 
 def test_the_docs_show_how_to_add_a_metric() -> None:
@@ -193,6 +194,6 @@ def test_the_docs_show_how_to_add_a_metric() -> None:
     namespace: dict[str, Any] = {}
     exec(block, namespace)
     (metric,) = (value for value in namespace.values() if isinstance(value, Metric))
-    found = answer_quality(answers(lambda i: "Yes.", lambda i: "No, I do not."), CONFIG, [metric])
-    assert found[metric.name]["gain"]["estimate"] != 0
+    found = measure_answers(answers(lambda i: "Yes.", lambda i: "No, I do not."), CONFIG, [metric])
+    assert found[metric.name].difference.estimate != 0
     assert re.search(rf"# evaluators/answers/metrics/{metric.name}\.py", block)

@@ -12,21 +12,17 @@ import pytest
 from activation_store.read.reader import ActivationStore
 from core.tables import Conversation, Question
 from evaluators.config import EvaluateConfig
-from evaluators.identification import calibration
-from evaluators.identification.calibration import (
-    calibration_error,
-    confidence,
-    error_if_calibrated,
-    reliability,
-)
 from evaluators.identification.choice_items import ChoiceItem, make_items
-from evaluators.identification.identify import Losses, identification, option_losses
+from evaluators.identification.identify import (
+    OptionLosses,
+    compute_option_losses,
+    measure_identification,
+)
 from evaluators.measure.conditions import CONDITIONS, EvalContext
 from evaluators.measure.losses import compute_question_losses
 from trainers.rows import Row, load_rows
 
 CONFIG = EvaluateConfig(bootstrap=1000, identification=4)
-FEW = EvaluateConfig(bootstrap=100, min_controls=8)
 CONTROLS = 24
 
 
@@ -117,12 +113,12 @@ def planted(loss: Callable[[str, bool, float], float]) -> dict[str, Any]:
     question = Question(example_id="e", question="Who?", answer="gold")
     options = ("gold", "one", "two", "three")
     items = [ChoiceItem(i // 2, question, options) for i in range(2 * CONTROLS)]
-    losses: dict[str, Losses] = {
+    losses: dict[str, OptionLosses] = {
         name: [[loss(name, k == 0, draw.normal()) for k in range(4)] for _ in items]
         for name in ("right", "other", "none")
     }
     controls = [f"control {item.row:02}" for item in items]
-    return identification(items, losses, controls, 3, CONFIG)
+    return measure_identification(losses, controls, 3, CONFIG).to_json()
 
 
 def holds_zero(leaf: dict[str, float]) -> bool:
@@ -153,21 +149,19 @@ def test_a_perfect_decoder_scores_full_marks() -> None:
     found = planted(lambda name, gold, noise: 0.0 if gold and name == "right" else 9 + 0.1 * noise)
     assert found["accuracy"]["right"] == {"estimate": 1.0, "low": 1.0, "high": 1.0, "n": CONTROLS}
     assert found["information_gain"]["low"] > 0.3
-    assert found["calibration_error"]["estimate"] < 0.01
 
 
 def test_the_shape_is_the_documented_one() -> None:
     found = planted(lambda name, gold, noise: noise)
-    assert found["items"] == {"asked": 48, "left_out": 3}
+    assert (found["asked"], found["left_out"]) == (48, 3)
     assert set(found["accuracy"]) == {"right", "other", "none"}
-    assert sum(one["items"] for one in found["reliability"]) == 48
 
 
 def test_without_items_every_estimate_is_empty() -> None:
-    found = identification([], {"right": [], "other": [], "none": []}, [], 2, CONFIG)
+    found = measure_identification({"right": [], "other": [], "none": []}, [], 2, CONFIG).to_json()
     nothing = {"estimate": None, "low": None, "high": None, "n": 0}
-    assert found["accuracy"]["right"] == found["calibration_error"] == nothing
-    assert (found["reliability"], found["items"]["left_out"]) == ([], 2)
+    assert found["accuracy"]["right"] == found["information_gain"] == nothing
+    assert (found["asked"], found["left_out"]) == (0, 2)
 
 
 def test_options_as_likely_as_gold_share_the_mark() -> None:
@@ -175,63 +169,16 @@ def test_options_as_likely_as_gold_share_the_mark() -> None:
     assert found["accuracy"]["right"]["estimate"] == 0.25
 
 
-def test_confidence_is_the_softmax_of_the_likeliest() -> None:
-    assert confidence([[0.0, 0.0], [1.0, 1.0 - np.log(3)]]) == pytest.approx([0.5, 0.75])
-
-
-def test_a_calibrated_decoder_has_no_calibration_error_and_a_sure_wrong_one_all() -> None:
-    sure, controls = np.full(40, 0.75), np.repeat(np.arange(20), 2)
-    right = np.tile([1.0, 1.0, 1.0, 0.0], 10)
-    assert calibration_error(sure, right, controls, CONFIG)["estimate"] == pytest.approx(0)
-    wrong = calibration_error(np.ones(40), np.zeros(40), controls, CONFIG)
-    assert wrong["estimate"] == wrong["low"] == 1
-    assert reliability(sure, right) == [{"confidence": 0.75, "accuracy": 0.75, "items": 40}]
-
-
-def test_a_calibrated_decoder_shows_an_error_that_is_called_usual() -> None:
-    draw, outside = np.random.default_rng(0), 0
-    controls = np.arange(40)
-    for _ in range(200):
-        sure = draw.uniform(0.3, 1, 40)
-        right = (draw.random(40) < sure).astype(float)
-        found = calibration_error(sure, right, controls, FEW)["estimate"]
-        usual = error_if_calibrated(sure, controls, FEW)
-        assert found is not None
-        assert usual["estimate"] > 0.05  # of 40 items, none too many in a bin
-        outside += not usual["low"] <= found <= usual["high"]
-    assert outside / 200 < 0.1
-
-
-def test_an_error_of_a_decoder_too_sure_is_not_usual() -> None:
-    sure, controls = np.full(40, 0.9), np.arange(40)
-    found = calibration_error(sure, np.tile([1.0, 0.0], 20), controls, CONFIG)
-    assert found["estimate"] > error_if_calibrated(sure, controls, CONFIG)["high"]
-
-
-def test_of_few_controls_the_usual_error_has_no_range() -> None:
-    found = error_if_calibrated(np.full(4, 0.9), np.arange(4), CONFIG)
-    assert (found["low"], found["high"], found["n"]) == (None, None, 4)
-
-
-def test_the_usual_error_does_not_depend_on_how_much_is_drawn_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sure, controls = np.linspace(0.3, 0.95, 40), np.arange(40)
-    whole = error_if_calibrated(sure, controls, CONFIG)
-    monkeypatch.setattr(calibration, "_NUMBERS", 90)
-    assert error_if_calibrated(sure, controls, CONFIG) == pytest.approx(whole)
-
-
 def test_option_losses_are_those_of_each_answer_alone(tmp_path_factory: Any) -> None:
     made = chain.make(tmp_path_factory.mktemp("options"), chain.rows_of(splits={"test": 6}))
     store = ActivationStore(made.store)
     rows = load_rows(made.conversations, made.questions, store)
     decoder = chain.decoder(made, nudge=0.2)
-    scene = EvalContext(store, chain.LAYER, masking=True, seed=0)
-    readings = [CONDITIONS["right"].give(one, scene) for one in rows]
+    context = EvalContext(store, chain.LAYER, masking=True, seed=0)
+    readings = [CONDITIONS["right"].read(one, context) for one in rows]
     items, without = make_items(rows, rows, options=3, seed=0)
     assert (len(items), without) == (6, 6)  # all say yes to the second question
-    found = option_losses(decoder, rows, items[1:], readings)
+    found = compute_option_losses(decoder, rows, items[1:], readings)
     plain = compute_question_losses(decoder, rows, readings)
     for item, losses in zip(items[1:], found, strict=True):
         assert len(losses) == 3

@@ -18,7 +18,7 @@ from evaluators.measure.conditions import (
     Condition,
     EvalContext,
     find_swaps,
-    pair_others,
+    pair_with_other_controls,
 )
 from trainers.rows import Row, count_visible_tokens, load_rows
 
@@ -39,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[ActivationStore, li
 
 def pairs(store: tuple[ActivationStore, list[Row]], seed: int = 0) -> dict[str, Row]:
     opened, rows = store
-    return pair_others(rows, rows, opened, masking=True, seed=seed)
+    return pair_with_other_controls(rows, rows, opened, masking=True, seed=seed)
 
 
 def test_a_partner_is_of_the_same_kind_and_of_another_group(
@@ -75,7 +75,7 @@ def test_partners_are_drawn_by_seed_and_not_by_order(
     store: tuple[ActivationStore, list[Row]],
 ) -> None:
     opened, rows = store
-    turned = pair_others(rows[::-1], rows[::-1], opened, masking=True, seed=0)
+    turned = pair_with_other_controls(rows[::-1], rows[::-1], opened, masking=True, seed=0)
     assert turned == pairs(store)
     assert pairs(store, seed=1) != pairs(store)
 
@@ -90,15 +90,15 @@ def test_a_row_alone_of_its_kind_has_no_partner(store: tuple[ActivationStore, li
 def test_rows_of_one_group_are_no_partners(store: tuple[ActivationStore, list[Row]]) -> None:
     opened, rows = store
     pair = rows[:2]
-    assert len(pair_others(pair, pair, opened, masking=True, seed=0)) == 2
+    assert len(pair_with_other_controls(pair, pair, opened, masking=True, seed=0)) == 2
     grouped = [Row(replace(row.conversation, group_id="one"), row.questions) for row in pair]
-    assert pair_others(grouped, grouped, opened, masking=True, seed=0) == {}
+    assert pair_with_other_controls(grouped, grouped, opened, masking=True, seed=0) == {}
 
 
 def scene_of(
     store: tuple[ActivationStore, list[Row]], *, layer: int = chain.LAYER, seed: int = 0
 ) -> EvalContext:
-    """The scene of the first 24 rows, the mean token being that of all."""
+    """The context of the first 24 rows, the mean token being that of all."""
     opened, rows = store
     partners = pairs(store)
     return EvalContext(opened, layer, masking=True, seed=seed, partners=partners, train=rows)
@@ -127,18 +127,18 @@ def test_the_mean_token_is_over_all_visible_tokens(
 def test_what_stands_for_a_row_keeps_its_length_and_positions(
     store: tuple[ActivationStore, list[Row]], name: str
 ) -> None:
-    row, scene = store[1][0], scene_of(store)
-    own, found = scene.own(row), CONDITIONS[name].give(row, scene)
+    row, context = store[1][0], scene_of(store)
+    own, found = context.own_reading(row), CONDITIONS[name].read(row, context)
     assert (found.n, found.first_position) == (own.n, own.first_position)
 
 
 def test_right_is_the_rows_own_and_other_its_partners(
     store: tuple[ActivationStore, list[Row]],
 ) -> None:
-    scene = scene_of(store)
+    context = scene_of(store)
     for row in store[1][:4]:
-        right, other = (CONDITIONS[name].give(row, scene) for name in ("right", "other"))
-        partner = scene.partners[row.example_id]
+        right, other = (CONDITIONS[name].read(row, context) for name in ("right", "other"))
+        partner = context.partners[row.example_id]
         assert right.vectors is not None
         assert other.vectors is not None
         np.testing.assert_array_equal(right.vectors, stored(store, row, chain.LAYER))
@@ -146,21 +146,21 @@ def test_right_is_the_rows_own_and_other_its_partners(
 
 
 def test_mean_repeats_one_token(store: tuple[ActivationStore, list[Row]]) -> None:
-    row, scene = store[1][0], scene_of(store)
-    found = CONDITIONS["mean"].give(row, scene)
+    row, context = store[1][0], scene_of(store)
+    found = CONDITIONS["mean"].read(row, context)
     assert found.vectors is not None
-    np.testing.assert_array_equal(found.vectors, np.tile(scene.mean_token, (found.n, 1)))
+    np.testing.assert_array_equal(found.vectors, np.tile(context.mean_token, (found.n, 1)))
 
 
 def test_none_leaves_the_placeholders_alone(store: tuple[ActivationStore, list[Row]]) -> None:
-    assert CONDITIONS["none"].give(store[1][0], scene_of(store)).vectors is None
+    assert CONDITIONS["none"].read(store[1][0], scene_of(store)).vectors is None
 
 
 def test_noise_has_the_norms_of_the_row_and_other_directions(
     store: tuple[ActivationStore, list[Row]],
 ) -> None:
     row = store[1][0]
-    found = CONDITIONS["noise"].give(row, scene_of(store)).vectors
+    found = CONDITIONS["noise"].read(row, scene_of(store)).vectors
     own = stored(store, row, chain.LAYER)
     assert found is not None
     norms = np.linalg.norm(own, axis=1)
@@ -173,7 +173,7 @@ def test_noise_is_each_rows_own_and_drawn_by_seed(
     store: tuple[ActivationStore, list[Row]],
 ) -> None:
     def noise(row: Row, seed: int = 0) -> np.ndarray:
-        found = CONDITIONS["noise"].give(row, scene_of(store, seed=seed)).vectors
+        found = CONDITIONS["noise"].read(row, scene_of(store, seed=seed)).vectors
         assert found is not None
         return found
 
@@ -187,7 +187,7 @@ def test_wrong_layer_is_the_rows_own_from_the_farthest_stored_layer(
     store: tuple[ActivationStore, list[Row]],
 ) -> None:
     row = store[1][0]
-    found = CONDITIONS["wrong_layer"].give(row, scene_of(store)).vectors
+    found = CONDITIONS["wrong_layer"].read(row, scene_of(store)).vectors
     assert found is not None
     np.testing.assert_array_equal(found, stored(store, row, ELSEWHERE))
 
@@ -196,7 +196,7 @@ def test_of_two_layers_as_far_the_earlier_is_the_wrong_one(
     store: tuple[ActivationStore, list[Row]],
 ) -> None:
     row = store[1][0]
-    found = CONDITIONS["wrong_layer"].give(row, scene_of(store, layer=1)).vectors
+    found = CONDITIONS["wrong_layer"].read(row, scene_of(store, layer=1)).vectors
     assert found is not None
     np.testing.assert_array_equal(found, stored(store, row, ELSEWHERE))
 
@@ -209,8 +209,8 @@ def test_the_docs_show_how_to_add_a_condition(
     namespace: dict[str, Any] = {}
     exec(block, namespace)
     (condition,) = (value for value in namespace.values() if isinstance(value, Condition))
-    row, scene = store[1][0], scene_of(store)
-    found, own = condition.give(row, scene), scene.own(row)
+    row, context = store[1][0], scene_of(store)
+    found, own = condition.read(row, context), context.own_reading(row)
     assert found.vectors is not None
     assert own.vectors is not None
     np.testing.assert_array_equal(found.vectors, own.vectors[::-1])

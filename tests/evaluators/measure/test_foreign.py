@@ -46,7 +46,7 @@ def judge(
     decoders = TrainedDecoders(decoder=decoder)
     return evaluate(
         inputs, decoders, out, work, config=CONFIG, runtime=chain.RUNTIME, foreign=foreign
-    )
+    ).to_json()
 
 
 def test_another_targets_store_is_refused_with_both_sides(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluators.config import EvaluateConfig
-from evaluators.measure.panel import UNTRAINED, panel
+from evaluators.measure.panel import UNTRAINED, measure_panel
 
 CONTROLS = np.repeat([f"control {i:02}" for i in range(24)], 3)
 CONFIG = EvaluateConfig(bootstrap=1000)
@@ -26,8 +26,12 @@ def planted(**shifts: float) -> dict[str, np.ndarray]:
     }
 
 
+def measure(losses: dict[str, np.ndarray], controls: np.ndarray = CONTROLS) -> dict[str, Any]:
+    return measure_panel(losses, controls, CONFIG).to_json()
+
+
 def judge(**shifts: float) -> dict[str, Any]:
-    return panel(planted(**shifts), CONTROLS, CONFIG)
+    return measure(planted(**shifts))
 
 
 def holds_zero(leaf: dict[str, float]) -> bool:
@@ -53,7 +57,7 @@ def test_the_panel_has_the_documented_shape() -> None:
 
 def test_losses_are_means_over_controls() -> None:
     losses = planted()
-    found = panel(losses, CONTROLS, CONFIG)["answer_loss"]["right"]["estimate"]
+    found = measure(losses)["answer_loss"]["right"]["estimate"]
     assert found == pytest.approx(losses["right"].mean())
 
 
@@ -66,7 +70,7 @@ def test_a_decoder_that_ignores_activations_gains_nothing() -> None:
 
 def test_a_decoder_for_which_all_conditions_are_one_gains_exactly_nothing() -> None:
     same = dict.fromkeys(NAMES, planted()["right"])
-    found = panel(same, CONTROLS, CONFIG)
+    found = measure(same)
     nothing = {"estimate": 0.0, "low": 0.0, "high": 0.0, "n": 24}
     assert found["grounded_gain"] == found["information_gain"] == nothing
 
@@ -81,7 +85,7 @@ def test_overconfidence_on_wrong_activations_is_no_information() -> None:
 def test_a_perfect_decoder_gains_both() -> None:
     losses = planted(other=1.0, mean=1.5, none=2.0, untrained_right=1.0)
     losses["right"] = np.full(len(CONTROLS), 0.01)
-    found = panel(losses, CONTROLS, CONFIG)
+    found = measure(losses)
     assert found["grounded_gain"]["low"] > 2
     assert found["information_gain"]["low"] > 2
     assert found["best_uninformed"] == "other"
@@ -94,7 +98,7 @@ def test_a_decoder_that_got_worse_shows_it_against_the_untrained() -> None:
 
 def test_noise_is_no_rival_of_the_information_gain() -> None:
     losses = {**planted(), "noise": planted()["right"] - 5}
-    assert holds_zero(panel(losses, CONTROLS, CONFIG)["information_gain"])
+    assert holds_zero(measure(losses)["information_gain"])
 
 
 def test_the_best_rival_is_chosen_anew_in_each_sample() -> None:
@@ -103,7 +107,7 @@ def test_the_best_rival_is_chosen_anew_in_each_sample() -> None:
     half = np.repeat(np.arange(24) % 2 * 2.0, 3)
     losses = {**planted(), "right": np.ones(72), "none": np.full(72, 9.0)}
     losses |= {"other": half, "mean": 2 - half}
-    found = panel(losses, CONTROLS, CONFIG)["information_gain"]
+    found = measure(losses)["information_gain"]
     assert found["estimate"] == 0
     assert found["low"] < -0.05
     # of two that undo each other one is above zero in every sample: both must hold at once
@@ -111,7 +115,7 @@ def test_the_best_rival_is_chosen_anew_in_each_sample() -> None:
 
 
 def test_without_rows_every_estimate_is_there_and_empty() -> None:
-    found = panel({name: np.zeros(0) for name in NAMES}, np.zeros(0), CONFIG)
+    found = measure({name: np.zeros(0) for name in NAMES}, np.zeros(0))
     nothing = {"estimate": None, "low": None, "high": None, "n": 0}
     assert found["answer_loss"] == dict.fromkeys(("right", "other", "mean", "none"), nothing)
     assert found["untrained"] == {"right": nothing, "other": nothing}

@@ -43,7 +43,7 @@ def judge(made: chain.Chain, folder: Path, *, live: bool = False, **given: Any) 
         config=config,
         runtime=chain.RUNTIME,
     )
-    return dict(found["reading"]["test"])
+    return dict(found.to_json()["reading"]["test"])
 
 
 def losses(found: dict[str, Any], view: str = "control") -> dict[str, float]:

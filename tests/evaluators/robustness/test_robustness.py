@@ -17,12 +17,13 @@ from decoder.model import Decoder
 from decoder.target_run import capture
 from evaluators.measure.result_files import RESULTS_FILE, ROBUSTNESS_FILE
 from evaluators.robustness import alterations
-from evaluators.robustness.alterations import ALTERATIONS, plain
+from evaluators.robustness.alterations import ALTERATIONS, keep_unaltered
 from evaluators.robustness.config import RobustnessConfig
-from evaluators.robustness.decoy_answers import own_answers, rival_answers
-from evaluators.robustness.held_out import held_out
-from evaluators.robustness.step import robustness
+from evaluators.robustness.decoy_answers import estimate_own_answers, find_rival_answers
+from evaluators.robustness.held_out import compare_held_out
+from evaluators.robustness.robustness import robustness
 from evaluators.robustness.target_finetune import FineTune
+from evaluators.stats.estimates import Estimate
 from trainers.rows import Row
 
 VIEWS = ("control", "system")
@@ -49,7 +50,8 @@ def run(
     made: chain.Chain, decoder: Path, folder: Path, config: RobustnessConfig = CONFIG
 ) -> dict[str, Any]:
     inputs, out, work = made.places(folder)
-    return robustness(inputs, decoder, out, work, config=config, runtime=chain.RUNTIME)
+    found = robustness(inputs, decoder, out, work, config=config, runtime=chain.RUNTIME)
+    return found.to_json()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def _check_rows(tree: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         assert shifted["estimate"] == own["right"]["drop"]["estimate"]
         assert by_name["test", view, "shift:2.moved"]["estimate"] == own["moved"]
         assert shifted["foreign_target"] is True
-        assert by_name["test", view, "decoy.gain.altered"]["foreign_target"] is False
+        assert by_name["test", view, "decoy.none_minus_right.altered"]["foreign_target"] is False
         assert ("test_ood", view, "held_out.right.drop") in by_name
 
 
@@ -87,7 +89,7 @@ def test_every_change_has_drops_with_their_intervals(found: dict[str, Any]) -> N
     for own in (change for views in found["views"].values() for change in views.values()):
         assert set(own) == {"decoy", "forbidden", "novel_question", "shift:0.5", "shift:2"}
         for change in own.values():
-            for measure in (change["right"], change["gain"]):
+            for measure in (change["right"], change["none_minus_right"]):
                 assert set(measure) == {"plain", "altered", "drop"}
                 assert all(set(leaf) == LEAF for leaf in measure.values())
             right = change["right"]
@@ -120,12 +122,18 @@ def test_held_out_categories_are_compared_with_the_others(found: dict[str, Any])
 def test_what_changes_nothing_costs_nothing(
     made: chain.Chain, decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(alterations.ALTERATIONS, "decoy", lambda row, other, seed: plain(row))
+    monkeypatch.setitem(
+        alterations.ALTERATIONS, "decoy", lambda row, other, seed: keep_unaltered(row)
+    )
     config = RobustnessConfig(
         splits=("test",), views=("control",), alterations=("decoy",), bootstrap=100
     )
     change = run(made, decoder, tmp_path, config)["views"]["test"]["control"]["decoy"]
-    for leaf in (change["right"]["drop"], change["gain"]["drop"], change["own_answer"]["drop"]):
+    for leaf in (
+        change["right"]["drop"],
+        change["none_minus_right"]["drop"],
+        change["own_answer"]["drop"],
+    ):
         assert leaf["estimate"] == leaf["low"] == leaf["high"] == 0
 
 
@@ -160,17 +168,17 @@ def test_alterations() -> None:
 
 
 def test_rivals_are_answers_of_one_type_and_place_that_differ() -> None:
-    assert rival_answers(row(0), row(1)) == [("Which?", "red", "blue")]
+    assert find_rival_answers(row(0), row(1)) == [("Which?", "red", "blue")]
 
 
 def test_own_answers_are_a_share() -> None:
-    found = own_answers(
+    found = estimate_own_answers(
         [[1.0, 0.5], [], [1.0]], [[0.0, 0.5], [1.0], [1.0]], ["a", "b", "c"], CONFIG
     )
     assert found is not None
-    assert found["plain"]["estimate"] == pytest.approx(0.875)
-    assert found["altered"]["estimate"] == pytest.approx(0.625)
-    assert own_answers([[]], [[1.0]], ["a"], CONFIG) is None
+    assert found.plain.estimate == pytest.approx(0.875)
+    assert found.altered.estimate == pytest.approx(0.625)
+    assert estimate_own_answers([[]], [[1.0]], ["a"], CONFIG) is None
 
 
 def test_a_split_with_few_controls_has_no_interval_of_its_drop() -> None:
@@ -179,10 +187,10 @@ def test_a_split_with_few_controls_has_no_interval_of_its_drop() -> None:
         ("test_ood", "control"): {"right": np.full(3, 2.0), "none": np.full(3, 3.0)},
         ("test", "system"): {"right": np.ones(9), "none": np.ones(9)},
     }
-    found = held_out(losses, CONFIG)
+    found = compare_held_out(losses, CONFIG)
     assert set(found) == {"control"}
-    assert found["control"]["right"]["drop"] == {"estimate": 1.0, "low": None, "high": None, "n": 3}
-    assert found["control"]["gain"]["drop"]["estimate"] == 1.0
+    assert found["control"].right.drop == Estimate(estimate=1.0, n=3)
+    assert found["control"].none_minus_right.drop.estimate == 1.0
 
 
 def test_a_fine_tune_leaves_the_decoder_as_it_was(made: chain.Chain, decoder: Path) -> None:

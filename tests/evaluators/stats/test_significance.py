@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluators.stats.significance import holm, sign_flip
+from evaluators.stats.significance import adjust_holm, sign_flip_p_value
 
 
 def p(differences: np.ndarray, seed: int = 0, samples: int = 2000) -> float:
-    found = sign_flip(differences, samples=samples, seed=seed)
+    found = sign_flip_p_value(differences, samples=samples, seed=seed)
     assert found is not None
     return found
 
@@ -21,7 +21,7 @@ def test_a_difference_on_every_control_is_significant_and_none_at_all_is_not() -
 
 
 def test_a_difference_needs_controls() -> None:
-    assert sign_flip(np.zeros(0), samples=100, seed=0) is None
+    assert sign_flip_p_value(np.zeros(0), samples=100, seed=0) is None
     assert p(np.array([5.0])) == 1
 
 
@@ -32,7 +32,7 @@ def test_alike_runs_differ_as_often_as_the_level_says() -> None:
 
 
 def test_many_questions_need_more_of_each() -> None:
-    assert holm([0.01, None, 0.04, 0.03]) == [
+    assert adjust_holm([0.01, None, 0.04, 0.03]) == [
         pytest.approx(x) if x else None for x in (0.03, None, 0.06, 0.06)
     ]
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert adjust_holm([0.6, 0.7]) == [1.0, 1.0]

@@ -1,4 +1,4 @@
-"""Parts of an evaluation: whole, about the same rows, or not taken."""
+"""Cached results of an evaluation: whole, about the same rows, or not used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.measure.measured_parts import PartialResultCache
+from evaluators.measure.partial_results import PartialResultCache
 
 VALUES = [[1.0, 2.0], [0.1 + 0.2]]
 
@@ -14,7 +14,7 @@ VALUES = [[1.0, 2.0], [0.1 + 0.2]]
 @pytest.fixture
 def parts(tmp_path: Path) -> PartialResultCache:
     made = PartialResultCache(tmp_path)
-    made.keep("test.control.right", ["a", "b"], VALUES)
+    made.store("test.control.right", ["a", "b"], VALUES)
     return made
 
 
