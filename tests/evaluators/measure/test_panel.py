@@ -131,7 +131,8 @@ def planted_hidden(loss: Callable[[str, np.ndarray], np.ndarray], **more: bool) 
     noise = draw.normal(size=(40,))
     losses = {name: loss(name, noise) + 0.02 * draw.normal(size=40) for name in names}
     controls = np.array([f"c{i // 2:02}" for i in range(40)])
-    return panel(losses, controls, EvaluateConfig(bootstrap=500), np.full(40, 5))
+    config = EvaluateConfig(bootstrap=500)
+    return measure_panel(losses, controls, config, np.full(40, 5)).to_json()
 
 
 def test_a_decoder_that_reads_visible_text_alone_has_no_hidden_gain() -> None:
