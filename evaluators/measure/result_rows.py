@@ -70,7 +70,8 @@ def judged_rows(metrics: JudgedMetrics, *, min_controls: int) -> Iterator[dict[s
     for split, views in metrics.judged.items():
         for view, found in views.items():
             about = {"split": split, "view": view}
-            for row in result_rows(WHOLE, {"judged": found}, min_controls=min_controls):
+            shares = {f"judged.{verdict}": pair for verdict, pair in found.shares.items()}
+            for row in result_rows(WHOLE, shares, min_controls=min_controls):
                 yield {**about, **row}
             agreement = found.agreement
             for name, value in (("raw", agreement.raw), ("kappa", agreement.kappa)):

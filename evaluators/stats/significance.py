@@ -30,7 +30,7 @@ def sign_flip_p_value(differences_C: np.ndarray, *, samples: int, seed: int) -> 
     """
     if not len(differences_C):
         return None
-    if not differences_C.any():
+    if len(differences_C) == 1 or not differences_C.any():
         return 1.0
     found = stats.permutation_test(
         (differences_C,),

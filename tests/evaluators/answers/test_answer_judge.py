@@ -12,6 +12,7 @@ from scripted_endpoint import ScriptedEndpoint
 
 from evaluators.answers.judge import JudgeSession, _draw_answers, judge_answers
 from evaluators.config import EvaluateConfig, JudgeConfig
+from evaluators.measure.metrics import EvaluationMetrics, ForeignTarget, TargetIdentity
 from evaluators.measure.result_files import (
     ANSWERS,
     ANSWERS_FILE,
@@ -45,7 +46,10 @@ def write_answers(folder: Path, right: Callable[[int], str]) -> Path:
         for i in range(CONTROLS)
     ]
     write_table(folder / ANSWERS_FILE, rows, ANSWERS)
-    (folder / METRICS_FILE).write_text('{"reading": {}, "foreign_target": {}}')
+    target = TargetIdentity(digests={"weights": "a"})
+    foreign = ForeignTarget(differs=("weights",), decoder=target, store=target)
+    metrics = EvaluationMetrics(reading={}, foreign_target=foreign)
+    (folder / METRICS_FILE).write_text(json.dumps(metrics.to_json()))
     return folder
 
 
@@ -135,7 +139,7 @@ def test_every_share_and_the_agreement_are_rows_of_results(tmp_path: Path) -> No
     found = {row["metric"]: row for row in rows}
     sides = [f"judged.{v}.{s}" for v in ("right", "vague", "wrong") for s in SIDES]
     assert set(found) == {*sides, "judged.agreement.raw", "judged.agreement.kappa"}
-    assert found["judged.right.gain"]["low"] == 1
+    assert found["judged.right.difference"]["low"] == 1
     assert found["judged.agreement.kappa"]["note"] == "28 answers, judged twice"
     assert {row["foreign_target"] for row in rows} == {True}  # as of the evaluation
 

@@ -246,7 +246,7 @@ def test_a_swapped_row_has_the_same_visible_tokens_at_the_same_positions(
     context = swapped_context(made, rows)
     assert set(context.swaps) == {row.example_id for row in rows}
     for row in rows:
-        own, found = context.own(row), CONDITIONS["swapped"].give(row, context)
+        own, found = context.own_reading(row), CONDITIONS["swapped"].read(row, context)
         swapped = context.store.tokens(context.swaps[row.example_id])
         mine = context.store.tokens(row.example_id)
         assert swapped[-own.n :].tolist() == mine[-own.n :].tolist()
@@ -264,7 +264,7 @@ def test_shifted_positions_are_the_rows_own_activations_elsewhere(
     context = swapped_context(made, rows)
     moved = 0
     for row in rows:
-        own, found = context.own(row), CONDITIONS["shifted_positions"].give(row, context)
+        own, found = context.own_reading(row), CONDITIONS["shifted_positions"].read(row, context)
         np.testing.assert_array_equal(own.vectors, found.vectors)
         place = context.store.place(context.swaps[row.example_id])
         assert found.first_position == place.withheld

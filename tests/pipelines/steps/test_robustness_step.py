@@ -48,7 +48,7 @@ def leaf(estimate: float) -> dict[str, Any]:
 
 def test_the_report_shows_drops(tmp_path: Path) -> None:
     each = {"plain": leaf(1.25), "altered": leaf(1.75), "drop": leaf(0.5)}
-    own = {"right": each, "gain": each, "excluded": {}}
+    own = {"right": each, "none_minus_right": each, "excluded": {}}
     found = {
         "views": {
             "test": {

@@ -24,10 +24,8 @@ IDENTIFICATION: dict[str, Any] = {
     "chance": leaf(0.36),
     "grounded_gain": leaf(0.3),
     "information_gain": leaf(0.24),
-    "calibration_error": leaf(0.08),
-    "error_if_calibrated": leaf(0.06, 0.02),
-    "reliability": [{"confidence": 0.4, "accuracy": 0.5, "items": 30}],
-    "items": {"asked": 30, "left_out": 2},
+    "asked": 30,
+    "left_out": 2,
 }
 
 
@@ -38,7 +36,7 @@ def inputs(tmp_path: Path) -> ReportInputs:
     data = next((tmp_path / "root" / "evaluate").glob("*/data"))
     found = {
         **SMALL["test"]["control"],
-        "answers": {"vague": {"right": leaf(0.1), "other": leaf(0.7), "gain": leaf(-0.6)}},
+        "answers": {"vague": {"right": leaf(0.1), "other": leaf(0.7), "difference": leaf(-0.6)}},
         "identification": IDENTIFICATION,
         "left_out": {"wrong_layer": "the store has layer 14 alone; add another to dump.layers"},
     }
@@ -74,14 +72,11 @@ def test_measured_answers_are_shown(page: Page) -> None:
     assert "test control vague 40 0.10 [0.00, 0.20] 0.70" in page.text
 
 
-def test_identification_is_shown_with_chance_and_calibration(page: Page, tmp_path: Path) -> None:
+def test_identification_is_shown_with_chance(page: Page) -> None:
     assert "test control 30 40 0.60 [0.50, 0.70]" in page.text
     assert "items n right other none prior chance" in page.text  # what was measured, no more
     assert "0.35 [0.25, 0.45] 0.44 [0.34, 0.54] 0.36" in page.text
-    assert "test control 0.08 [−0.02, 0.18] 0.06 [0.04, 0.08]" in page.text
     assert "2 questions have no other control’s answer" in page.text
-    figure = tmp_path / "out" / "figures" / "reliability.csv"
-    assert figure.read_text() == ("split,view,confidence,accuracy,items\ntest,control,0.4,0.5,30\n")
 
 
 def test_a_condition_that_is_left_out_is_said(page: Page) -> None:
@@ -104,9 +99,9 @@ def test_a_judges_verdicts_stand_beside_what_was_measured_with_its_agreement(
     step = next(one for one in inputs.steps if one.step == "evaluate")
     folder = tmp_path / "judge"
     (folder / "data").mkdir(parents=True)
-    sides = {"right": leaf(0.5), "other": leaf(0.25), "gain": leaf(0.25)}
+    sides = {"right": leaf(0.5), "other": leaf(0.25), "difference": leaf(0.25)}
     judged = {
-        **dict.fromkeys(("right", "vague", "wrong"), sides),
+        "shares": dict.fromkeys(("right", "vague", "wrong"), sides),
         "agreement": {"n": 20, "raw": 0.85, "kappa": 0.61},
         "unread": 3,
     }

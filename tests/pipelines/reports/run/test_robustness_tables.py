@@ -14,7 +14,7 @@ def leaf(estimate: float, width: float | None = 0.25) -> dict[str, Any]:
 
 SIDES = {
     "right": {"plain": leaf(1.0), "altered": leaf(1.5), "drop": leaf(0.5)},
-    "gain": {"plain": leaf(2.0), "altered": leaf(1.25), "drop": leaf(0.75)},
+    "none_minus_right": {"plain": leaf(2.0), "altered": leaf(1.25), "drop": leaf(0.75)},
     "excluded": {},
 }
 FOUND: dict[str, Any] = {
