@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from core.canonical import digest
@@ -99,6 +99,27 @@ class Dropped:
     where: str
     detail: str
     raw: str
+
+
+COMPLETES = "completes"
+"""Key of a completed row's provenance: the example_id of the row that it completes."""
+
+
+def with_questions_of_completed(
+    conversations: Sequence[Conversation], questions: Sequence[Question]
+) -> list[Question]:
+    """Return the questions about `conversations`; a completed row has those of its original."""
+    asked: dict[str, list[Question]] = {}
+    for question in questions:
+        asked.setdefault(question.example_id, []).append(question)
+    found: list[Question] = []
+    for row in conversations:
+        own = asked.get(row.example_id)
+        if own is None:
+            original = asked.get(row.provenance.get(COMPLETES, ""), [])
+            own = [replace(one, example_id=row.example_id) for one in original]
+        found += own
+    return found
 
 
 def example_id(label: str, view: View, messages: Iterable[Message]) -> str:

@@ -145,13 +145,20 @@ def _calls(value: Any) -> list[dict[str, Any]]:
 
 
 def _call(value: Any, where: str) -> dict[str, Any]:
+    if isinstance(value, dict) and value.get("function") is None and value.get("name"):
+        # LangChain's form, and that of OpenAI's Responses
+        given = value.get("arguments", value.get("args", {}))
+        value = {
+            "id": value.get("call_id") or value.get("id"),
+            "function": {**value, "arguments": given},
+        }
     call = _fields(value, _CALL, where)
     if call.setdefault("type", "function") != "function":
         raise InvalidToolUse(
             "malformed_tool_call", f"{where}: type {call['type']!r}; expected 'function'"
         )
     function = _fields(call.get("function"), _FUNCTION, f"{where}.function")
-    made: dict[str, Any] = {"id": _text(call["id"], f"{where}.id")} if "id" in call else {}
+    made: dict[str, Any] = {"id": _text(call["id"], f"{where}.id")} if call.get("id") else {}
     return made | {
         "type": "function",
         "function": {
@@ -165,6 +172,7 @@ def _arguments(value: Any, where: str) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = parse_json(value) if value.strip() else {}
+            value = {} if value is None else value  # "null" is how some clients call without any
         except InvalidJSON as error:
             raise InvalidToolUse(
                 "malformed_tool_call", f"{where}: not JSON ({error.detail}); expected an object"
@@ -189,11 +197,7 @@ def _fields(value: Any, known: set[str], where: str) -> dict[str, Any]:
         raise InvalidToolUse(
             "malformed_tool_call", f"{where} is {json_type_name(value)}; expected an object"
         )
-    found = {name: item for name, item in value.items() if item is not None}
-    if unknown := sorted(set(found) - known):
-        expected = ", ".join(sorted(known))
-        raise InvalidToolUse("unknown_field", f"{where}: {unknown[0]!r} is none of {expected}")
-    return found
+    return {name: item for name, item in value.items() if name in known and item is not None}
 
 
 def _text(value: Any, where: str) -> str:

@@ -53,6 +53,8 @@ class SplitMember:
     control: str
     kind: str
     category: str
+    split: Split | None = None
+    """The split that the row itself names; its group's other rows without one follow it."""
 
 
 def grouped_splits(
@@ -66,6 +68,7 @@ def grouped_splits(
     share) would never move a group when rows are added, but misses the share by chance, badly so
     for kinds with few groups; in this order added rows move only groups at the two borders.
     With three groups or more, each split with a share above zero gets at least one, and train too.
+    A row that names its own split keeps it.
 
     Args:
         members: what is divided.
@@ -87,11 +90,14 @@ def grouped_splits(
             kind_of[group] = member.kind
         if (member.kind, member.category) in held_out:
             ood.add(group)
+    split_of: dict[str, Split] = dict.fromkeys(ood, "test_ood")
+    for member, group in zip(members, ids, strict=True):
+        if member.split is not None:
+            split_of.setdefault(group, member.split)
     by_kind: dict[str, list[str]] = defaultdict(list)
     for group, kind in kind_of.items():
-        if group not in ood:
+        if group not in split_of:
             by_kind[kind].append(group)
-    split_of: dict[str, Split] = dict.fromkeys(ood, "test_ood")
     for kind, groups in by_kind.items():
         if kind in in_order:
             split_of |= zip(groups, _as_they_come(config), strict=False)
@@ -102,7 +108,9 @@ def grouped_splits(
             split_of[group] = (
                 "test" if i < test else "validation" if i < test + validation else "train"
             )
-    return [(group, split_of[group]) for group in ids]
+    return [
+        (group, member.split or split_of[group]) for member, group in zip(members, ids, strict=True)
+    ]
 
 
 def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:

@@ -35,12 +35,9 @@ from core.table_files import (
     write_conversations,
     write_dropped,
 )
-from core.tables import Conversation, Dropped, Message, example_id
+from core.tables import COMPLETES, Conversation, Dropped, Message, example_id
 
 _LOG = logging.getLogger(__name__)
-COMPLETES = "completes"
-"""Key in a completed row's provenance: id of the row whose stimulus it answers; questions about
-that row are questions about this one."""
 _TAIL = 64
 """Characters of a prompt's end in which a template may open a thought."""
 _SCHEMA = pa.schema(

@@ -4,19 +4,62 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from core.config import Config
 from generators.splits import SplitConfig
+
+ROW_COLUMNS = (
+    "messages", "role", "content", "segment", "system", "instruction", "input", "output",
+    "questions", "question", "answer", "label", "kind", "category", "split", "control_id", "tools",
+)  # fmt: skip
+"""Fields of a row of own conversations, which another column may stand for."""
+
+
+class RowsConfig(Config):
+    """How rows of own conversations are laid out, and what of them is the control."""
+
+    shape: Literal["messages", "sharegpt", "alpaca"] = "messages"
+    """`messages`: a list of {role, content}; `sharegpt`: `conversations`, a list of {from, value};
+    `alpaca`: `instruction`, `input` and `output`, with an optional `system`."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Another name for a field: this field to the column that holds it, such as
+    `{messages: dialogue, role: speaker}`."""
+    roles: dict[str, str] = Field(default_factory=dict)
+    """Another name for a role, such as `{seeker: user}`; ShareGPT's names are known."""
+    segments: Literal["given", "system", "first_turn"] | None = None
+    """What is the control where no message of a row says so: the `system` messages, or all up to
+    the first user message (`first_turn`); a last assistant message is then the completion.
+    `given` demands that messages say so. Null is `given` for the shape `messages`, and for the
+    others `system` where there is a system message, else `first_turn`."""
+    control: Literal["segment", "conversation"] = "segment"
+    """What makes two rows without `control_id` rows of one control: the text of the segment
+    `control`, or the whole conversation, which gives each row a control of its own."""
+    dataset_split: str | None = None
+    """Split of a Hugging Face dataset; null takes all that a saved folder has, each as the rows'
+    own split where it is called like one, and `train` of a dataset on the hub."""
+    subset: str | None = None
+    """Configuration of a dataset on the hub; null for its default."""
+    revision: str | None = None
+    """Revision of a dataset on the hub; null for the newest."""
+
+    @field_validator("columns")
+    @classmethod
+    def _known(cls, columns: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(set(columns) - set(ROW_COLUMNS)):
+            raise ValueError(f"no field {unknown[0]!r}; expected any of {', '.join(ROW_COLUMNS)}")
+        return columns
 
 
 class ImportConfig(Config):
     """What decides the two tables, given the files."""
 
     splits: SplitConfig = SplitConfig()
-    """Grouped splits."""
+    """Grouped splits; rows of own conversations that name a split keep it."""
     limit: int | None = Field(default=None, ge=1)
     """Most rows of each view, taken evenly over the splits; null for all."""
+    rows: RowsConfig = RowsConfig()
+    """The layout of own conversations (`format: conversations`)."""
 
 
 DataFormat = Literal["latentqa", "conversations"]
@@ -27,8 +70,9 @@ class DataSection(ImportConfig):
 
     path: str
     """Folder with qa.json and any of control.json, stimulus.json, stimulus_completion.json,
-    system.json; for `conversations` a .jsonl file or a folder of them. The files' digests are part
-    of the identity, the path is not."""
+    system.json; for `conversations` a .jsonl file, a folder of them, a folder that `datasets`
+    saved, or the id of a dataset on the hub. The files' digests are part of the identity, the path
+    is not."""
     format: DataFormat = "latentqa"
     """What the files are: LatentQA's published layout, or `conversations` of one's own, a line
     each, with segments and questions."""

@@ -9,7 +9,7 @@
               {"role": "assistant", "content": "...", "segment": "completion"}],
  "tools": [...],
  "questions": [{"question": "...", "answer": "...", "type": "description"}],
- "label": "...", "kind": "persona", "category": "sea"}
+ "label": "...", "kind": "persona", "category": "sea", "split": "train", "control_id": "ferryman"}
 ```
 
 Any number of turns, with those of tools; the segments say what of it is the control, and so what
@@ -20,13 +20,16 @@ line, and the rest goes on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from core.canonical import digest
-from core.errors import DataError
+from core.errors import DataError, first_line
 from core.files import sha256_file
 from core.strict_json import (
     InvalidJSON,
@@ -46,28 +49,37 @@ from core.table_files import (
     write_questions,
 )
 from core.tables import (
+    SPLITS,
     Dropped,
     Message,
     Question,
-    Segment,
+    Split,
     View,
     control_id,
     example_id,
     message_identity,
 )
-from core.tool_use import TOOLS, InvalidToolUse, offer_tools, read_tool_use
-from generators.exchange.config import ImportConfig
+from core.tool_use import TOOLS, InvalidToolUse, offer_tools
+from generators.exchange.config import ImportConfig, RowsConfig
 from generators.exchange.latentqa_files import NO_CATEGORY
+from generators.exchange.own_messages import MalformedRow, read_message, read_text
+from generators.exchange.row_layout import lay_out
 from generators.exchange.source_rows import SourceRow, count_by_reason, write_rows
+from generators.kinds.config import TextSource
+from generators.kinds.sources import is_saved_dataset, load_saved, resolve_texts, stream_from_hub
 
-ENDING = ".jsonl"
-ROLES = ("system", "developer", "user", "assistant", "tool")
-SEGMENTS: tuple[Segment, ...] = get_args(Segment)
+ENDINGS = (".jsonl", ".parquet")
 OWN = "own"
 """Kind of a row that names none."""
-_TOOL_USE = ("tool_calls", "tool_call_id", "name")
-_MESSAGE = {"role", "content", "segment", *_TOOL_USE}
-_FIELDS = ("messages", "questions", "label", "kind", "category", TOOLS)
+_FIELDS = (
+    "messages", "questions", "label", "kind", "category", "split", "control_id", "control", TOOLS,
+)  # fmt: skip
+_SPLIT_NAMES = {
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "eval": "validation",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,37 +90,62 @@ class OwnRow:
     questions: tuple[tuple[str, str, str | None], ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Line:
+    """One entry of a file: JSON text, or a value that a data set holds."""
+
+    file: str
+    number: int
+    text: bytes | None = None
+    value: Any = None
+    split: str | None = None
+
+
 def conversation_files(path: Path) -> dict[str, Path]:
     """List the files at `path`, a file or a folder, by name.
 
     Raises:
         DataError: there is none.
     """
-    if path.is_file() and path.suffix == ENDING:
+    if path.is_file() and path.suffix in ENDINGS:
         return {path.name: path}
-    found = sorted(path.glob(f"*{ENDING}")) if path.is_dir() else []
+    pattern = "*" if is_saved_dataset(path) else None
+    found = [
+        file
+        for file in (
+            sorted(path.rglob("*") if pattern else path.glob("*")) if path.is_dir() else ()
+        )
+        if file.is_file() and (pattern or file.suffix in ENDINGS)
+    ]
     if not found:
         what = "no such file or folder" if not path.exists() else "holds no conversations"
-        raise DataError(f"{path}: {what}; expected a {ENDING} file, or a folder of them.")
-    return {file.name: file for file in found}
+        raise DataError(
+            f"{path}: {what}; expected a {' or '.join(ENDINGS)} file, a folder of them, a folder "
+            "that `datasets` saved, or the id of a dataset on the hub."
+        )
+    return {file.relative_to(path).as_posix(): file for file in found}
 
 
-def own_digests(path: Path) -> dict[str, str]:
-    """Return the sha256 of each file at `path`, by name.
+def own_digests(path: Path, rows: RowsConfig | None = None) -> dict[str, str]:
+    """Return the sha256 of each file at `path`, by name, or the commit of a dataset on the hub.
 
     Raises:
         DataError: there is none.
     """
+    if _is_hub_id(path):
+        return {
+            str(path): resolve_texts(_hub_source(path, rows or RowsConfig())).identity["commit"]
+        }
     return {name: sha256_file(file) for name, file in conversation_files(path).items()}
 
 
-def messages_digest(path: Path) -> str:
+def messages_digest(path: Path, rows: RowsConfig | None = None) -> str:
     """Digest all that the conversations table takes from the files: everything but the questions.
 
     Raises:
         DataError: there is no file, or one cannot be read.
     """
-    rows, dropped = read_own(path)
+    found, dropped = read_own(path, rows)
     kept = [
         [
             _line_of(r.where),
@@ -116,9 +153,10 @@ def messages_digest(path: Path) -> str:
             r.kind,
             r.category,
             r.extra,
+            [r.named_control, r.split],
             *map(message_identity, r.messages),
         ]
-        for r in (own.row for own in rows)
+        for r in (own.row for own in found)
     ]
     return digest([kept, [[d.reason, _line_of(d.where), d.detail] for d in dropped]])
 
@@ -128,34 +166,82 @@ def _line_of(where: str) -> str:
     return where.rpartition(":")[2]
 
 
-def read_own(path: Path) -> tuple[list[OwnRow], list[Dropped]]:
+def read_own(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnRow], list[Dropped]]:
     """Read the rows of all files at `path`, by file name and line, and the malformed ones.
 
     Raises:
         DataError: there is no file, or one cannot be read.
     """
-    rows: list[OwnRow] = []
+    config = rows or RowsConfig()
+    found: list[OwnRow] = []
     dropped: list[Dropped] = []
+    for line in _lines(path, config):
+        try:
+            found.append(_row(line, config))
+        except MalformedRow as fault:
+            raw = json_line(line.value) if line.text is None else line.text.decode(errors="replace")
+            dropped.append(
+                Dropped(
+                    reason=fault.reason,
+                    where=f"{line.file}:{line.number}",
+                    detail=fault.detail,
+                    raw=raw.strip(),
+                )
+            )
+    return found, dropped
+
+
+def _lines(path: Path, config: RowsConfig) -> Iterator[_Line]:
+    """Yield the entries of all files at `path`, or of a dataset on the hub."""
+    if _is_hub_id(path):
+        source = _hub_source(path, config)
+        commit = resolve_texts(source).identity["commit"]
+        for number, value in enumerate(stream_from_hub(source, commit), 1):
+            yield _Line(file=str(path), number=number, value=_plain(value))
+        return
+    if is_saved_dataset(path):
+        for split, rows in load_saved(path, config.dataset_split).items():
+            for number, value in enumerate(rows, 1):
+                yield _Line(
+                    file=split or path.name, number=number, value=_plain(value), split=split
+                )
+        return
     for name, file in conversation_files(path).items():
+        if file.suffix == ".parquet":
+            try:
+                values = pq.read_table(file).to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(
+                    f"{file}: not a readable Parquet file ({first_line(error)})."
+                ) from error
+            for number, value in enumerate(values, 1):
+                yield _Line(file=name, number=number, value=_plain(value))
+            continue
         try:
             lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
         except OSError as error:
             raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(_row(name, number, line))
-            except _Malformed as fault:
-                dropped.append(
-                    Dropped(
-                        reason=fault.reason,
-                        where=f"{name}:{number}",
-                        detail=fault.detail,
-                        raw=line.decode(errors="replace").strip(),
-                    )
-                )
-    return rows, dropped
+        for number, text in enumerate(lines, 1):
+            if text.strip():
+                yield _Line(file=name, number=number, text=text)
+
+
+def _is_hub_id(path: Path) -> bool:
+    return not path.exists() and len(path.parts) == 2 and path.suffix not in ENDINGS
+
+
+def _hub_source(path: Path, config: RowsConfig) -> TextSource:
+    return TextSource(
+        path=str(path),
+        revision=config.revision,
+        subset=config.subset,
+        split=config.dataset_split or "train",
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a data set's value as JSON has it; what has no JSON form becomes text."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def import_own_conversations(path: Path, out: Path, *, config: ImportConfig) -> dict[str, Any]:
@@ -168,18 +254,21 @@ def import_own_conversations(path: Path, out: Path, *, config: ImportConfig) -> 
         DataError: no file can be read, or no row is left.
         ConfigError: a held-out category is none of the data's.
     """
-    rows, dropped = read_own(path)
+    rows, dropped = read_own(path, config.rows)
     found = [own.row for own in rows]
     return write_rows(path, found, dropped, out, config=config, completions_of="import")
 
 
-def import_own_questions(path: Path, conversations: Path, out: Path) -> dict[str, Any]:
+def import_own_questions(
+    path: Path, conversations: Path, out: Path, *, rows: RowsConfig | None = None
+) -> dict[str, Any]:
     """Write `questions.parquet` and `dropped.parquet` to `out`: each conversation's questions.
 
     Args:
         path: the files.
         conversations: the conversations table, or the folder that holds it.
         out: the folder to write to.
+        rows: the layout of the rows.
 
     Returns:
         counts: `questions`, `labels` that are asked about, and `dropped`, which is empty: a line
@@ -189,13 +278,13 @@ def import_own_questions(path: Path, conversations: Path, out: Path) -> dict[str
         DataError: no file can be read, or a conversation is in none of them.
     """
     by_example: dict[str, OwnRow] = {}
-    for own in read_own(path)[0]:
+    for own in read_own(path, rows)[0]:
         row = own.row
         by_example.setdefault(example_id(row.label, row.view, row.messages), own)
     table = conversations / CONVERSATIONS_FILE if conversations.is_dir() else conversations
-    rows = read_conversations(table)
+    known = read_conversations(table)
     questions: list[Question] = []
-    for conversation in rows:
+    for conversation in known:
         found = by_example.get(conversation.example_id)
         if found is None:
             raise DataError(
@@ -215,103 +304,118 @@ def import_own_questions(path: Path, conversations: Path, out: Path) -> dict[str
         ]
     write_questions(out / QUESTIONS_FILE, questions)
     write_dropped(out / DROPPED_FILE, [])
-    labels = len({row.label for row in rows})
+    labels = len({row.label for row in known})
     return {"questions": len(questions), "labels": labels, "dropped": count_by_reason([])}
 
 
-class _Malformed(Exception):
-    """A line that is no row: the rule's name, and in words what is wrong."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-
-
-def _row(file: str, number: int, line: bytes) -> OwnRow:
-    value = _object(line)
+def _row(line: _Line, config: RowsConfig) -> OwnRow:
+    value = lay_out(_object(line), config)
     messages = _messages(value)
-    questions = tuple(_question(i, one) for i, one in enumerate(_listed(value, "questions")))
-    kind = _text(value, "kind") if "kind" in value else OWN
-    control = next(m.content for m in messages if m.segment == "control")
-    label = _text(value, "label") if "label" in value else f"{kind}-{control_id(kind, control)}"
+    questions = tuple(_question(i, one) for i, one in enumerate(_questions(value)))
+    kind = read_text(value, "kind") if "kind" in value else OWN
+    named = _named_control(value)
+    if named is None and config.control == "conversation":
+        named = digest([message_identity(message) for message in messages])
+    control = named or _control_text(messages)
+    label = read_text(value, "label") if "label" in value else f"{kind}-{control_id(kind, control)}"
     row = SourceRow(
         view=_view(messages),
-        file=file,
-        position=number,
-        where=f"{file}:{number}",
+        file=line.file,
+        position=line.number,
+        where=f"{line.file}:{line.number}",
         label=label,
         kind=kind,
-        category=_text(value, "category") if "category" in value else NO_CATEGORY,
+        category=read_text(value, "category") if "category" in value else NO_CATEGORY,
         messages=messages,
+        named_control=control,
+        split=_split(value, line),
         extra={name: item for name, item in value.items() if name not in _FIELDS},
         raw=json_line(value),
     )
     return OwnRow(row=row, questions=questions)
 
 
-def _object(line: bytes) -> dict[str, Any]:
-    try:
-        value = parse_json(line.decode())
-    except UnicodeDecodeError as error:
-        raise _Malformed("malformed", f"not UTF-8 at byte {error.start}") from error
-    except InvalidJSON as error:
-        place = "" if error.at is None else f" at column {error.at + 1}"
-        raise _Malformed("malformed", f"not JSON{place}: {error.detail}") from error
+def _object(line: _Line) -> dict[str, Any]:
+    value = line.value
+    if line.text is not None:
+        try:
+            value = parse_json(line.text.decode())
+        except UnicodeDecodeError as error:
+            raise MalformedRow("malformed", f"not UTF-8 at byte {error.start}") from error
+        except InvalidJSON as error:
+            place = "" if error.at is None else f" at column {error.at + 1}"
+            raise MalformedRow("malformed", f"not JSON{place}: {error.detail}") from error
     if not isinstance(value, dict):
-        raise _Malformed(
-            "not_an_object", f"the line is {json_type_name(value)}; expected an object"
-        )
+        got = json_type_name(value)
+        raise MalformedRow("not_an_object", f"the line is {got}; expected an object")
     if has_repeated_key(value):
-        raise _Malformed("repeated_field", "a field stands in an object twice; expected it once")
-    if not fits_utf8(json.dumps(value, ensure_ascii=False)):
-        raise _Malformed("invalid_unicode", "the text has half a surrogate pair; expected UTF-8")
+        raise MalformedRow("repeated_field", "a field stands in an object twice; expected it once")
     if not has_finite_numbers(value):
-        raise _Malformed("not_finite", "a number is beyond what a float holds")
+        raise MalformedRow("not_finite", "a number is beyond what a float holds")
+    if not fits_utf8(json.dumps(value, ensure_ascii=False)):
+        raise MalformedRow("invalid_unicode", "the text has half a surrogate pair; expected UTF-8")
     return value
 
 
-def _listed(value: Mapping[str, Any], name: str) -> Sequence[Any]:
-    if name not in value:
-        raise _Malformed("missing_field", f"no field {name!r}; found {sorted(value)}")
-    if not isinstance(value[name], list) or not value[name]:
-        got = "an empty list" if value[name] == [] else json_type_name(value[name])
-        raise _Malformed("empty_field", f"{name!r} is {got}; expected a list")
-    return value[name]
+def _questions(value: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the row's questions, of which there must be one."""
+    if "questions" not in value:
+        raise MalformedRow("missing_field", f"no field 'questions'; found {sorted(value)}")
+    found = value["questions"]
+    if not isinstance(found, list) or not found:
+        got = "an empty list" if found == [] else json_type_name(found)
+        raise MalformedRow("empty_field", f"'questions' is {got}; expected a list")
+    return found
 
 
-def _text(value: Mapping[str, Any], name: str, where: str = "") -> str:
-    at = f"{where}{name!r}"
-    if name not in value:
-        raise _Malformed("missing_field", f"{where}no field {name!r}; found {sorted(value)}")
-    if not isinstance(value[name], str):
-        raise _Malformed(
-            "not_a_string", f"{at} is {json_type_name(value[name])}; expected a string"
-        )
-    if not value[name].strip():
-        raise _Malformed("empty_field", f"{at} is empty; expected text")
-    return str(value[name])
+def _named_control(value: Mapping[str, Any]) -> str | None:
+    """Return what the row itself calls its control; None where it does not say."""
+    for name in ("control_id", "control"):
+        if isinstance(value.get(name), int):
+            return str(value[name])
+        if name in value:
+            return read_text(value, name)
+    return None
+
+
+def _control_text(messages: Sequence[Message]) -> str:
+    """Join what the row's segment `control` says; an assistant's acknowledgement is no part."""
+    own = [m.content for m in messages if m.segment == "control" and m.role != "assistant"]
+    return "\n\n".join(own) or next(m.content for m in messages if m.segment == "control")
+
+
+def _split(value: Mapping[str, Any], line: _Line) -> Split | None:
+    """Return the split that the row keeps; None where splits are drawn."""
+    if "split" not in value:
+        name = _SPLIT_NAMES.get(line.split or "", line.split)
+        return next((split for split in SPLITS if split == name), None)
+    given = read_text(value, "split").strip().lower()
+    name = _SPLIT_NAMES.get(given, given)
+    for split in SPLITS:
+        if split == name:
+            return split
+    raise MalformedRow("unknown_split", f"split {given!r}; expected one of {', '.join(SPLITS)}")
 
 
 def _messages(value: Mapping[str, Any]) -> tuple[Message, ...]:
-    found = tuple(_message(i, one) for i, one in enumerate(_listed(value, "messages")))
+    found = tuple(read_message(i, one) for i, one in enumerate(value["messages"]))
     segments = [message.segment for message in found]
     if "control" not in segments:
-        raise _Malformed("no_control", "no message has the segment 'control'")
+        raise MalformedRow("no_control", "no message has the segment 'control'")
     last = len(segments) - 1 - segments[::-1].index("control")
     for i, segment in enumerate(segments[:last]):
         if segment in ("stimulus", "completion"):
-            raise _Malformed(
+            raise MalformedRow(
                 "control_late",
                 f"messages[{last}]: a control after messages[{i}], a {segment}; expected all of "
                 "the control first: what comes before it is withheld with it",
             )
     if not next(message.content for message in found if message.segment == "control"):
-        raise _Malformed(
+        raise MalformedRow(
             "empty_field", "the control begins with a call of a tool; expected one with content"
         )
     if found[-1].role == "assistant" and segments[-1] == "stimulus":
-        raise _Malformed(
+        raise MalformedRow(
             "open_end",
             f"messages[{len(found) - 1}]: the conversation ends with the assistant, as a stimulus; "
             "expected the segment 'completion'",
@@ -321,39 +425,7 @@ def _messages(value: Mapping[str, Any]) -> tuple[Message, ...]:
     try:
         return offer_tools(found, value[TOOLS])
     except InvalidToolUse as fault:
-        raise _Malformed(fault.reason, fault.detail) from fault
-
-
-def _message(index: int, value: Any) -> Message:
-    where = f"messages[{index}]: "
-    if not isinstance(value, dict):
-        raise _Malformed("not_an_object", f"{where}{json_type_name(value)}; expected an object")
-    # clients write null for what a message has not, and some an empty list of calls
-    value = {name: item for name, item in value.items() if item is not None}
-    if value.get("tool_calls") == []:
-        del value["tool_calls"]
-    if unknown := sorted(set(value) - _MESSAGE):
-        raise _Malformed(
-            "unknown_field",
-            f"{where}{unknown[0]!r} is no field of a message; expected role, content, segment, "
-            "and of tools tool_calls, tool_call_id, name",
-        )
-    role, segment = _text(value, "role", where), _text(value, "segment", where)
-    if role not in ROLES:
-        raise _Malformed(
-            "unknown_role", f"{where}role {role!r}; expected one of {', '.join(ROLES)}"
-        )
-    if segment not in SEGMENTS:
-        raise _Malformed(
-            "unknown_segment", f"{where}segment {segment!r}; expected one of {', '.join(SEGMENTS)}"
-        )
-    try:
-        tool_use = read_tool_use(role, {name: value[name] for name in _TOOL_USE if name in value})
-    except InvalidToolUse as fault:
-        raise _Malformed(fault.reason, f"{where}{fault.detail}") from fault
-    silent = "tool_calls" in value and value.get("content") in (None, "")
-    content = "" if silent else _text(value, "content", where)
-    return Message(role=role, content=content, segment=segment, tool_use=tool_use)
+        raise MalformedRow(fault.reason, fault.detail) from fault
 
 
 def _question(index: int, value: Any) -> tuple[str, str, str | None]:
@@ -361,12 +433,12 @@ def _question(index: int, value: Any) -> tuple[str, str, str | None]:
     if isinstance(value, list) and len(value) == 2:
         value = dict(zip(("question", "answer"), value, strict=True))
     if not isinstance(value, dict):
-        raise _Malformed(
+        raise MalformedRow(
             "malformed_qa",
             f"{where}{json_type_name(value)}; expected {{question, answer}} or [question, answer]",
         )
-    kind = None if value.get("type") is None else _text(value, "type", where)
-    return _text(value, "question", where), _text(value, "answer", where), kind
+    kind = None if value.get("type") is None else read_text(value, "type", where)
+    return read_text(value, "question", where), read_text(value, "answer", where), kind
 
 
 def _view(messages: Sequence[Message]) -> View:

@@ -17,6 +17,7 @@ from core.tables import (
     Conversation,
     Dropped,
     Message,
+    Split,
     View,
     control_id,
     example_id,
@@ -35,6 +36,8 @@ class SourceRow:
         where: both, in words.
         extra: the fields that the layout does not know.
         raw: the row as JSON.
+        named_control: what the row is of, where that is not its first control message alone.
+        split: the split that the row names; None where it is drawn.
     """
 
     view: View
@@ -47,10 +50,14 @@ class SourceRow:
     messages: tuple[Message, ...]
     extra: dict[str, Any] = field(default_factory=dict)
     raw: str
+    named_control: str | None = None
+    split: Split | None = None
 
     @property
     def control(self) -> str:
-        """The control's own text, without its acknowledgement."""
+        """What makes two rows rows of one control: its text, or the name that the row gives it."""
+        if self.named_control is not None:
+            return self.named_control
         return next(m.content for m in self.messages if m.segment == "control")
 
     def drop(self, reason: str, detail: str) -> Dropped:
@@ -85,7 +92,13 @@ def split_conversations(
         ConfigError: a held-out category is none of the data's.
     """
     members = [
-        SplitMember(label=row.label, control=row.control, kind=row.kind, category=row.category)
+        SplitMember(
+            label=row.label,
+            control=row.control,
+            kind=row.kind,
+            category=row.category,
+            split=row.split,
+        )
         for row in rows
     ]
     made = [

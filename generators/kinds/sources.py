@@ -62,9 +62,10 @@ class ResolvedTexts:
         """
         path = Path(self.source.path).expanduser()
         if "commit" in self.identity:
-            yield from _rows(_from_hub(self.source, self.identity["commit"]), "", self.source)
-        elif _is_saved(path):
-            yield from _rows(_from_disk(path, self.source), "", self.source)
+            yield from _rows(stream_from_hub(self.source, self.identity["commit"]), "", self.source)
+        elif is_saved_dataset(path):
+            (rows,) = load_saved(path, self.source.split).values()
+            yield from _rows(rows, "", self.source)
         else:
             for file in _files(path):
                 yield from _file(file, path, self.source)
@@ -78,7 +79,9 @@ def resolve_texts(source: TextSource) -> ResolvedTexts:
     """
     path = Path(source.path).expanduser()
     if path.exists():
-        names = sorted(p for p in path.rglob("*") if p.is_file()) if _is_saved(path) else None
+        names = (
+            sorted(p for p in path.rglob("*") if p.is_file()) if is_saved_dataset(path) else None
+        )
         digests = [[_name(p, path), sha256_file(p)] for p in names or _files(path)]
         return ResolvedTexts(source=source, identity={"files": digest(digests)})
     if path.suffix in ENDINGS or not _DATASET_ID.fullmatch(source.path):
@@ -104,32 +107,45 @@ def _commit(source: TextSource) -> str:
     return str(found)
 
 
-def _from_hub(source: TextSource, commit: str) -> Iterator[dict[str, Any]]:
+def stream_from_hub(source: TextSource, commit: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a dataset on the hub.
+
+    Raises:
+        DataError: it cannot be streamed.
+    """
     from datasets import load_dataset
 
     try:
         yield from load_dataset(
             source.path, source.subset, split=source.split, revision=commit, streaming=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{source.path}: cannot be streamed ({first_line(error)}).") from error
 
 
-def _from_disk(path: Path, source: TextSource) -> Iterable[dict[str, Any]]:
+def load_saved(path: Path, split: str | None) -> dict[str | None, Iterable[dict[str, Any]]]:
+    """Open what `datasets` saved: its splits by name, or the one `split`; None names no split.
+
+    Raises:
+        DataError: it cannot be read, or has no such split.
+    """
     from datasets import DatasetDict, load_from_disk
 
-    found = load_from_disk(str(path))
+    try:
+        found: Any = load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a dataset ({first_line(error)}).") from error
     if not isinstance(found, DatasetDict):
-        return found
-    if source.split not in found:
+        return {None: found}
+    if split is not None and split not in found:
         raise DataError(
-            f"{path}: has no split {source.split!r}; expected source.split to be one of "
-            f"{', '.join(found)}."
+            f"{path}: has no split {split!r}; expected one of {', '.join(map(str, found))}."
         )
-    return found[source.split]
+    return {str(name): rows for name, rows in found.items() if split in (None, name)}
 
 
-def _is_saved(path: Path) -> bool:
+def is_saved_dataset(path: Path) -> bool:
+    """Tell whether `path` is a folder that `datasets` saved."""
     return any((path / name).is_file() for name in _SAVED)
 
 

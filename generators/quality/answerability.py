@@ -25,7 +25,7 @@ from generators.llm.reply import Outcome
 from generators.llm.reply_json import Rejection, parse_reply
 from generators.llm.request import Request
 from generators.quality.judge import Asks
-from generators.rules.text import words
+from generators.rules.words import words
 
 PROMPT = "answer_alone"
 _SAMPLING = SamplingConfig(temperature=0.0, top_p=None)

@@ -7,7 +7,6 @@ their answers are exact, and a counting question may well hold the words of its 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,11 +27,6 @@ from generators.rules.text import (
     find_unsupported,
 )
 
-_SYMPATHY = re.compile(
-    r"^\W*i(['’]m| am) (so |very |really |truly )*sorry (to hear|that you|you|for your)",
-    re.IGNORECASE,
-)
-"""Who is sorry for somebody does not decline."""
 CONTINUED = "context"
 """The kind whose stimulus goes on where its control ends, and so shares its words by design."""
 
@@ -165,7 +159,7 @@ def _of_conversation(row: Conversation, rules: RulesConfig) -> list[Rejection]:
     if stimulus is not None and row.kind != CONTINUED:
         found.append(find_control_leak(stimulus, row.control, row.label, rules.shared_words))
     if completion is not None:
-        found += [_declines(completion), find_repetition(completion, rules.repetition)]
+        found += [find_refusal(completion), find_repetition(completion, rules.repetition)]
     if rules.longest is not None and size > rules.longest:
         found.append(Rejection("too_long", f"{size:,} characters"))
     return [fault for fault in found if fault is not None]
@@ -179,16 +173,12 @@ def _of_question(
         found.append(Rejection("repeated_question", question.question[:80]))
     if not is_drawn(row.kind):
         found += [
-            _declines(question.answer),
+            find_refusal(question.answer),
             find_repetition(question.answer, rules.repetition),
             _unsupported(question.answer, row),
             _told_by_question(question),
         ]
     return [fault for fault in found if fault is not None]
-
-
-def _declines(text: str) -> Rejection | None:
-    return None if _SYMPATHY.match(text) else find_refusal(text)
 
 
 def _unsupported(answer: str, row: Conversation) -> Rejection | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from generators.rules.text import words
+from generators.rules.words import words
 
 # words that are frequent in one of the languages and in none of the others
 _FREQUENT_WORDS = {

@@ -5,11 +5,13 @@ Rules are plain functions that return a `Rejection` or None; a dropped row is ke
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from generators.llm.reply_json import Rejection
+from generators.rules.words import HAN, UNSPACED, words
 
 REASONS = {
     "malformed": "the reply does not follow its schema",
@@ -27,11 +29,32 @@ REASONS = {
     "duplicate": "the text of an earlier document or control",
 }
 
+_DECLINED = (
+    r"(?:help|assist|comply|fulfil?l|provide|answer|respond|continue|engage|participate|create"
+    r"|write|generate|discuss|support|do (?:that|this|it)|role-?play|pretend|adopt|take on|process"
+    r"|complete|act as|act like|give you|offer|reply|speak as|talk about)\b"
+    # "I can't help but smile" and "I can't help laughing" decline nothing
+    r"(?!(?<=help) (?:but\b|myself|it\b|\w+ing\b))"
+)
+_UNABLE = (
+    r"(?:i (?:can ?not|can't|could ?n[o']t|won't|will not|must decline|have to decline)"
+    r"|i(?:'m| am) (?:unable|not able|not allowed|not going|not permitted))"
+    r"(?: to)?(?: be able to)?(?: \w+ly)?"
+)
+_SORRY = (
+    r"(?:(?:i(?:'m| am)|we're|we are)(?: \w+)? sorry|sorry|i apologi[sz]e|unfortunately"
+    r"|my apologies)"
+)
 _REFUSALS = re.compile(
-    r"^\W*(i('m| am) (sorry|unable|not able)|sorry,|i (can ?not|can't|won't)|as an ai\b)",
+    rf"^\W*(?:{_SORRY}\b[^.!?\n]{{0,60}}?[.,;:!]?\W*(?:but\W+)?{_UNABLE} {_DECLINED}"
+    rf"|{_UNABLE} {_DECLINED}"
+    rf"|{_SORRY}[,.]?(?: but)?\W*$"
+    r"|[^.!?\n]{0,60}(?:\bis not|'s not|\bisn't) something (?:that )?i can\b"
+    r"|as an ai\b(?! (?:who|that) ))",
     re.IGNORECASE,
 )
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+"""A model that declines: it says that it cannot do one of the things that it is asked to do. A
+character who cannot wait, or will not leave the harbour, declines nothing."""
 # what every sentence is made of, and what is said about any assistant: never content
 _FRAME_WORDS = """
 a about after all also always am an and another any anyone anything are as at be because been before
@@ -56,19 +79,34 @@ _FRAME = frozenset(_FRAME_WORDS.split())
 _GENERIC = frozenset(_GENERIC_WORDS.split())
 
 
-def words(text: str) -> list[str]:
-    """List the words of `text` in order, in lower case."""
-    return [word.replace("’", "'").casefold() for word in _WORD.findall(text)]
-
-
 def content_words(text: str) -> list[str]:
-    """List the words that belong to a topic, in order, stemmed."""
-    return [_stem(word) for word in words(text) if word not in _FRAME and word not in _GENERIC]
+    """List the words that belong to a topic, in order, stemmed.
+
+    Of scripts without spaces, runs of three characters (of six, outside Chinese and Japanese).
+    """
+    found = [word for word in words(text) if word not in _FRAME and word not in _GENERIC]
+    return [_stem(word) for word in _joined_characters(found, 3, 6)]
+
+
+def _joined_characters(found: Sequence[str], han: int, others: int) -> list[str]:
+    """Join neighbouring characters of scripts without spaces into overlapping runs."""
+    joined: list[str] = []
+    for unspaced, run in itertools.groupby(
+        found, key=lambda word: UNSPACED.match(word) is not None
+    ):
+        own = list(run)
+        if not unspaced:
+            joined += own
+            continue
+        length = han if all(map(HAN.match, own)) else others
+        joined += ["".join(own[i : i + length]) for i in range(max(1, len(own) - length + 1))]
+    return joined
 
 
 def find_refusal(text: str) -> Rejection | None:
     """Detect a reply in which a model declines in plain words."""
-    return Rejection("refusal", text[:80]) if _REFUSALS.match(text) else None
+    plain = text.replace("’", "'")
+    return Rejection("refusal", text[:80]) if _REFUSALS.match(plain) else None
 
 
 def find_repetition(text: str, least_distinct: float) -> Rejection | None:
@@ -115,7 +153,10 @@ def find_control_leak(
 
 def find_unsupported(answer: str, control: str) -> Rejection | None:
     """Detect an answer without a single word of its control: it would suit any other as well."""
-    mine, theirs = ({_stem(w) for w in words(t)} - _FRAME for t in (answer, control))
+    mine, theirs = (
+        {_stem(word) for word in _joined_characters(words(text), 2, 4)} - _FRAME
+        for text in (answer, control)
+    )
     if mine & theirs:
         return None
     return Rejection("unsupported", "shares no content word with its control")

@@ -89,10 +89,11 @@ def import_(
     folder = folder.expanduser()
     target = out or Path(f"{folder.resolve().name.removesuffix('.jsonl')}-imported")
     target = target.expanduser()
-    sources = digests(folder)
+    layout = {"rows": config.rows} if format_ == "conversations" else {}
+    sources = digests(folder, **layout)
     with new_folder(target) as aside:
         conversations = to_conversations(folder, aside / "conversations", config=config)
-        questions = to_questions(folder, aside / "conversations", aside / "questions")
+        questions = to_questions(folder, aside / "conversations", aside / "questions", **layout)
         record = {
             "config": config.model_dump(mode="json"),
             "sources": sources,
@@ -325,12 +326,13 @@ def _import_config(overrides: list[str]) -> ImportConfig:
     from pydantic import ValidationError
 
     from core.errors import ConfigError
-    from generators.exchange.config import ImportConfig
+    from generators.exchange.config import ImportConfig, RowsConfig
     from generators.splits import SplitConfig
     from pipelines.experiment.yaml_values import parse_yaml
 
-    fields = ["limit", *(f"splits.{name}" for name in SplitConfig.model_fields)]
-    tree: dict[str, Any] = {"splits": {}}
+    sections = {"splits": SplitConfig, "rows": RowsConfig}
+    fields = ["limit", *(f"{s}.{name}" for s, own in sections.items() for name in own.model_fields)]
+    tree: dict[str, Any] = {section: {} for section in sections}
     for override in overrides:
         name, equals, text = override.partition("=")
         name = name.strip().removeprefix("data.")

@@ -22,7 +22,7 @@ from core.table_files import (
     read_dropped,
     read_questions,
 )
-from core.tables import Conversation, Dropped, Question
+from core.tables import Conversation, Dropped, Question, with_questions_of_completed
 from generators.quality.check import QUALITY_FILE
 from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
@@ -75,9 +75,8 @@ def load_tables(root: Path, ref: str) -> Tables:
             "experiment, a folder that `latentqa data import` wrote, or a conversations file."
         )
     conversations = read_conversations(table)
-    known = {row.example_id for row in conversations}
     asked = next((f / QUESTIONS_FILE for f in folders if (f / QUESTIONS_FILE).is_file()), None)
-    questions = [q for q in (read_questions(asked) if asked else ()) if q.example_id in known]
+    questions = with_questions_of_completed(conversations, read_questions(asked) if asked else [])
     dropped = [
         row
         for folder in folders

@@ -129,7 +129,7 @@ def _location(experiment: Experiment) -> dict[str, Any]:
 GENERATED = (
     Step(
         name="conversations",
-        version=1,
+        version=2,
         entry="generators.making.generation",
         run=_conversations,
         config=_conversations_config,
@@ -139,7 +139,7 @@ GENERATED = (
     ),
     Step(
         name="questions",
-        version=1,
+        version=2,
         entry="generators.making.generation",
         run=_questions,
         config=lambda experiment: plain(_section(experiment).questions),

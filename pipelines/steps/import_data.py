@@ -41,7 +41,10 @@ def _own_conversations(call: StepCall) -> StepResult:
 def _own_questions(call: StepCall) -> StepResult:
     from generators.exchange.conversation_files import import_own_questions
 
-    counts = import_own_questions(call.outside.data_folder, call.data("conversations"), call.out)
+    config = ImportConfig.model_validate(_import_config(call.experiment))
+    counts = import_own_questions(
+        call.outside.data_folder, call.data("conversations"), call.out, rows=config.rows
+    )
     return StepResult(counts=counts)
 
 
@@ -86,7 +89,7 @@ IMPORTED = (
 OWN = (
     Step(
         name="conversations",
-        version=1,
+        version=2,
         entry="generators.exchange.conversation_files",
         run=_own_conversations,
         config=_import_config,
@@ -96,10 +99,10 @@ OWN = (
     ),
     Step(
         name="questions",
-        version=1,
+        version=2,
         entry="generators.exchange.conversation_files",
         run=_own_questions,
-        config=lambda experiment: {},
+        config=lambda experiment: {"rows": _import_config(experiment)["rows"]},
         inputs={"conversations": "conversations"},
         external=lambda outside: {"files": digest(list(outside.own_digests.values()))},
         locations=_data_location,

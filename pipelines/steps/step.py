@@ -20,6 +20,7 @@ from pipelines.reports.run.inputs import ReportStep
 
 if TYPE_CHECKING:
     from activation_store.target.files import ModelFiles
+    from generators.exchange.config import RowsConfig
     from generators.kinds.sources import ResolvedTexts
     from generators.llm.endpoint.config import EndpointConfig
 
@@ -172,6 +173,10 @@ class ExternalInputs:
         entries, _ = read_questions_by_label(self.data_folder)
         return digest(sorted(entry.label for entry in entries))
 
+    @property
+    def _rows(self) -> RowsConfig | None:
+        return None if self.experiment.data is None else self.experiment.data.rows
+
     @cached_property
     def own_digests(self) -> dict[str, str]:
         """Digests of the files of conversations, by name.
@@ -181,7 +186,7 @@ class ExternalInputs:
         """
         from generators.exchange.conversation_files import own_digests
 
-        return own_digests(self.data_folder)
+        return own_digests(self.data_folder, self._rows)
 
     @cached_property
     def own_messages_digest(self) -> str:
@@ -192,7 +197,7 @@ class ExternalInputs:
         """
         from generators.exchange.conversation_files import messages_digest
 
-        return messages_digest(self.data_folder)
+        return messages_digest(self.data_folder, self._rows)
 
 
 def _gguf(endpoint: EndpointConfig) -> Path | None:

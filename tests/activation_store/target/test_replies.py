@@ -13,7 +13,7 @@ import tool_turns
 from activation_store.target import replies as module
 from activation_store.target.config import CompleteConfig
 from activation_store.target.files import ModelFiles, resolve_model
-from activation_store.target.replies import COMPLETES, CompleteResult, complete
+from activation_store.target.replies import CompleteResult, complete
 from core.errors import DataError
 from core.runtime import Runtime
 from core.table_files import (
@@ -23,7 +23,7 @@ from core.table_files import (
     read_dropped,
     write_conversations,
 )
-from core.tables import Conversation, Message, control_id, example_id
+from core.tables import COMPLETES, Conversation, Message, control_id, example_id
 
 CONFIG = CompleteConfig(max_tokens=6, batch_rows=2)
 

@@ -109,19 +109,20 @@ BAD = [
     (line([]), "empty_field", "'messages' is an empty list"),
     (line(["hi"]), "not_an_object", "messages[0]: a string"),
     (line([turn("user", "stimulus")]), "no_control", "no message has the segment 'control'"),
-    (line([turn("bot", "control")]), "unknown_role", "messages[0]: role 'bot'"),
+    (line([turn("narrator", "control")]), "unknown_role", "messages[0]: role 'narrator'"),
     (line([turn("user", "answer")]), "unknown_segment", "messages[0]: segment 'answer'"),
     (line([turn("user", "control", " ")]), "empty_field", "messages[0]: 'content' is empty"),
     (line([{**turn("user", "control"), "content": 3}]), "not_a_string", "is a number"),
     (
-        line([*MESSAGES, {**turn("assistant", "completion"), "weight": 0}]),
+        line([*MESSAGES, {**turn("assistant", "completion"), "contents": "Hi"}]),
         "unknown_field",
-        "messages[3]: 'weight' is no field",
+        "messages[3]: 'contents' is no field of a message; did you mean 'content'?",
     ),
     (line([MESSAGES[2], MESSAGES[0]]), "control_late", "after messages[0], a stimulus"),
     (line([*MESSAGES, turn("assistant", "stimulus")]), "open_end", "messages[3]: the conversation"),
     (line(questions=["Who?"]), "malformed_qa", "questions[0]: a string"),
     (line(questions=[{"question": "Who?"}]), "missing_field", "questions[0]: no field 'answer'"),
+    (line(split="holdout"), "unknown_split", "split 'holdout'; expected one of train"),
     (line(label=3), "not_a_string", "'label' is a number"),
     ('{"messages": 1, "messages": 2}', "repeated_field", "a field stands in an object twice"),
     (line(label="\ud800"), "invalid_unicode", "half a surrogate pair"),
@@ -142,7 +143,7 @@ def test_malformed_lines_are_told_by_file_and_line_and_the_rest_goes_on(tmp_path
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no such file or folder; expected a \.jsonl file"):
+    with pytest.raises(DataError, match=r"no such file or folder; expected a \.jsonl or"):
         own_digests(tmp_path / "none")
     with pytest.raises(DataError, match="holds no conversations"):
         own_digests(tmp_path)

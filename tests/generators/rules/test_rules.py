@@ -51,13 +51,35 @@ def test_a_good_reply_is_read_with_its_white_space_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["I'm sorry, I can't help.", "I cannot do that.", "As an AI, I have no feelings."]
+    "text",
+    [
+        "I'm sorry, I can't help.",
+        "I’m sorry, but I can’t assist with that request.",
+        "I cannot do that.",
+        "As an AI, I have no feelings.",
+        "Sorry, I won't write this.",
+        "Unfortunately, I am unable to provide this.",
+        "I'm sorry, but that's not something I can discuss.",
+    ],
 )
 def test_a_refusal_in_words_is_seen(text: str) -> None:
     assert find_refusal(text) is not None
 
 
-@pytest.mark.parametrize("text", ["I cancelled my trip.", "A sorry sight, as an aisle is."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I cancelled my trip.",
+        "A sorry sight, as an aisle is.",
+        "I can't wait to see the harbour again!",
+        "I can’t help but smile when the tide comes in.",
+        "I won't leave my lighthouse for any gold.",
+        "Sorry, mate, the ferry has left.",
+        "I'm so sorry to hear about your boat. Shall I row you over?",
+        "I am unable to sleep when the wind turns.",
+        "I’m sorry you had to wait.",
+    ],
+)
 def test_words_that_only_look_like_a_refusal_pass(text: str) -> None:
     assert find_refusal(text) is None
 

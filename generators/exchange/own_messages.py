@@ -1,0 +1,185 @@
+"""Messages of own conversations are read in the forms in which SDKs and data sets have them.
+
+OpenAI's form is the base: `role`, `content`, `tool_calls`, `tool_call_id`, `name`. Besides it are
+taken content in parts, Anthropic's blocks `tool_use` and `tool_result`, the older `function_call`
+and role `function`, and ShareGPT's names of roles. What an SDK adds and no template reads (empty
+fields, ids, annotations, indices, reasoning apart from the content) is left out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from core.strict_json import json_type_name
+from core.tables import Message, Segment
+from core.tool_use import InvalidToolUse, read_tool_use
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+SEGMENTS: tuple[Segment, ...] = get_args(Segment)
+ROLE_NAMES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
+    "function": "tool",
+    "function_call": "assistant",
+    "observation": "tool",
+}
+"""Other names of roles: those of ShareGPT, Gemini and the older form of OpenAI."""
+_TOOL_FIELDS = ("tool_calls", "tool_call_id", "name")
+_FIELDS = ("role", "content", "segment", *_TOOL_FIELDS)
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+_THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")
+
+
+class MalformedRow(Exception):
+    """A line that is no row: the rule's name, and in words what is wrong."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Bring a row's messages into OpenAI's form, without the fields that are empty.
+
+    Args:
+        values: the messages as the row has them, under their names `role` and `content`.
+        roles: further names of roles.
+
+    Returns:
+        plain objects, whose `content` is text or absent; a message with results of tools beside
+        text becomes several.
+
+    Raises:
+        MalformedRow: a message is no object, or has content that is no text.
+    """
+    found: list[dict[str, Any]] = []
+    for index, value in enumerate(values):
+        where = f"messages[{index}]: "
+        if not isinstance(value, dict):
+            raise MalformedRow(
+                "not_an_object", f"{where}{json_type_name(value)}; expected an object"
+            )
+        given = {name: item for name, item in value.items() if item is not None}
+        role = given.get("role")
+        if isinstance(role, str):
+            given["role"] = roles.get(role, ROLE_NAMES.get(role, role))
+        if not given.get("content") and isinstance(given.get("refusal"), str):
+            given["content"] = given["refusal"]
+        if given.get("tool_calls") == []:
+            del given["tool_calls"]
+        call = given.pop("function_call", None)
+        if isinstance(call, dict) and call.get("name") and "tool_calls" not in given:
+            given["tool_calls"] = [{"function": call}]
+        found += _without_parts(given, where) if isinstance(given.get("content"), list) else [given]
+    return found
+
+
+def read_message(index: int, value: Mapping[str, Any]) -> Message:
+    """Read one message that `read_messages` returned.
+
+    Raises:
+        MalformedRow: it is not of the form.
+    """
+    where = f"messages[{index}]: "
+    for name, item in value.items():
+        near = difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.8)
+        if name not in _FIELDS and near and item not in ("", [], {}):
+            raise MalformedRow(
+                "unknown_field",
+                f"{where}{name!r} is no field of a message; did you mean {near[0]!r}?",
+            )
+    role, segment = read_text(value, "role", where), read_text(value, "segment", where)
+    if role not in ROLES:
+        raise MalformedRow(
+            "unknown_role", f"{where}role {role!r}; expected one of {', '.join(ROLES)}"
+        )
+    if segment not in SEGMENTS:
+        raise MalformedRow(
+            "unknown_segment", f"{where}segment {segment!r}; expected one of {', '.join(SEGMENTS)}"
+        )
+    of_tools = {name: value[name] for name in _TOOL_FIELDS if name in value}
+    if role != "tool":
+        of_tools.pop("name", None)  # who speaks, which no template writes
+    try:
+        tool_use = read_tool_use(role, of_tools)
+    except InvalidToolUse as fault:
+        raise MalformedRow(fault.reason, f"{where}{fault.detail}") from fault
+    # a tool may well return nothing, and who calls one need not speak
+    if (role == "tool" or "tool_calls" in value) and not value.get("content"):
+        content = ""
+    elif role == "tool" and isinstance(value["content"], str):
+        content = value["content"]
+    else:
+        content = read_text(value, "content", where)
+    return Message(role=role, content=content, segment=segment, tool_use=tool_use)  # type: ignore[arg-type]
+
+
+def read_text(value: Mapping[str, Any], name: str, where: str = "") -> str:
+    """Return the text of a field.
+
+    Raises:
+        MalformedRow: it is missing, empty, or no text.
+    """
+    at = f"{where}{name!r}"
+    if name not in value:
+        raise MalformedRow("missing_field", f"{where}no field {name!r}; found {sorted(value)}")
+    if not isinstance(value[name], str):
+        got = json_type_name(value[name])
+        raise MalformedRow("not_a_string", f"{at} is {got}; expected a string")
+    if not value[name].strip():
+        raise MalformedRow("empty_field", f"{at} is empty; expected text")
+    return str(value[name])
+
+
+def _without_parts(given: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """Join the parts of a content; results of tools become messages of their own, in front."""
+    texts: list[str] = []
+    calls: list[Any] = []
+    results: list[dict[str, Any]] = []
+    for part in given["content"]:
+        kind = part.get("type", "text") if isinstance(part, dict) else "text"
+        if isinstance(part, str):
+            texts.append(part)
+        elif not isinstance(part, dict) or not isinstance(kind, str):
+            raise MalformedRow("not_a_string", f"{where}a part is {json_type_name(part)}")
+        elif kind == "tool_use":
+            function = {"name": part.get("name"), "arguments": part.get("input")}
+            calls.append({"id": part.get("id"), "type": "function", "function": function})
+        elif kind == "tool_result":
+            result = {name: item for name, item in given.items() if name == "segment"}
+            result |= {"role": "tool", "tool_call_id": part.get("tool_use_id")}
+            result |= {"content": _joined(part.get("content"), where)}
+            results.append({name: item for name, item in result.items() if item is not None})
+        elif kind not in _THOUGHT_PARTS:
+            texts.append(_joined([part], where))
+    rest = given | {"content": "".join(texts)}
+    if calls:
+        rest["tool_calls"] = [*given.get("tool_calls", []), *calls]
+    return results if results and not texts else [*results, rest]
+
+
+def _joined(content: Any, where: str) -> str:
+    """Join the texts of a content: a text, a list of parts, or nothing."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    texts: list[str] = []
+    for part in content if isinstance(content, list) else [content]:
+        kind = part.get("type", "text") if isinstance(part, dict) else "text"
+        text = (
+            part.get("refusal" if kind == "refusal" else "text") if isinstance(part, dict) else part
+        )
+        if kind not in _TEXT_PARTS or not isinstance(text, str):
+            raise MalformedRow(
+                "not_text",
+                f"{where}a part of type {kind!r}; expected text: a target reads no other",
+            )
+        texts.append(text)
+    return "".join(texts)

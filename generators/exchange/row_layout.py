@@ -1,0 +1,90 @@
+"""Own conversations in ShareGPT's, Alpaca's or renamed columns are brought into one layout.
+
+A row becomes `{"messages": [...], "questions": [...], "label": ..., "split": ..., ...}`, each
+message with its segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.strict_json import json_type_name
+from generators.exchange.config import ROW_COLUMNS, RowsConfig
+from generators.exchange.own_messages import MalformedRow, read_messages
+
+_SHAREGPT = {"messages": "conversations", "role": "from", "content": "value"}
+_OF_MESSAGE = ("role", "content", "segment")
+_HEADS = ("system", "developer")
+
+
+def lay_out(value: Mapping[str, Any], config: RowsConfig) -> dict[str, Any]:
+    """Return the row `value` in the one layout that is read.
+
+    Raises:
+        MalformedRow: the row has no messages, or a message has no segment and no rule gives it one.
+    """
+    names = {name: name for name in ROW_COLUMNS}
+    if config.shape == "sharegpt":
+        names |= _SHAREGPT
+    names |= config.columns
+    taken = {theirs: ours for ours, theirs in names.items() if ours not in _OF_MESSAGE}
+    row = {taken.get(name, name): item for name, item in value.items()}
+    row = {name: item for name, item in row.items() if item is not None}
+    if config.shape == "alpaca":
+        row["messages"] = _alpaca(row)
+    elif "messages" not in row:
+        expected = names["messages"]
+        raise MalformedRow("missing_field", f"no field {expected!r}; found {sorted(value)}")
+    if not isinstance(row["messages"], list) or not row["messages"]:
+        got = "an empty list" if row["messages"] == [] else json_type_name(row["messages"])
+        raise MalformedRow("empty_field", f"{names['messages']!r} is {got}; expected a list")
+    theirs = {names[name]: name for name in _OF_MESSAGE}
+    messages = [
+        {theirs.get(name, name): item for name, item in one.items()}
+        if isinstance(one, dict)
+        else one
+        for one in row["messages"]
+    ]
+    if config.shape == "sharegpt" and isinstance(system := row.pop("system", None), str) and system:
+        messages.insert(0, {"role": "system", "content": system})
+    row["messages"] = _with_segments(read_messages(messages, config.roles), config)
+    if "questions" not in row and "question" in row and "answer" in row:
+        row["questions"] = [{"question": row.pop("question"), "answer": row.pop("answer")}]
+    return row
+
+
+def _alpaca(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Build the messages of an Alpaca row, whose fields leave it."""
+    system, instruction = row.pop("system", None), row.pop("instruction", None)
+    given, output = row.pop("input", None), row.pop("output", None)
+    if not isinstance(instruction, str) or not instruction.strip():
+        raise MalformedRow("missing_field", "no text in 'instruction'; found " + str(sorted(row)))
+    asked = f"{instruction}\n\n{given}" if isinstance(given, str) and given.strip() else instruction
+    messages = [{"role": "user", "content": asked}]
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
+    return [*messages, {"role": "assistant", "content": output}] if output else messages
+
+
+def _with_segments(messages: list[dict[str, Any]], config: RowsConfig) -> list[dict[str, Any]]:
+    """Give every message its segment by the config's rule, where no message names one."""
+    given = config.segments == "given" or (config.segments is None and config.shape == "messages")
+    if given or any("segment" in one for one in messages):
+        return messages
+    roles = [one.get("role") for one in messages]
+    heads = next((i for i, role in enumerate(roles) if role not in _HEADS), len(roles))
+    if config.segments == "first_turn" or (config.segments is None and not heads):
+        heads += heads < len(roles)  # the first message of the user belongs to it
+    last = len(messages) - 1
+    return [
+        one
+        | {
+            "segment": "control"
+            if i < heads
+            else "completion"
+            if i == last and roles[i] == "assistant" and "tool_calls" not in one
+            else "stimulus"
+        }
+        for i, one in enumerate(messages)
+    ]
