@@ -132,8 +132,8 @@ class LLMClient:
             while job.pending:
                 looked_up_at = time.monotonic()
                 unanswered = await self._look_up(job)
-                keys = [one.key for one in unanswered]
-                mine = await asyncio.wrap_future(self._claims.claim(keys)) if keys else set()
+                asked = {one.key: one.asked_key for one in unanswered}
+                mine = await asyncio.wrap_future(self._claims.claim(asked)) if asked else set()
                 if mine and self._settled is None:
                     form = await self._settle(job.form, next(iter(job.pending.values())))
                     if form != job.form:
@@ -159,13 +159,13 @@ class LLMClient:
             for key, request in piece.items():
                 first = self._read(request, key, stored.get(key))
                 again = None if first is None else correction_request(request, first)
-                outcome = first
+                outcome, asked_key = first, key
                 if again is not None:
-                    again_key = self._key(again)
-                    outcome = self._read(again, again_key, self._log.get(again_key))
+                    asked_key = self._key(again)
+                    outcome = self._read(again, asked_key, self._log.get(asked_key))
                 job.found[key] = [one for one in (first, outcome) if one is not None]
                 if outcome is None:
-                    unanswered.append(PendingRequest(request, key, first))
+                    unanswered.append(PendingRequest(request, key, first, asked_key))
                 else:
                     job.finish(key, outcome, tell=False)
             await asyncio.sleep(0)  # progress bars and others have their turn
@@ -187,7 +187,10 @@ class LLMClient:
             return None
         most = request.max_usage(self.endpoint.thinking_tokens)
         found = read_reply(key, stored.raw, most=most, cached=True, batched=stored.batched)
-        return None if found is None else extract_json(found)
+        if found is None:  # only chat completions are put into the log
+            detail = "the log holds a reply that cannot be read"
+            return Outcome(key=key, status="failed", detail=detail, cached=True)
+        return extract_json(found)
 
     async def _live(self, todo: Sequence[PendingRequest], job: CompletionJob) -> None:
         """Ask `todo` one by one, as many at once as the rate limiter lets through."""

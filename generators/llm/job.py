@@ -19,11 +19,13 @@ class PendingRequest:
         request: as it is sent.
         key: the request's key.
         first: its reply, where the log has one that breaks its schema and the correction is new.
+        asked_key: key of what is to be asked: the request's own, or its correction's.
     """
 
     request: Request
     key: str
     first: Outcome | None = None
+    asked_key: str = ""
 
 
 class CompletionJob:

@@ -11,7 +11,7 @@ import secrets
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 
 from generators.llm.log.request_log import RequestLog, rows_in_pieces
@@ -28,13 +28,18 @@ class RequestClaims:
         self._log = log
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
-    def claim(self, keys: Sequence[str]) -> Future[set[str]]:
-        """Claim the requests under `keys`.
+    def claim(self, asked: Mapping[str, str]) -> Future[set[str]]:
+        """Claim requests.
+
+        Args:
+            asked: key of each request → key of what is to be asked for it: the same, or that of the
+                correction of a reply that breaks its schema.
 
         Returns:
-            a future of the keys that are ours now: the others have a reply, or are being asked by
-            somebody who is alive.
+            a future of the requests' keys that are ours now: the others have their reply, or are
+            being asked by somebody who is alive.
         """
+        keys = list(asked)
 
         def change(db: sqlite3.Connection) -> set[str]:
             now = time.time()
@@ -51,8 +56,8 @@ class RequestClaims:
                 if owner in alive and owner != self._owner
             }
             query = "SELECT key FROM replies WHERE key IN ({})"
-            replied = {key for (key,) in rows_in_pieces(db, query, keys)}
-            ours = set(keys) - taken - replied
+            replied = {key for (key,) in rows_in_pieces(db, query, list(asked.values()))}
+            ours = {key for key in keys if key not in taken and asked[key] not in replied}
             db.executemany(
                 "INSERT OR REPLACE INTO claims (key, owner) VALUES (?, ?)",
                 [(key, self._owner) for key in ours],

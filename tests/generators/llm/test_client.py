@@ -3,6 +3,7 @@ import json
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,33 @@ def test_a_reply_that_breaks_its_schema_again_is_listed_as_that(tmp_path: Path) 
         (outcome,), _ = ask(endpoint, tmp_path, range(1))
         assert outcome.content == '{"something": "else"}'
         assert len(endpoint.work) == 2
+
+
+def test_a_kill_between_a_reply_and_its_correction_asks_for_the_correction_alone(
+    tmp_path: Path,
+) -> None:
+    def once(number: int, body: Mapping[str, Any]) -> Fault | None:
+        return "violation" if not is_probe(body) and len(body["messages"]) == 2 else None
+
+    with ScriptedEndpoint(numbered, fault=once) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path, range(2))
+        # as if the process had been killed before the corrections were committed
+        corrections = [outcome.key for outcome in outcomes]
+        with sqlite3.connect(tmp_path / "log.sqlite") as db:
+            db.executemany("DELETE FROM replies WHERE key = ?", [(key,) for key in corrections])
+        before = len(endpoint.work)
+        again, _ = ask(endpoint, tmp_path, range(2))
+        assert again == outcomes
+        assert len(endpoint.work) == before + 2
+
+
+def test_a_reply_of_the_log_that_cannot_be_read_is_an_outcome(tmp_path: Path) -> None:
+    with ScriptedEndpoint(numbered) as endpoint:
+        ask(endpoint, tmp_path, range(2))
+        with sqlite3.connect(tmp_path / "log.sqlite") as db:
+            db.execute("UPDATE replies SET body = ?", (zlib.compress(b"no JSON"),))
+        outcomes, _ = ask(endpoint, tmp_path, range(2))
+    assert [outcome.status for outcome in outcomes] == ["failed", "failed"]
 
 
 def test_requests_that_are_the_same_are_asked_once(tmp_path: Path) -> None:
