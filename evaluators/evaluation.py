@@ -19,9 +19,9 @@ from core.table_files import (
     read_conversations,
     write_dropped,
 )
-from decoder.live import LiveActivations
 from decoder.model import Decoder
-from decoder.step_inputs import StepInputs
+from decoder.sources.live import LiveActivations
+from decoder.sources.step_inputs import StepInputs
 from evaluators.config import Baseline, EvaluateConfig
 from evaluators.measure.foreign import open_foreign
 from evaluators.measure.metrics import EvaluationMetrics, SliceMetrics

@@ -32,7 +32,7 @@ from core.table_files import (
 from core.tables import Conversation, Message, Question, Split, View, control_id, example_id
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
-from decoder.step_inputs import StepInputs
+from decoder.sources.step_inputs import StepInputs
 
 RUNTIME = Runtime(device="cpu", threads=1)
 LAYER = 2

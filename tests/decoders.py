@@ -16,8 +16,8 @@ from core.tables import Message
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
 from decoder.reading import Reading
-from decoder.target_run import capture
-from decoder.token_choice import choose_tokens
+from decoder.sources.target_run import capture
+from decoder.sources.token_choice import choose_tokens
 from decoder.visible_tokens import count_withheld
 
 CPU = torch.device("cpu")

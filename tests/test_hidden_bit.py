@@ -25,7 +25,7 @@ from activation_store.target.tokens import tokenize
 from activation_store.write.dump import dump
 from core.tables import Conversation, Message, Question, Split, example_id
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.step_inputs import StepInputs
+from decoder.sources.step_inputs import StepInputs
 from evaluators.config import EvaluateConfig
 from evaluators.evaluation import TrainedDecoders, evaluate
 from evaluators.stats.estimates import Estimate

@@ -30,6 +30,7 @@ ORDER = (
     "activation_store.write",
     "activation_store.exchange",
     "decoder",
+    "decoder.sources",
     "trainers",
     # evaluators
     "evaluators.config",

@@ -18,9 +18,9 @@ from core.progress import Progress, silent
 from core.runtime import Runtime
 from core.table_files import DROPPED_FILE, write_dropped
 from core.tables import Dropped, Split
-from decoder.live import LiveActivations
 from decoder.model import Binding, Decoder
-from decoder.step_inputs import StepInputs
+from decoder.sources.live import LiveActivations
+from decoder.sources.step_inputs import StepInputs
 from decoder.visible_tokens import ActivationSource, ReadLayers, draw_row_layers
 from trainers import checkpoints
 from trainers.config import TrainConfig, Variant

@@ -19,12 +19,7 @@ from evaluators.config import EvaluateConfig
 from evaluators.identification.choice_items import ChoiceItem
 from evaluators.measure.losses import compute_question_losses
 from evaluators.measure.metrics import IdentificationMetrics
-from evaluators.measure.panel import (
-    UNINFORMED,
-    lowest_minus,
-    make_bootstrap,
-    stack_control_means,
-)
+from evaluators.measure.panel import UNINFORMED, lowest_minus, make_bootstrap, stack_control_means
 from evaluators.stats.estimates import Estimate, LowestMean, Statistic
 from trainers.rows import Row
 

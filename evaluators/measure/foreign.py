@@ -10,7 +10,7 @@ from activation_store.target.files import public_name
 from activation_store.target.load import model_shape
 from core.errors import ConfigError, StoreError
 from core.runtime import Runtime
-from decoder.step_inputs import StepInputs
+from decoder.sources.step_inputs import StepInputs
 from evaluators.measure.metrics import ForeignTarget, TargetIdentity
 
 

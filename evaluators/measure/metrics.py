@@ -247,7 +247,7 @@ class ChangeMetrics(Metrics):
             decoy's.
         moved: of a fine-tune: mean change of an activation, as a share of its norm.
         out_of_distribution: of a fine-tune: share of rows flagged by the detector
-            (decoder/training_distribution.py).
+            (decoder/sources/training_distribution.py).
         excluded: rows that were not measured, by reason.
     """
 

@@ -20,8 +20,8 @@ from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
-from decoder.target_run import CapturedConversation, capture
-from decoder.training_distribution import ActivationOODDetector
+from decoder.sources.target_run import CapturedConversation, capture
+from decoder.sources.training_distribution import ActivationOODDetector
 from decoder.visible_tokens import ActivationSource, ReadLayers
 from evaluators.measure.metrics import AlteredEstimates, ChangeMetrics
 from evaluators.measure.panel import make_bootstrap, stack_control_means

@@ -11,7 +11,7 @@ from core.errors import DataError
 from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.scoring import compute_turn_losses
-from decoder.target_run import capture
+from decoder.sources.target_run import capture
 from evaluators.measure.metrics import AlteredEstimates
 from evaluators.measure.panel import make_bootstrap, stack_control_means
 from evaluators.robustness.alterations import AlteredRow

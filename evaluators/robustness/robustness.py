@@ -17,9 +17,9 @@ from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from decoder.live import LiveActivations
 from decoder.model import Decoder
-from decoder.step_inputs import StepInputs
+from decoder.sources.live import LiveActivations
+from decoder.sources.step_inputs import StepInputs
 from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions import pair_with_other_controls
 from evaluators.measure.metrics import ChangeMetrics, FineTuneMetrics, RobustnessMetrics

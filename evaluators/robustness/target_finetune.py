@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from decoder.model import Decoder
-from decoder.target_run import TargetNetwork
+from decoder.sources.target_run import TargetNetwork
 from evaluators.robustness.config import RobustnessConfig
 
 _NAME = "shift"

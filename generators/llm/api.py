@@ -21,12 +21,7 @@ from openai.types import Batch
 from openai.types.chat import ChatCompletionMessageParam
 
 from generators.llm.endpoint.resolve import CHAT_PATH, ResolvedEndpoint
-from generators.llm.failures import (
-    TransientError,
-    error_from_response,
-    one_line,
-    redact_secrets,
-)
+from generators.llm.failures import TransientError, error_from_response, one_line, redact_secrets
 
 _CONNECT_S = 10.0
 _TRANSFER_S = 600.0

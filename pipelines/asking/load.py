@@ -21,8 +21,8 @@ from activation_store.target.quiet import quiet_libraries
 from core.errors import DamagedError, ModelError
 from core.runtime import Runtime
 from decoder.model import SIDECAR, Decoder, read_sidecar
-from decoder.target_run import TargetNetwork
-from decoder.training_distribution import ActivationOODDetector
+from decoder.sources.target_run import TargetNetwork
+from decoder.sources.training_distribution import ActivationOODDetector
 from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot

@@ -10,7 +10,7 @@ from core.errors import LatentQAError
 from core.table_files import CONVERSATIONS_FILE, read_conversations
 from core.tables import Conversation
 from decoder.model import Decoder
-from decoder.training_distribution import ActivationOODDetector
+from decoder.sources.training_distribution import ActivationOODDetector
 from decoder.visible_tokens import ReadLayers, read_visible
 from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.root import ArtifactRoot

@@ -20,9 +20,9 @@ from core.tables import Message
 from decoder.asking import Answer, generate_answers
 from decoder.model import Decoder
 from decoder.reading import Reading
-from decoder.target_run import CapturedConversation, TargetNetwork, capture
-from decoder.token_choice import VISIBLE, choose_tokens
-from decoder.training_distribution import ActivationOODDetector, OODScore
+from decoder.sources.target_run import CapturedConversation, TargetNetwork, capture
+from decoder.sources.token_choice import VISIBLE, choose_tokens
+from decoder.sources.training_distribution import ActivationOODDetector, OODScore
 from decoder.visible_tokens import ReadLayers, count_withheld
 from pipelines.asking.conversations import (
     ChatMessages,
@@ -63,7 +63,7 @@ def make_prompt(
         questions: at least one.
         system: a system prompt before a text.
         stimulus: what the user says after a text.
-        tokens: which tokens are read (decoder/token_choice.py).
+        tokens: which tokens are read (decoder/sources/token_choice.py).
 
     Raises:
         DataError: a text is empty.
@@ -171,7 +171,7 @@ class Reader:
             stimulus: what the user says next (view `stimulus`), after the target has acknowledged
                 `prompt`; likewise masked.
             tokens: which tokens are read: `visible`, `all`, `segment:NAME`, `range:START:STOP`,
-                `match:REGEX` or `last:N` (decoder/token_choice.py).
+                `match:REGEX` or `last:N` (decoder/sources/token_choice.py).
             options: fields of `AskOptions`: layer, max_tokens, samples, temperature, seed.
 
         Raises:

@@ -22,7 +22,7 @@ from decoder.asking import generate_answers
 from decoder.prompt import Turn
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
-from decoder.target_run import CapturedConversation
+from decoder.sources.target_run import CapturedConversation
 from pipelines.asking.reader import Reader
 from pipelines.asking.results import Prompt
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from core.tables import Message, View
 from decoder.asking import Answer
-from decoder.token_choice import VISIBLE
-from decoder.training_distribution import OODScore
+from decoder.sources.token_choice import VISIBLE
+from decoder.sources.training_distribution import OODScore
 from evaluators.answers.metrics.token_f1 import word_f1
 
 
@@ -23,7 +23,7 @@ class Prompt:
         view: which of control, stimulus and completion it has (design: views).
         messages: what the target runs on.
         questions: at least one.
-        tokens: which of its tokens are read (decoder/token_choice.py).
+        tokens: which of its tokens are read (decoder/sources/token_choice.py).
     """
 
     view: View

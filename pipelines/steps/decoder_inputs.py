@@ -9,12 +9,12 @@ from pipelines.artifacts.identity import plain
 from pipelines.steps.step import StepCall
 
 if TYPE_CHECKING:
-    from decoder.step_inputs import StepInputs
+    from decoder.sources.step_inputs import StepInputs
 
 
 def step_inputs(call: StepCall) -> StepInputs:
     """Collect tables, target and store; no store where activations are computed on the fly."""
-    from decoder.step_inputs import StepInputs  # loads torch
+    from decoder.sources.step_inputs import StepInputs  # loads torch
 
     dump = call.experiment.dump
     return StepInputs(

@@ -20,7 +20,7 @@ from decoder.batch import make_batch
 from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.reading import Reading
-from decoder.target_run import capture
+from decoder.sources.target_run import capture
 from decoder.visible_tokens import count_withheld, read_visible
 
 QUESTIONS = ["Who?", "Why so?", "What does it love most?", "Who?", "Is it you"]

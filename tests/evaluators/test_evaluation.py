@@ -19,7 +19,7 @@ from core.progress import Progress, silent
 from core.table_files import DROPPED_FILE, read_dropped
 from core.tables import Question
 from decoder import scoring
-from decoder.step_inputs import StepInputs
+from decoder.sources.step_inputs import StepInputs
 from evaluators.config import EvaluateConfig
 from evaluators.evaluation import TrainedDecoders, evaluate
 

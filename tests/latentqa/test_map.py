@@ -16,7 +16,7 @@ from rich.console import Console
 from core.errors import ConfigError, ModelError
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
-from decoder.target_run import capture
+from decoder.sources.target_run import capture
 from decoder.visible_tokens import ReadLayers
 from pipelines.asking.load import Reader, load
 from pipelines.asking.map_view import print_map

@@ -17,7 +17,7 @@ from activation_store.read.reader import ActivationStore
 from core.errors import DataError, StoreError
 from core.table_files import CONVERSATIONS_FILE, read_conversations
 from decoder.config import LoraSettings
-from decoder.live import LiveActivations
+from decoder.sources.live import LiveActivations
 from decoder.visible_tokens import ReadLayers, read_visible
 from trainers.config import TrainConfig
 from trainers.training import LOG_FILE, train

@@ -14,7 +14,7 @@ import torch
 
 from core.errors import DataError
 from decoder.model import Decoder
-from decoder.target_run import capture
+from decoder.sources.target_run import capture
 from evaluators.measure.result_files import RESULTS_FILE, ROBUSTNESS_FILE
 from evaluators.robustness import alterations
 from evaluators.robustness.alterations import ALTERATIONS, keep_unaltered

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from decoder.training_distribution import FALSE_ALARM_RATE, ActivationOODDetector
+from decoder.sources.training_distribution import FALSE_ALARM_RATE, ActivationOODDetector
 
 D = 24
 SCALES = np.linspace(3.0, 0.1, D)

@@ -9,8 +9,8 @@ import tiny
 
 from activation_store.target.tokens import SEGMENT_CODES, tokenize_with_text
 from core.errors import ConfigError, DataError
-from decoder.target_run import count_skipped
-from decoder.token_choice import choose_tokens
+from decoder.sources.target_run import count_skipped
+from decoder.sources.token_choice import choose_tokens
 
 SAID = stores.messages("stimulus_completion", "You are a pirate.", "Who are you?", "A pirate.")
 TOKENS, ENCODED = tokenize_with_text(tiny.tokenizer(), SAID)

@@ -10,7 +10,7 @@ from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
 from core.runtime import Runtime
 from core.table_files import CONVERSATIONS_FILE, read_conversations
-from decoder.live import LiveActivations
+from decoder.sources.live import LiveActivations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

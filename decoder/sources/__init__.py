@@ -1,0 +1,1 @@
+"""Sources of readings: live activations, conversations, chosen tokens; and how usual they are."""
