@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import LatentQAError
+from evaluators.stats.estimates import Estimate
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.reports.compare.cells import ComparedValue
 from pipelines.reports.compare.comparison import compare_runs
 from pipelines.reports.compare.runs import Run
-from pipelines.reports.run.tables import estimate
 from pipelines.reports.tables import markdown
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
@@ -170,7 +170,7 @@ def loss_line(
     train, views = result.metrics["train"], result.metrics["reading"]["test"]
     cells = {}
     if result is base:
-        cells = {view: estimate(views[view]["answer_loss"]["right"]) for view in names}
+        cells = {view: interval_text(views[view]["answer_loss"]["right"]) for view in names}
     elif base is not None and views.keys() & base.metrics["reading"]["test"].keys():
         found = compare_runs([_run("base", base), _run(name, result)])
         cells = {view.view: difference(view.metrics["right"][1]) for view in found.losses}
@@ -183,7 +183,7 @@ def difference(value: ComparedValue) -> str:
     assert found is not None, "compare_runs gives one to every run but the first"
     ends = "" if found.low is None else f" [{found.low:+.2f}, {found.high:+.2f}]"
     text = f"{found.estimate:+.2f}{ends}"
-    return f"**{text}**" if found.off_zero else text
+    return f"**{text}**" if found.excludes_zero else text
 
 
 def gain_line(name: str, metrics: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -193,8 +193,13 @@ def gain_line(name: str, metrics: Mapping[str, Any], names: Sequence[str]) -> li
     for view in names:
         mark = "" if view in views else " (visible)"
         found = views.get(view) or views.get(f"{view}+visible")
-        cells.append("–" if found is None else estimate(found["information_gain"]) + mark)
+        cells.append("–" if found is None else interval_text(found["information_gain"]) + mark)
     return [name, *cells]
+
+
+def interval_text(found: Mapping[str, Any]) -> str:
+    """Format an estimate of `run --json` with its interval."""
+    return str(Estimate.model_validate(found))
 
 
 def _run(name: str, result: RunResult) -> Run:

@@ -37,6 +37,9 @@ READING = {
             "untrained": {"right": LEAF, "other": LEAF},
             "grounded_gain": LEAF,
             "information_gain": LEAF,
+            "below_untrained": LEAF,
+            "best_uninformed": "other",
+            "excluded": {},
         }
     }
 }

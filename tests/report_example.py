@@ -67,8 +67,10 @@ TRAINED = {
 }
 
 
-def leaf(estimate: float, half: float | None = 0.1, n: int = 40) -> dict[str, Any]:
-    low, high = (None, None) if half is None else (estimate - half, estimate + half)
+def leaf(estimate: float | None, half: float | None = 0.1, n: int = 40) -> dict[str, Any]:
+    low, high = (
+        (None, None) if half is None or estimate is None else (estimate - half, estimate + half)
+    )
     return {"estimate": estimate, "low": low, "high": high, "n": n}
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from core.wording import interval
 from evaluators.stats.intervals import (
     VariancePart,
     lowest_mean_interval,
@@ -70,6 +71,25 @@ class Estimate(BaseModel):
     low: float | None = None
     high: float | None = None
     n: int = 0
+
+    def __str__(self) -> str:
+        """Format as `0.74 [0.66, 0.82]`, or as a dash where nothing was measured."""
+        return interval(self.estimate, self.low, self.high)
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a value."""
+        return self.estimate is not None
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether the whole interval is above zero; never so without an interval."""
+        return self.low is not None and self.low > 0
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval is on one side of zero; never so without an interval."""
+        return self.above_zero or (self.high is not None and self.high < 0)
 
 
 def average_by_control(values: np.ndarray, controls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

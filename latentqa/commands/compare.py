@@ -84,8 +84,7 @@ def _print(found: Comparison) -> None:
 
 
 def _words(value: ComparedValue) -> str:
-    text = "–" if value.estimate is None else str(value.estimate)
     if value.difference is None:
-        return text
+        return str(value.estimate)
     p = "" if value.p is None else f", p {value.p:.3f}"
-    return f"{text}   difference {value.difference}{p}{' *' if value.differs else ''}"
+    return f"{value.estimate}   difference {value.difference}{p}{' *' if value.differs else ''}"

@@ -13,10 +13,11 @@ def results(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOpti
 
     Intervals are 95 % bootstrap intervals over controls.
     """
+    from evaluators.measure.metrics import RobustnessMetrics
     from evaluators.measure.result_files import METRICS_FILE, ROBUSTNESS_FILE
     from pipelines.artifacts.refs import Refs
     from pipelines.artifacts.root import ArtifactRoot
-    from pipelines.reports.run.robustness_tables import robustness_tables
+    from pipelines.reports.run.robustness import robustness_tables
     from pipelines.reports.run.tables import reading_tables
 
     refs = Refs(ArtifactRoot(root.expanduser()))
@@ -26,5 +27,5 @@ def results(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOpti
     tables, document = [reading_tables(reading)], {"reading": reading}
     if robust is not None:
         document["robustness"] = json.loads((robust.data / ROBUSTNESS_FILE).read_text())
-        tables.append(robustness_tables(document["robustness"]))
+        tables.append(robustness_tables(RobustnessMetrics.from_json(document["robustness"])))
     report(as_json, document, "\n\n".join(tables))

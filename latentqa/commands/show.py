@@ -82,7 +82,7 @@ def _show_artifact(artifact: Artifact, names: Mapping[str, list[str]]) -> None:
 
 def _print_verdict(found: Mapping[str, Artifact]) -> None:
     from pipelines.reports.run.claims import assess_reading, headline
-    from pipelines.reports.run.data import readings_of
+    from pipelines.reports.run.evaluation import readings_of
 
     if "evaluate" in found:
         evaluate = found["evaluate"]

@@ -9,7 +9,8 @@ from typing import Any
 
 from core.errors import ConfigError, StoreError
 from pipelines.artifacts.records import StepResult
-from pipelines.reports.run.tables import GAINS, estimate
+from pipelines.reports.run.evaluation import readings_of
+from pipelines.reports.run.tables import GAINS, gain_texts
 from pipelines.reports.tables import markdown
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
@@ -97,15 +98,14 @@ def crossed_table(found: Mapping[tuple[str, str], Crossing]) -> str:
         [
             trained,
             f"{tested} (foreign target)" if one.foreign else tested,
-            split,
-            view,
-            str(case["grounded_gain"]["n"]),
-            estimate(case["answer_loss"].get("right")),
-            *(estimate(case.get(name)) for name in GAINS),
+            case.split,
+            case.view,
+            str(case.metrics.grounded_gain.n),
+            str(case.metrics.answer_loss["right"]),
+            *gain_texts(case.metrics),
         ]
         for (trained, tested), one in sorted(found.items(), key=lambda item: item[0][::-1])
-        for split, views in one.reading.items()
-        for view, case in views.items()
+        for case in readings_of(one.reading)
     ]
     return markdown([name.replace("_", " ") for name in head], lines)
 

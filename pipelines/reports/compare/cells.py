@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evaluators.config import EvaluateConfig
-from evaluators.stats.estimates import Statistic, difference, pooled, pooled_p_value
+from evaluators.stats.estimates import Estimate, Statistic, difference, pooled, pooled_p_value
 from evaluators.stats.significance import adjust_holm, sign_flip_p_value
-from pipelines.reports.run.files import Leaf, leaf_of
 
 LEVEL = 0.05
 BOOTSTRAP = EvaluateConfig()
@@ -32,8 +31,8 @@ Pool = Sequence[np.ndarray]
 class ComparedValue:
     """A metric of one run; `difference`, `p` and `differs` are about the baseline."""
 
-    estimate: Leaf | None
-    difference: Leaf | None = None
+    estimate: Estimate
+    difference: Estimate | None = None
     p: float | None = None
     differs: bool = False
 
@@ -62,7 +61,7 @@ def compare_value(
             sign-flip test.
     """
     samples, seed, least = BOOTSTRAP.bootstrap, BOOTSTRAP.seed, BOOTSTRAP.min_controls
-    estimate = leaf_of(pooled(side, statistic, samples=samples, seed=seed, min_controls=least))
+    estimate = pooled(side, statistic, samples=samples, seed=seed, min_controls=least)
     if side is base:
         return ComparedValue(estimate)
     away = difference(base, side, statistic, samples=samples, seed=seed, min_controls=least)
@@ -70,7 +69,7 @@ def compare_value(
     over_runs = pooled_p_value(base, side, statistic, samples=samples, seed=seed)
     found = [p for p in (over_controls, over_runs) if p is not None]
     p = None if over_controls is None else max(found)
-    return ComparedValue(estimate, leaf_of(away), p)
+    return ComparedValue(estimate, away, p)
 
 
 def adjust_p_values(views: Sequence[ComparedView]) -> tuple[ComparedView, ...]:
@@ -88,7 +87,7 @@ def adjust_p_values(views: Sequence[ComparedView]) -> tuple[ComparedView, ...]:
         if place not in found:
             return value
         p, away = found[place], value.difference
-        stands_out = away is not None and away.off_zero and p is not None and p < LEVEL
+        stands_out = away is not None and away.excludes_zero and p is not None and p < LEVEL
         return replace(value, p=p, differs=stands_out)
 
     return tuple(

@@ -8,11 +8,12 @@ from typing import Any
 
 from core.errors import DataError
 from evaluators.measure.result_files import ANSWERS_FILE
+from evaluators.stats.estimates import Estimate
 from pipelines.reports.compare.answers import compare_answers
 from pipelines.reports.compare.cells import ComparedView, adjust_p_values
 from pipelines.reports.compare.losses import compare_losses
 from pipelines.reports.compare.runs import Run
-from pipelines.reports.run.files import Leaf, table_rows
+from pipelines.reports.run.files import table_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "target": str(run.target),
             "foreign_target": run.foreign,
             **_ends("", value.estimate),
-            "n": case.controls if value.estimate is None else value.estimate.n,
+            "n": value.estimate.n,
             **_ends("difference_", value.difference),
             "p": value.p,
             "differs": value.differs,
@@ -90,7 +91,7 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
     ]
 
 
-def _ends(prefix: str, found: Leaf | None) -> dict[str, float | None]:
+def _ends(prefix: str, found: Estimate | None) -> dict[str, float | None]:
     numbers = (None, None, None) if found is None else (found.estimate, found.low, found.high)
     return dict(zip((f"{prefix}estimate", f"{prefix}low", f"{prefix}high"), numbers, strict=True))
 

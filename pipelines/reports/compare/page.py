@@ -87,7 +87,7 @@ def _panel(comparison: Comparison, view: ComparedView, metric: str) -> plots.Pan
             "own" if value.differs else "ink" if k == 0 else "plain",
         )
         for k, (run, value) in enumerate(zip(comparison.runs, view.metrics[metric], strict=True))
-        if value.estimate is not None
+        if value.estimate.estimate is not None
     ]
     return plots.Panel(view.view, f"n = {view.controls}", tuple(points), view.split)
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.wording import join, number
-from pipelines.reports.run.data import Reading
-from pipelines.reports.run.files import Leaf
+from evaluators.stats.estimates import Estimate
+from pipelines.reports.run.evaluation import Reading
 
 _EXCLUDED = {
     "no_other_control": "no row has another control of its kind and split to be compared with",
@@ -55,8 +55,8 @@ def assess_reading(reading: Reading) -> ReadingClaim:
     missing = tuple(
         text
         for text in (
-            _missing_gain("hidden gain", reading.hidden),
-            _missing_rivals(reading.below_rivals),
+            _missing_gain("hidden gain", reading.metrics.hidden_gain),
+            _missing_rivals(reading.metrics.below_rivals),
         )
         if text
     )
@@ -100,27 +100,14 @@ def headline(readings: Sequence[Reading], claims: Sequence[ReadingClaim], *, lea
     )
 
 
-def below_untrained(reading: Reading) -> Leaf | None:
-    """Return untrained `right` less trained `right`: positive where training made it cheaper.
-
-    Without the paired estimate it is the difference of the two means, with no interval.
-    """
-    if reading.below_untrained is not None:
-        return reading.below_untrained
-    right, untrained = reading.losses.get("right"), reading.untrained.get("right")
-    if right is None or untrained is None:
-        return None
-    return Leaf(untrained.estimate - right.estimate, None, None, min(right.n, untrained.n))
-
-
 def _reasons(readings: Sequence[Reading]) -> list[str]:
     """Word why rows were left out, each reason once."""
-    reasons = dict.fromkeys(reason for reading in readings for reason in reading.excluded)
+    reasons = dict.fromkeys(reason for reading in readings for reason in reading.metrics.excluded)
     return [_EXCLUDED.get(reason, reason.replace("_", " ")) for reason in reasons]
 
 
-def _missing_gain(name: str, gain: Leaf | None) -> str | None:
-    if gain is None:
+def _missing_gain(name: str, gain: Estimate | None) -> str | None:
+    if gain is None or gain.estimate is None:
         return f"the {name} was not measured"
     if gain.low is None:
         return f"the {name}, {number(gain.estimate)}, has too few controls for an interval"
@@ -130,8 +117,8 @@ def _missing_gain(name: str, gain: Leaf | None) -> str | None:
     return None
 
 
-def _missing_rivals(gain: Leaf | None) -> str | None:
-    if gain is None:
+def _missing_rivals(gain: Estimate | None) -> str | None:
+    if gain is None or gain.estimate is None:
         return "it was not held against trained rivals (evaluate.baselines: [prior, visible_text])"
     if gain.low is None or gain.above_zero:
         return _missing_gain("lead over the trained rivals", gain)
@@ -140,51 +127,44 @@ def _missing_rivals(gain: Leaf | None) -> str | None:
 
 def _proof(reading: Reading) -> str:
     """Word the numbers behind a claim that holds."""
-    right = reading.losses["right"]
+    right, metrics = reading.losses["right"], reading.metrics
     sentence = (
-        f"On {reading.n} controls, an answer costs {number(right.estimate)} nats per token: "
-        f"{reading.hidden} less than with the same visible text under another control, and "
-        f"{reading.below_rivals} less than for the better of the decoders that were trained "
+        f"On {reading.n} controls, an answer costs {number(right.estimate or 0.0)} nats per token: "
+        f"{metrics.hidden_gain} less than with the same visible text under another control, and "
+        f"{metrics.below_rivals} less than for the better of the decoders that were trained "
         "without what is hidden."
     )
-    if reading.share_recovered is not None:
-        sentence += f" It recovers {reading.share_recovered} of what the control itself would tell."
+    if metrics.share_recovered is not None:
+        sentence += f" It recovers {metrics.share_recovered} of what the control itself would tell."
     return sentence
 
 
 def _asides(reading: Reading) -> str:
     """Add what a reader must know beside the claim: positions that tell, a target that ignores."""
     out = ""
-    if reading.position_effect is not None and reading.position_effect.above_zero:
+    shift, effect = reading.metrics.position_effect, reading.metrics.control_effect
+    if shift is not None and shift.above_zero:
         out += (
-            f" Its own activations at shifted positions cost {reading.position_effect} more: the "
-            "decoder also reads the length of what is hidden."
+            f" Its own activations at shifted positions cost {shift} more: the decoder also reads "
+            "the length of what is hidden."
         )
-    if reading.control_effect is not None:
+    if effect is not None and effect.measured:
+        holds = "holds" if effect.above_zero else "hardly holds"
         out += (
-            f" The target holds its control: a completion is {reading.control_effect} nats "
-            "likelier under its own."
+            f" The target {holds} its control: a completion is {effect} nats likelier under its "
+            "own."
         )
-        if not reading.control_effect.above_zero:
-            out = out.replace(
-                "The target holds its control:", "The target hardly holds its control:"
-            )
     return out
 
 
 def _instrument_check(reading: Reading) -> str:
     """Word the gains of a view whose control is visible."""
-    gap = below_untrained(reading)
-    parts = [
-        f"{text} {leaf}"
-        for text, leaf in (
-            ("grounded gain", reading.grounded),
-            ("information gain", reading.information),
-            ("below untrained", gap),
-        )
-        if leaf is not None
-    ]
+    metrics = reading.metrics
+    gains = (
+        f"grounded gain {metrics.grounded_gain}; information gain {metrics.information_gain}; "
+        f"below untrained {metrics.below_untrained}"
+    )
     return (
         f"On {reading.n} controls the control itself is visible: a check of the instrument, not of "
-        f"reading ({'; '.join(parts)})."
+        f"reading ({gains})."
     )

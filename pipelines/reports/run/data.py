@@ -1,4 +1,4 @@
-"""What a report shows, read from the artifacts of a run into plain structures.
+"""Data of a report, read from the artifacts of a run.
 
 A step that did not run, or a file that a step had no reason to write, is `None` or empty here:
 the page says so in words. All losses and gains are nats per token; n counts controls.
@@ -22,45 +22,9 @@ from core.tables import SPLITS, VIEWS, Conversation
 from core.tool_use import message_text
 from core.wording import sort_known
 from pipelines.reports.run.drops import Drop, read_drops
-from pipelines.reports.run.files import Leaf, artifact_file, json_object, leaf_of, table_rows
+from pipelines.reports.run.evaluation import Reading, read_readings
+from pipelines.reports.run.files import artifact_file, json_object, table_rows
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
-
-CONDITIONS = (
-    *("right", "swapped", "shifted_positions", "other", "mean", "none", "noise", "wrong_layer"),
-    *("prior", "visible_text", "text"),
-)
-"""Order in which conditions are shown; any other comes after them, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What evaluate measured on one split and view."""
-
-    split: str
-    view: str
-    losses: dict[str, Leaf]
-    untrained: dict[str, Leaf]
-    grounded: Leaf | None
-    information: Leaf | None
-    below_untrained: Leaf | None
-    best_uninformed: str | None
-    excluded: dict[str, int]
-    hidden: Leaf | None = None
-    hidden_per_answer: Leaf | None = None
-    below_rivals: Leaf | None = None
-    share_recovered: Leaf | None = None
-    position_effect: Leaf | None = None
-    control_effect: Leaf | None = None
-
-    @property
-    def hides_control(self) -> bool:
-        """Whether the control is hidden from the decoder."""
-        return self.view != "control" and not self.view.endswith("+visible")
-
-    @property
-    def n(self) -> int:
-        """Controls behind the numbers."""
-        return max((leaf.n for leaf in self.losses.values()), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +128,14 @@ class ReportData:
 
 
 def read_report_data(inputs: ReportInputs) -> ReportData:
-    """Everything that the page shows.
+    """Read everything that the page shows.
 
     Raises:
         DamagedError: a file of an artifact is there but cannot be read.
         DataError: one of the data tables is no such table.
     """
     steps = {step.step: step for step in inputs.steps}
-    readings = _readings(steps.get("evaluate"), inputs.metrics)
+    readings = read_readings(inputs)
     asked = inputs.experiment.evaluate.splits if readings else ()
     found = {reading.split for reading in readings}
     counts = {name: dict(step.counts) for name, step in steps.items()}
@@ -187,44 +151,6 @@ def read_report_data(inputs: ReportInputs) -> ReportData:
         drops=read_drops(inputs.steps),
         counts=counts,
         foreign=tuple((inputs.metrics.get("foreign_target") or {}).get("differs") or ()),
-    )
-
-
-def _leaves(values: Mapping[str, Any] | None) -> dict[str, Leaf]:
-    leaves = {name: leaf_of(value) for name, value in (values or {}).items()}
-    return {
-        name: leaf for name in sort_known(leaves, CONDITIONS) if (leaf := leaves[name]) is not None
-    }
-
-
-def _readings(step: ReportStep | None, metrics: Mapping[str, Any]) -> tuple[Reading, ...]:
-    path = artifact_file(step, "metrics.json")
-    found = json_object(path.read_text(), path) if path else metrics
-    return readings_of(found.get("reading") or {})
-
-
-def readings_of(tree: Mapping[str, Any]) -> tuple[Reading, ...]:
-    """Read the tree `reading` of `run --json`, in the order in which it is shown."""
-    return tuple(
-        Reading(
-            split=split,
-            view=view,
-            losses=_leaves(tree[split][view].get("answer_loss")),
-            untrained=_leaves(tree[split][view].get("untrained")),
-            grounded=leaf_of(tree[split][view].get("grounded_gain")),
-            information=leaf_of(tree[split][view].get("information_gain")),
-            below_untrained=leaf_of(tree[split][view].get("below_untrained")),
-            best_uninformed=tree[split][view].get("best_uninformed"),
-            excluded={k: v for k, v in (tree[split][view].get("excluded") or {}).items() if v},
-            hidden=leaf_of(tree[split][view].get("hidden_gain")),
-            hidden_per_answer=leaf_of(tree[split][view].get("hidden_gain_per_answer")),
-            below_rivals=leaf_of(tree[split][view].get("below_rivals")),
-            share_recovered=leaf_of(tree[split][view].get("share_recovered")),
-            position_effect=leaf_of(tree[split][view].get("position_effect")),
-            control_effect=leaf_of(tree[split][view].get("control_effect")),
-        )
-        for split in sort_known(tree, SPLITS)
-        for view in sort_known(tree[split], VIEWS)
     )
 
 
@@ -274,7 +200,7 @@ def _answered(rows: list[dict[str, Any]]) -> AnsweredControl:
 
 
 def _control_losses(step: ReportStep | None) -> tuple[ControlLoss, ...]:
-    """Means over a control's questions, for the controls measured under both conditions."""
+    """Average over a control's questions, for controls measured under both conditions."""
     losses: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(
         lambda: defaultdict(list)
     )
@@ -314,7 +240,7 @@ def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:
 
 
 def _as_said(row: Conversation) -> Conversation:
-    """`row` with the calls of tools written into the contents."""
+    """Write the calls of tools into the contents of `row`."""
     return replace(row, messages=tuple(replace(m, content=message_text(m)) for m in row.messages))
 
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any
 
 from core.tables import VIEWS
 from core.wording import sort_known
+from evaluators.stats.estimates import Estimate
 from pipelines.reports import plots
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
 from pipelines.reports.plots.style import png
-from pipelines.reports.run.claims import below_untrained
-from pipelines.reports.run.data import ControlLoss, Reading, ReportData, TrainingLog
-from pipelines.reports.run.files import Leaf
-from pipelines.reports.run.panel import PanelData
+from pipelines.reports.run.data import ControlLoss, ReportData, TrainingLog
+from pipelines.reports.run.evaluation import Reading
 from pipelines.reports.tables import CellValue
 
 _NATS = "nats per token"
 _CONDITION_COLOURS = {"right": "own", "other": "other"}
 _KIND_COLOURS = ("own", "other", "third", "plain", "ink")
-_GAINS = ("grounded gain", "information gain", "below untrained")
+_GAINS = (
+    *("hidden_gain", "below_rivals"),
+    *("grounded_gain", "information_gain", "below_untrained"),
+)
+"""Fields of `SliceMetrics`."""
 
 
-def report_figures(data: ReportData, panel: PanelData) -> dict[str, PageFigure]:
-    """Figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT`, `training`.
+def report_figures(data: ReportData) -> dict[str, PageFigure]:
+    """Draw the figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT`, `training`.
 
     One whose numbers are absent is left out, and so is a view without any. The axes of `reading`
     and of `gains` are the same in all splits.
@@ -46,7 +48,7 @@ def report_figures(data: ReportData, panel: PanelData) -> dict[str, PageFigure]:
 
 
 def loss_panel(data: ReportData) -> bytes | None:
-    """The loss panel of every split and view in one PNG; None where nothing was measured."""
+    """Draw the losses of every split and view in one PNG; None where nothing was measured."""
     panels = [_loss_points(reading, reading.split) for reading in data.readings if reading.losses]
     if not panels:
         return None
@@ -54,7 +56,7 @@ def loss_panel(data: ReportData) -> bytes | None:
 
 
 def _columns(data: ReportData) -> int:
-    """Panels side by side: the same in all splits, so that the views stand under each other."""
+    """Return the panels side by side: as many in all splits, so that views are aligned."""
     splits = [reading.split for reading in data.readings]
     return min(4, max(3, *(splits.count(split) for split in splits)))
 
@@ -68,11 +70,11 @@ def _reading(split: str, data: ReportData) -> PageFigure:
         for columns in (_columns(data), 1)
     )
     rows = [
-        _row(reading, condition, leaf)
+        _row(reading, condition, estimate)
         for reading in readings
-        for condition, leaf in (
+        for condition, estimate in (
             *reading.losses.items(),
-            *((f"untrained {name}", leaf) for name, leaf in reading.untrained.items()),
+            *((f"untrained {name}", own) for name, own in reading.untrained.items()),
         )
     ]
     description = f"Answer loss on split {split}, by view and by what the decoder was given"
@@ -87,7 +89,7 @@ def _gain(split: str, data: ReportData) -> PageFigure:
         plots.intervals(panels, xlabel=_NATS, columns=columns, zero=True, limits=limits)
         for columns in (_columns(data), 1)
     )
-    rows = [_row(reading, name, leaf) for reading in readings for name, leaf in _gains(reading)]
+    rows = [_row(reading, name, gain) for reading in readings for name, gain in _gains(reading)]
     return make_page_figure(
         f"gains-{split}", f"Gains on split {split}, by view", wide, narrow, rows
     )
@@ -143,46 +145,42 @@ def _training(log: TrainingLog, best: int | None) -> PageFigure:
 
 def _loss_points(reading: Reading, section: str = "") -> plots.Panel:
     points = [
-        plots.Point(name, leaf.estimate, leaf.low, leaf.high, _CONDITION_COLOURS.get(name, "plain"))
-        for name, leaf in reading.losses.items()
+        _point(name, estimate, _CONDITION_COLOURS.get(name, "plain"))
+        for name, estimate in reading.losses.items()
     ]
-    untrained = reading.untrained.get("right")
-    if untrained is not None:
-        points.append(
-            plots.Point(
-                "untrained", untrained.estimate, untrained.low, untrained.high, "ink", hollow=True
-            )
-        )
+    if "right" in reading.untrained:
+        points.append(_point("untrained", reading.untrained["right"], "ink", hollow=True))
     return plots.Panel(reading.view, f"n = {reading.n}", tuple(points), section)
 
 
 def _gain_points(reading: Reading) -> plots.Panel:
     points = tuple(
-        plots.Point(
-            name,
-            leaf.estimate,
-            leaf.low,
-            leaf.high,
-            colour="own" if leaf.above_zero else "plain",
-            hollow=not leaf.above_zero,
-        )
-        for name, leaf in _gains(reading)
+        _point(name, gain, "own" if gain.above_zero else "plain", hollow=not gain.above_zero)
+        for name, gain in _gains(reading)
     )
     return plots.Panel(reading.view, f"n = {reading.n}", points)
 
 
-def _gains(reading: Reading) -> list[tuple[str, Leaf]]:
-    leaves = (reading.grounded, reading.information, below_untrained(reading))
-    return [(name, leaf) for name, leaf in zip(_GAINS, leaves, strict=True) if leaf is not None]
+def _point(name: str, estimate: Estimate, colour: str, *, hollow: bool = False) -> plots.Point:
+    assert estimate.estimate is not None, "what was not measured is not drawn"
+    return plots.Point(name, estimate.estimate, estimate.low, estimate.high, colour, hollow=hollow)
 
 
-def _row(reading: Reading, name: str, leaf: Leaf) -> dict[str, Any]:
+def _gains(reading: Reading) -> list[tuple[str, Estimate]]:
+    """Return the gains that were measured, by name."""
+    found = ((name, getattr(reading.metrics, name)) for name in _GAINS)
+    return [
+        (name.replace("_", " "), gain) for name, gain in found if gain is not None and gain.measured
+    ]
+
+
+def _row(reading: Reading, name: str, estimate: Estimate) -> dict[str, CellValue]:
     return {
         "split": reading.split,
         "view": reading.view,
         "measure": name,
-        "estimate": leaf.estimate,
-        "low": leaf.low,
-        "high": leaf.high,
-        "n": leaf.n,
+        "estimate": estimate.estimate,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": estimate.n,
     }

@@ -1,16 +1,18 @@
-"""What a report says about its data's quality: rules over the rows, and the step `quality`."""
+"""The quality of a run's rows: rules over them, and what the step `quality` measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
+from evaluators.stats.estimates import Estimate
 from generators.quality.check import QUALITY_FILE
 from generators.quality.config import RulesConfig
 from generators.quality.describe import describe
-from pipelines.reports.run.files import Leaf, artifact_file, json_object, leaf_of
+from pipelines.reports.run.files import artifact_file, json_object
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 
 _MOST_COMPARED = 2_000
@@ -33,10 +35,10 @@ class Guessed:
     """How far questions of one kind and type lead to their answers by themselves."""
 
     name: str
-    own: Leaf | None
-    other: Leaf | None
-    above: Leaf | None
-    answerable: Leaf | None
+    own: Estimate
+    other: Estimate
+    above: Estimate
+    answerable: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class QualityData:
 
 
 def read_quality(inputs: ReportInputs) -> QualityData | None:
-    """The quality of the run's rows; None where there are none.
+    """Read the quality of the run's rows; None where there are none.
 
     Raises:
         DamagedError: a file of an artifact is there but cannot be read.
@@ -112,10 +114,10 @@ def read_quality(inputs: ReportInputs) -> QualityData | None:
         guessed=tuple(
             Guessed(
                 name=name,
-                own=leaf_of(value["own"]),
-                other=leaf_of(value["other"]),
-                above=leaf_of(value["above"]),
-                answerable=leaf_of(value["answerable"]),
+                own=Estimate.model_validate(value["own"]),
+                other=Estimate.model_validate(value["other"]),
+                above=Estimate.model_validate(value["above"]),
+                answerable=Estimate.model_validate(value["answerable"]),
             )
             for name, value in guessed.items()
         ),
@@ -145,5 +147,5 @@ def _judged(name: str, part: Mapping[str, Any]) -> JudgedPart:
     )
 
 
-def _table(steps: Mapping[str, ReportStep], name: str, order: tuple[str, ...]) -> Any:
+def _table(steps: Mapping[str, ReportStep], name: str, order: tuple[str, ...]) -> Path | None:
     return next((path for step in order if (path := artifact_file(steps.get(step), name))), None)

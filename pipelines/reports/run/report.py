@@ -1,4 +1,4 @@
-"""One self-contained HTML page an experiment, with its figures beside it.
+"""The report of an experiment: one self-contained HTML page, with its figures beside it.
 
 The page depends on its inputs alone: no clock, no random ids, and the seconds shown are those of
 the run that computed each artifact, so that a rerun of hits writes the same bytes.
@@ -17,15 +17,16 @@ from core.redact import redact
 from core.wording import count, duration, number, share, size, sort_known
 from pipelines.reports.pages.render import render
 from pipelines.reports.plots.page_figure import PageFigure, write_figures
-from pipelines.reports.run.claims import assess_reading, below_untrained, headline
-from pipelines.reports.run.data import CONDITIONS, ReportData, read_report_data
+from pipelines.reports.run.claims import assess_reading, headline
+from pipelines.reports.run.data import ReportData, read_report_data
 from pipelines.reports.run.drops import dropped_by_step
+from pipelines.reports.run.evaluation import CONDITIONS, read_robustness
 from pipelines.reports.run.figures import loss_panel, report_figures
+from pipelines.reports.run.groups import read_groups
 from pipelines.reports.run.header import header_facts
 from pipelines.reports.run.inputs import ReportInputs, ReportStep, printed_config
-from pipelines.reports.run.panel import Group, PanelData, read_panel
-from pipelines.reports.run.quality import QualityData, read_quality
-from pipelines.reports.run.robustness import read_robustness
+from pipelines.reports.run.quality import read_quality
+from pipelines.reports.run.robustness import named_changes
 
 
 def write_report(inputs: ReportInputs, out: Path) -> Path:
@@ -44,27 +45,27 @@ def write_report(inputs: ReportInputs, out: Path) -> Path:
         DataError: a data table is not such a table.
         StorageError: the disk is full or read-only.
     """
-    data, panel, quality = read_report_data(inputs), read_panel(inputs), read_quality(inputs)
-    figures = report_figures(data, panel)
+    data = read_report_data(inputs)
+    figures = report_figures(data)
     write_figures(figures.values(), out)
     image = loss_panel(data)
     if image is not None:
         write_bytes(out / "reading.png", image)
     page = out / "report.html"
-    write_bytes(page, _page(inputs, data, panel, quality, figures).encode())
+    write_bytes(page, _page(inputs, data, figures).encode())
     return page
 
 
-def _page(
-    inputs: ReportInputs,
-    data: ReportData,
-    panel: PanelData,
-    quality: QualityData | None,
-    figures: Mapping[str, PageFigure],
-) -> str:
+def _page(inputs: ReportInputs, data: ReportData, figures: Mapping[str, PageFigure]) -> str:
     experiment = inputs.experiment
     claims = [assess_reading(reading) for reading in data.readings]
     least = experiment.evaluate.min_controls
+    robustness = read_robustness(inputs)
+    identified = [
+        (reading, reading.metrics.identification)
+        for reading in data.readings
+        if reading.metrics.identification is not None
+    ]
     return render(
         "run/report.html",
         filters={"nats": number, "count": count, "duration": duration, "share": share},
@@ -75,14 +76,16 @@ def _page(
         ),
         header=header_facts(inputs, data.data.rows if data.data else ()),
         data=data,
-        panel=panel,
-        quality=quality,
-        robustness=read_robustness(inputs),
+        groups=read_groups(inputs),
+        quality=read_quality(inputs),
+        robustness=robustness,
+        changes=list(named_changes(robustness)) if robustness else [],
         least=least,
+        identified=identified,
+        hidden=any(reading.metrics.hidden_gain for reading in data.readings),
         identified_under=sort_known(
-            (name for one in panel.identified for name in one.accuracy), CONDITIONS
+            (name for _, found in identified for name in found.accuracy), CONDITIONS
         ),
-        panel_groups=_by_case(panel.groups),
         figures=figures,
         headline=headline(data.readings, claims, least=least),
         claims=claims,
@@ -92,7 +95,6 @@ def _page(
             for split in dict.fromkeys(reading.split for reading in data.readings)
         ],
         conditions=sort_known((c for r in data.readings for c in r.losses), CONDITIONS),
-        gap=below_untrained,
         glance=_glance(data),
         store=_store_facts(data.counts["dump"]),
         canary=data.counts["dump"].get("canary"),
@@ -102,17 +104,8 @@ def _page(
     )
 
 
-def _by_case(groups: Sequence[Group]) -> list[tuple[str, str, list[Group]]]:
-    """Groups of each split and view."""
-    cases = dict.fromkeys((group.split, group.view) for group in groups)
-    return [
-        (split, view, [group for group in groups if (group.split, group.view) == (split, view)])
-        for split, view in cases
-    ]
-
-
 def _glance(data: ReportData) -> list[tuple[str, str]]:
-    """The run's size in a handful of numbers: (number, what it counts)."""
+    """Return the size of the run in a few numbers, as (number, what it counts)."""
     dump, train = data.counts["dump"], data.counts["train"]
     found = [
         (data.data.controls if data.data else None, "controls"),

@@ -1,5 +1,4 @@
-"""What a decoder reads as Markdown: losses by condition, then gains, for each split and view; and
-identification, where it was measured."""
+"""What a decoder reads as Markdown: losses, gains, and identification where it was measured."""
 
 from __future__ import annotations
 
@@ -7,72 +6,78 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.wording import ABSENT
-from pipelines.reports.run.files import Leaf, leaf_of
+from evaluators.measure.metrics import SliceMetrics
+from evaluators.stats.estimates import Estimate
+from pipelines.reports.run.evaluation import Reading, readings_of
 from pipelines.reports.tables import markdown
 
 GAINS = (
     *("hidden_gain", "below_rivals", "share_recovered"),
     *("below_untrained", "grounded_gain", "information_gain"),
 )
+"""Fields of `SliceMetrics`."""
+_IDENTIFIED = ("chance", "hidden_gain", "grounded_gain", "information_gain")
 
 
 def reading_tables(reading: Mapping[str, Any]) -> str:
-    """The tables of a `reading` tree, with 95 % intervals over controls.
+    """Write the tables of a tree `reading` of `run --json`, with 95 % intervals over controls.
 
-    Losses and their gains are in nats a token, identification in shares of items.
+    Losses and their gains are in nats per token, identification in shares of items.
+
+    Raises:
+        pydantic.ValidationError: it is no such tree.
     """
-    cases = [(s, v, found) for s, views in reading.items() for v, found in views.items()]
-    conditions = list(dict.fromkeys(name for _, _, found in cases for name in found["answer_loss"]))
+    readings = readings_of(reading)
+    conditions = list(dict.fromkeys(name for one in readings for name in one.metrics.answer_loss))
     head = ["split", "view", "n", *conditions, "untrained right", "untrained other"]
     losses = [
         [
-            split,
-            view,
-            str(found["grounded_gain"]["n"]),
-            *(estimate(found["answer_loss"].get(name)) for name in conditions),
-            *(estimate(found["untrained"].get(name)) for name in ("right", "other")),
+            one.split,
+            one.view,
+            str(one.metrics.grounded_gain.n),
+            *(_text(one.metrics.answer_loss.get(name)) for name in conditions),
+            *(_text(one.metrics.untrained.get(name)) for name in ("right", "other")),
         ]
-        for split, view, found in cases
+        for one in readings
     ]
     gains = [
-        [
-            split,
-            view,
-            *(estimate(found.get(name)) for name in GAINS),
-            found.get("best_uninformed") or "–",
-        ]
-        for split, view, found in cases
+        [one.split, one.view, *gain_texts(one.metrics), one.metrics.best_uninformed or ABSENT]
+        for one in readings
     ]
     names = ["split", "view", *(name.replace("_", " ") for name in GAINS), "best uninformed"]
-    identified = [(s, v, one["identification"]) for s, v, one in cases if "identification" in one]
-    third = [_identification(identified)] if identified else []
+    third = _identification(readings)
     return "\n\n".join([markdown(head, losses), markdown(names, gains), *third])
 
 
-def _identification(cases: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
-    given = list(dict.fromkeys(name for _, _, found in cases for name in found["accuracy"]))
-    numbers = (
-        "chance",
-        "hidden_gain",
-        "grounded_gain",
-        "information_gain",
-    )
-    head = ["split", "view", "items", "n", *given, *(name.replace("_", " ") for name in numbers)]
+def gain_texts(metrics: SliceMetrics) -> list[str]:
+    """Format each of `GAINS` with its interval."""
+    return [_text(getattr(metrics, name)) for name in GAINS]
+
+
+def _identification(readings: Sequence[Reading]) -> list[str]:
+    """Write the table of identification; none where it was not measured."""
+    measured = [
+        (one.split, one.view, one.metrics.identification)
+        for one in readings
+        if one.metrics.identification is not None
+    ]
+    if not measured:
+        return []
+    given = list(dict.fromkeys(name for _, _, found in measured for name in found.accuracy))
+    head = ["split", "view", "items", "n", *given]
     lines = [
         [
             split,
             view,
-            str(found["asked"]),
-            str(found["chance"]["n"]),
-            *(estimate(found["accuracy"].get(name)) for name in given),
-            *(estimate(found.get(name)) for name in numbers),
+            str(found.asked),
+            str(found.chance.n),
+            *(_text(found.accuracy.get(name)) for name in given),
+            *(_text(getattr(found, name)) for name in _IDENTIFIED),
         ]
-        for split, view, found in cases
+        for split, view, found in measured
     ]
-    return markdown(head, lines)
+    return [markdown([*head, *(name.replace("_", " ") for name in _IDENTIFIED)], lines)]
 
 
-def estimate(value: Mapping[str, Any] | Leaf | None) -> str:
-    """Format an estimate with its interval; a dash where nothing was measured."""
-    leaf = value if isinstance(value, Leaf) else leaf_of(value)
-    return ABSENT if leaf is None else str(leaf)
+def _text(estimate: Estimate | None) -> str:
+    return ABSENT if estimate is None else str(estimate)

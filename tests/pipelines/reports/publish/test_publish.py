@@ -36,6 +36,7 @@ READING = {
             "information_gain": LEAF,
             "below_untrained": LEAF,
             "best_uninformed": "other",
+            "excluded": {},
         }
     }
 }

@@ -6,24 +6,40 @@ from dataclasses import replace
 
 import pytest
 
+from evaluators.measure.metrics import SliceMetrics
+from evaluators.stats.estimates import Estimate
 from pipelines.reports.run.claims import ReadingClaim, assess_reading, headline
-from pipelines.reports.run.data import Reading
-from pipelines.reports.run.files import Leaf
+from pipelines.reports.run.evaluation import Reading
 
-ABOVE = Leaf(0.5, 0.4, 0.6, 20)
+
+def estimated(value: float, low: float | None, high: float | None, n: int) -> Estimate:
+    return Estimate(estimate=value, low=low, high=high, n=n)
+
+
+ABOVE = estimated(0.5, 0.4, 0.6, 20)
 READS = Reading(
     split="test",
     view="system",
-    losses={"right": Leaf(2.0, 1.9, 2.1, 20), "swapped": Leaf(2.5, 2.4, 2.6, 20)},
-    untrained={"right": Leaf(2.7, 2.6, 2.8, 20)},
-    grounded=ABOVE,
-    information=ABOVE,
-    below_untrained=Leaf(0.7, 0.6, 0.8, 20),
-    best_uninformed="mean",
-    excluded={},
-    hidden=ABOVE,
-    below_rivals=Leaf(0.3, 0.2, 0.4, 20),
+    metrics=SliceMetrics(
+        answer_loss={
+            "right": estimated(2.0, 1.9, 2.1, 20),
+            "swapped": estimated(2.5, 2.4, 2.6, 20),
+        },
+        untrained={"right": estimated(2.7, 2.6, 2.8, 20)},
+        grounded_gain=ABOVE,
+        information_gain=ABOVE,
+        below_untrained=estimated(0.7, 0.6, 0.8, 20),
+        best_uninformed="mean",
+        excluded={},
+        hidden_gain=ABOVE,
+        below_rivals=estimated(0.3, 0.2, 0.4, 20),
+    ),
 )
+
+
+def changed(**change: object) -> Reading:
+    """Change metrics of `READS`."""
+    return replace(READS, metrics=READS.metrics.model_copy(update=change))
 
 
 def test_it_reads_where_the_hidden_gain_and_the_lead_over_rivals_are_above_zero() -> None:
@@ -37,20 +53,26 @@ def test_it_reads_where_the_hidden_gain_and_the_lead_over_rivals_are_above_zero(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"hidden": Leaf(0.1, -0.1, 0.3, 20)}, "the hidden gain, 0.10"),
-        ({"hidden": Leaf(0.1, 0.0, 0.2, 20)}, "reaches zero"),
-        ({"hidden": Leaf(-0.3, -0.5, -0.1, 20)}, "is below zero"),
-        ({"hidden": Leaf(0.3, None, None, 4)}, "0.30, has too few controls for an interval"),
-        ({"hidden": None}, "the hidden gain was not measured"),
+        ({"hidden_gain": estimated(0.1, -0.1, 0.3, 20)}, "the hidden gain, 0.10"),
+        ({"hidden_gain": estimated(0.1, 0.0, 0.2, 20)}, "reaches zero"),
+        ({"hidden_gain": estimated(-0.3, -0.5, -0.1, 20)}, "is below zero"),
+        (
+            {"hidden_gain": estimated(0.3, None, None, 4)},
+            "0.30, has too few controls for an interval",
+        ),
+        ({"hidden_gain": None}, "the hidden gain was not measured"),
         ({"below_rivals": None}, "was not held against trained rivals"),
-        ({"below_rivals": Leaf(0.1, -0.1, 0.3, 20)}, "right is not below the better trained rival"),
-        ({"losses": {}}, "no row could be measured"),
+        (
+            {"below_rivals": estimated(0.1, -0.1, 0.3, 20)},
+            "right is not below the better trained rival",
+        ),
+        ({"answer_loss": {}}, "no row could be measured"),
     ],
 )
 def test_one_missing_condition_is_no_reading_and_is_named(
     change: dict[str, object], words: str
 ) -> None:
-    claim = assess_reading(replace(READS, **change))  # type: ignore[arg-type]
+    claim = assess_reading(changed(**change))
     assert not claim.holds
     assert len(claim.missing) == 1
     assert words in claim.missing[0]
@@ -64,16 +86,14 @@ def test_where_the_control_is_visible_nothing_is_claimed(view: str) -> None:
 
 
 def test_positions_that_tell_the_length_are_said() -> None:
-    claim = assess_reading(replace(READS, position_effect=ABOVE))
+    claim = assess_reading(changed(position_effect=ABOVE))
     assert "also reads the length of what is hidden" in claim.sentence
-    assert (
-        "length" not in assess_reading(replace(READS, position_effect=Leaf(0, -1, 1, 9))).sentence
-    )
+    assert "length" not in assess_reading(changed(position_effect=estimated(0, -1, 1, 9))).sentence
 
 
 def test_a_target_that_ignores_its_control_is_said() -> None:
-    firm = assess_reading(replace(READS, control_effect=ABOVE)).sentence
-    loose = assess_reading(replace(READS, control_effect=Leaf(0.0, -0.1, 0.1, 20))).sentence
+    firm = assess_reading(changed(control_effect=ABOVE)).sentence
+    loose = assess_reading(changed(control_effect=estimated(0.0, -0.1, 0.1, 20))).sentence
     assert "The target holds its control" in firm
     assert "The target hardly holds its control" in loose
 
@@ -104,17 +124,17 @@ def test_headline_claims_no_more_than_the_claims(reads: tuple[bool, ...], words:
     ("change", "words"),
     [
         (
-            {"losses": {}, "excluded": {"no_other_control": 4}},
+            {"answer_loss": {}, "excluded": {"no_other_control": 4}},
             "This run could judge nothing: no row has another control of its kind and split to be "
             "compared with.",
         ),
         (
-            {"losses": {"right": Leaf(2.0, None, None, 1)}},
+            {"answer_loss": {"right": estimated(2.0, None, None, 1)}},
             "This run could judge nothing: it has at most 1 control a split and view, and an "
             "interval needs 8.",
         ),
     ],
 )
 def test_a_run_that_could_judge_nothing_says_so(change: dict[str, object], words: str) -> None:
-    reading = replace(READS, **change)  # type: ignore[arg-type]
+    reading = changed(**change)
     assert headline([reading], [assess_reading(reading)], least=8) == words

@@ -8,7 +8,7 @@ from fake_steps import LEAF, READING
 
 from pipelines.reports.run.tables import reading_tables
 
-CASE: dict[str, Any] = {**READING["test"]["control"], "below_untrained": LEAF}
+CASE: dict[str, Any] = READING["test"]["control"]
 IDENTIFIED = {
     "accuracy": {"right": LEAF, "none": LEAF},
     **dict.fromkeys(("chance", "grounded_gain", "information_gain"), LEAF),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from report_example import SMALL, Page, cell, hiding, report, without, write_example
+from report_example import SMALL, Page, cell, hiding, leaf, report, without, write_example
 
 from core.errors import DamagedError
 from core.table_files import (
@@ -153,7 +153,13 @@ def test_too_few_controls_for_an_interval_is_no_reading(tmp_path: Path) -> None:
 
 
 def test_a_view_of_which_no_row_could_be_measured_gets_a_word(tmp_path: Path) -> None:
-    empty = {"answer_loss": {}, "excluded": {"no_other_control": 4}}
+    empty = {
+        "answer_loss": {},
+        "untrained": {},
+        "best_uninformed": None,
+        **dict.fromkeys(("grounded_gain", "information_gain", "below_untrained"), leaf(None)),
+        "excluded": {"no_other_control": 4},
+    }
     reading = {"test": {**SMALL["test"], "system": empty}, "test_ood": {"system": empty}}
     inputs = write_example(tmp_path / "root", SMALL)
     path = next((tmp_path / "root").rglob("metrics.json"))

@@ -1,0 +1,139 @@
+"""What the steps of a run measured, read from their artifacts into the typed model of metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from core.errors import DamagedError
+from core.tables import SPLITS, VIEWS
+from core.wording import sort_known
+from evaluators.measure.metrics import (
+    EvaluationMetrics,
+    JudgedMetrics,
+    JudgedSlice,
+    Metrics,
+    PairedEstimates,
+    RobustnessMetrics,
+    SliceMetrics,
+)
+from evaluators.measure.result_files import JUDGED_FILE, METRICS_FILE
+from evaluators.stats.estimates import Estimate
+from pipelines.reports.run.files import artifact_file
+from pipelines.reports.run.inputs import ReportInputs
+
+CONDITIONS = (
+    *("right", "swapped", "shifted_positions", "other", "mean", "none", "noise", "wrong_layer"),
+    *("prior", "visible_text", "text"),
+)
+"""Order in which conditions are shown; any other comes after them, by name."""
+
+M = TypeVar("M", bound=Metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an evaluation measured on one split and view.
+
+    Attributes:
+        split: of the rows.
+        view: of the rows.
+        metrics: everything that was measured; nats per token.
+        judged: verdicts of an LLM on the written answers; None where none were asked for.
+    """
+
+    split: str
+    view: str
+    metrics: SliceMetrics
+    judged: JudgedSlice | None = None
+
+    @property
+    def losses(self) -> dict[str, Estimate]:
+        """Answer losses that were measured, in the order in which they are shown."""
+        found = self.metrics.answer_loss
+        return {name: found[name] for name in sort_known(found, CONDITIONS) if found[name].measured}
+
+    @property
+    def untrained(self) -> dict[str, Estimate]:
+        """Losses of the untrained decoder that were measured."""
+        return {name: own for name, own in self.metrics.untrained.items() if own.measured}
+
+    @property
+    def answer_measures(self) -> list[tuple[str, PairedEstimates]]:
+        """What was measured of written answers, by name, a judge's verdicts after it."""
+        found = list((self.metrics.answers or {}).items())
+        if self.judged is not None:
+            found += [(f"judged {name}", own) for name, own in self.judged.shares.items()]
+        return found
+
+    @property
+    def hides_control(self) -> bool:
+        """Whether the control is hidden from the decoder."""
+        return self.view != "control" and not self.view.endswith("+visible")
+
+    @property
+    def n(self) -> int:
+        """Controls behind the numbers."""
+        return max((estimate.n for estimate in self.losses.values()), default=0)
+
+
+def read_readings(inputs: ReportInputs) -> tuple[Reading, ...]:
+    """Read what the run's evaluation measured, in the order in which it is shown.
+
+    Raises:
+        DamagedError: a file of the evaluation is there but cannot be read.
+    """
+    path = artifact_file(inputs.step("evaluate"), METRICS_FILE)
+    if path is not None:
+        metrics = _read(path, EvaluationMetrics)
+    else:
+        tree = inputs.metrics.get("reading") or {}
+        metrics = EvaluationMetrics.from_json({"reading": tree})
+    path = artifact_file(inputs.step("judge"), JUDGED_FILE)
+    judged = _read(path, JudgedMetrics) if path else JudgedMetrics(judged={})
+    return tuple(_readings(metrics, judged))
+
+
+def readings_of(tree: Mapping[str, Any]) -> tuple[Reading, ...]:
+    """Read the tree `reading` of `run --json`, in the order in which it is shown.
+
+    Raises:
+        pydantic.ValidationError: it is no such tree.
+    """
+    metrics = EvaluationMetrics.from_json({"reading": tree})
+    return tuple(_readings(metrics, JudgedMetrics(judged={})))
+
+
+def read_robustness(inputs: ReportInputs) -> RobustnessMetrics | None:
+    """Return what the step `robustness` measured; None where it did not run."""
+    found = inputs.metrics.get("robustness")
+    return RobustnessMetrics.from_json(found) if found else None
+
+
+def _readings(metrics: EvaluationMetrics, judged: JudgedMetrics) -> Iterator[Reading]:
+    for split in sort_known(metrics.reading, SPLITS):
+        for view in sort_known(metrics.reading[split], VIEWS):
+            verdicts = judged.judged.get(split, {}).get(view)
+            yield Reading(split, view, metrics.reading[split][view], verdicts)
+
+
+def _read(path: Path, model: type[M]) -> M:
+    """Read metrics of a type from a JSON file.
+
+    Raises:
+        DamagedError: it holds something else.
+    """
+    try:
+        return model.from_json(json.loads(path.read_bytes()))
+    except json.JSONDecodeError as error:
+        problem = f"not readable as JSON ({error})"
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        problem = f"not what this version writes ({where}: {first['msg'].lower()})"
+    raise DamagedError(f"{path}: {problem}. Delete its artifact and run again.", path)
