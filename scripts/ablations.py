@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import LatentQAError
+from evaluators.comparison.values import ComparedValue
 from evaluators.stats.estimates import Estimate
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment, load_experiment
-from pipelines.reports.compare.cells import ComparedValue
 from pipelines.reports.compare.comparison import compare_runs
 from pipelines.reports.compare.runs import Run
 from pipelines.reports.tables import markdown

@@ -42,6 +42,7 @@ ORDER = (
     "evaluators.slice_evaluator",
     "evaluators.evaluation",
     "evaluators.robustness",
+    "evaluators.comparison",
     # pipelines
     "pipelines.artifacts",
     "pipelines.experiment",

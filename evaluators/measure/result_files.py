@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.errors import DamagedError
 from core.files import write_bytes
 
 METRICS_FILE = "metrics.json"
@@ -86,3 +87,21 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema), buffer, compression="zstd")
     write_bytes(path, buffer.getvalue().to_pybytes())
+
+
+def read_rows(path: Path | None) -> list[dict[str, Any]]:
+    """Read the rows of a Parquet file; none where there is no file.
+
+    Raises:
+        DamagedError: the file is there and cannot be read.
+    """
+    if path is None:
+        return []
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise DamagedError(
+            f"{path}: not a readable Parquet file ({error}). Delete its artifact and run again.",
+            path,
+        ) from error
+    return rows

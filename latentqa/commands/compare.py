@@ -11,7 +11,7 @@ from latentqa.commands.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOp
 from latentqa.commands.printing import print_json, say
 
 if TYPE_CHECKING:
-    from pipelines.reports.compare.cells import ComparedValue
+    from evaluators.comparison.values import ComparedValue
     from pipelines.reports.compare.comparison import Comparison
 
 
@@ -51,7 +51,7 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
-    from pipelines.reports.compare.cells import BOOTSTRAP
+    from evaluators.comparison.values import BOOTSTRAP
     from pipelines.reports.compare.page import metric_title
     from pipelines.reports.compare.runs import single_seed_runs
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.reports.compare.cells import ComparedValue
-from pipelines.reports.run.files import Leaf
+from evaluators.comparison.values import ComparedValue
+from evaluators.stats.estimates import Estimate
 
 CHECKOUT = Path(__file__).parents[2]
 WORDS = argparse.Namespace(
@@ -83,8 +83,11 @@ def test_a_setting_that_shares_no_view_with_the_base_has_no_difference_to_it(
 
 
 def test_a_difference_with_an_interval_off_zero_is_bold(script: ModuleType) -> None:
-    off, over = (ComparedValue(None, Leaf(-0.5, low, 0.5 + low, 6)) for low in (-0.75, -0.25))
-    few = ComparedValue(None, Leaf(0.125, None, None, 2))
+    off, over = (
+        ComparedValue(Estimate(), Estimate(estimate=-0.5, low=low, high=0.5 + low, n=6))
+        for low in (-0.75, -0.25)
+    )
+    few = ComparedValue(Estimate(), Estimate(estimate=0.125, n=2))
     assert script.difference(off) == "**-0.50 [-0.75, -0.25]**"
     assert script.difference(over) == "-0.50 [-0.25, +0.25]"
     assert script.difference(few) == "+0.12"

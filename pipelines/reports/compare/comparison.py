@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import DataError
-from evaluators.measure.result_files import ANSWERS_FILE
+from evaluators.comparison.answers import compare_answers
+from evaluators.comparison.losses import compare_losses
+from evaluators.comparison.values import ComparedView, adjust_p_values
+from evaluators.measure.result_files import ANSWERS_FILE, read_rows
 from evaluators.stats.estimates import Estimate
-from pipelines.reports.compare.answers import compare_answers
-from pipelines.reports.compare.cells import ComparedView, adjust_p_values
-from pipelines.reports.compare.losses import compare_losses
 from pipelines.reports.compare.runs import Run
-from pipelines.reports.run.files import table_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def _answers(runs: Sequence[Run]) -> Iterator[ComparedAnswer]:
     tables = [
         {
             (row["split"], row["view"], row["example_id"], row["question"]): row
-            for row in table_rows(run.evaluations[0].data / ANSWERS_FILE)
+            for row in read_rows(run.evaluations[0].data / ANSWERS_FILE)
         }
         for run in runs
     ]

@@ -8,10 +8,10 @@ from typing import Any
 
 from core.files import write_bytes
 from core.wording import count, number
+from evaluators.comparison.losses import METRICS
+from evaluators.comparison.values import BOOTSTRAP, ComparedView
 from pipelines.reports import plots
-from pipelines.reports.compare.cells import BOOTSTRAP, ComparedView
 from pipelines.reports.compare.comparison import ComparedAnswer, Comparison, comparison_rows
-from pipelines.reports.compare.losses import METRICS
 from pipelines.reports.compare.runs import changed_settings, single_seed_runs
 from pipelines.reports.pages.render import render
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure, write_figures

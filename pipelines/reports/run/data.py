@@ -21,9 +21,10 @@ from core.table_files import (
 from core.tables import SPLITS, VIEWS, Conversation
 from core.tool_use import message_text
 from core.wording import sort_known
+from evaluators.measure.result_files import read_rows
 from pipelines.reports.run.drops import Drop, read_drops
 from pipelines.reports.run.evaluation import Reading, read_readings
-from pipelines.reports.run.files import artifact_file, json_object, table_rows
+from pipelines.reports.run.files import artifact_file, json_object
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 
 
@@ -174,7 +175,7 @@ def _training(step: ReportStep | None) -> TrainingLog | None:
 
 def _answers(step: ReportStep | None) -> tuple[AnswerGroup, ...]:
     groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
-    for row in table_rows(artifact_file(step, "answers.parquet")):
+    for row in read_rows(artifact_file(step, "answers.parquet")):
         groups[row["split"], row["view"]].setdefault(row["example_id"], []).append(row)
     return tuple(
         AnswerGroup(split, view, tuple(_answered(rows) for rows in groups[split, view].values()))
@@ -204,7 +205,7 @@ def _control_losses(step: ReportStep | None) -> tuple[ControlLoss, ...]:
     losses: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for row in table_rows(artifact_file(step, "losses.parquet")):
+    for row in read_rows(artifact_file(step, "losses.parquet")):
         if row["condition"] in ("right", "other"):
             key = (row["split"], row["view"], row["kind"], row["control_id"])
             losses[key][row["condition"]].append(row["loss"])

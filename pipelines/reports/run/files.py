@@ -16,27 +16,6 @@ def artifact_file(step: ReportStep | None, name: str) -> Path | None:
     return path if path and path.is_file() else None
 
 
-def table_rows(path: Path | None) -> list[dict[str, Any]]:
-    """Read the rows of a Parquet file; none where there is no file.
-
-    Raises:
-        DamagedError: the file is there and cannot be read.
-    """
-    if path is None:
-        return []
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise DamagedError(
-            f"{path}: not a readable Parquet file ({error}). Delete its artifact and run again.",
-            path,
-        ) from error
-    return rows
-
-
 def json_object(text: str, path: Path) -> dict[str, Any]:
     """Parse a JSON object out of the file `path`.
 

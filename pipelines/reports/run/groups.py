@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluators.measure.result_files import RESULTS_FILE
+from evaluators.measure.result_files import RESULTS_FILE, read_rows
 from evaluators.stats.estimates import Estimate
-from pipelines.reports.run.files import artifact_file, table_rows
+from pipelines.reports.run.files import artifact_file
 from pipelines.reports.run.inputs import ReportInputs
 
 METRICS = ("answer_loss.right", "below_untrained", "grounded_gain", "information_gain")
@@ -45,7 +45,7 @@ def read_groups(inputs: ReportInputs) -> list[tuple[str, str, list[ControlGroup]
         DamagedError: the file of results is there but cannot be read.
     """
     found: dict[tuple[str, str, str], dict[str, dict[str, object]]] = {}
-    for row in table_rows(artifact_file(inputs.step("evaluate"), RESULTS_FILE)):
+    for row in read_rows(artifact_file(inputs.step("evaluate"), RESULTS_FILE)):
         if "=" in row["group"] and row["metric"] in METRICS:
             key = (row["split"], row["view"], row["group"])
             found.setdefault(key, {})[row["metric"]] = row

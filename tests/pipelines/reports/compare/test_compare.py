@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from core.errors import DamagedError, DataError, RefError
+from evaluators.comparison.losses import METRICS
+from evaluators.comparison.values import ComparedView
 from evaluators.measure.result_files import (
     ANSWERS,
     ANSWERS_FILE,
@@ -25,9 +28,7 @@ from evaluators.measure.result_files import (
 from latentqa.cli import main
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.reports.compare.cells import ComparedView
 from pipelines.reports.compare.comparison import Comparison, compare_runs, comparison_rows
-from pipelines.reports.compare.losses import METRICS
 from pipelines.reports.compare.page import write_comparison
 from pipelines.reports.compare.runs import changed_settings, find_runs
 
@@ -35,28 +36,33 @@ CONDITIONS = ("right", "other", "mean", "none", "untrained_right", "untrained_ot
 BEYOND = {"right": 0.0, "other": 0.8, "mean": 0.5, "none": 0.6}
 
 
-def evaluated(
-    root: Path,
-    name: str,
-    *,
-    better: float = 0.0,
-    controls: range = range(16),
-    noise: int = 1,
-    seed: int = 0,
-    answer: str = "A pirate.",
-    answered: int = 1,
-    distractors: tuple[str, ...] = ("one",),
-    target: str = "tiny",
-    data: str = "d0",
-    base_url: str | None = None,
-) -> Refs:
-    """An evaluation under the name `name:1`, whose `right` is `better` than the plain one's.
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What an evaluation is made with.
 
-    Losses of a control are hard or easy alike in every run; `noise` seeds what is the run's own.
+    Attributes:
+        better: by how much `right` is below that of the plain evaluation.
+        noise: seeds what is the run's own; losses of a control are hard or easy alike in every run.
     """
+
+    better: float = 0.0
+    controls: range = range(16)
+    noise: int = 1
+    seed: int = 0
+    answer: str = "A pirate."
+    answered: int = 1
+    distractors: tuple[str, ...] = ("one",)
+    target: str = "tiny"
+    data: str = "d0"
+    base_url: str | None = None
+
+
+def evaluated(root: Path, name: str, **changes: Any) -> Refs:
+    """Write an evaluation under the name `name:1`, made with `changes` to `Setup`."""
+    made = Setup(**changes)
     key = hashlib.sha256(name.encode()).hexdigest()
     folder = root / "evaluate" / key[:16]
-    hardness, own = np.random.default_rng(7).normal(3, 1, 99), np.random.default_rng(noise)
+    hardness, own = np.random.default_rng(7).normal(3, 1, 99), np.random.default_rng(made.noise)
     losses = [
         {
             "split": "test",
@@ -70,11 +76,11 @@ def evaluated(
             "condition": condition,
             "loss": hardness[i]
             + BEYOND.get(condition, 1.0)
-            - better * (condition == "right")
+            - made.better * (condition == "right")
             + own.normal(0, 0.1),
         }
         for view in ("control", "system")
-        for i in controls
+        for i in made.controls
         for q in range(2)
         for condition in CONDITIONS
     ]
@@ -88,12 +94,12 @@ def evaluated(
             "question": "Who?",
             "gold": "A pirate of old.",
             "example_id": f"e{i}control",
-            "right": answer,
+            "right": made.answer,
             "other": "A pirate.",
             **{f"{side}_log_probability": -1.0 for side in ("right", "other")},
             **{f"{side}_finished": True for side in ("right", "other")},
         }
-        for i in range(answered)
+        for i in range(made.answered)
     ]
     items = [
         {
@@ -102,9 +108,9 @@ def evaluated(
             "control_id": f"c{i}",
             "example_id": f"e{i}control",
             "question": "Who?",
-            "options": ["gold", *distractors],
+            "options": ["gold", *made.distractors],
             "condition": condition,
-            "correct": float(better > 0 and condition == "right"),
+            "correct": float(made.better > 0 and condition == "right"),
         }
         for i in range(12)
         for condition in ("right", "none")
@@ -116,7 +122,7 @@ def evaluated(
         [path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
         for path in sorted((folder / "data").iterdir())
     ]
-    where = {"model": f"/models/{target}", "adapter": None}
+    where = {"model": f"/models/{made.target}", "adapter": None}
     record = {
         "kind": "evaluate",
         "key": key,
@@ -126,9 +132,11 @@ def evaluated(
     }
     (folder / "record.json").write_text(json.dumps({**record, "inputs": {}, "counts": {}}))
     identity = {
-        "config": {"seed": seed, "answers": answered, "base_url": base_url},
-        "inputs": {role: {"key": data, "digest": data} for role in ("conversations", "questions")},
-        "external": {"weights": hashlib.sha256(target.encode()).hexdigest()},
+        "config": {"seed": made.seed, "answers": made.answered, "base_url": made.base_url},
+        "inputs": {
+            role: {"key": made.data, "digest": made.data} for role in ("conversations", "questions")
+        },
+        "external": {"weights": hashlib.sha256(made.target.encode()).hexdigest()},
     }
     (folder / "identity.json").write_text(json.dumps(identity))
     refs = Refs(ArtifactRoot(root))

@@ -59,7 +59,7 @@ def commit(
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> ArtifactRoot:
-    """A root with a decoder, `toy`, and its evaluation."""
+    """Make a root with a decoder, `toy`, and its evaluation."""
     folder = tmp_path_factory.mktemp("publish")
     made = chain.make(folder / "chain", chain.rows_of(splits={"train": 2}))
     for name in ("decoder", "nothing"):
@@ -156,7 +156,7 @@ def test_repository_and_licence_can_be_given(
 
 
 def train_with(model: str, digests: dict[str, str], folder: Path) -> Artifact:
-    """A train artifact of which only the target is looked at."""
+    """Write a train artifact of which only the target is read."""
     (folder / "record.json").write_text(
         json.dumps(
             {

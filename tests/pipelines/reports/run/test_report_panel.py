@@ -31,7 +31,7 @@ IDENTIFICATION: dict[str, Any] = {
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> ReportInputs:
-    """An evaluation that measured everything."""
+    """Write an evaluation that measured everything."""
     made = write_example(tmp_path / "root", SMALL)
     data = next((tmp_path / "root" / "evaluate").glob("*/data"))
     found = {

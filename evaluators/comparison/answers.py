@@ -12,11 +12,10 @@ from core.tables import SPLITS, VIEWS
 from core.wording import sort_known
 from evaluators.answers.answer_quality import parse_answers
 from evaluators.answers.metrics import METRICS
+from evaluators.comparison.values import ComparedValue, ComparedView, compare_value
 from evaluators.measure.panel import column_mean
-from evaluators.measure.result_files import ANSWERS_FILE, ITEMS_FILE
+from evaluators.measure.result_files import ANSWERS_FILE, ITEMS_FILE, read_rows
 from evaluators.stats.estimates import average_by_control
-from pipelines.reports.compare.cells import ComparedValue, ComparedView, compare_value
-from pipelines.reports.run.files import table_rows
 
 IDENTIFIED = "identified"
 """Share of the items of identification in which gold was found, given the row's own activations."""
@@ -77,7 +76,7 @@ def _read_scores(folder: Path) -> dict[MetricKey, Scores]:
     """Read the scores of one evaluation; a file that it does not have gives none."""
     out: dict[MetricKey, Scores] = {}
     answers, items = (
-        table_rows(path if (path := folder / name).is_file() else None)
+        read_rows(path if (path := folder / name).is_file() else None)
         for name in (ANSWERS_FILE, ITEMS_FILE)
     )
     for row in answers:

@@ -1,4 +1,4 @@
-"""Values of one metric over several runs, their differences to a baseline, and which stand out.
+"""Values of a metric over several runs, their differences to a baseline, and which stand out.
 
 A difference stands out where its 95 % interval excludes zero *and* its p is below 0.05, adjusted
 for all the differences asked about (Holm): the p of a sign-flip test over controls, and of pooled

@@ -9,11 +9,10 @@ import numpy as np
 
 from core.tables import SPLITS, VIEWS
 from core.wording import sort_known
+from evaluators.comparison.values import ComparedView, Pool, compare_value
 from evaluators.measure.panel import UNINFORMED, column_mean, find_lowest, lowest_minus
-from evaluators.measure.result_files import LOSSES_FILE
+from evaluators.measure.result_files import LOSSES_FILE, read_rows
 from evaluators.stats.estimates import Statistic, average_by_control
-from pipelines.reports.compare.cells import ComparedView, Pool, compare_value
-from pipelines.reports.run.files import table_rows
 
 METRICS = ("right", "below_untrained", "grounded_gain", "information_gain")
 """What is compared, in nats per token; of `right` less is better, of the others more."""
@@ -47,7 +46,7 @@ def compare_losses(sides: Sequence[Sequence[Path]]) -> list[ComparedView]:
 def _read_losses(folder: Path) -> dict[tuple[str, str], Losses]:
     """Read the losses of each split and view."""
     out: dict[tuple[str, str], Losses] = {}
-    for row in table_rows(folder / LOSSES_FILE):
+    for row in read_rows(folder / LOSSES_FILE):
         key = (row["control_id"], row["example_id"], row["question"])
         own = out.setdefault((row["split"], row["view"]), {})
         own.setdefault(key, {})[row["condition"]] = row["loss"]
