@@ -21,7 +21,16 @@ from core.table_files import (
     write_dropped,
     write_questions,
 )
-from core.tables import VIEWS, Conversation, Dropped, Message, Question, control_id, example_id
+from core.tables import (
+    VIEWS,
+    Conversation,
+    Dropped,
+    Message,
+    Question,
+    Split,
+    control_id,
+    example_id,
+)
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 from pipelines.reports.run.report import write_report
@@ -170,7 +179,7 @@ def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportIn
 
 def _write_rows(conversations_folder: Path, questions_folder: Path) -> None:
     conversations, questions = [], []
-    splits = ("train",) * 7 + ("validation", "test", "test_ood")
+    splits: list[Split] = ["train"] * 7 + ["validation", "test", "test_ood"]
     for i in range(160):
         view, kind = VIEWS[i % 4], KINDS[i % 3]
         text = PERSONAS[i % 4] + (f" ({i})" if i % 4 < 3 else "")

@@ -61,7 +61,8 @@ class Reading:
     @property
     def untrained(self) -> dict[str, Estimate]:
         """Losses of the untrained decoder that were measured."""
-        return {name: own for name, own in self.metrics.untrained.items() if own.measured}
+        found = self.metrics.untrained
+        return {name: found[name] for name in sort_known(found, CONDITIONS) if found[name].measured}
 
     @property
     def answer_measures(self) -> list[tuple[str, PairedEstimates]]:

@@ -222,7 +222,7 @@ def test_runs_joined_by_plus_are_pooled(refs: Refs) -> None:
     parts = [
         case_of(compared(refs, name, "better")).metrics["right"][0] for name in ("base", "again")
     ]
-    means = [part.estimate.estimate for part in parts if part.estimate is not None]
+    means = [part.estimate.estimate for part in parts if part.estimate.estimate is not None]
     assert pool is not None
     assert pool.estimate == pytest.approx(np.mean(means))
 
