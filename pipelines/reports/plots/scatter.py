@@ -12,9 +12,8 @@ from pipelines.reports.plots.axes import PAGE, PHONE, font_size, frame, padded, 
 from pipelines.reports.plots.series import Series
 from pipelines.reports.plots.style import PALETTE, STYLE
 
-_LEAST, _MOST = 8.0, 110.0
-"""Area of a dot that stands for hardly anything, and what is added for one that stands for all, in
-square points."""
+_AREA = 4.2**2
+"""Area of a dot, in square points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +54,10 @@ def paired(panels: Sequence[ScatterPanel], *, xlabel: str, ylabel: str, columns:
                 frame(axes, size)
                 axes.plot(limits, limits, color=PALETTE["rule"], linewidth=1.0)
                 for series in panel.series:
-                    areas = [_LEAST + _MOST * w for w in series.weights] or 4.2**2
                     axes.scatter(
                         series.x,
                         series.y,
-                        s=areas,
+                        s=_AREA,
                         marker="o",
                         linewidths=0.5,
                         edgecolors=PALETTE["paper"],

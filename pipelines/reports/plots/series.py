@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A named set of (x, y) points; `weights`, where given, are shares that a dot's area shows."""
+    """A named set of (x, y) points."""
 
     label: str
     x: tuple[int, ...] | tuple[float, ...]
     y: tuple[float, ...]
     colour: str = "own"
-    weights: tuple[float, ...] = ()

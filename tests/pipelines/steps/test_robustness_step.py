@@ -58,7 +58,12 @@ def test_the_report_shows_drops(tmp_path: Path) -> None:
                 }
             }
         },
-        "held_out": {"control": {"right": {"test": leaf(1), "test_ood": leaf(3), "drop": leaf(2)}}},
+        "held_out": {
+            "control": dict.fromkeys(
+                ("right", "none_minus_right"),
+                {"test": leaf(1), "test_ood": leaf(3), "drop": leaf(2)},
+            )
+        },
         "fine_tune": {"losses": [4.0, 3.5]},
     }
     inputs = ReportInputs(

@@ -84,14 +84,6 @@ def test_a_figure_without_dates_or_sizes_of_its_own() -> None:
     assert not re.match(r"<svg [^>]*\b(width|height)=", text)
 
 
-def test_a_dots_area_grows_with_its_weight() -> None:
-    series = plots.Series("right", (0.2, 0.5), (0.2, 0.5), weights=(0.1, 0.9))
-    panel = plots.ScatterPanel("control", "test", (series,))
-    (dots,) = plots.paired([panel], xlabel="x", ylabel="y").axes[0].collections
-    light, heavy = (float(size) for size in dots.get_sizes())
-    assert heavy > 4 * light
-
-
 def test_points_without_an_interval_or_a_spread_are_drawn() -> None:
     panel = plots.Panel("control", "n = 1", (plots.Point("right", 2.0),))
     assert "2.00" in svg(plots.intervals([panel], xlabel="nats per token"))
