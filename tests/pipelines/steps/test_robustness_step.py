@@ -59,10 +59,10 @@ def test_the_report_shows_drops(tmp_path: Path) -> None:
             }
         },
         "held_out": {
-            "control": dict.fromkeys(
-                ("right", "none_minus_right"),
-                {"test": leaf(1), "test_ood": leaf(3), "drop": leaf(2)},
-            )
+            "control": {
+                name: {"test": leaf(1), "test_ood": leaf(3), "drop": leaf(2)}
+                for name in ("right", "none_minus_right")
+            }
         },
         "fine_tune": {"losses": [4.0, 3.5]},
     }
