@@ -26,7 +26,7 @@ StepName = Literal[
 """Steps at which a run can stop; a test compares them with those of pipelines/steps."""
 
 ViewName = Literal["control", "stimulus", "stimulus_completion", "system"]
-SplitName = Literal["train", "validation", "test", "test_ood"]
+SplitName = Literal["train", "validation", "test", "test_seen", "test_ood"]
 """Views and splits as in core/tables.py, which takes too long to import for a help text; a test
 compares them."""
 

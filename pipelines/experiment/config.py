@@ -167,7 +167,7 @@ def _words(problem: Mapping[str, Any], source: str, origins: Mapping[tuple[str, 
     if problem["type"] == "extra_forbidden":
         return f"{source}: unknown field {dotted}; {_suggest(path, model)}"
     if problem["type"] == "missing":
-        return f"{source}: field {dotted} is missing; expected {_expected(annotation)}."
+        return f"{source}: field {dotted} is missing; expected {describe_annotation(annotation)}."
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{source}: {dotted + ': ' if dotted else ''}{message.rstrip('.')}."
@@ -182,7 +182,9 @@ def _words(problem: Mapping[str, Any], source: str, origins: Mapping[tuple[str, 
     if isinstance(problem["input"], str) and allowed:
         close = difflib.get_close_matches(problem["input"], allowed, n=1)
         near = f" Did you mean {close[0]}?" if close else ""
-    return f"{source}: {dotted}: got {got}, expected {_expected(annotation)}{limit}.{near}"
+    return (
+        f"{source}: {dotted}: got {got}, expected {describe_annotation(annotation)}{limit}.{near}"
+    )
 
 
 def _locate(loc: Sequence[int | str]) -> tuple[tuple[str, ...], type[BaseModel], Any]:
@@ -229,25 +231,26 @@ def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     return found
 
 
-def _branches(annotation: Any) -> list[Any]:
+def annotation_branches(annotation: Any) -> list[Any]:
+    """List the alternatives of a field's type; one where it is no union."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [b for arg in typing.get_args(annotation) for b in _branches(arg)]
+        return [b for arg in typing.get_args(annotation) for b in annotation_branches(arg)]
     return [annotation]
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:
-    for branch in _branches(annotation):
+    for branch in annotation_branches(annotation):
         if isinstance(branch, type) and issubclass(branch, BaseModel):
             return branch
     return None
 
 
 def _is_mapping(annotation: Any) -> bool:
-    return any(typing.get_origin(branch) is dict for branch in _branches(annotation))
+    return any(typing.get_origin(branch) is dict for branch in annotation_branches(annotation))
 
 
 def _item_of(annotation: Any) -> Any:
-    for branch in _branches(annotation):
+    for branch in annotation_branches(annotation):
         if typing.get_origin(branch) in (tuple, list):
             return typing.get_args(branch)[0]
         if typing.get_origin(branch) is dict:
@@ -258,19 +261,20 @@ def _item_of(annotation: Any) -> Any:
 def _allowed(annotation: Any) -> list[str]:
     return [
         str(value)
-        for branch in _branches(annotation)
+        for branch in annotation_branches(annotation)
         if typing.get_origin(branch) is typing.Literal
         for value in typing.get_args(branch)
     ]
 
 
-def _expected(annotation: Any) -> str:
+def describe_annotation(annotation: Any) -> str:
+    """Say in words which values a field of this type takes."""
     words = []
-    for branch in _branches(annotation):
+    for branch in annotation_branches(annotation):
         if typing.get_origin(branch) is typing.Literal:
             words.append("one of " + ", ".join(map(str, typing.get_args(branch))))
         elif typing.get_origin(branch) in (tuple, list):
-            words.append("a list, each item " + _expected(typing.get_args(branch)[0]))
+            words.append("a list, each item " + describe_annotation(typing.get_args(branch)[0]))
         elif isinstance(branch, type) and issubclass(branch, BaseModel):
             words.append("a section with " + ", ".join(branch.model_fields))
         elif typing.get_origin(branch) is dict:
