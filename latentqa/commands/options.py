@@ -18,6 +18,7 @@ StepName = Literal[
     "dump",
     "train",
     "train_prior",
+    "train_visible_text",
     "train_text",
     "evaluate",
     "judge",

@@ -21,6 +21,7 @@ KINDS = {
     "dump": "an activation store",
     "train": "a trained decoder",
     "train_prior": "a baseline decoder, trained on other controls' activations",
+    "train_visible_text": "a baseline decoder, trained on the visible tokens alone",
     "train_text": "a baseline decoder, trained on the controls' text",
     "evaluate": "the evaluation of a decoder",
     "judge": "an LLM's judgement of written answers",
