@@ -2,6 +2,7 @@
 #   make run                the quickstart
 #   make run DATA=FOLDER    the published LatentQA rows in FOLDER
 #   make test               checks and tests; make prove: the full counts; make check: ruff and mypy
+#   make coverage           the tests with branch coverage; make reference: pages that follow from code
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ READY := $(VENV)/.ready
 # loopback only: tests and the quickstart ask no hub for anything
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1
 
-.PHONY: run test prove check setup clean
+.PHONY: run test coverage prove check reference setup clean
 
 run: setup
 ifdef DATA
@@ -21,6 +22,9 @@ endif
 test: check
 	@$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+coverage: setup
+	@$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered $(ARGS)
+
 prove: setup
 	@$(OFFLINE) $(BIN)/python scripts/prove.py $(ARGS)
 
@@ -28,6 +32,9 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+reference: setup
+	@$(BIN)/python scripts/reference.py
 
 setup: $(READY)
 
@@ -41,4 +48,4 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Ready."
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage

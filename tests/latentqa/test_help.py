@@ -17,7 +17,7 @@ from command_line import Called
 from activation_store.exchange.exporting import FORMATS as STORE_FORMATS
 from activation_store.layout.config import Codec
 from core.tables import Split, View
-from generators.exchange.config import Format
+from generators.exchange.config import DataFormat
 from generators.exchange.exporting import FORMATS as ROW_FORMATS
 from latentqa.cli import app
 from latentqa.commands import data, store
@@ -68,7 +68,7 @@ def test_a_decoder_is_an_argument_and_an_output_is_out(name: str) -> None:
     [
         (ViewName, typing.get_args(View)),
         (SplitName, typing.get_args(Split)),
-        (data.ImportFormat, typing.get_args(Format)),
+        (data.ImportFormat, typing.get_args(DataFormat)),
         (data.ExportFormat, ROW_FORMATS),
         (store.ExportFormat, STORE_FORMATS),
         (store.Codec, typing.get_args(Codec)),
