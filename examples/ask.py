@@ -5,12 +5,12 @@ python examples/ask.py latentqa_eval "You are a pirate." "Who speaks here?"
 
 import sys
 
-from pipelines.asking.load import load
+import latentqa
 
 
 def main(ref: str, prompt: str, question: str) -> None:
     """Ask `question` with `prompt` as user message, and again with it as system prompt."""
-    reader = load(ref)  # an experiment's name, train/KEY or a folder
+    reader = latentqa.load(ref)  # an experiment's name, train/KEY or a folder
 
     print(reader.ask(prompt, question))
 

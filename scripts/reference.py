@@ -60,8 +60,8 @@ def commands_page() -> str:
     """Write every command with its arguments and options, from their help texts."""
     parts = [
         "# Commands",
-        "Written by `python scripts/reference.py` from the help texts; `latentqa COMMAND --help` "
-        "prints them too. `latentqa --install-completion` sets shell completion up.",
+        "Written by `python scripts/reference.py` from the help texts; the option `--help` of a "
+        "command prints them too. `--install-completion` sets shell completion up.",
     ]
     parts += list(_family(typer.main.get_command(app), ["latentqa"]))
     return "\n\n".join(parts) + "\n"

@@ -29,6 +29,10 @@ SOURCES = ("data", "generate")
 """Sections of which an experiment has exactly one: where its rows come from."""
 
 
+_KEY_FIELDS = ("api_key", "extra_headers")
+"""Fields whose value may be a credential that was pasted into the wrong place."""
+
+
 class Experiment(Config):
     """An experiment file; each section belongs to the package that uses it."""
 
@@ -121,7 +125,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         )
     origins: dict[tuple[str, ...], str] = {}
     for override in overrides:
-        origins[_apply(tree, override)] = f"--set {override}"
+        path_of_field = _apply(tree, override)
+        origins[path_of_field] = f"--set {_shown_override(override)}"
     return _validate(tree, str(path), origins)
 
 
@@ -141,8 +146,14 @@ def _apply(tree: dict[str, Any], override: str) -> tuple[str, ...]:
             raise ConfigError(
                 f"--set {override}: {at} is {_a(node)}, not a section; set {at} itself."
             )
-    node[path[-1]] = parse_yaml(text, f"--set {override}")
+    node[path[-1]] = parse_yaml(text, f"--set {_shown_override(override)}")
     return path
+
+
+def _shown_override(override: str) -> str:
+    """Spell an override for an error; a key that was pasted into one is not printed back."""
+    name, _, _ = override.partition("=")
+    return name if name.strip().rpartition(".")[2].startswith(_KEY_FIELDS) else override
 
 
 def _validate(
@@ -172,6 +183,8 @@ def _words(problem: Mapping[str, Any], source: str, origins: Mapping[tuple[str, 
     if problem["type"] == "value_error":
         return f"{source}: {dotted + ': ' if dotted else ''}{message.rstrip('.')}."
     got = json.dumps(problem["input"], ensure_ascii=False)
+    if any(part.startswith(_KEY_FIELDS) for part in path):
+        got = "another value"  # it may be a key
     if isinstance(problem["input"], dict):
         got = "a section"
     limit = ""

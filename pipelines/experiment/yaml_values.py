@@ -54,6 +54,7 @@ def parse_yaml(text: str, source: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}" if mark and not source.startswith("--") else source
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = problem.partition(" with value ")[0]  # a repeated key's value may be a secret
         raise ConfigError(f"{place}: not the YAML of an experiment ({problem}).") from error
     return value
 

@@ -17,10 +17,10 @@ from latentqa.commands.init import packaged_experiments
 MUTATIONS, BLOCK = 500, 50
 SECRET = "sk-proj-4fQ9xK27"
 VALUES = (
-    "1e400", "-1e400", ".nan", ".inf", "9" * 30, "9" * 5000, "0x10", "010", "1_000", "''", "[]", "{}",
-    "~", "yes", "2026-01-01", "&a [*a]", "*nothing", "!!python/object/apply:os.system [ls]", "!x y",
-    '"\\ud800"', '"\\x9b2J"', "\u202eabc", "[" * 2000, "{a: " * 300, "|", "- -", "a: b: c", "%YAML 9", "\t",
-    "[/bold]", "'", '"', "@", "`", "? ", "\x00", "\x85", "\ufeff",
+    "1e400", "-1e400", ".nan", ".inf", "9" * 30, "9" * 5000, "0x10", "010", "1_000", "''", "[]",
+    "{}", "~", "yes", "2026-01-01", "&a [*a]", "*nothing", "!x y",
+    "!!python/object/apply:os.system [ls]", '"\\ud800"', '"\\x9b2J"', "\u202eabc", "[" * 2000, "{a: " * 300, "|", "- -", "a: b: c",
+    "%YAML 9", "\t", "[/bold]", "'", '"', "@", "`", "? ", "\x00", "\x85", "\ufeff",
 )  # fmt: skip
 
 
@@ -114,9 +114,7 @@ def test_a_number_beyond_the_machines_is_one_line(
         f"generate: {{endpoint: {{model: m, api_key_env: {SECRET}, api_key_env: {SECRET}}}}}",
     ],
 )
-def test_a_pasted_key_is_never_printed_back(
-    line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pasted_key_is_never_printed_back(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("x.yaml").write_text(f"experiment: x\n{line}\n")
     assert SECRET not in Called(capsys, "plan", "x.yaml").refused()
 

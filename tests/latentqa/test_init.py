@@ -24,7 +24,7 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_init_writes_the_template_and_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
     called = Called(capsys, "init")
     assert called.code == 0
-    assert load_experiment(Path("experiment.yaml")).experiment == "my_experiment"
+    assert load_experiment(Path("experiment.yaml")).experiment == "template"
     assert json.loads(Path(SCHEMA_FILE).read_text())["properties"].keys() >= {"dump", "train"}
     assert "latentqa plan experiment.yaml" in called.out
 

@@ -42,8 +42,7 @@ def test_a_repeated_key_is_refused_with_its_line() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_yaml("a: 1\nb: 2\na: 3\n", "x.yaml")
     assert str(caught.value) == (
-        "x.yaml:3: not the YAML of an experiment "
-        '(found duplicate key "a" with value "3" (original value: "1")).'
+        'x.yaml:3: not the YAML of an experiment (found duplicate key "a").'
     )
 
 
