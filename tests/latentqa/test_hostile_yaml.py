@@ -19,7 +19,8 @@ SECRET = "sk-proj-4fQ9xK27"
 VALUES = (
     "1e400", "-1e400", ".nan", ".inf", "9" * 30, "9" * 5000, "0x10", "010", "1_000", "''", "[]",
     "{}", "~", "yes", "2026-01-01", "&a [*a]", "*nothing", "!x y",
-    "!!python/object/apply:os.system [ls]", '"\\ud800"', '"\\x9b2J"', "\u202eabc", "[" * 2000, "{a: " * 300, "|", "- -", "a: b: c",
+    "!!python/object/apply:os.system [ls]", '"\\ud800"', '"\\x9b2J"', "\u202eabc", "[" * 2000,
+    "{a: " * 300, "|", "- -", "a: b: c",
     "%YAML 9", "\t", "[/bold]", "'", '"', "@", "`", "? ", "\x00", "\x85", "\ufeff",
 )  # fmt: skip
 
