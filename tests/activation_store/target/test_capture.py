@@ -160,3 +160,28 @@ def test_a_single_sequence_that_does_not_fit_is_one_line() -> None:
 def test_other_errors_are_not_taken_for_a_full_device() -> None:
     with pytest.raises(RuntimeError, match="shapes differ"):
         list(split_to_fit(FullDevice(0, RuntimeError("shapes differ")), [1, 2]))
+
+
+def test_rows_on_both_sides_of_a_switch_of_positions_are_what_they_are_alone() -> None:
+    factors = {"short_factor": [1.0] * 4, "long_factor": [7.0] * 4}
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 16, **factors}
+    net = tiny.model(
+        family="phi3", rope_parameters={**rope, "rope_theta": 1e4}, max_position_embeddings=64
+    )
+    rows = [np.arange(5, 5 + n) for n in (9, 40, 16, 30)]
+    capture = Capture(net, (0, 3))
+    together = capture(rows)
+    for i, ids in enumerate(rows):
+        alone = capture([ids])
+        for layer in (0, 3):
+            torch.testing.assert_close(
+                together[layer][i, : len(ids)], alone[layer][0], rtol=1e-5, atol=1e-5
+            )
+
+
+def test_blocks_with_several_streams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = tiny.model()
+    block = blocks(net)[1]
+    block.register_forward_hook(lambda module, args, output: torch.stack([output] * 4))
+    with pytest.raises(ModelError, match=r"output of a block has shape \[4, 1, 3, 32\]"):
+        Capture(net, (1,))([np.arange(3)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import stores
 import tiny
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from activation_store.target import load as target
 from activation_store.target.files import ModelFiles, resolve_model
@@ -195,3 +197,129 @@ def test_the_tiny_config_is_what_the_tests_think(model: ModelFiles) -> None:
     shape = target.model_shape(model)
     assert shape.n_blocks == config["num_hidden_layers"] == 4
     assert shape.d_model == config["hidden_size"] == 32
+
+
+def config_with(model: ModelFiles, folder: Path, **changes: object) -> ModelFiles:
+    """The tiny model with changes to its config.json."""
+    path = shutil.copytree(model.source, folder / "changed")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, **changes}))
+    return resolve_model(str(path))
+
+
+def load(model: ModelFiles) -> torch.nn.Module:
+    return target.load_model(model, dtype="float32", device=CPU)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        {"quant_method": "gptq", "bits": 4},
+        {"quant_method": "awq", "bits": 4},
+    ],
+)
+def test_a_quantised_model_that_cannot_be_loaded_is_one_line(
+    settings: dict[str, object], model: ModelFiles, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="transformers cannot load it") as caught:
+        load(config_with(model, tmp_path, quantization_config=settings))
+    one_line(caught)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": None},
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {
+                "group_0": {"input_activations": {"dynamic": True, "strategy": "tensor"}}
+            },
+        },
+    ],
+)
+def test_activations_that_are_quantised_by_the_batch_are_refused(
+    settings: dict[str, object], model: ModelFiles, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="a scale for a whole batch") as caught:
+        load(config_with(model, tmp_path, quantization_config=settings))
+    one_line(caught)
+
+
+CODE = """
+from transformers import LlamaConfig
+open({path!r}, "w").write("run")
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+"""
+
+
+def test_code_of_a_folder_runs_with_the_configs_consent_alone(
+    model: ModelFiles, tmp_path: Path
+) -> None:
+    found = config_with(model, tmp_path, model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
+    trace = tmp_path / "trace"
+    (found.source / "own.py").write_text(CODE.format(path=str(trace)))
+    with pytest.raises(ModelError, match="needs Python code of its folder") as caught:
+        target.model_shape(found)
+    one_line(caught)
+    assert "dump.trust_remote_code" in str(caught.value)
+    assert not trace.exists()
+    trusted = resolve_model(found.ref, trust_remote_code=True)
+    assert target.model_shape(trusted).n_blocks == 4
+    assert trace.read_text() == "run"
+    assert "code" in trusted.digests()
+
+
+def test_a_resized_vocabulary_of_an_adapter_is_named_with_both_sizes(
+    model: ModelFiles, adapter: Path
+) -> None:
+    path = adapter / "adapter_model.safetensors"
+    name = "base_model.model.model.embed_tokens.weight"
+    save_file({**load_file(path), name: torch.zeros(330, 32)}, path)
+    with pytest.raises(ModelError, match=r"vocabulary has 330 tokens .* has 320") as caught:
+        load(resolve_model(model.ref, str(adapter)))
+    one_line(caught)
+
+
+def test_a_tokenizer_of_an_adapter_that_is_larger_than_the_model_is_refused(
+    model: ModelFiles, adapter: Path
+) -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens([f"<new{i}>" for i in range(100)])
+    tokenizer.save_pretrained(adapter)
+    with pytest.raises(ModelError, match=r"its tokenizer has \d+ tokens, and model .* has 320"):
+        target.load_tokenizer(resolve_model(model.ref, str(adapter)))
+
+
+def test_the_tokenizer_and_template_of_an_adapter_are_used(
+    model: ModelFiles, adapter: Path
+) -> None:
+    tiny.tokenizer(tiny.PHI3).save_pretrained(adapter)
+    tokenizer = target.load_tokenizer(resolve_model(model.ref, str(adapter)))
+    assert tokenizer.chat_template == tiny.PHI3
+
+
+def test_another_base_of_an_adapter_is_told(
+    model: ModelFiles, adapter: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "base_model_name_or_path": "org/other-model"}))
+    load(resolve_model(model.ref, str(adapter)))
+    assert "its base is said to be org/other-model" in caplog.text
+
+
+def test_weights_that_were_swapped_behind_a_key_are_not_run(
+    model: ModelFiles, tmp_path: Path
+) -> None:
+    found = config_with(model, tmp_path)
+    found.digests()
+    other = tiny.save(tmp_path / "other", seed=9)
+    weights = found.source / "model.safetensors"
+    before = weights.stat()
+    weights.write_bytes((other / "model.safetensors").read_bytes())
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ModelError, match="its weights changed on disk while it was in use"):
+        load(found)
