@@ -166,7 +166,10 @@ def test_rows_on_both_sides_of_a_switch_of_positions_are_what_they_are_alone() -
     factors = {"short_factor": [1.0] * 4, "long_factor": [7.0] * 4}
     rope = {"rope_type": "longrope", "original_max_position_embeddings": 16, **factors}
     net = tiny.model(
-        family="phi3", rope_parameters={**rope, "rope_theta": 1e4}, max_position_embeddings=64
+        family="phi3",
+        rope_parameters={**rope, "rope_theta": 1e4},
+        max_position_embeddings=64,
+        original_max_position_embeddings=16,
     )
     rows = [np.arange(5, 5 + n) for n in (9, 40, 16, 30)]
     capture = Capture(net, (0, 3))
