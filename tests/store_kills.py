@@ -27,7 +27,8 @@ LONGEST = 0.6
 
 def round_of_kills(draw: random.Random, rows: Path, out: Path, model: ModelFiles) -> int:
     """Start a dump, then one to four writers beside it that share its shards or write the same
-    ones, and kill some of them, or all; how many died of it."""
+    ones, and kill some of them, or all; how many died of it.
+    """
     context = multiprocessing.get_context("fork")  # torch and transformers are loaded already
     writers: list[BaseProcess] = [
         context.Process(target=stores.fill, args=(rows, out, model), daemon=True)
@@ -78,8 +79,9 @@ def look(out: Path, whole: ActivationStore, draw: random.Random) -> int:
 def kill_until_done(
     draw: random.Random, rows: Path, out: Path, model: ModelFiles, whole: Path
 ) -> int:
-    """Rounds of kills, each looked at by a reader, and one undisturbed run at the end: the bytes
-    are those of `whole`. How many writers were killed."""
+    """Run rounds of kills, each looked at by a reader, and an undisturbed run at the end: the bytes
+    are those of `whole`. How many writers were killed.
+    """
     complete = ActivationStore(whole)
     kills, seen = 0, 0
     for _ in range(draw.randint(1, 4)):

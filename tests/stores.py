@@ -31,7 +31,7 @@ CAPTURE = CaptureConfig(
 
 
 def messages(view: View, control: str, stimulus: str, completion: str) -> tuple[Message, ...]:
-    """The conversation of one view."""
+    """Return the conversation of one view."""
     said = Message(role="user", content=stimulus, segment="stimulus")
     if view == "control":
         return (Message(role="user", content=control, segment="control"),)
@@ -48,7 +48,7 @@ def messages(view: View, control: str, stimulus: str, completion: str) -> tuple[
 
 
 def conversation(number: int, view: View, control: str | None = None) -> Conversation:
-    """A conversation; another number, other tokens and another length."""
+    """Return a conversation; another number, other tokens and another length."""
     said = messages(
         view,
         control or f"You are number {number}{'!' * (number % 5)}",
@@ -76,7 +76,7 @@ def conversations(controls: int = 6) -> list[Conversation]:
 
 
 def table(folder: Path, rows: Iterable[Conversation]) -> Path:
-    """A folder with the conversations' table."""
+    """Return a folder with the conversations' table."""
     folder.mkdir(parents=True, exist_ok=True)
     write_conversations(folder / CONVERSATIONS_FILE, rows)
     return folder
@@ -106,7 +106,7 @@ def fill(
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """The bytes of every file below `root`, by path."""
+    """Return the bytes of every file below `root`, by path."""
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in files(root)}
 
 

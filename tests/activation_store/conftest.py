@@ -22,7 +22,7 @@ def _alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
-    """The tiny model on disk."""
+    """Return the tiny model on disk."""
     return resolve_model(str(tiny.save(tmp_path_factory.mktemp("model"))))
 
 
@@ -34,7 +34,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory, rows: Path, model: ModelFiles) -> Path:
-    """A complete store, for reading only."""
+    """Return a complete store, for reading only."""
     out = tmp_path_factory.mktemp("whole")
     stores.fill(rows, out, model)
     assert ActivationStore(out).plan["n_shards"] >= 5
@@ -43,5 +43,5 @@ def whole(tmp_path_factory: pytest.TempPathFactory, rows: Path, model: ModelFile
 
 @pytest.fixture
 def store(whole: Path, tmp_path: Path) -> Path:
-    """A complete store of the test's own."""
+    """Return a complete store of the test's own."""
     return shutil.copytree(whole, tmp_path / "store")

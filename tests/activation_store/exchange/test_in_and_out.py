@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -105,7 +106,7 @@ def test_what_was_exported_comes_in_again(
 
 
 def memmap(folder: Path, values: np.ndarray, lengths: list[int]) -> tuple[Path, Path]:
-    """A .npy file and its table of examples."""
+    """Return a .npy file and its table of examples."""
     np.save(folder / "v.npy", values)
     starts = np.cumsum([0, *lengths[:-1]])
     ids = [f"e{i}" for i in range(len(lengths))]
@@ -116,7 +117,7 @@ def memmap(folder: Path, values: np.ndarray, lengths: list[int]) -> tuple[Path, 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_a_memmap_comes_in(dtype: type, tmp_path: Path) -> None:
-    values = np.random.default_rng(0).normal(size=(60, 8)).astype(dtype)
+    values: np.ndarray[Any, Any] = np.random.default_rng(0).normal(size=(60, 8)).astype(dtype)
     source = open_memmap(*memmap(tmp_path, values, [10, 20, 30]))
     import_vectors(source, tmp_path / "in", config=VectorImport(layer=1), target={"weights": "w"})
     store = ActivationStore(tmp_path / "in")
@@ -158,7 +159,9 @@ def test_vectors_that_are_not_finite_are_refused_and_leave_nothing(tmp_path: Pat
         ([], "no .safetensors file is here"),
     ],
 )
-def test_safetensors_that_do_not_fit_are_refused(tensors: list, words: str, tmp_path: Path) -> None:
+def test_safetensors_that_do_not_fit_are_refused(
+    tensors: list[Any], words: str, tmp_path: Path
+) -> None:
     for i, shapes in enumerate(tensors):
         named = {name: torch.zeros(shape) for name, shape in shapes.items()}
         save_file(named, tmp_path / f"{i}.safetensors")

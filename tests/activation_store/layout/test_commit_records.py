@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from core.errors import DamagedError, StoreError
 
 
 def plan_digest(root: Path) -> str:
-    return read_checksummed_json(root / "plan.json")["digest"]
+    return str(read_checksummed_json(root / "plan.json")["digest"])
 
 
 def test_a_record_counts_and_digests_its_shard(whole: Path) -> None:
@@ -75,7 +76,9 @@ def test_a_record_half_written_aside_is_not_read(store: Path) -> None:
     ("damage", "fault"),
     [(Path.unlink, "missing"), (stores.truncate, "truncated"), (stores.flip, "changed")],
 )
-def test_what_is_wrong_with_a_file_has_a_name(damage, fault: str, store: Path) -> None:
+def test_what_is_wrong_with_a_file_has_a_name(
+    damage: Callable[[Path], None], fault: str, store: Path
+) -> None:
     commit = commits.read_commit(commits.commit_path(store, 0))
     name = sorted(commit.files)[1]
     damage(store / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ ROWS, CHUNK, WIDTH, SHARDS = 96, 16, 8, 3
 
 
 def values_of(dtype: str) -> np.ndarray:
-    """A shard with all bits in use, and a chunk of zeros, which Zarr likes to leave out."""
+    """Return a shard with all bits in use, and a chunk of zeros, which Zarr likes to leave out."""
     bits = np.random.default_rng(0).bytes(ROWS * WIDTH * np.dtype(PHYSICAL[dtype]).itemsize)
     values = np.frombuffer(bits, PHYSICAL[dtype]).reshape(ROWS, WIDTH).copy()
     values[CHUNK : 2 * CHUNK] = 0
@@ -41,7 +42,7 @@ def test_the_bytes_are_those_that_zarr_writes(dtype: str, codec: Codec, tmp_path
         (tmp_path / name).write_bytes(content)
     values = values_of(dtype)
     tokens = np.arange(ROWS, dtype=np.int32)
-    group = zarr.open_group(tmp_path, mode="r+")
+    group: Any = zarr.open_group(tmp_path, mode="r+")
     for name, written in (("acts/L5", values), ("tokens", tokens)):
         group[name].with_config({"write_empty_chunks": True})[ROWS : 2 * ROWS] = written
         pack = chunk_packer(dtype, codec) if name == "acts/L5" else None

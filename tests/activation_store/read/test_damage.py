@@ -11,13 +11,13 @@ import stores
 
 from activation_store.layout.checksummed_json import read_checksummed_json, write_checksummed_json
 from activation_store.layout.commit_records import commit_path, list_commit_paths
+from activation_store.layout.file_digests import Damage
 from activation_store.read.reader import ActivationStore
 from activation_store.read.verify import DamagedFile, verify
 from activation_store.target.files import ModelFiles
 from core.errors import DamagedError, StoreError
 
-Damage = Callable[[Path], None]
-DAMAGES: dict[str, Damage] = {
+DAMAGES: dict[str, Callable[[Path], None]] = {
     "flipped": stores.flip,
     "truncated": stores.truncate,
     "deleted": Path.unlink,
@@ -68,7 +68,8 @@ def test_a_damaged_shard_file_is_noticed_and_named(damage: str, file: str, store
         read_all(store)
     assert caught.value.path == store / file
     array, shard = SHARD_FILES[file]
-    fault = {"flipped": "changed", "deleted": "missing"}.get(damage, "truncated")
+    faults: dict[str, Damage] = {"flipped": "changed", "deleted": "missing"}
+    fault = faults.get(damage, "truncated")
     assert verify(store).damaged == (DamagedFile(file=file, fault=fault, shard=shard, array=array),)
 
 
@@ -223,7 +224,7 @@ def test_a_dump_under_way_is_judged_by_what_is_committed(store: Path) -> None:
 def test_no_store_is_an_error(tmp_path: Path) -> None:
     for look in (verify, ActivationStore):
         with pytest.raises(StoreError, match=r"no activation store is here \(no plan.json\)"):
-            look(tmp_path)  # type: ignore[operator]
+            look(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "deleted"])

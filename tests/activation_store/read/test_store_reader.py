@@ -29,7 +29,7 @@ def test_activations_are_float32_of_the_sequences_length(whole: Path) -> None:
 
 def test_rows_of_a_sequence_are_its_own(whole: Path) -> None:
     store = ActivationStore(whole)
-    flat = to_float32(store._arrays["acts/L0"][:], "bfloat16")
+    flat = to_float32(np.asarray(store._arrays["acts/L0"][:]), "bfloat16")
     for example, placed in store.index.items():
         own = flat[placed.row_start : placed.row_start + placed.n_tokens]
         assert np.array_equal(store.read(example, 0), own)
@@ -37,7 +37,7 @@ def test_rows_of_a_sequence_are_its_own(whole: Path) -> None:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory, rows: Path, model: ModelFiles) -> Path:
-    """The same store under the lossless codec, for reading only."""
+    """Return the same store under the lossless codec, for reading only."""
     out = tmp_path_factory.mktemp("packed")
     stores.fill(rows, out, model, codec="lossless")
     return out
@@ -133,11 +133,14 @@ def test_the_shard_that_was_used_last_stays(packed: Path) -> None:
 
 
 def test_a_shard_is_hashed_once(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed = []
+    hashed: list[Path] = []
     plain = file_digests.digest_file
-    monkeypatch.setattr(
-        file_digests, "digest_file", lambda path: hashed.append(path) or plain(path)
-    )
+
+    def counted(path: Path) -> file_digests.FileDigest:
+        hashed.append(path)
+        return plain(path)
+
+    monkeypatch.setattr(file_digests, "digest_file", counted)
     store = ActivationStore(whole, cache_mb=0)
     hashed.clear()
     for _ in range(3):

@@ -20,7 +20,7 @@ SEQUENCES = [np.arange(5, 5 + n, dtype=np.int32) for n in (3, 17, 9, 1)]
 
 
 def block_outputs(net: nn.Module, ids: np.ndarray) -> list[torch.Tensor]:
-    """Outputs of all blocks for one sequence, by hooks on a whole forward pass."""
+    """Return outputs of all blocks for one sequence, by hooks on a whole forward pass."""
     out: list[torch.Tensor] = []
     handles = [
         block.register_forward_hook(

@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelFiles]:
-    """A tiny model of each family."""
+    """Return a tiny model of each family."""
     folder = tmp_path_factory.mktemp("families")
     found = {}
     for name, family in FAMILIES.items():
@@ -70,8 +70,8 @@ def test_rows_are_dumped_or_named(name: str, models: dict[str, ModelFiles], tmp_
             assert tokenizer.decode(tokens).endswith(family.tail)
     dropped = read_dropped(tmp_path / "out" / DROPPED_FILE)
     assert result.dropped == ({"template": len(family.refused)} if family.refused else {})
-    for row, words in zip(dropped, family.refused.values(), strict=True):
-        assert words in row.detail
+    for one, words in zip(dropped, family.refused.values(), strict=True):
+        assert words in one.detail
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -95,7 +95,7 @@ def test_a_decoder_of_the_family_is_asked(name: str, models: dict[str, ModelFile
 def replied(
     folder: Path, model: ModelFiles, *, row: Conversation | None = None, max_tokens: int = 6
 ) -> tuple[list[Conversation], dict[str, int]]:
-    """The completed rows, and what was dropped, of one stimulus or five."""
+    """Return the completed rows, and what was dropped, of one stimulus or five."""
     rows = [stores.conversation(i, "stimulus") for i in range(5)] if row is None else [row]
     stores.table(folder / "in", rows)
     (folder / "out").mkdir()

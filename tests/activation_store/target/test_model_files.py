@@ -25,13 +25,13 @@ from core.files import sha256_file
 
 @pytest.fixture
 def folder(model: ModelFiles, tmp_path: Path) -> Path:
-    """The tiny model's folder, of the test's own."""
+    """Return the tiny model's folder, of the test's own."""
     return shutil.copytree(model.source, tmp_path / "model")
 
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
-    """A folder that looks like a PEFT adapter."""
+    """Return a folder that looks like a PEFT adapter."""
     path = tmp_path / "adapter"
     path.mkdir()
     (path / "adapter_config.json").write_text("{}")

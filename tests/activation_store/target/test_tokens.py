@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import stores
 import tiny
 
-from activation_store.target.tokens import SEGMENT_CODES, Tokens, locate, tokenize
+from activation_store.target.template import locate
+from activation_store.target.tokens import SEGMENT_CODES, Tokens, tokenize
 from core.errors import DataError
 from core.tables import VIEWS, Message, View
 
@@ -18,8 +21,8 @@ def said(view: View) -> tuple[Message, ...]:
     return stores.messages(view, CONTROL, STIMULUS, COMPLETION)
 
 
-def texts(tokenizer, tokens: Tokens) -> dict[str, str]:
-    """What the tokens of each segment say."""
+def texts(tokenizer: Any, tokens: Tokens) -> dict[str, str]:
+    """Return what the tokens of each segment say."""
     return {
         name: tokenizer.decode(tokens.ids[tokens.segments == code])
         for name, code in SEGMENT_CODES.items()

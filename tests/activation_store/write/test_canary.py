@@ -18,7 +18,7 @@ from activation_store.target.capture import Capture
 from activation_store.target.files import ModelFiles, resolve_model
 from activation_store.target.token_table import TokenTable
 from activation_store.target.tokens import Tokens
-from activation_store.write import canary, workers
+from activation_store.write import canary, workers, writer
 from core.errors import StoreError
 
 Found = dict[int, torch.Tensor]
@@ -26,7 +26,7 @@ Wrapped = Callable[[Capture, Sequence[np.ndarray], Callable[..., Found]], Found]
 
 
 def leak_padding(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
-    """Pads on the left, with no mask to hide it."""
+    """Pad on the left, with no mask to hide it."""
     longest = max(map(len, sequences))
     padded = [np.concatenate([np.zeros(longest + 3 - len(s), s.dtype), s]) for s in sequences]
     found = plain(capture, padded)  # type: ignore[operator]
@@ -57,7 +57,8 @@ def swap_layers(capture: Capture, sequences: Sequence[np.ndarray], plain: object
 
 
 def after_the_norm(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
-    norm = capture._net.get_decoder().norm
+    net: Any = capture._net
+    norm = net.get_decoder().norm
     return {k: norm(v) for k, v in plain(capture, sequences).items()}  # type: ignore[operator]
 
 
@@ -116,7 +117,7 @@ def test_another_adapter_is_refused(
 def test_rows_filed_under_another_example_are_refused(
     rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = workers.write_shards
+    plain = writer.write_shards
 
     def misfiled(plan: Plan, shards: Iterable[int], *, tokens: TokenTable, **named: Any) -> Any:
         others = list(tokens.values())[1:] + list(tokens.values())[:1]

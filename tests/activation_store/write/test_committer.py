@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_a_shard_that_is_committed_twice_is_the_same_shard(
 ) -> None:
     plan = prepare_dump(rows, stores.CAPTURE, model).make_plan()
     opened = ActivationStore(whole)
-    content = {name: np.zeros(()) for name in ()}
+    content: dict[str, np.ndarray[Any, Any]] = {}
     for name in ("acts/L0", "acts/L2", "tokens", "segments"):
         array = opened._arrays[name]
         content[name] = np.asarray(array[plan.shard_rows : 2 * plan.shard_rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,7 +31,8 @@ def plain_states(net: torch.nn.Module, ids: np.ndarray, layer: int) -> np.ndarra
     """hidden_states[layer + 1] of one sequence."""
     with torch.inference_mode():
         states = net(torch.tensor(ids[None].astype(np.int64)), output_hidden_states=True)
-    return states.hidden_states[layer + 1][0].numpy()
+    found: np.ndarray[Any, Any] = states.hidden_states[layer + 1][0].numpy()
+    return found
 
 
 def test_the_store_can_be_read_with_zarr_and_numpy_alone(
@@ -38,7 +40,7 @@ def test_the_store_can_be_read_with_zarr_and_numpy_alone(
 ) -> None:
     tokenizer = load_tokenizer(model)
     net = load_model(model, dtype="float32", device=CPU)
-    group = zarr.open_group(whole, mode="r")
+    group: Any = zarr.open_group(whole, mode="r")
     index = {row["example_id"]: row for row in pq.read_table(whole / "index.parquet").to_pylist()}
     conversations = read_conversations(rows / "conversations.parquet")
     assert len(index) == len(conversations)
@@ -63,7 +65,8 @@ def test_other_number_formats_are_stored_as_themselves(
     dtype: str, tolerance: float, rows: Path, model: ModelFiles, tmp_path: Path
 ) -> None:
     stores.fill(rows, tmp_path, model, store_dtype=dtype)
-    assert zarr.open_group(tmp_path, mode="r")["acts/L0"].dtype == np.dtype(dtype)
+    group: Any = zarr.open_group(tmp_path, mode="r")
+    assert group["acts/L0"].dtype == np.dtype(dtype)
     store = ActivationStore(tmp_path)
     net = load_model(model, dtype="float32", device=CPU)
     example = next(iter(store.index))
@@ -221,7 +224,7 @@ def test_an_activation_that_is_not_finite_names_its_example(
 ) -> None:
     plain = Capture.__call__
 
-    def overflown(capture, sequences):
+    def overflown(capture: Capture, sequences: Any) -> Any:
         found = plain(capture, sequences)
         spoilt = found[2].clone()
         spoilt[0, 3, 5] = value
@@ -243,7 +246,7 @@ def test_a_device_without_room_for_a_batch_makes_the_same_store(
 ) -> None:
     plain = Capture.__call__
 
-    def small(capture, sequences):
+    def small(capture: Capture, sequences: Any) -> Any:
         if len(sequences) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return plain(capture, sequences)

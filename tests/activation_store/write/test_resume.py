@@ -33,7 +33,7 @@ def dump_and_tell(pipe: Connection, rows: Path, out: Path, model: ModelFiles) ->
 
 
 def filling(rows: Path, out: Path, model: ModelFiles) -> tuple[BaseProcess, Connection]:
-    """A process that has begun to fill the store at `out`, and what it tells."""
+    """Return a process that has begun to fill the store at `out`, and what it tells."""
     context = multiprocessing.get_context("fork")  # torch and transformers are loaded already
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=dump_and_tell, args=(theirs, rows, out, model), daemon=True)
@@ -127,7 +127,7 @@ def test_a_stop_between_shards_loses_none_of_them(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for some shards, but not for all."""
+    """Return a file system with room for some shards, but not for all."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]

@@ -18,7 +18,7 @@ from activation_store.layout.commit_records import commit_path
 from activation_store.read.reader import ActivationStore
 from activation_store.read.verify import verify
 from activation_store.target.files import ModelFiles, resolve_model
-from activation_store.write.dump import dump
+from activation_store.write.dump import DumpResult, dump
 from core.errors import StoreError
 
 MORE = 9
@@ -32,11 +32,11 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def filled(model: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """Fills a store beside others; its counts have the tokens that the target ran on, counted."""
+def filled(model: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DumpResult]:
+    """Fill a store beside others; its counts have the tokens that the target ran on, counted."""
     counted = stores.CountedTokens(monkeypatch)
 
-    def fill(rows: Path, out: Path, others: Sequence[Path], **changes: Any) -> dict[str, Any]:
+    def fill(rows: Path, out: Path, others: Sequence[Path], **changes: Any) -> DumpResult:
         counted.tokens = 0
         counts = stores.fill(rows, out, model, reusable=others, **changes)
         assert counts.forward_tokens == counted.tokens
@@ -63,7 +63,7 @@ def inodes(root: Path) -> set[int]:
 
 
 def test_a_grown_dataset_computes_its_new_rows_alone_and_shares_the_shards(
-    filled: Callable[..., dict[str, Any]], whole: Path, grown: Path, tmp_path: Path
+    filled: Callable[..., DumpResult], whole: Path, grown: Path, tmp_path: Path
 ) -> None:
     counts = filled(grown, tmp_path / "more", [whole])
     before = ActivationStore(whole)
@@ -74,7 +74,7 @@ def test_a_grown_dataset_computes_its_new_rows_alone_and_shares_the_shards(
 
 
 def test_a_store_outlives_the_one_that_it_shares_with(
-    filled: Callable[..., dict[str, Any]],
+    filled: Callable[..., DumpResult],
     store: Path,
     grown: Path,
     model: ModelFiles,
@@ -92,7 +92,7 @@ def test_a_store_outlives_the_one_that_it_shares_with(
 
 
 def test_a_smaller_dataset_computes_nothing(
-    filled: Callable[..., dict[str, Any]], whole: Path, tmp_path: Path
+    filled: Callable[..., DumpResult], whole: Path, tmp_path: Path
 ) -> None:
     rows = stores.table(tmp_path / "rows", stores.conversations(4)[1::2])
     counts = filled(rows, tmp_path / "fewer", [whole])
@@ -101,7 +101,7 @@ def test_a_smaller_dataset_computes_nothing(
 
 
 def test_a_dropped_layer_costs_nothing_and_leaves_the_other(
-    filled: Callable[..., dict[str, Any]], rows: Path, whole: Path, tmp_path: Path
+    filled: Callable[..., DumpResult], rows: Path, whole: Path, tmp_path: Path
 ) -> None:
     counts = filled(rows, tmp_path / "one", [whole], layers=[2])
     assert counts.forward_tokens == 0
@@ -111,7 +111,7 @@ def test_a_dropped_layer_costs_nothing_and_leaves_the_other(
 
 
 def test_an_added_layer_leaves_the_others_as_they_are(
-    filled: Callable[..., dict[str, Any]],
+    filled: Callable[..., DumpResult],
     rows: Path,
     whole: Path,
     model: ModelFiles,
@@ -125,7 +125,7 @@ def test_an_added_layer_leaves_the_others_as_they_are(
 
 
 def test_another_layout_is_copied_row_by_row(
-    filled: Callable[..., dict[str, Any]], grown: Path, whole: Path, tmp_path: Path
+    filled: Callable[..., DumpResult], grown: Path, whole: Path, tmp_path: Path
 ) -> None:
     counts = filled(grown, tmp_path / "wide", [whole], shard_rows=1024, codec="lossless")
     assert counts.shared_shards == 0
@@ -138,7 +138,7 @@ def test_another_layout_is_copied_row_by_row(
 )
 def test_other_numbers_are_not_taken(
     changes: dict[str, Any],
-    filled: Callable[..., dict[str, Any]],
+    filled: Callable[..., DumpResult],
     rows: Path,
     whole: Path,
     tmp_path: Path,
@@ -155,7 +155,7 @@ def test_another_targets_rows_are_not_taken(rows: Path, whole: Path, tmp_path: P
 
 
 def test_damaged_rows_are_not_taken(
-    filled: Callable[..., dict[str, Any]],
+    filled: Callable[..., DumpResult],
     rows: Path,
     store: Path,
     whole: Path,
@@ -170,7 +170,7 @@ def test_damaged_rows_are_not_taken(
 
 
 def test_unfinished_and_broken_stores_are_passed_over(
-    filled: Callable[..., dict[str, Any]], rows: Path, store: Path, tmp_path: Path
+    filled: Callable[..., DumpResult], rows: Path, store: Path, tmp_path: Path
 ) -> None:
     stores.uncommit(store, 1)
     find_damage = shutil.copytree(store, tmp_path / "find_damage")
@@ -180,7 +180,7 @@ def test_unfinished_and_broken_stores_are_passed_over(
 
 
 def test_a_store_goes_on_with_the_layout_that_it_was_begun_with(
-    filled: Callable[..., dict[str, Any]], store: Path, grown: Path, tmp_path: Path
+    filled: Callable[..., DumpResult], store: Path, grown: Path, tmp_path: Path
 ) -> None:
     filled(grown, tmp_path / "more", [store])
     expected = stores.contents(tmp_path / "more")
@@ -195,7 +195,7 @@ def test_a_store_goes_on_with_the_layout_that_it_was_begun_with(
 
 
 def test_where_links_are_not_to_be_had_the_bytes_are_copied(
-    filled: Callable[..., dict[str, Any]],
+    filled: Callable[..., DumpResult],
     whole: Path,
     grown: Path,
     tmp_path: Path,

@@ -28,7 +28,7 @@ Started = tuple[Path, Plan, TokenTable, torch.nn.Module]
 
 @pytest.fixture
 def started(rows: Path, model: ModelFiles, tmp_path: Path) -> Started:
-    """A store with its plan, its rows and a model: out, plan, tokens, net."""
+    """Return a store with its plan, its rows and a model: out, plan, tokens, net."""
     prepared = prepare_dump(rows, stores.CAPTURE, model)
     plan = prepared.make_plan()
     out = tmp_path / "started"
@@ -38,7 +38,7 @@ def started(rows: Path, model: ModelFiles, tmp_path: Path) -> Started:
 
 
 def activations(root: Path) -> dict[str, bytes]:
-    """The files of the shards and their records."""
+    """Return the files of the shards and their records."""
     parts = ("acts/", "tokens/", "segments/", "commits/")
     return {n: data for n, data in stores.contents(root).items() if n.startswith(parts)}
 
@@ -122,7 +122,7 @@ def test_a_killed_worker_costs_its_shard_alone(
     rows: Path, model: ModelFiles, whole: Path, tmp_path: Path
 ) -> None:
     runtime = stores.RUNTIME.model_copy(update={"workers": 2})
-    killed = []
+    killed: list[int] = []
 
     def kill(done: int, total: int, note: str = "") -> None:
         for child in multiprocessing.active_children():
