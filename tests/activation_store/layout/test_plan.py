@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -86,7 +87,9 @@ def test_neighbours_are_equally_long() -> None:
         lambda rows: {**rows, "new": tokens(9)},
     ],
 )
-def test_the_digest_follows_tokens_segments_and_what_is_withheld(changed) -> None:
+def test_the_digest_follows_tokens_segments_and_what_is_withheld(
+    changed: Callable[[dict[str, Tokens]], dict[str, Tokens]],
+) -> None:
     rows = rows_of([9, 40])
     assert plan_of(changed(rows)).digest != plan_of(rows).digest
 

@@ -52,7 +52,7 @@ def test_the_bytes_are_those_that_zarr_writes(dtype: str, codec: Codec, tmp_path
         assert image.digest == digest_file(tmp_path / shard_file(name, 1))
         (tmp_path / shard_file(name, 0)).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / shard_file(name, 0)).write_bytes(file)
-    arrays = open_arrays(tmp_path, (5,))
+    arrays: dict[str, Any] = dict(open_arrays(tmp_path, (5,)))
     assert arrays["acts/L5"][:ROWS].tobytes() == values.tobytes()
     assert arrays["tokens"][:ROWS].tolist() == tokens.tolist()
 

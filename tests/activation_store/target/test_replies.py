@@ -146,7 +146,7 @@ def test_finished_batches_are_not_written_again(
     asked: list[int] = []
     write = module._ReplyWriter.write
 
-    def counted(self: object, batch: list, *, seed: int) -> list:
+    def counted(self: object, batch: list[Conversation], *, seed: int) -> list[module.Reply]:
         asked.append(len(batch))
         return write(self, batch, seed=seed)  # type: ignore[arg-type]
 
