@@ -124,7 +124,7 @@ class RequestSender:
         fall_back: bool,
         count: Callable[[Outcome], None] = lambda outcome: None,
     ) -> Form:
-        """Send a small request, to see trouble, and how schemas are taken, before any work.
+        """Send a small request, to find failures, and how schemas are taken, before any work.
 
         A trial that succeeded is in the log, and is not paid for again by later runs.
 
