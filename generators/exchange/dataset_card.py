@@ -10,6 +10,7 @@ import yaml
 
 from core.table_files import tool_use_cell
 from core.tables import SPLITS, Conversation, Dropped, Question
+from core.wording import interval
 from generators.quality.describe import describe
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -173,11 +174,7 @@ def _measured(quality: Mapping[str, Any]) -> list[str]:
 
 
 def _interval(value: Mapping[str, Any]) -> str:
-    if value["estimate"] is None:
-        return "–"
-    if value["low"] is None:
-        return f"{value['estimate']:.2f}"
-    return f"{value['estimate']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return interval(value["estimate"], value["low"], value["high"])
 
 
 def _size(rows: int) -> str:

@@ -226,6 +226,7 @@ def test_empty_records_do_not_stop_the_page(small: ReportInputs, tmp_path: Path)
     ("name", "damage"),
     [
         ("metrics.json", lambda path: path.write_text('{"reading":')),
+        ("metrics.json", lambda path: path.write_text('{"reading": {"test": {"control": {}}}}')),
         ("log.jsonl", lambda path: path.write_text('{"step": 1, "lo')),
         ("answers.parquet", lambda path: path.write_bytes(b"PAR1")),
     ],
