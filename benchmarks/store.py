@@ -102,7 +102,7 @@ def capture_table(root: Path, plan: Plan, rows: TokenTable, net: nn.Module, roun
 
     @contextlib.contextmanager
     def cut() -> Iterator[nn.Module]:
-        """The decoder without what no store of this plan needs."""
+        """Return the decoder without what no store of this plan needs."""
         decoder = net.get_decoder()
         whole, norm = decoder.layers, decoder.norm
         decoder.layers, decoder.norm = whole[: max(plan.layers) + 1], nn.Identity()
@@ -151,7 +151,7 @@ def capture_table(root: Path, plan: Plan, rows: TokenTable, net: nn.Module, roun
 
 
 def writing_table(root: Path, plan: Plan, rounds: int) -> None:
-    """Committing filled shards, and writing the same bytes with fsync. A store is left there.
+    """Time committing filled shards, and writing the same bytes with fsync. A store is left there.
 
     Every trial has folders of its own, and its files stay till the end, emptied: a file system
     looks long for the number of a new file where many were just removed.
@@ -215,7 +215,8 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
 def spans_table(root: Path, plan: Plan, rounds: int) -> None:
     """Every sequence once, in random order, copied: ours, numpy.memmap of the same bytes, Zarr's
     row lists, and other ways to keep the same rows. Warm, the bytes are in the page cache and the
-    files mapped; cold, neither."""
+    files mapped; cold, neither.
+    """
     layer = plan.layers[0]
     store = ActivationStore(root)
     array = open_arrays(root, plan.layers)[layer_array(layer)]

@@ -36,7 +36,7 @@ PROJECT = Path(__file__).parents[1]
 
 
 def target(ref: str, made: str | None) -> tuple[str, nn.Module, Any, Shape]:
-    """A name, the model in float32, its tokenizer and its shape.
+    """Make a name, the model in float32, its tokenizer and its shape.
 
     Args:
         ref: a model's reference.
@@ -61,7 +61,10 @@ def target(ref: str, made: str | None) -> tuple[str, nn.Module, Any, Shape]:
 
 
 def sequences(tokenizer: Any, tokens: int, longest: int) -> TokenTable:
-    """This project's own documentation and source, cut to 32 to 512 tokens, `tokens` in all."""
+    """Return this project's own documentation and source.
+
+    Cut to 32 to 512 tokens, `tokens` in all.
+    """
     pages = [*sorted(PROJECT.glob("docs/*.md")), *sorted(PROJECT.glob("activation_store/*/*.py"))]
     text = "\n".join(page.read_text() for page in pages)
     ids = np.array(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], np.int32)
@@ -87,20 +90,20 @@ def lengths(tokens: int) -> TokenTable:
 
 
 def planned(rows: TokenTable, layers: tuple[int, ...], d_model: int, **changes: Any) -> Plan:
-    """A plan for these rows, bound to no model."""
+    """Make a plan for these rows, bound to no model."""
     config = CaptureConfig(layers=layers, **changes)
     return make_plan(rows, config=config, layers=layers, d_model=d_model, target={})
 
 
 def captured(root: Path, plan: Plan, rows: TokenTable, net: nn.Module) -> None:
-    """The store of `plan` in the empty folder `root`."""
+    """Return the store of `plan` in the empty folder `root`."""
     write_plan(root, plan)
     write_shards(plan, range(plan.n_shards), out=root, tokens=rows, net=net)
     write_root(root)
 
 
 def emptied(folder: Path) -> Path:
-    """A folder with nothing in it."""
+    """Make a folder with nothing in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
@@ -116,12 +119,13 @@ class Times:
         return iter(self._found)
 
     def seconds(self, name: str) -> float:
-        """The median of one way."""
+        """Return the median of one way."""
         return statistics.median(self._found[name])
 
     def ratio(self, name: str, of: str) -> float:
         """How many times as fast as `of`: the median of the rounds' own ratios, as a machine that
-        others use too has slow minutes, which then fall on both."""
+        others use too has slow minutes, which then fall on both.
+        """
         both = zip(self._found[of], self._found[name], strict=False)
         return statistics.median(other / own for other, own in both)
 
@@ -133,7 +137,7 @@ def in_turns(
     before: Callable[[], object] = int,
     fewer: Mapping[str, int] = {},
 ) -> Times:
-    """Times of each way; `before` runs before each and is not counted.
+    """Time each way; `before` runs before each and is not counted.
 
     Args:
         fewer: rounds of those that take long.
@@ -151,7 +155,8 @@ def in_turns(
 
 def uncached(files: Iterable[Path]) -> None:
     """Let go of the page cache of `files`. Pages that are mapped stay, so nobody may have them
-    mapped, and the caller closes them first."""
+    mapped, and the caller closes them first.
+    """
     gc.collect()
     for path in files:
         with open(path, "rb") as file:
@@ -161,13 +166,15 @@ def uncached(files: Iterable[Path]) -> None:
 
 def touched(size: int) -> None:
     """Use so many bytes of memory once. A virtual machine gives back what was free for seconds, and
-    getting it again costs several times what writing to it does, whoever happens to come first."""
+    getting it again costs several times what writing to it does, whoever happens to come first.
+    """
     np.ones(size, np.uint8)
 
 
 def recycled(path: Path, size: int) -> None:
     """Write and let go of so many bytes of page cache, for the same reason: files that are written
-    next find pages which the host need not give first."""
+    next find pages which the host need not give first.
+    """
     piece = bytes(8 << 20)
     with open(path, "wb") as file:
         for _ in range(-(-size // len(piece))):

@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def show(found: dict[str, list[dict[str, float]]], words: argparse.Namespace) -> None:
-    """The Markdown table."""
+    """Return the Markdown table."""
     middle = {
         name: {key: statistics.median(x[key] for x in own) for key in own[0]}
         for name, own in found.items()
@@ -193,7 +193,7 @@ def measure(way: Way, words: argparse.Namespace) -> dict[str, float]:
 
 
 def cut(row: Example) -> Example:
-    """The row with its first question alone."""
+    """Return the row with its first question alone."""
     return Example(row.reading, row.ids, row.turns[:1])
 
 
@@ -269,7 +269,7 @@ def made_rows(decoder: Decoder, rows: int = 64, prefix: int = 256, questions: in
 
 
 def order(way: Way, rows: Rows, chosen: Sequence[int], size: int) -> list[list[int]]:
-    """The chosen rows as batches."""
+    """Return the chosen rows as batches."""
     if way.tokens:
         flat = list(LengthBuckets([rows.lengths[i] for i in chosen], size, seed=0))
         flat = [chosen[i] for i in flat]
@@ -281,7 +281,7 @@ def order(way: Way, rows: Rows, chosen: Sequence[int], size: int) -> list[list[i
 
 
 def typical(rows: Rows, size: int, steps: int) -> list[int]:
-    """The rows of `steps` batches by token length, short to long, evenly over a pass.
+    """Return the rows of `steps` batches by token length, short to long, evenly over a pass.
 
     Sorted by characters, so few rows are padded less than a whole pass is: kind to that way.
     """
@@ -309,7 +309,7 @@ def padding(way: Way, rows: Rows, batches: Sequence[Sequence[int]]) -> float:
 
 
 def make(way: Way, decoder: Decoder, rows: Sequence[Example]) -> list[Batch | PackedBatch]:
-    """The rows as tensors on the decoder's device, in micro-batches."""
+    """Return the rows as tensors on the decoder's device, in micro-batches."""
     readings, turns = [row.reading for row in rows], [row.turns for row in rows]
     if not way.shared:
         readings = [r for r, own in zip(readings, turns, strict=True) for _ in own]

@@ -127,7 +127,7 @@ def settings(rows: int) -> dict[str, tuple[str, ...]]:
 
 
 def experiment(words: argparse.Namespace, changes: tuple[str, ...]) -> Experiment:
-    """The base experiment with `changes`."""
+    """Return the base experiment with `changes`."""
     size = (
         f"train.max_rows={words.rows}",
         f"evaluate.max_controls={words.controls}",
@@ -139,7 +139,7 @@ def experiment(words: argparse.Namespace, changes: tuple[str, ...]) -> Experimen
 
 
 def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
-    """What the page says: losses held against the base's, then what is read."""
+    """Return what the page says: losses held against the base's, then what is read."""
     views = "" if tuple(words.views) == VIEWS else f" --views {' '.join(words.views)}"
     about = (
         f"`python scripts/ablations.py --rows {words.rows} --controls {words.controls}{views}`: "
@@ -165,8 +165,11 @@ def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
 def loss_line(
     name: str, result: RunResult, base: RunResult | None, names: Sequence[str]
 ) -> list[str]:
-    """A setting's losses, held against the base's where the same questions were asked; the base's
-    own as they are."""
+    """Make a setting's losses, held against the base's where the same questions were asked.
+
+    The base's
+    own as they are.
+    """
     train, views = result.metrics["train"], result.metrics["reading"]["test"]
     cells = {}
     if result is base:
@@ -187,7 +190,10 @@ def difference(value: ComparedValue) -> str:
 
 
 def gain_line(name: str, metrics: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """A setting's information gains. A view that is judged with the control visible is marked."""
+    """Make a setting's information gains. A view that is judged with the control visible is marked.
+
+    Ake a setting's information gains. A view that is judged with the control visible is marked.
+    """
     views = metrics["reading"]["test"]
     cells = []
     for view in names:

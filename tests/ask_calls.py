@@ -19,7 +19,7 @@ WORDS = ("--prompt", PROMPT, "--question", QUESTION, "--max-tokens", "6", "--dev
 
 
 def commit(root: ArtifactRoot, kind: str, source: Path, *inputs: Artifact) -> Artifact:
-    """An artifact of `kind` with the files of `source`."""
+    """Make an artifact of `kind` with the files of `source`."""
     identity = StepIdentity(
         kind=kind,
         version=1,
@@ -33,7 +33,10 @@ def commit(root: ArtifactRoot, kind: str, source: Path, *inputs: Artifact) -> Ar
 
 
 def make_root(folder: Path) -> Path:
-    """An artifact root with a store, a decoder, and the names `toy` and `quickstart` for both."""
+    """Make an artifact root with a store.
+
+    A decoder, and the names `toy` and `quickstart` for both.
+    """
     made = chain.make(folder / "chain", chain.rows_of(splits={"train": 24}))
     (folder / "decoder").mkdir()
     chain.decoder(made, nudge=0.3).save(folder / "decoder")

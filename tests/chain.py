@@ -52,19 +52,22 @@ class Chain:
     model: ModelFiles
 
     def inputs(self, **changes: Any) -> StepInputs:
-        """What steps on a decoder take."""
+        """Return what steps on a decoder take."""
         own: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         return StepInputs(**own | changes)
 
     def places(self, folder: Path, **changes: Any) -> tuple[StepInputs, Path, Path]:
-        """Inputs, and the folders `out` and `work` below `folder`, made where they are missing."""
+        """Return inputs.
+
+        And the folders `out` and `work` below `folder`, made where they are missing.
+        """
         for name in ("out", "work"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         return self.inputs(**changes), folder / "out", folder / "work"
 
 
 def messages(view: View, control: str, stimulus: str) -> tuple[Message, ...]:
-    """The conversation of one view."""
+    """Return the conversation of one view."""
     said = Message(role="user", content=stimulus, segment="stimulus")
     if view == "control":
         return (Message(role="user", content=control, segment="control"),)
@@ -80,7 +83,10 @@ def messages(view: View, control: str, stimulus: str) -> tuple[Message, ...]:
 def row(
     number: int, *, split: Split = "train", view: View = "control", kind: str = "persona"
 ) -> tuple[Conversation, list[Question]]:
-    """A conversation about a colour, and two questions about it; another number, another group."""
+    """Make a conversation about a colour, and two questions about it.
+
+    Another number, another group.
+    """
     colour = COLOURS[number % len(COLOURS)]
     control = f"You love {colour}{'!' * (number // len(COLOURS))}"
     said = messages(view, control, "Hi" + "." * (number % 3))
@@ -107,7 +113,7 @@ def row(
 def rows_of(
     views: Sequence[View] = ("control",), splits: Mapping[Split, int] = SPLITS
 ) -> list[tuple[Conversation, list[Question]]]:
-    """Controls of each split, each in each view, every fourth of kind `goal`."""
+    """Return controls of each split, each in each view, every fourth of kind `goal`."""
     out, number = [], 0
     for split, controls in splits.items():
         for _ in range(controls):
@@ -124,7 +130,7 @@ def write_tables(folder: Path, rows: Sequence[tuple[Conversation, list[Question]
 
 
 def model(seed: int = 0) -> ModelFiles:
-    """A tiny model on disk, the same for all tests of one process."""
+    """Make a tiny model on disk, the same for all tests of one process."""
     return _model(seed)
 
 
@@ -154,7 +160,7 @@ def make(
 
 
 def decoder(chain: Chain, *, seed: int = 0, nudge: float = 0.0, **config: Any) -> Decoder:
-    """An untrained decoder for `chain`; `nudge` moves its adapter away from nothing."""
+    """Make an untrained decoder for `chain`; `nudge` moves its adapter away from nothing."""
     store = ActivationStore(chain.store)
     with quiet_libraries():
         made = Decoder.create(

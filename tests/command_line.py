@@ -21,11 +21,11 @@ class Called:
         self.out, self.err = capsys.readouterr()
 
     def json(self) -> Any:
-        """The document on stdout."""
+        """Return the document on stdout."""
         return json.loads(self.out)
 
     def refused(self) -> str:
-        """The one line of a user's error."""
+        """Return the one line of a user's error."""
         assert (self.code, self.out) == (2, "")
         assert self.err.count("\n") == 1
         return self.err

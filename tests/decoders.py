@@ -36,7 +36,7 @@ READ_LAYER = 2
 
 
 def model(family: str = "llama", seed: int = 0) -> ModelFiles:
-    """A tiny model on disk, the same for all tests of one process."""
+    """Make a tiny model on disk, the same for all tests of one process."""
     return _model(family, seed)
 
 
@@ -54,7 +54,7 @@ def make(
     lora: LoraSettings | None = None,
     **config: object,
 ) -> Decoder:
-    """A decoder; `nudge` moves its adapter away from nothing, as training would."""
+    """Make a decoder; `nudge` moves its adapter away from nothing, as training would."""
     files = model(family)
     made = Decoder.create(
         files,
@@ -76,7 +76,7 @@ def make(
 def capture_reading(
     decoder: Decoder, messages: Sequence[Message], *, view: str, layer: int | None = None
 ) -> Reading:
-    """What `decoder` is shown of a conversation of that view."""
+    """Return what `decoder` is shown of a conversation of that view."""
     layers = decoder.select_layers(layer)
     (run,) = capture(decoder, [messages], layers.layers)
     withheld = count_withheld(view, run.tokens.withheld, masking=decoder.config.masking)

@@ -21,7 +21,7 @@ def tells(folder: Path, *, progress: Progress) -> dict[str, Any]:
 
 
 def fails(*, progress: Progress) -> dict[str, Any]:
-    """The second process finds a mistake, the first waits for it."""
+    """Return the second process finds a mistake, the first waits for it."""
     if os.environ["RANK"] == "1":
         raise ConfigError("a mistake.")
     time.sleep(60)
@@ -29,7 +29,7 @@ def fails(*, progress: Progress) -> dict[str, Any]:
 
 
 def dies(*, progress: Progress) -> dict[str, Any]:
-    """The second process is killed."""
+    """Return the second process is killed."""
     if os.environ["RANK"] == "1":
         os.kill(os.getpid(), 9)
     time.sleep(60)

@@ -182,7 +182,7 @@ class Reader:
         return answer
 
     def _who(self, words: str) -> str:
-        """The thing that `words` name or describe."""
+        """Return the thing that `words` name or describe."""
         if words in self.names:
             return words
         for what, pattern in THE:
@@ -279,7 +279,7 @@ class Reader:
 
 
 def read(phrase: str, patterns: list[tuple[str, str]]) -> tuple[str, Any]:
-    """What a phrase says, and its value."""
+    """Return what a phrase says, and its value."""
     found = [(what, m) for what, known in patterns if (m := re.fullmatch(known, phrase))]
     assert len(found) == 1, f"{phrase!r} can be read in {len(found)} ways"
     what, match = found[0]

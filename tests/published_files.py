@@ -15,7 +15,10 @@ FIELDS = {
 
 
 def row(view: str, label: str, control: str | None = None, **changed: Any) -> dict[str, Any]:
-    """A row of a view file; `control` is the control's text, by default made from the label."""
+    """Make a row of a view file.
+
+    `control` is the control's text, by default made from the label.
+    """
     fields = FIELDS[view]
     texts = {name: f"{name} of {label}" for name in fields}
     texts[fields[0]] = control or f"control of {label}"
@@ -43,7 +46,10 @@ def write_folder(folder: Path, **files: Any) -> Path:
 
 
 def published(folder: Path, *, labels: int = 12) -> Path:
-    """A sound folder: personas in every view, goals and passages in one, an orphan in qa.json."""
+    """Make a sound folder: personas in every view.
+
+    Goals and passages in one, an orphan in qa.json.
+    """
     personas = [f"persona-job-{i}" for i in range(labels)]
     goals = [f"goal-emotion-{i}" for i in range(labels)]
     passages = [f"sqa-eval-{i}" for i in range(labels)]

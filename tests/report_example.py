@@ -113,7 +113,7 @@ def cell(
 
 
 def hiding(found: dict[str, Any], gain: float, lead: float) -> dict[str, Any]:
-    """The metrics of a masked view: the hidden gain, and the lead over trained rivals."""
+    """Return the metrics of a masked view: the hidden gain, and the lead over trained rivals."""
     n = found["answer_loss"]["right"]["n"]
     half = None if n < 8 else 0.05
     swapped = found["answer_loss"]["right"]["estimate"] + gain

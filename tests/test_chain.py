@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Chain:
-    """A chain that has run undisturbed; its tests copy it before they change it."""
+    """Make a chain that has run undisturbed; its tests copy it before they change it."""
     chain = Chain(tmp_path_factory.mktemp("chain"), model)
     chain.document = chain.run()
     return chain
@@ -32,7 +32,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Chain:
 
 @pytest.fixture
 def chain(done: Chain, tmp_path: Path) -> Chain:
-    """A copy of the finished chain."""
+    """Make a copy of the finished chain."""
     own = Chain(tmp_path, config=done.config)
     shutil.copytree(done.root, own.root, symlinks=True)
     return own

@@ -17,7 +17,7 @@ FILES = ("flows.py", "pyproject.toml", "README.md", "LICENSE")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is packaged: a build writes beside what it builds."""
+    """Make a copy of what is packaged: a build writes beside what it builds."""
     folder = tmp_path_factory.mktemp("wheel") / "source"
     for package in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")

@@ -88,7 +88,7 @@ TEMPLATES = {
 
 
 def tokenizer(template: str = CHATML, *, merges: bool = False):
-    """A byte-level tokenizer: 256 bytes and a template's control tokens.
+    """Make a byte-level tokenizer: 256 bytes and a template's control tokens.
 
     As in Llama 3, a header token is a control token without being the tokenizer's bos or eos.
 
@@ -123,7 +123,7 @@ def tokenizer(template: str = CHATML, *, merges: bool = False):
 
 
 def model(seed: int = 0, *, family: str = "llama", **changes: Any):
-    """A random model of 4 blocks, d_model 32; families with windows see 8 tokens back."""
+    """Make a random model of 4 blocks, d_model 32; families with windows see 8 tokens back."""
     import torch
     import transformers
 
@@ -168,7 +168,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def save_adapter(folder: Path, *, seed: int = 0) -> Path:
-    """A LoRA adapter of `model()` that does something."""
+    """Make a LoRA adapter of `model()` that does something."""
     import torch
     from peft import LoraConfig, get_peft_model
 

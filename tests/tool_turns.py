@@ -46,7 +46,7 @@ WEATHER = {
 
 
 def call(arguments: Any, name: str = "weather", **more: Any) -> dict[str, Any]:
-    """A call in OpenAI's form."""
+    """Make a call in OpenAI's form."""
     return {"type": "function", "function": {"name": name, "arguments": arguments}, **more}
 
 
@@ -77,5 +77,5 @@ QUESTIONS = [{"question": "How does it speak?", "answer": "In few words."}]
 
 
 def line(messages: Any = TRANSCRIPT, **more: Any) -> dict[str, Any]:
-    """A line of a file of conversations."""
+    """Make a line of a file of conversations."""
     return {"messages": messages, "questions": QUESTIONS, **more}

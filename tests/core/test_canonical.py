@@ -24,7 +24,7 @@ VALUES = st.recursive(
 
 
 def typed(value: Any) -> Any:
-    """A form in which 1, 1.0 and True differ, as do 0.0 and -0.0."""
+    """Make a form in which 1, 1.0 and True differ, as do 0.0 and -0.0."""
     if isinstance(value, dict):
         return {key: typed(item) for key, item in value.items()}
     if isinstance(value, list):

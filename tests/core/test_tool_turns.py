@@ -52,7 +52,7 @@ def messages_of(folder: Path, messages: Any = TRANSCRIPT, **more: Any) -> tuple[
 
 
 def imported(folder: Path, *lines: Any) -> list[Conversation]:
-    """The table of these lines, with their questions beside it, in `folder`/in."""
+    """Return the table of these lines, with their questions beside it, in `folder`/in."""
     source = write(folder / "a.jsonl", *lines)
     import_own_conversations(source, folder / "in/conversations", config=ImportConfig())
     import_own_questions(source, folder / "in/conversations", folder / "in/questions")
@@ -60,7 +60,7 @@ def imported(folder: Path, *lines: Any) -> list[Conversation]:
 
 
 def calling(tool_calls: Any, **more: Any) -> list[dict[str, Any]]:
-    """A transcript whose assistant makes these calls."""
+    """Make a transcript whose assistant makes these calls."""
     return [*TRANSCRIPT[:2], TRANSCRIPT[2] | {"tool_calls": tool_calls} | more, *TRANSCRIPT[3:]]
 
 

@@ -197,7 +197,7 @@ def slowly_ids(decoder: Decoder, reading: Reading, question: str, max_tokens: in
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of the decoder's own target, at its read layer, as float32."""
+    """Make a store of the decoder's own target, at its read layer, as float32."""
     torch.set_num_threads(1)
     rows = stores.table(tmp_path_factory.mktemp("rows"), stores.conversations(2))
     out = tmp_path_factory.mktemp("store")

@@ -337,7 +337,7 @@ def test_a_distributed_wrapper_changes_nothing(tmp_path) -> None:
 
 
 def recurrent(kind: str) -> torch.nn.Module:
-    """A tiny model whose blocks are not all attention."""
+    """Make a tiny model whose blocks are not all attention."""
     import transformers
 
     if kind == "mamba":

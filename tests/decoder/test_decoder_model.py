@@ -35,7 +35,7 @@ def load(folder: Path, model: ModelFiles | None = None) -> Decoder:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Decoder, Path]:
-    """A decoder, as if trained, and its folder."""
+    """Make a decoder, as if trained, and its folder."""
     decoder = decoders.make(write_layer=1, positions="plain")
     folder = tmp_path / "decoder"
     folder.mkdir()

@@ -21,7 +21,7 @@ PAIRS = [(QUESTION, ANSWER), ("?", "!"), ("Why so\nlong? é", "Well, 漢 the end
 def rendered(
     tokenizer: PreTrainedTokenizerFast, placeholders: str, question: str, answer: str
 ) -> str:
-    """The whole prompt by the chat template, as the paper has it."""
+    """Return the whole prompt by the chat template, as the paper has it."""
     return tokenizer.apply_chat_template(
         [
             {"role": "user", "content": placeholders},

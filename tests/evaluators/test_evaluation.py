@@ -87,7 +87,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
 def whole(
     made: chain.Chain, decoder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
-    """A run that nothing stopped, and what it returned."""
+    """Make a run that nothing stopped, and what it returned."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, judge(made, decoder, folder)
 

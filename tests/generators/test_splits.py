@@ -29,7 +29,7 @@ def members(n: int, kind: str = "persona", category: str = "job") -> list[SplitM
 
 
 def groups_by_search(pairs: list[tuple[str, str]]) -> list[set[int]]:
-    """Groups by flooding, slowly: rows reached through shared labels and texts."""
+    """Return groups by flooding, slowly: rows reached through shared labels and texts."""
     left, found = set(range(len(pairs))), []
     while left:
         group, ahead = set(), [min(left)]

@@ -28,7 +28,7 @@ def decoder_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An experiment file whose steps write a few bytes each."""
+    """Make an experiment file whose steps write a few bytes each."""
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.delenv("LATENTQA_ROOT", raising=False)
     steps = FakeSteps(tmp_path / "log", pieces=1)

@@ -19,7 +19,7 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an experiment `fake` that has run, and the working directory."""
+    """Make a folder with an experiment `fake` that has run, and the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.delenv("LATENTQA_ROOT", raising=False)

@@ -39,7 +39,7 @@ def document(*args: str | Path) -> Any:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An import outside of any experiment."""
+    """Make an import outside of any experiment."""
     folder = tmp_path_factory.mktemp("data")
     latentqa("import", published(folder / "in"), "--out", folder / "out")
     return folder / "out"
@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def artifacts(data: Path, tmp_path: Path) -> Path:
-    """An artifact root with the import's tables and a decoder made from them, under a name."""
+    """Make an artifact root with the import's tables and a decoder made from them, under a name."""
     root = tmp_path / "root"
     keys = {"conversations": "a" * 64, "questions": "b" * 64, "train": "c" * 64}
     inputs = {"conversations": [], "questions": ["conversations"], "train": ["questions"]}

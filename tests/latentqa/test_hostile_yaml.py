@@ -27,7 +27,7 @@ VALUES = (
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working directory, and steps that read nothing from outside."""
+    """Make an empty working directory, and steps that read nothing from outside."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LATENTQA_ROOT", raising=False)
     steps = FakeSteps(tmp_path / "log", pieces=1)
@@ -62,7 +62,7 @@ def mutate(text: str, rng: random.Random) -> str:
 
 
 def check(called: Called, text: str) -> None:
-    """A plan on stdout, or one line that a terminal can show."""
+    """Make a plan on stdout, or one line that a terminal can show."""
     assert called.code in (0, 2), (called.code, called.err, text)
     if called.code == 2:
         assert called.out == ""

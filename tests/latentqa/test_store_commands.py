@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, model: ModelFiles) -> Path:
-    """A complete store, for reading only."""
+    """Make a complete store, for reading only."""
     rows = stores.table(tmp_path_factory.mktemp("rows"), stores.conversations(3))
     out = tmp_path_factory.mktemp("whole")
     stores.fill(rows, out, model)
@@ -40,7 +40,7 @@ def store(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def root(whole: Path, tmp_path: Path) -> Path:
-    """An artifact root with that store as a finished dump."""
+    """Make an artifact root with that store as a finished dump."""
     place = ArtifactRoot(tmp_path / "root")
     identity = StepIdentity(kind="dump", version=1, config={}, inputs={}, external={"weights": "w"})
     partial = place.begin(identity)

@@ -21,7 +21,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Iterator[None]:
 
 @pytest.fixture
 def proved(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    """A dict for figures; what is in it at the end stands on the page, also after a failure."""
+    """Make a dict for figures.
+
+    What is in it at the end stands on the page, also after a failure.
+    """
     figures: dict[str, Any] = {}
     start = time.time()
     yield figures
@@ -37,7 +40,7 @@ def proved(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 
 def _name(request: pytest.FixtureRequest) -> str:
-    """The first line of the proof's docstring, with what it was run on."""
+    """Return the first line of the proof's docstring, with what it was run on."""
     said = (request.function.__doc__ or request.node.name).strip().splitlines()[0]
     run_on = getattr(request.node, "callspec", None)
     words = [] if run_on is None else [f"{name} {value}" for name, value in run_on.params.items()]

@@ -74,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
 
 @pytest.fixture(scope="module")
 def undisturbed(made: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing stopped."""
+    """Make a run that nothing stopped."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "counts.json").write_text(json.dumps(run(made, folder)))
     return folder

@@ -12,7 +12,7 @@ SCALES = np.linspace(3.0, 0.1, D)
 
 
 def rows(count: int, seed: int, *, shift: float = 0.0) -> list[np.ndarray]:
-    """Readings of a few tokens, their first far out in every one as attention sinks are."""
+    """Return readings of a few tokens, their first far out in every one as attention sinks are."""
     draw = np.random.default_rng(seed)
     out = []
     for _ in range(count):

@@ -34,7 +34,7 @@ def row(
     category: str = "trades",
     group: str | None = None,
 ) -> Row:
-    """A row with (question, answer, type) each."""
+    """Make a row with (question, answer, type) each."""
     conversation = Conversation(
         example_id=f"e{number}",
         control_id=f"c{number}",

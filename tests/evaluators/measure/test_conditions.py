@@ -98,7 +98,7 @@ def test_rows_of_one_group_are_no_partners(store: tuple[ActivationStore, list[Ro
 def scene_of(
     store: tuple[ActivationStore, list[Row]], *, layer: int = chain.LAYER, seed: int = 0
 ) -> EvalContext:
-    """The context of the first 24 rows, the mean token being that of all."""
+    """Return the context of the first 24 rows, the mean token being that of all."""
     opened, rows = store
     partners = pairs(store)
     return EvalContext(opened, layer, masking=True, seed=seed, partners=partners, train=rows)

@@ -33,7 +33,7 @@ def read(folder: Path, lines: list[Any], **rows: Any) -> list[Conversation]:
 
 
 def shared(number: int, **more: Any) -> dict[str, Any]:
-    """A row whose system prompt all rows have."""
+    """Make a row whose system prompt all rows have."""
     messages = [
         {"role": "system", "content": "Be brief.", "segment": "control"},
         {"role": "user", "content": f"Turn {number}", "segment": "stimulus"},
@@ -160,7 +160,7 @@ def test_columns_and_roles_of_other_names_in_a_saved_dataset(tmp_path: Path) -> 
 
 
 def mutated(draw: random.Random, value: Any) -> Any:
-    """A copy of `value` in which some part is something else."""
+    """Make a copy of `value` in which some part is something else."""
     if isinstance(value, dict) and value and draw.random() < 0.8:
         key = draw.choice(sorted(value))
         changed = dict(value)

@@ -27,7 +27,7 @@ HARD = '{braces} "quotes" \\n {{slot}} 日本語の文章 😀 e\u0301 '
 
 
 def text(number: int, size: int = 3000) -> str:
-    """A text like no other: its words are numbered."""
+    """Make a text like no other: its words are numbered."""
     words = (f"{WORDS[(i * number) % len(WORDS)]}{number}.{i}" for i in range(size))
     return " ".join(words)[:size]
 

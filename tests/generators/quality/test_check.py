@@ -158,7 +158,7 @@ COLOURS = ("amber", "coral", "ivory", "jasper", "maple", "pewter")
 
 
 def coloured() -> list[Row]:
-    """Controls about a colour; the question of every second one tells its answer."""
+    """Return controls about a colour; the question of every second one tells its answer."""
     made = []
     for number, colour in enumerate(COLOURS):
         question = f"Does it love {colour}?" if number % 2 else "What does the assistant love?"

@@ -41,7 +41,7 @@ def ask(
 
 
 def says(rule: Mapping[str, str]) -> Any:
-    """A judge that gives each answer the verdict of `rule`."""
+    """Make a judge that gives each answer the verdict of `rule`."""
 
     def reply(body: Mapping[str, Any]) -> Any:
         if is_probe(body):
