@@ -36,7 +36,7 @@ PROJECT = Path(__file__).parents[1]
 
 
 def target(ref: str, made: str | None) -> tuple[str, nn.Module, Any, Shape]:
-    """Make a name, the model in float32, its tokenizer and its shape.
+    """Return a name, the model in float32, its tokenizer and its shape.
 
     Args:
         ref: a model's reference.

@@ -165,10 +165,9 @@ def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
 def loss_line(
     name: str, result: RunResult, base: RunResult | None, names: Sequence[str]
 ) -> list[str]:
-    """Make a setting's losses, held against the base's where the same questions were asked.
+    """Compare a setting's losses with the base's where the same questions were asked.
 
-    The base's
-    own as they are.
+    The base's own are given as they are.
     """
     train, views = result.metrics["train"], result.metrics["reading"]["test"]
     cells = {}
@@ -190,10 +189,7 @@ def difference(value: ComparedValue) -> str:
 
 
 def gain_line(name: str, metrics: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Make a setting's information gains. A view that is judged with the control visible is marked.
-
-    Ake a setting's information gains. A view that is judged with the control visible is marked.
-    """
+    """List a setting's information gains; views judged with the control visible are marked."""
     views = metrics["reading"]["test"]
     cells = []
     for view in names:

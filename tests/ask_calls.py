@@ -33,10 +33,7 @@ def commit(root: ArtifactRoot, kind: str, source: Path, *inputs: Artifact) -> Ar
 
 
 def make_root(folder: Path) -> Path:
-    """Make an artifact root with a store.
-
-    A decoder, and the names `toy` and `quickstart` for both.
-    """
+    """Make an artifact root with a store and a decoder, named `toy` and `quickstart`."""
     made = chain.make(folder / "chain", chain.rows_of(splits={"train": 24}))
     (folder / "decoder").mkdir()
     chain.decoder(made, nudge=0.3).save(folder / "decoder")

@@ -57,10 +57,7 @@ class Chain:
         return StepInputs(**own | changes)
 
     def places(self, folder: Path, **changes: Any) -> tuple[StepInputs, Path, Path]:
-        """Return inputs.
-
-        And the folders `out` and `work` below `folder`, made where they are missing.
-        """
+        """Return inputs, `out` and `work` below `folder`; make what is missing."""
         for name in ("out", "work"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         return self.inputs(**changes), folder / "out", folder / "work"
