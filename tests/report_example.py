@@ -179,7 +179,9 @@ def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportIn
 
 def _write_rows(conversations_folder: Path, questions_folder: Path) -> None:
     conversations, questions = [], []
-    splits: list[Split] = ["train"] * 7 + ["validation", "test", "test_ood"]
+    held_out: list[Split] = ["validation", "test", "test_ood"]
+    train: list[Split] = ["train"]
+    splits = train * 7 + held_out
     for i in range(160):
         view, kind = VIEWS[i % 4], KINDS[i % 3]
         text = PERSONAS[i % 4] + (f" ({i})" if i % 4 < 3 else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import chain
 import pytest
@@ -11,7 +12,7 @@ from core.errors import ConfigError
 from pipelines.asking.reader import Reader
 
 
-def reader(folder: Path, **config: object) -> Reader:
+def reader(folder: Path, **config: Any) -> Reader:
     made = chain.make(folder, chain.rows_of(splits={"train": 1}))
     return Reader("toy", chain.decoder(made, **config))
 
