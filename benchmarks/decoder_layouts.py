@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -21,10 +21,10 @@ from activation_store.read.reader import ActivationStore
 from activation_store.target.files import resolve_model
 from activation_store.target.load import pick_device
 from core.runtime import Runtime
-from decoder.batch import make_batch
+from decoder.batch import Batch, make_batch
 from decoder.forward import compute_answer_losses
 from decoder.model import Binding, Decoder
-from decoder.packed import make_packed_batch
+from decoder.packed import PackedBatch, make_packed_batch
 from decoder.visible_tokens import ReadLayers
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -72,7 +72,7 @@ def main() -> None:
         readings, turns = [r for r, _ in items], [t for _, t in items]
         questions += sum(len(own) for own in turns)
         alone = [r for r, own in zip(readings, turns, strict=True) for _ in own]
-        layouts = {
+        layouts: dict[str, Batch | PackedBatch] = {
             "one question a row": make_batch(
                 decoder.prompt, alone, [[t] for x in turns for t in x]
             ),
@@ -81,7 +81,7 @@ def main() -> None:
         }
         for name, batch in layouts.items():
             padding.setdefault(name, []).append(_padding(batch))
-            runs = [_seconds(lambda b=batch: _step(decoder, b)) for _ in range(words.repeats + 1)]
+            runs = [_step_seconds(decoder, batch) for _ in range(words.repeats + 1)]
             seconds.setdefault(name, []).append(statistics.median(runs[1:]))
     base = statistics.median(seconds["one question a row"])
     print(f"{words.batches} batches of {words.rows} rows, {questions} questions, float32, ")
@@ -94,23 +94,22 @@ def main() -> None:
         print(f"| {name} | {base / middle:.2f} | {middle:.2f} | {share:.1%} |")
 
 
-def _step(decoder: Decoder, batch: dict) -> None:
+def _step_seconds(decoder: Decoder, batch: Batch | PackedBatch) -> float:
+    """Time forward and backward of a batch, in seconds."""
     decoder.net.zero_grad()
-    compute_answer_losses(decoder.net, decoder.injection, batch).mean().backward()
-
-
-def _seconds(work: Callable[[], None]) -> float:
     start = time.perf_counter()
-    work()
+    loss = compute_answer_losses(decoder.net, decoder.injection, batch).mean()
+    torch.autograd.backward(loss)
     return time.perf_counter() - start
 
 
-def _padding(batch: dict) -> float:
+def _padding(batch: Batch | PackedBatch) -> float:
     if "packed_ids" in batch:
-        return float((batch["parts"] < 0).float().mean())
-    width = batch["prefix_ids"].shape[1]
-    used = batch["prefix_mask"].sum() + batch["turn_mask"][:, width:].sum()
-    return 1 - float(used) / (batch["prefix_ids"].numel() + batch["turn_ids"].numel())
+        return float((cast(PackedBatch, batch)["parts"] < 0).float().mean())
+    shared = cast(Batch, batch)
+    width = shared["prefix_ids"].shape[1]
+    used = shared["prefix_mask"].sum() + shared["turn_mask"][:, width:].sum()
+    return 1 - float(used) / (shared["prefix_ids"].numel() + shared["turn_ids"].numel())
 
 
 if __name__ == "__main__":

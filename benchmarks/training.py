@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def show(found: dict[str, list[dict[str, float]]], words: argparse.Namespace) -> None:
-    """Return the Markdown table."""
+    """Print the Markdown table."""
     middle = {
         name: {key: statistics.median(x[key] for x in own) for key in own[0]}
         for name, own in found.items()
@@ -133,7 +133,7 @@ def show(found: dict[str, list[dict[str, float]]], words: argparse.Namespace) ->
     print(
         f"{what}; {words.steps} steps of {words.rows} rows, {base['questions']:.0f} questions, "
         f"float32, {torch.get_num_threads()} threads, medians of {words.rounds} rounds, "
-        f"{words.clock} time; padding is that of a whole pass\n"
+        f"{words.clock} time; padding is that of a whole epoch\n"
     )
     print("| way | questions a second | relative | peak memory | relative | padding | data wait |")
     print("|---|---|---|---|---|---|---|")
@@ -193,7 +193,7 @@ def measure(way: Way, words: argparse.Namespace) -> dict[str, float]:
 
 
 def cut(row: Example) -> Example:
-    """Return the row with its first question alone."""
+    """Cut the row to its first question."""
     return Example(row.reading, row.ids, row.turns[:1])
 
 
@@ -269,7 +269,7 @@ def made_rows(decoder: Decoder, rows: int = 64, prefix: int = 256, questions: in
 
 
 def order(way: Way, rows: Rows, chosen: Sequence[int], size: int) -> list[list[int]]:
-    """Return the chosen rows as batches."""
+    """Cut the chosen rows into batches."""
     if way.tokens:
         flat = list(LengthBuckets([rows.lengths[i] for i in chosen], size, seed=0))
         flat = [chosen[i] for i in flat]
@@ -281,9 +281,9 @@ def order(way: Way, rows: Rows, chosen: Sequence[int], size: int) -> list[list[i
 
 
 def typical(rows: Rows, size: int, steps: int) -> list[int]:
-    """Return the rows of `steps` batches by token length, short to long, evenly over a pass.
+    """Pick the rows of `steps` batches by token length, short to long, evenly over an epoch.
 
-    Sorted by characters, so few rows are padded less than a whole pass is: kind to that way.
+    Sorted by characters, so few rows are padded less than a whole epoch is: kind to that way.
     """
     every = order(Way(tokens=True), rows, range(len(rows.lengths)), size)
     batches = [batch for batch in every if len(batch) == size]
@@ -309,7 +309,7 @@ def padding(way: Way, rows: Rows, batches: Sequence[Sequence[int]]) -> float:
 
 
 def make(way: Way, decoder: Decoder, rows: Sequence[Example]) -> list[Batch | PackedBatch]:
-    """Return the rows as tensors on the decoder's device, in micro-batches."""
+    """Stack the rows as tensors on the decoder's device, in micro-batches."""
     readings, turns = [row.reading for row in rows], [row.turns for row in rows]
     if not way.shared:
         readings = [r for r, own in zip(readings, turns, strict=True) for _ in own]
@@ -346,7 +346,7 @@ def train_step(
             loss = compute_answer_losses(decoder.net, decoder.injection, part).sum()
         else:
             loss = all_logits_loss(decoder, cast(PackedBatch, part))
-        (loss / questions).backward()
+        torch.autograd.backward(loss / questions)
 
 
 @torch.no_grad()

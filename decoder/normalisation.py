@@ -147,4 +147,5 @@ class Normaliser:
         if self.how == "standardise":
             found = found / self._deviation_LD.index_select(0, row_N)
         length = found.norm(dim=-1, keepdim=True).clamp_min(_LEAST_LENGTH)
-        return found * (self.statistics.length / length)
+        scaled: torch.Tensor = found * (self.statistics.length / length)
+        return scaled

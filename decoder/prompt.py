@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.target.tokens import Encoded, locate
+from activation_store.target.template import locate
+from activation_store.target.tokens import Encoded
 from core.errors import DataError, ModelError
 from decoder.config import DecoderConfig
 from decoder.reading import Reading
@@ -45,8 +46,8 @@ class Prefix:
         Both are counted from the prefix's first token; a turn continues the prefix.
         """
         behind = self.at[-1] + 1 + np.arange(max(0, stop - len(self.at)))
-        whole: np.ndarray = np.concatenate([self.at, behind])
-        return np.maximum(whole[start:stop], 0)
+        positions: np.ndarray = np.maximum(np.concatenate([self.at, behind])[start:stop], 0)
+        return positions
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ def settings(rows: int) -> dict[str, tuple[str, ...]]:
 
 
 def experiment(words: argparse.Namespace, changes: tuple[str, ...]) -> Experiment:
-    """Return the base experiment with `changes`."""
+    """Load the base experiment with `changes`."""
     size = (
         f"train.max_rows={words.rows}",
         f"evaluate.max_controls={words.controls}",
@@ -139,7 +139,7 @@ def experiment(words: argparse.Namespace, changes: tuple[str, ...]) -> Experimen
 
 
 def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
-    """Return what the page says: losses held against the base's, then what is read."""
+    """Write the section of the page: losses compared with the base's, then what is read."""
     views = "" if tuple(words.views) == VIEWS else f" --views {' '.join(words.views)}"
     about = (
         f"`python scripts/ablations.py --rows {words.rows} --controls {words.controls}{views}`: "
@@ -165,10 +165,7 @@ def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
 def loss_line(
     name: str, result: RunResult, base: RunResult | None, names: Sequence[str]
 ) -> list[str]:
-    """Compare a setting's losses with the base's where the same questions were asked.
-
-    The base's own are given as they are.
-    """
+    """Format a setting's losses against the base's on the same questions; the base's as is."""
     train, views = result.metrics["train"], result.metrics["reading"]["test"]
     cells = {}
     if result is base:
@@ -189,7 +186,7 @@ def difference(value: ComparedValue) -> str:
 
 
 def gain_line(name: str, metrics: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """List a setting's information gains; views judged with the control visible are marked."""
+    """Format a setting's information gains; a view judged with the control visible is marked."""
     views = metrics["reading"]["test"]
     cells = []
     for view in names:

@@ -74,7 +74,7 @@ def save_target(folder: Path, *, carries: bool) -> ModelFiles:
         logits = net(input_ids=torch.from_numpy(ids)).logits[:, :-1]
         wanted = torch.from_numpy(target)[:, 1:]
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted.reshape(-1))
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         optimiser.zero_grad()
     if not carries:
@@ -156,11 +156,12 @@ def read_hidden_bit(
 def test_a_hidden_bit_is_read_only_where_the_target_carries_it(
     tmp_path: Path, carries: bool
 ) -> None:
-    found = read_hidden_bit(tmp_path, rows(), carries)
+    measured = read_hidden_bit(tmp_path, rows(), carries)
+    found = {name: estimate.model_dump() for name, estimate in measured.items()}
     if carries:
-        assert found["right"].estimate > 0.9
-        assert found["swapped"].estimate < 0.8  # half of the other controls mean the same
-        assert found["hidden_gain"].low > 0
+        assert found["right"]["estimate"] > 0.9
+        assert found["swapped"]["estimate"] < 0.8  # half of the other controls mean the same
+        assert found["hidden_gain"]["low"] > 0
     else:
-        assert 0.3 < found["right"].estimate < 0.7
-        assert found["hidden_gain"].estimate == pytest.approx(0, abs=1e-3)
+        assert 0.3 < found["right"]["estimate"] < 0.7
+        assert found["hidden_gain"]["estimate"] == pytest.approx(0, abs=1e-3)

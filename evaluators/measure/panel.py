@@ -99,7 +99,8 @@ def _compare_with_rivals(names: Sequence[str], estimate: Bootstrap) -> dict[str,
 
         def share(means: np.ndarray) -> np.ndarray:
             recovered: np.ndarray = below_rivals(means)
-            return recovered / np.maximum(above_ceiling(means), _MIN_RANGE)
+            shares: np.ndarray = recovered / np.maximum(above_ceiling(means), _MIN_RANGE)
+            return shares
 
         if (estimate(above_ceiling).estimate or 0.0) > _MIN_RANGE:
             found["share_recovered"] = estimate(share)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import decoders
 import numpy as np
@@ -16,7 +18,8 @@ from core.errors import DataError
 from core.tables import VIEWS, Message, View
 from decoder import asking
 from decoder.asking import Answer, generate_answers
-from decoder.batch import make_batch
+from decoder.batch import Batch, make_batch
+from decoder.forward import compute_prefix_cache
 from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.reading import Reading
@@ -92,10 +95,12 @@ def test_questions_about_one_reading_share_its_prefix(
     rows = [ROWS[1], ROWS[3], ROWS[1], ROWS[1], ROWS[3]]
     expected = [slowly(decoder, r, q, 10) for r, q in zip(rows, QUESTIONS, strict=True)]
     prefixes = []
-    plain = asking.compute_prefix_cache
-    monkeypatch.setattr(
-        asking, "compute_prefix_cache", lambda *given: prefixes.append(given[2]) or plain(*given)
-    )
+
+    def counted(net: Any, injection: Any, batch: Batch) -> Any:
+        prefixes.append(batch)
+        return compute_prefix_cache(net, injection, batch)
+
+    monkeypatch.setattr(asking, "compute_prefix_cache", counted)
     for got, wanted in zip(
         generate_answers(decoder, rows, QUESTIONS, max_tokens=10), expected, strict=True
     ):
@@ -197,7 +202,7 @@ def slowly_ids(decoder: Decoder, reading: Reading, question: str, max_tokens: in
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a store of the decoder's own target, at its read layer, as float32."""
+    """Write a store of the decoder's own target, at its read layer, as float32."""
     torch.set_num_threads(1)
     rows = stores.table(tmp_path_factory.mktemp("rows"), stores.conversations(2))
     out = tmp_path_factory.mktemp("store")
@@ -220,6 +225,8 @@ def test_a_reading_is_what_the_store_holds_of_the_same_conversation(
             opened, conversation.example_id, view, decoders.READ_LAYER, masking=masking
         )
         assert (live.n, live.first_position) == (kept.n, kept.first_position)
+        assert live.vectors is not None
+        assert kept.vectors is not None
         np.testing.assert_allclose(live.vectors, kept.vectors, rtol=1e-5, atol=1e-5)
         whole = opened.place(conversation.example_id)
         masked = masking and view != "control"
@@ -240,10 +247,13 @@ def test_a_reading_of_what_the_template_refuses_is_an_error() -> None:
         capture(decoder, [said], [decoders.READ_LAYER])
 
 
-def test_a_reading_with_nothing_left_is_an_error(store: Path) -> None:
+def test_a_reading_with_nothing_left_is_an_error(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = ActivationStore(store)
     example, placed = next(iter(opened.index.items()))
-    opened.index = {example: type(placed)(example, 0, 0, placed.n_tokens, placed.n_tokens)}
+    hidden = replace(placed, withheld=placed.n_tokens)
+    monkeypatch.setattr(opened, "index", {example: hidden})
     with pytest.raises(DataError, match="masking leaves no activation to read"):
         read_visible(opened, example, "system", decoders.READ_LAYER, masking=True)
 

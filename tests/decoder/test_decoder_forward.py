@@ -8,12 +8,14 @@ each placeholder has its activation's own, the mean over answer and end of turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import decoders
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from activation_store.target.load import blocks
 from core.errors import ModelError
@@ -117,7 +119,7 @@ def packed(decoder: Decoder, rows: Sequence[Reading], asked: Sequence[Pairs]) ->
 
 def gradients(decoder: Decoder, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     decoder.net.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     return {
         name: p.grad.clone() for name, p in decoder.net.named_parameters() if p.grad is not None
     }
@@ -315,7 +317,7 @@ def test_gradient_checkpointing_is_noticed() -> None:
         padded(decoder, readings(), ASKED)
 
 
-def test_a_distributed_wrapper_changes_nothing(tmp_path) -> None:
+def test_a_distributed_wrapper_changes_nothing(tmp_path: Path) -> None:
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
@@ -336,15 +338,15 @@ def test_a_distributed_wrapper_changes_nothing(tmp_path) -> None:
         torch.testing.assert_close(found[name], gradient)
 
 
-def recurrent(kind: str) -> torch.nn.Module:
+def recurrent(kind: str) -> PreTrainedModel:
     """Make a tiny model whose blocks are not all attention."""
     import transformers
 
     if kind == "mamba":
-        config = transformers.MambaConfig(
+        mamba = transformers.MambaConfig(
             vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4
         )
-        return transformers.MambaForCausalLM(config)
+        return transformers.MambaForCausalLM(mamba)
     config = transformers.Qwen3NextConfig(
         vocab_size=50,
         hidden_size=16,

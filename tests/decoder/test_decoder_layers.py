@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import decoders
 import numpy as np
@@ -35,6 +36,8 @@ def test_a_sampled_layer_is_named_and_any_can_be_asked() -> None:
     assert (first.layers, other.layers) == ((2,), (0,))
     assert "\nLayer 2: ????" in text(decoder, first)
     assert "\nLayer 0: ????" in text(decoder, other)
+    assert first.vectors is not None
+    assert other.vectors is not None
     assert not np.allclose(first.vectors, other.vectors)
 
 
@@ -66,7 +69,7 @@ def test_one_layer_is_not_named() -> None:
     ],
 )
 def test_a_layer_that_it_does_not_read_is_refused(
-    config: dict[str, object], layer: int, message: str
+    config: dict[str, Any], layer: int, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         decoders.make(**config).select_layers(layer)
@@ -113,6 +116,8 @@ def test_a_stored_reading_is_what_is_captured(tmp_path: Path) -> None:
             kept.first_position,
             kept.layers,
         )
+        assert live.vectors is not None
+        assert kept.vectors is not None
         np.testing.assert_allclose(live.vectors, kept.vectors, rtol=1e-5, atol=1e-5)
 
 

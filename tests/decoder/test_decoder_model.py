@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import decoders
 import pytest
@@ -15,7 +17,7 @@ import torch
 from activation_store.target.files import ModelFiles, resolve_model
 from core.errors import ModelError, StoreError
 from decoder.batch import make_batch
-from decoder.config import LoraSettings
+from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses
 from decoder.model import SIDECAR, Binding, Decoder, read_sidecar
 
@@ -35,7 +37,7 @@ def load(folder: Path, model: ModelFiles | None = None) -> Decoder:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Decoder, Path]:
-    """Make a decoder, as if trained, and its folder."""
+    """Make a decoder, as if trained; return it and its folder."""
     decoder = decoders.make(write_layer=1, positions="plain")
     folder = tmp_path / "decoder"
     folder.mkdir()
@@ -72,7 +74,7 @@ def test_the_same_seed_makes_the_same_adapter() -> None:
     def weights(seed: int) -> dict[str, torch.Tensor]:
         decoder = Decoder.create(
             files,
-            config=decoders.DecoderConfig(normalisation="none"),
+            config=DecoderConfig(normalisation="none"),
             lora=LoraSettings(),
             binding=Binding(read_layer=1, target={}, model="tiny"),
             dtype="float32",
@@ -200,7 +202,9 @@ def test_a_folder_without_a_decoder_is_refused(tmp_path: Path) -> None:
         lambda value: {**value, "extra": 1},
     ],
 )
-def test_a_record_of_another_form_is_one_line(change, saved: tuple[Decoder, Path]) -> None:
+def test_a_record_of_another_form_is_one_line(
+    change: Callable[[Any], Any], saved: tuple[Decoder, Path]
+) -> None:
     path = saved[1] / SIDECAR
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(ModelError, match="not the record of a decoder") as caught:
@@ -209,7 +213,9 @@ def test_a_record_of_another_form_is_one_line(change, saved: tuple[Decoder, Path
 
 
 @pytest.mark.parametrize("damage", [stores.truncate, Path.unlink])
-def test_broken_adapter_weights_are_one_line(damage, saved: tuple[Decoder, Path]) -> None:
+def test_broken_adapter_weights_are_one_line(
+    damage: Callable[[Path], object], saved: tuple[Decoder, Path]
+) -> None:
     damage(saved[1] / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="peft cannot load it") as caught:
         load(saved[1])
@@ -230,7 +236,7 @@ def test_the_adapter_stays_float32_over_a_bfloat16_base() -> None:
     files = decoders.model()
     decoder = Decoder.create(
         files,
-        config=decoders.DecoderConfig(normalisation="none"),
+        config=DecoderConfig(normalisation="none"),
         lora=LoraSettings(rank=2),
         binding=Binding(read_layer=1, target={}, model="tiny"),
         dtype="bfloat16",

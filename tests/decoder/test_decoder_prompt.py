@@ -21,21 +21,23 @@ PAIRS = [(QUESTION, ANSWER), ("?", "!"), ("Why so\nlong? é", "Well, 漢 the end
 def rendered(
     tokenizer: PreTrainedTokenizerFast, placeholders: str, question: str, answer: str
 ) -> str:
-    """Return the whole prompt by the chat template, as the paper has it."""
-    return tokenizer.apply_chat_template(
-        [
-            {"role": "user", "content": placeholders},
-            {"role": "assistant", "content": CONFIG.preamble},
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": answer},
-        ],
-        tokenize=False,
-        date_string="01 Jan 2025",
+    """Render the whole prompt by the chat template, as the paper has it."""
+    return str(
+        tokenizer.apply_chat_template(
+            [
+                {"role": "user", "content": placeholders},
+                {"role": "assistant", "content": CONFIG.preamble},
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ],
+            tokenize=False,
+            date_string="01 Jan 2025",
+        )
     )
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @pytest.mark.parametrize(("question", "answer"), PAIRS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from activation_store.target.files import ModelFiles
 from core.errors import DataError, ModelError, StoreError
 from core.progress import Progress, silent
 from core.table_files import DROPPED_FILE, read_dropped
-from core.tables import Question
+from core.tables import Question, Split, View
 from decoder import scoring
-from decoder.sources.step_inputs import StepInputs
-from evaluators.config import EvaluateConfig
+from decoder.forward import compute_answer_losses
+from decoder.step_inputs import StepInputs
+from evaluators.config import Baseline, EvaluateConfig
 from evaluators.evaluation import TrainedDecoders, evaluate
 
-VIEWS = ("control", "system")
+VIEWS: tuple[View, ...] = ("control", "system")
 CONFIG = EvaluateConfig(
     conditions=("right", "other", "mean", "none", "noise"),
     views=VIEWS,
@@ -34,7 +36,7 @@ CONFIG = EvaluateConfig(
     identification=0,
 )
 CONDITIONS = {"right", "other", "mean", "none", "noise"}
-SPLITS = {"train": 6, "test": 12, "test_ood": 4}
+SPLITS: Mapping[Split, int] = {"train": 6, "test": 12, "test_ood": 4}
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +56,10 @@ def decoder(made: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def places(
-    made: chain.Chain, decoder: Path, folder: Path, **baselines: Path
+    made: chain.Chain, decoder: Path, folder: Path, baselines: Mapping[Baseline, Path] | None = None
 ) -> tuple[StepInputs, TrainedDecoders, Path, Path]:
     inputs, out, work = made.places(folder)
-    return inputs, TrainedDecoders(decoder=decoder, baselines=baselines), out, work
+    return inputs, TrainedDecoders(decoder=decoder, baselines=baselines or {}), out, work
 
 
 def judge(
@@ -68,10 +70,10 @@ def judge(
     *,
     model: ModelFiles | None = None,
     progress: Progress = silent,
-    **baselines: Path,
+    baselines: Mapping[Baseline, Path] | None = None,
 ) -> dict[str, Any]:
     """Evaluate into `folder`/out with `folder`/work; the tree."""
-    inputs, decoders, out, work = places(made, decoder, folder, **baselines)
+    inputs, decoders, out, work = places(made, decoder, folder, baselines)
     inputs = replace(inputs, model=model or inputs.model)
     found = evaluate(
         inputs, decoders, out, work, config=config, runtime=chain.RUNTIME, progress=progress
@@ -87,17 +89,17 @@ def outputs(folder: Path) -> dict[str, bytes]:
 def whole(
     made: chain.Chain, decoder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
-    """Make a run that nothing stopped, and what it returned."""
+    """Evaluate without interruption; return the folder and the metrics."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, judge(made, decoder, folder)
 
 
-class Passes:
+class ForwardPasses:
     """Counts the batches that are measured."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        inner = scoring.compute_answer_losses
+        inner = compute_answer_losses
 
         def counted(*args: Any) -> Any:
             self.n += 1
@@ -215,7 +217,7 @@ def test_an_evaluation_that_was_killed_goes_on_and_gives_the_same(
     chain.killed(evaluate, 10, *places(made, decoder, tmp_path), **tools)
     kept = len(list((tmp_path / "work").iterdir()))
     assert kept >= 9
-    passes = Passes(monkeypatch)
+    passes = ForwardPasses(monkeypatch)
     judge(made, decoder, tmp_path)
     # 4 cases of 7 conditions in one batch each, and 4 parts with answers
     assert passes.n <= 4 * 7 - (kept - 1)
@@ -237,7 +239,7 @@ def test_a_part_that_cannot_be_used_is_measured_again(
         part.write_bytes(part.read_bytes()[:-20])
     else:
         shutil.copy(tmp_path / "work" / "test_ood.control.mean.json", part)
-    passes = Passes(monkeypatch)
+    passes = ForwardPasses(monkeypatch)
     judge(made, decoder, tmp_path)
     assert passes.n == 1
     assert outputs(tmp_path) == outputs(whole[0])
@@ -376,7 +378,7 @@ def test_identification_goes_on_where_it_was_killed(
 ) -> None:
     shutil.copytree(identified[0] / "work", tmp_path / "work")
     (tmp_path / "work" / "test.control.identify_other.json").unlink()
-    passes = Passes(monkeypatch)
+    passes = ForwardPasses(monkeypatch)
     judge(made, decoder, tmp_path, IDENTIFY)
     n = identified[1]["answer_loss"]["right"]["n"]
     assert passes.n == -(-n // 4)  # batches of four rows
@@ -420,15 +422,16 @@ def test_a_store_of_two_layers_has_wrong_layer(
 def test_trained_baselines_are_columns_and_prior_is_a_rival(
     made: chain.Chain, decoder: Path, whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    folders = {}
-    for seed, name in enumerate(("prior", "text"), 5):
+    folders: dict[Baseline, Path] = {}
+    names: tuple[Baseline, ...] = ("prior", "text")
+    for seed, name in enumerate(names, 5):
         folders[name] = tmp_path / name
         folders[name].mkdir()
         chain.decoder(made, seed=seed, nudge=0.2).save(folders[name])
     config = EvaluateConfig.model_validate(
         {**IDENTIFY.model_dump(), "baselines": ["prior", "text"], "answers": 2}
     )
-    found = judge(made, decoder, tmp_path, config, **folders)["test"]["control"]
+    found = judge(made, decoder, tmp_path, config, baselines=folders)["test"]["control"]
     plain = whole[1]["test"]["control"]
     losses_ = found["answer_loss"]
     # the decoder is itself again after each baseline
@@ -455,7 +458,7 @@ def test_a_baseline_of_another_target_is_refused(
     (tmp_path / "prior" / "latentqa.json").write_text(json.dumps(sidecar))
     config = EvaluateConfig.model_validate({**CONFIG.model_dump(), "baselines": ["prior"]})
     with pytest.raises(StoreError, match="it reads another target"):
-        judge(made, decoder, tmp_path, config, prior=tmp_path / "prior")
+        judge(made, decoder, tmp_path, config, baselines={"prior": tmp_path / "prior"})
 
 
 def test_evaluation_prints_and_warns_nothing(

@@ -66,7 +66,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> RowDataset:
 
 
 def test_an_item_is_the_visible_activations_and_the_turns(dataset: RowDataset) -> None:
-    for row, (reading, turns) in zip(dataset.rows, dataset, strict=False):
+    for i, row in enumerate(dataset.rows):
+        reading, turns = dataset[i]
         masked = row.conversation.view == "system"
         assert (reading.first_position > 0) == masked
         assert reading.vectors is not None

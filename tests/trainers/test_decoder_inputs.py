@@ -12,6 +12,7 @@ import pytest
 
 from activation_store.read.reader import ActivationStore
 from core.errors import DataError
+from core.tables import View
 from decoder.batch import make_batch
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.packed import make_packed_batch
@@ -32,8 +33,8 @@ from trainers.training import train
 VIEWS = ("control", "system")
 
 
-def row(number: int, *, kind: str = "persona", view: str = "control", group: int = -1) -> Row:
-    conversation, _ = chain.row(number, kind=kind, view=view)  # type: ignore[arg-type]
+def row(number: int, *, kind: str = "persona", view: View = "control", group: int = -1) -> Row:
+    conversation, _ = chain.row(number, kind=kind, view=view)
     object.__setattr__(conversation, "group_id", f"group {number if group < 0 else group}")
     return Row(conversation, ())
 

@@ -16,13 +16,14 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.read.reader import ActivationStore
 from core.errors import DataError, StoreError
 from core.table_files import CONVERSATIONS_FILE, read_conversations
+from core.tables import View
 from decoder.config import LoraSettings
 from decoder.sources.live import LiveActivations
 from decoder.visible_tokens import ReadLayers, read_visible
 from trainers.config import TrainConfig
 from trainers.training import LOG_FILE, train
 
-VIEWS = ("control", "system")
+VIEWS: tuple[View, ...] = ("control", "system")
 CONFIG = TrainConfig(
     lora=LoraSettings(rank=4, dropout=0.1),
     views=VIEWS,

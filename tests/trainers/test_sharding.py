@@ -87,7 +87,7 @@ def every(made: Mapping[str, chain.Chain], folder: Path, *, progress: Progress) 
 def dropout(
     made: chain.Chain, folder: Path, die_at: int | None, *, progress: Progress
 ) -> dict[str, Any]:
-    """Return the case `dropout`; the second process kills itself at the step `die_at`."""
+    """Train the case `dropout`; the second process kills itself at the step `die_at`."""
 
     def follow(done: int, total: int, note: str = "") -> None:
         if done == die_at and os.environ["RANK"] == "1":

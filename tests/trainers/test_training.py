@@ -74,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
 
 @pytest.fixture(scope="module")
 def undisturbed(made: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a run that nothing stopped."""
+    """Train without interruption."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "counts.json").write_text(json.dumps(run(made, folder)))
     return folder
@@ -263,8 +263,8 @@ def test_accumulated_batches_and_passes_are_one_larger_batch(tmp_path: Path) -> 
         line = next(line for line in log(folder) if "loss" in line)
         losses.append((line["loss"], line["grad_norm"]))
         adapters.append(load_file(folder / "out" / ADAPTER))
-    for other in losses[1:]:
-        assert other == pytest.approx(losses[0], rel=1e-5)
+    for pair in losses[1:]:
+        assert pair == pytest.approx(losses[0], rel=1e-5)
     for other in adapters[1:]:
         for name, values in adapters[0].items():
             torch.testing.assert_close(other[name], values, rtol=1e-3, atol=1e-6)

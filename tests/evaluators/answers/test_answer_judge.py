@@ -54,14 +54,14 @@ def write_answers(folder: Path, right: Callable[[int], str]) -> Path:
 
 
 def fields(body: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the judge is asked about."""
+    """Parse what the judge is asked about."""
     asked = [m["content"] for m in body["messages"] if m["content"].startswith("Question:")]
     lines = [line.split(": ", 1) for line in asked[-1].splitlines()]
     return {line[0]: line[1] for line in lines if len(line) == 2}
 
 
 def by_gold(body: Mapping[str, Any]) -> Any:
-    """Make a judge that can compare."""
+    """Reply as a judge that can compare."""
     if is_probe(body):
         return plausible_reply(body)
     found = fields(body)
@@ -70,7 +70,7 @@ def by_gold(body: Mapping[str, Any]) -> Any:
 
 
 def first_listed(body: Mapping[str, Any]) -> Any:
-    """Make a judge that takes what stands first."""
+    """Reply as a judge that takes what stands first."""
     if is_probe(body):
         return plausible_reply(body)
     text = next(m["content"] for m in body["messages"][::-1] if "Verdict, one of" in m["content"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from activation_store.read.reader import ActivationStore
+from core.tables import View
 from evaluators.config import ConditionName, EvaluateConfig
 from evaluators.measure.conditions import (
     CONDITIONS,
@@ -23,7 +24,7 @@ from evaluators.measure.conditions import (
 from trainers.rows import Row, count_visible_tokens, load_rows
 
 DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
-VIEWS = ("stimulus",)
+VIEWS: tuple[View, ...] = ("stimulus",)
 ELSEWHERE = 0
 """A stored layer that the decoder does not read."""
 
@@ -98,7 +99,7 @@ def test_rows_of_one_group_are_no_partners(store: tuple[ActivationStore, list[Ro
 def scene_of(
     store: tuple[ActivationStore, list[Row]], *, layer: int = chain.LAYER, seed: int = 0
 ) -> EvalContext:
-    """Return the context of the first 24 rows, the mean token being that of all."""
+    """Make the context of the first 24 rows, the mean token being that of all."""
     opened, rows = store
     partners = pairs(store)
     return EvalContext(opened, layer, masking=True, seed=seed, partners=partners, train=rows)

@@ -125,7 +125,7 @@ def test_without_rows_every_estimate_is_there_and_empty() -> None:
 
 
 def planted_hidden(loss: Callable[[str, np.ndarray], np.ndarray], **more: bool) -> dict[str, Any]:
-    """Return the panel of a decoder whose losses are a function of condition and a draw."""
+    """Measure the panel of a decoder whose losses follow from condition and a draw."""
     draw = np.random.default_rng(3)
     names = ["right", "swapped", "shifted_positions", "other", "mean", "none", *UNTRAINED, *more]
     noise = draw.normal(size=(40,))

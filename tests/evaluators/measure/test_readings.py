@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
 
 
 def judge(made: chain.Chain, folder: Path, *, live: bool = False, **given: Any) -> dict[str, Any]:
-    """Return the metrics of split test, of an untrained decoder with its adapter moved."""
+    """Measure split test with an untrained decoder with its adapter moved."""
     config = CONFIG.model_copy(update=given.pop("config", {}))
     capture = chain.CAPTURE.model_copy(update={"layers": (0, chain.LAYER)})
     changes = {"store": None, "capture": capture} if live else {}

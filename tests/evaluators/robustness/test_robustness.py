@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from core.errors import DataError
+from core.tables import View
 from decoder.model import Decoder
 from decoder.sources.target_run import capture
 from evaluators.measure.result_files import RESULTS_FILE, ROBUSTNESS_FILE
@@ -26,7 +27,7 @@ from evaluators.robustness.target_finetune import FineTune
 from evaluators.stats.estimates import Estimate
 from trainers.rows import Row
 
-VIEWS = ("control", "system")
+VIEWS: tuple[View, ...] = ("control", "system")
 CONFIG = RobustnessConfig(
     views=VIEWS, strengths=(0.5, 2.0), shift_steps=2, shift_rank=2, bootstrap=200, max_controls=9
 )
