@@ -30,7 +30,7 @@ from trainers.loop import compute_validation_loss
 from trainers.rows import Row, load_rows, read_row, tokenize_questions
 from trainers.training import train
 
-VIEWS = ("control", "system")
+VIEWS: tuple[View, ...] = ("control", "system")
 
 
 def row(number: int, *, kind: str = "persona", view: View = "control", group: int = -1) -> Row:
