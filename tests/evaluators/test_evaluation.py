@@ -21,7 +21,7 @@ from core.table_files import DROPPED_FILE, read_dropped
 from core.tables import Question, Split, View
 from decoder import scoring
 from decoder.forward import compute_answer_losses
-from decoder.step_inputs import StepInputs
+from decoder.sources.step_inputs import StepInputs
 from evaluators.config import Baseline, EvaluateConfig
 from evaluators.evaluation import TrainedDecoders, evaluate
 
