@@ -195,7 +195,8 @@ def _view_object(row: Conversation) -> dict[str, Any]:
             "Export as jsonl instead."
         )
     texts = {f.name: m.content for f, m in zip(fields, row.messages, strict=True)}
-    return texts | {"label": row.label} | row.provenance.get("extra", {})
+    extra: dict[str, Any] = row.provenance.get("extra", {})
+    return texts | {"label": row.label} | extra
 
 
 def _qa_object(

@@ -119,7 +119,7 @@ def read_message(index: int, value: Mapping[str, Any]) -> Message:
         content = value["content"]
     else:
         content = read_text(value, "content", where)
-    return Message(role=role, content=content, segment=segment, tool_use=tool_use)  # type: ignore[arg-type]
+    return Message(role=role, content=content, segment=segment, tool_use=tool_use)
 
 
 def read_text(value: Mapping[str, Any], name: str, where: str = "") -> str:

@@ -325,12 +325,14 @@ def _import_config(overrides: list[str]) -> ImportConfig:
 
     from pydantic import ValidationError
 
+    from pydantic import BaseModel
+
     from core.errors import ConfigError
     from generators.exchange.config import ImportConfig, RowsConfig
     from generators.splits import SplitConfig
     from pipelines.experiment.yaml_values import parse_yaml
 
-    sections = {"splits": SplitConfig, "rows": RowsConfig}
+    sections: dict[str, type[BaseModel]] = {"splits": SplitConfig, "rows": RowsConfig}
     fields = ["limit", *(f"{s}.{name}" for s, own in sections.items() for name in own.model_fields)]
     tree: dict[str, Any] = {section: {} for section in sections}
     for override in overrides:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conversation_lines import MESSAGES, QUESTIONS, line, write
 from typer.testing import CliRunner
 
 from core.errors import DataError
@@ -24,22 +25,6 @@ from latentqa.commands.data import app
 from pipelines.running.request import RunRequest
 
 DOCS = (Path(__file__).parents[3] / "docs/data.md").read_text()
-MESSAGES = [
-    {"role": "user", "content": "Be a ferryman.", "segment": "control"},
-    {"role": "assistant", "content": "Aye.", "segment": "control"},
-    {"role": "user", "content": "Will it rain?", "segment": "stimulus"},
-]
-QUESTIONS = [{"question": "Who is it?", "answer": "A ferryman."}]
-
-
-def line(messages: Any = MESSAGES, questions: Any = QUESTIONS, **more: Any) -> dict[str, Any]:
-    return {"messages": messages, "questions": questions, **more}
-
-
-def write(path: Path, *lines: Any) -> Path:
-    text = "\n".join(one if isinstance(one, str) else json.dumps(one) for one in lines)
-    path.write_text(text + "\n")
-    return path
 
 
 def turn(role: str, segment: str, content: str = "Hm.") -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conversation_lines import line, write
 from endpoints import conversations, questions, resolved, small
 from scripted_endpoint import ScriptedEndpoint
 
@@ -14,7 +15,6 @@ from core.errors import ConfigError, DataError
 from core.tables import Conversation, Dropped, Question
 from generators.exchange.exporting import to_records
 from generators.exchange.parquet import push_to_hub, write_parquet
-from tests.generators.exchange.test_conversation_files import line, write
 
 Tables = tuple[list[Conversation], list[Question]]
 LEAF = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 9}

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from endpoints import resolved
+from lantern_requests import number_of, numbered, request
 from scripted_batches import BatchFault
 from scripted_endpoint import Fault, ScriptedEndpoint
 
@@ -25,7 +26,6 @@ from generators.llm.endpoint.prices import Price
 from generators.llm.log.request_log import RequestLog
 from generators.llm.reply import Outcome
 from generators.llm.testing import is_probe
-from tests.generators.llm.test_client import number_of, numbered, request
 
 ROOT = Path(__file__).parents[3]
 KEY = "sk-secret-0123456789"

@@ -10,43 +10,18 @@ from typing import Any
 
 import pytest
 from endpoints import FaultMix, resolved
+from lantern_requests import number_of, numbered, request
 from scripted_endpoint import Fault, ScriptedEndpoint
 
 from core.errors import BudgetError, EndpointError
 from generators.llm.client import LLMClient
-from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.prices import Price
 from generators.llm.log.request_log import RequestLog
 from generators.llm.rate_limiter import START
 from generators.llm.reply import Outcome
 from generators.llm.reply_json import Rejection as QualityFault
 from generators.llm.reply_json import parse_reply
-from generators.llm.request import Request
 from generators.llm.testing import is_probe, plausible_reply
-
-
-def request(number: int) -> Request:
-    return Request(
-        messages=(
-            ("system", "You write short and plain sentences about the things of a house. " * 3),
-            ("user", f"Write about lantern {number}"),
-        ),
-        schema={"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
-        name="test",
-        max_tokens=32,
-        sampling=SamplingConfig(),
-    )
-
-
-def number_of(body: Mapping[str, Any]) -> int:
-    """Which of the requests above `body` is, also where it is asked once more."""
-    users = [m["content"] for m in body["messages"] if m["content"].startswith("Write about")]
-    return int(users[0].split()[3]) if users else 0
-
-
-def numbered(body: Mapping[str, Any]) -> Any:
-    """Name the request in the reply to it."""
-    return plausible_reply(body) if is_probe(body) else {"a": str(number_of(body))}
 
 
 def ask(

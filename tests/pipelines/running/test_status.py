@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from fake_steps import FakeSteps, runner
-from test_kill import CHILD
 
 from pipelines.running.status import StepStatus, status_of
 
@@ -28,7 +27,14 @@ def test_nothing_yet(tmp_path: Path) -> None:
 def test_running_then_stopped(tmp_path: Path) -> None:
     root, log = tmp_path / "r", tmp_path / "log"
     process = subprocess.Popen(
-        [sys.executable, str(CHILD), str(root), str(log), "50", "0.05"],
+        [
+            sys.executable,
+            str(Path(__file__).parents[2] / "fake_steps.py"),
+            str(root),
+            str(log),
+            "50",
+            "0.05",
+        ],
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
