@@ -153,9 +153,14 @@ def _shared(pairs: Iterable[tuple[str, str]]) -> float:
 def _in_two_splits(rows: Iterable[Conversation], key: Callable[[Conversation], str]) -> list[str]:
     splits: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        splits[key(row)].add(row.split)
+        splits[key(row)].add(_group_split(row))
     return sorted(name for name, found in splits.items() if len(found) > 1)
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
+
+
+def _group_split(row: Conversation) -> str:
+    """Return the split of the row's group: `test_seen` asks training controls other stimuli."""
+    return "train" if row.split == "test_seen" else row.split

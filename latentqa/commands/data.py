@@ -323,9 +323,7 @@ def _import_config(overrides: list[str]) -> ImportConfig:
     """Read the import's settings from `FIELD=VALUE`, each value in YAML."""
     import difflib
 
-    from pydantic import ValidationError
-
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
     from core.errors import ConfigError
     from generators.exchange.config import ImportConfig, RowsConfig

@@ -90,17 +90,7 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
         f"{numbers['questions']} questions ({numbers['distinct_questions']} distinct, "
         f"{numbers['distinct_answers']} distinct answers), {numbers['groups']} groups"
     )
-    for name in ("kind", "view", "split", "category"):
-        table = Table(name, "controls", "conversations", "questions")
-        parts = list(numbers[f"by_{name}"].items())
-        if name == "category" and len(parts) > MOST_CATEGORIES:
-            parts.sort(key=lambda item: -item[1]["examples"])
-            table.caption = f"{len(parts) - MOST_CATEGORIES} smaller ones: --json"
-            parts = parts[:MOST_CATEGORIES]
-        for part, n in parts:
-            counts = (n["controls"], n["examples"], n["questions"])
-            table.add_row(Text(terminal_text(part)), *map(str, counts))
-        console.print(_right(table))
+    _print_parts(console, numbers)
     if numbers["by_type"]:
         types = Table("type", "questions")
         for part, n in numbers["by_type"].items():
@@ -120,6 +110,26 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
     _print_checks(console, numbers)
     if numbers["unanswered"]:
         console.print(Text(f"{numbers['unanswered']} conversations without a question", "yellow"))
+    _print_leaks(console, numbers)
+
+
+def _print_parts(console: Console, numbers: Mapping[str, Any]) -> None:
+    """Print the counts by kind, view, split and category."""
+    for name in ("kind", "view", "split", "category"):
+        table = Table(name, "controls", "conversations", "questions")
+        parts = list(numbers[f"by_{name}"].items())
+        if name == "category" and len(parts) > MOST_CATEGORIES:
+            parts.sort(key=lambda item: -item[1]["examples"])
+            table.caption = f"{len(parts) - MOST_CATEGORIES} smaller ones: --json"
+            parts = parts[:MOST_CATEGORIES]
+        for part, n in parts:
+            counts = (n["controls"], n["examples"], n["questions"])
+            table.add_row(Text(terminal_text(part)), *map(str, counts))
+        console.print(_right(table))
+
+
+def _print_leaks(console: Console, numbers: Mapping[str, Any]) -> None:
+    """Print what stands in more than one split, or that nothing does."""
     leaks = {name: found for name, found in numbers["leaks"].items() if found}
     for name, found in leaks.items():
         shown = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")

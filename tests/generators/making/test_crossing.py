@@ -12,6 +12,7 @@ from generators.making.config import ConversationsConfig
 from generators.making.controls import Control, Stimulus
 from generators.making.crossing import choose_stimuli, is_held_out, share_stimuli
 from generators.making.generation import generate_conversations
+from generators.quality.describe import describe
 from generators.rules.config import FilterConfig
 
 STIMULI = tuple(Stimulus(text=f"message {number}") for number in range(40))
@@ -110,3 +111,8 @@ def test_written_controls_borrow_stimuli_that_do_not_give_them_away() -> None:
     )
     share_stimuli([*controls, pirate], {"persona": 4}, FilterConfig(), seed=0)
     assert texts[0] not in [one.text for one in pirate.stimuli]
+
+
+def test_controls_that_training_has_seen_are_no_leak(tmp_path: Path) -> None:
+    found = describe(rows(tmp_path / "rows", 8, 0.25), [], [])
+    assert found["leaks"] == {"groups": [], "labels": [], "controls": []}
