@@ -99,7 +99,8 @@ def grouped_splits(
         if group not in split_of:
             by_kind[kind].append(group)
     for kind, groups in by_kind.items():
-        if kind in in_order:
+        # one or two groups are for training: as they come, they would be test and validation alone
+        if kind in in_order and len(groups) >= 3:
             split_of |= zip(groups, _as_they_come(config), strict=False)
             continue
         ordered = sorted(groups, key=lambda g: digest(["split", config.seed, kind, g]))

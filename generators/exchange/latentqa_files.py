@@ -29,15 +29,16 @@ from core.strict_json import (
     json_type_name,
     read_json,
 )
-from core.tables import VIEWS, Dropped, Message, Segment, View
+from core.tables import KIND_NAMES, VIEWS, Dropped, Message, Segment, View
 from generators.exchange.source_rows import SourceRow
 
 QA_FILE = "qa.json"
 VIEW_FILES: dict[View, str] = {view: f"{view}.json" for view in VIEWS}
 FILES = (QA_FILE, *VIEW_FILES.values())
 
-KIND_OF_PREFIX = {"goal": "goal", "persona": "persona", "sqa": "extractive"}
-"""Kind of a row by the first part of its label; `sqa` stands for synthetic question answering."""
+KIND_OF_PREFIX = {"sqa": "extractive", **{name: name for name in (*KIND_NAMES, "own")}}
+"""Kind of a row by the first part of its label; `sqa` stands for synthetic question answering in
+the published files, and every kind of this project begins its labels with its name."""
 
 NO_CATEGORY = "uncategorised"
 """Category of a label that has no second part."""

@@ -18,7 +18,12 @@ _OPENINGS = (
     "Take note of what this article says.",
 )
 _WORDS = 5  # a shorter sentence answers nothing
-_END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"“])")
+_END_OF_SENTENCE = re.compile(r"(?<=[.!?])[\"”’)]*\s+(?=[A-Z\"“])")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|Capt|Col|Gen|Lt|Sgt|Rev|Hon|Mt|vs|e\.g|i\.e"
+    r"|U\.S|U\.K|Inc|Ltd|Co|Corp|Ave|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)|\b[A-Z])\.$"
+)
+"""A full stop that ends no sentence: of an abbreviation, or of an initial."""
 
 
 class Extractive(WrittenKind):
@@ -49,8 +54,20 @@ class Extractive(WrittenKind):
     ) -> Iterator[QuestionRequest]:
         """Yield requests for a question that a sentence answers, by turns over the sentences."""
         passage = control.rsplit("\n\n", 1)[-1]
-        sentences = [s for s in _END_OF_SENTENCE.split(passage) if len(s.split()) >= _WORDS]
+        sentences = [s for s in split_sentences(passage) if len(s.split()) >= _WORDS]
         for chosen in shuffled_cycle(sentences, draw) if sentences else ():
             yield QuestionRequest(
                 prompt="extractive_question", values={"sentence": chosen}, about=chosen
             )
+
+
+def split_sentences(text: str) -> list[str]:
+    """Split `text` into sentences; abbreviations and initials end none."""
+    found: list[str] = []
+    start = 0
+    for end in _END_OF_SENTENCE.finditer(text):
+        own = text[start : end.start()]
+        if not _ABBREVIATION.search(own):
+            found.append(text[start : end.end()].strip())
+            start = end.end()
+    return [*found, text[start:].strip()]

@@ -18,6 +18,7 @@ from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.controls import Control, Stimulus
 from generators.making.questions import questions_by_type
+from generators.rules.duplicates import Duplicates
 
 DRAWN = "drawn"
 """What stands as `generator` in the provenance of rows that no LLM wrote."""
@@ -62,7 +63,7 @@ def draw_controls(
         want = config.kinds[name].controls
         left = Counter(config.kinds[name].categories)
         kept = 0
-        for found in _distinct(kind, config.seed, texts, sources.get(name), earlier):
+        for found in _distinct(kind, config, texts, sources.get(name), earlier):
             if isinstance(found, Dropped):
                 dropped.append(found)
                 continue
@@ -81,15 +82,20 @@ def draw_controls(
 
 def _distinct(
     kind: DrawnKind,
-    seed: int,
+    config: ConversationsConfig,
     texts: PromptFiles,
     source: ResolvedTexts | None,
     earlier: Sequence[str],
 ) -> Iterator[Control | Dropped]:
     """Yield the kind's controls in order, leaving out repeated texts."""
     seen = {_plain(text) for text in earlier}
+    # texts from outside may be copies with a word changed, which must not stand in two splits
+    alike = Duplicates(config.filters.near_duplicate) if kind.reads_texts else None
+    if alike is not None:
+        for text in earlier:
+            alike.add(text)
     numbers = itertools.count()
-    for found in kind.controls(seed, texts, source):
+    for found in kind.controls(config.seed, texts, source):
         if isinstance(found, Dropped):
             yield found
         elif (key := _plain(found.text)) in seen:
@@ -99,8 +105,17 @@ def _distinct(
                 detail="the text of an earlier control",
                 raw=found.text,
             )
+        elif alike is not None and (near := alike.find(found.text, found.label)) is not None:
+            yield Dropped(
+                reason=near.reason,
+                where=f"control {found.label}",
+                detail=near.detail,
+                raw=found.text,
+            )
         else:
             seen.add(key)
+            if alike is not None:
+                alike.add(found.text, found.label)
             yield Control(
                 kind=kind,
                 category=found.category,

@@ -192,3 +192,16 @@ def test_taking_evenly_takes_as_many_as_it_may(strata: list[int], limit: int) ->
 
 def test_strata_take_turns_two_rows_at_a_time() -> None:
     assert take_evenly(["a"] * 5 + ["b"] * 5 + ["c"], 7) == [0, 1, 2, 3, 5, 6, 10]
+
+
+@pytest.mark.parametrize("in_order", [(), ("profile",)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_kind_with_one_or_two_controls_still_trains(
+    count: int, in_order: tuple[str, ...]
+) -> None:
+    members = [
+        SplitMember(label=f"l{i}", control=f"c{i}", kind="profile", category="sea")
+        for i in range(count)
+    ]
+    found = grouped_splits(members, SplitConfig(), in_order=in_order)
+    assert {split for _, split in found} == {"train"}

@@ -275,7 +275,7 @@ GOOD = "persona-job-good"
         ({"control_user": "x", "label": None}, "not_a_string", "'label' is null"),
         ({"control_user": " \n", "label": GOOD}, "empty_field", "'control_user' is empty"),
         ({"control_user": "x", "label": ""}, "empty_field", "'label' is empty"),
-        (row("control", "poem-short-x"), "unknown_kind", "begins with none of goal, persona, sqa"),
+        (row("control", "poem-short-x"), "unknown_kind", "begins with none of sqa, persona"),
         (row("control", "personal-x"), "unknown_kind", "label 'personal-x'"),
         (row("control", "goal-style-none"), "no_questions", "has no question in qa.json"),
         (row("control", GOOD), "duplicate_row", "same label and messages as row 0"),
