@@ -207,23 +207,29 @@ def _lines(path: Path, config: RowsConfig) -> Iterator[_Line]:
                 )
         return
     for name, file in conversation_files(path).items():
-        if file.suffix == ".parquet":
-            try:
-                values = pq.read_table(file).to_pylist()
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(
-                    f"{file}: not a readable Parquet file ({first_line(error)})."
-                ) from error
-            for number, value in enumerate(values, 1):
-                yield _Line(file=name, number=number, value=_plain(value))
-            continue
-        try:
-            lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
-        for number, text in enumerate(lines, 1):
-            if text.strip():
-                yield _Line(file=name, number=number, text=text)
+        lines_of = _parquet_lines if file.suffix == ".parquet" else _text_lines
+        yield from lines_of(name, file)
+
+
+def _parquet_lines(name: str, file: Path) -> Iterator[_Line]:
+    """Yield the rows of a Parquet file."""
+    try:
+        values = pq.read_table(file).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: not a readable Parquet file ({first_line(error)}).") from error
+    for number, value in enumerate(values, 1):
+        yield _Line(file=name, number=number, value=_plain(value))
+
+
+def _text_lines(name: str, file: Path) -> Iterator[_Line]:
+    """Yield the lines of a text file that are not blank."""
+    try:
+        lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
+    for number, text in enumerate(lines, 1):
+        if text.strip():
+            yield _Line(file=name, number=number, text=text)
 
 
 def _is_hub_id(path: Path) -> bool:
