@@ -264,7 +264,7 @@ COMPLETE = Step(
 )
 
 
-_BASELINE_VERSIONS: Mapping[Baseline, int] = {"prior": 3, "visible_text": 1, "text": 2}
+_BASELINE_VERSIONS: Mapping[Baseline, int] = {"prior": 4, "visible_text": 1, "text": 3}
 
 
 def baseline_step(name: Baseline) -> str:
@@ -314,7 +314,7 @@ def _from_conversations(
         tables["dump"] = "dump"
     train = Step(
         name="train",
-        version=2,
+        version=3,
         entry="trainers.training",
         run=_train,
         config=lambda experiment: _train_config(experiment, live=live),
@@ -346,7 +346,7 @@ def _from_conversations(
     judge = (JUDGE,) if judged else ()
     report = Step(
         name="report",
-        version=7,
+        version=8,
         entry="pipelines.reports.run.report",
         run=_report,
         config=printed_config,
