@@ -1,6 +1,7 @@
 """Generation of answers: activations and questions in, answers in words out.
 
-Shapes: B rows, Q questions, G of them whose answers go on, P prefix tokens, T tokens, V vocabulary.
+Shapes: B rows, Q questions, G of them whose answers are unfinished, P prefix tokens, T tokens,
+V vocabulary.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Rows as packed sequences: a row's prefix, then all its turns side by side.
 
-Each turn sees the prefix and itself, and its positions go on from the prefix, so that loss and
-gradients are those of one question a row; with little padding, since a row's length is the sum of
-its parts. For models whose every block attends to everything before it: a window would be
+Each turn sees the prefix and itself, and its positions continue those of the prefix, so that loss
+and gradients are those of one question per row; with little padding, since a row's length is the
+sum of its parts. For models whose every block attends to everything before it: a window would be
 counted in places of the packed row, not in positions.
 
 Shapes: B rows, S tokens of the longest packed row (right-padded), N placeholders, A answer tokens.

@@ -30,12 +30,12 @@ class JudgeConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """Which rows are judged, under which conditions, with which statistics."""
+    """The rows that are evaluated, under which conditions, with which statistics."""
 
     splits: tuple[Split, ...] = ("test", "test_ood", "test_seen")
-    """Splits that are judged; one without rows is left out, with a word."""
+    """Splits that are evaluated; one without rows is left out, and the report says so."""
     views: tuple[View, ...] = VIEWS
-    """Views that are judged, each by itself."""
+    """Views that are evaluated, each separately."""
     conditions: tuple[ConditionName, ...] = (
         "right",
         "swapped",
@@ -55,7 +55,7 @@ class EvaluateConfig(Config):
     activations (reading is claimed where the decoder is better than both), and `text` on the
     control's own words in place of activations (an upper bound)."""
     visible_too: bool = False
-    """Also judge the masked views with the control visible, under their own names
+    """Also evaluate the masked views with the control visible, under their own names
     (`system+visible`, ...)."""
     max_controls: int | None = Field(default=40, ge=1)
     """Most controls of a split and view, drawn by seed; null for all."""

@@ -5,7 +5,7 @@ Each result is cached as soon as it is measured, so that an interrupted evaluati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,7 @@ from evaluators.measure.metrics import PanelMetrics, SliceMetrics
 from evaluators.measure.panel import RIVALS, UNTRAINED, measure_panel
 from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import ANSWERS_FILE, ITEMS_FILE, LOSSES_FILE, RESULTS_FILE
-from evaluators.measure.result_rows import WHOLE, result_rows
+from evaluators.measure.result_rows import WHOLE, loss_rows, result_rows
 from evaluators.measure.slices import EvalSlice
 from trainers.rows import Row, tokenize_questions
 
@@ -194,7 +194,7 @@ class SliceEvaluator:
         if effects:
             more["control_effect"] = estimate_effect(effects, rows, config)
         groups = panel_by_group(flat, measured.controls, _group_labels(rows), config)
-        tables = {LOSSES_FILE: list(_loss_rows(rows, losses, effects))}
+        tables = {LOSSES_FILE: list(loss_rows(rows, losses, effects))}
         if config.answers:
             more["answers"], answered = self._measure_answers(measured)
             tables[ANSWERS_FILE] = answered.rows
@@ -389,23 +389,3 @@ def _group_labels(rows: Sequence[Row]) -> dict[str, list[str]]:
         "category": [f"{conversation.kind}/{conversation.category}" for conversation, _ in asked],
         "type": [question.type or UNSTATED for _, question in asked],
     }
-
-
-def _loss_rows(
-    rows: Sequence[Row], table: Mapping[str, list[list[float]]], effects: Mapping[str, float]
-) -> Iterator[dict[str, Any]]:
-    """Make the rows of losses.parquet, without split and view."""
-    for condition, losses in table.items():
-        for row, row_losses in zip(rows, losses, strict=True):
-            for question, loss in zip(row.questions, row_losses, strict=True):
-                yield {
-                    "kind": row.conversation.kind,
-                    "category": row.conversation.category,
-                    "control_id": row.conversation.control_id,
-                    "example_id": row.example_id,
-                    "question": question.question,
-                    "type": question.type,
-                    "condition": condition,
-                    "loss": loss,
-                    "control_effect": effects.get(row.example_id),
-                }

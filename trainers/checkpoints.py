@@ -38,7 +38,7 @@ def seal(checkpoint: Path) -> None:
 def keep_whole(work: Path) -> Path | None:
     """Remove the first damaged checkpoint in `work` and all after it; return the last one left.
 
-    The best checkpoint may be any of them, so a run can go on only where all are whole.
+    The best checkpoint may be any of them, so a run can resume only where all are whole.
     """
     found: Path | None = None
     broken = False

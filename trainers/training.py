@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.trainer_callback import TrainerCallback
 
 from activation_store.target.load import use_threads
 from activation_store.target.quiet import quiet_libraries
@@ -138,10 +139,7 @@ def train(
     validation = builder.build("validation", config.validation_rows)
     steps = count_optimiser_steps(config, len(rows))
     with storage_errors(work), checkpoints.surface_full_disk(work):
-        if distributed.is_main:
-            checkpoints.keep_whole(work)
-        distributed.barrier()
-        resume = checkpoints.keep_whole(work)
+        resume = _find_resume_point(work, distributed)
         throughput = None
         if not _has_ended(resume, steps, config):
             trainer = DecoderTrainer(
@@ -156,11 +154,7 @@ def train(
                     distributed=distributed,
                     report_to=runtime.report_to,
                 ),
-                callbacks=[
-                    ProgressReporter(progress),
-                    NonFiniteGuard(),
-                    *([ValidationPatience(config.patience)] if config.patience else []),
-                ],
+                callbacks=_make_callbacks(config, progress),
             )
             with quiet_libraries():
                 trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -173,11 +167,7 @@ def train(
             best = checkpoints.checkpoint_folder(work, best_step)
             decoder.net.load_adapter(str(best), decoder.net.active_adapter)
         if distributed.is_main:
-            decoder.save(out)
-            lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
-            write_bytes(out / LOG_FILE, lines.encode())
-            if builder.dropped:
-                write_dropped(out / DROPPED_FILE, builder.dropped)
+            _write_outputs(decoder, history, builder.dropped, out)
         distributed.barrier()
     done = checkpoints.step_of(last)
     return TrainResult(
@@ -235,6 +225,32 @@ def _create_decoder(
         from trainers.sharding import make_sharded  # not every build of torch has it
 
         return make_sharded(make, distributed)
+
+
+def _find_resume_point(work: Path, distributed: DistributedContext) -> Path | None:
+    """Return the last whole checkpoint; the main process removes damaged ones first."""
+    if distributed.is_main:
+        checkpoints.keep_whole(work)
+    distributed.barrier()
+    return checkpoints.keep_whole(work)
+
+
+def _make_callbacks(config: TrainConfig, progress: Progress) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [ProgressReporter(progress), NonFiniteGuard()]
+    if config.patience:
+        callbacks.append(ValidationPatience(config.patience))
+    return callbacks
+
+
+def _write_outputs(
+    decoder: Decoder, history: list[dict[str, Any]], dropped: list[Dropped], out: Path
+) -> None:
+    """Write the adapter, the log, and the questions that were dropped."""
+    decoder.save(out)
+    lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in history)
+    write_bytes(out / LOG_FILE, lines.encode())
+    if dropped:
+        write_dropped(out / DROPPED_FILE, dropped)
 
 
 def _has_ended(resume: Path | None, steps: int, config: TrainConfig) -> bool:

@@ -110,13 +110,14 @@ def _fit(rows: Sequence[np.ndarray], seed: int) -> _Gaussian:
     count, width = tokens_ND.shape
     k = max(1, min(_COMPONENTS, width // 2, count // 4))
     # a few massive features dominate: without QR the other directions are lost in float32
-    pca = PCA(
-        k,
-        svd_solver="randomized",
-        iterated_power=2,
-        power_iteration_normalizer="QR",
-        random_state=seed,
-    ).fit(tokens_ND)
+    with np.errstate(invalid="ignore"):  # constant activations explain no variance
+        pca = PCA(
+            k,
+            svd_solver="randomized",
+            iterated_power=2,
+            power_iteration_normalizer="QR",
+            random_state=seed,
+        ).fit(tokens_ND)
     variances_K = pca.explained_variance_
     residual = float(tokens_ND.var(0, ddof=1).sum() - variances_K.sum()) / max(1, width - k)
     floor = 1e-6 * float(variances_K.max(initial=0.0)) + 1e-12

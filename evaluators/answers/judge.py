@@ -2,7 +2,7 @@
 
 The judge sees question, gold and answer: neither the control nor which activations the decoder was
 given. Answers from the row's own activations and from another control's are judged alike, so that
-what a guessing decoder gets right by chance stands beside what a reading one does.
+what a guessing decoder gets right by chance can be compared with what a reading one does.
 """
 
 from __future__ import annotations

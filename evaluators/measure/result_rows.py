@@ -1,15 +1,42 @@
-"""Metrics flattened into the rows of results.parquet, one per number."""
+"""Rows of losses.parquet and results.parquet: a row per loss, and a row per number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evaluators.measure.metrics import JudgedMetrics, Metrics, RobustnessMetrics
 from evaluators.stats.estimates import Estimate
+from trainers.rows import Row
 
 WHOLE = "all"
 """Name of the group of everything."""
+
+
+def loss_rows(
+    rows: Sequence[Row], table: Mapping[str, list[list[float]]], effects: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of losses.parquet, without split and view.
+
+    Args:
+        rows: evaluated rows.
+        table: by condition, of each row the answer loss of each question, in nats per token.
+        effects: control effect by example id, in nats.
+    """
+    for condition, losses in table.items():
+        for row, row_losses in zip(rows, losses, strict=True):
+            for question, loss in zip(row.questions, row_losses, strict=True):
+                yield {
+                    "kind": row.conversation.kind,
+                    "category": row.conversation.category,
+                    "control_id": row.conversation.control_id,
+                    "example_id": row.example_id,
+                    "question": question.question,
+                    "type": question.type,
+                    "condition": condition,
+                    "loss": loss,
+                    "control_effect": effects.get(row.example_id),
+                }
 
 
 def result_rows(

@@ -18,7 +18,7 @@ class EvalSlice:
 
     Attributes:
         split: of the rows.
-        name: the view, with `+visible` where a masked view is judged without masking.
+        name: the view, with `+visible` where a masked view is evaluated without masking.
         masking: whether the control's own tokens are withheld.
         rows: what is evaluated.
         pool: all rows of the split and view, from which partners and distractors are drawn.
@@ -75,7 +75,7 @@ def select_slices(
 
 
 def _maskings(view: View, config: EvaluateConfig, masking: bool) -> list[tuple[str, bool]]:
-    """Name the ways in which a view is judged, each with whether it is masked."""
+    """Name the ways in which a view is evaluated, each with whether it is masked."""
     if view == "control":
         return [(view, False)]
     visible = (f"{view}+visible", False)

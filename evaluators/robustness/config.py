@@ -17,9 +17,9 @@ class RobustnessConfig(Config):
     """Which rows are altered, and how; and how far the target is moved from what was read."""
 
     splits: tuple[Split, ...] = ("test", "test_ood")
-    """Splits that are judged; with both, held-out categories are compared with the others."""
+    """Splits that are evaluated; with both, held-out categories are compared with the others."""
     views: tuple[View, ...] = VIEWS
-    """Views that are judged, each by itself."""
+    """Views that are evaluated, each separately."""
     alterations: tuple[AlterationName, ...] = ("decoy", "forbidden", "novel_question")
     """What is done to each row (evaluators/robustness/alterations.py); each costs a forward
     pass of the target and two of the decoder over all questions."""

@@ -43,8 +43,8 @@ def find_swaps(
     Args:
         rows: every conversation of the table, so that controls are paired as the dump paired them.
         store: source of activations.
-        split: split that is judged.
-        view: view that is judged.
+        split: split that is evaluated.
+        view: view that is evaluated.
 
     Returns:
         Example id of the swapped conversation by example id; rows for which none was dumped, or
