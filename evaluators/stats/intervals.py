@@ -26,7 +26,7 @@ lower end misses the truth less often than in 2.5 of 100 cases: the error is on 
 claim.
 
 A studentised interval covers means as well, and fails on rates: a sample in which all controls
-agree has no spread to divide by. The intervals of scipy.stats.bootstrap cover less: on the simulated
+agree has no spread to divide by. The intervals of scipy.stats.bootstrap cover less: on simulated
 gains of 12 controls its percentiles hold the truth in 90 of 100 cases and its BCa in 89, those here
 in 93; and it has no statistic of a lowest mean. tests/proofs/test_panel_coverage.py measures the
 coverage.
