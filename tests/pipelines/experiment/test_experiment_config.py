@@ -34,14 +34,9 @@ def test_defaults_fill_the_rest(file: Path) -> None:
     )
 
 
-TEMPLATE = "template"
-"""What `latentqa init` writes; its name is for the user to change."""
-
-
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "experiments").glob("*.yaml")))
 def test_every_published_experiment_is_valid(path: Path) -> None:
-    name = load_experiment(path).experiment
-    assert name == ("my_experiment" if path.stem == TEMPLATE else path.stem)
+    assert load_experiment(path).experiment == path.stem
 
 
 @pytest.mark.parametrize(
