@@ -13,12 +13,7 @@ from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from core.table_files import (
-    CONVERSATIONS_FILE,
-    DROPPED_FILE,
-    read_conversations,
-    write_dropped,
-)
+from core.table_files import CONVERSATIONS_FILE, DROPPED_FILE, read_conversations, write_dropped
 from decoder.model import Decoder
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs

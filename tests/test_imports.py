@@ -58,6 +58,7 @@ ORDER = (
     "pipelines.asking",
     "flows",
     "latentqa.api",
+    "latentqa.terminal",
     "latentqa.commands",
     "latentqa",
 )

@@ -8,14 +8,8 @@ import typer
 
 from core.errors import DamagedError, RefError
 from core.wording import duration, size
-from latentqa.commands.options import (
-    DEFAULT_ROOT,
-    REF_HELP,
-    JsonOption,
-    RefArgument,
-    RootOption,
-)
-from latentqa.commands.printing import print_json, say
+from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RefArgument, RootOption
+from latentqa.terminal.printing import print_json, say
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.refs import Refs, holders
 from pipelines.artifacts.root import ArtifactRoot

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentqa.commands.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption
-from latentqa.commands.printing import print_json, say
+from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption
+from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
     from evaluators.comparison.values import ComparedValue

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from core.errors import ConfigError
-from latentqa.commands.options import DEFAULT_ROOT, JsonOption, RootOption
-from latentqa.commands.printing import print_json, say
+from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RootOption
+from latentqa.terminal.printing import print_json, say
 
 
 def crossed(

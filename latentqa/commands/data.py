@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from latentqa.commands.options import (
+from latentqa.terminal.options import (
     DEFAULT_ROOT,
     JsonOption,
     PrivateOption,
@@ -18,7 +18,7 @@ from latentqa.commands.options import (
     SplitName,
     ViewName,
 )
-from latentqa.commands.printing import print_json, report, say
+from latentqa.terminal.printing import print_json, report, say
 
 if TYPE_CHECKING:
     from generators.exchange.config import ImportConfig
@@ -104,7 +104,7 @@ def import_(
     if as_json:
         print_json({"out": str(target), **record})
     else:
-        from latentqa.commands.data_view import print_import
+        from latentqa.terminal.data_view import print_import
 
         print_import(target, conversations, questions)
 
@@ -170,7 +170,7 @@ def show(
     elif out is not None:
         say(f"{out}: {len(shown)} of {len(records)} rows")
     else:
-        from latentqa.commands.data_view import print_rows
+        from latentqa.terminal.data_view import print_rows
 
         print_rows(shown, total=len(records))
 
@@ -186,7 +186,7 @@ def stats(ref: Ref, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False
     if as_json:
         print_json({"ref": ref, **numbers, "quality": tables.quality})
     else:
-        from latentqa.commands.data_view import print_measured, print_stats
+        from latentqa.terminal.data_view import print_measured, print_stats
 
         print_stats(numbers)
         if tables.quality is not None:

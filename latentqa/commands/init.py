@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import ConfigError
-from latentqa.commands.options import JsonOption
-from latentqa.commands.printing import report, say
+from latentqa.terminal.options import JsonOption
+from latentqa.terminal.printing import report, say
 
 TEMPLATE = "template"
 SCHEMA_FILE = "experiment.schema.json"

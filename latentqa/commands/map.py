@@ -10,8 +10,8 @@ import typer
 from core.errors import ConfigError
 from core.terminal import plain_console
 from latentqa.api import load
-from latentqa.commands.answers_view import print_foreign, reader_document
-from latentqa.commands.conversation import (
+from latentqa.terminal.answers_view import print_foreign, reader_document
+from latentqa.terminal.conversation import (
     AdapterOption,
     DeviceOption,
     ForeignAdapterOption,
@@ -26,8 +26,8 @@ from latentqa.commands.conversation import (
     expect_one_of,
     make_one_prompt,
 )
-from latentqa.commands.options import DEFAULT_ROOT, DecoderArgument, JsonOption, RootOption
-from latentqa.commands.printing import print_json, say
+from latentqa.terminal.options import DEFAULT_ROOT, DecoderArgument, JsonOption, RootOption
+from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
     from pipelines.asking.reader import Reader

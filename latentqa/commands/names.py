@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from latentqa.commands.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
-from latentqa.commands.printing import report
+from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
+from latentqa.terminal.printing import report
 from pipelines.artifacts.identity import SHORT
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot

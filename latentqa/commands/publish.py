@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from core.errors import ConfigError
-from latentqa.commands.options import (
+from latentqa.terminal.options import (
     DEFAULT_ROOT,
     DecoderArgument,
     JsonOption,
@@ -17,7 +17,7 @@ from latentqa.commands.options import (
     RepoOption,
     RootOption,
 )
-from latentqa.commands.printing import report
+from latentqa.terminal.printing import report
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from latentqa.commands.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
-from latentqa.commands.printing import report
+from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
+from latentqa.terminal.printing import report
 
 
 def results(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:

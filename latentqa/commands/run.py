@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.wording import duration, size
-from latentqa.commands.options import (
+from latentqa.terminal.options import (
     DEFAULT_ROOT,
     ConfigArgument,
     JsonOption,
@@ -17,7 +17,7 @@ from latentqa.commands.options import (
     UntilOption,
     root_words,
 )
-from latentqa.commands.printing import print_json, say
+from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
     from pipelines.running.plan import StepEstimate, StepPlan

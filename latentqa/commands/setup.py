@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from latentqa.commands.options import JsonOption
-from latentqa.commands.printing import report
+from latentqa.terminal.options import JsonOption
+from latentqa.terminal.printing import report
 
 app = typer.Typer(help="Fetch what is not installed with the package.", no_args_is_help=True)
 

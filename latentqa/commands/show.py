@@ -7,8 +7,8 @@ from typing import Any
 
 from core.wording import duration, size
 from latentqa.commands.artifacts import artifact_document
-from latentqa.commands.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
-from latentqa.commands.printing import print_json, say
+from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
+from latentqa.terminal.printing import print_json, say
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.refs import Refs, holders
 from pipelines.artifacts.root import ArtifactRoot

@@ -11,13 +11,8 @@ import typer
 from core.errors import ConfigError, DamagedError
 from core.wording import size
 from latentqa.api import open_store, store_folder
-from latentqa.commands.options import (
-    DEFAULT_ROOT,
-    REF_HELP,
-    JsonOption,
-    RootOption,
-)
-from latentqa.commands.printing import print_json, report, say
+from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption
+from latentqa.terminal.printing import print_json, report, say
 
 if TYPE_CHECKING:
     from activation_store.read.reader import ActivationStore

@@ -24,14 +24,7 @@ from typing import Any
 
 from core.canonical import digest
 from core.errors import DamagedError
-from core.files import (
-    fsync_dir,
-    fsync_tree,
-    sha256_file,
-    storage_errors,
-    write_bytes,
-    write_json,
-)
+from core.files import fsync_dir, fsync_tree, sha256_file, storage_errors, write_bytes, write_json
 from pipelines.artifacts.artifact import (
     DATA,
     IDENTITY,

@@ -21,7 +21,7 @@ from generators.exchange.config import DataFormat
 from generators.exchange.exporting import FORMATS as ROW_FORMATS
 from latentqa.cli import app
 from latentqa.commands import data, store
-from latentqa.commands.options import SplitName, StepName, ViewName
+from latentqa.terminal.options import SplitName, StepName, ViewName
 from pipelines.steps.order import every_step
 
 CHECKOUT = Path(__file__).parents[2]

@@ -12,12 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from core.table_files import (
-    CONVERSATIONS_FILE,
-    QUESTIONS_FILE,
-    read_conversations,
-    read_questions,
-)
+from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
 from core.tables import SPLITS, VIEWS, Conversation
 from core.tool_use import message_text
 from core.wording import sort_known

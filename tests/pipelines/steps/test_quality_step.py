@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scripted_endpoint import ScriptedEndpoint
 
-from latentqa.commands.data_view import print_measured, print_rows, print_stats
+from latentqa.terminal.data_view import print_measured, print_rows, print_stats
 from pipelines.artifacts.data_tables import load_tables
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 from pipelines.reports.run.report import write_report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from latentqa.commands.printing import say
+from latentqa.terminal.printing import say
 
 if TYPE_CHECKING:
     from pipelines.asking.reader import Reader
