@@ -30,7 +30,7 @@ class DecoderConfig(Config):
     injection: Literal["replace", "add"] = "replace"
     """`replace` puts the activation itself there (arXiv 2412.08686, section 3); `add` adds its
     direction, at the length of what is there (arXiv 2512.15674)."""
-    normalisation: Normalisation = "standardise"
+    normalisation: Normalisation = "none"
     """What is done to activations first: `none` leaves them as they are (the paper); `length`
     brings each to the mean length of what it replaces; `centre` takes off the mean training token
     before that, and `standardise` divides each feature by its deviation over training tokens as

@@ -129,7 +129,7 @@ def read_hidden_bit(
     dump(tables, store, config=capture, model=model, runtime=chain.RUNTIME)
     inputs = StepInputs(conversations=tables, questions=tables, store=store, model=model)
     config = TrainConfig(
-        decoder=DecoderConfig(),
+        decoder=DecoderConfig(normalisation="standardise"),
         lora=LoraSettings(rank=8),
         views=("system",),
         epochs=10,

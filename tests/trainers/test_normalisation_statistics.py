@@ -11,6 +11,7 @@ import torch
 
 from activation_store.read.reader import ActivationStore
 from activation_store.target.capture import Capture
+from decoder.config import DecoderConfig
 from decoder.model import Decoder
 from decoder.reading import Reading
 from trainers.config import TrainConfig
@@ -45,7 +46,12 @@ def test_the_placeholder_is_measured_where_activations_enter(made: chain.Chain) 
 
 
 def test_a_trained_decoder_loads_with_its_statistics(made: chain.Chain, tmp_path: Path) -> None:
-    config = TrainConfig(views=("system",), max_steps=1, evaluations=1)
+    config = TrainConfig(
+        decoder=DecoderConfig(normalisation="standardise"),
+        views=("system",),
+        max_steps=1,
+        evaluations=1,
+    )
     train(*made.places(tmp_path), config=config, runtime=chain.RUNTIME)
     loaded = Decoder.load(tmp_path / "out", made.model, dtype="float32", device=torch.device("cpu"))
     normaliser = loaded.injection.normaliser

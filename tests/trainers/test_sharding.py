@@ -33,6 +33,7 @@ from trainers.training import LOG_FILE, train
 
 RUNTIME = Runtime(device="cpu", threads=1, sharding="full")
 CONFIG = TrainConfig(
+    decoder=DecoderConfig(normalisation="standardise"),
     lora=LoraSettings(rank=4),
     views=("control",),
     max_rows=12,

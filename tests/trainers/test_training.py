@@ -33,6 +33,7 @@ from trainers.training import LOG_FILE, train
 
 ADAPTER = "adapter_model.safetensors"
 CONFIG = TrainConfig(
+    decoder=DecoderConfig(normalisation="standardise"),
     lora=LoraSettings(rank=4, alpha=8, dropout=0.1),
     views=("control",),
     rows_per_batch=3,
