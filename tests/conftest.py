@@ -1,8 +1,18 @@
-"""The order of the files: long ones first, so that no worker ends with one alone."""
+"""The order of the files: long ones first, so that no worker ends with one alone.
+
+Processes that tests start find the checkout's packages first: tests/ has folders of their names.
+"""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
+
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+)
 
 LONG = ("test_chain.py", "test_small_quickstart.py", "test_flows.py")
 
