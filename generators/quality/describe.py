@@ -11,6 +11,7 @@ from core.tables import KIND_NAMES, SPLITS, VIEWS, Conversation, Dropped, Questi
 from core.tool_use import message_text
 from generators.quality.config import RulesConfig
 from generators.quality.flags import flag_rows, flag_shares
+from generators.rules.obedience import obeys
 
 
 def describe(
@@ -35,6 +36,7 @@ def describe(
         `characters` of each segment (all its messages together),
         question and answer: {count, mean, median, p95, max}; `leaks`: group ids, labels and
         control ids that stand in more than one split, each list empty in a sound data set;
+        `obedience`: of each attribute that a control sets and code can check, {replies, obeyed};
         `unanswered`: conversations without a question; `per_control`: {min, median, max} of the
         distinct questions of a control; `shared`: share of the distinct (control, `question`) and
         (control, `answer`) pairs whose text stands with another control too, the second of which
@@ -68,6 +70,7 @@ def describe(
             "labels": _in_two_splits(conversations, lambda row: row.label),
             "controls": _in_two_splits(conversations, lambda row: row.control_id),
         },
+        "obedience": _obedience(conversations),
         "per_control": _per_control(conversations, questions, control_of),
         "shared": {
             "question": _shared((control_of[q.example_id], q.question) for q in questions),
@@ -159,6 +162,19 @@ def _in_two_splits(rows: Iterable[Conversation], key: Callable[[Conversation], s
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
+
+
+def _obedience(conversations: Sequence[Conversation]) -> dict[str, dict[str, int]]:
+    """Count the replies under each checkable instruction, and those that obey it."""
+    found: dict[str, dict[str, int]] = defaultdict(lambda: {"replies": 0, "obeyed": 0})
+    for row in conversations:
+        reply = " ".join(m.content for m in row.messages if m.segment == "completion")
+        facts = row.provenance.get("facts")
+        checks = facts.get("checks", {}) if isinstance(facts, dict) else {}
+        for attribute, check in checks.items() if reply else ():
+            found[attribute]["replies"] += 1
+            found[attribute]["obeyed"] += obeys(reply, check)
+    return dict(sorted(found.items()))
 
 
 def _group_split(row: Conversation) -> str:

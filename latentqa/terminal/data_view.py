@@ -107,6 +107,11 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
             for reason, n in numbers[title].items():
                 table.add_row(terminal_text(reason), str(n))
             console.print(_right(table))
+    if numbers["obedience"]:
+        obeyed = Table("instruction", "replies", "obeyed")
+        for attribute, n in numbers["obedience"].items():
+            obeyed.add_row(terminal_text(attribute), str(n["replies"]), str(n["obeyed"]))
+        console.print(_right(obeyed))
     _print_checks(console, numbers)
     if numbers["unanswered"]:
         console.print(Text(f"{numbers['unanswered']} conversations without a question", "yellow"))
