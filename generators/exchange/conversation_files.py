@@ -1,4 +1,4 @@
-"""Own conversations are read from JSON Lines of messages with segments and questions.
+"""Own conversations become rows: messages with segments, and questions.
 
 ```
 {"messages": [{"role": "system", "content": "...", "segment": "control"},
@@ -20,17 +20,13 @@ line, and the rest goes on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from core.canonical import digest
-from core.errors import DataError, first_line
-from core.files import sha256_file
+from core.errors import DataError
 from core.strict_json import (
     InvalidJSON,
     fits_utf8,
@@ -63,12 +59,10 @@ from core.tool_use import TOOLS, InvalidToolUse, offer_tools
 from generators.exchange.config import ImportConfig, RowsConfig
 from generators.exchange.latentqa_files import NO_CATEGORY
 from generators.exchange.own_messages import MalformedRow, read_message, read_text
+from generators.exchange.row_entries import Entry, read_entries
 from generators.exchange.row_layout import lay_out
 from generators.exchange.source_rows import SourceRow, count_by_reason, write_rows
-from generators.kinds.config import TextSource
-from generators.kinds.sources import is_saved_dataset, load_saved, resolve_texts, stream_from_hub
 
-ENDINGS = (".jsonl", ".parquet")
 OWN = "own"
 """Kind of a row that names none."""
 _FIELDS = (
@@ -88,55 +82,6 @@ class OwnRow:
 
     row: SourceRow
     questions: tuple[tuple[str, str, str | None], ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Line:
-    """One entry of a file: JSON text, or a value that a data set holds."""
-
-    file: str
-    number: int
-    text: bytes | None = None
-    value: Any = None
-    split: str | None = None
-
-
-def conversation_files(path: Path) -> dict[str, Path]:
-    """List the files at `path`, a file or a folder, by name.
-
-    Raises:
-        DataError: there is none.
-    """
-    if path.is_file() and path.suffix in ENDINGS:
-        return {path.name: path}
-    pattern = "*" if is_saved_dataset(path) else None
-    found = [
-        file
-        for file in (
-            sorted(path.rglob("*") if pattern else path.glob("*")) if path.is_dir() else ()
-        )
-        if file.is_file() and (pattern or file.suffix in ENDINGS)
-    ]
-    if not found:
-        what = "no such file or folder" if not path.exists() else "holds no conversations"
-        raise DataError(
-            f"{path}: {what}; expected a {' or '.join(ENDINGS)} file, a folder of them, a folder "
-            "that `datasets` saved, or the id of a dataset on the hub."
-        )
-    return {file.relative_to(path).as_posix(): file for file in found}
-
-
-def own_digests(path: Path, rows: RowsConfig | None = None) -> dict[str, str]:
-    """Return the sha256 of each file at `path`, by name, or the commit of a dataset on the hub.
-
-    Raises:
-        DataError: there is none.
-    """
-    if _is_hub_id(path):
-        return {
-            str(path): resolve_texts(_hub_source(path, rows or RowsConfig())).identity["commit"]
-        }
-    return {name: sha256_file(file) for name, file in conversation_files(path).items()}
 
 
 def messages_digest(path: Path, rows: RowsConfig | None = None) -> str:
@@ -175,7 +120,7 @@ def read_own(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnRow], 
     config = rows or RowsConfig()
     found: list[OwnRow] = []
     dropped: list[Dropped] = []
-    for line in _lines(path, config):
+    for line in read_entries(path, config):
         try:
             found.append(_row(line, config))
         except MalformedRow as fault:
@@ -189,65 +134,6 @@ def read_own(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnRow], 
                 )
             )
     return found, dropped
-
-
-def _lines(path: Path, config: RowsConfig) -> Iterator[_Line]:
-    """Yield the entries of all files at `path`, or of a dataset on the hub."""
-    if _is_hub_id(path):
-        source = _hub_source(path, config)
-        commit = resolve_texts(source).identity["commit"]
-        for number, value in enumerate(stream_from_hub(source, commit), 1):
-            yield _Line(file=str(path), number=number, value=_plain(value))
-        return
-    if is_saved_dataset(path):
-        for split, rows in load_saved(path, config.dataset_split).items():
-            for number, value in enumerate(rows, 1):
-                yield _Line(
-                    file=split or path.name, number=number, value=_plain(value), split=split
-                )
-        return
-    for name, file in conversation_files(path).items():
-        lines_of = _parquet_lines if file.suffix == ".parquet" else _text_lines
-        yield from lines_of(name, file)
-
-
-def _parquet_lines(name: str, file: Path) -> Iterator[_Line]:
-    """Yield the rows of a Parquet file."""
-    try:
-        values = pq.read_table(file).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({first_line(error)}).") from error
-    for number, value in enumerate(values, 1):
-        yield _Line(file=name, number=number, value=_plain(value))
-
-
-def _text_lines(name: str, file: Path) -> Iterator[_Line]:
-    """Yield the lines of a text file that are not blank."""
-    try:
-        lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
-    for number, text in enumerate(lines, 1):
-        if text.strip():
-            yield _Line(file=name, number=number, text=text)
-
-
-def _is_hub_id(path: Path) -> bool:
-    return not path.exists() and len(path.parts) == 2 and path.suffix not in ENDINGS
-
-
-def _hub_source(path: Path, config: RowsConfig) -> TextSource:
-    return TextSource(
-        path=str(path),
-        revision=config.revision,
-        subset=config.subset,
-        split=config.dataset_split or "train",
-    )
-
-
-def _plain(value: Any) -> Any:
-    """Return a data set's value as JSON has it; what has no JSON form becomes text."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def import_own_conversations(path: Path, out: Path, *, config: ImportConfig) -> dict[str, Any]:
@@ -314,7 +200,7 @@ def import_own_questions(
     return {"questions": len(questions), "labels": labels, "dropped": count_by_reason([])}
 
 
-def _row(line: _Line, config: RowsConfig) -> OwnRow:
+def _row(line: Entry, config: RowsConfig) -> OwnRow:
     value = lay_out(_object(line), config)
     messages = _messages(value)
     questions = tuple(_question(i, one) for i, one in enumerate(_questions(value)))
@@ -341,7 +227,7 @@ def _row(line: _Line, config: RowsConfig) -> OwnRow:
     return OwnRow(row=row, questions=questions)
 
 
-def _object(line: _Line) -> dict[str, Any]:
+def _object(line: Entry) -> dict[str, Any]:
     value = line.value
     if line.text is not None:
         try:
@@ -390,7 +276,7 @@ def _control_text(messages: Sequence[Message]) -> str:
     return "\n\n".join(own) or next(m.content for m in messages if m.segment == "control")
 
 
-def _split(value: Mapping[str, Any], line: _Line) -> Split | None:
+def _split(value: Mapping[str, Any], line: Entry) -> Split | None:
     """Return the split that the row keeps; None where splits are drawn."""
     if "split" not in value:
         name = _SPLIT_NAMES.get(line.split or "", line.split)

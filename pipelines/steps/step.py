@@ -184,7 +184,7 @@ class ExternalInputs:
         Raises:
             DataError: there is none.
         """
-        from generators.exchange.conversation_files import own_digests
+        from generators.exchange.row_entries import own_digests
 
         return own_digests(self.data_folder, self._rows)
 

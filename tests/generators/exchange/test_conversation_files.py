@@ -18,9 +18,9 @@ from generators.exchange.conversation_files import (
     import_own_conversations,
     import_own_questions,
     messages_digest,
-    own_digests,
     read_own,
 )
+from generators.exchange.row_entries import own_digests
 from latentqa.commands.data import app
 from pipelines.running.request import RunRequest
 
