@@ -261,10 +261,11 @@ def _importer(
     """Choose the functions that read a format: digests, conversations, questions."""
     from generators.exchange import conversation_files as own
     from generators.exchange import importing
+    from generators.exchange.row_entries import own_digests
 
     if format_ == "latentqa":
         return importing.source_digests, importing.import_conversations, importing.import_questions
-    return own.own_digests, own.import_own_conversations, own.import_own_questions
+    return own_digests, own.import_own_conversations, own.import_own_questions
 
 
 def _licences(given: list[str]) -> dict[str, str]:
