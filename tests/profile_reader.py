@@ -168,7 +168,8 @@ class Reader:
 
     def expected(self, grade: str, question: str) -> set[str]:
         """Every sentence, as `told` gives it, that answers `question` at `grade`."""
-        return getattr(self, f"_{grade}")(question)
+        answers: set[str] = getattr(self, f"_{grade}")(question)
+        return answers
 
     def told(self, answer: str) -> str:
         """`answer` with its wording taken out of it, so that it can be compared."""
@@ -187,7 +188,7 @@ class Reader:
             return words
         for what, pattern in THE:
             if found := re.fullmatch(pattern, words):
-                return self.facts[next(filter(None, found.groups()))][what]
+                return str(self.facts[next(filter(None, found.groups()))][what])
         described = re.fullmatch(r"the \w+ (?:who|that) (.+)", words)
         assert described, f"whom does it mean: {words}"
         what, value = read(described[1], PHRASES)

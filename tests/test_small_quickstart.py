@@ -35,9 +35,8 @@ def test_the_quickstart_runs_at_a_small_size_and_is_asked(tmp_path: Path) -> Non
     except ModelError as error:
         pytest.skip(str(error))
     # one thread: other tests run at the same time, and two that wait for each other crawl
-    command = ("run", "experiments/quickstart.yaml", "--smoke", "--json")
-    command += ("--set", "runtime.threads=1")
-    done = latentqa(tmp_path, *command)
+    words = ("experiments/quickstart.yaml", "--smoke", "--json", "--set", "runtime.threads=1")
+    done = latentqa(tmp_path, "run", *words)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert [step["step"] for step in document["steps"]] == [
@@ -49,9 +48,9 @@ def test_the_quickstart_runs_at_a_small_size_and_is_asked(tmp_path: Path) -> Non
     assert metrics["store"]["canary"]["max_relative"] <= metrics["store"]["canary"]["tolerance"]
     # the untrained decoder of a real model is far from chance (10.8 nats a token)
     assert metrics["train"]["untrained_validation"] < 6
-    again = latentqa(tmp_path, *command)
+    again = latentqa(tmp_path, "run", *words)
     assert all(step["cached"] for step in json.loads(again.stdout)["steps"])
-    words = ("--prompt", "You are a pirate.", "--question", "Who speaks?", "--max-tokens", "8")
-    asked = latentqa(tmp_path, "ask", "quickstart-smoke", *words, "--json")
+    question = ("--prompt", "You are a pirate.", "--question", "Who speaks?", "--max-tokens", "8")
+    asked = latentqa(tmp_path, "ask", "quickstart-smoke", *question, "--json")
     assert asked.returncode == 0, asked.stderr
     assert json.loads(asked.stdout)

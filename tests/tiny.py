@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}"
@@ -87,7 +90,7 @@ TEMPLATES = {
 }
 
 
-def tokenizer(template: str = CHATML, *, merges: bool = False):
+def tokenizer(template: str = CHATML, *, merges: bool = False) -> PreTrainedTokenizerFast:
     """Make a byte-level tokenizer: 256 bytes and a template's control tokens.
 
     As in Llama 3, a header token is a control token without being the tokenizer's bos or eos.
@@ -111,7 +114,8 @@ def tokenizer(template: str = CHATML, *, merges: bool = False):
     inner.decoder = decoders.ByteLevel()
     swallow = template == PHI3
     inner.add_special_tokens([AddedToken(name, special=True, rstrip=swallow) for name in other])
-    out = PreTrainedTokenizerFast(
+    build: type[Any] = PreTrainedTokenizerFast  # its constructor has no types
+    out: PreTrainedTokenizerFast = build(
         tokenizer_object=inner,
         bos_token=bos,
         eos_token=eos,
@@ -122,7 +126,7 @@ def tokenizer(template: str = CHATML, *, merges: bool = False):
     return out
 
 
-def model(seed: int = 0, *, family: str = "llama", **changes: Any):
+def model(seed: int = 0, *, family: str = "llama", **changes: Any) -> PreTrainedModel:
     """Make a random model of 4 blocks, d_model 32; families with windows see 8 tokens back."""
     import torch
     import transformers
@@ -146,7 +150,9 @@ def model(seed: int = 0, *, family: str = "llama", **changes: Any):
     if family == "llama":
         shape = {k: v for k, v in shape.items() if not k.endswith("token_id")}
     config = getattr(transformers, f"{kind}Config" if kind != "Gemma3" else "Gemma3TextConfig")
-    return getattr(transformers, f"{kind}ForCausalLM")(config(**{**shape, **own, **changes})).eval()
+    network = getattr(transformers, f"{kind}ForCausalLM")
+    made: PreTrainedModel = network(config(**{**shape, **own, **changes})).eval()
+    return made
 
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -178,7 +184,7 @@ def save_adapter(folder: Path, *, seed: int = 0) -> Path:
         for name, values in net.named_parameters():
             if "lora_" in name:
                 values.normal_(std=0.3)
-    net.save_pretrained(folder)
+    net.save_pretrained(str(folder))
     return folder
 
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from core.canonical import digest
 from generators.llm.structured import PROBE_REPLY, PROBE_SCHEMA, STATEMENT
@@ -140,7 +140,7 @@ class ScriptedEndpoint:
         """The requests without the clients' trial requests."""
         return [request for request in self.requests if not is_probe(request)]
 
-    def __enter__(self) -> ScriptedEndpoint:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

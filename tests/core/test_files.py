@@ -135,9 +135,10 @@ def test_a_tree_is_synced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_damaged_error_survives_its_way_between_processes(tmp_path: Path) -> None:
     error = pickle.loads(pickle.dumps(DamagedError("bad bytes", tmp_path)))
+    assert isinstance(error, DamagedError)
+    assert isinstance(error, OSError)
     assert str(error) == "bad bytes"
     assert error.path == tmp_path
-    assert isinstance(error, OSError)
     assert error.exit_code == 1
 
 

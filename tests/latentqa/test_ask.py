@@ -51,6 +51,7 @@ def test_json_is_one_document(
     found = json.loads(Called(capsys, root, "toy", *WORDS, "--json").out)
     expected = reader.ask_all(PROMPT, [QUESTION], max_tokens=6)
     (answer,) = expected.answers
+    assert expected.ood is not None
     (written,) = found.pop("answers")
     assert found == {
         "decoder": reader.name,

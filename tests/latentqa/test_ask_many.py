@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ask_calls import PROMPT, QUESTION, Called, make_root
@@ -56,7 +57,9 @@ def test_a_dialogues_segments() -> None:
         ("p", {"stimulus": "t"}),
     ],
 )
-def test_messages_that_say_their_segments_make_the_views(prompt: str, texts: dict) -> None:
+def test_messages_that_say_their_segments_make_the_views(
+    prompt: str, texts: dict[str, str]
+) -> None:
     view, messages = conversation_from_texts(prompt, **texts)
     said = [{"role": m.role, "content": m.content, "segment": m.segment} for m in messages]
     assert conversation_from_messages(said) == (view, messages)
@@ -78,7 +81,7 @@ def test_messages_that_say_their_segments_make_the_views(prompt: str, texts: dic
         ([{**DIALOGUE[0], "segment": "control"}, DIALOGUE[1]], "message 2 says no segment"),
     ],
 )
-def test_another_form_of_messages_is_one_line(messages: list, said: str) -> None:
+def test_another_form_of_messages_is_one_line(messages: list[Any], said: str) -> None:
     with pytest.raises(DataError) as caught:
         conversation_from_messages(messages)
     assert said in str(caught.value)

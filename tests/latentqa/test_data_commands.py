@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from core.errors import ConfigError, DataError, LatentQAError, StorageError
 from core.files import write_json
 from core.table_files import read_conversations, write_conversations
+from core.tables import Split
 from generators.exchange.importing import source_digests
 from latentqa.commands.data import app
 
@@ -265,7 +266,7 @@ def test_stats_finds_a_leak(data: Path, tmp_path: Path) -> None:
     rows = read_conversations(data / "conversations" / "conversations.parquet")
     control = next(r for r in rows if r.view == "control" and r.kind == "persona")
     system = next(r for r in rows if r.view == "system" and r.label == control.label)
-    other = "test" if control.split == "train" else "train"
+    other: Split = "test" if control.split == "train" else "train"
     rows[rows.index(system)] = dataclasses.replace(system, split=other)
     write_conversations(tmp_path / "rows.parquet", rows)
     found = document("stats", tmp_path / "rows.parquet")

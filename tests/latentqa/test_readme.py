@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from pydantic import BaseModel
 
 from activation_store.layout.config import DumpSection
 from core.runtime import Runtime
@@ -69,7 +70,11 @@ def test_the_training_shown_is_valid() -> None:
     text = (CHECKOUT / "docs" / "training.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     assert len(blocks) == 4
-    sections = {"train": TrainConfig, "dump": DumpSection, "runtime": Runtime}
+    sections: dict[str, type[BaseModel]] = {
+        "train": TrainConfig,
+        "dump": DumpSection,
+        "runtime": Runtime,
+    }
     for block in blocks:
         for name, settings in yaml.safe_load(block).items():
             sections[name].model_validate(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ from core.files import write_json
 from latentqa.cli import main
 from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.root import ArtifactRoot
+
+# runs a command line: its exit code, stdout and stderr
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,7 @@ def root(whole: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]):
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command line: its exit code, stdout and stderr."""
 
     def call(*words: str) -> tuple[int, str, str]:
@@ -62,7 +66,7 @@ def run(capsys: pytest.CaptureFixture[str]):
     return call
 
 
-def test_info_says_what_a_store_holds(store: Path, model: ModelFiles, run) -> None:
+def test_info_says_what_a_store_holds(store: Path, model: ModelFiles, run: Run) -> None:
     code, out, _ = run("store", "info", str(store), "--json")
     found = json.loads(out)
     shards = len(list_commit_paths(store))
@@ -78,7 +82,7 @@ def test_info_says_what_a_store_holds(store: Path, model: ModelFiles, run) -> No
     assert found["canary"]["max_relative"] <= found["canary"]["tolerance"]
 
 
-def test_info_reads_well(store: Path, run) -> None:
+def test_info_reads_well(store: Path, run: Run) -> None:
     code, out, _ = run("store", "info", str(store))
     shards = len(list_commit_paths(store))
     assert code == 0
@@ -87,7 +91,7 @@ def test_info_reads_well(store: Path, run) -> None:
     assert "sequences recomputed, at most" in out
 
 
-def test_info_of_a_dump_under_way_says_so(store: Path, run) -> None:
+def test_info_of_a_dump_under_way_says_so(store: Path, run: Run) -> None:
     stores.uncommit(store, 0)
     planned = len(list_commit_paths(store)) + 1
     _, out, _ = run("store", "info", str(store), "--json")
@@ -98,7 +102,7 @@ def test_info_of_a_dump_under_way_says_so(store: Path, run) -> None:
 
 
 @pytest.mark.parametrize("ref", ["dump/", "path", "data"])
-def test_a_store_has_a_ref(ref: str, root: Path, run) -> None:
+def test_a_store_has_a_ref(ref: str, root: Path, run: Run) -> None:
     (artifact,) = ArtifactRoot(root).artifacts("dump")
     name = {
         "dump/": f"dump/{artifact.key[:6]}",
@@ -111,7 +115,7 @@ def test_a_store_has_a_ref(ref: str, root: Path, run) -> None:
         assert json.loads(out)["path"] == str(artifact.data)
 
 
-def test_a_ref_to_nothing_is_one_line(root: Path, run) -> None:
+def test_a_ref_to_nothing_is_one_line(root: Path, run: Run) -> None:
     for command in ("info", "verify"):
         code, out, err = run("store", command, "nothing", "--root", str(root))
         assert (code, out) == (2, "")
@@ -119,7 +123,7 @@ def test_a_ref_to_nothing_is_one_line(root: Path, run) -> None:
         assert "nothing: names nothing in" in err
 
 
-def test_a_whole_store_verifies(store: Path, run) -> None:
+def test_a_whole_store_verifies(store: Path, run: Run) -> None:
     code, out, err = run("store", "verify", str(store))
     shards = len(list_commit_paths(store))
     assert (code, err) == (0, "")
@@ -127,7 +131,7 @@ def test_a_whole_store_verifies(store: Path, run) -> None:
     assert out == f"{store}: good; {files} files, {shards} of {shards} shards\n"
 
 
-def test_verify_has_a_line_for_each_finding(store: Path, run) -> None:
+def test_verify_has_a_line_for_each_finding(store: Path, run: Run) -> None:
     stores.flip(store / "acts/L0/c/0/0")
     (store / "tokens/c/1").unlink()
     stores.truncate(store / "index.parquet")
@@ -144,7 +148,7 @@ def test_verify_has_a_line_for_each_finding(store: Path, run) -> None:
     )
 
 
-def test_verify_prints_one_json_document(store: Path, run) -> None:
+def test_verify_prints_one_json_document(store: Path, run: Run) -> None:
     commit_path(store, 0).write_text("{}")
     (store / "left").write_text("x")
     code, out, _ = run("store", "verify", str(store), "--json")
@@ -157,21 +161,21 @@ def test_verify_prints_one_json_document(store: Path, run) -> None:
     ]
 
 
-def test_verify_of_a_dump_under_way_says_so(store: Path, run) -> None:
+def test_verify_of_a_dump_under_way_says_so(store: Path, run: Run) -> None:
     stores.uncommit(store, 0)
     code, out, _ = run("store", "verify", str(store))
     assert code == 0
     assert "good so far, the dump has not come to its end" in out
 
 
-def test_info_of_a_damaged_store_names_the_file(store: Path, run) -> None:
+def test_info_of_a_damaged_store_names_the_file(store: Path, run: Run) -> None:
     write_json(store / "plan.json", {"layers": [0]})
     code, _, err = run("store", "info", str(store))
     assert code == 1
     assert "plan.json: its content does not match its checksum" in err
 
 
-def test_find_says_where_an_example_lies(store: Path, run) -> None:
+def test_find_says_where_an_example_lies(store: Path, run: Run) -> None:
     example, placed = next(iter(ActivationStore(store).index.items()))
     code, out, _ = run("store", "find", str(store), example)
     assert code == 0
@@ -181,7 +185,7 @@ def test_find_says_where_an_example_lies(store: Path, run) -> None:
 
 @pytest.mark.parametrize("format_", ["safetensors", "datasets"])
 def test_a_layer_goes_out_and_vectors_come_in(
-    format_: str, store: Path, model: ModelFiles, tmp_path: Path, run
+    format_: str, store: Path, model: ModelFiles, tmp_path: Path, run: Run
 ) -> None:
     out = tmp_path / "out"
     words = ("--layer", "2", "--out", str(out), "--format", format_)
@@ -196,7 +200,7 @@ def test_a_layer_goes_out_and_vectors_come_in(
 
 
 def test_options_of_export_and_import_are_checked(
-    store: Path, model: ModelFiles, tmp_path: Path, run
+    store: Path, model: ModelFiles, tmp_path: Path, run: Run
 ) -> None:
     out = ("--out", str(tmp_path / "x"))
     code, _, err = run("store", "export", str(store), "--format", "csv", *out)

@@ -90,6 +90,7 @@ def test_masking_withholds_control_and_default_prompt_and_no_more(
         "mistral": "" if merged else "[INST] ",
         "phi3": "<|user|>",  # it swallows the white space behind it
     }
+    assert isinstance(shown, str)
     assert shown.startswith(starts[template] + STIMULUS)
 
 
@@ -109,7 +110,9 @@ def test_a_default_system_prompt_is_template_text() -> None:
 def test_no_generation_prompt_after_a_completion() -> None:
     tokenizer = tiny.tokenizer(tiny.CHATML)
     tokens = tokenize(tokenizer, said("stimulus_completion"))
-    assert tokenizer.decode(tokens.ids).endswith(COMPLETION + "<|im_end|>\n")
+    decoded = tokenizer.decode(tokens.ids)
+    assert isinstance(decoded, str)
+    assert decoded.endswith(COMPLETION + "<|im_end|>\n")
 
 
 @pytest.mark.parametrize("template", ["llama3", "gemma"])

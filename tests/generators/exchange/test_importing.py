@@ -199,7 +199,7 @@ def test_a_question_knows_its_place_in_the_file(tmp_path: Path) -> None:
 
 def test_unknown_fields_are_kept(tmp_path: Path) -> None:
     label = "persona-job-x"
-    extra = {"rating": 4.5, "notes": [None, {"a": "é"}]}
+    extra: dict[str, Any] = {"rating": 4.5, "notes": [None, {"a": "é"}]}
     write_folder(tmp_path / "in", qa=qa(label), control=[row("control", label, **extra)])
     (found,) = Imported(tmp_path / "in", tmp_path).rows
     assert found.provenance["extra"] == extra

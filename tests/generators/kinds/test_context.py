@@ -148,7 +148,7 @@ def test_any_script_is_cut_between_characters_and_comes_through(tmp_path: Path) 
 
 def test_categories_come_from_a_column_or_the_folder_and_can_be_held_out(tmp_path: Path) -> None:
     source = {"path": str(lines(tmp_path, 12)), "category": "topic", "windows": 1}
-    held = {"splits": {"test_ood": ["context/t1"]}}
+    held: dict[str, Any] = {"splits": {"test_ood": ["context/t1"]}}
     _, rows, _ = cut(tmp_path / "o", source, **held)
     assert Counter(row.category for row in rows if row.split == "test_ood") == {"t1": 9}
     assert {row.category for row in rows} == {"t0", "t1", "t2", "t3"}

@@ -105,7 +105,11 @@ def test_a_sheet_yields_all_that_can_be_asked_once() -> None:
     kind = get_kind("profile")
     drawn = next(iter(kind.controls(0, texts, None)))  # type: ignore[attr-defined]
     row = Conversation(
-        **dict.fromkeys(("example_id", "control_id", "group_id", "label", "source"), "x"),
+        example_id="x",
+        control_id="x",
+        group_id="x",
+        label="x",
+        source="x",
         kind="profile",
         category=drawn.category,
         view="control",

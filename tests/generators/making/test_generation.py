@@ -119,7 +119,7 @@ def test_stimuli_are_asked_without_sight_of_their_controls(tmp_path: Path) -> No
 
 
 def test_the_tables_do_not_depend_on_the_order_in_which_replies_come(tmp_path: Path) -> None:
-    def slow(request: Mapping[str, Any]) -> dict[str, str]:
+    def slow(request: Mapping[str, Any]) -> Any:
         time.sleep(random.random() * 0.05)
         return plausible_reply(request)
 
@@ -189,7 +189,7 @@ def test_bad_replies_are_listed_with_their_reasons_and_replaced(tmp_path: Path) 
 
 
 def test_a_quota_is_not_asked_for_without_end(tmp_path: Path) -> None:
-    def same(request: Mapping[str, Any]) -> dict[str, str]:
+    def same(request: Mapping[str, Any]) -> Any:
         if request["response_format"]["json_schema"]["name"] != "goal_control":
             return plausible_reply(request)
         return {"reason": "the user once dreamt of being an actor"}  # as in the few-shot example
@@ -446,7 +446,8 @@ def test_braces_quotes_scripts_and_length_pass_unharmed(tmp_path: Path) -> None:
 
 def test_secrets_reach_no_file(tmp_path: Path) -> None:
     def fault(number: int, request: Mapping[str, Any]) -> Fault | None:
-        return {3: "400", 5: "429", 7: "garbage"}.get(number)
+        faults: dict[int, Fault] = {3: "400", 5: "429", 7: "garbage"}
+        return faults.get(number)
 
     with ScriptedEndpoint(
         fault=fault, headers=lambda number: {"X-Request-Id": "sk-secret-0123456789"}
