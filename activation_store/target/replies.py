@@ -307,7 +307,8 @@ class _ReplyWriter:
         before = self._decode(prompt)
         written = self._decode([*prompt, *said])[len(before) :]
         seen = prompt_text + written
-        text = self._content(row, seen) or written
+        content = self._content(row, seen)
+        text = content or written
         reason, detail = "", ""
         if not finished and _is_within_thought(seen[len(prompt_text) - _TAIL :]):
             reason = "thought"
@@ -317,7 +318,9 @@ class _ReplyWriter:
             )
         elif not text.strip():
             reason = "empty"
-        elif refusal := self._differs(row, text, seen):
+        elif not self._leaves_thought_out(row, content) and (
+            refusal := self._differs(row, text, seen)
+        ):
             reason, detail = "rendering", refusal
         return Reply(ids=ids, text=text, finished=finished, reason=reason, detail=detail)
 
@@ -354,6 +357,23 @@ class _ReplyWriter:
         if encoded.text.startswith(seen):
             return ""
         return "the chat template would write this reply otherwise than the target saw it"
+
+    def _leaves_thought_out(self, row: Conversation, text: str) -> bool:
+        """Return whether all that the template changes in a reply is to leave its thought out.
+
+        DeepSeek R1's does so. Such a row is dumped by its token ids, the thought among them.
+        """
+        from activation_store.target.template import renders_alike
+        from core.tool_use import for_template, offered_tools
+
+        _, thought_end, answer = text.rpartition("</think>")
+        before = [for_template(message) for message in row.messages]
+        whole, without = (
+            [*before, {"role": "assistant", "content": content}] for content in (text, answer)
+        )
+        return bool(thought_end and answer.strip()) and renders_alike(
+            self._tokenizer, whole, without, tools=offered_tools(row.messages)
+        )
 
 
 def _is_within_thought(text: str) -> bool:

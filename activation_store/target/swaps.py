@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.target.tokens import Tokens, tokenize
+from activation_store.target.tokens import COMPLETION_IDS, Tokens, tokenize_row
 from core.canonical import digest
 from core.errors import DataError
 from core.tables import Conversation, Split, example_id
@@ -109,8 +109,14 @@ def _swap(row: Conversation, donor: Conversation) -> Conversation:
         messages=messages,
         completion_origin=row.completion_origin,
         flags=(),
-        provenance={SWAPPED_FROM: row.example_id},
+        provenance={SWAPPED_FROM: row.example_id} | _written_by_target(row),
     )
+
+
+def _written_by_target(row: Conversation) -> dict[str, Any]:
+    """Return the token ids of a completion that the target wrote, as provenance."""
+    ids = row.provenance.get(COMPLETION_IDS)
+    return {COMPLETION_IDS: ids} if ids else {}
 
 
 def is_swappable(row: Conversation, splits: Collection[Split]) -> bool:
@@ -138,7 +144,7 @@ def tokenize_swapped(
     control_tokens = {row.example_id: tokens[row.example_id].withheld for row in rows}
     for swap in make_swaps(rows, control_tokens, {row.split for row in rows}):
         try:
-            found = tokenize(tokenizer, swap.swapped.messages)
+            found = tokenize_row(tokenizer, swap.swapped)
         except DataError:
             continue
         own = tokens[swap.row.example_id]

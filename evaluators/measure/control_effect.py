@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional as F
 
 from activation_store.target.swaps import make_swaps
-from activation_store.target.tokens import SEGMENT_CODES, Tokens, tokenize
+from activation_store.target.tokens import SEGMENT_CODES, Tokens, tokenize_row
 from core.errors import DataError
-from core.tables import Conversation, Message
+from core.tables import Conversation
 from decoder.model import Decoder
 from evaluators.config import EvaluateConfig
 from evaluators.measure.panel import column_mean, make_bootstrap, stack_control_means
@@ -46,7 +46,7 @@ def measure_control_effects(
     own: dict[str, Tokens] = {}
     for row in pool:
         try:
-            own[row.example_id] = tokenize(decoder.tokenizer, row.messages)
+            own[row.example_id] = tokenize_row(decoder.tokenizer, row)
         except DataError:
             continue  # the dump left it out as well, and counted it
     kept = [row for row in pool if row.example_id in own]
@@ -59,7 +59,8 @@ def measure_control_effects(
     conversations = {}
     for swap in swaps:
         conversations[swap.row.example_id, "own"] = own[swap.row.example_id]
-        conversations[swap.row.example_id, "swapped"] = _tokens(decoder, swap.swapped.messages)
+        swapped = tokenize_row(decoder.tokenizer, swap.swapped)
+        conversations[swap.row.example_id, "swapped"] = swapped
     likelihood = _completion_log_likelihoods(decoder, conversations)
     return {
         swap.row.example_id: likelihood[swap.row.example_id, "own"]
@@ -77,10 +78,6 @@ def estimate_effect(
     controls = np.array([conversation.control_id for conversation in own])
     means = stack_control_means({"effect": values}, controls)
     return make_bootstrap(means, config)(column_mean(["effect"], "effect"))
-
-
-def _tokens(decoder: Decoder, messages: Sequence[Message]) -> Tokens:
-    return tokenize(decoder.tokenizer, messages)
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ import numpy as np
 
 from activation_store.target.load import pick_device, use_threads
 from activation_store.target.quiet import quiet_libraries
-from activation_store.target.tokens import tokenize
+from activation_store.target.tokens import tokenize_row
 from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
@@ -128,7 +128,7 @@ def _tokenize_rows(decoder: Decoder, rows: Sequence[Row]) -> list[np.ndarray]:
     sequences = []
     for row in rows:
         try:
-            sequences.append(tokenize(decoder.tokenizer, row.conversation.messages).ids)
+            sequences.append(tokenize_row(decoder.tokenizer, row.conversation).ids)
         except DataError:
             continue  # the dump has counted it
     if not sequences:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from activation_store.target.swaps import make_swaps
 from core.tables import Conversation
 from decoder.reading import Reading
@@ -59,6 +61,7 @@ def find_swaps(
         if swapped not in store:
             continue
         theirs, mine = store.place(swapped), places[row]
-        if theirs.n_tokens - theirs.withheld == mine.n_tokens - mine.withheld:
+        visible = store.tokens(row)[mine.withheld :]
+        if np.array_equal(store.tokens(swapped)[theirs.withheld :], visible):
             found[row] = swapped
     return found

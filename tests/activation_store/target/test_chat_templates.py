@@ -18,6 +18,7 @@ from activation_store.target.config import CompleteConfig
 from activation_store.target.files import ModelFiles, resolve_model
 from activation_store.target.load import load_tokenizer
 from activation_store.target.replies import complete
+from activation_store.target.swaps import make_swaps
 from activation_store.target.template import locate, render
 from activation_store.target.tokens import COMPLETION_IDS, end_of_turn, tokenize
 from core.errors import DataError
@@ -152,6 +153,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         ("llama2", " Aye. </s>", "Aye. "),
         ("llama3", "Aye.<|eot_id|>and more", "Aye."),
         ("smollm3", "Aye.<|im_end|>", "Aye."),
+        # the template writes what follows the thought alone; the target saw both
+        (
+            "deepseek-r1",
+            "Well.\n</think>\n\nAye.<|end_of_sentence|>",
+            "<think>\nWell.\n</think>\n\nAye.",
+        ),
     ],
 )
 def test_a_finished_reply_is_kept_with_its_ids(
@@ -173,13 +180,43 @@ def test_a_finished_reply_is_kept_with_its_ids(
     assert ids[-1] in (end_of_turn(tokenizer), tokenizer.eos_token_id)
 
 
+def test_a_thought_that_the_template_leaves_out_is_dumped_as_the_target_saw_it(
+    models: dict[str, ModelFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, "Well.\n</think>\n\nAye.<|end_of_sentence|>")
+    model = models["deepseek-r1"]
+    stimuli = [stores.conversation(i, "stimulus") for i in (1, 2)]
+    (tmp_path / "in").mkdir()
+    stores.table(tmp_path / "in", stimuli)
+    for name in ("out", "work"):
+        (tmp_path / name).mkdir()
+    complete(
+        tmp_path / "in",
+        tmp_path / "out",
+        tmp_path / "work",
+        config=CompleteConfig(max_tokens=40),
+        model=model,
+        runtime=stores.RUNTIME,
+    )
+    rows = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
+    stores.fill(tmp_path / "out", tmp_path / "store", model, swapped=["train"])
+    store, tokenizer = ActivationStore(tmp_path / "store"), load_tokenizer(model)
+    replies = [row for row in rows if row.view == "stimulus_completion"]
+    hidden = {row.example_id: store.place(row.example_id).withheld for row in rows}
+    swaps = make_swaps(replies, hidden, ["train"])
+    assert len(swaps) == len(replies) == 2
+    for example in [row.example_id for row in replies] + [s.swapped.example_id for s in swaps]:
+        seen = tokenizer.decode(store.tokens(example))
+        assert seen.endswith("<|Assistant|><think>\nWell.\n</think>\n\nAye.<|end_of_sentence|>")
+
+
 @pytest.mark.parametrize(
     ("name", "written", "reason"),
     [
         ("qwen3", "<think>\nWell", "thought"),
         ("deepseek-r1", "Well", "thought"),
         ("qwen3", "Aye.<|im_end|>", "rendering"),  # the template writes an empty thought before it
-        ("deepseek-r1", "Well.\n</think>\n\nAye.<|end_of_sentence|>", "rendering"),
+        ("deepseek-r1", "Well.\n</think>\n<|end_of_sentence|>", "rendering"),  # no answer to it
         ("gpt-oss", "<|channel|>analysis<|message|>Well.<|end|>", "rendering"),
         ("qwen2.5", "<|im_end|>", "empty"),
     ],

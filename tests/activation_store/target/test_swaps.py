@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import tiny
 
-from activation_store.target.swaps import SWAPPED_FROM, make_swaps
+from activation_store.target.swaps import SWAPPED_FROM, make_swaps, tokenize_swapped
+from activation_store.target.tokens import COMPLETION_IDS, tokenize_row
 from core.tables import Conversation, Message, Split, View, example_id
 
 
@@ -89,3 +91,22 @@ def test_a_control_in_the_midst_of_visible_text_cannot_be_swapped() -> None:
     mixed = replace(mixed, messages=(*mixed.messages, mixed.messages[0]))
     rows = [mixed, row("abd", "x"), row("abe", "x")]
     assert {s.row.label for s in make_swaps(rows, lengths(rows), ["test"])} == {"abd", "abe"}
+
+
+def test_a_completion_keeps_the_token_ids_that_the_target_generated() -> None:
+    tokenizer = tiny.tokenizer(merges=True)
+    spelled = [tokenizer.convert_tokens_to_ids(letter) for letter in "the"]
+    assert tokenizer("the", add_special_tokens=False)["input_ids"] != spelled
+    reply = Message(role="assistant", content="the", segment="completion")
+    rows = [
+        replace(
+            one,
+            view="stimulus_completion",
+            messages=(*one.messages, reply),
+            provenance={COMPLETION_IDS: spelled},
+        )
+        for one in (row("abc", "hello", view="stimulus"), row("xyz", "bye", view="stimulus"))
+    ]
+    tokens = {one.example_id: tokenize_row(tokenizer, one) for one in rows}
+    swapped = dict(tokenize_swapped(rows, tokens, tokenizer, longest=1000))
+    assert [found.ids[-3:].tolist() for found in swapped.values()] == [spelled, spelled]
