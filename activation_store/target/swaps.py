@@ -17,7 +17,7 @@ import numpy as np
 from activation_store.target.tokens import COMPLETION_IDS, Tokens, tokenize_row
 from core.canonical import digest
 from core.errors import DataError
-from core.tables import Conversation, Split, example_id
+from core.tables import Conversation, Message, Split, example_id
 
 SWAPPED_FROM = "swapped_from"
 """Name in a swapped conversation's provenance of the example whose visible text it has."""
@@ -69,7 +69,9 @@ def make_swaps(
         donors = [
             donor
             for donor in alike.get((row.kind, row.split, row.view), {}).values()
-            if donor.control_id != row.control_id and donor.group_id != row.group_id
+            if donor.control_id != row.control_id
+            and donor.group_id != row.group_id
+            and _hidden(donor) != _hidden(row)
         ]
         if not donors:
             continue
@@ -88,6 +90,10 @@ def _visible_from(row: Conversation) -> int | None:
     segments = [message.segment for message in row.messages]
     first = next((i for i, segment in enumerate(segments) if segment != "control"), None)
     return first if first and "control" not in segments[first:] else None
+
+
+def _hidden(row: Conversation) -> tuple[Message, ...]:
+    return row.messages[: _visible_from(row)]
 
 
 def _swap(row: Conversation, donor: Conversation) -> Conversation:

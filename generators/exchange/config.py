@@ -32,9 +32,11 @@ class RowsConfig(Config):
     the first user message (`first_turn`); a last assistant message is then the completion.
     `given` demands that messages say so. Null is `given` for the shape `messages`, and for the
     others `system` where there is a system message, else `first_turn`."""
-    control: Literal["segment", "conversation"] = "segment"
+    control: Literal["segment", "conversation"] | None = None
     """What makes two rows without `control_id` rows of one control: the text of the segment
-    `control`, or the whole conversation, which gives each row a control of its own."""
+    `control`, or the whole conversation, which gives each row a control of its own. Null is
+    `segment`, and `conversation` for rows without `label` whose control is a system prompt that
+    more than half of the rows share."""
     dataset_split: str | None = None
     """Split of a Hugging Face dataset; null takes all that a saved folder has, each as the rows'
     own split where it is called like one, and `train` of a dataset on the hub."""

@@ -20,8 +20,10 @@ line, and the rest goes on.
 from __future__ import annotations
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,15 @@ from generators.exchange.row_entries import Entry, read_entries
 from generators.exchange.row_layout import lay_out
 from generators.exchange.source_rows import SourceRow, count_by_reason, write_rows
 
+_LOG = logging.getLogger(__name__)
 OWN = "own"
 """Kind of a row that names none."""
 _FIELDS = (
     "messages", "questions", "label", "kind", "category", "split", "control_id", "control", TOOLS,
 )  # fmt: skip
+_HEADS = {"system", "developer"}
+_SHARING_ROWS = 4
+"""Fewest rows that share a system prompt as a collection does."""
 _SPLIT_NAMES = {
     "val": "validation",
     "valid": "validation",
@@ -78,10 +84,17 @@ _SPLIT_NAMES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OwnRow:
-    """A well-formed line: the conversation, and its questions as (question, answer, type)."""
+    """A well-formed line.
+
+    Attributes:
+        row: the conversation.
+        questions: question, answer and type of each.
+        may_be_shared: whether its control is a system prompt and nothing in the line names it.
+    """
 
     row: SourceRow
     questions: tuple[tuple[str, str, str | None], ...]
+    may_be_shared: bool
 
 
 def messages_digest(path: Path, rows: RowsConfig | None = None) -> str:
@@ -133,7 +146,33 @@ def read_own(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnRow], 
                     raw=raw.strip(),
                 )
             )
-    return found, dropped
+    return _own_controls(found) if config.control is None else found, dropped
+
+
+def _own_controls(rows: list[OwnRow]) -> list[OwnRow]:
+    """Give rows of a system prompt that most rows share a control each: their conversation."""
+    texts = Counter(own.row.control for own in rows if own.may_be_shared)
+    if not texts:
+        return rows
+    ((text, count),) = texts.most_common(1)
+    if count < _SHARING_ROWS or 2 * count <= len(rows):
+        return rows
+    _LOG.warning(
+        "%s: %d of %d rows share one system prompt, so that each conversation counts as a control "
+        "of its own; `rows.control: segment` makes them one control, `control_id` in the rows says "
+        "what they are of.",
+        rows[0].row.file, count, len(rows),
+    )  # fmt: skip
+    return [
+        _with_own_control(own) if own.may_be_shared and own.row.control == text else own
+        for own in rows
+    ]
+
+
+def _with_own_control(own: OwnRow) -> OwnRow:
+    control = _conversation_digest(own.row.messages)
+    label = _label(own.row.kind, control)
+    return replace(own, row=replace(own.row, named_control=control, label=label))
 
 
 def import_own_conversations(path: Path, out: Path, *, config: ImportConfig) -> dict[str, Any]:
@@ -206,10 +245,13 @@ def _row(line: Entry, config: RowsConfig) -> OwnRow:
     questions = tuple(_question(i, one) for i, one in enumerate(_questions(value)))
     kind = read_text(value, "kind") if "kind" in value else OWN
     named = _named_control(value)
+    if named == control_id(kind, _control_text(messages)):  # as an export names it
+        named = None
     if named is None and config.control == "conversation":
-        named = digest([message_identity(message) for message in messages])
+        named = _conversation_digest(messages)
     control = named or _control_text(messages)
-    label = read_text(value, "label") if "label" in value else f"{kind}-{control_id(kind, control)}"
+    label = read_text(value, "label") if "label" in value else _label(kind, control)
+    heads = {message.role for message in messages if message.segment == "control"}
     row = SourceRow(
         view=_view(messages),
         file=line.file,
@@ -224,7 +266,19 @@ def _row(line: Entry, config: RowsConfig) -> OwnRow:
         extra={name: item for name, item in value.items() if name not in _FIELDS},
         raw=json_line(value),
     )
-    return OwnRow(row=row, questions=questions)
+    return OwnRow(
+        row=row,
+        questions=questions,
+        may_be_shared=named is None and "label" not in value and heads <= _HEADS,
+    )
+
+
+def _label(kind: str, control: str) -> str:
+    return f"{kind}-{control_id(kind, control)}"
+
+
+def _conversation_digest(messages: Sequence[Message]) -> str:
+    return digest([message_identity(message) for message in messages])
 
 
 def _object(line: Entry) -> dict[str, Any]:

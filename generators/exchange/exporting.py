@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ from core.files import storage_errors, write_bytes
 from core.table_files import TOOL_USE_FIELD, tool_use_cell
 from core.tables import SPLITS, VIEWS, Conversation, Dropped, Question
 from core.tool_use import TOOLS, offered_tools, tool_fields
-from generators.exchange.latentqa_files import FIELDS, QA_FILE, VIEW_FILES
+from generators.exchange.latentqa_files import (
+    FIELDS,
+    OF_LABEL,
+    QA_FILE,
+    VIEW_FILES,
+    kind_and_category,
+)
 
 FORMATS = ("latentqa", "jsonl", "datasets", "parquet")
 MESSAGE = ("role", "content", "segment")
@@ -43,13 +49,14 @@ def to_latentqa(
         DataError: a conversation's messages are not the ones of its view, or call tools.
     """
     files: dict[str, Any] = {}
+    label_of = _qa_labels(conversations, questions)
     for view in VIEWS:
         rows = [row for row in conversations if row.view == view]
         if rows:
             name = VIEW_FILES[view]
             rows.sort(key=lambda row: _place(row.provenance, name))
-            files[name] = [_view_object(row) for row in rows]
-    return files | {QA_FILE: _qa_object(conversations, questions, orphans)}
+            files[name] = [_view_object(row, label_of[row.example_id]) for row in rows]
+    return files | {QA_FILE: _qa_object(label_of, questions, orphans)}
 
 
 def write_latentqa(
@@ -179,7 +186,7 @@ def write_datasets(
         ).save_to_disk(str(out))
 
 
-def _view_object(row: Conversation) -> dict[str, Any]:
+def _view_object(row: Conversation, qa_label: str) -> dict[str, Any]:
     fields = FIELDS[row.view]
     if any(message.tool_use is not None for message in row.messages):
         raise DataError(
@@ -195,16 +202,40 @@ def _view_object(row: Conversation) -> dict[str, Any]:
             "Export as jsonl instead."
         )
     texts = {f.name: m.content for f, m in zip(fields, row.messages, strict=True)}
+    told = zip(("kind", "category"), kind_and_category(row.label), strict=True)
+    # what the label does not say
+    own = {name: getattr(row, name) for name, said in told if said != getattr(row, name)}
+    if qa_label != row.label:
+        own[OF_LABEL] = row.label
     extra: dict[str, Any] = row.provenance.get("extra", {})
-    return texts | {"label": row.label} | extra
+    return texts | {"label": qa_label} | own | extra
+
+
+def _qa_labels(
+    conversations: Sequence[Conversation], questions: Sequence[Question]
+) -> dict[str, str]:
+    """Return the label under which each row's questions stand, by example id.
+
+    The layout has questions of a label. Rows of one label that are asked other things (windows of
+    one text) get labels of their own.
+    """
+    asked: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for question in questions:
+        asked[question.example_id].add((question.question, question.answer))
+    alike: dict[str, set[frozenset[tuple[str, str]]]] = defaultdict(set)
+    for row in conversations:
+        alike[row.label].add(frozenset(asked[row.example_id]))
+    return {
+        row.example_id: row.label if len(alike[row.label]) == 1 else f"{row.label}-{row.example_id}"
+        for row in conversations
+    }
 
 
 def _qa_object(
-    conversations: Sequence[Conversation],
+    label_of: Mapping[str, str],
     questions: Sequence[Question],
     orphans: Sequence[Dropped],
 ) -> dict[str, list[list[str]]]:
-    label_of = {row.example_id: row.label for row in conversations}
     # by label: (place of the label, {(place in its list, question, answer): pair})
     places: dict[str, tuple[float, ...]] = {}
     pairs: dict[str, dict[tuple[Any, ...], list[str]]] = defaultdict(dict)

@@ -30,7 +30,7 @@ from generators.exchange.latentqa_files import (
     read_questions_by_label,
     read_view,
 )
-from generators.exchange.source_rows import SourceRow, count_by_reason, write_rows
+from generators.exchange.source_rows import QA_LABEL, SourceRow, count_by_reason, write_rows
 
 
 def source_digests(folder: Path) -> dict[str, str]:
@@ -91,13 +91,14 @@ def import_questions(folder: Path, conversations: Path, out: Path) -> dict[str, 
     questions: list[Question] = []
     asked: set[str] = set()
     for row in read_conversations(table):
-        if row.label not in by_label:
+        label = row.provenance.get(QA_LABEL, row.label)
+        if label not in by_label:
             raise DataError(
-                f"{folder / QA_FILE}: no question for label {row.label!r} of {table}; "
+                f"{folder / QA_FILE}: no question for label {label!r} of {table}; "
                 "the file has changed since that import. Import the conversations again."
             )
-        asked.add(row.label)
-        questions += _questions(row.example_id, by_label[row.label])
+        asked.add(label)
+        questions += _questions(row.example_id, by_label[label])
     for entry in labels:
         if entry.label not in asked:
             where = f"{QA_FILE}[{entry.position}]"
@@ -130,11 +131,11 @@ def _asked(
 ) -> tuple[list[SourceRow], list[Dropped]]:
     known = {entry.label for entry in labels}
     dropped = [
-        row.drop("no_questions", f"label {row.label!r} has no question in {QA_FILE}")
+        row.drop("no_questions", f"label {row.qa_label!r} has no question in {QA_FILE}")
         for row in rows
-        if row.label not in known
+        if row.qa_label not in known
     ]
-    return [row for row in rows if row.label in known], dropped
+    return [row for row in rows if row.qa_label in known], dropped
 
 
 def _questions(example: str, entry: LabelQuestions) -> list[Question]:

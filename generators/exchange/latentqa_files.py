@@ -44,6 +44,11 @@ NO_CATEGORY = "uncategorised"
 """Category of a label that has no second part."""
 
 
+OF_LABEL = "of_label"
+"""Field of an exported row whose label has rows with other questions: the label itself, where the
+files have one of the row's own."""
+
+
 class Field(NamedTuple):
     """A field of a view file and the message that it becomes."""
 
@@ -148,11 +153,12 @@ def _view_row(view: View, position: int, value: Any) -> SourceRow | Dropped:
             )
         if not value[name].strip():
             return drop("empty_field", f"{name!r} is empty; expected text")
-    prefix, _, rest = value["label"].partition("-")
-    if prefix not in KIND_OF_PREFIX:
+    extra = {key: item for key, item in value.items() if key not in names}
+    kind, category = kind_and_category(value["label"])
+    kind, category = _text(extra, "kind") or kind, _text(extra, "category") or category
+    if kind is None:
         known = ", ".join(KIND_OF_PREFIX)
         return drop("unknown_kind", f"label {value['label']!r} begins with none of {known}")
-    extra = {key: item for key, item in value.items() if key not in names}
     if not has_finite_numbers(extra):
         return drop("not_finite", "a number is beyond what a float holds; expected a finite one")
     return SourceRow(
@@ -160,15 +166,31 @@ def _view_row(view: View, position: int, value: Any) -> SourceRow | Dropped:
         file=VIEW_FILES[view],
         position=position,
         where=f"{VIEW_FILES[view]}[{position}]",
-        label=value["label"],
-        kind=KIND_OF_PREFIX[prefix],
-        category=rest.partition("-")[0] or NO_CATEGORY,
+        label=_text(extra, OF_LABEL) or value["label"],
+        qa_label=value["label"],
+        kind=kind,
+        category=category,
         messages=tuple(
             Message(role=f.role, content=value[f.name], segment=f.segment) for f in FIELDS[view]
         ),
         extra=extra,
         raw=raw,
     )
+
+
+def kind_and_category(label: str) -> tuple[str | None, str]:
+    """Return what a label says of its rows; a row's own `kind` and `category` go before it.
+
+    Returns:
+        The kind, None where the label begins with no known one, and the category.
+    """
+    prefix, _, rest = label.partition("-")
+    return KIND_OF_PREFIX.get(prefix), rest.partition("-")[0] or NO_CATEGORY
+
+
+def _text(extra: dict[str, Any], name: str) -> str | None:
+    found = extra.get(name)
+    return found if isinstance(found, str) and found.strip() else None
 
 
 def _good_pairs(

@@ -39,14 +39,11 @@ def conversation_files(path: Path) -> dict[str, Path]:
     """
     if path.is_file() and path.suffix in ENDINGS:
         return {path.name: path}
-    pattern = "*" if is_saved_dataset(path) else None
-    found = [
-        file
-        for file in (
-            sorted(path.rglob("*") if pattern else path.glob("*")) if path.is_dir() else ()
-        )
-        if file.is_file() and (pattern or file.suffix in ENDINGS)
-    ]
+    if is_saved_dataset(path):
+        found = sorted(file for file in path.rglob("*") if file.is_file())
+    else:
+        # `data` is where the hub's data sets, and exports as parquet, have their files
+        found = _files_in(path) or _files_in(path / "data")
     if not found:
         what = "no such file or folder" if not path.exists() else "holds no conversations"
         raise DataError(
@@ -54,6 +51,10 @@ def conversation_files(path: Path) -> dict[str, Path]:
             "that `datasets` saved, or the id of a dataset on the hub."
         )
     return {file.relative_to(path).as_posix(): file for file in found}
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.glob("*") if f.is_file() and f.suffix in ENDINGS)
 
 
 def own_digests(path: Path, rows: RowsConfig | None = None) -> dict[str, str]:

@@ -25,6 +25,9 @@ from core.tables import (
 from generators.exchange.config import ImportConfig
 from generators.splits import SplitMember, grouped_splits, take_evenly
 
+QA_LABEL = "qa_label"
+"""Key of an imported row's provenance: the label of its questions, where that is not the row's."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceRow:
@@ -38,6 +41,7 @@ class SourceRow:
         raw: the row as JSON.
         named_control: what the row is of, where that is not its first control message alone.
         split: the split that the row names; None where it is drawn.
+        qa_label: the label under which its questions stand, where that is not its own.
     """
 
     view: View
@@ -52,6 +56,7 @@ class SourceRow:
     raw: str
     named_control: str | None = None
     split: Split | None = None
+    qa_label: str | None = None
 
     @property
     def control(self) -> str:
@@ -115,7 +120,8 @@ def split_conversations(
             messages=row.messages,
             completion_origin=completions_of if row.view == "stimulus_completion" else None,
             provenance={"file": row.file, "position": row.position}
-            | ({"extra": row.extra} if row.extra else {}),
+            | ({"extra": row.extra} if row.extra else {})
+            | ({QA_LABEL: row.qa_label} if row.qa_label not in (None, row.label) else {}),
         )
         for row, (group, split) in zip(rows, grouped_splits(members, config.splits), strict=True)
     ]

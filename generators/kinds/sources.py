@@ -79,10 +79,11 @@ def resolve_texts(source: TextSource) -> ResolvedTexts:
     """
     path = Path(source.path).expanduser()
     if path.exists():
-        names = (
-            sorted(p for p in path.rglob("*") if p.is_file()) if is_saved_dataset(path) else None
-        )
-        digests = [[_name(p, path), sha256_file(p)] for p in names or _files(path)]
+        if is_saved_dataset(path):
+            saved = sorted(p for p in path.rglob("*") if p.is_file())
+            digests = [[_name(p, path), sha256_file(p)] for p in saved]
+        else:
+            digests = [[*_told(p, path, source), sha256_file(p)] for p in _files(path)]
         return ResolvedTexts(source=source, identity={"files": digest(digests)})
     if path.suffix in ENDINGS or not _DATASET_ID.fullmatch(source.path):
         raise DataError(f"{source.path}: no such file or folder; expected texts to cut rows from.")
@@ -160,6 +161,13 @@ def _files(path: Path) -> list[Path]:
 
 def _name(file: Path, source: Path) -> str:
     return file.name if file == source else file.relative_to(source).as_posix()
+
+
+def _told(file: Path, path: Path, source: TextSource) -> tuple[str, str]:
+    """Return what a file's name decides of its documents: how it is read, and their category."""
+    ending = TEXT_ENDINGS[0] if file.suffix in TEXT_ENDINGS else file.suffix
+    by_folder = source.category is None or ending == TEXT_ENDINGS[0]
+    return ending, _folder(_name(file, path)) if by_folder else ""
 
 
 def _file(file: Path, path: Path, source: TextSource) -> Iterator[Document | Dropped]:

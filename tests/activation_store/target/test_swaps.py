@@ -79,6 +79,7 @@ def test_in_a_crossed_design_the_swap_is_a_row_already() -> None:
         row("other split", "x", split="train"),
         row("seen", "x", view="control"),
         replace(row("same group", "x"), group_id="group-abc"),
+        replace(row("abc", "y"), control_id="another", group_id="another"),
     ],
 )
 def test_a_row_without_another_control_of_its_like_has_no_swap(lonely: Conversation) -> None:

@@ -87,7 +87,9 @@ def test_an_image_drops_its_row_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "rows", "groups"),
     [
-        ([shared(i) for i in range(20)], {}, 1),
+        ([shared(i) for i in range(20)], {}, 20),
+        ([shared(i) for i in range(20)], {"control": "segment"}, 1),
+        ([shared(i, label="brief") for i in range(20)], {}, 1),
         ([shared(i, control_id=i) for i in range(20)], {}, 20),
         ([shared(i, control=f"brief about {i % 10}") for i in range(20)], {}, 10),
         ([shared(i) for i in range(20)], {"control": "conversation"}, 20),
@@ -100,6 +102,18 @@ def test_what_a_control_is_is_the_rows_to_say(
     assert len({row.group_id for row in found}) == groups
     assert len({row.control_id for row in found}) == groups
     assert len({row.split for row in found}) == (1 if groups == 1 else 3)
+
+
+def test_a_shared_system_prompt_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(tmp_path, [shared(i) for i in range(20)])
+    assert "rows.jsonl: 20 of 20 rows share one system prompt" in caplog.text
+
+
+def test_a_system_prompt_of_half_the_rows_is_a_control(tmp_path: Path) -> None:
+    lines = [shared(i) for i in range(8)]
+    for i, one in enumerate(lines[:4]):
+        one["messages"][0]["content"] = f"Speak of {i}."
+    assert len({row.control_id for row in read(tmp_path, lines)}) == 5
 
 
 def test_a_segment_of_several_messages_is_one_control(tmp_path: Path) -> None:

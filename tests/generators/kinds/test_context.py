@@ -237,6 +237,20 @@ def test_the_identity_is_the_files_not_their_place(tmp_path: Path) -> None:
     assert resolve_texts(TextSource(path=str(tmp_path / "there"))).identity != here.identity
 
 
+def test_a_files_name_counts_as_far_as_it_decides_its_rows(tmp_path: Path) -> None:
+    def identity(*names: str) -> object:
+        folder = tmp_path / " ".join(names).replace("/", "-")
+        for i, name in enumerate(names):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"text {i}")
+        return resolve_texts(TextSource(path=str(folder))).identity
+
+    assert identity("a.txt", "b.txt") == identity("one.md", "two.txt")
+    assert identity("a.txt", "b.txt") != identity("b.txt", "a.txt")  # the order of the rows
+    assert identity("news/a.txt") != identity("poems/a.txt")  # their category
+    assert identity("a.txt") != identity("a.jsonl")  # how they are read
+
+
 def test_what_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x")
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
