@@ -66,7 +66,7 @@ def generate_answers(
         temperature: 0 takes the likeliest token at each place; above it, tokens are drawn.
         seed: of what is drawn.
     """
-    sampler = None if temperature == 0 else _TokenSampler(temperature, seed, decoder.device)
+    sampler = None if temperature == 0 else TokenSampler(temperature, seed, decoder.device)
     rows = list({id(reading): reading for reading in readings}.values())
     row_of = {id(reading): i for i, reading in enumerate(rows)}
     by_length: dict[int, list[list[tuple[int, Turn]]]] = {}
@@ -82,31 +82,47 @@ def generate_answers(
         batch = to_device(make_batch(decoder.prompt, rows, turns), decoder.device)
         prefixes = prefixes or compute_prefix_cache(decoder.net, decoder.injection, batch)
         cache = prefixes if len(by_length) == 1 else copy.deepcopy(prefixes)
-        found = _answer(decoder, batch, cache, max_tokens, sampler)
+        found = continue_turns(decoder, batch, cache, max_tokens=max_tokens, sampler=sampler)
         out |= dict(zip([i for own in asked for i, _ in own], found, strict=True))
     return [out[i] for i in range(len(out))]
 
 
-class _TokenSampler:
-    """Samples the next token of each question."""
+class TokenSampler:
+    """Samples the next token of each question.
+
+    Args:
+        temperature: above 0.
+        seed: of what is drawn.
+        device: of the log-probabilities.
+    """
 
     def __init__(self, temperature: float, seed: int, device: torch.device) -> None:
         self._temperature = temperature
         self._generator = torch.Generator(device).manual_seed(seed)
 
     def __call__(self, chances_GV: torch.Tensor) -> torch.Tensor:
+        """Draw a token [G] from log-probabilities [G, V]."""
         weights = (chances_GV / self._temperature).softmax(-1)
         return torch.multinomial(weights, 1, generator=self._generator)[:, 0]
 
 
-def _answer(
+def continue_turns(
     decoder: Decoder,
     batch: Batch,
     cache: DynamicCache,
+    *,
     max_tokens: int,
-    sampler: _TokenSampler | None,
+    sampler: TokenSampler | None = None,
 ) -> list[Answer]:
-    """Answer the batch's questions; `cache` is that of its rows, and is used up."""
+    """Write what follows each turn of a batch, up to the end of turn.
+
+    Args:
+        decoder: writes.
+        batch: rows with their turns, which hold no answer.
+        cache: keys and values of the rows' prefixes; it is used up.
+        max_tokens: longest answer, in tokens.
+        sampler: draws tokens; None takes the likeliest.
+    """
     cache.batch_select_indices(batch["row_of"])
     ids, mask = batch["turn_ids"], batch["turn_mask"]
     asked, width = ids.shape

@@ -12,7 +12,7 @@ from typing import Any, TypedDict, TypeVar, cast
 import numpy as np
 import torch
 
-from decoder.prompt import DecoderPrompt, Turn
+from decoder.prompt import DecoderPrompt, Prefix, Turn
 from decoder.reading import Reading
 
 B = TypeVar("B", bound=Any)
@@ -52,9 +52,24 @@ def make_batch(
     Raises:
         ValueError: some readings have vectors, others none.
     """
+    return stack_rows([prompt.prefix(r) for r in readings], readings, turns)
+
+
+def stack_rows(
+    prefixes: Sequence[Prefix], readings: Sequence[Reading], turns: Sequence[Sequence[Turn]]
+) -> Batch:
+    """Pad and stack rows whose prefixes are made already.
+
+    Args:
+        prefixes: B token sequences with their placeholders.
+        readings: what stands at the placeholders of each, all with vectors or all without.
+        turns: for each row, its questions.
+
+    Raises:
+        ValueError: some readings have vectors, others none.
+    """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
-    prefixes = [prompt.prefix(r) for r in readings]
     rows, width = len(readings), max(len(p.ids) for p in prefixes)
     ids = np.zeros((rows, width), np.int64)
     mask = np.zeros((rows, width), np.int64)

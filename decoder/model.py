@@ -19,7 +19,7 @@ from core.errors import ModelError, StoreError, first_line
 from core.files import write_json
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import check_cacheable
-from decoder.injection import Injection
+from decoder.injection import How, Injection
 from decoder.normalisation import ActivationStatistics, Normaliser
 from decoder.packed import can_pack
 from decoder.prompt import DecoderPrompt
@@ -88,6 +88,20 @@ class Decoder:
                 "call use_statistics first"
             )
         return replace(self._injection, normaliser=normaliser)
+
+    def injection_at(self, block: int, how: How) -> Injection:
+        """Return what puts activations in at the output of any block, as they are.
+
+        Args:
+            block: counted from 0.
+            how: whether they replace what is there, or are added to it.
+
+        Raises:
+            ModelError: the model has no such block.
+        """
+        base = self.net.get_base_model()
+        place = shape_of(base.config, self.binding.model).layer(block, "tasks.write_layers")
+        return Injection(blocks(base)[place], how)
 
     @property
     def write_block(self) -> nn.Module:

@@ -42,6 +42,7 @@ ORDER = (
     "evaluators.slice_evaluator",
     "evaluators.evaluation",
     "evaluators.robustness",
+    "evaluators.tasks",
     "evaluators.comparison",
     # pipelines
     "pipelines.artifacts",

@@ -1,0 +1,161 @@
+"""Prompts in plain text with activations at some of their tokens, as Patchscopes have them.
+
+The network is the target itself, the adapter off. A prompt is any text; at the mark `PLACE` stand
+one or more placeholder tokens, at whose block output the activations enter. Without a mark it is
+the target reading a text. The last token is no placeholder: what follows is predicted from it.
+
+Shapes: T tokens, R placeholders, D d_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from activation_store.target.tokens import Encoded
+from decoder.asking import Answer, continue_turns
+from decoder.batch import stack_rows, to_device
+from decoder.forward import compute_answer_losses, compute_prefix_cache
+from decoder.injection import Injection
+from decoder.model import Decoder
+from decoder.prompt import Prefix, Turn
+from decoder.reading import Reading
+
+PLACE = "\ue0ff"
+"""Stands in a text where the placeholders are to stand; no character of any language."""
+_PLACEHOLDER = " x"
+_ROWS = 16
+"""Texts of one forward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatchedText:
+    """A text as tokens, and the activations that enter at its placeholders.
+
+    Attributes:
+        ids: [T] int64 token ids; at least two.
+        places: [R] indices of the placeholders, none of them the last token.
+        vectors: [R, D] float32; None where there is no placeholder.
+    """
+
+    ids: np.ndarray
+    places: np.ndarray
+    vectors: np.ndarray | None
+
+    @classmethod
+    def make(
+        cls, tokenizer: Any, text: str, vector: np.ndarray | None = None, *, repeats: int = 1
+    ) -> PatchedText:
+        """Tokenize a text with at most one `PLACE` in it.
+
+        Args:
+            tokenizer: of the target.
+            text: rendered by a chat template, or raw; a raw one is given the token that begins a
+                text where the tokenizer has one.
+            vector: [D] activation that enters at each placeholder; None for a text without any.
+            repeats: placeholders that stand at the mark.
+
+        Raises:
+            ValueError: mark and vector do not belong together, or nothing follows the mark.
+        """
+        before, mark, after = text.partition(PLACE)
+        if bool(mark) != (vector is not None) or (mark and not after):
+            raise ValueError("a patched text needs a vector, a mark, and some text after the mark")
+        head = text_ids(tokenizer, before)
+        if vector is None:
+            return cls(head, np.zeros(0, np.int64), None)
+        fill = np.full(repeats, Encoded.of(tokenizer, _PLACEHOLDER).ids[-1])
+        ids = np.concatenate([head, fill, Encoded.of(tokenizer, after).ids])
+        places = len(head) + np.arange(repeats)
+        return cls(ids, places, np.repeat(vector[None], repeats, 0).astype(np.float32))
+
+
+def text_ids(tokenizer: Any, text: str) -> np.ndarray:
+    """Tokenize a text; the token that begins one stands first, where the tokenizer has one."""
+    ids = Encoded.of(tokenizer, text).ids
+    begins = list(tokenizer("", add_special_tokens=True)["input_ids"])[:1]
+    if begins and begins[0] == tokenizer.bos_token_id and list(ids[:1]) != begins:
+        ids = np.concatenate([np.array(begins, np.int64), ids])
+    return ids
+
+
+@torch.inference_mode()
+def continue_texts(
+    decoder: Decoder, injection: Injection, texts: Sequence[PatchedText], *, max_tokens: int
+) -> list[Answer]:
+    """Write what the target continues each text with, greedily.
+
+    Args:
+        decoder: whose target writes.
+        injection: where activations enter.
+        texts: all with activations, or all without.
+        max_tokens: longest continuation, in tokens.
+    """
+    out: dict[int, Answer] = {}
+    with decoder.without_adapter():
+        for rows in _batches([len(text.ids) for text in texts]):
+            chosen = [texts[i] for i in rows]
+            turns = [[_turn(text.ids[-1:], 1)] for text in chosen]
+            batch = stack_rows(*_prefixes(chosen), turns)
+            batch = to_device(batch, decoder.device)
+            cache = compute_prefix_cache(decoder.net, injection, batch)
+            written = continue_turns(decoder, batch, cache, max_tokens=max_tokens)
+            out |= dict(zip(rows, written, strict=True))
+    return [out[i] for i in range(len(texts))]
+
+
+@torch.inference_mode()
+def score_continuations(
+    decoder: Decoder,
+    injection: Injection,
+    texts: Sequence[PatchedText],
+    options: Sequence[Sequence[str]],
+) -> list[list[float]]:
+    """Compute the loss of given continuations of each text, in nats per token.
+
+    Args:
+        decoder: whose target is asked.
+        injection: where activations enter.
+        texts: all with activations, or all without.
+        options: of each text, its continuations, at least one.
+    """
+    out: list[list[float]] = [[] for _ in texts]
+    with decoder.without_adapter():
+        for rows in _batches([len(text.ids) for text in texts]):
+            chosen = [texts[i] for i in rows]
+            turns = [
+                [_continued(decoder.tokenizer, texts[i], option) for option in options[i]]
+                for i in rows
+            ]
+            batch = to_device(stack_rows(*_prefixes(chosen), turns), decoder.device)
+            losses = compute_answer_losses(decoder.net, injection, batch).tolist()
+            for question, row in enumerate(batch["row_of"].tolist()):
+                out[rows[row]].append(losses[question])
+    return out
+
+
+def _prefixes(texts: Sequence[PatchedText]) -> tuple[list[Prefix], list[Reading]]:
+    """Cut the last token off each text; it begins the turn."""
+    prefixes = [Prefix(text.ids[:-1], text.places, np.arange(len(text.ids) - 1)) for text in texts]
+    readings = [Reading(text.vectors, len(text.places), 0) for text in texts]
+    return prefixes, readings
+
+
+def _turn(ids: np.ndarray, prompt: int) -> Turn:
+    """Make a turn whose first `prompt` tokens are no answer."""
+    return Turn(ids, np.arange(len(ids)) >= prompt)
+
+
+def _continued(tokenizer: Any, text: PatchedText, option: str) -> Turn:
+    written = Encoded.of(tokenizer, option).ids
+    return _turn(np.concatenate([text.ids[-1:], written]), 1)
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), _ROWS):
+        yield order[start : start + _ROWS]

@@ -1,0 +1,53 @@
+"""Scoring of answers to reading tasks: is the object named, and is it all that is said?"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+_WORD = re.compile(r"\w+")
+_CLAUSE_END = re.compile(r"[\n.,;:!?]")
+_PLURALS = ("s", "es")
+
+
+def fold(text: str) -> list[str]:
+    """List the words of a text in lower case, without accents and punctuation.
+
+    >>> fold("Boötes, the herdsman")
+    ['bootes', 'the', 'herdsman']
+    """
+    plain = unicodedata.normalize("NFKD", text)
+    kept = "".join(character for character in plain if not unicodedata.combining(character))
+    return _WORD.findall(kept.casefold())
+
+
+def names_any(answer: str, names: Iterable[str]) -> bool:
+    """Tell whether an answer has one of `names` in it, as whole words; a plural counts.
+
+    >>> names_any("It is paid in dollars.", ["Dollar"]), names_any("Yentl", ["Yen"])
+    (True, False)
+    """
+    said = fold(answer)
+    return any(_stands_in(said, fold(name)) for name in names)
+
+
+def is_exactly(answer: str, names: Iterable[str]) -> bool:
+    """Tell whether the first clause of an answer is one of `names` and nothing else.
+
+    >>> is_exactly("Dollar. It is paid", ["Dollar"]), is_exactly("US Dollar", ["Dollar"])
+    (True, False)
+    """
+    said = fold(_CLAUSE_END.split(answer.strip(), maxsplit=1)[0])
+    return any(said == fold(name) for name in names)
+
+
+def _stands_in(said: Sequence[str], name: Sequence[str]) -> bool:
+    n = len(name)
+    if not n:
+        return False
+    ends = (name[-1], *(name[-1] + plural for plural in _PLURALS))
+    return any(
+        list(said[i : i + n - 1]) == list(name[:-1]) and said[i + n - 1] in ends
+        for i in range(len(said) - n + 1)
+    )

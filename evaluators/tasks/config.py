@@ -1,0 +1,74 @@
+"""Settings of the reading tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from core.config import Config
+
+PredictorName = Literal[
+    "lit", "probe", "neighbour", "patchscope", "selfie", "prior", "visible_text", "none", "asking"
+]
+PREDICTOR_NAMES: tuple[PredictorName, ...] = get_args(PredictorName)
+"""In the order in which they are shown."""
+
+
+class SubjectShares(Config):
+    """Shares of a task's subjects, drawn by hash; a subject falls into one of them."""
+
+    train: float = Field(default=0.4, gt=0, lt=1)
+    """What the probe, the nearest neighbour and few-shot prompts learn from."""
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    """Where each method's settings are chosen; what is left is the test."""
+
+    @model_validator(mode="after")
+    def _leave_a_test(self) -> SubjectShares:
+        if self.train + self.validation >= 1:
+            raise ValueError(
+                f"got train {self.train} and validation {self.validation}, expected less than 1 "
+                "together: the rest is the test"
+            )
+        return self
+
+
+class TasksConfig(Config):
+    """The reading tasks, and the methods that are compared on them."""
+
+    relations: tuple[str, ...] = ()
+    """Files of relations (TSV or JSON), or folders of such; each file is a task: read the object
+    off the activation at the subject's last token."""
+    predictors: tuple[PredictorName, ...] = PREDICTOR_NAMES
+    """Methods that are compared; `prior` and `visible_text` only where `evaluate.baselines` has
+    them, and nothing else is left out."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Blocks that are read, those of the decoder besides; empty takes six, evenly spaced."""
+    shares: SubjectShares = SubjectShares()
+    """How the subjects of a relation are divided."""
+    max_subjects: int = Field(default=100, ge=1)
+    """Most subjects of a test, drawn by hash from those that the target knows."""
+    min_subjects: int = Field(default=30, ge=2)
+    """Subjects under which a task is not measured."""
+    validation_subjects: int = Field(default=20, ge=1)
+    """Most subjects on which settings are chosen, likewise."""
+    train_sources: int = Field(default=4, ge=1)
+    """Most source texts of a training subject; tests have one of each subject."""
+    answer_tokens: int = Field(default=20, ge=1)
+    """Tokens of a written answer, in which the object has to be named."""
+    bootstrap: int = Field(default=10_000, ge=100)
+    """Bootstrap samples of every interval."""
+    min_intervals: int = Field(default=8, ge=2)
+    """Subjects, or groups of four, under which an estimate is given without an interval."""
+    seed: int = 0
+    """Seed of shares, sources, options and bootstrap."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> TasksConfig:
+        for name in ("predictors", "layers"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name}: expected each once, got {list(values)}")
+        if not self.predictors:
+            raise ValueError("predictors: expected at least one")
+        return self

@@ -1,0 +1,154 @@
+"""The step `tasks`: what LIT and rival methods read off activations, where answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from activation_store.target.files import ModelFiles
+from activation_store.target.load import pick_device, shape_of, use_threads
+from activation_store.target.quiet import quiet_libraries
+from core.canonical import digest
+from core.files import storage_errors, write_json
+from core.progress import Progress, silent
+from core.runtime import Runtime
+from decoder.model import Decoder
+from evaluators.config import Baseline
+from evaluators.measure.partial_results import PartialResultCache
+from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
+from evaluators.tasks.config import TasksConfig
+from evaluators.tasks.measure import PredictorAnswers, item_rows, measure_task, run_predictor
+from evaluators.tasks.metrics import TaskMetrics, TasksMetrics
+from evaluators.tasks.predictors import PREDICTORS
+from evaluators.tasks.predictors.base import PredictorContext
+from evaluators.tasks.relation_task import build_relation_task
+from evaluators.tasks.relations import read_relation
+from evaluators.tasks.result_files import TASK_ANSWERS, TASK_ANSWERS_FILE, TASKS_FILE, task_rows
+from evaluators.tasks.rows import TaskData
+
+_LAYERS = 6
+"""Blocks that are read where `tasks.layers` names none, besides the decoder's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskInputs:
+    """What the step starts from.
+
+    Attributes:
+        model: files of the decoder's target.
+        decoder: folder of the decoder.
+        baselines: folder of each trained baseline.
+        relations: file of each relation by the name of its task.
+    """
+
+    model: ModelFiles
+    decoder: Path
+    baselines: Mapping[Baseline, Path] = field(default_factory=dict)
+    relations: Mapping[str, Path] = field(default_factory=dict)
+
+
+def run_tasks(
+    inputs: TaskInputs,
+    out: Path,
+    work: Path,
+    *,
+    config: TasksConfig,
+    runtime: Runtime,
+    progress: Progress = silent,
+) -> TasksMetrics:
+    """Compare methods on every task.
+
+    Args:
+        inputs: decoders, target and files of tasks.
+        out: receives the metrics as JSON, and every answer and every number as Parquet.
+        work: keeps each method's answers as they are written; an interrupted run resumes.
+        config: the methods, and the sizes of tasks.
+        runtime: device and threads.
+        progress: told finished methods.
+
+    Raises:
+        DataError: a file of relations cannot be used.
+        StoreError: decoder, baselines and model do not belong together.
+    """
+    use_threads(runtime)
+    decoder = _load_decoders(inputs, runtime)
+    layers = choose_layers(decoder, config)
+    cache = PartialResultCache(work)
+    total = len(inputs.relations) * len(config.predictors)
+    measured: dict[str, TaskMetrics] = {}
+    answers: list[Mapping[str, object]] = []
+    with storage_errors(out):
+        for i, path in enumerate(inputs.relations.values()):
+            relation = read_relation(path)
+            progress(i * len(config.predictors), total, relation.name)
+            data = build_relation_task(decoder, relation, config, layers)
+            found: dict[str, PredictorAnswers] = {}
+            if data.why_not is None:
+                context = PredictorContext(
+                    decoder=decoder,
+                    baselines=tuple(inputs.baselines),
+                    train=data.train,
+                    layers=data.layers,
+                    answer_tokens=config.answer_tokens,
+                )
+                for j, name in enumerate(config.predictors):
+                    done = i * len(config.predictors) + j
+                    progress(done, total, f"{relation.name}: {name}")
+                    own = _answers(name, context, data, cache)
+                    if own is not None:
+                        found[name] = own
+            measured[data.name] = measure_task(data, found, config)
+            answers += item_rows(data, found)
+        progress(total, total, "")
+        metrics = TasksMetrics(tasks=measured)
+        write_json(out / TASKS_FILE, metrics.to_json())
+        write_table(out / TASK_ANSWERS_FILE, answers, TASK_ANSWERS)
+        numbers = task_rows(metrics, min_intervals=config.min_intervals)
+        write_table(out / RESULTS_FILE, numbers, RESULTS)
+    return metrics
+
+
+def choose_layers(decoder: Decoder, config: TasksConfig) -> tuple[int, ...]:
+    """Choose the blocks whose activations rows have, the decoder's among them."""
+    shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
+    named: Sequence[int] = [shape.layer(layer, "tasks.layers") for layer in config.layers]
+    if not named:
+        named = np.linspace(0, shape.n_blocks - 1, min(_LAYERS, shape.n_blocks)).round().tolist()
+    return tuple(sorted({*map(int, named), *decoder.layers}))
+
+
+def _answers(
+    name: str, context: PredictorContext, data: TaskData, cache: PartialResultCache
+) -> PredictorAnswers | None:
+    """Let a method answer, or take what it answered before; None where it cannot be made."""
+    kind = next(kind for kind in PREDICTORS.values() if kind.name == name)
+    predictor = kind.make(context)
+    if predictor is None:
+        return None
+    subject = digest(
+        [
+            [row.row_id for part in (data.train, data.validation, data.test) for row in part],
+            [list(row.options) for row in data.test],
+            [dict(setting) for setting in predictor.settings()],
+        ]
+    )
+    cached = cache.load(f"{data.name}.{name}", subject)
+    if cached is not None:
+        return PredictorAnswers.from_json(cached[0])
+    found = run_predictor(predictor, kind.sees, data)
+    cache.store(f"{data.name}.{name}", subject, [found.to_json()])
+    return found
+
+
+def _load_decoders(inputs: TaskInputs, runtime: Runtime) -> Decoder:
+    """Load the decoder, and beside it the adapters of the baselines."""
+    with quiet_libraries():
+        decoder = Decoder.load(
+            inputs.decoder, inputs.model, dtype="float32", device=pick_device(runtime)
+        )
+        for name, folder in inputs.baselines.items():
+            decoder.add_adapter(name, folder)
+    return decoder

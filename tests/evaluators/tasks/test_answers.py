@@ -1,0 +1,39 @@
+"""Scoring of answers: what counts as naming an object."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from evaluators.tasks import answers
+from evaluators.tasks.answers import is_exactly, names_any
+
+
+def test_examples_of_the_docstrings_hold() -> None:
+    assert doctest.testmod(answers).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "named"),
+    [
+        ("It is in BOOTES, I think", "Boötes", True),
+        ("Canis Major's brightest", "Canis Major", True),
+        ("Canis Minor is Major", "Canis Major", False),
+        ("two pesos", "Peso", True),
+        ("soccerball", "soccer", False),
+        ("", "soccer", False),
+    ],
+)
+def test_a_name_counts_as_whole_words(answer: str, name: str, named: bool) -> None:
+    assert names_any(answer, [name]) is named
+
+
+def test_any_alias_counts() -> None:
+    assert names_any("the greenback", ["Dollar", "greenback"])
+    assert is_exactly("greenback.", ["Dollar", "greenback"])
+
+
+def test_an_exact_answer_says_nothing_else_in_its_first_clause() -> None:
+    assert is_exactly(" soccer\nThe sport", ["soccer"])
+    assert not is_exactly("a soccer player", ["soccer"])
