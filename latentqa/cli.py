@@ -17,6 +17,7 @@ from latentqa.commands import (
     compare,
     crossed,
     data,
+    evaluate,
     init,
     map,
     names,
@@ -71,6 +72,7 @@ app.command()(run.status)
 app.command()(ask.ask)
 app.command("map")(map.map_)
 app.command()(show.show)
+app.command()(evaluate.evaluate)
 app.command()(results.results)
 app.command()(compare.compare)
 app.command()(crossed.crossed)

@@ -18,8 +18,18 @@ PROMPT, QUESTION = "You love red", "Which?"
 WORDS = ("--prompt", PROMPT, "--question", QUESTION, "--max-tokens", "6", "--device", "cpu")
 
 
-def commit(root: ArtifactRoot, kind: str, source: Path, *inputs: Artifact) -> Artifact:
-    """Make an artifact of `kind` with the files of `source`."""
+def commit(
+    root: ArtifactRoot, kind: str, source: Path, *inputs: Artifact, model: str | None = None
+) -> Artifact:
+    """Make an artifact of `kind` with the files of `source`; its target is the chain's or `model`.
+
+    Args:
+        root: where it is made.
+        kind: of the artifact.
+        source: folder whose files it has.
+        inputs: that it is made from.
+        model: reference of its target.
+    """
     identity = StepIdentity(
         kind=kind,
         version=1,
@@ -28,7 +38,7 @@ def commit(root: ArtifactRoot, kind: str, source: Path, *inputs: Artifact) -> Ar
         external={},
     )
     shutil.copytree(source, root.begin(identity).data, dirs_exist_ok=True)
-    where = {"model": chain.model().ref, "adapter": None}
+    where = {"model": model or chain.model().ref, "adapter": None}
     return root.commit(identity, {"counts": {}, "locations": where})
 
 

@@ -23,6 +23,7 @@ StepName = Literal[
     "evaluate",
     "judge",
     "robustness",
+    "tasks",
 ]
 """Steps at which a run can stop; a test compares them with those of pipelines/steps."""
 

@@ -19,6 +19,7 @@ from core.errors import ConfigError
 from core.runtime import Runtime
 from evaluators.config import EvaluateConfig
 from evaluators.robustness.config import RobustnessConfig
+from evaluators.tasks.config import TasksConfig
 from generators.exchange.config import DataSection
 from generators.making.config import GenerateSection
 from generators.quality.config import QualitySection
@@ -54,6 +55,8 @@ class Experiment(Config):
     """What is judged, and how."""
     robustness: RobustnessConfig | None = None
     """What is altered to see whether the decoder still reads it; null for nothing."""
+    tasks: TasksConfig | None = None
+    """Reading tasks with known answers, on which other methods are compared; null for none."""
     runtime: Runtime = Runtime()
     """Device and other settings that do not change results; never hashed."""
 
@@ -123,11 +126,27 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
             f"{path}: got {_a(tree)}, expected a mapping of sections "
             f"({', '.join(Experiment.model_fields)})."
         )
+    return build_experiment(tree, str(path), overrides)
+
+
+def build_experiment(
+    tree: dict[str, Any], source: str, overrides: Sequence[str] = ()
+) -> Experiment:
+    """Build an experiment from its sections as plain values.
+
+    Args:
+        tree: the sections; overrides are written into it.
+        source: where they are from, for error messages.
+        overrides: as in `load_experiment`.
+
+    Raises:
+        ConfigError: one line that names source (or override), field, what was found and expected.
+    """
     origins: dict[tuple[str, ...], str] = {}
     for override in overrides:
         path_of_field = _apply(tree, override)
         origins[path_of_field] = f"--set {_shown_override(override)}"
-    return _validate(tree, str(path), origins)
+    return _validate(tree, source, origins)
 
 
 def _apply(tree: dict[str, Any], override: str) -> tuple[str, ...]:

@@ -48,6 +48,15 @@ def smoke(experiment: Experiment) -> Experiment:
             shift_steps=min(robustness.shift_steps, 2),
             bootstrap=min(robustness.bootstrap, 200),
         )
+    if experiment.tasks is not None:
+        changes["tasks"] = _with(
+            experiment.tasks,
+            max_subjects=min(experiment.tasks.max_subjects, 8),
+            min_subjects=2,
+            validation_subjects=min(experiment.tasks.validation_subjects, 2),
+            layers=experiment.tasks.layers or (0,),
+            bootstrap=min(experiment.tasks.bootstrap, 200),
+        )
     evaluate = experiment.evaluate
     judge = evaluate.judge
     changes["evaluate"] = _with(

@@ -44,6 +44,8 @@ class RunMetrics(TypedDict, total=False):
     """What differs, where the store is another target's."""
     judged: dict[str, Any]
     robustness: dict[str, Any]
+    tasks: dict[str, Any]
+    """{task: {"counts", "choices", "predictors": {name: {"contained", "exact", ...}}}}."""
     cost: CostMetrics
 
 
@@ -67,6 +69,8 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> RunMetrics:
         metrics["judged"] = counts["judge"]["judged"]
     if "robustness" in counts:
         metrics["robustness"] = dict(counts["robustness"])
+    if "tasks" in counts:
+        metrics["tasks"] = counts["tasks"]["tasks"]
     if records:
         spent = Spent.of(records.values())
         metrics["cost"] = {"tokens": spent.tokens, "usd": spent.cost}

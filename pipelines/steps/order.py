@@ -32,6 +32,7 @@ from pipelines.steps.quality import QUALITY, quality_step
 from pipelines.steps.reuse import find_reusable_stores
 from pipelines.steps.robustness import robustness_step
 from pipelines.steps.step import ExternalInputs, Step, StepCall
+from pipelines.steps.tasks import tasks_step
 from trainers.config import Variant
 
 
@@ -54,6 +55,8 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     )
     if experiment.robustness is not None:
         rest = _with_robustness(rest)
+    if experiment.tasks is not None:
+        rest = _with_tasks(rest, evaluate.baselines)
     return (*source, *completed, *checked, *rest)
 
 
@@ -61,13 +64,21 @@ def every_step() -> tuple[Step, ...]:
     """Return the steps that any experiment can have, those of all sources of rows included."""
     checked = quality_step("conversations")
     rest = _from_conversations("conversations", "questions", get_args(Baseline), judged=True)
-    return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *_with_robustness(rest))
+    rest = _with_tasks(_with_robustness(rest), get_args(Baseline))
+    return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *rest)
 
 
 def _with_robustness(rest: tuple[Step, ...]) -> tuple[Step, ...]:
     """Add `robustness` before the report, which shows it."""
     *earlier, report = rest
     step = robustness_step(next(own for own in earlier if own.name == "evaluate"))
+    return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
+
+
+def _with_tasks(rest: tuple[Step, ...], baselines: Sequence[Baseline]) -> tuple[Step, ...]:
+    """Add `tasks` before the report, which shows it."""
+    *earlier, report = rest
+    step = tasks_step([baseline_step(name) for name in baselines])
     return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.canonical import digest
 from core.errors import ConfigError
+from core.files import sha256_file
 from core.progress import Progress
 from pipelines.artifacts.artifact import DATA, Artifact
 from pipelines.artifacts.records import StepResult
@@ -86,6 +87,23 @@ class ExternalInputs:
     def model_digests(self) -> dict[str, str]:
         """What the target is: digests of weights, configuration, tokenizer, template, adapter."""
         return self.model.digests()
+
+    @cached_property
+    def relation_files(self) -> dict[str, Path]:
+        """Files of the relations of `tasks`, by the name of their task.
+
+        Raises:
+            DataError: a path leads to no such file.
+        """
+        from evaluators.tasks.relations import find_relation_files
+
+        section = self.experiment.tasks
+        return {} if section is None else find_relation_files(section.relations)
+
+    @cached_property
+    def relation_digests(self) -> dict[str, str]:
+        """Digests of these files, by the name of their task."""
+        return {name: sha256_file(path) for name, path in self.relation_files.items()}
 
     @cached_property
     def needs_llm(self) -> bool:

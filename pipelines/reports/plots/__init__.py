@@ -9,10 +9,12 @@ from __future__ import annotations
 from pipelines.reports.plots.curve import smooth, training_curve
 from pipelines.reports.plots.heat import heat
 from pipelines.reports.plots.intervals import Panel, Point, common_limits, intervals
+from pipelines.reports.plots.lines import LinePanel, lines
 from pipelines.reports.plots.scatter import ScatterPanel, paired
 from pipelines.reports.plots.series import Series
 
 __all__ = [
+    "LinePanel",
     "Panel",
     "Point",
     "ScatterPanel",
@@ -20,6 +22,7 @@ __all__ = [
     "common_limits",
     "heat",
     "intervals",
+    "lines",
     "paired",
     "smooth",
     "training_curve",

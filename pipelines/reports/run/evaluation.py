@@ -24,6 +24,7 @@ from evaluators.measure.metrics import (
 )
 from evaluators.measure.result_files import JUDGED_FILE, METRICS_FILE
 from evaluators.stats.estimates import Estimate
+from evaluators.tasks.metrics import TasksMetrics
 from pipelines.reports.run.files import artifact_file
 from pipelines.reports.run.inputs import ReportInputs
 
@@ -114,6 +115,12 @@ def read_robustness(inputs: ReportInputs) -> RobustnessMetrics | None:
     """Return what the step `robustness` measured; None where it did not run."""
     found = inputs.metrics.get("robustness")
     return RobustnessMetrics.from_json(found) if found else None
+
+
+def read_tasks(inputs: ReportInputs) -> TasksMetrics | None:
+    """Return what the step `tasks` measured; None where it did not run."""
+    found = inputs.metrics.get("tasks")
+    return None if found is None else TasksMetrics.from_json({"tasks": found})
 
 
 def _readings(metrics: EvaluationMetrics, judged: JudgedMetrics) -> Iterator[Reading]:

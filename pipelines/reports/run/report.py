@@ -15,18 +15,20 @@ import yaml
 from core.files import write_bytes
 from core.redact import redact
 from core.wording import count, duration, number, share, size, sort_known
+from evaluators.tasks.metrics import TasksMetrics
 from pipelines.reports.pages.render import render
 from pipelines.reports.plots.page_figure import PageFigure, write_figures
 from pipelines.reports.run.claims import assess_reading, headline
 from pipelines.reports.run.data import ReportData, read_report_data
 from pipelines.reports.run.drops import dropped_by_step
-from pipelines.reports.run.evaluation import CONDITIONS, read_robustness
+from pipelines.reports.run.evaluation import CONDITIONS, read_robustness, read_tasks
 from pipelines.reports.run.figures import loss_panel, report_figures
 from pipelines.reports.run.groups import read_groups
 from pipelines.reports.run.header import header_facts
 from pipelines.reports.run.inputs import ReportInputs, ReportStep, printed_config
 from pipelines.reports.run.quality import read_quality
 from pipelines.reports.run.robustness import named_changes
+from pipelines.reports.run.tasks import task_figures, task_page
 
 
 def write_report(inputs: ReportInputs, out: Path) -> Path:
@@ -46,17 +48,23 @@ def write_report(inputs: ReportInputs, out: Path) -> Path:
         StorageError: the disk is full or read-only.
     """
     data = read_report_data(inputs)
-    figures = report_figures(data)
+    tasks = read_tasks(inputs)
+    figures = report_figures(data) | ({} if tasks is None else task_figures(tasks))
     write_figures(figures.values(), out)
     image = loss_panel(data)
     if image is not None:
         write_bytes(out / "reading.png", image)
     page = out / "report.html"
-    write_bytes(page, _page(inputs, data, figures).encode())
+    write_bytes(page, _page(inputs, data, figures, tasks).encode())
     return page
 
 
-def _page(inputs: ReportInputs, data: ReportData, figures: Mapping[str, PageFigure]) -> str:
+def _page(
+    inputs: ReportInputs,
+    data: ReportData,
+    figures: Mapping[str, PageFigure],
+    tasks: TasksMetrics | None,
+) -> str:
     experiment = inputs.experiment
     claims = [assess_reading(reading) for reading in data.readings]
     least = experiment.evaluate.min_controls
@@ -80,6 +88,7 @@ def _page(inputs: ReportInputs, data: ReportData, figures: Mapping[str, PageFigu
         quality=read_quality(inputs),
         robustness=robustness,
         changes=list(named_changes(robustness)) if robustness else [],
+        tasks=None if tasks is None else task_page(tasks),
         least=least,
         identified=identified,
         hidden=any(reading.metrics.hidden_gain for reading in data.readings),

@@ -1,0 +1,52 @@
+"""`latentqa evaluate`: reading tasks on a trained decoder."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from latentqa.terminal.conversation import AdapterOption, ModelOption
+from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
+from latentqa.terminal.printing import report
+
+
+def evaluate(
+    ref: RefArgument,
+    task: Annotated[
+        list[str],
+        typer.Option(
+            "--task",
+            metavar="PATH",
+            help="A file of relations (TSV or JSON), or a folder of such; may be given many times.",
+        ),
+    ],
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Override a field of tasks or runtime, such as tasks.max_subjects=50.",
+        ),
+    ] = None,
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare LIT, probe, nearest neighbour, Patchscope and SelfIE on reading tasks, as Markdown.
+
+    Each file of relations is a task: read the object off the activation at the subject's last
+    token. What was measured is an artifact, found again, with the name REF_tasks.
+    """
+    from evaluators.tasks.metrics import TasksMetrics
+    from pipelines.reports.run.tasks import task_tables
+    from pipelines.running.task_run import run_tasks_of
+
+    found = run_tasks_of(
+        ref, task, root=root, overrides=override or (), model=model, adapter=adapter
+    )
+    metrics = TasksMetrics.from_json({"tasks": found.metrics["tasks"]})
+    where = found.steps[-1].artifact
+    document = {"name": str(found.name), "path": str(where.path), "tasks": found.metrics["tasks"]}
+    report(as_json, document, task_tables(metrics), "", f"Named {found.name}: {where.path}")

@@ -1,0 +1,109 @@
+"""Reading tasks on a decoder that is trained already, without its experiment file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import RefError
+from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import ArtifactRoot
+from pipelines.experiment.config import Experiment, build_experiment
+from pipelines.running.results import RunResult, StepRun
+from pipelines.running.runner import Runner
+from pipelines.steps.order import every_step
+from pipelines.steps.tasks import TASKS, tasks_step
+
+_TRAIN = "train"
+
+
+def run_tasks_of(
+    ref: str,
+    relations: Sequence[str],
+    *,
+    root: Path,
+    overrides: Sequence[str] = (),
+    model: str | None = None,
+    adapter: str | None = None,
+) -> RunResult:
+    """Find or compute the reading tasks of a trained decoder.
+
+    The artifact is the one that an experiment with the same section `tasks` has, and gets the name
+    `NAME_tasks`.
+
+    Args:
+        ref: a REF of a run, or of a train artifact.
+        relations: files of relations, or folders of such.
+        root: the artifact root.
+        overrides: `tasks.FIELD=VALUE` or `runtime.FIELD=VALUE`.
+        model: where the target is now; None takes what the decoder was trained with.
+        adapter: where the target's own adapter is now, likewise.
+
+    Raises:
+        RefError: `ref` names nothing, or no decoder.
+        ConfigError: an override is wrong.
+        LatentQAError: the step cannot be computed.
+    """
+    place = ArtifactRoot(root.expanduser())
+    refs = Refs(place)
+    found = refs.resolve_set(ref)
+    if _TRAIN not in found:
+        raise RefError(
+            f"{ref}: holds {', '.join(found)}; expected a trained decoder (kind train). "
+            "Run the experiment up to there."
+        )
+    named = refs.get(ref)
+    experiment = _experiment(
+        f"{_plain_name(named.name)}_{TASKS}" if named is not None else TASKS,
+        found[_TRAIN],
+        {"relations": list(relations)},
+        overrides,
+        model=model,
+        adapter=adapter,
+    )
+    step = tasks_step([name for name in found if name.startswith(f"{_TRAIN}_")])
+    words = ["latentqa", "evaluate", ref, *(f"--task {path}" for path in relations)]
+    runner = Runner(experiment, place, command=" ".join(words), steps=[step])
+    known = {one.name: one for one in every_step()}
+    for name in step.inputs:
+        runner.runs[name] = StepRun(
+            step=known[name], artifact=found[name], cached=True, seconds=0.0
+        )
+    runner.prepare()
+    with runner.open():
+        return runner.run()
+
+
+def _experiment(
+    name: str,
+    train: Artifact,
+    tasks: dict[str, Any],
+    overrides: Sequence[str],
+    *,
+    model: str | None,
+    adapter: str | None,
+) -> Experiment:
+    """Build an experiment that has the decoder's target and the tasks, and no rows of its own."""
+    from decoder.model import read_sidecar
+
+    where = train.record["locations"]
+    _, binding = read_sidecar(train.data)
+    tree: dict[str, Any] = {
+        "experiment": name,
+        "data": {"path": "."},
+        "dump": {
+            "model": model or where["model"],
+            "adapter": adapter or where["adapter"],
+            **binding.template,
+        },
+        TASKS: tasks,
+    }
+    return build_experiment(tree, f"decoder {train.short}", overrides)
+
+
+def _plain_name(name: str) -> str:
+    """Spell a name as an experiment's may be."""
+    return re.sub(r"[^a-z0-9_-]", "-", name.lower()).lstrip("_-") or TASKS

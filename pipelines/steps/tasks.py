@@ -1,0 +1,82 @@
+"""The optional step `tasks`: LIT and rival methods on tasks with known answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from core.errors import ConfigError
+from evaluators.config import Baseline
+from evaluators.tasks.config import TasksConfig
+from pipelines.artifacts.identity import plain
+from pipelines.artifacts.records import StepResult
+from pipelines.experiment.config import Experiment
+from pipelines.steps.step import ExternalInputs, Step, StepCall
+
+TASKS = "tasks"
+_TRAINED = "train_"
+"""What the step of a baseline has before the baseline's name."""
+_READ: tuple[Baseline, ...] = ("prior", "visible_text")
+"""Baselines that are methods here; `text` reads a control, and there is none."""
+
+
+def tasks_step(baseline_steps: Sequence[str]) -> Step:
+    """Return the step, which takes the decoder and those of its baselines that are methods.
+
+    Args:
+        baseline_steps: names of the steps that train baselines.
+    """
+    kept = [name for name in baseline_steps if name.removeprefix(_TRAINED) in _READ]
+    return Step(
+        name=TASKS,
+        version=1,
+        entry="evaluators.tasks.tasks",
+        run=_tasks,
+        config=_config,
+        inputs={name: name for name in ("train", *kept)},
+        external=_external,
+        locations=_locations,
+    )
+
+
+def _section(experiment: Experiment) -> TasksConfig:
+    if experiment.tasks is None:
+        raise ConfigError(f"{experiment.experiment}: has no section tasks.")
+    return experiment.tasks
+
+
+def _config(experiment: Experiment) -> dict[str, Any]:
+    """Return what decides the output; files of relations count by their digests."""
+    own = plain(_section(experiment))
+    del own["relations"]
+    return own
+
+
+def _external(outside: ExternalInputs) -> dict[str, Any]:
+    return {**outside.model_digests, "relations": outside.relation_digests}
+
+
+def _locations(experiment: Experiment) -> dict[str, Any]:
+    dump = experiment.dump
+    relations = list(_section(experiment).relations)
+    return {"model": dump.model, "adapter": dump.adapter, "relations": relations}
+
+
+def _tasks(call: StepCall) -> StepResult:
+    from evaluators.tasks.tasks import TaskInputs, run_tasks
+
+    trained: dict[str, Baseline] = {f"{_TRAINED}{name}": name for name in get_args(Baseline)}
+    found = run_tasks(
+        TaskInputs(
+            model=call.outside.model,
+            decoder=call.data("train"),
+            baselines={trained[role]: call.data(role) for role in call.inputs if role in trained},
+            relations=call.outside.relation_files,
+        ),
+        call.out,
+        call.work,
+        config=_section(call.experiment),
+        runtime=call.experiment.runtime,
+        progress=call.progress,
+    )
+    return StepResult(counts=found.to_json())

@@ -1,0 +1,97 @@
+"""`latentqa evaluate`: reading tasks on a trained decoder, as an artifact that is found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import reading_model
+from ask_calls import Called, commit
+
+from core.errors import RefError
+from core.runtime import Runtime
+from evaluators.tasks import tasks
+from evaluators.tasks.config import TasksConfig
+from evaluators.tasks.predictors import PREDICTORS
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import ArtifactRoot
+from pipelines.running.task_run import run_tasks_of
+
+SETTINGS = {
+    "min_subjects": 4,
+    "layers": [1],
+    "shares": {"train": 0.3, "validation": 0.2},
+    "bootstrap": 200,
+}
+OVERRIDES = [f"tasks.{name}={json.dumps(value)}" for name, value in SETTINGS.items()]
+OVERRIDES += ["runtime.device=cpu", "runtime.threads=1"]
+
+
+@pytest.fixture(scope="module")
+def relation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reading_model.write_relation(tmp_path_factory.mktemp("relations") / "number.json")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("root")
+    (folder / "decoder").mkdir()
+    reading_model.decoder().save(folder / "decoder")
+    place = ArtifactRoot(folder / "root")
+    made = commit(place, "train", folder / "decoder", model=reading_model.model().ref)
+    Refs(place).publish("toy", [made])
+    return place.path
+
+
+def words(relation: Path) -> list[str]:
+    return ["toy", "--task", str(relation), *(w for one in OVERRIDES for w in ("--set", one))]
+
+
+def test_the_command_prints_tables_and_is_found_again(
+    root: Path, relation: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = Called(capsys, root, *words(relation), command="evaluate")
+    assert called.code == 0
+    assert "| task | n | lit | probe |" in called.out
+    assert "| number | 10 | 1.00" in called.out
+    again = Called(capsys, root, *words(relation), "--json", command="evaluate")
+    document = json.loads(again.out)
+    assert document["name"] == "toy_tasks:1"
+    assert document["tasks"]["number"]["predictors"]["none"]["chosen"]["estimate"] == 0.25
+    assert "hit" in again.err
+    shown = Called(capsys, root, "toy_tasks", command="results")
+    assert "| number | 10 | 1.00" in shown.out
+    data = Path(document["path"]) / "data"
+    answers = pq.read_table(data / "task_answers.parquet").to_pylist()
+    # prior and visible_text were not trained
+    assert len(answers) == 10 * (len(PREDICTORS) - 2)
+    numbers = {row["metric"]: row for row in pq.read_table(data / "results.parquet").to_pylist()}
+    assert numbers["number.lit.contained"]["estimate"] == 1.0
+    assert numbers["number.probe.by_layer.1"]["n"] == 10
+
+
+def test_a_ref_without_a_decoder_is_refused(root: Path, relation: Path, tmp_path: Path) -> None:
+    place = ArtifactRoot(root)
+    (tmp_path / "a.txt").write_text("a")
+    made = commit(place, "dump", tmp_path)
+    with pytest.raises(RefError, match="expected a trained decoder"):
+        run_tasks_of(made.short, [str(relation)], root=root)
+
+
+def test_methods_that_have_answered_are_not_run_again(
+    relation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "decoder").mkdir()
+    reading_model.decoder().save(tmp_path / "decoder")
+    inputs = tasks.TaskInputs(
+        model=reading_model.model(), decoder=tmp_path / "decoder", relations={"number": relation}
+    )
+    config = TasksConfig.model_validate({**SETTINGS, "predictors": ["lit", "none"]})
+    runtime = Runtime(device="cpu", threads=1)
+    (tmp_path / "out").mkdir()
+    first = tasks.run_tasks(inputs, tmp_path / "out", tmp_path, config=config, runtime=runtime)
+    monkeypatch.delattr(tasks, "run_predictor")
+    again = tasks.run_tasks(inputs, tmp_path / "out", tmp_path, config=config, runtime=runtime)
+    assert again == first

@@ -1,0 +1,147 @@
+"""The optional step `tasks`: where it stands, what decides it, what the report shows of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reading_model
+
+from core.errors import ConfigError
+from evaluators.tasks.metrics import TasksMetrics
+from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.experiment.smoke import smoke
+from pipelines.reports.run.inputs import ReportInputs
+from pipelines.reports.run.report import write_report
+from pipelines.reports.run.tasks import task_figures, task_tables
+from pipelines.steps.metrics import metrics_of
+from pipelines.steps.order import steps_for
+from pipelines.steps.step import ExternalInputs, Step
+
+
+def experiment(**more: Any) -> Experiment:
+    return Experiment.model_validate({"experiment": "toy", "data": {"path": "x"}, **more})
+
+
+def step_of(own: Experiment) -> Step:
+    return next(step for step in steps_for(own) if step.name == "tasks")
+
+
+def test_the_step_is_there_where_it_is_asked_for() -> None:
+    assert "tasks" not in [step.name for step in steps_for(experiment())]
+    own = experiment(tasks={}, evaluate={"baselines": ["prior", "text"]})
+    steps = {step.name: step for step in steps_for(own)}
+    assert list(steps)[-3:] == ["evaluate", "tasks", "report"]
+    assert set(steps["tasks"].inputs) == {"train", "train_prior"}
+    assert steps["report"].inputs["tasks"] == "tasks"
+
+
+def test_a_file_counts_by_its_bytes_and_not_by_its_place(tmp_path: Path) -> None:
+    first = reading_model.write_relation(tmp_path / "number.json")
+    (tmp_path / "b").mkdir()
+    moved = reading_model.write_relation(tmp_path / "b" / "number.json")
+    other = reading_model.write_relation(tmp_path / "b" / "other.json", B="9")
+    digests = []
+    for path in (first, moved, other):
+        own = experiment(tasks={"relations": [str(path)]})
+        assert "relations" not in step_of(own).config(own)
+        digests.append(ExternalInputs(own).relation_digests)
+    assert digests[0] == digests[1]
+    assert digests[0]["number"] != digests[2]["other"]
+
+
+def test_a_smoke_run_asks_few_subjects() -> None:
+    small = smoke(experiment(tasks={"max_subjects": 50}))
+    assert small.tasks is not None
+    assert (small.tasks.max_subjects, small.tasks.min_subjects) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{shares: {train: 0.6, validation: 0.4}}", "the rest is the test"),
+        ("{predictors: [lit, lit]}", "predictors: expected each once"),
+        ("{predictors: [oracle]}", 'got "oracle", expected'),
+        ("{relation: [a.tsv]}", "did you mean tasks.relations?"),
+    ],
+)
+def test_a_wrong_section_is_refused(tmp_path: Path, section: str, said: str) -> None:
+    path = tmp_path / "toy.yaml"
+    path.write_text(f"experiment: toy\ndata: {{path: x}}\ntasks: {section}\n")
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_experiment(path)
+
+
+def leaf(estimate: float, n: int = 40) -> dict[str, Any]:
+    return {"estimate": estimate, "low": estimate - 0.1, "high": estimate + 0.1, "n": n}
+
+
+def example() -> dict[str, Any]:
+    def predictor(share: float, layers: dict[str, float], **more: Any) -> dict[str, Any]:
+        return {
+            "sees": "activations",
+            "setting": {"layer": 2},
+            "contained": leaf(share),
+            "exact": leaf(share),
+            "chosen": leaf(0.5, 8),
+            "by_layer": {layer: leaf(own) for layer, own in layers.items()},
+            "tries": [{"setting": {"layer": 2}, "validation": 0.5}],
+            **more,
+        }
+
+    return {
+        "sport": {
+            "counts": {"test_known": 40},
+            "choices": 32,
+            "predictors": {
+                "lit": predictor(0.25, {"2": 0.25}),
+                "probe": predictor(0.75, {"0": 0.5, "2": 0.75}, lead=leaf(-0.5)),
+            },
+        },
+        "star": {
+            "counts": {},
+            "choices": 0,
+            "why_not": "the target knows 3 of 20 subjects",
+            "predictors": {},
+        },
+    }
+
+
+def test_the_report_shows_the_tasks(tmp_path: Path) -> None:
+    inputs = ReportInputs(
+        experiment=experiment(tasks={}),
+        command="",
+        metrics=metrics_of({"tasks": {"counts": {"tasks": example()}}}),
+        steps=(),
+    )
+    page = write_report(inputs, tmp_path).read_text()
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "sport 40 0.25 [0.15, 0.35] 0.75 [0.65, 0.85]" in text
+    assert "sport −0.50 [−0.60, −0.40]" in text
+    assert "star: not measurable; the target knows 3 of 20 subjects." in text
+    assert 'href="#tasks"' in page
+    assert (tmp_path / "figures" / "tasks-layers.csv").is_file()
+
+
+def test_without_the_step_the_report_has_no_such_section(tmp_path: Path) -> None:
+    inputs = ReportInputs(experiment=experiment(), command="", metrics={}, steps=())
+    assert 'id="tasks"' not in write_report(inputs, tmp_path).read_text()
+
+
+def test_tables_have_a_row_a_task() -> None:
+    text = task_tables(TasksMetrics.from_json({"tasks": example()}))
+    assert "| sport | 40 | 0.25 [0.15, 0.35] | 0.75 [0.65, 0.85] |" in text
+    assert "| sport | 32 |" in text
+    assert "star: not measurable" in text
+
+
+def test_the_plot_has_each_block_that_was_read() -> None:
+    figure = task_figures(TasksMetrics.from_json({"tasks": example()}))["tasks-layers"]
+    lines = figure.csv.decode().splitlines()
+    assert [line.split(",")[:3] for line in lines[1:]] == [
+        ["sport", "lit", "2"],
+        ["sport", "probe", "0"],
+        ["sport", "probe", "2"],
+    ]
