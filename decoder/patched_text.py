@@ -28,7 +28,7 @@ from decoder.reading import Reading
 PLACE = "\ue0ff"
 """Stands in a text where the placeholders are to stand; no character of any language."""
 _PLACEHOLDER = " x"
-_ROWS = 16
+_ROWS = 32
 """Texts of one forward pass."""
 
 

@@ -14,7 +14,7 @@ from evaluators.tasks.rows import TaskRow
 
 ReadRows = Callable[[Sequence[TaskRow], ReadLayers], list[Reading]]
 """Returns what the decoder is given of each row."""
-_ROWS = 16
+_ROWS = 32
 """Rows that are answered together: bounds memory."""
 
 
