@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,6 +137,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         )
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         aside = _aside(path)
         shutil.rmtree(aside, ignore_errors=True)  # left by a killed process of the same number
         aside.mkdir()
@@ -164,5 +168,33 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes of this machine left beside `path` while they wrote it."""
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        host, _, rest = aside.name.removeprefix(f".{path.name}.").partition("-")
+        pid = rest.partition(".")[0]
+        if host == _host() and pid.isdecimal() and not _runs(int(pid)):
+            if aside.is_dir():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.unlink(missing_ok=True)
+
+
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    writer = f"{_host()}-{os.getpid()}.{threading.get_ident()}"
+    return path.with_name(f".{path.name}.{writer}.tmp")
+
+
+def _host() -> str:
+    """Return this machine's name in few letters: a shared folder has files of several machines."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True

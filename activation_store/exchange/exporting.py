@@ -134,7 +134,7 @@ def _write_dataset(store: ActivationStore, layer: int, out: Path) -> None:
         }
     )
     # the library's cache is keyed by arguments and knows no digests: a folder of our own, removed
-    with tempfile.TemporaryDirectory(dir=out.parent) as cache, _bars_on_a_terminal_alone():
+    with tempfile.TemporaryDirectory(dir=out) as cache, _bars_on_a_terminal_alone():
         Dataset.from_generator(
             _records,
             features=columns,

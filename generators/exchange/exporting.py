@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
-from core.files import storage_errors, write_bytes
+from core.files import remove_leftovers, storage_errors, write_bytes
 from core.table_files import TOOL_USE_FIELD, tool_use_cell
 from core.tables import SPLITS, VIEWS, Conversation, Dropped, Question
 from core.tool_use import TOOLS, offered_tools, tool_fields
@@ -131,6 +131,7 @@ def write_jsonl(
         json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
         for record in to_records(conversations, questions)
     )
+    remove_leftovers(out)
     write_bytes(out, "".join(lines).encode())
 
 
