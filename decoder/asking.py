@@ -7,7 +7,7 @@ V vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,7 +112,7 @@ def continue_turns(
     cache: DynamicCache,
     *,
     max_tokens: int,
-    sampler: TokenSampler | None = None,
+    sampler: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> list[Answer]:
     """Write what follows each turn of a batch, up to the end of turn.
 
@@ -121,7 +121,7 @@ def continue_turns(
         batch: rows with their turns, which hold no answer.
         cache: keys and values of the rows' prefixes; it is used up.
         max_tokens: longest answer, in tokens.
-        sampler: draws tokens; None takes the likeliest.
+        sampler: takes the next token [G] from log-probabilities [G, V]; None the likeliest.
     """
     cache.batch_select_indices(batch["row_of"])
     ids, mask = batch["turn_ids"], batch["turn_mask"]

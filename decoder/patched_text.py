@@ -87,7 +87,9 @@ def text_ids(tokenizer: Any, text: str) -> np.ndarray:
 def continue_texts(
     decoder: Decoder, injection: Injection, texts: Sequence[PatchedText], *, max_tokens: int
 ) -> list[Answer]:
-    """Write what the target continues each text with, greedily.
+    """Write what the target continues each text with, greedily, and at least one token.
+
+    An instruct model is apt to end a turn where raw text leaves off.
 
     Args:
         decoder: whose target writes.
@@ -103,7 +105,8 @@ def continue_texts(
             batch = stack_rows(*_prefixes(chosen), turns)
             batch = to_device(batch, decoder.device)
             cache = compute_prefix_cache(decoder.net, injection, batch)
-            written = continue_turns(decoder, batch, cache, max_tokens=max_tokens)
+            first = _NoEmptyAnswer(decoder.prompt.end_of_turn)
+            written = continue_turns(decoder, batch, cache, max_tokens=max_tokens, sampler=first)
             out |= dict(zip(rows, written, strict=True))
     return [out[i] for i in range(len(texts))]
 
@@ -136,6 +139,21 @@ def score_continuations(
             for question, row in enumerate(batch["row_of"].tolist()):
                 out[rows[row]].append(losses[question])
     return out
+
+
+class _NoEmptyAnswer:
+    """Takes the likeliest token, but for the end of turn at the first place."""
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+        self._first = True
+
+    def __call__(self, chances_GV: torch.Tensor) -> torch.Tensor:
+        if self._first:
+            self._first = False
+            chances_GV = chances_GV.clone()
+            chances_GV[:, self._end] = -torch.inf
+        return chances_GV.argmax(-1)
 
 
 def _prefixes(texts: Sequence[PatchedText]) -> tuple[list[Prefix], list[Reading]]:

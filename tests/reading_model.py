@@ -2,7 +2,8 @@
 
 Every token has a feature of its own. Block 1 looks a subject up (a capital letter) and writes the
 feature of its object (a digit) beside it; block 2 carries such features to all later tokens, in
-equal parts; the head says the object that was carried most, and ends its turn after a digit.
+equal parts, those that were carried before above all; the head says the object that was carried
+most, and ends its turn after a digit.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def _network(tokenizer: Any) -> Any:
         carry = net.model.layers[2].self_attn
         for feature in range(end):
             carry.v_proj.weight[feature, _FEATURE + feature] = 1.0
+            # what was carried once weighs more than what a prompt's own capitals write
+            carry.v_proj.weight[feature, _CARRIED + feature] = 5.0
             carry.o_proj.weight[_CARRIED + feature, feature] = 10.0
             net.lm_head.weight[token(OBJECTS[feature]), _CARRIED + feature] = 1.0
         net.lm_head.weight[token("<|im_end|>"), _FEATURE + end] = 1.0

@@ -9,7 +9,16 @@ from pydantic import Field, model_validator
 from core.config import Config
 
 PredictorName = Literal[
-    "lit", "probe", "neighbour", "patchscope", "selfie", "prior", "visible_text", "none", "asking"
+    "lit",
+    "probe",
+    "neighbour",
+    "patchscope",
+    "selfie",
+    "swapped",
+    "prior",
+    "visible_text",
+    "none",
+    "asking",
 ]
 PREDICTOR_NAMES: tuple[PredictorName, ...] = get_args(PredictorName)
 """In the order in which they are shown."""
@@ -18,8 +27,9 @@ PREDICTOR_NAMES: tuple[PredictorName, ...] = get_args(PredictorName)
 class SubjectShares(Config):
     """Shares of a task's subjects, drawn by hash; a subject falls into one of them."""
 
-    train: float = Field(default=0.4, gt=0, lt=1)
-    """What the probe, the nearest neighbour and few-shot prompts learn from."""
+    train: float = Field(default=0.2, gt=0, lt=1)
+    """What the probe, the nearest neighbour and few-shot prompts learn from, beside all subjects of
+    the other parts that these leave over: unknown to the target, or more than are asked."""
     validation: float = Field(default=0.2, gt=0, lt=1)
     """Where each method's settings are chosen; what is left is the test."""
 
@@ -33,15 +43,30 @@ class SubjectShares(Config):
         return self
 
 
+class PromptsConfig(Config):
+    """Hidden system prompts: told from the activations of what is visible after them."""
+
+    view: Literal["system", "stimulus", "stimulus_completion"] = "system"
+    """View whose rows are read, the control hidden."""
+    splits: tuple[Literal["test", "test_ood", "test_seen"], ...] = ("test", "test_ood")
+    """Splits, each a task: `test` has categories of training (easy), `test_ood` new ones (hard)."""
+    decoys: bool = True
+    """Whether each split is also a task in which the user quotes another control of the choice."""
+    max_controls: int = Field(default=40, ge=4)
+    """Most controls of a task, drawn by hash; one row of each."""
+
+
 class TasksConfig(Config):
     """The reading tasks, and the methods that are compared on them."""
 
     relations: tuple[str, ...] = ()
     """Files of relations (TSV or JSON), or folders of such; each file is a task: read the object
     off the activation at the subject's last token."""
+    prompts: PromptsConfig | None = None
+    """Hidden system prompts of the experiment's own conversations; null for none."""
     predictors: tuple[PredictorName, ...] = PREDICTOR_NAMES
-    """Methods that are compared; `prior` and `visible_text` only where `evaluate.baselines` has
-    them, and nothing else is left out."""
+    """Methods that are compared, each on the tasks that it can be asked about; `prior` and
+    `visible_text` only where `evaluate.baselines` has them."""
     layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Blocks that are read, those of the decoder besides; empty takes six, evenly spaced."""
     shares: SubjectShares = SubjectShares()

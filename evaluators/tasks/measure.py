@@ -8,16 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from evaluators.answers.metrics.token_f1 import word_f1
 from evaluators.stats.estimates import Bootstrap, Estimate, average_by_control
 from evaluators.tasks.answers import is_exactly, names_any
 from evaluators.tasks.config import TasksConfig
-from evaluators.tasks.metrics import PredictorMetrics, TaskMetrics, TryMetrics
+from evaluators.tasks.metrics import PredictorMetrics, SettingValue, TaskMetrics, TryMetrics
 from evaluators.tasks.predictors.base import Predictor, Sees, Setting
 from evaluators.tasks.quartets import score_choice
-from evaluators.tasks.rows import TaskData, TaskRow
+from evaluators.tasks.rows import Headline, TaskData, TaskRow
 
 OWN = "lit"
 """The method that the others are held against."""
+
+ChosenSetting = dict[str, SettingValue]
+Values = list[float | None]
+"""A measure of each row; None where the row has no options to choose from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,19 +31,20 @@ class PredictorAnswers:
 
     Attributes:
         sees: what it sees of a row.
-        tries: each setting with its share of named objects on validation rows.
+        tries: each setting with the headline measure on validation rows.
         setting: the best of them.
         answers: to the test rows, in their order.
-        by_layer: for each block that it can read, its best setting's answers to the test rows.
         scores: of the options of each test row; empty where it has none.
+        by_layer: for each block that it can read, the headline measure of each test row under the
+            best setting of that block.
     """
 
     sees: Sees
-    tries: list[tuple[dict[str, int | float | str], float]]
-    setting: dict[str, int | float | str]
+    tries: list[tuple[ChosenSetting, float]]
+    setting: ChosenSetting
     answers: list[str]
-    by_layer: dict[int, list[str]]
     scores: list[list[float]]
+    by_layer: dict[int, Values]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
@@ -47,8 +53,8 @@ class PredictorAnswers:
             "tries": [list(one) for one in self.tries],
             "setting": self.setting,
             "answers": self.answers,
-            "by_layer": [[layer, answers] for layer, answers in self.by_layer.items()],
             "scores": self.scores,
+            "by_layer": [[layer, values] for layer, values in self.by_layer.items()],
         }
 
     @classmethod
@@ -59,8 +65,8 @@ class PredictorAnswers:
             tries=[(setting, share) for setting, share in value["tries"]],
             setting=value["setting"],
             answers=value["answers"],
-            by_layer={int(layer): answers for layer, answers in value["by_layer"]},
             scores=value["scores"],
+            by_layer={int(layer): values for layer, values in value["by_layer"]},
         )
 
 
@@ -68,40 +74,25 @@ def run_predictor(predictor: Predictor, sees: Sees, data: TaskData) -> Predictor
     """Choose a predictor's setting on validation rows, and let it answer the test rows.
 
     Of equally good settings the first is taken. Where it can read several blocks, the best setting
-    of each answers the test rows too.
+    of each is measured on the test rows too.
     """
     tries = [
-        (dict(setting), _share_named(predictor.write(data.validation, setting), data.validation))
+        (dict(setting), _mean(_try(predictor, setting, data.validation, data.headline)))
         for setting in predictor.settings()
     ]
     best = _best(tries)
-    written: dict[str, list[str]] = {}
-
-    def write(setting: Setting) -> list[str]:
-        key = repr(sorted(setting.items()))
-        if key not in written:
-            written[key] = predictor.write(data.test, setting)
-        return written[key]
-
+    answers = predictor.write(data.test, best)
+    scores = _score(predictor, data.test, best)
     layers = sorted({int(setting["layer"]) for setting, _ in tries if "layer" in setting})
-    by_layer = {
-        layer: write(_best([one for one in tries if one[0].get("layer") == layer]))
-        for layer in layers
-        if sees == "activations"
-    }
-    with_options = [i for i, row in enumerate(data.test) if row.options]
-    scores: list[list[float]] = [[] for _ in data.test]
-    if with_options:
-        found = predictor.score([data.test[i] for i in with_options], best)
-        for i, own in zip(with_options, found, strict=True):
-            scores[i] = own
+    by_layer: dict[int, Values] = {}
+    for layer in layers if sees == "activations" else ():
+        own = _best([one for one in tries if one[0].get("layer") == layer])
+        if own == best:
+            by_layer[layer] = _values(data.headline, data.test, answers, scores)
+        else:
+            by_layer[layer] = _try(predictor, own, data.test, data.headline)
     return PredictorAnswers(
-        sees=sees,
-        tries=tries,
-        setting=best,
-        answers=write(best),
-        by_layer=by_layer,
-        scores=scores,
+        sees=sees, tries=tries, setting=best, answers=answers, scores=scores, by_layer=by_layer
     )
 
 
@@ -110,6 +101,7 @@ def measure_task(
 ) -> TaskMetrics:
     """Estimate what each predictor got right, with intervals over groups of rows."""
     return TaskMetrics(
+        headline=data.headline,
         counts=data.counts,
         why_not=data.why_not,
         choices=sum(bool(row.options) for row in data.test),
@@ -121,7 +113,8 @@ def measure_task(
 
 
 def item_rows(data: TaskData, found: Mapping[str, PredictorAnswers]) -> list[dict[str, Any]]:
-    """Make the rows of answers.parquet of one task, one a test row and predictor."""
+    """Make the rows of task_answers.parquet of one task, one a test row and predictor."""
+    named = data.headline == "contained"
     return [
         {
             "task": data.name,
@@ -131,8 +124,9 @@ def item_rows(data: TaskData, found: Mapping[str, PredictorAnswers]) -> list[dic
             "question": row.questions[0],
             "gold": row.answer,
             "answer": answer,
-            "contained": float(names_any(answer, row.answers)),
-            "exact": float(is_exactly(answer, row.answers)),
+            "contained": float(names_any(answer, row.answers)) if named else None,
+            "exact": float(is_exactly(answer, row.answers)) if named else None,
+            "similarity": None if named else word_f1(answer, row.answer),
             "options": list(row.options),
             "scores": scores,
             "choice": row.choice,
@@ -147,48 +141,88 @@ def _measure(
     data: TaskData, own: PredictorAnswers, lit: PredictorAnswers | None, config: TasksConfig
 ) -> PredictorMetrics:
     rows = data.test
-    named = _named(own.answers, rows)
-    exact = [
-        float(is_exactly(answer, row.answers))
-        for answer, row in zip(own.answers, rows, strict=True)
-    ]
+    mine = _values(data.headline, rows, own.answers, own.scores)
     lead = None
     if lit is not None:
-        lead = _estimate(_named(lit.answers, rows) - named, rows, config)
+        theirs = _values(data.headline, rows, lit.answers, lit.scores)
+        less = [
+            None if a is None or b is None else a - b for a, b in zip(theirs, mine, strict=True)
+        ]
+        lead = _estimate(data.headline, less, rows, config)
+    written: dict[str, Estimate] = {}
+    if data.headline == "contained":
+        exact: Values = [
+            float(is_exactly(answer, row.answers))
+            for answer, row in zip(own.answers, rows, strict=True)
+        ]
+        written["contained"] = _estimate("contained", mine, rows, config)
+        written["exact"] = _estimate("contained", exact, rows, config)
+    else:
+        alike: Values = [
+            word_f1(answer, row.answer) for answer, row in zip(own.answers, rows, strict=True)
+        ]
+        written["similarity"] = _estimate("contained", alike, rows, config)
     return PredictorMetrics(
         sees=own.sees,
         setting=own.setting,
-        contained=_estimate(named, rows, config),
-        exact=_estimate(np.array(exact), rows, config),
-        chosen=_estimate_choices(own.scores, rows, config),
+        chosen=_estimate("chosen", _values("chosen", rows, [], own.scores), rows, config),
         lead=lead,
         by_layer={
-            str(layer): _estimate(_named(answers, rows), rows, config)
-            for layer, answers in own.by_layer.items()
+            str(layer): _estimate(data.headline, values, rows, config)
+            for layer, values in own.by_layer.items()
         },
         tries=[TryMetrics(setting=setting, validation=share) for setting, share in own.tries],
+        **written,
     )
 
 
-def _estimate(values: np.ndarray, rows: Sequence[TaskRow], config: TasksConfig) -> Estimate:
-    """Estimate a mean over groups."""
-    return _over(values, [row.group for row in rows], config)
+def _try(
+    predictor: Predictor, setting: Setting, rows: Sequence[TaskRow], headline: Headline
+) -> Values:
+    """Measure a setting on some rows."""
+    if headline == "contained":
+        return _values(headline, rows, predictor.write(rows, setting), [])
+    return _values(headline, rows, [], _score(predictor, rows, setting))
 
 
-def _estimate_choices(
-    scores: Sequence[Sequence[float]], rows: Sequence[TaskRow], config: TasksConfig
-) -> Estimate:
-    """Estimate the share of right choices; rows of one choice hang together and are one unit."""
-    values = [
-        (score_choice(own, row.gold), str(row.choice))
+def _score(predictor: Predictor, rows: Sequence[TaskRow], setting: Setting) -> list[list[float]]:
+    """Score the options of each row that has some."""
+    scores: list[list[float]] = [[] for _ in rows]
+    asked = [i for i, row in enumerate(rows) if row.options]
+    if asked:
+        found = predictor.score([rows[i] for i in asked], setting)
+        for i, own in zip(asked, found, strict=True):
+            scores[i] = own
+    return scores
+
+
+def _values(
+    measure: Headline,
+    rows: Sequence[TaskRow],
+    answers: Sequence[str],
+    scores: Sequence[Sequence[float]],
+) -> Values:
+    if measure == "contained":
+        return [
+            float(names_any(answer, row.answers)) for answer, row in zip(answers, rows, strict=True)
+        ]
+    return [
+        score_choice(own, row.gold) if row.options else None
         for own, row in zip(scores, rows, strict=True)
-        if row.options
     ]
-    return _over(np.array([value for value, _ in values]), [unit for _, unit in values], config)
 
 
-def _over(values: np.ndarray, units: Sequence[str], config: TasksConfig) -> Estimate:
-    _, means_C = average_by_control(values, np.array(units))
+def _estimate(
+    measure: Headline, values: Values, rows: Sequence[TaskRow], config: TasksConfig
+) -> Estimate:
+    """Estimate a mean over groups; rows of one choice hang together, and are one unit."""
+    kept = [
+        (value, row.group if measure == "contained" else str(row.choice))
+        for value, row in zip(values, rows, strict=True)
+        if value is not None
+    ]
+    units = np.array([unit for _, unit in kept])
+    _, means_C = average_by_control(np.array([value for value, _ in kept]), units)
     estimate = Bootstrap(
         means_C[:, None],
         samples=config.bootstrap,
@@ -198,17 +232,10 @@ def _over(values: np.ndarray, units: Sequence[str], config: TasksConfig) -> Esti
     return estimate(lambda means: means[..., 0])
 
 
-def _named(answers: Sequence[str], rows: Sequence[TaskRow]) -> np.ndarray:
-    return np.array(
-        [float(names_any(answer, row.answers)) for answer, row in zip(answers, rows, strict=True)]
-    )
+def _mean(values: Values) -> float:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else 0.0
 
 
-def _share_named(answers: Sequence[str], rows: Sequence[TaskRow]) -> float:
-    return float(_named(answers, rows).mean())
-
-
-def _best(
-    tries: Sequence[tuple[dict[str, int | float | str], float]],
-) -> dict[str, int | float | str]:
+def _best(tries: Sequence[tuple[ChosenSetting, float]]) -> ChosenSetting:
     return max(tries, key=lambda one: one[1])[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evaluators.measure.metrics import Metrics
 from evaluators.stats.estimates import Estimate
+from evaluators.tasks.rows import Headline
 
 SettingValue = int | float | str
 
@@ -13,7 +14,7 @@ class TryMetrics(Metrics):
 
     Attributes:
         setting: its values by name.
-        validation: share of answers that name the object.
+        validation: the task's headline measure.
     """
 
     setting: dict[str, SettingValue]
@@ -26,18 +27,20 @@ class PredictorMetrics(Metrics):
     Attributes:
         sees: `activations`, `text` or `nothing` of a row.
         setting: the setting that was best on validation rows.
-        contained: answers that name the object.
-        exact: answers that are the object and nothing else.
+        contained: answers that name the object; relations alone.
+        exact: answers that are the object and nothing else; relations alone.
+        similarity: F1 of the words of answer and hidden control; hidden prompts alone.
         chosen: right choices among four answers; 0.25 is what is had without reading.
-        lead: `contained` of LIT less this method's, paired; absent for LIT itself.
-        by_layer: `contained` by block that is read, each with its best setting on validation.
+        lead: the task's headline measure of LIT less this method's, paired; absent for LIT itself.
+        by_layer: that measure by block that is read, each with its best setting on validation.
         tries: all settings that were tried.
     """
 
     sees: str
     setting: dict[str, SettingValue]
-    contained: Estimate
-    exact: Estimate
+    contained: Estimate | None = None
+    exact: Estimate | None = None
+    similarity: Estimate | None = None
     chosen: Estimate
     lead: Estimate | None = None
     by_layer: dict[str, Estimate]
@@ -48,12 +51,14 @@ class TaskMetrics(Metrics):
     """One task.
 
     Attributes:
+        headline: the measure by which settings are chosen and methods compared.
         counts: subjects, and rows that were dropped, by rule.
         why_not: why nothing was measured; absent where something was.
         choices: test rows that share a choice of four with three others.
         predictors: by name.
     """
 
+    headline: Headline = "contained"
     counts: dict[str, int]
     why_not: str | None = None
     choices: int

@@ -7,8 +7,8 @@ itself can name count. Its own knowledge is measured here, and never taken from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,9 +21,8 @@ from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts, text_ids
 from evaluators.tasks.answers import names_any
 from evaluators.tasks.config import TasksConfig
-from evaluators.tasks.quartets import make_quartets
 from evaluators.tasks.relations import Relation, Source, Subject
-from evaluators.tasks.rows import PlainPrompt, TaskData, TaskRow
+from evaluators.tasks.rows import PlainPrompt, TaskData, TaskRow, with_choices
 
 _ASKED = 32
 """Subjects that the target is asked about at once."""
@@ -52,10 +51,24 @@ def divide_subjects(relation: Relation, config: TasksConfig) -> DividedSubjects:
     return DividedSubjects(*map(tuple, parts))
 
 
+def _question(subject: Subject) -> str:
+    text = subject.fill(subject.name)
+    return f"{text}{'' if text.rstrip().endswith('?') else '?'}\nAnswer:"
+
+
+KNOWLEDGE_FORMS: tuple[Callable[[Subject], str], ...] = (
+    lambda subject: subject.fill(subject.name),
+    lambda subject: state(subject, subject.name),
+    _question,
+)
+"""Forms in which the target is asked what it knows: the relation alone, as Patchscopes ask; with
+its verb; as a question."""
+
+
 def find_known(
     decoder: Decoder, subjects: Sequence[Subject], *, most: int, tokens: int
 ) -> tuple[list[Subject], int]:
-    """Find the first subjects whose object the target names when it goes on with the relation.
+    """Find the first subjects whose object the target names in one of `KNOWLEDGE_FORMS`.
 
     Args:
         decoder: whose target is asked.
@@ -67,19 +80,32 @@ def find_known(
         At most `most` subjects, and how many were asked.
     """
     known: list[Subject] = []
-    asked = 0
-    injection = decoder.injection_at(0, "replace")
     for start in range(0, len(subjects), _ASKED):
-        part = subjects[start : start + _ASKED]
-        texts = [PatchedText.make(decoder.tokenizer, one.fill(one.name)) for one in part]
-        found = continue_texts(decoder, injection, texts, max_tokens=tokens)
-        for subject, answer in zip(part, found, strict=True):
-            asked += 1
-            if names_any(answer.text, subject.objects):
+        part = list(subjects[start : start + _ASKED])
+        named: set[str] = set()
+        for form in KNOWLEDGE_FORMS:
+            left = [one for one in part if one.key not in named]
+            named |= _named_by_target(decoder, left, form, tokens) if left else set()
+        for i, subject in enumerate(part):
+            if subject.key in named:
                 known.append(subject)
             if len(known) == most:
-                return known, asked
-    return known, asked
+                return known, start + i + 1
+    return known, len(subjects)
+
+
+def _named_by_target(
+    decoder: Decoder, subjects: Sequence[Subject], form: Callable[[Subject], str], tokens: int
+) -> set[str]:
+    """Ask the target in one form; return the keys of subjects whose object it names."""
+    texts = [PatchedText.make(decoder.tokenizer, form(one)) for one in subjects]
+    injection = decoder.injection_at(0, "replace")
+    found = continue_texts(decoder, injection, texts, max_tokens=tokens)
+    return {
+        subject.key
+        for subject, answer in zip(subjects, found, strict=True)
+        if names_any(answer.text, subject.objects)
+    }
 
 
 def build_relation_task(
@@ -118,38 +144,24 @@ def build_relation_task(
     progress(1, 3, f"{relation.name}: what the target knows")
     most = config.validation_subjects
     validation, _ = find_known(decoder, divided.validation, most=most, tokens=tokens)
-    counts |= {"validation_known": len(validation), "train": len(divided.train)}
-    if not validation or not divided.train:
+    used = {one.key for one in (*test, *validation)}
+    everyone = (*divided.train, *divided.validation, *divided.test)
+    train = [one for one in everyone if one.key not in used]
+    counts |= {"validation_known": len(validation), "train": len(train)}
+    if not validation or not train:
         why = f"{known}, and {len(validation)} on which settings could be chosen"
         return _not_measured(relation, layers, counts, why)
     progress(2, 3, f"{relation.name}: activations")
-    builder = _RowBuilder(decoder, config, layers, _few_shot(divided.train))
+    builder = _RowBuilder(decoder, config, layers, _few_shot(train))
+    tested = builder.build(test, sources=1)
     return TaskData(
         name=relation.name,
-        train=builder.build(divided.train, sources=config.train_sources),
+        train=builder.build(train, sources=config.train_sources),
         validation=builder.build(validation, sources=1),
-        test=with_choices(builder.build(test, sources=1), seed=config.seed),
+        test=with_choices(tested, [row.questions[0] for row in tested], seed=config.seed),
         layers=tuple(layers),
         counts=counts,
     )
-
-
-def with_choices(rows: Sequence[TaskRow], *, seed: int) -> tuple[TaskRow, ...]:
-    """Give rows with different answers to the same question four options, each gold once."""
-    groups = make_quartets(
-        [row.answer for row in rows], [row.questions[0] for row in rows], seed=seed
-    )
-    out = list(rows)
-    number = 0
-    for group in groups:
-        options = tuple(rows[i].answer for i in group)
-        own = [names_any(option, rows[i].answers) for i in group for option in options]
-        if sum(own) > len(group):
-            continue  # an answer of one is right for another too
-        for gold, i in enumerate(group):
-            out[i] = replace(rows[i], options=options, gold=gold, choice=number)
-        number += 1
-    return tuple(out)
 
 
 class _RowBuilder:

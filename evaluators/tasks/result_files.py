@@ -19,6 +19,7 @@ TASK_ANSWERS = pa.schema(
         *((name, pa.string()) for name in ("question", "gold", "answer")),
         ("contained", pa.float64()),
         ("exact", pa.float64()),
+        ("similarity", pa.float64()),
         ("options", pa.list_(pa.string())),
         ("scores", pa.list_(pa.float64())),
         ("choice", pa.int64()),

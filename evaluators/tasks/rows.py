@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+
+from evaluators.tasks.answers import names_any
+from evaluators.tasks.quartets import make_quartets
+
+Headline = Literal["contained", "chosen"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +45,8 @@ class TaskRow:
         options: answers to choose from; empty where the row is in no choice.
         gold: index of the right one among them.
         choice: number of the choice that it shares with other rows; None for none.
+        swapped: as `vectors`, the same visible text under another control; None where nothing is
+            hidden, or there is no other control.
     """
 
     row_id: str
@@ -53,6 +61,7 @@ class TaskRow:
     options: tuple[str, ...] = ()
     gold: int = 0
     choice: int | None = None
+    swapped: Mapping[int, np.ndarray] | None = None
 
     @property
     def answer(self) -> str:
@@ -77,6 +86,8 @@ class TaskData:
         layers: blocks whose activations the rows have.
         counts: how the rows came about: subjects, dropped rows and such.
         why_not: why the task is not measured; None where it is.
+        headline: by which measure settings are chosen and methods compared: `contained`, the object
+            named in a written answer, or `chosen`, the right choice among four.
     """
 
     name: str
@@ -86,3 +97,28 @@ class TaskData:
     layers: tuple[int, ...]
     counts: dict[str, int]
     why_not: str | None = None
+    headline: Headline = "contained"
+
+
+def with_choices(
+    rows: Sequence[TaskRow], strata: Sequence[Hashable], *, seed: int
+) -> tuple[TaskRow, ...]:
+    """Give rows of a stratum that have different answers four options, each gold once.
+
+    Args:
+        rows: without options.
+        strata: of each row, what those that share options have in common, such as the question.
+        seed: of the draw.
+    """
+    groups = make_quartets([row.answer for row in rows], strata, seed=seed)
+    out = list(rows)
+    number = 0
+    for group in groups:
+        options = tuple(rows[i].answer for i in group)
+        right = [names_any(option, rows[i].answers) for i in group for option in options]
+        if sum(right) > len(group):
+            continue  # an answer of one is right for another too
+        for gold, i in enumerate(group):
+            out[i] = replace(rows[i], options=options, gold=gold, choice=number)
+        number += 1
+    return tuple(out)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from core.canonical import digest
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
+from core.table_files import CONVERSATIONS_FILE, read_conversations
 from decoder.model import Decoder
 from evaluators.config import Baseline
 from evaluators.measure.partial_results import PartialResultCache
@@ -23,7 +25,8 @@ from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.measure import PredictorAnswers, item_rows, measure_task, run_predictor
 from evaluators.tasks.metrics import TaskMetrics, TasksMetrics
 from evaluators.tasks.predictors import PREDICTORS
-from evaluators.tasks.predictors.base import PredictorContext
+from evaluators.tasks.predictors.base import FormCounts, PredictorContext
+from evaluators.tasks.prompt_task import build_prompt_tasks
 from evaluators.tasks.relation_task import build_relation_task
 from evaluators.tasks.relations import read_relation
 from evaluators.tasks.result_files import TASK_ANSWERS, TASK_ANSWERS_FILE, TASKS_FILE, task_rows
@@ -42,12 +45,14 @@ class TaskInputs:
         decoder: folder of the decoder.
         baselines: folder of each trained baseline.
         relations: file of each relation by the name of its task.
+        conversations: folder of the conversations table; None where no task reads it.
     """
 
     model: ModelFiles
     decoder: Path
     baselines: Mapping[Baseline, Path] = field(default_factory=dict)
     relations: Mapping[str, Path] = field(default_factory=dict)
+    conversations: Path | None = None
 
 
 def run_tasks(
@@ -70,45 +75,95 @@ def run_tasks(
         progress: told finished methods.
 
     Raises:
-        DataError: a file of relations cannot be used.
+        DataError: a file of relations, or the conversations, cannot be used.
         StoreError: decoder, baselines and model do not belong together.
     """
     use_threads(runtime)
     decoder = _load_decoders(inputs, runtime)
     layers = choose_layers(decoder, config)
     cache = PartialResultCache(work)
-    total = len(inputs.relations) * len(config.predictors)
     measured: dict[str, TaskMetrics] = {}
     answers: list[Mapping[str, object]] = []
+    total = _count_tasks(inputs, config)
     with storage_errors(out):
-        for i, path in enumerate(inputs.relations.values()):
-            relation = read_relation(path)
-            progress(i * len(config.predictors), total, relation.name)
-            data = build_relation_task(decoder, relation, config, layers)
-            found: dict[str, PredictorAnswers] = {}
-            if data.why_not is None:
-                context = PredictorContext(
-                    decoder=decoder,
-                    baselines=tuple(inputs.baselines),
-                    train=data.train,
-                    layers=data.layers,
-                    answer_tokens=config.answer_tokens,
-                )
-                for j, name in enumerate(config.predictors):
-                    done = i * len(config.predictors) + j
-                    progress(done, total, f"{relation.name}: {name}")
-                    own = _answers(name, context, data, cache)
-                    if own is not None:
-                        found[name] = own
+        for data in _tasks(inputs, config, decoder, layers):
+            found = _run_task(
+                data,
+                _context(data, decoder, inputs, config),
+                config,
+                cache,
+                partial(progress, len(measured), total),
+            )
             measured[data.name] = measure_task(data, found, config)
             answers += item_rows(data, found)
-        progress(total, total, "")
+        progress(total, total, "tasks")
         metrics = TasksMetrics(tasks=measured)
         write_json(out / TASKS_FILE, metrics.to_json())
         write_table(out / TASK_ANSWERS_FILE, answers, TASK_ANSWERS)
         numbers = task_rows(metrics, min_intervals=config.min_intervals)
         write_table(out / RESULTS_FILE, numbers, RESULTS)
     return metrics
+
+
+def _count_tasks(inputs: TaskInputs, config: TasksConfig) -> int:
+    prompts = config.prompts
+    hidden = 0 if prompts is None else len(prompts.splits) * (1 + prompts.decoys)
+    return len(inputs.relations) + hidden
+
+
+def _tasks(
+    inputs: TaskInputs, config: TasksConfig, decoder: Decoder, layers: Sequence[int]
+) -> Iterator[TaskData]:
+    """Build one task after the other, so that one task's activations are in memory."""
+    for path in inputs.relations.values():
+        yield build_relation_task(decoder, read_relation(path), config, layers)
+    if config.prompts is not None:
+        assert inputs.conversations is not None, "hidden prompts need conversations"
+        rows = read_conversations(inputs.conversations / CONVERSATIONS_FILE)
+        yield from build_prompt_tasks(decoder, rows, config, config.prompts, layers)
+
+
+def count_forms(data: TaskData) -> FormCounts:
+    """Count the forms in which the rows of a task can be asked."""
+    if not data.validation:
+        return FormCounts()
+    row = data.validation[0]
+    return FormCounts(questions=len(row.questions), patched=len(row.patched), plain=len(row.plain))
+
+
+def _context(
+    data: TaskData, decoder: Decoder, inputs: TaskInputs, config: TasksConfig
+) -> PredictorContext:
+    return PredictorContext(
+        decoder=decoder,
+        baselines=tuple(inputs.baselines),
+        train=data.train,
+        layers=data.layers,
+        answer_tokens=config.answer_tokens,
+        forms=count_forms(data),
+        closed=data.headline == "contained",
+        swapped=any(row.swapped is not None for row in data.test),
+    )
+
+
+def _run_task(
+    data: TaskData,
+    context: PredictorContext,
+    config: TasksConfig,
+    cache: PartialResultCache,
+    tell: Callable[[str], None],
+) -> dict[str, PredictorAnswers]:
+    """Let every method answer that can; none where the task is not measured."""
+    found: dict[str, PredictorAnswers] = {}
+    if data.why_not is not None:
+        tell(data.name)
+        return found
+    for name in config.predictors:
+        tell(f"{data.name}: {name}")
+        own = _answers(name, context, data, cache)
+        if own is not None:
+            found[name] = own
+    return found
 
 
 def choose_layers(decoder: Decoder, config: TasksConfig) -> tuple[int, ...]:

@@ -10,6 +10,9 @@ from latentqa.terminal.conversation import AdapterOption, ModelOption
 from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import report
 
+PROMPTS = "prompts"
+"""The word for hidden system prompts among the tasks."""
+
 
 def evaluate(
     ref: RefArgument,
@@ -18,7 +21,8 @@ def evaluate(
         typer.Option(
             "--task",
             metavar="PATH",
-            help="A file of relations (TSV or JSON), or a folder of such; may be given many times.",
+            help="A file of relations (TSV or JSON) or a folder of such, or the word `prompts` for "
+            "the run's own hidden system prompts; may be given many times.",
         ),
     ],
     override: Annotated[
@@ -37,14 +41,21 @@ def evaluate(
     """Compare LIT, probe, nearest neighbour, Patchscope and SelfIE on reading tasks, as Markdown.
 
     Each file of relations is a task: read the object off the activation at the subject's last
-    token. What was measured is an artifact, found again, with the name REF_tasks.
+    token. Hidden system prompts are told from the user's message alone. What was measured is an
+    artifact, found again, with the name REF_tasks.
     """
     from evaluators.tasks.metrics import TasksMetrics
     from pipelines.reports.run.tasks import task_tables
     from pipelines.running.task_run import run_tasks_of
 
     found = run_tasks_of(
-        ref, task, root=root, overrides=override or (), model=model, adapter=adapter
+        ref,
+        [path for path in task if path != PROMPTS],
+        root=root,
+        prompts=PROMPTS in task,
+        overrides=override or (),
+        model=model,
+        adapter=adapter,
     )
     metrics = TasksMetrics.from_json({"tasks": found.metrics["tasks"]})
     where = found.steps[-1].artifact

@@ -18,6 +18,8 @@ from pipelines.steps.order import every_step
 from pipelines.steps.tasks import TASKS, tasks_step
 
 _TRAIN = "train"
+_CONVERSATIONS = ("complete", "conversations")
+"""Steps that make conversations, the last one first."""
 
 
 def run_tasks_of(
@@ -25,6 +27,7 @@ def run_tasks_of(
     relations: Sequence[str],
     *,
     root: Path,
+    prompts: bool = False,
     overrides: Sequence[str] = (),
     model: str | None = None,
     adapter: str | None = None,
@@ -38,12 +41,13 @@ def run_tasks_of(
         ref: a REF of a run, or of a train artifact.
         relations: files of relations, or folders of such.
         root: the artifact root.
+        prompts: whether hidden system prompts of the run's own conversations are tasks too.
         overrides: `tasks.FIELD=VALUE` or `runtime.FIELD=VALUE`.
         model: where the target is now; None takes what the decoder was trained with.
         adapter: where the target's own adapter is now, likewise.
 
     Raises:
-        RefError: `ref` names nothing, or no decoder.
+        RefError: `ref` names nothing, no decoder, or no conversations where those are needed.
         ConfigError: an override is wrong.
         LatentQAError: the step cannot be computed.
     """
@@ -55,20 +59,28 @@ def run_tasks_of(
             f"{ref}: holds {', '.join(found)}; expected a trained decoder (kind train). "
             "Run the experiment up to there."
         )
+    rows = next((step for step in _CONVERSATIONS if step in found), None)
+    if prompts and rows is None:
+        raise RefError(
+            f"{ref}: holds {', '.join(found)}; expected conversations too, whose hidden prompts "
+            "are read. Name the run, not the decoder alone."
+        )
     named = refs.get(ref)
     experiment = _experiment(
         f"{_plain_name(named.name)}_{TASKS}" if named is not None else TASKS,
         found[_TRAIN],
-        {"relations": list(relations)},
+        {"relations": list(relations), **({"prompts": {}} if prompts else {})},
         overrides,
         model=model,
         adapter=adapter,
     )
-    step = tasks_step([name for name in found if name.startswith(f"{_TRAIN}_")])
+    baselines = [name for name in found if name.startswith(f"{_TRAIN}_")]
+    step = tasks_step(baselines, rows if experiment.tasks and experiment.tasks.prompts else None)
     words = ["latentqa", "evaluate", ref, *(f"--task {path}" for path in relations)]
+    words += ["--task prompts"] if prompts else []
     runner = Runner(experiment, place, command=" ".join(words), steps=[step])
     known = {one.name: one for one in every_step()}
-    for name in step.inputs:
+    for name in step.inputs.values():
         runner.runs[name] = StepRun(
             step=known[name], artifact=found[name], cached=True, seconds=0.0
         )

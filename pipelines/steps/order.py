@@ -56,7 +56,8 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     if experiment.robustness is not None:
         rest = _with_robustness(rest)
     if experiment.tasks is not None:
-        rest = _with_tasks(rest, evaluate.baselines)
+        hidden = experiment.tasks.prompts is not None
+        rest = _with_tasks(rest, evaluate.baselines, conversations if hidden else None)
     return (*source, *completed, *checked, *rest)
 
 
@@ -64,7 +65,7 @@ def every_step() -> tuple[Step, ...]:
     """Return the steps that any experiment can have, those of all sources of rows included."""
     checked = quality_step("conversations")
     rest = _from_conversations("conversations", "questions", get_args(Baseline), judged=True)
-    rest = _with_tasks(_with_robustness(rest), get_args(Baseline))
+    rest = _with_tasks(_with_robustness(rest), get_args(Baseline), "conversations")
     return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *rest)
 
 
@@ -75,10 +76,12 @@ def _with_robustness(rest: tuple[Step, ...]) -> tuple[Step, ...]:
     return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
 
 
-def _with_tasks(rest: tuple[Step, ...], baselines: Sequence[Baseline]) -> tuple[Step, ...]:
+def _with_tasks(
+    rest: tuple[Step, ...], baselines: Sequence[Baseline], conversations: str | None
+) -> tuple[Step, ...]:
     """Add `tasks` before the report, which shows it."""
     *earlier, report = rest
-    step = tasks_step([baseline_step(name) for name in baselines])
+    step = tasks_step([baseline_step(name) for name in baselines], conversations)
     return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
 
 

@@ -16,16 +16,20 @@ from pipelines.steps.step import ExternalInputs, Step, StepCall
 TASKS = "tasks"
 _TRAINED = "train_"
 """What the step of a baseline has before the baseline's name."""
+_ROWS = "conversations"
 _READ: tuple[Baseline, ...] = ("prior", "visible_text")
 """Baselines that are methods here; `text` reads a control, and there is none."""
 
 
-def tasks_step(baseline_steps: Sequence[str]) -> Step:
+def tasks_step(baseline_steps: Sequence[str], conversations: str | None = None) -> Step:
     """Return the step, which takes the decoder and those of its baselines that are methods.
 
     Args:
         baseline_steps: names of the steps that train baselines.
+        conversations: name of the step that makes the conversations whose hidden prompts are read;
+            None where no task reads any.
     """
+    rows = {} if conversations is None else {_ROWS: conversations}
     kept = [name for name in baseline_steps if name.removeprefix(_TRAINED) in _READ]
     return Step(
         name=TASKS,
@@ -33,7 +37,7 @@ def tasks_step(baseline_steps: Sequence[str]) -> Step:
         entry="evaluators.tasks.tasks",
         run=_tasks,
         config=_config,
-        inputs={name: name for name in ("train", *kept)},
+        inputs={**rows, **{name: name for name in ("train", *kept)}},
         external=_external,
         locations=_locations,
     )
@@ -72,6 +76,7 @@ def _tasks(call: StepCall) -> StepResult:
             decoder=call.data("train"),
             baselines={trained[role]: call.data(role) for role in call.inputs if role in trained},
             relations=call.outside.relation_files,
+            conversations=call.data(_ROWS) if _ROWS in call.inputs else None,
         ),
         call.out,
         call.work,

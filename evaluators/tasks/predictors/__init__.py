@@ -14,6 +14,7 @@ from evaluators.tasks.predictors.patchscope import PATCHSCOPE
 from evaluators.tasks.predictors.prior import PRIOR
 from evaluators.tasks.predictors.probe import PROBE
 from evaluators.tasks.predictors.selfie import SELFIE
+from evaluators.tasks.predictors.swapped import SWAPPED
 from evaluators.tasks.predictors.visible_text import VISIBLE_TEXT
 
 PREDICTORS: Mapping[PredictorName, PredictorKind] = {
@@ -22,6 +23,7 @@ PREDICTORS: Mapping[PredictorName, PredictorKind] = {
     "neighbour": NEIGHBOUR,
     "patchscope": PATCHSCOPE,
     "selfie": SELFIE,
+    "swapped": SWAPPED,
     "prior": PRIOR,
     "visible_text": VISIBLE_TEXT,
     "none": NONE,

@@ -18,7 +18,7 @@ class _Asking:
         self._context = context
 
     def settings(self) -> list[Setting]:
-        forms = range(len(self._context.train[0].plain) if self._context.train else 1)
+        forms = range(self._context.forms.plain)
         return [{"form": form} for form in forms]
 
     def write(self, rows: Sequence[TaskRow], setting: Setting) -> list[str]:

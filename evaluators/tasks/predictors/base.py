@@ -20,6 +20,15 @@ Sees = Literal["activations", "text", "nothing"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FormCounts:
+    """How many forms a task's rows have of a question, of patched texts, of plain prompts."""
+
+    questions: int = 1
+    patched: int = 1
+    plain: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorContext:
     """What predictors are made from.
 
@@ -29,6 +38,9 @@ class PredictorContext:
         train: rows that may be learned from.
         layers: blocks whose activations rows have.
         answer_tokens: longest written answer, in tokens.
+        forms: forms of a row's question.
+        closed: whether test answers are among those of `train`.
+        swapped: whether rows have the activations of their text under another control.
     """
 
     decoder: Decoder
@@ -36,6 +48,9 @@ class PredictorContext:
     train: tuple[TaskRow, ...]
     layers: tuple[int, ...]
     answer_tokens: int
+    forms: FormCounts
+    closed: bool = True
+    swapped: bool = False
 
 
 class Predictor(Protocol):

@@ -43,7 +43,7 @@ class DecoderPredictor:
         layers = self._context.decoder.layers
         if config.read_layers and config.combine == "concatenated":
             layers = layers[:1]  # it reads all of them together
-        forms = range(len(self._context.train[0].questions) if self._context.train else 1)
+        forms = range(self._context.forms.questions)
         return [{"layer": layer, "question": form} for layer in layers for form in forms]
 
     def write(self, rows: Sequence[TaskRow], setting: Setting) -> list[str]:

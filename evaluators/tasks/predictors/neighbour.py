@@ -57,4 +57,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return out
 
 
-NEIGHBOUR = PredictorKind(name="neighbour", sees="activations", make=_Neighbour)
+def _make(context: PredictorContext) -> _Neighbour | None:
+    return _Neighbour(context) if context.closed else None
+
+
+NEIGHBOUR = PredictorKind(name="neighbour", sees="activations", make=_make)

@@ -18,7 +18,7 @@ class _Patchscope:
         self._context = context
 
     def settings(self) -> list[Setting]:
-        prompts = range(len(self._context.train[0].patched) if self._context.train else 1)
+        prompts = range(self._context.forms.patched)
         return [
             {"layer": layer, "prompt": prompt, "write_layer": write_layer}
             for layer, prompt in itertools.product(self._context.layers, prompts)

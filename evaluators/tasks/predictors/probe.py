@@ -1,7 +1,7 @@
 """`probe`: logistic regression from the last token's activation to the training rows' answers.
 
-It is trained on this very task, which no other method is, and can say no answer that its training
-rows do not have.
+It is trained on this very task, and can say no answer that its training rows do not have; so it has
+no place in tasks whose answers are all new.
 """
 
 from __future__ import annotations
@@ -85,4 +85,8 @@ def _vectors(rows: Sequence[TaskRow], setting: Setting) -> np.ndarray:
     return np.stack([row.last(int(setting["layer"])) for row in rows])
 
 
-PROBE = PredictorKind(name="probe", sees="activations", make=_Probe)
+def _make(context: PredictorContext) -> _Probe | None:
+    return _Probe(context) if context.closed else None
+
+
+PROBE = PredictorKind(name="probe", sees="activations", make=_make)

@@ -16,6 +16,7 @@ from core.files import write_bytes
 from core.redact import redact
 from core.wording import count, duration, number, share, size, sort_known
 from evaluators.tasks.metrics import TasksMetrics
+from evaluators.tasks.result_files import TASK_ANSWERS_FILE
 from pipelines.reports.pages.render import render
 from pipelines.reports.plots.page_figure import PageFigure, write_figures
 from pipelines.reports.run.claims import assess_reading, headline
@@ -23,12 +24,13 @@ from pipelines.reports.run.data import ReportData, read_report_data
 from pipelines.reports.run.drops import dropped_by_step
 from pipelines.reports.run.evaluation import CONDITIONS, read_robustness, read_tasks
 from pipelines.reports.run.figures import loss_panel, report_figures
+from pipelines.reports.run.files import artifact_file
 from pipelines.reports.run.groups import read_groups
 from pipelines.reports.run.header import header_facts
 from pipelines.reports.run.inputs import ReportInputs, ReportStep, printed_config
 from pipelines.reports.run.quality import read_quality
 from pipelines.reports.run.robustness import named_changes
-from pipelines.reports.run.tasks import task_figures, task_page
+from pipelines.reports.run.tasks import read_examples, task_figures, task_page
 
 
 def write_report(inputs: ReportInputs, out: Path) -> Path:
@@ -89,6 +91,7 @@ def _page(
         robustness=robustness,
         changes=list(named_changes(robustness)) if robustness else [],
         tasks=None if tasks is None else task_page(tasks),
+        task_examples=read_examples(artifact_file(inputs.step("tasks"), TASK_ANSWERS_FILE)),
         least=least,
         identified=identified,
         hidden=any(reading.metrics.hidden_gain for reading in data.readings),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 from core.wording import ABSENT, sort_known
+from evaluators.measure.result_files import read_rows
 from evaluators.stats.estimates import Estimate
 from evaluators.tasks.config import PredictorName
 from evaluators.tasks.metrics import PredictorMetrics, TaskMetrics, TasksMetrics
@@ -16,16 +18,45 @@ from pipelines.reports.tables import CellValue, markdown
 _OWN = "lit"
 _ORDER: tuple[str, ...] = get_args(PredictorName)
 _FIGURE = "tasks-layers"
+_EXAMPLES = 5
+"""Best, and worst, answers about hidden prompts that are shown."""
+_TABLES = {
+    "contained": "Share of answers that name the object",
+    "chosen": "Right choices among four (0.25 without reading)",
+    "similarity": "Words that the answer has in common with the hidden prompt (F1)",
+    "lead": "LIT less each method, paired",
+}
+"""Measures that have a table, each with its title."""
 _COLOURS = {"lit": "own", "probe": "other", "neighbour": "raw", "patchscope": "third"}
 """Colours of methods in the plot; any other is drawn in a plain one."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTask:
-    """A task that was measured, and the subjects of its test."""
+    """A task that was measured."""
 
     metrics: TaskMetrics
-    n: int
+
+    @property
+    def n(self) -> int:
+        """Test subjects, or hidden prompts."""
+        return max(written_of(one).n for one in self.metrics.predictors.values())
+
+    def cell(self, predictor: str, measure: str) -> Estimate | None:
+        """Return a measure of a method; None where it was not measured."""
+        own = self.metrics.predictors.get(predictor)
+        found: Estimate | None = None if own is None else getattr(own, measure)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTable:
+    """A measure of each method on each task that has it."""
+
+    title: str
+    measure: str
+    predictors: list[str]
+    tasks: dict[str, MeasuredTask]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +74,24 @@ class TaskPage:
     why_not: dict[str, str]
 
     @property
-    def rivals(self) -> list[str]:
-        """All methods but LIT."""
-        return [name for name in self.predictors if name != _OWN]
+    def tables(self) -> list[TaskTable]:
+        """The tables that have a number, in the order in which they are shown."""
+        found = []
+        for measure, words in _TABLES.items():
+            tasks = {
+                name: task
+                for name, task in self.measured.items()
+                if any(task.cell(one, measure) is not None for one in self.predictors)
+            }
+            if tasks:
+                methods = [one for one in self.predictors if measure != "lead" or one != _OWN]
+                found.append(TaskTable(words, measure, methods, tasks))
+        return found
 
 
 def task_page(metrics: TasksMetrics) -> TaskPage:
     """Sort what was measured for a page."""
-    measured = {
-        name: MeasuredTask(task, max(one.contained.n for one in task.predictors.values()))
-        for name, task in metrics.tasks.items()
-        if task.predictors
-    }
+    measured = {name: MeasuredTask(task) for name, task in metrics.tasks.items() if task.predictors}
     return TaskPage(
         predictors=sort_known(
             (name for one in measured.values() for name in one.metrics.predictors), _ORDER
@@ -70,21 +107,34 @@ def task_tables(metrics: TasksMetrics) -> str:
     """Write the tasks as Markdown, with 95 % intervals: named objects, choices, LIT's lead."""
     page = task_page(metrics)
     parts = []
-    if page.measured:
-        parts = [
-            "Share of answers that name the object:",
-            _table(page, page.predictors, "contained"),
-            "Right choices among four (0.25 without reading):",
-            _table(page, page.predictors, "chosen"),
-            "LIT less each method, paired:",
-            _table(page, page.rivals, "lead"),
-        ]
+    for table in page.tables:
+        parts += [f"{table.title}:", _table(table)]
     notes = [f"{name}: not measurable; {why}." for name, why in page.why_not.items()]
     return "\n\n".join([*parts, *notes])
 
 
+def read_examples(path: Path | None) -> dict[str, list[dict[str, Any]]]:
+    """Read what LIT wrote about hidden prompts, by task: the best answers, then the worst.
+
+    Args:
+        path: of task_answers.parquet; None for none.
+
+    Raises:
+        DamagedError: the file cannot be read.
+    """
+    of_task: dict[str, list[dict[str, Any]]] = {}
+    for row in read_rows(path):
+        if row["predictor"] == _OWN and row["similarity"] is not None:
+            of_task.setdefault(row["task"], []).append(row)
+    for name, rows in of_task.items():
+        rows.sort(key=lambda row: -row["similarity"])
+        if len(rows) > 2 * _EXAMPLES:
+            of_task[name] = [*rows[:_EXAMPLES], *rows[-_EXAMPLES:]]
+    return of_task
+
+
 def task_figures(metrics: TasksMetrics) -> dict[str, PageFigure]:
-    """Draw the share of named objects by block, for the methods that can read several."""
+    """Draw each task's headline measure by block, for the methods that read activations."""
     panels, rows = [], []
     for name, task in task_page(metrics).measured.items():
         lines = []
@@ -101,7 +151,7 @@ def task_figures(metrics: TasksMetrics) -> dict[str, PageFigure]:
         plots.lines(panels, xlabel="block that is read", ylabel="share", columns=columns)
         for columns in (3, 1)
     )
-    description = "Share of answers that name the object, by block that is read"
+    description = "What each method gets right, by block that is read"
     return {_FIGURE: make_page_figure(_FIGURE, description, wide, narrow, rows)}
 
 
@@ -119,11 +169,16 @@ def _row(task: str, predictor: str, layer: int, found: Estimate) -> dict[str, Ce
     return {"task": task, "predictor": predictor, "layer": layer, **found.model_dump()}
 
 
-def _table(page: TaskPage, predictors: list[str], measure: str) -> str:
+def written_of(own: PredictorMetrics) -> Estimate:
+    """Return what was measured of a method's written answers."""
+    found = own.contained or own.similarity
+    return Estimate() if found is None else found
+
+
+def _table(table: TaskTable) -> str:
     lines = []
-    for name, task in page.measured.items():
-        own = task.metrics.predictors
-        found = [getattr(own[one], measure) if one in own else None for one in predictors]
-        n = task.metrics.choices if measure == "chosen" else task.n
+    for name, task in table.tasks.items():
+        found = [task.cell(one, table.measure) for one in table.predictors]
+        n = task.metrics.choices if table.measure == "chosen" else task.n
         lines.append([name, str(n), *(ABSENT if one is None else str(one) for one in found)])
-    return markdown(["task", "n", *(name.replace("_", " ") for name in predictors)], lines)
+    return markdown(["task", "n", *(name.replace("_", " ") for name in table.predictors)], lines)

@@ -13,6 +13,7 @@ from reading_model import LAYER, OBJECTS, SUBJECTS, object_of
 
 from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts, score_continuations
+from evaluators.stats.estimates import Estimate
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.measure import PredictorAnswers, measure_task, run_predictor
 from evaluators.tasks.metrics import TaskMetrics
@@ -22,6 +23,7 @@ from evaluators.tasks.predictors.probe import fit_probe
 from evaluators.tasks.relation_task import build_relation_task, divide_subjects
 from evaluators.tasks.relations import Relation, read_relation
 from evaluators.tasks.rows import TaskData, TaskRow
+from evaluators.tasks.tasks import count_forms
 
 LAYERS = (0, 1, 2, 3)
 CONFIG = TasksConfig.model_validate(
@@ -61,11 +63,22 @@ def run(decoder: Decoder, data: TaskData, name: str) -> PredictorAnswers:
 def _run(decoder: Decoder, data: TaskData, name: str) -> PredictorAnswers:
     kind = next(kind for kind in PREDICTORS.values() if kind.name == name)
     context = PredictorContext(
-        decoder=decoder, baselines=(), train=data.train, layers=data.layers, answer_tokens=8
+        decoder=decoder,
+        baselines=(),
+        train=data.train,
+        layers=data.layers,
+        answer_tokens=8,
+        forms=count_forms(data),
     )
     predictor = kind.make(context)
     assert predictor is not None
     return run_predictor(predictor, kind.sees, data)
+
+
+def share(found: Estimate | None) -> float:
+    assert found is not None
+    assert found.estimate is not None
+    return found.estimate
 
 
 def measure(decoder: Decoder, data: TaskData, *names: str) -> TaskMetrics:
@@ -132,15 +145,15 @@ def test_each_method_reads_the_feature_and_only_the_feature(
     given_data = replace(data, test=tuple(given))
     answers = {name: _run(decoder, given_data, name)}
     found = measure_task(given_data, answers, CONFIG).predictors[name]
-    assert found.contained.estimate == pytest.approx(0.7)
-    assert found.exact.estimate == pytest.approx(0.7)
+    assert share(found.contained) == pytest.approx(0.7)
+    assert share(found.exact) == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("name", [*READING, "asking"])
 def test_all_is_read_where_all_is_there(decoder: Decoder, data: TaskData, name: str) -> None:
     found = measure(decoder, data, name).predictors[name]
-    assert found.contained.estimate == 1.0
-    assert found.chosen.estimate == 1.0
+    assert share(found.contained) == 1.0
+    assert share(found.chosen) == 1.0
 
 
 def test_before_the_block_that_writes_it_a_probe_finds_nothing(
@@ -157,7 +170,7 @@ def test_without_activations_the_choice_is_one_in_four(decoder: Decoder, data: T
     found = measure(decoder, data, "lit", "none")
     assert found.choices >= 4
     assert found.predictors["none"].chosen.estimate == pytest.approx(0.25)
-    assert found.predictors["none"].contained.estimate == 0.0
+    assert share(found.predictors["none"].contained) == 0.0
     lead = found.predictors["none"].lead
     assert lead is not None
     assert lead.estimate == 1.0

@@ -15,6 +15,7 @@ from evaluators.tasks.predictors import PREDICTORS
 from evaluators.tasks.predictors.base import PredictorContext, PredictorKind
 from evaluators.tasks.relation_task import build_relation_task
 from evaluators.tasks.relations import read_relation
+from evaluators.tasks.tasks import count_forms
 
 LAYERS = (1, 2)
 CONFIG = TasksConfig.model_validate(
@@ -44,7 +45,12 @@ def test_the_method_on_the_page_works(tmp_path: Path) -> None:
     data = build_relation_task(decoder, relation, CONFIG, LAYERS)
     predictor = kind.make(
         PredictorContext(
-            decoder=decoder, baselines=(), train=data.train, layers=LAYERS, answer_tokens=8
+            decoder=decoder,
+            baselines=(),
+            train=data.train,
+            layers=LAYERS,
+            answer_tokens=8,
+            forms=count_forms(data),
         )
     )
     assert predictor is not None

@@ -65,8 +65,8 @@ def test_the_command_prints_tables_and_is_found_again(
     assert "| number | 10 | 1.00" in shown.out
     data = Path(document["path"]) / "data"
     answers = pq.read_table(data / "task_answers.parquet").to_pylist()
-    # prior and visible_text were not trained
-    assert len(answers) == 10 * (len(PREDICTORS) - 2)
+    # prior and visible_text were not trained, and a relation has nothing to swap
+    assert len(answers) == 10 * (len(PREDICTORS) - 3)
     numbers = {row["metric"]: row for row in pq.read_table(data / "results.parquet").to_pylist()}
     assert numbers["number.lit.contained"]["estimate"] == 1.0
     assert numbers["number.probe.by_layer.1"]["n"] == 10
@@ -78,6 +78,11 @@ def test_a_ref_without_a_decoder_is_refused(root: Path, relation: Path, tmp_path
     made = commit(place, "dump", tmp_path)
     with pytest.raises(RefError, match="expected a trained decoder"):
         run_tasks_of(made.short, [str(relation)], root=root)
+
+
+def test_hidden_prompts_need_conversations(root: Path) -> None:
+    with pytest.raises(RefError, match="expected conversations too"):
+        run_tasks_of("toy", [], prompts=True, root=root)
 
 
 def test_methods_that_have_answered_are_not_run_again(

@@ -10,12 +10,14 @@ import pytest
 import reading_model
 
 from core.errors import ConfigError
+from evaluators.measure.result_files import write_table
 from evaluators.tasks.metrics import TasksMetrics
+from evaluators.tasks.result_files import TASK_ANSWERS
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.smoke import smoke
 from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
-from pipelines.reports.run.tasks import task_figures, task_tables
+from pipelines.reports.run.tasks import read_examples, task_figures, task_tables
 from pipelines.steps.metrics import metrics_of
 from pipelines.steps.order import steps_for
 from pipelines.steps.step import ExternalInputs, Step
@@ -36,6 +38,11 @@ def test_the_step_is_there_where_it_is_asked_for() -> None:
     assert list(steps)[-3:] == ["evaluate", "tasks", "report"]
     assert set(steps["tasks"].inputs) == {"train", "train_prior"}
     assert steps["report"].inputs["tasks"] == "tasks"
+
+
+def test_hidden_prompts_are_read_from_the_conversations() -> None:
+    own = step_of(experiment(tasks={"prompts": {}}))
+    assert own.inputs == {"conversations": "conversations", "train": "train"}
 
 
 def test_a_file_counts_by_its_bytes_and_not_by_its_place(tmp_path: Path) -> None:
@@ -119,7 +126,7 @@ def test_the_report_shows_the_tasks(tmp_path: Path) -> None:
     page = write_report(inputs, tmp_path).read_text()
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
     assert "sport 40 0.25 [0.15, 0.35] 0.75 [0.65, 0.85]" in text
-    assert "sport −0.50 [−0.60, −0.40]" in text
+    assert "sport 40 −0.50 [−0.60, −0.40]" in text
     assert "star: not measurable; the target knows 3 of 20 subjects." in text
     assert 'href="#tasks"' in page
     assert (tmp_path / "figures" / "tasks-layers.csv").is_file()
@@ -135,6 +142,34 @@ def test_tables_have_a_row_a_task() -> None:
     assert "| sport | 40 | 0.25 [0.15, 0.35] | 0.75 [0.65, 0.85] |" in text
     assert "| sport | 32 |" in text
     assert "star: not measurable" in text
+
+
+def test_hidden_prompts_have_their_own_tables(tmp_path: Path) -> None:
+    task = {
+        "headline": "chosen",
+        "counts": {},
+        "choices": 12,
+        "predictors": {
+            "lit": {
+                "sees": "activations",
+                "setting": {"layer": 2},
+                "similarity": leaf(0.125, 12),
+                "chosen": leaf(0.75, 3),
+                "by_layer": {"2": leaf(0.75, 3)},
+                "tries": [],
+            }
+        },
+    }
+    text = task_tables(TasksMetrics.from_json({"tasks": {"hidden_system_test": task}}))
+    assert "name the object" not in text
+    assert "| hidden_system_test | 12 | 0.75 [0.65, 0.85] |" in text
+    rows = [
+        {"task": "hidden", "predictor": "lit", "similarity": i / 20, "gold": str(i)}
+        for i in range(20)
+    ]
+    write_table(tmp_path / "a.parquet", rows, TASK_ANSWERS)
+    shown = [row["gold"] for row in read_examples(tmp_path / "a.parquet")["hidden"]]
+    assert shown == ["19", "18", "17", "16", "15", "4", "3", "2", "1", "0"]
 
 
 def test_the_plot_has_each_block_that_was_read() -> None:
