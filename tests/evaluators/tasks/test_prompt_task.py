@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,8 +82,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PredictorMet
 
 
 def chosen(found: dict[str, PredictorMetrics], name: str) -> float:
-    assert found[name].chosen.estimate is not None
-    return found[name].chosen.estimate
+    share = found[name].chosen.estimate
+    assert share is not None
+    return share
 
 
 def test_each_split_is_a_task_and_one_with_decoys(tasks: list[TaskData]) -> None:
@@ -149,8 +149,8 @@ def test_without_four_controls_of_a_kind_it_says_so(decoder: Decoder) -> None:
     assert found.why_not == "no 4 controls of one kind among those of the validation rows"
 
 
-def test_examples_of_answers_are_kept(
-    tmp_path: Path, measured: dict[str, PredictorMetrics]
+def test_written_answers_are_compared_with_the_prompt(
+    measured: dict[str, PredictorMetrics],
 ) -> None:
     assert measured["lit"].similarity is not None
     assert measured["lit"].similarity.n == 4
