@@ -43,6 +43,10 @@ class SubjectShares(Config):
         return self
 
 
+Grade = Literal["direct", "negation", "comparison", "two_hop"]
+"""How much a claim takes (evaluators/tasks/graded_task.py)."""
+
+
 class PromptsConfig(Config):
     """Hidden system prompts: told from the activations of what is visible after them."""
 
@@ -62,6 +66,9 @@ class TasksConfig(Config):
     relations: tuple[str, ...] = ()
     """Files of relations (TSV or JSON), or folders of such; each file is a task: read the object
     off the activation at the subject's last token."""
+    grades: tuple[Grade, ...] = ()
+    """Grades at which each relation is asked too, by claims to be answered with yes or no, each a
+    task of its own; `two_hop` where the objects of one file are subjects of another."""
     prompts: PromptsConfig | None = None
     """Hidden system prompts of the experiment's own conversations; null for none."""
     predictors: tuple[PredictorName, ...] = PREDICTOR_NAMES
@@ -90,7 +97,7 @@ class TasksConfig(Config):
 
     @model_validator(mode="after")
     def _distinct(self) -> TasksConfig:
-        for name in ("predictors", "layers"):
+        for name in ("predictors", "layers", "grades"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise ValueError(f"{name}: expected each once, got {list(values)}")

@@ -104,6 +104,7 @@ def measure_task(
         headline=data.headline,
         counts=data.counts,
         why_not=data.why_not,
+        chance=data.chance,
         choices=sum(bool(row.options) for row in data.test),
         predictors={
             name: _measure(data, own, None if name == OWN else found.get(OWN), config)

@@ -30,7 +30,7 @@ class PredictorMetrics(Metrics):
         contained: answers that name the object; relations alone.
         exact: answers that are the object and nothing else; relations alone.
         similarity: F1 of the words of answer and hidden control; hidden prompts alone.
-        chosen: right choices among four answers; 0.25 is what is had without reading.
+        chosen: right choices among the options of a row.
         lead: the task's headline measure of LIT less this method's, paired; absent for LIT itself.
         by_layer: that measure by block that is read, each with its best setting on validation.
         tries: all settings that were tried.
@@ -54,7 +54,8 @@ class TaskMetrics(Metrics):
         headline: the measure by which settings are chosen and methods compared.
         counts: subjects, and rows that were dropped, by rule.
         why_not: why nothing was measured; absent where something was.
-        choices: test rows that share a choice of four with three others.
+        choices: test rows that choose among options which they share with others.
+        chance: share of right choices of whoever does not look at the activations.
         predictors: by name.
     """
 
@@ -62,6 +63,7 @@ class TaskMetrics(Metrics):
     counts: dict[str, int]
     why_not: str | None = None
     choices: int
+    chance: float = 0.25
     predictors: dict[str, PredictorMetrics]
 
 

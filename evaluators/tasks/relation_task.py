@@ -19,8 +19,9 @@ from core.canonical import digest
 from core.progress import Progress, silent
 from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts, text_ids
-from evaluators.tasks.answers import names_any
+from evaluators.tasks.answers import fold, names_any
 from evaluators.tasks.config import TasksConfig
+from evaluators.tasks.graded_task import Hop
 from evaluators.tasks.relations import Relation, Source, Subject
 from evaluators.tasks.rows import PlainPrompt, TaskData, TaskRow, with_choices
 
@@ -164,6 +165,30 @@ def build_relation_task(
     )
 
 
+def find_hops(
+    decoder: Decoder, data: TaskData, others: Sequence[Relation], config: TasksConfig
+) -> list[Hop]:
+    """Find relations by which the objects of a task lead on, to what the target knows.
+
+    Args:
+        decoder: whose target is asked.
+        data: a task.
+        others: other relations.
+        config: how long an answer may be.
+    """
+    objects = {tuple(fold(row.answer)) for row in (*data.validation, *data.test)}
+    hops = []
+    for relation in others:
+        subjects = [one for one in relation.subjects if tuple(fold(one.name)) in objects]
+        known, _ = find_known(
+            decoder, subjects, most=max(1, len(subjects)), tokens=config.answer_tokens
+        )
+        if known:
+            by_name = {tuple(fold(one.name)): one for one in known}
+            hops.append(Hop(name=relation.name, subjects=by_name))
+    return hops
+
+
 class _RowBuilder:
     """Builds the rows of subjects, and runs the target for their activations."""
 
@@ -203,6 +228,7 @@ class _RowBuilder:
             token_ids=ids[-1:],
             position=len(ids) - 1,
             answers=subject.objects,
+            name=subject.name,
             questions=(stem, f'Complete the sentence with a name: "{stem} … is"'),
             patched=(statement, f"{self._examples}{statement}"),
             plain=(

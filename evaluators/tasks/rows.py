@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from evaluators.tasks.answers import names_any
-from evaluators.tasks.quartets import make_quartets
+from evaluators.tasks.quartets import SIZE, make_quartets
 
 Headline = Literal["contained", "chosen"]
 
@@ -45,6 +45,7 @@ class TaskRow:
         options: answers to choose from; empty where the row is in no choice.
         gold: index of the right one among them.
         choice: number of the choice that it shares with other rows; None for none.
+        name: of the subject; empty where there is none.
         swapped: as `vectors`, the same visible text under another control; None where nothing is
             hidden, or there is no other control.
     """
@@ -61,6 +62,7 @@ class TaskRow:
     options: tuple[str, ...] = ()
     gold: int = 0
     choice: int | None = None
+    name: str = ""
     swapped: Mapping[int, np.ndarray] | None = None
 
     @property
@@ -87,7 +89,8 @@ class TaskData:
         counts: how the rows came about: subjects, dropped rows and such.
         why_not: why the task is not measured; None where it is.
         headline: by which measure settings are chosen and methods compared: `contained`, the object
-            named in a written answer, or `chosen`, the right choice among four.
+            named in a written answer, or `chosen`, the right choice among the options.
+        chance: share of right choices of whoever does not look at the activations.
     """
 
     name: str
@@ -98,6 +101,7 @@ class TaskData:
     counts: dict[str, int]
     why_not: str | None = None
     headline: Headline = "contained"
+    chance: float = 1 / SIZE
 
 
 def with_choices(

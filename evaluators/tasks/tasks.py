@@ -22,12 +22,13 @@ from evaluators.config import Baseline
 from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
 from evaluators.tasks.config import TasksConfig
+from evaluators.tasks.graded_task import grade_tasks
 from evaluators.tasks.measure import PredictorAnswers, item_rows, measure_task, run_predictor
 from evaluators.tasks.metrics import TaskMetrics, TasksMetrics
 from evaluators.tasks.predictors import PREDICTORS
 from evaluators.tasks.predictors.base import FormCounts, PredictorContext
 from evaluators.tasks.prompt_task import build_prompt_tasks
-from evaluators.tasks.relation_task import build_relation_task
+from evaluators.tasks.relation_task import build_relation_task, find_hops
 from evaluators.tasks.relations import read_relation
 from evaluators.tasks.result_files import TASK_ANSWERS, TASK_ANSWERS_FILE, TASKS_FILE, task_rows
 from evaluators.tasks.rows import TaskData
@@ -92,7 +93,7 @@ def run_tasks(
                 _context(data, decoder, inputs, config),
                 config,
                 cache,
-                partial(progress, len(measured), total),
+                partial(progress, min(len(measured), total), total),
             )
             measured[data.name] = measure_task(data, found, config)
             answers += item_rows(data, found)
@@ -108,15 +109,24 @@ def run_tasks(
 def _count_tasks(inputs: TaskInputs, config: TasksConfig) -> int:
     prompts = config.prompts
     hidden = 0 if prompts is None else len(prompts.splits) * (1 + prompts.decoys)
-    return len(inputs.relations) + hidden
+    # two hops may be fewer: it depends on which objects lead on
+    return len(inputs.relations) * (1 + len(config.grades)) + hidden
 
 
 def _tasks(
     inputs: TaskInputs, config: TasksConfig, decoder: Decoder, layers: Sequence[int]
 ) -> Iterator[TaskData]:
     """Build one task after the other, so that one task's activations are in memory."""
-    for path in inputs.relations.values():
-        yield build_relation_task(decoder, read_relation(path), config, layers)
+    relations = [read_relation(path) for path in inputs.relations.values()]
+    for relation in relations:
+        data = build_relation_task(decoder, relation, config, layers)
+        yield data
+        if data.why_not is None and config.grades:
+            hops = []
+            if "two_hop" in config.grades:
+                others = [other for other in relations if other is not relation]
+                hops = find_hops(decoder, data, others, config)
+            yield from grade_tasks(data, hops, config)
     if config.prompts is not None:
         assert inputs.conversations is not None, "hidden prompts need conversations"
         rows = read_conversations(inputs.conversations / CONVERSATIONS_FILE)

@@ -22,7 +22,7 @@ _EXAMPLES = 5
 """Best, and worst, answers about hidden prompts that are shown."""
 _TABLES = {
     "contained": "Share of answers that name the object",
-    "chosen": "Right choices among four (0.25 without reading)",
+    "chosen": "Right choices among options",
     "similarity": "Words that the answer has in common with the hidden prompt (F1)",
     "lead": "LIT less each method, paired",
 }
@@ -179,6 +179,12 @@ def _table(table: TaskTable) -> str:
     lines = []
     for name, task in table.tasks.items():
         found = [task.cell(one, table.measure) for one in table.predictors]
+        cells = [ABSENT if one is None else str(one) for one in found]
+        if table.measure == "chosen":
+            cells.insert(0, f"{task.metrics.chance:g}")
         n = task.metrics.choices if table.measure == "chosen" else task.n
-        lines.append([name, str(n), *(ABSENT if one is None else str(one) for one in found)])
-    return markdown(["task", "n", *(name.replace("_", " ") for name in table.predictors)], lines)
+        lines.append([name, str(n), *cells])
+    chance = ["chance"] if table.measure == "chosen" else []
+    return markdown(
+        ["task", "n", *chance, *(name.replace("_", " ") for name in table.predictors)], lines
+    )

@@ -162,7 +162,7 @@ def test_hidden_prompts_have_their_own_tables(tmp_path: Path) -> None:
     }
     text = task_tables(TasksMetrics.from_json({"tasks": {"hidden_system_test": task}}))
     assert "name the object" not in text
-    assert "| hidden_system_test | 12 | 0.75 [0.65, 0.85] |" in text
+    assert "| hidden_system_test | 12 | 0.25 | 0.75 [0.65, 0.85] |" in text
     rows = [
         {"task": "hidden", "predictor": "lit", "similarity": i / 20, "gold": str(i)}
         for i in range(20)
