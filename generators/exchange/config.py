@@ -35,8 +35,8 @@ class RowsConfig(Config):
     control: Literal["segment", "conversation"] | None = None
     """What makes two rows without `control_id` rows of one control: the text of the segment
     `control`, or the whole conversation, which gives each row a control of its own. Null is
-    `segment`, and `conversation` for rows without `label` whose control is a system prompt that
-    more than half of the rows share."""
+    `segment`, but for rows whose control is a system prompt that more than half of the rows share:
+    these are of the control that their `label` names, or `conversation`."""
     dataset_split: str | None = None
     """Split of a Hugging Face dataset; null takes all that a saved folder has, each as the rows'
     own split where it is called like one, and `train` of a dataset on the hub."""

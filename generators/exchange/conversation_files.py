@@ -90,11 +90,13 @@ class OwnRow:
         row: the conversation.
         questions: question, answer and type of each.
         may_be_shared: whether its control is a system prompt and nothing in the line names it.
+        names_label: whether the line has a label.
     """
 
     row: SourceRow
     questions: tuple[tuple[str, str, str | None], ...]
     may_be_shared: bool
+    names_label: bool
 
 
 def messages_digest(path: Path, rows: RowsConfig | None = None) -> str:
@@ -150,7 +152,7 @@ def read_own(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnRow], 
 
 
 def _own_controls(rows: list[OwnRow]) -> list[OwnRow]:
-    """Give rows of a system prompt that most rows share a control each: their conversation."""
+    """Give rows of a system prompt that most rows share other controls: label or conversation."""
     texts = Counter(own.row.control for own in rows if own.may_be_shared)
     if not texts:
         return rows
@@ -158,9 +160,9 @@ def _own_controls(rows: list[OwnRow]) -> list[OwnRow]:
     if count < _SHARING_ROWS or 2 * count <= len(rows):
         return rows
     _LOG.warning(
-        "%s: %d of %d rows share one system prompt, so that each conversation counts as a control "
-        "of its own; `rows.control: segment` makes them one control, `control_id` in the rows says "
-        "what they are of.",
+        "%s: %d of %d rows share one system prompt, so that each label, and each conversation "
+        "without one, counts as a control; `rows.control: segment` makes them one control, "
+        "`control_id` in the rows says what they are of.",
         rows[0].row.file, count, len(rows),
     )  # fmt: skip
     return [
@@ -170,6 +172,8 @@ def _own_controls(rows: list[OwnRow]) -> list[OwnRow]:
 
 
 def _with_own_control(own: OwnRow) -> OwnRow:
+    if own.names_label:
+        return replace(own, row=replace(own.row, named_control=own.row.label))
     control = _conversation_digest(own.row.messages)
     label = _label(own.row.kind, control)
     return replace(own, row=replace(own.row, named_control=control, label=label))
@@ -269,7 +273,8 @@ def _row(line: Entry, config: RowsConfig) -> OwnRow:
     return OwnRow(
         row=row,
         questions=questions,
-        may_be_shared=named is None and "label" not in value and heads <= _HEADS,
+        may_be_shared=named is None and heads <= _HEADS,
+        names_label="label" in value,
     )
 
 

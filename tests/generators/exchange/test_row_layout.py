@@ -89,7 +89,7 @@ def test_an_image_drops_its_row_by_name(tmp_path: Path) -> None:
     [
         ([shared(i) for i in range(20)], {}, 20),
         ([shared(i) for i in range(20)], {"control": "segment"}, 1),
-        ([shared(i, label="brief") for i in range(20)], {}, 1),
+        ([shared(i, label=f"brief about {i % 10}") for i in range(20)], {}, 10),
         ([shared(i, control_id=i) for i in range(20)], {}, 20),
         ([shared(i, control=f"brief about {i % 10}") for i in range(20)], {}, 10),
         ([shared(i) for i in range(20)], {"control": "conversation"}, 20),
