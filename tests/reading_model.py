@@ -109,3 +109,21 @@ def write_relation(path: Path, subjects: str = SUBJECTS, **wrong: str) -> Path:
     ]
     path.write_text(json.dumps(rows))
     return path
+
+
+def network() -> Any:
+    """Make the target's network alone."""
+    return _network(tiny.tokenizer()).eval()
+
+
+def turned_network(seed: int = 0) -> Any:
+    """Make a network that computes the same with its features in another order."""
+    net = network()
+    order = torch.randperm(_WIDTH, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for name, values in net.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                values.copy_(values[order])
+            elif "norm" not in name:
+                values.copy_(values[:, order])
+    return net

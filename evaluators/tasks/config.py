@@ -43,6 +43,23 @@ class SubjectShares(Config):
         return self
 
 
+class ShiftConfig(Config):
+    """Another model, whose activations the decoder reads through a linear map, and without one."""
+
+    model: str | None = None
+    """The other model; null takes the decoder's own target, to which `adapter` is applied."""
+    adapter: str | None = None
+    """Folder or id of a PEFT adapter of it, such as a fine-tune; null for none."""
+    layer: int | None = Field(default=None, ge=0)
+    """Block of it that is read; null takes that of the same depth as the decoder's."""
+
+    @model_validator(mode="after")
+    def _another(self) -> ShiftConfig:
+        if self.model is None and self.adapter is None:
+            raise ValueError("expected a model, an adapter, or both")
+        return self
+
+
 Grade = Literal["direct", "negation", "comparison", "two_hop"]
 """How much a claim takes (evaluators/tasks/graded_task.py)."""
 
@@ -69,6 +86,8 @@ class TasksConfig(Config):
     grades: tuple[Grade, ...] = ()
     """Grades at which each relation is asked too, by claims to be answered with yes or no, each a
     task of its own; `two_hop` where the objects of one file are subjects of another."""
+    shift: ShiftConfig | None = None
+    """Each relation read off another model's activations too; null for none."""
     prompts: PromptsConfig | None = None
     """Hidden system prompts of the experiment's own conversations; null for none."""
     predictors: tuple[PredictorName, ...] = PREDICTOR_NAMES

@@ -105,6 +105,7 @@ def measure_task(
         counts=data.counts,
         why_not=data.why_not,
         chance=data.chance,
+        facts=dict(data.facts) or None,
         choices=sum(bool(row.options) for row in data.test),
         predictors={
             name: _measure(data, own, None if name == OWN else found.get(OWN), config)

@@ -56,6 +56,8 @@ class TaskMetrics(Metrics):
         why_not: why nothing was measured; absent where something was.
         choices: test rows that choose among options which they share with others.
         chance: share of right choices of whoever does not look at the activations.
+        facts: other numbers about the rows: `map_pairs`, `map_error` (a share of the variance of
+            held-out activations) and `unfamiliar` (share of test rows that are flagged) of a shift.
         predictors: by name.
     """
 
@@ -64,6 +66,7 @@ class TaskMetrics(Metrics):
     why_not: str | None = None
     choices: int
     chance: float = 0.25
+    facts: dict[str, float] | None = None
     predictors: dict[str, PredictorMetrics]
 
 

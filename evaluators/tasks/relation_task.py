@@ -228,6 +228,7 @@ class _RowBuilder:
             token_ids=ids[-1:],
             position=len(ids) - 1,
             answers=subject.objects,
+            text=source.text[: source.stop],
             name=subject.name,
             questions=(stem, f'Complete the sentence with a name: "{stem} … is"'),
             patched=(statement, f"{self._examples}{statement}"),

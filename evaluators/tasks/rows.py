@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -45,6 +45,7 @@ class TaskRow:
         options: answers to choose from; empty where the row is in no choice.
         gold: index of the right one among them.
         choice: number of the choice that it shares with other rows; None for none.
+        text: that was read, up to the end of the subject; empty where there is none.
         name: of the subject; empty where there is none.
         swapped: as `vectors`, the same visible text under another control; None where nothing is
             hidden, or there is no other control.
@@ -62,6 +63,7 @@ class TaskRow:
     options: tuple[str, ...] = ()
     gold: int = 0
     choice: int | None = None
+    text: str = ""
     name: str = ""
     swapped: Mapping[int, np.ndarray] | None = None
 
@@ -90,6 +92,7 @@ class TaskData:
         why_not: why the task is not measured; None where it is.
         headline: by which measure settings are chosen and methods compared: `contained`, the object
             named in a written answer, or `chosen`, the right choice among the options.
+        facts: other numbers about the rows, by name.
         chance: share of right choices of whoever does not look at the activations.
     """
 
@@ -102,6 +105,7 @@ class TaskData:
     why_not: str | None = None
     headline: Headline = "contained"
     chance: float = 1 / SIZE
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 def with_choices(

@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from activation_store.target.files import ModelFiles
-from activation_store.target.load import pick_device, shape_of, use_threads
+from activation_store.target.load import (
+    load_model,
+    load_tokenizer,
+    pick_device,
+    shape_of,
+    use_threads,
+)
 from activation_store.target.quiet import quiet_libraries
 from core.canonical import digest
 from core.files import storage_errors, write_json
@@ -18,6 +24,7 @@ from core.progress import Progress, silent
 from core.runtime import Runtime
 from core.table_files import CONVERSATIONS_FILE, read_conversations
 from decoder.model import Decoder
+from decoder.sources.target_run import TargetNetwork
 from evaluators.config import Baseline
 from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
@@ -32,6 +39,7 @@ from evaluators.tasks.relation_task import build_relation_task, find_hops
 from evaluators.tasks.relations import read_relation
 from evaluators.tasks.result_files import TASK_ANSWERS, TASK_ANSWERS_FILE, TASKS_FILE, task_rows
 from evaluators.tasks.rows import TaskData
+from evaluators.tasks.shift_task import shift_tasks
 
 _LAYERS = 6
 """Blocks that are read where `tasks.layers` names none, besides the decoder's."""
@@ -46,6 +54,7 @@ class TaskInputs:
         decoder: folder of the decoder.
         baselines: folder of each trained baseline.
         relations: file of each relation by the name of its task.
+        other: files of the model of shift tasks; None where there is none.
         conversations: folder of the conversations table; None where no task reads it.
     """
 
@@ -53,6 +62,7 @@ class TaskInputs:
     decoder: Path
     baselines: Mapping[Baseline, Path] = field(default_factory=dict)
     relations: Mapping[str, Path] = field(default_factory=dict)
+    other: ModelFiles | None = None
     conversations: Path | None = None
 
 
@@ -110,13 +120,16 @@ def _count_tasks(inputs: TaskInputs, config: TasksConfig) -> int:
     prompts = config.prompts
     hidden = 0 if prompts is None else len(prompts.splits) * (1 + prompts.decoys)
     # two hops may be fewer: it depends on which objects lead on
-    return len(inputs.relations) * (1 + len(config.grades)) + hidden
+    return (
+        len(inputs.relations) * (1 + len(config.grades) + 2 * (config.shift is not None)) + hidden
+    )
 
 
 def _tasks(
     inputs: TaskInputs, config: TasksConfig, decoder: Decoder, layers: Sequence[int]
 ) -> Iterator[TaskData]:
     """Build one task after the other, so that one task's activations are in memory."""
+    other: TargetNetwork | None = None
     relations = [read_relation(path) for path in inputs.relations.values()]
     for relation in relations:
         data = build_relation_task(decoder, relation, config, layers)
@@ -127,6 +140,9 @@ def _tasks(
                 others = [other for other in relations if other is not relation]
                 hops = find_hops(decoder, data, others, config)
             yield from grade_tasks(data, hops, config)
+        if data.why_not is None and config.shift is not None:
+            other = other or _load_other(inputs, decoder)
+            yield from shift_tasks(data, decoder, other, config.shift)
     if config.prompts is not None:
         assert inputs.conversations is not None, "hidden prompts need conversations"
         rows = read_conversations(inputs.conversations / CONVERSATIONS_FILE)
@@ -206,6 +222,14 @@ def _answers(
     found = run_predictor(predictor, kind.sees, data)
     cache.store(f"{data.name}.{name}", subject, [found.to_json()])
     return found
+
+
+def _load_other(inputs: TaskInputs, decoder: Decoder) -> TargetNetwork:
+    """Load the model whose activations are read in shift tasks."""
+    assert inputs.other is not None, "shift tasks need another model"
+    with quiet_libraries():
+        net = load_model(inputs.other, dtype="float32", device=decoder.device)
+    return TargetNetwork(net, load_tokenizer(inputs.other))
 
 
 def _load_decoders(inputs: TaskInputs, runtime: Runtime) -> Decoder:

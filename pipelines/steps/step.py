@@ -106,6 +106,20 @@ class ExternalInputs:
         return {name: sha256_file(path) for name, path in self.relation_files.items()}
 
     @cached_property
+    def shift_model(self) -> ModelFiles | None:
+        """Files of the other model of `tasks.shift`; None without one.
+
+        Raises:
+            ModelError: the reference leads to no model.
+        """
+        from activation_store.target.files import resolve_model
+
+        shift = None if self.experiment.tasks is None else self.experiment.tasks.shift
+        if shift is None:
+            return None
+        return resolve_model(shift.model or self.experiment.dump.model, shift.adapter)
+
+    @cached_property
     def needs_llm(self) -> bool:
         """Whether any row is written by an LLM.
 

@@ -53,17 +53,27 @@ def _config(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the output; files of relations count by their digests."""
     own = plain(_section(experiment))
     del own["relations"]
+    if own["shift"] is not None:
+        own["shift"] = {"layer": own["shift"]["layer"]}  # the model counts by its digests
     return own
 
 
 def _external(outside: ExternalInputs) -> dict[str, Any]:
-    return {**outside.model_digests, "relations": outside.relation_digests}
+    own: dict[str, Any] = {**outside.model_digests, "relations": outside.relation_digests}
+    other = outside.shift_model
+    return own if other is None else {**own, "shift": other.digests()}
 
 
 def _locations(experiment: Experiment) -> dict[str, Any]:
     dump = experiment.dump
-    relations = list(_section(experiment).relations)
-    return {"model": dump.model, "adapter": dump.adapter, "relations": relations}
+    section = _section(experiment)
+    shift = section.shift
+    return {
+        "model": dump.model,
+        "adapter": dump.adapter,
+        "relations": list(section.relations),
+        "shift": None if shift is None else {"model": shift.model, "adapter": shift.adapter},
+    }
 
 
 def _tasks(call: StepCall) -> StepResult:
@@ -76,6 +86,7 @@ def _tasks(call: StepCall) -> StepResult:
             decoder=call.data("train"),
             baselines={trained[role]: call.data(role) for role in call.inputs if role in trained},
             relations=call.outside.relation_files,
+            other=call.outside.shift_model,
             conversations=call.data(_ROWS) if _ROWS in call.inputs else None,
         ),
         call.out,

@@ -59,6 +59,16 @@ def test_a_file_counts_by_its_bytes_and_not_by_its_place(tmp_path: Path) -> None
     assert digests[0]["number"] != digests[2]["other"]
 
 
+def test_the_other_model_of_a_shift_counts_by_its_digests() -> None:
+    ref = reading_model.model().ref
+    own = experiment(tasks={"shift": {"model": ref, "layer": 1}}, dump={"model": ref})
+    step = step_of(own)
+    assert step.config(own)["shift"] == {"layer": 1}
+    outside = ExternalInputs(own)
+    assert step.external(outside)["shift"] == reading_model.model().digests()
+    assert step.locations(own)["shift"] == {"model": ref, "adapter": None}
+
+
 def test_a_smoke_run_asks_few_subjects() -> None:
     small = smoke(experiment(tasks={"max_subjects": 50}))
     assert small.tasks is not None
