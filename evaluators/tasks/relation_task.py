@@ -16,9 +16,9 @@ import torch
 from activation_store.target.capture import Capture
 from activation_store.target.tokens import Encoded
 from core.canonical import digest
-from core.progress import Progress, silent
 from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts, text_ids
+from evaluators.measure.partial_results import PartialResultCache
 from evaluators.tasks.answers import fold, names_any
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.graded_task import Hop
@@ -31,6 +31,10 @@ _EXAMPLES = 3
 """Training subjects in a few-shot prompt."""
 _BATCH = 32
 """Texts of one forward pass of the target."""
+
+
+KnownSubjects = tuple[list[Subject], int]
+"""Subjects whose object the target names, and how many were asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ its verb; as a question."""
 
 
 def find_known(
-    decoder: Decoder, subjects: Sequence[Subject], *, most: int, tokens: int
-) -> tuple[list[Subject], int]:
+    decoder: Decoder, subjects: Sequence[Subject], *, most: int, tokens: int, least: int = 1
+) -> KnownSubjects:
     """Find the first subjects whose object the target names in one of `KNOWLEDGE_FORMS`.
 
     Args:
@@ -76,12 +80,16 @@ def find_known(
         subjects: in the order in which they are asked.
         most: subjects that are enough.
         tokens: in which the object has to be named.
+        least: subjects without which nobody needs any; where so many cannot be had, no more are
+            asked.
 
     Returns:
         At most `most` subjects, and how many were asked.
     """
     known: list[Subject] = []
     for start in range(0, len(subjects), _ASKED):
+        if len(known) + len(subjects) - start < least:
+            return known, start
         part = list(subjects[start : start + _ASKED])
         named: set[str] = set()
         for form in KNOWLEDGE_FORMS:
@@ -115,7 +123,7 @@ def build_relation_task(
     config: TasksConfig,
     layers: Sequence[int],
     *,
-    progress: Progress = silent,
+    cache: PartialResultCache | None = None,
 ) -> TaskData:
     """Build the rows of a relation, with the target's activations.
 
@@ -126,25 +134,33 @@ def build_relation_task(
         relation: subjects and texts.
         config: shares and sizes.
         layers: blocks whose outputs rows have.
-        progress: told which part is under way.
+        cache: keeps what the target knows, for an interrupted run; None keeps nothing.
     """
     divided = divide_subjects(relation, config)
-    progress(0, 3, f"{relation.name}: what the target knows")
     tokens = config.answer_tokens
-    test, asked = find_known(decoder, divided.test, most=config.max_subjects, tokens=tokens)
+
+    def ask(part: str, subjects: Sequence[Subject], most: int, least: int) -> KnownSubjects:
+        name, names = f"{relation.name}.known.{part}", [one.key for one in subjects]
+        kept = None if cache is None else cache.load(name, names)
+        if kept is not None:
+            return [one for one in subjects if one.key in kept[0]], int(kept[1])
+        found = find_known(decoder, subjects, most=most, tokens=tokens, least=least)
+        if cache is not None:
+            cache.store(name, names, [[one.key for one in found[0]], found[1]])
+        return found
+
+    test, asked = ask("test", divided.test, config.max_subjects, config.min_subjects)
     counts = {
         "subjects": len(relation.subjects),
         "test_asked": asked,
         "test_known": len(test),
         **{f"dropped: {rule}": n for rule, n in sorted(relation.dropped.items())},
     }
-    known = f"the target knows {len(test)} of {asked} subjects of the test"
+    known = f"of the test's {len(divided.test)} subjects, {asked} were asked and {len(test)} known"
     if len(test) < config.min_subjects:
         why = f"{known}, expected at least {config.min_subjects} (tasks.min_subjects)"
         return _not_measured(relation, layers, counts, why)
-    progress(1, 3, f"{relation.name}: what the target knows")
-    most = config.validation_subjects
-    validation, _ = find_known(decoder, divided.validation, most=most, tokens=tokens)
+    validation, _ = ask("validation", divided.validation, config.validation_subjects, 1)
     used = {one.key for one in (*test, *validation)}
     everyone = (*divided.train, *divided.validation, *divided.test)
     train = [one for one in everyone if one.key not in used]
@@ -152,7 +168,6 @@ def build_relation_task(
     if not validation or not train:
         why = f"{known}, and {len(validation)} on which settings could be chosen"
         return _not_measured(relation, layers, counts, why)
-    progress(2, 3, f"{relation.name}: activations")
     builder = _RowBuilder(decoder, config, layers, _few_shot(train))
     tested = builder.build(test, sources=1)
     return TaskData(

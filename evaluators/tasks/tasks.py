@@ -97,7 +97,7 @@ def run_tasks(
     answers: list[Mapping[str, object]] = []
     total = _count_tasks(inputs, config)
     with storage_errors(out):
-        for data in _tasks(inputs, config, decoder, layers):
+        for data in _tasks(inputs, config, decoder, layers, cache):
             found = _run_task(
                 data,
                 _context(data, decoder, inputs, config),
@@ -126,13 +126,17 @@ def _count_tasks(inputs: TaskInputs, config: TasksConfig) -> int:
 
 
 def _tasks(
-    inputs: TaskInputs, config: TasksConfig, decoder: Decoder, layers: Sequence[int]
+    inputs: TaskInputs,
+    config: TasksConfig,
+    decoder: Decoder,
+    layers: Sequence[int],
+    cache: PartialResultCache,
 ) -> Iterator[TaskData]:
     """Build one task after the other, so that one task's activations are in memory."""
     other: TargetNetwork | None = None
     relations = [read_relation(path) for path in inputs.relations.values()]
     for relation in relations:
-        data = build_relation_task(decoder, relation, config, layers)
+        data = build_relation_task(decoder, relation, config, layers, cache=cache)
         yield data
         if data.why_not is None and config.grades:
             hops = []

@@ -20,7 +20,7 @@ from evaluators.tasks.metrics import TaskMetrics
 from evaluators.tasks.predictors import PREDICTORS
 from evaluators.tasks.predictors.base import PredictorContext
 from evaluators.tasks.predictors.probe import fit_probe
-from evaluators.tasks.relation_task import build_relation_task, divide_subjects
+from evaluators.tasks.relation_task import build_relation_task, divide_subjects, find_known
 from evaluators.tasks.relations import Relation, read_relation
 from evaluators.tasks.rows import TaskData, TaskRow
 from evaluators.tasks.tasks import count_forms
@@ -115,6 +115,13 @@ def test_too_few_subjects_are_not_measured_and_it_says_so(
     assert found.test == ()
     assert found.why_not is not None
     assert "expected at least 30" in found.why_not
+
+
+def test_where_enough_cannot_be_had_nobody_is_asked(decoder: Decoder, relation: Relation) -> None:
+    subjects = relation.subjects[:5]
+    assert find_known(decoder, subjects, most=9, tokens=8, least=6) == ([], 0)
+    known, asked = find_known(decoder, subjects, most=3, tokens=8, least=2)
+    assert (len(known), asked) == (3, 3)
 
 
 def test_no_more_subjects_are_tested_than_asked_for(decoder: Decoder, relation: Relation) -> None:

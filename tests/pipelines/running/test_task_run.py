@@ -12,7 +12,7 @@ from ask_calls import Called, commit
 
 from core.errors import RefError
 from core.runtime import Runtime
-from evaluators.tasks import tasks
+from evaluators.tasks import relation_task, tasks
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.predictors import PREDICTORS
 from pipelines.artifacts.refs import Refs
@@ -98,5 +98,6 @@ def test_methods_that_have_answered_are_not_run_again(
     (tmp_path / "out").mkdir()
     first = tasks.run_tasks(inputs, tmp_path / "out", tmp_path, config=config, runtime=runtime)
     monkeypatch.delattr(tasks, "run_predictor")
+    monkeypatch.delattr(relation_task, "find_known")
     again = tasks.run_tasks(inputs, tmp_path / "out", tmp_path, config=config, runtime=runtime)
     assert again == first
