@@ -11,17 +11,19 @@ the runner (pipelines/running/runner.py) then runs the steps by itself, with no 
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import logging
 import os
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from uuid import UUID
 
 # Before the import of prefect, and never over a user's own setting.
 DEFAULTS = {
@@ -46,30 +48,53 @@ from prefect.artifacts import (  # noqa: E402
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.orchestration import get_client  # noqa: E402
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId  # noqa: E402
 from prefect.client.schemas.objects import State, TaskRun  # noqa: E402
+from prefect.events import emit_event  # noqa: E402
 from prefect.events.clients import PrefectEventsClient  # noqa: E402
 from prefect.events.worker import EventsWorker, emit_events_to_cloud  # noqa: E402
+from prefect.exceptions import ObjectNotFound  # noqa: E402
+from prefect.runtime import flow_run  # noqa: E402
+from prefect.schedules import Cron  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
-from prefect.states import Completed  # noqa: E402
+from prefect.states import Completed, Crashed  # noqa: E402
+from prefect.task_runners import (  # noqa: E402
+    ProcessPoolTaskRunner,
+    TaskRunner,
+    ThreadPoolTaskRunner,
+)
 from prefect.tasks import Task, exponential_backoff  # noqa: E402
+from prefect.types.entrypoint import EntrypointType  # noqa: E402
 from pydantic import SecretStr  # noqa: E402
 
 from core.errors import ConfigError, EndpointError, LatentQAError  # noqa: E402
 from core.redact import redact  # noqa: E402
+from pipelines.artifacts.locks import exclusive_or_none  # noqa: E402
 from pipelines.artifacts.root import ArtifactRoot  # noqa: E402
-from pipelines.experiment.config import Experiment  # noqa: E402
+from pipelines.experiment.config import Experiment, load_experiment  # noqa: E402
+from pipelines.reports.sweep.findings import SweepFindings  # noqa: E402
 from pipelines.running.request import RunRequest  # noqa: E402
 from pipelines.running.results import RunResult, StepRun  # noqa: E402
 from pipelines.running.runner import Runner  # noqa: E402
+from pipelines.running.shown import PICTURE, artifact_key, count_rows, data_uri  # noqa: E402
 from pipelines.running.summary import reading_rows  # noqa: E402
 from pipelines.steps.console import Console  # noqa: E402
+from pipelines.sweeps.points import (  # noqa: E402
+    PointCall,
+    PointOutcome,
+    run_point,
+    run_point_apart,
+)
+from pipelines.sweeps.sweep import Sweep  # noqa: E402
+from pipelines.versions.firing import fire  # noqa: E402
 
 PROGRESS_EVERY_S = 5.0
 """Least seconds between two updates of a progress artifact."""
 BACKOFF_S = 30.0
 """Seconds before a step whose endpoint failed is tried again; every later wait doubles."""
-PICTURE = "reading.png"
-"""The report's loss panel, where it has one."""
+
+SIGN = "flow-"
+"""Beginning of the names of the locks that flow runs hold."""
 
 T = TypeVar("T")
 
@@ -96,7 +121,65 @@ def run(request: RunRequest) -> RunResult:
         EndpointError: no Prefect server answers.
         LatentQAError: a step cannot be computed.
     """
-    _check_server()
+
+    def alone() -> RunResult:
+        if (finished := _current_run().result) is not None:
+            return finished
+        runner = request.open()
+        with runner.open():
+            return runner.run()
+
+    def shown() -> RunResult:
+        return latentqa(
+            config=request.config,
+            root=request.root,
+            overrides=hide_credentials(request.overrides),
+            until=request.until,
+            smoke=request.smoke,
+        )
+
+    return _with_server(shown, alone)
+
+
+def run_sweep(sweep: Sweep) -> SweepFindings:
+    """Run a sweep as the flow `latentqa-sweep` on the configured Prefect server.
+
+    Raises:
+        EndpointError: no Prefect server answers.
+        DataError: the evaluations have no question in common.
+    """
+    runtime = sweep.runtime
+    runners: dict[str, Callable[[], TaskRunner[Any]]] = {
+        "threads": lambda: ThreadPoolTaskRunner(max_workers=runtime.task_workers),
+        "processes": lambda: ProcessPoolTaskRunner(max_workers=runtime.task_workers),
+    }
+    side_by_side = runtime.task_runner in runners
+    shown = latentqa_sweep
+    if side_by_side:
+        shown = latentqa_sweep.with_options(task_runner=runners[runtime.task_runner]())
+
+    def run_points(calls: Sequence[PointCall]) -> Iterator[PointOutcome]:
+        documents = shown(
+            calls=[
+                {**asdict(call), "overrides": hide_credentials(call.overrides)} for call in calls
+            ],
+            apart=runtime.task_runner == "threads",
+            side_by_side=side_by_side,
+        )
+        for document in documents:
+            yield PointOutcome(**{**document, "made": tuple(document["made"])})
+
+    return _with_server(lambda: sweep.run(run_points), sweep.run)
+
+
+def _with_server(shown: Callable[[], T], alone: Callable[[], T]) -> T:
+    """Call `shown`, which uses the Prefect server; where that is lost on the way, call `alone`.
+
+    Raises:
+        EndpointError: no Prefect server answers.
+        LatentQAError: as the calls do.
+    """
+    prepare_server()
     if not emit_events_to_cloud():
         # its own ten attempts an event would keep a finished run from ending for minutes
         EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
@@ -104,27 +187,26 @@ def run(request: RunRequest) -> RunResult:
     state = _Run()
     token = _RUN.set(state)
     try:
-        return latentqa(
-            config=request.config,
-            root=request.root,
-            # Prefect keeps parameters and shows them: one with a credential is shown as asterisks
-            overrides=[o if redact(o) == o else SecretStr(o) for o in request.overrides],
-            until=request.until,
-            smoke=request.smoke,
-        )
+        return shown()
     except LatentQAError:
         raise
     except Exception as error:
         if state.error is not None:
             raise state.error from None
         _say_lost(error)
-        if state.result is not None:
-            return state.result
-        runner = request.open()
-        with runner.open():
-            return runner.run()
+        return alone()
     finally:
         _RUN.reset(token)
+
+
+def hide_credentials(overrides: Sequence[str]) -> list[str | SecretStr]:
+    """Return parameters of a flow, which Prefect keeps: a credential is shown as asterisks."""
+    return [o if redact(o) == o else SecretStr(o) for o in overrides]
+
+
+def reveal(overrides: Sequence[str | SecretStr] | None) -> tuple[str, ...]:
+    """Return the overrides that a flow was given, in plain text."""
+    return tuple(o.get_secret_value() if isinstance(o, SecretStr) else o for o in overrides or ())
 
 
 @flow(name="latentqa", persist_result=False)
@@ -139,13 +221,20 @@ def latentqa(
     request = RunRequest(
         config=config,
         root=root,
-        overrides=tuple(
-            o.get_secret_value() if isinstance(o, SecretStr) else o for o in overrides or ()
-        ),
+        overrides=reveal(overrides),
         until=until,
         smoke=smoke,
     )
     runner = request.open(Console(log=get_run_logger().info))
+    mark_killed_runs(runner.root)
+    with _signed(runner.root):
+        result = _run_as_tasks(runner)
+    _current_run().result = result
+    return result
+
+
+def _run_as_tasks(runner: Runner) -> RunResult:
+    """Run every step of a runner as a task of the flow that is running."""
     runner.prepare()
     document = runner.experiment.model_dump(mode="json")
     states: dict[str, State[Any]] = {}
@@ -156,16 +245,213 @@ def latentqa(
                 root=str(runner.root.path),
                 step=step.name,
                 finished={name: made.artifact.key for name, made in runner.runs.items()},
-                command=request.command,
+                command=runner.command,
                 wait_for=[states[name] for name in step.inputs.values()],
                 return_state=True,
             )
             for made in _result(state, step.name, runner.experiment.runtime.step_timeout_s):
                 runner.adopt(**made)
             states[step.name] = state
-        result = runner.finish()
-    _current_run().result = result
-    return result
+        return runner.finish()
+
+
+@flow(name="latentqa-sweep", persist_result=False)
+def latentqa_sweep(
+    calls: list[dict[str, Any]], apart: bool = False, side_by_side: bool = False
+) -> list[dict[str, Any]]:
+    """Run the points of a sweep: each as a flow of its own, or as tasks side by side.
+
+    Args:
+        calls: the points, as `PointCall` has them.
+        apart: whether each task waits for a process of its point's own.
+        side_by_side: whether the points are tasks of the flow's task runner.
+    """
+    if side_by_side:
+        futures = [
+            compute_point.with_options(task_run_name=call["label"]).submit(**call, apart=apart)
+            for call in calls
+        ]
+        return [future.result() for future in futures]
+    return [_run_as_flow(_point_call(**call)).to_json() for call in calls]
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def compute_point(
+    label: str, config: str, root: str, overrides: list[str | SecretStr], apart: bool
+) -> dict[str, Any]:
+    """Run one point of a sweep; its error is a result too, so that it ends no other."""
+    call = _point_call(label, config, root, overrides)
+    return (run_point_apart if apart else run_point)(call).to_json()
+
+
+def _run_as_flow(call: PointCall) -> PointOutcome:
+    """Run one point as the flow `latentqa`, whose steps the UI shows."""
+    try:
+        result = latentqa(
+            config=call.config, root=call.root, overrides=hide_credentials(call.overrides)
+        )
+        return PointOutcome.of(call.label, result)
+    except LatentQAError as error:
+        return PointOutcome(label=call.label, error=" ".join(str(error).split()))
+    finally:
+        _current_run().error = None
+
+
+def _point_call(
+    label: str, config: str, root: str, overrides: Sequence[str | SecretStr]
+) -> PointCall:
+    return PointCall(label=label, config=config, root=root, overrides=reveal(overrides))
+
+
+def serve(
+    config: str,
+    root: str,
+    overrides: Sequence[str] = (),
+    *,
+    cron: str,
+    timezone: str | None = None,
+) -> None:
+    """Make the next version of an experiment by the clock, until the process is stopped.
+
+    Args:
+        config: path of the experiment file.
+        root: path of the artifact root.
+        overrides: `field=value` of every firing.
+        cron: minute, hour, day, month and weekday, such as `0 3 * * *`.
+        timezone: in which the clock is read, such as `Europe/Berlin`; None is UTC.
+
+    Raises:
+        EndpointError: no Prefect server answers.
+        ConfigError: `cron` or `timezone` is none.
+    """
+    if secret := next((o for o in overrides if redact(o) != o), None):
+        raise ConfigError(
+            f"--set {redact(secret)}: the server keeps a schedule's parameters, so that they must "
+            "hold no credential. Name the environment variable that holds it (api_key_env)."
+        )
+    prepare_server()
+    mark_killed_runs(ArtifactRoot(Path(root)))
+    try:
+        schedule = Cron(cron, timezone=timezone)
+    except ValueError as error:
+        raise ConfigError(
+            f"--cron {cron!r} --timezone {timezone}: not a time; expected minute, hour, day, month "
+            "and weekday, such as '0 3 * * *', and a timezone such as UTC."
+        ) from error
+    latentqa_schedule.serve(
+        name=load_experiment(Path(config), overrides).experiment,
+        schedules=[schedule],
+        parameters={"config": config, "root": root, "overrides": list(overrides)},
+        description=f"The next version of {config}, judged by its gate.",
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        pause_on_shutdown=False,
+        print_starting_message=False,
+    )
+
+
+@flow(name="latentqa-schedule", persist_result=False)
+def latentqa_schedule(
+    config: str, root: str = "artifacts", overrides: list[str] | None = None
+) -> State[Any]:
+    """Make the next version of an experiment, and judge it.
+
+    Where the gate refuses it, or an error ends the firing, an event says so, on which an automation
+    can act (docs/operate.md); the last good version stays.
+
+    Args:
+        config: path of the experiment file, which has a section `schedule`.
+        root: path of the artifact root.
+        overrides: `field=value` of this firing.
+    """
+    place = ArtifactRoot(Path(root).expanduser())
+    mark_killed_runs(place)
+    experiment = load_experiment(Path(config), overrides or ())
+    name = experiment.experiment
+    console = Console(log=get_run_logger().info)
+    words = ["latentqa", "fire", config, *(w for o in overrides or () for w in ("--set", o))]
+    try:
+        with _signed(place):
+            fired = fire(
+                experiment,
+                place,
+                due=flow_run.get_scheduled_start_time(),
+                command=shlex.join(map(redact, words)),
+                run=_run_as_tasks,
+                console=console,
+            )
+    except Exception as error:
+        _tell("failed", name, {"error": redact(" ".join(str(error).split()))})
+        raise
+    if fired.firing is None:
+        console.say(f"Skipped: {fired.skipped}.")
+        return Completed(name="Skipped", message=fired.skipped, data=None)
+    document = fired.firing.to_json()
+    _tell(fired.firing.state, name, {**document, "because": fired.refused_because})
+    if fired.firing.checks:
+        table = [dict(check) for check in fired.firing.checks]
+        key = artifact_key(name, "gate")
+        _guarded(lambda: create_table_artifact(table=table, key=key, description=str(fired.page)))
+    message = " ".join(fired.refused_because) or f"{fired.firing.version}"
+    return Completed(name=fired.firing.state.capitalize(), message=message, data=document)
+
+
+def _tell(state: str, experiment: str, payload: dict[str, Any]) -> None:
+    """Emit the event `latentqa.schedule.STATE` about an experiment."""
+    resource = {
+        "prefect.resource.id": f"latentqa.experiment.{experiment}",
+        "prefect.resource.name": experiment,
+    }
+    _guarded(lambda: emit_event(f"latentqa.schedule.{state}", resource, payload=payload))
+
+
+@contextlib.contextmanager
+def _signed(root: ArtifactRoot) -> Iterator[None]:
+    """Hold a lock of the flow run that is running, which a kill leaves behind, free."""
+    path = root.path / "locks" / f"{SIGN}{flow_run.get_id()}.lock"
+    with exclusive_or_none(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def mark_killed_runs(root: ArtifactRoot) -> list[str]:
+    """Mark the flow runs that a kill left `Running` as `Crashed`, with their task runs.
+
+    A run holds a lock in the artifact root for as long as its process lives; one that is free was
+    left behind. Prefect itself would show such a run as running for ever.
+
+    Args:
+        root: the artifact root that the runs wrote to.
+
+    Returns:
+        The ids of the flow runs.
+    """
+    marked = []
+    for path in sorted((root.path / "locks").glob(f"{SIGN}*.lock")):
+        with exclusive_or_none(path) as free:
+            if free and _guarded(lambda path=path: _mark_crashed(path)) is not None:  # type: ignore[misc]
+                path.unlink(missing_ok=True)
+                marked.append(path.stem.removeprefix(SIGN))
+    return marked
+
+
+def _mark_crashed(path: Path) -> bool:
+    run = UUID(path.stem.removeprefix(SIGN))
+    message = "Its process was killed; the next run goes on from its finished work."
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_flow_run(run)
+        except ObjectNotFound:
+            return False
+        if found.state is not None and found.state.is_final():
+            return False
+        only = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+        for task_run in client.read_task_runs(flow_run_filter=only):
+            if task_run.state is not None and not task_run.state.is_final():
+                client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
+        client.set_flow_run_state(run, Crashed(message=message), force=True)
+    return True
 
 
 def _is_endpoint_error(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -215,13 +501,13 @@ def compute_step(
         for name, key in finished.items():
             runner.adopt(name, key)
         before = dict(runner.runs)
-        artifact_key = _artifact_key(runner.experiment.experiment, step)
-        done = runner.step(step, listener=ProgressArtifact(artifact_key, step))
+        key_shown = artifact_key(runner.experiment.experiment, step)
+        done = runner.step(step, listener=ProgressArtifact(key_shown, step))
     except Exception as error:
         _current_run().error = error
         raise
     _current_run().error = None
-    _publish(done, artifact_key)
+    _publish(done, key_shown)
     made = [
         {
             "step": name,
@@ -305,13 +591,13 @@ def _publish(done: StepRun, key: str) -> None:
         if picture.is_file():
             _guarded(
                 lambda: create_image_artifact(
-                    image_url=_data_uri(picture), key=f"{key}-reading", description="Answer loss"
+                    image_url=data_uri(picture), key=f"{key}-reading", description="Answer loss"
                 )
             )
         return
     reading = record["counts"].get("reading")
     rows: list[dict[str, Any]] = (
-        list(reading_rows(reading)) if reading else list(_rows(record["counts"]))
+        list(reading_rows(reading)) if reading else list(count_rows(record["counts"]))
     )
     _guarded(lambda: create_table_artifact(table=rows, key=key, description=done.artifact.short))
 
@@ -350,25 +636,8 @@ def _current_run() -> _Run:
         return state
 
 
-def _rows(counts: Mapping[str, Any], prefix: str = "") -> Iterator[dict[str, Any]]:
-    for name, value in counts.items():
-        if isinstance(value, Mapping):
-            yield from _rows(value, f"{prefix}{name}.")
-        else:
-            yield {"what": prefix + name, "value": value}
-
-
-def _data_uri(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
-
-
-def _artifact_key(experiment: str, step: str) -> str:
-    """Return a key of lower case letters, digits and dashes, as Prefect wants it."""
-    return f"latentqa-{experiment}-{step}".replace("_", "-")
-
-
-def _check_server() -> None:
-    """Check that the configured Prefect server answers.
+def prepare_server() -> None:
+    """Check that the configured Prefect server answers, past any proxy.
 
     Raises:
         EndpointError: it does not.

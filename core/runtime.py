@@ -43,5 +43,11 @@ class Runtime(Config):
     step_retries: int = Field(default=2, ge=0)
     """How often a step whose LLM endpoint could not be reached is tried again in runs on a Prefect
     server; the wait before each retry doubles."""
+    task_runner: Literal["sequential", "threads", "processes"] = "sequential"
+    """Who runs the points of a sweep: this process, one after the other; threads, each of which
+    waits for a process of its point's own; or a pool of processes. On a Prefect server these are
+    its task runners."""
+    task_workers: int = Field(default=2, ge=1)
+    """Points that run side by side, each with `threads` CPU threads."""
     report_to: tuple[str, ...] = ()
     """Where transformers logs training besides our own log: `tensorboard`, `wandb`."""

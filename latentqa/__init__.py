@@ -5,6 +5,7 @@ import latentqa
 
 result = latentqa.run("experiments/quickstart.yaml")   # make an experiment, or find it made
 steps = latentqa.plan("experiments/quickstart.yaml")   # what a run would do
+found = latentqa.sweep("experiments/quickstart.yaml", vary=["rank=4,16"])   # scaling curves
 reader = latentqa.load("quickstart")                   # a trained decoder with its target
 store = latentqa.open_store("quickstart")              # its activations
 experiment = latentqa.Experiment(experiment="mine", data={"path": "published"})
@@ -18,12 +19,12 @@ from __future__ import annotations
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from latentqa.api import load, open_store, plan, run
+from latentqa.api import load, open_store, plan, run, sweep
 
 if TYPE_CHECKING:
     from pipelines.experiment.config import Experiment
 
-__all__ = ["Experiment", "load", "open_store", "plan", "run"]
+__all__ = ["Experiment", "load", "open_store", "plan", "run", "sweep"]
 
 
 def __getattr__(name: str) -> object:

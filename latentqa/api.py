@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from activation_store.read.reader import ActivationStore
     from pipelines.asking.reader import Reader
     from pipelines.experiment.config import Experiment
+    from pipelines.reports.sweep.findings import SweepFindings
     from pipelines.running.plan import StepPlan
     from pipelines.running.request import RunRequest
     from pipelines.running.results import RunResult
@@ -112,6 +113,55 @@ def plan(
     opened = _open(config, root, overrides, until, smoke=smoke)
     runner = opened.open() if isinstance(opened, RunRequest) else opened
     return make_plan(runner, sampled=sample)
+
+
+def sweep(
+    config: StrPath,
+    *,
+    root: StrPath | None = None,
+    overrides: Sequence[str] = (),
+    vary: Sequence[str] = (),
+    seeds: int | None = None,
+    command: str = "",
+) -> SweepFindings:
+    """Run an experiment at several settings, and compute what it measures along each of them.
+
+    >>> found = sweep(config, root=root, vary=["rank=2,4"])
+    >>> [point.label for point in found.points]
+    ['rank=2 seed=0', 'rank=4 seed=0']
+    >>> [point.value for point in found.curves[0].points]
+    [2, 4]
+
+    Args:
+        config: path of an experiment file.
+        root: folder of all artifacts; None takes `LATENTQA_ROOT`, else `artifacts`.
+        overrides: `field.path=value` of every run.
+        vary: axes as `field.path=a,b,c`; none takes the file's section `sweep`.
+        seeds: trainings of each setting; None takes the file's.
+        command: the command line that makes it again, for the page.
+
+    Returns:
+        Curves with their intervals and power laws, the finished points, and those that failed.
+
+    Raises:
+        UserError: the experiment, an axis, a file or a model is not as it must be.
+        DataError: the runs have no question in common.
+    """
+    from pipelines.experiment.sweep_points import plan_sweep
+    from pipelines.running.prefect_settings import configured_api_url
+    from pipelines.sweeps.sweep import Sweep
+
+    made = Sweep(
+        plan=plan_sweep(Path(config), overrides, vary=vary, seeds=seeds),
+        config=os.fspath(config),
+        root=str(artifact_root(root)),
+        command=command,
+    )
+    if not configured_api_url():
+        return made.run()
+    import flows
+
+    return flows.run_sweep(made)
 
 
 def load(

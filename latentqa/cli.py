@@ -24,9 +24,11 @@ from latentqa.commands import (
     publish,
     results,
     run,
+    serve,
     setup,
     show,
     store,
+    sweep,
 )
 
 TRACEBACK = "--traceback"
@@ -76,6 +78,9 @@ app.command()(evaluate.evaluate)
 app.command()(results.results)
 app.command()(compare.compare)
 app.command()(crossed.crossed)
+app.command()(sweep.sweep)
+app.command()(serve.serve)
+app.command()(serve.fire)
 app.command()(publish.publish)
 app.command()(artifacts.ls)
 app.command()(artifacts.diff)

@@ -14,7 +14,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
 )
 
-LONG = ("test_chain.py", "test_small_quickstart.py", "test_flows.py")
+LONG = ("test_chain.py", "test_small_quickstart.py", "test_flows.py", "test_operate.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

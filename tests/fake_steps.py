@@ -6,12 +6,13 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from core.errors import DamagedError
+from evaluators.measure.result_files import LOSSES, LOSSES_FILE, write_table
 from pipelines.artifacts.records import StepResult
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
@@ -46,8 +47,14 @@ READING = {
 COUNTS: dict[str, dict[str, Any]] = {
     "conversations": {"controls": 3, "examples": 5, "dropped": {"empty": 1}},
     "questions": {"questions": 7, "dropped": {"empty": 2, "orphan": 1}},
-    "dump": {"sequences": 5, "tokens": 50, "bytes": 100, "tokens_per_second": 2.0},
-    "train": {"steps": 2, "questions": 7, "questions_per_second": 1.0, "loss": 2.5},
+    "dump": {
+        "sequences": 5,
+        "tokens": 50,
+        "bytes": 100,
+        "tokens_per_second": 2.0,
+        "forward_tokens": 50,
+    },
+    "train": {"steps": 2, "rows": 3, "questions": 7, "questions_per_second": 1.0, "loss": 2.5},
     "evaluate": {"reading": READING},
     "report": {"page": "report.html"},
 }
@@ -84,7 +91,7 @@ class FakeSteps:
         configs: dict[str, Callable[[Experiment], dict[str, Any]]] = {
             "conversations": lambda e: {"limit": e.data.limit if e.data else None},
             "dump": lambda e: {"layers": list(e.dump.layers)},
-            "train": lambda e: {"rank": e.train.lora.rank},
+            "train": lambda e: {"rank": e.train.lora.rank, "seed": e.train.seed},
             "evaluate": lambda e: {"answers": e.evaluate.answers},
         }
         return tuple(
@@ -119,6 +126,8 @@ class FakeSteps:
             with open(self.log, "a") as log:
                 log.write(f"{name} {i}\n")
             call.progress(i + 1, self.pieces, "pieces")
+        if name == "evaluate":
+            write_table(call.out / LOSSES_FILE, _losses(call.experiment), LOSSES)
         if name == "report":
             (call.out / "report.html").write_text("<p>report</p>")
             (call.out / "reading.png").write_bytes(PICTURE)
@@ -129,6 +138,24 @@ class FakeSteps:
         lines = self.log.read_text().split("\n")[:-1] if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return lines
+
+
+def _losses(experiment: Experiment) -> Iterator[dict[str, Any]]:
+    """Yield losses of three controls, which fall with the rank."""
+    texts = dict.fromkeys(("kind", "category", "type"), "persona")
+    for control in range(3):
+        for condition, more in (("right", 0.0), ("other", 0.5)):
+            yield {
+                **texts,
+                "split": "test",
+                "view": "control",
+                "control_id": f"c{control}",
+                "example_id": f"e{control}",
+                "question": "Who?",
+                "condition": condition,
+                "loss": 1.0 + control / 10 + 4 / experiment.train.lora.rank + more,
+                "control_effect": None,
+            }
 
 
 def _external(name: str, outside: ExternalInputs) -> dict[str, Any]:

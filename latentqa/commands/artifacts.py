@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from core.errors import DamagedError, RefError
+from core.errors import ConfigError, DamagedError, RefError
 from core.wording import duration, size
 from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import print_json, say
+from latentqa.terminal.version_view import version_lines
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.refs import Refs, holders
+from pipelines.artifacts.refs import Name, Refs, holders
 from pipelines.artifacts.root import ArtifactRoot
 
 
@@ -50,8 +51,13 @@ def diff(
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two artifacts, or two runs step by step, field by field."""
+    """Compare two artifacts, or two runs step by step, field by field.
+
+    Of two runs whose rows differ, also counts, flags, the drift of distributions with tests, and
+    sample rows.
+    """
     from pipelines.artifacts.diff import compare
+    from pipelines.versions.comparison import compare_versions
 
     refs = Refs(ArtifactRoot(root.expanduser()))
     a, b = refs.resolve_set(left), refs.resolve_set(right)
@@ -62,25 +68,47 @@ def diff(
             "Compare artifacts of one kind, or two runs."
         )
     found = {step: compare(a[step], b[step]) for step in both}
+    rows = compare_versions(a, b)
     if as_json:
-        print_json(
-            {
-                step: [{"field": d.field, "left": d.left, "right": d.right} for d in changes]
-                for step, changes in found.items()
-            }
-        )
+        document: dict[str, Any] = {
+            step: [{"field": d.field, "left": d.left, "right": d.right} for d in changes]
+            for step, changes in found.items()
+        }
+        print_json(document if rows is None else {**document, "rows": rows.to_json()})
         return
     for step, changes in found.items():
         same = a[step].key == b[step].key
         say(f"{step}: {a[step].short} → {b[step].short}{' (the same)' if same else ''}")
         for change in changes:
             say(f"  {change}")
+    if rows is not None and rows.kept + rows.added + rows.removed:
+        for line in version_lines(rows):
+            say(line)
 
 
 def gc(
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove them; without this, only list them.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list, which is so without --delete too.")
+    ] = False,
+    keep_last: Annotated[
+        int | None,
+        typer.Option(
+            "--keep-last",
+            metavar="N",
+            min=1,
+            help="First drop the names of all numbered versions of each experiment but the newest "
+            "N, those of --keep-weekly, `latest`, and what is tagged.",
+        ),
+    ] = None,
+    keep_weekly: Annotated[
+        int,
+        typer.Option(
+            "--keep-weekly", metavar="N", min=0, help="With --keep-last: the newest of N weeks."
+        ),
+    ] = 0,
     partials: Annotated[
         bool, typer.Option("--partials", help="Also the unfinished artifacts of stopped runs.")
     ] = False,
@@ -90,20 +118,30 @@ def gc(
     """List, or remove, the artifacts that no name holds."""
     from pipelines.artifacts.gc import collect_garbage, find_garbage
 
+    if delete and dry_run:
+        raise ConfigError("gc: got --delete and --dry-run; expected one of them.")
     place = ArtifactRoot(root.expanduser())
-    find = collect_garbage if delete else find_garbage
-    garbage = find(place, partials=partials)
+    expired = [] if keep_last is None else _expired(place, keep_last, keep_weekly)
+    if delete:
+        for name in expired:
+            Refs(place).untag(str(name))
+        garbage = collect_garbage(place, partials=partials)
+    else:
+        garbage = find_garbage(place, partials=partials, without=expired)
     if as_json:
         print_json(
             {
                 "root": str(place.path),
                 "deleted": delete,
+                "names": [str(name) for name in expired],
                 "garbage": [
                     {"name": g.short, "path": str(g.path), "bytes": g.size} for g in garbage
                 ],
             }
         )
         return
+    for name in expired:
+        say(f"{name!s:<32} {'forgotten' if delete else 'to be forgotten'}")
     for item in garbage:
         say(f"{item.short:<32} {size(item.size):>10}")
     total = size(sum(item.size for item in garbage))
@@ -113,6 +151,17 @@ def gc(
         say(f"Removed {len(garbage)} folders, {total}.")
     else:
         say(f"{len(garbage)} folders, {total}, can go: latentqa gc --delete")
+
+
+def _expired(place: ArtifactRoot, last: int, weekly: int) -> list[Name]:
+    """Return the versions of every experiment that the rule does not keep."""
+    from pipelines.artifacts.retention import find_expired
+
+    refs = Refs(place)
+    experiments = sorted({name.name for name in refs.names() if name.number is not None})
+    return [
+        one for name in experiments for one in find_expired(refs, name, last=last, weekly=weekly)
+    ]
 
 
 def verify(

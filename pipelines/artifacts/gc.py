@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from core.files import folder_bytes, storage_errors
 from pipelines.artifacts.artifact import RECORD, Artifact, Partial
 from pipelines.artifacts.identity import SHORT
 from pipelines.artifacts.locks import exclusive_or_none
-from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.refs import Name, Refs
 from pipelines.artifacts.root import MARK, ArtifactRoot
 
 _REMOVED = ".removed"
@@ -31,7 +31,9 @@ class Garbage:
     """Bytes on disk."""
 
 
-def find_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garbage]:
+def find_garbage(
+    root: ArtifactRoot, *, partials: bool = False, without: Collection[Name] = ()
+) -> list[Garbage]:
     """Return the artifacts that no name holds, directly or as an input of a held one.
 
     Only folders that a run made are listed: they have an artifact's name, form and identity, and
@@ -40,6 +42,7 @@ def find_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garbage]
     Args:
         root: the artifact root.
         partials: list unfinished artifacts too. Else they are kept, and so are their inputs.
+        without: names that are taken for forgotten already.
 
     Raises:
         StorageError: the folder is not marked as an artifact root.
@@ -58,7 +61,8 @@ def find_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garbage]
             broken[0],
         )
     artifacts, unfinished = root.artifacts(), root.partials()
-    held = _held_keys(refs, artifacts, [] if partials else unfinished)
+    names = [name for name in refs.names() if name not in without]
+    held = _held_keys(refs, names, artifacts, [] if partials else unfinished)
     garbage: list[Artifact | Partial] = [a for a in artifacts if a.key not in held]
     if partials:
         # one that a name holds was found damaged, and the next run completes it
@@ -103,12 +107,15 @@ def collect_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garba
 
 
 def _held_keys(
-    refs: Refs, artifacts: Sequence[Artifact], unfinished: Sequence[Partial]
+    refs: Refs,
+    names: Sequence[Name],
+    artifacts: Sequence[Artifact],
+    unfinished: Sequence[Partial],
 ) -> set[str]:
     """Return the keys of all that names hold, or that an unfinished artifact is made from."""
     by_key = {a.key: a for a in artifacts}
     pending = []
-    for name in refs.names():
+    for name in names:
         for kind, _, key in (target.partition("/") for target in name.artifacts):
             record = refs.root.folder(kind, key) / RECORD
             if key not in by_key and record.exists():

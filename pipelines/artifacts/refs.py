@@ -89,7 +89,12 @@ class Refs:
             )
 
     def publish(
-        self, experiment: str, artifacts: Sequence[Artifact], *, whole: bool = True
+        self,
+        experiment: str,
+        artifacts: Sequence[Artifact],
+        *,
+        whole: bool = True,
+        latest: bool = True,
     ) -> Name:
         """Give a finished run of `experiment` its number, and point `experiment:latest` at it.
 
@@ -100,6 +105,7 @@ class Refs:
             experiment: name of the experiment.
             artifacts: what the run made or found, in the order of the steps.
             whole: whether it went through all steps.
+            latest: whether `latest` may move; else `promote` moves it later.
         """
         wanted = tuple(f"{a.kind}/{a.key}" for a in artifacts)
         with exclusive(self.root.path / "locks" / "refs.lock", lambda holder: None):
@@ -117,12 +123,28 @@ class Refs:
                     whole=whole,
                 )
                 self._write(name)
-            latest = self._read_or_none(self._file(experiment, LATEST))
-            is_tag = latest is not None and latest.number is None
-            moves = whole or latest is None or not latest.whole
-            if moves and not is_tag and (latest is None or latest.number != name.number):
-                self._write(replace(name, version=LATEST))
+            if latest:
+                self._move_latest(name, whole=whole)
         return name
+
+    def promote(self, name: Name) -> None:
+        """Point `latest` of an experiment at one of its numbered versions.
+
+        Raises:
+            RefError: `latest` is a tag of the user's, or `name` is no numbered version.
+        """
+        if name.number is None:
+            raise RefError(f"{name}: is a tag; expected a numbered version of an experiment.")
+        self.check_free(name.name)
+        with exclusive(self.root.path / "locks" / "refs.lock", lambda holder: None):
+            self._write(replace(name, version=LATEST))
+
+    def _move_latest(self, name: Name, *, whole: bool) -> None:
+        latest = self._read_or_none(self._file(name.name, LATEST))
+        is_tag = latest is not None and latest.number is None
+        moves = whole or latest is None or not latest.whole
+        if moves and not is_tag and (latest is None or latest.number != name.number):
+            self._write(replace(name, version=LATEST))
 
     def tag(self, ref: str, name: str) -> Name:
         """Give what `ref` stands for the name `NAME[:version]`.

@@ -6,6 +6,7 @@ ROOT/{kind}/{key[:16]}/            complete: data/, identity.json, record.json
 ROOT/{kind}/{key[:16]}.partial/    unfinished: data/, work/, identity.json, progress.json
 ROOT/locks/                        one lock a key, one for the root
 ROOT/refs/                         names (pipelines/artifacts/refs.py)
+ROOT/schedules/                    records of scheduled runs (pipelines/versions/journal.py)
 ```
 
 A step writes into the partial folder; `commit` lists and hashes what it wrote, syncs it, writes
@@ -41,7 +42,7 @@ from pipelines.artifacts.records import StoreDigests
 
 MARK = "latentqa.json"
 PARTIAL = ".partial"
-NOT_KINDS = ("locks", "refs")
+NOT_KINDS = ("locks", "refs", "schedules")
 _FOLDER = re.compile(rf"[0-9a-f]{{{SHORT}}}({re.escape(PARTIAL)})?")
 _OWN_NAMES = frozenset({DATA, WORK, IDENTITY, RECORD, PROGRESS})
 

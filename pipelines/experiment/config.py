@@ -23,6 +23,8 @@ from evaluators.tasks.config import TasksConfig
 from generators.exchange.config import DataSection
 from generators.making.config import GenerateSection
 from generators.quality.config import QualitySection
+from pipelines.experiment.schedule_config import ScheduleSection
+from pipelines.experiment.sweep_config import SweepSection
 from pipelines.experiment.yaml_values import parse_yaml
 from trainers.config import TrainConfig
 
@@ -57,6 +59,10 @@ class Experiment(Config):
     """What is altered to see whether the decoder still reads it; null for nothing."""
     tasks: TasksConfig | None = None
     """Reading tasks with known answers, on which other methods are compared; null for none."""
+    sweep: SweepSection | None = None
+    """Settings that `latentqa sweep` varies; no part of what is cached."""
+    schedule: ScheduleSection | None = None
+    """What `latentqa serve` makes by a clock; no part of what is cached."""
     runtime: Runtime = Runtime()
     """Device and other settings that do not change results; never hashed."""
 

@@ -40,6 +40,9 @@ class Runner:
         command: the command line that makes this run again, for the report.
         console: where lines and bars go.
         steps: the step table; None for the experiment's own.
+        quiet_hits: leave cache hits unsaid.
+        move_latest: whether `latest` of the experiment becomes this run; else the run has a number
+            alone.
 
     Raises:
         ConfigError: there is no step `until`.
@@ -54,6 +57,8 @@ class Runner:
         command: str = "",
         console: Console | None = None,
         steps: Sequence[Step] | None = None,
+        quiet_hits: bool = False,
+        move_latest: bool = True,
     ) -> None:
         self.experiment = experiment
         self.root = root
@@ -62,6 +67,8 @@ class Runner:
         self.outside = ExternalInputs(experiment, root)
         self.runs: dict[str, StepRun] = {}
         self._recomputed: set[tuple[str, str]] = set()
+        self._quiet_hits = quiet_hits
+        self._move_latest = move_latest
         table = steps_for(experiment) if steps is None else tuple(steps)
         self.steps = _steps_until(table, until)
         self.whole = len(self.steps) == len(table)
@@ -211,7 +218,10 @@ class Runner:
             metrics=metrics_of({step: a.record for step, a in artifacts.items()}),
             report=None if report is None else report.data / report.record["counts"]["page"],
             name=Refs(self.root).publish(
-                self.experiment.experiment, list(artifacts.values()), whole=self.whole
+                self.experiment.experiment,
+                list(artifacts.values()),
+                whole=self.whole,
+                latest=self._move_latest,
             ),
         )
 
@@ -320,6 +330,8 @@ class Runner:
         return self.runs[step.name]
 
     def _tell(self, run: StepRun) -> None:
+        if run.cached and self._quiet_hits:
+            return
         state = "hit" if run.cached else "done"
         self.console.step(run.step.name, run.artifact.key, state, run.seconds)
         if dropped := dropped_rows(run.step.name, run.artifact.record["counts"]):

@@ -10,13 +10,17 @@ from pipelines.reports.plots.curve import smooth, training_curve
 from pipelines.reports.plots.heat import heat
 from pipelines.reports.plots.intervals import Panel, Point, common_limits, intervals
 from pipelines.reports.plots.lines import LinePanel, lines
+from pipelines.reports.plots.scaling import FittedLine, ScalingLine, ScalingPanel, scaling
 from pipelines.reports.plots.scatter import ScatterPanel, paired
 from pipelines.reports.plots.series import Series
 
 __all__ = [
+    "FittedLine",
     "LinePanel",
     "Panel",
     "Point",
+    "ScalingLine",
+    "ScalingPanel",
     "ScatterPanel",
     "Series",
     "common_limits",
@@ -24,6 +28,7 @@ __all__ = [
     "intervals",
     "lines",
     "paired",
+    "scaling",
     "smooth",
     "training_curve",
 ]

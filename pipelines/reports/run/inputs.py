@@ -48,6 +48,7 @@ class ReportInputs:
 
 
 def printed_config(experiment: Experiment) -> dict[str, Any]:
-    """Return the experiment as its report prints it: without runtime and credentials."""
-    config: dict[str, Any] = redact_value(experiment.model_dump(mode="json", exclude={"runtime"}))
+    """Return the experiment as its report prints it: what decides it, without credentials."""
+    left_out = {"runtime", "sweep", "schedule"}
+    config: dict[str, Any] = redact_value(experiment.model_dump(mode="json", exclude=left_out))
     return config

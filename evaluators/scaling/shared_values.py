@@ -1,0 +1,177 @@
+"""What several evaluations measured of the same questions, by control.
+
+The trainings of a sweep are compared on the questions that all of them were asked, and on the items
+of identification with the same options: a difference is then never one of the questions.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import DataError
+from core.tables import SPLITS, VIEWS
+from core.wording import sort_known
+from evaluators.measure.result_files import ITEMS_FILE, LOSSES_FILE, read_rows
+from evaluators.stats.estimates import average_by_control
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingMetric:
+    """A number that is drawn along an axis.
+
+    Attributes:
+        name: of its files.
+        title: what a reader sees.
+        unit: of its values.
+        is_loss: whether less is better, and it cannot fall below zero.
+    """
+
+    name: str
+    title: str
+    unit: str
+    is_loss: bool = False
+
+
+METRICS = (
+    ScalingMetric("right", "Answer loss", "nats per token", is_loss=True),
+    ScalingMetric("hidden_gain", "Hidden gain", "nats per token"),
+    ScalingMetric("grounded_gain", "Grounded gain", "nats per token"),
+    ScalingMetric("identified", "Closed accuracy", "share of items"),
+)
+"""What is drawn, in this order: `hidden_gain` (swapped − right) in masked views, `grounded_gain`
+(other − right) where nothing is hidden, `identified` where identification was asked for."""
+
+Key = tuple[str, ...]
+"""Control first, then what names a question within it."""
+Table = dict[tuple[str, str], dict[Key, dict[str, float]]]
+"""By split and view, of each question the loss by condition."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedValues:
+    """One split and view.
+
+    Attributes:
+        split: the split.
+        view: the view.
+        controls: that all evaluations share, sorted.
+        questions: that all evaluations share.
+        values: by metric [P, C], a row for each evaluation and a column for each control; of
+            `identified` the controls that have items alone.
+    """
+
+    split: str
+    view: str
+    controls: tuple[str, ...]
+    questions: int
+    values: Mapping[str, np.ndarray]
+
+
+def read_shared_values(folders: Sequence[Path]) -> list[SharedValues]:
+    """Read the values of several evaluations on the questions that all of them were asked.
+
+    Args:
+        folders: the output of each evaluation.
+
+    Raises:
+        DataError: they have no question in common.
+    """
+    losses = [_read(folder / LOSSES_FILE, _loss) for folder in folders]
+    items = [_read(folder / ITEMS_FILE, _item) for folder in folders]
+    views = set(losses[0]).intersection(*losses[1:])
+    found = [
+        one
+        for split in sort_known((split for split, _ in views), SPLITS)
+        for view in sort_known((v for s, v in views if s == split), VIEWS)
+        if (one := _share(split, view, losses, items)) is not None
+    ]
+    if not found:
+        raise DataError(
+            f"sweep: {len(folders)} evaluations have no question in common; expected the same "
+            "data, splits and views."
+        )
+    return found
+
+
+def _share(
+    split: str, view: str, losses: Sequence[Table], items: Sequence[Table]
+) -> SharedValues | None:
+    tables = _align([one[split, view] for one in losses])
+    keys = sorted(set(tables[0]).intersection(*tables[1:]))
+    if not keys:
+        return None
+    names, values = _control_means(tables, keys)
+    rights = values["right"]
+    found = {"right": rights}
+    if "swapped" in values:
+        found["hidden_gain"] = values["swapped"] - rights
+    elif "other" in values:
+        found["grounded_gain"] = values["other"] - rights
+    chosen = _align([one.get((split, view), {}) for one in items])
+    if shared := sorted(set(chosen[0]).intersection(*chosen[1:])):
+        found["identified"] = _control_means(chosen, shared)[1]["right"]
+    return SharedValues(split, view, tuple(names), len(keys), found)
+
+
+def _control_means(
+    tables: Sequence[Mapping[Key, Mapping[str, float]]], keys: Sequence[Key]
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Average the values of each control; [P, C] by condition that every evaluation has."""
+    controls = np.array([key[0] for key in keys])
+    conditions = set(tables[0][keys[0]]).intersection(*(table[keys[0]] for table in tables))
+    names = sorted(set(controls.tolist()))
+    return names, {
+        condition: np.stack(
+            [
+                average_by_control(np.array([table[key][condition] for key in keys]), controls)[1]
+                for table in tables
+            ]
+        )
+        for condition in conditions
+    }
+
+
+def _align(
+    tables: Sequence[Mapping[Key, Mapping[str, float]]],
+) -> Sequence[Mapping[Key, Mapping[str, float]]]:
+    """Name questions by their control and text alone where the examples themselves differ.
+
+    Completions are the target's own: another target's rows have other ids.
+    """
+    if set(tables[0]).intersection(*tables[1:]):
+        return tables
+    merged = []
+    for table in tables:
+        grouped: dict[Key, list[Mapping[str, float]]] = {}
+        for (control, _example, *rest), values in table.items():
+            grouped.setdefault((control, *rest), []).append(values)
+        merged.append({key: _mean(found) for key, found in grouped.items()})
+    return merged
+
+
+def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: statistics.fmean(one[name] for one in found) for name in found[0]}
+
+
+def _read(path: Path, value: Callable[[Mapping[str, Any]], tuple[Key, float]]) -> Table:
+    out: Table = {}
+    for row in read_rows(path if path.is_file() else None):
+        key, number = value(row)
+        own = out.setdefault((row["split"], row["view"]), {})
+        own.setdefault(key, {})[row["condition"]] = number
+    return out
+
+
+def _loss(row: Mapping[str, Any]) -> tuple[Key, float]:
+    return (row["control_id"], row["example_id"], row["question"]), row["loss"]
+
+
+def _item(row: Mapping[str, Any]) -> tuple[Key, float]:
+    key = (row["control_id"], row["example_id"], row["question"], *row["options"])
+    return key, row["correct"]

@@ -1,0 +1,88 @@
+"""`latentqa serve` and `fire`: versions of an experiment by the clock, or one now."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.errors import ConfigError
+from latentqa.terminal.options import (
+    DEFAULT_ROOT,
+    ConfigArgument,
+    JsonOption,
+    RootOption,
+    SetOption,
+)
+from latentqa.terminal.printing import print_json, say
+
+
+def serve(
+    config: ConfigArgument,
+    cron: Annotated[
+        str,
+        typer.Option(
+            "--cron", metavar="TIME", help="Minute, hour, day, month, weekday: '0 3 * * *'."
+        ),
+    ],
+    timezone: Annotated[
+        str | None,
+        typer.Option("--timezone", metavar="ZONE", help="Such as Europe/Berlin; UTC without it."),
+    ] = None,
+    set_: SetOption = [],  # noqa: B006 - typer's default, never changed
+    root: RootOption = DEFAULT_ROOT,
+) -> None:
+    """Make the next version of an experiment by the clock, until stopped.
+
+    What is new of a version, and when it becomes `latest`, says the file's section `schedule`.
+    Needs a Prefect server (PREFECT_API_URL), which holds the schedule and shows the runs.
+    """
+    from pipelines.experiment.config import load_experiment
+    from pipelines.running.prefect_settings import configured_api_url
+    from pipelines.versions.firing import next_experiment
+
+    next_experiment(load_experiment(Path(config), set_), 1, None)
+    if not configured_api_url():
+        raise ConfigError(
+            "serve: no Prefect server is configured, which holds the schedule. Start one with "
+            "`prefect server start`, and set PREFECT_API_URL=http://127.0.0.1:4200/api."
+        )
+    import flows
+
+    place = str(Path(config).expanduser().resolve()), str(root.expanduser().resolve())
+    say(f"{config}: a new version at {cron!r}; Ctrl-C ends it.")
+    flows.serve(*place, set_, cron=cron, timezone=timezone)
+
+
+def fire(
+    config: ConfigArgument,
+    set_: SetOption = [],  # noqa: B006 - typer's default, never changed
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the next version of an experiment now, as its section `schedule` says, and judge it.
+
+    Exits with 1 where the gate refuses the version; the last good one then stays `latest`.
+    """
+    from pipelines.artifacts.root import ArtifactRoot
+    from pipelines.experiment.config import load_experiment
+    from pipelines.versions.firing import fire as make_version
+
+    words = ["latentqa", "fire", config, *(w for o in set_ for w in ("--set", o))]
+    fired = make_version(
+        load_experiment(Path(config), set_),
+        ArtifactRoot(root.expanduser()),
+        command=shlex.join(words),
+    )
+    assert fired.firing is not None, "a firing that a person starts is never skipped"
+    if as_json:
+        print_json({**fired.firing.to_json(), "page": fired.page})
+    else:
+        for check in fired.firing.checks:
+            say(f"{'passed' if check['passed'] else 'FAILED':<8}{check['name']}: {check['detail']}")
+        say(f"{fired.firing.version} is {fired.firing.state}.")
+        say(f"Page:  {fired.page}")
+    if fired.firing.state == "refused":
+        raise typer.Exit(1)

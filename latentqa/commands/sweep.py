@@ -1,0 +1,96 @@
+"""`latentqa sweep`: scaling curves over an experiment's settings."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from latentqa.terminal.options import (
+    DEFAULT_ROOT,
+    ConfigArgument,
+    JsonOption,
+    RootOption,
+    SetOption,
+    root_words,
+)
+from latentqa.terminal.printing import print_json, say
+
+if TYPE_CHECKING:
+    from pipelines.reports.sweep.findings import SweepFindings
+
+
+def sweep(
+    config: ConfigArgument,
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            "--vary",
+            metavar="FIELD=A,B,C",
+            help="An axis: a field, or rows, questions, rank, read_layer, mixture, epochs, model, "
+            "with its values; may be given many times. In place of the file's own.",
+        ),
+    ] = [],  # noqa: B006 - typer's default, never changed
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", metavar="N", min=1, help="Trainings of each setting.")
+    ] = None,
+    set_: SetOption = [],  # noqa: B006 - typer's default, never changed
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the page and its tables.")
+    ] = Path("sweep"),
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an experiment at several settings, and draw what it measures against them.
+
+    Every point is an ordinary run. Rows and activations are made once for all of them; a sweep that
+    was interrupted goes on, and a point that fails ends no other: it is told, and the exit code
+    is 1. Writes a page with figures (PNG, SVG, CSV), rows.parquet and CSV tables.
+    """
+    from latentqa.api import sweep as run_sweep
+    from pipelines.reports.sweep.page import write_sweep
+
+    words = ["latentqa", "sweep", config, *(w for v in vary for w in ("--vary", v))]
+    words += [] if seeds is None else ["--seeds", str(seeds)]
+    words += [w for o in set_ for w in ("--set", o)]
+    found = run_sweep(
+        config, root=root, overrides=set_, vary=vary, seeds=seeds, command=shlex.join(words)
+    )
+    page = write_sweep(found, out.expanduser())
+    if as_json:
+        print_json(
+            {
+                "page": str(page),
+                "points": [point.ref for point in found.points],
+                "failed": dict(found.failed),
+                "settings": found.settings(),
+                "fits": found.fits(),
+            }
+        )
+    else:
+        _print(found)
+        for label, why in found.failed:
+            say(f"failed: {label}: {why}")
+        if found.points:
+            say(f"A run of it:  latentqa results {found.points[0].ref}{root_words(root)}")
+        say(f"Page:  {page}")
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def _print(found: SweepFindings) -> None:
+    """Print every estimate, and of each power law what it says of the size held out."""
+    from pipelines.experiment.sweep_points import shown
+
+    for curve in found.curves:
+        others = "".join(f", {axis}={shown(value)}" for axis, value in curve.group.items())
+        say(f"{curve.metric.title} ({curve.split}, {curve.view}) by {curve.axis}{others}")
+        for point in curve.points:
+            say(f"  {shown(point.value):<16}{point.estimate}")
+        if curve.fit is not None:
+            say(f"  power law       {curve.fit.law}")
+        if (judged := curve.held_out) is not None:
+            where = {True: "inside", False: "outside", None: "no interval"}[judged.inside]
+            say(f"  held out        predicted {judged.predicted}, measured value {where}")

@@ -1,0 +1,43 @@
+"""Lines about two versions of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from core.wording import number, share
+
+if TYPE_CHECKING:
+    from pipelines.versions.comparison import SampleRow, VersionComparison
+
+_LONGEST = 160
+"""Most characters of a sample's text."""
+
+
+def version_lines(found: VersionComparison) -> Iterator[str]:
+    """Yield what differs between the rows of two versions, for a terminal."""
+    yield f"rows: {found.kept} controls in both, {found.added} added, {found.removed} removed"
+    for name, (left, right) in found.counts.items():
+        yield f"  {name.replace('_', ' '):<22}{left:>8} → {right}"
+    for flag, (before, now) in found.flags.items():
+        yield f"  {'flag ' + flag:<34}{share(before):>6} → {share(now)}"
+    if found.added or found.removed:
+        yield "drift: distance of each distribution from 0 (the same) to 1, p adjusted (Holm)"
+        for one in found.drift:
+            p = "" if one.p is None else f"p = {one.p:.2g}"
+            mark = " *" if one.stands_out else ""
+            yield f"  {one.name:<22}{number(one.distance):>6}  {p:<12}{one.most}{mark}".rstrip()
+    for sign, rows in (("+", found.added_rows), ("-", found.removed_rows)):
+        for row in rows:
+            yield from _sample_lines(sign, row)
+
+
+def _sample_lines(sign: str, row: SampleRow) -> Iterator[str]:
+    yield f"{sign} {row.kind}, {row.view}: {_short(row.control)}"
+    if row.question is not None:
+        yield f"    {_short(row.question)}  {_short(row.answer or '')}"
+
+
+def _short(text: str) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"

@@ -1,0 +1,1 @@
+"""The page of a sweep: scaling curves, what they extrapolate to, and its tables."""

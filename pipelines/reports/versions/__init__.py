@@ -1,0 +1,1 @@
+"""Pages about versions: what the gate said of one."""

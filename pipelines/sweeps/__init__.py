@@ -1,0 +1,1 @@
+"""Sweeps: their points run, their results collected."""

@@ -1,0 +1,263 @@
+"""A firing of a schedule: make the next version, judge it, promote it or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from core.errors import ConfigError, LatentQAError
+from generators.kinds.config import KindPlan
+from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.locks import Holder, exclusive
+from pipelines.artifacts.refs import LATEST, Refs
+from pipelines.artifacts.retention import find_expired
+from pipelines.artifacts.root import ArtifactRoot
+from pipelines.experiment.config import Experiment
+from pipelines.experiment.schedule_config import CanaryConfig, ScheduleSection
+from pipelines.reports.versions.page import write_firing
+from pipelines.running.results import RunResult
+from pipelines.running.runner import Runner
+from pipelines.steps.console import Console
+from pipelines.versions.gate import GateInputs, judge_version
+from pipelines.versions.journal import Firing, Journal
+
+C = TypeVar("C", bound=BaseModel)
+
+RunExperiment = Callable[[Runner], RunResult]
+"""Runs all steps of a runner, such as as tasks of an orchestrator."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fired:
+    """What came of a firing."""
+
+    firing: Firing | None
+    """Its record; None where it did not run."""
+    skipped: str | None = None
+    """Why it did not run."""
+    page: str | None = None
+    """Its page."""
+
+    @property
+    def refused_because(self) -> list[str]:
+        """What the gate found against the version, a sentence each."""
+        checks = self.firing.checks if self.firing is not None else ()
+        return [str(check["detail"]) for check in checks if not check["passed"]]
+
+
+def run_here(runner: Runner) -> RunResult:
+    """Run all steps in this process."""
+    runner.prepare()
+    with runner.open():
+        return runner.run()
+
+
+def fire(
+    experiment: Experiment,
+    root: ArtifactRoot,
+    *,
+    due: datetime | None = None,
+    command: str = "",
+    run: RunExperiment = run_here,
+    console: Console | None = None,
+) -> Fired:
+    """Make the next version of an experiment with a schedule.
+
+    A firing that comes while another is under way waits for it. One that was due before another
+    began does not run: a machine that was off for a week makes up for it once.
+
+    Args:
+        experiment: the experiment, with a section `schedule`.
+        root: the artifact root.
+        due: when the clock wanted it; None where a person started it.
+        command: the command line, for reports.
+        run: runs the steps.
+        console: where lines go.
+
+    Raises:
+        ConfigError: the experiment has no schedule.
+        LatentQAError: a step cannot be computed; the next firing goes on from there.
+    """
+    schedule = _schedule(experiment)
+    journal = Journal(root, experiment.experiment)
+    say = (console or Console()).say
+
+    def waiting(holder: Holder | None) -> None:
+        say(f"{experiment.experiment}: {holder or 'another process'} makes a version; waiting.")
+
+    with exclusive(journal.lock, waiting):
+        if (before := journal.caught_up_by(due)) is not None:
+            return Fired(
+                firing=None,
+                skipped=f"firing {before.number} began later than this one was due, and has caught "
+                "it up",
+            )
+        firing = journal.begin(due)
+        try:
+            done = _Version(experiment, schedule, root, firing, command, run, console).make(journal)
+        except (LatentQAError, OSError) as error:
+            journal.end(firing, "failed", error=" ".join(str(error).split()))
+            raise
+        page = journal.page(done)
+        write_firing(experiment.experiment, done.to_json(), page)
+        _forget_old(Refs(root), experiment.experiment, schedule)
+    return Fired(firing=done, page=str(page))
+
+
+@dataclass(frozen=True)
+class _Version:
+    """The version that a firing makes."""
+
+    experiment: Experiment
+    schedule: ScheduleSection
+    root: ArtifactRoot
+    firing: Firing
+    command: str
+    run: RunExperiment
+    console: Console | None
+
+    def make(self, journal: Journal) -> Firing:
+        """Run the experiment of this firing, judge its version, and write the record's end."""
+        refs = Refs(self.root)
+        good = refs.get(f"{self.experiment.experiment}:{LATEST}")
+        before = None if good is None else refs.resolve_set(str(good))
+        last_good = None if good is None else f"{good.name}:{good.number}"
+        made = next_experiment(self.experiment, self.firing.number, before)
+        result = self.run(self._runner(made, self.schedule.until))
+        version = str(result.name)
+        if good is not None and result.name.artifacts == good.artifacts:
+            return journal.end(self.firing, "unchanged", version=version, last_good=last_good)
+        canary = self.schedule.gate.canary
+        checks = judge_version(
+            self.schedule.gate,
+            GateInputs(
+                now=refs.resolve_set(version),
+                before=before,
+                grown=self.schedule.mode == "grow",
+                canary=None if canary is None else self._train_canary(made, canary),
+            ),
+        )
+        passed = all(check.passed for check in checks)
+        if passed:
+            refs.promote(result.name)
+        return journal.end(
+            self.firing,
+            "promoted" if passed else "refused",
+            version=version,
+            last_good=last_good,
+            checks=tuple(check.to_json() for check in checks),
+        )
+
+    def _train_canary(self, made: Experiment, canary: CanaryConfig) -> Mapping[str, Any]:
+        result = self.run(self._runner(canary_experiment(made, canary), None))
+        return result.metrics["reading"]
+
+    def _runner(self, experiment: Experiment, until: str | None) -> Runner:
+        return Runner(
+            experiment,
+            self.root,
+            until=until,
+            command=self.command,
+            console=self.console,
+            move_latest=False,
+        )
+
+
+def next_experiment(
+    experiment: Experiment, number: int, before: Mapping[str, Artifact] | None
+) -> Experiment:
+    """Return the experiment of firing `number`; the first is the experiment as it stands.
+
+    Args:
+        experiment: the experiment, with a section `schedule`.
+        number: of the firing, from 1.
+        before: artifacts of the last good version, by step; None for none.
+
+    Raises:
+        ConfigError: the experiment has no schedule.
+    """
+    schedule = _schedule(experiment)
+    section = experiment.generate
+    if section is None:
+        return experiment  # an import: what is new is in its files
+    past = number - 1
+    conversations, questions = section.conversations, section.questions
+    earlier = section.earlier
+    if schedule.mode == "fresh":
+        conversations = _with(conversations, seed=conversations.seed + past)
+        questions = _with(questions, seed=questions.seed + past)
+        if past and schedule.distinct and before is not None and "conversations" in before:
+            earlier = (*earlier, str(before["conversations"].data))
+    else:
+        more = schedule.by * past
+        kinds = {name: _grown(plan, more) for name, plan in conversations.kinds.items()}
+        conversations = _with(conversations, kinds=kinds)
+    changed = _with(section, conversations=conversations, questions=questions, earlier=earlier)
+    return _with(experiment, generate=changed)
+
+
+def canary_experiment(experiment: Experiment, canary: CanaryConfig) -> Experiment:
+    """Return the small training on the same rows and the same store, as NAME_canary."""
+    train = experiment.train
+    small = _with(
+        train,
+        max_rows=min(canary.rows, train.max_rows or canary.rows),
+        max_steps=min(canary.steps, train.max_steps or canary.steps),
+        evaluations=1,
+    )
+    evaluate = _with(
+        experiment.evaluate,
+        max_controls=min(canary.controls, experiment.evaluate.max_controls or canary.controls),
+        baselines=(),
+        judge=None,
+        answers=0,
+        identification=0,
+        control_effect=False,
+    )
+    return _with(
+        experiment,
+        experiment=f"{experiment.experiment}_canary",
+        train=small,
+        evaluate=evaluate,
+        robustness=None,
+        tasks=None,
+    )
+
+
+def _schedule(experiment: Experiment) -> ScheduleSection:
+    if experiment.schedule is None:
+        raise ConfigError(
+            f"{experiment.experiment}: has no section schedule, which says what a firing makes; "
+            "write `schedule: {mode: fresh}` or `schedule: {mode: grow, by: 8}`."
+        )
+    return experiment.schedule
+
+
+def _grown(plan: KindPlan, more: int) -> KindPlan:
+    """Add controls to a plan, spread evenly over its categories where it names any."""
+    if plan.categories is None:
+        return _with(plan, controls=plan.controls + more)
+    each, rest = divmod(more, len(plan.categories))
+    categories = {
+        name: count + each + (i < rest) for i, (name, count) in enumerate(plan.categories.items())
+    }
+    return _with(plan, categories=categories, controls=sum(categories.values()))
+
+
+def _forget_old(refs: Refs, experiment: str, schedule: ScheduleSection) -> None:
+    """Drop the names of versions that the rule does not keep, and of all canaries but the last."""
+    if schedule.keep is None:
+        return
+    keep = schedule.keep
+    expired = find_expired(refs, experiment, last=keep.last, weekly=keep.weekly)
+    expired += find_expired(refs, f"{experiment}_canary", last=1, weekly=0)
+    for name in expired:
+        refs.untag(str(name))
+
+
+def _with(config: C, **changes: Any) -> C:
+    return type(config).model_validate({**dict(config), **changes})

@@ -1,0 +1,237 @@
+"""Schedules on a real Prefect server, and the commands of docs/operate.md."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from command_line import Called
+from fake_steps import FakeSteps
+from prefect_server import prefect_server
+from schedule_example import TEXT
+
+import pipelines.running.runner
+from pipelines.steps.order import steps_for
+
+CHECKOUT = Path(__file__).parents[1]
+PAGE = (CHECKOUT / "docs" / "operate.md").read_text()
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
+    for line in block.splitlines()
+]
+PATIENCE_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("operate")
+    (home / "sheets.yaml").write_text(TEXT)
+    (home / "fake.yaml").write_text("experiment: fake\ndata: {path: .}\n")
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[str]:
+    with prefect_server(home) as (url, _):
+        yield url
+
+
+def environment(home: Path, url: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "LATENTQA"))}
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    # a run that is due is looked for every second
+    own = {"PREFECT_HOME": str(home), "PREFECT_API_URL": url, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    return {**kept, **quiet, **own}
+
+
+def start(home: Path, url: str, *words: str) -> subprocess.Popen[bytes]:
+    """Start a Python program in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=home,
+        env=environment(home, url),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def ask(url: str, method: str, path: str, body: Any = None) -> Any:
+    parts = urlsplit(url)
+    with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=30)) as connection:
+        text = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json"}
+        connection.request(method, f"{parts.path}/{path}", text, headers)
+        return json.loads(connection.getresponse().read())
+
+
+def wait_for(what: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
+    """Return what `what` returns as soon as that is true."""
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        if found := what():
+            return found
+        time.sleep(0.3)
+    raise AssertionError("not in time")
+
+
+def stop(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGKILL) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, how)
+    process.wait(60)
+
+
+def firings(root: Path) -> list[dict[str, Any]]:
+    paths = sorted((root / "schedules" / "sheets").glob("*.json"))
+    found = [json.loads(path.read_text()) for path in paths]
+    return [one for one in found if one["finished"]]
+
+
+def flow_states(url: str, name: str) -> list[str]:
+    """Return the names of the states of a flow's runs that began, oldest first."""
+    wanted = {"flows": {"name": {"any_": [name]}}, "sort": "START_TIME_ASC"}
+    runs = ask(url, "POST", "flow_runs/filter", wanted)
+    return [run["state"]["name"] for run in runs if run["start_time"]]
+
+
+@pytest.mark.timeout(900)
+def test_a_served_schedule_promotes_one_version_and_refuses_the_next(
+    home: Path, server: str
+) -> None:
+    words = ("-m", "latentqa.cli", "serve", "sheets.yaml", "--root", "root")
+    process = start(home, server, *words, "--cron", "0 0 1 1 *")
+    try:
+
+        def made(number: int) -> bool:
+            return len(firings(home / "root")) == number
+
+        def deployed() -> Any:
+            name = "latentqa-schedule/sheets"
+            return ask(server, "GET", f"deployments/name/{name}").get("id")
+
+        deployment = wait_for(deployed)
+        new_run = f"deployments/{deployment}/create_flow_run"
+        for number in (1, 2):
+            # a server on SQLite refuses now and then, where two write to it at once
+            wait_for(lambda: ask(server, "POST", new_run, {}).get("id"))
+            wait_for(partial(made, number))
+        wait_for(lambda: flow_states(server, "latentqa-schedule") == ["Promoted", "Refused"], 60)
+    finally:
+        stop(process, signal.SIGINT)
+    first, second = firings(home / "root")
+    assert (first["state"], second["state"]) == ("promoted", "refused")
+    latest = json.loads((home / "root/refs/sheets/latest.json").read_text())
+    assert latest["number"] == 1
+    assert second["version"] == "sheets:2"
+
+    def refused() -> Any:
+        only = {"event": {"name": ["latentqa.schedule.refused"]}}
+        return ask(server, "POST", "events/filter", {"filter": only})["events"]
+
+    (event,) = wait_for(refused, 60)
+    assert event["resource"]["prefect.resource.id"] == "latentqa.experiment.sheets"
+    assert "category is " in event["payload"]["because"][0]
+    parameters = ask(server, "GET", f"deployments/{deployment}")["parameter_openapi_schema"]
+    assert parameters["properties"]["config"]["type"] == "string"  # the UI's form has its types
+    assert parameters["required"] == ["config"]
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(900)
+def test_a_schedule_set_for_the_next_minute_fires_twice(home: Path, server: str) -> None:
+    words = ("-m", "latentqa.cli", "serve", "sheets.yaml", "--root", "clock")
+    process = start(home, server, *words, "--cron", "* * * * *")
+    try:
+        wait_for(lambda: len(firings(home / "clock")) >= 2, 400)
+    finally:
+        stop(process, signal.SIGINT)
+    first, second, *_ = firings(home / "clock")
+    assert (first["state"], second["state"]) == ("promoted", "refused")
+    assert first["due"] < second["due"]
+
+
+@pytest.mark.timeout(600)
+def test_a_run_that_a_kill_left_running_is_marked_at_the_next_start(
+    home: Path, server: str
+) -> None:
+    child = str(CHECKOUT / "tests" / "fake_cli.py")
+    words = (child, str(home / "log"), "1")
+    run = ("run", "fake.yaml", "--root", "killed")
+    process = start(home, server, *words, "60", *run)
+    wait_for(lambda: flow_states(server, "latentqa") == ["Running"])
+    wait_for(lambda: list((home / "killed/locks").glob("flow-*.lock")))
+    stop(process)
+    assert flow_states(server, "latentqa") == ["Running"]
+    again = start(home, server, *words, "0", *run)
+    assert again.wait(PATIENCE_S) == 0
+    assert flow_states(server, "latentqa") == ["Crashed", "Completed"]
+    assert not list((home / "killed/locks").glob("flow-*.lock"))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "prefect work-pool create latentqa-process --type process",
+        "prefect deploy --prefect-file prefect.yaml --name quickstart-process",
+        "prefect automation create --from-file deploy/refused.yaml",
+    ],
+)
+def test_the_prefect_commands_of_the_page_run(command: str, home: Path, server: str) -> None:
+    assert command in COMMANDS
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(command)],
+        cwd=CHECKOUT,
+        env=environment(home, server),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_commands_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(CHECKOUT / "experiments")
+    fake = FakeSteps(tmp_path / "log", pieces=1)
+    monkeypatch.setattr(
+        pipelines.running.runner,
+        "steps_for",
+        lambda experiment: steps_for(experiment) if experiment.schedule else fake.table(),
+    )
+    shown = [shlex.split(line) for line in COMMANDS if line.startswith("latentqa ")]
+    run = [words for words in shown if words[1] != "serve"]
+    assert [words[1] for words in run] == ["sweep", "fire", "fire", "diff", "gc", "gc"]
+    for words in run:
+        done = Called(capsys, *words[1:])
+        assert done.code == 0, done.err
+    assert (tmp_path / "sweep" / "sweep.html").is_file()
+
+
+def test_serving_without_a_server_is_one_line(
+    capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(home / "nothing"))
+    done = Called(capsys, "serve", str(home / "sheets.yaml"), "--cron", "0 3 * * *")
+    assert "no Prefect server is configured" in done.refused()
+    done = Called(capsys, "serve", str(home / "fake.yaml"), "--cron", "0 3 * * *")
+    assert "fake: has no section schedule" in done.refused()
