@@ -33,6 +33,7 @@ def serve(
     ] = None,
     set_: SetOption = [],  # noqa: B006 - typer's default, never changed
     root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
 ) -> None:
     """Make the next version of an experiment by the clock, until stopped.
 
@@ -43,7 +44,7 @@ def serve(
     from pipelines.running.prefect_settings import configured_api_url
     from pipelines.versions.firing import next_experiment
 
-    next_experiment(load_experiment(Path(config), set_), 1, None)
+    name = next_experiment(load_experiment(Path(config), set_), 1, None).experiment
     if not configured_api_url():
         raise ConfigError(
             "serve: no Prefect server is configured, which holds the schedule. Start one with "
@@ -52,7 +53,11 @@ def serve(
     import flows
 
     place = str(Path(config).expanduser().resolve()), str(root.expanduser().resolve())
-    say(f"{config}: a new version at {cron!r}; Ctrl-C ends it.")
+    if as_json:
+        place_words = dict(zip(("config", "root"), place, strict=True))
+        print_json({"deployment": f"latentqa-schedule/{name}", "cron": cron, **place_words})
+    else:
+        say(f"{config}: a new version at {cron!r}; Ctrl-C ends it.")
     flows.serve(*place, set_, cron=cron, timezone=timezone)
 
 
