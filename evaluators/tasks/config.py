@@ -75,6 +75,8 @@ class PromptsConfig(Config):
     """Whether each split is also a task in which the user quotes another control of the choice."""
     max_controls: int = Field(default=40, ge=4)
     """Most controls of a task, drawn by hash; one row of each."""
+    answer_tokens: int = Field(default=60, ge=1)
+    """Tokens of a written answer, which is compared with the hidden text."""
 
 
 class TasksConfig(Config):

@@ -116,7 +116,7 @@ def measure_task(
 
 def item_rows(data: TaskData, found: Mapping[str, PredictorAnswers]) -> list[dict[str, Any]]:
     """Make the rows of task_answers.parquet of one task, one a test row and predictor."""
-    named = data.headline == "contained"
+    named = not data.compares_words
     return [
         {
             "task": data.name,
@@ -152,12 +152,13 @@ def _measure(
         ]
         lead = _estimate(data.headline, less, rows, config)
     written: dict[str, Estimate] = {}
-    if data.headline == "contained":
+    if not data.compares_words:
+        named = _values("contained", rows, own.answers, [])
         exact: Values = [
             float(is_exactly(answer, row.answers))
             for answer, row in zip(own.answers, rows, strict=True)
         ]
-        written["contained"] = _estimate("contained", mine, rows, config)
+        written["contained"] = _estimate("contained", named, rows, config)
         written["exact"] = _estimate("contained", exact, rows, config)
     else:
         alike: Values = [

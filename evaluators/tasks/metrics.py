@@ -27,8 +27,8 @@ class PredictorMetrics(Metrics):
     Attributes:
         sees: `activations`, `text` or `nothing` of a row.
         setting: the setting that was best on validation rows.
-        contained: answers that name the object; relations alone.
-        exact: answers that are the object and nothing else; relations alone.
+        contained: answers that name the object, or yes or no; not of hidden prompts.
+        exact: answers that are it and nothing else; not of hidden prompts.
         similarity: F1 of the words of answer and hidden control; hidden prompts alone.
         chosen: right choices among the options of a row.
         lead: the task's headline measure of LIT less this method's, paired; absent for LIT itself.

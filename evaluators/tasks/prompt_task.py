@@ -67,13 +67,19 @@ def build_prompt_tasks(
     for split in prompts.splits:
         test = builder.part(split, most=prompts.max_controls)
         name = f"hidden_{prompts.view}_{split}"
-        yield _task(name, validation, test, layers)
+        yield _task(name, validation, test, layers, prompts.answer_tokens)
         if prompts.decoys:
             decoys = builder.with_decoys(split, test)
-            yield _task(f"{name}_decoy", validation, decoys, layers)
+            yield _task(f"{name}_decoy", validation, decoys, layers, prompts.answer_tokens)
 
 
-def _task(name: str, validation: PromptPart, test: PromptPart, layers: Sequence[int]) -> TaskData:
+def _task(
+    name: str,
+    validation: PromptPart,
+    test: PromptPart,
+    layers: Sequence[int],
+    answer_tokens: int,
+) -> TaskData:
     """Put a task together; no method learns from other controls, so it has no training rows."""
     counts = {
         "validation": len(validation.rows),
@@ -97,6 +103,8 @@ def _task(name: str, validation: PromptPart, test: PromptPart, layers: Sequence[
         counts=counts,
         why_not=why,
         headline="chosen",
+        compares_words=True,
+        answer_tokens=answer_tokens,
     )
 
 

@@ -92,6 +92,9 @@ class TaskData:
         why_not: why the task is not measured; None where it is.
         headline: by which measure settings are chosen and methods compared: `contained`, the object
             named in a written answer, or `chosen`, the right choice among the options.
+        compares_words: whether written answers are compared word by word with a long gold answer;
+            elsewhere they have to name it.
+        answer_tokens: longest written answer, in tokens; None takes that of the config.
         facts: other numbers about the rows, by name.
         chance: share of right choices of whoever does not look at the activations.
     """
@@ -105,6 +108,8 @@ class TaskData:
     why_not: str | None = None
     headline: Headline = "contained"
     chance: float = 1 / SIZE
+    compares_words: bool = False
+    answer_tokens: int | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -169,7 +169,7 @@ def _context(
         baselines=tuple(inputs.baselines),
         train=data.train,
         layers=data.layers,
-        answer_tokens=config.answer_tokens,
+        answer_tokens=data.answer_tokens or config.answer_tokens,
         forms=count_forms(data),
         closed=data.headline == "contained",
         swapped=any(row.swapped is not None for row in data.test),

@@ -113,6 +113,9 @@ def test_the_blind_are_right_in_half_and_the_knowing_always(data: TaskData, grad
     measured = measure_task(found, answers, CONFIG)
     assert measured.chance == 0.5
     assert measured.predictors["blind"].chosen.estimate == 0.5
+    written = measured.predictors["blind"].contained  # it writes yes throughout
+    assert written is not None
+    assert written.estimate == 0.5
     assert measured.predictors["knowing"].chosen.estimate == 1.0
 
 

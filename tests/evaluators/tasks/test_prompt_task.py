@@ -20,8 +20,8 @@ from evaluators.tasks.prompt_task import build_prompt_tasks
 from evaluators.tasks.rows import TaskData
 from evaluators.tasks.tasks import TaskInputs, run_tasks
 
-PROMPTS = PromptsConfig(splits=("test",))
-CONFIG = TasksConfig(prompts=PROMPTS, layers=(1, 2), bootstrap=200, answer_tokens=4)
+PROMPTS = PromptsConfig(splits=("test",), answer_tokens=4)
+CONFIG = TasksConfig(prompts=PROMPTS, layers=(1, 2), bootstrap=200)
 PARTS: dict[Split, str] = {"test": SUBJECTS[:4], "validation": SUBJECTS[4:8]}
 """Letters of each split's controls; four letters in a row have four objects."""
 
