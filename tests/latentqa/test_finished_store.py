@@ -1,0 +1,127 @@
+"""Stores and vectors that were computed elsewhere, through the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from conversation_lines import line, write
+
+from latentqa.cli import main
+
+# runs a command line: its exit code, stdout and stderr
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        code = caught.value.code
+        return (code if isinstance(code, int) else 0), *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """Write an experiment of four own conversations and a tiny target, beside another."""
+    messages = [
+        [{"role": "system", "content": f"You are number {i}.", "segment": "control"},
+         {"role": "user", "content": "Who are you?", "segment": "stimulus"}]
+        for i in range(4)
+    ]  # fmt: skip
+    write(tmp_path / "own.jsonl", *[line(one) for one in messages])
+    model = tiny.save(tmp_path / "model")
+    tiny.save(tmp_path / "other", seed=1)
+    settings = {
+        "experiment": "own",
+        "data": {"path": str(tmp_path / "own.jsonl"), "format": "conversations"},
+        "dump": {"model": str(model), "layers": [1]},
+    }
+    path = tmp_path / "own.yaml"
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def dump_step(run: Run, experiment: Path, root: Path, *words: str) -> dict[str, Any]:
+    """Run up to the dump; return what `run --json` says of it."""
+    code, out, err = run(
+        *("run", str(experiment), "--root", str(root), "--until", "dump", "--json", *words)
+    )
+    assert code == 0, err
+    document = json.loads(out)
+    step: dict[str, Any] = document["steps"][-1]
+    assert step["step"] == "dump"
+    return step | {"forward_tokens": document["metrics"]["store"]["forward_tokens"]}
+
+
+def test_a_finished_store_is_an_experiments_store(
+    run: Run, experiment: Path, tmp_path: Path
+) -> None:
+    made = dump_step(run, experiment, tmp_path / "first")
+    assert made["forward_tokens"] > 0
+    store = Path(made["path"]) / "data"
+    there = ("--set", f"dump.store={store}")
+    taken = dump_step(run, experiment, tmp_path / "second", *there)
+    assert (taken["cached"], taken["forward_tokens"]) == (False, 0)
+    assert taken["key"] != made["key"]
+    # known by its root digest, not by its place
+    shutil.copytree(store, tmp_path / "copied")
+    moved = dump_step(
+        run, experiment, tmp_path / "second", "--set", f"dump.store={tmp_path / 'copied'}"
+    )
+    assert (moved["cached"], moved["key"]) == (True, taken["key"])
+
+
+def test_a_finished_store_of_another_target_is_refused(
+    run: Run, experiment: Path, tmp_path: Path
+) -> None:
+    made = dump_step(run, experiment, tmp_path / "root")
+    code, _, err = run(
+        *("run", str(experiment), "--root", str(tmp_path / "root"), "--until", "dump"),
+        *("--set", f"dump.store={made['path']}/data", "--set", f"dump.model={tmp_path / 'other'}"),
+    )
+    assert code == 2
+    assert "weights" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("changed", "words", "said"),
+    [
+        ({"layer": 3}, (), "layer is 3, and --layer 1"),
+        ({}, ("--layer", "2"), "layer is 1, and --layer 2"),
+        ({"tokens": 7}, (), "tokens is 7, and the vectors have"),
+        ({"d_model": 64}, (), "d_model is 64, and the vectors have 32"),
+        ({}, ("--target", "other"), "the vectors are of another target"),
+    ],
+)
+def test_vectors_that_contradict_the_command_are_refused_in_one_line(
+    changed: dict[str, Any],
+    words: tuple[str, ...],
+    said: str,
+    run: Run,
+    experiment: Path,
+    tmp_path: Path,
+) -> None:
+    made = dump_step(run, experiment, tmp_path / "root")
+    out = tmp_path / "layer"
+    form = ("--layer", "1", "--format", "safetensors", "--out", str(out))
+    assert run("store", "export", f"{made['path']}/data", *form)[0] == 0
+    about = json.loads((out / "layer.json").read_text())
+    (out / "layer.json").write_text(json.dumps(about | changed))
+    options = {"--layer": "1", "--target": str(tmp_path / "model")}
+    options |= {name: str(tmp_path / value) if name == "--target" else value
+                for name, value in zip(words[::2], words[1::2], strict=True)}  # fmt: skip
+    flat = [word for pair in options.items() for word in pair]
+    code, _, err = run("store", "import", str(out), *flat, "--out", str(tmp_path / "in"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert said in err
+    assert not (tmp_path / "in").exists()
