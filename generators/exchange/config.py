@@ -37,6 +37,9 @@ class RowsConfig(Config):
     `control`, or the whole conversation, which gives each row a control of its own. Null is
     `segment`, but for rows whose control is a system prompt that more than half of the rows share:
     these are of the control that their `label` names, or `conversation`."""
+    questions: Literal["given", "written"] = "given"
+    """Where the questions come from: `given` by every row, or `written` by an LLM, whose place and
+    settings are in the section `generate` (`endpoint`, `questions`)."""
     dataset_split: str | None = None
     """Split of a Hugging Face dataset; null takes all that a saved folder has, each as the rows'
     own split where it is called like one, and `train` of a dataset on the hub."""

@@ -91,12 +91,14 @@ class OwnRow:
         questions: question, answer and type of each.
         may_be_shared: whether its control is a system prompt and nothing in the line names it.
         names_label: whether the line has a label.
+        shares_prompt: whether its system prompt is that of most rows, and so not its control.
     """
 
     row: SourceRow
     questions: tuple[tuple[str, str, str | None], ...]
     may_be_shared: bool
     names_label: bool
+    shares_prompt: bool = False
 
 
 def messages_digest(path: Path, rows: RowsConfig | None = None) -> str:
@@ -159,12 +161,6 @@ def _own_controls(rows: list[OwnRow]) -> list[OwnRow]:
     ((text, count),) = texts.most_common(1)
     if count < _SHARING_ROWS or 2 * count <= len(rows):
         return rows
-    _LOG.warning(
-        "%s: %d of %d rows share one system prompt, so that each label, and each conversation "
-        "without one, counts as a control; `rows.control: segment` makes them one control, "
-        "`control_id` in the rows says what they are of.",
-        rows[0].row.file, count, len(rows),
-    )  # fmt: skip
     return [
         _with_own_control(own) if own.may_be_shared and own.row.control == text else own
         for own in rows
@@ -172,11 +168,10 @@ def _own_controls(rows: list[OwnRow]) -> list[OwnRow]:
 
 
 def _with_own_control(own: OwnRow) -> OwnRow:
-    if own.names_label:
-        return replace(own, row=replace(own.row, named_control=own.row.label))
-    control = _conversation_digest(own.row.messages)
-    label = _label(own.row.kind, control)
-    return replace(own, row=replace(own.row, named_control=control, label=label))
+    control = own.row.label if own.names_label else _conversation_digest(own.row.messages)
+    label = own.row.label if own.names_label else _label(own.row.kind, control)
+    row = replace(own.row, named_control=control, label=label)
+    return replace(own, row=row, shares_prompt=True)
 
 
 def import_own_conversations(path: Path, out: Path, *, config: ImportConfig) -> dict[str, Any]:
@@ -190,6 +185,13 @@ def import_own_conversations(path: Path, out: Path, *, config: ImportConfig) -> 
         ConfigError: a held-out category is none of the data's.
     """
     rows, dropped = read_own(path, config.rows)
+    if shared := sum(own.shares_prompt for own in rows):
+        _LOG.warning(
+            "%s: %d of %d rows share one system prompt: each label, or conversation without one, "
+            "counts as a control. `rows.control: segment` makes them one; `control_id` in the rows "
+            "says what they are of.",
+            path.name, shared, len(rows),
+        )  # fmt: skip
     found = [own.row for own in rows]
     return write_rows(path, found, dropped, out, config=config, completions_of="import")
 
@@ -246,7 +248,7 @@ def import_own_questions(
 def _row(line: Entry, config: RowsConfig) -> OwnRow:
     value = lay_out(_object(line), config)
     messages = _messages(value)
-    questions = tuple(_question(i, one) for i, one in enumerate(_questions(value)))
+    questions = tuple(_question(i, one) for i, one in enumerate(_questions(value, config)))
     kind = read_text(value, "kind") if "kind" in value else OWN
     named = _named_control(value)
     if named == control_id(kind, _control_text(messages)):  # as an export names it
@@ -308,8 +310,10 @@ def _object(line: Entry) -> dict[str, Any]:
     return value
 
 
-def _questions(value: Mapping[str, Any]) -> Sequence[Any]:
-    """Return the row's questions, of which there must be one."""
+def _questions(value: Mapping[str, Any], config: RowsConfig) -> Sequence[Any]:
+    """Return the row's questions, of which there must be one unless an LLM writes them."""
+    if config.questions == "written":
+        return ()
     if "questions" not in value:
         raise MalformedRow("missing_field", f"no field 'questions'; found {sorted(value)}")
     found = value["questions"]

@@ -6,11 +6,13 @@ import difflib
 from collections.abc import Iterable
 
 from core.errors import ConfigError
+from core.tables import Conversation
 from generators.kinds.base import DrawnKind, Kind, WrittenKind
 from generators.kinds.context import Context
 from generators.kinds.extractive import Extractive
 from generators.kinds.goal import Goal
 from generators.kinds.instruction import Instruction
+from generators.kinds.own import Own
 from generators.kinds.persona import Persona
 from generators.kinds.profile import Profile
 
@@ -18,6 +20,9 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (Persona(), Goal(), Extractive(), Profile(), Context(), Instruction())
 }
+
+OWN = Own()
+"""How imported rows are asked about whose kind has no prompts; no control is made of it."""
 
 
 def get_kind(name: str) -> Kind:
@@ -37,6 +42,25 @@ def written_kinds(names: Iterable[str]) -> dict[str, WrittenKind]:
     """Return those of the kinds `names` that an LLM writes, in the order given."""
     kinds = {name: get_kind(name) for name in names}
     return {name: kind for name, kind in kinds.items() if isinstance(kind, WrittenKind)}
+
+
+def asking_kinds(rows: Iterable[Conversation]) -> dict[str, WrittenKind]:
+    """Return, by name, the kinds whose questions an LLM writes, among those of `rows`.
+
+    Rows that were imported have kinds of any name; those without prompts of their own are asked
+    about as `own`.
+
+    Raises:
+        ConfigError: rows that were not imported have an unknown kind.
+    """
+    found: dict[str, WrittenKind] = {}
+    for name, source in dict.fromkeys((row.kind, row.source) for row in rows):
+        kind = KINDS.get(name) if source == "import" else get_kind(name)
+        if isinstance(kind, WrittenKind):
+            found[name] = kind
+        elif source == "import":
+            found[name] = OWN
+    return found
 
 
 def drawn_kinds(names: Iterable[str]) -> dict[str, DrawnKind]:

@@ -119,6 +119,10 @@ class WrittenKind(Kind):
         """
         return {"idea": idea}
 
+    def told_of(self, row: Conversation) -> str:
+        """Return what the LLM is told of a row that it writes questions about: its control."""
+        return row.control
+
     @abstractmethod
     def control(self, idea: str, reply: Mapping[str, Any], draw: Random) -> str:
         """Write the control's text.

@@ -26,7 +26,8 @@ from core.table_files import (
     write_questions,
 )
 from core.tables import Dropped, Question
-from generators.kinds import get_kind, written_kinds
+from generators.kinds import KINDS, OWN, asking_kinds, get_kind, written_kinds
+from generators.kinds.base import Kind, WrittenKind
 from generators.kinds.sources import ResolvedTexts
 from generators.llm.budget import Usage
 from generators.llm.client import LLMClient, run_async
@@ -186,13 +187,14 @@ def generate_questions(
     asked: dict[str, Any] = {}
     dropped: list[Dropped] = []
     client, generator = None, DRAWN
-    if written := written_kinds(dict.fromkeys(row.kind for row in rows)):
+    if written := asking_kinds(rows):
         known = _needed(endpoint, written)
         asked, dropped, client = run_async(work(known))
         generator = known.identity
     with garbage_collection_paused():
+        drawn = [row for row in rows if row.kind not in written]
         own: dict[str, list[Question]] = {
-            row.example_id: found for row, found in draw_questions(rows, config, texts, progress)
+            row.example_id: found for row, found in draw_questions(drawn, config, texts, progress)
         }
         for row in rows:
             if row.kind in written:
@@ -224,6 +226,7 @@ def generation_externals(
     *,
     weights: str | None = None,
     sources: Mapping[str, ResolvedTexts] | None = None,
+    imported: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Collect what decides each table besides its config: generator, prompts, seeds, sources.
 
@@ -231,6 +234,7 @@ def generation_externals(
         section: the YAML's section.
         weights: digest of the embedded model's GGUF file, where that model is asked.
         sources: texts of the kinds that read any; None to find them now.
+        imported: whether the conversations are imported, and only questions are written.
 
     Returns:
         for each artifact the generator's identity, where an LLM is needed, and how its replies are
@@ -242,15 +246,18 @@ def generation_externals(
         DataError: a source of texts is not there.
     """
     texts = texts_of(section)
-    kinds = [get_kind(name) for name in section.conversations.kinds]
-    written = written_kinds(section.conversations.kinds).values()
+    kinds: Sequence[Kind] = [get_kind(name) for name in section.conversations.kinds]
+    if imported:  # rows of any kind
+        kinds = [*(kind for kind in KINDS.values() if isinstance(kind, WrittenKind)), OWN]
+    written = [kind for kind in kinds if isinstance(kind, WrittenKind)]
     generator: dict[str, Any] = {}
     if written:
         generator["generator"] = model_identity(section.endpoint, weights)
         if section.endpoint.structured != "schema":
             # tables from before there was a choice keep their keys
             generator["structured"] = section.endpoint.structured
-    stimuli = any("stimulus" in kind.views for kind in written)
+    made = [] if imported else written
+    stimuli = any("stimulus" in kind.views for kind in made)
     if sources is None:
         sources = resolve_sources(section.conversations)
     found = {name: dict(source.identity) for name, source in sources.items()}
@@ -260,11 +267,11 @@ def generation_externals(
             **generator,
             "texts": texts.digests(
                 prompts=(
-                    *(kind.control_prompt for kind in written),
+                    *(kind.control_prompt for kind in made),
                     *((STIMULUS_PROMPT,) if stimuli else ()),
                 ),
                 seeds=(
-                    *(kind.seeds for kind in written),
+                    *(kind.seeds for kind in made),
                     *(name for kind in kinds for name in kind.control_texts),
                     *(("everyday",) if stimuli else ()),
                 ),

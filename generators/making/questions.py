@@ -11,7 +11,7 @@ from core.canonical import digest
 from core.errors import ConfigError
 from core.progress import Progress
 from core.tables import Conversation, Dropped, Question, QuestionType
-from generators.kinds import written_kinds
+from generators.kinds import asking_kinds
 from generators.kinds.base import Kind, QuestionRequest, WrittenKind
 from generators.llm.client import LLMClient
 from generators.llm.prompt_files import PromptFiles
@@ -64,7 +64,7 @@ async def ask_questions(
         ConfigError: a kind has none of the types asked for.
         EndpointError: the endpoint cannot be used.
     """
-    kinds = written_kinds(dict.fromkeys(row.kind for row in rows))
+    kinds = asking_kinds(rows)
     first_rows: dict[str, Conversation] = {}
     for row in rows:
         if row.kind in kinds:
@@ -161,7 +161,7 @@ class _TypeQuota:
         self.quota.most += request_limit(rows, over_ask)
 
     def _asks(self) -> Iterator[PlannedRequest]:
-        row, control = self._row, self._row.control
+        row, control = self._row, self._kind.told_of(self._row)
         draw = Random(digest([self._config.seed, "questions", control, self._type]))
         asks = self._kind.questions(self._type, control, self._texts, draw)
         for number, ask in enumerate(asks):
@@ -187,7 +187,7 @@ class _TypeQuota:
     def _accept(
         self, ask: QuestionRequest, reply: dict[str, Any], key: str, prompt_digest: str
     ) -> list[Rejection]:
-        own, source = self._row.control_id, ask.about or self._row.control
+        own, source = self._row.control_id, ask.about or self._kind.told_of(self._row)
         faults: list[Rejection] = []
         for answered in ask.read(reply):
             if len(self.kept) == self.want:

@@ -44,7 +44,7 @@ class Experiment(Config):
     data: DataSection | None = None
     """Published files to import."""
     generate: GenerateSection | None = None
-    """Rows that an LLM writes."""
+    """Rows that an LLM writes; beside `data` questions alone (`data.rows.questions: written`)."""
     complete: CompleteConfig | None = None
     """The target's own replies to the stimuli; null for none."""
     quality: QualitySection | None = None
@@ -69,7 +69,18 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _one_source(self) -> Experiment:
         given = [name for name in SOURCES if getattr(self, name) is not None]
-        if len(given) != 1:
+        written = self.data is not None and self.data.rows.questions == "written"
+        if written and self.data is not None and self.data.format != "conversations":
+            raise ValueError(
+                "data.rows.questions: got written with data.format latentqa, expected "
+                "conversations; published files bring their questions"
+            )
+        if written and self.generate is None:
+            raise ValueError(
+                "data.rows.questions: got written, expected the section generate too, with the "
+                "endpoint that writes them"
+            )
+        if len(given) != 1 and not written:
             raise ValueError(
                 f"expected exactly one of the sections {', '.join(SOURCES)}, "
                 f"got {', '.join(given) or 'none'}"

@@ -22,7 +22,7 @@ def smoke(experiment: Experiment) -> Experiment:
     changes: dict[str, Any] = {"experiment": f"{experiment.experiment}-smoke"}
     if experiment.data is not None:
         changes["data"] = _with(experiment.data, limit=_least(experiment.data.limit, ROWS))
-    if experiment.generate is not None:
+    if experiment.generate is not None and experiment.data is None:
         few = limit_controls(experiment.generate.conversations, CONTROLS)
         changes["generate"] = _with(experiment.generate, conversations=few)
     if experiment.quality is not None:

@@ -90,7 +90,10 @@ def _external(outside: ExternalInputs, table: str) -> dict[str, Any]:
 
     section = _section(outside.experiment)
     externals = generation_externals(
-        section, weights=outside.generator_weights, sources=outside.text_sources
+        section,
+        weights=outside.generator_weights,
+        sources=outside.text_sources,
+        imported=outside.experiment.data is not None,
     )
     return externals[table]
 

@@ -41,6 +41,8 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     source = GENERATED
     if experiment.data is not None:
         source = OWN if experiment.data.format == "conversations" else IMPORTED
+        if experiment.generate is not None:  # of it, the questions alone
+            source = (source[0], GENERATED[1])
     completed = (COMPLETE,) if experiment.complete is not None else ()
     conversations = "complete" if completed else "conversations"
     checked = (quality_step(conversations),) if experiment.quality is not None else ()

@@ -129,7 +129,9 @@ class ExternalInputs:
         from generators.making.generation import needs_llm
 
         section = self.experiment.generate
-        return section is not None and needs_llm(section.conversations)
+        if section is None:
+            return False
+        return self.experiment.data is not None or needs_llm(section.conversations)
 
     @cached_property
     def text_sources(self) -> Mapping[str, ResolvedTexts]:
