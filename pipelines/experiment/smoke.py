@@ -49,8 +49,10 @@ def smoke(experiment: Experiment) -> Experiment:
             bootstrap=min(robustness.bootstrap, 200),
         )
     if experiment.tasks is not None:
+        prompts = experiment.tasks.prompts
         changes["tasks"] = _with(
             experiment.tasks,
+            prompts=None if prompts is None else _with(prompts, max_controls=4, answer_tokens=8),
             max_subjects=min(experiment.tasks.max_subjects, 8),
             min_subjects=2,
             validation_subjects=min(experiment.tasks.validation_subjects, 2),

@@ -70,8 +70,10 @@ def test_the_other_model_of_a_shift_counts_by_its_digests() -> None:
 
 
 def test_a_smoke_run_asks_few_subjects() -> None:
-    small = smoke(experiment(tasks={"max_subjects": 50}))
+    small = smoke(experiment(tasks={"max_subjects": 50, "prompts": {}}))
     assert small.tasks is not None
+    assert small.tasks.prompts is not None
+    assert small.tasks.prompts.max_controls == 4
     assert (small.tasks.max_subjects, small.tasks.min_subjects) == (8, 2)
 
 
