@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from latentqa.terminal.conversation import AdapterOption, ModelOption
-from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
+from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption
 from latentqa.terminal.printing import report
 
 PROMPTS = "prompts"
@@ -15,7 +16,10 @@ PROMPTS = "prompts"
 
 
 def evaluate(
-    ref: RefArgument,
+    refs: Annotated[
+        list[str],
+        typer.Argument(metavar="REF...", help=f"Trained decoders, one or more. {REF_HELP}"),
+    ],
     task: Annotated[
         list[str],
         typer.Option(
@@ -33,6 +37,14 @@ def evaluate(
             help="Override a field of tasks or runtime, such as tasks.max_subjects=50.",
         ),
     ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            "--rows",
+            metavar="FILE",
+            help="Also write every number of all decoders to this Parquet file, a row each.",
+        ),
+    ] = None,
     model: ModelOption = None,
     adapter: AdapterOption = None,
     root: RootOption = DEFAULT_ROOT,
@@ -42,22 +54,33 @@ def evaluate(
 
     Each file of relations is a task: read the object off the activation at the subject's last
     token. Hidden system prompts are told from the user's message alone. What was measured is an
-    artifact, found again, with the name REF_tasks.
+    artifact, found again, with the name REF_tasks. With several decoders, such as those of a sweep,
+    --rows has the numbers of all for a plot.
     """
     from evaluators.tasks.metrics import TasksMetrics
     from pipelines.reports.run.tasks import task_tables
-    from pipelines.running.task_run import run_tasks_of
+    from pipelines.running.task_run import run_tasks_of, write_rows
 
-    found = run_tasks_of(
-        ref,
-        [path for path in task if path != PROMPTS],
-        root=root,
-        prompts=PROMPTS in task,
-        overrides=override or (),
-        model=model,
-        adapter=adapter,
-    )
-    metrics = TasksMetrics.from_json({"tasks": found.metrics["tasks"]})
-    where = found.steps[-1].artifact
-    document = {"name": str(found.name), "path": str(where.path), "tasks": found.metrics["tasks"]}
-    report(as_json, document, task_tables(metrics), "", f"Named {found.name}: {where.path}")
+    documents, lines = [], []
+    measured = {}
+    for ref in refs:
+        found = run_tasks_of(
+            ref,
+            [path for path in task if path != PROMPTS],
+            root=root,
+            prompts=PROMPTS in task,
+            overrides=override or (),
+            model=model,
+            adapter=adapter,
+        )
+        metrics = TasksMetrics.from_json({"tasks": found.metrics["tasks"]})
+        where = found.steps[-1].artifact
+        measured[ref] = where
+        documents.append(
+            {"name": str(found.name), "path": str(where.path), "tasks": found.metrics["tasks"]}
+        )
+        lines += [ref] if len(refs) > 1 else []
+        lines += [task_tables(metrics), "", f"Named {found.name}: {where.path}"]
+    if rows is not None:
+        write_rows(measured, rows)
+    report(as_json, documents[0] if len(refs) == 1 else documents, *lines)

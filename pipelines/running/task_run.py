@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.errors import RefError
+from core.files import storage_errors
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -87,6 +88,30 @@ def run_tasks_of(
     runner.prepare()
     with runner.open():
         return runner.run()
+
+
+def write_rows(measured: Mapping[str, Artifact], path: Path) -> None:
+    """Write the numbers of several artifacts `tasks` as one Parquet file, with the column `run`.
+
+    Args:
+        measured: artifact by REF.
+        path: of the file.
+
+    Raises:
+        DamagedError: the numbers of an artifact cannot be read.
+        StorageError: the file cannot be written.
+    """
+    import pyarrow as pa
+
+    from evaluators.measure.result_files import RESULTS, RESULTS_FILE, read_rows, write_table
+
+    rows = [
+        {"run": ref, **row}
+        for ref, artifact in measured.items()
+        for row in read_rows(artifact.data / RESULTS_FILE)
+    ]
+    with storage_errors(path):
+        write_table(path, rows, pa.schema([("run", pa.string()), *RESULTS]))
 
 
 def _experiment(

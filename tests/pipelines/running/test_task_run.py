@@ -72,6 +72,22 @@ def test_the_command_prints_tables_and_is_found_again(
     assert numbers["number.probe.by_layer.1"]["n"] == 10
 
 
+def test_numbers_of_several_decoders_are_rows_of_one_file(
+    root: Path, relation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Refs(ArtifactRoot(root)).tag("toy", "twin")
+    path = tmp_path / "rows.parquet"
+    called = Called(
+        capsys, root, "twin", *words(relation), "--rows", str(path), "--json", command="evaluate"
+    )
+    assert [one["name"] for one in json.loads(called.out)] == ["twin_tasks:1", "toy_tasks:1"]
+    rows = pq.read_table(path).to_pylist()
+    shares = {
+        row["run"]: row["estimate"] for row in rows if row["metric"] == "number.lit.contained"
+    }
+    assert shares == {"twin": 1.0, "toy": 1.0}
+
+
 def test_a_ref_without_a_decoder_is_refused(root: Path, relation: Path, tmp_path: Path) -> None:
     place = ArtifactRoot(root)
     (tmp_path / "a.txt").write_text("a")
