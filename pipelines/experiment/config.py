@@ -80,6 +80,11 @@ class Experiment(Config):
                 "data.rows.questions: got written, expected the section generate too, with the "
                 "endpoint that writes them"
             )
+        if written and self.generate and "conversations" in self.generate.model_fields_set:
+            raise ValueError(
+                "generate.conversations: got one beside data.rows.questions written, expected "
+                "none; the conversations are those of data"
+            )
         if len(given) != 1 and not written:
             raise ValueError(
                 f"expected exactly one of the sections {', '.join(SOURCES)}, "

@@ -84,6 +84,12 @@ def test_given_questions_and_an_endpoint_are_two_sources(tmp_path: Path) -> None
         load_experiment(path, ["data.rows.questions=given"])
 
 
+def test_conversations_are_written_or_imported(tmp_path: Path) -> None:
+    path = experiment(tmp_path, "http://127.0.0.1:1/v1")
+    with pytest.raises(ConfigError, match="the conversations are those of data"):
+        load_experiment(path, ["generate.conversations.seed=1"])
+
+
 def test_published_files_bring_their_questions(tmp_path: Path) -> None:
     path = experiment(tmp_path, "http://127.0.0.1:1/v1")
     with pytest.raises(ConfigError, match=r"data\.format latentqa, expected conversations"):
