@@ -184,6 +184,18 @@ def test_a_run_that_a_kill_left_running_is_marked_at_the_next_start(
 
 
 @pytest.mark.timeout(600)
+def test_a_sweep_on_a_server_is_a_flow_with_a_flow_for_each_point(home: Path, server: str) -> None:
+    child = str(CHECKOUT / "tests" / "fake_cli.py")
+    before = len(flow_states(server, "latentqa"))
+    words = (child, str(home / "sweep.log"), "1", "0", "sweep", "fake.yaml", "--root", "swept")
+    process = start(home, server, *words, "--vary", "rank=2,4", "--out", "swept-page")
+    assert process.wait(PATIENCE_S) == 0
+    assert flow_states(server, "latentqa-sweep") == ["Completed"]
+    assert flow_states(server, "latentqa")[before:] == ["Completed"] * 2
+    assert (home / "swept-page" / "sweep.html").is_file()
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "command",
     [
