@@ -19,6 +19,7 @@ from evaluators.scaling.shared_values import (
     METRICS,
     ScalingMetric,
     SharedValues,
+    read_shared_tasks,
     read_shared_values,
 )
 from evaluators.stats.estimates import Estimate, pooled
@@ -51,6 +52,8 @@ class SweptRun:
     seed: int
     data: Path
     """Output of its evaluation."""
+    tasks: Path | None = None
+    """Output of its reading tasks; None without any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,9 +117,8 @@ def scaling_curves(runs: Sequence[SweptRun], *, held_out: bool) -> list[Curve]:
     Raises:
         DataError: the runs share no question.
     """
-    shared = read_shared_values([run.data for run in runs])
     curves = []
-    for view in shared:
+    for view in _read_shared(runs):
         for metric in METRICS:
             if metric.name in view.values:
                 for axis, group, members in _series(runs):
@@ -126,7 +128,7 @@ def scaling_curves(runs: Sequence[SweptRun], *, held_out: bool) -> list[Curve]:
 
 def point_rows(runs: Sequence[SweptRun]) -> Iterator[dict[str, Any]]:
     """Yield a row for each run, split, view, metric and control, on the questions all share."""
-    for view in read_shared_values([run.data for run in runs]):
+    for view in _read_shared(runs):
         for metric in METRICS:
             for run, values_C in zip(runs, view.values.get(metric.name, ()), strict=False):
                 yield {
@@ -141,6 +143,12 @@ def point_rows(runs: Sequence[SweptRun]) -> Iterator[dict[str, Any]]:
                     "controls": len(values_C),
                     "estimate": float(values_C.mean()),
                 }
+
+
+def _read_shared(runs: Sequence[SweptRun]) -> list[SharedValues]:
+    tasks = [run.tasks for run in runs if run.tasks is not None]
+    shared = read_shared_values([run.data for run in runs])
+    return shared + (read_shared_tasks(tasks) if len(tasks) == len(runs) else [])
 
 
 Members = list[tuple[Any, float | None, list[int]]]

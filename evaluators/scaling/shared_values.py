@@ -19,6 +19,7 @@ from core.tables import SPLITS, VIEWS
 from core.wording import sort_known
 from evaluators.measure.result_files import ITEMS_FILE, LOSSES_FILE, read_rows
 from evaluators.stats.estimates import average_by_control
+from evaluators.tasks.result_files import TASK_ANSWERS_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,13 @@ METRICS = (
     ScalingMetric("hidden_gain", "Hidden gain", "nats per token"),
     ScalingMetric("grounded_gain", "Grounded gain", "nats per token"),
     ScalingMetric("identified", "Closed accuracy", "share of items"),
+    ScalingMetric("task_accuracy", "Task accuracy", "share of test rows"),
 )
 """What is drawn, in this order: `hidden_gain` (swapped − right) in masked views, `grounded_gain`
-(other − right) where nothing is hidden, `identified` where identification was asked for."""
+(other − right) where nothing is hidden, `identified` where identification was asked for,
+`task_accuracy` of reading tasks."""
+DECODER = "lit"
+"""The predictor of reading tasks that is the trained decoder."""
 
 Key = tuple[str, ...]
 """Control first, then what names a question within it."""
@@ -97,6 +102,37 @@ def read_shared_values(folders: Sequence[Path]) -> list[SharedValues]:
             "data, splits and views."
         )
     return found
+
+
+def read_shared_tasks(folders: Sequence[Path]) -> list[SharedValues]:
+    """Read how often the decoders answer the rows of reading tasks that all of them were given.
+
+    A row with options counts where the right one was chosen, any other where the answer names the
+    object. A task stands in the place of a view, and its subjects in the place of controls.
+
+    Args:
+        folders: the output of each step `tasks`.
+    """
+    tables: list[dict[str, dict[tuple[str, str], float]]] = []
+    for folder in folders:
+        found: dict[str, dict[tuple[str, str], float]] = {}
+        for row in read_rows(folder / TASK_ANSWERS_FILE):
+            if row["predictor"] == DECODER:
+                value = row["contained"] if row["chosen"] is None else row["chosen"]
+                if value is not None:
+                    found.setdefault(row["task"], {})[row["group"], row["row_id"]] = value
+        tables.append(found)
+    out = []
+    for task in sorted(set(tables[0]).intersection(*tables[1:])):
+        own = [table[task] for table in tables]
+        keys = sorted(set(own[0]).intersection(*own[1:]))
+        if keys:
+            groups = np.array([group for group, _ in keys])
+            means = [average_by_control(np.array([one[k] for k in keys]), groups) for one in own]
+            names = tuple(map(str, means[0][0]))
+            values = {"task_accuracy": np.stack([mean for _, mean in means])}
+            out.append(SharedValues("test", task, names, len(keys), values))
+    return out
 
 
 def _share(

@@ -136,6 +136,7 @@ class Sweep:
                 sizes=sizes[point.label],
                 seed=point.seed,
                 data=artifacts["evaluate"].data,
+                tasks=artifacts["tasks"].data if "tasks" in artifacts else None,
             )
             for point, _, artifacts in found
         ]

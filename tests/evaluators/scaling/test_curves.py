@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from evaluators.measure.result_files import (
 )
 from evaluators.scaling.curves import SweptRun, point_rows, scaling_curves
 from evaluators.scaling.shared_values import read_shared_values
+from evaluators.tasks.result_files import TASK_ANSWERS, TASK_ANSWERS_FILE
 
 CONTROLS = 12
 
@@ -168,6 +170,35 @@ def test_evaluations_of_other_data_are_refused(tmp_path: Path) -> None:
     folders = [evaluation(tmp_path / "one", 1.0), evaluation(tmp_path / "none", 1.0, controls=0)]
     with pytest.raises(DataError, match="2 evaluations have no question in common"):
         read_shared_values(folders)
+
+
+def task_answers(folder: Path, right: float, predictor: str = "lit") -> Path:
+    """Write the answers of a task with options about twelve subjects."""
+    rows: list[dict[str, Any]] = [
+        {
+            **dict.fromkeys(TASK_ANSWERS.names),
+            "task": "capitals",
+            "predictor": predictor,
+            "row_id": f"r{subject}",
+            "group": f"s{subject:02}",
+            "contained": 0.0,
+            "chosen": right,
+        }
+        for subject in range(CONTROLS)
+    ]
+    write_table(folder / TASK_ANSWERS_FILE, rows, TASK_ANSWERS)
+    return folder
+
+
+def test_reading_tasks_are_drawn_where_all_points_have_them(tmp_path: Path) -> None:
+    two = runs(tmp_path, {10: [2.0], 20: [1.0]})
+    with_tasks = [replace(run, tasks=task_answers(run.data, float(k))) for k, run in enumerate(two)]
+    found = scaling_curves(with_tasks, held_out=True)
+    (tasks,) = [curve for curve in found if curve.metric.name == "task_accuracy"]
+    assert [point.estimate.estimate for point in tasks.points] == [0.0, 1.0]
+    assert (tasks.view, tasks.controls) == ("capitals", CONTROLS)
+    one = [with_tasks[0], two[1]]
+    assert "task_accuracy" not in {c.metric.name for c in scaling_curves(one, held_out=True)}
 
 
 def test_every_training_has_its_rows(tmp_path: Path) -> None:
