@@ -107,11 +107,27 @@ def stack_rows(
         "weights": (1 / np.maximum(answer.sum(1), 1))[question_of].astype(np.float32),
         "question_of": question_of,
     }
-    if readings[0].vectors is not None:
-        arrays["places"] = np.concatenate(places)
-        arrays["vectors"] = np.concatenate([r.vectors for r in readings])
-        arrays["vector_layers"] = np.concatenate([r.vector_layers for r in readings])
-    return {name: torch.from_numpy(value) for name, value in arrays.items()}  # type: ignore[return-value]
+    batch = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    return cast(Batch, batch | stack_vectors(readings, places))
+
+
+def stack_vectors(
+    readings: Sequence[Reading], places: Sequence[np.ndarray]
+) -> dict[str, torch.Tensor]:
+    """Stack the activations of rows, with where they go; nothing where there are none.
+
+    Args:
+        readings: B rows, all with vectors or all without.
+        places: of each row, indices into the flattened batch.
+    """
+    found = [reading.vectors for reading in readings if reading.vectors is not None]
+    if not found:
+        return {}
+    return {
+        "places": torch.from_numpy(np.concatenate(places)),
+        "vectors": torch.cat([torch.as_tensor(vectors) for vectors in found]),
+        "vector_layers": torch.from_numpy(np.concatenate([r.vector_layers for r in readings])),
+    }
 
 
 def to_device(batch: B, device: torch.device) -> B:

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -18,7 +17,7 @@ from activation_store.target.load import shape_of
 from core.errors import ModelError
 from decoder.batch import Batch
 from decoder.injection import Injection
-from decoder.packed import PackedBatch, compute_packed_losses
+from decoder.packed import PackedBatch, compute_packed_losses, question_losses
 
 _KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
 
@@ -91,6 +90,4 @@ def compute_answer_losses(
         use_cache=True,
         logits_to_keep=shared["predicting"],
     ).logits
-    losses_A = F.cross_entropy(logits_AV.float(), batch["targets"], reduction="none")
-    questions = torch.zeros(len(batch["row_of"]), device=losses_A.device)
-    return questions.index_add(0, batch["question_of"], losses_A * batch["weights"])
+    return question_losses(logits_AV, batch)

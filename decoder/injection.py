@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from decoder.normalisation import Normaliser
-from decoder.reading import UNNAMED_LAYER
+from decoder.reading import UNNAMED_LAYER, at_least_float32
 
 How = Literal["replace", "add"]
 _LEAST_NORM = 1e-6
@@ -78,9 +78,10 @@ class Injection:
 def _add_direction(hidden_ND: torch.Tensor, vectors_ND: torch.Tensor) -> torch.Tensor:
     """Add to each hidden state the direction of its vector, at the hidden state's own norm.
 
-    Norms are computed in float32.
+    Norms are computed in float32 or wider.
     """
-    hidden_N = hidden_ND.float().norm(dim=-1, keepdim=True)
-    vectors_N = vectors_ND.float().norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
-    moved: torch.Tensor = vectors_ND.float() * (hidden_N / vectors_N)
+    wide = at_least_float32(vectors_ND)
+    hidden_N = at_least_float32(hidden_ND).norm(dim=-1, keepdim=True)
+    vectors_N = wide.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
+    moved: torch.Tensor = wide * (hidden_N / vectors_N)
     return hidden_ND + moved.to(hidden_ND.dtype)

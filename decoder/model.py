@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +16,7 @@ from activation_store.target.load import blocks, load_adapter, load_model, load_
 from activation_store.target.quiet import quiet_libraries
 from core.errors import ModelError, StoreError, first_line
 from core.files import write_json
+from decoder.adapters import use_adapter
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import check_cacheable
 from decoder.injection import How, Injection
@@ -57,11 +57,13 @@ class Decoder:
         prompt: builds token ids.
         config: how activations enter.
         binding: what it reads.
-        packs: whether a row can be one packed sequence (decoder/packed.py).
+        can_pack: whether a row can be one packed sequence (decoder/packed.py).
+        adapter: name of the adapter that makes the network a decoder.
     """
 
     def __init__(self, net: Any, tokenizer: Any, config: DecoderConfig, binding: Binding) -> None:
         self.net = net
+        self.adapter: str = net.active_adapter
         self.tokenizer = tokenizer
         self.prompt = DecoderPrompt(tokenizer, config)
         self.config = config
@@ -260,25 +262,16 @@ class Decoder:
         if config.normalisation != "none":
             self.use_statistics(ActivationStatistics.load(folder), name)
 
-    @contextlib.contextmanager
-    def with_adapter(self, name: str) -> Iterator[None]:
+    def with_adapter(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Use the adapter that was added under `name` while the context is open."""
-        mine = self.net.active_adapter
-        self.net.set_adapter(name)
-        try:
-            yield
-        finally:
-            self.net.set_adapter(mine)
-            self.net.requires_grad_(False)
+        return use_adapter(self.net, name)
 
-    @contextlib.contextmanager
-    def without_adapter(self) -> Iterator[None]:
+    def without_adapter(self) -> contextlib.AbstractContextManager[None]:
         """Disable the adapter while the context is open.
 
         The network is then the target itself, and the decoder as it was before training.
         """
-        with self.net.disable_adapter():
-            yield
+        return use_adapter(self.net, None)
 
 
 def read_sidecar(folder: Path) -> tuple[DecoderConfig, Binding]:

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save
 from core.errors import ModelError
 from core.files import write_bytes
 from decoder.config import Normalisation
+from decoder.reading import at_least_float32
 
 STATISTICS_FILE = "normalisation.safetensors"
 _LEAST_DEVIATION = 1e-6
@@ -132,7 +133,7 @@ class Normaliser:
         self._row_of_block = row_of_block.to(device)
 
     def __call__(self, vectors_ND: torch.Tensor, block_N: torch.Tensor) -> torch.Tensor:
-        """Normalise vectors in float32; gradients pass.
+        """Normalise vectors in float32 or wider; gradients pass.
 
         Args:
             vectors_ND: activations.
@@ -140,7 +141,7 @@ class Normaliser:
         """
         if self.how == "none":
             return vectors_ND
-        found = vectors_ND.float()
+        found = at_least_float32(vectors_ND)
         row_N = self._row_of_block[block_N]
         if self.how in ("centre", "standardise"):
             found = found - self._mean_LD.index_select(0, row_N)

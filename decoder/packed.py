@@ -11,7 +11,7 @@ Shapes: B rows, S tokens of the longest packed row (right-padded), N placeholder
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from decoder.batch import Batch, make_batch
+from decoder.batch import Batch, make_batch, stack_vectors
 from decoder.injection import Injection
 from decoder.prompt import DecoderPrompt, Turn
-from decoder.reading import Reading
+from decoder.reading import Reading, at_least_float32
 
 
 class PackedBatch(TypedDict, total=False):
@@ -111,11 +111,8 @@ def make_packed_batch(
         "weights": np.concatenate(weights),
         "question_of": np.concatenate(question_of),
     }
-    if readings[0].vectors is not None:
-        arrays["places"] = np.concatenate(places)
-        arrays["vectors"] = np.concatenate([r.vectors for r in readings])
-        arrays["vector_layers"] = np.concatenate([r.vector_layers for r in readings])
-    return {name: torch.from_numpy(value) for name, value in arrays.items()}  # type: ignore[return-value]
+    batch = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    return cast(PackedBatch, batch | stack_vectors(readings, places))
 
 
 def compute_packed_losses(net: nn.Module, injection: Injection, batch: PackedBatch) -> torch.Tensor:
@@ -128,8 +125,13 @@ def compute_packed_losses(net: nn.Module, injection: Injection, batch: PackedBat
             use_cache=False,
             logits_to_keep=batch["predicting"],
         ).logits
-    losses_A = F.cross_entropy(logits_AV.float(), batch["targets"], reduction="none")
-    questions = torch.zeros(len(batch["row_of"]), device=losses_A.device)
+    return question_losses(logits_AV, batch)
+
+
+def question_losses(logits_AV: torch.Tensor, batch: Batch | PackedBatch) -> torch.Tensor:
+    """Compute the mean loss [Q] of each question over its answer, in float32 or wider."""
+    losses_A = F.cross_entropy(at_least_float32(logits_AV), batch["targets"], reduction="none")
+    questions = losses_A.new_zeros(len(batch["row_of"]))
     return questions.index_add(0, batch["question_of"], losses_A * batch["weights"])
 
 

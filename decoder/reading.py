@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 UNNAMED_LAYER = -1
 """Block of an activation where the prompt names none, since the decoder reads one layer."""
@@ -15,7 +16,8 @@ class Reading:
     """The activations of a row, or what stands in their place, as the decoder gets them.
 
     Attributes:
-        vectors: [N, D] float32 activations, or None: the placeholders keep their own embeddings.
+        vectors: [N, D] activations, or None: the placeholders keep their own embeddings. A tensor
+            where a gradient is to reach them (decoder/steering).
         n: tokens that were read; N is n times the layers, one layer's vectors after the other's.
         first_position: position of the first of them in the target's own sequence.
         layers: the layers that the prompt names; empty where it names none, and there is one.
@@ -27,7 +29,7 @@ class Reading:
             are neighbours.
     """
 
-    vectors: np.ndarray | None
+    vectors: np.ndarray | torch.Tensor | None
     n: int
     first_position: int
     layers: tuple[int, ...] = ()
@@ -44,3 +46,8 @@ class Reading:
     def size(self) -> int:
         """Number N of placeholders."""
         return self.n * max(1, len(self.layers))
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Widen 16-bit numbers to float32, and leave wider ones as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

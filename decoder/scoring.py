@@ -40,7 +40,7 @@ def compute_turn_losses(
     sizes = [r.n + sum(len(t.ids) for t in own) for r, own in zip(readings, turns, strict=True)]
     order = sorted(range(len(sizes)), key=sizes.__getitem__)
     out: list[list[float]] = [[] for _ in sizes]
-    for rows in _batches(order, sizes, batch):
+    for rows in batch_rows(order, sizes, batch):
         tensors = make_loss_batch(
             decoder.prompt,
             [readings[i] for i in rows],
@@ -54,8 +54,14 @@ def compute_turn_losses(
     return out
 
 
-def _batches(order: Sequence[int], sizes: Sequence[int], rows: int) -> Iterator[list[int]]:
-    """Cut rows in `order`, from short to long, into batches."""
+def batch_rows(order: Sequence[int], sizes: Sequence[int], rows: int) -> Iterator[list[int]]:
+    """Cut rows in `order`, from short to long, into batches of like length.
+
+    Args:
+        order: indices into `sizes`.
+        sizes: tokens of each row.
+        rows: most rows of a batch.
+    """
     batch: list[int] = []
     for i in order:
         if batch and (len(batch) == rows or (len(batch) + 1) * sizes[i] > _TOKENS):

@@ -84,7 +84,15 @@ def capture_reading(
     return run.reading(layers, chosen)
 
 
-def reading(n: int, first_position: int = 0, *, seed: int = 0, vectors: bool = True) -> Reading:
+def reading(
+    n: int,
+    first_position: int = 0,
+    *,
+    seed: int = 0,
+    vectors: bool = True,
+    layers: tuple[int, ...] = (),
+) -> Reading:
     """Random activations of the size that a tiny model's have."""
-    values = np.random.default_rng([seed, n]).normal(size=(n, 32)).astype(np.float32)
-    return Reading(values if vectors else None, n, first_position)
+    size = n * max(1, len(layers))
+    values = np.random.default_rng([seed, n]).normal(size=(size, 32)).astype(np.float32)
+    return Reading(values if vectors else None, n, first_position, layers)

@@ -5,6 +5,7 @@ Shapes: B sequences, T tokens, D d_model.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -31,8 +32,16 @@ class Capture:
     Right padding needs no mask: attention is causal, so no token sees one behind it.
     """
 
-    def __init__(self, net: nn.Module, layers: Sequence[int]) -> None:
+    def __init__(self, net: nn.Module, layers: Sequence[int], *, gradients: bool = False) -> None:
+        """Prepare a model.
+
+        Args:
+            net: the model.
+            layers: blocks whose outputs are kept.
+            gradients: whether outputs keep the graph of the weights that take gradients.
+        """
         self._net = net
+        self._gradients = gradients
         self._layers = tuple(layers)
         self._blocks = blocks(net)
         self._device = next(net.parameters()).device
@@ -91,7 +100,7 @@ class Capture:
         tidy: Callable[[], None] | None = getattr(self._net, "reset_iter_state", None)
         try:
             # weights that are gathered in inference mode could not be trained through later
-            with torch.no_grad() if tidy else torch.inference_mode():
+            with self._gradient_mode(shared=tidy is not None):
                 self._net(batch_BT, use_cache=False)
         except _StopForward:
             if tidy:
@@ -100,6 +109,11 @@ class Capture:
             for handle in handles:
                 handle.remove()
         return kept
+
+    def _gradient_mode(self, *, shared: bool) -> contextlib.AbstractContextManager[Any]:
+        if self._gradients:
+            return torch.enable_grad()
+        return torch.no_grad() if shared else torch.inference_mode()
 
     def _checked(self, output: torch.Tensor) -> torch.Tensor:
         config: Any = self._net.config

@@ -1,0 +1,52 @@
+"""Switching of adapters on a network that target and decoder share.
+
+peft's own switch also flips `requires_grad` of adapter weights, and a backward pass whose weights
+were flipped after the forward pass gives no gradient, silently. Here a switch ends where it began:
+active adapters, whether they are on, and every weight's `requires_grad`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def use_adapter(net: Any, name: str | None) -> Iterator[None]:
+    """Run a peft network with one adapter, or with none, while the context is open.
+
+    Inside, no weight of another adapter takes a gradient, and those of `name` as before. Contexts
+    may be nested.
+
+    Args:
+        net: a peft model.
+        name: the adapter; None turns all off.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in net.modules() if isinstance(module, BaseTunerLayer)]
+    before = [(list(layer.active_adapters), layer.disable_adapters) for layer in layers]
+    named = net.active_adapter
+    flags = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
+    try:
+        for layer, (active, _) in zip(layers, before, strict=True):
+            _switch(layer, active if name is None else [name], off=name is None)
+        net.active_adapter = net.base_model.active_adapter = name or named
+        _restore(flags)
+        yield
+    finally:
+        for layer, (active, off) in zip(layers, before, strict=True):
+            _switch(layer, active, off=off)
+        net.active_adapter = net.base_model.active_adapter = named
+        _restore(flags)
+
+
+def _switch(layer: Any, active: list[str], *, off: bool) -> None:
+    layer.set_adapter(active)
+    layer.enable_adapters(not off)
+
+
+def _restore(flags: list[tuple[Any, bool]]) -> None:
+    for parameter, trains in flags:
+        parameter.requires_grad_(trains)
