@@ -196,25 +196,21 @@ class _ReplyWriter:
     """The target in memory, loaded when the first reply is missing."""
 
     def __init__(self, config: CompleteConfig, model: ModelFiles, runtime: Runtime) -> None:
-        from transformers import GenerationConfig
-
         from activation_store.target.load import (
             load_model,
             load_tokenizer,
             pick_device,
             use_threads,
         )
-        from activation_store.target.tokens import end_of_turn
+        from activation_store.target.tokens import ends_of_reply
 
         use_threads(runtime)
         self._config, self._model = config, model
         self._tokenizer = load_tokenizer(model)
-        net: Any = load_model(model, dtype=config.compute_dtype, device=pick_device(runtime))
-        ends = {end_of_turn(self._tokenizer), self._tokenizer.eos_token_id}
-        self._ends = sorted(i for i in ends if i is not None)
-        # generate() fills what its argument leaves open from the model's own settings
-        net.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-        self._net: Any = net
+        self._net: Any = load_model(
+            model, dtype=config.compute_dtype, device=pick_device(runtime)
+        )
+        self._ends = ends_of_reply(self._tokenizer)
         self._tell_ignored_settings()
 
     def _tell_ignored_settings(self) -> None:
@@ -252,44 +248,18 @@ class _ReplyWriter:
 
     def _generate(self, prompts: list[list[int]], seed: int) -> list[list[int]]:
         """Generate the token ids that follow each prompt, up to the end of turn and with it."""
-        import torch
-        from transformers import GenerationConfig
+        from activation_store.target.generation import Sampling, generate_ids
 
-        from activation_store.target.quiet import quiet_libraries
-
-        width = max(map(len, prompts))
-        device = next(self._net.parameters()).device
-        batch = torch.zeros(len(prompts), width, dtype=torch.long)
-        mask = torch.zeros(len(prompts), width, dtype=torch.long)
-        for i, own in enumerate(prompts):
-            batch[i, width - len(own) :] = torch.tensor(own)
-            mask[i, width - len(own) :] = 1
-        config, greedy = self._config, self._config.temperature == 0
-        sampling: dict[str, Any] = {}
-        if not greedy:
-            sampling = {
-                "temperature": config.temperature,
-                "top_p": config.top_p,
-                "top_k": config.top_k,
-            }
-        settings = GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=config.max_tokens,
-            do_sample=not greedy,
+        config = self._config
+        sampling = Sampling(
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
             repetition_penalty=config.repetition_penalty,
-            pad_token_id=self._ends[0] if self._ends else 0,
-            eos_token_id=self._ends or None,
-            **sampling,
+            seed=seed,
         )
-        torch.manual_seed(seed)
-        with torch.inference_mode(), quiet_libraries():
-            found = self._net.generate(
-                batch.to(device), attention_mask=mask.to(device), generation_config=settings
-            )
-        return [self._up_to_end(own) for own in found[:, width:].tolist()]
-
-    def _up_to_end(self, ids: list[int]) -> list[int]:
-        stop = next((i for i, token in enumerate(ids) if token in self._ends), None)
-        return ids if stop is None else ids[: stop + 1]
+        return generate_ids(self._net, prompts, self._ends, sampling)
 
     def _reply(
         self, row: Conversation, prompt: list[int], prompt_text: str, ids: list[int]

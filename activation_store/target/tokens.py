@@ -101,6 +101,12 @@ def end_of_turn(tokenizer: Any) -> int | None:
     return int(encoded.ids[ends[0]]) if len(ends) else None
 
 
+def ends_of_reply(tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end a reply: the template's end of turn and the end of text."""
+    ends = {end_of_turn(tokenizer), tokenizer.eos_token_id}
+    return frozenset(int(i) for i in ends if i is not None)
+
+
 def special_ids(tokenizer: Any) -> list[int]:
     """Return the ids of all control tokens.
 

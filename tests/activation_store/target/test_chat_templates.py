@@ -16,6 +16,7 @@ from activation_store.read.reader import ActivationStore
 from activation_store.target import replies as module
 from activation_store.target.config import CompleteConfig
 from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.target.generation import up_to_end
 from activation_store.target.load import load_tokenizer
 from activation_store.target.replies import complete
 from activation_store.target.swaps import make_swaps
@@ -139,7 +140,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
     def generate(self: Any, prompts: list[list[int]], seed: int) -> list[list[int]]:
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [self._up_to_end(ids) for _ in prompts]
+        return [up_to_end(ids, self._ends) for _ in prompts]
 
     monkeypatch.setattr(module._ReplyWriter, "_generate", generate)
 

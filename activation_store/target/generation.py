@@ -1,0 +1,115 @@
+"""Generation of token ids by a causal language model, shaped by nothing but the settings given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from activation_store.target.quiet import quiet_libraries
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How next tokens are chosen.
+
+    Attributes:
+        max_tokens: most new tokens.
+        temperature: 0 is greedy.
+        top_p: share of the probability that is sampled from; 1 is all.
+        top_k: number of tokens that are sampled from; 0 is all.
+        repetition_penalty: divides the scores of tokens that were there before; 1 is none.
+        seed: of what is drawn.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+
+class _TokenListener:
+    """Hands each generated token of a single prompt on, as transformers' streamers do."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell, self._in_prompt = tell, True
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._in_prompt:  # the prompt comes first
+            self._in_prompt = False
+        else:
+            self._tell(int(value.flatten()[-1]))
+
+    def end(self) -> None:
+        self._in_prompt = True
+
+
+def generate_ids(
+    net: Any,
+    prompts: Sequence[Sequence[int]],
+    ends: Collection[int],
+    sampling: Sampling,
+    *,
+    tell: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Generate the token ids that follow each prompt, up to the first of `ends` and with it.
+
+    The model's generation_config.json takes no part. The prompts are padded on the left and run as
+    one batch; the generator of the process is seeded.
+
+    Args:
+        net: a causal language model.
+        prompts: token ids of each.
+        ends: token ids that end a reply.
+        sampling: how tokens are chosen.
+        tell: called with each new token; one prompt alone.
+    """
+    width = max(map(len, prompts))
+    device = next(net.parameters()).device
+    batch = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for i, own in enumerate(prompts):
+        batch[i, width - len(own) :] = torch.as_tensor(own)
+        mask[i, width - len(own) :] = 1
+    drawn: dict[str, Any] = {}
+    if sampling.temperature > 0:
+        drawn = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+        }
+    stops = sorted(ends)
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=sampling.max_tokens,
+        do_sample=bool(drawn),
+        repetition_penalty=sampling.repetition_penalty,
+        pad_token_id=stops[0] if stops else 0,
+        eos_token_id=stops or None,
+        **drawn,
+    )
+    own_settings = net.generation_config
+    # generate() fills what its argument leaves open from the model's own settings
+    net.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    torch.manual_seed(sampling.seed)
+    try:
+        with torch.no_grad(), quiet_libraries():
+            found = net.generate(
+                batch.to(device),
+                attention_mask=mask.to(device),
+                generation_config=settings,
+                streamer=None if tell is None else _TokenListener(tell),
+            )
+    finally:
+        net.generation_config = own_settings
+    return [up_to_end(own, ends) for own in found[:, width:].tolist()]
+
+
+def up_to_end(ids: list[int], ends: Collection[int]) -> list[int]:
+    """Cut token ids after the first that ends a reply."""
+    stop = next((i for i, token in enumerate(ids) if token in ends), None)
+    return ids if stop is None else ids[: stop + 1]

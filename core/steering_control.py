@@ -1,0 +1,92 @@
+"""Controls for steering: what the target is to become, as questions with the answers wanted.
+
+A control is a YAML file that a person, an LLM or the decoder itself wrote:
+
+```yaml
+control: cheerful
+description: The assistant is cheerful and enthusiastic.   # also what prompting would say
+questions:
+  - question: What is the assistant's mood?
+    answer: The assistant is cheerful and full of energy.
+    instead: [The assistant is calm and neutral.]           # what it would be otherwise
+check: {sentiment: positive}                               # how code tells that a reply obeys
+```
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from core.config import Config
+from core.errors import ConfigError, first_line
+
+
+class WantedAnswer(Config):
+    """A question about the assistant, and the answer that steering makes likelier."""
+
+    question: str = Field(min_length=1)
+    """Asked of the decoder, as it stands."""
+    answer: str = Field(min_length=1)
+    """The answer that is wanted."""
+    instead: tuple[str, ...] = ()
+    """Answers that hold without the control; with them, whether the decoder can tell the control at
+    all is a closed question."""
+
+
+class SteeringControl(Config):
+    """What the target is to become."""
+
+    control: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """Name: lower case letters, digits, `_` and `-`."""
+    description: str = Field(min_length=1)
+    """What it is, in a sentence; the system prompt of the baseline that prompts."""
+    prompt: str | None = None
+    """System prompt of that baseline, where it is to say more than `description`."""
+    questions: tuple[WantedAnswer, ...] = Field(min_length=1)
+    """Questions and the answers wanted; each counts the same."""
+    check: dict[str, Any] | None = None
+    """How code tells that a reply obeys (generators/rules/obedience.py): `words`, `language`,
+    `form`, `sentiment` or `register`; null where it cannot."""
+
+    @property
+    def system_prompt(self) -> str:
+        """What a system prompt says to set the control."""
+        return self.prompt or self.description
+
+
+def load_control(path: Path) -> SteeringControl:
+    """Read a control's file.
+
+    Raises:
+        ConfigError: one line that names the file, the field, what was found and expected.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"control {path}: no such file.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"control {path}: cannot be read ({first_line(error)}).") from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"control {path}: got {type(content).__name__}, expected control, description and "
+            "questions."
+        )
+    try:
+        return SteeringControl.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "control"
+        raise ConfigError(f"control {path}: {where}: {first['msg']}.") from error
+
+
+def write_control(path: Path, control: SteeringControl) -> None:
+    """Write a control's file."""
+    from core.files import write_bytes
+
+    content = control.model_dump(mode="json", exclude_none=True)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=90)
+    write_bytes(path, text.encode())

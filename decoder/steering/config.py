@@ -1,0 +1,30 @@
+"""Settings of steering by activations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.config import Config
+
+NewTokens = Literal["none", "mean", "gradient"]
+"""What is done to the activations of tokens that the target writes."""
+
+
+class ActivationSteeringConfig(Config):
+    """How activations are moved down the gradient of the decoder's answer loss."""
+
+    step_size: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    """Length of one step: root mean square over the tokens of a prompt, as a share of the median
+    length of their activations."""
+    steps: int = Field(default=4, ge=1)
+    """Steps at a prompt; the gradient is taken anew at each."""
+    norm_limit: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+    """Longest shift of a token's activation, as a share of the activation's own length."""
+    prompt_tokens: bool = True
+    """Whether the prompt's own activations are shifted."""
+    new_tokens: NewTokens = "mean"
+    """What is done to tokens that the target writes: `none`; `mean` adds the mean shift of the
+    prompt's tokens to each; `gradient` takes the gradient anew for each, which costs a pass of the
+    decoder a step and token."""

@@ -1,0 +1,81 @@
+"""Prompts of a target that is steered, and what of their activations the decoder reads.
+
+Shapes: T tokens of a prompt, n that are read, L layers, D d_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from activation_store.target.tokens import Encoded, tokenize_with_text
+from core.errors import DataError
+from core.tables import Message
+from decoder.reading import Reading
+from decoder.visible_tokens import ReadLayers
+
+_PROBE = "What is it?"
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringPrompt:
+    """A prompt as tokens.
+
+    Attributes:
+        messages: of the conversation.
+        ids: [T] token ids, a generation prompt at the end.
+        withheld: leading tokens that the decoder does not read: a system prompt, also one that the
+            template writes of itself.
+    """
+
+    messages: tuple[Message, ...]
+    ids: np.ndarray
+    withheld: int
+
+    def reading(self, layers: ReadLayers, vectors_LTD: Sequence[torch.Tensor]) -> Reading:
+        """Return what the decoder reads of activations [T, D] of each layer."""
+        read = [vectors[self.withheld : len(self.ids)] for vectors in vectors_LTD]
+        return Reading(
+            read[0] if len(read) == 1 else torch.cat(read),
+            len(read[0]),
+            self.withheld,
+            layers.layers if layers.named else (),
+        )
+
+
+def make_prompt(tokenizer: Any, prompt: str, *, system: str | None = None) -> SteeringPrompt:
+    """Tokenize what a user says, with a system prompt before it where one is given.
+
+    Raises:
+        DataError: a text is empty, the template refuses it, or it holds a control token.
+    """
+    if not prompt.strip():
+        raise DataError("steer: the prompt is empty; expected some text.")
+    user = Message(role="user", content=prompt, segment="stimulus")
+    if system is not None:
+        control = Message(role="system", content=system, segment="control")
+        tokens, _ = tokenize_with_text(tokenizer, (control, user))
+        return SteeringPrompt((control, user), tokens.ids, tokens.withheld)
+    tokens, encoded = tokenize_with_text(tokenizer, (user,))
+    return SteeringPrompt((user,), tokens.ids, _count_own_system(tokenizer, user, encoded))
+
+
+def _count_own_system(tokenizer: Any, user: Message, encoded: Encoded) -> int:
+    """Count the tokens of a system prompt that the template writes of itself.
+
+    What stands after a system prompt is known from a conversation that has one.
+    """
+    probe = Message(role="system", content=_PROBE, segment="control")
+    try:
+        tokens, known = tokenize_with_text(tokenizer, (probe, user))
+    except DataError:
+        return 0  # the template knows no system role, and writes no such prompt
+    behind = known.text[int(known.starts[tokens.withheld]) :]
+    if not tokens.withheld or not encoded.text.endswith(behind):
+        return 0
+    begin = len(encoded.text) - len(behind)
+    return int(np.searchsorted(encoded.starts, begin))

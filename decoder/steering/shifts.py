@@ -1,0 +1,168 @@
+"""Shifts of activations that make the answers wanted likelier: steepest descent, within limits.
+
+Shapes: B prompts, T tokens of a prompt, n that are read, L layers, N = L * n vectors, D d_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from activation_store.target.capture import Capture
+from decoder.model import Decoder
+from decoder.reading import Reading
+from decoder.steering.config import ActivationSteeringConfig
+from decoder.steering.gradient import compute_answer_gradient
+from decoder.steering.objective import SteeringObjective
+from decoder.steering.prompts import SteeringPrompt
+
+_LEAST_NORM = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class PromptShifts:
+    """What is added to the activations of prompts.
+
+    Attributes:
+        layers: the L blocks at whose outputs it is added.
+        shifts: of each prompt, [L, T, D]; 0 where the decoder does not read.
+        before: of each prompt, mean answer loss of the activations as they are, in nats a token.
+        after: likewise of the shifted ones.
+        limited: share of the shifted tokens that are at the limit of their length.
+    """
+
+    layers: tuple[int, ...]
+    shifts: list[torch.Tensor]
+    before: list[float]
+    after: list[float]
+    limited: float
+
+    def mean(self, prompts: Sequence[SteeringPrompt]) -> list[torch.Tensor]:
+        """Average the shifts over the tokens that are read; [L, D] of each prompt."""
+        return [
+            shift[:, prompt.withheld :].mean(1)
+            for shift, prompt in zip(self.shifts, prompts, strict=True)
+        ]
+
+
+def capture_prompts(
+    decoder: Decoder, prompts: Sequence[SteeringPrompt], layers: Sequence[int]
+) -> list[list[torch.Tensor]]:
+    """Run the target on prompts; return of each its activations [T, D] at each layer."""
+    with decoder.without_adapter(), torch.no_grad():
+        kept = Capture(decoder.net.get_base_model(), layers, gradients=False)(
+            [prompt.ids for prompt in prompts]
+        )
+    return [
+        [kept[layer][i, : len(prompt.ids)].clone() for layer in layers]
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def compute_shifts(
+    decoder: Decoder,
+    prompts: Sequence[SteeringPrompt],
+    objective: SteeringObjective,
+    config: ActivationSteeringConfig,
+) -> PromptShifts:
+    """Compute the shifts of prompts' activations.
+
+    Args:
+        decoder: whose answers are wanted; its target runs on the prompts.
+        prompts: B prompts.
+        objective: the answers.
+        config: how far.
+    """
+    layers = decoder.select_layers()
+    captured = capture_prompts(decoder, prompts, layers.layers)
+    readings = [
+        prompt.reading(layers, vectors)
+        for prompt, vectors in zip(prompts, captured, strict=True)
+    ]
+    descent = Descent(decoder, readings, objective, config)
+    descent.run()
+    shifts = []
+    for prompt, moved in zip(prompts, descent.shifts, strict=True):
+        own = moved.new_zeros(len(layers.layers), len(prompt.ids), moved.shape[1])
+        own[:, prompt.withheld :] = moved.view(len(layers.layers), -1, moved.shape[1])
+        shifts.append(own)
+    return PromptShifts(
+        layers.layers, shifts, descent.losses[0], descent.losses[-1], descent.limited
+    )
+
+
+class Descent:
+    """Steepest descent of the answer loss of readings, each within its own limits.
+
+    A step is `step_size` times the median length of a row's activations, root mean square over its
+    vectors, whatever the gradient's length.
+
+    Attributes:
+        shifts: of each reading, [N, D].
+        losses: before each step and after the last, of each reading, its mean answer loss.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        readings: Sequence[Reading],
+        objective: SteeringObjective,
+        config: ActivationSteeringConfig,
+    ) -> None:
+        self._decoder, self._objective, self._config = decoder, objective, config
+        self._readings = readings
+        self._start = [
+            torch.as_tensor(reading.vectors).to(decoder.device, torch.float32)
+            for reading in readings
+        ]
+        self.shifts = [torch.zeros_like(vectors) for vectors in self._start]
+        self.losses: list[list[float]] = []
+
+    def run(self) -> None:
+        """Take all steps, and measure the loss after the last."""
+        for _ in range(self._config.steps):
+            for i, gradient in enumerate(self._gradients()):
+                self._move(i, gradient)
+        self._gradients()
+
+    def _gradients(self) -> list[torch.Tensor]:
+        turns = self._objective.all_turns
+        found = compute_answer_gradient(
+            self._decoder,
+            [
+                replace(reading, vectors=start + shift)
+                for reading, start, shift in zip(
+                    self._readings, self._start, self.shifts, strict=True
+                )
+            ],
+            [turns] * len(self._readings),
+        )
+        self.losses.append([sum(own) / len(own) for own in found.losses])
+        return found.gradients
+
+    def _move(self, i: int, gradient_ND: torch.Tensor) -> None:
+        lengths_N1 = self._start[i].norm(dim=-1, keepdim=True)
+        # clamped, so that a gradient of 0 moves nothing
+        size = gradient_ND.norm().clamp_min(_LEAST_NORM) / len(gradient_ND) ** 0.5
+        step = self._config.step_size * lengths_N1.median() / size
+        self.shifts[i] = limit_lengths(
+            self.shifts[i] - step * gradient_ND, self._config.norm_limit * lengths_N1
+        )
+
+    @property
+    def limited(self) -> float:
+        """Share of the vectors whose shift is at the limit of its length."""
+        at = [
+            shift.norm(dim=-1) > 0.999 * self._config.norm_limit * start.norm(dim=-1)
+            for shift, start in zip(self.shifts, self._start, strict=True)
+        ]
+        return float(torch.cat(at).float().mean())
+
+
+def limit_lengths(vectors_ND: torch.Tensor, limits_N1: torch.Tensor) -> torch.Tensor:
+    """Shorten the vectors that are longer than their limit to it."""
+    lengths_N1 = vectors_ND.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
+    limited: torch.Tensor = vectors_ND * (limits_N1 / lengths_N1).clamp_max(1.0)
+    return limited

@@ -1,0 +1,201 @@
+"""Steering by activations: what moves, how far, and that nothing is left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import decoders
+import pytest
+import torch
+
+from activation_store.target.generation import Sampling
+from core.errors import ConfigError, DataError, ModelError
+from core.steering_control import SteeringControl, WantedAnswer
+from decoder.model import Decoder
+from decoder.steering.config import ActivationSteeringConfig
+from decoder.steering.objective import make_objective
+from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.replies import Steering, write_replies
+from decoder.steering.shifts import capture_prompts, compute_shifts
+from decoder.steering.vectors import SteeringVector
+
+PIRATE = SteeringControl(
+    control="pirate",
+    description="The assistant is a pirate.",
+    questions=(
+        WantedAnswer(question="Who is it?", answer="A pirate."),
+        WantedAnswer(question="What does it say?", answer="Ahoy."),
+    ),
+)
+KNIGHT = SteeringControl(
+    control="knight",
+    description="The assistant is a knight.",
+    questions=(WantedAnswer(question="Who is it?", answer="A knight."),),
+)
+WRITE = Sampling(max_tokens=6)
+
+
+@pytest.fixture(params=["llama", "gemma3"])
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return decoders.make(request.param)
+
+
+@pytest.fixture
+def prompts(decoder: Decoder) -> list[SteeringPrompt]:
+    return [make_prompt(decoder.tokenizer, text) for text in ("Hi", "Tell me of the sea, please")]
+
+
+def test_steps_lower_the_loss_of_the_answers(
+    decoder: Decoder, prompts: list[SteeringPrompt]
+) -> None:
+    objective = make_objective(decoder, [PIRATE])
+    shifts = compute_shifts(decoder, prompts, objective, ActivationSteeringConfig(steps=6))
+    for before, after in zip(shifts.before, shifts.after, strict=True):
+        assert after < before - 0.01
+
+
+def test_a_negative_weight_raises_it(decoder: Decoder, prompts: list[SteeringPrompt]) -> None:
+    objective = make_objective(decoder, [PIRATE], [-1.0])
+    shifts = compute_shifts(decoder, prompts, objective, ActivationSteeringConfig(steps=6))
+    for before, after in zip(shifts.before, shifts.after, strict=True):
+        assert after > before + 0.01
+
+
+def test_weights_decide_between_controls(decoder: Decoder, prompts: list[SteeringPrompt]) -> None:
+    config = ActivationSteeringConfig(steps=3)
+    alone = compute_shifts(decoder, prompts, make_objective(decoder, [KNIGHT]), config)
+    both = compute_shifts(
+        decoder, prompts, make_objective(decoder, [KNIGHT, PIRATE], [1.0, 1e-6]), config
+    )
+    torch.testing.assert_close(both.shifts[0], alone.shifts[0], atol=1e-4, rtol=1e-3)
+
+
+def test_no_shift_is_longer_than_the_limit(
+    decoder: Decoder, prompts: list[SteeringPrompt]
+) -> None:
+    config = ActivationSteeringConfig(step_size=5.0, norm_limit=0.2)
+    shifts = compute_shifts(decoder, prompts, make_objective(decoder, [PIRATE]), config)
+    captured = capture_prompts(decoder, prompts, shifts.layers)
+    for prompt, shift, own in zip(prompts, shifts.shifts, captured, strict=True):
+        allowed = 0.2 * own[0][prompt.withheld :].norm(dim=-1)
+        assert (shift[0, prompt.withheld :].norm(dim=-1) <= allowed * 1.001).all()
+    assert shifts.limited > 0.5
+
+
+def test_what_the_decoder_does_not_read_is_not_shifted(decoder: Decoder) -> None:
+    try:
+        prompt = make_prompt(decoder.tokenizer, "Hello", system="You are a pirate")
+    except DataError:
+        pytest.skip("this template knows no system role")
+    assert prompt.withheld > 0
+    objective = make_objective(decoder, [PIRATE])
+    shifts = compute_shifts(decoder, [prompt], objective, ActivationSteeringConfig())
+    assert not shifts.shifts[0][:, : prompt.withheld].any()
+    assert shifts.shifts[0][:, prompt.withheld :].any()
+
+
+def test_the_template_s_own_system_prompt_is_not_read() -> None:
+    decoder = decoders.make("llama")
+    prompt = make_prompt(decoder.tokenizer, "Hello")
+    seen = decoder.tokenizer.decode(prompt.ids[prompt.withheld :])
+    assert seen == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("new_tokens", ["none", "mean", "gradient"])
+def test_steering_changes_the_reply_and_leaves_no_trace(
+    new_tokens: str, decoder: Decoder, prompts: list[SteeringPrompt]
+) -> None:
+    plain = write_replies(decoder, prompts, Steering(), WRITE)
+    config = ActivationSteeringConfig.model_validate(
+        {"step_size": 10.0, "norm_limit": 50.0, "new_tokens": new_tokens}
+    )
+    steering = Steering(objective=make_objective(decoder, [PIRATE]), config=config)
+    steered = write_replies(decoder, prompts, steering, WRITE)
+    assert [r.ids for r in steered] != [r.ids for r in plain]
+    assert [r.ids for r in write_replies(decoder, prompts, Steering(), WRITE)] == [
+        r.ids for r in plain
+    ]
+
+
+@pytest.mark.parametrize("new_tokens", ["none", "mean", "gradient"])
+def test_a_batch_steers_as_one_prompt_alone(
+    new_tokens: str, decoder: Decoder, prompts: list[SteeringPrompt]
+) -> None:
+    config = ActivationSteeringConfig.model_validate(
+        {"step_size": 0.3, "norm_limit": 1.0, "new_tokens": new_tokens}
+    )
+    steering = Steering(objective=make_objective(decoder, [PIRATE]), config=config)
+    together = write_replies(decoder, prompts, steering, WRITE)
+    alone = [write_replies(decoder, [prompt], steering, WRITE)[0] for prompt in prompts]
+    assert [r.ids for r in together] == [r.ids for r in alone]
+
+
+def test_the_cache_changes_nothing_of_what_is_steered(decoder: Decoder) -> None:
+    """The second token is what a pass without a cache over the same shifted prompt gives."""
+    prompt = make_prompt(decoder.tokenizer, "Tell me of the sea")
+    objective = make_objective(decoder, [PIRATE])
+    config = ActivationSteeringConfig(step_size=0.5, norm_limit=2.0, new_tokens="none")
+    shifts = compute_shifts(decoder, [prompt], objective, config)
+    (written,) = write_replies(
+        decoder, [prompt], Steering(objective=objective, config=config), Sampling(max_tokens=2)
+    )
+    from activation_store.target.load import blocks
+
+    net = decoder.net.get_base_model()
+    place, T = shifts.layers[0], len(prompt.ids)
+
+    def shift(module: object, args: object, output: object) -> object:
+        hidden = output if isinstance(output, torch.Tensor) else output[0]  # type: ignore[index]
+        hidden = hidden.clone()
+        hidden[0, :T] += shifts.shifts[0][0]
+        return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])  # type: ignore[index]
+
+    handle = blocks(net)[place].register_forward_hook(shift)
+    ids = torch.tensor([[*prompt.ids.tolist(), written.ids[0]]])
+    with decoder.without_adapter(), torch.no_grad():
+        logits = net(ids, use_cache=False).logits
+    handle.remove()
+    assert int(logits[0, T - 1].argmax()) == written.ids[0]
+    assert int(logits[0, T].argmax()) == written.ids[1]
+
+
+def test_a_vector_is_saved_and_steers_without_the_decoder(
+    tmp_path: Path, decoder: Decoder, prompts: list[SteeringPrompt]
+) -> None:
+    objective = make_objective(decoder, [PIRATE])
+    config = ActivationSteeringConfig(step_size=1.0, norm_limit=3.0)
+    shifts = compute_shifts(decoder, prompts, objective, config)
+    mean = torch.stack(shifts.mean(prompts)).mean(0)
+    vector = SteeringVector(
+        layers=dict(zip(shifts.layers, mean, strict=True)),
+        method="gradient",
+        target=decoder.binding.target,
+        about={"controls": objective.name},
+    )
+    vector.save(tmp_path / "v.safetensors")
+    loaded = SteeringVector.load(tmp_path / "v.safetensors")
+    assert loaded.about == {"controls": "pirate"}
+    loaded.check_target(decoder.binding.target)
+    with pytest.raises(ModelError, match="Make it anew"):
+        loaded.check_target({"weights": "other"})
+    steered = write_replies(decoder, prompts, Steering(vector=loaded.scaled(4.0)), WRITE)
+    plain = write_replies(decoder, prompts, Steering(), WRITE)
+    assert [r.ids for r in steered] != [r.ids for r in plain]
+    nothing = write_replies(decoder, prompts, Steering(vector=loaded.scaled(0.0)), WRITE)
+    assert [r.ids for r in nothing] == [r.ids for r in plain]
+
+
+def test_a_file_that_is_no_vector_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v.safetensors"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match="cannot be read"):
+        SteeringVector.load(path)
+
+
+def test_weights_have_to_fit_the_controls(decoder: Decoder) -> None:
+    with pytest.raises(ConfigError, match="got weights"):
+        make_objective(decoder, [PIRATE, KNIGHT], [1.0])
+    with pytest.raises(ConfigError, match="not 0"):
+        make_objective(decoder, [PIRATE], [0.0])
+    with pytest.raises(ConfigError, match="no control"):
+        make_objective(decoder, [])
