@@ -1,9 +1,9 @@
 """Hooks that change a target's activations while it generates.
 
-A target that generates with a key-value cache runs once on its prompts, padded on the left, and
-then on one token of each at a time.
+A target with a key-value cache runs once on its prompts, padded on the left, and then on new tokens
+behind them.
 
-Shapes: B prompts, T tokens (1 after the prompts), D d_model.
+Shapes: B prompts, T tokens of a pass, D d_model.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from decoder.steering.objective import SteeringObjective
 from decoder.steering.prompts import SteeringPrompt
 from decoder.steering.shifts import PromptShifts, limit_lengths
 
-Change = Callable[[torch.Tensor], torch.Tensor]
-"""Takes a block's output [B, T, D] and returns it changed."""
+Change = Callable[[torch.Tensor, bool], torch.Tensor]
+"""Takes a block's output [B, T, D], and whether it is of the prompts; returns it changed."""
 
 _LEAST_NORM = 1e-12
 
@@ -34,7 +34,8 @@ _LEAST_NORM = 1e-12
 def change_outputs(net: nn.Module, changes: Mapping[int, Change]) -> Iterator[None]:
     """Change the outputs of blocks while the context is open.
 
-    A forward pass that a change itself makes of the same network is left alone.
+    The first pass is that of the prompts, later ones are of new tokens. A pass that a change itself
+    makes of the same network is left alone.
 
     Args:
         net: the network.
@@ -44,16 +45,18 @@ def change_outputs(net: nn.Module, changes: Mapping[int, Change]) -> Iterator[No
     busy = False
 
     def hook_of(change: Change) -> Callable[..., Any]:
+        at_prompts = True
+
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            nonlocal busy
+            nonlocal busy, at_prompts
             if busy:
                 return None
             hidden_BTD = output if isinstance(output, torch.Tensor) else output[0]
             busy = True
             try:
-                changed = change(hidden_BTD).to(hidden_BTD.dtype)
+                changed = change(hidden_BTD, at_prompts).to(hidden_BTD.dtype)
             finally:
-                busy = False
+                busy, at_prompts = False, False
             return changed if isinstance(output, torch.Tensor) else (changed, *output[1:])
 
         return hook
@@ -77,9 +80,9 @@ def add_vectors(
     """
 
     def change_of(vector_D: torch.Tensor) -> Change:
-        def change(hidden_BTD: torch.Tensor) -> torch.Tensor:
+        def change(hidden_BTD: torch.Tensor, at_prompts: bool) -> torch.Tensor:
             vector = vector_D.to(hidden_BTD.device, hidden_BTD.dtype)
-            if hidden_BTD.shape[1] == 1:
+            if not at_prompts:
                 return hidden_BTD + vector
             mask = hidden_BTD.new_zeros(*hidden_BTD.shape[:2], 1)
             for row, prompt in enumerate(prompts):
@@ -108,8 +111,8 @@ def add_shifts(
     def change_of(place: int) -> Change:
         mean_BD = torch.stack([mean[place] for mean in means])
 
-        def change(hidden_BTD: torch.Tensor) -> torch.Tensor:
-            if hidden_BTD.shape[1] == 1:
+        def change(hidden_BTD: torch.Tensor, at_prompts: bool) -> torch.Tensor:
+            if not at_prompts:
                 if config.new_tokens == "none":
                     return hidden_BTD
                 return hidden_BTD + mean_BD[:, None].to(hidden_BTD.dtype)
@@ -159,8 +162,8 @@ class GradientAtEachToken:
         }
 
     def _change_of(self, place: int, block: int) -> Change:
-        def change(hidden_BTD: torch.Tensor) -> torch.Tensor:
-            if hidden_BTD.shape[1] > 1:
+        def change(hidden_BTD: torch.Tensor, at_prompts: bool) -> torch.Tensor:
+            if at_prompts:
                 own = [shift[place] for shift in self._shifts.shifts]
                 changed = _at_prompts(hidden_BTD, own, self._config)
                 self._held[block] = [
@@ -168,6 +171,7 @@ class GradientAtEachToken:
                     for row, prompt in zip(changed, self._prompts, strict=True)
                 ]
                 return changed
+            assert hidden_BTD.shape[1] == 1, "new tokens are steered one at a time"
             self._held[block] = [
                 torch.cat([held, row.float()])
                 for held, row in zip(self._held[block], hidden_BTD, strict=True)

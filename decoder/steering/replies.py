@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache
 
 from activation_store.target.generation import Sampling, generate_ids
 from activation_store.target.tokens import ends_of_reply
@@ -76,20 +80,81 @@ def write_replies(
         sampling: how tokens are chosen.
         tell: called with each new token; one prompt alone.
     """
-    changes = _changes(decoder, prompts, steering)
     ends = ends_of_reply(decoder.tokenizer)
-    net: Any = decoder.net.get_base_model()
-    with use_adapter(decoder.net, steering.adapter), _changed(net, changes):
+    with steered_target(decoder, prompts, steering) as net:
         found = generate_ids(
             net, [prompt.ids.tolist() for prompt in prompts], ends, sampling, tell=tell
         )
-    return [_reply(decoder.tokenizer, prompt, ids, ends) for prompt, ids in zip(prompts, found, strict=True)]
+    return [_reply(decoder.tokenizer, ids, ends) for ids in found]
 
 
-def _changed(
-    net: Any, changes: Mapping[int, Change]
-) -> contextlib.AbstractContextManager[None]:
-    return change_outputs(net, changes) if changes else contextlib.nullcontext()
+@contextlib.contextmanager
+def steered_target(
+    decoder: Decoder, prompts: Sequence[SteeringPrompt], steering: Steering
+) -> Iterator[Any]:
+    """Run the target steered, for one generation or one scoring, while the context is open.
+
+    Args:
+        decoder: whose target is steered.
+        prompts: of the first pass.
+        steering: how.
+
+    Yields:
+        The target's network.
+    """
+    changes = _changes(decoder, prompts, steering)
+    net = decoder.net.get_base_model()
+    with use_adapter(decoder.net, steering.adapter), change_outputs(net, changes):
+        yield net
+
+
+def score_replies(
+    decoder: Decoder,
+    prompts: Sequence[SteeringPrompt],
+    replies: Sequence[Sequence[int]],
+    steering: Steering,
+) -> list[float]:
+    """Compute the log-likelihood of given replies under the target, steered or not, in one batch.
+
+    Args:
+        decoder: whose target it is.
+        prompts: what is replied to.
+        replies: token ids of each; at least one.
+        steering: how the target is steered.
+
+    Returns:
+        Of each, the sum over its tokens, in nats.
+    """
+    width, length = max(len(p.ids) for p in prompts), max(map(len, replies))
+    ids = torch.zeros(len(prompts), width + length, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+        ids[row, width - len(prompt.ids) : width] = torch.from_numpy(prompt.ids.astype(np.int64))
+        ids[row, width : width + len(reply)] = torch.as_tensor(reply)
+        mask[row, width - len(prompt.ids) : width + len(reply)] = 1
+    ids, mask = ids.to(decoder.device), mask.to(decoder.device)
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    one_by_one = steering.objective is not None and steering.config.new_tokens == "gradient"
+    stops = [width, *range(width + 1, width + length), width + length]
+    if not one_by_one:
+        stops = [width, width + length]
+    logits, start, cache = [], 0, DynamicCache(config=decoder.net.get_base_model().config)
+    with torch.no_grad(), steered_target(decoder, prompts, steering) as net:
+        for stop in stops:
+            found = net(
+                input_ids=ids[:, start:stop],
+                attention_mask=mask[:, :stop],
+                position_ids=positions[:, start:stop],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1 if start == 0 else 0,
+            ).logits
+            logits.append(found.float())
+            start = stop
+    predicted_BRV = torch.cat(logits, 1)[:, :-1].log_softmax(-1)
+    chosen_BR = predicted_BRV.gather(-1, ids[:, width:, None])[..., 0]
+    totals: list[float] = (chosen_BR * mask[:, width:]).sum(1).tolist()
+    return totals
 
 
 def _changes(
@@ -107,9 +172,7 @@ def _changes(
     return add_shifts(prompts, shifts, steering.config)
 
 
-def _reply(
-    tokenizer: Any, prompt: SteeringPrompt, ids: Sequence[int], ends: frozenset[int]
-) -> SteeredReply:
+def _reply(tokenizer: Any, ids: Sequence[int], ends: frozenset[int]) -> SteeredReply:
     finished = bool(ids) and ids[-1] in ends
     text = tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
     return SteeredReply(text.strip(), tuple(ids), finished)

@@ -15,7 +15,7 @@ from decoder.model import Decoder
 from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.objective import make_objective
 from decoder.steering.prompts import SteeringPrompt, make_prompt
-from decoder.steering.replies import Steering, write_replies
+from decoder.steering.replies import Steering, score_replies, write_replies
 from decoder.steering.shifts import capture_prompts, compute_shifts
 from decoder.steering.vectors import SteeringVector
 
@@ -199,3 +199,45 @@ def test_weights_have_to_fit_the_controls(decoder: Decoder) -> None:
         make_objective(decoder, [PIRATE], [0.0])
     with pytest.raises(ConfigError, match="no control"):
         make_objective(decoder, [])
+
+
+@pytest.mark.parametrize("new_tokens", ["none", "mean", "gradient"])
+def test_a_steered_reply_is_the_likeliest_under_the_steered_target(
+    new_tokens: str, decoder: Decoder, prompts: list[SteeringPrompt]
+) -> None:
+    config = ActivationSteeringConfig.model_validate(
+        {"step_size": 10.0, "norm_limit": 50.0, "new_tokens": new_tokens}
+    )
+    steering = Steering(objective=make_objective(decoder, [PIRATE]), config=config)
+    first = Sampling(max_tokens=1)
+    steered = [list(r.ids) for r in write_replies(decoder, prompts, steering, first)]
+    scores = score_replies(decoder, prompts, steered, steering)
+    for other in range(5, 40, 7):
+        others = score_replies(decoder, prompts, [[other]] * len(prompts), steering)
+        assert all(o <= s + 1e-5 for o, s in zip(others, scores, strict=True))
+
+
+def test_scores_are_those_of_each_reply_alone(
+    decoder: Decoder, prompts: list[SteeringPrompt]
+) -> None:
+    replies = [[7, 9, 11], [8]]
+    vector = SteeringVector(layers={1: torch.full((32,), 0.5)}, method="test")
+    for steering in (Steering(), Steering(vector=vector)):
+        together = score_replies(decoder, prompts, replies, steering)
+        alone = [
+            score_replies(decoder, [prompt], [reply], steering)[0]
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        assert together == pytest.approx(alone, rel=1e-4)
+
+
+def test_an_unsteered_score_is_that_of_a_plain_pass(decoder: Decoder) -> None:
+    prompt = make_prompt(decoder.tokenizer, "Tell me")
+    ids = torch.tensor([[*prompt.ids.tolist(), 7, 9]])
+    with decoder.without_adapter(), torch.no_grad():
+        logits = decoder.net.get_base_model()(ids, use_cache=False).logits[0].log_softmax(-1)
+    T = len(prompt.ids)
+    expected = float(logits[T - 1, 7] + logits[T, 9])
+    assert score_replies(decoder, [prompt], [[7, 9]], Steering())[0] == pytest.approx(
+        expected, rel=1e-4
+    )
