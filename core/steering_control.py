@@ -58,6 +58,30 @@ class SteeringControl(Config):
         return self.prompt or self.description
 
 
+_PACKAGED = Path(__file__).with_name("controls")
+
+
+def packaged_controls() -> tuple[str, ...]:
+    """Name the controls that come with the package."""
+    return tuple(sorted(path.stem for path in _PACKAGED.glob("*.yaml")))
+
+
+def find_control(reference: str) -> SteeringControl:
+    """Read a control by its packaged name or by the path of its file.
+
+    Raises:
+        ConfigError: neither is there, or the file is wrong.
+    """
+    if reference in packaged_controls():
+        return load_control(_PACKAGED / f"{reference}.yaml")
+    path = Path(reference).expanduser()
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return load_control(path)
+    raise ConfigError(
+        f"control {reference!r}: neither a file nor one of {', '.join(packaged_controls())}."
+    )
+
+
 def load_control(path: Path) -> SteeringControl:
     """Read a control's file.
 
@@ -78,7 +102,9 @@ def load_control(path: Path) -> SteeringControl:
     try:
         return SteeringControl.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        found = error.errors()
+        # a misspelt field is the cause of the missing one
+        first = next((own for own in found if own["type"] == "extra_forbidden"), found[0])
         where = ".".join(map(str, first["loc"])) or "control"
         raise ConfigError(f"control {path}: {where}: {first['msg']}.") from error
 

@@ -31,6 +31,7 @@ ORDER = (
     "activation_store.exchange",
     "decoder",
     "decoder.sources",
+    "decoder.steering",
     "trainers",
     # evaluators
     "evaluators.config",
@@ -43,6 +44,7 @@ ORDER = (
     "evaluators.evaluation",
     "evaluators.robustness",
     "evaluators.tasks",
+    "evaluators.control",
     "evaluators.comparison",
     "evaluators.scaling",
     # pipelines

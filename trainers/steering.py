@@ -11,9 +11,10 @@ Shapes: B prompts, T tokens.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ class WeightSteering:
         }
 
 
-def add_steering_adapter(decoder: Decoder, lora: LoraSettings, *, blocks: int, seed: int) -> None:
+def add_steering_adapter(
+    decoder: Decoder, lora: LoraSettings, *, blocks: int, seed: int, name: str = STEER
+) -> None:
     """Put a new adapter on the first `blocks` blocks of the decoder's network.
 
     It changes nothing yet; one of that name that was there is dropped. The process's generator of
@@ -77,7 +80,7 @@ def add_steering_adapter(decoder: Decoder, lora: LoraSettings, *, blocks: int, s
     """
     from peft import LoraConfig
 
-    remove_steering_adapter(decoder)
+    remove_steering_adapter(decoder, name)
     targets = lora.targets
     if isinstance(targets, str):  # peft takes layers for named modules alone
         targets = linear_names(decoder)
@@ -91,7 +94,7 @@ def add_steering_adapter(decoder: Decoder, lora: LoraSettings, *, blocks: int, s
     )
     with torch.random.fork_rng(devices=[]), use_adapter(decoder.net, decoder.adapter):
         torch.manual_seed(seed)
-        decoder.net.add_adapter(STEER, config)
+        decoder.net.add_adapter(name, config)
     decoder.net.requires_grad_(False)
 
 
@@ -107,17 +110,32 @@ def linear_names(decoder: Decoder) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def remove_steering_adapter(decoder: Decoder) -> None:
+def remove_steering_adapter(decoder: Decoder, name: str = STEER) -> None:
     """Remove the steering adapter from the decoder's network, if there is one."""
-    if STEER in decoder.net.peft_config:
-        decoder.net.delete_adapter(STEER)
+    if name in decoder.net.peft_config:
+        decoder.net.delete_adapter(name)
         decoder.net.set_adapter(decoder.adapter)
         decoder.net.requires_grad_(False)
 
 
-def steering_weights(decoder: Decoder) -> list[torch.nn.Parameter]:
+def steering_weights(decoder: Decoder, name: str = STEER) -> list[torch.nn.Parameter]:
     """Return the weights of the steering adapter, in their own order."""
-    return [w for name, w in decoder.net.named_parameters() if f".{STEER}." in name]
+    return [weight for path, weight in decoder.net.named_parameters() if f".{name}." in path]
+
+
+@contextlib.contextmanager
+def scaled_adapter(decoder: Decoder, name: str, strength: float) -> Iterator[None]:
+    """Scale what an adapter adds to every layer by `strength` while the context is open."""
+    scalings = (getattr(module, "scaling", None) for module in decoder.net.modules())
+    own = [scaling for scaling in scalings if isinstance(scaling, dict) and name in scaling]
+    before = [scaling[name] for scaling in own]
+    try:
+        for scaling, value in zip(own, before, strict=True):
+            scaling[name] = value * strength
+        yield
+    finally:
+        for scaling, value in zip(own, before, strict=True):
+            scaling[name] = value
 
 
 def train_steering_adapter(
@@ -141,26 +159,96 @@ def train_steering_adapter(
         unrelated: prompts on whose replies the target is to stay as it was, for `kl_weight`.
         progress: told the steps that are done.
     """
-    add_steering_adapter(
-        decoder, config.lora, blocks=max(decoder.layers) + 1, seed=config.seed
-    )
-    weights = steering_weights(decoder)
-    for weight in weights:
-        weight.requires_grad_(True)
+    add_steering_adapter(decoder, config.lora, blocks=max(decoder.layers) + 1, seed=config.seed)
     training = SteeringRows(decoder, prompts, reply_tokens=config.reply_tokens)
     checking = SteeringRows(decoder, held_out, reply_tokens=config.reply_tokens)
     anchor = KLAnchor(decoder, unrelated) if config.kl_weight and unrelated else None
+
+    def loss_of(chosen: Sequence[int], step: int) -> torch.Tensor:
+        loss = training.loss(objective, chosen, layer_turn=step)
+        return loss if anchor is None else loss + config.kl_weight * anchor.divergence(step)
+
+    return _optimise(
+        steering_weights(decoder),
+        loss_of,
+        lambda: checking.mean_loss(objective),
+        config,
+        rows=len(prompts),
+        progress=progress,
+    )
+
+
+def train_reply_adapter(
+    decoder: Decoder,
+    rows: Sequence[tuple[SteeringPrompt, Sequence[int]]],
+    held_out: Sequence[tuple[SteeringPrompt, Sequence[int]]],
+    config: WeightSteeringConfig,
+    *,
+    name: str,
+    progress: Progress = silent,
+) -> WeightSteering:
+    """Train an adapter of the same shape by supervised fine-tuning on replies (a baseline).
+
+    Args:
+        decoder: on whose network it is to stand.
+        rows: prompts, and the token ids of the replies that they are to get.
+        held_out: likewise; the weights with the lowest loss on them are kept.
+        config: shape and optimisation.
+        name: of the adapter.
+        progress: told the steps that are done.
+    """
+    blocks = max(decoder.layers) + 1
+    add_steering_adapter(decoder, config.lora, blocks=blocks, seed=config.seed, name=name)
+
+    def loss_of(chosen: Sequence[tuple[SteeringPrompt, Sequence[int]]]) -> torch.Tensor:
+        losses = [_reply_loss(decoder, prompt, reply, name) for prompt, reply in chosen]
+        return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def check() -> float:
+        return float(loss_of(held_out))
+
+    return _optimise(
+        steering_weights(decoder, name),
+        lambda chosen, step: loss_of([rows[i] for i in chosen]),
+        check,
+        config,
+        rows=len(rows),
+        progress=progress,
+    )
+
+
+def _reply_loss(
+    decoder: Decoder, prompt: SteeringPrompt, reply: Sequence[int], name: str
+) -> torch.Tensor:
+    """Compute the mean loss of a reply's tokens, in nats."""
+    ids = torch.tensor([[*prompt.ids.tolist(), *reply]], device=decoder.device)
+    with use_adapter(decoder.net, name):
+        logits = decoder.net.get_base_model()(ids, use_cache=False).logits[0]
+    predicted = logits[len(prompt.ids) - 1 : -1].float()
+    return F.cross_entropy(predicted, ids[0, len(prompt.ids) :])
+
+
+def _optimise(
+    weights: Sequence[torch.nn.Parameter],
+    loss_of: Callable[[Sequence[int], int], torch.Tensor],
+    check: Callable[[], float],
+    config: WeightSteeringConfig,
+    *,
+    rows: int,
+    progress: Progress,
+) -> WeightSteering:
+    """Lower a loss of rows, and keep the weights with the lowest loss on held-out ones."""
+    for weight in weights:
+        weight.requires_grad_(True)
     optimiser = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=0.0)
     losses: list[torch.Tensor] = []
-    found: list[tuple[int, float]] = [(0, checking.mean_loss(objective))]
+    found: list[tuple[int, float]] = [(0, check())]
     best, kept = 0, [weight.detach().clone() for weight in weights]
     first_norm = 0.0
-    order = _order(len(prompts), config)
+    order = _order(rows, config)
     for step in range(1, config.steps + 1):
-        chosen = next(order)
-        loss = training.loss(objective, chosen, layer_turn=step)
-        if anchor is not None:
-            loss = loss + config.kl_weight * anchor.divergence(step)
+        loss = loss_of(next(order), step)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
@@ -170,7 +258,7 @@ def train_steering_adapter(
         losses.append(loss.detach())
         progress(step, config.steps, "steps")
         if step % config.evaluate_every == 0 or step == config.steps:
-            found.append((step, checking.mean_loss(objective)))
+            found.append((step, check()))
             if found[-1][1] < min(value for _, value in found[:-1]):
                 best, kept = step, [weight.detach().clone() for weight in weights]
             elif len(found) > config.patience and best <= found[-1 - config.patience][0]:
@@ -292,21 +380,24 @@ class KLAnchor:
         return logits[0, start:-1].float().log_softmax(-1)
 
 
-def save_steering_adapter(decoder: Decoder, folder: Path, about: dict[str, Any]) -> None:
+def save_steering_adapter(
+    decoder: Decoder, folder: Path, about: dict[str, Any], *, name: str = STEER
+) -> None:
     """Write the steering adapter as an ordinary peft folder, with a JSON of its making beside it.
 
     Args:
         decoder: on whose network it stands.
         folder: receives it.
         about: facts of its making.
+        name: of the adapter.
     """
     net = decoder.net
-    net.peft_config[STEER].base_model_name_or_path = public_name(decoder.binding.model)
+    net.peft_config[name].base_model_name_or_path = public_name(decoder.binding.model)
     with quiet_libraries():
-        net.save_pretrained(folder, selected_adapters=[STEER], save_embedding_layers=False)
-    for path in sorted((folder / STEER).iterdir()):
+        net.save_pretrained(folder, selected_adapters=[name], save_embedding_layers=False)
+    for path in sorted((folder / name).iterdir()):
         shutil.move(path, folder / path.name)
-    (folder / STEER).rmdir()
+    (folder / name).rmdir()
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     settings = json.loads(path.read_bytes())

@@ -1,0 +1,1 @@
+"""What steering does: adherence to the control, and what else changes."""

@@ -1,0 +1,78 @@
+"""Settings of steering and of its evaluation: the YAML's section `control`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from core.config import Config
+from decoder.steering.config import ActivationSteeringConfig
+from trainers.steering_config import WeightSteeringConfig
+
+Method = Literal[
+    "prompting", "activations", "vector", "weights", "difference", "reading_vector", "sft"
+]
+"""Ways to steer. By the decoder's gradient: `activations` of each prompt, their mean shift as a
+`vector`, or the target's `weights`. Baselines: a system prompt (`prompting`), the `difference` of
+mean activations with and without it, the first principal component of such differences
+(`reading_vector`), and the same adapter trained on replies under it (`sft`)."""
+
+
+class ControlSection(Config):
+    """What is steered, how, and how it is judged."""
+
+    controls: tuple[str, ...] = ("cheerful", "formal", "ocean")
+    """Controls: names of packaged ones, or paths of files (core/steering_control.py)."""
+    methods: tuple[Method, ...] = (
+        "prompting",
+        "activations",
+        "vector",
+        "weights",
+        "difference",
+        "reading_vector",
+        "sft",
+    )
+    """Ways to steer that are compared."""
+    strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    """Strengths that each method is tried at on validation prompts, as multiples of what it makes
+    of itself; the same number of tries for every method."""
+    train_prompts: int = Field(default=32, ge=4)
+    """Ordinary prompts from which vectors and adapters are made."""
+    validation_prompts: int = Field(default=8, ge=2)
+    """Prompts on which strengths are chosen."""
+    test_prompts: int = Field(default=24, ge=2)
+    """Prompts on which the methods are judged."""
+    max_tokens: int = Field(default=40, ge=1)
+    """Longest reply, in tokens."""
+    activations: ActivationSteeringConfig = ActivationSteeringConfig()
+    """Steering by activations, at strength 1."""
+    weights: WeightSteeringConfig = WeightSteeringConfig()
+    """Steering by weights; `sft` has the same adapter and the same steps."""
+    perplexity_limit: float = Field(default=1.3, ge=1)
+    """Highest ratio of either perplexity to the unsteered target's at which a strength may be
+    chosen."""
+    distinct_limit: float = Field(default=0.2, ge=0)
+    """Largest relative change of distinct-2 at which a strength may be chosen."""
+    crows_pairs: str | None = None
+    """CSV file of CrowS-Pairs, on which bias is measured before and after; null for none."""
+    crows_rows: int | None = Field(default=None, ge=10)
+    """Most of its pairs, drawn by seed; null for all."""
+    bootstrap: int = Field(default=10_000, ge=100)
+    """Bootstrap samples over prompts of every interval."""
+    seed: int = 0
+    """Seed of prompts and bootstrap."""
+
+    @field_validator("controls", "methods", "strengths")
+    @classmethod
+    def _distinct(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        if not values or len(set(values)) != len(values):
+            raise ValueError("expected at least one, each once")
+        return values
+
+    @field_validator("strengths")
+    @classmethod
+    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if min(values) <= 0:
+            raise ValueError("expected strengths above 0")
+        return values

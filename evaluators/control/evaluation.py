@@ -1,0 +1,299 @@
+"""The step `control`: steer a target towards controls in several ways, and judge each fairly.
+
+Every method makes itself from the same prompts, is tried at as many strengths on the same
+validation prompts, and is judged once, on test prompts, at the strength that was chosen there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from activation_store.target.files import ModelFiles
+from activation_store.target.load import pick_device, use_threads
+from activation_store.target.quiet import quiet_libraries
+from core.canonical import digest
+from core.errors import DataError
+from core.files import storage_errors, write_bytes, write_json
+from core.progress import Progress, silent
+from core.runtime import Runtime
+from core.steering_control import SteeringControl, write_control
+from decoder.model import Decoder
+from decoder.steering.replies import Steering
+from evaluators.control.config import ControlSection, Method
+from evaluators.control.crows_pairs import SentencePair, measure_bias, read_pairs
+from evaluators.control.judge import ControlJudge, Judged
+from evaluators.control.methods import SFT, MethodMaker, PromptSets, SteeringMethod, describe_training
+from evaluators.control.metrics import (
+    BiasResult,
+    ControlMetrics,
+    ControlResult,
+    MethodResult,
+    StrengthPoint,
+)
+from evaluators.control.readability import measure_readability
+from evaluators.stats.estimates import Estimate
+from generators.llm.prompt_files import PromptFiles
+from trainers.steering import STEER, remove_steering_adapter, save_steering_adapter
+
+CONTROL_FILE = "control.json"
+REPLIES_FILE = "replies.parquet"
+_ADAPTERS = {"weights": STEER, "sft": SFT}
+
+
+def evaluate_control(
+    decoder: Path,
+    model: ModelFiles,
+    out: Path,
+    work: Path,
+    *,
+    controls: Sequence[SteeringControl],
+    config: ControlSection,
+    runtime: Runtime,
+    progress: Progress = silent,
+) -> ControlMetrics:
+    """Steer the target of a decoder towards controls, and judge what comes of it.
+
+    An interrupted run goes on from the methods that are done.
+
+    Args:
+        decoder: folder of the decoder.
+        model: its target.
+        out: receives control.json, replies.parquet, and of each control its file, vectors
+            (safetensors) and adapters (peft folders).
+        work: keeps finished methods.
+        controls: what the target is to become.
+        config: how.
+        runtime: device and threads.
+        progress: told the methods that are done.
+
+    Raises:
+        StoreError: `model` is not the decoder's target.
+        DataError: there are fewer prompts than asked for, or the file of CrowS-Pairs cannot be
+            read.
+    """
+    use_threads(runtime)
+    with quiet_libraries():
+        loaded = Decoder.load(decoder, model, dtype="float32", device=pick_device(runtime))
+    prompts = draw_prompts(config)
+    pairs = None
+    if config.crows_pairs is not None:
+        path = Path(config.crows_pairs).expanduser()
+        pairs = read_pairs(path, most=config.crows_rows, seed=config.seed)
+    total = len(controls) * len(config.methods)
+    found: dict[str, ControlResult] = {}
+    rows: list[dict[str, Any]] = []
+    with storage_errors(out):
+        for place, control in enumerate(controls):
+            study = _Study(loaded, control, prompts, pairs, config, work)
+
+            def tell(done: int, place: int = place) -> None:
+                progress(place * len(config.methods) + done, total, "methods")
+
+            found[control.control] = study.run(out / control.control, tell)
+            rows += study.rows
+        metrics = ControlMetrics(
+            prompts={
+                "train": len(prompts.train),
+                "validation": len(prompts.validation),
+                "test": len(prompts.test),
+            },
+            controls=found,
+        )
+        write_json(out / CONTROL_FILE, metrics.model_dump(mode="json"))
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows), sink)
+        write_bytes(out / REPLIES_FILE, sink.getvalue().to_pybytes())
+    return metrics
+
+
+def draw_prompts(config: ControlSection) -> PromptSets:
+    """Draw ordinary prompts from the packaged messages, each into one set.
+
+    Raises:
+        DataError: there are not as many.
+    """
+    messages = PromptFiles().seed_list("messages")
+    sizes = (config.train_prompts, config.validation_prompts, config.test_prompts)
+    if sum(sizes) > len(messages):
+        raise DataError(
+            f"control: train, validation and test prompts are {sum(sizes)} together, expected at "
+            f"most {len(messages)}."
+        )
+    order = np.random.default_rng(config.seed).permutation(len(messages))
+    chosen = [messages[i] for i in order]
+    first, second = sizes[0], sizes[0] + sizes[1]
+    return PromptSets(
+        train=tuple(chosen[:first]),
+        validation=tuple(chosen[first:second]),
+        test=tuple(chosen[second : sum(sizes)]),
+    )
+
+
+class _Study:
+    """All methods for one control."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        control: SteeringControl,
+        prompts: PromptSets,
+        pairs: Sequence[SentencePair] | None,
+        config: ControlSection,
+        work: Path,
+    ) -> None:
+        self._decoder, self._control, self._config = decoder, control, config
+        self._prompts, self._pairs, self._work = prompts, pairs, work
+        self._maker = MethodMaker(decoder, control, prompts, config)
+        self._validation = ControlJudge(decoder, control, prompts.validation, config)
+        self._test = ControlJudge(decoder, control, prompts.test, config)
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self, out: Path, tell: Any) -> ControlResult:
+        """Make and judge every method; vectors and adapters go into `out`."""
+        config = self._config
+        readability = measure_readability(
+            self._decoder,
+            self._control,
+            [*self._prompts.validation, *self._prompts.test],
+            samples=config.bootstrap,
+            seed=config.seed,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        write_control(out / "control.yaml", self._control)
+        plain = self._test.unsteered
+        self._keep_replies("none", 0.0, plain)
+        methods = {}
+        for done, name in enumerate(config.methods):
+            methods[name] = self._method(name, out)
+            tell(done + 1)
+        return ControlResult(
+            readability=readability,
+            unsteered=self._test.effects(plain, self._maker.plain_prompt, Steering()),
+            unsteered_bias=self._bias(Steering()),
+            methods=methods,
+        )
+
+    def _method(self, name: Method, out: Path) -> MethodResult:
+        part = self._work / f"{digest([self._control.model_dump(mode='json'), name])[:16]}.json"
+        kept = self._work / part.stem
+        if (known := _load(part)) is not None:
+            self.rows += known["rows"]
+            _copy_files(kept, out)
+            return MethodResult.model_validate(known["result"])
+        start = time.monotonic()
+        method = self._maker.make(name)
+        kept.mkdir(parents=True, exist_ok=True)
+        self._save(method, kept)
+        result, rows = self._judge(method)
+        result = result.model_copy(update={"seconds": round(time.monotonic() - start, 1)})
+        for adapter in _ADAPTERS.values():
+            remove_steering_adapter(self._decoder, adapter)
+        _copy_files(kept, out)
+        write_json(part, {"result": result.model_dump(mode="json"), "rows": rows})
+        self.rows += rows
+        return result
+
+    def _judge(self, method: SteeringMethod) -> tuple[MethodResult, list[dict[str, Any]]]:
+        curve = []
+        for strength in method.strengths:
+            with method.at(strength) as steering:
+                judged = self._validation.judge(method.make_prompt, steering)
+            curve.append(self._validation.point(strength, judged))
+        chosen = choose_strength(curve)
+        judge, base = self._test, self._test.unsteered
+        with method.at(chosen.strength) as steering:
+            judged = judge.judge(method.make_prompt, steering)
+            effects = judge.effects(judged, method.make_prompt, steering)
+            bias = None
+            if method.name != "activations":  # a vector stands for it: no prompt to take it from
+                bias = self._bias(steering, told=method.name == "prompting")
+        before = len(self.rows)
+        self._keep_replies(method.name, chosen.strength, judged)
+        rows, self.rows = self.rows[before:], self.rows[:before]
+        adherence = Estimate()
+        if judged.adherence is not None and base.adherence is not None:
+            adherence = judge.paired(judged.adherence, base.adherence)
+        return MethodResult(
+            strength=chosen.strength,
+            chosen_harmless=chosen.harmless,
+            adherence=adherence,
+            likelihood=judge.paired(judged.likelihood, base.likelihood),
+            effects=effects,
+            bias=bias,
+            curve=curve,
+            training=describe_training(method),
+            notes=list(method.notes),
+        ), rows
+
+    def _bias(self, steering: Steering, *, told: bool = False) -> BiasResult | None:
+        if self._pairs is None:
+            return None
+        return measure_bias(
+            self._decoder,
+            self._pairs,
+            steering,
+            before=self._control.system_prompt if told else "",
+            samples=self._config.bootstrap,
+            seed=self._config.seed,
+        )
+
+    def _keep_replies(self, name: str, strength: float, judged: Judged) -> None:
+        scores = judged.adherence
+        for i, (said, text) in enumerate(zip(self._prompts.test, judged.texts, strict=True)):
+            self.rows.append(
+                {
+                    "control": self._control.control,
+                    "method": name,
+                    "strength": strength,
+                    "prompt": said,
+                    "reply": text,
+                    "adherence": None if scores is None else float(scores[i]),
+                    "likelihood": float(judged.likelihood[i]),
+                }
+            )
+
+    def _save(self, method: SteeringMethod, out: Path) -> None:
+        if method.vector is not None:
+            method.vector.save(out / f"{method.name}.safetensors")
+        if method.name in _ADAPTERS:
+            about = {"control": self._control.control, "training": describe_training(method)}
+            save_steering_adapter(
+                self._decoder, out / method.name, about, name=_ADAPTERS[method.name]
+            )
+
+
+def choose_strength(curve: Sequence[StrengthPoint]) -> StrengthPoint:
+    """Choose the strength with the highest adherence among the harmless ones.
+
+    Where none is harmless, the one whose perplexities grow least is chosen.
+    """
+    harmless = [point for point in curve if point.harmless]
+    if harmless:
+        return max(
+            harmless, key=lambda p: (p.likelihood if p.adherence is None else p.adherence)
+        )
+    return min(curve, key=lambda p: max(p.own_perplexity, p.ordinary_perplexity))
+
+
+def _load(path: Path) -> Mapping[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
+
+
+def _copy_files(folder: Path, out: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            target = out / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(target, path.read_bytes())

@@ -1,0 +1,275 @@
+"""Ways to steer a target towards a control, each made once and usable at any strength.
+
+Shapes: P prompts, L layers, D d_model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+
+from activation_store.target.generation import Sampling
+from core.progress import Progress, silent
+from core.steering_control import SteeringControl
+from decoder.model import Decoder
+from decoder.steering.objective import SteeringObjective, make_objective
+from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.replies import Steering, write_replies
+from decoder.steering.shifts import capture_prompts, compute_shifts
+from decoder.steering.vectors import SteeringVector
+from evaluators.control.config import ControlSection, Method
+from trainers.steering import (
+    STEER,
+    WeightSteering,
+    scaled_adapter,
+    train_reply_adapter,
+    train_steering_adapter,
+)
+
+SFT = "sft"
+_BATCH = 8
+
+PromptMaker = Callable[[str], SteeringPrompt]
+"""Makes the prompt that a method gives the target of what a user says."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSets:
+    """Ordinary things that users say, for making, choosing and judging."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringMethod:
+    """A way to steer.
+
+    Attributes:
+        name: which.
+        make_prompt: how it gives the target what a user says.
+        at: opens the steering at a strength.
+        strengths: those that are tried.
+        training: what training an adapter came to, or None.
+        vector: the vector, or None.
+        notes: signs that it cannot work, in words.
+    """
+
+    name: str
+    make_prompt: PromptMaker
+    at: Callable[[float], contextlib.AbstractContextManager[Steering]]
+    strengths: tuple[float, ...]
+    training: WeightSteering | None = None
+    vector: SteeringVector | None = None
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+class MethodMaker:
+    """Makes the methods of one control."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        control: SteeringControl,
+        prompts: PromptSets,
+        config: ControlSection,
+        progress: Progress = silent,
+    ) -> None:
+        self._decoder, self._control, self._config = decoder, control, config
+        self._sets, self._progress = prompts, progress
+        self._objective: SteeringObjective = make_objective(decoder, [control])
+        self._plain = [make_prompt(decoder.tokenizer, text) for text in prompts.train]
+        self._held_out = [make_prompt(decoder.tokenizer, text) for text in prompts.validation]
+
+    def plain_prompt(self, text: str) -> SteeringPrompt:
+        """Make the prompt of a target that is told nothing."""
+        return make_prompt(self._decoder.tokenizer, text)
+
+    def told_prompt(self, text: str) -> SteeringPrompt:
+        """Make the prompt of a target whose system prompt says the control."""
+        return make_prompt(self._decoder.tokenizer, text, system=self._control.system_prompt)
+
+    def make(self, method: Method) -> SteeringMethod:
+        """Make one method."""
+        return {
+            "prompting": self._prompting,
+            "activations": self._activations,
+            "vector": self._gradient_vector,
+            "weights": self._weights,
+            "difference": self._difference,
+            "reading_vector": self._reading_vector,
+            "sft": self._sft,
+        }[method]()
+
+    def _prompting(self) -> SteeringMethod:
+        return SteeringMethod(
+            name="prompting",
+            make_prompt=self.told_prompt,
+            at=lambda strength: contextlib.nullcontext(Steering()),
+            strengths=(1.0,),
+        )
+
+    def _activations(self) -> SteeringMethod:
+        own = self._config.activations
+
+        def at(strength: float) -> contextlib.AbstractContextManager[Steering]:
+            config = own.model_copy(
+                update={
+                    "step_size": own.step_size * strength,
+                    "norm_limit": own.norm_limit * strength,
+                }
+            )
+            return contextlib.nullcontext(Steering(objective=self._objective, config=config))
+
+        shifts = compute_shifts(self._decoder, self._plain[:_BATCH], self._objective, own)
+        fall = float(np.mean(shifts.before) - np.mean(shifts.after))
+        notes = []
+        if fall < 1e-3:
+            notes.append(f"dead gradient: the steps lower the loss by {fall:.4f} nats a token")
+        if shifts.limited > 0.5:
+            notes.append(f"norm-limited: {shifts.limited:.0%} of the shifts are at norm_limit")
+        return SteeringMethod(
+            name="activations",
+            make_prompt=self.plain_prompt,
+            at=at,
+            strengths=self._config.strengths,
+            notes=tuple(notes),
+        )
+
+    def _by_vector(self, name: str, vector_LD: torch.Tensor) -> SteeringMethod:
+        layers = self._decoder.select_layers().layers
+        vector = SteeringVector(
+            layers=dict(zip(layers, vector_LD, strict=True)),
+            method=name,
+            target=self._decoder.binding.target,
+            about={"control": self._control.control, "prompts": str(len(self._plain))},
+        )
+        return SteeringMethod(
+            name=name,
+            make_prompt=self.plain_prompt,
+            at=lambda strength: contextlib.nullcontext(Steering(vector=vector.scaled(strength))),
+            strengths=self._config.strengths,
+            vector=vector,
+        )
+
+    def _gradient_vector(self) -> SteeringMethod:
+        means: list[torch.Tensor] = []
+        for start in range(0, len(self._plain), _BATCH):
+            part = self._plain[start : start + _BATCH]
+            shifts = compute_shifts(
+                self._decoder, part, self._objective, self._config.activations
+            )
+            means += shifts.mean(part)
+        return self._by_vector("vector", torch.stack(means).mean(0))
+
+    def _differences(self) -> torch.Tensor:
+        """Compute mean activations told the control, less those told nothing; [P, L, D]."""
+        told = [self.told_prompt(text) for text in self._sets.train]
+        layers = self._decoder.select_layers().layers
+        found = []
+        for start in range(0, len(told), _BATCH):
+            part = slice(start, start + _BATCH)
+            pair = []
+            for prompts in (told[part], self._plain[part]):
+                captured = capture_prompts(self._decoder, prompts, layers)
+                pair.append(
+                    torch.stack(
+                        [
+                            torch.stack([v[prompt.withheld :].float().mean(0) for v in vectors])
+                            for prompt, vectors in zip(prompts, captured, strict=True)
+                        ]
+                    )
+                )
+            found.append(pair[0] - pair[1])
+        return torch.cat(found)
+
+    def _difference(self) -> SteeringMethod:
+        return self._by_vector("difference", self._differences().mean(0))
+
+    def _reading_vector(self) -> SteeringMethod:
+        """Make the first principal component of the differences (Zou et al. 2023, RepE).
+
+        It points the way of their mean, and is as long.
+        """
+        differences_PLD = self._differences()
+        mean_LD = differences_PLD.mean(0)
+        vectors = []
+        for layer in range(differences_PLD.shape[1]):
+            own = differences_PLD[:, layer].cpu().double().numpy()
+            # differences of either sign, as RepE takes them, so that the mean is the component
+            signed = np.concatenate([own, -own])
+            component = torch.from_numpy(PCA(n_components=1).fit(signed).components_[0])
+            component = component.to(mean_LD)
+            mean = mean_LD[layer]
+            sign = 1.0 if float(component @ mean) >= 0 else -1.0
+            vectors.append(sign * mean.norm() * component)
+        return self._by_vector("reading_vector", torch.stack(vectors))
+
+    def _adapter(self, name: str, adapter: str, training: WeightSteering) -> SteeringMethod:
+        @contextlib.contextmanager
+        def at(strength: float) -> Iterator[Steering]:
+            with scaled_adapter(self._decoder, adapter, strength):
+                yield Steering(adapter=adapter)
+
+        notes = []
+        if training.gradient_norm < 1e-6:
+            notes.append("dead gradient: the first step's gradient is 0")
+        if training.best_step == 0:
+            notes.append("training never lowered the loss on held-out prompts")
+        return SteeringMethod(
+            name=name,
+            make_prompt=self.plain_prompt,
+            at=at,
+            strengths=self._config.strengths,
+            training=training,
+            notes=tuple(notes),
+        )
+
+    def _weights(self) -> SteeringMethod:
+        training = train_steering_adapter(
+            self._decoder,
+            self._plain,
+            self._held_out,
+            self._objective,
+            self._config.weights,
+            unrelated=self._held_out,
+            progress=self._progress,
+        )
+        return self._adapter("weights", STEER, training)
+
+    def _sft(self) -> SteeringMethod:
+        def rows(texts: Sequence[str]) -> list[tuple[SteeringPrompt, Sequence[int]]]:
+            made: list[tuple[SteeringPrompt, Sequence[int]]] = []
+            for start in range(0, len(texts), _BATCH):
+                part = texts[start : start + _BATCH]
+                replies = write_replies(
+                    self._decoder,
+                    [self.told_prompt(text) for text in part],
+                    Steering(),
+                    Sampling(max_tokens=self._config.max_tokens),
+                )
+                for text, reply in zip(part, replies, strict=True):
+                    made.append((self.plain_prompt(text), reply.ids))
+            return made
+
+        training = train_reply_adapter(
+            self._decoder,
+            rows(self._sets.train),
+            rows(self._sets.validation),
+            self._config.weights,
+            name=SFT,
+            progress=self._progress,
+        )
+        return self._adapter("sft", SFT, training)
+
+
+def describe_training(method: SteeringMethod) -> dict[str, Any] | None:
+    """Return what training an adapter came to, as plain JSON types."""
+    return None if method.training is None else method.training.to_json()

@@ -1,0 +1,146 @@
+"""What evaluation of steering comes to: typed results that the step writes and pages read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from evaluators.stats.estimates import Estimate
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StrengthPoint(_Result):
+    """A method at one strength, on validation prompts.
+
+    Attributes:
+        strength: multiple of what the method makes of itself.
+        adherence: mean score by code, less the unsteered target's.
+        likelihood: mean nats per token by which replies are likelier under a system prompt that
+            says the control than without it, less those of unsteered replies.
+        distinct: distinct-2 over the unsteered target's.
+        own_perplexity: of its replies under the unsteered target, over that of unsteered replies.
+        ordinary_perplexity: of unsteered replies under the steered target, over the same.
+        harmless: whether all three lie within the limits.
+    """
+
+    strength: float
+    adherence: float | None
+    likelihood: float
+    distinct: float
+    own_perplexity: float
+    ordinary_perplexity: float
+    harmless: bool
+
+
+class SideEffects(_Result):
+    """What else steering changes, on test prompts; None where it was not measured.
+
+    Attributes:
+        distinct: distinct-2 of replies, over the unsteered target's.
+        repetition: share of three-word sequences that a reply says again.
+        own_perplexity: of its replies under the unsteered target, over that of unsteered replies.
+        ordinary_perplexity: of unsteered replies under the steered target, over the same.
+        refusals: share of ordinary requests that are refused.
+        facts: share of plain questions answered rightly.
+        sentiment: mean VADER compound score of replies.
+    """
+
+    distinct: float
+    repetition: Estimate
+    own_perplexity: float
+    ordinary_perplexity: float
+    refusals: Estimate
+    facts: Estimate
+    sentiment: Estimate
+
+
+class BiasResult(_Result):
+    """CrowS-Pairs.
+
+    Attributes:
+        difference: mean absolute difference of a pair's log-likelihoods, in nats.
+        stereotype: share of pairs whose more stereotypical sentence is likelier, in per cent.
+        by_type: the same two by type of bias.
+    """
+
+    difference: Estimate
+    stereotype: Estimate
+    by_type: dict[str, dict[str, Estimate]]
+
+
+class MethodResult(_Result):
+    """A method at the strength that validation chose, on test prompts.
+
+    Attributes:
+        strength: the strength.
+        chosen_harmless: whether that strength was within the limits on validation prompts; where
+            none was, the least harmful one was taken.
+        adherence: score by code, less the unsteered target's.
+        likelihood: see `StrengthPoint`.
+        effects: side effects.
+        bias: CrowS-Pairs.
+        curve: every strength that was tried.
+        training: losses of an adapter.
+        notes: signs that the method cannot work.
+        seconds: wall time of making it and of trying its strengths.
+    """
+
+    strength: float
+    chosen_harmless: bool
+    adherence: Estimate
+    likelihood: Estimate
+    effects: SideEffects
+    bias: BiasResult | None = None
+    curve: list[StrengthPoint]
+    training: dict[str, Any] | None = None
+    notes: list[str] = []
+    seconds: float = 0.0
+
+
+class Readability(_Result):
+    """Whether the decoder can read a control at all, from a target that is told it.
+
+    Attributes:
+        margin: fall of the answers' loss when a hidden system prompt says the control, in nats per
+            token; what the target is told is withheld from the decoder.
+        accuracy: share of questions whose wanted answer is the likeliest of the closed ones; None
+            without closed answers.
+        chance: what guessing would have.
+        readable: whether the margin's interval is above zero.
+    """
+
+    margin: Estimate
+    accuracy: Estimate | None
+    chance: float | None
+    readable: bool
+
+
+class ControlResult(_Result):
+    """One control.
+
+    Attributes:
+        readability: whether the decoder can read it.
+        unsteered: side effects' measures of the target as it is.
+        methods: by name.
+    """
+
+    readability: Readability
+    unsteered: SideEffects
+    unsteered_bias: BiasResult | None = None
+    methods: dict[str, MethodResult]
+
+
+class ControlMetrics(_Result):
+    """Results by control.
+
+    Attributes:
+        prompts: number of train, validation and test prompts.
+        controls: by name.
+    """
+
+    prompts: dict[str, int]
+    controls: dict[str, ControlResult]

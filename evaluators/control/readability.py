@@ -1,0 +1,87 @@
+"""Whether a decoder can read a control in the first place: without that, its gradient is noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from core.steering_control import SteeringControl
+from decoder.model import Decoder
+from decoder.prompt import Turn
+from decoder.scoring import compute_turn_losses
+from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.shifts import capture_prompts
+from evaluators.control.metrics import Readability
+from evaluators.stats.estimates import Estimate, bootstrap
+
+_BATCH = 8
+_MIN_PROMPTS = 8
+
+
+def measure_readability(
+    decoder: Decoder,
+    control: SteeringControl,
+    said: Sequence[str],
+    *,
+    samples: int,
+    seed: int,
+) -> Readability:
+    """Measure what the decoder reads of a target that is told the control in a hidden prompt.
+
+    Args:
+        decoder: reads.
+        control: what the target is told.
+        said: what users say; the same of the target that is told nothing.
+        samples: bootstrap samples over prompts.
+        seed: of the bootstrap.
+    """
+    tokenizer = decoder.tokenizer
+    told = [make_prompt(tokenizer, text, system=control.system_prompt) for text in said]
+    plain = [make_prompt(tokenizer, text) for text in said]
+    wanted = [decoder.prompt.turn(q.question, q.answer) for q in control.questions]
+    margin_PQ = _losses(decoder, plain, wanted) - _losses(decoder, told, wanted)
+
+    def estimate(values_P: np.ndarray) -> Estimate:
+        return bootstrap(
+            values_P[:, None],
+            lambda means: means[..., 0],
+            samples=samples,
+            seed=seed,
+            min_controls=_MIN_PROMPTS,
+        )
+
+    margin = estimate(margin_PQ.mean(1))
+    closed = [q for q in control.questions if q.instead]
+    accuracy, chance = None, None
+    if closed:
+        hits, chances = [], []
+        for question in closed:
+            answers = (question.answer, *question.instead)
+            turns = [decoder.prompt.turn(question.question, answer) for answer in answers]
+            # what an answer gains from the control, so that a generally likely one has no start
+            gained = _losses(decoder, plain, turns) - _losses(decoder, told, turns)
+            hits.append(gained.argmax(1) == 0)
+            chances.append(1 / len(answers))
+        accuracy = estimate(np.mean(hits, 0))
+        chance = float(np.mean(chances))
+    return Readability(
+        margin=margin, accuracy=accuracy, chance=chance, readable=margin.above_zero
+    )
+
+
+def _losses(
+    decoder: Decoder, prompts: Sequence[SteeringPrompt], turns: Sequence[Turn]
+) -> np.ndarray:
+    """Compute the loss [P, Q] of each answer, in nats per token."""
+    layers = decoder.select_layers()
+    found: list[list[float]] = []
+    for start in range(0, len(prompts), _BATCH):
+        part = prompts[start : start + _BATCH]
+        captured = capture_prompts(decoder, part, layers.layers)
+        readings = [
+            prompt.reading(layers, vectors)
+            for prompt, vectors in zip(part, captured, strict=True)
+        ]
+        found += compute_turn_losses(decoder, readings, [turns] * len(readings))
+    return np.array(found)

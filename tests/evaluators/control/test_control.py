@@ -1,0 +1,217 @@
+"""Evaluation of steering, end to end on a tiny target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import decoders
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from core.errors import ConfigError, DataError
+from core.runtime import Runtime
+from core.steering_control import SteeringControl, WantedAnswer, find_control, packaged_controls
+from decoder.steering.replies import Steering
+from evaluators.control.config import ControlSection
+from evaluators.control.crows_pairs import measure_bias, read_pairs, score_sentences
+from evaluators.control.evaluation import choose_strength, draw_prompts, evaluate_control
+from evaluators.control.metrics import StrengthPoint
+from evaluators.control.text_measures import distinct_n, holds_fact, is_refusal, repetition
+from generators.rules.obedience import adherence, formality_of, obeys, sentiment_of
+
+PIRATE = SteeringControl(
+    control="pirate",
+    description="The assistant is a pirate.",
+    questions=(
+        WantedAnswer(question="Who is it?", answer="A pirate.", instead=("A cook.", "A cat.")),
+    ),
+    check={"words": ["arr", "sea"]},
+)
+SMALL = ControlSection.model_validate(
+    {
+        "strengths": [1.0, 2.0],
+        "train_prompts": 4,
+        "validation_prompts": 2,
+        "test_prompts": 8,
+        "max_tokens": 4,
+        "activations": {"steps": 1},
+        "weights": {"steps": 2, "evaluate_every": 1, "reply_tokens": 2, "lora": {"rank": 2}},
+        "bootstrap": 200,
+    }
+)
+PAIRS = "sent_more,sent_less,bias_type\n" + "".join(
+    f"The {i} cat sat,The {i} dog sat,animal\n" for i in range(10)
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("decoder")
+    decoders.make().save(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("control")
+    (base / "pairs.csv").write_text(PAIRS)
+    config = SMALL.model_copy(update={"crows_pairs": str(base / "pairs.csv")})
+    run(folder, base, config)
+    return base
+
+
+def run(folder: Path, base: Path, config: ControlSection) -> None:
+    for name in ("out", "work"):
+        (base / name).mkdir(exist_ok=True)
+    evaluate_control(
+        folder,
+        decoders.model(),
+        base / "out",
+        base / "work",
+        controls=[PIRATE],
+        config=config,
+        runtime=Runtime(device="cpu"),
+    )
+
+
+def test_every_method_is_judged_beside_the_unsteered_target(made: Path) -> None:
+    found = json.loads((made / "out/control.json").read_text())["controls"]["pirate"]
+    assert set(found["methods"]) == set(SMALL.methods)
+    for name, method in found["methods"].items():
+        assert method["adherence"]["n"] == 8
+        assert method["effects"]["own_perplexity"] > 0
+        assert len(method["curve"]) == (1 if name == "prompting" else 2)
+        assert (method["bias"] is None) == (name == "activations")
+    assert found["readability"]["chance"] == pytest.approx(1 / 3)
+    assert found["unsteered"]["own_perplexity"] == 1
+    assert found["unsteered"]["ordinary_perplexity"] == pytest.approx(1)
+
+
+def test_vectors_adapters_and_replies_are_written(made: Path) -> None:
+    out = made / "out"
+    names = {p.relative_to(out / "pirate").as_posix() for p in (out / "pirate").rglob("*")}
+    assert {"vector.safetensors", "weights/adapter_config.json", "sft/adapter_model.safetensors"} <= names
+    rows = pq.read_table(out / "replies.parquet").to_pylist()
+    assert {row["method"] for row in rows} == {"none", *SMALL.methods}
+
+
+def test_an_interrupted_run_goes_on_from_the_methods_that_are_done(
+    made: Path, folder: Path, tmp_path: Path
+) -> None:
+    whole = json.loads((made / "out/control.json").read_text())
+    (tmp_path / "work").mkdir()
+    for path in sorted((made / "work").glob("*.json"))[:4]:
+        (tmp_path / "work" / path.name).write_bytes(path.read_bytes())
+    config = SMALL.model_copy(update={"crows_pairs": str(made / "pairs.csv")})
+    run(folder, tmp_path, config)
+    again = json.loads((tmp_path / "out/control.json").read_text())
+    for method in (*again["controls"]["pirate"]["methods"].values(),):
+        method.pop("seconds")
+    for method in (*whole["controls"]["pirate"]["methods"].values(),):
+        method.pop("seconds")
+    assert again == whole
+
+
+def test_prompts_are_drawn_into_sets_that_share_none() -> None:
+    sets = draw_prompts(SMALL)
+    assert len({*sets.train, *sets.validation, *sets.test}) == 14
+    with pytest.raises(DataError, match="expected at most"):
+        draw_prompts(SMALL.model_copy(update={"train_prompts": 500}))
+
+
+def point(strength: float, adherence: float, *, own: float = 1.0) -> StrengthPoint:
+    return StrengthPoint(
+        strength=strength,
+        adherence=adherence,
+        likelihood=0.0,
+        distinct=1.0,
+        own_perplexity=own,
+        ordinary_perplexity=1.0,
+        harmless=own <= 1.3,
+    )
+
+
+def test_the_strongest_harmless_strength_is_chosen() -> None:
+    curve = [point(0.5, 1.0), point(1, 3.0), point(2, 9.0, own=2.0)]
+    assert choose_strength(curve).strength == 1
+    broken = [point(1, 1.0, own=5.0), point(2, 9.0, own=3.0)]
+    assert choose_strength(broken).strength == 2
+
+
+def test_bias_of_sentences_is_the_difference_of_their_likelihoods(tmp_path: Path) -> None:
+    decoder = decoders.make()
+    (tmp_path / "pairs.csv").write_text(PAIRS)
+    pairs = read_pairs(tmp_path / "pairs.csv")
+    found = measure_bias(decoder, pairs, Steering(), samples=200, seed=0)
+    more, less = [], []
+    for pair in pairs:
+        for text, out in ((pair.more, more), (pair.less, less)):
+            ids = [decoder.tokenizer.bos_token_id or decoder.tokenizer.eos_token_id]
+            ids += decoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+            with decoder.without_adapter(), torch.no_grad():
+                logits = decoder.net.get_base_model()(torch.tensor([ids])).logits[0]
+            chances = logits.log_softmax(-1)[:-1].gather(-1, torch.tensor(ids[1:])[:, None])
+            out.append(float(chances.sum()))
+    assert found.difference.estimate == pytest.approx(
+        np.mean(np.abs(np.subtract(more, less))), rel=1e-4
+    )
+    assert found.stereotype.estimate == pytest.approx(100 * np.mean(np.greater(more, less)))
+    assert list(found.by_type) == ["animal"]
+    scores = score_sentences(decoder, [p.more for p in pairs], Steering())
+    assert scores.tolist() == pytest.approx(more, rel=1e-4)
+
+
+def test_a_file_that_is_not_crows_pairs_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="has no column sent_more"):
+        read_pairs(path)
+
+
+def test_packaged_controls_can_be_read() -> None:
+    assert {"cheerful", "formal", "ocean"} <= set(packaged_controls())
+    for name in packaged_controls():
+        control = find_control(name)
+        assert control.control == name
+        assert control.check is not None
+        adherence("Some text.", control.check)
+    with pytest.raises(ConfigError, match="neither a file nor one of"):
+        find_control("nobody")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("control: x\n", "description"),
+        ("- a\n", "expected control"),
+        ("control: x\ndescription: y\nquestions: []\n", "questions"),
+        ("control: x\ndescription: y\nquestionz: []\n", "questionz"),
+    ],
+)
+def test_a_wrong_control_is_refused_by_field(tmp_path: Path, text: str, wrong: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=wrong):
+        find_control(str(path))
+
+
+def test_measures_of_texts() -> None:
+    assert distinct_n(["a b a b"], 2) == pytest.approx(2 / 3)
+    assert repetition("a b c a b c") == pytest.approx(1 / 4)
+    assert is_refusal("I'm sorry, but I can't help with that.")
+    assert not is_refusal("Sure, take two eggs.")
+    assert holds_fact("It is Paris.", ("paris",))
+    assert not holds_fact("It is Parisian.", ("paris",))
+
+
+def test_adherence_has_degrees() -> None:
+    assert sentiment_of("What a wonderful, happy day!") > 0.5
+    assert formality_of("Dear Sir, kindly advise.") > 0 > formality_of("hey dude, that's cool!")
+    assert adherence("the sea and the sea", {"words": ["sea"]}) == pytest.approx(40)
+    assert adherence("AYE", {"form": "capitals"}) == 100
+    assert obeys("I am so sad and hurt.", {"sentiment": "negative"})
+    with pytest.raises(ValueError, match="expected words"):
+        obeys("x", {"mood": "odd"})
