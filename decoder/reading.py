@@ -38,6 +38,14 @@ class Reading:
     counted_from_0: bool = False
 
     @property
+    def array(self) -> np.ndarray | None:
+        """The activations [N, D] as an array on the host."""
+        if isinstance(self.vectors, torch.Tensor):
+            found: np.ndarray = self.vectors.detach().cpu().numpy()
+            return found
+        return self.vectors
+
+    @property
     def vector_layers(self) -> np.ndarray:
         """[N] int64, block of each activation, or `UNNAMED_LAYER`."""
         return np.repeat(np.array(self.layers or (UNNAMED_LAYER,), np.int64), self.n)

@@ -7,6 +7,8 @@ result = latentqa.run("experiments/quickstart.yaml")   # make an experiment, or 
 steps = latentqa.plan("experiments/quickstart.yaml")   # what a run would do
 found = latentqa.sweep("experiments/quickstart.yaml", vary=["rank=4,16"])   # scaling curves
 reader = latentqa.load("quickstart")                   # a trained decoder with its target
+with latentqa.steer("quickstart", "cheerful") as target:  # the target, steered through it
+    target.reply("How do I peel garlic?")
 store = latentqa.open_store("quickstart")              # its activations
 experiment = latentqa.Experiment(experiment="mine", data={"path": "published"})
 ```
@@ -19,12 +21,12 @@ from __future__ import annotations
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from latentqa.api import load, open_store, plan, run, sweep
+from latentqa.api import load, open_store, plan, run, steer, sweep
 
 if TYPE_CHECKING:
     from pipelines.experiment.config import Experiment
 
-__all__ = ["Experiment", "load", "open_store", "plan", "run", "sweep"]
+__all__ = ["Experiment", "load", "open_store", "plan", "run", "steer", "sweep"]
 
 
 def __getattr__(name: str) -> object:

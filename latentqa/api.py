@@ -6,14 +6,17 @@ neither torch nor transformers nor Prefect.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from activation_store.read.reader import ActivationStore
+    from core.steering_control import SteeringControl
     from pipelines.asking.reader import Reader
+    from pipelines.asking.steering import SteeredTarget, SteeringWay
     from pipelines.experiment.config import Experiment
     from pipelines.reports.sweep.findings import SweepFindings
     from pipelines.running.plan import StepPlan
@@ -212,6 +215,61 @@ def load(
         foreign_target=None if foreign_target is None else os.fspath(foreign_target),
         foreign_adapter=None if foreign_adapter is None else os.fspath(foreign_adapter),
     )
+
+
+@contextlib.contextmanager
+def steer(
+    decoder: StrPath | Reader,
+    control: StrPath | SteeringControl | Sequence[StrPath | SteeringControl],
+    *,
+    weights: Sequence[float] = (),
+    by: SteeringWay = "activations",
+    strength: float = 1.0,
+    root: StrPath | None = None,
+    device: str = "auto",
+) -> Iterator[SteeredTarget]:
+    """Steer a decoder's target towards controls while the context is open.
+
+    ```python
+    with latentqa.steer("quickstart", "cheerful", strength=2) as target:
+        print(target.reply("How do I peel garlic?").text)
+    ```
+
+    >>> from activation_store.target.generation import Sampling
+    >>> with steer("toy", "cheerful", root=root, device="cpu") as target:
+    ...     reply = target.reply("Hello!", sampling=Sampling(max_tokens=3))
+    >>> len(reply.ids)
+    3
+
+    Args:
+        decoder: a REF or folder of a trained decoder, or a `Reader` that is loaded already.
+        control: a packaged control's name, a control's file, or a `SteeringControl`; several at
+            once by `activations`.
+        weights: of each control; below 0 the target is to become less of it.
+        by: `activations` moves those of each prompt down the gradient of the decoder's loss;
+            `vector` adds the mean of that over ordinary prompts; `weights` trains a LoRA adapter.
+        strength: multiple of what the way makes of itself.
+        root: folder of all artifacts; None takes `LATENTQA_ROOT`, else `artifacts`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+
+    Yields:
+        The target; its method `reply` answers prompts steered, `unsteered` as it is.
+
+    Raises:
+        ConfigError: a control is neither packaged nor a file, or arguments do not go together.
+        RefError: `decoder` names nothing, or no decoder.
+    """
+    from core.steering_control import SteeringControl, find_control
+    from pipelines.asking.reader import Reader
+    from pipelines.asking.steering import steer as steer_target
+
+    given = [control] if isinstance(control, str | os.PathLike | SteeringControl) else control
+    controls = [
+        own if isinstance(own, SteeringControl) else find_control(os.fspath(own)) for own in given
+    ]
+    reader = decoder if isinstance(decoder, Reader) else load(decoder, root=root, device=device)
+    with steer_target(reader, controls, weights=weights, by=by, strength=strength) as target:
+        yield target
 
 
 def open_store(ref: StrPath, *, root: StrPath | None = None) -> ActivationStore:

@@ -27,6 +27,7 @@ from latentqa.commands import (
     serve,
     setup,
     show,
+    steer,
     store,
     sweep,
 )
@@ -73,6 +74,7 @@ app.command()(run.plan)
 app.command()(run.status)
 app.command()(ask.ask)
 app.command("map")(map.map_)
+app.command()(steer.steer)
 app.command()(show.show)
 app.command()(evaluate.evaluate)
 app.command()(results.results)

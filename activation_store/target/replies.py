@@ -207,9 +207,7 @@ class _ReplyWriter:
         use_threads(runtime)
         self._config, self._model = config, model
         self._tokenizer = load_tokenizer(model)
-        self._net: Any = load_model(
-            model, dtype=config.compute_dtype, device=pick_device(runtime)
-        )
+        self._net: Any = load_model(model, dtype=config.compute_dtype, device=pick_device(runtime))
         self._ends = ends_of_reply(self._tokenizer)
         self._tell_ignored_settings()
 

@@ -83,7 +83,9 @@ def compute_answer_gradient(
         own = at_least_float32(torch.as_tensor(reading.vectors).detach().to(decoder.device))
         # a tensor of inference mode takes no part in a graph: a copy does
         leaves.append(own.clone().requires_grad_())
-    sizes = [r.n + sum(len(t.turn.ids) for t in own) for r, own in zip(readings, turns, strict=True)]
+    sizes = [
+        r.n + sum(len(t.turn.ids) for t in own) for r, own in zip(readings, turns, strict=True)
+    ]
     order = sorted(range(len(sizes)), key=sizes.__getitem__)
     losses: list[list[torch.Tensor]] = [[] for _ in readings]
     gradients: list[torch.Tensor] = list(leaves)
@@ -120,16 +122,14 @@ def _losses(
         [[own.turn for own in turns] for _, _, turns in rows],
         packed=decoder.can_pack,
     )
-    return compute_answer_losses(
-        decoder.net, decoder.injection, to_device(batch, decoder.device)
-    )
+    return compute_answer_losses(decoder.net, decoder.injection, to_device(batch, decoder.device))
 
 
 class _AnswerLoss(torch.autograd.Function):
     """The weighted answer loss as a function of activations (see the module's docstring)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         decoder: Decoder,
         readings: Sequence[Reading],

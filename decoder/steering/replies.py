@@ -44,6 +44,9 @@ class SteeredReply:
     finished: bool
 
 
+_DEFAULT = ActivationSteeringConfig()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Steering:
     """One way to steer; exactly one field is set, none for the target as it is.
@@ -58,7 +61,7 @@ class Steering:
     objective: SteeringObjective | None = None
     vector: SteeringVector | None = None
     adapter: str | None = None
-    config: ActivationSteeringConfig = ActivationSteeringConfig()
+    config: ActivationSteeringConfig = _DEFAULT
 
 
 def write_replies(

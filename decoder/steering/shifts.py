@@ -78,8 +78,7 @@ def compute_shifts(
     layers = decoder.select_layers()
     captured = capture_prompts(decoder, prompts, layers.layers)
     readings = [
-        prompt.reading(layers, vectors)
-        for prompt, vectors in zip(prompts, captured, strict=True)
+        prompt.reading(layers, vectors) for prompt, vectors in zip(prompts, captured, strict=True)
     ]
     descent = Descent(decoder, readings, objective, config)
     descent.run()

@@ -94,14 +94,15 @@ def score_sentences(
         first = tokenizer.eos_token_id
     ahead = tokenizer(before, add_special_tokens=False)["input_ids"] if before else []
     prompt = SteeringPrompt((), np.array([first, *ahead], np.int64), 0)
-    ids = [tokenizer((" " if before else "") + s, add_special_tokens=False)["input_ids"] for s in sentences]
+    ids = [
+        tokenizer((" " if before else "") + s, add_special_tokens=False)["input_ids"]
+        for s in sentences
+    ]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     found = np.zeros(len(ids))
     for start in range(0, len(order), _BATCH):
         rows = order[start : start + _BATCH]
-        found[rows] = score_replies(
-            decoder, [prompt] * len(rows), [ids[i] for i in rows], steering
-        )
+        found[rows] = score_replies(decoder, [prompt] * len(rows), [ids[i] for i in rows], steering)
     return found
 
 

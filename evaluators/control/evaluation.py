@@ -30,7 +30,13 @@ from decoder.steering.replies import Steering
 from evaluators.control.config import ControlSection, Method
 from evaluators.control.crows_pairs import SentencePair, measure_bias, read_pairs
 from evaluators.control.judge import ControlJudge, Judged
-from evaluators.control.methods import SFT, MethodMaker, PromptSets, SteeringMethod, describe_training
+from evaluators.control.methods import (
+    SFT,
+    MethodMaker,
+    PromptSets,
+    SteeringMethod,
+    describe_training,
+)
 from evaluators.control.metrics import (
     BiasResult,
     ControlMetrics,
@@ -277,9 +283,7 @@ def choose_strength(curve: Sequence[StrengthPoint]) -> StrengthPoint:
     """
     harmless = [point for point in curve if point.harmless]
     if harmless:
-        return max(
-            harmless, key=lambda p: (p.likelihood if p.adherence is None else p.adherence)
-        )
+        return max(harmless, key=lambda p: p.likelihood if p.adherence is None else p.adherence)
     return min(curve, key=lambda p: max(p.own_perplexity, p.ordinary_perplexity))
 
 

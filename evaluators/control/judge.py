@@ -13,14 +13,15 @@ from activation_store.target.generation import Sampling
 from core.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.steering.prompts import SteeringPrompt, make_prompt
-from decoder.steering.replies import Steering, SteeredReply, score_replies, write_replies
+from decoder.steering.replies import SteeredReply, Steering, score_replies, write_replies
 from evaluators.control.config import ControlSection
+from evaluators.control.methods import PromptMaker
 from evaluators.control.metrics import SideEffects, StrengthPoint
 from evaluators.control.text_measures import distinct_n, holds_fact, is_refusal, repetition
-from evaluators.control.methods import PromptMaker
 from evaluators.stats.estimates import Estimate, bootstrap
 from generators.llm.prompt_files import PromptFiles
-from generators.rules.obedience import adherence, sentiment_of
+from generators.rules.obedience import adherence
+from generators.rules.tone import sentiment_of
 
 _BATCH = 8
 _MIN_PROMPTS = 8
@@ -141,7 +142,9 @@ class ControlJudge:
         written = self._write(
             [make(question) for question, _ in facts], steering, Sampling(max_tokens=_FACT_TOKENS)
         )
-        right = [holds_fact(r.text, answers) for r, (_, answers) in zip(written, facts, strict=True)]
+        right = [
+            holds_fact(r.text, answers) for r, (_, answers) in zip(written, facts, strict=True)
+        ]
         return SideEffects(
             distinct=distinct_n(judged.texts) / max(distinct_n(base.texts), 1e-9),
             repetition=self.estimate(np.array([repetition(text) for text in judged.texts])),

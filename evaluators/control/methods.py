@@ -163,9 +163,7 @@ class MethodMaker:
         means: list[torch.Tensor] = []
         for start in range(0, len(self._plain), _BATCH):
             part = self._plain[start : start + _BATCH]
-            shifts = compute_shifts(
-                self._decoder, part, self._objective, self._config.activations
-            )
+            shifts = compute_shifts(self._decoder, part, self._objective, self._config.activations)
             means += shifts.mean(part)
         return self._by_vector("vector", torch.stack(means).mean(0))
 

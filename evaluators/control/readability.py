@@ -65,9 +65,7 @@ def measure_readability(
             chances.append(1 / len(answers))
         accuracy = estimate(np.mean(hits, 0))
         chance = float(np.mean(chances))
-    return Readability(
-        margin=margin, accuracy=accuracy, chance=chance, readable=margin.above_zero
-    )
+    return Readability(margin=margin, accuracy=accuracy, chance=chance, readable=margin.above_zero)
 
 
 def _losses(
@@ -80,8 +78,7 @@ def _losses(
         part = prompts[start : start + _BATCH]
         captured = capture_prompts(decoder, part, layers.layers)
         readings = [
-            prompt.reading(layers, vectors)
-            for prompt, vectors in zip(part, captured, strict=True)
+            prompt.reading(layers, vectors) for prompt, vectors in zip(part, captured, strict=True)
         ]
         found += compute_turn_losses(decoder, readings, [turns] * len(readings))
     return np.array(found)

@@ -256,14 +256,14 @@ class ChangeEvaluator:
         """Compute the share of readings that are flagged; None where that cannot be told."""
         first = ReadLayers(self._layers.layers[:1])
         training = [
-            read_row(self._store, row, first, masking=eval_slice.masking).vectors
+            read_row(self._store, row, first, masking=eval_slice.masking).array
             for row in eval_slice.train[:_DETECTOR_ROWS]
         ]
         known = [vectors for vectors in training if vectors is not None]
         if len(known) < 2:
             return None
         detector = ActivationOODDetector(known, seed=self._config.seed)
-        scores = [detector.score(r.vectors[: r.n]) for r in readings if r.vectors is not None]
+        scores = [detector.score(v[: r.n]) for r in readings if (v := r.array) is not None]
         flags = [s.out_of_distribution for s in scores if s.out_of_distribution is not None]
         return float(np.mean(flags)) if flags else None
 

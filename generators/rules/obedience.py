@@ -6,11 +6,10 @@ language, a form, a word. It errs towards "no" on very short replies.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
+from generators.rules.tone import CLEAR_SENTIMENT, REGISTERS, SENTIMENTS, formality_of, sentiment_of
 from generators.rules.words import words
 
 # words that are frequent in one of the languages and in none of the others
@@ -95,7 +94,7 @@ def obeys(reply: str, check: Mapping[str, object]) -> bool:
         case {"form": str(form)} if form in FORMS:
             return FORMS[form](reply)
         case {"sentiment": str(wanted)} if wanted in SENTIMENTS:
-            return sentiment_of(reply) * SENTIMENTS[wanted] > _CLEAR_SENTIMENT
+            return sentiment_of(reply) * SENTIMENTS[wanted] > CLEAR_SENTIMENT
         case {"register": str(wanted)} if wanted in REGISTERS:
             return formality_of(reply) * REGISTERS[wanted] > 0
     raise ValueError(
@@ -128,46 +127,3 @@ def adherence(reply: str, check: Mapping[str, object]) -> float:
             said = words(reply)
             return 100 * sum(word in named for word in said) / max(1, len(said))
     return 100.0 * obeys(reply, check)
-
-
-SENTIMENTS: Mapping[str, int] = {"positive": 1, "negative": -1}
-"""Sentiments that a reply can be checked for, with their sign."""
-REGISTERS: Mapping[str, int] = {"formal": 1, "informal": -1}
-"""Registers that a reply can be checked for, with their sign."""
-_CLEAR_SENTIMENT = 0.05  # what VADER's authors take as not neutral
-_CONTRACTION = re.compile(r"\b\w+['’](?:s|re|ve|ll|d|m|t)\b", re.IGNORECASE)
-_FORMAL_WORDS = frozenset(
-    "therefore furthermore moreover however consequently regarding additionally accordingly shall "
-    "sincerely kindly respectfully dear please assistance inquire ensure require provide obtain "
-    "advise recommend subsequently hence thus nevertheless pertaining appropriate upon whom sir "
-    "madam cordially grateful esteemed endeavor endeavour assist inform pleased appreciate".split()
-)
-_INFORMAL_WORDS = frozenset(
-    "hey hi yeah yep nope okay ok gonna wanna gotta kinda sorta cool awesome stuff guys guy lol "
-    "super totally yay wow oh huh dude pal buddy folks bunch lots fun chill bye thanks cheers "
-    "kid kids mom dad cuz ya yup oops ugh".split()
-)
-
-
-@functools.cache
-def _vader() -> Any:
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
-    return SentimentIntensityAnalyzer()
-
-
-def sentiment_of(text: str) -> float:
-    """Score sentiment from -1 to 1: VADER's compound score (Hutto & Gilbert 2014)."""
-    return float(_vader().polarity_scores(text)["compound"])
-
-
-def formality_of(text: str) -> float:
-    """Score the register: formal less informal marks, by word.
-
-    Marks are words of two short lists, contractions and exclamation marks.
-    """
-    said = words(text)
-    formal = sum(word in _FORMAL_WORDS for word in said)
-    informal = sum(word in _INFORMAL_WORDS for word in said)
-    informal += len(_CONTRACTION.findall(text)) + text.count("!")
-    return (formal - informal) / max(1, len(said))

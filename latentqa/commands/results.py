@@ -10,15 +10,17 @@ from latentqa.terminal.printing import report
 
 
 def results(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """Print losses and gains of each split and view, robustness and reading tasks, as Markdown.
+    """Print losses and gains of each split and view, robustness, tasks and control, as Markdown.
 
     Intervals are 95 % bootstrap intervals over controls.
     """
+    from evaluators.control.metrics import ControlMetrics
     from evaluators.measure.metrics import RobustnessMetrics
     from evaluators.measure.result_files import METRICS_FILE, ROBUSTNESS_FILE
     from evaluators.tasks.metrics import TasksMetrics
     from pipelines.artifacts.refs import Refs
     from pipelines.artifacts.root import ArtifactRoot
+    from pipelines.reports.run.control import control_tables
     from pipelines.reports.run.robustness import robustness_tables
     from pipelines.reports.run.tables import reading_tables
     from pipelines.reports.run.tasks import task_tables
@@ -38,4 +40,7 @@ def results(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOpti
     if tasks is not None:
         document["tasks"] = tasks.record["counts"]["tasks"]
         tables.append(task_tables(TasksMetrics.from_json({"tasks": document["tasks"]})))
+    if (control := found.get("control")) is not None:
+        document["control"] = control.record["counts"]
+        tables.append(control_tables(ControlMetrics.model_validate(document["control"])))
     report(as_json, document, "\n\n".join(tables))

@@ -9,9 +9,15 @@ import typer
 from core.terminal import terminal_json, terminal_text
 
 
-def say(text: object = "") -> None:
-    """Print a line, with what a terminal would obey drawn as visible characters."""
-    typer.echo(terminal_text(str(text)))
+def say(text: object = "", *, end: bool = True, err: bool = False) -> None:
+    """Print a text, with what a terminal would obey drawn as visible characters.
+
+    Args:
+        text: what is printed.
+        end: whether the line ends.
+        err: on stderr in place of stdout.
+    """
+    typer.echo(terminal_text(str(text)), nl=end, err=err)
 
 
 def print_json(value: Any) -> None:

@@ -54,7 +54,7 @@ def find_ood_detector(
         readings = [
             read_visible(
                 opened, row.example_id, row.view, layers, masking=decoder.config.masking
-            ).vectors
+            ).array
             for row in sorted(rows, key=_rank)[:_ROWS]
         ]
     except LatentQAError:

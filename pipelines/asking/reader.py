@@ -337,10 +337,11 @@ class Reader:
 
     def _score_ood(self, reading: Reading) -> OODScore | None:
         """Measure how far a reading lies from what the decoder was trained on."""
-        if self.ood_detector is None or reading.vectors is None:
+        vectors = reading.array
+        if self.ood_detector is None or vectors is None:
             return None
         # of several layers the first, which is the one that is known
-        return self.ood_detector.score(reading.vectors[: reading.n])
+        return self.ood_detector.score(vectors[: reading.n])
 
     def _answers(
         self,

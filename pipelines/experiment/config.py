@@ -18,6 +18,7 @@ from core.config import Config
 from core.errors import ConfigError
 from core.runtime import Runtime
 from evaluators.config import EvaluateConfig
+from evaluators.control.config import ControlSection
 from evaluators.robustness.config import RobustnessConfig
 from evaluators.tasks.config import TasksConfig
 from generators.exchange.config import DataSection
@@ -59,6 +60,8 @@ class Experiment(Config):
     """What is altered to see whether the decoder still reads it; null for nothing."""
     tasks: TasksConfig | None = None
     """Reading tasks with known answers, on which other methods are compared; null for none."""
+    control: ControlSection | None = None
+    """Controls that the target is steered towards, and how that is judged; null for none."""
     sweep: SweepSection | None = None
     """Settings that `latentqa sweep` varies; no part of what is cached."""
     schedule: ScheduleSection | None = None

@@ -59,6 +59,19 @@ def smoke(experiment: Experiment) -> Experiment:
             layers=experiment.tasks.layers or (0,),
             bootstrap=min(experiment.tasks.bootstrap, 200),
         )
+    if experiment.control is not None:
+        control = experiment.control
+        changes["control"] = _with(
+            control,
+            strengths=control.strengths[:1],
+            train_prompts=4,
+            validation_prompts=2,
+            test_prompts=2,
+            max_tokens=min(control.max_tokens, 8),
+            weights=_with(control.weights, steps=min(control.weights.steps, 2)),
+            crows_rows=10 if control.crows_pairs is not None else None,
+            bootstrap=min(control.bootstrap, 200),
+        )
     evaluate = experiment.evaluate
     judge = evaluate.judge
     changes["evaluate"] = _with(

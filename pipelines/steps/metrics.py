@@ -46,6 +46,8 @@ class RunMetrics(TypedDict, total=False):
     robustness: dict[str, Any]
     tasks: dict[str, Any]
     """{task: {"counts", "choices", "predictors": {name: {"contained", "exact", ...}}}}."""
+    control: dict[str, Any]
+    """{"prompts", "controls": {name: {"readability", "unsteered", "methods": {name: ...}}}}."""
     cost: CostMetrics
 
 
@@ -71,6 +73,8 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> RunMetrics:
         metrics["robustness"] = dict(counts["robustness"])
     if "tasks" in counts:
         metrics["tasks"] = counts["tasks"]["tasks"]
+    if "control" in counts:
+        metrics["control"] = dict(counts["control"])
     if records:
         spent = Spent.of(records.values())
         metrics["cost"] = {"tokens": spent.tokens, "usd": spent.cost}

@@ -23,6 +23,7 @@ from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult, StoreDigests
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs, printed_config
+from pipelines.steps.control import control_step
 from pipelines.steps.decoder_inputs import step_inputs
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.import_data import IMPORTED, OWN
@@ -60,6 +61,8 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     if experiment.tasks is not None:
         hidden = experiment.tasks.prompts is not None
         rest = _with_tasks(rest, evaluate.baselines, conversations if hidden else None)
+    if experiment.control is not None:
+        rest = _with_control(rest)
     return (*source, *completed, *checked, *rest)
 
 
@@ -68,6 +71,7 @@ def every_step() -> tuple[Step, ...]:
     checked = quality_step("conversations")
     rest = _from_conversations("conversations", "questions", get_args(Baseline), judged=True)
     rest = _with_tasks(_with_robustness(rest), get_args(Baseline), "conversations")
+    rest = _with_control(rest)
     return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *rest)
 
 
@@ -84,6 +88,13 @@ def _with_tasks(
     """Add `tasks` before the report, which shows it."""
     *earlier, report = rest
     step = tasks_step([baseline_step(name) for name in baselines], conversations)
+    return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
+
+
+def _with_control(rest: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Add `control` before the report, which shows it."""
+    *earlier, report = rest
+    step = control_step()
     return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
 
 

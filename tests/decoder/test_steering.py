@@ -70,9 +70,7 @@ def test_weights_decide_between_controls(decoder: Decoder, prompts: list[Steerin
     torch.testing.assert_close(both.shifts[0], alone.shifts[0], atol=1e-4, rtol=1e-3)
 
 
-def test_no_shift_is_longer_than_the_limit(
-    decoder: Decoder, prompts: list[SteeringPrompt]
-) -> None:
+def test_no_shift_is_longer_than_the_limit(decoder: Decoder, prompts: list[SteeringPrompt]) -> None:
     config = ActivationSteeringConfig(step_size=5.0, norm_limit=0.2)
     shifts = compute_shifts(decoder, prompts, make_objective(decoder, [PIRATE]), config)
     captured = capture_prompts(decoder, prompts, shifts.layers)

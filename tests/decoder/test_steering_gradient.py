@@ -74,9 +74,14 @@ def test_gradients_equal_finite_differences(family: str, injection: str) -> None
         direction = torch.randn(vectors.shape, generator=generator, dtype=torch.float64)
         step = 1e-5
 
-        def moved(by: float, row: int = row, direction: torch.Tensor = direction) -> float:
+        def moved(
+            by: float,
+            row: int = row,
+            vectors: torch.Tensor = vectors,
+            direction: torch.Tensor = direction,
+        ) -> float:
             others = list(rows)
-            others[row] = replace(rows[row], vectors=rows[row].vectors + by * direction)
+            others[row] = replace(rows[row], vectors=vectors + by * direction)
             return compute_answer_gradient(decoder, others, asked).total
 
         slope = (moved(step) - moved(-step)) / (2 * step)
@@ -209,10 +214,14 @@ def test_a_switch_leaves_adapters_and_flags_as_they_were() -> None:
     decoder = decoders.make()
     steered(decoder)
     before = [(p.requires_grad, name) for name, p in decoder.net.named_parameters()]
-    with decoder.without_adapter(), use_adapter(decoder.net, "steer"):
-        with use_adapter(decoder.net, "default"), pytest.raises(RuntimeError):
-            with use_adapter(decoder.net, None):
-                raise RuntimeError
+    with (
+        decoder.without_adapter(),
+        use_adapter(decoder.net, "steer"),
+        use_adapter(decoder.net, "default"),
+        pytest.raises(RuntimeError),
+        use_adapter(decoder.net, None),
+    ):
+        raise RuntimeError
     assert [(p.requires_grad, name) for name, p in decoder.net.named_parameters()] == before
     assert decoder.net.active_adapter == "default"
     assert decoder.net.active_adapters == ["default"]

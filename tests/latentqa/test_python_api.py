@@ -54,7 +54,7 @@ def test_the_examples_of_a_run_hold(name: str, config: Path, tmp_path: Path) -> 
     run_examples(name, config=str(config), root=root)
 
 
-@pytest.mark.parametrize("name", ["load", "open_store"])
+@pytest.mark.parametrize("name", ["load", "open_store", "steer"])
 def test_the_examples_of_a_decoder_hold(name: str, decoder_root: Path) -> None:
     run_examples(name, root=str(decoder_root))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import decoders
 import numpy as np
@@ -58,7 +59,7 @@ def logits(decoder: Decoder, adapter: str | None) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("config", [{}, {"read_layers": [1, 2]}, {"injection": "add"}])
-def test_the_loss_on_held_out_prompts_falls(config: dict[str, object]) -> None:
+def test_the_loss_on_held_out_prompts_falls(config: dict[str, Any]) -> None:
     decoder = decoders.make(**config)
     found = train(decoder)
     before = found.validation[0][1]
@@ -100,7 +101,7 @@ def test_a_saved_adapter_loads_anywhere_and_gives_the_same(tmp_path: Path) -> No
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
-    weights = []
+    weights: list[list[np.ndarray]] = []
     for _ in range(2):
         decoder = decoders.make()
         torch.manual_seed(len(weights))  # what the process drew before does not matter
@@ -117,7 +118,7 @@ def test_divergence_is_zero_before_and_above_zero_after() -> None:
     assert float(anchor.divergence(1)) == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
         for weight in steering_weights(decoder):
-            weight += 0.5
+            weight.add_(0.5)
     assert float(anchor.divergence(1)) > 1e-3
 
 

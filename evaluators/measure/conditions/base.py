@@ -86,8 +86,9 @@ class EvalContext:
         total, count = np.zeros((len(self.layers.layers), self.store.d_model)), 0
         for row in self._train:
             reading = self.read(row)
-            assert reading.vectors is not None
-            by_layer = reading.vectors.reshape(len(total), reading.n, -1)
+            vectors = reading.array
+            assert vectors is not None
+            by_layer = vectors.reshape(len(total), reading.n, -1)
             total += by_layer.sum(1, dtype=np.float64)
             count += reading.n
         return (total / count).astype(np.float32)

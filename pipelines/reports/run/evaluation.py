@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from core.errors import DamagedError
 from core.tables import SPLITS, VIEWS
 from core.wording import sort_known
+from evaluators.control.metrics import ControlMetrics
 from evaluators.measure.metrics import (
     EvaluationMetrics,
     JudgedMetrics,
@@ -121,6 +122,12 @@ def read_tasks(inputs: ReportInputs) -> TasksMetrics | None:
     """Return what the step `tasks` measured; None where it did not run."""
     found = inputs.metrics.get("tasks")
     return None if found is None else TasksMetrics.from_json({"tasks": found})
+
+
+def read_control(inputs: ReportInputs) -> ControlMetrics | None:
+    """Return what the step `control` measured; None where it did not run."""
+    found = inputs.metrics.get("control")
+    return None if found is None else ControlMetrics.model_validate(found)
 
 
 def _readings(metrics: EvaluationMetrics, judged: JudgedMetrics) -> Iterator[Reading]:

@@ -15,14 +15,16 @@ import yaml
 from core.files import write_bytes
 from core.redact import redact
 from core.wording import count, duration, number, share, size, sort_known
+from evaluators.control.metrics import ControlMetrics
 from evaluators.tasks.metrics import TasksMetrics
 from evaluators.tasks.result_files import TASK_ANSWERS_FILE
 from pipelines.reports.pages.render import render
 from pipelines.reports.plots.page_figure import PageFigure, write_figures
 from pipelines.reports.run.claims import assess_reading, headline
+from pipelines.reports.run.control import control_figures, control_page
 from pipelines.reports.run.data import ReportData, read_report_data
 from pipelines.reports.run.drops import dropped_by_step
-from pipelines.reports.run.evaluation import CONDITIONS, read_robustness, read_tasks
+from pipelines.reports.run.evaluation import CONDITIONS, read_control, read_robustness, read_tasks
 from pipelines.reports.run.figures import loss_panel, report_figures
 from pipelines.reports.run.files import artifact_file
 from pipelines.reports.run.groups import read_groups
@@ -51,13 +53,15 @@ def write_report(inputs: ReportInputs, out: Path) -> Path:
     """
     data = read_report_data(inputs)
     tasks = read_tasks(inputs)
+    control = read_control(inputs)
     figures = report_figures(data) | ({} if tasks is None else task_figures(tasks))
+    figures |= {} if control is None else control_figures(control)
     write_figures(figures.values(), out)
     image = loss_panel(data)
     if image is not None:
         write_bytes(out / "reading.png", image)
     page = out / "report.html"
-    write_bytes(page, _page(inputs, data, figures, tasks).encode())
+    write_bytes(page, _page(inputs, data, figures, tasks, control).encode())
     return page
 
 
@@ -66,6 +70,7 @@ def _page(
     data: ReportData,
     figures: Mapping[str, PageFigure],
     tasks: TasksMetrics | None,
+    control: ControlMetrics | None,
 ) -> str:
     experiment = inputs.experiment
     claims = [assess_reading(reading) for reading in data.readings]
@@ -92,6 +97,7 @@ def _page(
         changes=list(named_changes(robustness)) if robustness else [],
         tasks=None if tasks is None else task_page(tasks),
         task_examples=read_examples(artifact_file(inputs.step("tasks"), TASK_ANSWERS_FILE)),
+        control=None if control is None else control_page(control),
         least=least,
         identified=identified,
         hidden=any(reading.metrics.hidden_gain for reading in data.readings),

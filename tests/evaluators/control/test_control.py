@@ -20,7 +20,8 @@ from evaluators.control.crows_pairs import measure_bias, read_pairs, score_sente
 from evaluators.control.evaluation import choose_strength, draw_prompts, evaluate_control
 from evaluators.control.metrics import StrengthPoint
 from evaluators.control.text_measures import distinct_n, holds_fact, is_refusal, repetition
-from generators.rules.obedience import adherence, formality_of, obeys, sentiment_of
+from generators.rules.obedience import adherence, obeys
+from generators.rules.tone import formality_of, sentiment_of
 
 PIRATE = SteeringControl(
     control="pirate",
@@ -93,7 +94,11 @@ def test_every_method_is_judged_beside_the_unsteered_target(made: Path) -> None:
 def test_vectors_adapters_and_replies_are_written(made: Path) -> None:
     out = made / "out"
     names = {p.relative_to(out / "pirate").as_posix() for p in (out / "pirate").rglob("*")}
-    assert {"vector.safetensors", "weights/adapter_config.json", "sft/adapter_model.safetensors"} <= names
+    assert {
+        "vector.safetensors",
+        "weights/adapter_config.json",
+        "sft/adapter_model.safetensors",
+    } <= names
     rows = pq.read_table(out / "replies.parquet").to_pylist()
     assert {row["method"] for row in rows} == {"none", *SMALL.methods}
 
@@ -146,7 +151,8 @@ def test_bias_of_sentences_is_the_difference_of_their_likelihoods(tmp_path: Path
     (tmp_path / "pairs.csv").write_text(PAIRS)
     pairs = read_pairs(tmp_path / "pairs.csv")
     found = measure_bias(decoder, pairs, Steering(), samples=200, seed=0)
-    more, less = [], []
+    more: list[float] = []
+    less: list[float] = []
     for pair in pairs:
         for text, out in ((pair.more, more), (pair.less, less)):
             ids = [decoder.tokenizer.bos_token_id or decoder.tokenizer.eos_token_id]

@@ -174,7 +174,7 @@ def test_noise_is_each_rows_own_and_drawn_by_seed(
     store: tuple[ActivationStore, list[Row]],
 ) -> None:
     def noise(row: Row, seed: int = 0) -> np.ndarray:
-        found = CONDITIONS["noise"].read(row, scene_of(store, seed=seed)).vectors
+        found = CONDITIONS["noise"].read(row, scene_of(store, seed=seed)).array
         assert found is not None
         return found
 

@@ -1,0 +1,186 @@
+"""`latentqa steer`: a target's reply as it is, and steered through its decoder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from core.errors import ConfigError
+from latentqa.api import load
+from latentqa.terminal.conversation import AdapterOption, DeviceOption, ModelOption
+from latentqa.terminal.options import DEFAULT_ROOT, DecoderArgument, JsonOption, RootOption
+from latentqa.terminal.printing import print_json, say
+
+if TYPE_CHECKING:
+    from activation_store.target.generation import Sampling
+    from pipelines.asking.steering import SteeredTarget
+
+_SIDES = ("unsteered", "steered")
+
+
+def steer(
+    decoder: DecoderArgument,
+    prompt: Annotated[
+        list[str],
+        typer.Option("--prompt", metavar="TEXT", help="What a user says; may be given many times."),
+    ],
+    control: Annotated[
+        list[str],
+        typer.Option(
+            "--control",
+            metavar="CONTROL",
+            help="A control's file or packaged name; NAME=WEIGHT weighs it, below 0 for less of "
+            "it. May be given many times.",
+        ),
+    ] = [],  # noqa: B006 - typer's default, never changed
+    from_prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--from-prompt",
+            metavar="TEXT",
+            help="Read the control off this prompt: the decoder's answers are what is wanted.",
+        ),
+    ] = None,
+    question: Annotated[
+        list[str],
+        typer.Option(
+            "--question", metavar="TEXT", help="What the decoder is asked of --from-prompt."
+        ),
+    ] = [],  # noqa: B006
+    save_control: Annotated[
+        Path | None,
+        typer.Option("--save-control", metavar="PATH", help="Write the control that was read."),
+    ] = None,
+    using: Annotated[
+        Path | None,
+        typer.Option(
+            "--using",
+            metavar="PATH",
+            help="A saved steering vector or adapter, in place of a control.",
+        ),
+    ] = None,
+    by: Annotated[
+        Literal["activations", "vector", "weights"],
+        typer.Option("--by", help="Which way the target is steered."),
+    ] = "activations",
+    strength: Annotated[
+        float, typer.Option("--strength", help="Multiple of what the way makes of itself.")
+    ] = 1.0,
+    system: Annotated[
+        str | None,
+        typer.Option("--system", metavar="TEXT", help="A system prompt before every prompt."),
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="Longest reply, in tokens.")
+    ] = 60,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="Sampling temperature; 0 is greedy.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what is drawn.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="PATH", help="Write the vector (a file) or adapter (a folder)."
+        ),
+    ] = None,
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    device: DeviceOption = "auto",
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Steer a decoder's target towards a control, and print its replies beside the unsteered ones.
+
+    A control says what the target is to become, as questions with the answers wanted; the gradient
+    of the decoder's loss of these answers moves the target's activations.
+
+    --by activations: at every prompt, with the decoder.
+
+    --by vector: their mean over ordinary prompts; --out keeps it, --using applies it.
+
+    --by weights: a LoRA adapter of the target; likewise.
+    """
+    given = [bool(control), from_prompt is not None, using is not None]
+    if sum(given) != 1:
+        raise ConfigError(
+            f"steer: got {sum(given)} of --control, --from-prompt, --using; expected one."
+        )
+    if save_control is not None and from_prompt is None:
+        raise ConfigError("steer: --save-control keeps what --from-prompt read, which is missing.")
+    if out is not None and out.exists():
+        raise ConfigError(f"steer: --out {out} exists already; name another path.")
+    weighed = [_weighed(own) for own in control]
+    from activation_store.target.generation import Sampling
+    from core.steering_control import find_control, write_control
+    from pipelines.asking.steering import QUESTIONS, read_control, steer_with_file
+    from pipelines.asking.steering import steer as steer_target
+
+    controls = [find_control(name) for name, _ in weighed]
+    reader = load(decoder, root=root, model=model, adapter=adapter, device=device)
+    if from_prompt is not None:
+        controls = [read_control(reader, from_prompt, questions=tuple(question) or QUESTIONS)]
+        if save_control is not None:
+            write_control(save_control, controls[0])
+    if using is not None:
+        context = steer_with_file(reader, using, strength=strength)
+    else:
+        context = steer_target(
+            reader,
+            controls,
+            weights=[weight for _, weight in weighed],
+            by=by,
+            strength=strength,
+            save_to=out,
+        )
+    with context as target:
+        for note in target.notes:
+            say(f"steer: {note}.", err=True)
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
+        found = _reply(target, prompt, system, sampling, stream=not as_json)
+    if as_json:
+        wanted = [control.model_dump(mode="json") for control in controls]
+        print_json({"decoder": reader.name, "controls": wanted, "replies": found})
+
+
+def _weighed(control: str) -> tuple[str, float]:
+    name, equals, weight = control.rpartition("=")
+    if not equals or Path(control).exists():
+        return control, 1.0
+    try:
+        return name, float(weight)
+    except ValueError as error:
+        raise ConfigError(
+            f"steer: --control {control!r} has weight {weight!r}, expected a number."
+        ) from error
+
+
+def _reply(
+    target: SteeredTarget,
+    prompts: list[str],
+    system: str | None,
+    sampling: Sampling,
+    *,
+    stream: bool,
+) -> list[dict[str, str]]:
+    """Write both replies to each prompt, and print them as they come where `stream` is set."""
+    found = []
+    for text in prompts:
+        replies = {"prompt": text}
+        for side in _SIDES:
+            write = target.reply if side == "steered" else target.unsteered
+            if stream:
+                say(f"{side}: ", end=False)
+            reply = write(text, system=system, sampling=sampling, tell=_stream if stream else None)
+            replies[side] = reply.text
+            if stream:
+                say()
+        found.append(replies)
+    return found
+
+
+def _stream(piece: str) -> None:
+    say(piece, end=False)
+    sys.stdout.flush()

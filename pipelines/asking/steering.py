@@ -1,0 +1,256 @@
+"""Steering of a decoder's target outside an experiment: one way to steer, and what it replies."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from activation_store.target.generation import Sampling
+from activation_store.target.load import shape_of
+from core.errors import ConfigError, DataError, ModelError, first_line
+from core.steering_control import SteeringControl, WantedAnswer
+from decoder.model import Decoder
+from decoder.steering.objective import make_objective
+from decoder.steering.prompts import make_prompt
+from decoder.steering.replies import SteeredReply, Steering, write_replies
+from decoder.steering.vectors import SteeringVector
+from evaluators.control.config import ControlSection
+from evaluators.control.evaluation import draw_prompts
+from evaluators.control.methods import MethodMaker, SteeringMethod
+from pipelines.asking.reader import Reader
+from trainers.steering import (
+    STEER,
+    remove_steering_adapter,
+    save_steering_adapter,
+    scaled_adapter,
+)
+
+SteeringWay = Literal["activations", "vector", "weights"]
+"""By the gradient at each prompt, by its mean over ordinary prompts, or by a LoRA adapter."""
+
+_SHORT = Sampling(max_tokens=60)
+QUESTIONS = (
+    "What persona has the assistant been given?",
+    "How does the assistant speak to the user?",
+    "How would the assistant reply?",
+)
+"""What a decoder is asked of a prompt that a control is read from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeredTarget:
+    """A target that is steered one way while its context is open.
+
+    Attributes:
+        decoder: whose target it is.
+        steering: how.
+        notes: signs that it cannot work, in words.
+        vector: what is added to activations, where that is the way.
+    """
+
+    decoder: Decoder
+    steering: Steering
+    notes: tuple[str, ...] = ()
+    vector: SteeringVector | None = None
+
+    def reply(
+        self,
+        prompt: str,
+        *,
+        system: str | None = None,
+        sampling: Sampling = _SHORT,
+        tell: Callable[[str], None] | None = None,
+    ) -> SteeredReply:
+        """Write a reply to what a user says.
+
+        Args:
+            prompt: what the user says.
+            system: a system prompt before it.
+            sampling: how tokens are chosen.
+            tell: called with each new piece of the text.
+
+        Raises:
+            DataError: a text is empty, or holds one of the model's control tokens.
+        """
+        made = make_prompt(self.decoder.tokenizer, prompt, system=system)
+        listener = None if tell is None else _TextListener(self.decoder.tokenizer, tell)
+        (reply,) = write_replies(self.decoder, [made], self.steering, sampling, tell=listener)
+        if listener is not None:
+            listener.finish()
+        return reply
+
+    def unsteered(
+        self,
+        prompt: str,
+        *,
+        system: str | None = None,
+        sampling: Sampling = _SHORT,
+        tell: Callable[[str], None] | None = None,
+    ) -> SteeredReply:
+        """Write the reply of the target as it is; arguments as for `reply`."""
+        plain = SteeredTarget(decoder=self.decoder, steering=Steering())
+        return plain.reply(prompt, system=system, sampling=sampling, tell=tell)
+
+
+class _TextListener:
+    """Hands on what each new token adds to the text; whole characters alone."""
+
+    def __init__(self, tokenizer: object, tell: Callable[[str], None]) -> None:
+        self._tokenizer, self._tell = tokenizer, tell
+        self._ids: list[int] = []
+        self._told = 0
+
+    def __call__(self, token: int) -> None:
+        self._ids.append(token)
+        text: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)  # type: ignore[attr-defined]
+        if not text.endswith("�"):
+            self._tell_rest(text)
+
+    def finish(self) -> None:
+        """Hand on what is left, a broken character at the end too."""
+        self._tell_rest(self._tokenizer.decode(self._ids, skip_special_tokens=True))  # type: ignore[attr-defined]
+
+    def _tell_rest(self, text: str) -> None:
+        if len(text) > self._told:
+            self._tell(text[self._told :])
+            self._told = len(text)
+
+
+@contextlib.contextmanager
+def steer(
+    reader: Reader,
+    controls: Sequence[SteeringControl],
+    *,
+    weights: Sequence[float] = (),
+    by: SteeringWay = "activations",
+    strength: float = 1.0,
+    config: ControlSection | None = None,
+    save_to: Path | None = None,
+) -> Iterator[SteeredTarget]:
+    """Steer a decoder's target towards controls while the context is open.
+
+    Args:
+        reader: the decoder with its target.
+        controls: what the target is to become; several by `activations` alone.
+        weights: of each control; below 0 the target is to become less of it.
+        by: which way.
+        strength: multiple of what the way makes of itself.
+        config: its settings, and the ordinary prompts of `vector` and `weights`.
+        save_to: receives the vector (a safetensors file) or the adapter (a peft folder).
+
+    Raises:
+        ConfigError: the arguments do not go together.
+    """
+    config = config or ControlSection()
+    decoder = reader.decoder
+    if reader.foreign is not None:
+        raise ConfigError("steer: got a foreign target; the decoder's own target is steered.")
+    if strength <= 0:
+        raise ConfigError(f"steer: got strength {strength:g}, expected one above 0.")
+    if by == "activations":
+        if save_to is not None:
+            raise ConfigError(
+                "steer: activations leave nothing to save; expected by vector or weights."
+            )
+        own = config.activations
+        scaled = own.model_copy(
+            update={
+                "step_size": own.step_size * strength,
+                "norm_limit": own.norm_limit * strength,
+            }
+        )
+        objective = make_objective(decoder, controls, weights)
+        yield SteeredTarget(decoder=decoder, steering=Steering(objective=objective, config=scaled))
+        return
+    if len(controls) != 1 or tuple(weights) not in ((), (1.0,)):
+        raise ConfigError(f"steer: by {by} takes one control of weight 1, got {len(controls)}.")
+    try:
+        method = MethodMaker(decoder, controls[0], draw_prompts(config), config).make(by)
+        if save_to is not None:
+            _save(decoder, method, controls[0], save_to)
+        with method.at(strength) as steering:
+            yield SteeredTarget(
+                decoder=decoder, steering=steering, notes=method.notes, vector=method.vector
+            )
+    finally:
+        remove_steering_adapter(decoder, STEER)
+
+
+def _save(decoder: Decoder, method: SteeringMethod, control: SteeringControl, path: Path) -> None:
+    if method.vector is not None:
+        method.vector.save(path)
+    else:
+        assert method.training is not None
+        about = {"control": control.control, "training": method.training.to_json()}
+        save_steering_adapter(decoder, path, about)
+
+
+@contextlib.contextmanager
+def steer_with_file(
+    reader: Reader, path: Path, *, strength: float = 1.0
+) -> Iterator[SteeredTarget]:
+    """Steer a target with a saved vector or adapter while the context is open.
+
+    Args:
+        reader: the decoder whose target is steered.
+        path: a safetensors file of a steering vector, or a peft folder.
+        strength: multiple of it.
+
+    Raises:
+        ModelError: it is neither, or is of another target.
+    """
+    decoder = reader.decoder
+    if path.is_dir():
+        try:
+            remove_steering_adapter(decoder, STEER)
+            decoder.net.load_adapter(str(path), STEER)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"adapter {path}: peft cannot load it into this target ({first_line(error)})."
+            ) from error
+        decoder.net.requires_grad_(False)
+        try:
+            with scaled_adapter(decoder, STEER, strength):
+                yield SteeredTarget(decoder=decoder, steering=Steering(adapter=STEER))
+        finally:
+            remove_steering_adapter(decoder, STEER)
+        return
+    vector = SteeringVector.load(path)
+    vector.check_target(decoder.binding.target)
+    shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
+    for block, values in vector.layers.items():
+        shape.layer(block, "the vector's layer")
+        if len(values) != shape.d_model:
+            raise ModelError(
+                f"steering vector {path}: d_model {len(values)}, the target has {shape.d_model}."
+            )
+    scaled = vector.scaled(strength)
+    yield SteeredTarget(decoder=decoder, steering=Steering(vector=scaled), vector=scaled)
+
+
+def read_control(
+    reader: Reader, prompt: str, *, questions: Sequence[str] = QUESTIONS, name: str = "read"
+) -> SteeringControl:
+    """Read a control off a prompt: the decoder's own answers are what steering will want.
+
+    Args:
+        reader: the decoder with its target.
+        prompt: what sets the target's state.
+        questions: what the decoder is asked of it.
+        name: of the control.
+
+    Raises:
+        DataError: a text is empty, or the decoder answered nothing.
+    """
+    asked = reader.ask_all(prompt, list(questions))
+    wanted = tuple(
+        WantedAnswer(question=question, answer=answer.text)
+        for question, answer in zip(questions, asked.answers, strict=True)
+        if answer.text.strip()
+    )
+    if not wanted:
+        raise DataError("steer: the decoder answered nothing about the prompt; ask otherwise.")
+    return SteeringControl(control=name, description=prompt, questions=wanted)

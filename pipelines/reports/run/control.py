@@ -1,0 +1,130 @@
+"""Steering as a section of the report: adherence, side effects, the safety audit, curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evaluators.control.metrics import ControlMetrics, ControlResult, MethodResult, SideEffects
+from pipelines.reports import plots
+from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
+from pipelines.reports.tables import CellValue, markdown
+
+_FIGURE = "control-curves"
+_OWN = ("activations", "vector", "weights")
+_COLOURS = {"weights": "own", "vector": "raw", "difference": "other", "sft": "third"}
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """What a method changed that nobody asked it to change, with the target as it is beside it."""
+
+    control: str
+    method: str
+    effects: SideEffects
+    bias: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPage:
+    """What the page shows of steering.
+
+    Attributes:
+        metrics: all results.
+        audit: rows of the safety audit.
+        unreadable: controls that the decoder cannot read, with why.
+    """
+
+    metrics: ControlMetrics
+    audit: list[AuditRow]
+    unreadable: dict[str, str]
+
+
+def control_page(metrics: ControlMetrics) -> ControlPage:
+    """Sort what was measured for a page."""
+    audit, unreadable = [], {}
+    for name, control in metrics.controls.items():
+        audit.append(AuditRow(name, "none", control.unsteered, _bias(control, None)))
+        audit += [
+            AuditRow(name, method, found.effects, _bias(control, found))
+            for method, found in control.methods.items()
+        ]
+        if not control.readability.readable:
+            unreadable[name] = (
+                f"the decoder does not read it from a target that is told it (margin "
+                f"{control.readability.margin} nats a token), so its gradient says little"
+            )
+    return ControlPage(metrics, audit, unreadable)
+
+
+def _bias(control: ControlResult, found: MethodResult | None) -> str:
+    bias = control.unsteered_bias if found is None else found.bias
+    return "–" if bias is None else f"{bias.stereotype} %"
+
+
+def control_tables(metrics: ControlMetrics) -> str:
+    """Write the results as Markdown, with 95 % intervals over test prompts."""
+    parts = []
+    for name, control in metrics.controls.items():
+        readability = control.readability
+        closed = "" if readability.accuracy is None else f"; closed {readability.accuracy}"
+        parts.append(
+            f"{name}: read with a margin of {readability.margin} nats a token{closed}"
+            f"{'' if readability.readable else ' (cannot be read)'}"
+        )
+        rows = [
+            [
+                method,
+                f"{found.strength:g}{'' if found.chosen_harmless else ' (harmful)'}",
+                str(found.adherence),
+                str(found.likelihood),
+                f"{found.effects.distinct:.2f}",
+                f"{found.effects.own_perplexity:.2f}",
+                f"{found.effects.ordinary_perplexity:.2f}",
+                str(found.effects.facts),
+            ]
+            for method, found in control.methods.items()
+        ]
+        head = [
+            *("method", "strength", "adherence", "likelihood", "distinct-2", "own perplexity"),
+            *("ordinary perplexity", "facts"),
+        ]
+        parts.append(markdown(head, rows))
+        parts += [
+            f"{method}: {note}."
+            for method, found in control.methods.items()
+            for note in found.notes
+        ]
+    return "\n\n".join(parts)
+
+
+def control_figures(metrics: ControlMetrics) -> dict[str, PageFigure]:
+    """Draw adherence against damage for every strength that was tried."""
+    panels: list[plots.LinePanel] = []
+    rows: list[dict[str, CellValue]] = []
+    for name, control in metrics.controls.items():
+        lines = []
+        for method, found in control.methods.items():
+            points = sorted((max(p.own_perplexity, p.ordinary_perplexity), p) for p in found.curve)
+            gains = [p.likelihood if p.adherence is None else p.adherence for _, p in points]
+            lines.append(
+                plots.Series(
+                    method,
+                    tuple(min(damage, 10.0) for damage, _ in points),
+                    tuple(gains),
+                    _COLOURS.get(method, "plain"),
+                )
+            )
+            rows += [
+                {"control": name, "method": method, **point.model_dump()} for point in found.curve
+            ]
+        panels.append(plots.LinePanel(name, "validation", tuple(lines)))
+    if not panels:
+        return {}
+    wide, narrow = (
+        plots.lines(
+            panels, xlabel="perplexity ratio (larger of two)", ylabel="adherence", columns=columns
+        )
+        for columns in (3, 1)
+    )
+    description = "Adherence against damage, by method, at each strength that was tried"
+    return {_FIGURE: make_page_figure(_FIGURE, description, wide, narrow, rows)}

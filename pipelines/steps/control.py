@@ -1,0 +1,89 @@
+"""The optional step `control`: the target is steered through the decoder, and judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.errors import ConfigError
+from core.files import sha256_file
+from core.steering_control import SteeringControl, find_control
+from evaluators.control.config import ControlSection
+from pipelines.artifacts.identity import plain
+from pipelines.artifacts.records import StepResult
+from pipelines.experiment.config import Experiment
+from pipelines.steps.step import ExternalInputs, Step, StepCall
+
+CONTROL = "control"
+
+
+def control_step() -> Step:
+    """Return the step, which takes the decoder and its target."""
+    return Step(
+        name=CONTROL,
+        version=1,
+        entry="evaluators.control.evaluation",
+        run=_control,
+        config=_config,
+        inputs={"train": "train"},
+        external=_external,
+        locations=_locations,
+    )
+
+
+def _section(experiment: Experiment) -> ControlSection:
+    if experiment.control is None:
+        raise ConfigError(f"{experiment.experiment}: has no section control.")
+    return experiment.control
+
+
+def _controls(experiment: Experiment) -> list[SteeringControl]:
+    """Read the controls.
+
+    Raises:
+        ConfigError: one is not there or is wrong, or two have one name.
+    """
+    found = [find_control(reference) for reference in _section(experiment).controls]
+    names = [control.control for control in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"control.controls: two are called {twice[0]}; name one otherwise.")
+    return found
+
+
+def _config(experiment: Experiment) -> dict[str, Any]:
+    """Return what decides the output; controls count by what they say."""
+    own: dict[str, Any] = plain(_section(experiment))
+    own["controls"] = [control.model_dump(mode="json") for control in _controls(experiment)]
+    del own["crows_pairs"]
+    return own
+
+
+def _external(outside: ExternalInputs) -> dict[str, Any]:
+    pairs = _section(outside.experiment).crows_pairs
+    if pairs is None:
+        return dict(outside.model_digests)
+    path = Path(pairs).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"control.crows_pairs: {path} is no file.")
+    return {**outside.model_digests, "crows_pairs": sha256_file(path)}
+
+
+def _locations(experiment: Experiment) -> dict[str, Any]:
+    dump = experiment.dump
+    return {"model": dump.model, "adapter": dump.adapter}
+
+
+def _control(call: StepCall) -> StepResult:
+    from evaluators.control.evaluation import evaluate_control
+
+    found = evaluate_control(
+        call.data("train"),
+        call.outside.model,
+        call.out,
+        call.work,
+        controls=_controls(call.experiment),
+        config=_section(call.experiment),
+        runtime=call.experiment.runtime,
+        progress=call.progress,
+    )
+    return StepResult(counts=found.model_dump(mode="json"))

@@ -1,0 +1,90 @@
+"""`latentqa steer`: replies side by side, vectors and adapters kept, bad input refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ask_calls import Called, make_root
+
+from core.steering_control import find_control
+from core.terminal import terminal_text
+
+WORDS = ("toy", "--prompt", "Hello!", "--max-tokens", "4", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("steer"))
+
+
+def steer(capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> Called:
+    return Called(capsys, root, *WORDS, *words, command="steer")
+
+
+def test_both_replies_are_printed(capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    called = steer(capsys, root, "--control", "cheerful", "--strength", "20")
+    assert called.code == 0
+    lines = called.out.splitlines()
+    assert [line.split(":")[0] for line in lines if ": " in line][:2] == ["unsteered", "steered"]
+
+
+def test_streamed_replies_are_those_of_json(capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    document = json.loads(steer(capsys, root, "--control", "cheerful", "--json").out)
+    (found,) = document["replies"]
+    streamed = steer(capsys, root, "--control", "cheerful").out
+    for side in ("unsteered", "steered"):
+        assert terminal_text(found[side]) in streamed
+    assert document["controls"][0]["control"] == "cheerful"
+
+
+def test_weighted_controls_go_together(capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    called = steer(capsys, root, "--control", "cheerful", "--control", "formal=-0.5", "--json")
+    assert called.code == 0
+    assert len(json.loads(called.out)["controls"]) == 2
+
+
+def test_a_control_is_read_off_a_prompt(
+    capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "read.yaml"
+    words = ("--from-prompt", "You are a pirate.", "--question", "Who is it?")
+    called = steer(capsys, root, *words, "--save-control", str(path), "--json")
+    assert called.code == 0, called.err
+    control = find_control(str(path))
+    assert control.description == "You are a pirate."
+    assert [wanted.question for wanted in control.questions] == ["Who is it?"]
+    assert steer(capsys, root, "--control", str(path), "--json").code == 0
+
+
+def test_a_vector_is_kept_and_applied(
+    capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "cheer.safetensors")
+    made = steer(capsys, root, "--control", "cheerful", "--by", "vector", "--out", path, "--json")
+    used = steer(capsys, root, "--using", path, "--json")
+    assert json.loads(used.out)["replies"] == json.loads(made.out)["replies"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "got 0 of --control"),
+        (("--control", "cheerful", "--from-prompt", "x"), "got 2 of --control"),
+        (("--control", "nobody"), "neither a file nor one of"),
+        (("--control", "cheerful=much"), "expected a number"),
+        (("--control", "cheerful", "--strength", "0"), "expected one above 0"),
+        (("--control", "cheerful", "--out", "v"), "nothing to save"),
+        (("--control", "cheerful", "--control", "formal", "--by", "vector"), "takes one control"),
+        (("--using", "nothing.safetensors"), "cannot be read"),
+        (("--control", "cheerful", "--save-control", "c.yaml"), "which is missing"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    called = steer(capsys, root, *words)
+    assert called.code == 2
+    assert said in called.err
+    assert len(called.err.strip().splitlines()) == 1

@@ -1,0 +1,173 @@
+"""The optional step `control`: where it stands, what decides it, what the report shows of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import ConfigError
+from evaluators.control.metrics import ControlMetrics
+from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.experiment.smoke import smoke
+from pipelines.reports.run.control import control_figures, control_tables
+from pipelines.reports.run.inputs import ReportInputs
+from pipelines.reports.run.report import write_report
+from pipelines.steps.metrics import metrics_of
+from pipelines.steps.order import steps_for
+from pipelines.steps.step import ExternalInputs, Step
+
+CONTROL = """control: calm
+description: The assistant is calm.
+questions:
+  - question: What is its mood?
+    answer: It is calm.
+"""
+
+
+def experiment(**more: Any) -> Experiment:
+    return Experiment.model_validate({"experiment": "toy", "data": {"path": "x"}, **more})
+
+
+def step_of(own: Experiment) -> Step:
+    return next(step for step in steps_for(own) if step.name == "control")
+
+
+def test_the_step_is_there_where_it_is_asked_for() -> None:
+    assert "control" not in [step.name for step in steps_for(experiment())]
+    steps = {step.name: step for step in steps_for(experiment(control={}, tasks={}))}
+    assert list(steps)[-3:] == ["tasks", "control", "report"]
+    assert set(steps["control"].inputs) == {"train"}
+    assert steps["report"].inputs["control"] == "control"
+
+
+def test_a_control_counts_by_what_it_says_and_not_by_its_place(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.yaml", tmp_path / "b.yaml", tmp_path / "c.yaml"]
+    for path in paths[:2]:
+        path.write_text(CONTROL)
+    paths[2].write_text(CONTROL.replace("It is calm.", "It is at peace."))
+    configs = []
+    for path in paths:
+        own = experiment(control={"controls": [str(path)]})
+        configs.append(step_of(own).config(own))
+    assert configs[0] == configs[1] != configs[2]
+
+
+def test_two_controls_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(CONTROL)
+    own = experiment(control={"controls": [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]})
+    with pytest.raises(ConfigError, match="two are called calm"):
+        step_of(own).config(own)
+
+
+def test_the_file_of_pairs_counts_by_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("one")
+    own = experiment(control={"crows_pairs": str(path)})
+    assert "crows_pairs" not in step_of(own).config(own)
+    missing = experiment(control={"crows_pairs": str(tmp_path / "none.csv")})
+    with pytest.raises(ConfigError, match="is no file"):
+        step_of(missing).external(ExternalInputs(missing))
+
+
+def test_a_smoke_run_steers_little() -> None:
+    small = smoke(experiment(control={})).control
+    assert small is not None
+    assert (small.train_prompts, len(small.strengths), small.weights.steps) == (4, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{strengths: [-1]}", "expected strengths above 0"),
+        ("{methods: [weights, weights]}", "each once"),
+        ("{methods: [magic]}", 'got "magic", expected'),
+        ("{control: [a.yaml]}", "did you mean control.controls?"),
+    ],
+)
+def test_a_wrong_section_is_refused(tmp_path: Path, section: str, said: str) -> None:
+    path = tmp_path / "toy.yaml"
+    path.write_text(f"experiment: toy\ndata: {{path: x}}\ncontrol: {section}\n")
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_experiment(path)
+
+
+def leaf(estimate: float) -> dict[str, Any]:
+    return {"estimate": estimate, "low": estimate - 0.5, "high": estimate + 0.5, "n": 24}
+
+
+def example(*, readable: bool = True) -> dict[str, Any]:
+    effects = {
+        "distinct": 0.9,
+        "repetition": leaf(0.1),
+        "own_perplexity": 1.2,
+        "ordinary_perplexity": 1.1,
+        "refusals": leaf(0.0),
+        "facts": leaf(0.6),
+        "sentiment": leaf(0.4),
+    }
+    point = {
+        "strength": 2.0,
+        "adherence": 12.0,
+        "likelihood": 0.2,
+        "distinct": 0.9,
+        "own_perplexity": 1.2,
+        "ordinary_perplexity": 1.1,
+        "harmless": True,
+    }
+    method = {
+        "strength": 2.0,
+        "chosen_harmless": True,
+        "adherence": leaf(12.0),
+        "likelihood": leaf(0.25),
+        "effects": effects,
+        "curve": [point, {**point, "strength": 4.0, "own_perplexity": 3.0, "harmless": False}],
+        "notes": ["norm-limited: 60% of the shifts are at norm_limit"],
+    }
+    return {
+        "prompts": {"train": 32, "validation": 8, "test": 24},
+        "controls": {
+            "cheerful": {
+                "readability": {
+                    "margin": leaf(0.3),
+                    "accuracy": leaf(0.8),
+                    "chance": 0.33,
+                    "readable": readable,
+                },
+                "unsteered": effects,
+                "methods": {"weights": method, "prompting": {**method, "notes": []}},
+            }
+        },
+    }
+
+
+def test_the_report_shows_steering_and_the_safety_audit(tmp_path: Path) -> None:
+    inputs = ReportInputs(
+        experiment=experiment(control={}),
+        command="",
+        metrics=metrics_of({"control": {"counts": example(readable=False)}}),
+        steps=(),
+    )
+    page = write_report(inputs, tmp_path).read_text()
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "weights 2.0 12.00 [11.50, 12.50] 0.25 [−0.25, 0.75] 0.90 1.20 1.10" in text
+    assert "cheerful : the decoder does not read it" in text
+    assert "norm-limited: 60% of the shifts" in text
+    assert "cheerful none 0.00" in text
+    assert 'href="#control"' in page
+    assert (tmp_path / "figures" / "control-curves.csv").is_file()
+
+
+def test_without_the_step_the_report_has_no_such_section(tmp_path: Path) -> None:
+    inputs = ReportInputs(experiment=experiment(), command="", metrics={}, steps=())
+    assert 'id="control"' not in write_report(inputs, tmp_path).read_text()
+
+
+def test_tables_and_curves_have_every_strength() -> None:
+    metrics = ControlMetrics.model_validate(example())
+    assert "| weights | 2 | 12.00 [11.50, 12.50] |" in control_tables(metrics)
+    rows = control_figures(metrics)["control-curves"].csv.decode().splitlines()
+    assert len(rows) == 1 + 4
