@@ -22,6 +22,9 @@ class ActivationSteeringConfig(Config):
     """Steps at a prompt; the gradient is taken anew at each."""
     norm_limit: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     """Longest shift of a token's activation, as a share of the activation's own length."""
+    last_tokens: int | None = Field(default=None, ge=1)
+    """Only so many of a prompt's last tokens are shifted, which decide how a reply begins; null
+    for all that the decoder reads."""
     prompt_tokens: bool = True
     """Whether the prompt's own activations are shifted."""
     new_tokens: NewTokens = "mean"

@@ -31,6 +31,7 @@ class PromptShifts:
         before: of each prompt, mean answer loss of the activations as they are, in nats a token.
         after: likewise of the shifted ones.
         limited: share of the shifted tokens that are at the limit of their length.
+        last_tokens: number of each prompt's last tokens that are shifted; None for all.
     """
 
     layers: tuple[int, ...]
@@ -38,11 +39,12 @@ class PromptShifts:
     before: list[float]
     after: list[float]
     limited: float
+    last_tokens: int | None = None
 
     def mean(self, prompts: Sequence[SteeringPrompt]) -> list[torch.Tensor]:
-        """Average the shifts over the tokens that are read; [L, D] of each prompt."""
+        """Average the shifts over the tokens that are shifted; [L, D] of each prompt."""
         return [
-            shift[:, prompt.withheld :].mean(1)
+            shift[:, prompt.withheld :][:, -(self.last_tokens or 0) :].mean(1)
             for shift, prompt in zip(self.shifts, prompts, strict=True)
         ]
 
@@ -88,7 +90,12 @@ def compute_shifts(
         own[:, prompt.withheld :] = moved.view(len(layers.layers), -1, moved.shape[1])
         shifts.append(own)
     return PromptShifts(
-        layers.layers, shifts, descent.losses[0], descent.losses[-1], descent.limited
+        layers.layers,
+        shifts,
+        descent.losses[0],
+        descent.losses[-1],
+        descent.limited,
+        config.last_tokens,
     )
 
 
@@ -142,9 +149,15 @@ class Descent:
         return found.gradients
 
     def _move(self, i: int, gradient_ND: torch.Tensor) -> None:
+        last = self._config.last_tokens
+        if last is not None:
+            runs = gradient_ND.view(-1, self._readings[i].n, gradient_ND.shape[1]).clone()
+            runs[:, :-last] = 0
+            gradient_ND = runs.view_as(gradient_ND)
         lengths_N1 = self._start[i].norm(dim=-1, keepdim=True)
         # clamped, so that a gradient of 0 moves nothing
-        size = gradient_ND.norm().clamp_min(_LEAST_NORM) / len(gradient_ND) ** 0.5
+        moved = len(gradient_ND) if last is None else min(last, self._readings[i].n)
+        size = gradient_ND.norm().clamp_min(_LEAST_NORM) / moved**0.5
         step = self._config.step_size * lengths_N1.median() / size
         self.shifts[i] = limit_lengths(
             self.shifts[i] - step * gradient_ND, self._config.norm_limit * lengths_N1

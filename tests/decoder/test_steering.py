@@ -92,6 +92,18 @@ def test_what_the_decoder_does_not_read_is_not_shifted(decoder: Decoder) -> None
     assert shifts.shifts[0][:, prompt.withheld :].any()
 
 
+def test_only_the_last_tokens_are_shifted_where_so_many_are_asked_for(
+    decoder: Decoder, prompts: list[SteeringPrompt]
+) -> None:
+    config = ActivationSteeringConfig(last_tokens=2)
+    shifts = compute_shifts(decoder, prompts, make_objective(decoder, [PIRATE]), config)
+    for prompt, shift, mean in zip(prompts, shifts.shifts, shifts.mean(prompts), strict=True):
+        assert not shift[:, :-2].any()
+        assert shift[:, -2:].any(-1).all()
+        torch.testing.assert_close(mean, shift[:, -2:].mean(1))
+        assert len(prompt.ids) == shift.shape[1]
+
+
 def test_the_template_s_own_system_prompt_is_not_read() -> None:
     decoder = decoders.make("llama")
     prompt = make_prompt(decoder.tokenizer, "Hello")

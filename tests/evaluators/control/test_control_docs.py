@@ -1,0 +1,60 @@
+"""The page about control: its files are valid, its commands and Python run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from ask_calls import make_root
+from command_line import Called
+
+from core.steering_control import SteeringControl
+from evaluators.control.config import ControlSection, Method
+from generators.rules.obedience import adherence
+
+PAGE = (Path(__file__).parents[3] / "docs" / "control.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("docs"))
+
+
+def test_the_files_on_the_page_are_valid() -> None:
+    control, section = (yaml.safe_load(block) for block in blocks("yaml"))
+    made = SteeringControl.model_validate(control)
+    assert made.check is not None
+    adherence("calm", made.check)
+    ControlSection.model_validate(section["control"])
+
+
+def test_every_way_is_described() -> None:
+    assert all(f"`{name}`" in PAGE for name in get_args(Method))
+
+
+def test_the_commands_on_the_page_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("console")
+    for line in block.splitlines():
+        words = shlex.split(line.removeprefix("$ latentqa "))
+        called = Called(
+            capsys, *words, "--root", str(root), "--max-tokens", "3", "--device", "cpu"
+        )
+        assert called.code == 0, (line, called.err)
+
+
+def test_the_python_on_the_page_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTQA_ROOT", str(root))
+    (code,) = blocks("python")
+    names: dict[str, Any] = {}
+    exec(compile(code, "control.py", "exec"), names)
