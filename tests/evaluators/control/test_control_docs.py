@@ -47,9 +47,7 @@ def test_the_commands_on_the_page_run(
     (block,) = blocks("console")
     for line in block.splitlines():
         words = shlex.split(line.removeprefix("$ latentqa "))
-        called = Called(
-            capsys, *words, "--root", str(root), "--max-tokens", "3", "--device", "cpu"
-        )
+        called = Called(capsys, *words, "--root", str(root), "--max-tokens", "3", "--device", "cpu")
         assert called.code == 0, (line, called.err)
 
 
