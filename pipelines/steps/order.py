@@ -281,7 +281,7 @@ def _model_location(experiment: Experiment) -> dict[str, Any]:
 
 COMPLETE = Step(
     name="complete",
-    version=2,
+    version=3,
     entry="activation_store.target.replies",
     run=_complete,
     config=_complete_config,
@@ -326,7 +326,7 @@ def _from_conversations(
     """
     dump = Step(
         name="dump",
-        version=3,
+        version=4,
         entry="activation_store.write.dump",
         run=_dump,
         config=lambda experiment: plain(experiment.dump, CaptureConfig),
@@ -362,7 +362,7 @@ def _from_conversations(
     decoders = {name: name for name in ("train", *map(baseline_step, baselines))}
     evaluate = Step(
         name="evaluate",
-        version=6,
+        version=7,
         entry="evaluators.evaluation",
         run=run_evaluation,
         config=lambda experiment: _evaluate_config(experiment, live=live),

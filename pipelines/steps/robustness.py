@@ -22,7 +22,7 @@ def robustness_step(evaluate: Step) -> Step:
     roles = ("conversations", "questions", "dump", "train")
     return Step(
         name=ROBUSTNESS,
-        version=3,
+        version=4,
         entry="evaluators.robustness.robustness",
         run=_robustness,
         config=_config,
