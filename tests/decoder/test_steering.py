@@ -54,6 +54,26 @@ def test_steps_lower_the_loss_of_the_answers(
         assert after < before - 0.01
 
 
+def test_a_planted_loss_is_steered_to_its_known_optimum(
+    decoder: Decoder, prompts: list[SteeringPrompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss whose lowest point is known in place of the decoder's: the steps end there."""
+    (captured,) = zip(*capture_prompts(decoder, prompts, [decoders.READ_LAYER]), strict=True)
+    optimum = torch.full((32,), 0.5 * float(captured[0].norm(dim=-1).median()) / 32**0.5)
+
+    def planted(net: object, injection: object, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        away = (batch["vectors"] - optimum).square().sum(-1)
+        return away.mean().expand(len(batch["row_of"]))
+
+    monkeypatch.setattr("decoder.steering.gradient.compute_answer_losses", planted)
+    config = ActivationSteeringConfig(step_size=0.05, steps=60, norm_limit=10.0)
+    for prompt, own in zip(prompts, captured, strict=True):
+        shifts = compute_shifts(decoder, [prompt], make_objective(decoder, [PIRATE]), config)
+        read = (own + shifts.shifts[0][0])[prompt.withheld :]
+        before = (own[prompt.withheld :] - optimum).norm(dim=-1).mean()
+        assert (read - optimum).norm(dim=-1).mean() < 0.15 * before
+
+
 def test_a_negative_weight_raises_it(decoder: Decoder, prompts: list[SteeringPrompt]) -> None:
     objective = make_objective(decoder, [PIRATE], [-1.0])
     shifts = compute_shifts(decoder, prompts, objective, ActivationSteeringConfig(steps=6))
