@@ -7,6 +7,7 @@ validation prompts, and is judged once, on test prompts, at the strength that wa
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ from evaluators.stats.estimates import Estimate
 from generators.llm.prompt_files import PromptFiles
 from trainers.steering import STEER, remove_steering_adapter, save_steering_adapter
 
+_LOG = logging.getLogger(__name__)
 CONTROL_FILE = "control.json"
 REPLIES_FILE = "replies.parquet"
 _ADAPTERS = {"weights": STEER, "sft": SFT}
@@ -172,6 +174,13 @@ class _Study:
             samples=config.bootstrap,
             seed=config.seed,
         )
+        if not readability.readable:
+            _LOG.warning(
+                "control %s: the decoder does not read it from a target that is told it (margin %s "
+                "nats a token); its gradient can hardly steer towards it.",
+                self._control.control,
+                readability.margin,
+            )
         out.mkdir(parents=True, exist_ok=True)
         write_control(out / "control.yaml", self._control)
         plain = self._test.unsteered

@@ -110,7 +110,7 @@ class Readability(_Result):
         accuracy: share of questions whose wanted answer is the likeliest of the closed ones; None
             without closed answers.
         chance: what guessing would have.
-        readable: whether the margin's interval is above zero.
+        readable: whether the margin is above zero, by its interval where there is one.
     """
 
     margin: Estimate

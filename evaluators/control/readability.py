@@ -65,7 +65,14 @@ def measure_readability(
             chances.append(1 / len(answers))
         accuracy = estimate(np.mean(hits, 0))
         chance = float(np.mean(chances))
-    return Readability(margin=margin, accuracy=accuracy, chance=chance, readable=margin.above_zero)
+    return Readability(
+        margin=margin, accuracy=accuracy, chance=chance, readable=_is_above_zero(margin)
+    )
+
+
+def _is_above_zero(margin: Estimate) -> bool:
+    """Tell whether a margin is above zero, by its interval where there is one."""
+    return margin.above_zero if margin.low is not None else (margin.estimate or 0.0) > 0
 
 
 def _losses(

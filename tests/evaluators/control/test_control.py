@@ -18,8 +18,9 @@ from decoder.steering.replies import Steering
 from evaluators.control.config import ControlSection
 from evaluators.control.crows_pairs import measure_bias, read_pairs, score_sentences
 from evaluators.control.evaluation import choose_strength, draw_prompts, evaluate_control
-from evaluators.control.metrics import StrengthPoint
+from evaluators.control.metrics import Readability, StrengthPoint
 from evaluators.control.text_measures import distinct_n, holds_fact, is_refusal, repetition
+from evaluators.stats.estimates import Estimate
 from generators.rules.obedience import adherence, obeys
 from generators.rules.tone import formality_of, sentiment_of
 
@@ -118,6 +119,23 @@ def test_an_interrupted_run_goes_on_from_the_methods_that_are_done(
     for method in (*whole["controls"]["pirate"]["methods"].values(),):
         method.pop("seconds")
     assert again == whole
+
+
+def test_a_control_that_cannot_be_read_is_named_before_the_long_work(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evaluators.control.evaluation.MethodMaker.make", stop)
+    margin = Estimate(estimate=0.1, low=-0.1, high=0.3, n=10)
+    unread = Readability(margin=margin, accuracy=None, chance=None, readable=False)
+    monkeypatch.setattr(
+        "evaluators.control.evaluation.measure_readability", lambda *args, **kwargs: unread
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path, SMALL)
+    assert "control pirate: the decoder does not read it" in caplog.text
 
 
 def test_prompts_are_drawn_into_sets_that_share_none() -> None:
