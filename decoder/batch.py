@@ -123,9 +123,14 @@ def stack_vectors(
     found = [reading.vectors for reading in readings if reading.vectors is not None]
     if not found:
         return {}
+    arrays = [vectors for vectors in found if isinstance(vectors, np.ndarray)]
+    if len(arrays) == len(found):
+        stacked = torch.from_numpy(np.concatenate(arrays))
+    else:  # with the graph of whatever made them
+        stacked = torch.cat([torch.as_tensor(vectors) for vectors in found])
     return {
         "places": torch.from_numpy(np.concatenate(places)),
-        "vectors": torch.cat([torch.as_tensor(vectors) for vectors in found]),
+        "vectors": stacked,
         "vector_layers": torch.from_numpy(np.concatenate([r.vector_layers for r in readings])),
     }
 

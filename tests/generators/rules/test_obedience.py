@@ -48,5 +48,5 @@ def test_a_reply_is_checked(reply: str, check: dict[str, object], expected: bool
 
 @pytest.mark.parametrize("check", [{}, {"form": "sonnet"}, {"language": "xx"}, {"words": "arr"}])
 def test_an_unknown_check_is_an_error(check: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="expected words, language or form"):
+    with pytest.raises(ValueError, match="expected words, language, form"):
         obeys("Ahoy!", check)
