@@ -54,9 +54,7 @@ def capture_prompts(
 ) -> list[list[torch.Tensor]]:
     """Run the target on prompts; return of each its activations [T, D] at each layer."""
     with decoder.without_adapter(), torch.no_grad():
-        kept = Capture(decoder.net.get_base_model(), layers, gradients=False)(
-            [prompt.ids for prompt in prompts]
-        )
+        kept = Capture(decoder.net.get_base_model(), layers)([prompt.ids for prompt in prompts])
     return [
         [kept[layer][i, : len(prompt.ids)].clone() for layer in layers]
         for i, prompt in enumerate(prompts)

@@ -36,7 +36,7 @@ class ControlSection(Config):
     """Ways to steer that are compared."""
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     """Strengths that each method is tried at on validation prompts, as multiples of what it makes
-    of itself; the same number of tries for every method."""
+    of itself; the same for every method but `prompting`, which has none and is tried once."""
     train_prompts: int = Field(default=32, ge=4)
     """Ordinary prompts from which vectors and adapters are made."""
     validation_prompts: int = Field(default=8, ge=2)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from activation_store.target.generation import Sampling
 from activation_store.target.load import shape_of
@@ -98,20 +98,20 @@ class SteeredTarget:
 class _TextListener:
     """Hands on what each new token adds to the text; whole characters alone."""
 
-    def __init__(self, tokenizer: object, tell: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: Any, tell: Callable[[str], None]) -> None:
         self._tokenizer, self._tell = tokenizer, tell
         self._ids: list[int] = []
         self._told = 0
 
     def __call__(self, token: int) -> None:
         self._ids.append(token)
-        text: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)  # type: ignore[attr-defined]
+        text: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)
         if not text.endswith("�"):
             self._tell_rest(text)
 
     def finish(self) -> None:
         """Hand on what is left, a broken character at the end too."""
-        self._tell_rest(self._tokenizer.decode(self._ids, skip_special_tokens=True))  # type: ignore[attr-defined]
+        self._tell_rest(self._tokenizer.decode(self._ids, skip_special_tokens=True))
 
     def _tell_rest(self, text: str) -> None:
         if len(text) > self._told:
