@@ -1,7 +1,7 @@
 """Instructions that code can check: a persona of a closed list and one rule for every reply.
 
-Small models obey some of them, and whether they do is checked by code, not by an LLM. Controls are
-combinations of attribute values, so a held-out control is a new combination of known values: what
+Small models obey some of them, and whether they do is checked by code, not by an LLM. Controls set
+one attribute or a combination, so a held-out control is a new combination of known values: what
 training needs to generalise over is small, and a linear probe shows that it can be read.
 """
 
@@ -22,6 +22,7 @@ from generators.kinds.sources import ResolvedTexts
 from generators.llm.prompt_files import PromptFiles
 
 SEEDS = "instruction"
+_CHECKS = ("words", "language", "form", "sentiment", "register")
 Check = dict[str, Any]
 """What a reply that obeys has (generators/rules/obedience.py)."""
 
@@ -37,18 +38,22 @@ class Value(Config):
     """Code of the language that a reply that obeys is in."""
     form: str | None = None
     """Form of a reply that obeys (generators/rules/obedience.py)."""
+    sentiment: str | None = None
+    """Sentiment of a reply that obeys: positive or negative (generators/rules/tone.py)."""
+    register_: str | None = Field(default=None, alias="register")
+    """Register of a reply that obeys: formal or informal (generators/rules/tone.py)."""
 
     @model_validator(mode="after")
     def _one_check(self) -> Value:
-        if sum(map(bool, (self.words, self.language, self.form))) != 1:
-            raise ValueError(f"{self.value}: expected exactly one of words, language, form")
+        if len(self.check) != 1:
+            raise ValueError(f"{self.value}: expected exactly one of {', '.join(_CHECKS)}")
         return self
 
     @property
     def check(self) -> Check:
         """The check alone, as plain JSON values."""
-        named = {"words": list(self.words), "language": self.language, "form": self.form}
-        return {name: check for name, check in named.items() if check}
+        named = self.model_dump(mode="json", by_alias=True)
+        return {name: named[name] for name in _CHECKS if named[name]}
 
 
 class Attribute(Config):
@@ -87,7 +92,7 @@ class InstructionSeeds(Config):
 
 
 class Instruction(DrawnKind):
-    """Combinations of checkable instructions; the category names the attributes that are set."""
+    """Checkable instructions, alone or combined; the category names the attributes that are set."""
 
     name = "instruction"
     views = ("control", "stimulus", "system")
