@@ -16,9 +16,14 @@ from core.tables import Conversation
 from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource, ReadLayers
-from evaluators.answers.answer_quality import measure_answers
+from evaluators.answers.answer_quality import measure_answers, measure_generic
 from evaluators.answers.written import write_answers
-from evaluators.breakdowns import UNSTATED, answers_by_group, items_by_group, panel_by_group
+from evaluators.breakdowns import (
+    answers_by_group,
+    items_by_group,
+    label_groups,
+    panel_by_group,
+)
 from evaluators.config import EvaluateConfig
 from evaluators.identification.choice_items import ChoiceItem, make_items
 from evaluators.identification.identify import CONDITIONS as IDENTIFICATION_CONDITIONS
@@ -193,10 +198,12 @@ class SliceEvaluator:
         effects = self._measure_control_effects(measured)
         if effects:
             more["control_effect"] = estimate_effect(effects, rows, config)
-        groups = panel_by_group(flat, measured.controls, _group_labels(rows), config)
         tables = {LOSSES_FILE: list(loss_rows(rows, losses, effects))}
+        asked = tables[LOSSES_FILE][: len(measured.controls)]  # a condition's rows are in order
+        groups = panel_by_group(flat, measured.controls, label_groups(asked), config)
         if config.answers:
             more["answers"], answered = self._measure_answers(measured)
+            more["generic"] = measure_generic(answered.rows, config)
             tables[ANSWERS_FILE] = answered.rows
             groups = _merge(groups, "answers", answered.groups)
         if config.identification:
@@ -326,12 +333,12 @@ class SliceEvaluator:
             # where something is hidden, a row is compared with its swapped self
             if name != ("other" if measured.context.swaps else SWAPPED.name)
         }
-        conversations = [rows[item.row].conversation for item in items]
-        controls = [conversation.control_id for conversation in conversations]
-        kinds = [conversation.kind for conversation in conversations]
+        made = item_rows(items, losses, rows)
+        asked = made[: len(items)]  # a condition's rows are in order
+        controls = [row["control_id"] for row in asked]
         found = measure_identification(losses, controls, left_out, config)
-        groups = items_by_group(items, losses, controls, kinds, config)
-        return found, _GroupResults(groups=groups, rows=item_rows(items, losses, rows))
+        groups = items_by_group(asked, losses, config)
+        return found, _GroupResults(groups=groups, rows=made)
 
     def _measure_options(
         self, measured: _MeasuredRows, name: str, items: Sequence[ChoiceItem]
@@ -379,13 +386,3 @@ def _merge(
     """Add metrics of groups, under `name`, to the groups' panels."""
     added = {group: groups[group].model_copy(update={name: each}) for group, each in found.items()}
     return {**groups, **added}
-
-
-def _group_labels(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Name the group of each question of `rows`, by grouping."""
-    asked = [(row.conversation, question) for row in rows for question in row.questions]
-    return {
-        "kind": [conversation.kind for conversation, _ in asked],
-        "category": [f"{conversation.kind}/{conversation.category}" for conversation, _ in asked],
-        "type": [question.type or UNSTATED for _, question in asked],
-    }

@@ -5,6 +5,7 @@ import latentqa
 
 result = latentqa.run("experiments/quickstart.yaml")   # make an experiment, or find it made
 steps = latentqa.plan("experiments/quickstart.yaml")   # what a run would do
+latentqa.results("quickstart")["groups"]               # its numbers, by question too
 found = latentqa.sweep("experiments/quickstart.yaml", vary=["rank=4,16"])   # scaling curves
 reader = latentqa.load("quickstart")                   # a trained decoder with its target
 with latentqa.steer("quickstart", "cheerful") as target:  # the target, steered through it
@@ -21,12 +22,12 @@ from __future__ import annotations
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from latentqa.api import load, open_store, plan, run, steer, sweep
+from latentqa.api import load, open_store, plan, results, run, steer, sweep
 
 if TYPE_CHECKING:
     from pipelines.experiment.config import Experiment
 
-__all__ = ["Experiment", "load", "open_store", "plan", "run", "steer", "sweep"]
+__all__ = ["Experiment", "load", "open_store", "plan", "results", "run", "steer", "sweep"]
 
 
 def __getattr__(name: str) -> object:

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from activation_store.read.reader import ActivationStore
@@ -116,6 +116,39 @@ def plan(
     opened = _open(config, root, overrides, until, smoke=smoke)
     runner = opened.open() if isinstance(opened, RunRequest) else opened
     return make_plan(runner, sampled=sample)
+
+
+def results(ref: StrPath, *, root: StrPath | None = None) -> dict[str, Any]:
+    """Read what a finished run measured: the document of `latentqa results --json`.
+
+    ```python
+    found = latentqa.results("reading")
+    found["reading"]["test"]["system"]["hidden_gain"]
+    found["groups"]["test"]["system"]["question=In which form does the assistant reply?"]
+    ```
+
+    >>> found = results("fake", root=root)
+    >>> found["groups"]["test"]["control"]["kind=persona"]["grounded_gain"]["estimate"]
+    0.5
+
+    Args:
+        ref: a REF of a run or of an evaluation.
+        root: folder of all artifacts; None takes `LATENTQA_ROOT`, else `artifacts`.
+
+    Returns:
+        `reading` by split and view; `groups` by split, view and group (`category=...`, `type=...`,
+        `question=...`), measured from the evaluation's losses; `robustness`, `tasks` and `control`
+        where they ran.
+
+    Raises:
+        RefError: `ref` names nothing, or nothing that was evaluated.
+        DamagedError: a file of the evaluation cannot be read.
+    """
+    from pipelines.artifacts.refs import Refs
+    from pipelines.artifacts.root import ArtifactRoot
+    from pipelines.reports.run.results import read_results
+
+    return read_results(Refs(ArtifactRoot(artifact_root(root))), os.fspath(ref)).document
 
 
 def sweep(

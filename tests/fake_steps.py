@@ -144,7 +144,8 @@ def _losses(experiment: Experiment) -> Iterator[dict[str, Any]]:
     """Yield losses of three controls, which fall with the rank."""
     texts = dict.fromkeys(("kind", "category", "type"), "persona")
     for control in range(3):
-        for condition, more in (("right", 0.0), ("other", 0.5)):
+        costs = {"right": 0.0, "other": 0.5, "untrained_right": 0.5, "untrained_other": 0.5}
+        for condition, more in costs.items():
             yield {
                 **texts,
                 "split": "test",

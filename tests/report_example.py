@@ -168,7 +168,7 @@ def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportIn
                 "data": {"path": "data/latentqa_eval", "splits": {"test": 0.2}},
                 "dump": {"model": "embedded", "layers": [14], "store_dtype": "bfloat16"},
                 "train": {"lora": {"rank": 16, "alpha": 32.0}, "learning_rate": 1e-3},
-                "evaluate": {"splits": ["test", "test_ood"], "answers": 2, "bootstrap": 10_000},
+                "evaluate": {"splits": ["test", "test_ood"], "answers": 2, "bootstrap": 500},
             }
         ),
         command="latentqa run experiments/latentqa_eval.yaml",
@@ -236,6 +236,13 @@ def _write_evaluation(folder: Path, reading: dict[str, Any], draw: random.Random
     for split, views in reading.items():
         for view, found in views.items():
             about = {"split": split, "view": view, "category": "history"}
+            costs = [
+                *((name, own["estimate"]) for name, own in found["answer_loss"].items()),
+                *(
+                    (f"untrained_{name}", own["estimate"])
+                    for name, own in found["untrained"].items()
+                ),
+            ]
             for i in range(found["answer_loss"]["right"]["n"]):
                 base = draw.gauss(0, 0.35)
                 losses += [
@@ -246,12 +253,10 @@ def _write_evaluation(folder: Path, reading: dict[str, Any], draw: random.Random
                         "example_id": f"e{i}",
                         "question": question,
                         "condition": condition,
-                        "loss": found["answer_loss"][condition]["estimate"]
-                        + base
-                        + draw.gauss(0, 0.15),
-                        "tokens": 21,
+                        "type": "description",
+                        "loss": cost + base + draw.gauss(0, 0.15),
                     }
-                    for condition in ("right", "other")
+                    for condition, cost in costs
                     for question in QUESTIONS
                 ]
             own = "The assistant will adopt the persona of a detective."

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 
 from evaluators.answers.metrics import METRICS, Metric, WrittenAnswer
+from evaluators.answers.metrics.words import words
 from evaluators.config import EvaluateConfig
 from evaluators.measure.metrics import PairedEstimates
 from evaluators.measure.panel import column_mean, make_bootstrap, stack_control_means
+from evaluators.stats.estimates import Estimate
 
 SIDES = ("right", "other")
+AGAINST = ("swapped", "other", "none")
+"""What an answer from the row's own activations may turn out to be the same as: those of the same
+visible text under another control (masked views), another control's, and none at all."""
 
 
 def measure_answers(
@@ -41,6 +46,30 @@ def measure_answers(
                 for i, side in enumerate(SIDES)
             }
             out[metric.name] = estimate_pair(scores, controls, config)
+    return out
+
+
+def measure_generic(
+    answers: Sequence[Mapping[str, Any]], config: EvaluateConfig
+) -> dict[str, Estimate]:
+    """Estimate the share of generic answers: word for word the same without the row's own state.
+
+    Args:
+        answers: rows of answers.parquet, of one split and view.
+        config: bootstrap settings.
+
+    Returns:
+        By what was given in place of the row's own activations (`AGAINST`); means over questions,
+        then over controls. What was not answered is absent.
+    """
+    out = {}
+    for name in AGAINST:
+        counted = [answer for answer in answers if answer.get(name) is not None]
+        if counted:
+            same = np.array([float(words(a["right"]) == words(a[name])) for a in counted])
+            controls = np.array([answer["control_id"] for answer in counted])
+            means = stack_control_means({name: same}, controls)
+            out[name] = make_bootstrap(means, config)(column_mean([name], name))
     return out
 
 

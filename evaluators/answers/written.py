@@ -1,19 +1,24 @@
-"""Written answers, from a row's own activations and from another control's."""
+"""Written answers, from a row's own activations and from those of `AGAINST`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from decoder.asking import Answer, generate_answers
 from decoder.model import Decoder
-from evaluators.answers.answer_quality import SIDES
+from decoder.reading import Reading
+from evaluators.answers.answer_quality import AGAINST, SIDES
 from evaluators.config import EvaluateConfig
 from evaluators.measure.conditions import CONDITIONS, EvalContext
+from evaluators.measure.conditions.swapped import SWAPPED
 from trainers.rows import Row
 
 # readings whose questions are answered together: bounds memory
 _READINGS = 12
+
+_Input = tuple[Row, str, Reading]
+"""A row, what it is given, and the reading of it."""
 
 
 def write_answers(
@@ -32,11 +37,14 @@ def write_answers(
     """
     first = {row.conversation.control_id: i for i, row in reversed(list(enumerate(rows)))}
     picked = [rows[i] for i in sorted(first.values())[: config.answers]]
-    inputs = [(row, side, CONDITIONS[side].read(row, context)) for row in picked for side in SIDES]
-    inputs.sort(key=lambda each: each[2].n)  # readings of like length share a batch
+    inputs = [
+        (row, side, CONDITIONS[side].read(row, context))
+        for row in picked
+        for side in ("right", *AGAINST)
+        if side != SWAPPED.name or row.example_id in context.swaps
+    ]
     found: dict[tuple[str, str], list[Answer]] = {}
-    for start in range(0, len(inputs), _READINGS):
-        batch = inputs[start : start + _READINGS]
+    for batch in _batches(inputs):
         written = iter(
             generate_answers(
                 decoder,
@@ -54,10 +62,24 @@ def write_answers(
             "type": question.type,
             "gold": question.answer,
             **_sides({side: found[row.example_id, side][j] for side in SIDES}),
+            **{
+                side: found[row.example_id, side][j].text
+                for side in AGAINST
+                if (row.example_id, side) in found
+            },
         }
         for row in picked
         for j, question in enumerate(row.questions)
     ]
+
+
+def _batches(inputs: Sequence[_Input]) -> Iterator[list[_Input]]:
+    """Group inputs of like length, those with activations and those without apart."""
+    for injected in (True, False):
+        own = [each for each in inputs if (each[2].vectors is not None) == injected]
+        own.sort(key=lambda each: each[2].n)
+        for start in range(0, len(own), _READINGS):
+            yield own[start : start + _READINGS]
 
 
 def _sides(answers: Mapping[str, Answer]) -> dict[str, Any]:

@@ -116,6 +116,8 @@ class PanelMetrics(Metrics):
         below_untrained: untrained right − right.
         best_uninformed: the rival of the information gain; None where nothing was measured.
         answers: written answers by metric.
+        generic: share of written answers that are word for word the same given `swapped`, `other`
+            or `none` in place of the row's own activations.
         identification: where it was asked for.
     """
 
@@ -132,6 +134,7 @@ class PanelMetrics(Metrics):
     below_untrained: Estimate
     best_uninformed: str | None
     answers: dict[str, PairedEstimates] | None = None
+    generic: dict[str, Estimate] | None = None
     identification: IdentificationMetrics | None = None
 
 

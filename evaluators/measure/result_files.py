@@ -41,13 +41,15 @@ ANSWERS = pa.schema(
     [
         *_texts("split", "view", "kind", "category", "label", "control_id", "example_id"),
         *_texts("control", "question", "type", "gold", "right", "other", "other_control"),
+        *_texts("swapped", "none"),
         ("right_log_probability", pa.float64()),
         ("other_log_probability", pa.float64()),
         ("right_finished", pa.bool_()),
         ("other_finished", pa.bool_()),
     ]
 )
-"""One row a question whose answers were written: given the row's own activations, and another's."""
+"""One row a question whose answers were written: given the row's own activations, another's, in
+masked views those of the same visible text under another control, and none."""
 
 ITEMS = pa.schema(
     [

@@ -362,7 +362,7 @@ def _from_conversations(
     decoders = {name: name for name in ("train", *map(baseline_step, baselines))}
     evaluate = Step(
         name="evaluate",
-        version=7,
+        version=8,
         entry="evaluators.evaluation",
         run=run_evaluation,
         config=lambda experiment: _evaluate_config(experiment, live=live),
@@ -373,7 +373,7 @@ def _from_conversations(
     judge = (JUDGE,) if judged else ()
     report = Step(
         name="report",
-        version=8,
+        version=9,
         entry="pipelines.reports.run.report",
         run=_report,
         config=printed_config,

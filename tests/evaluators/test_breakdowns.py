@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.tables import Question
-from evaluators.breakdowns import answers_by_group, items_by_group, panel_by_group
+from evaluators.breakdowns import (
+    answers_by_group,
+    group_metrics,
+    items_by_group,
+    label_groups,
+    panel_by_group,
+)
 from evaluators.config import EvaluateConfig
-from evaluators.identification.choice_items import ChoiceItem
 from evaluators.measure.metrics import PairedEstimates
 from evaluators.measure.panel import measure_panel
 from evaluators.measure.result_rows import result_rows
@@ -80,6 +84,7 @@ def answer(i: int) -> dict[str, Any]:
     return {
         "control_id": f"control {i:02}",
         "kind": "goal" if i % 3 == 0 else "persona",
+        "category": "sea",
         "type": None,
         "question": "Who?",
         "gold": "a pirate of old",
@@ -102,15 +107,68 @@ def test_answers_are_measured_by_kind_and_type() -> None:
 
 
 def test_identification_is_measured_by_kind_and_type() -> None:
-    asked = [Question(example_id="e", question="Who?", answer="a", type=t) for t in TYPES_TWO]
-    items = [ChoiceItem(i, asked[i % 2], ("a", "b")) for i in range(20)]
-    kinds = ["goal" if i < 8 else "persona" for i in range(20)]
-    right = [[0.0, 1.0] if kind == "goal" else [1.0, 0.0] for kind in kinds]
+    items = [
+        {
+            "kind": "goal" if i < 8 else "persona",
+            "category": "sea",
+            "type": TYPES_TWO[i % 2],
+            "question": f"Who, {i}?",
+            "control_id": f"control {i:02}",
+        }
+        for i in range(20)
+    ]
+    right = [[0.0, 1.0] if item["kind"] == "goal" else [1.0, 0.0] for item in items]
     losses = {"right": right, "other": [[1.0, 1.0]] * 20, "none": [[1.0, 1.0]] * 20}
-    controls = [f"control {i:02}" for i in range(20)]
-    found = items_by_group(items, losses, controls, kinds, CONFIG)
-    assert list(found) == ["kind=goal", "kind=persona", "type=description", "type=prediction"]
+    found = items_by_group(items, losses, CONFIG)
+    assert list(found) == [
+        *("kind=goal", "kind=persona", "category=goal/sea", "category=persona/sea"),
+        *("type=description", "type=prediction"),
+    ]
     accuracy = {name: one.accuracy["right"].estimate for name, one in found.items()}
     assert accuracy["kind=goal"] == 1
     assert accuracy["kind=persona"] == 0
     assert accuracy["type=prediction"] == pytest.approx(0.4)
+
+
+def test_a_question_is_a_group_where_enough_controls_were_asked_it() -> None:
+    asked = [
+        {
+            "kind": "persona",
+            "category": "sea",
+            "type": None,
+            "question": "Who?" if i < 4 else "Why?",
+            "control_id": f"control {i}",
+        }
+        for i in range(7)
+    ]
+    assert label_groups(asked)["question"] == ["Who?"] * 4 + [None] * 3
+
+
+def test_files_tell_that_one_question_is_read_and_the_other_is_not() -> None:
+    costs = {"right": 0.1, "swapped": 0.6, "prior": 0.4, "visible_text": 0.3}
+    costs |= {"other": 1.0, "untrained_right": 2.0, "untrained_other": 2.0}
+    losses = [
+        {
+            "split": "test",
+            "view": "system",
+            "kind": "instruction",
+            "category": "persona+form",
+            "type": "description",
+            "question": question,
+            "control_id": f"control {i}",
+            "condition": condition,
+            # the persona costs as much whatever is hidden
+            "loss": (cost if question == "Which form?" else 0.35) + i / 1000,
+        }
+        for condition, cost in costs.items()
+        for i in range(10)
+        for question in ("Which form?", "Which persona?")
+    ]
+    found = group_metrics(losses, [], CONFIG)["test"]["system"]
+    form, persona = found["question=Which form?"], found["question=Which persona?"]
+    assert form.hidden_gain is not None
+    assert form.hidden_gain.estimate == pytest.approx(0.5)
+    assert form.below_rivals is not None
+    assert form.below_rivals.estimate == pytest.approx(0.2)
+    assert persona.hidden_gain is not None
+    assert persona.hidden_gain.estimate == pytest.approx(0)

@@ -47,7 +47,7 @@ def run_examples(name: str, **names: Any) -> None:
     assert doctest.DocTestRunner().run(test).failed == 0
 
 
-@pytest.mark.parametrize("name", ["run", "plan", "sweep"])
+@pytest.mark.parametrize("name", ["run", "plan", "results", "sweep"])
 def test_the_examples_of_a_run_hold(name: str, config: Path, tmp_path: Path) -> None:
     root = str(tmp_path / "root")
     latentqa.run(latentqa.Experiment(experiment="fake", data={"path": "."}), root=root)

@@ -42,6 +42,8 @@ class Answer:
     gold: str
     right: str
     other: str
+    swapped: str | None = None
+    """Given the same visible text under another control; None where nothing is hidden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,13 @@ def _answered(rows: list[dict[str, Any]]) -> AnsweredControl:
             dict.fromkeys(row["other_control"] for row in rows if row["other_control"])
         ),
         answers=tuple(
-            Answer(row["question"], row["gold"], row["right"] or "", row["other"] or "")
+            Answer(
+                row["question"],
+                row["gold"],
+                row["right"] or "",
+                row["other"] or "",
+                row.get("swapped"),
+            )
             for row in rows
         ),
     )

@@ -15,7 +15,9 @@ import yaml
 from core.files import write_bytes
 from core.redact import redact
 from core.wording import count, duration, number, share, size, sort_known
+from evaluators.breakdowns import LEAST_ASKED
 from evaluators.control.metrics import ControlMetrics
+from evaluators.measure.result_files import LOSSES_FILE
 from evaluators.tasks.metrics import TasksMetrics
 from evaluators.tasks.result_files import TASK_ANSWERS_FILE
 from pipelines.reports.pages.render import render
@@ -27,7 +29,7 @@ from pipelines.reports.run.drops import dropped_by_step
 from pipelines.reports.run.evaluation import CONDITIONS, read_control, read_robustness, read_tasks
 from pipelines.reports.run.figures import loss_panel, report_figures
 from pipelines.reports.run.files import artifact_file
-from pipelines.reports.run.groups import read_groups
+from pipelines.reports.run.groups import GroupTable, group_tables, measure_groups
 from pipelines.reports.run.header import header_facts
 from pipelines.reports.run.inputs import ReportInputs, ReportStep, printed_config
 from pipelines.reports.run.quality import read_quality
@@ -91,7 +93,9 @@ def _page(
         ),
         header=header_facts(inputs, data.data.rows if data.data else ()),
         data=data,
-        groups=read_groups(inputs),
+        groups=_groups(inputs),
+        generic=[reading for reading in data.readings if reading.metrics.generic],
+        least_asked=LEAST_ASKED,
         quality=read_quality(inputs),
         robustness=robustness,
         changes=list(named_changes(robustness)) if robustness else [],
@@ -120,6 +124,14 @@ def _page(
         steps=[_step_row(step) for step in inputs.steps],
         environment=_environment(inputs.steps),
     )
+
+
+def _groups(inputs: ReportInputs) -> list[GroupTable]:
+    """Measure the groups of the run's evaluation; none where it did not run."""
+    losses = artifact_file(inputs.step("evaluate"), LOSSES_FILE)
+    if losses is None:
+        return []
+    return group_tables(measure_groups(losses.parent, inputs.experiment.evaluate))
 
 
 def _glance(data: ReportData) -> list[tuple[str, str]]:

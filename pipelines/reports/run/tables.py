@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.wording import ABSENT
+from evaluators.answers.answer_quality import AGAINST
 from evaluators.measure.metrics import SliceMetrics
 from evaluators.stats.estimates import Estimate
 from pipelines.reports.run.evaluation import Reading, readings_of
@@ -45,8 +46,8 @@ def reading_tables(reading: Mapping[str, Any]) -> str:
         for one in readings
     ]
     names = ["split", "view", *(name.replace("_", " ") for name in GAINS), "best uninformed"]
-    third = _identification(readings)
-    return "\n\n".join([markdown(head, losses), markdown(names, gains), *third])
+    more = [*_identification(readings), *_generic(readings)]
+    return "\n\n".join([markdown(head, losses), markdown(names, gains), *more])
 
 
 def gain_texts(metrics: SliceMetrics) -> list[str]:
@@ -77,6 +78,22 @@ def _identification(readings: Sequence[Reading]) -> list[str]:
         for split, view, found in measured
     ]
     return [markdown([*head, *(name.replace("_", " ") for name in _IDENTIFIED)], lines)]
+
+
+def _generic(readings: Sequence[Reading]) -> list[str]:
+    """Write the table of generic answers; none where no answers were written."""
+    measured = [(one, one.metrics.generic) for one in readings if one.metrics.generic]
+    head = ["split", "view", "n", *(f"generic: same for {name}" for name in AGAINST)]
+    lines = [
+        [
+            one.split,
+            one.view,
+            str(max(own.n for own in found.values())),
+            *(_text(found.get(name)) for name in AGAINST),
+        ]
+        for one, found in measured
+    ]
+    return [markdown(head, lines)] if lines else []
 
 
 def _text(estimate: Estimate | None) -> str:

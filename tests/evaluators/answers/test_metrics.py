@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evaluators.answers.answer_quality import measure_answers
+from evaluators.answers.answer_quality import measure_answers, measure_generic
 from evaluators.answers.metrics import METRICS, Metric, WrittenAnswer
 from evaluators.answers.metrics.words import words
 from evaluators.config import EvaluateConfig
@@ -175,6 +175,22 @@ def test_a_perfect_decoder_scores_full_marks() -> None:
         assert found[name].difference.low == 1
     for name in ("vague", "nonsense", "repetitive"):
         assert found[name].right.estimate == 0
+
+
+def test_generic_answers_are_those_that_stay_the_same_without_the_rows_own_state() -> None:
+    rows = answers(lambda i: "The pirate." if i < 3 else "a nurse", lambda i: "pirate")
+    rows = [{**row, "swapped": "A nurse", "none": "nothing"} for row in rows]
+    found = measure_generic(rows, CONFIG)
+    assert {name: own.estimate for name, own in found.items()} == {
+        "swapped": 0.75,
+        "other": 0.25,
+        "none": 0.0,
+    }
+    assert found["swapped"].low is not None
+    assert set(measure_generic([{**row, "swapped": None} for row in rows], CONFIG)) == {
+        "other",
+        "none",
+    }
 
 
 def test_metrics_that_apply_to_no_answer_are_left_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ from typing import Any
 import pytest
 from report_example import SMALL, Page, leaf, report, write_example
 
-from evaluators.measure.result_files import JUDGED_FILE, RESULTS, RESULTS_FILE, write_table
-from pipelines.reports.run.groups import METRICS
+from evaluators.measure.result_files import JUDGED_FILE
 from pipelines.reports.run.inputs import ReportInputs
 
 IDENTIFICATION: dict[str, Any] = {
@@ -37,23 +37,11 @@ def inputs(tmp_path: Path) -> ReportInputs:
     found = {
         **SMALL["test"]["control"],
         "answers": {"vague": {"right": leaf(0.1), "other": leaf(0.7), "difference": leaf(-0.6)}},
+        "generic": {"other": leaf(0.2), "none": leaf(0.4)},
         "identification": IDENTIFICATION,
         "left_out": {"wrong_layer": "the store has layer 14 alone; add another to dump.layers"},
     }
     (data / "metrics.json").write_text(json.dumps({"reading": {"test": {"control": found}}}))
-    rows = [
-        {
-            "split": "test",
-            "view": "control",
-            "group": group,
-            "metric": metric,
-            **leaf(0.5, half, n),
-            "note": None if half else f"{n} controls; an interval needs 8",
-        }
-        for group, half, n in (("all", 0.1, 40), ("kind=persona", 0.1, 35), ("kind=goal", None, 5))
-        for metric in (*METRICS, "answer_loss.none")
-    ]
-    write_table(data / RESULTS_FILE, rows, RESULTS)
     return made
 
 
@@ -62,10 +50,14 @@ def page(inputs: ReportInputs, tmp_path: Path) -> Page:
     return report(inputs, tmp_path / "out")
 
 
-def test_groups_are_shown_and_a_small_one_says_so(page: Page) -> None:
-    assert "kind: persona 35 0.50 [0.40, 0.60]" in page.text
-    assert "1 of too few controls for an interval" in page.text
-    assert "kind: goal 5 0.50 0.50 0.50 0.50" in page.text
+def test_groups_are_shown_by_kind_and_question(page: Page) -> None:
+    assert re.search(r"kind: persona 14 \d\.\d\d \[", page.text)
+    assert re.search(r"question: Who is speaking\? 40 \d\.\d\d \[", page.text)
+    assert "type: description" not in page.text  # all questions have that type
+
+
+def test_generic_answers_are_shown(page: Page) -> None:
+    assert "test control 40 – 0.20 [0.10, 0.30] 0.40 [0.30, 0.50]" in page.text
 
 
 def test_measured_answers_are_shown(page: Page) -> None:
@@ -87,7 +79,7 @@ def test_what_was_not_measured_is_not_mentioned(tmp_path: Path) -> None:
     made = write_example(tmp_path / "root", SMALL)
     page = report(made, tmp_path / "out")
     assert "Identification" not in page.text
-    assert "question type" not in page.text
+    assert "Generic answers" not in page.text
 
 
 def test_a_judges_verdicts_stand_beside_what_was_measured_with_its_agreement(
