@@ -11,6 +11,7 @@ the runner (pipelines/running/runner.py) then runs the steps by itself, with no 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -20,7 +21,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -54,8 +57,10 @@ from prefect.events import emit_event  # noqa: E402
 from prefect.events.clients import PrefectEventsClient  # noqa: E402
 from prefect.events.worker import EventsWorker, emit_events_to_cloud  # noqa: E402
 from prefect.exceptions import ObjectNotFound  # noqa: E402
+from prefect.futures import PrefectConcurrentFuture, PrefectFuture, as_completed  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
 from prefect.schedules import Cron  # noqa: E402
+from prefect.server.schemas.schedules import CronSchedule  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
 from prefect.states import Completed, Crashed  # noqa: E402
 from prefect.task_runners import (  # noqa: E402
@@ -69,6 +74,14 @@ from pydantic import SecretStr  # noqa: E402
 
 from core.errors import ConfigError, EndpointError, LatentQAError  # noqa: E402
 from core.redact import redact  # noqa: E402
+from core.runtime import Runtime  # noqa: E402
+from core.task_pool import (  # noqa: E402
+    InProcess,
+    TaskOutcome,
+    TaskPool,
+    call_apart,
+    end_with_parent,
+)
 from pipelines.artifacts.locks import exclusive_or_none  # noqa: E402
 from pipelines.artifacts.root import ArtifactRoot  # noqa: E402
 from pipelines.experiment.config import Experiment, load_experiment  # noqa: E402
@@ -79,12 +92,7 @@ from pipelines.running.runner import Runner  # noqa: E402
 from pipelines.running.shown import PICTURE, artifact_key, count_rows, data_uri  # noqa: E402
 from pipelines.running.summary import reading_rows  # noqa: E402
 from pipelines.steps.console import Console  # noqa: E402
-from pipelines.sweeps.points import (  # noqa: E402
-    PointCall,
-    PointOutcome,
-    run_point,
-    run_point_apart,
-)
+from pipelines.sweeps.points import PointCall, PointOutcome, run_with_pool  # noqa: E402
 from pipelines.sweeps.sweep import Sweep  # noqa: E402
 from pipelines.versions.firing import fire  # noqa: E402
 
@@ -148,23 +156,13 @@ def run_sweep(sweep: Sweep) -> SweepFindings:
         EndpointError: no Prefect server answers.
         DataError: the evaluations have no question in common.
     """
-    runtime = sweep.runtime
-    runners: dict[str, Callable[[], TaskRunner[Any]]] = {
-        "threads": lambda: ThreadPoolTaskRunner(max_workers=runtime.task_workers),
-        "processes": lambda: ProcessPoolTaskRunner(max_workers=runtime.task_workers),
-    }
-    side_by_side = runtime.task_runner in runners
-    shown = latentqa_sweep
-    if side_by_side:
-        shown = latentqa_sweep.with_options(task_runner=runners[runtime.task_runner]())
 
     def run_points(calls: Sequence[PointCall]) -> Iterator[PointOutcome]:
-        documents = shown(
+        documents = latentqa_sweep(
             calls=[
                 {**asdict(call), "overrides": hide_credentials(call.overrides)} for call in calls
             ],
-            apart=runtime.task_runner == "threads",
-            side_by_side=side_by_side,
+            runtime=sweep.runtime.model_dump(mode="json"),
         )
         for document in documents:
             yield PointOutcome(**{**document, "made": tuple(document["made"])})
@@ -204,20 +202,28 @@ def hide_credentials(overrides: Sequence[str]) -> list[str | SecretStr]:
     return [o if redact(o) == o else SecretStr(o) for o in overrides]
 
 
-def reveal(overrides: Sequence[str | SecretStr] | None) -> tuple[str, ...]:
+def reveal(overrides: Sequence[str | SecretStr]) -> tuple[str, ...]:
     """Return the overrides that a flow was given, in plain text."""
-    return tuple(o.get_secret_value() if isinstance(o, SecretStr) else o for o in overrides or ())
+    return tuple(o.get_secret_value() if isinstance(o, SecretStr) else o for o in overrides)
 
 
 @flow(name="latentqa", persist_result=False)
 def latentqa(
     config: str,
     root: str = "artifacts",
-    overrides: list[str | SecretStr] | None = None,
+    overrides: list[str | SecretStr] = [],  # noqa: B006 - never changed; the UI's form shows a list
     until: str | None = None,
     smoke: bool = False,
 ) -> RunResult:
-    """Run a whole experiment, or its steps until one."""
+    """Run a whole experiment, or its steps until one.
+
+    Args:
+        config: path of the experiment file.
+        root: path of the artifact root.
+        overrides: `field=value`; a secret one is not shown.
+        until: last step to run; null for all.
+        smoke: run it at about eight rows.
+    """
     request = RunRequest(
         config=config,
         root=root,
@@ -257,31 +263,80 @@ def _run_as_tasks(runner: Runner) -> RunResult:
 
 @flow(name="latentqa-sweep", persist_result=False)
 def latentqa_sweep(
-    calls: list[dict[str, Any]], apart: bool = False, side_by_side: bool = False
+    calls: list[dict[str, Any]], runtime: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """Run the points of a sweep: each as a flow of its own, or as tasks side by side.
 
     Args:
         calls: the points, as `PointCall` has them.
-        apart: whether each task waits for a process of its point's own.
-        side_by_side: whether the points are tasks of the flow's task runner.
+        runtime: fields of the `Runtime` that says how many points run at once, and where.
     """
-    if side_by_side:
-        futures = [
-            compute_point.with_options(task_run_name=call["label"]).submit(**call, apart=apart)
-            for call in calls
-        ]
-        return [future.result() for future in futures]
-    return [_run_as_flow(_point_call(**call)).to_json() for call in calls]
+    points = [_point_call(**call) for call in calls]
+    pool = task_pool(Runtime.model_validate(runtime or {}))
+    if pool.workers == 1:
+        return [_run_as_flow(point).to_json() for point in points]
+    return [outcome.to_json() for outcome in run_with_pool(points, pool)]
+
+
+@dataclass(frozen=True)
+class PrefectPool:
+    """Runs calls as Prefect tasks of the flow or task that is running.
+
+    Another task runner of Prefect's (Dask, Ray) takes the place of these two by one line.
+
+    Attributes:
+        workers: calls at once.
+        apart: whether threads run the tasks, each of which waits for a process of its own; else a
+            pool of processes does.
+    """
+
+    workers: int
+    apart: bool = False
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[Mapping[str, Any]],
+        labels: Sequence[str],
+    ) -> Iterator[TaskOutcome]:
+        """Call a function once for each set of named arguments, as `TaskPool.run`."""
+        name = f"{function.__module__}:{function.__qualname__}"
+        with self._task_runner() as runner:
+            futures = {
+                runner.submit(
+                    call_function.with_options(name=function.__name__, task_run_name=label),
+                    {"function": name, "arguments": dict(call), "apart": self.apart},
+                ): number
+                for number, (call, label) in enumerate(zip(calls, labels, strict=True))
+            }
+            for future in as_completed(list(futures)):
+                yield _outcome(futures[future], future)
+
+    def _task_runner(self) -> TaskRunner[PrefectConcurrentFuture[Any]]:
+        if self.apart:
+            return ThreadPoolTaskRunner(max_workers=self.workers)
+        return ProcessPoolTaskRunner(max_workers=self.workers, initializer=end_with_parent)
+
+
+def task_pool(runtime: Runtime) -> TaskPool:
+    """Return the pool that `runtime` chooses, whose calls the Prefect server shows."""
+    if runtime.workers == 1:
+        return InProcess()
+    return PrefectPool(runtime.workers, apart=runtime.task_runner == "threads")
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def compute_point(
-    label: str, config: str, root: str, overrides: list[str | SecretStr], apart: bool
-) -> dict[str, Any]:
-    """Run one point of a sweep; its error is a result too, so that it ends no other."""
-    call = _point_call(label, config, root, overrides)
-    return (run_point_apart if apart else run_point)(call).to_json()
+def call_function(function: str, arguments: dict[str, Any], apart: bool) -> Any:
+    """Call a function of a module, `module:name`, with plain arguments."""
+    found = resolve_name(function)
+    return call_apart(found, arguments) if apart else found(**arguments)
+
+
+def _outcome(number: int, future: PrefectFuture[Any]) -> TaskOutcome:
+    try:
+        return TaskOutcome(number=number, value=future.result())
+    except Exception as error:  # of the function, of a killed process, or Prefect's own
+        return TaskOutcome(number=number, error=error)
 
 
 def _run_as_flow(call: PointCall) -> PointOutcome:
@@ -303,6 +358,22 @@ def _point_call(
     return PointCall(label=label, config=config, root=root, overrides=reveal(overrides))
 
 
+def next_firings(cron: str, timezone: str | None, count: int = 3) -> list[datetime]:
+    """Return when a schedule fires next.
+
+    Raises:
+        ConfigError: `cron` or `timezone` is none, or no day is ever such a day.
+    """
+    try:
+        return asyncio.run(CronSchedule(cron=cron, timezone=timezone or "UTC").get_dates(count))
+    except ValueError as error:
+        why = "never comes" if "next date" in str(error) else "is no time, or no timezone"
+        raise ConfigError(
+            f"--cron {cron!r} --timezone {timezone or 'UTC'}: {why}; expected minute, hour, day, "
+            "month and weekday, such as '0 3 * * *', and a timezone such as Europe/Berlin."
+        ) from error
+
+
 def serve(
     config: str,
     root: str,
@@ -322,7 +393,7 @@ def serve(
 
     Raises:
         EndpointError: no Prefect server answers.
-        ConfigError: `cron` or `timezone` is none.
+        ConfigError: an override holds a credential.
     """
     if secret := next((o for o in overrides if redact(o) != o), None):
         raise ConfigError(
@@ -331,16 +402,9 @@ def serve(
         )
     prepare_server()
     mark_killed_runs(ArtifactRoot(Path(root)))
-    try:
-        schedule = Cron(cron, timezone=timezone)
-    except ValueError as error:
-        raise ConfigError(
-            f"--cron {cron!r} --timezone {timezone}: not a time; expected minute, hour, day, month "
-            "and weekday, such as '0 3 * * *', and a timezone such as UTC."
-        ) from error
     latentqa_schedule.serve(
         name=load_experiment(Path(config), overrides).experiment,
-        schedules=[schedule],
+        schedules=[Cron(cron, timezone=timezone)],
         parameters={"config": config, "root": root, "overrides": list(overrides)},
         description=f"The next version of {config}, judged by its gate.",
         entrypoint_type=EntrypointType.MODULE_PATH,
@@ -351,7 +415,9 @@ def serve(
 
 @flow(name="latentqa-schedule", persist_result=False)
 def latentqa_schedule(
-    config: str, root: str = "artifacts", overrides: list[str] | None = None
+    config: str,
+    root: str = "artifacts",
+    overrides: list[str] = [],  # noqa: B006 - never changed; the UI's form shows a list
 ) -> State[Any]:
     """Make the next version of an experiment, and judge it.
 
@@ -365,10 +431,10 @@ def latentqa_schedule(
     """
     place = ArtifactRoot(Path(root).expanduser())
     mark_killed_runs(place)
-    experiment = load_experiment(Path(config), overrides or ())
+    experiment = load_experiment(Path(config), overrides)
     name = experiment.experiment
     console = Console(log=get_run_logger().info)
-    words = ["latentqa", "fire", config, *(w for o in overrides or () for w in ("--set", o))]
+    words = ["latentqa", "fire", config, *(w for o in overrides for w in ("--set", o))]
     try:
         with _signed(place):
             fired = fire(
@@ -497,6 +563,7 @@ def compute_step(
             ArtifactRoot(Path(root)),
             command=command,
             console=Console(log=get_run_logger().info),
+            pool=task_pool(Experiment.model_validate(experiment).runtime),
         )
         for name, key in finished.items():
             runner.adopt(name, key)

@@ -18,8 +18,13 @@ class Runtime(Config):
     """CPU threads of torch; null leaves torch's own choice. A dump on a CPU shares them among as
     many as four forward passes at once."""
     workers: int = Field(default=1, ge=1)
-    """Processes that fill an activation store at once, each with the target in memory, and each
-    with `threads` CPU threads or a GPU of its own."""
+    """Tasks at once: shards of an activation store, requests to an LLM endpoint, points of a sweep;
+    each in a process with `threads` CPU threads, and with the target or the decoder in memory and a
+    GPU of its own where it needs them."""
+    task_runner: Literal["processes", "threads"] = "processes"
+    """Who runs tasks where `workers` is above 1: a pool of processes, each of which runs several in
+    turn; or threads, each of which waits for a process of its task's own. On a Prefect server these
+    are its task runners."""
     processes: int = Field(default=1, ge=1)
     """Processes that train together, each with a GPU of its own or with `threads` CPU threads;
     `train.rows_per_batch` is shared among them."""
@@ -43,11 +48,5 @@ class Runtime(Config):
     step_retries: int = Field(default=2, ge=0)
     """How often a step whose LLM endpoint could not be reached is tried again in runs on a Prefect
     server; the wait before each retry doubles."""
-    task_runner: Literal["sequential", "threads", "processes"] = "sequential"
-    """Who runs the points of a sweep: this process, one after the other; threads, each of which
-    waits for a process of its point's own; or a pool of processes. On a Prefect server these are
-    its task runners."""
-    task_workers: int = Field(default=2, ge=1)
-    """Points that run side by side, each with `threads` CPU threads."""
     report_to: tuple[str, ...] = ()
     """Where transformers logs training besides our own log: `tensorboard`, `wandb`."""

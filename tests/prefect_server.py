@@ -22,13 +22,17 @@ _UVICORN = (
 
 
 @contextlib.contextmanager
-def prefect_server(home: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Yield the URL of a Prefect API on a free port and its process, which ends with the body."""
+def prefect_server(home: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Yield the URL of a Prefect API on a free port and its process, which ends with the body.
+
+    `settings` are environment variables beside those of this one.
+    """
     port = free_port()
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    own = {"PREFECT_HOME": str(home), "PREFECT_UI_ENABLED": "0"}
     server = subprocess.Popen(
         [sys.executable, *_UVICORN, "--host", HOST, "--port", str(port)],
-        env={**os.environ, **quiet, "PREFECT_HOME": str(home), "PREFECT_UI_ENABLED": "0"},
+        env={**os.environ, **quiet, **own, **settings},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from activation_store.layout.arrays import PLAN_FILE
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
 from activation_store.target.load import load_model
-from activation_store.write.dump import prepare_dump
+from activation_store.write.prepared import prepare_dump
 from activation_store.write.writer import write_shards
 
 LONGEST = 0.6

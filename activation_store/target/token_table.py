@@ -5,10 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import feather
 
 from activation_store.target.tokens import Tokens
 
@@ -43,6 +45,37 @@ class TokenTable(Mapping[str, Tokens]):
         self.withheld = np.asarray(withheld, np.int64)
         self.ids = np.asarray(ids, np.int32)
         self.segments = np.asarray(segments, np.uint8)
+
+    def write(self, path: Path) -> None:
+        """Write the table to a file, from which other processes read it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        stops = pa.array(np.concatenate([[0], self._stops]), pa.int64())
+        columns = {
+            "example_id": self.example_ids,
+            "withheld": pa.array(self.withheld),
+            "ids": pa.LargeListArray.from_arrays(stops, pa.array(self.ids)),
+            "segments": pa.LargeListArray.from_arrays(stops, pa.array(self.segments)),
+        }
+        feather.write_feather(pa.table(columns), path, compression="uncompressed")
+
+    @classmethod
+    def read(cls, path: Path) -> TokenTable:
+        """Read a table that `write` wrote.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        columns = feather.read_table(path).combine_chunks()
+        table = cls(())
+        ids, segments = (columns[name].chunk(0) for name in ("ids", "segments"))
+        table.example_ids = columns["example_id"].chunk(0)
+        table.withheld = columns["withheld"].to_numpy()
+        table.lengths = np.diff(ids.offsets.to_numpy())
+        table.ids, table.segments = ids.values.to_numpy(), segments.values.to_numpy()
+        return table
 
     def row(self, number: int) -> Tokens:
         """Return the tokens of the `number`-th row, as views."""

@@ -21,7 +21,8 @@ from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
 from activation_store.target.load import model_shape
 from activation_store.write.canary import CanaryResult
-from activation_store.write.dump import DumpResult, PreparedDump, prepare_dump
+from activation_store.write.dump import DumpResult
+from activation_store.write.prepared import PreparedDump, prepare_dump
 from activation_store.write.reuse import link_verified
 from core.errors import DamagedError, StoreError
 from core.files import fsync_dir, storage_errors, write_files

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,21 @@ from activation_store.layout.commit_records import (
 )
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.file_digests import find_damage
-from activation_store.layout.plan import Plan, SharedShard, make_plan, plan_files, write_plan
+from activation_store.layout.plan import Plan, plan_files, write_plan
 from activation_store.layout.root_record import read_root, write_root
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
-from activation_store.target.load import load_model, load_tokenizer, model_shape, use_threads
-from activation_store.target.swaps import is_swappable, tokenize_swapped
-from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import Tokens, tokenize_row
+from activation_store.target.load import load_model, use_threads
 from activation_store.write.canary import CanaryResult, check_canary
-from activation_store.write.reuse import ReusableStores, read_started_plan
-from activation_store.write.workers import WriteJob, worker_device, write_with_workers
-from core.errors import ConfigError, DamagedError, DataError, StoreError
+from activation_store.write.prepared import plan_store, prepare_dump
+from activation_store.write.reuse import ReusableStores
+from activation_store.write.shard_tasks import ShardWork, worker_device, write_with_pool
+from activation_store.write.writer import write_shards
+from core.errors import DamagedError, StoreError
 from core.files import storage_errors
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from core.table_files import CONVERSATIONS_FILE, read_conversations
-from core.tables import Conversation, Dropped
+from core.task_pool import TaskPool, local_pool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,37 +74,6 @@ class DumpResult:
         return {**asdict(self), "layers": list(self.layers)}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreparedDump:
-    """Tokenized conversations, and all that a plan of their store needs.
-
-    Attributes:
-        tokens: of the conversations that are stored.
-        dropped: those that are left out.
-        layers: the read layers, counted from 0.
-        d_model: width of an activation.
-        target: digests of the target's files.
-    """
-
-    tokens: TokenTable
-    dropped: list[Dropped]
-    config: CaptureConfig
-    layers: tuple[int, ...]
-    d_model: int
-    target: dict[str, str]
-
-    def make_plan(self, shared: Sequence[SharedShard] = ()) -> Plan:
-        """Lay out the store, with these shards of other stores first."""
-        return make_plan(
-            self.tokens,
-            config=self.config,
-            layers=self.layers,
-            d_model=self.d_model,
-            target=self.target,
-            shared=shared,
-        )
-
-
 def dump(
     conversations: Path,
     out: Path,
@@ -116,11 +83,12 @@ def dump(
     runtime: Runtime,
     progress: Progress = silent,
     reusable: Sequence[Path] = (),
+    pool: TaskPool | None = None,
 ) -> DumpResult:
     """Run the target once over each conversation and store its activations.
 
     Goes on from the committed shards in `out`, each checked against its digest. The bytes are the
-    same for any number of `runtime.workers`. The caller keeps two dumps into one folder apart.
+    same whatever pool shards are computed in. The caller keeps two dumps into one folder apart.
 
     Args:
         conversations: folder with conversations.parquet.
@@ -131,6 +99,7 @@ def dump(
         progress: told the tokens that are done.
         reusable: finished stores, from which rows of the same target are taken over where they are
             whole (activation_store/write/reuse.py), the preferred ones first.
+        pool: runs groups of shards; None for that of `runtime`.
 
     Raises:
         DataError: no conversation is left, or one is too long and the policy is to refuse.
@@ -143,21 +112,31 @@ def dump(
     device = worker_device(runtime, 0)
     prepared = prepare_dump(conversations, config, model)
     with storage_errors(out):
-        plan = _plan_store(out, prepared, reusable)
+        plan = plan_store(out, prepared, reusable)
         _check_size(plan, runtime)
         write_plan(out, plan, prepared.dropped)
         missing = _find_missing_shards(out, plan)
-        net = load_model(model, dtype=config.compute_dtype, device=device)
-        start = time.perf_counter()
-        job = WriteJob(
+        report_tokens = _TokenProgress(plan, missing, progress)
+        work = ShardWork(
             out=out,
             plan=plan,
-            tokens=prepared.tokens,
+            prepared=prepared,
             model=model,
             runtime=runtime,
             reusable=reusable,
         )
-        counts = write_with_workers(job, missing, net, _TokenProgress(plan, missing, progress))
+        start = time.perf_counter()
+        counts = write_with_pool(work, missing, pool or local_pool(runtime), report_tokens)
+        net = load_model(model, dtype=config.compute_dtype, device=device)
+        counts += write_shards(
+            plan,
+            missing,
+            out=out,
+            tokens=prepared.tokens,
+            net=net,
+            reusable=ReusableStores(reusable, plan),
+            report_tokens=report_tokens,
+        )
         seconds = time.perf_counter() - start
         if model.adapter is not None:  # merged for the dump: the canary uses it unmerged
             del net
@@ -184,103 +163,6 @@ def dump(
         canary=canary,
         dropped=dict(sorted(Counter(row.reason for row in prepared.dropped).items())),
     )
-
-
-def prepare_dump(conversations: Path, config: CaptureConfig, model: ModelFiles) -> PreparedDump:
-    """Tokenize conversations, and find the read layers; the target is not loaded.
-
-    Args:
-        conversations: folder with conversations.parquet.
-        config: as of the dump.
-        model: the target.
-
-    Raises:
-        ConfigError: a block is named twice.
-        DataError, ModelError: as `dump`.
-    """
-    shape = model_shape(model)
-    layers = tuple(shape.layer(k, "dump.layers") for k in config.layers)
-    if len(set(layers)) < len(layers):
-        raise ConfigError(
-            f"dump.layers: {list(config.layers)} names a block twice ({shape.n_blocks} blocks)."
-        )
-    rows = read_conversations(conversations / CONVERSATIONS_FILE)
-    longest = min(config.max_tokens, shape.max_positions)
-    tokens, dropped = tokenize_rows(rows, load_tokenizer(model), config, longest=longest)
-    return PreparedDump(
-        tokens=tokens,
-        dropped=dropped,
-        config=config,
-        layers=layers,
-        d_model=shape.d_model,
-        target=model.digests(),
-    )
-
-
-def tokenize_rows(
-    rows: Sequence[Conversation], tokenizer: Any, config: CaptureConfig, *, longest: int
-) -> tuple[TokenTable, list[Dropped]]:
-    """Tokenize rows and then their swapped conversations, and list the rows that are left out.
-
-    Args:
-        rows: conversations.
-        tokenizer: the target's.
-        config: what happens to a row that is too long, and which splits are swapped.
-        longest: most tokens of a row.
-
-    Raises:
-        DataError: a row is to be refused, or none is left.
-    """
-    dropped: list[Dropped] = []
-    swappable: list[Conversation] = []
-    their_tokens: dict[str, Tokens] = {}
-
-    def kept() -> Iterator[tuple[str, Tokens]]:
-        for row in rows:
-            where = f"example {row.example_id} ({row.label}, view {row.view})"
-            try:
-                tokens = tokenize_row(tokenizer, row)
-            except DataError as error:
-                dropped.append(_dropped(row, "template", where, str(error)))
-                continue
-            if len(tokens.ids) <= longest:
-                if is_swappable(row, config.swapped):
-                    swappable.append(row)
-                    their_tokens[row.example_id] = tokens
-                yield row.example_id, tokens
-                continue
-            detail = (
-                f"{len(tokens.ids)} tokens, expected at most {longest} "
-                "(dump.max_tokens, or the model's own limit)"
-            )
-            if config.too_long == "refuse":
-                raise DataError(
-                    f"{where} has {detail}. Raise dump.max_tokens, or set dump.too_long to drop."
-                )
-            dropped.append(_dropped(row, "too_long", where, detail))
-        yield from tokenize_swapped(swappable, their_tokens, tokenizer, longest=longest)
-
-    table = TokenTable(kept())
-    if not len(table):
-        why = f"{dropped[0].where}: {dropped[0].detail}" if dropped else "the table is empty"
-        raise DataError(f"dump: no conversation is left of {len(rows)}; the first reason: {why}")
-    return table, dropped
-
-
-def _dropped(row: Conversation, reason: str, where: str, detail: str) -> Dropped:
-    return Dropped(reason=reason, where=where, detail=detail, raw=row.example_id)
-
-
-def _plan_store(out: Path, prepared: PreparedDump, reusable: Sequence[Path]) -> Plan:
-    """Return the plan with which `out` was started, or a new one with whole shards of others."""
-    alone = prepared.make_plan()
-    if started := read_started_plan(out, prepared.tokens):
-        plan_digest, shared = started
-        again = prepared.make_plan(shared) if shared else alone
-        if again.digest == plan_digest:
-            return again
-    shared = ReusableStores(reusable, alone).find_shards(alone, prepared.tokens)
-    return prepared.make_plan(shared) if shared else alone
 
 
 def _check_size(plan: Plan, runtime: Runtime) -> None:

@@ -14,8 +14,8 @@ from activation_store.target.files import ModelFiles
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import load_model, use_threads
 from activation_store.write.canary import sample_sequences
-from activation_store.write.dump import prepare_dump
-from activation_store.write.workers import worker_device
+from activation_store.write.prepared import prepare_dump
+from activation_store.write.shard_tasks import worker_device
 from core.runtime import Runtime
 
 SAMPLED = 16

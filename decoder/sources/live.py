@@ -18,7 +18,7 @@ from activation_store.target.capture import Capture
 from activation_store.target.files import ModelFiles
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import load_tokenizer, model_shape
-from activation_store.write.dump import tokenize_rows
+from activation_store.write.prepared import tokenize_rows
 from core.errors import DataError, StoreError
 from core.tables import Conversation
 from decoder.model import Decoder

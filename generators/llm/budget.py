@@ -13,6 +13,12 @@ from generators.llm.endpoint.prices import Price
 from generators.llm.reply import Outcome
 from generators.llm.request import Request
 
+_SPENT = (
+    *("requests", "failed_requests", "estimated_requests"),
+    *("prompt_tokens", "completion_tokens", "bought"),
+)
+"""Fields of a `Usage` that count what was spent now."""
+
 
 @dataclass(kw_only=True)
 class Usage:
@@ -65,6 +71,15 @@ class Usage:
         self.prompt_tokens += outcome.tokens.prompt
         self.completion_tokens += outcome.tokens.completion
         self.bought += cost
+
+    def spent(self) -> dict[str, float]:
+        """Return the numbers of what was spent now, by name."""
+        return {name: getattr(self, name) for name in _SPENT}
+
+    def merge(self, other: Usage) -> None:
+        """Add what another client has spent."""
+        for name, number in other.spent().items():
+            setattr(self, name, getattr(self, name) + number)
 
     def summary(self) -> str:
         """Tokens and cost for a progress line; empty if nothing was spent."""
@@ -142,6 +157,11 @@ class Budget:
             f"spent{estimate}, and the next request could cost $ {amount:.4f}. Finished replies "
             "are kept; raise the budget and run again to go on."
         )
+
+    @property
+    def left(self) -> float | None:
+        """US dollars that are left; None where there is no limit."""
+        return None if self._limit is None else self._limit - self._spent
 
     @property
     def _spent(self) -> float:

@@ -22,6 +22,7 @@ from generators.llm.rate_limiter import AdaptiveRateLimiter
 from generators.llm.reply import Outcome, read_reply
 from generators.llm.reply_json import extract_json
 from generators.llm.request import Form, Request
+from generators.llm.request_tasks import RequestTasks
 from generators.llm.sender import RequestSender
 from generators.llm.structured import FORMS, correction_request
 
@@ -44,6 +45,7 @@ class LLMClient:
     Attributes:
         usage: what has been asked so far.
         form: how replies were held to their schemas; None before the first request.
+        asked: keys of the requests whose replies are new.
 
     Args:
         endpoint: the LLM.
@@ -60,6 +62,8 @@ class LLMClient:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.endpoint = endpoint
+        self.asked: set[str] = set()
+        self._tasks = RequestTasks(endpoint, log.path, concurrency)
         self.usage = Usage(price=endpoint.price, batch_share=endpoint.batch.price_share)
         self.form: Form | None = None
         self._log = log
@@ -114,6 +118,21 @@ class LLMClient:
             EndpointError: the endpoint cannot be used, or has failed many times in a row.
             BudgetError: the money allowed is spent.
         """
+        pieces = self._tasks.pieces(requests)
+        if len(pieces) == 1:
+            return await self._complete(requests, report)
+        outcomes: dict[int, list[Outcome]] = {}
+        async for piece in self._tasks.ask(pieces, self._budget.left):
+            self.usage.merge(piece.usage)
+            self.asked |= piece.asked
+            # its replies are in the log now; what a call has left is asked here
+            outcomes[piece.number] = await self._complete(pieces[piece.number], report)
+        return [outcome for number in range(len(pieces)) for outcome in outcomes[number]]
+
+    async def _complete(
+        self, requests: Sequence[Request], report: Callable[[int], None]
+    ) -> list[Outcome]:
+        """Complete `requests` in this process."""
         self._warn_of_other_servers()
         form = self._known_form()
         if form is None and requests:
@@ -174,7 +193,7 @@ class LLMClient:
     def _count_found(self, job: CompletionJob) -> None:
         """Count the replies that were found in the log, each once."""
         for key, replies in job.found.items():
-            if key not in job.counted and replies:
+            if key not in job.counted and key not in self.asked and replies:
                 job.counted.add(key)
                 for reply in {id(one): one for one in replies}.values():
                     self.usage.add(reply)
@@ -198,7 +217,10 @@ class LLMClient:
 
         async def work() -> None:
             for one in waiting:
-                job.finish(one.key, await self._complete(one))
+                outcome = await self._answer(one)
+                if outcome.status != "failed":
+                    self.asked.add(one.key)
+                job.finish(one.key, outcome)
                 self._claims.release([one.key])
 
         try:
@@ -258,7 +280,7 @@ class LLMClient:
                 job.finish(one.key, outcome)
         return malformed, unanswered
 
-    async def _complete(self, one: PendingRequest) -> Outcome:
+    async def _answer(self, one: PendingRequest) -> Outcome:
         outcome = one.first or await self._ask(one.request, one.key)
         again = correction_request(one.request, outcome)
         return outcome if again is None else await self._ask(again, self._key(again))

@@ -90,8 +90,9 @@ class GenerateSection(GenerateConfig):
     seeds: str | None = None
     """Folder whose YAML files replace packaged seeds of the same name."""
     earlier: tuple[str, ...] = ()
-    """Earlier versions, each a conversations.parquet or the folder that holds it: a control nearly
-    one of theirs is dropped. The files' digests are part of the identity, the paths are not."""
+    """Earlier versions, each a REF (`scheduled:3`), a conversations.parquet, or a folder with one:
+    a control nearly one of theirs is dropped. The files' digests are part of the identity, the
+    places are not."""
 
 
 def limit_controls(config: ConversationsConfig, controls: int) -> ConversationsConfig:

@@ -42,22 +42,32 @@ def serve(
     """
     from pipelines.experiment.config import load_experiment
     from pipelines.running.prefect_settings import configured_api_url
-    from pipelines.versions.firing import next_experiment
+    from pipelines.versions.firing import check_schedule
 
-    name = next_experiment(load_experiment(Path(config), set_), 1, None).experiment
+    experiment = load_experiment(Path(config), set_)
+    check_schedule(experiment)
+    import flows
+
+    due = flows.next_firings(cron, timezone)
     if not configured_api_url():
         raise ConfigError(
             "serve: no Prefect server is configured, which holds the schedule. Start one with "
             "`prefect server start`, and set PREFECT_API_URL=http://127.0.0.1:4200/api."
         )
-    import flows
-
     place = str(Path(config).expanduser().resolve()), str(root.expanduser().resolve())
     if as_json:
         place_words = dict(zip(("config", "root"), place, strict=True))
-        print_json({"deployment": f"latentqa-schedule/{name}", "cron": cron, **place_words})
+        times = [time.isoformat() for time in due]
+        print_json(
+            {
+                "deployment": f"latentqa-schedule/{experiment.experiment}",
+                "cron": cron,
+                "next": times,
+                **place_words,
+            }
+        )
     else:
-        say(f"{config}: a new version at {cron!r}; Ctrl-C ends it.")
+        say(f"{config}: the next version on {due[0]:%A, %d %B %Y, %H:%M %Z}; Ctrl-C ends it.")
     flows.serve(*place, set_, cron=cron, timezone=timezone)
 
 

@@ -13,6 +13,7 @@ from core.errors import ConfigError, DamagedError, LatentQAError, StorageError
 from core.files import storage_errors
 from core.progress import Progress, silent
 from core.redact import redact_value
+from core.task_pool import TaskPool, local_pool
 from pipelines.artifacts.artifact import PROGRESS, Artifact
 from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.locks import Holder, exclusive, shared
@@ -43,6 +44,7 @@ class Runner:
         quiet_hits: leave cache hits unsaid.
         move_latest: whether `latest` of the experiment becomes this run; else the run has a number
             alone.
+        pool: runs pieces of steps side by side; None for that of `runtime`.
 
     Raises:
         ConfigError: there is no step `until`.
@@ -59,6 +61,7 @@ class Runner:
         steps: Sequence[Step] | None = None,
         quiet_hits: bool = False,
         move_latest: bool = True,
+        pool: TaskPool | None = None,
     ) -> None:
         self.experiment = experiment
         self.root = root
@@ -66,6 +69,7 @@ class Runner:
         self.console = console or Console()
         self.outside = ExternalInputs(experiment, root)
         self.runs: dict[str, StepRun] = {}
+        self.pool = pool or local_pool(experiment.runtime)
         self._recomputed: set[tuple[str, str]] = set()
         self._quiet_hits = quiet_hits
         self._move_latest = move_latest
@@ -276,6 +280,7 @@ class Runner:
                     for run in self.runs.values()
                 ),
                 command=self.command,
+                pool=self.pool,
             )
             result = step.run(call)
         if reads_target:

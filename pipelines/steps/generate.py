@@ -23,6 +23,11 @@ def _section(experiment: Experiment) -> GenerateSection:
     return experiment.generate
 
 
+def _with_earlier(outside: ExternalInputs) -> GenerateSection:
+    """Return the section with the places of the earlier versions that it names."""
+    return _section(outside.experiment).model_copy(update={"earlier": outside.earlier})
+
+
 def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]:
     """Open the LLM for as long as the context lasts; None where no LLM is needed.
 
@@ -39,6 +44,7 @@ def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]
         gguf=None if weights is None else served(weights),
         weights=call.outside.generator_weights,
         threads=call.experiment.runtime.threads,
+        pool=call.pool,
     )
 
 
@@ -57,7 +63,7 @@ def _conversations(call: StepCall) -> StepResult:
             texts=texts_of(section),
             say=call.say,
             sources=call.outside.text_sources,
-            earlier=earlier_tables(section),
+            earlier=earlier_tables(_with_earlier(call.outside)),
         )
     return _result(counts)
 
@@ -88,9 +94,8 @@ def _result(counts: dict[str, Any]) -> StepResult:
 def _external(outside: ExternalInputs, table: str) -> dict[str, Any]:
     from generators.making.generation import generation_externals
 
-    section = _section(outside.experiment)
     externals = generation_externals(
-        section,
+        _with_earlier(outside),
         weights=outside.generator_weights,
         sources=outside.text_sources,
         imported=outside.experiment.data is not None,

@@ -135,6 +135,7 @@ def _dump(call: StepCall) -> StepResult:
             runtime=call.experiment.runtime,
             progress=call.progress,
             reusable=find_reusable_stores(call.root, call.experiment.runtime),
+            pool=call.pool,
         )
         digests = store_digests(call.out)
     return StepResult(counts=result.to_json(), store=digests)

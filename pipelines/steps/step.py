@@ -12,6 +12,7 @@ from core.canonical import digest
 from core.errors import ConfigError
 from core.files import sha256_file
 from core.progress import Progress
+from core.task_pool import TaskPool
 from pipelines.artifacts.artifact import DATA, Artifact
 from pipelines.artifacts.records import StepResult
 from pipelines.artifacts.refs import Refs
@@ -132,6 +133,25 @@ class ExternalInputs:
         if section is None:
             return False
         return self.experiment.data is not None or needs_llm(section.conversations)
+
+    @cached_property
+    def earlier(self) -> tuple[str, ...]:
+        """Places of the earlier versions that `generate.earlier` names.
+
+        Raises:
+            RefError: one is neither a path nor a REF of the artifact root.
+        """
+        section = self.experiment.generate
+        named = () if section is None else section.earlier
+        if self._root is None:
+            return named
+        refs = Refs(self._root)
+        return tuple(
+            name
+            if Path(name).expanduser().exists()
+            else str(refs.resolve(name, kind="conversations").data)
+            for name in named
+        )
 
     @cached_property
     def text_sources(self) -> Mapping[str, ResolvedTexts]:
@@ -271,6 +291,8 @@ class StepCall:
     """The steps that this run has finished."""
     command: str
     """The command line that makes this run again."""
+    pool: TaskPool
+    """Runs pieces of the step side by side."""
 
     def data(self, role: str) -> Path:
         """Return the output folder of the input `role`."""

@@ -6,16 +6,12 @@ orchestrator can stand between the two.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from typing import Any
 
 from core.errors import LatentQAError, first_line
+from core.task_pool import TaskPool
 from pipelines.running.request import RunRequest
 from pipelines.running.results import RunResult
 
@@ -64,11 +60,35 @@ class PointOutcome:
 
 
 PointRunner = Callable[[Sequence[PointCall]], Iterator[PointOutcome]]
-"""Runs points in whatever order, and yields their outcomes in the order given."""
+"""Runs points, and yields their outcomes as they come."""
 
 
-def run_point(call: PointCall) -> PointOutcome:
-    """Run one point in this process; an error is an outcome too."""
+def run_point(label: str, config: str, root: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Run one point in this process; an error is an outcome too.
+
+    Args:
+        label: what the user reads; the other arguments are those of `PointCall`.
+
+    Returns:
+        the fields of `PointOutcome`.
+    """
+    call = PointCall(label=label, config=config, root=root, overrides=tuple(overrides))
+    return _run(call).to_json()
+
+
+def run_with_pool(calls: Sequence[PointCall], pool: TaskPool) -> Iterator[PointOutcome]:
+    """Run points as calls of a pool, and yield their outcomes as they come."""
+    arguments = [asdict(call) for call in calls]
+    for came in pool.run(run_point, arguments, [call.label for call in calls]):
+        label = calls[came.number].label
+        if came.error is None:
+            yield PointOutcome(**{**came.value, "made": tuple(came.value["made"])})
+        else:  # its process was killed
+            said = f"{type(came.error).__name__}: {first_line(came.error)}"
+            yield PointOutcome(label=label, error=said)
+
+
+def _run(call: PointCall) -> PointOutcome:
     try:
         return PointOutcome.of(call.label, call.request.run())
     except LatentQAError as error:
@@ -76,42 +96,3 @@ def run_point(call: PointCall) -> PointOutcome:
     except Exception as error:  # a point that fails must not end the others
         said = f"{type(error).__name__}: {first_line(error)}"
         return PointOutcome(label=call.label, error=said)
-
-
-def run_point_apart(call: PointCall) -> PointOutcome:
-    """Run one point in a process of its own: torch's seeds belong to a whole process."""
-    words = [sys.executable, "-m", "latentqa.cli", "run", call.config, "--root", call.root]
-    for override in call.overrides:
-        words += ["--set", override]
-    done = subprocess.run([*words, "--json"], capture_output=True)
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    if done.returncode:
-        why = said[-1].removeprefix("latentqa: ") if said else f"exit status {done.returncode}"
-        return PointOutcome(label=call.label, error=why)
-    document = json.loads(done.stdout)
-    made = tuple(step["step"] for step in document["steps"] if not step["cached"])
-    return PointOutcome(label=call.label, made=made, report=document["report"])
-
-
-def run_one_by_one(calls: Sequence[PointCall]) -> Iterator[PointOutcome]:
-    """Run points one after the other in this process."""
-    yield from map(run_point, calls)
-
-
-def run_in_threads(calls: Sequence[PointCall], workers: int) -> Iterator[PointOutcome]:
-    """Run points side by side: a thread for each, which waits for a process of the point's own."""
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(run_point_apart, calls)
-
-
-def run_in_processes(calls: Sequence[PointCall], workers: int) -> Iterator[PointOutcome]:
-    """Run points side by side in a pool of processes, each of which runs several in turn."""
-    # a fork of a process that has run torch hangs in its thread pool
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(run_point, call) for call in calls]
-        for call, future in zip(calls, futures, strict=True):
-            try:
-                yield future.result()
-            except Exception as error:  # its process was killed, and the pool with it
-                said = f"{type(error).__name__}: {first_line(error)}"
-                yield PointOutcome(label=call.label, error=said)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core.errors import LatentQAError
 from core.runtime import Runtime
+from core.task_pool import local_pool
 from evaluators.scaling.curves import SweptRun, scaling_curves
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.refs import Refs
@@ -25,9 +26,7 @@ from pipelines.sweeps.points import (
     PointCall,
     PointOutcome,
     PointRunner,
-    run_in_processes,
-    run_in_threads,
-    run_one_by_one,
+    run_with_pool,
 )
 
 LAST_SHARED = "dump"
@@ -94,7 +93,7 @@ class Sweep:
         was interrupted goes on.
 
         Args:
-            run_points: runs the points; None takes `runtime.task_runner`.
+            run_points: runs the points; None takes the pool of `runtime`.
             console: where lines go.
 
         Raises:
@@ -106,7 +105,9 @@ class Sweep:
         outcomes = {
             label: PointOutcome(label=label, error=error) for label, error in failed.items()
         }
-        for outcome in (run_points or local_runner(self.runtime))(calls):
+        if run_points is None:
+            run_points = partial(run_with_pool, pool=local_pool(self.runtime))
+        for outcome in run_points(calls):
             outcomes[outcome.label] = outcome
             state = f"failed: {outcome.error}" if outcome.error else "done"
             console.say(f"point {len(outcomes)} of {len(self.calls)}: {outcome.label}  {state}")
@@ -154,15 +155,6 @@ class Sweep:
             failed=tuple((one.label, one.error) for one in outcomes if one.error is not None),
             stores=_store_use([artifacts for _, _, artifacts in found]),
         )
-
-
-def local_runner(runtime: Runtime) -> PointRunner:
-    """Return what runs points without a Prefect server, as `runtime.task_runner` says."""
-    if runtime.task_runner == "threads":
-        return partial(run_in_threads, workers=runtime.task_workers)
-    if runtime.task_runner == "processes":
-        return partial(run_in_processes, workers=runtime.task_workers)
-    return run_one_by_one
 
 
 def _compute_shared(point: SweepPoint, root: str, console: Console | None) -> None:

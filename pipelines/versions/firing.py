@@ -200,6 +200,26 @@ def next_experiment(
     return _with(experiment, generate=changed)
 
 
+def check_schedule(experiment: Experiment) -> None:
+    """Refuse a schedule whose every version the gate would refuse.
+
+    Raises:
+        ConfigError: the experiment has no schedule, or the gate wants more controls than a version
+            has and versions do not grow.
+    """
+    schedule, section = _schedule(experiment), experiment.generate
+    least = schedule.gate.min_controls
+    if least is None or section is None or schedule.mode == "grow":
+        return
+    planned = sum(plan.controls for plan in section.conversations.kinds.values())
+    if planned < least:
+        raise ConfigError(
+            f"{experiment.experiment}: schedule.gate.min_controls is {least}, and a version is "
+            f"planned with {planned} controls (generate.conversations.kinds), so that the gate "
+            "would refuse every one. Lower the first or raise the second."
+        )
+
+
 def canary_experiment(experiment: Experiment, canary: CanaryConfig) -> Experiment:
     """Return the small training on the same rows and the same store, as NAME_canary."""
     train = experiment.train

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from core.canonical import canonical_json
 from core.errors import ConfigError, EndpointError
+from core.task_pool import InProcess, TaskPool
 from generators.llm.endpoint.config import EMBEDDED, BatchConfig, EndpointConfig, Mode, Structured
 from generators.llm.endpoint.embedded_server import SLOTS, embedded_server
 from generators.llm.endpoint.prices import Price, TokenCounts, price_of
@@ -51,6 +52,8 @@ class ResolvedEndpoint:
         budget_usd: most that the replies of one table may cost; None for no limit.
         mode: whether requests are sent one by one, or put into batches.
         batch: how batches are made.
+        config: from which another process can open it; None where it lives in this one.
+        pool: runs pieces of long lists of requests side by side.
     """
 
     base_url: str
@@ -73,6 +76,8 @@ class ResolvedEndpoint:
     budget_usd: float | None = None
     mode: Mode = "live"
     batch: BatchConfig = field(default_factory=BatchConfig)
+    config: EndpointConfig | None = None
+    pool: TaskPool = field(default_factory=InProcess)
 
     def cost(self, tokens: TokenCounts, *, batched: bool = False) -> float | None:
         """Compute US dollars for `tokens`; None where the price is not known."""
@@ -167,6 +172,7 @@ def open_endpoint(
     gguf: Path | None = None,
     weights: str | None = None,
     threads: int | None = None,
+    pool: TaskPool | None = None,
 ) -> Iterator[ResolvedEndpoint]:
     """Open the endpoint of `config`, for as long as the context lasts.
 
@@ -177,6 +183,7 @@ def open_endpoint(
         gguf: the embedded model's weights; needed for `embedded` alone.
         weights: their digest.
         threads: CPU threads of the embedded server; None for all.
+        pool: runs pieces of long lists of requests side by side; None for none.
 
     Raises:
         EndpointError: the key's environment variable is not set, or the embedded server did not
@@ -227,6 +234,8 @@ def open_endpoint(
         budget_usd=config.budget_usd,
         mode=config.mode,
         batch=config.batch,
+        config=config,
+        pool=pool or InProcess(),
     )
 
 

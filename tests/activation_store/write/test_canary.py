@@ -18,7 +18,7 @@ from activation_store.target.capture import Capture
 from activation_store.target.files import ModelFiles, resolve_model
 from activation_store.target.token_table import TokenTable
 from activation_store.target.tokens import Tokens
-from activation_store.write import canary, workers, writer
+from activation_store.write import canary, dump, writer
 from core.errors import StoreError
 
 Found = dict[int, torch.Tensor]
@@ -129,7 +129,7 @@ def test_rows_filed_under_another_example_are_refused(
         wrong = TokenTable(zip(tokens, fitted, strict=True))
         return plain(plan, shards, tokens=wrong, **named)
 
-    monkeypatch.setattr(workers, "write_shards", misfiled)
+    monkeypatch.setattr(dump, "write_shards", misfiled)
     with pytest.raises(StoreError, match="canary: the store holds other tokens than those of"):
         stores.fill(rows, tmp_path, model)
 

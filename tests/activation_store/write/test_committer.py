@@ -19,7 +19,7 @@ from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
 from activation_store.target.host_copy import to_stored
 from activation_store.write import committer
-from activation_store.write.dump import prepare_dump
+from activation_store.write.prepared import prepare_dump
 from core.errors import DamagedError
 
 

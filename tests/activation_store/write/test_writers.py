@@ -20,7 +20,8 @@ from activation_store.layout.root_record import root_digest
 from activation_store.target.files import ModelFiles
 from activation_store.target.load import load_model
 from activation_store.target.token_table import TokenTable
-from activation_store.write.dump import dump, prepare_dump
+from activation_store.write.dump import dump
+from activation_store.write.prepared import prepare_dump
 from activation_store.write.writer import WriteCounts, write_shards
 
 Started = tuple[Path, Plan, TokenTable, torch.nn.Module]
@@ -118,7 +119,19 @@ def test_a_committed_shard_is_passed_over(started: Started) -> None:
     assert len(list_commit_paths(out)) == 3
 
 
-def test_a_killed_worker_costs_its_shard_alone(
+@pytest.mark.prove
+@pytest.mark.parametrize("runner", ["processes", "threads"])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_processes_leaves_the_same_root_digest(
+    workers: int, runner: str, rows: Path, model: ModelFiles, whole: Path, tmp_path: Path
+) -> None:
+    runtime = stores.RUNTIME.model_copy(update={"workers": workers, "task_runner": runner})
+    dump(rows, tmp_path, config=stores.CAPTURE, model=model, runtime=runtime)
+    assert root_digest(tmp_path) == root_digest(whole) is not None
+    assert stores.contents(tmp_path) == stores.contents(whole)
+
+
+def test_a_killed_process_loses_no_shard(
     rows: Path, model: ModelFiles, whole: Path, tmp_path: Path
 ) -> None:
     runtime = stores.RUNTIME.model_copy(update={"workers": 2})

@@ -183,6 +183,27 @@ def test_no_activation_is_computed_twice(
     assert found.stores.stored_tokens > largest
 
 
+@pytest.mark.prove
+def test_four_sizes_and_two_seeds_give_curves_with_intervals_and_judge_the_largest(
+    tmp_path: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    text = TINY.format(model=tiny.save(tmp_path / "model")).replace("controls: 20", "controls: 60")
+    (tmp_path / "tiny.yaml").write_text(text)
+    found = sweep(tmp_path, "rows=4,8,16,32", seeds=2, file="tiny.yaml").run()
+    assert not found.failed
+    assert len(found.points) == 8
+    stores = ArtifactRoot(tmp_path / "root").artifacts("dump")
+    assert len(stores) == 1
+    assert counted.tokens == stores[0].record["counts"]["tokens"]
+    assert len(counted.sequences) == len(set(counted.sequences)) == 60
+    right = [row for row in found.settings() if row["metric"] == "right"]
+    assert [row["rows"] for row in right] == [4, 8, 16, 32]
+    assert all(row["low"] < row["estimate"] < row["high"] for row in right)
+    page = write_sweep(found, tmp_path / "out").read_text()
+    assert "lies in the interval" in page or "lies outside" in page
+
+
 @pytest.mark.parametrize("runner", ["threads", "processes"])
 def test_points_side_by_side_measure_what_they_do_one_by_one(
     tmp_path: Path, runner: str, monkeypatch: pytest.MonkeyPatch
@@ -191,7 +212,7 @@ def test_points_side_by_side_measure_what_they_do_one_by_one(
     text = TINY.format(model=tiny.save(tmp_path / "model"))
     (tmp_path / "tiny.yaml").write_text(text)
     (tmp_path / "apart.yaml").write_text(
-        text.replace("threads: 1", f"threads: 1, task_runner: {runner}")
+        text.replace("threads: 1", f"threads: 1, workers: 2, task_runner: {runner}")
     )
     apart = sweep(tmp_path, "rows=4,8", file="apart.yaml")
     side_by_side = apart.run()

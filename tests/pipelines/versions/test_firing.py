@@ -11,7 +11,7 @@ import pytest
 import tiny
 from schedule_example import TEXT, experiment
 
-from core.errors import ConfigError, StorageError
+from core.errors import ConfigError, RefError, StorageError
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.locks import exclusive
 from pipelines.artifacts.refs import Refs
@@ -20,7 +20,7 @@ from pipelines.experiment.config import Experiment
 from pipelines.experiment.yaml_values import parse_yaml
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
-from pipelines.versions.firing import Fired, fire, run_here
+from pipelines.versions.firing import Fired, check_schedule, fire, run_here
 from pipelines.versions.journal import Journal
 from pipelines.versions.tables import control_ids, read_version
 
@@ -207,3 +207,21 @@ def test_a_canary_is_trained_on_the_versions_own_store(root: ArtifactRoot, tmp_p
     held = Refs(root).resolve_set("sheets_canary:1")
     assert isinstance(held["train"], Artifact)
     assert held["train"].record["counts"]["steps"] == 1
+
+
+def test_a_gate_that_no_version_can_pass_is_refused_before_it_is_served() -> None:
+    with pytest.raises(ConfigError, match="min_controls is 1000, and a version is planned with 12"):
+        check_schedule(experiment(gate=STRICT))
+    check_schedule(experiment(mode="grow", gate=STRICT))  # it is reached one day
+
+
+def test_an_earlier_version_is_named_by_its_ref(root: ArtifactRoot) -> None:
+    fire(experiment(), root)
+    section = {"mode": "fresh", "until": "questions"}
+    other = experiment().model_dump(mode="json") | {"schedule": section, "experiment": "other"}
+    other["generate"]["earlier"] = ["sheets:1"]
+    fire(Experiment.model_validate(other), root)
+    assert not controls(root, "other:1") & controls(root, "sheets:1")
+    other["generate"]["earlier"] = ["sheets:7"]
+    with pytest.raises(RefError, match="sheets:7"):
+        fire(Experiment.model_validate(other), root)

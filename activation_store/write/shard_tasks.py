@@ -1,0 +1,214 @@
+"""Shards as calls of a task pool: each call computes and commits some, in whatever process it is.
+
+The arguments are plain. The tokens lie in a file beside the store; a process reads them, and loads
+the target, at its first call for a store, and keeps both for the next.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from activation_store.layout.commit_records import commit_path
+from activation_store.layout.config import CaptureConfig
+from activation_store.layout.plan import Plan
+from activation_store.target.config import TemplateConfig
+from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.target.load import load_model, pick_device, use_threads
+from activation_store.target.token_table import TokenTable
+from activation_store.write.prepared import PreparedDump, plan_store, prepare_tokens
+from activation_store.write.reuse import ReusableStores
+from activation_store.write.writer import WriteCounts, write_shards
+from core.canonical import canonical_json
+from core.errors import StoreError, first_line
+from core.runtime import Runtime
+from core.task_pool import TaskPool, split, worker_number
+
+TOKENS_FILE = "tokens.arrow"
+"""Tokens of all sequences, for the time of the dump."""
+_MOST_SHARDS = 16
+"""Shards of a call at most: a shard is committed while the call computes the next."""
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardWork:
+    """A store that is being written.
+
+    Attributes:
+        out: the store's folder, with its plan written.
+        reusable: finished stores from which rows are taken over.
+    """
+
+    out: Path
+    plan: Plan
+    prepared: PreparedDump
+    model: ModelFiles
+    runtime: Runtime
+    reusable: Sequence[Path] = ()
+
+    def arguments(self, shards: Sequence[int]) -> dict[str, Any]:
+        """Return the arguments of `write_shard_group` for some shards."""
+        model = self.model
+        return {
+            "out": str(self.out.resolve()),
+            "plan": self.plan.digest,
+            "config": self.prepared.config.model_dump(mode="json"),
+            "model": {
+                "ref": str(model.source.resolve()),
+                "adapter": None if model.adapter is None else str(model.adapter.resolve()),
+                "template": model.template.model_dump(mode="json"),
+                "trust_remote_code": model.trust_remote_code,
+            },
+            "runtime": self.runtime.model_dump(mode="json"),
+            "reusable": [str(path.resolve()) for path in self.reusable],
+            "shards": list(shards),
+        }
+
+
+def write_with_pool(
+    work: ShardWork,
+    shards: Sequence[int],
+    pool: TaskPool,
+    report_tokens: Callable[[int], object] = int,
+) -> WriteCounts:
+    """Compute and commit shards by calls of a pool, as far as these get.
+
+    A call that fails is told in the log. Calls are made for what is left until nothing more comes
+    of it; the caller writes the rest itself, and so meets the same error or does the work.
+
+    Args:
+        work: the store.
+        shards: numbers of the shards that are not committed.
+        pool: runs the calls.
+        report_tokens: called with tokens that are done.
+    """
+    if pool.workers == 1 or len(shards) < 2:
+        return WriteCounts()
+    counts = WriteCounts()
+    file = work.out / TOKENS_FILE
+    work.prepared.tokens.write(file)
+    try:
+        while shards:
+            groups = split(shards, pool, most=_MOST_SHARDS)
+            calls = [work.arguments(group) for group in groups]
+            labels = [f"shards {group[0]}-{group[-1]}" for group in groups]
+            for outcome in pool.run(write_shard_group, calls, labels):
+                group = groups[outcome.number]
+                if outcome.error is None:
+                    counts += WriteCounts(**outcome.value)
+                    report_tokens(sum(map(work.plan.shard_tokens, group)))
+                else:
+                    said = f"{type(outcome.error).__name__}: {first_line(outcome.error)}"
+                    _LOG.warning("store %s: %s: %s", work.out, labels[outcome.number], said)
+                    done = [shard for shard in group if commit_path(work.out, shard).exists()]
+                    report_tokens(sum(map(work.plan.shard_tokens, done)))
+            left = [shard for shard in shards if not commit_path(work.out, shard).exists()]
+            if len(left) == len(shards):
+                break
+            shards = left
+    finally:
+        file.unlink(missing_ok=True)
+    return counts
+
+
+def write_shard_group(
+    *,
+    out: str,
+    plan: str,
+    config: Mapping[str, Any],
+    model: Mapping[str, Any],
+    runtime: Mapping[str, Any],
+    reusable: Sequence[str],
+    shards: Sequence[int],
+) -> dict[str, int]:
+    """Compute and commit some shards of a store.
+
+    Args:
+        out: the store's folder, with its plan and tokens written.
+        plan: digest of the plan.
+        config: fields of the `CaptureConfig`.
+        model: source, adapter and template of the target.
+        runtime: fields of the `Runtime`.
+        reusable: folders of finished stores from which rows are taken over.
+        shards: their numbers.
+
+    Returns:
+        the fields of `WriteCounts`.
+
+    Raises:
+        StoreError: the folder has another plan.
+        LatentQAError: as `write_shards`.
+    """
+    settings = Runtime.model_validate(runtime)
+    use_threads(settings)
+    described = canonical_json(
+        {"out": out, "plan": plan, "config": dict(config), "model": dict(model)}
+    )
+    device = worker_device(settings, worker_number())
+    opened = _open(described.decode(), str(device))
+    counts = write_shards(
+        opened.plan,
+        shards,
+        out=Path(out),
+        tokens=opened.tokens,
+        net=opened.net,
+        reusable=ReusableStores([Path(path) for path in reusable], opened.plan),
+    )
+    return asdict(counts)
+
+
+def worker_device(runtime: Runtime, number: int) -> torch.device:
+    """Return the device of process `number`: one GPU each, in turns, unless `runtime` names one.
+
+    Raises:
+        ConfigError: `runtime.device` is not here.
+    """
+    device = pick_device(runtime)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", number % torch.cuda.device_count())
+    return device
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenStore:
+    """A store that is being written, with all that its shards need in this process."""
+
+    plan: Plan
+    tokens: TokenTable
+    net: nn.Module
+
+
+@lru_cache(maxsize=1)
+def _open(described: str, device: str) -> _OpenStore:
+    """Read plan and tokens of a store, and load its target.
+
+    Args:
+        described: `out`, `plan`, `config` and `model` of `write_shard_group`, as JSON.
+        device: where the target goes.
+    """
+    known = json.loads(described)
+    out, config = Path(known["out"]), CaptureConfig.model_validate(known["config"])
+    model = resolve_model(
+        known["model"]["ref"],
+        known["model"]["adapter"],
+        template=TemplateConfig.model_validate(known["model"]["template"]),
+        trust_remote_code=known["model"]["trust_remote_code"],
+    )
+    tokens = TokenTable.read(out / TOKENS_FILE)
+    plan = plan_store(out, prepare_tokens(tokens, config, model))
+    if plan.digest != known["plan"]:
+        raise StoreError(
+            f"store {out}: has plan {plan.digest[:12]}…, expected {known['plan'][:12]}…: the "
+            "target or the store changed meanwhile. Run the dump again."
+        )
+    net = load_model(model, dtype=plan.compute_dtype, device=torch.device(device))
+    return _OpenStore(plan, tokens, net)
