@@ -47,7 +47,7 @@ class TaskOutcome:
     """Position of the call among those given."""
     value: Any = None
     """What it returned."""
-    error: BaseException | None = None
+    error: Exception | None = None
     """What it raised, or that its process has ended."""
 
 
@@ -188,7 +188,7 @@ def split(items: Sequence[T], pool: TaskPool, *, most: int) -> list[Sequence[T]]
 
 
 def _outcome(number: int, future: Future[Any]) -> TaskOutcome:
-    error = future.exception()
-    if error is not None:
+    try:
+        return TaskOutcome(number=number, value=future.result())
+    except Exception as error:  # of the function, or that its process has ended
         return TaskOutcome(number=number, error=error)
-    return TaskOutcome(number=number, value=future.result())

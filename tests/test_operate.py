@@ -177,11 +177,23 @@ def test_the_commands_of_the_page_run(
     )
     shown = [shlex.split(line) for line in COMMANDS if line.startswith("latentqa ")]
     run = [words for words in shown if words[1] != "serve"]
-    assert [words[1] for words in run] == ["sweep", "fire", "fire", "diff", "gc", "gc"]
+    expected = ["sweep", "fire", "fire", "diff", "gc", "gc", "status", "ls"]
+    assert [words[1] for words in run] == expected
     for words in run:
         done = Called(capsys, *words[1:])
         assert done.code == 0, done.err
     assert (tmp_path / "sweep" / "sweep.html").is_file()
+
+
+NO_TIMES = {
+    ("--cron", "at three"): "--cron 'at three' --timezone UTC: is no time, or no timezone",
+    ("--cron", "61 * * * *"): "is no time",
+    ("--cron", "0 0 31 2 *"): "never comes",
+    ("--cron", "0 3 * * *", "--timezone", "Mars/Olympus"): "--timezone Mars/Olympus: is no time",
+    ("--cron", "0 3 * * *", "--set", "schedule={mode: fresh, gate: {min_controls: 1000}}"): (
+        "schedule.gate.min_controls is 1000, and a version is planned with 32 controls"
+    ),
+}
 
 
 def test_serving_without_a_server_is_one_line(
@@ -191,5 +203,8 @@ def test_serving_without_a_server_is_one_line(
     monkeypatch.setenv("PREFECT_HOME", str(home / "nothing"))
     done = Called(capsys, "serve", str(home / "sheets.yaml"), "--cron", "0 3 * * *")
     assert "no Prefect server is configured" in done.refused()
+    for words, why in NO_TIMES.items():
+        done = Called(capsys, "serve", str(home / "sheets.yaml"), *words)
+        assert why in done.refused()
     done = Called(capsys, "serve", str(home / "fake.yaml"), "--cron", "0 3 * * *")
     assert "fake: has no section schedule" in done.refused()
