@@ -302,7 +302,7 @@ class PrefectPool:
         """Call a function once for each set of named arguments, as `TaskPool.run`."""
         name = f"{function.__module__}:{function.__qualname__}"
         with self._task_runner() as runner:
-            futures = {
+            futures: dict[PrefectFuture[Any], int] = {
                 runner.submit(
                     call_function.with_options(name=function.__name__, task_run_name=label),
                     {"function": name, "arguments": dict(call), "apart": self.apart},
@@ -365,7 +365,8 @@ def next_firings(cron: str, timezone: str | None, count: int = 3) -> list[dateti
         ConfigError: `cron` or `timezone` is none, or no day is ever such a day.
     """
     try:
-        return asyncio.run(CronSchedule(cron=cron, timezone=timezone or "UTC").get_dates(count))
+        schedule = CronSchedule(cron=cron, timezone=timezone or "UTC")
+        return [*asyncio.run(schedule.get_dates(count))]
     except ValueError as error:
         why = "never comes" if "next date" in str(error) else "is no time, or no timezone"
         raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect.cli.deploy._models import PrefectYamlModel
-from prefect.flows import load_flow_from_entrypoint
+from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 
@@ -23,7 +23,7 @@ DEPLOYMENTS = {one.name: one for one in PrefectYamlModel.model_validate(DOCUMENT
 def test_a_deployment_names_a_flow_and_parameters_that_it_takes(name: str) -> None:
     deployment = DEPLOYMENTS[name]
     assert deployment.entrypoint is not None
-    flow = load_flow_from_entrypoint(deployment.entrypoint)
+    flow: Flow[..., Any] = load_flow_from_entrypoint(deployment.entrypoint)
     assert flow.name == flows.latentqa_schedule.name
     schema = parameter_schema(flow).model_dump()
     parameters = deployment.parameters or {}
@@ -31,12 +31,13 @@ def test_a_deployment_names_a_flow_and_parameters_that_it_takes(name: str) -> No
     assert parameters.keys() <= schema["properties"].keys()
     config = parameters["config"].removeprefix("/latentqa/")
     assert (CHECKOUT / config).is_file()
-    (schedule,) = deployment.schedules or ()
-    assert schedule["cron"] == "0 3 * * *" if isinstance(schedule, dict) else schedule
+    found = [(one.cron, one.timezone) for one in deployment.schedules or []]  # type: ignore[union-attr]
+    assert found == [("0 3 * * *", "UTC")]
 
 
 def test_the_pools_are_one_of_processes_and_one_of_containers() -> None:
-    pools = {one.work_pool.name: one.work_pool for one in DEPLOYMENTS.values() if one.work_pool}
+    found = [one.work_pool for one in DEPLOYMENTS.values() if one.work_pool]
+    pools = {str(pool.name): pool for pool in found}
     assert sorted(pools) == ["latentqa-docker", "latentqa-process"]
     assert pools["latentqa-docker"].job_variables["image"] == "latentqa:latest"
 

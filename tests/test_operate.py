@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from command_line import Called
@@ -55,10 +59,68 @@ def server(home: Path) -> Iterator[str]:
         yield url
 
 
+@contextlib.contextmanager
+def receiver() -> Iterator[tuple[str, list[str]]]:
+    """Yield the URL of a webhook, and the texts that it is sent."""
+    heard: list[str] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words: Any) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Hook) as hook:
+        threading.Thread(target=hook.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{hook.server_port}/hook", heard
+        hook.shutdown()
+
+
+def run_python(home: Path, url: str, *words: str) -> str:
+    """Run a Python program beside the server, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=home,
+        env=environment(home, url),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def call_webhook_on_refusal(home: Path, server: str, webhook: str) -> None:
+    """Do what the page says: make the block, name it in the automation, create that."""
+    command = "prefect automation create --from-file deploy/refused.yaml"
+    assert command in COMMANDS
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    example = "https://chat.example.org/hooks/data"
+    assert example in snippet
+    block = run_python(home, server, "-c", snippet.replace(example, webhook)).split()[-1]
+    text = (CHECKOUT / "deploy" / "refused.yaml").read_text()
+    (home / "deploy").mkdir()
+    (home / "deploy" / "refused.yaml").write_text(text.replace(str(UUID(int=0)), block))
+    run_python(home, server, "-m", *shlex.split(command))
+
+
 @pytest.mark.timeout(900)
 def test_a_served_schedule_promotes_one_version_and_refuses_the_next(
     home: Path, server: str
 ) -> None:
+    with receiver() as (webhook, heard):
+        call_webhook_on_refusal(home, server, webhook)
+        promote_and_refuse(home, server)
+        (text,) = wait_for(lambda: heard, 60)
+    assert text.startswith('{"text": "sheets: latentqa.schedule.refused ')
+    assert "category is " in text
+
+
+def promote_and_refuse(home: Path, server: str) -> None:
+    """Serve a schedule, have it fire twice, and look at what came of it."""
     words = ("-m", "latentqa.cli", "serve", "sheets.yaml", "--root", "root")
     process = start(home, server, *words, "--cron", "0 0 1 1 *")
     try:
@@ -92,9 +154,10 @@ def test_a_served_schedule_promotes_one_version_and_refuses_the_next(
     (event,) = wait_for(refused, 60)
     assert event["resource"]["prefect.resource.id"] == "latentqa.experiment.sheets"
     assert "category is " in event["payload"]["because"][0]
-    parameters = ask(server, "GET", f"deployments/{deployment}")["parameter_openapi_schema"]
-    assert parameters["properties"]["config"]["type"] == "string"  # the UI's form has its types
-    assert parameters["required"] == ["config"]
+    schema = ask(server, "GET", f"deployments/{deployment}")["parameter_openapi_schema"]
+    types = {name: field["type"] for name, field in schema["properties"].items()}
+    assert types == {"config": "string", "root": "string", "overrides": "array"}  # the UI's form
+    assert schema["required"] == ["config"]
 
 
 @pytest.mark.prove
@@ -147,20 +210,12 @@ def test_a_sweep_on_a_server_is_a_flow_with_a_flow_for_each_point(home: Path, se
     [
         "prefect work-pool create latentqa-process --type process",
         "prefect deploy --prefect-file prefect.yaml --name quickstart-process",
-        "prefect automation create --from-file deploy/refused.yaml",
     ],
 )
 def test_the_prefect_commands_of_the_page_run(command: str, home: Path, server: str) -> None:
     assert command in COMMANDS
-    done = subprocess.run(
-        [sys.executable, "-m", *shlex.split(command)],
-        cwd=CHECKOUT,
-        env=environment(home, server),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    (home / "prefect.yaml").write_bytes((CHECKOUT / "prefect.yaml").read_bytes())
+    run_python(home, server, "-m", *shlex.split(command))
 
 
 def test_the_commands_of_the_page_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -76,9 +76,9 @@ class Usage:
         """Return the numbers of what was spent now, by name."""
         return {name: getattr(self, name) for name in _SPENT}
 
-    def merge(self, other: Usage) -> None:
+    def merge(self, spent: Mapping[str, float]) -> None:
         """Add what another client has spent."""
-        for name, number in other.spent().items():
+        for name, number in spent.items():
             setattr(self, name, getattr(self, name) + number)
 
     def summary(self) -> str:

@@ -22,7 +22,6 @@ from generators.llm.rate_limiter import AdaptiveRateLimiter
 from generators.llm.reply import Outcome, read_reply
 from generators.llm.reply_json import extract_json
 from generators.llm.request import Form, Request
-from generators.llm.request_tasks import RequestTasks
 from generators.llm.sender import RequestSender
 from generators.llm.structured import FORMS, correction_request
 
@@ -43,7 +42,7 @@ class LLMClient:
     moment is waited for.
 
     Attributes:
-        usage: what has been asked so far.
+        usage: what has been asked so far, here and by calls of a task pool.
         form: how replies were held to their schemas; None before the first request.
         asked: keys of the requests whose replies are new.
 
@@ -62,8 +61,9 @@ class LLMClient:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.endpoint = endpoint
+        self.log_path = log.path
+        self.concurrency = concurrency
         self.asked: set[str] = set()
-        self._tasks = RequestTasks(endpoint, log.path, concurrency)
         self.usage = Usage(price=endpoint.price, batch_share=endpoint.batch.price_share)
         self.form: Form | None = None
         self._log = log
@@ -86,6 +86,11 @@ class LLMClient:
         self._settled: Form | None = None
         self._failures = 0
         self._warned = False
+
+    @property
+    def budget_left(self) -> float | None:
+        """US dollars that may still be spent; None where there is no limit."""
+        return self._budget.left
 
     @property
     def limit(self) -> float:
@@ -118,21 +123,6 @@ class LLMClient:
             EndpointError: the endpoint cannot be used, or has failed many times in a row.
             BudgetError: the money allowed is spent.
         """
-        pieces = self._tasks.pieces(requests)
-        if len(pieces) == 1:
-            return await self._complete(requests, report)
-        outcomes: dict[int, list[Outcome]] = {}
-        async for piece in self._tasks.ask(pieces, self._budget.left):
-            self.usage.merge(piece.usage)
-            self.asked |= piece.asked
-            # its replies are in the log now; what a call has left is asked here
-            outcomes[piece.number] = await self._complete(pieces[piece.number], report)
-        return [outcome for number in range(len(pieces)) for outcome in outcomes[number]]
-
-    async def _complete(
-        self, requests: Sequence[Request], report: Callable[[int], None]
-    ) -> list[Outcome]:
-        """Complete `requests` in this process."""
         self._warn_of_other_servers()
         form = self._known_form()
         if form is None and requests:
@@ -217,7 +207,7 @@ class LLMClient:
 
         async def work() -> None:
             for one in waiting:
-                outcome = await self._answer(one)
+                outcome = await self._complete(one)
                 if outcome.status != "failed":
                     self.asked.add(one.key)
                 job.finish(one.key, outcome)
@@ -280,7 +270,7 @@ class LLMClient:
                 job.finish(one.key, outcome)
         return malformed, unanswered
 
-    async def _answer(self, one: PendingRequest) -> Outcome:
+    async def _complete(self, one: PendingRequest) -> Outcome:
         outcome = one.first or await self._ask(one.request, one.key)
         again = correction_request(one.request, outcome)
         return outcome if again is None else await self._ask(again, self._key(again))

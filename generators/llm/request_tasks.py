@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.errors import LatentQAError
 from core.task_pool import split
-from generators.llm.budget import Usage
+from generators.llm.client import LLMClient, run_async
 from generators.llm.endpoint.config import EndpointConfig, SamplingConfig
 from generators.llm.endpoint.resolve import ResolvedEndpoint, open_endpoint
 from generators.llm.log.request_log import RequestLog
+from generators.llm.reply import Outcome
 from generators.llm.request import Request
 
 LEAST_REQUESTS = 200
@@ -29,75 +29,62 @@ _LEAST_LIMIT = 1e-9
 """A limit is above zero; by this one nothing is asked."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AskedPiece:
-    """What a call has asked, whether or not it came to its end."""
+async def complete_with_pool(
+    client: LLMClient, requests: Sequence[Request], report: Callable[[int], None]
+) -> list[Outcome]:
+    """Complete requests as `LLMClient.complete_all`, with the help of the endpoint's task pool.
 
-    number: int
-    """Which piece of the wave it was."""
-    usage: Usage
-    asked: frozenset[str]
-    """Keys of requests whose replies are new."""
+    Args:
+        client: knows the endpoint, and counts what is spent.
+        requests: what to ask.
+        report: told how many outcomes there are now more.
 
-
-@dataclass(frozen=True, slots=True)
-class RequestTasks:
-    """Where the requests of a wave are asked.
-
-    Attributes:
-        endpoint: the LLM, its configuration, and the pool that runs the calls.
-        log: path of the request log.
-        concurrency: most requests at once, of all calls together.
+    Raises:
+        EndpointError, BudgetError: as `LLMClient.complete_all`.
     """
+    pieces = _cut(requests, client.endpoint)
+    if len(pieces) == 1:
+        return await client.complete_all(requests, report)
+    outcomes: dict[int, list[Outcome]] = {}
+    labels = [f"{piece[0].name}, {len(piece)} requests" for piece in pieces]
+    came = client.endpoint.pool.run(ask_requests, _calls(client, pieces), labels)
+    while (call := await asyncio.to_thread(next, came, None)) is not None:
+        if call.error is None:
+            client.usage.merge(call.value["spent"])
+            client.asked.update(call.value["asked"])
+        # its replies are in the log now; what it has left is asked here
+        outcomes[call.number] = await client.complete_all(pieces[call.number], report)
+    return [outcome for number in range(len(pieces)) for outcome in outcomes[number]]
 
-    endpoint: ResolvedEndpoint
-    log: Path
-    concurrency: int
 
-    def pieces(self, requests: Sequence[Request]) -> list[Sequence[Request]]:
-        """Cut a wave into pieces, one a call; a single one is for the caller to ask."""
-        endpoint, pool = self.endpoint, self.endpoint.pool
-        apart = endpoint.config is not None and pool.workers > 1 and endpoint.mode == "live"
-        if not apart or len(requests) < 2 * LEAST_REQUESTS:
-            return [requests]
-        size = max(LEAST_REQUESTS, len(split(requests, pool, most=_MOST_REQUESTS)[0]))
-        return [requests[start : start + size] for start in range(0, len(requests), size)]
+def _cut(requests: Sequence[Request], endpoint: ResolvedEndpoint) -> list[Sequence[Request]]:
+    """Cut a wave into pieces, one a call; a single one is for the caller to ask."""
+    apart = endpoint.config is not None and endpoint.pool.workers > 1 and endpoint.mode == "live"
+    if not apart or len(requests) < 2 * LEAST_REQUESTS:
+        return [requests]
+    size = max(LEAST_REQUESTS, len(split(requests, endpoint.pool, most=_MOST_REQUESTS)[0]))
+    return [requests[start : start + size] for start in range(0, len(requests), size)]
 
-    async def ask(
-        self, pieces: Sequence[Sequence[Request]], budget_usd: float | None
-    ) -> AsyncIterator[AskedPiece]:
-        """Ask pieces of a wave, and yield each when its call has ended.
 
-        Args:
-            pieces: requests, by call.
-            budget_usd: what may be spent on all of them; None for no limit.
-        """
-        assert self.endpoint.config is not None
-        config, pool = self.endpoint.config, self.endpoint.pool
-        at_once = min(pool.workers, len(pieces))
-        limits = {
-            "budget_usd": _share(budget_usd, len(pieces)),
-            "requests_per_minute": _share(config.requests_per_minute, at_once),
-            "tokens_per_minute": _share(config.tokens_per_minute, at_once),
+def _calls(client: LLMClient, pieces: Sequence[Sequence[Request]]) -> list[dict[str, Any]]:
+    """Return the arguments of `ask_requests` for each piece, each with its share of the limits."""
+    config = client.endpoint.config
+    assert config is not None
+    at_once = min(client.endpoint.pool.workers, len(pieces))
+    limits = {
+        "budget_usd": _share(client.budget_left, len(pieces)),
+        "requests_per_minute": _share(config.requests_per_minute, at_once),
+        "tokens_per_minute": _share(config.tokens_per_minute, at_once),
+    }
+    return [
+        {
+            "endpoint": {**config.model_dump(mode="json"), **limits},
+            "log": str(client.log_path.resolve()),
+            "concurrency": max(1, client.concurrency // at_once),
+            "requests": [_to_json(request) for request in piece],
         }
-        calls = [
-            {
-                "endpoint": {**config.model_dump(mode="json"), **limits},
-                "log": str(self.log.resolve()),
-                "concurrency": max(1, self.concurrency // at_once),
-                "requests": [_to_json(request) for request in piece],
-            }
-            for piece in pieces
-        ]
-        labels = [f"{piece[0].name}, {len(piece)} requests" for piece in pieces]
-        came = pool.run(ask_requests, calls, labels)
-        while (outcome := await asyncio.to_thread(next, came, None)) is not None:
-            value = outcome.value or {"usage": {}, "asked": []}
-            yield AskedPiece(
-                number=outcome.number,
-                usage=Usage(**value["usage"]),
-                asked=frozenset(value["asked"]),
-            )
+        for piece in pieces
+    ]
 
 
 def ask_requests(
@@ -119,9 +106,8 @@ def ask_requests(
         requests: their fields.
 
     Returns:
-        `usage`: numbers of a `Usage`; `asked`: keys of requests whose replies are new.
+        `spent`: numbers of `Usage.spent`; `asked`: keys of requests whose replies are new.
     """
-    from generators.llm.client import LLMClient, run_async
 
     async def work() -> dict[str, Any]:
         with (
@@ -134,7 +120,7 @@ def ask_requests(
                     await client.complete_all([_from_json(one) for one in requests])
             finally:
                 await client.close()
-        return {"usage": client.usage.spent(), "asked": sorted(client.asked)}
+        return {"spent": client.usage.spent(), "asked": sorted(client.asked)}
 
     return run_async(work())
 

@@ -22,6 +22,7 @@ from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import Prompt
 from generators.llm.reply_json import Rejection, parse_reply
 from generators.llm.request import Request
+from generators.llm.request_tasks import complete_with_pool
 from generators.rules.text import find_copied_words, find_refusal, find_repetition
 
 _EVERY_S = 0.1
@@ -153,7 +154,7 @@ async def fill_quotas(
         ]
         # one prompt after the other: a server computes what its requests share only once
         order = sorted(range(len(asks)), key=lambda place: asks[place][1].prompt.name)
-        came = await client.complete_all([requests[place] for place in order], heard)
+        came = await complete_with_pool(client, [requests[place] for place in order], heard)
         outcomes = dict(zip(order, came, strict=True))
         for place, (quota, ask) in enumerate(asks):
             outcome = outcomes[place]

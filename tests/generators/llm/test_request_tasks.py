@@ -19,6 +19,7 @@ from generators.llm.endpoint.config import EndpointConfig
 from generators.llm.endpoint.resolve import open_endpoint
 from generators.llm.log.request_log import RequestLog
 from generators.llm.reply import Outcome
+from generators.llm.request_tasks import complete_with_pool
 from generators.llm.testing import is_probe
 
 
@@ -54,7 +55,8 @@ def ask(
         with open_endpoint(config, pool=pool) as at, RequestLog(log) as kept:
             client = LLMClient(at, kept, 8)
             try:
-                return await client.complete_all([request(n) for n in range(count)]), client
+                wave = [request(n) for n in range(count)]
+                return await complete_with_pool(client, wave, lambda outcomes: None), client
             finally:
                 await client.close()
 
