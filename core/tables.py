@@ -34,8 +34,10 @@ reads results by grade."""
 
 VIEWS: tuple[View, ...] = ("control", "stimulus", "stimulus_completion", "system")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_ood", "test_seen")
-KIND_NAMES = ("persona", "goal", "extractive", "profile", "context", "instruction")
+KIND_NAMES = ("persona", "goal", "extractive", "profile", "context", "instruction", "relation")
 SOURCES = ("import", "generator")
+PLAIN_TEXT = "text"
+"""Role of the only message of a row that is natural text: no chat template is put around it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

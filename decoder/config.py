@@ -40,10 +40,18 @@ class DecoderConfig(Config):
     sequence (the paper's rule); `plain`: the decoder's sequence is counted from 0."""
     masking: bool = True
     """Withhold the control's own tokens in every view but `control`."""
+    tokens: str = Field(default="visible", pattern=r"^(visible|last:[1-9]\d*)$")
+    """Tokens of a row that are read: `visible`, all that masking leaves, or `last:N`, the last N of
+    these (`last:1` of rows of kind `relation` is the subject's last token)."""
     placeholder: str = "?"
     """Text of a placeholder; must be one token."""
     preamble: str = "I have read the assistant. Ask me."
     """The decoder's own turn between the placeholders and the question."""
+
+    @property
+    def last_tokens(self) -> int | None:
+        """Most tokens of a row that are read, the last ones; None for all that are visible."""
+        return None if self.tokens == "visible" else int(self.tokens.removeprefix("last:"))
 
     @model_validator(mode="after")
     def _layers(self) -> DecoderConfig:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from activation_store.target.tokens import Encoded
+from activation_store.target.tokens import Encoded, encode_plain_text
 from decoder.asking import Answer, continue_turns
 from decoder.batch import stack_rows, to_device
 from decoder.forward import compute_answer_losses, compute_prefix_cache
@@ -65,22 +65,13 @@ class PatchedText:
         before, mark, after = text.partition(PLACE)
         if bool(mark) != (vector is not None) or (mark and not after):
             raise ValueError("a patched text needs a vector, a mark, and some text after the mark")
-        head = text_ids(tokenizer, before)
+        head = encode_plain_text(tokenizer, before).ids
         if vector is None:
             return cls(head, np.zeros(0, np.int64), None)
         fill = np.full(repeats, Encoded.of(tokenizer, _PLACEHOLDER).ids[-1])
         ids = np.concatenate([head, fill, Encoded.of(tokenizer, after).ids])
         places = len(head) + np.arange(repeats)
         return cls(ids, places, np.repeat(vector[None], repeats, 0).astype(np.float32))
-
-
-def text_ids(tokenizer: Any, text: str) -> np.ndarray:
-    """Tokenize a text; the token that begins one stands first, where the tokenizer has one."""
-    ids = Encoded.of(tokenizer, text).ids
-    begins = list(tokenizer("", add_special_tokens=True)["input_ids"])[:1]
-    if begins and begins[0] == tokenizer.bos_token_id and list(ids[:1]) != begins:
-        ids = np.concatenate([np.array(begins, np.int64), ids])
-    return ids
 
 
 @torch.inference_mode()

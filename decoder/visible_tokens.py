@@ -31,6 +31,9 @@ class ReadLayers:
 class ActivationSource(Protocol):
     """A source of rows' activations: an activation store, or the target run on the fly."""
 
+    last_tokens: int | None
+    """Most tokens of a row that its decoder reads, the last ones; None for all that are visible."""
+
     @property
     def d_model(self) -> int:
         """Width of an activation."""
@@ -103,9 +106,16 @@ def draw_row_layers(
     return select_layers(config, read_layer, several[drawn])
 
 
-def count_withheld(view: str, withheld: int, *, masking: bool) -> int:
-    """Count the leading tokens that are withheld: none in view `control` or without masking."""
-    return withheld if masking and view != "control" else 0
+def count_withheld(view: str, withheld: int, *, masking: bool, unread: int = 0) -> int:
+    """Count the leading tokens that are withheld: none in view `control` or without masking.
+
+    Args:
+        view: of the row.
+        withheld: tokens that masking withholds in other views.
+        masking: whether it does.
+        unread: tokens that are not read in any view (`decoder.tokens`).
+    """
+    return max(unread, withheld if masking and view != "control" else 0)
 
 
 def read_visible(
@@ -126,7 +136,7 @@ def read_visible(
     if isinstance(layers, int):
         layers = ReadLayers((layers,))
     placed = store.place(example_id)
-    first = count_withheld(view, placed.withheld, masking=masking)
+    first = count_withheld(view, placed.withheld, masking=masking, unread=placed.unread)
     if first >= placed.n_tokens:
         raise DataError(f"example {example_id}: masking leaves no activation to read.")
     seen = [vectors[first:] for vectors in store.read_layers(example_id, layers.layers)]

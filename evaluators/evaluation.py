@@ -90,6 +90,7 @@ def evaluate(
     decoder = _load_decoders(inputs, decoders, config, runtime)
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(decoder)
+    activations.last_tokens = decoder.config.last_tokens
     layers = decoder.select_layers(config.read_layer)
     for layer in layers.layers:
         activations.only_layer(layer)

@@ -188,4 +188,6 @@ def drop_unwritable_questions(
 def count_visible_tokens(store: ActivationSource, row: Row, *, masking: bool) -> int:
     """Count the activations of the row that the decoder sees."""
     placed = store.place(row.example_id)
-    return placed.n_tokens - count_withheld(row.conversation.view, placed.withheld, masking=masking)
+    return placed.n_tokens - count_withheld(
+        row.conversation.view, placed.withheld, masking=masking, unread=placed.unread
+    )

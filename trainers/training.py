@@ -132,6 +132,7 @@ def train(
     decoder = _create_decoder(inputs, config, layer, distributed)
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(decoder)
+    activations.last_tokens = config.decoder.last_tokens
     builder = _DatasetBuilder(inputs, activations, decoder, layer, config, variant)
     rows = builder.build("train", config.max_rows)
     if config.decoder.normalisation != "none":

@@ -7,7 +7,7 @@ at the first look-up.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ class SequenceSpan:
 
     Attributes:
         withheld: its leading tokens that masking withholds.
+        unread: its leading tokens that a decoder of the last ones does not read, masked or not.
     """
 
     example_id: str
@@ -30,6 +31,12 @@ class SequenceSpan:
     row_start: int
     n_tokens: int
     withheld: int
+    unread: int = 0
+
+    def keep_last(self, tokens: int | None) -> SequenceSpan:
+        """Return the span as read by a decoder of the last `tokens`; None reads all."""
+        unread = 0 if tokens is None else max(0, self.n_tokens - tokens)
+        return replace(self, unread=unread) if unread else self
 
 
 class SequenceIndex(Mapping[str, SequenceSpan]):

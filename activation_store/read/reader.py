@@ -47,9 +47,10 @@ class ActivationStore:
         plan: what plan.json says (layers, d_model, dtype, target, ...).
         index: place of each sequence by example id, committed or not.
         layers: the read layers that it holds.
+        last_tokens: most tokens of a row that its decoder reads, the last ones; None for all.
     """
 
-    def __init__(self, root: Path, *, cache_mb: int = 512) -> None:
+    def __init__(self, root: Path, *, cache_mb: int = 512, last_tokens: int | None = None) -> None:
         """Open the store at `root`, keeping at most `cache_mb` MiB of decoded shards in memory.
 
         Raises:
@@ -59,6 +60,7 @@ class ActivationStore:
         if not (root / PLAN_FILE).is_file() and not (root / COMMITS).is_dir():
             raise StoreError(f"store {root}: no activation store is here (no {PLAN_FILE}).")
         self.root = root
+        self.last_tokens = last_tokens
         self.plan: dict[str, Any] = read_plan(root)
         for name, fault in find_damage(root, self.plan["files"]).items():
             raise DamagedError(f"store {root}: {name} is {fault}.", root / name)
@@ -73,7 +75,9 @@ class ActivationStore:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Callable[..., ActivationStore], tuple[Path]]:
-        return functools.partial(ActivationStore, cache_mb=self._cache_bytes >> 20), (self.root,)
+        return functools.partial(
+            ActivationStore, cache_mb=self._cache_bytes >> 20, last_tokens=self.last_tokens
+        ), (self.root,)
 
     def close(self) -> None:
         """Close files and drop decoded shards; reading on opens them anew, without a new check."""
@@ -208,7 +212,7 @@ class ActivationStore:
                 f"store {self.root}: example {example_id} is not in it "
                 f"({len(self.index)} examples). Dump the conversations that hold it."
             )
-        return placed
+        return placed.keep_last(self.last_tokens)
 
     def _shard(self, name: str, shard: int) -> ShardRows:
         key = (name, shard)

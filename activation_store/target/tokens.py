@@ -10,7 +10,7 @@ import numpy as np
 
 from activation_store.target.template import locate
 from core.errors import DataError
-from core.tables import Conversation, Message
+from core.tables import PLAIN_TEXT, Conversation, Message
 from core.tool_use import for_template, message_text, offered_tools
 
 SEGMENT_CODES = {"template": 0, "control": 1, "stimulus": 2, "completion": 3}
@@ -72,6 +72,8 @@ def tokenize_with_text(tokenizer: Any, messages: Sequence[Message]) -> tuple[Tok
 
     Raises: as `tokenize`.
     """
+    if any(message.role == PLAIN_TEXT for message in messages):
+        return _tokenize_plain_text(tokenizer, messages)
     text, spans = locate(
         tokenizer,
         [for_template(message) for message in messages],
@@ -87,6 +89,36 @@ def tokenize_with_text(tokenizer: Any, messages: Sequence[Message]) -> tuple[Tok
         segments[inside] = SEGMENT_CODES[message.segment]
     withheld = _withheld(tokenizer, messages, encoded, spans)
     return Tokens(encoded.ids.astype(np.int32), segments, withheld), encoded
+
+
+def _tokenize_plain_text(tokenizer: Any, messages: Sequence[Message]) -> tuple[Tokens, Encoded]:
+    """Tokenize the only message of a row without the chat template."""
+    if len(messages) > 1:
+        raise DataError(
+            f"a message of role {PLAIN_TEXT!r} has {len(messages) - 1} others beside it; it is "
+            "read without the chat template, and has to stand alone."
+        )
+    (message,) = messages
+    encoded = encode_plain_text(tokenizer, message.content)
+    own = encoded.inside(0, len(message.content), f"a message of segment {message.segment}")
+    segments = np.where(own, SEGMENT_CODES[message.segment], SEGMENT_CODES["template"])
+    return Tokens(encoded.ids.astype(np.int32), segments.astype(np.uint8), 0), encoded
+
+
+def encode_plain_text(tokenizer: Any, text: str) -> Encoded:
+    """Tokenize a text; the token that begins one stands first, where the tokenizer has one."""
+    encoded = Encoded.of(tokenizer, text)
+    begins = list(tokenizer("", add_special_tokens=True)["input_ids"])[:1]
+    if not begins or begins[0] != tokenizer.bos_token_id or list(encoded.ids[:1]) == begins:
+        return encoded
+    return Encoded(
+        text,
+        ids=np.concatenate([np.array(begins, np.int64), encoded.ids]),
+        starts=np.concatenate([[0], encoded.starts]),
+        stops=np.concatenate([[0], encoded.stops]),
+        special=np.concatenate([[True], encoded.special]),
+        names={begins[0]: str(tokenizer.bos_token), **encoded.names},
+    )
 
 
 def end_of_turn(tokenizer: Any) -> int | None:

@@ -30,7 +30,10 @@ class LiveActivations:
     Attributes:
         layers: the read layers that it can give.
         d_model: width of an activation.
+        last_tokens: most tokens of a row that its decoder reads, the last ones; None for all.
     """
+
+    last_tokens: int | None = None
 
     def __init__(
         self, model: ModelFiles, rows: Sequence[Conversation], capture: CaptureConfig
@@ -86,7 +89,8 @@ class LiveActivations:
         if example_id not in self._tokens:
             raise DataError(f"example {example_id} is not among the rows of this run.")
         tokens = self._tokens[example_id]
-        return SequenceSpan(example_id, 0, 0, len(tokens.ids), tokens.withheld)
+        span = SequenceSpan(example_id, 0, 0, len(tokens.ids), tokens.withheld)
+        return span.keep_last(self.last_tokens)
 
     def tokens(self, example_id: str) -> np.ndarray:
         """Return an example's token ids [T].

@@ -41,11 +41,13 @@ class CapturedConversation:
         tokens: ids and segments.
         encoded: where each token stands in the conversation's text.
         vectors: [T, D] float32 by block, its output.
+        unread: leading tokens that the decoder does not read in any view (`decoder.tokens`).
     """
 
     tokens: Tokens
     encoded: Encoded
     vectors: dict[int, np.ndarray]
+    unread: int = 0
 
     def reading(self, layers: ReadLayers, chosen: np.ndarray) -> Reading:
         """Return the activations of blocks `layers` at the tokens `chosen` [n], ascending."""
@@ -59,9 +61,12 @@ class CapturedConversation:
 
     def visible(self, view: str, layers: ReadLayers, *, masking: bool) -> Reading | None:
         """Return what a decoder sees of a conversation of that view; None if nothing is left."""
-        first = count_withheld(view, self.tokens.withheld, masking=masking)
-        chosen = np.arange(first, len(self.tokens.ids))
+        chosen = np.arange(self.count_withheld(view, masking=masking), len(self.tokens.ids))
         return self.reading(layers, chosen) if len(chosen) else None
+
+    def count_withheld(self, view: str, *, masking: bool) -> int:
+        """Count the leading tokens of a conversation of that view that a decoder does not see."""
+        return count_withheld(view, self.tokens.withheld, masking=masking, unread=self.unread)
 
 
 def count_skipped(chosen: np.ndarray) -> np.ndarray | None:
@@ -102,7 +107,9 @@ def capture(
             kept = run([found[i][0].ids for i in batch])
             for row, i in enumerate(batch):
                 vectors = {k: v[row, : lengths[i]].float().cpu().numpy() for k, v in kept.items()}
-                out[i] = CapturedConversation(*found[i], vectors)
+                last = decoder.config.last_tokens
+                unread = 0 if last is None else max(0, lengths[i] - last)
+                out[i] = CapturedConversation(*found[i], vectors, unread)
     return [out[i] for i in range(len(conversations))]
 
 

@@ -65,6 +65,7 @@ def robustness(
         loaded = Decoder.load(decoder, inputs.model, dtype="float32", device=pick_device(runtime))
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(loaded)
+    activations.last_tokens = loaded.config.last_tokens
     rows, _, unwritable = drop_unwritable(
         load_rows(inputs.conversations, inputs.questions, activations), loaded.prompt, config.rows
     )

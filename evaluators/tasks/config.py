@@ -60,7 +60,7 @@ class ShiftConfig(Config):
         return self
 
 
-Grade = Literal["direct", "negation", "comparison", "two_hop"]
+Grade = Literal["direct", "negation", "comparison", "counting", "two_hop"]
 """How much a claim takes (evaluators/tasks/graded_task.py)."""
 
 
@@ -98,13 +98,18 @@ class TasksConfig(Config):
     layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Blocks that are read, those of the decoder besides; empty takes six, evenly spaced."""
     shares: SubjectShares = SubjectShares()
-    """How the subjects of a relation are divided."""
+    """How the subjects of a relation are divided; those of the decoder's own rows of kind
+    `relation` stay in the split that they have there."""
     max_subjects: int = Field(default=100, ge=1)
     """Most subjects of a test, drawn by hash from those that the target knows."""
     min_subjects: int = Field(default=30, ge=2)
     """Subjects under which a task is not measured."""
     validation_subjects: int = Field(default=20, ge=1)
     """Most subjects on which settings are chosen, likewise."""
+    max_asked: int = Field(default=600, ge=1)
+    """Most subjects of a part that the target is asked about, in search of those that it knows."""
+    train_subjects: int = Field(default=400, ge=1)
+    """Most subjects that the probe, the nearest neighbour and few-shot prompts learn from."""
     train_sources: int = Field(default=4, ge=1)
     """Most source texts of a training subject; tests have one of each subject."""
     answer_tokens: int = Field(default=20, ge=1)

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from activation_store.target.capture import Capture
-from activation_store.target.tokens import Encoded
+from activation_store.target.tokens import encode_plain_text
 from decoder.model import Decoder
-from decoder.patched_text import text_ids
 from decoder.sources.target_run import TargetNetwork
 
 _PENALTIES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
@@ -109,13 +108,12 @@ def read_texts(network: TargetNetwork, texts: Sequence[str], layer: int) -> list
     out: list[TextActivations] = []
     for start in range(0, len(texts), _BATCH):
         part = texts[start : start + _BATCH]
-        encoded = [Encoded.of(network.tokenizer, text) for text in part]
-        ids = [text_ids(network.tokenizer, text) for text in part]
-        found = run(ids)[layer]
-        for row, (own, whole) in enumerate(zip(encoded, ids, strict=True)):
-            begin = len(whole) - len(own.ids)
-            vectors = found[row, begin : len(whole)].float().cpu().numpy()
-            out.append(TextActivations(vectors, own.stops))
+        encoded = [encode_plain_text(network.tokenizer, text) for text in part]
+        found = run([own.ids for own in encoded])[layer]
+        for row, own in enumerate(encoded):
+            first = int(own.stops[0] == 0)  # the token that begins a text ends nowhere in it
+            vectors = found[row, first : len(own.ids)].float().cpu().numpy()
+            out.append(TextActivations(vectors, own.stops[first:]))
     return out
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from evaluators.answers.metrics.token_f1 import word_f1
 from evaluators.stats.estimates import Bootstrap, Estimate, average_by_control
-from evaluators.tasks.answers import is_exactly, names_any
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.metrics import PredictorMetrics, SettingValue, TaskMetrics, TryMetrics
 from evaluators.tasks.predictors.base import Predictor, Sees, Setting
 from evaluators.tasks.quartets import score_choice
 from evaluators.tasks.rows import Headline, TaskData, TaskRow
+from generators.rules.naming import is_exactly, names_any
 
 OWN = "lit"
 """The method that the others are held against."""

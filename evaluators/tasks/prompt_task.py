@@ -232,8 +232,8 @@ class _PartBuilder:
 
 
 def _visible(found: CapturedConversation, values: np.ndarray) -> np.ndarray:
-    """Return what of a conversation's values stands after its control."""
-    return values[found.tokens.withheld :]
+    """Return what of a conversation's values the decoder reads after the control."""
+    return values[max(found.tokens.withheld, found.unread) :]
 
 
 def _asked_outright(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:

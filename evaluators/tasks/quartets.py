@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 from core.canonical import digest
-from evaluators.tasks.answers import fold
+from generators.rules.naming import fold
 
 SIZE = 4
 

@@ -7,23 +7,24 @@ itself can name count. Its own knowledge is measured here, and never taken from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from activation_store.target.capture import Capture
-from activation_store.target.tokens import Encoded
+from activation_store.target.tokens import encode_plain_text
 from core.canonical import digest
+from core.tables import Split
 from decoder.model import Decoder
-from decoder.patched_text import PLACE, PatchedText, continue_texts, text_ids
+from decoder.patched_text import PLACE, PatchedText, continue_texts
 from evaluators.measure.partial_results import PartialResultCache
-from evaluators.tasks.answers import fold, names_any
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.graded_task import Hop
-from evaluators.tasks.relations import Relation, Source, Subject
 from evaluators.tasks.rows import PlainPrompt, TaskData, TaskRow, with_choices
+from generators.kinds.relation_files import Relation, Subject
+from generators.rules.naming import fold, names_any
 
 _ASKED = 32
 """Subjects that the target is asked about at once."""
@@ -32,6 +33,10 @@ _EXAMPLES = 3
 _BATCH = 32
 """Texts of one forward pass of the target."""
 
+
+_PART: Mapping[Split, int] = {"train": 0, "validation": 1}
+_TEST = 2
+"""Part of the subjects of any other split."""
 
 KnownSubjects = tuple[list[Subject], int]
 """Subjects whose object the target names, and how many were asked."""
@@ -46,13 +51,24 @@ class DividedSubjects:
     test: tuple[Subject, ...]
 
 
-def divide_subjects(relation: Relation, config: TasksConfig) -> DividedSubjects:
-    """Divide subjects by a hash of their names: a grown file moves none to another part."""
+def divide_subjects(
+    relation: Relation, config: TasksConfig, splits: Mapping[str, Split] | None = None
+) -> DividedSubjects:
+    """Divide subjects by a hash of their names: a grown file moves none to another part.
+
+    Args:
+        relation: the subjects.
+        config: the shares.
+        splits: split of each subject that the decoder's own rows are about, by its label; it stays
+            there, so that no subject of the test was trained on.
+    """
     ends = (config.shares.train, config.shares.train + config.shares.validation)
     parts: tuple[list[Subject], ...] = ([], [], [])
     for subject in sorted(relation.subjects, key=lambda one: _rank(config, one.key)):
+        split = (splits or {}).get(subject.label)
         drawn = int(_rank(config, [subject.key, "part"])[:12], 16) / 16**12
-        parts[sum(drawn >= end for end in ends)].append(subject)
+        part = sum(drawn >= end for end in ends)
+        parts[_PART.get(split, _TEST) if split is not None else part].append(subject)
     return DividedSubjects(*map(tuple, parts))
 
 
@@ -63,7 +79,7 @@ def _question(subject: Subject) -> str:
 
 KNOWLEDGE_FORMS: tuple[Callable[[Subject], str], ...] = (
     lambda subject: subject.fill(subject.name),
-    lambda subject: state(subject, subject.name),
+    lambda subject: subject.state(subject.name),
     _question,
 )
 """Forms in which the target is asked what it knows: the relation alone, as Patchscopes ask; with
@@ -124,6 +140,7 @@ def build_relation_task(
     layers: Sequence[int],
     *,
     cache: PartialResultCache | None = None,
+    splits: Mapping[str, Split] | None = None,
 ) -> TaskData:
     """Build the rows of a relation, with the target's activations.
 
@@ -135,11 +152,13 @@ def build_relation_task(
         config: shares and sizes.
         layers: blocks whose outputs rows have.
         cache: keeps what the target knows, for an interrupted run; None keeps nothing.
+        splits: as for `divide_subjects`.
     """
-    divided = divide_subjects(relation, config)
+    divided = divide_subjects(relation, config, splits)
     tokens = config.answer_tokens
 
     def ask(part: str, subjects: Sequence[Subject], most: int, least: int) -> KnownSubjects:
+        subjects = subjects[: config.max_asked]
         name, names = f"{relation.name}.known.{part}", [one.key for one in subjects]
         kept = None if cache is None else cache.load(name, names)
         if kept is not None:
@@ -163,7 +182,7 @@ def build_relation_task(
     validation, _ = ask("validation", divided.validation, config.validation_subjects, 1)
     used = {one.key for one in (*test, *validation)}
     everyone = (*divided.train, *divided.validation, *divided.test)
-    train = [one for one in everyone if one.key not in used]
+    train = [one for one in everyone if one.key not in used][: config.train_subjects]
     counts |= {"validation_known": len(validation), "train": len(train)}
     if not validation or not train:
         why = f"{known}, and {len(validation)} on which settings could be chosen"
@@ -218,34 +237,33 @@ class _RowBuilder:
     def build(self, subjects: Sequence[Subject], *, sources: int) -> tuple[TaskRow, ...]:
         """Build at most `sources` rows of each subject, drawn by hash."""
         drawn = [
-            (subject, source)
+            (subject, text)
             for subject in subjects
-            for source in sorted(
-                subject.sources, key=lambda one: _rank(self._config, [subject.key, one.text])
+            for text in sorted(
+                subject.texts, key=lambda one: _rank(self._config, [subject.key, one])
             )[:sources]
         ]
-        tokens = [_up_to_subject(self._decoder, source) for _, source in drawn]
+        tokens = [encode_plain_text(self._decoder.tokenizer, text).ids for _, text in drawn]
         vectors = self._capture(tokens)
         return tuple(
-            self._row(subject, source, ids, found)
-            for (subject, source), ids, found in zip(drawn, tokens, vectors, strict=True)
+            self._row(subject, text, ids, found)
+            for (subject, text), ids, found in zip(drawn, tokens, vectors, strict=True)
         )
 
     def _row(
-        self, subject: Subject, source: Source, ids: np.ndarray, vectors: dict[int, np.ndarray]
+        self, subject: Subject, text: str, ids: np.ndarray, vectors: dict[int, np.ndarray]
     ) -> TaskRow:
-        stem, statement = subject.stem, state(subject, PLACE)
-        plain = state(subject, subject.name)
+        statement, plain = subject.state(PLACE), subject.state(subject.name)
         return TaskRow(
-            row_id=digest([subject.key, source.text])[:16],
+            row_id=digest([subject.key, text])[:16],
             group=subject.key,
             vectors=vectors,
             token_ids=ids[-1:],
             position=len(ids) - 1,
             answers=subject.objects,
-            text=source.text[: source.stop],
+            text=text,
             name=subject.name,
-            questions=(stem, f'Complete the sentence with a name: "{stem} … is"'),
+            questions=subject.questions,
             patched=(statement, f"{self._examples}{statement}"),
             plain=(
                 PlainPrompt(messages=(("user", f"{plain} what? Answer with the name alone."),)),
@@ -271,25 +289,11 @@ class _RowBuilder:
         return [out[i] for i in range(len(sequences))]
 
 
-def state(subject: Subject, name: str) -> str:
-    """Write the relation about `name` so that its object can follow."""
-    text = subject.fill(name)
-    return f"{text} Answer:" if text.rstrip().endswith("?") else f"{text} is"
-
-
 def _few_shot(subjects: Sequence[Subject]) -> str:
     """Write lines about the first training subjects that have different objects."""
     by_object = {subject.objects[0]: subject for subject in reversed(subjects)}
     chosen = sorted(by_object.values(), key=subjects.index)[:_EXAMPLES]
-    return "".join(f"{state(one, one.name)} {one.objects[0]}\n" for one in chosen)
-
-
-def _up_to_subject(decoder: Decoder, source: Source) -> np.ndarray:
-    """Tokenize a text up to the last token of its subject; the target sees nothing behind it."""
-    encoded = Encoded.of(decoder.tokenizer, source.text)
-    whole = text_ids(decoder.tokenizer, source.text)
-    last = int(np.flatnonzero(encoded.starts < source.stop)[-1])
-    return whole[: len(whole) - len(encoded.ids) + last + 1]
+    return "".join(f"{one.state(one.name)} {one.objects[0]}\n" for one in chosen)
 
 
 def _rank(config: TasksConfig, what: object) -> str:

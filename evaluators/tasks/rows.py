@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from evaluators.tasks.answers import names_any
 from evaluators.tasks.quartets import SIZE, make_quartets
+from generators.rules.naming import names_any
 
 Headline = Literal["contained", "chosen"]
 

@@ -23,6 +23,7 @@ from core.files import storage_errors, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
 from core.table_files import CONVERSATIONS_FILE, read_conversations
+from core.tables import Conversation
 from decoder.model import Decoder
 from decoder.sources.target_run import TargetNetwork
 from evaluators.config import Baseline
@@ -36,10 +37,11 @@ from evaluators.tasks.predictors import PREDICTORS
 from evaluators.tasks.predictors.base import FormCounts, PredictorContext
 from evaluators.tasks.prompt_task import build_prompt_tasks
 from evaluators.tasks.relation_task import build_relation_task, find_hops
-from evaluators.tasks.relations import read_relation
 from evaluators.tasks.result_files import TASK_ANSWERS, TASK_ANSWERS_FILE, TASKS_FILE, task_rows
 from evaluators.tasks.rows import TaskData
 from evaluators.tasks.shift_task import shift_tasks
+from generators.kinds.relation import RELATION
+from generators.kinds.relation_files import read_relation
 
 _LAYERS = 6
 """Blocks that are read where `tasks.layers` names none, besides the decoder's."""
@@ -55,7 +57,8 @@ class TaskInputs:
         baselines: folder of each trained baseline.
         relations: file of each relation by the name of its task.
         other: files of the model of shift tasks; None where there is none.
-        conversations: folder of the conversations table; None where no task reads it.
+        conversations: folder of the decoder's own rows, whose subjects stay in their splits, and
+            whose hidden prompts are read; None where it is not at hand.
     """
 
     model: ModelFiles
@@ -135,8 +138,12 @@ def _tasks(
     """Build one task after the other, so that one task's activations are in memory."""
     other: TargetNetwork | None = None
     relations = [read_relation(path) for path in inputs.relations.values()]
+    rows: list[Conversation] = []
+    if inputs.conversations is not None:
+        rows = read_conversations(inputs.conversations / CONVERSATIONS_FILE)
+    splits = {row.label: row.split for row in rows if row.kind == RELATION}
     for relation in relations:
-        data = build_relation_task(decoder, relation, config, layers, cache=cache)
+        data = build_relation_task(decoder, relation, config, layers, cache=cache, splits=splits)
         yield data
         if data.why_not is None and config.grades:
             hops = []
@@ -148,8 +155,6 @@ def _tasks(
             other = other or _load_other(inputs, decoder)
             yield from shift_tasks(data, decoder, other, config.shift)
     if config.prompts is not None:
-        assert inputs.conversations is not None, "hidden prompts need conversations"
-        rows = read_conversations(inputs.conversations / CONVERSATIONS_FILE)
         yield from build_prompt_tasks(decoder, rows, config, config.prompts, layers)
 
 

@@ -15,10 +15,19 @@ from generators.kinds.instruction import Instruction
 from generators.kinds.own import Own
 from generators.kinds.persona import Persona
 from generators.kinds.profile import Profile
+from generators.kinds.relation import Relations
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
-    for kind in (Persona(), Goal(), Extractive(), Profile(), Context(), Instruction())
+    for kind in (
+        Persona(),
+        Goal(),
+        Extractive(),
+        Profile(),
+        Context(),
+        Instruction(),
+        Relations(),
+    )
 }
 
 OWN = Own()

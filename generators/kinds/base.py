@@ -40,7 +40,9 @@ class Kind(ABC):
         control_texts: seeds files that its controls draw on.
         question_texts: seeds files that its questions draw on.
         acknowledgements: what the assistant says to its control.
-        reads_texts: whether its plan names a `source` of texts.
+        endings: endings of the files that its plan names as `source`; empty where it reads none.
+        plain_text: whether its controls are natural text, which the target reads without its chat
+            template.
     """
 
     name: ClassVar[str]
@@ -49,7 +51,8 @@ class Kind(ABC):
     control_texts: ClassVar[tuple[str, ...]] = ()
     question_texts: ClassVar[tuple[str, ...]] = ()
     acknowledgements: ClassVar[tuple[str, ...]] = ("Understood.",)
-    reads_texts: ClassVar[bool] = False
+    endings: ClassVar[tuple[str, ...]] = ()
+    plain_text: ClassVar[bool] = False
 
     @abstractmethod
     def categories(self, texts: PromptFiles) -> Collection[str] | None:
@@ -161,7 +164,13 @@ class DrawnControl:
 
 
 class DrawnKind(Kind):
-    """A kind that code draws: controls without an LLM, and answers that are exact."""
+    """A kind that code draws: controls without an LLM, and answers that are exact.
+
+    Class attributes, besides those of every kind:
+        drops_near_duplicates: whether a control that is nearly an earlier one is left out.
+    """
+
+    drops_near_duplicates: ClassVar[bool] = False
 
     @abstractmethod
     def controls(

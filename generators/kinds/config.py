@@ -14,8 +14,9 @@ class TextSource(Config):
     """Texts to cut rows from; a plain string stands for its `path`."""
 
     path: str
-    """A file (.txt, .md, .jsonl, .parquet), a folder of them, a folder that `datasets` saved, or
-    the id of a Hugging Face dataset. What lies there is part of the identity, the path is not."""
+    """A file (.txt, .md, .jsonl, .parquet; of relations .tsv, .csv, .json, .jsonl), a folder of
+    them, a folder that `datasets` saved, or the id of a Hugging Face dataset. What lies there is
+    part of the identity, the path is not."""
     revision: str | None = None
     """Revision of a Hugging Face dataset; null for the newest, whose commit is then looked up."""
     subset: str | None = None
@@ -27,9 +28,10 @@ class TextSource(Config):
     category: str | None = None
     """Column with the category; null takes a folder's first sub-folder, or `text`."""
     windows: int = Field(default=4, ge=1)
-    """Most rows of one document."""
+    """Most rows of one document, or of one subject of a file of relations."""
     characters: int = Field(default=240, ge=40, le=20_000)
-    """Length of a control and of the passage after it, in characters; answers have a third."""
+    """Length of a control of `context` and of the passage after it, in characters; answers have a
+    third."""
 
     @model_validator(mode="before")
     @classmethod
@@ -53,7 +55,7 @@ class KindPlan(Config):
     several controls). A kind that an LLM writes has one of its own and takes the others from other
     controls of its kind; of a kind that is cut from texts each control has one."""
     source: TextSource | None = None
-    """Where the texts of a kind that is cut from texts (`context`) come from."""
+    """Where the texts of `context`, or the files of relations of `relation`, are."""
 
     @model_validator(mode="after")
     def _categories_make_up_controls(self) -> KindPlan:

@@ -15,7 +15,7 @@ from random import Random
 from core.canonical import digest
 from core.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
-from generators.kinds.sources import Document, ResolvedTexts
+from generators.kinds.sources import ENDINGS, Document, ResolvedTexts
 from generators.llm.prompt_files import PromptFiles
 
 _BEFORE = (
@@ -42,7 +42,8 @@ class Context(DrawnKind):
     views = ("control", "stimulus", "system")
     types = ("before", "after")
     acknowledgements = ("Please go on.", "I have read this. What comes next?", "Go on, please.")
-    reads_texts = True
+    endings = ENDINGS
+    drops_near_duplicates = True
 
     def categories(self, texts: PromptFiles) -> None:
         """Return None: the categories are those of the documents, known only once they are read."""

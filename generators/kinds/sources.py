@@ -49,10 +49,16 @@ class ResolvedTexts:
     Attributes:
         source: the source, as the config has it.
         identity: what is there: digests of local files, or a data set's id and commit.
+        endings: of the files that are read.
     """
 
     source: TextSource
     identity: Mapping[str, str]
+    endings: tuple[str, ...] = ENDINGS
+
+    def files(self) -> list[Path]:
+        """Return the local files, in order."""
+        return _files(Path(self.source.path).expanduser(), self.endings)
 
     def documents(self) -> Iterator[Document | Dropped]:
         """Yield the source's texts in order, and `Dropped` for entries without text.
@@ -67,23 +73,31 @@ class ResolvedTexts:
             (rows,) = load_saved(path, self.source.split).values()
             yield from _rows(rows, "", self.source)
         else:
-            for file in _files(path):
+            for file in self.files():
                 yield from _file(file, path, self.source)
 
 
-def resolve_texts(source: TextSource) -> ResolvedTexts:
+def resolve_texts(source: TextSource, endings: tuple[str, ...] = ENDINGS) -> ResolvedTexts:
     """Locate `source` and compute the identity of its texts.
+
+    Args:
+        source: as the config has it.
+        endings: of the files that are read; files with others than `ENDINGS` are read by the kind
+            itself, and lie here.
 
     Raises:
         DataError: nothing that can be read is there.
     """
     path = Path(source.path).expanduser()
+    if endings != ENDINGS:
+        read = [[file.name, sha256_file(file)] for file in _files(path, endings)]
+        return ResolvedTexts(source=source, identity={"files": digest(read)}, endings=endings)
     if path.exists():
         if is_saved_dataset(path):
             saved = sorted(p for p in path.rglob("*") if p.is_file())
             digests = [[_name(p, path), sha256_file(p)] for p in saved]
         else:
-            digests = [[*_told(p, path, source), sha256_file(p)] for p in _files(path)]
+            digests = [[*_told(p, path, source), sha256_file(p)] for p in _files(path, endings)]
         return ResolvedTexts(source=source, identity={"files": digest(digests)})
     if path.suffix in ENDINGS or not _DATASET_ID.fullmatch(source.path):
         raise DataError(f"{source.path}: no such file or folder; expected texts to cut rows from.")
@@ -150,12 +164,12 @@ def is_saved_dataset(path: Path) -> bool:
     return any((path / name).is_file() for name in _SAVED)
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file() and path.suffix in ENDINGS:
+def _files(path: Path, endings: tuple[str, ...]) -> list[Path]:
+    if path.is_file() and path.suffix in endings:
         return [path]
-    found = [p for p in path.rglob("*") if p.is_file() and p.suffix in ENDINGS]
+    found = [p for p in path.rglob("*") if p.is_file() and p.suffix in endings]
     if not found:
-        raise DataError(f"{path}: no text; expected files that end in {', '.join(ENDINGS)}.")
+        raise DataError(f"{path}: no text; expected files that end in {', '.join(endings)}.")
     return sorted(found, key=lambda p: _name(p, path))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from core.errors import DataError
 from core.progress import Progress
 from core.tables import Conversation, Dropped, Question, QuestionType
-from generators.kinds import drawn_kinds
+from generators.kinds import drawn_kinds, get_kind
 from generators.kinds.base import DrawnKind, QuestionAnswer
-from generators.kinds.sources import ResolvedTexts, resolve_texts
+from generators.kinds.sources import ENDINGS, ResolvedTexts, resolve_texts
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.controls import Control, Stimulus
@@ -32,7 +32,7 @@ def resolve_sources(config: ConversationsConfig) -> dict[str, ResolvedTexts]:
         DataError: nothing that can be read is there.
     """
     return {
-        name: resolve_texts(plan.source)
+        name: resolve_texts(plan.source, get_kind(name).endings or ENDINGS)
         for name, plan in config.kinds.items()
         if plan.source is not None
     }
@@ -90,7 +90,7 @@ def _distinct(
     """Yield the kind's controls in order, leaving out repeated texts."""
     seen = {_plain(text) for text in earlier}
     # texts from outside may be copies with a word changed, which must not stand in two splits
-    alike = Duplicates(config.filters.near_duplicate) if kind.reads_texts else None
+    alike = Duplicates(config.filters.near_duplicate) if kind.drops_near_duplicates else None
     if alike is not None:
         for text in earlier:
             alike.add(text)

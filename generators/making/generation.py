@@ -343,12 +343,13 @@ def check_conversations(config: ConversationsConfig, texts: PromptFiles) -> None
         if categories is None:
             told_by_rows.add(name)
         known |= {f"{name}/{category}" for category in categories or ()}
-        if kind.reads_texts != (plan.source is not None):
+        if bool(kind.endings) != (plan.source is not None):
             raise ConfigError(
                 f"generate.conversations.kinds.{name}.source: "
                 + (
-                    "is missing; name a file or folder of texts, or a Hugging Face dataset."
-                    if kind.reads_texts
+                    "is missing; name a file, or a folder of files, that end in "
+                    f"{', '.join(kind.endings)}."
+                    if kind.endings
                     else "this kind reads no texts; leave it out."
                 )
             )

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from core.canonical import digest
-from core.tables import Conversation, Message, View, control_id, example_id
+from core.tables import PLAIN_TEXT, Conversation, Message, View, control_id, example_id
 from generators.kinds import drawn_kinds, get_kind, written_kinds
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig
@@ -118,7 +118,8 @@ def _messages(
 ) -> tuple[Message, ...]:
     """Build the conversation of `control` in `view`; only the view `control` has no stimulus."""
     if stimulus is None:
-        return (Message(role="user", content=control.text, segment="control"),)
+        role = PLAIN_TEXT if control.kind.plain_text else "user"
+        return (Message(role=role, content=control.text, segment="control"),)
     asked = Message(role="user", content=stimulus.text, segment="stimulus")
     if view == "system":
         return (Message(role="system", content=control.text, segment="control"), asked)

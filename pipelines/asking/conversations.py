@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
 from core.errors import ConfigError, DataError
-from core.tables import Message, Segment, View
+from core.tables import PLAIN_TEXT, Message, Segment, View
 
 ACKNOWLEDGEMENT = "Understood."
 """What the target is taken to have said to its control before a stimulus."""
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", PLAIN_TEXT)
 _SEGMENTS = tuple(segment for segment in get_args(Segment) if segment != "template")
 _KEYS = ("role", "content", "segment")
 
@@ -62,7 +62,8 @@ def conversation_from_messages(messages: ChatMessages) -> tuple[View, tuple[Mess
     Where messages have no segment, a system message that comes first is the control, which a
     decoder with masking is not shown (view `system`). Without one nothing is withheld (view
     `control`): the first message counts as the control, later ones of the user as stimuli and of
-    the assistant as completions. Messages that all have a segment keep it.
+    the assistant as completions. Messages that all have a segment keep it. A message of role
+    `text`, alone, is natural text that the target reads without its chat template.
 
     Raises:
         DataError: a message is not of that form, or some say their segment and others do not.

@@ -45,7 +45,7 @@ def find_ood_detector(
     views = artifact.identity["config"]["views"]
     layers = ReadLayers((decoder.select_layers().layers[0],))
     try:
-        opened = ActivationStore(store)
+        opened = ActivationStore(store, last_tokens=decoder.config.last_tokens)
         rows = [
             row
             for row in read_conversations(table / CONVERSATIONS_FILE)

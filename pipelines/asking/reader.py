@@ -274,10 +274,14 @@ class Reader:
             DataError: it names none.
             ConfigError: `prompt.tokens` is none of the forms.
         """
-        tokens = captured.tokens
-        masking = self.decoder.config.masking
+        tokens, masking = captured.tokens, self.decoder.config.masking
+        chosen = choose_tokens(
+            prompt.tokens,
+            tokens,
+            captured.encoded,
+            withheld=captured.count_withheld(prompt.view, masking=masking),
+        )
         withheld = count_withheld(prompt.view, tokens.withheld, masking=masking)
-        chosen = choose_tokens(prompt.tokens, tokens, captured.encoded, withheld=withheld)
         return chosen, int((chosen < withheld).sum())
 
     def _ask_batch(

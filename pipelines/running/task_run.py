@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import RefError
 from core.files import storage_errors
-from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment, build_experiment
@@ -61,6 +61,8 @@ def run_tasks_of(
             "Run the experiment up to there."
         )
     rows = next((step for step in _CONVERSATIONS if step in found), None)
+    if rows is None and (own := _rows_of(found[_TRAIN], place)) is not None:
+        rows, found = own.kind, {**found, own.kind: own}
     if prompts and rows is None:
         raise RefError(
             f"{ref}: holds {', '.join(found)}; expected conversations too, whose hidden prompts "
@@ -76,7 +78,7 @@ def run_tasks_of(
         adapter=adapter,
     )
     baselines = [name for name in found if name.startswith(f"{_TRAIN}_")]
-    step = tasks_step(baselines, rows if experiment.tasks and experiment.tasks.prompts else None)
+    step = tasks_step(baselines, rows)
     words = ["latentqa", "evaluate", ref, *(f"--task {path}" for path in relations)]
     words += ["--task prompts"] if prompts else []
     runner = Runner(experiment, place, command=" ".join(words), steps=[step])
@@ -88,6 +90,15 @@ def run_tasks_of(
     runner.prepare()
     with runner.open():
         return runner.run()
+
+
+def _rows_of(train: Artifact, place: ArtifactRoot) -> Artifact | None:
+    """Find the conversations that a decoder was trained on; None where they are not there."""
+    made_from = train.identity["inputs"].get("conversations")
+    if made_from is None:
+        return None
+    folders = [place.folder(kind, made_from["key"]) for kind in _CONVERSATIONS]
+    return next((Artifact(folder) for folder in folders if (folder / RECORD).is_file()), None)
 
 
 def write_rows(measured: Mapping[str, Artifact], path: Path) -> None:

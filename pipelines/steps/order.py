@@ -59,8 +59,7 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     if experiment.robustness is not None:
         rest = _with_robustness(rest)
     if experiment.tasks is not None:
-        hidden = experiment.tasks.prompts is not None
-        rest = _with_tasks(rest, evaluate.baselines, conversations if hidden else None)
+        rest = _with_tasks(rest, evaluate.baselines, conversations)
     if experiment.control is not None:
         rest = _with_control(rest)
     return (*source, *completed, *checked, *rest)
@@ -83,7 +82,7 @@ def _with_robustness(rest: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 def _with_tasks(
-    rest: tuple[Step, ...], baselines: Sequence[Baseline], conversations: str | None
+    rest: tuple[Step, ...], baselines: Sequence[Baseline], conversations: str
 ) -> tuple[Step, ...]:
     """Add `tasks` before the report, which shows it."""
     *earlier, report = rest
@@ -264,6 +263,8 @@ def _train_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
     """
     own = _with_capture(experiment.train, experiment, live=live)
     train = experiment.train
+    if train.decoder.last_tokens is None:
+        del own["decoder"]["tokens"]  # trainings from before there was a choice keep their keys
     sampled = len(train.decoder.read_layers) > 1 and train.decoder.combine == "sampled"
     if sampled and (train.epochs > 1 or train.max_steps is not None):
         own["layers_drawn"] = "each pass"

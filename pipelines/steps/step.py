@@ -96,10 +96,10 @@ class ExternalInputs:
         Raises:
             DataError: a path leads to no such file.
         """
-        from evaluators.tasks.relations import find_relation_files
+        from generators.kinds.relation_files import find_relation_files
 
         section = self.experiment.tasks
-        return {} if section is None else find_relation_files(section.relations)
+        return {} if section is None else find_relation_files(section.relations, "tasks.relations")
 
     @cached_property
     def relation_digests(self) -> dict[str, str]:

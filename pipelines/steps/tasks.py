@@ -26,14 +26,14 @@ def tasks_step(baseline_steps: Sequence[str], conversations: str | None = None) 
 
     Args:
         baseline_steps: names of the steps that train baselines.
-        conversations: name of the step that makes the conversations whose hidden prompts are read;
-            None where no task reads any.
+        conversations: name of the step that makes the decoder's own rows; None where they are not
+            at hand.
     """
     rows = {} if conversations is None else {_ROWS: conversations}
     kept = [name for name in baseline_steps if name.removeprefix(_TRAINED) in _READ]
     return Step(
         name=TASKS,
-        version=3,
+        version=4,
         entry="evaluators.tasks.tasks",
         run=_tasks,
         config=_config,

@@ -40,7 +40,7 @@ class DecoderPredictor:
     def settings(self) -> list[Setting]:
         """Return each layer that it reads with each form of the question."""
         config = self._context.decoder.config
-        layers = self._context.decoder.layers
+        layers = [one for one in self._context.decoder.layers if one in self._context.layers]
         if config.read_layers and config.combine == "concatenated":
             layers = layers[:1]  # it reads all of them together
         forms = range(self._context.forms.questions)

@@ -12,23 +12,24 @@ import reading_model
 import torch
 from reading_model import OBJECTS, object_of
 
-from evaluators.tasks.answers import fold
 from evaluators.tasks.config import Grade, TasksConfig
 from evaluators.tasks.graded_task import OPTIONS, Hop, grade_tasks
 from evaluators.tasks.measure import measure_task, run_predictor
 from evaluators.tasks.predictors.base import Setting
 from evaluators.tasks.relation_task import build_relation_task, find_hops
-from evaluators.tasks.relations import Relation, read_relation
 from evaluators.tasks.rows import TaskData, TaskRow
+from generators.kinds.relation_files import Relation, read_relation
+from generators.rules.naming import fold
 
 CONFIG = TasksConfig.model_validate(
     {
         "min_subjects": 4,
         "shares": {"train": 0.3, "validation": 0.2},
         "bootstrap": 200,
-        "grades": ["direct", "negation", "comparison", "two_hop"],
+        "grades": ["direct", "negation", "comparison", "counting", "two_hop"],
     }
 )
+PAIRED: tuple[Grade, ...] = ("direct", "negation", "comparison", "counting")
 COLOURS = {"1": "red", "2": "green", "3": "blue", "4": "grey"}
 
 
@@ -87,13 +88,19 @@ class Knowing(Blind):
         claim = row.questions[0].split(" it is ")[-1].split(".")[0]
         negated = claim.startswith("not ")
         claim = claim.removeprefix("not ")
-        named = claim.removeprefix("the same as for ")
         own = object_of(row.name)
+        if " of these three: " in claim:
+            number, names = claim.removeprefix("the same as for exactly ").split(
+                " of these three: "
+            )
+            alike = [object_of(name) for name in names.split(", ")].count(own)
+            return alike == {"one": 1, "two": 2}[number]
+        named = claim.removeprefix("the same as for ")
         said = object_of(named) if named != claim else claim
         return (said in (own, COLOURS[own])) != negated
 
 
-@pytest.mark.parametrize("grade", ["direct", "negation", "comparison"])
+@pytest.mark.parametrize("grade", PAIRED)
 def test_half_of_the_claims_are_true_and_of_each_subject_one(data: TaskData, grade: Grade) -> None:
     found = graded(data, grade)
     assert found.why_not is None
@@ -103,7 +110,7 @@ def test_half_of_the_claims_are_true_and_of_each_subject_one(data: TaskData, gra
     assert set(of_subject.values()) == {1}
 
 
-@pytest.mark.parametrize("grade", ["direct", "negation", "comparison"])
+@pytest.mark.parametrize("grade", PAIRED)
 def test_the_blind_are_right_in_half_and_the_knowing_always(data: TaskData, grade: Grade) -> None:
     found = graded(data, grade)
     answers = {
@@ -127,6 +134,14 @@ def test_claims_say_what_their_grade_says(data: TaskData) -> None:
     assert "the same as for " in row.plain[0].messages[0][1]
     named = row.plain[0].messages[0][1].split("the same as for ")[1][0]
     assert named.casefold() in {row.group for row in data.train}
+
+
+def test_two_and_one_are_said_of_the_same_three(data: TaskData) -> None:
+    first, _, second, _ = graded(data, "counting").test[:4]
+    claims = [row.plain[0].messages[0][1].split("exactly ")[1] for row in (first, second)]
+    numbers, names = zip(*(claim.split(" of these three: ") for claim in claims), strict=True)
+    assert set(numbers) == {"one", "two"}
+    assert len(set(names)) == 1
 
 
 def test_two_hops_put_one_relation_before_another(data: TaskData, colours: Relation) -> None:

@@ -11,6 +11,7 @@ import reading_model
 import torch
 from reading_model import LAYER, OBJECTS, SUBJECTS, object_of
 
+from core.tables import Split
 from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts, score_continuations
 from evaluators.stats.estimates import Estimate
@@ -21,9 +22,9 @@ from evaluators.tasks.predictors import PREDICTORS
 from evaluators.tasks.predictors.base import PredictorContext
 from evaluators.tasks.predictors.probe import fit_probe
 from evaluators.tasks.relation_task import build_relation_task, divide_subjects, find_known
-from evaluators.tasks.relations import Relation, read_relation
 from evaluators.tasks.rows import TaskData, TaskRow
 from evaluators.tasks.tasks import count_forms
+from generators.kinds.relation_files import Relation, read_relation
 
 LAYERS = (0, 1, 2, 3)
 CONFIG = TasksConfig.model_validate(
@@ -95,6 +96,26 @@ def test_a_grown_file_moves_no_subject(relation: Relation) -> None:
     whole, half = divide_subjects(relation, CONFIG), divide_subjects(fewer, CONFIG)
     assert {one.name for one in half.test} <= {one.name for one in whole.test}
     assert {one.name for one in half.train} <= {one.name for one in whole.train}
+
+
+def test_subjects_that_the_decoder_was_trained_on_are_not_tested(
+    decoder: Decoder, relation: Relation
+) -> None:
+    first, second, *_ = divide_subjects(relation, CONFIG).test
+    splits: dict[str, Split] = {first.label: "train", second.label: "validation"}
+    found = build_relation_task(decoder, relation, CONFIG, LAYERS, splits=splits)
+    assert first.key in {row.group for row in found.train}
+    assert second.key in {row.group for row in found.validation}
+    everyone: dict[str, Split] = {one.label: "train" for one in relation.subjects}
+    assert divide_subjects(relation, CONFIG, everyone).test == ()
+
+
+def test_no_more_subjects_are_asked_or_learnt_from_than_allowed(
+    decoder: Decoder, relation: Relation
+) -> None:
+    few = CONFIG.model_copy(update={"max_asked": 5, "train_subjects": 3})
+    found = build_relation_task(decoder, relation, few, LAYERS)
+    assert (found.counts["test_asked"], len({row.group for row in found.train})) == (5, 3)
 
 
 def test_only_subjects_that_the_target_knows_are_tested(

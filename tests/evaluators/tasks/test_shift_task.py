@@ -19,10 +19,10 @@ from evaluators.tasks.measure import measure_task, run_predictor
 from evaluators.tasks.predictors.base import PredictorContext
 from evaluators.tasks.predictors.lit import LIT
 from evaluators.tasks.relation_task import build_relation_task
-from evaluators.tasks.relations import read_relation
 from evaluators.tasks.rows import TaskData
 from evaluators.tasks.shift_task import other_layer, shift_tasks
 from evaluators.tasks.tasks import count_forms
+from generators.kinds.relation_files import read_relation
 
 CONFIG = TasksConfig.model_validate(
     {"min_subjects": 4, "shares": {"train": 0.4, "validation": 0.2}, "bootstrap": 200}

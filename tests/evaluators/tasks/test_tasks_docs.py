@@ -14,8 +14,8 @@ from evaluators.tasks.measure import measure_task, run_predictor
 from evaluators.tasks.predictors import PREDICTORS
 from evaluators.tasks.predictors.base import PredictorContext, PredictorKind
 from evaluators.tasks.relation_task import build_relation_task
-from evaluators.tasks.relations import read_relation
 from evaluators.tasks.tasks import count_forms
+from generators.kinds.relation_files import read_relation
 
 LAYERS = (1, 2)
 CONFIG = TasksConfig.model_validate(

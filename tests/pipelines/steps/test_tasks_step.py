@@ -36,13 +36,8 @@ def test_the_step_is_there_where_it_is_asked_for() -> None:
     own = experiment(tasks={}, evaluate={"baselines": ["prior", "text"]})
     steps = {step.name: step for step in steps_for(own)}
     assert list(steps)[-3:] == ["evaluate", "tasks", "report"]
-    assert set(steps["tasks"].inputs) == {"train", "train_prior"}
+    assert set(steps["tasks"].inputs) == {"conversations", "train", "train_prior"}
     assert steps["report"].inputs["tasks"] == "tasks"
-
-
-def test_hidden_prompts_are_read_from_the_conversations() -> None:
-    own = step_of(experiment(tasks={"prompts": {}}))
-    assert own.inputs == {"conversations": "conversations", "train": "train"}
 
 
 def test_a_file_counts_by_its_bytes_and_not_by_its_place(tmp_path: Path) -> None:

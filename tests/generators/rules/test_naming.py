@@ -6,12 +6,12 @@ import doctest
 
 import pytest
 
-from evaluators.tasks import answers
-from evaluators.tasks.answers import is_exactly, names_any
+from generators.rules import naming
+from generators.rules.naming import is_exactly, names_any
 
 
 def test_examples_of_the_docstrings_hold() -> None:
-    assert doctest.testmod(answers).failed == 0
+    assert doctest.testmod(naming).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,8 @@ def test_examples_of_the_docstrings_hold() -> None:
         ("two pesos", "Peso", True),
         ("soccerball", "soccer", False),
         ("", "soccer", False),
+        ("東京は日本の首都です", "日本", True),
+        ("it is 🍣!", "🍣", True),
     ],
 )
 def test_a_name_counts_as_whole_words(answer: str, name: str, named: bool) -> None:

@@ -1,10 +1,12 @@
-"""Scoring of answers to reading tasks: is the object named, and is it all that is said?"""
+"""Names in texts: is one of several names in a text, and is it all that the text says?"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+
+from generators.rules.words import UNSPACED
 
 _WORD = re.compile(r"\w+")
 _CLAUSE_END = re.compile(r"[\n.,;:!?]")
@@ -14,12 +16,14 @@ _PLURALS = ("s", "es")
 def fold(text: str) -> list[str]:
     """List the words of a text in lower case, without accents and punctuation.
 
+    Scripts written without spaces give a word for each character.
+
     >>> fold("Boötes, the herdsman")
     ['bootes', 'the', 'herdsman']
     """
     plain = unicodedata.normalize("NFKD", text)
     kept = "".join(character for character in plain if not unicodedata.combining(character))
-    return _WORD.findall(kept.casefold())
+    return _WORD.findall(UNSPACED.sub(r" \g<0> ", kept.casefold()))
 
 
 def names_any(answer: str, names: Iterable[str]) -> bool:
@@ -29,7 +33,11 @@ def names_any(answer: str, names: Iterable[str]) -> bool:
     (True, False)
     """
     said = fold(answer)
-    return any(_stands_in(said, fold(name)) for name in names)
+    return any(
+        _stands_in(said, words) if (words := fold(name)) else name.strip() in answer
+        for name in names
+        if name.strip()
+    )
 
 
 def is_exactly(answer: str, names: Iterable[str]) -> bool:
@@ -44,8 +52,6 @@ def is_exactly(answer: str, names: Iterable[str]) -> bool:
 
 def _stands_in(said: Sequence[str], name: Sequence[str]) -> bool:
     n = len(name)
-    if not n:
-        return False
     ends = (name[-1], *(name[-1] + plural for plural in _PLURALS))
     return any(
         list(said[i : i + n - 1]) == list(name[:-1]) and said[i + n - 1] in ends

@@ -1,0 +1,288 @@
+"""Files of relations: subjects with their objects, and natural texts in which the subjects stand.
+
+| column (TSV, CSV) or key (JSON list, JSON Lines) | what it holds |
+|---|---|
+| `subject`, `object` | the two names of a fact |
+| `prompt_source` or `source` | a text in which the subject stands |
+| `prompt_target` or `question` | the relation, with `x`, `{}` or the subject where that belongs |
+| `aliases` | other names of the object, `|` between them (in JSON a list); may be absent |
+
+Several rows of a subject are several texts. Rows that cannot be used are dropped by a named rule.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import DataError, first_line
+from generators.rules.naming import fold, names_any
+from generators.rules.words import UNSPACED
+
+SUFFIXES = (".tsv", ".csv", ".json", ".jsonl")
+_COLUMNS = {
+    "subject": ("subject",),
+    "object": ("object",),
+    "source": ("prompt_source", "source"),
+    "question": ("prompt_target", "question"),
+}
+_ALIASES = "aliases"
+_SUBJECT_PLACE = re.compile(r"\bx\b|\{\w*\}")
+_LONGEST_TEXT = 4_000
+"""Most characters of a text up to the end of its subject."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """A subject, and all that a file says of it.
+
+    Attributes:
+        name: of the subject.
+        objects: names that answer the question, the file's first object first.
+        relation: the relation's text up to the subject's place, and from there on.
+        texts: natural texts that end with the subject, in the file's order.
+    """
+
+    name: str
+    objects: tuple[str, ...]
+    relation: tuple[str, str]
+    texts: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """The name without what writers do differently: case, accents, white space."""
+        return _key(self.name)
+
+    @property
+    def label(self) -> str:
+        """The label of its rows of kind `relation`."""
+        return f"relation-{self.key.replace(' ', '-')}"
+
+    def fill(self, name: str) -> str:
+        """Write the relation's text about `name`."""
+        before, after = self.relation
+        return f"{before}{name}{after}"
+
+    def state(self, name: str) -> str:
+        """Write the relation about `name` so that its object can follow."""
+        text = self.fill(name)
+        if text.rstrip().endswith("?"):
+            return f"{text} Answer:"
+        return text if self.relation[1].strip() else f"{text} is"
+
+    @property
+    def stem(self) -> str:
+        """The relation's text without its subject, or with a pronoun where it needs one."""
+        before, after = self.relation
+        needed = not before.strip() or after.strip()
+        return " ".join(self.fill("it" if needed else " ").split())
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """Forms in which a decoder is asked about an activation of the subject."""
+        return self.stem, f'Complete the sentence with a name: "{self.state("…")}"'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relation:
+    """A file of relations.
+
+    Attributes:
+        name: of the task.
+        subjects: that have a usable text, in the file's order.
+        dropped: rows that were left out, by rule.
+    """
+
+    name: str
+    subjects: tuple[Subject, ...]
+    dropped: dict[str, int]
+
+
+def find_relation_files(paths: Iterable[str], field: str) -> dict[str, Path]:
+    """Find the files of relations by the name of their task, in the order of `paths`.
+
+    Args:
+        paths: files, or folders of such.
+        field: of the config that names them, for errors.
+
+    Raises:
+        DataError: a path leads to no such file, or two files have one name.
+    """
+    found: dict[str, Path] = {}
+    for named in paths:
+        path = Path(named).expanduser()
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        if not files or not all(file.is_file() and file.suffix in SUFFIXES for file in files):
+            raise DataError(
+                f"{field}: {named} is no file of relations, and no folder with one; expected a "
+                f"file that ends in {', '.join(SUFFIXES)}."
+            )
+        for file in files:
+            if file.stem in found:
+                raise DataError(
+                    f"{field}: {found[file.stem]} and {file} have one name; rename one."
+                )
+            found[file.stem] = file
+    return found
+
+
+def read_relation(path: Path) -> Relation:
+    """Read a file of relations.
+
+    Raises:
+        DataError: it cannot be read, lacks a column, or has no usable row.
+    """
+    rows = list(_named_rows(path))
+    objects: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.subject:
+            objects.setdefault(_key(row.subject), {}).update(dict.fromkeys(row.objects))
+    dropped: Counter[str] = Counter()
+    first: dict[str, _Row] = {}
+    texts: dict[str, dict[str, None]] = {}
+    for row in rows:
+        key = _key(row.subject)
+        rule = _why_dropped(row, tuple(objects.get(key, ())), path.stem)
+        if rule is None and row.text in texts.get(key, ()):
+            rule = "source text twice"
+        if rule is not None:
+            dropped[rule] += 1
+            continue
+        first.setdefault(key, row)
+        texts.setdefault(key, {})[row.text] = None
+    if not first:
+        counted = ", ".join(f"{rule} {n}" for rule, n in dropped.most_common())
+        raise DataError(
+            f"{path}: none of its {len(rows)} rows can be used ({counted or 'it is empty'}); "
+            "expected a subject, its object, a source text with the subject in it, and a question "
+            "with x where the subject belongs."
+        )
+    return Relation(
+        name=path.stem,
+        subjects=tuple(
+            Subject(
+                name=row.subject,
+                objects=tuple(objects[key]),
+                relation=row.relation or ("", ""),
+                texts=tuple(texts[key]),
+            )
+            for key, row in first.items()
+        ),
+        dropped=dict(dropped),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """A row as the file has it."""
+
+    subject: str
+    objects: tuple[str, ...]
+    source: str
+    question: str
+
+    @property
+    def text(self) -> str:
+        """The source up to the end of the subject; empty where that is not in it."""
+        # scripts without spaces have no border of words
+        before = "" if UNSPACED.match(self.subject) else r"(?<!\w)"
+        after = "" if UNSPACED.match(self.subject[-1:]) else r"(?!\w)"
+        found = re.search(before + re.escape(self.subject) + after, self.source)
+        return "" if found is None else self.source[: found.end()]
+
+    @property
+    def relation(self) -> tuple[str, str] | None:
+        """The question around the subject's place; None where it has none."""
+        places = list(_SUBJECT_PLACE.finditer(self.question))
+        places = places or list(re.finditer(re.escape(self.subject), self.question))
+        if not places:
+            return None
+        return self.question[: places[-1].start()], self.question[places[-1].end() :]
+
+
+def _why_dropped(row: _Row, names: Sequence[str], task: str) -> str | None:
+    """Return the rule by which a row is dropped; None for a usable one."""
+    if not row.subject or not row.objects:
+        return "no subject or object"
+    if row.relation is None:
+        return "no place for the subject in the question" if row.question else "no question"
+    if not row.source.strip():
+        return "no source text"
+    if "\n" in row.source:
+        return "line break in source text"
+    if "constellation" in task and "service" in row.source.lower():
+        return "service in source text"  # satellite services are named for stars
+    if not row.text:
+        return "subject not in source text"
+    if len(row.text) > _LONGEST_TEXT:
+        return "source text too long"
+    if names_any(row.text.removesuffix(row.subject), names):
+        return "object before the subject"
+    return None
+
+
+def _key(name: str) -> str:
+    return " ".join(fold(name)) or name.casefold()
+
+
+def _named_rows(path: Path) -> Iterator[_Row]:
+    """Yield each row under our names of its columns."""
+    for number, raw in enumerate(_raw_rows(path), 1):
+        row = {str(name).strip().casefold(): value for name, value in raw.items()}
+        values: dict[str, Any] = {}
+        for name, columns in _COLUMNS.items():
+            column = next((one for one in columns if one in row), None)
+            if column is None:
+                raise DataError(
+                    f"{path}: row {number} has no {' or '.join(columns)}; it has "
+                    f"{', '.join(map(str, raw)) or 'nothing'}."
+                )
+            values[name] = row[column]
+        aliases = row.get(_ALIASES)
+        names = _texts(values["object"]) + _texts(aliases, "|")
+        yield _Row(
+            subject="".join(_texts(values["subject"])[:1]),
+            objects=tuple(dict.fromkeys(name.strip() for name in names if name.strip())),
+            source=_text(values["source"]),
+            question=_text(values["question"]).strip(),
+        )
+
+
+def _texts(value: Any, separator: str | None = None) -> list[str]:
+    """List the texts of a value: of a list each, of a text its parts."""
+    if isinstance(value, list):
+        return [_text(one).strip() for one in value]
+    text = _text(value).strip()
+    return text.split(separator) if separator is not None else [text]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else unicodedata.normalize("NFC", str(value))
+
+
+def _raw_rows(path: Path) -> Sequence[Mapping[Any, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix in (".tsv", ".csv"):
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            lines = io.StringIO(text, newline="")
+            return list(csv.DictReader(lines, delimiter=delimiter, strict=True))
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            rows = json.loads(text)
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as relations ({first_line(error)}).") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: expected a JSON list of objects with subject and object.")
+    return rows

@@ -1,0 +1,181 @@
+"""Files of relations: which rows are used, and why others are not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import DataError
+from generators.kinds.relation_files import find_relation_files, read_relation
+
+HEAD = "subject\tobject\tprompt_source\tprompt_target"
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join((HEAD, *lines)) + "\n", encoding="utf-8")
+    return path
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    own = {"subject": "Japan", "object": "Yen", "source": "in Japan now"}
+    return {**own, "question": "The currency of x", **changes}
+
+
+def test_rows_of_a_subject_are_its_texts(tmp_path: Path) -> None:
+    found = read_relation(
+        write(
+            tmp_path / "money.tsv",
+            "Japan\tYen\t in Japan, 2003\tThe currency of x",
+            "Japan\tYen\t from Japan to\tThe currency of x",
+            "Peru\tSol\t and Peru\tThe currency of x",
+        )
+    )
+    japan, peru = found.subjects
+    assert (found.name, japan.name, japan.objects) == ("money", "Japan", ("Yen",))
+    assert japan.texts == (" in Japan", " from Japan")
+    assert (japan.stem, japan.fill("it")) == ("The currency of", "The currency of it")
+    assert peru.texts == (" and Peru",)
+
+
+def test_rows_are_dropped_by_a_named_rule(tmp_path: Path) -> None:
+    path = tmp_path / "star_constellation.json"
+    rows = [
+        row(),
+        row(source=""),
+        row(source="Japan\nnow"),
+        row(source="satellite service of Japan"),
+        row(source="nowhere"),
+        row(source="the Yen of Japan"),
+        row(source="in Japan now"),
+        row(source="in Japan then"),
+        row(source="x" * 4000 + " Japan"),
+        row(subject=None),
+        row(object=" "),
+        row(question=""),
+        row(question="The currency"),
+        row(source="in Japanese"),
+    ]
+    path.write_text(json.dumps(rows))
+    found = read_relation(path)
+    assert len(found.subjects) == 1
+    assert found.dropped == {
+        "no subject or object": 2,
+        "no question": 1,
+        "no place for the subject in the question": 1,
+        "source text too long": 1,
+        "no source text": 1,
+        "line break in source text": 1,
+        "service in source text": 1,
+        "subject not in source text": 2,
+        "object before the subject": 1,
+        "source text twice": 2,
+    }
+
+
+def test_all_objects_and_aliases_of_a_subject_are_right(tmp_path: Path) -> None:
+    path = tmp_path / "car.json"
+    path.write_text(
+        json.dumps([row(aliases=["JPY"]), row(object="¥en", source="to Japan"), row(object="Yen")])
+    )
+    assert read_relation(path).subjects[0].objects == ("Yen", "JPY", "¥en")
+
+
+@pytest.mark.parametrize(
+    ("question", "asked", "stated"),
+    [
+        ("The currency of x", "The currency of", "The currency of Peru is"),
+        ("The currency of {}", "The currency of", "The currency of Peru is"),
+        ("The currency of {subject}", "The currency of", "The currency of Peru is"),
+        ("The currency of Japan", "The currency of", "The currency of Peru is"),
+        ("What is paid in x?", "What is paid in it?", "What is paid in Peru? Answer:"),
+        ("x pays with the", "it pays with the", "Peru pays with the"),
+        (
+            "The money that x has is the",
+            "The money that it has is the",
+            "The money that Peru has is the",
+        ),
+    ],
+)
+def test_a_question_has_a_place_for_its_subject(
+    tmp_path: Path, question: str, asked: str, stated: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row(question=question)) + "\n\n")
+    (subject,) = read_relation(path).subjects
+    assert (subject.stem, subject.state("Peru")) == (asked, stated)
+
+
+def test_names_of_any_script_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    rows = [
+        row(subject="日本", object="円", source="昨日日本へ行った"),
+        row(subject="Côte d’Ivoire", object="franc", source="in Co\u0302te d’Ivoire"),
+        row(subject="Ελλάδα", object="ευρώ", source="στην Ελλάδα"),
+    ]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    found = read_relation(path)
+    assert [one.texts[0][-2:] for one in found.subjects] == ["日本", "re", "δα"]
+    assert not found.dropped
+
+
+def test_heads_are_read_whatever_their_case_and_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "\ufeffSubject, Object,Source ,QUESTION\nJapan,Yen,in Japan,of x\n\n,,,\n", encoding="utf-8"
+    )
+    found = read_relation(path)
+    assert (found.subjects[0].objects, found.dropped) == (("Yen",), {"no subject or object": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.tsv", "", "it is empty"),
+        ("a.json", "[1]", "expected a JSON list of objects"),
+        ("a.json", "{", "cannot be read as relations"),
+        ("a.tsv", f'{HEAD}\n"Japan\tYen\tin Japan\tof x\n', "cannot be read as relations"),
+        ("a.tsv", "Japan\tYen\tin Japan\tof x\nPeru\tSol\tin Peru\tof x\n", "row 1 has no subject"),
+        ("a.tsv", f"{HEAD}\nJapan\tYen\tin Japan\tof\n", "expected a subject, its object"),
+    ],
+)
+def test_what_is_no_file_of_relations_is_refused_in_a_line(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=said) as caught:
+        read_relation(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"subject": "a", "object": "b", "source": "c"}]))
+    with pytest.raises(DataError, match=r"row 1 has no prompt_target or question; it has subject"):
+        read_relation(path)
+
+
+def test_a_file_without_a_usable_row_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([row(source="")]))
+    with pytest.raises(DataError, match=r"none of its 1 rows can be used"):
+        read_relation(path)
+
+
+def test_files_are_found_by_name_and_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    write(folder / "b.tsv")
+    write(folder / "a.tsv")
+    other = write(tmp_path / "c.json")
+    assert list(find_relation_files([str(folder), str(other)], "tasks.relations")) == [
+        "a",
+        "b",
+        "c",
+    ]
+    with pytest.raises(DataError, match=r"have one name"):
+        find_relation_files([str(folder), str(write(tmp_path / "a.json"))], "tasks.relations")
+    with pytest.raises(DataError, match=r"is no file of relations"):
+        find_relation_files([str(tmp_path / "none.tsv")], "tasks.relations")
