@@ -42,7 +42,14 @@ from generators.llm.client import LLMClient, run_async
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
-from generators.quality.judge import ItemVerdicts, Judgement, agreement, judge, rubric_named
+from generators.quality.judge import (
+    ItemVerdicts,
+    Judgement,
+    Rubric,
+    agreement,
+    judge,
+    rubric_named,
+)
 
 AnswerRow = Mapping[str, Any]
 """A row of answers.parquet."""
@@ -68,11 +75,10 @@ class JudgeSession:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JudgeResult:
-    """What a judge found, and what it cost.
+class JudgeCosts:
+    """What a judge was asked by, and what it cost.
 
     Attributes:
-        metrics: shares of verdicts and agreement.
         rubric: digest of the rubric.
         requests: sent now.
         cached_requests: answered from the log.
@@ -83,7 +89,6 @@ class JudgeResult:
         cost_usd: of the requests sent now; None where prices are unknown.
     """
 
-    metrics: JudgedMetrics
     rubric: str
     requests: int
     cached_requests: int
@@ -96,7 +101,6 @@ class JudgeResult:
     def to_json(self) -> dict[str, Any]:
         """Return what the artifact's record keeps."""
         return {
-            **self.metrics.to_json(),
             "rubric": self.rubric,
             "requests": self.requests,
             "cached_requests": self.cached_requests,
@@ -107,6 +111,36 @@ class JudgeResult:
         }
 
 
+def ask_judge(
+    session: JudgeSession, rubric: Rubric, items: Sequence[Mapping[str, str]], progress: Progress
+) -> tuple[Judgement, JudgeCosts]:
+    """Have the judge read `items`, whose values fill the rubric's template.
+
+    Raises: as `judge_answers`.
+    """
+
+    async def work() -> tuple[Judgement, LLMClient]:
+        with RequestLog(session.log) as replies:
+            client = LLMClient(session.endpoint, replies, session.concurrency, session.say)
+            try:
+                return await judge(client, rubric, items, progress=progress), client
+            finally:
+                await client.close()
+
+    found, client = run_async(work())
+    usage = client.usage
+    return found, JudgeCosts(
+        rubric=rubric.digest,
+        requests=usage.requests,
+        cached_requests=usage.cached_requests,
+        failed_requests=usage.failed_requests,
+        estimated_requests=usage.estimated_requests,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cost_usd=usage.cost,
+    )
+
+
 def judge_answers(
     evaluation: Path,
     out: Path,
@@ -114,7 +148,7 @@ def judge_answers(
     *,
     config: EvaluateConfig,
     progress: Progress = silent,
-) -> JudgeResult:
+) -> tuple[JudgedMetrics, JudgeCosts]:
     """Judge answers of an evaluation by the rubric `judge_reading`.
 
     A verdict's share is a mean over questions, then over controls. A question of which a side has
@@ -139,16 +173,7 @@ def judge_answers(
         for row in rows
         for side in SIDES
     ]
-
-    async def work() -> tuple[Judgement, LLMClient]:
-        with RequestLog(session.log) as replies:
-            client = LLMClient(session.endpoint, replies, session.concurrency, session.say)
-            try:
-                return await judge(client, rubric, items, progress=progress), client
-            finally:
-                await client.close()
-
-    found, client = run_async(work())
+    found, costs = ask_judge(session, rubric, items, progress)
     pairs = list(zip(found.items[::2], found.items[1::2], strict=True))
     write_table(out / VERDICTS_FILE, _verdict_rows(rows, pairs), VERDICTS)
     slices: dict[str, dict[str, JudgedSlice]] = {}
@@ -167,18 +192,7 @@ def judge_answers(
         for row in judged_rows(metrics, min_controls=config.min_controls)
     ]
     write_table(out / RESULTS_FILE, numbers, RESULTS)
-    usage = client.usage
-    return JudgeResult(
-        metrics=metrics,
-        rubric=rubric.digest,
-        requests=usage.requests,
-        cached_requests=usage.cached_requests,
-        failed_requests=usage.failed_requests,
-        estimated_requests=usage.estimated_requests,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cost_usd=usage.cost,
-    )
+    return metrics, costs
 
 
 def _draw_answers(answers: Sequence[AnswerRow], config: EvaluateConfig) -> list[AnswerRow]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from core.canonical import digest
-from core.tables import Message
+from core.tables import PLAIN_TEXT, Message
 from trainers.rows import Row
 
 _WORDS = Path(__file__).with_name("alterations.yaml")
@@ -50,7 +50,7 @@ def keep_unaltered(row: Row) -> AlteredRow:
 
 def _add_decoy(row: Row, other: Row, seed: int) -> AlteredRow:
     unaltered = keep_unaltered(row)
-    users = [i for i, m in enumerate(unaltered.messages) if m.role == "user"]
+    users = [i for i, m in enumerate(unaltered.messages) if m.role in ("user", PLAIN_TEXT)]
     pattern = _draw("decoy", row, seed)
     return _with_content(
         unaltered,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from core.config import Config
+from evaluators.config import JudgeConfig
 
 PredictorName = Literal[
     "lit",
@@ -92,6 +93,9 @@ class TasksConfig(Config):
     """Each relation read off another model's activations too; null for none."""
     prompts: PromptsConfig | None = None
     """Hidden system prompts of the experiment's own conversations; null for none."""
+    judge: JudgeConfig | None = None
+    """An LLM that judges what was written about hidden prompts, in a step of its own; `answers` is
+    the most prompts of a task; null leaves it out."""
     predictors: tuple[PredictorName, ...] = PREDICTOR_NAMES
     """Methods that are compared, each on the tasks that it can be asked about; `prior` and
     `visible_text` only where `evaluate.baselines` has them."""
@@ -129,4 +133,6 @@ class TasksConfig(Config):
                 raise ValueError(f"{name}: expected each once, got {list(values)}")
         if not self.predictors:
             raise ValueError("predictors: expected at least one")
+        if self.judge is not None and self.prompts is None:
+            raise ValueError("judge: what is judged is written about hidden prompts; set prompts")
         return self

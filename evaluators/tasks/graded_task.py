@@ -9,7 +9,7 @@
 | `two_hop` | the object of the object, by another relation | two facts, one after the other |
 
 Each claim is answered with yes or no. Two subjects with different objects share two claims, one of
-which is true of each: whoever does not look at the activations answers both alike and is right in
+which is true of each: a method that ignores the activations answers both alike and is right in
 exactly one half, whatever the claims say.
 """
 

@@ -224,8 +224,14 @@ def _estimate(
         for value, row in zip(values, rows, strict=True)
         if value is not None
     ]
-    units = np.array([unit for _, unit in kept])
-    _, means_C = average_by_control(np.array([value for value, _ in kept]), units)
+    return estimate_groups([value for value, _ in kept], [unit for _, unit in kept], config)
+
+
+def estimate_groups(
+    values: Sequence[float], groups: Sequence[str], config: TasksConfig
+) -> Estimate:
+    """Estimate the mean over groups of their mean values, with an interval over groups."""
+    _, means_C = average_by_control(np.array(values), np.array(groups))
     estimate = Bootstrap(
         means_C[:, None],
         samples=config.bootstrap,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from evaluators.measure.metrics import Metrics
 from evaluators.stats.estimates import Estimate
 from evaluators.tasks.rows import Headline
@@ -30,6 +33,8 @@ class PredictorMetrics(Metrics):
         contained: answers that name the object, or yes or no; not of hidden prompts.
         exact: answers that are it and nothing else; not of hidden prompts.
         similarity: F1 of the words of answer and hidden control; hidden prompts alone.
+        judged: answers of which an LLM says that they say the same as the hidden control; where
+            `tasks.judge` asks one.
         chosen: right choices among the options of a row.
         lead: the task's headline measure of LIT less this method's, paired; absent for LIT itself.
         by_layer: that measure by block that is read, each with its best setting on validation.
@@ -41,6 +46,7 @@ class PredictorMetrics(Metrics):
     contained: Estimate | None = None
     exact: Estimate | None = None
     similarity: Estimate | None = None
+    judged: Estimate | None = None
     chosen: Estimate
     lead: Estimate | None = None
     by_layer: dict[str, Estimate]
@@ -55,7 +61,7 @@ class TaskMetrics(Metrics):
         counts: subjects, and rows that were dropped, by rule.
         why_not: why nothing was measured; absent where something was.
         choices: test rows that choose among options which they share with others.
-        chance: share of right choices of whoever does not look at the activations.
+        chance: share of right choices of a method that ignores the activations.
         facts: other numbers about the rows: `map_pairs`, `map_error` (a share of the variance of
             held-out activations) and `unfamiliar` (share of test rows that are flagged) of a shift.
         predictors: by name.
@@ -74,3 +80,14 @@ class TasksMetrics(Metrics):
     """All tasks, by name."""
 
     tasks: dict[str, TaskMetrics]
+
+
+def with_verdicts(tasks: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a judge's word on each method beside what was measured of it."""
+    found = dict(tasks)
+    for name, verdicts in judged.items():
+        methods = dict(found[name]["predictors"])
+        for method, own in verdicts["predictors"].items():
+            methods[method] = {**methods[method], **own}
+        found[name] = {**found[name], "predictors": methods}
+    return found

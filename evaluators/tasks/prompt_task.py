@@ -197,7 +197,7 @@ class _PartBuilder:
         )
 
     def _swaps(self, rows: Sequence[Conversation]) -> dict[str, CapturedConversation]:
-        """Run each row's visible text under another control; those that keep its tokens."""
+        """Run each row's visible text under another control, where that keeps its tokens."""
         tokens = {row.example_id: tokenize(self._decoder.tokenizer, row.messages) for row in rows}
         withheld = {name: own.withheld for name, own in tokens.items()}
         swaps = make_swaps(rows, withheld, [row.split for row in rows])

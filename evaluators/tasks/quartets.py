@@ -1,8 +1,8 @@
 """Groups of four rows with four answers, which are the options of each.
 
 Every row of a group is given the same question and the same four options, and each option is gold
-once. So whoever does not look at a row's activations answers all four alike and finds exactly one:
-accuracy without reading is 1 in 4, whatever it knows about answers.
+once. So a method that ignores a row's activations answers all four alike and is right about exactly
+one: accuracy without reading is 1 in 4, whatever the method knows about answers.
 """
 
 from __future__ import annotations

@@ -34,12 +34,16 @@ _BATCH = 32
 """Texts of one forward pass of the target."""
 
 
-_PART: Mapping[Split, int] = {"train": 0, "validation": 1}
-_TEST = 2
-"""Part of the subjects of any other split."""
+_PARTS: Mapping[Split, int] = {"train": 0, "validation": 1}
+"""Part of the subjects of each split; that of any other is the test."""
 
-KnownSubjects = tuple[list[Subject], int]
-"""Subjects whose object the target names, and how many were asked."""
+
+@dataclass(frozen=True, slots=True)
+class KnownSubjects:
+    """Subjects whose object the target names, and how many it was asked about."""
+
+    subjects: list[Subject]
+    asked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ def divide_subjects(
     for subject in sorted(relation.subjects, key=lambda one: _rank(config, one.key)):
         split = (splits or {}).get(subject.label)
         drawn = int(_rank(config, [subject.key, "part"])[:12], 16) / 16**12
-        part = sum(drawn >= end for end in ends)
-        parts[_PART.get(split, _TEST) if split is not None else part].append(subject)
+        part = sum(drawn >= end for end in ends) if split is None else _PARTS.get(split, 2)
+        parts[part].append(subject)
     return DividedSubjects(*map(tuple, parts))
 
 
@@ -105,7 +109,7 @@ def find_known(
     known: list[Subject] = []
     for start in range(0, len(subjects), _ASKED):
         if len(known) + len(subjects) - start < least:
-            return known, start
+            return KnownSubjects(known, start)
         part = list(subjects[start : start + _ASKED])
         named: set[str] = set()
         for form in KNOWLEDGE_FORMS:
@@ -115,8 +119,8 @@ def find_known(
             if subject.key in named:
                 known.append(subject)
             if len(known) == most:
-                return known, start + i + 1
-    return known, len(subjects)
+                return KnownSubjects(known, start + i + 1)
+    return KnownSubjects(known, len(subjects))
 
 
 def _named_by_target(
@@ -162,24 +166,29 @@ def build_relation_task(
         name, names = f"{relation.name}.known.{part}", [one.key for one in subjects]
         kept = None if cache is None else cache.load(name, names)
         if kept is not None:
-            return [one for one in subjects if one.key in kept[0]], int(kept[1])
+            known = [one for one in subjects if one.key in kept[0]]
+            return KnownSubjects(known, int(kept[1]))
         found = find_known(decoder, subjects, most=most, tokens=tokens, least=least)
         if cache is not None:
-            cache.store(name, names, [[one.key for one in found[0]], found[1]])
+            cache.store(name, names, [[one.key for one in found.subjects], found.asked])
         return found
 
-    test, asked = ask("test", divided.test, config.max_subjects, config.min_subjects)
+    found = ask("test", divided.test, config.max_subjects, config.min_subjects)
+    test = found.subjects
     counts = {
         "subjects": len(relation.subjects),
-        "test_asked": asked,
+        "test_asked": found.asked,
         "test_known": len(test),
         **{f"dropped: {rule}": n for rule, n in sorted(relation.dropped.items())},
     }
-    known = f"of the test's {len(divided.test)} subjects, {asked} were asked and {len(test)} known"
+    known = (
+        f"of the test's {len(divided.test)} subjects, the target was asked about {found.asked} and "
+        f"knows {len(test)}"
+    )
     if len(test) < config.min_subjects:
         why = f"{known}, expected at least {config.min_subjects} (tasks.min_subjects)"
         return _not_measured(relation, layers, counts, why)
-    validation, _ = ask("validation", divided.validation, config.validation_subjects, 1)
+    validation = ask("validation", divided.validation, config.validation_subjects, 1).subjects
     used = {one.key for one in (*test, *validation)}
     everyone = (*divided.train, *divided.validation, *divided.test)
     train = [one for one in everyone if one.key not in used][: config.train_subjects]
@@ -214,9 +223,9 @@ def find_hops(
     hops = []
     for relation in others:
         subjects = [one for one in relation.subjects if tuple(fold(one.name)) in objects]
-        known, _ = find_known(
+        known = find_known(
             decoder, subjects, most=max(1, len(subjects)), tokens=config.answer_tokens
-        )
+        ).subjects
         if known:
             by_name = {tuple(fold(one.name)): one for one in known}
             hops.append(Hop(name=relation.name, subjects=by_name))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
+from evaluators.measure.metrics import Metrics
 from evaluators.measure.result_rows import WHOLE, result_rows
 from evaluators.tasks.metrics import TasksMetrics
 
@@ -37,9 +38,16 @@ def task_rows(metrics: TasksMetrics, *, min_intervals: int) -> Iterator[dict[str
         metrics: what was measured.
         min_intervals: subjects, or choices, that an interval needs.
     """
+    named = {
+        f"{task}.{predictor}": own
+        for task, found in metrics.tasks.items()
+        for predictor, own in found.predictors.items()
+    }
+    return number_rows(named, min_intervals=min_intervals)
+
+
+def number_rows(named: Mapping[str, Metrics], *, min_intervals: int) -> Iterator[dict[str, Any]]:
+    """Yield a row of results.parquet for each estimate of metrics that are named."""
     about = {"split": "test", "view": "task", "foreign_target": False}
-    for task, found in metrics.tasks.items():
-        for predictor, own in found.predictors.items():
-            named = {f"{task}.{predictor}": own}
-            for row in result_rows(WHOLE, named, min_controls=min_intervals):
-                yield {**about, **row}
+    for row in result_rows(WHOLE, named, min_controls=min_intervals):
+        yield {**about, **row}

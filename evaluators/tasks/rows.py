@@ -96,7 +96,7 @@ class TaskData:
             elsewhere they have to name it.
         answer_tokens: longest written answer, in tokens; None takes that of the config.
         facts: other numbers about the rows, by name.
-        chance: share of right choices of whoever does not look at the activations.
+        chance: share of right choices of a method that ignores the activations.
     """
 
     name: str
@@ -120,7 +120,7 @@ def with_choices(
 
     Args:
         rows: without options.
-        strata: of each row, what those that share options have in common, such as the question.
+        strata: of each row, what rows with the same options have in common, such as the question.
         seed: of the draw.
     """
     groups = make_quartets([row.answer for row in rows], strata, seed=seed)

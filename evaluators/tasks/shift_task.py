@@ -38,6 +38,12 @@ def shift_tasks(
         config: which of its blocks.
     """
     layer = decoder.layers[0]
+    if len(decoder.select_layers().layers) > 1:
+        why = "the decoder reads several layers together, and the map is of one"
+        yield replace(
+            data, name=f"{data.name}_shift", why_not=why, train=(), validation=(), test=()
+        )
+        return
     theirs = other_layer(decoder, other, config)
     texts = [[row.text for row in part] for part in (data.train, data.validation, data.test)]
     with decoder.without_adapter():

@@ -29,7 +29,7 @@ from decoder.sources.target_run import TargetNetwork
 from evaluators.config import Baseline
 from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
-from evaluators.tasks.config import TasksConfig
+from evaluators.tasks.config import PredictorName, TasksConfig
 from evaluators.tasks.graded_task import grade_tasks
 from evaluators.tasks.measure import PredictorAnswers, item_rows, measure_task, run_predictor
 from evaluators.tasks.metrics import TaskMetrics, TasksMetrics
@@ -211,10 +211,10 @@ def choose_layers(decoder: Decoder, config: TasksConfig) -> tuple[int, ...]:
 
 
 def _answers(
-    name: str, context: PredictorContext, data: TaskData, cache: PartialResultCache
+    name: PredictorName, context: PredictorContext, data: TaskData, cache: PartialResultCache
 ) -> PredictorAnswers | None:
     """Let a method answer, or take what it answered before; None where it cannot be made."""
-    kind = next(kind for kind in PREDICTORS.values() if kind.name == name)
+    kind = PREDICTORS[name]
     predictor = kind.make(context)
     if predictor is None:
         return None

@@ -26,6 +26,8 @@ KINDS = {
     "evaluate": "the evaluation of a decoder",
     "judge": "an LLM's judgement of written answers",
     "robustness": "a decoder's robustness to changes",
+    "tasks": "reading tasks of a decoder, beside other methods",
+    "judge_tasks": "an LLM's judgement of what was written about hidden prompts",
     "report": "a report",
 }
 """What an artifact of each kind is."""

@@ -24,6 +24,7 @@ StepName = Literal[
     "judge",
     "robustness",
     "tasks",
+    "judge_tasks",
     "control",
 ]
 """Steps at which a run can stop; a test compares them with those of pipelines/steps."""

@@ -58,6 +58,9 @@ def smoke(experiment: Experiment) -> Experiment:
             validation_subjects=min(experiment.tasks.validation_subjects, 2),
             layers=experiment.tasks.layers or (0,),
             bootstrap=min(experiment.tasks.bootstrap, 200),
+            judge=None
+            if experiment.tasks.judge is None
+            else _with(experiment.tasks.judge, answers=2),
         )
     if experiment.control is not None:
         control = experiment.control

@@ -1,10 +1,15 @@
-"""The step `judge`: an LLM judges the answers that an evaluation wrote."""
+"""The steps `judge` and `judge_tasks`: an LLM judges answers that were written."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from core.errors import ConfigError
 from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
+from evaluators.tasks.config import TasksConfig
 from generators.llm.endpoint.config import EMBEDDED
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
@@ -15,14 +20,25 @@ from pipelines.steps.step import ExternalInputs, Step, StepCall
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from evaluators.answers.judge import JudgeCosts, JudgeSession
+    from evaluators.measure.metrics import Metrics
     from generators.llm.prompt_files import PromptFiles
 
-DECIDING = ("seed", "bootstrap", "min_controls")
-"""Settings of the evaluation that decide the verdicts' numbers."""
+Settings = Callable[[Experiment], JudgeConfig]
 
 
-def _settings(experiment: Experiment) -> JudgeConfig:
+def _of_evaluation(experiment: Experiment) -> JudgeConfig:
     return experiment.evaluate.judge or JudgeConfig()
+
+
+def _of_tasks(experiment: Experiment) -> JudgeConfig:
+    return _tasks(experiment).judge or JudgeConfig()
+
+
+def _tasks(experiment: Experiment) -> TasksConfig:
+    if experiment.tasks is None:
+        raise ConfigError(f"{experiment.experiment}: has no section tasks.")
+    return experiment.tasks
 
 
 def _texts(experiment: Experiment) -> PromptFiles:
@@ -35,56 +51,96 @@ def _texts(experiment: Experiment) -> PromptFiles:
     return texts_of(experiment.generate)
 
 
-def _weights(experiment: Experiment) -> tuple[Path | None, str | None]:
+def _weights(settings: JudgeConfig) -> tuple[Path | None, str | None]:
     """Return file and digest of the embedded judge's weights; None where another model judges."""
     from activation_store.target.embedded_model import gguf_path
     from activation_store.target.gguf import served_identity
 
-    if _settings(experiment).endpoint.model != EMBEDDED:
+    if settings.endpoint.model != EMBEDDED:
         return None, None
     return gguf_path(), served_identity(gguf_path())
 
 
-def _judge(call: StepCall) -> StepResult:
+@contextmanager
+def _open_session(call: StepCall, settings: JudgeConfig) -> Iterator[JudgeSession]:
     from activation_store.target.gguf import served
-    from evaluators.answers.judge import JudgeSession, judge_answers
+    from evaluators.answers.judge import JudgeSession
     from generators.llm.endpoint.resolve import open_endpoint
 
     runtime = call.experiment.runtime
-    gguf, weights = _weights(call.experiment)
+    gguf, weights = _weights(settings)
     with open_endpoint(
-        _settings(call.experiment).endpoint,
+        settings.endpoint,
         gguf=None if gguf is None else served(gguf),
         weights=weights,
         threads=runtime.threads,
     ) as endpoint:
-        session = JudgeSession(
+        yield JudgeSession(
             endpoint=endpoint,
             log=call.root / REQUESTS,
             prompts=_texts(call.experiment),
             concurrency=runtime.concurrency,
             say=call.say,
         )
-        counts = judge_answers(
+
+
+def _result(metrics: Metrics, costs: JudgeCosts) -> StepResult:
+    spent = costs.to_json()
+    return StepResult(
+        counts={**metrics.to_json(), **spent},
+        tokens=sum(spent["tokens"].values()),
+        cost=spent["cost_usd"],
+    )
+
+
+def _judge(call: StepCall) -> StepResult:
+    from evaluators.answers.judge import judge_answers
+
+    with _open_session(call, _of_evaluation(call.experiment)) as session:
+        found = judge_answers(
             call.data("evaluate"),
             call.out,
             session,
             config=call.experiment.evaluate,
             progress=call.progress,
-        ).to_json()
-    return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
+        )
+    return _result(*found)
+
+
+def _judge_tasks(call: StepCall) -> StepResult:
+    from evaluators.tasks.judged import judge_task_answers
+
+    with _open_session(call, _of_tasks(call.experiment)) as session:
+        found = judge_task_answers(
+            call.data("tasks"),
+            call.out,
+            session,
+            config=_tasks(call.experiment),
+            progress=call.progress,
+        )
+    return _result(*found)
 
 
 def _config(experiment: Experiment) -> dict[str, Any]:
     whole = plain(experiment.evaluate, EvaluateConfig)
-    return {"answers": _settings(experiment).answers, **{name: whole[name] for name in DECIDING}}
+    deciding = ("seed", "bootstrap", "min_controls")
+    return {
+        "answers": _of_evaluation(experiment).answers,
+        **{name: whole[name] for name in deciding},
+    }
 
 
-def _external(outside: ExternalInputs) -> dict[str, Any]:
+def _tasks_config(experiment: Experiment) -> dict[str, Any]:
+    whole = plain(_tasks(experiment))
+    deciding = ("seed", "bootstrap", "min_intervals")
+    return {"answers": _of_tasks(experiment).answers, **{name: whole[name] for name in deciding}}
+
+
+def _external(settings: Settings, outside: ExternalInputs) -> dict[str, Any]:
     from generators.llm.endpoint.resolve import model_identity
 
-    endpoint = _settings(outside.experiment).endpoint
-    _, weights = _weights(outside.experiment)
+    endpoint = settings(outside.experiment).endpoint
+    _, weights = _weights(settings(outside.experiment))
     return {
         "judge": model_identity(endpoint, weights),
         "structured": endpoint.structured,
@@ -99,6 +155,17 @@ JUDGE = Step(
     run=_judge,
     config=_config,
     inputs={"evaluate": "evaluate"},
-    external=_external,
-    locations=lambda experiment: {"base_url": _settings(experiment).endpoint.base_url},
+    external=partial(_external, _of_evaluation),
+    locations=lambda experiment: {"base_url": _of_evaluation(experiment).endpoint.base_url},
+)
+
+JUDGE_TASKS = Step(
+    name="judge_tasks",
+    version=1,
+    entry="evaluators.tasks.judged",
+    run=_judge_tasks,
+    config=_tasks_config,
+    inputs={"tasks": "tasks"},
+    external=partial(_external, _of_tasks),
+    locations=lambda experiment: {"base_url": _of_tasks(experiment).endpoint.base_url},
 )

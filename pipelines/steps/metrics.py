@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from evaluators.tasks.metrics import with_verdicts
 from pipelines.artifacts.records import Spent
 
 DATA_STEPS = ("conversations", "questions", "complete")
@@ -72,7 +73,8 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> RunMetrics:
     if "robustness" in counts:
         metrics["robustness"] = dict(counts["robustness"])
     if "tasks" in counts:
-        metrics["tasks"] = counts["tasks"]["tasks"]
+        judged = counts.get("judge_tasks", {}).get("judged_tasks", {})
+        metrics["tasks"] = with_verdicts(counts["tasks"]["tasks"], judged)
     if "control" in counts:
         metrics["control"] = dict(counts["control"])
     if records:

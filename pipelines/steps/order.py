@@ -27,7 +27,7 @@ from pipelines.steps.control import control_step
 from pipelines.steps.decoder_inputs import step_inputs
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.import_data import IMPORTED, OWN
-from pipelines.steps.judge import JUDGE
+from pipelines.steps.judge import JUDGE, JUDGE_TASKS
 from pipelines.steps.metrics import metrics_of
 from pipelines.steps.quality import QUALITY, quality_step
 from pipelines.steps.reuse import find_reusable_stores
@@ -59,7 +59,8 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     if experiment.robustness is not None:
         rest = _with_robustness(rest)
     if experiment.tasks is not None:
-        rest = _with_tasks(rest, evaluate.baselines, conversations)
+        judged = experiment.tasks.judge is not None
+        rest = _with_tasks(rest, evaluate.baselines, conversations, judged=judged)
     if experiment.control is not None:
         rest = _with_control(rest)
     return (*source, *completed, *checked, *rest)
@@ -69,7 +70,7 @@ def every_step() -> tuple[Step, ...]:
     """Return the steps that any experiment can have, those of all sources of rows included."""
     checked = quality_step("conversations")
     rest = _from_conversations("conversations", "questions", get_args(Baseline), judged=True)
-    rest = _with_tasks(_with_robustness(rest), get_args(Baseline), "conversations")
+    rest = _with_tasks(_with_robustness(rest), get_args(Baseline), "conversations", judged=True)
     rest = _with_control(rest)
     return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *rest)
 
@@ -82,12 +83,14 @@ def _with_robustness(rest: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 def _with_tasks(
-    rest: tuple[Step, ...], baselines: Sequence[Baseline], conversations: str
+    rest: tuple[Step, ...], baselines: Sequence[Baseline], conversations: str, *, judged: bool
 ) -> tuple[Step, ...]:
-    """Add `tasks` before the report, which shows it."""
+    """Add `tasks`, and its judge, before the report, which shows them."""
     *earlier, report = rest
     step = tasks_step([baseline_step(name) for name in baselines], conversations)
-    return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
+    added = (step, JUDGE_TASKS) if judged else (step,)
+    shown = {own.name: own.name for own in added}
+    return (*earlier, *added, replace(report, inputs={**report.inputs, **shown}))
 
 
 def _with_control(rest: tuple[Step, ...]) -> tuple[Step, ...]:

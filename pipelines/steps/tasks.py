@@ -52,7 +52,7 @@ def _section(experiment: Experiment) -> TasksConfig:
 def _config(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the output; files of relations count by their digests."""
     own = plain(_section(experiment))
-    del own["relations"]
+    del own["relations"], own["judge"]  # a judge is a step of its own
     if own["shift"] is not None:
         own["shift"] = {"layer": own["shift"]["layer"]}  # the model counts by its digests
     return own

@@ -80,7 +80,7 @@ finally:
             ["run", "fake.yaml", "--until", "dmup"],
             "Invalid value for '--until': 'dmup' is not one of 'conversations', 'questions', "
             "'complete', 'quality', 'dump', 'train', 'train_prior', 'train_visible_text', "
-            "'train_text', 'evaluate', 'judge', 'robustness', 'tasks', 'control'. "
+            "'train_text', 'evaluate', 'judge', 'robustness', 'tasks', 'judge_tasks', 'control'. "
             "(latentqa --help)",
         ),
         (

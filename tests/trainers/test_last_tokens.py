@@ -38,7 +38,8 @@ def text_row(number: int, split: Split) -> tuple[Conversation, list[Question]]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
-    rows = [text_row(i, split) for i, split in enumerate(("train",) * 4 + ("validation",) * 2)]
+    splits: list[Split] = ["train", "train", "train", "train", "validation", "validation"]
+    rows = [text_row(i, split) for i, split in enumerate(splits)]
     rows += [chain.row(8 + i, split="train", view="system") for i in range(2)]
     return chain.make(tmp_path_factory.mktemp("texts"), rows)
 

@@ -10,7 +10,7 @@ from evaluators.config import EvaluateConfig
 from evaluators.control.metrics import ControlMetrics
 from evaluators.measure.metrics import RobustnessMetrics
 from evaluators.measure.result_files import ROBUSTNESS_FILE
-from evaluators.tasks.metrics import TasksMetrics
+from evaluators.tasks.metrics import TasksMetrics, with_verdicts
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.refs import Refs
 from pipelines.reports.run.control import control_tables
@@ -55,7 +55,9 @@ def read_results(refs: Refs, ref: str) -> Results:
         document["robustness"] = json.loads((robust.data / ROBUSTNESS_FILE).read_text())
         tables.append(robustness_tables(RobustnessMetrics.from_json(document["robustness"])))
     if tasks is not None:
-        document["tasks"] = tasks.record["counts"]["tasks"]
+        judge = found.get("judge_tasks")
+        judged = {} if judge is None else judge.record["counts"]["judged_tasks"]
+        document["tasks"] = with_verdicts(tasks.record["counts"]["tasks"], judged)
         tables.append(task_tables(TasksMetrics.from_json({"tasks": document["tasks"]})))
     if (control := found.get("control")) is not None:
         document["control"] = control.record["counts"]

@@ -24,6 +24,7 @@ _TABLES = {
     "contained": "Share of answers that name the object",
     "chosen": "Right choices among options",
     "similarity": "Words that the answer has in common with the hidden prompt (F1)",
+    "judged": "Answers that an LLM judges to say the same as the hidden prompt",
     "lead": "LIT less each method, paired",
 }
 """Measures that have a table, each with its title."""

@@ -87,7 +87,7 @@ def ask(folder: Path, reply: Callable[..., Any], right: Callable[[int], str]) ->
         )
         session = JudgeSession(endpoint=resolved, log=folder / "log.sqlite")
         found = judge_answers(write_answers(folder, right), out, session, config=CONFIG)
-        return found.to_json()
+        return {name: value for part in found for name, value in part.to_json().items()}
 
 
 def test_a_perfect_decoder_is_right_and_gains(tmp_path: Path) -> None:

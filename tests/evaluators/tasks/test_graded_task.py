@@ -1,4 +1,4 @@
-"""Claims at several grades: who does not look is right in half, who knows is always right."""
+"""Claims at several grades: ignoring activations is right in half, knowing always."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from generators.rules.naming import fold
 CONFIG = TasksConfig.model_validate(
     {
         "min_subjects": 4,
-        "shares": {"train": 0.3, "validation": 0.2},
+        "shares": {"train": 0.5, "validation": 0.2},
         "bootstrap": 200,
         "grades": ["direct", "negation", "comparison", "counting", "two_hop"],
     }

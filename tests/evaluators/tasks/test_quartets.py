@@ -1,4 +1,4 @@
-"""Choices among four: whoever does not look at a row finds exactly one in four."""
+"""Choices among four: a method that ignores a row is right about exactly one."""
 
 from __future__ import annotations
 

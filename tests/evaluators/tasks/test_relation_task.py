@@ -21,7 +21,12 @@ from evaluators.tasks.metrics import TaskMetrics
 from evaluators.tasks.predictors import PREDICTORS
 from evaluators.tasks.predictors.base import PredictorContext
 from evaluators.tasks.predictors.probe import fit_probe
-from evaluators.tasks.relation_task import build_relation_task, divide_subjects, find_known
+from evaluators.tasks.relation_task import (
+    KnownSubjects,
+    build_relation_task,
+    divide_subjects,
+    find_known,
+)
 from evaluators.tasks.rows import TaskData, TaskRow
 from evaluators.tasks.tasks import count_forms
 from generators.kinds.relation_files import Relation, read_relation
@@ -62,7 +67,7 @@ def run(decoder: Decoder, data: TaskData, name: str) -> PredictorAnswers:
 
 
 def _run(decoder: Decoder, data: TaskData, name: str) -> PredictorAnswers:
-    kind = next(kind for kind in PREDICTORS.values() if kind.name == name)
+    kind = next(own for own in PREDICTORS.values() if own.name == name)
     context = PredictorContext(
         decoder=decoder,
         baselines=(),
@@ -140,9 +145,9 @@ def test_too_few_subjects_are_not_measured_and_it_says_so(
 
 def test_where_enough_cannot_be_had_nobody_is_asked(decoder: Decoder, relation: Relation) -> None:
     subjects = relation.subjects[:5]
-    assert find_known(decoder, subjects, most=9, tokens=8, least=6) == ([], 0)
-    known, asked = find_known(decoder, subjects, most=3, tokens=8, least=2)
-    assert (len(known), asked) == (3, 3)
+    assert find_known(decoder, subjects, most=9, tokens=8, least=6) == KnownSubjects([], 0)
+    found = find_known(decoder, subjects, most=3, tokens=8, least=2)
+    assert (len(found.subjects), found.asked) == (3, 3)
 
 
 def test_no_more_subjects_are_tested_than_asked_for(decoder: Decoder, relation: Relation) -> None:

@@ -117,3 +117,15 @@ def test_methods_that_have_answered_are_not_run_again(
     monkeypatch.delattr(relation_task, "find_known")
     again = tasks.run_tasks(inputs, tmp_path / "out", tmp_path, config=config, runtime=runtime)
     assert again == first
+
+
+def test_a_file_that_cannot_be_used_is_one_line_and_code_2(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.tsv"
+    path.write_text("entity\tanswer\nJapan\tYen\n")
+    called = Called(capsys, root, "toy", "--task", str(path), command="evaluate")
+    assert called.code == 2
+    (line,) = called.err.strip().splitlines()[-1:]
+    assert f"{path}: row 1 has no subject; it has entity, answer." in line
+    assert "Traceback" not in called.err

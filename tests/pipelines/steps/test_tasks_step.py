@@ -40,6 +40,27 @@ def test_the_step_is_there_where_it_is_asked_for() -> None:
     assert steps["report"].inputs["tasks"] == "tasks"
 
 
+def test_a_judge_is_a_step_of_its_own() -> None:
+    own = experiment(tasks={"prompts": {}, "judge": {"answers": 3}})
+    steps = {step.name: step for step in steps_for(own)}
+    assert list(steps)[-3:] == ["tasks", "judge_tasks", "report"]
+    assert "judge" not in steps["tasks"].config(own)
+    assert steps["judge_tasks"].config(own)["answers"] == 3
+    counts = {"tasks": {"tasks": example()}}
+    verdicts = {"sport": {"predictors": {"probe": {"judged": leaf(0.5)}}}}
+    found = metrics_of(
+        {
+            "tasks": {"counts": counts["tasks"]},
+            "judge_tasks": {"counts": {"judged_tasks": verdicts}},
+        }
+    )
+    assert found["tasks"]["sport"]["predictors"]["probe"]["judged"] == leaf(0.5)
+    assert "judged" not in found["tasks"]["sport"]["predictors"]["lit"]
+    assert "judges to say the same" in task_tables(
+        TasksMetrics.from_json({"tasks": found["tasks"]})
+    )
+
+
 def test_a_file_counts_by_its_bytes_and_not_by_its_place(tmp_path: Path) -> None:
     first = reading_model.write_relation(tmp_path / "number.json")
     (tmp_path / "b").mkdir()
