@@ -35,6 +35,7 @@ class Batch(TypedDict, total=False):
     targets: torch.Tensor  # [A] int64, those successors, in the order of `predicting`
     weights: torch.Tensor  # [A] float32, 1 / tokens of the answer
     question_of: torch.Tensor  # [A] int64, the question of each target
+    contrasted: torch.Tensor  # [P] int64, the same question of each of the last P; may be absent
 
 
 def make_batch(

@@ -40,6 +40,7 @@ class PackedBatch(TypedDict, total=False):
     targets: torch.Tensor  # [A] int64
     weights: torch.Tensor  # [A] float32, 1 / tokens of the answer
     question_of: torch.Tensor  # [A] int64
+    contrasted: torch.Tensor  # [P] int64, the same question of each of the last P; may be absent
 
 
 def can_pack(net: nn.Module) -> bool:

@@ -306,7 +306,11 @@ class SliceEvaluator:
         def measure() -> list[list[Any]]:
             conversations = [row.conversation for row in measured.rows]
             table = self._sources.table
-            found = measure_control_effects(self._decoder, conversations, table)
+            decoder = self._decoder
+            with decoder.without_adapter():
+                found = measure_control_effects(
+                    decoder.net, decoder.tokenizer, conversations, table
+                )
             return [[example, nats] for example, nats in found.items()]
 
         return dict(self._cached(measured, "control_effect", measure))

@@ -41,6 +41,10 @@ class TrainConfig(Config):
     rows_per_batch: int = Field(default=8, ge=1)
     """Rows (activation prefixes, each with its questions) of one batch; where several processes
     train together, of all of them."""
+    contrastive: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Weight of a term by which each answer must be likelier given the row's own activations than
+    given those of its visible text under another control (trainers/contrast.py); 0 leaves it out.
+    Needs `train` in dump.swapped, and costs up to another forward pass of each masked row."""
     micro_batch_tokens: int = Field(default=1024, ge=1)
     """Most tokens of a micro-batch, which goes through the decoder at once; a larger batch is split
     into several, which bounds memory and changes no result beyond rounding. A row alone may have
@@ -73,6 +77,15 @@ class TrainConfig(Config):
     `mixture` weighs them."""
     seed: int = 0
     """Seed of adapter, order, dropout and subset."""
+
+    @model_validator(mode="after")
+    def _hides_something(self) -> TrainConfig:
+        if self.contrastive and not (self.decoder.masking and set(self.views) - {"control"}):
+            raise ValueError(
+                "contrastive: got a weight above 0, and every control is visible; expected "
+                "decoder.masking and a view other than `control`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mixture(self) -> TrainConfig:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -12,11 +13,24 @@ from decoder.batch import Batch
 from decoder.packed import PackedBatch, make_loss_batch
 from decoder.prompt import DecoderPrompt, Turn
 from decoder.reading import Reading
+from trainers.contrast import Contrast
 from trainers.decoder_inputs import DecoderInputs
 from trainers.rows import Row, tokenize_questions
 
-Sample = tuple[Reading, list[Turn]]
-"""A row's activations, and its questions with their answers as tokens."""
+class Sample(NamedTuple):
+    """A row as the decoder gets it.
+
+    Attributes:
+        reading: the row's activations.
+        turns: its questions with their answers as tokens.
+        swapped: the activations that it is contrasted with; None for no contrast.
+        told_apart: for each question, whether those would change its answer.
+    """
+
+    reading: Reading
+    turns: list[Turn]
+    swapped: Reading | None = None
+    told_apart: tuple[bool, ...] = ()
 
 
 class MicroBatches(TypedDict):
@@ -36,6 +50,7 @@ class RowDataset(Dataset[Sample]):
         *,
         packed: bool = False,
         micro_batch_tokens: int = 1 << 62,
+        contrasts: Mapping[str, Contrast] | None = None,
     ) -> None:
         """Tokenize the rows' questions.
 
@@ -45,6 +60,7 @@ class RowDataset(Dataset[Sample]):
             prompt: makes tokens.
             packed: whether a row is one packed sequence (decoder/packed.py).
             micro_batch_tokens: most tokens of a micro-batch.
+            contrasts: by example id, what rows are contrasted with.
 
         Raises:
             DataError: a question cannot be written in the model's chat template.
@@ -54,6 +70,7 @@ class RowDataset(Dataset[Sample]):
         self.prompt = prompt
         self._packed = packed
         self._micro_batch_tokens = micro_batch_tokens
+        self._contrasts = contrasts or {}
         self._turns = [tokenize_questions(prompt, row) for row in rows]
         self.lengths = self.lengths_in_epoch(0)
 
@@ -63,7 +80,17 @@ class RowDataset(Dataset[Sample]):
     def __getitem__(self, at: int | tuple[int, int]) -> Sample:
         """Return a row by its index, as epoch 0 has it; by index and epoch, as that epoch does."""
         index, epoch = at if isinstance(at, tuple) else (at, 0)
-        return self.inputs.read(self.rows[index], epoch), self._turns[index]
+        row = self.rows[index]
+        own = Sample(self.inputs.read(row, epoch), self._turns[index])
+        contrast = self._contrasts.get(row.example_id)
+        if contrast is None:
+            return own
+        # at the row's own positions, so that their shift tells nothing
+        swapped = replace(
+            self.inputs.read_swapped(row, contrast.swapped, epoch),
+            first_position=own.reading.first_position,
+        )
+        return own._replace(swapped=swapped, told_apart=contrast.told_apart)
 
     def lengths_in_epoch(self, epoch: int) -> list[int]:
         """Return the tokens that each row sends through the decoder in an epoch."""
@@ -73,15 +100,39 @@ class RowDataset(Dataset[Sample]):
         ]
 
     def collate(self, samples: Sequence[Sample]) -> Batch | PackedBatch:
-        """Stack samples into one batch, in the layout that the model allows."""
-        readings, turns = [r for r, _ in samples], [t for _, t in samples]
-        return make_loss_batch(self.prompt, readings, turns, packed=self._packed)
+        """Stack samples into one batch, in the layout that the model allows.
+
+        Questions given swapped activations come last.
+        """
+        readings, turns = [s.reading for s in samples], [list(s.turns) for s in samples]
+        contrasted: list[int] = []
+        first = 0  # question of the batch
+        for sample in samples:
+            if sample.swapped is not None:
+                apart = [i for i, told in enumerate(sample.told_apart) if told]
+                readings.append(sample.swapped)
+                turns.append([sample.turns[i] for i in apart])
+                contrasted += [first + i for i in apart]
+            first += len(sample.turns)
+        batch = make_loss_batch(self.prompt, readings, turns, packed=self._packed)
+        if contrasted:
+            batch["contrasted"] = torch.tensor(contrasted)
+        return batch
 
     def collate_micro_batches(self, samples: Sequence[Sample]) -> MicroBatches:
         """Split the samples of a batch into micro-batches and stack each."""
-        lengths = [reading.size + sum(len(t.ids) for t in turns) for reading, turns in samples]
+        lengths = [_count_tokens(sample) for sample in samples]
         parts = split_into_micro_batches(lengths, self._micro_batch_tokens)
         return {"micro_batches": [self.collate([samples[i] for i in part]) for part in parts]}
+
+
+def _count_tokens(sample: Sample) -> int:
+    """Count the tokens that a sample sends through the decoder, its contrast included."""
+    own = sample.reading.size + sum(len(turn.ids) for turn in sample.turns)
+    if sample.swapped is None:
+        return own
+    apart = zip(sample.turns, sample.told_apart, strict=True)
+    return own + sample.swapped.size + sum(len(turn.ids) for turn, told in apart if told)
 
 
 def split_into_micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -26,12 +26,16 @@ from core.canonical import digest
 from core.errors import DataError
 from decoder.prompt import DecoderPrompt
 from decoder.reading import Reading
-from decoder.visible_tokens import ActivationSource, ReadLayers
+from decoder.visible_tokens import ActivationSource, ReadLayers, read_visible
 from trainers.config import Variant
 from trainers.rows import Row, count_visible_tokens, read_row
 
 LayerChoice = Callable[[str, int], ReadLayers]
 """Layers that are read of an example, from its id and the epoch."""
+
+
+def _read_nothing(row: Row, example_id: str, epoch: int) -> Reading:
+    raise ValueError("a decoder that is given no activations has none to be contrasted with")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,13 @@ class DecoderInputs:
     Attributes:
         read: returns the input of a row in an epoch.
         length: returns its number of tokens, without reading it.
+        read_swapped: returns the activations of another example, of the same view, at the layers
+            that are read of the row in an epoch; of decoders that read activations alone.
     """
 
     read: Callable[[Row, int], Reading]
     length: Callable[[Row, int], int]
+    read_swapped: Callable[[Row, str, int], Reading] = _read_nothing
 
 
 def make_decoder_inputs(
@@ -115,7 +122,11 @@ def make_activation_inputs(
         visible = count_visible_tokens(store, source(row, epoch), masking=masking)
         return visible * len(layers(row.example_id, epoch).layers)
 
-    return DecoderInputs(read, length)
+    def read_swapped(row: Row, example_id: str, epoch: int) -> Reading:
+        chosen = layers(row.example_id, epoch)
+        return read_visible(store, example_id, row.conversation.view, chosen, masking=masking)
+
+    return DecoderInputs(read, length, read_swapped)
 
 
 def make_text_reading(prompt: DecoderPrompt, row: Row) -> Reading:

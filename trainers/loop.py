@@ -21,6 +21,7 @@ from decoder.model import Decoder
 from decoder.packed import PackedBatch
 from trainers import checkpoints
 from trainers.config import TrainConfig
+from trainers.contrast import add_contrast
 from trainers.dataset import EpochSampler, RowDataset
 from trainers.distributed import DistributedContext
 from trainers.throughput import ThroughputMeter
@@ -48,6 +49,7 @@ class DecoderTrainer(Trainer):
         distributed: DistributedContext,
         args: TrainingArguments,
         callbacks: Sequence[TrainerCallback] = (),
+        contrastive: float = 0.0,
     ) -> None:
         """Prepare a training.
 
@@ -58,6 +60,7 @@ class DecoderTrainer(Trainer):
             distributed: the processes that train.
             args: transformers' settings.
             callbacks: called beside our own.
+            contrastive: weight of the contrastive term.
         """
         super().__init__(
             model=decoder.net,
@@ -71,6 +74,7 @@ class DecoderTrainer(Trainer):
         self._rows = rows
         self._validation = validation
         self._distributed = distributed
+        self._contrastive = contrastive
         self._batch_questions = 1
         self._padding_step = False
         self.meter = ThroughputMeter(decoder.device, processes=distributed.world_size)
@@ -94,7 +98,7 @@ class DecoderTrainer(Trainer):
             num_items_in_batch: ignored.
         """
         parts = inputs["micro_batches"]
-        questions = sum(len(part["row_of"]) for part in parts)
+        questions = sum(len(part["row_of"]) - len(part.get("contrasted", ())) for part in parts)
         self._batch_questions = self._distributed.all_reduce_sum(questions)
         step = super().training_step
         with self.accelerator.no_sync(model=model):
@@ -124,6 +128,8 @@ class DecoderTrainer(Trainer):
     ) -> torch.Tensor:
         """Compute what a micro-batch adds to the mean answer loss of its batch's questions.
 
+        The contrastive terms of the questions, where there are any, are in it.
+
         Of several processes each gives its part of the mean over all their questions, times their
         number: gradients and logged losses are averaged over them.
 
@@ -141,7 +147,8 @@ class DecoderTrainer(Trainer):
         if self._padding_step:
             return losses.sum() * 0.0
         self.meter.add(batch)
-        return losses.sum() * (self._distributed.world_size / self._batch_questions)
+        total = add_contrast(losses, batch.get("contrasted"), self._contrastive)
+        return total * (self._distributed.world_size / self._batch_questions)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[tuple[int, int]]:
         # the processes take the parts of a batch by turns, so a batch is that of all of them

@@ -60,7 +60,8 @@ class ThroughputMeter(TrainerCallback):
         Of several processes each counts its own micro-batch for all of theirs, which are of like
         size.
         """
-        self._questions += len(batch["row_of"]) * self._processes
+        own = len(batch["row_of"]) - len(batch.get("contrasted", ()))
+        self._questions += own * self._processes
         ids = ("packed_ids",) if "packed_ids" in batch else ("prefix_ids", "turn_ids")
         tokens = sum(batch[name].numel() for name in ids)  # type: ignore[literal-required]
         self._tokens += tokens * self._processes

@@ -17,7 +17,7 @@ from core.errors import DataError
 from core.files import storage_errors, write_bytes
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from core.table_files import DROPPED_FILE, write_dropped
+from core.table_files import CONVERSATIONS_FILE, DROPPED_FILE, read_conversations, write_dropped
 from core.tables import Dropped, Split
 from decoder.model import Binding, Decoder
 from decoder.sources.live import LiveActivations
@@ -25,6 +25,7 @@ from decoder.sources.step_inputs import StepInputs
 from decoder.visible_tokens import ActivationSource, ReadLayers, draw_row_layers
 from trainers import checkpoints
 from trainers.config import TrainConfig, Variant
+from trainers.contrast import find_contrasts
 from trainers.dataset import RowDataset
 from trainers.decoder_inputs import make_decoder_inputs
 from trainers.distributed import DistributedContext
@@ -156,6 +157,7 @@ def train(
                     report_to=runtime.report_to,
                 ),
                 callbacks=_make_callbacks(config, progress),
+                contrastive=config.contrastive,
             )
             with quiet_libraries():
                 trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -279,6 +281,7 @@ class _DatasetBuilder:
         variant: Variant,
     ) -> None:
         self._rows = load_rows(inputs.conversations, inputs.questions, activations)
+        self._table = read_conversations(inputs.conversations / CONVERSATIONS_FILE)
         self._activations = activations
         self._decoder = decoder
         self._layer = layer
@@ -309,9 +312,13 @@ class _DatasetBuilder:
                 f"train: no row of split {split} in views {', '.join(views)}; "
                 "change the splits (data.splits) or train.views."
             )
+        pool = select(self._rows, split=split, views=views, most=None, seed=seed)
+        contrasts = None
+        if split == "train" and config.contrastive and self._variant == "own":
+            contrasts = find_contrasts(rows, pool, self._table, self._activations)
         inputs = make_decoder_inputs(
             self._variant,
-            select(self._rows, split=split, views=views, most=None, seed=seed),
+            pool,
             self._activations,
             prompt,
             layers=self._draw_layers,
@@ -324,6 +331,7 @@ class _DatasetBuilder:
             prompt,
             packed=self._decoder.can_pack,
             micro_batch_tokens=config.micro_batch_tokens,
+            contrasts=contrasts,
         )
 
     def _draw_layers(self, example_id: str, epoch: int) -> ReadLayers:

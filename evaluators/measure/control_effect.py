@@ -8,6 +8,7 @@ Where it is near zero there is nothing to read, and a decoder is not to blame.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from activation_store.target.swaps import make_swaps
 from activation_store.target.tokens import SEGMENT_CODES, Tokens, tokenize_row
 from core.errors import DataError
 from core.tables import Conversation
-from decoder.model import Decoder
 from evaluators.config import EvaluateConfig
 from evaluators.measure.panel import column_mean, make_bootstrap, stack_control_means
 from evaluators.stats.estimates import Estimate
@@ -29,12 +29,13 @@ _BATCH_TOKENS = 2048
 
 
 def measure_control_effects(
-    decoder: Decoder, rows: Sequence[Conversation], table: Sequence[Conversation]
+    net: Any, tokenizer: Any, rows: Sequence[Conversation], table: Sequence[Conversation]
 ) -> dict[str, float]:
     """Measure the control effect of rows that have a completion.
 
     Args:
-        decoder: its network with the adapter off is the target.
+        net: the target; a decoder's network with its adapter off is one.
+        tokenizer: the target's.
         rows: rows to measure; those of other views are left out.
         table: every conversation, so that controls are paired as for the hidden gain.
 
@@ -46,7 +47,7 @@ def measure_control_effects(
     own: dict[str, Tokens] = {}
     for row in pool:
         try:
-            own[row.example_id] = tokenize_row(decoder.tokenizer, row)
+            own[row.example_id] = tokenize_row(tokenizer, row)
         except DataError:
             continue  # the dump left it out as well, and counted it
     kept = [row for row in pool if row.example_id in own]
@@ -59,9 +60,9 @@ def measure_control_effects(
     conversations = {}
     for swap in swaps:
         conversations[swap.row.example_id, "own"] = own[swap.row.example_id]
-        swapped = tokenize_row(decoder.tokenizer, swap.swapped)
+        swapped = tokenize_row(tokenizer, swap.swapped)
         conversations[swap.row.example_id, "swapped"] = swapped
-    likelihood = _completion_log_likelihoods(decoder, conversations)
+    likelihood = _completion_log_likelihoods(net, conversations)
     return {
         swap.row.example_id: likelihood[swap.row.example_id, "own"]
         - likelihood[swap.row.example_id, "swapped"]
@@ -82,33 +83,33 @@ def estimate_effect(
 
 @torch.inference_mode()
 def _completion_log_likelihoods(
-    decoder: Decoder, conversations: Mapping[tuple[str, str], Tokens]
+    net: Any, conversations: Mapping[tuple[str, str], Tokens]
 ) -> dict[tuple[str, str], float]:
     """Sum the log-likelihood of each conversation's completion tokens under the target, in nats."""
+    device = next(net.parameters()).device
     order = sorted(conversations, key=lambda key: len(conversations[key].ids))
     found: dict[tuple[str, str], float] = {}
-    with decoder.without_adapter():
-        while order:
-            width = len(conversations[order[-1]].ids)
-            batch = [order.pop() for _ in range(min(len(order), max(1, _BATCH_TOKENS // width)))]
-            ids = np.zeros((len(batch), width), np.int64)
-            mask = np.zeros((len(batch), width), np.int64)
-            wanted = np.zeros((len(batch), width), bool)
-            for i, key in enumerate(batch):
-                tokens = conversations[key]
-                ids[i, : len(tokens.ids)], mask[i, : len(tokens.ids)] = tokens.ids, 1
-                wanted[i, : len(tokens.ids)] = tokens.segments == SEGMENT_CODES["completion"]
-            predicting = np.zeros_like(wanted)
-            predicting[:, :-1] = wanted[:, 1:]
-            logits_AV = decoder.net(
-                input_ids=torch.from_numpy(ids).to(decoder.device),
-                attention_mask=torch.from_numpy(mask).to(decoder.device),
-                use_cache=False,
-                logits_to_keep=torch.from_numpy(predicting).to(decoder.device),
-            ).logits
-            targets = torch.from_numpy(ids[:, 1:][predicting[:, :-1]]).to(decoder.device)
-            losses = F.cross_entropy(logits_AV.float(), targets, reduction="none").cpu().numpy()
-            rows = np.nonzero(predicting)[0]
-            totals = np.bincount(rows, weights=losses, minlength=len(batch))
-            found |= {key: -float(total) for key, total in zip(batch, totals, strict=True)}
+    while order:
+        width = len(conversations[order[-1]].ids)
+        batch = [order.pop() for _ in range(min(len(order), max(1, _BATCH_TOKENS // width)))]
+        ids = np.zeros((len(batch), width), np.int64)
+        mask = np.zeros((len(batch), width), np.int64)
+        wanted = np.zeros((len(batch), width), bool)
+        for i, key in enumerate(batch):
+            tokens = conversations[key]
+            ids[i, : len(tokens.ids)], mask[i, : len(tokens.ids)] = tokens.ids, 1
+            wanted[i, : len(tokens.ids)] = tokens.segments == SEGMENT_CODES["completion"]
+        predicting = np.zeros_like(wanted)
+        predicting[:, :-1] = wanted[:, 1:]
+        logits_AV = net(
+            input_ids=torch.from_numpy(ids).to(device),
+            attention_mask=torch.from_numpy(mask).to(device),
+            use_cache=False,
+            logits_to_keep=torch.from_numpy(predicting).to(device),
+        ).logits
+        targets = torch.from_numpy(ids[:, 1:][predicting[:, :-1]]).to(device)
+        losses = F.cross_entropy(logits_AV.float(), targets, reduction="none").cpu().numpy()
+        rows = np.nonzero(predicting)[0]
+        totals = np.bincount(rows, weights=losses, minlength=len(batch))
+        found |= {key: -float(total) for key, total in zip(batch, totals, strict=True)}
     return found

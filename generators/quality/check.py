@@ -45,6 +45,13 @@ from generators.quality.answerability import (
     token_f1,
 )
 from generators.quality.config import QualityConfig
+from generators.quality.describe import count_obedience
+from generators.quality.effects import (
+    flag_ignored,
+    record_effects,
+    spread_effects,
+    summarise_effects,
+)
 from generators.quality.flags import Flags, apply_flags, flag_rows, flag_shares, segment_text
 from generators.quality.judge import Asks, Judgement, judge, rubric_named
 
@@ -73,6 +80,7 @@ def check_quality(
     concurrency: int,
     progress: Progress,
     texts: PromptFiles | None = None,
+    effects: Mapping[str, float] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write both tables with their flags, without the questions that `config.drop` leaves out.
@@ -89,6 +97,8 @@ def check_quality(
         concurrency: most requests at once.
         progress: told what is done of the current stage.
         texts: prompts and rubrics; None for the packaged ones.
+        effects: control effect of rows with a completion by example id, in nats; None where it was
+            not measured.
         say: told a line where the endpoint takes schemas otherwise than by enforcing them.
 
     Returns:
@@ -106,6 +116,10 @@ def check_quality(
     known = {row.example_id for row in rows}
     asked = [q for q in read_questions(questions / QUESTIONS_FILE) if q.example_id in known]
     flags = flag_rows(rows, asked, config.rules)
+    if effects is not None and config.control_effect is not None:
+        spread = spread_effects(rows, effects)
+        for example, fault in flag_ignored(rows, spread, config.control_effect).items():
+            flags.conversations.setdefault(example, []).append(fault)
     measured: dict[str, Any] = {}
     client = None
     if needed := prompts_of(config):
@@ -126,8 +140,10 @@ def check_quality(
         "compared": flags.compared,
         "answerability": measured.get("answerability"),
         "faithfulness": measured.get("faithfulness"),
+        "control_effect": None if effects is None else summarise_effects(rows, effects),
+        "obedience": count_obedience(rows),
     }
-    write_conversations(out / CONVERSATIONS_FILE, marked)
+    write_conversations(out / CONVERSATIONS_FILE, record_effects(marked, effects or {}))
     write_questions(out / QUESTIONS_FILE, kept)
     write_dropped(out / DROPPED_FILE, dropped)
     write_json(out / QUALITY_FILE, quality)

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator
 
 from core.config import Config
+from core.tables import SPLITS, Split
 from generators.llm.endpoint.config import EndpointConfig
 
 Flag = Literal[
@@ -21,6 +22,7 @@ Flag = Literal[
     "answerable",
     "unfaithful_answer",
     "unfaithful_completion",
+    "control_ignored",
 ]
 """Why a row is flagged; docs/data.md says what each means."""
 FLAGS: tuple[Flag, ...] = get_args(Flag)
@@ -43,6 +45,17 @@ class RulesConfig(Config):
     """Characters of a whole conversation above which it is flagged; null for no limit."""
 
 
+class ControlEffectConfig(Config):
+    """The rows that are flagged because the target ignores their control."""
+
+    least: float | None = None
+    """Nats by which a completion must be likelier under its own control than under another one; a
+    row below is flagged `control_ignored`. Null measures and flags none."""
+    splits: tuple[Split, ...] = SPLITS
+    """Splits whose rows are flagged: with `control_ignored` in `drop`, [train, validation] leaves
+    them out of training alone, [test, test_ood, test_seen] out of what is judged."""
+
+
 class QualityConfig(Config):
     """What is flagged, measured and dropped."""
 
@@ -57,6 +70,9 @@ class QualityConfig(Config):
     """Token F1 of an answer from the question alone from which a question is flagged."""
     faithfulness: bool = True
     """Have an LLM judge whether sampled answers and completions keep to their controls."""
+    control_effect: ControlEffectConfig | None = None
+    """How firmly the target holds each row's control, where rows have completions; null does not
+    measure it. Costs two passes of the whole target over those rows."""
     passes: int = Field(default=2, ge=2)
     """How often each is judged; it is flagged where all passes find it unfaithful."""
     sample: int | None = Field(default=200, ge=1)

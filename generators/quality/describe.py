@@ -70,7 +70,7 @@ def describe(
             "labels": _in_two_splits(conversations, lambda row: row.label),
             "controls": _in_two_splits(conversations, lambda row: row.control_id),
         },
-        "obedience": _obedience(conversations),
+        "obedience": count_obedience(conversations),
         "per_control": _per_control(conversations, questions, control_of),
         "shared": {
             "question": _shared((control_of[q.example_id], q.question) for q in questions),
@@ -164,7 +164,7 @@ def _sorted(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _obedience(conversations: Sequence[Conversation]) -> dict[str, dict[str, int]]:
+def count_obedience(conversations: Sequence[Conversation]) -> dict[str, dict[str, int]]:
     """Count the replies under each checkable instruction, and those that obey it."""
     found: dict[str, dict[str, int]] = defaultdict(lambda: {"replies": 0, "obeyed": 0})
     for row in conversations:

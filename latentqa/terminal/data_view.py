@@ -173,6 +173,13 @@ def print_measured(quality: Mapping[str, Any]) -> None:
             kappa = "" if agreement["kappa"] is None else f", kappa {agreement['kappa']:.2f}"
             table.caption = f"two passes agree on {agreement['raw']:.0%}{kappa}"
         console.print(_right(table))
+    if effects := quality.get("control_effect"):
+        table = Table("control effect", "rows", "controls", "mean", "median", "not above zero")
+        for name, n in effects.items():
+            cells = (f"{n['mean']:.2f}", f"{n['median']:.2f}", f"{n['below_zero']:.0%}")
+            table.add_row(terminal_text(name), str(n["rows"]), str(n["controls"]), *cells)
+        table.caption = "nats by which a completion is likelier under its own control"
+        console.print(_right(table))
 
 
 def _interval(value: Mapping[str, Any]) -> str:

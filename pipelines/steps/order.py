@@ -271,6 +271,8 @@ def _train_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
     sampled = len(train.decoder.read_layers) > 1 and train.decoder.combine == "sampled"
     if sampled and (train.epochs > 1 or train.max_steps is not None):
         own["layers_drawn"] = "each pass"
+    if not train.contrastive:
+        del own["contrastive"]  # so that trainings of before it are found again
     return own
 
 
@@ -307,7 +309,9 @@ def baseline_step(name: Baseline) -> str:
 def _baseline_config(
     train: Callable[[Experiment], dict[str, Any]], name: Baseline, experiment: Experiment
 ) -> dict[str, Any]:
-    return {**train(experiment), "variant": name}
+    settings = {**train(experiment), "variant": name}
+    settings.pop("contrastive", None)  # a rival has nothing to be contrasted
+    return settings
 
 
 def _from_conversations(

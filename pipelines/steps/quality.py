@@ -25,7 +25,7 @@ def quality_step(conversations: str) -> Step:
     """Return the step, which reads what the step `conversations` makes."""
     return Step(
         name=QUALITY,
-        version=2,
+        version=3,
         entry="generators.quality.check",
         run=_check,
         config=lambda experiment: plain(_section(experiment), QualityConfig),
@@ -49,6 +49,7 @@ def _check(call: StepCall) -> StepResult:
     from generators.quality.check import check_quality
 
     section, runtime = _section(call.experiment), call.experiment.runtime
+    effects = None if section.control_effect is None else _measure_effects(call)
     with _endpoint(call) as endpoint:
         counts = check_quality(
             call.data("conversations"),
@@ -60,9 +61,23 @@ def _check(call: StepCall) -> StepResult:
             concurrency=runtime.concurrency,
             progress=call.progress,
             texts=_texts(section),
+            effects=effects,
             say=call.say,
         )
     return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
+
+
+def _measure_effects(call: StepCall) -> dict[str, float]:
+    """Measure the control effect of every row with a completion, with the target."""
+    from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
+    from core.table_files import CONVERSATIONS_FILE, read_conversations
+    from evaluators.measure.control_effect import measure_control_effects
+
+    runtime, model = call.experiment.runtime, call.outside.model
+    use_threads(runtime)
+    rows = read_conversations(call.data("conversations") / CONVERSATIONS_FILE)
+    net = load_model(model, dtype="float32", device=pick_device(runtime))
+    return measure_control_effects(net, load_tokenizer(model), rows, rows)
 
 
 def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]:
@@ -92,9 +107,11 @@ def _external(outside: ExternalInputs) -> dict[str, Any]:
 
     section = _section(outside.experiment)
     prompts = prompts_of(section)
+    target = {} if section.control_effect is None else {"target": outside.model_digests}
     if not prompts:
-        return {}
+        return target
     return {
+        **target,
         "judge": model_identity(section.endpoint, outside.judge_weights),
         "structured": section.endpoint.structured,
         "texts": _texts(section).digests(prompts=prompts, seeds=()),

@@ -67,7 +67,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> RowDataset:
 
 def test_an_item_is_the_visible_activations_and_the_turns(dataset: RowDataset) -> None:
     for i, row in enumerate(dataset.rows):
-        reading, turns = dataset[i]
+        reading, turns = dataset[i][:2]
         masked = row.conversation.view == "system"
         assert (reading.first_position > 0) == masked
         assert reading.vectors is not None
@@ -77,7 +77,7 @@ def test_an_item_is_the_visible_activations_and_the_turns(dataset: RowDataset) -
 
 def test_the_length_of_an_item_is_what_it_costs(dataset: RowDataset) -> None:
     for i, length in enumerate(dataset.lengths):
-        reading, turns = dataset[i]
+        reading, turns = dataset[i][:2]
         assert length == reading.n + sum(len(turn.ids) for turn in turns)
 
 

@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from activation_store.target.swaps import make_swaps
 from core.tables import Conversation
 from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions.base import Condition, EvalContext
+from trainers.contrast import find_stored_swaps
 from trainers.rows import Row
 
 
@@ -40,28 +38,10 @@ NEED_SWAPS = (SWAPPED.name, SHIFTED_POSITIONS.name)
 def find_swaps(
     rows: Sequence[Conversation], store: ActivationSource, split: str, view: str
 ) -> dict[str, str]:
-    """Find the swapped conversation of each row of a split and view.
-
-    Args:
-        rows: every conversation of the table, so that controls are paired as the dump paired them.
-        store: source of activations.
-        split: split that is evaluated.
-        view: view that is evaluated.
+    """Find the swapped conversation of each row of a split and view; see `find_stored_swaps`.
 
     Returns:
-        Example id of the swapped conversation by example id; rows for which none was dumped, or
-        one with other visible tokens, are absent.
+        Example id of the swapped conversation by example id.
     """
-    wanted = [r for r in rows if r.split == split and r.view == view and r.example_id in store]
-    places = {row.example_id: store.place(row.example_id) for row in wanted}
-    control_tokens = {example: place.withheld for example, place in places.items()}
-    found = {}
-    for swap in make_swaps(wanted, control_tokens, [row.split for row in wanted]):
-        row, swapped = swap.row.example_id, swap.swapped.example_id
-        if swapped not in store:
-            continue
-        theirs, mine = store.place(swapped), places[row]
-        visible = store.tokens(row)[mine.withheld :]
-        if np.array_equal(store.tokens(swapped)[theirs.withheld :], visible):
-            found[row] = swapped
-    return found
+    found = find_stored_swaps(rows, store, split, view)
+    return {row: swap.swapped.example_id for row, swap in found.items()}

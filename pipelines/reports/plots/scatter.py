@@ -25,7 +25,14 @@ class ScatterPanel:
     series: tuple[Series, ...]
 
 
-def paired(panels: Sequence[ScatterPanel], *, xlabel: str, ylabel: str, columns: int = 4) -> Figure:
+def paired(
+    panels: Sequence[ScatterPanel],
+    *,
+    xlabel: str,
+    ylabel: str,
+    columns: int = 4,
+    same_axes: bool = True,
+) -> Figure:
     """Draw a dot for each unit under two conditions, with the line where both are equal.
 
     Args:
@@ -33,6 +40,8 @@ def paired(panels: Sequence[ScatterPanel], *, xlabel: str, ylabel: str, columns:
         xlabel: the condition on the x axis.
         ylabel: the condition on the y axis.
         columns: panels that have room side by side; at most 2 suit a phone.
+        same_axes: whether both are one quantity; else each axis has its own limits, and the line is
+            where y is zero.
     """
     size = font_size(columns // 2)
     total = PAGE if columns > 2 else PHONE
@@ -41,8 +50,7 @@ def paired(panels: Sequence[ScatterPanel], *, xlabel: str, ylabel: str, columns:
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     legend = 0.3 if any(len(panel.series) > 1 for panel in panels) else 0.0
     height = len(rows) * (side + top + below) + legend
-    values = [v for panel in panels for series in panel.series for v in (*series.x, *series.y)]
-    limits = padded(min(values, default=0.0), max(values, default=1.0), 0.06)
+    x_limits, y_limits = _limits(panels, same_axes=same_axes)
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(total, height))
@@ -52,7 +60,8 @@ def paired(panels: Sequence[ScatterPanel], *, xlabel: str, ylabel: str, columns:
                 x = left + i * (side + gap)
                 axes = figure.add_axes((x / total, y / height, side / total, side / height))
                 frame(axes, size)
-                axes.plot(limits, limits, color=PALETTE["rule"], linewidth=1.0)
+                line = y_limits if same_axes else (0.0, 0.0)
+                axes.plot(x_limits, line, color=PALETTE["rule"], linewidth=1.0)
                 for series in panel.series:
                     axes.scatter(
                         series.x,
@@ -65,8 +74,8 @@ def paired(panels: Sequence[ScatterPanel], *, xlabel: str, ylabel: str, columns:
                         label=series.label,
                         zorder=2,
                     )
-                axes.set_xlim(limits)
-                axes.set_ylim(limits)
+                axes.set_xlim(x_limits)
+                axes.set_ylim(y_limits)
                 axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
                 axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
                 if i > 0:
@@ -100,3 +109,16 @@ def paired(panels: Sequence[ScatterPanel], *, xlabel: str, ylabel: str, columns:
                 borderaxespad=0.0,
             )
     return figure
+
+
+def _limits(
+    panels: Sequence[ScatterPanel], *, same_axes: bool
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the limits of the x and of the y axis, which all panels share."""
+    x = [value for panel in panels for series in panel.series for value in series.x]
+    y = [value for panel in panels for series in panel.series for value in series.y]
+    x, y = (x + y, x + y) if same_axes else ([*x, 0.0], [*y, 0.0])
+    first, second = (
+        padded(min(own, default=0.0), max(own, default=1.0), 0.06) for own in (x, y)
+    )
+    return first, second

@@ -88,6 +88,22 @@ class ControlLoss:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlEffect:
+    """How firmly the target holds one control, and what the decoder reads of it.
+
+    Attributes:
+        effect: log-likelihood of its completions under it less that under another, mean in nats.
+        gain: hidden gain of its questions, nats per token.
+    """
+
+    split: str
+    view: str
+    kind: str
+    effect: float
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
 class CountTable:
     """Counts by two names, such as examples by view and split."""
 
@@ -116,6 +132,7 @@ class ReportData:
     readings: tuple[Reading, ...]
     absent_splits: tuple[str, ...]
     control_losses: tuple[ControlLoss, ...]
+    control_effects: tuple[ControlEffect, ...]
     answers: tuple[AnswerGroup, ...]
     training: TrainingLog | None
     data: DataSummary | None
@@ -143,6 +160,7 @@ def read_report_data(inputs: ReportInputs) -> ReportData:
         readings=readings,
         absent_splits=tuple(split for split in asked if split not in found),
         control_losses=_control_losses(steps.get("evaluate")),
+        control_effects=_control_effects(steps.get("evaluate")),
         answers=_answers(steps.get("evaluate")),
         training=_training(steps.get("train")),
         data=_data(steps),
@@ -216,6 +234,25 @@ def _control_losses(step: ReportStep | None) -> tuple[ControlLoss, ...]:
         ControlLoss(split, view, kind, fmean(found["right"]), fmean(found["other"]))
         for (split, view, kind, _), found in losses.items()
         if len(found) == 2
+    )
+
+
+def _control_effects(step: ReportStep | None) -> tuple[ControlEffect, ...]:
+    """Average effect and hidden gain over a control's questions, where both were measured."""
+    found: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for row in read_rows(artifact_file(step, "losses.parquet")):
+        if row["condition"] in ("right", "swapped") and row.get("control_effect") is not None:
+            own = found[row["split"], row["view"], row["kind"], row["control_id"]]
+            own[row["condition"]].append(row["loss"])
+            own["effect"].append(row["control_effect"])
+    return tuple(
+        ControlEffect(
+            split, view, kind, fmean(own["effect"]), fmean(own["swapped"]) - fmean(own["right"])
+        )
+        for (split, view, kind, _), own in found.items()
+        if own["right"] and own["swapped"]
     )
 
 

@@ -12,7 +12,7 @@ from evaluators.stats.estimates import Estimate
 from pipelines.reports import plots
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
 from pipelines.reports.plots.style import png
-from pipelines.reports.run.data import ControlLoss, ReportData, TrainingLog
+from pipelines.reports.run.data import ControlEffect, ControlLoss, ReportData, TrainingLog
 from pipelines.reports.run.evaluation import Reading
 from pipelines.reports.tables import CellValue
 
@@ -27,7 +27,7 @@ _GAINS = (
 
 
 def report_figures(data: ReportData) -> dict[str, PageFigure]:
-    """Draw the figures by name: `reading-SPLIT`, `gains-SPLIT`, `controls-SPLIT`, `training`.
+    """Draw the figures by name: `reading-`, `gains-`, `controls-`, `effects-SPLIT`, `training`.
 
     One whose numbers are absent is left out, and so is a view without any. The axes of `reading`
     and of `gains` are the same in all splits.
@@ -42,6 +42,9 @@ def report_figures(data: ReportData) -> dict[str, PageFigure]:
         losses = [loss for loss in data.control_losses if loss.split == split]
         if losses:
             figures.append(_controls(split, losses, _columns(data)))
+        effects = [effect for effect in data.control_effects if effect.split == split]
+        if effects:
+            figures.append(_effects(split, effects))
     if data.training is not None:
         figures.append(_training(data.training, data.counts["train"].get("best_step")))
     return {figure.name: figure for figure in figures}
@@ -120,6 +123,35 @@ def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> PageFi
     ]
     description = f"Answer loss of each control on split {split}: right against other"
     return make_page_figure(f"controls-{split}", description, wide, narrow, rows)
+
+
+def _effects(split: str, effects: Sequence[ControlEffect]) -> PageFigure:
+    kinds = list(dict.fromkeys(effect.kind for effect in effects))
+    panels = []
+    for view in sort_known((effect.view for effect in effects), VIEWS):
+        here = [effect for effect in effects if effect.view == view]
+        series = tuple(
+            plots.Series(
+                kind,
+                tuple(effect.effect for effect in here if effect.kind == kind),
+                tuple(effect.gain for effect in here if effect.kind == kind),
+                _KIND_COLOURS[i % len(_KIND_COLOURS)],
+            )
+            for i, kind in enumerate(kinds)
+        )
+        panels.append(plots.ScatterPanel(view, f"n = {len(here)}", series))
+    wide, narrow = (
+        plots.paired(
+            panels, xlabel="control effect", ylabel="hidden gain", columns=n, same_axes=False
+        )
+        for n in (3, 2)
+    )
+    rows: list[dict[str, CellValue]] = [
+        {"split": x.split, "view": x.view, "kind": x.kind, "effect": x.effect, "gain": x.gain}
+        for x in effects
+    ]
+    description = f"Hidden gain of each control on split {split} against its control effect"
+    return make_page_figure(f"effects-{split}", description, wide, narrow, rows)
 
 
 def _training(log: TrainingLog, best: int | None) -> PageFigure:

@@ -68,6 +68,10 @@ class QualityData:
     guessed: tuple[Guessed, ...]
     judged: tuple[JudgedPart, ...]
     judge: str | None
+    obedience: Mapping[str, Mapping[str, int]]
+    """Of each attribute that code can check: `replies`, and those that `obeyed`."""
+    effects: Mapping[str, Mapping[str, Any]]
+    """Control effects by category (generators/quality/effects.py); empty if not measured."""
 
 
 def read_quality(inputs: ReportInputs) -> QualityData | None:
@@ -127,6 +131,8 @@ def read_quality(inputs: ReportInputs) -> QualityData | None:
             if part is not None
         ),
         judge=section.endpoint.model if section is not None else None,
+        obedience=numbers["obedience"],
+        effects=found.get("control_effect") or {},
     )
 
 

@@ -1,0 +1,49 @@
+"""The control effect on the tiny model, against plain forward passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import chain
+import pytest
+import torch
+
+from activation_store.target.load import load_model, load_tokenizer
+from activation_store.target.swaps import make_swaps
+from activation_store.target.tokens import SEGMENT_CODES, tokenize_row
+from core.tables import Conversation, Message
+from evaluators.measure.control_effect import measure_control_effects
+
+
+def rows() -> list[Conversation]:
+    """Make rows of two controls, each with a reply."""
+    asked = [own for own, _ in chain.rows_of(("stimulus",), {"test": 2})]
+    said = [Message(role="assistant", content=f"Yes, {i}.", segment="completion") for i in "ab"]
+    return [
+        replace(own, view="stimulus_completion", messages=(*own.messages, reply))
+        for own, reply in zip(asked, said, strict=True)
+    ]
+
+
+def test_it_is_how_much_likelier_a_reply_is_under_its_own_control() -> None:
+    model = chain.model()
+    net = load_model(model, dtype="float32", device=torch.device("cpu"))
+    tokenizer = load_tokenizer(model)
+    table = rows()
+
+    def log_likelihood(row: Conversation) -> float:
+        tokens = tokenize_row(tokenizer, row)
+        ids = torch.tensor(tokens.ids.astype("int64"))[None]
+        said = torch.tensor(tokens.segments == SEGMENT_CODES["completion"])
+        chances = net(ids).logits[0, :-1].log_softmax(-1)
+        each = chances.gather(1, ids[0, 1:, None])[:, 0]
+        return float(each[said[1:]].sum())
+
+    hidden = {row.example_id: tokenize_row(tokenizer, row).withheld for row in table}
+    expected = {
+        swap.row.example_id: log_likelihood(swap.row) - log_likelihood(swap.swapped)
+        for swap in make_swaps(table, hidden, ("test",))
+    }
+    assert len(expected) == 2
+    found = measure_control_effects(net, tokenizer, table, table)
+    assert found == {name: pytest.approx(value, abs=1e-4) for name, value in expected.items()}
