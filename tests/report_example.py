@@ -255,6 +255,7 @@ def _write_evaluation(folder: Path, reading: dict[str, Any], draw: random.Random
                         "condition": condition,
                         "type": "description",
                         "loss": cost + base + draw.gauss(0, 0.15),
+                        "control_effect": i / 8 if view == "stimulus_completion" else None,
                     }
                     for condition, cost in costs
                     for question in QUESTIONS

@@ -17,6 +17,7 @@ from trainers.contrast import Contrast
 from trainers.decoder_inputs import DecoderInputs
 from trainers.rows import Row, tokenize_questions
 
+
 class Sample(NamedTuple):
     """A row as the decoder gets it.
 

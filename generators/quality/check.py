@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +70,34 @@ def prompts_of(config: QualityConfig) -> tuple[str, ...]:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QualitySession:
+    """How an LLM is asked.
+
+    Attributes:
+        endpoint: the LLM; None where none is asked.
+        log: the request log; replies in it are not asked for again.
+        concurrency: most requests at once.
+        texts: prompts and rubrics; None for the packaged ones.
+        say: told a line where the endpoint takes schemas otherwise than by enforcing them.
+    """
+
+    endpoint: ResolvedEndpoint | None
+    log: Path
+    concurrency: int
+    texts: PromptFiles | None = None
+    say: Callable[[str], None] = lambda line: None
+
+
 def check_quality(
     conversations: Path,
     questions: Path,
     out: Path,
-    log: Path,
+    session: QualitySession,
     *,
     config: QualityConfig,
-    endpoint: ResolvedEndpoint | None,
-    concurrency: int,
     progress: Progress,
-    texts: PromptFiles | None = None,
     effects: Mapping[str, float] | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write both tables with their flags, without the questions that `config.drop` leaves out.
 
@@ -91,15 +107,11 @@ def check_quality(
         conversations: folder of the conversations table.
         questions: folder of the questions table.
         out: folder of the artifact's data.
-        log: the request log; replies in it are not asked for again.
+        session: how an LLM is asked.
         config: what is flagged, measured and dropped.
-        endpoint: the LLM; None where `config` asks none.
-        concurrency: most requests at once.
         progress: told what is done of the current stage.
-        texts: prompts and rubrics; None for the packaged ones.
         effects: control effect of rows with a completion by example id, in nats; None where it was
             not measured.
-        say: told a line where the endpoint takes schemas otherwise than by enforcing them.
 
     Returns:
         counts: `questions` that are left, `dropped` (reason → rows), `quality` (as in
@@ -123,10 +135,10 @@ def check_quality(
     measured: dict[str, Any] = {}
     client = None
     if needed := prompts_of(config):
-        if endpoint is None:
+        if session.endpoint is None:
             raise ConfigError(f"quality.endpoint: got none; {', '.join(needed)} need an LLM.")
-        check = _Check(rows, asked, flags, config, texts or PromptFiles(), progress)
-        measured, client = run_async(_asking(check, endpoint, log, concurrency, say))
+        check = _Check(rows, asked, flags, config, session.texts or PromptFiles(), progress)
+        measured, client = run_async(_asking(check, session.endpoint, session))
     marked, kept, dropped = apply_flags(rows, asked, flags, config.drop)
     if not kept:
         raise DataError(
@@ -164,14 +176,10 @@ def check_quality(
 
 
 async def _asking(
-    check: _Check,
-    endpoint: ResolvedEndpoint,
-    log: Path,
-    concurrency: int,
-    say: Callable[[str], None],
+    check: _Check, endpoint: ResolvedEndpoint, session: QualitySession
 ) -> tuple[dict[str, Any], LLMClient]:
-    with RequestLog(log) as replies:
-        client = LLMClient(endpoint, replies, concurrency, say)
+    with RequestLog(session.log) as replies:
+        client = LLMClient(endpoint, replies, session.concurrency, session.say)
         try:
             return await check.measure(client), client
         finally:

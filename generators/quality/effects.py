@@ -21,9 +21,7 @@ EFFECT = "control_effect"
 """Key of a checked row's provenance: its control effect in nats."""
 
 
-def spread_effects(
-    rows: Sequence[Conversation], effects: Mapping[str, float]
-) -> dict[str, float]:
+def spread_effects(rows: Sequence[Conversation], effects: Mapping[str, float]) -> dict[str, float]:
     """Give rows without a completion of their own the effect of those that have one.
 
     The row that a completion was written for has that completion's; any other row of a view that

@@ -46,7 +46,7 @@ def _texts(section: QualitySection) -> PromptFiles:
 
 
 def _check(call: StepCall) -> StepResult:
-    from generators.quality.check import check_quality
+    from generators.quality.check import QualitySession, check_quality
 
     section, runtime = _section(call.experiment), call.experiment.runtime
     effects = None if section.control_effect is None else _measure_effects(call)
@@ -55,14 +55,16 @@ def _check(call: StepCall) -> StepResult:
             call.data("conversations"),
             call.data("questions"),
             call.out,
-            call.root / REQUESTS,
+            QualitySession(
+                endpoint=endpoint,
+                log=call.root / REQUESTS,
+                concurrency=runtime.concurrency,
+                texts=_texts(section),
+                say=call.say,
+            ),
             config=section,
-            endpoint=endpoint,
-            concurrency=runtime.concurrency,
             progress=call.progress,
-            texts=_texts(section),
             effects=effects,
-            say=call.say,
         )
     return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
 

@@ -1,26 +1,23 @@
-"""scripts/ablations.py: its settings are experiments, and its table goes into the page."""
+"""scripts/ablations.py: its settings are experiments over one store, its table the page's."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType
 
+import chain
 import pytest
 
+from core.table_files import CONVERSATIONS_FILE, read_conversations
 from evaluators.comparison.values import ComparedValue
 from evaluators.stats.estimates import Estimate
+from pipelines.artifacts.root import ArtifactRoot
 
 CHECKOUT = Path(__file__).parents[2]
-WORDS = argparse.Namespace(
-    config=str(CHECKOUT / "experiments" / "latentqa_eval.yaml"),
-    data="rows",
-    rows=40,
-    controls=6,
-    views=["control", "system"],
-)
+WORDS = argparse.Namespace(stimuli=8, epochs=1.5, set=["dump.model=embedded"])
 
 
 @pytest.fixture(scope="module")
@@ -35,51 +32,77 @@ def script() -> ModuleType:
     return module
 
 
-def test_every_setting_is_an_experiment_of_its_own(script: ModuleType) -> None:
-    found = {
-        name: script.experiment(WORDS, changes) for name, changes in script.settings(40).items()
-    }
-    assert len({made.train.model_dump_json() for made in found.values()}) == len(found)
-    assert {made.dump.model_dump_json() for made in found.values()} == {
-        found["base"].dump.model_dump_json()
-    }
-    assert found["rows: double"].train.max_rows == 80
-
-
-def metrics(view: str) -> dict[str, Any]:
-    leaf = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 6}
-    return {"reading": {"test": {view: {"information_gain": leaf}}}}
-
-
-def test_a_view_with_its_control_visible_is_marked(script: ModuleType) -> None:
-    line = script.gain_line("masking: off", metrics("system+visible"), script.VIEWS)
-    assert line == ["masking: off", "–", "–", "–", "0.50\u00a0[0.25,\u00a00.75] (visible)"]
-    assert (
-        script.gain_line("base", metrics("control"), ["control"])[1]
-        == "0.50\u00a0[0.25,\u00a00.75]"
-    )
-
-
-def test_a_setting_that_shares_no_view_with_the_base_has_no_difference_to_it(
-    script: ModuleType,
+def test_every_setting_is_an_experiment_of_its_own_over_one_dump(
+    script: ModuleType, tmp_path: Path
 ) -> None:
-    leaf = {"estimate": 2.0, "low": 1.5, "high": 2.5, "n": 6}
-    base, off = (
-        SimpleNamespace(
-            metrics={
-                "train": {"validation": 1.5},
-                "reading": {"test": {view: {"answer_loss": {"right": leaf}}}},
-            }
+    files = script.write_data(tmp_path, 8) | {script.OFF_POLICY: tmp_path / "off.jsonl"}
+    found = {
+        name: script.experiment(changes, files, WORDS) for name, changes in script.SETTINGS.items()
+    }
+    assert len({made.model_dump_json() for made in found.values()}) == len(found)
+    assert len({made.dump.model_dump_json() for made in found.values()}) == 1
+    assert {made.train.contrastive for made in found.values()} == {0.0, 0.5, 2.0}
+    assert found["stimuli: a quarter, shared"].train.epochs == 6
+    assert found["view stimulus_completion, another's replies"].complete is None
+
+
+@pytest.mark.prove
+def test_a_small_sweep_runs_goes_on_and_writes_its_table(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page, root = tmp_path / "page.md", tmp_path / "root"
+    page.write_text("# Page\n")
+    monkeypatch.setattr(script, "PAGE", page)
+    tiny = {
+        "dump.model": str(chain.model().folder),
+        "dump.layers": "[1, 2]",
+        "dump.store_dtype": "float32",
+        "complete.max_tokens": "2",
+        "train.decoder.read_layer": "2",
+        "train.max_steps": "2",
+        "train.evaluations": "1",
+        "evaluate.bootstrap": "100",
+        "runtime.device": "cpu",
+    }
+    given = [word for field, value in tiny.items() for word in ("--set", f"{field}={value}")]
+    for only in (["base", "contrastive: 0.5"], ["view stimulus_completion, another"]):
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                "ablations",
+                "--root",
+                str(root),
+                "--stimuli",
+                "2",
+                "--write",
+                *given,
+                "--only",
+                *only,
+            ],
         )
-        for view in ("system", "system+visible")
-    )
-    assert script.loss_line("base", base, base, ["system"]) == [
-        "base",
-        "1.50",
-        "2.00\u00a0[1.50,\u00a02.50]",
+        script.main()
+    shown = capsys.readouterr()
+    assert shown.err.count("base ...") == 1  # found again the second time
+    lines = [own for own in page.read_text().splitlines() if own.startswith("| ")]
+    assert [own.split(" | ")[0] for own in lines[2:]] == [
+        "| base",
+        "| contrastive: 0.5",
+        "| view stimulus_completion, another's replies",
     ]
-    assert script.loss_line("off", off, base, ["system"]) == ["off", "1.50", "–"]
-    assert script.loss_line("off", base, None, ["system"]) == ["off", "1.50", "–"]
+    assert all(own.split(" | ")[1] == "8" for own in lines[2:])
+    # the rotated replies are those of another control to the same stimulus
+    rows = [
+        row
+        for folder in ArtifactRoot(root).artifacts("conversations")
+        for row in read_conversations(folder.data / CONVERSATIONS_FILE)
+        if row.view == "stimulus_completion"
+    ]
+    assert len({row.control_id for row in rows}) == 8
+    assert {row.split for row in rows} == {"train", "validation", "test_seen"}
 
 
 def test_a_difference_with_an_interval_off_zero_is_bold(script: ModuleType) -> None:
@@ -91,13 +114,3 @@ def test_a_difference_with_an_interval_off_zero_is_bold(script: ModuleType) -> N
     assert script.difference(off) == "**-0.50 [-0.75, -0.25]**"
     assert script.difference(over) == "-0.50 [-0.25, +0.25]"
     assert script.difference(few) == "+0.12"
-
-
-def test_the_table_takes_the_place_of_the_last_one(script: ModuleType, tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("# Page\n\nBefore.\n")
-    for text in ("first", "second"):
-        script.write(page, text)
-    assert page.read_text() == (
-        "# Page\n\nBefore.\n\n## Ablations\n\n<!-- ablations -->\nsecond\n<!-- /ablations -->\n"
-    )

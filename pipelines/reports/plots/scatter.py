@@ -118,7 +118,5 @@ def _limits(
     x = [value for panel in panels for series in panel.series for value in series.x]
     y = [value for panel in panels for series in panel.series for value in series.y]
     x, y = (x + y, x + y) if same_axes else ([*x, 0.0], [*y, 0.0])
-    first, second = (
-        padded(min(own, default=0.0), max(own, default=1.0), 0.06) for own in (x, y)
-    )
+    first, second = (padded(min(own, default=0.0), max(own, default=1.0), 0.06) for own in (x, y))
     return first, second

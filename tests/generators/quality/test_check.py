@@ -29,7 +29,7 @@ from generators.quality.answerability import (
     sample_items,
     token_f1,
 )
-from generators.quality.check import check_quality
+from generators.quality.check import QualitySession, check_quality
 from generators.quality.config import FLAGS, QualityConfig, RulesConfig
 from generators.quality.describe import describe
 from generators.quality.flags import apply_flags, flag_rows
@@ -190,10 +190,8 @@ def check(folder: Path, rows: Sequence[Row], **config: Any) -> dict[str, Any]:
             folder / "c",
             folder / "q",
             folder / "out",
-            folder / "log.sqlite",
+            QualitySession(endpoint=resolved(endpoint), log=folder / "log.sqlite", concurrency=4),
             config=QualityConfig.model_validate(config),
-            endpoint=resolved(endpoint),
-            concurrency=4,
             progress=silent,
         )
         counts["asked"] = len(endpoint.work)
@@ -265,10 +263,8 @@ def test_without_measurements_no_llm_is_needed(tmp_path: Path) -> None:
             tmp_path / "c",
             tmp_path / "q",
             tmp_path / "out",
-            tmp_path / "log",
+            QualitySession(endpoint=None, log=tmp_path / "log", concurrency=1),
             config=QualityConfig(),
-            endpoint=None,
-            concurrency=1,
             progress=silent,
         )
 

@@ -96,6 +96,11 @@ def test_headline_names_where_it_reads_and_no_more(page: Page) -> None:
     assert f"reads what is hidden in {where}; elsewhere this run does not show" in page.text
 
 
+def test_reading_is_drawn_against_the_control_effect(page: Page, out: Path) -> None:
+    assert "the hidden gain (nats per token) against the control effect" in page.text
+    assert (out / "figures" / "effects-test.csv").is_file()
+
+
 def test_every_reading_has_its_verdict(page: Page) -> None:
     assert page.text.count("Reads. ") == 1
     assert page.text.count("Not shown. ") == 5
