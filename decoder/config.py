@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from core.config import Config
 
-Normalisation = Literal["none", "length", "centre", "standardise"]
+Normalisation = Literal["none", "length", "centre", "standardise", "difference"]
 """How activations are normalised before they are injected (decoder/normalisation.py)."""
 
 
@@ -34,7 +34,10 @@ class DecoderConfig(Config):
     """What is done to activations first: `none` leaves them as they are (the paper); `length`
     brings each to the mean length of what it replaces; `centre` takes off the mean training token
     before that, and `standardise` divides each feature by its deviation over training tokens as
-    well. A few massive features hide the change of some percent that a hidden control makes."""
+    well. A few massive features hide the change of some percent that a hidden control makes.
+    `difference` takes off the activations of the same visible text without the control, then brings
+    the rest to that length: an ablation, for masked views and train.activations `live`; such a
+    decoder can be evaluated, and not asked or steered."""
     positions: Literal["target", "plain"] = "target"
     """`target`: each placeholder has the position that its activation had in the target's own
     sequence (the paper's rule); `plain`: the decoder's sequence is counted from 0."""

@@ -109,7 +109,8 @@ class Normaliser:
     """Maps activations of the layers that a decoder reads to what is injected.
 
     Args:
-        how: which map.
+        how: which map; `difference` is `length`, as the source of activations has taken off the
+            rest (decoder/sources/difference.py).
         statistics: of the training tokens.
         layers: the L blocks, counted from 0, that the statistics are of.
         device: where activations are.

@@ -14,7 +14,7 @@ from core.files import storage_errors, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
 from core.table_files import CONVERSATIONS_FILE, DROPPED_FILE, read_conversations, write_dropped
-from decoder.model import Decoder
+from decoder.model import Decoder, read_sidecar
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
 from evaluators.config import Baseline, EvaluateConfig
@@ -86,7 +86,8 @@ def evaluate(
     if foreign:
         activations, foreign_target = open_foreign(inputs, runtime)
     else:
-        activations = inputs.open_activations(runtime)
+        normalisation = read_sidecar(decoders.decoder)[0].normalisation
+        activations = inputs.open_activations(runtime, normalisation)
     decoder = _load_decoders(inputs, decoders, config, runtime)
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(decoder)

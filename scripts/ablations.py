@@ -80,6 +80,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "normalisation: none": {"train.decoder.normalisation": "none"},
     "normalisation: length": {"train.decoder.normalisation": "length"},
     "normalisation: centre": {"train.decoder.normalisation": "centre"},
+    "normalisation: difference": {
+        "train.decoder.normalisation": "difference",
+        "train.activations": "live",
+    },
     "contrastive: 0.5": {"train.contrastive": 0.5},
     "contrastive: 2": {"train.contrastive": 2.0},
     "read layer: 7": {"train.decoder.read_layer": 7},

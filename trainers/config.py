@@ -88,6 +88,17 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _has_differences(self) -> TrainConfig:
+        if self.decoder.normalisation == "difference" and (
+            self.activations != "live" or not self.decoder.masking or "control" in self.views
+        ):
+            raise ValueError(
+                "decoder.normalisation: `difference` needs activations `live`, masking, and views "
+                "that hide the control"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _mixture(self) -> TrainConfig:
         unknown = sorted(self.mixture.keys() - {*self.views, *KIND_NAMES, *SOURCES})
         if unknown:

@@ -128,7 +128,7 @@ def train(
     """
     use_threads(runtime)
     distributed = DistributedContext.from_environment(runtime)
-    activations = inputs.open_activations(runtime)
+    activations = inputs.open_activations(runtime, config.decoder.normalisation)
     layer = _main_layer(config, activations)
     decoder = _create_decoder(inputs, config, layer, distributed)
     if isinstance(activations, LiveActivations):

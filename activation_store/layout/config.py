@@ -19,9 +19,10 @@ _SHARD_ROWS, _SHARD_CHUNKS = 8192, 32
 class CaptureConfig(Config):
     """Which activations are kept, and how they are laid out."""
 
-    layers: tuple[int, ...] = (14,)
-    """Read layers: blocks, counted from 0, whose output residual stream is stored; -1 is the
-    last."""
+    layers: tuple[int | float, ...] = (14,)
+    """Read layers: blocks, counted from 0, whose output residual stream is stored; -1 is the last,
+    and a fraction is a relative depth: 0.5 is the block behind which half of the blocks are done,
+    whatever the model (15 of 32, 14 of 30)."""
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format in which the target runs."""
     store_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -49,10 +50,19 @@ class CaptureConfig(Config):
 
     @field_validator("layers")
     @classmethod
-    def _layers(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+    def _layers(cls, layers: tuple[int | float, ...]) -> tuple[int | float, ...]:
         if not layers or len(set(layers)) != len(layers) or min(layers) < -1:
             raise ValueError("expected distinct block numbers from 0 (or -1 for the last block)")
+        if any(isinstance(layer, float) and not 0 < layer < 1 for layer in layers):
+            raise ValueError(
+                f"got {list(layers)}; expected block numbers, or relative depths between 0 and 1"
+            )
         return layers
+
+    @property
+    def known_by_number(self) -> bool:
+        """Whether all layers are named by numbers that need no model to be told apart."""
+        return all(isinstance(layer, int) and layer >= 0 for layer in self.layers)
 
     @model_validator(mode="after")
     def _whole_chunks(self) -> CaptureConfig:

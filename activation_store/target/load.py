@@ -44,18 +44,23 @@ class Shape:
     max_positions: int
     vocabulary: int
 
-    def layer(self, layer: int, field: str) -> int:
+    def layer(self, layer: float, field: str) -> int:
         """Return `layer` counted from 0, where -1 is the last.
+
+        A fraction is a relative depth: 0.5 is the block behind which half of the blocks are done,
+        15 of 32 and 14 of 30.
 
         Raises:
             ModelError: the model has no such block; `field` is the setting to change.
         """
+        if 0 < layer < 1:
+            return max(0, round(layer * self.n_blocks) - 1)
         if not -1 <= layer < self.n_blocks:
             raise ModelError(
                 f"model {self.ref}: it has blocks 0 to {self.n_blocks - 1}, got {layer}. "
                 f"Change {field}."
             )
-        return layer % self.n_blocks
+        return int(layer) % self.n_blocks
 
 
 def model_shape(model: ModelFiles) -> Shape:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,25 @@ def _swap(row: Conversation, donor: Conversation) -> Conversation:
         completion_origin=row.completion_origin,
         flags=(),
         provenance={SWAPPED_FROM: row.example_id} | _written_by_target(row),
+    )
+
+
+def without_control(row: Conversation) -> Conversation | None:
+    """Return the row's visible text without its control; None where nothing is hidden.
+
+    Rows with one visible text have one such conversation. Its view keeps it out of swaps.
+    """
+    first = _visible_from(row) if row.view != "control" else None
+    if first is None:
+        return None
+    messages = row.messages[first:]
+    return replace(
+        row,
+        example_id=example_id("without control", row.view, messages),
+        view="control",
+        messages=messages,
+        flags=(),
+        provenance=_written_by_target(row),
     )
 
 

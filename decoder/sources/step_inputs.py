@@ -8,8 +8,11 @@ from pathlib import Path
 from activation_store.layout.config import CaptureConfig
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
+from core.errors import ConfigError
 from core.runtime import Runtime
 from core.table_files import CONVERSATIONS_FILE, read_conversations
+from decoder.config import Normalisation
+from decoder.sources.difference import DifferenceActivations
 from decoder.sources.live import LiveActivations
 
 
@@ -31,17 +34,31 @@ class StepInputs:
     model: ModelFiles
     capture: CaptureConfig | None = None
 
-    def open_activations(self, runtime: Runtime) -> ActivationStore | LiveActivations:
+    def open_activations(
+        self, runtime: Runtime, normalisation: Normalisation = "none"
+    ) -> ActivationStore | LiveActivations:
         """Open the store, checked against its target; without one, prepare live activations.
 
+        Args:
+            runtime: size of the reader's cache.
+            normalisation: of the decoder that reads them; `difference` needs activations on the
+                fly.
+
         Raises:
+            ConfigError: `difference` with a store.
             StoreError: there is no such store, or another model wrote it.
             DataError, ModelError: as `LiveActivations` raises them.
         """
         if self.store is None:
             assert self.capture is not None, "activations on the fly need a capture"
             rows = read_conversations(self.conversations / CONVERSATIONS_FILE)
-            return LiveActivations(self.model, rows, self.capture)
+            made = DifferenceActivations if normalisation == "difference" else LiveActivations
+            return made(self.model, rows, self.capture)
+        if normalisation == "difference":
+            raise ConfigError(
+                "train.decoder.normalisation: `difference` takes off activations of texts without "
+                "their control, which a store does not hold. Set train.activations to `live`."
+            )
         opened = ActivationStore(self.store, cache_mb=runtime.shard_cache_mb)
         opened.check_target(self.model.digests())
         return opened

@@ -19,6 +19,7 @@ from torch import nn
 
 from activation_store.target.capture import Capture
 from activation_store.target.tokens import Encoded, Tokens, tokenize_with_text
+from core.errors import ConfigError
 from core.tables import Message
 from decoder.model import Decoder
 from decoder.reading import Reading
@@ -94,8 +95,10 @@ def capture(
         batch_tokens: most tokens of one forward pass, padding counted; at least one conversation.
 
     Raises:
+        ConfigError: the decoder reads differences.
         DataError: the template refuses a conversation, or it holds a control token.
     """
+    refuse_differences(decoder)
     tokenizer = decoder.tokenizer if source is None else source.tokenizer
     found = [tokenize_with_text(tokenizer, messages) for messages in conversations]
     lengths = [len(tokens.ids) for tokens, _ in found]
@@ -111,6 +114,20 @@ def capture(
                 unread = 0 if last is None else max(0, lengths[i] - last)
                 out[i] = CapturedConversation(*found[i], vectors, unread)
     return [out[i] for i in range(len(conversations))]
+
+
+def refuse_differences(decoder: Decoder) -> None:
+    """Refuse a decoder that reads differences, which a conversation alone does not give.
+
+    Raises:
+        ConfigError: its normalisation is `difference`.
+    """
+    if decoder.config.normalisation == "difference":
+        raise ConfigError(
+            "this decoder reads activations less those of the same text without its control "
+            "(normalisation `difference`), which a conversation alone does not give. It can be "
+            "evaluated; to ask or steer, train one with another normalisation."
+        )
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from core.errors import ConfigError
 from core.steering_control import SteeringControl
 from decoder.model import Decoder
+from decoder.sources.target_run import refuse_differences
 from decoder.steering.gradient import WeightedTurn
 
 
@@ -53,6 +54,7 @@ def make_objective(
         ConfigError: there is no control, a weight is 0, or they are not as many as the controls.
         DataError: the decoder's template refuses a question or an answer.
     """
+    refuse_differences(decoder)
     if not controls:
         raise ConfigError("steer: got no control, expected at least one.")
     given = tuple(weights) or (1.0,) * len(controls)

@@ -53,6 +53,10 @@ class QuestionsConfig(Config):
     """Types of questions; null for all that a kind has. `description` of the control, `prediction`
     of replies under it, `extraction` of what a passage says; of profiles `single_fact`, `two_hop`,
     `comparison`, `counting`, `negation`; of texts what stood `before` and what comes `after`."""
+    yes_no: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the questions about controls that an LLM wrote which are yes/no, such as 0.34: made
+    by code of its descriptions, half of them true and half about another control, so that their
+    answers are balanced. Kinds that code draws have `types` for it."""
     sampling: SamplingConfig = SamplingConfig(temperature=0.3)
     """How questions and answers are sampled."""
     filters: FilterConfig = FilterConfig()

@@ -40,6 +40,7 @@ from generators.making.crossing import share_stimuli
 from generators.making.drawn import DRAWN, draw_controls, draw_questions, resolve_sources
 from generators.making.questions import ask_questions
 from generators.making.rows import conversation_rows
+from generators.making.yes_no import add_yes_no, count_yes_no
 
 STIMULUS_PROMPT = "stimulus"
 
@@ -174,15 +175,17 @@ def generate_questions(
     texts = texts or PromptFiles()
     path = conversations / CONVERSATIONS_FILE if conversations.is_dir() else conversations
     rows = read_conversations(path)
+    yes_no = count_yes_no(config.per_control, config.yes_no)
+    open_ended = config.model_copy(update={"per_control": config.per_control - yes_no})
 
     async def work(endpoint: ResolvedEndpoint) -> tuple[Any, list[Dropped], LLMClient]:
         with RequestLog(log) as replies:
             client = LLMClient(endpoint, replies, concurrency, say)
             try:
-                asked, dropped = await ask_questions(rows, config, texts, client, progress)
+                asked, dropped = await ask_questions(rows, open_ended, texts, client, progress)
             finally:
                 await client.close()
-        return asked, dropped, client
+        return add_yes_no(asked, rows, yes_no, config.seed), dropped, client
 
     asked: dict[str, Any] = {}
     dropped: list[Dropped] = []

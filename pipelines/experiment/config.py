@@ -109,7 +109,7 @@ class Experiment(Config):
         stored, read = self.dump.layers, self.train.decoder.read_layer
         several = self.train.decoder.read_layers
         if several:
-            if not set(several) <= set(stored) and -1 not in stored:
+            if not set(several) <= set(stored) and self.dump.known_by_number:
                 raise ValueError(
                     f"train.decoder.read_layers: got {list(several)}, expected some of dump.layers "
                     f"{list(stored)}"
@@ -119,8 +119,9 @@ class Experiment(Config):
             raise ValueError(
                 f"train.decoder.read_layer: got null, expected one of dump.layers {list(stored)}"
             )
-        # -1 is known by its number only once the model is
-        if read is not None and read not in stored and -1 not in (read, *stored):
+        # -1 and a relative depth are known by their number only once the model is
+        by_number = read != -1 and self.dump.known_by_number
+        if read is not None and read not in stored and by_number:
             raise ValueError(
                 f"train.decoder.read_layer: got {read}, expected one of dump.layers {list(stored)}"
             )

@@ -142,7 +142,8 @@ def _stored_layers(base: Experiment, section: SweepSection) -> tuple[str, ...]:
     read = {layer for axis in axes for layer in section.vary[axis] if isinstance(layer, int)}
     layers = sorted({*base.dump.layers, *read})
     missing = read - set(base.dump.layers)
-    return (f"dump.layers={json.dumps(layers)}",) if missing and -1 not in layers else ()
+    told = base.dump.known_by_number and -1 not in read
+    return (f"dump.layers={json.dumps(layers)}",) if missing and told else ()
 
 
 def _point_name(experiment: str, setting: Mapping[str, Any], seed: int) -> str:

@@ -68,6 +68,14 @@ def _conversations(call: StepCall) -> StepResult:
     return _result(counts)
 
 
+def _questions_config(experiment: Experiment) -> dict[str, Any]:
+    """Return the settings of the questions; tables of before there were yes/no ones are found."""
+    settings = plain(_section(experiment).questions)
+    if not settings["yes_no"]:
+        del settings["yes_no"]
+    return settings
+
+
 def _questions(call: StepCall) -> StepResult:
     from generators.making.generation import generate_questions, texts_of
 
@@ -150,7 +158,7 @@ GENERATED = (
         version=2,
         entry="generators.making.generation",
         run=_questions,
-        config=lambda experiment: plain(_section(experiment).questions),
+        config=_questions_config,
         inputs={"conversations": "conversations"},
         external=lambda outside: _external(outside, "questions"),
         locations=_location,

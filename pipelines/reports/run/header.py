@@ -72,7 +72,7 @@ def _trained_views(experiment: Experiment, conversations: Sequence[Conversation]
     return sort_known([view for view in views if view in found] if found else views, VIEWS)
 
 
-def _read_layers(inputs: ReportInputs) -> tuple[int, ...]:
+def _read_layers(inputs: ReportInputs) -> tuple[float, ...]:
     """Return the blocks that the decoder reads: those it was trained on, else the experiment's."""
     experiment = inputs.experiment
     decoder, read = experiment.train.decoder, experiment.train.decoder.read_layer

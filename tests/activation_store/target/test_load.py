@@ -99,6 +99,14 @@ def test_a_layer_is_counted_from_0_and_the_last_is_minus_1(layer: int, index: in
     assert shape.layer(layer, "dump.layers") == index
 
 
+@pytest.mark.parametrize(
+    ("blocks", "depth", "index"), [(32, 0.5, 15), (30, 0.5, 14), (36, 0.25, 8), (4, 0.01, 0)]
+)
+def test_a_fraction_is_a_relative_depth(blocks: int, depth: float, index: int) -> None:
+    shape = target.Shape(ref="m", n_blocks=blocks, d_model=8, max_positions=10, vocabulary=9)
+    assert shape.layer(depth, "dump.layers") == index
+
+
 @pytest.mark.parametrize("layer", [4, -2])
 def test_a_layer_that_is_not_there_names_the_setting(layer: int) -> None:
     shape = target.Shape(ref="m", n_blocks=4, d_model=8, max_positions=10, vocabulary=9)

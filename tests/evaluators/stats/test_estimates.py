@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from simulated import SCENES, coverage
+from simulated import SCENES, closed_coverage, coverage, hidden_coverage
 
 from evaluators.stats.estimates import average_by_control, bootstrap, pooled, pooled_p_value
 from evaluators.stats.estimates import difference as run_difference
@@ -95,6 +95,13 @@ def test_intervals_of_gains_hold_the_truth_about_as_often_as_they_say(scene: str
     found = coverage(scene, 12, datasets=300, samples=300, seed=1)
     # tests/proofs/test_panel_coverage.py has the full counts
     assert all(0.88 <= one.holds <= 0.985 for one in found.values()), found
+
+
+def test_intervals_of_reading_hold_the_truth_about_as_often_as_they_say() -> None:
+    lead = hidden_coverage("reads, rivals alike", 50, datasets=150, samples=300, seed=1)
+    closed = closed_coverage("some found", 50, datasets=150, samples=300, seed=1)
+    found = [*lead.items(), *closed.items()]
+    assert all(0.89 <= one.holds <= 0.995 for _, one in found), found
 
 
 def test_an_interval_is_about_as_wide_as_students() -> None:
