@@ -70,7 +70,7 @@ def test_visible_tokens_are_less_those_of_the_text_alone(made: chain.Chain) -> N
 def test_it_is_trained_on_the_fly_and_not_from_a_store(made: chain.Chain, tmp_path: Path) -> None:
     flying = made.places(tmp_path / "live", store=None, capture=chain.CAPTURE)
     assert train(*flying, config=CONFIG, runtime=chain.RUNTIME).steps == 1
-    with pytest.raises(ConfigError, match="Set train.activations to `live`"):
+    with pytest.raises(ConfigError, match=r"Set train\.activations to `live`"):
         train(*made.places(tmp_path / "stored"), config=CONFIG, runtime=chain.RUNTIME)
 
 
