@@ -69,7 +69,7 @@ def test_the_readmes_endpoints_are_valid(block: str) -> None:
 def test_the_training_shown_is_valid() -> None:
     text = (CHECKOUT / "docs" / "training.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     sections: dict[str, type[BaseModel]] = {
         "train": TrainConfig,
         "dump": DumpSection,
