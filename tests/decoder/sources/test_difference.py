@@ -56,7 +56,9 @@ def test_visible_tokens_are_less_those_of_the_text_alone(made: chain.Chain) -> N
         withheld = plain.place(row.example_id).withheld
         alone = [m for m in row.messages if m.segment != "control"]
         ids = decoder.tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in alone], return_dict=False
+            [{"role": m.role, "content": m.content} for m in alone],
+            add_generation_prompt=True,
+            return_dict=False,
         )
         run = Capture(decoder.net.get_base_model(), (chain.LAYER,))
         with decoder.without_adapter():
