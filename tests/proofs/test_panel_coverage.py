@@ -11,6 +11,8 @@ DATASETS = 2000
 SAMPLES = 2000
 WITHIN = {12: (0.90, 0.97), 50: (0.93, 0.97)}
 """Controls to the share of intervals that may hold the true gain."""
+READING_CLAIMS = {12: 0.1, 50: 0.05}
+"""Controls to the share of intervals of reading that may lie above the truth."""
 CLAIMS = 0.03
 """Most intervals of the information gain that may lie above the true one."""
 
@@ -50,4 +52,5 @@ def test_coverage_of_reading(proved: dict[str, Any], controls: int) -> None:
     low, high = WITHIN[controls]
     for name, one in found.items():
         assert low <= one.holds <= high, name
-        assert one.too_high <= 1.5 * CLAIMS, name
+        # an accuracy near 1 of a dozen controls is skewed: its intervals err upwards
+        assert one.too_high <= READING_CLAIMS[controls], name
