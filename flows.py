@@ -19,6 +19,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -336,7 +337,15 @@ def _outcome(number: int, future: PrefectFuture[Any]) -> TaskOutcome:
     try:
         return TaskOutcome(number=number, value=future.result())
     except Exception as error:  # of the function, of a killed process, or Prefect's own
+        if isinstance(error, BrokenExecutor):
+            _guarded(lambda: _mark_task_crashed(future.task_run_id))
         return TaskOutcome(number=number, error=error)
+
+
+def _mark_task_crashed(run: UUID) -> None:
+    message = "A process of the pool was killed; what is missing is done again."
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+        client.set_task_run_state(run, Crashed(message=message), force=True)
 
 
 def _run_as_flow(call: PointCall) -> PointOutcome:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -126,6 +128,12 @@ class FakeSteps:
             with open(self.log, "a") as log:
                 log.write(f"{name} {i}\n")
             call.progress(i + 1, self.pieces, "pieces")
+        if call.pool.workers > 1 and name == "dump":
+            places = {f"pooled {i}": call.out / f"pooled-{i}" for i in range(2)}
+            while left := {name: path for name, path in places.items() if not path.exists()}:
+                kill = f"{self.log}.kills"
+                calls = [{"path": str(path), "kill": kill} for path in left.values()]
+                list(call.pool.run(write_process, calls, list(left)))
         if name == "evaluate":
             write_table(call.out / LOSSES_FILE, _losses(call.experiment), LOSSES)
         if name == "report":
@@ -138,6 +146,14 @@ class FakeSteps:
         lines = self.log.read_text().split("\n")[:-1] if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return lines
+
+
+def write_process(path: str, kill: str) -> None:
+    """Write a file with the number of the process; kill that first where `kill` is a file."""
+    if os.path.exists(kill):
+        os.unlink(kill)
+        os.kill(os.getpid(), signal.SIGKILL)
+    Path(path).write_text(str(os.getpid()))
 
 
 def _losses(experiment: Experiment) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-PATIENCE_S = 240.0
+PATIENCE_S = 900.0
 
 
 def environment(home: Path, url: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HOST = "127.0.0.1"
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 """Longest wait for the server; the first one in a home makes its database."""
 _UVICORN = (
     *("-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),

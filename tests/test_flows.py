@@ -150,6 +150,45 @@ def test_steps_have_edges_and_their_lines_are_logged(home: Path, server: str) ->
     assert any(line.startswith("train ") and line.endswith(" s") for line in logs)
 
 
+@pytest.mark.parametrize("runner", ["processes", pytest.param("threads", marks=pytest.mark.prove)])
+def test_pieces_of_a_step_are_tasks_of_the_chosen_runner(
+    home: Path, server: str, runner: str
+) -> None:
+    chosen = ("--set", "runtime.workers=2", "--set", f"runtime.task_runner={runner}")
+    done = run(home, server, "--root", f"pooled-{runner}", *chosen)
+    assert done.returncode == 0, done.stderr
+    flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        runs = ask(server, "task_runs/filter")
+        tasks = {one["name"]: one for one in runs if one["flow_run_id"] == flow["id"]}
+        if {"pooled 0", "pooled 1", "report"} <= tasks.keys():
+            break
+        time.sleep(0.2)
+    assert {tasks[name]["state_name"] for name in ("pooled 0", "pooled 1")} == {"Completed"}
+    (folder,) = (home / f"pooled-{runner}" / "dump").iterdir()
+    assert len(list(folder.glob("data/pooled-*"))) == 2
+
+
+@pytest.mark.prove
+def test_a_killed_process_of_a_task_runner_is_shown_and_its_work_is_done(
+    home: Path, server: str
+) -> None:
+    (home / "log.kills").touch()
+    done = run(home, server, "--root", "pool-killed", "--set", "runtime.workers=2")
+    assert done.returncode == 0, done.stderr
+    flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        runs = ask(server, "task_runs/filter")
+        own = [one for one in runs if one["flow_run_id"] == flow["id"]]
+        states = {one["state_name"] for one in own if one["name"].startswith("pooled")}
+        if states == {"Crashed", "Completed"}:
+            break
+        time.sleep(0.2)
+    assert states == {"Crashed", "Completed"}
+
+
 def test_a_credential_among_the_parameters_is_not_kept(home: Path, server: str) -> None:
     address = "evaluate.judge={endpoint: {base_url: 'http://me:hunter2@127.0.0.1:9/v1', model: m}}"
     run(home, server, "--root", "secret", "--until", "dump", "--set", address)

@@ -150,7 +150,8 @@ def gc(
     elif delete:
         say(f"Removed {len(garbage)} folders, {total}.")
     else:
-        say(f"{len(garbage)} folders, {total}, can go: latentqa gc --delete")
+        rule = "" if keep_last is None else f"--keep-last {keep_last} --keep-weekly {keep_weekly} "
+        say(f"{len(garbage)} folders, {total}, can go: latentqa gc {rule}--delete")
 
 
 def _expired(place: ArtifactRoot, last: int, weekly: int) -> list[Name]:

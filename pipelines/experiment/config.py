@@ -252,6 +252,7 @@ def _locate(loc: Sequence[int | str]) -> tuple[tuple[str, ...], type[BaseModel],
     """
     model: type[BaseModel] = Experiment
     annotation: Any = Experiment
+    keys: Any = None
     path: list[str] = []
     for part in loc:
         inner = _model_of(annotation)
@@ -261,8 +262,11 @@ def _locate(loc: Sequence[int | str]) -> tuple[tuple[str, ...], type[BaseModel],
             if part not in inner.model_fields:
                 return tuple(path), inner, None
             annotation = inner.model_fields[str(part)].annotation
+        elif part == "[key]":
+            annotation = keys
         elif isinstance(part, int) or _is_mapping(annotation):
             path.append(str(part))
+            keys = _key_of(annotation)
             annotation = _item_of(annotation)
     return tuple(path), model, annotation
 
@@ -291,6 +295,8 @@ def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 def annotation_branches(annotation: Any) -> list[Any]:
     """List the alternatives of a field's type; one where it is no union."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return annotation_branches(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [b for arg in typing.get_args(annotation) for b in annotation_branches(arg)]
     return [annotation]
@@ -313,6 +319,13 @@ def _item_of(annotation: Any) -> Any:
             return typing.get_args(branch)[0]
         if typing.get_origin(branch) is dict:
             return typing.get_args(branch)[1]
+    return None
+
+
+def _key_of(annotation: Any) -> Any:
+    for branch in annotation_branches(annotation):
+        if typing.get_origin(branch) is dict:
+            return typing.get_args(branch)[0]
     return None
 
 

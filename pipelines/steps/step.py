@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.canonical import digest
-from core.errors import ConfigError
+from core.errors import ConfigError, RefError
 from core.files import sha256_file
 from core.progress import Progress
 from core.task_pool import TaskPool
@@ -145,13 +145,16 @@ class ExternalInputs:
         named = () if section is None else section.earlier
         if self._root is None:
             return named
-        refs = Refs(self._root)
-        return tuple(
-            name
-            if Path(name).expanduser().exists()
-            else str(refs.resolve(name, kind="conversations").data)
-            for name in named
-        )
+        return tuple(map(self._earlier_version, named))
+
+    def _earlier_version(self, name: str) -> str:
+        assert self._root is not None
+        if Path(name).expanduser().exists():
+            return name
+        try:
+            return str(Refs(self._root).resolve(name, kind="conversations").data)
+        except RefError as error:
+            raise RefError(f"generate.earlier: {error}") from error
 
     @cached_property
     def text_sources(self) -> Mapping[str, ResolvedTexts]:

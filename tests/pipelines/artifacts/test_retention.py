@@ -77,6 +77,9 @@ def test_a_dry_run_lists_what_would_go_and_keeps_it(
     told = Called(capsys, *words, "--dry-run", "--json").json()
     assert told["names"] == [f"e:{n}" for n in range(1, 9)]
     assert len(refs.names()) == 11
+    assert Called(capsys, *words).out.endswith(
+        "latentqa gc --keep-last 2 --keep-weekly 0 --delete\n"
+    )
 
 
 def test_dropped_names_free_their_artifacts(refs: Refs, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,15 @@ def test_every_published_experiment_is_valid(path: Path) -> None:
             "data.splits={test: 0.9, validation: 0.2}",
             "data.splits: validation + test leave nothing to train on; expected less than 1.",
         ),
+        (
+            "schedule={gate: {max_flagged: {repeated: 0.1}}}",
+            'schedule.gate.max_flagged.repeated: got "repeated", expected one of ',
+        ),
+        (
+            "schedule={gate: {max_drift: 7}}",
+            "schedule.gate.max_drift: got 7, expected a number or null "
+            "(input should be less than or equal to 1).",
+        ),
         ("dump.layers.x=3", "dump.layers is a list, not a section; set dump.layers itself."),
         ("runtime=cpu", 'runtime: got "cpu", expected a section with device, threads, '),
         (

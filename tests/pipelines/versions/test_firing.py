@@ -223,5 +223,5 @@ def test_an_earlier_version_is_named_by_its_ref(root: ArtifactRoot) -> None:
     fire(Experiment.model_validate(other), root)
     assert not controls(root, "other:1") & controls(root, "sheets:1")
     other["generate"]["earlier"] = ["sheets:7"]
-    with pytest.raises(RefError, match="sheets:7"):
+    with pytest.raises(RefError, match=r"generate\.earlier: sheets:7: names nothing in"):
         fire(Experiment.model_validate(other), root)
