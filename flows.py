@@ -302,16 +302,17 @@ class PrefectPool:
     ) -> Iterator[TaskOutcome]:
         """Call a function once for each set of named arguments, as `TaskPool.run`."""
         name = f"{function.__module__}:{function.__qualname__}"
+        numbers: dict[PrefectFuture[Any], int] = {}
         with self._task_runner() as runner:
-            futures: dict[PrefectFuture[Any], int] = {
-                runner.submit(
-                    call_function.with_options(name=function.__name__, task_run_name=label),
-                    {"function": name, "arguments": dict(call), "apart": self.apart},
-                ): number
-                for number, (call, label) in enumerate(zip(calls, labels, strict=True))
-            }
-            for future in as_completed(list(futures)):
-                yield _outcome(futures[future], future)
+            for number, (call, label) in enumerate(zip(calls, labels, strict=True)):
+                shown = call_function.with_options(name=function.__name__, task_run_name=label)
+                arguments = {"function": name, "arguments": dict(call), "apart": self.apart}
+                try:
+                    numbers[runner.submit(shown, arguments)] = number
+                except BrokenExecutor as error:  # a process was killed already
+                    yield TaskOutcome(number=number, error=error)
+            for future in as_completed(list(numbers)):
+                yield _outcome(numbers[future], future)
 
     def _task_runner(self) -> TaskRunner[PrefectConcurrentFuture[Any]]:
         if self.apart:

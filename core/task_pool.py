@@ -20,6 +20,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import (
+    BrokenExecutor,
     Executor,
     Future,
     ProcessPoolExecutor,
@@ -115,16 +116,22 @@ class LocalPool:
         labels: Sequence[str] = (),
     ) -> Iterator[TaskOutcome]:
         """Call a function once for each set of named arguments, as `TaskPool.run`."""
-        pool: Executor
-        if self.apart:
-            pool = ThreadPoolExecutor(self.workers)
-            futures = [pool.submit(call_apart, function, call) for call in calls]
-        else:
-            pool = process_pool(self.workers)
-            futures = [pool.submit(function, **call) for call in calls]
-        numbers = {future: number for number, future in enumerate(futures)}
+        pool: Executor = (
+            ThreadPoolExecutor(self.workers) if self.apart else process_pool(self.workers)
+        )
+        numbers: dict[Future[Any], int] = {}
         try:
-            for future in as_completed(futures):
+            for number, call in enumerate(calls):
+                try:
+                    if self.apart:
+                        future = pool.submit(call_apart, function, call)
+                    else:
+                        future = pool.submit(function, **call)
+                except BrokenExecutor as error:  # a process was killed already
+                    yield TaskOutcome(number=number, error=error)
+                else:
+                    numbers[future] = number
+            for future in as_completed(numbers):
                 yield _outcome(numbers[future], future)
         finally:
             pool.shutdown(cancel_futures=True)
