@@ -71,7 +71,7 @@ def test_a_worker_killed_in_the_middle_is_resumed_by_the_next_firing(
         (home / "prefect.yaml").write_text(DEPLOYMENT)
         prefect(home, server, "work-pool", "create", "kills", "--type", "process")
         prefect(home, server, "deploy", "--prefect-file", "prefect.yaml", "--all")
-        words = ("-m", "prefect", "worker", "start", "--pool", "kills", "--query-seconds", "1")
+        words = ("-m", "prefect", "worker", "start", "--pool", "kills")
         worker = start(home, server, *words)
         try:
             wait_for(lambda: len(endpoint.requests) >= 8)
