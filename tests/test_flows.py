@@ -71,7 +71,7 @@ def start(
 
 def run(home: Path, url: str | None, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     process = start(home, url, *words, delay=0.0, **more)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=900)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
@@ -158,7 +158,7 @@ def test_pieces_of_a_step_are_tasks_of_the_chosen_runner(
     done = run(home, server, "--root", f"pooled-{runner}", *chosen)
     assert done.returncode == 0, done.stderr
     flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         runs = ask(server, "task_runs/filter")
         tasks = {one["name"]: one for one in runs if one["flow_run_id"] == flow["id"]}
@@ -178,7 +178,7 @@ def test_a_killed_process_of_a_task_runner_is_shown_and_its_work_is_done(
     done = run(home, server, "--root", "pool-killed", "--set", "runtime.workers=2")
     assert done.returncode == 0, done.stderr
     flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         runs = ask(server, "task_runs/filter")
         own = [one for one in runs if one["flow_run_id"] == flow["id"]]
