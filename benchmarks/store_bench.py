@@ -91,7 +91,7 @@ def lengths(tokens: int) -> TokenTable:
 
 def planned(rows: TokenTable, layers: tuple[int, ...], d_model: int, **changes: Any) -> Plan:
     """Make a plan for these rows, bound to no model."""
-    config = CaptureConfig(layers=layers, **changes)
+    config = CaptureConfig(layers=layers, compute_dtype="float32", **changes)
     return make_plan(rows, config=config, layers=layers, d_model=d_model, target={})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.config import Config
 
@@ -32,6 +32,18 @@ class Runtime(Config):
     """How the base's weights lie in the processes that train together: `none` is whole in each;
     `full` is a share in each, gathered block by block as they run, for a base too large for one
     device."""
+    attn_implementation: str | None = None
+    """Attention of transformers with which models are loaded (`sdpa`, `eager`, `flash_attention_2`,
+    ...); null leaves its own choice, `sdpa` for most. Flash attention takes no mask: a decoder's
+    rows are then not packed, and each question continues the keys and values of its prefix."""
+    spread: bool = False
+    """Whether a model is spread over all GPUs of the machine, some blocks on each, for one that is
+    too large for a single GPU: in dump, complete, evaluate, robustness, tasks and control. Training
+    shares weights by `sharding`."""
+    checkpointing: bool = False
+    """Whether training keeps little more of a block's activations than what went into it, and
+    computes the rest again in the backward pass (gradient checkpointing): much less memory, about a
+    third more time, the same result. For decoders whose rows are packed."""
     concurrency: int = Field(default=256, ge=1)
     """Most LLM requests under way at once; how many there are follows what the endpoint takes well.
     The embedded generator takes 4."""
@@ -50,3 +62,11 @@ class Runtime(Config):
     server; the wait before each retry doubles."""
     report_to: tuple[str, ...] = ()
     """Where transformers logs training besides our own log: `tensorboard`, `wandb`."""
+
+    @model_validator(mode="after")
+    def _one_copy(self) -> Runtime:
+        if self.spread and self.workers > 1:
+            raise ValueError(
+                f"workers: got {self.workers} with spread, expected 1; all GPUs hold one model"
+            )
+        return self

@@ -11,6 +11,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from torch import nn
+from torch.nn import functional as F
+
 
 @contextlib.contextmanager
 def use_adapter(net: Any, name: str | None) -> Iterator[None]:
@@ -50,3 +54,31 @@ def _switch(layer: Any, active: list[str], *, off: bool) -> None:
 def _restore(flags: list[tuple[Any, bool]]) -> None:
     for parameter, trains in flags:
         parameter.requires_grad_(trains)
+
+
+class _RoundedLinear(nn.Linear):
+    """A linear layer whose float32 weights are rounded to the number format of what comes in."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return F.linear(input, self.weight.to(input.dtype))
+
+
+def multiply_in_base_format(net: Any) -> None:
+    """Let LoRA matrices be kept in float32, and multiplied in the number format of the base.
+
+    peft would widen all that comes in to float32 instead, and multiply in it. Nothing changes for a
+    base in float32.
+
+    Args:
+        net: a peft model; adapters that are added later need another call.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for layer in net.modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        layer.cast_input_dtype_enabled = False
+        for matrices in (layer.lora_A, layer.lora_B):
+            for matrix in matrices.values():
+                if type(matrix) is nn.Linear and matrix.bias is None:
+                    matrix.__class__ = _RoundedLinear

@@ -14,11 +14,17 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from activation_store.target.host_copy import send
 from decoder.batch import Batch, make_batch, to_device
-from decoder.forward import compute_prefix_cache
+from decoder.forward import attention_mask, compute_prefix_cache, select_rows
+from decoder.head import logits_at
 from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.reading import Reading
+
+_LOOK = 8
+"""Tokens that an accelerator writes before the host looks which answers are finished. On a CPU it
+looks at each token, since there is nothing to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,44 +129,55 @@ def continue_turns(
         max_tokens: longest answer, in tokens.
         sampler: takes the next token [G] from log-probabilities [G, V]; None the likeliest.
     """
-    cache.batch_select_indices(batch["row_of"])
+    select_rows(cache, batch["row_of"])
     ids, mask = batch["turn_ids"], batch["turn_mask"]
     asked, width = ids.shape
-    last_Q = mask[:, -width:].sum(1) - 1
+    device = ids.device
+    # where an answer begins
+    ends = torch.arange(asked, device=device) * width + mask[:, -width:].sum(1) - 1
     positions = batch["turn_positions"]
-    ends = torch.arange(width, device=ids.device) == last_Q[:, None]  # where an answer begins
     end = decoder.prompt.end_of_turn
-    words_QT = torch.full((asked, max_tokens), end, device=ids.device)
-    chances_QT = torch.zeros(asked, max_tokens, device=ids.device)
-    going = torch.arange(asked, device=ids.device)
+    words_QT = torch.full((asked, max_tokens), end, device=device)
+    chances_QT = torch.zeros(asked, max_tokens, device=device)
+    going = torch.arange(asked, device=device)
+    on = torch.ones(asked, dtype=torch.bool, device=device)
     for t in range(max_tokens):
-        logits_GV = decoder.net(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=ends,
-        ).logits
+        with logits_at(decoder.net, ends):
+            logits_GV = decoder.net(
+                input_ids=ids,
+                attention_mask=attention_mask(decoder.net, mask, ids),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
         logp_GV = logits_GV.float().log_softmax(-1)
         chosen = logp_GV.argmax(-1) if sampler is None else sampler(logp_GV)
         chance = logp_GV.gather(-1, chosen[:, None])[:, 0]
         words_QT[going, t], chances_QT[going, t] = chosen, chance
-        positions = positions[ends][:, None] + 1
-        on = chosen != end
-        if not bool(on.all()):
-            # a finished answer costs no further forward pass
-            going, chosen, positions, mask = going[on], chosen[on], positions[on], mask[on]
-            if not len(going):
-                break
-            cache.batch_select_indices(on.nonzero()[:, 0])
+        positions = positions.flatten().index_select(0, ends)[:, None] + 1
+        on = on & (chosen != end)
+        if device.type == "cpu" or t % _LOOK == _LOOK - 1:
+            left = _find_unfinished(on)
+            if left is not None:
+                # a finished answer costs no further forward pass
+                going, chosen, positions = going[left], chosen[left], positions[left]
+                mask, on = mask[left], on[left]
+                if not len(going):
+                    break
+                select_rows(cache, left)
         ids = chosen[:, None]
-        ends = torch.ones_like(ids, dtype=torch.bool)
+        ends = torch.arange(len(ids), device=device)
         mask = torch.cat([mask, mask.new_ones(len(ids), 1)], 1)
     return [
         _finish(decoder, row, chance, end)
         for row, chance in zip(words_QT.cpu().numpy(), chances_QT.cpu().numpy(), strict=True)
     ]
+
+
+def _find_unfinished(on: torch.Tensor) -> torch.Tensor | None:
+    """Return the indices of the answers that go on; None where all do. The host waits here."""
+    found = on.cpu()
+    return None if bool(found.all()) else send(found.nonzero()[:, 0], on.device)
 
 
 def _finish(decoder: Decoder, row: np.ndarray, chance: np.ndarray, end: int) -> Answer:

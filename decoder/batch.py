@@ -12,6 +12,7 @@ from typing import Any, TypedDict, TypeVar, cast
 import numpy as np
 import torch
 
+from activation_store.target.host_copy import send
 from decoder.prompt import DecoderPrompt, Prefix, Turn
 from decoder.reading import Reading
 
@@ -31,7 +32,7 @@ class Batch(TypedDict, total=False):
     turn_ids: torch.Tensor  # [Q, T] int64
     turn_mask: torch.Tensor  # [Q, P + T] int64
     turn_positions: torch.Tensor  # [Q, T] int64
-    predicting: torch.Tensor  # [Q, T] bool, tokens whose successor carries loss
+    predicting: torch.Tensor  # [A] int64, into [Q * T]: tokens whose successor carries loss
     targets: torch.Tensor  # [A] int64, those successors, in the order of `predicting`
     weights: torch.Tensor  # [A] float32, 1 / tokens of the answer
     question_of: torch.Tensor  # [A] int64, the question of each target
@@ -103,7 +104,7 @@ def stack_rows(
         "turn_ids": turn_ids,
         "turn_mask": turn_mask,
         "turn_positions": turn_positions,
-        "predicting": predicting,
+        "predicting": np.flatnonzero(predicting),
         "targets": turn_ids[:, 1:][predicting[:, :-1]],
         "weights": (1 / np.maximum(answer.sum(1), 1))[question_of].astype(np.float32),
         "question_of": question_of,
@@ -137,6 +138,6 @@ def stack_vectors(
 
 
 def to_device(batch: B, device: torch.device) -> B:
-    """Move a batch, in either layout, to `device`."""
-    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    """Move a batch, in either layout, to `device`; the host does not wait for it."""
+    moved = {name: send(value, device) for name, value in batch.items()}
     return cast(B, moved)

@@ -16,8 +16,15 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from activation_store.target.load import shape_of
 from core.errors import ModelError
 from decoder.batch import Batch
+from decoder.head import logits_at
 from decoder.injection import Injection
-from decoder.packed import PackedBatch, compute_packed_losses, question_losses
+from decoder.packed import (
+    PackedBatch,
+    additive_mask,
+    can_pack,
+    compute_packed_losses,
+    question_losses,
+)
 
 _KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
 
@@ -42,6 +49,25 @@ def check_cacheable(net: PreTrainedModel, ref: str) -> None:
         )
 
 
+def attention_mask(net: nn.Module, mask_BK: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
+    """Return what tells a network which of K tokens there are for the last T of them.
+
+    transformers looks at a mask [B, K] on the host at every pass; an additive one [B, 1, T, K] it
+    takes as it is. On a CPU, and for a model with windows, the former is returned.
+
+    Args:
+        net: a causal language model, possibly wrapped.
+        mask_BK: 1 at tokens, 0 at padding.
+        ids_BT: tokens of the pass.
+    """
+    if mask_BK.device.type == "cpu" or not can_pack(getattr(net, "module", net)):
+        return mask_BK
+    keys, asked = mask_BK.shape[1], ids_BT.shape[1]
+    places = torch.arange(keys, device=mask_BK.device)
+    seen = (mask_BK > 0)[:, None] & (places <= places[keys - asked :, None])
+    return additive_mask(seen, next(net.parameters()).dtype)
+
+
 def compute_prefix_cache(net: nn.Module, injection: Injection, batch: Batch) -> DynamicCache:
     """Compute the keys and values of the B prefixes, their activations injected."""
     model: Any = getattr(net, "module", net)  # DDP hides the config
@@ -49,7 +75,7 @@ def compute_prefix_cache(net: nn.Module, injection: Injection, batch: Batch) -> 
     with injection(batch.get("places"), batch.get("vectors"), batch.get("vector_layers")):
         net(
             input_ids=batch["prefix_ids"],
-            attention_mask=batch["prefix_mask"],
+            attention_mask=attention_mask(model, batch["prefix_mask"], batch["prefix_ids"]),
             position_ids=batch["prefix_positions"],
             past_key_values=cache,
             use_cache=True,
@@ -61,6 +87,17 @@ def compute_prefix_cache(net: nn.Module, injection: Injection, batch: Batch) -> 
             "cache off; this model type may have none)"
         )
     return cache
+
+
+def select_rows(cache: DynamicCache, rows: torch.Tensor) -> None:
+    """Keep the keys and values of some rows, in their order; each block's on its own device."""
+    moved: dict[torch.device, torch.Tensor] = {}
+    for kept in cache.layers:
+        layer = cast(DynamicLayer, kept)  # check_cacheable refuses others
+        assert layer.keys is not None
+        place = layer.keys.device
+        moved.setdefault(place, rows.to(place))
+        layer.batch_select_indices(moved[place])
 
 
 def compute_answer_losses(
@@ -81,13 +118,13 @@ def compute_answer_losses(
         return compute_packed_losses(net, injection, cast(PackedBatch, batch))
     shared = cast(Batch, batch)
     cache = compute_prefix_cache(net, injection, shared)
-    cache.batch_select_indices(shared["row_of"])
-    logits_AV = net(
-        input_ids=shared["turn_ids"],
-        attention_mask=shared["turn_mask"],
-        position_ids=shared["turn_positions"],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=shared["predicting"],
-    ).logits
+    select_rows(cache, shared["row_of"])
+    with logits_at(net, shared["predicting"]):
+        logits_AV = net(
+            input_ids=shared["turn_ids"],
+            attention_mask=attention_mask(net, shared["turn_mask"], shared["turn_ids"]),
+            position_ids=shared["turn_positions"],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
     return question_losses(logits_AV, batch)

@@ -61,11 +61,12 @@ class Injection:
         def inject(module: nn.Module, args: Any, output: Any) -> Any:
             hidden_BPD = output if isinstance(output, torch.Tensor) else output[0]
             flat = hidden_BPD.reshape(-1, hidden_BPD.shape[-1])
-            injected = normalised.to(flat.dtype)
+            # a model may be spread over several devices
+            here, injected = places.to(flat.device), normalised.to(flat.device, flat.dtype)
             if self.how == "add":
-                injected = _add_direction(flat.index_select(0, places), injected)
+                injected = _add_direction(flat.index_select(0, here), injected)
             # index_copy, not a mask: no synchronisation, and the rest keeps its gradient
-            new = flat.index_copy(0, places, injected).view_as(hidden_BPD)
+            new = flat.index_copy(0, here, injected).view_as(hidden_BPD)
             return new if isinstance(output, torch.Tensor) else (new, *output[1:])
 
         handle = self.block.register_forward_hook(inject, prepend=True)

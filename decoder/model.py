@@ -10,13 +10,15 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from activation_store.target.files import ModelFiles, public_name
 from activation_store.target.load import blocks, load_adapter, load_model, load_tokenizer, shape_of
 from activation_store.target.quiet import quiet_libraries
-from core.errors import ModelError, StoreError, first_line
+from core.errors import ConfigError, ModelError, StoreError, first_line
 from core.files import write_json
-from decoder.adapters import use_adapter
+from core.runtime import Runtime
+from decoder.adapters import multiply_in_base_format, use_adapter
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import check_cacheable
 from decoder.injection import How, Injection
@@ -63,6 +65,7 @@ class Decoder:
 
     def __init__(self, net: Any, tokenizer: Any, config: DecoderConfig, binding: Binding) -> None:
         self.net = net
+        multiply_in_base_format(net)
         self.adapter: str = net.active_adapter
         self.tokenizer = tokenizer
         self.prompt = DecoderPrompt(tokenizer, config)
@@ -110,6 +113,23 @@ class Decoder:
         """The block at whose output activations enter."""
         return self._injection.block
 
+    def recompute_blocks(self) -> None:
+        """Let training compute each block again in the backward pass (gradient checkpointing).
+
+        What activations are put in by stands outside of what is computed again.
+
+        Raises:
+            ConfigError: rows are not packed, or transformers cannot do it block by block.
+        """
+        base = self.net.get_base_model()
+        if not self.can_pack or not isinstance(self.write_block, GradientCheckpointingLayer):
+            raise ConfigError(
+                f"runtime.checkpointing: got true for model {self.binding.model}, whose rows "
+                "share the keys and values of a prefix, or whose blocks transformers cannot "
+                "compute again. Set it to false, and train.micro_batch_tokens lower."
+            )
+        base.activation_checkpointing_enable({"use_reentrant": False})
+
     @property
     def layers(self) -> tuple[int, ...]:
         """Blocks that it reads, counted from 0."""
@@ -120,6 +140,12 @@ class Decoder:
         """The device that holds the decoder."""
         device: torch.device = next(self.net.parameters()).device
         return device
+
+    @property
+    def dtype(self) -> str:
+        """Name of the number format in which the base runs."""
+        weights: torch.Tensor = self.net.get_input_embeddings().weight
+        return str(weights.dtype).removeprefix("torch.")
 
     @classmethod
     def create(
@@ -132,6 +158,7 @@ class Decoder:
         dtype: str,
         device: torch.device,
         seed: int,
+        runtime: Runtime | None = None,
     ) -> Decoder:
         """Create a new decoder, whose adapter changes nothing yet.
 
@@ -143,13 +170,14 @@ class Decoder:
             dtype: number format of the weights; the adapter's stay float32.
             device: where it is created.
             seed: of the adapter's weights.
+            runtime: how the base is loaded: its attention, and whether it is spread.
 
         Raises:
             ModelError: the model cannot be loaded or handled.
         """
         from peft import LoraConfig, get_peft_model
 
-        base = load_model(model, dtype=dtype, device=device)
+        base = load_model(model, dtype=dtype, device=device, runtime=runtime)
         torch.manual_seed(seed)
         targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
         adapter = LoraConfig(
@@ -167,7 +195,15 @@ class Decoder:
         return cls(net.eval(), load_tokenizer(model), config, binding)
 
     @classmethod
-    def load(cls, folder: Path, model: ModelFiles, *, dtype: str, device: torch.device) -> Decoder:
+    def load(
+        cls,
+        folder: Path,
+        model: ModelFiles,
+        *,
+        dtype: str,
+        device: torch.device,
+        runtime: Runtime | None = None,
+    ) -> Decoder:
         """Load a trained decoder from the folder that `save` wrote.
 
         Raises:
@@ -176,8 +212,11 @@ class Decoder:
         """
         config, binding = read_sidecar(folder)
         check_target(binding, model)
-        base = load_model(model, dtype=dtype, device=device)
-        net = load_adapter(base, folder).to(device).eval().requires_grad_(False)
+        base = load_model(model, dtype=dtype, device=device, runtime=runtime)
+        net = load_adapter(base, folder)
+        if runtime is None or not runtime.spread:
+            net = net.to(device)
+        net = net.eval().requires_grad_(False)
         decoder = cls(net, load_tokenizer(model), config, binding)
         if config.normalisation != "none":
             decoder.use_statistics(ActivationStatistics.load(folder))
@@ -259,6 +298,7 @@ class Decoder:
                 raise ModelError(
                     f"adapter {folder}: peft cannot load it into this model ({first_line(error)})."
                 ) from error
+        multiply_in_base_format(self.net)
         if config.normalisation != "none":
             self.use_statistics(ActivationStatistics.load(folder), name)
 

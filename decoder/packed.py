@@ -21,6 +21,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from decoder.batch import Batch, make_batch, stack_vectors
+from decoder.head import logits_at
 from decoder.injection import Injection
 from decoder.prompt import DecoderPrompt, Turn
 from decoder.reading import Reading, at_least_float32
@@ -36,7 +37,7 @@ class PackedBatch(TypedDict, total=False):
     vectors: torch.Tensor  # [N, D] float32
     vector_layers: torch.Tensor  # [N] int64, block of each, or UNNAMED_LAYER
     row_of: torch.Tensor  # [Q] int64, the row of each question
-    predicting: torch.Tensor  # [B, S] bool, tokens whose successor carries loss
+    predicting: torch.Tensor  # [A] int64, into [B * S]: tokens whose successor carries loss
     targets: torch.Tensor  # [A] int64
     weights: torch.Tensor  # [A] float32, 1 / tokens of the answer
     question_of: torch.Tensor  # [A] int64
@@ -44,8 +45,10 @@ class PackedBatch(TypedDict, total=False):
 
 
 def can_pack(net: nn.Module) -> bool:
-    """Tell whether every block of the model attends to all that came before."""
+    """Tell whether every block of the model attends to all that came before, and takes a mask."""
     config: Any = net.config
+    if str(config._attn_implementation).startswith("flash"):
+        return False
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
 
 
@@ -107,7 +110,7 @@ def make_packed_batch(
         "packed_positions": positions,
         "parts": parts,
         "row_of": np.array(row_of, np.int64),
-        "predicting": predicting,
+        "predicting": np.flatnonzero(predicting),
         "targets": np.concatenate(targets),
         "weights": np.concatenate(weights),
         "question_of": np.concatenate(question_of),
@@ -118,13 +121,13 @@ def make_packed_batch(
 
 def compute_packed_losses(net: nn.Module, injection: Injection, batch: PackedBatch) -> torch.Tensor:
     """Compute the answer loss [Q] of each question of packed rows, in nats per token."""
-    with injection(batch.get("places"), batch.get("vectors"), batch.get("vector_layers")):
+    injected = injection(batch.get("places"), batch.get("vectors"), batch.get("vector_layers"))
+    with injected, logits_at(net, batch["predicting"]):
         logits_AV = net(
             input_ids=batch["packed_ids"],
             attention_mask=make_packed_mask(batch["parts"], next(net.parameters()).dtype),
             position_ids=batch["packed_positions"],
             use_cache=False,
-            logits_to_keep=batch["predicting"],
         ).logits
     return question_losses(logits_AV, batch)
 
@@ -144,5 +147,10 @@ def make_packed_mask(parts_BS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor
     # padding sees itself alone, so that no row of the softmax is empty
     same = (asks == asked) & (asks >= 0) | torch.eye(size, dtype=torch.bool, device=parts_BS.device)
     seen = causal & (same | (asked == 0) & (asks >= 0))
-    mask = torch.zeros(seen.shape, dtype=dtype, device=parts_BS.device)
-    return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+    return additive_mask(seen, dtype)
+
+
+def additive_mask(seen_BTK: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Make the additive mask [B, 1, T, K]: 0 where a token is seen, else the dtype's least."""
+    mask = torch.zeros(seen_BTK.shape, dtype=dtype, device=seen_BTK.device)
+    return mask.masked_fill(~seen_BTK, torch.finfo(dtype).min)[:, None]

@@ -117,7 +117,8 @@ def score_continuations(
         texts: all with activations, or all without.
         options: of each text, its continuations, at least one.
     """
-    out: list[list[float]] = [[] for _ in texts]
+    owners: list[int] = []
+    losses: list[torch.Tensor] = []
     with decoder.without_adapter():
         for rows in _batches([len(text.ids) for text in texts]):
             chosen = [texts[i] for i in rows]
@@ -126,9 +127,11 @@ def score_continuations(
                 for i in rows
             ]
             batch = to_device(stack_rows(*_prefixes(chosen), turns), decoder.device)
-            losses = compute_answer_losses(decoder.net, injection, batch).tolist()
-            for question, row in enumerate(batch["row_of"].tolist()):
-                out[rows[row]].append(losses[question])
+            losses.append(compute_answer_losses(decoder.net, injection, batch))
+            owners += [i for i in rows for _ in options[i]]
+    out: list[list[float]] = [[] for _ in texts]
+    for owner, loss in zip(owners, torch.cat(losses).cpu().tolist() if losses else [], strict=True):
+        out[owner].append(loss)
     return out
 
 

@@ -39,7 +39,8 @@ def compute_turn_losses(
     """
     sizes = [r.n + sum(len(t.ids) for t in own) for r, own in zip(readings, turns, strict=True)]
     order = sorted(range(len(sizes)), key=sizes.__getitem__)
-    out: list[list[float]] = [[] for _ in sizes]
+    owners: list[int] = []
+    losses: list[torch.Tensor] = []
     for rows in batch_rows(order, sizes, batch):
         tensors = make_loss_batch(
             decoder.prompt,
@@ -47,10 +48,13 @@ def compute_turn_losses(
             [turns[i] for i in rows],
             packed=decoder.can_pack,
         )
+        owners += [i for i in rows for _ in turns[i]]
         tensors = to_device(tensors, decoder.device)
-        losses = compute_answer_losses(decoder.net, decoder.injection, tensors).tolist()
-        for question, row in enumerate(tensors["row_of"].tolist()):
-            out[rows[row]].append(losses[question])
+        losses.append(compute_answer_losses(decoder.net, decoder.injection, tensors))
+    out: list[list[float]] = [[] for _ in sizes]
+    # read back once, behind all batches: a device never waits for the host
+    for owner, loss in zip(owners, torch.cat(losses).cpu().tolist() if losses else [], strict=True):
+        out[owner].append(loss)
     return out
 
 

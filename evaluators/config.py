@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from activation_store.target.number_format import ComputeConfig
 from core.config import Config
 from core.tables import VIEWS, Split, View
 from generators.llm.endpoint.config import EndpointConfig
@@ -29,7 +30,7 @@ class JudgeConfig(Config):
     """Most questions of a split and view whose answers are judged, drawn by seed."""
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(ComputeConfig):
     """The rows that are evaluated, under which conditions, with which statistics."""
 
     splits: tuple[Split, ...] = ("test", "test_ood", "test_seen")

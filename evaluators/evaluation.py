@@ -8,6 +8,7 @@ from pathlib import Path
 
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import pick_device, use_threads
+from activation_store.target.number_format import resolve_dtype
 from activation_store.target.quiet import quiet_libraries
 from core.errors import DataError
 from core.files import storage_errors, write_json
@@ -133,7 +134,11 @@ def _load_decoders(
     """Load the decoder, and beside it the adapters of the baselines."""
     with quiet_libraries():
         decoder = Decoder.load(
-            decoders.decoder, inputs.model, dtype="float32", device=pick_device(runtime)
+            decoders.decoder,
+            inputs.model,
+            dtype=resolve_dtype(config.compute_dtype, runtime),
+            device=pick_device(runtime),
+            runtime=runtime,
         )
         for baseline in config.baselines:
             decoder.add_adapter(baseline, decoders.baselines[baseline])

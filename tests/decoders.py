@@ -52,6 +52,7 @@ def make(
     *,
     nudge: float = 0.05,
     lora: LoraSettings | None = None,
+    dtype: str = "float32",
     **config: object,
 ) -> Decoder:
     """Make a decoder; `nudge` moves its adapter away from nothing, as training would."""
@@ -61,7 +62,7 @@ def make(
         config=DecoderConfig.model_validate({"normalisation": "none", **config}),
         lora=lora or LoraSettings(rank=4),
         binding=Binding(read_layer=READ_LAYER, target=files.digests(), model=files.ref),
-        dtype="float32",
+        dtype=dtype,
         device=CPU,
         seed=0,
     )

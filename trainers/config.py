@@ -47,8 +47,8 @@ class TrainConfig(Config):
     Needs `train` in dump.swapped, and costs up to another forward pass of each masked row."""
     micro_batch_tokens: int = Field(default=1024, ge=1)
     """Most tokens of a micro-batch, which goes through the decoder at once; a larger batch is split
-    into several, which bounds memory and changes no result beyond rounding. A row alone may have
-    more."""
+    into several, which bounds memory and changes no result beyond rounding: it is no part of what
+    is cached. A row alone may have more."""
     accumulation: int = Field(default=1, ge=1)
     """Batches summed into one optimiser step."""
     epochs: float = Field(default=1.0, gt=0)
@@ -64,8 +64,9 @@ class TrainConfig(Config):
     """Share of the steps over which the rate rises; it then falls as a cosine, step by step."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient norm above which gradients are clipped."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the decoder's weights and arithmetic; LoRA weights stay float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the decoder's weights and arithmetic, `auto` as dump.compute_dtype; LoRA
+    weights are kept in float32, and rounded where they are multiplied."""
     evaluations: int = Field(default=4, ge=1)
     """How often, evenly over training, validation `right` is measured and a checkpoint written; the
     checkpoint with the lowest is kept."""

@@ -70,7 +70,7 @@ class RowDataset(Dataset[Sample]):
         self.inputs = inputs
         self.prompt = prompt
         self._packed = packed
-        self._micro_batch_tokens = micro_batch_tokens
+        self.micro_batch_tokens = micro_batch_tokens
         self._contrasts = contrasts or {}
         self._turns = [tokenize_questions(prompt, row) for row in rows]
         self.lengths = self.lengths_in_epoch(0)
@@ -123,7 +123,7 @@ class RowDataset(Dataset[Sample]):
     def collate_micro_batches(self, samples: Sequence[Sample]) -> MicroBatches:
         """Split the samples of a batch into micro-batches and stack each."""
         lengths = [_count_tokens(sample) for sample in samples]
-        parts = split_into_micro_batches(lengths, self._micro_batch_tokens)
+        parts = split_into_micro_batches(lengths, self.micro_batch_tokens)
         return {"micro_batches": [self.collate([samples[i] for i in part]) for part in parts]}
 
 

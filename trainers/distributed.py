@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from activation_store.target.host_copy import send
 from activation_store.target.load import pick_device
 from core.errors import ConfigError
 from core.runtime import Runtime
@@ -76,13 +77,13 @@ class DistributedContext:
         if self.world_size > 1:
             torch.distributed.barrier()
 
-    def all_reduce_sum(self, number: int) -> int:
-        """Sum `number` over the processes."""
+    def all_reduce_sum(self, number: int) -> int | torch.Tensor:
+        """Sum `number` over the processes; of several on the device, for which nothing waits."""
         if self.world_size == 1:
             return number
-        value = torch.tensor(number, device=self.device)
+        value = send(torch.tensor(number), self.device)
         torch.distributed.all_reduce(value)
-        return int(value)
+        return value
 
     def all_reduce_max(self, number: int) -> int:
         """Return the largest `number` of any process."""

@@ -22,12 +22,14 @@ from decoder.packed import PackedBatch
 from trainers import checkpoints
 from trainers.config import TrainConfig
 from trainers.contrast import add_contrast
-from trainers.dataset import EpochSampler, RowDataset
+from trainers.dataset import EpochSampler, RowDataset, split_into_micro_batches
 from trainers.distributed import DistributedContext
 from trainers.throughput import ThroughputMeter
 
 VALIDATION = "eval_right"
 """Name of validation `right` in transformers' log."""
+_LOGGED_STEPS = 10
+"""Steps on an accelerator whose mean loss is one line of the log."""
 
 
 class DecoderTrainer(Trainer):
@@ -75,7 +77,7 @@ class DecoderTrainer(Trainer):
         self._validation = validation
         self._distributed = distributed
         self._contrastive = contrastive
-        self._batch_questions = 1
+        self._batch_questions: int | torch.Tensor = 1
         self._padding_step = False
         self.meter = ThroughputMeter(decoder.device, processes=distributed.world_size)
         # our mean loss knows nothing of the other batches that are accumulated
@@ -193,17 +195,20 @@ class DecoderTrainer(Trainer):
 
 
 @torch.no_grad()  # tensors of inference mode would stay in weights that are gathered here first
-def compute_validation_loss(decoder: Decoder, rows: RowDataset, *, batch: int = 16) -> float:
-    """Average the answer loss over each row's questions, then over rows, in nats per token."""
-    order = sorted(range(len(rows)), key=rows.lengths.__getitem__)
-    total = 0.0
-    for start in range(0, len(order), batch):
-        samples = [rows[i] for i in order[start : start + batch]]
-        tensors = to_device(rows.collate(samples), decoder.device)
-        losses = compute_answer_losses(decoder.net, decoder.injection, tensors).cpu()
-        row_of = tensors["row_of"].cpu()
-        total += float((losses / torch.bincount(row_of)[row_of]).sum())
-    return total / len(rows)
+def compute_validation_loss(decoder: Decoder, rows: RowDataset) -> float:
+    """Average the answer loss over each row's questions, then over rows, in nats per token.
+
+    Rows share a forward pass as those of a training's micro-batch do.
+    """
+    losses, shares = [], []
+    for part in split_into_micro_batches(rows.lengths, rows.micro_batch_tokens):
+        batch = rows.collate([rows[i] for i in part])
+        row_of = batch["row_of"]
+        shares.append(1 / torch.bincount(row_of)[row_of])
+        batch = to_device(batch, decoder.device)
+        losses.append(compute_answer_losses(decoder.net, decoder.injection, batch))
+    # read back once, behind all batches: a device never waits for the host
+    return float((torch.cat(losses).cpu() * torch.cat(shares)).sum()) / len(rows)
 
 
 class _InitialValidation(TrainerCallback):
@@ -324,6 +329,7 @@ def make_training_arguments(
             f"Set CUDA_VISIBLE_DEVICES={device.index} and runtime.device to cuda."
         )
     interval = -(-steps // config.evaluations)
+    cpu = device.type == "cpu"
     made = TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=distributed.rows_per_process(config.rows_per_batch),
@@ -341,15 +347,17 @@ def make_training_arguments(
         eval_steps=interval,
         save_strategy="steps",
         save_steps=interval,
-        logging_steps=1,
+        # a loss that is logged is waited for, which costs a CPU nothing
+        logging_steps=1 if cpu else min(_LOGGED_STEPS, interval),
         logging_nan_inf_filter=False,  # it would log another number in place of NaN
         report_to=list(report_to) or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        use_cpu=device.type == "cpu",
+        use_cpu=cpu,
         # every forward pass uses the whole adapter; DDP would look for unused parts, with a warning
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=device.type == "cuda",
+        accelerator_config={"non_blocking": device.type == "cuda"},
     )
     if made.n_gpu > 1:
         # nn.DataParallel would cut our batches along the wrong axis; more GPUs are for torchrun

@@ -31,7 +31,7 @@ from activation_store.target.quiet import quiet_libraries
 from activation_store.target.tokens import ends_of_reply
 from core.files import write_json
 from core.progress import Progress, silent
-from decoder.adapters import use_adapter
+from decoder.adapters import multiply_in_base_format, use_adapter
 from decoder.config import LoraSettings
 from decoder.model import Decoder
 from decoder.reading import Reading
@@ -95,6 +95,7 @@ def add_steering_adapter(
     with torch.random.fork_rng(devices=[]), use_adapter(decoder.net, decoder.adapter):
         torch.manual_seed(seed)
         decoder.net.add_adapter(name, config)
+    multiply_in_base_format(decoder.net)
     decoder.net.requires_grad_(False)
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers.trainer_callback import TrainerCallback
 
 from activation_store.target.load import use_threads
+from activation_store.target.number_format import resolve_section
 from activation_store.target.quiet import quiet_libraries
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
@@ -127,10 +128,13 @@ def train(
         StorageError: the disk is full; the last whole checkpoint stays.
     """
     use_threads(runtime)
+    config = resolve_section(config, runtime)
     distributed = DistributedContext.from_environment(runtime)
     activations = inputs.open_activations(runtime, config.decoder.normalisation)
     layer = _main_layer(config, activations)
-    decoder = _create_decoder(inputs, config, layer, distributed)
+    decoder = _create_decoder(inputs, config, layer, distributed, runtime)
+    if runtime.checkpointing:
+        decoder.recompute_blocks()
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(decoder)
     activations.last_tokens = config.decoder.last_tokens
@@ -200,7 +204,11 @@ def _main_layer(config: TrainConfig, activations: ActivationSource) -> int:
 
 
 def _create_decoder(
-    inputs: StepInputs, config: TrainConfig, layer: int, distributed: DistributedContext
+    inputs: StepInputs,
+    config: TrainConfig,
+    layer: int,
+    distributed: DistributedContext,
+    runtime: Runtime,
 ) -> Decoder:
     """Create an untrained decoder, its base sharded where the processes share it."""
     model = inputs.model
@@ -220,6 +228,7 @@ def _create_decoder(
             dtype=config.precision,
             device=device,
             seed=config.seed,
+            runtime=runtime.model_copy(update={"spread": False}),
         )
 
     with quiet_libraries():

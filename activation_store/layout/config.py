@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from activation_store.target.config import TemplateConfig
-from core.config import Config
+from activation_store.target.number_format import ComputeConfig
 from core.tables import Split
 
 Codec = Literal["raw", "lossless"]
@@ -16,15 +16,13 @@ _CHUNK_ROWS, _CHUNK_BYTES = 256, 256 << 10
 _SHARD_ROWS, _SHARD_CHUNKS = 8192, 32
 
 
-class CaptureConfig(Config):
+class CaptureConfig(ComputeConfig):
     """Which activations are kept, and how they are laid out."""
 
     layers: tuple[int | float, ...] = (14,)
     """Read layers: blocks, counted from 0, whose output residual stream is stored; -1 is the last,
     and a fraction is a relative depth: 0.5 is the block behind which half of the blocks are done,
     whatever the model (15 of 32, 14 of 30)."""
-    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format in which the target runs."""
     store_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Number format in which activations are stored."""
     max_tokens: int = Field(default=1024, ge=8)
@@ -36,7 +34,8 @@ class CaptureConfig(Config):
     """Splits whose rows in masked views are dumped a second time with another control of their kind
     before the same visible text (`swapped`), for the hidden gain; empty for none."""
     batch_tokens: int = Field(default=2048, ge=1)
-    """Most tokens of one forward pass, padding counted."""
+    """Most tokens of one forward pass, padding counted. It changes no result beyond rounding, and
+    is no part of what is cached."""
     shard_rows: int | None = Field(default=None, ge=256)
     """Rows (tokens) of one shard, the unit of work and of commit; a multiple of `chunk_rows`. Null:
     8,192, or as many as the longest sequence or 32 chunks of a narrow target's width take."""

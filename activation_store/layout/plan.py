@@ -164,7 +164,8 @@ def make_plan(
         {
             "sequences": _digest_sequences(index, rows, order),
             "config": config.model_dump(mode="json")
-            | {"shard_rows": max_shard_rows, "chunk_rows": chunk_rows},
+            # how many run together decides no more than rounding: the default stands for all
+            | {"shard_rows": max_shard_rows, "chunk_rows": chunk_rows, "batch_tokens": 2048},
             "layers": layers,
             "target": target,
             "vectors": vectors,

@@ -13,7 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from activation_store.target.host_copy import send
 from activation_store.target.load import blocks
 from core.errors import ModelError, first_line
 
@@ -24,6 +27,19 @@ R = TypeVar("R")
 
 class _StopForward(Exception):
     """Ends a forward pass at the deepest block wanted; no later block and no head runs."""
+
+
+class _KeepsNothing(DynamicCache):
+    """A cache without keys and values.
+
+    Given one, transformers does not look at the positions for sequences that share a row, for which
+    the host would wait at every pass.
+    """
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return key_states, value_states
 
 
 class Capture:
@@ -101,7 +117,7 @@ class Capture:
         try:
             # weights that are gathered in inference mode could not be trained through later
             with self._gradient_mode(shared=tidy is not None):
-                self._net(batch_BT, use_cache=False)
+                self._net(batch_BT, use_cache=False, **self._without_look())
         except _StopForward:
             if tidy:
                 tidy()  # torch has not seen this pass end
@@ -109,6 +125,15 @@ class Capture:
             for handle in handles:
                 handle.remove()
         return kept
+
+    def _without_look(self) -> dict[str, Any]:
+        """Return what keeps transformers from looking at the batch; nothing on a CPU."""
+        config: Any = self._net.config
+        if self._device.type == "cpu" or getattr(config, "num_kv_shared_layers", None):
+            return {}
+        cache = _KeepsNothing(config=config)
+        own = (DynamicLayer, DynamicSlidingWindowLayer)
+        return {"past_key_values": cache} if all(type(x) in own for x in cache.layers) else {}
 
     def _gradient_mode(self, *, shared: bool) -> contextlib.AbstractContextManager[Any]:
         if self._gradients:
@@ -126,17 +151,12 @@ class Capture:
         return output
 
     def _padded(self, sequences: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
-        """Return token ids [B, T] on the device.
-
-        On CUDA they come from page-locked memory: a copy from any other waits for the batch before,
-        and then the device for this one's launch.
-        """
-        cuda = self._device.type == "cuda"
+        """Return token ids [B, T] on the device."""
         longest = max(len(ids) for ids in sequences)
-        batch_BT = torch.zeros((len(sequences), longest), dtype=torch.int64, pin_memory=cuda)
-        for row, ids in zip(batch_BT.numpy(), sequences, strict=True):
+        batch_BT = np.zeros((len(sequences), longest), np.int64)
+        for row, ids in zip(batch_BT, sequences, strict=True):
             row[: len(ids)] = ids
-        return batch_BT.to(self._device, non_blocking=cuda)
+        return send(torch.from_numpy(batch_BT), self._device)
 
 
 def _rope_switch(net: Any) -> int | None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, field_validator
 
+from activation_store.target.number_format import ComputeConfig
 from core.config import Config
 
 _RESERVED_ARGUMENTS = frozenset(
@@ -36,7 +37,7 @@ class TemplateConfig(Config):
         return arguments
 
 
-class CompleteConfig(Config):
+class CompleteConfig(ComputeConfig):
     """How the target replies. Its own generation_config.json sets nothing."""
 
     max_tokens: int = Field(default=48, ge=1)
@@ -54,7 +55,5 @@ class CompleteConfig(Config):
     """What the scores of tokens that stand in the prompt or the reply are divided by; 1 is none."""
     batch_rows: int = Field(default=16, ge=1)
     """Conversations that are answered together; the unit of resuming."""
-    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format in which the target runs."""
     seed: int = 0
     """Seed of sampling."""

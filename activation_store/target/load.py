@@ -195,7 +195,13 @@ def _check_vocabulary(model: ModelFiles, tokenizer: Any) -> None:
 
 
 def load_model(
-    model: ModelFiles, *, dtype: str, device: torch.device, merged: bool = True
+    model: ModelFiles,
+    *,
+    dtype: str,
+    device: torch.device,
+    merged: bool = True,
+    runtime: Runtime | None = None,
+    first_blocks: int | None = None,
 ) -> nn.Module:
     """Load the target in eval mode on `device`, without gradients.
 
@@ -204,12 +210,17 @@ def load_model(
         dtype: number format in which it runs.
         device: where it runs.
         merged: whether its adapter (if any) is merged into the weights, or works beside them.
+        runtime: its attention, and whether it is spread over all GPUs, `device` being the first.
+        first_blocks: blocks that are needed; the others are left on the disk, where the model can
+            be cut: one without an adapter, quantised weights or code of its own. None loads all.
 
     Raises:
         ModelError: transformers cannot load it, or peft its adapter, or its files changed.
     """
     model.check_unchanged()
     _check_quantization(model)
+    if device.type == "cuda" and dtype == "float32":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
     with quiet_libraries():
         try:
             net: Any = AutoModelForCausalLM.from_pretrained(
@@ -217,6 +228,8 @@ def load_model(
                 dtype=DTYPES[dtype],
                 weights_only=True,
                 trust_remote_code=model.trust_remote_code,
+                **_placement(runtime),
+                **_cut_behind(model, first_blocks),
             )
         except Exception as error:  # quantised, multimodal and broken models fail in any way
             raise _refusal(model, "transformers cannot load it", error) from error
@@ -225,12 +238,49 @@ def load_model(
             net = load_adapter(net, model.adapter)
             net = net.merge_and_unload() if merged else net
         try:
-            net = net.to(device).eval().requires_grad_(False)
+            if runtime is None or not runtime.spread:
+                net = net.to(device)
+            net = net.eval().requires_grad_(False)
         except (ValueError, NotImplementedError) as error:  # some quantised weights do not move
             raise _refusal(model, f"it cannot run on {device}", error) from error
     model.check_unchanged()
     loaded: nn.Module = net
     return loaded
+
+
+def _placement(runtime: Runtime | None) -> dict[str, Any]:
+    """Return how transformers is to load a model, where `runtime` says."""
+    if runtime is None:
+        return {}
+    found: dict[str, Any] = {}
+    if runtime.attn_implementation:
+        found["attn_implementation"] = runtime.attn_implementation
+    if runtime.spread:
+        found["device_map"] = "auto"
+    return found
+
+
+def _cut_behind(model: ModelFiles, first_blocks: int | None) -> dict[str, Any]:
+    """Return the config of a model that ends behind its first blocks; nothing for the whole one."""
+    config = _load_config(model)
+    if first_blocks is None or model.adapter is not None or model.trust_remote_code:
+        return {}
+    if getattr(config, "quantization_config", None) is not None:
+        return {}
+    own = config.get_text_config()
+    if first_blocks >= own.num_hidden_layers or getattr(own, "num_kv_shared_layers", None):
+        return {}
+    cut_config(own, first_blocks)
+    return {"config": config}
+
+
+def cut_config(config: Any, first_blocks: int) -> None:
+    """Shorten a model's config, and what it lists of each block, to its first blocks."""
+    n_blocks = config.num_hidden_layers
+    config.num_hidden_layers = first_blocks
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list) and len(value) == n_blocks:
+            setattr(config, name, value[:first_blocks])
 
 
 def _check_quantization(model: ModelFiles) -> None:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from activation_store.target.config import CompleteConfig
 from activation_store.target.files import ModelFiles, read_json_object
+from activation_store.target.number_format import resolve_dtype
 from core.canonical import digest
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
@@ -207,7 +208,12 @@ class _ReplyWriter:
         use_threads(runtime)
         self._config, self._model = config, model
         self._tokenizer = load_tokenizer(model)
-        self._net: Any = load_model(model, dtype=config.compute_dtype, device=pick_device(runtime))
+        self._net: Any = load_model(
+            model,
+            dtype=resolve_dtype(config.compute_dtype, runtime),
+            device=pick_device(runtime),
+            runtime=runtime,
+        )
         self._ends = ends_of_reply(self._tokenizer)
         self._tell_ignored_settings()
 

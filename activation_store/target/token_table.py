@@ -1,7 +1,10 @@
-"""Tokenized conversations as columns, so that a million rows take their tokens' memory only."""
+"""Tokenized conversations as columns; the tokens of very many rows lie in files of this run."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -13,6 +16,10 @@ import pyarrow as pa
 from pyarrow import feather
 
 from activation_store.target.tokens import Tokens
+
+_IN_MEMORY = 1 << 24
+"""Tokens that are kept in memory; beyond them all go into files."""
+_COLUMNS = {"ids": np.int32, "segments": np.uint8}
 
 
 class TokenTable(Mapping[str, Tokens]):
@@ -26,8 +33,15 @@ class TokenTable(Mapping[str, Tokens]):
         segments: [tokens of all rows] uint8.
     """
 
-    def __init__(self, rows: Iterable[tuple[str, Tokens]]) -> None:
-        """Take rows as they come, each id once; none is kept as an object of its own."""
+    def __init__(self, rows: Iterable[tuple[str, Tokens]], *, scratch: Path | None = None) -> None:
+        """Take rows as they come, each id once; none is kept as an object of its own.
+
+        Args:
+            rows: example id and tokens of each.
+            scratch: folder in which a folder for the tokens is made where there are very many; it
+                goes with the table. None keeps all in memory.
+        """
+        self._folder: Path | None = None
         known = set[str]()
         ids, segments = array("i"), array("B")
         names, lengths, withheld = list[str](), array("q"), array("q")
@@ -40,11 +54,33 @@ class TokenTable(Mapping[str, Tokens]):
             withheld.append(tokens.withheld)
             ids.frombytes(np.ascontiguousarray(tokens.ids, np.int32).tobytes())
             segments.frombytes(np.ascontiguousarray(tokens.segments, np.uint8).tobytes())
+            if scratch is not None and len(ids) >= _IN_MEMORY:
+                self._spill(scratch, ids, segments)
+                ids, segments = array("i"), array("B")
         self.example_ids = pa.array(names, pa.string())
         self.lengths = np.asarray(lengths, np.int64)
         self.withheld = np.asarray(withheld, np.int64)
-        self.ids = np.asarray(ids, np.int32)
-        self.segments = np.asarray(segments, np.uint8)
+        if self._folder is None:
+            self.ids: np.ndarray[Any, Any] = np.asarray(ids, np.int32)
+            self.segments: np.ndarray[Any, Any] = np.asarray(segments, np.uint8)
+        else:
+            self._spill(self._folder.parent, ids, segments)
+            self._map()
+
+    def _spill(self, scratch: Path, ids: array[int], segments: array[int]) -> None:
+        """Append tokens to the files of this table."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix=".tokens-", dir=scratch))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        for name, values in (("ids", ids), ("segments", segments)):
+            with open(self._folder / name, "ab") as file:
+                values.tofile(file)
+
+    def _map(self) -> None:
+        """Map the files of this table; whoever has them mapped shares their pages."""
+        assert self._folder is not None
+        for name, dtype in _COLUMNS.items():
+            setattr(self, name, np.memmap(self._folder / name, dtype, "r"))
 
     def write(self, path: Path) -> None:
         """Write the table to a file, from which other processes read it.

@@ -27,12 +27,13 @@ from activation_store.layout.plan import Plan, plan_files, write_plan
 from activation_store.layout.root_record import read_root, write_root
 from activation_store.read.reader import ActivationStore
 from activation_store.target.files import ModelFiles
-from activation_store.target.load import load_model, use_threads
-from activation_store.write.canary import CanaryResult, check_canary
+from activation_store.target.load import use_threads
+from activation_store.target.number_format import resolve_section
+from activation_store.write.canary import CanaryResult, check_canary, check_first
 from activation_store.write.prepared import plan_store, prepare_dump
 from activation_store.write.reuse import ReusableStores
-from activation_store.write.shard_tasks import ShardWork, worker_device, write_with_pool
-from activation_store.write.writer import write_shards
+from activation_store.write.shard_tasks import ShardWork, write_with_pool
+from activation_store.write.writer import WriteCounts, write_shards
 from core.errors import DamagedError, StoreError
 from core.files import storage_errors
 from core.progress import Progress, silent
@@ -109,8 +110,8 @@ def dump(
         StorageError: the disk is full; committed shards stay.
     """
     use_threads(runtime)
-    device = worker_device(runtime, 0)
-    prepared = prepare_dump(conversations, config, model)
+    config = resolve_section(config, runtime)
+    prepared = prepare_dump(conversations, config, model, scratch=out.parent)
     with storage_errors(out):
         plan = plan_store(out, prepared, reusable)
         _check_size(plan, runtime)
@@ -125,9 +126,17 @@ def dump(
             runtime=runtime,
             reusable=reusable,
         )
+        net = work.load_target()
+        if missing:
+            check_first(net, plan, prepared.tokens)
         start = time.perf_counter()
-        counts = write_with_pool(work, missing, pool or local_pool(runtime), report_tokens)
-        net = load_model(model, dtype=config.compute_dtype, device=device)
+        pool = pool or local_pool(runtime)
+        if pool.workers > 1 and len(missing) > 1:
+            del net  # one of the pool takes its place on the device
+            counts = write_with_pool(work, missing, pool, report_tokens)
+            net = work.load_target()
+        else:
+            counts = WriteCounts()
         counts += write_shards(
             plan,
             missing,
@@ -140,7 +149,7 @@ def dump(
         seconds = time.perf_counter() - start
         if model.adapter is not None:  # merged for the dump: the canary uses it unmerged
             del net
-            net = load_model(model, dtype=config.compute_dtype, device=device, merged=False)
+            net = work.load_target(merged=False)
         root = write_root(out)
         store = ActivationStore(out, cache_mb=runtime.shard_cache_mb)
         canary = check_canary(net, store, plan, prepared.tokens)

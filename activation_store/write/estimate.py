@@ -13,6 +13,7 @@ from activation_store.target.capture import Capture
 from activation_store.target.files import ModelFiles
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import load_model, use_threads
+from activation_store.target.number_format import resolve_section
 from activation_store.write.canary import sample_sequences
 from activation_store.write.prepared import prepare_dump
 from activation_store.write.shard_tasks import worker_device
@@ -57,7 +58,7 @@ def store_size(
 
     Raises: as `dump`, before it writes anything.
     """
-    prepared = prepare_dump(conversations, config, model)
+    prepared = prepare_dump(conversations, resolve_section(config, runtime), model)
     plan = prepared.make_plan()
     if not sampled:
         return StoreSize(tokens=plan.tokens, raw_bytes=plan.raw_bytes)

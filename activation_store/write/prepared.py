@@ -51,13 +51,16 @@ class PreparedDump:
         )
 
 
-def prepare_dump(conversations: Path, config: CaptureConfig, model: ModelFiles) -> PreparedDump:
+def prepare_dump(
+    conversations: Path, config: CaptureConfig, model: ModelFiles, *, scratch: Path | None = None
+) -> PreparedDump:
     """Tokenize conversations, and find the read layers; the target is not loaded.
 
     Args:
         conversations: folder with conversations.parquet.
         config: as of the dump.
         model: the target.
+        scratch: folder for the tokens of very many rows; None keeps them in memory.
 
     Raises:
         ConfigError: a block is named twice.
@@ -66,7 +69,8 @@ def prepare_dump(conversations: Path, config: CaptureConfig, model: ModelFiles) 
     _read_layers(config, model)  # what is wrong with them is said before rows are tokenized
     rows = read_conversations(conversations / CONVERSATIONS_FILE)
     longest = min(config.max_tokens, model_shape(model).max_positions)
-    tokens, dropped = tokenize_rows(rows, load_tokenizer(model), config, longest=longest)
+    tokenizer = load_tokenizer(model)
+    tokens, dropped = tokenize_rows(rows, tokenizer, config, longest=longest, scratch=scratch)
     return prepare_tokens(tokens, config, model, dropped)
 
 
@@ -99,7 +103,12 @@ def _read_layers(config: CaptureConfig, model: ModelFiles) -> tuple[int, ...]:
 
 
 def tokenize_rows(
-    rows: Sequence[Conversation], tokenizer: Any, config: CaptureConfig, *, longest: int
+    rows: Sequence[Conversation],
+    tokenizer: Any,
+    config: CaptureConfig,
+    *,
+    longest: int,
+    scratch: Path | None = None,
 ) -> tuple[TokenTable, list[Dropped]]:
     """Tokenize rows and then their swapped conversations, and list the rows that are left out.
 
@@ -108,6 +117,7 @@ def tokenize_rows(
         tokenizer: the target's.
         config: what happens to a row that is too long, and which splits are swapped.
         longest: most tokens of a row.
+        scratch: as of `TokenTable`.
 
     Raises:
         DataError: a row is to be refused, or none is left.
@@ -141,7 +151,7 @@ def tokenize_rows(
             dropped.append(_dropped(row, "too_long", where, detail))
         yield from tokenize_swapped(swappable, their_tokens, tokenizer, longest=longest)
 
-    table = TokenTable(kept())
+    table = TokenTable(kept(), scratch=scratch)
     if not len(table):
         why = f"{dropped[0].where}: {dropped[0].detail}" if dropped else "the table is empty"
         raise DataError(f"dump: no conversation is left of {len(rows)}; the first reason: {why}")

@@ -36,7 +36,7 @@ from core.errors import DamagedError, StoreError
 from core.files import fsync_dir, write_bytes
 
 _LOG = logging.getLogger(__name__)
-_SAME = ("target", "d_model", "dtype", "compute_dtype", "batch_tokens")
+_SAME = ("target", "d_model", "dtype", "compute_dtype")
 """What decides the numbers of an activation, beside its tokens and its layer."""
 _CACHE_MB = 64
 

@@ -55,6 +55,11 @@ class ShardWork:
     runtime: Runtime
     reusable: Sequence[Path] = ()
 
+    def load_target(self, *, merged: bool = True) -> nn.Module:
+        """Load the blocks of the target that are needed, on the first device of `runtime`."""
+        device = worker_device(self.runtime, 0)
+        return _load(self.model, self.plan, device, self.runtime, merged=merged)
+
     def arguments(self, shards: Sequence[int]) -> dict[str, Any]:
         """Return the arguments of `write_shard_group` for some shards."""
         model = self.model
@@ -154,7 +159,8 @@ def write_shard_group(
         {"out": out, "plan": plan, "config": dict(config), "model": dict(model)}
     )
     device = worker_device(settings, worker_number())
-    opened = _open(described.decode(), str(device))
+    attention = settings.attn_implementation
+    opened = _open(described.decode(), str(device), attention)
     counts = write_shards(
         opened.plan,
         shards,
@@ -164,6 +170,23 @@ def write_shard_group(
         reusable=ReusableStores([Path(path) for path in reusable], opened.plan),
     )
     return asdict(counts)
+
+
+def _load(
+    model: ModelFiles, plan: Plan, device: torch.device, runtime: Runtime, *, merged: bool = True
+) -> nn.Module:
+    """Load a target up to the deepest block that is read, and the one behind it.
+
+    With that one the canary finds the deepest in transformers' own list of hidden states.
+    """
+    return load_model(
+        model,
+        dtype=plan.compute_dtype,
+        device=device,
+        merged=merged,
+        runtime=runtime,
+        first_blocks=max(plan.layers) + 2,
+    )
 
 
 def worker_device(runtime: Runtime, number: int) -> torch.device:
@@ -188,12 +211,13 @@ class _OpenStore:
 
 
 @lru_cache(maxsize=1)
-def _open(described: str, device: str) -> _OpenStore:
+def _open(described: str, device: str, attention: str | None) -> _OpenStore:
     """Read plan and tokens of a store, and load its target.
 
     Args:
         described: `out`, `plan`, `config` and `model` of `write_shard_group`, as JSON.
         device: where the target goes.
+        attention: `runtime.attn_implementation`.
     """
     known = json.loads(described)
     out, config = Path(known["out"]), CaptureConfig.model_validate(known["config"])
@@ -210,5 +234,6 @@ def _open(described: str, device: str) -> _OpenStore:
             f"store {out}: has plan {plan.digest[:12]}…, expected {known['plan'][:12]}…: the "
             "target or the store changed meanwhile. Run the dump again."
         )
-    net = load_model(model, dtype=plan.compute_dtype, device=torch.device(device))
+    runtime = Runtime(attn_implementation=attention)
+    net = _load(model, plan, torch.device(device), runtime)
     return _OpenStore(plan, tokens, net)

@@ -1,8 +1,9 @@
 """Writing shards: compute each with the target, and commit it while the next one is computed.
 
-Forward passes go on from one shard to the next without a stop. One commit is under way at a time,
-so that a writer holds the shard that it fills and the one that it commits: two shards, and with a
-codec that packs the second one's packed bytes, which are less.
+Forward passes go on from one shard to the next without a stop. On a CPU one commit is under way at
+a time, so that a writer holds the shard that it fills and the one that it commits: two shards, and
+with a codec that packs the second one's packed bytes, which are less. On an accelerator several
+commits are under way, each by a thread of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from activation_store.layout.plan import Plan
 from activation_store.target.capture import Capture
 from activation_store.target.host_copy import HostCopier
 from activation_store.target.token_table import TokenTable
-from activation_store.write.committer import ShardCommitter
+from activation_store.write.committer import IN_MEMORY, ShardCommitter
 from activation_store.write.reuse import ReusableStores
 from activation_store.write.shard_builder import Batch, ShardBuilder
 from core.files import storage_errors
@@ -73,10 +74,12 @@ def write_shards(
         StorageError: the disk is full; committed shards stay.
     """
     capture = Capture(net, plan.layers)
-    copier = HostCopier(capture.device, plan.dtype)
+    copier = HostCopier(plan.dtype)
     stores = reusable or ReusableStores((), plan)
     counts = WriteCounts()
-    with ShardCommitter(out, plan, in_memory=1) as committer:
+    # a CPU has its forward passes to run, and an accelerator is faster than one commit
+    under_way = 1 if capture.device.type == "cpu" else IN_MEMORY
+    with ShardCommitter(out, plan, in_memory=under_way) as committer:
         pending: tuple[ShardBuilder, Batch] | None = None
 
         def finish(builder: ShardBuilder, batch: Batch) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from activation_store.target.host_copy import send
 from decoder.adapters import use_adapter
 from decoder.batch import to_device
 from decoder.forward import compute_answer_losses
@@ -76,11 +77,31 @@ def compute_answer_gradient(
     Raises:
         ValueError: a reading has no vectors.
     """
+    losses, total, gradients = _run(decoder, readings, turns, batch=batch)
+    numbers = iter(torch.cat([losses.flatten(), total[None]]).cpu().tolist())
+    return AnswerGradient(
+        losses=[[next(numbers) for _ in own] for own in turns],
+        total=next(numbers),
+        gradients=gradients,
+    )
+
+
+def _run(
+    decoder: Decoder,
+    readings: Sequence[Reading],
+    turns: Sequence[Sequence[WeightedTurn]],
+    *,
+    batch: int = 16,
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    """Compute losses [Q] in the order of `turns`, their weighted sum, and its gradients.
+
+    All stay on the device; nothing waits for it.
+    """
     leaves = []
     for reading in readings:
         if reading.vectors is None:
             raise ValueError("a reading without vectors has no gradient")
-        own = at_least_float32(torch.as_tensor(reading.vectors).detach().to(decoder.device))
+        own = at_least_float32(send(torch.as_tensor(reading.vectors).detach(), decoder.device))
         # a tensor of inference mode takes no part in a graph: a copy does
         leaves.append(own.clone().requires_grad_())
     sizes = [
@@ -94,8 +115,10 @@ def compute_answer_gradient(
         for rows in batch_rows(order, sizes, batch):
             with torch.enable_grad():
                 found = _losses(decoder, [(readings[i], leaves[i], turns[i]) for i in rows])
-                weights = torch.tensor([t.weight for i in rows for t in turns[i]])
-                total = (found * weights.to(found)).sum()
+                weights = torch.tensor(
+                    [t.weight for i in rows for t in turns[i]], dtype=found.dtype
+                )
+                total = (found * send(weights, found.device)).sum()
                 taken = torch.autograd.grad(total, [leaves[i] for i in rows])
             totals.append(total.detach())
             at = 0
@@ -103,13 +126,8 @@ def compute_answer_gradient(
                 gradients[i] = gradient
                 losses[i] = list(found.detach()[at : at + len(turns[i])])
                 at += len(turns[i])
-    flat = torch.stack([loss for own in losses for loss in own]).tolist()
-    numbers = iter(flat)
-    return AnswerGradient(
-        losses=[[next(numbers) for _ in own] for own in losses],
-        total=float(torch.stack(totals).sum()),
-        gradients=gradients,
-    )
+    flat = torch.stack([loss for own in losses for loss in own])
+    return flat, torch.stack(totals).sum(), gradients
 
 
 def _losses(
@@ -137,11 +155,9 @@ class _AnswerLoss(torch.autograd.Function):
         *vectors: torch.Tensor,
     ) -> torch.Tensor:
         placed = [replace(r, vectors=v) for r, v in zip(readings, vectors, strict=True)]
-        found = compute_answer_gradient(decoder, placed, turns)
-        ctx.save_for_backward(
-            *(g.to(v.dtype) for g, v in zip(found.gradients, vectors, strict=True))
-        )
-        return vectors[0].new_tensor(found.total, dtype=torch.float32)
+        _, total, gradients = _run(decoder, placed, turns)
+        ctx.save_for_backward(*(g.to(v.dtype) for g, v in zip(gradients, vectors, strict=True)))
+        return total.float()
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from core.config import Config
+from activation_store.target.number_format import ComputeConfig
 from decoder.steering.config import ActivationSteeringConfig
 from trainers.steering_config import WeightSteeringConfig
 
@@ -19,7 +19,7 @@ mean activations with and without it, the first principal component of such diff
 (`reading_vector`), and the same adapter trained on replies under it (`sft`)."""
 
 
-class ControlSection(Config):
+class ControlSection(ComputeConfig):
     """What is steered, how, and how it is judged."""
 
     controls: tuple[str, ...] = ("cheerful", "formal", "ocean")

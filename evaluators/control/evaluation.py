@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from activation_store.target.files import ModelFiles
 from activation_store.target.load import pick_device, use_threads
+from activation_store.target.number_format import resolve_dtype
 from activation_store.target.quiet import quiet_libraries
 from core.canonical import digest
 from core.errors import DataError
@@ -89,7 +90,13 @@ def evaluate_control(
     """
     use_threads(runtime)
     with quiet_libraries():
-        loaded = Decoder.load(decoder, model, dtype="float32", device=pick_device(runtime))
+        loaded = Decoder.load(
+            decoder,
+            model,
+            dtype=resolve_dtype(config.compute_dtype, runtime),
+            device=pick_device(runtime),
+            runtime=runtime,
+        )
     prompts = draw_prompts(config)
     pairs = None
     if config.crows_pairs is not None:

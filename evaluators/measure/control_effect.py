@@ -18,6 +18,9 @@ from activation_store.target.swaps import make_swaps
 from activation_store.target.tokens import SEGMENT_CODES, Tokens, tokenize_row
 from core.errors import DataError
 from core.tables import Conversation
+from decoder.batch import to_device
+from decoder.forward import attention_mask
+from decoder.head import logits_at
 from evaluators.config import EvaluateConfig
 from evaluators.measure.panel import column_mean, make_bootstrap, stack_control_means
 from evaluators.stats.estimates import Estimate
@@ -101,14 +104,21 @@ def _completion_log_likelihoods(
             wanted[i, : len(tokens.ids)] = tokens.segments == SEGMENT_CODES["completion"]
         predicting = np.zeros_like(wanted)
         predicting[:, :-1] = wanted[:, 1:]
-        logits_AV = net(
-            input_ids=torch.from_numpy(ids).to(device),
-            attention_mask=torch.from_numpy(mask).to(device),
-            use_cache=False,
-            logits_to_keep=torch.from_numpy(predicting).to(device),
-        ).logits
-        targets = torch.from_numpy(ids[:, 1:][predicting[:, :-1]]).to(device)
-        losses = F.cross_entropy(logits_AV.float(), targets, reduction="none").cpu().numpy()
+        arrays = {
+            "ids": ids,
+            "mask": mask,
+            "places": np.flatnonzero(predicting),
+            "targets": ids[:, 1:][predicting[:, :-1]],
+        }
+        tensors = to_device({k: torch.from_numpy(v) for k, v in arrays.items()}, device)
+        with logits_at(net, tensors["places"]):
+            logits_AV = net(
+                input_ids=tensors["ids"],
+                attention_mask=attention_mask(net, tensors["mask"], tensors["ids"]),
+                use_cache=False,
+            ).logits
+        losses_A = F.cross_entropy(logits_AV.float(), tensors["targets"], reduction="none")
+        losses = losses_A.cpu().numpy()
         rows = np.nonzero(predicting)[0]
         totals = np.bincount(rows, weights=losses, minlength=len(batch))
         found |= {key: -float(total) for key, total in zip(batch, totals, strict=True)}

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from core.config import Config
+from activation_store.target.number_format import ComputeConfig
 from core.tables import VIEWS, Split, View
 from evaluators.config import EvaluateConfig
 
 AlterationName = Literal["decoy", "forbidden", "novel_question"]
 
 
-class RobustnessConfig(Config):
+class RobustnessConfig(ComputeConfig):
     """Which rows are altered, and how; and how far the target is moved from what was read."""
 
     splits: tuple[Split, ...] = ("test", "test_ood")

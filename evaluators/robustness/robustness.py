@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from activation_store.target.load import pick_device, use_threads
+from activation_store.target.number_format import resolve_dtype
 from activation_store.target.quiet import quiet_libraries
 from activation_store.target.tokens import tokenize_row
 from core.errors import DataError
@@ -62,7 +63,13 @@ def robustness(
     use_threads(runtime)
     activations = inputs.open_activations(runtime)
     with quiet_libraries():
-        loaded = Decoder.load(decoder, inputs.model, dtype="float32", device=pick_device(runtime))
+        loaded = Decoder.load(
+            decoder,
+            inputs.model,
+            dtype=resolve_dtype(config.compute_dtype, runtime),
+            device=pick_device(runtime),
+            runtime=runtime,
+        )
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(loaded)
     activations.last_tokens = loaded.config.last_tokens

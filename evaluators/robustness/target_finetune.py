@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from decoder.adapters import multiply_in_base_format
 from decoder.model import Decoder
 from decoder.sources.target_run import TargetNetwork
 from evaluators.robustness.config import RobustnessConfig
@@ -79,8 +80,9 @@ def _train(
             task_type="CAUSAL_LM",
         )
         net.add_adapter(_NAME, adapter)
+    multiply_in_base_format(net)
     draw = np.random.default_rng(config.seed)
-    losses = []
+    losses: list[torch.Tensor] = []
     with decoder.with_adapter(_NAME):
         weights = [values for name, values in net.named_parameters() if f".{_NAME}." in name]
         for values in weights:
@@ -92,8 +94,8 @@ def _train(
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
-            losses.append(loss.item())
-    return losses[0], losses[-1]
+            losses.append(loss.detach())
+    return float(losses[0]), float(losses[-1])
 
 
 def _language_loss(net: Any, sequences: Sequence[np.ndarray]) -> torch.Tensor:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from activation_store.target.number_format import ComputeConfig
 from core.config import Config
 from evaluators.config import JudgeConfig
 
@@ -80,7 +81,7 @@ class PromptsConfig(Config):
     """Tokens of a written answer, which is compared with the hidden text."""
 
 
-class TasksConfig(Config):
+class TasksConfig(ComputeConfig):
     """The reading tasks, and the methods that are compared on them."""
 
     relations: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from activation_store.target.load import (
     shape_of,
     use_threads,
 )
+from activation_store.target.number_format import resolve_dtype
 from activation_store.target.quiet import quiet_libraries
 from core.canonical import digest
 from core.files import storage_errors, write_json
@@ -93,7 +94,7 @@ def run_tasks(
         StoreError: decoder, baselines and model do not belong together.
     """
     use_threads(runtime)
-    decoder = _load_decoders(inputs, runtime)
+    decoder = _load_decoders(inputs, config.compute_dtype, runtime)
     layers = choose_layers(decoder, config)
     cache = PartialResultCache(work)
     measured: dict[str, TaskMetrics] = {}
@@ -237,15 +238,19 @@ def _load_other(inputs: TaskInputs, decoder: Decoder) -> TargetNetwork:
     """Load the model whose activations are read in shift tasks."""
     assert inputs.other is not None, "shift tasks need another model"
     with quiet_libraries():
-        net = load_model(inputs.other, dtype="float32", device=decoder.device)
+        net = load_model(inputs.other, dtype=decoder.dtype, device=decoder.device)
     return TargetNetwork(net, load_tokenizer(inputs.other))
 
 
-def _load_decoders(inputs: TaskInputs, runtime: Runtime) -> Decoder:
+def _load_decoders(inputs: TaskInputs, compute_dtype: str, runtime: Runtime) -> Decoder:
     """Load the decoder, and beside it the adapters of the baselines."""
     with quiet_libraries():
         decoder = Decoder.load(
-            inputs.decoder, inputs.model, dtype="float32", device=pick_device(runtime)
+            inputs.decoder,
+            inputs.model,
+            dtype=resolve_dtype(compute_dtype, runtime),
+            device=pick_device(runtime),
+            runtime=runtime,
         )
         for name, folder in inputs.baselines.items():
             decoder.add_adapter(name, folder)

@@ -55,26 +55,50 @@ def plan(
             "--sample", help="Run the target on 16 rows to estimate a compressed store's size."
         ),
     ] = False,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory",
+            help="Reckon the memory of dump, train and evaluate from the model's config, and "
+            "propose settings that fit this machine's device.",
+        ),
+    ] = False,
+    device_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Likewise for a device of this size, such as 80GB or 40GiB."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say for each step whether it is a hit or a miss and why, and what it would take."""
+    from pipelines.running import memory_plan
     from pipelines.running.plan import make_plan
     from pipelines.running.request import RunRequest
 
+    size_given = None if device_memory is None else memory_plan.parse_bytes(device_memory)
     request = RunRequest(config=config, root=str(root), overrides=set_, until=until, smoke=smoke)
     runner = request.open()
     steps = make_plan(runner, sampled=sample)
+    found = None
+    if memory or size_given is not None:
+        device = memory_plan.device_memory() if size_given is None else size_given
+        found = memory_plan.plan_memory(runner.experiment, runner.outside.model, device)
     if as_json:
         print_json(
             {
                 "experiment": runner.experiment.experiment,
                 "root": str(runner.root.path),
                 "steps": [step.to_json() for step in steps],
+                **({} if found is None else {"memory": found.to_json()}),
             }
         )
         return
     for step in steps:
         _print_plan(step)
+    if found is not None:
+        for line in memory_plan.describe(found):
+            say(line)
 
 
 def status(

@@ -95,6 +95,27 @@ def plain(config: BaseModel, only: type[BaseModel] | None = None) -> dict[str, A
     return kind.model_validate(dumped).model_dump(mode="json")
 
 
+_NOT_DECIDING = {"batch_tokens": 2048, "micro_batch_tokens": 1024}
+"""Fields that change how fast a step is and not its result, beyond rounding. They were part of
+identities once: the defaults of then stand there for all, so that keys stay as they were."""
+
+
+def deciding(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without what decides nothing."""
+    return {name: _NOT_DECIDING.get(name, value) for name, value in own.items()}
+
+
+def plain_computed(config: BaseModel) -> dict[str, Any]:
+    """Return every field of `config`, as `plain`, its number format only where it is not float32.
+
+    In float32 such a step was computed before there was a choice: its artifacts stay hits.
+    """
+    own = plain(config)
+    if own["compute_dtype"] == "float32":
+        del own["compute_dtype"]
+    return own
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
     """One field in which two identities differ; a side without it holds `ABSENT`."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from activation_store.target.config import TemplateConfig
 from activation_store.target.files import ModelFiles, public_name, resolve_model
 from activation_store.target.load import load_model, load_tokenizer, model_shape, pick_device
+from activation_store.target.number_format import resolve_dtype
 from activation_store.target.quiet import quiet_libraries
 from core.errors import DamagedError, ModelError
 from core.runtime import Runtime
@@ -40,6 +41,7 @@ def load(
     model: str | None = None,
     adapter: str | None = None,
     device: str = "auto",
+    compute_dtype: str = "auto",
     foreign_target: str | None = None,
     foreign_adapter: str | None = None,
 ) -> Reader:
@@ -52,6 +54,8 @@ def load(
         model: where the target is now; None takes what the decoder was trained with.
         adapter: where the target's own adapter is now, likewise.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        compute_dtype: number format of target and decoder; `auto` is bfloat16 on a GPU that
+            computes in it, and float32 elsewhere.
         foreign_target: a model of the same shape whose activations are read in place of the
             target's own, for shift experiments; every result says so.
         foreign_adapter: a PEFT adapter of it; alone, it is put on the decoder's own target.
@@ -64,9 +68,14 @@ def load(
     """
     found = _find(ref, root or Path(os.environ.get("LATENTQA_ROOT", "artifacts")))
     target = _target(found, model, adapter)
-    where = pick_device(Runtime(device=device))
+    runtime = Runtime(device=device)
     with quiet_libraries():
-        decoder = Decoder.load(found.folder, target, dtype="float32", device=where)
+        decoder = Decoder.load(
+            found.folder,
+            target,
+            dtype=resolve_dtype(compute_dtype, runtime),
+            device=pick_device(runtime),
+        )
         foreign = None
         if foreign_target is not None or foreign_adapter is not None:
             other = resolve_model(foreign_target or target.ref, foreign_adapter)
@@ -142,7 +151,7 @@ def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> LoadedF
             sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
         ),
         source=TargetNetwork(
-            load_model(other, dtype="float32", device=decoder.device), load_tokenizer(other)
+            load_model(other, dtype=decoder.dtype, device=decoder.device), load_tokenizer(other)
         ),
     )
 

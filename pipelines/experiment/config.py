@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from activation_store.layout.config import DumpSection
 from activation_store.target.config import CompleteConfig
+from activation_store.target.number_format import resolve_section
 from core.config import Config
 from core.errors import ConfigError
 from core.runtime import Runtime
@@ -126,6 +127,19 @@ class Experiment(Config):
                 f"train.decoder.read_layer: got {read}, expected one of dump.layers {list(stored)}"
             )
         return self
+
+
+def resolve_number_formats(experiment: Experiment) -> Experiment:
+    """Return an experiment whose number formats are those of this machine and `runtime.device`."""
+    sections = ("complete", "dump", "train", "evaluate", "robustness", "tasks", "control")
+    given = {name: getattr(experiment, name) for name in sections}
+    return experiment.model_copy(
+        update={
+            name: resolve_section(section, experiment.runtime)
+            for name, section in given.items()
+            if section is not None
+        }
+    )
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from core.errors import ConfigError, DamagedError, LatentQAError, StorageError
 from core.files import storage_errors
@@ -20,7 +23,7 @@ from pipelines.artifacts.locks import Holder, exclusive, shared
 from pipelines.artifacts.records import Spent, make_record
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.experiment.config import Experiment
+from pipelines.experiment.config import Experiment, resolve_number_formats
 from pipelines.reports.run.inputs import ReportStep
 from pipelines.running.results import RunResult, StepRun
 from pipelines.running.summary import nothing_judged, other_server
@@ -63,7 +66,7 @@ class Runner:
         move_latest: bool = True,
         pool: TaskPool | None = None,
     ) -> None:
-        self.experiment = experiment
+        self.experiment = experiment = resolve_number_formats(experiment)
         self.root = root
         self.command = command
         self.console = console or Console()
@@ -282,7 +285,10 @@ class Runner:
                 command=self.command,
                 pool=self.pool,
             )
-            result = step.run(call)
+            try:
+                result = step.run(call)
+            finally:
+                _release_models()
         if reads_target:
             self.outside.model.check_unchanged()
         record = make_record(
@@ -364,6 +370,19 @@ class Runner:
                     "again."
                 ) from error
             raise
+
+
+def _release_models() -> None:
+    """Free the memory of the models that a step has loaded, a device's too.
+
+    They hang on to each other, and the next step is to find the room.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

@@ -9,7 +9,7 @@ from core.errors import ConfigError
 from core.files import sha256_file
 from core.steering_control import SteeringControl, find_control
 from evaluators.control.config import ControlSection
-from pipelines.artifacts.identity import plain
+from pipelines.artifacts.identity import plain_computed
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
 from pipelines.steps.step import ExternalInputs, Step, StepCall
@@ -52,7 +52,7 @@ def _controls(experiment: Experiment) -> list[SteeringControl]:
 
 def _config(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the output; controls count by what they say."""
-    own: dict[str, Any] = plain(_section(experiment))
+    own: dict[str, Any] = plain_computed(_section(experiment))
     own["controls"] = [control.model_dump(mode="json") for control in _controls(experiment)]
     del own["crows_pairs"]
     return own

@@ -12,14 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel
-
 from activation_store.layout.config import CaptureConfig
 from activation_store.target.config import CompleteConfig
 from core.canonical import digest
 from core.errors import ConfigError
 from evaluators.config import Baseline
-from pipelines.artifacts.identity import plain
+from pipelines.artifacts.identity import deciding, plain, plain_computed
 from pipelines.artifacts.records import StepResult, StoreDigests
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs, printed_config
@@ -252,10 +250,10 @@ def _capture(experiment: Experiment) -> CaptureConfig:
     return CaptureConfig.model_validate(plain(experiment.dump, CaptureConfig))
 
 
-def _with_capture(section: BaseModel, experiment: Experiment, *, live: bool) -> dict[str, Any]:
+def _with_capture(own: dict[str, Any], experiment: Experiment, *, live: bool) -> dict[str, Any]:
     """Return the settings of a step, and those of the capture where the step runs it itself."""
-    own = plain(section)
-    return {**own, "capture": plain(experiment.dump, CaptureConfig)} if live else own
+    capture = deciding(plain(experiment.dump, CaptureConfig))
+    return {**own, "capture": capture} if live else own
 
 
 def _train_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
@@ -264,7 +262,7 @@ def _train_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
     They say where rows of later epochs are given another layer than they once were: a new step
     version would make every other training a miss too.
     """
-    own = _with_capture(experiment.train, experiment, live=live)
+    own = _with_capture(deciding(plain(experiment.train)), experiment, live=live)
     train = experiment.train
     if train.decoder.last_tokens is None:
         del own["decoder"]["tokens"]  # trainings from before there was a choice keep their keys
@@ -277,7 +275,7 @@ def _train_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
 
 
 def _evaluate_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
-    own = _with_capture(experiment.evaluate, experiment, live=live)
+    own = _with_capture(plain_computed(experiment.evaluate), experiment, live=live)
     del own["judge"]  # a step of its own
     return own
 
@@ -338,7 +336,7 @@ def _from_conversations(
         version=4,
         entry="activation_store.write.dump",
         run=_dump,
-        config=lambda experiment: plain(experiment.dump, CaptureConfig),
+        config=lambda experiment: deciding(plain(experiment.dump, CaptureConfig)),
         inputs={"conversations": conversations},
         external=lambda outside: outside.dump_digests,
         locations=_model_location,

@@ -8,7 +8,7 @@ from typing import Any
 from activation_store.layout.config import CaptureConfig
 from core.errors import ConfigError
 from evaluators.robustness.config import RobustnessConfig
-from pipelines.artifacts.identity import plain
+from pipelines.artifacts.identity import deciding, plain, plain_computed
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
 from pipelines.steps.decoder_inputs import step_inputs
@@ -39,9 +39,9 @@ def _section(experiment: Experiment) -> RobustnessConfig:
 
 
 def _config(experiment: Experiment) -> dict[str, Any]:
-    own: Mapping[str, Any] = plain(_section(experiment))
+    own: Mapping[str, Any] = plain_computed(_section(experiment))
     if experiment.train.activations == "live":
-        return {**own, "capture": plain(experiment.dump, CaptureConfig)}
+        return {**own, "capture": deciding(plain(experiment.dump, CaptureConfig))}
     return dict(own)
 
 

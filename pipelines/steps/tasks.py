@@ -8,7 +8,7 @@ from typing import Any, get_args
 from core.errors import ConfigError
 from evaluators.config import Baseline
 from evaluators.tasks.config import TasksConfig
-from pipelines.artifacts.identity import plain
+from pipelines.artifacts.identity import plain_computed
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
 from pipelines.steps.step import ExternalInputs, Step, StepCall
@@ -51,7 +51,7 @@ def _section(experiment: Experiment) -> TasksConfig:
 
 def _config(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the output; files of relations count by their digests."""
-    own = plain(_section(experiment))
+    own = plain_computed(_section(experiment))
     del own["relations"], own["judge"]  # a judge is a step of its own
     if own["shift"] is not None:
         own["shift"] = {"layer": own["shift"]["layer"]}  # the model counts by its digests

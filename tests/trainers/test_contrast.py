@@ -104,7 +104,7 @@ def test_loss_and_gradient_are_those_of_single_forward_passes(
     indices = list(range(6))
     views = {dataset.rows[i].conversation.view for i in indices}
     assert views == {"control", "system"}
-    dataset._micro_batch_tokens = micro_batch_tokens
+    dataset.micro_batch_tokens = micro_batch_tokens
     parts: list[Any] = dataset.collate_micro_batches([dataset[i] for i in indices])["micro_batches"]
     asked = sum(len(part["row_of"]) - len(part.get("contrasted", ())) for part in parts)
     assert asked == 2 * len(indices)

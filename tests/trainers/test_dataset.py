@@ -113,12 +113,12 @@ def test_micro_batches_hold_rows_of_like_length_up_to_a_limit(
 def test_the_micro_batches_of_a_batch_hold_its_rows(dataset: RowDataset) -> None:
     items = [dataset[i] for i in range(6)]
     assert len(dataset.collate_micro_batches(items)["micro_batches"]) == 1
-    dataset._micro_batch_tokens = 1
+    dataset.micro_batch_tokens = 1
     parts = dataset.collate_micro_batches(items)["micro_batches"]
     assert [len(part["row_of"]) for part in parts] == [2] * 6
     whole = dataset.collate(items)
     assert sum(len(part["targets"]) for part in parts) == len(whole["targets"])
-    dataset._micro_batch_tokens = 1 << 62
+    dataset.micro_batch_tokens = 1 << 62
 
 
 def test_a_batch_holds_all_questions_of_its_rows(dataset: RowDataset) -> None:

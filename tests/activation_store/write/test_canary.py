@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import stores
 import tiny
 import torch
+from transformers import MixtralConfig
 
+from activation_store.layout.commit_records import list_commit_paths
 from activation_store.layout.plan import Plan, make_plan
 from activation_store.target import load as target
 from activation_store.target.capture import Capture
@@ -68,7 +71,19 @@ def half_precision(capture: Capture, sequences: Sequence[np.ndarray], plain: obj
     return {k: v + 0.03 * v.norm(dim=-1, keepdim=True) / 32**0.5 for k, v in found.items()}
 
 
+def not_a_number(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
+    found = plain(capture, sequences)  # type: ignore[operator]
+    return {k: v.index_fill(1, torch.tensor([2]), torch.nan) for k, v in found.items()}
+
+
+def missing_token(capture: Capture, sequences: Sequence[np.ndarray], plain: object) -> Found:
+    """Leave the last token of each row out."""
+    found = plain(capture, [ids[:-1] for ids in sequences])  # type: ignore[operator]
+    return {k: torch.nn.functional.pad(v, (0, 0, 0, 1)) for k, v in found.items()}
+
+
 FAULTS: list[Wrapped] = [
+    missing_token,
     leak_padding,
     swap_rows,
     wrong_layer,
@@ -93,7 +108,60 @@ def test_a_fault_of_the_capture_is_refused(
     )
     with pytest.raises(StoreError, match=r"canary: layer \d of example \w{16} differs .* refused"):
         stores.fill(rows, tmp_path / "store", model, layers=[1, 2])
+    assert not (tmp_path / "store" / "c").exists()  # before the first shard
+    assert not list_commit_paths(tmp_path / "store")  # before the first shard
+
+
+def test_what_is_not_finite_is_told_before_the_long_work(
+    rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Capture.__call__
+    monkeypatch.setattr(
+        Capture, "__call__", lambda capture, sequences: not_a_number(capture, sequences, plain)
+    )
+    told = r"layer \d: an activation of example \w{16} is not finite in bfloat16\. Use dump\.comp"
+    with pytest.raises(StoreError, match=told):
+        stores.fill(rows, tmp_path / "store", model)
+    assert not list_commit_paths(tmp_path / "store")
+
+
+def test_what_is_overwritten_behind_the_first_check_is_refused(
+    rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, kept = Capture.__call__, list[Found]()
+
+    def overwrite(capture: Capture, sequences: Sequence[np.ndarray]) -> Found:
+        """Give each batch the memory of the one before, as a graph that is replayed does."""
+        found = plain(capture, sequences)
+        kept.append(found)
+        if len(kept) > 2:
+            with torch.inference_mode():
+                for values in kept[-2].values():
+                    values.zero_()
+        return found
+
+    monkeypatch.setattr(Capture, "__call__", overwrite)
+    with pytest.raises(StoreError, match=r"canary: layer \d of example \w{16} differs"):
+        stores.fill(rows, tmp_path / "store", model, store_dtype="float32")
     assert not (tmp_path / "store" / "canary.json").exists()
+
+
+def test_tokens_that_went_to_other_experts_are_told_from_errors() -> None:
+    class Mixture(torch.nn.Linear):
+        config = MixtralConfig(num_hidden_layers=1, num_local_experts=4)
+
+    plan = plan_of(1)
+    placed, expected = plan.index.at(0), np.ones((100, 4), np.float32)
+    flipped, wrong = expected.copy(), expected.copy()
+    flipped[::50], wrong[::5] = 3, 3
+
+    def compare(found: np.ndarray) -> float:
+        return canary._compare(Mixture(1, 1), plan, placed, np.arange(100), {1: found})
+
+    with mock.patch.object(canary, "_compute_plainly", return_value={1: expected}):
+        assert compare(flipped) == 0
+        with pytest.raises(StoreError, match="differs"):
+            compare(wrong)
 
 
 def test_another_adapter_is_refused(

@@ -133,9 +133,7 @@ def test_another_layout_is_copied_row_by_row(
     same_rows(tmp_path / "wide", whole, (0, 2))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"store_dtype": "float32"}, {"compute_dtype": "bfloat16"}, {"batch_tokens": 500}]
-)
+@pytest.mark.parametrize("changes", [{"store_dtype": "float32"}, {"compute_dtype": "bfloat16"}])
 def test_other_numbers_are_not_taken(
     changes: dict[str, Any],
     filled: Callable[..., DumpResult],
@@ -146,6 +144,12 @@ def test_other_numbers_are_not_taken(
     counts = filled(rows, tmp_path / "other", [whole], **changes)
     assert counts.forward_tokens == counts.tokens
     assert counts.shared_shards == 0
+
+
+def test_how_many_ran_together_decides_nothing(
+    filled: Callable[..., DumpResult], rows: Path, whole: Path, tmp_path: Path
+) -> None:
+    assert filled(rows, tmp_path / "other", [whole], batch_tokens=500).forward_tokens == 0
 
 
 def test_another_targets_rows_are_not_taken(rows: Path, whole: Path, tmp_path: Path) -> None:

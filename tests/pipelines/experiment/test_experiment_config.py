@@ -67,7 +67,7 @@ def test_every_published_experiment_is_valid(path: Path) -> None:
         ),
         (
             "dump.compute_dtype=float8",
-            'dump.compute_dtype: got "float8", expected one of float32, bfloat16, float16. '
+            'dump.compute_dtype: got "float8", expected one of auto, float32, bfloat16, float16. '
             "Did you mean float32?",
         ),
         (
