@@ -48,7 +48,13 @@ from trainers.distributed import DistributedContext
 from trainers.loop import DecoderTrainer, compute_validation_loss, make_training_arguments
 from trainers.rows import Row
 
-FAMILIES = ["llama", "gemma3", "qwen3", "gpt_neox"]
+FAMILIES = [
+    "llama",
+    "gemma3",
+    pytest.param("qwen3", marks=pytest.mark.prove),
+    pytest.param("gpt_neox", marks=pytest.mark.prove),
+]
+"""With full attention and with windows; two more in `make prove`."""
 WINDOWS = ("gemma3", "mistral")
 LAYERS = (0, 2)
 
