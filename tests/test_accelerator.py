@@ -230,7 +230,9 @@ def test_the_control_effect_is_read_once_a_batch(device: FakeDevice, family: str
         tokenize_row(decoder.tokenizer, stores.conversation(i, "stimulus_completion"))
         for i in range(3)
     ]
-    found = _completion_log_likelihoods(decoder, {("a", str(i)): t for i, t in enumerate(tokens)})
+    found = _completion_log_likelihoods(
+        decoder.net, {("a", str(i)): t for i, t in enumerate(tokens)}
+    )
     assert len(found) == 3
     assert device.reads == {"_completion_log_likelihoods": 1}
 
