@@ -2,7 +2,8 @@
 
 python fake_cli.py LOG PIECES DELAY WORD...
 
-Where the file LOG.fails holds a number, the endpoint of the step `questions` fails as often.
+Where the file LOG.fails holds a number, the endpoint of the step `questions` fails as often; where
+there is a file LOG.progress, progress is shown at once.
 """
 
 from __future__ import annotations
@@ -31,5 +32,8 @@ if __name__ == "__main__":
     if failures.exists():
         flows = importlib.import_module("flows")
         setattr(flows, "BACKOFF_S", 0.1)  # noqa: B010
+    if Path(f"{log}.progress").exists():
+        flows = importlib.import_module("flows")
+        setattr(flows, "PROGRESS_EVERY_S", 0.0)  # noqa: B010
     setattr(runner_module, "steps_for", lambda experiment: steps.table())  # noqa: B010
     main(words)

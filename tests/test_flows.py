@@ -86,7 +86,9 @@ def ask(url: str, path: str) -> Any:
 
 
 def test_a_server_shows_steps_hits_and_artifacts(home: Path, server: str) -> None:
+    (home / "log.progress").touch()
     first = run(home, server, "--json", "--root", "served")
+    (home / "log.progress").unlink()
     assert first.returncode == 0, first.stderr
     again = run(home, server, "--json", "--root", "served")
     assert [step["cached"] for step in json.loads(first.stdout)["steps"]] == [False] * 5
