@@ -17,17 +17,14 @@ import json
 import logging
 import os
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 from uuid import UUID
 
 # Before the import of prefect, and never over a user's own setting.
@@ -78,14 +75,16 @@ from core.task_pool import (  # noqa: E402
     call_apart,
     end_with_parent,
 )
-from pipelines.artifacts.locks import exclusive_or_none  # noqa: E402
 from pipelines.artifacts.root import ArtifactRoot  # noqa: E402
 from pipelines.experiment.config import Experiment, load_experiment  # noqa: E402
 from pipelines.reports.sweep.findings import SweepFindings  # noqa: E402
-from pipelines.running.request import RunRequest  # noqa: E402
+from pipelines.running.prefect_settings import bypass_proxy  # noqa: E402
+from pipelines.running.request import RunRequest, hide_credentials, reveal  # noqa: E402
 from pipelines.running.results import RunResult, StepRun  # noqa: E402
+from pipelines.running.run_locks import clear_killed_runs, hold_run_lock  # noqa: E402
 from pipelines.running.runner import Runner  # noqa: E402
 from pipelines.running.shown import PICTURE, artifact_key, count_rows, data_uri  # noqa: E402
+from pipelines.running.shown_run import current_run, with_fallback  # noqa: E402
 from pipelines.running.summary import reading_rows  # noqa: E402
 from pipelines.steps.console import Console  # noqa: E402
 from pipelines.sweeps.points import PointCall, PointOutcome, run_with_pool  # noqa: E402
@@ -97,23 +96,7 @@ PROGRESS_EVERY_S = 5.0
 BACKOFF_S = 30.0
 """Seconds before a step whose endpoint failed is tried again; every later wait doubles."""
 
-SIGN = "flow-"
-"""Beginning of the names of the locks that flow runs hold."""
-
 T = TypeVar("T")
-
-
-@dataclass
-class _Run:
-    """What has come of the run in this process, whatever becomes of its Prefect server."""
-
-    result: RunResult | None = None
-    error: Exception | None = None
-    """Of our own code; an error of Prefect's own ends no run."""
-    server_lost: bool = False
-
-
-_RUN: ContextVar[_Run] = ContextVar("run")
 
 
 def run(request: RunRequest) -> RunResult:
@@ -127,7 +110,7 @@ def run(request: RunRequest) -> RunResult:
     """
 
     def alone() -> RunResult:
-        if (finished := _current_run().result) is not None:
+        if (finished := current_run().result) is not None:
             return finished
         runner = request.open()
         with runner.open():
@@ -178,29 +161,7 @@ def _with_server(shown: Callable[[], T], alone: Callable[[], T]) -> T:
         # its own ten attempts an event would keep a finished run from ending for minutes
         EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
     logging.raiseExceptions = False  # a log line that a lost server does not take is not printed
-    state = _Run()
-    token = _RUN.set(state)
-    try:
-        return shown()
-    except LatentQAError:
-        raise
-    except Exception as error:
-        if state.error is not None:
-            raise state.error from None
-        _say_lost(error)
-        return alone()
-    finally:
-        _RUN.reset(token)
-
-
-def hide_credentials(overrides: Sequence[str]) -> list[str | SecretStr]:
-    """Return parameters of a flow, which Prefect keeps: a credential is shown as asterisks."""
-    return [o if redact(o) == o else SecretStr(o) for o in overrides]
-
-
-def reveal(overrides: Sequence[str | SecretStr]) -> tuple[str, ...]:
-    """Return the overrides that a flow was given, in plain text."""
-    return tuple(o.get_secret_value() if isinstance(o, SecretStr) else o for o in overrides)
+    return with_fallback(shown, alone)
 
 
 @flow(name="latentqa", persist_result=False)
@@ -229,9 +190,9 @@ def latentqa(
     )
     runner = request.open(Console(log=get_run_logger().info))
     mark_killed_runs(runner.root)
-    with _signed(runner.root):
+    with hold_run_lock(runner.root, str(flow_run.get_id())):
         result = _run_as_tasks(runner)
-    _current_run().result = result
+    current_run().result = result
     return result
 
 
@@ -354,7 +315,7 @@ def _run_as_flow(call: PointCall) -> PointOutcome:
     except LatentQAError as error:
         return PointOutcome(label=call.label, error=" ".join(str(error).split()))
     finally:
-        _current_run().error = None
+        current_run().error = None
 
 
 def _point_call(
@@ -442,7 +403,7 @@ def latentqa_schedule(
     console = Console(log=get_run_logger().info)
     words = ["latentqa", "fire", config, *(w for o in overrides for w in ("--set", o))]
     try:
-        with _signed(place):
+        with hold_run_lock(place, str(flow_run.get_id())):
             fired = fire(
                 experiment,
                 place,
@@ -476,40 +437,16 @@ def _tell(state: str, experiment: str, payload: dict[str, Any]) -> None:
     _guarded(lambda: emit_event(f"latentqa.schedule.{state}", resource, payload=payload))
 
 
-@contextlib.contextmanager
-def _signed(root: ArtifactRoot) -> Iterator[None]:
-    """Hold a lock of the flow run that is running, which a kill leaves behind, free."""
-    path = root.path / "locks" / f"{SIGN}{flow_run.get_id()}.lock"
-    with exclusive_or_none(path):
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
 def mark_killed_runs(root: ArtifactRoot) -> list[str]:
-    """Mark the flow runs that a kill left `Running` as `Crashed`, with their task runs.
+    """Mark the flow runs that a kill left `Running` as `Crashed`; return their ids.
 
-    A run holds a lock in the artifact root for as long as its process lives; one that is free was
-    left behind. Prefect itself would show such a run as running for ever.
-
-    Args:
-        root: the artifact root that the runs wrote to.
-
-    Returns:
-        The ids of the flow runs.
+    Prefect itself would show such a run as running for ever.
     """
-    marked = []
-    for path in sorted((root.path / "locks").glob(f"{SIGN}*.lock")):
-        with exclusive_or_none(path) as free:
-            if free and _guarded(lambda path=path: _mark_crashed(path)) is not None:  # type: ignore[misc]
-                path.unlink(missing_ok=True)
-                marked.append(path.stem.removeprefix(SIGN))
-    return marked
+    return clear_killed_runs(root, lambda run: _guarded(lambda: _mark_crashed(UUID(run))))
 
 
-def _mark_crashed(path: Path) -> bool:
-    run = UUID(path.stem.removeprefix(SIGN))
+def _mark_crashed(run: UUID) -> bool:
+    """Mark a flow run and its task runs as crashed; False where it has ended, or is unknown."""
     message = "Its process was killed; the next run goes on from its finished work."
     with get_client(sync_client=True) as client:
         try:
@@ -570,17 +507,17 @@ def compute_step(
             ArtifactRoot(Path(root)),
             command=command,
             console=Console(log=get_run_logger().info),
-            pool=task_pool(found.runtime),
         )
+        runner.pool = task_pool(found.runtime)
         for name, key in finished.items():
             runner.adopt(name, key)
         before = dict(runner.runs)
         key_shown = artifact_key(runner.experiment.experiment, step)
         done = runner.step(step, listener=ProgressArtifact(key_shown, step))
     except Exception as error:
-        _current_run().error = error
+        current_run().error = error
         raise
-    _current_run().error = None
+    current_run().error = None
     _publish(done, key_shown)
     made = [
         {
@@ -644,7 +581,7 @@ def _result(state: State[Any], step: str, timeout_s: float | None) -> list[dict[
             f"{step}: took longer than runtime.step_timeout_s, {timeout_s:g} s. Finished work is "
             "kept: allow more, and run again."
         )
-        _current_run().error = error
+        current_run().error = error
         raise error
     found: list[dict[str, Any]] = state.result()
     return found
@@ -696,37 +633,8 @@ def _update_artifact(artifact: UUID | None, data: float) -> None:
 
 
 def _guarded(call: Callable[[], T]) -> T | None:
-    """Call Prefect's API; a server that is lost is reported once, and then no longer called."""
-    state = _current_run()
-    if state.server_lost:
-        return None
-    try:
-        return call()
-    except Exception as error:  # whatever the client or the server raises: a run needs neither
-        _say_lost(error)
-        return None
-
-
-def _say_lost(error: Exception) -> None:
-    state = _current_run()
-    if not state.server_lost:
-        state.server_lost = True
-        print(
-            f"Prefect at {redact(PREFECT_API_URL.value() or '')} is lost "
-            f"({type(error).__name__}); the run goes on and is not shown there any more.",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _current_run() -> _Run:
-    """Return the state of the run; a new one where Prefect itself has started the flow."""
-    try:
-        return _RUN.get()
-    except LookupError:
-        state = _Run()
-        _RUN.set(state)
-        return state
+    """Call Prefect's API, which may be lost."""
+    return current_run().guarded(call)
 
 
 def prepare_server() -> None:
@@ -736,10 +644,7 @@ def prepare_server() -> None:
         EndpointError: it does not.
     """
     url = PREFECT_API_URL.value() or ""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.startswith("127.") or host == "::1":
-        for name in ("NO_PROXY", "no_proxy"):  # a proxy does not lead to this machine
-            os.environ[name] = ",".join(filter(None, (os.environ.get(name), host)))
+    bypass_proxy(url)
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
     if error is not None:

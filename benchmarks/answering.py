@@ -14,7 +14,7 @@ import time
 import numpy as np
 import torch
 
-from activation_store.target.files import resolve_model
+from activation_store.model_files.files import resolve_model
 from activation_store.target.load import pick_device
 from core.runtime import Runtime
 from decoder.asking import generate_answers

@@ -17,8 +17,8 @@ from typing import cast
 
 import torch
 
+from activation_store.model_files.files import resolve_model
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import resolve_model
 from activation_store.target.load import pick_device
 from core.runtime import Runtime
 from decoder.batch import Batch, make_batch

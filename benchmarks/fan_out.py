@@ -16,10 +16,10 @@ from pathlib import Path
 
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.root_record import root_digest
-from activation_store.target.files import resolve_model
+from activation_store.model_files.files import resolve_model
 from activation_store.write.dump import dump
-from core.progress import silent
 from core.runtime import Runtime
+from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig
 from generators.making.generation import generate_conversations
 
@@ -56,13 +56,10 @@ def main() -> None:
         rows.mkdir()
         generate_conversations(
             rows,
-            rows / "unused",
+            LLMSession(log=rows / "unused"),
             config=ConversationsConfig.model_validate(
                 {"kinds": {"profile": {"controls": words.rows, "views": ["control"]}}}
             ),
-            endpoint=None,
-            concurrency=1,
-            progress=silent,
         )
         print(f"{words.model}, {words.rows} rows, {os.cpu_count()} cores, {words.task_runner}\n")
         print("| processes | whole, s | whole, tokens/s | ratio | steady, tokens/s | ratio |")

@@ -23,8 +23,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from activation_store.layout.plan import write_plan
+from activation_store.model_files.files import resolve_model
 from activation_store.target.capture import Capture
-from activation_store.target.files import resolve_model
 from activation_store.target.load import DTYPES, load_tokenizer, pick_device
 from activation_store.target.number_format import resolve_dtype
 from activation_store.write.writer import write_shards

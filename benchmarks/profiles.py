@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from core.progress import silent
+from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
 
@@ -32,24 +32,19 @@ def main() -> None:
         plan = {"controls": -(-words.rows // len(views)), "views": views}
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder)
+            session = LLMSession(log=out / "unused")
             start = time.perf_counter()
             made = generate_conversations(
                 out,
-                out / "unused",
+                session,
                 config=ConversationsConfig.model_validate({"kinds": {"profile": plan}}),
-                endpoint=None,
-                concurrency=1,
-                progress=silent,
             )
             middle = time.perf_counter()
             asked = generate_questions(
                 out,
                 out / "questions",
-                out / "unused",
+                session,
                 config=QuestionsConfig(per_control=words.questions),
-                endpoint=None,
-                concurrency=1,
-                progress=silent,
             )
             end = time.perf_counter()
             size = sum(path.stat().st_size for path in out.rglob("*.parquet")) / 1e6

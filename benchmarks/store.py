@@ -2,9 +2,9 @@
 
 Capture against bare forward passes over the same batches. Then, on made-up activations of the same
 width and without the model: raw writing against a sequential write with fsync of the same bytes;
-whole sequences in random order against numpy.memmap and Zarr's row lists; and the same rows as one
-safetensors file a sample and as SAELens caches them. Medians of several rounds, taken in turns in
-one run; prints Markdown tables.
+whole sequences in random order against numpy.memmap and Zarr's row lists; the same rows as one
+safetensors file a sample and as SAELens caches them; and through zarr in contiguous slices. Medians
+of several rounds, taken in turns in one run; prints Markdown tables.
 
     python benchmarks/store.py --model embedded --tokens 30000
     python benchmarks/store.py --random 4x64 --tokens 200000       # a tiny model, made here
@@ -31,6 +31,7 @@ from store_bench import (
     emptied,
     in_turns,
     lengths,
+    made_content,
     planned,
     recycled,
     sequences,
@@ -39,15 +40,16 @@ from store_bench import (
     uncached,
 )
 from store_rivals import rivals
+from store_zarr import zarr_table
 from torch import nn
 
-from activation_store.layout.arrays import PHYSICAL, layer_array, open_arrays, shard_file
+from activation_store.layout.arrays import layer_array, open_arrays, shard_file
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.plan import Plan, write_plan
 from activation_store.read.reader import ActivationStore
 from activation_store.target.capture import Capture
 from activation_store.target.load import blocks
-from activation_store.target.token_table import TokenTable
+from activation_store.tokens.token_table import TokenTable
 from activation_store.write.committer import ShardCommitter
 from core.files import fsync_file
 
@@ -81,6 +83,7 @@ def main() -> None:
         )
         writing_table(root, plan, words.more_rounds)
         spans_table(root / "written", plan, words.more_rounds)
+        zarr_table(emptied(root / "zarr"), plan, max(1, words.more_rounds // 3))
 
 
 def capture_table(root: Path, plan: Plan, rows: TokenTable, net: nn.Module, rounds: int) -> None:
@@ -156,7 +159,7 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
     Every trial has folders of its own, and its files stay till the end, emptied: a file system
     looks long for the number of a new file where many were just removed.
     """
-    contents = [_content(plan, seed) for seed in range(4)]
+    contents = [made_content(plan, seed) for seed in range(4)]
     files = [b"".join(values.tobytes() for values in content.values()) for content in contents]
     trials = (root / f"trial{i}" for i in itertools.count())
     out, plain = root / "written", root / "plain"
@@ -281,20 +284,6 @@ def spans_table(root: Path, plan: Plan, rounds: int) -> None:
 def _empty_files(folder: Path) -> None:
     for path in (path for path in folder.rglob("*") if path.is_file()):
         os.truncate(path, 0)
-
-
-def _content(plan: Plan, seed: int) -> dict[str, np.ndarray]:
-    """Made-up arrays of a shard; no activation is too large for float16, which rivals need."""
-    draw = np.random.default_rng(seed)
-    wide = (plan.shard_rows, plan.d_model)
-    return {
-        **{
-            layer_array(layer): draw.integers(0, 0x4700, wide).astype(PHYSICAL[plan.dtype])
-            for layer in plan.layers
-        },
-        "tokens": draw.integers(0, 50_000, plan.shard_rows).astype(np.int32),
-        "segments": np.zeros(plan.shard_rows, np.uint8),
-    }
 
 
 def _padded(batch: list[np.ndarray], net: nn.Module) -> torch.Tensor:

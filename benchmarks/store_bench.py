@@ -15,10 +15,11 @@ import numpy as np
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from activation_store.layout.arrays import PHYSICAL, layer_array
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.plan import Plan, make_plan, write_plan
 from activation_store.layout.root_record import write_root
-from activation_store.target.files import resolve_model
+from activation_store.model_files.files import resolve_model
 from activation_store.target.load import (
     Shape,
     load_model,
@@ -27,8 +28,8 @@ from activation_store.target.load import (
     pick_device,
     shape_of,
 )
-from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import Tokens
+from activation_store.tokens.token_table import TokenTable
+from activation_store.tokens.tokens import Tokens
 from activation_store.write.writer import write_shards
 from core.runtime import Runtime
 
@@ -100,6 +101,20 @@ def captured(root: Path, plan: Plan, rows: TokenTable, net: nn.Module) -> None:
     write_plan(root, plan)
     write_shards(plan, range(plan.n_shards), out=root, tokens=rows, net=net)
     write_root(root)
+
+
+def made_content(plan: Plan, seed: int) -> dict[str, np.ndarray]:
+    """Make up the arrays of a shard; no activation is too large for float16, which rivals need."""
+    draw = np.random.default_rng(seed)
+    wide = (plan.shard_rows, plan.d_model)
+    return {
+        **{
+            layer_array(layer): draw.integers(0, 0x4700, wide).astype(PHYSICAL[plan.dtype])
+            for layer in plan.layers
+        },
+        "tokens": draw.integers(0, 50_000, plan.shard_rows).astype(np.int32),
+        "segments": np.zeros(plan.shard_rows, np.uint8),
+    }
 
 
 def emptied(folder: Path) -> Path:

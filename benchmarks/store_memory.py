@@ -21,8 +21,8 @@ import numpy as np
 from store_bench import captured, planned, target
 
 from activation_store.target.capture import Capture
-from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import Tokens
+from activation_store.tokens.token_table import TokenTable
+from activation_store.tokens.tokens import Tokens
 
 TIMES = (1, 3, 10, 30, 100)
 MODEL = "2x256"

@@ -30,8 +30,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from activation_store.model_files.files import resolve_model
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import resolve_model
 from activation_store.target.load import load_model, pick_device
 from core.runtime import Runtime
 from core.tables import VIEWS

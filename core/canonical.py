@@ -23,7 +23,7 @@ def canonical_json(value: Any) -> bytes:
         TypeError: a part of `value` has no stable identity; the text names the part, its type and
             what to write instead.
     """
-    if not _sound(value):
+    if not _has_identity(value):
         _refuse(value, "$")
     try:
         return _ENCODER.encode(value).encode()
@@ -37,16 +37,16 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def _sound(value: Any) -> bool:
+def _has_identity(value: Any) -> bool:
     """Tell whether every part of `value` has a stable identity."""
     # exact types: a subclass such as IntEnum prints as a number or as its name, by Python version
     kind = type(value)
     if kind is str or kind is int or value is None or kind is bool:
         return True
     if kind is list or kind is tuple:
-        return all(map(_sound, value))
+        return all(map(_has_identity, value))
     if kind is dict:
-        return all(type(key) is str for key in value) and all(map(_sound, value.values()))
+        return all(type(key) is str for key in value) and all(map(_has_identity, value.values()))
     return kind is float and math.isfinite(value)
 
 

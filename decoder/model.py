@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from activation_store.target.files import ModelFiles, public_name
+from activation_store.model_files.files import ModelFiles, public_name
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import blocks, load_adapter, load_model, load_tokenizer, shape_of
-from activation_store.target.quiet import quiet_libraries
 from core.errors import ConfigError, ModelError, StoreError, first_line
 from core.files import write_json
 from core.runtime import Runtime

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from activation_store.target.tokens import Encoded, encode_plain_text
+from activation_store.tokens.tokens import Encoded, encode_plain_text
 from decoder.asking import Answer, continue_turns
 from decoder.batch import stack_rows, to_device
 from decoder.forward import compute_answer_losses, compute_prefix_cache

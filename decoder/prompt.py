@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.target.template import locate
-from activation_store.target.tokens import Encoded
+from activation_store.tokens.template import locate
+from activation_store.tokens.tokens import Encoded
 from core.errors import DataError, ModelError
 from decoder.config import DecoderConfig
 from decoder.reading import Reading

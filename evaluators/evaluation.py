@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
-from activation_store.target.quiet import quiet_libraries
 from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent

@@ -11,26 +11,10 @@ import typer
 
 from core.errors import LatentQAError
 from core.terminal import terminal_text
-from latentqa.commands import (
-    artifacts,
-    ask,
-    compare,
-    crossed,
-    data,
-    evaluate,
-    init,
-    map,
-    names,
-    publish,
-    results,
-    run,
-    serve,
-    setup,
-    show,
-    steer,
-    store,
-    sweep,
-)
+from latentqa.commands.asking import ask, map, steer
+from latentqa.commands.comparison import compare, crossed, results
+from latentqa.commands.experiments import evaluate, init, run, serve, setup, sweep
+from latentqa.commands.stored import artifacts, data, names, publish, show, store
 
 TRACEBACK = "--traceback"
 INTERRUPTED = 130

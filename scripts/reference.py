@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from latentqa.cli import app
-from latentqa.commands.init import SCHEMA_FILE, schema_text
+from latentqa.commands.experiments.init import SCHEMA_FILE, schema_text
 from pipelines.experiment.config import Experiment, annotation_branches, describe_annotation
 
 _TYPES = {int: "N", float: "X", Path: "PATH"}

@@ -18,9 +18,9 @@ import tiny
 import torch
 
 from activation_store.layout.config import CaptureConfig
+from activation_store.model_files.files import ModelFiles, resolve_model
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles, resolve_model
-from activation_store.target.quiet import quiet_libraries
 from activation_store.write.dump import dump
 from core.runtime import Runtime
 from core.table_files import (

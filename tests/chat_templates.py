@@ -10,7 +10,7 @@ from typing import Any
 
 import tiny
 
-from activation_store.target.config import TemplateConfig
+from activation_store.tokens.config import TemplateConfig
 
 _ALTERNATE = (
     "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"

@@ -11,7 +11,7 @@ import numpy as np
 import tiny
 import torch
 
-from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.model_files.files import ModelFiles, resolve_model
 from core.tables import Message
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder

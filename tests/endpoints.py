@@ -11,9 +11,9 @@ from typing import Any
 
 from scripted_endpoint import Fault
 
-from core.progress import silent
 from generators.llm import testing
 from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
@@ -79,11 +79,8 @@ def conversations(
     """Conversations in `folder`/c, with the log in `folder`/log.sqlite."""
     return generate_conversations(
         folder / "c",
-        folder / "log.sqlite",
+        LLMSession(log=folder / "log.sqlite", endpoint=endpoint),
         config=config or small(),
-        endpoint=endpoint,
-        concurrency=8,
-        progress=silent,
     )
 
 
@@ -94,10 +91,6 @@ def questions(
     return generate_questions(
         folder / "c",
         folder / "q",
-        folder / "log.sqlite",
+        LLMSession(log=folder / "log.sqlite", endpoint=endpoint, **more),
         config=config or QuestionsConfig(per_control=4),
-        endpoint=endpoint,
-        concurrency=8,
-        progress=silent,
-        **more,
     )

@@ -17,8 +17,8 @@ from typing import Any
 import tiny
 import torch
 
-from activation_store.target.files import ModelFiles, resolve_model
-from activation_store.target.quiet import quiet_libraries
+from activation_store.model_files.files import ModelFiles, resolve_model
+from activation_store.model_files.quiet import quiet_libraries
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
 

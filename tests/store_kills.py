@@ -15,8 +15,8 @@ import stores
 import torch
 
 from activation_store.layout.arrays import PLAN_FILE
+from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles
 from activation_store.target.load import load_model
 from activation_store.write.prepared import prepare_dump
 from activation_store.write.writer import write_shards

@@ -16,8 +16,8 @@ from activation_store.layout.arrays import CANARY_FILE, ROOT_FILE
 from activation_store.layout.commit_records import commit_path
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.root_record import read_root
+from activation_store.model_files.files import ModelFiles
 from activation_store.target.capture import Capture
-from activation_store.target.files import ModelFiles
 from activation_store.write import dump as dumping
 from activation_store.write.dump import DumpResult, dump
 from core.progress import Progress, silent

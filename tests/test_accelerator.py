@@ -28,7 +28,7 @@ from activation_store.layout.plan import write_plan
 from activation_store.target.capture import Capture
 from activation_store.target.host_copy import HostCopier
 from activation_store.target.load import load_model
-from activation_store.target.tokens import tokenize_row
+from activation_store.tokens.tokens import tokenize_row
 from activation_store.write.prepared import prepare_dump
 from activation_store.write.writer import write_shards
 from decoder import asking, packed

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from published_chain import LABELS, Chain, cached
@@ -51,6 +52,30 @@ def test_a_run_says_what_was_made_and_learned(done: Chain) -> None:
     assert set(leaf) == {"estimate", "low", "high", "n"}
     assert leaf["low"] <= leaf["estimate"] <= leaf["high"]
     assert Path(document["report"]).read_text().startswith("<!doctype html>")
+
+
+RECORDED = {
+    ("control", "right"): 6.371480,
+    ("control", "other"): 6.370971,
+    ("control", "none"): 6.490477,
+    ("control", "untrained_right"): 7.022129,
+    ("stimulus", "right"): 6.278528,
+    ("stimulus", "other"): 6.276738,
+    ("stimulus", "untrained_right"): 6.947899,
+    ("system", "right"): 6.139811,
+    ("system", "other"): 6.141144,
+    ("system", "untrained_right"): 6.850922,
+}
+"""Mean answer losses of this chain, by the code before packages were laid out anew (47390a1)."""
+
+
+def test_losses_are_those_recorded_of_earlier_code(done: Chain) -> None:
+    (path,) = done.root.glob("evaluate/*/data/losses.parquet")
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in pq.read_table(path).to_pylist():
+        found.setdefault((row["view"], row["condition"]), []).append(row["loss"])
+    means = {name: sum(found[name]) / len(found[name]) for name in RECORDED}
+    assert means == pytest.approx(RECORDED, abs=2e-5)
 
 
 def test_a_rerun_is_all_hits_and_loads_no_model(chain: Chain) -> None:
@@ -131,7 +156,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
     done: Chain, tmp_path: Path
 ) -> None:
     own = Chain(tmp_path, config=done.config)
-    kill_and_finish(own, seed=0, kills=3, seconds=20)
+    kill_and_finish(own, seed=0, kills=2, seconds=14)
     assert own.digests() == done.digests()
     assert not list(own.root.glob("*/*.partial"))
 

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
 from activation_store.layout.config import CaptureConfig
-from activation_store.target.files import ModelFiles, resolve_model
-from activation_store.target.tokens import tokenize
+from activation_store.model_files.files import ModelFiles, resolve_model
+from activation_store.tokens.tokens import tokenize
 from activation_store.write.dump import dump
 from core.tables import Conversation, Message, Question, Split, example_id
 from decoder.config import DecoderConfig, LoraSettings

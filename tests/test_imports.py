@@ -24,6 +24,8 @@ ORDER = (
     "generators.quality",
     "generators.exchange",
     # activation_store
+    "activation_store.tokens",
+    "activation_store.model_files",
     "activation_store.target",
     "activation_store.layout",
     "activation_store.read",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from activation_store.target import embedded_model as embedded
+from activation_store.model_files import embedded_model as embedded
 from core.errors import ModelError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -35,7 +35,15 @@ def test_the_quickstart_runs_at_a_small_size_and_is_asked(tmp_path: Path) -> Non
     except ModelError as error:
         pytest.skip(str(error))
     # one thread: other tests run at the same time, and two that wait for each other crawl
-    words = ("experiments/quickstart.yaml", "--smoke", "--json", "--set", "runtime.threads=1")
+    few = (
+        "runtime.threads=1",
+        # the other kinds are written by the same steps, which scripted endpoints test
+        "generate.conversations.kinds={persona: {controls: 5, views: [control, system]}}",
+        "generate.conversations.splits.test_ood=[]",
+        "generate.questions.per_control=2",
+    )
+    settings = [word for one in few for word in ("--set", one)]
+    words = ["experiments/quickstart.yaml", "--smoke", "--json", *settings]
     done = latentqa(tmp_path, "run", *words)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

@@ -172,7 +172,7 @@ class LengthBuckets(Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of `epoch`."""
+        """Set the epoch, whose number seeds the order of the rows."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -208,7 +208,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of `epoch`."""
+        """Set the epoch, whose number seeds the order of the rows."""
         self._epoch = epoch
 
     def __len__(self) -> int:

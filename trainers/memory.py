@@ -24,10 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from activation_store.model_files.files import ModelFiles
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.capture import Capture
-from activation_store.target.files import ModelFiles
 from activation_store.target.load import DTYPES, blocks, cut_config
-from activation_store.target.quiet import quiet_libraries
 from decoder.adapters import multiply_in_base_format
 from decoder.config import LoraSettings
 from decoder.forward import compute_answer_losses

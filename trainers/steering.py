@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from activation_store.model_files.files import public_name
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.capture import Capture
-from activation_store.target.files import public_name
 from activation_store.target.generation import Sampling, generate_ids
 from activation_store.target.load import blocks as blocks_of
-from activation_store.target.quiet import quiet_libraries
-from activation_store.target.tokens import ends_of_reply
+from activation_store.tokens.tokens import ends_of_reply
 from core.files import write_json
 from core.progress import Progress, silent
 from decoder.adapters import multiply_in_base_format, use_adapter

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers.trainer_callback import TrainerCallback
 
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import use_threads
 from activation_store.target.number_format import resolve_section
-from activation_store.target.quiet import quiet_libraries
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
 from core.progress import Progress, silent
@@ -351,7 +351,7 @@ class _DatasetBuilder:
 
 
 def _reproducible_history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep what is the same whenever and wherever the log was written: no times, no memory."""
+    """Return the log without times and memory: what is equal in every run of the same training."""
     out: list[dict[str, Any]] = []
     for line in log:
         if "loss" in line:

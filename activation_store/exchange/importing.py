@@ -26,8 +26,8 @@ from activation_store.layout.plan import Plan, make_plan, write_plan
 from activation_store.layout.root_record import write_root
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import Shape
-from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import SEGMENT_CODES, Tokens
+from activation_store.tokens.token_table import TokenTable
+from activation_store.tokens.tokens import SEGMENT_CODES, Tokens
 from activation_store.write.committer import ShardCommitter
 from core.canonical import digest
 from core.config import Config

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from activation_store.target.config import TemplateConfig
 from activation_store.target.number_format import ComputeConfig
+from activation_store.tokens.config import TemplateConfig
 from core.tables import Split
 
 Codec = Literal["raw", "lossless"]

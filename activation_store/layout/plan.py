@@ -30,7 +30,7 @@ from activation_store.layout.config import CaptureConfig, Codec
 from activation_store.layout.file_digests import FileDigest, digest_file
 from activation_store.layout.index import SequenceIndex, SequenceSpan
 from activation_store.layout.shard_image import CHECKSUM_BYTES, INDEX_ENTRY_BYTES
-from activation_store.target.token_table import TokenTable
+from activation_store.tokens.token_table import TokenTable
 from core.canonical import digest
 from core.errors import ConfigError, StoreError
 from core.files import write_files

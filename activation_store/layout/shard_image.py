@@ -49,7 +49,7 @@ class ShardImage:
         return [piece for chunk, checksum in both for piece in (chunk.data, checksum)]
 
     def matches(self, found: Array) -> bool:
-        """Return whether the bytes `found` [n] uint8 are these, by every checksum and by the size.
+        """Tell whether the bytes `found` [n] uint8 are this image: its size and every checksum.
 
         The chunks themselves are not looked at, so that only `found` has to come from memory.
         """

@@ -194,7 +194,7 @@ class ActivationStore:
         return self.rows("tokens", example_id)
 
     def segments(self, example_id: str) -> np.ndarray[Any, Any]:
-        """Read the segment codes [T] uint8 of one example (activation_store/target/tokens.py)."""
+        """Read the segment codes [T] uint8 of one example (activation_store/tokens/tokens.py)."""
         return self.rows("segments", example_id)
 
     def __contains__(self, example_id: str) -> bool:

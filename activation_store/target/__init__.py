@@ -1,1 +1,1 @@
-"""The target model: its files, loading it, tokens, capture, replies."""
+"""The target model: loading it, capture of activations, its replies, swapped conversations."""

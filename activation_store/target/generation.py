@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from activation_store.target.quiet import quiet_libraries
+from activation_store.model_files.quiet import quiet_libraries
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

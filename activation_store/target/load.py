@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from activation_store.target.files import ADAPTER_CONFIG, ModelFiles, read_json_object
-from activation_store.target.quiet import quiet_libraries
-from activation_store.target.template import TEMPLATE_SETTINGS
+from activation_store.model_files.files import ADAPTER_CONFIG, ModelFiles, read_json_object
+from activation_store.model_files.quiet import quiet_libraries
+from activation_store.tokens.template import TEMPLATE_SETTINGS
 from core.errors import ConfigError, ModelError, first_line
 from core.runtime import Runtime
 

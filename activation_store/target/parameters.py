@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from activation_store.target.files import ModelFiles
+from activation_store.model_files.files import ModelFiles
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import model_shape
-from activation_store.target.quiet import quiet_libraries
 
 
 def count_parameters(model: ModelFiles) -> int:

@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from activation_store.model_files.files import ModelFiles, read_json_object
 from activation_store.target.config import CompleteConfig
-from activation_store.target.files import ModelFiles, read_json_object
 from activation_store.target.number_format import resolve_dtype
 from core.canonical import digest
 from core.errors import DataError
@@ -179,7 +179,7 @@ def _dropped(row: Conversation, reply: Reply, reason: str) -> Dropped:
 
 
 def _completed(row: Conversation, reply: Reply) -> Conversation:
-    from activation_store.target.tokens import COMPLETION_IDS
+    from activation_store.tokens.tokens import COMPLETION_IDS
 
     messages = (*row.messages, Message(role="assistant", content=reply.text, segment="completion"))
     return replace(
@@ -203,7 +203,7 @@ class _ReplyWriter:
             pick_device,
             use_threads,
         )
-        from activation_store.target.tokens import ends_of_reply
+        from activation_store.tokens.tokens import ends_of_reply
 
         use_threads(runtime)
         self._config, self._model = config, model
@@ -230,7 +230,7 @@ class _ReplyWriter:
 
     def write(self, rows: Sequence[Conversation], *, seed: int) -> list[Reply]:
         """Write a reply to each row; one that the template cannot write says why."""
-        from activation_store.target.tokens import tokenize_with_text
+        from activation_store.tokens.tokens import tokenize_with_text
 
         refused: dict[int, Reply] = {}
         prompts: list[tuple[Conversation, list[int], str]] = []
@@ -306,7 +306,7 @@ class _ReplyWriter:
 
     def _content(self, row: Conversation, seen: str) -> str:
         """Return what of `seen` stands where the template writes a reply; empty if elsewhere."""
-        from activation_store.target.template import locate
+        from activation_store.tokens.template import locate
         from core.tool_use import for_template, offered_tools
 
         messages = [*map(for_template, row.messages), {"role": "assistant", "content": "x"}]
@@ -321,7 +321,7 @@ class _ReplyWriter:
 
     def _differs(self, row: Conversation, text: str, seen: str) -> str:
         """Return why the template would write the reply otherwise than the target saw it."""
-        from activation_store.target.tokens import tokenize_with_text
+        from activation_store.tokens.tokens import tokenize_with_text
 
         reply = Message(role="assistant", content=text, segment="completion")
         try:
@@ -337,7 +337,7 @@ class _ReplyWriter:
 
         DeepSeek R1's does so. Such a row is dumped by its token ids, the thought among them.
         """
-        from activation_store.target.template import renders_alike
+        from activation_store.tokens.template import renders_alike
         from core.tool_use import for_template, offered_tools
 
         _, thought_end, answer = text.rpartition("</think>")

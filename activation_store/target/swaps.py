@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.target.tokens import COMPLETION_IDS, Tokens, tokenize_row
+from activation_store.tokens.tokens import COMPLETION_IDS, Tokens, tokenize_row
 from core.canonical import digest
 from core.errors import DataError
 from core.tables import Conversation, Message, Split, example_id

@@ -17,8 +17,8 @@ from activation_store.layout.commit_records import commit_path
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.file_digests import FileDigest
 from activation_store.layout.root_record import finished_root
+from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles
 from activation_store.target.load import model_shape
 from activation_store.write.canary import CanaryResult
 from activation_store.write.dump import DumpResult

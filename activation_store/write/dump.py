@@ -25,8 +25,8 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.layout.file_digests import find_damage
 from activation_store.layout.plan import Plan, plan_files, write_plan
 from activation_store.layout.root_record import read_root, write_root
+from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles
 from activation_store.target.load import use_threads
 from activation_store.target.number_format import resolve_section
 from activation_store.write.canary import CanaryResult, check_canary, check_first

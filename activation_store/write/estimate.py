@@ -9,8 +9,8 @@ import numpy as np
 
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.shard_image import chunk_packer, make_shard_image
+from activation_store.model_files.files import ModelFiles
 from activation_store.target.capture import Capture
-from activation_store.target.files import ModelFiles
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import load_model, use_threads
 from activation_store.target.number_format import resolve_section

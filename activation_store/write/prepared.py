@@ -9,11 +9,11 @@ from typing import Any
 
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.plan import Plan, SharedShard, make_plan
-from activation_store.target.files import ModelFiles
+from activation_store.model_files.files import ModelFiles
 from activation_store.target.load import load_tokenizer, model_shape
 from activation_store.target.swaps import is_swappable, tokenize_swapped
-from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import Tokens, tokenize_row
+from activation_store.tokens.token_table import TokenTable
+from activation_store.tokens.tokens import Tokens, tokenize_row
 from activation_store.write.reuse import ReusableStores, read_started_plan
 from core.errors import ConfigError, DataError
 from core.table_files import CONVERSATIONS_FILE, read_conversations

@@ -30,8 +30,8 @@ from activation_store.layout.file_digests import FileDigest, find_damage
 from activation_store.layout.index import SequenceIndex
 from activation_store.layout.plan import Plan, SharedShard, read_plan
 from activation_store.read.reader import ActivationStore
-from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import Tokens
+from activation_store.tokens.token_table import TokenTable
+from activation_store.tokens.tokens import Tokens
 from core.errors import DamagedError, StoreError
 from core.files import fsync_dir, write_bytes
 

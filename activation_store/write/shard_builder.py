@@ -14,7 +14,7 @@ from activation_store.layout.index import SequenceSpan
 from activation_store.layout.plan import Plan
 from activation_store.target.capture import Capture, split_to_fit
 from activation_store.target.host_copy import HostCopier, HostCopy
-from activation_store.target.token_table import TokenTable
+from activation_store.tokens.token_table import TokenTable
 from activation_store.write.reuse import ReusableStores
 
 

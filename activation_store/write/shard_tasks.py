@@ -20,10 +20,10 @@ from torch import nn
 from activation_store.layout.commit_records import commit_path
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.plan import Plan
-from activation_store.target.config import TemplateConfig
-from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target.load import load_model, pick_device, use_threads
-from activation_store.target.token_table import TokenTable
+from activation_store.tokens.config import TemplateConfig
+from activation_store.tokens.token_table import TokenTable
 from activation_store.write.prepared import PreparedDump, plan_store, prepare_tokens
 from activation_store.write.reuse import ReusableStores
 from activation_store.write.writer import WriteCounts, write_shards

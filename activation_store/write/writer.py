@@ -20,7 +20,7 @@ from activation_store.layout.file_digests import FileDigest
 from activation_store.layout.plan import Plan
 from activation_store.target.capture import Capture
 from activation_store.target.host_copy import HostCopier
-from activation_store.target.token_table import TokenTable
+from activation_store.tokens.token_table import TokenTable
 from activation_store.write.committer import IN_MEMORY, ShardCommitter
 from activation_store.write.reuse import ReusableStores
 from activation_store.write.shard_builder import Batch, ShardBuilder

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from activation_store.layout.config import CaptureConfig
-from activation_store.target.files import ModelFiles
+from activation_store.model_files.files import ModelFiles
 from activation_store.target.swaps import without_control
 from core.errors import DataError
 from core.tables import Conversation

@@ -14,8 +14,8 @@ import numpy as np
 from activation_store.layout.arrays import to_float32
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.index import SequenceSpan
+from activation_store.model_files.files import ModelFiles
 from activation_store.target.capture import Capture
-from activation_store.target.files import ModelFiles
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import load_tokenizer, model_shape
 from activation_store.write.prepared import tokenize_rows

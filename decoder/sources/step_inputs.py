@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from activation_store.layout.config import CaptureConfig
+from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles
 from core.errors import ConfigError
 from core.runtime import Runtime
 from core.table_files import CONVERSATIONS_FILE, read_conversations

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from activation_store.target.tokens import SEGMENT_CODES, Encoded, Tokens
+from activation_store.tokens.tokens import SEGMENT_CODES, Encoded, Tokens
 from core.errors import ConfigError, DataError
 
 VISIBLE = "visible"

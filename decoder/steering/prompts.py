@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from activation_store.target.tokens import Encoded, tokenize_with_text
+from activation_store.tokens.tokens import Encoded, tokenize_with_text
 from core.errors import DataError
 from core.tables import Message
 from decoder.reading import Reading

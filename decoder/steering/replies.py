@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from activation_store.target.generation import Sampling, generate_ids
-from activation_store.target.tokens import ends_of_reply
+from activation_store.tokens.tokens import ends_of_reply
 from decoder.adapters import use_adapter
 from decoder.model import Decoder
 from decoder.steering.config import ActivationSteeringConfig

@@ -8,7 +8,7 @@ what a guessing decoder gets right by chance can be compared with what a reading
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,7 @@ from evaluators.measure.result_files import (
     write_table,
 )
 from evaluators.measure.result_rows import judged_rows
-from generators.llm.client import LLMClient, run_async
-from generators.llm.endpoint.resolve import ResolvedEndpoint
-from generators.llm.log.request_log import RequestLog
-from generators.llm.prompt_files import PromptFiles
+from generators.llm.session import LLMSession
 from generators.quality.judge import (
     ItemVerdicts,
     Judgement,
@@ -53,25 +50,6 @@ from generators.quality.judge import (
 
 AnswerRow = Mapping[str, Any]
 """A row of answers.parquet."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JudgeSession:
-    """How the judge is reached.
-
-    Attributes:
-        endpoint: that serves it.
-        log: folder where its replies are kept.
-        prompts: where the rubric is looked up.
-        concurrency: most requests under way.
-        say: receives lines for the user.
-    """
-
-    endpoint: ResolvedEndpoint
-    log: Path
-    prompts: PromptFiles = dataclasses.field(default_factory=PromptFiles)
-    concurrency: int = 8
-    say: Callable[[str], None] = lambda line: None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,22 +90,16 @@ class JudgeCosts:
 
 
 def ask_judge(
-    session: JudgeSession, rubric: Rubric, items: Sequence[Mapping[str, str]], progress: Progress
+    session: LLMSession, rubric: Rubric, items: Sequence[Mapping[str, str]], progress: Progress
 ) -> tuple[Judgement, JudgeCosts]:
     """Have the judge read `items`, whose values fill the rubric's template.
 
     Raises: as `judge_answers`.
     """
-
-    async def work() -> tuple[Judgement, LLMClient]:
-        with RequestLog(session.log) as replies:
-            client = LLMClient(session.endpoint, replies, session.concurrency, session.say)
-            try:
-                return await judge(client, rubric, items, progress=progress), client
-            finally:
-                await client.close()
-
-    found, client = run_async(work())
+    endpoint = session.require_endpoint("judge.endpoint", [rubric.name])
+    found, client = session.run(
+        endpoint, lambda client: judge(client, rubric, items, progress=progress)
+    )
     usage = client.usage
     return found, JudgeCosts(
         rubric=rubric.digest,
@@ -144,7 +116,7 @@ def ask_judge(
 def judge_answers(
     evaluation: Path,
     out: Path,
-    session: JudgeSession,
+    session: LLMSession,
     *,
     config: EvaluateConfig,
     progress: Progress = silent,
@@ -166,7 +138,7 @@ def judge_answers(
         BudgetError: the money allowed is spent.
         ConfigError: the rubric's file is wrong.
     """
-    rubric = rubric_named(session.prompts, RUBRIC)
+    rubric = rubric_named(session.texts, RUBRIC)
     rows = _draw_answers(pq.read_table(evaluation / ANSWERS_FILE).to_pylist(), config)
     items = [
         {"question": row["question"], "gold": row["gold"], "answer": row[side] or "(nothing)"}

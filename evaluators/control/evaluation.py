@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from activation_store.target.files import ModelFiles
+from activation_store.model_files.files import ModelFiles
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
-from activation_store.target.quiet import quiet_libraries
 from core.canonical import digest
 from core.errors import DataError
 from core.files import storage_errors, write_bytes, write_json

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from activation_store.target.swaps import make_swaps
-from activation_store.target.tokens import SEGMENT_CODES, Tokens, tokenize_row
+from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize_row
 from core.errors import DataError
 from core.tables import Conversation
 from decoder.batch import to_device

@@ -5,8 +5,8 @@ Reading such a store shows how far an unchanged decoder follows a target that ha
 
 from __future__ import annotations
 
+from activation_store.model_files.files import public_name
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import public_name
 from activation_store.target.load import model_shape
 from core.errors import ConfigError, StoreError
 from core.runtime import Runtime

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
-from activation_store.target.quiet import quiet_libraries
-from activation_store.target.tokens import tokenize_row
+from activation_store.tokens.tokens import tokenize_row
 from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent

@@ -17,7 +17,7 @@ from core.canonical import digest
 from core.errors import DataError
 from core.files import storage_errors
 from core.progress import Progress, silent
-from evaluators.answers.judge import JudgeCosts, JudgeSession, ask_judge
+from evaluators.answers.judge import JudgeCosts, ask_judge
 from evaluators.config import RUBRIC, JudgeConfig
 from evaluators.measure.metrics import AgreementMetrics, Metrics
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
@@ -25,6 +25,7 @@ from evaluators.stats.estimates import Estimate
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.measure import estimate_groups
 from evaluators.tasks.result_files import TASK_ANSWERS_FILE, number_rows
+from generators.llm.session import LLMSession
 from generators.quality.judge import ItemVerdicts, agreement, rubric_named
 
 VERDICTS_FILE = "task_verdicts.parquet"
@@ -68,7 +69,7 @@ class JudgedTasks(Metrics):
 def judge_task_answers(
     tasks: Path,
     out: Path,
-    session: JudgeSession,
+    session: LLMSession,
     *,
     config: TasksConfig,
     progress: Progress = silent,
@@ -98,7 +99,7 @@ def judge_task_answers(
         {"question": row["question"], "gold": row["gold"], "answer": row["answer"] or "(nothing)"}
         for row in rows
     ]
-    found, costs = ask_judge(session, rubric_named(session.prompts, RUBRIC), items, progress)
+    found, costs = ask_judge(session, rubric_named(session.texts, RUBRIC), items, progress)
     judged = list(zip(rows, found.items, strict=True))
     metrics = JudgedTasks(
         judged_tasks={

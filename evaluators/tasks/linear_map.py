@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from activation_store.target.capture import Capture
-from activation_store.target.tokens import encode_plain_text
+from activation_store.tokens.tokens import encode_plain_text
 from decoder.model import Decoder
 from decoder.sources.target_run import TargetNetwork
 

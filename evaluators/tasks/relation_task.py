@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from activation_store.target.capture import Capture
-from activation_store.target.tokens import encode_plain_text
+from activation_store.tokens.tokens import encode_plain_text
 from core.canonical import digest
 from core.tables import Split
 from decoder.model import Decoder

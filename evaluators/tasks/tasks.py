@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from activation_store.target.files import ModelFiles
+from activation_store.model_files.files import ModelFiles
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import (
     load_model,
     load_tokenizer,
@@ -18,7 +19,6 @@ from activation_store.target.load import (
     use_threads,
 )
 from activation_store.target.number_format import resolve_dtype
-from activation_store.target.quiet import quiet_libraries
 from core.canonical import digest
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent

@@ -57,10 +57,10 @@ from core.tables import (
     example_id,
     message_identity,
 )
-from core.tool_use import TOOLS, InvalidToolUse, offer_tools
+from core.tool_use import TOOLS
 from generators.exchange.config import ImportConfig, RowsConfig
 from generators.exchange.latentqa_files import NO_CATEGORY
-from generators.exchange.own_messages import MalformedRow, read_message, read_text
+from generators.exchange.own_messages import MalformedRow, read_conversation, read_text
 from generators.exchange.row_entries import Entry, read_entries
 from generators.exchange.row_layout import lay_out
 from generators.exchange.source_rows import SourceRow, count_by_reason, write_rows
@@ -247,7 +247,7 @@ def import_own_questions(
 
 def _row(line: Entry, config: RowsConfig) -> OwnRow:
     value = lay_out(_object(line), config)
-    messages = _messages(value)
+    messages = read_conversation(value)
     questions = tuple(_question(i, one) for i, one in enumerate(_questions(value, config)))
     kind = read_text(value, "kind") if "kind" in value else OWN
     named = _named_control(value)
@@ -350,37 +350,6 @@ def _split(value: Mapping[str, Any], line: Entry) -> Split | None:
         if split == name:
             return split
     raise MalformedRow("unknown_split", f"split {given!r}; expected one of {', '.join(SPLITS)}")
-
-
-def _messages(value: Mapping[str, Any]) -> tuple[Message, ...]:
-    found = tuple(read_message(i, one) for i, one in enumerate(value["messages"]))
-    segments = [message.segment for message in found]
-    if "control" not in segments:
-        raise MalformedRow("no_control", "no message has the segment 'control'")
-    last = len(segments) - 1 - segments[::-1].index("control")
-    for i, segment in enumerate(segments[:last]):
-        if segment in ("stimulus", "completion"):
-            raise MalformedRow(
-                "control_late",
-                f"messages[{last}]: a control after messages[{i}], a {segment}; expected all of "
-                "the control first: what comes before it is withheld with it",
-            )
-    if not next(message.content for message in found if message.segment == "control"):
-        raise MalformedRow(
-            "empty_field", "the control begins with a call of a tool; expected one with content"
-        )
-    if found[-1].role == "assistant" and segments[-1] == "stimulus":
-        raise MalformedRow(
-            "open_end",
-            f"messages[{len(found) - 1}]: the conversation ends with the assistant, as a stimulus; "
-            "expected the segment 'completion'",
-        )
-    if value.get(TOOLS) in (None, []):
-        return found
-    try:
-        return offer_tools(found, value[TOOLS])
-    except InvalidToolUse as fault:
-        raise MalformedRow(fault.reason, fault.detail) from fault
 
 
 def _question(index: int, value: Any) -> tuple[str, str, str | None]:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from core.strict_json import json_type_name
 from core.tables import Message, Segment
-from core.tool_use import InvalidToolUse, read_tool_use
+from core.tool_use import TOOLS, InvalidToolUse, offer_tools, read_tool_use
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SEGMENTS: tuple[Segment, ...] = get_args(Segment)
@@ -183,3 +183,39 @@ def _joined(content: Any, where: str) -> str:
             )
         texts.append(text)
     return "".join(texts)
+
+
+def read_conversation(value: Mapping[str, Any]) -> tuple[Message, ...]:
+    """Read the messages of a row, and check the order of their segments.
+
+    Raises:
+        MalformedRow: a message is malformed, or the segments are not as masking needs them.
+    """
+    found = tuple(read_message(i, one) for i, one in enumerate(value["messages"]))
+    segments = [message.segment for message in found]
+    if "control" not in segments:
+        raise MalformedRow("no_control", "no message has the segment 'control'")
+    last = len(segments) - 1 - segments[::-1].index("control")
+    for i, segment in enumerate(segments[:last]):
+        if segment in ("stimulus", "completion"):
+            raise MalformedRow(
+                "control_late",
+                f"messages[{last}]: a control after messages[{i}], a {segment}; expected all of "
+                "the control first: what comes before it is withheld with it",
+            )
+    if not next(message.content for message in found if message.segment == "control"):
+        raise MalformedRow(
+            "empty_field", "the control begins with a call of a tool; expected one with content"
+        )
+    if found[-1].role == "assistant" and segments[-1] == "stimulus":
+        raise MalformedRow(
+            "open_end",
+            f"messages[{len(found) - 1}]: the conversation ends with the assistant, as a stimulus; "
+            "expected the segment 'completion'",
+        )
+    if value.get(TOOLS) in (None, []):
+        return found
+    try:
+        return offer_tools(found, value[TOOLS])
+    except InvalidToolUse as fault:
+        raise MalformedRow(fault.reason, fault.detail) from fault

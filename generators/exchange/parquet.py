@@ -46,7 +46,6 @@ def write_parquet(
     licence: str | None = None,
     source_licences: Mapping[str, str] | None = None,
     quality: Mapping[str, Any] | None = None,
-    shard_rows: int = SHARD_ROWS,
 ) -> None:
     """Write `data/SPLIT-00000-of-00001.parquet`, … and the card into the folder `out`.
 
@@ -62,7 +61,6 @@ def write_parquet(
         licence: of the whole; None where nobody has said.
         source_licences: licence by source (generators.exchange.dataset_card.sources_of).
         quality: what the step `quality` measured, for the card.
-        shard_rows: most conversations of one file.
 
     Raises:
         ConfigError: a licence is given for a source that no row has.
@@ -84,10 +82,10 @@ def write_parquet(
         (out / "data").mkdir(parents=True, exist_ok=True)
         for split in SPLITS:
             rows = [record for record in records if record["split"] == split]
-            starts = range(0, len(rows), shard_rows)
+            starts = range(0, len(rows), SHARD_ROWS)
             for number, start in enumerate(starts):
                 path = out / "data" / f"{split}-{number:05d}-of-{len(starts):05d}.parquet"
-                plain = [_plain(record) for record in rows[start : start + shard_rows]]
+                plain = [_plain(record) for record in rows[start : start + SHARD_ROWS]]
                 table = pa.Table.from_pylist(plain, schema=schema)
                 pq.write_table(table, path, compression="zstd")
         (out / CARD).write_text(text, encoding="utf-8")

@@ -221,3 +221,23 @@ def shuffled_cycle(items: Sequence[str], draw: Random) -> Iterator[str]:
     draw.shuffle(order)
     while True:
         yield from order
+
+
+def reworded_requests(
+    prompt: str,
+    values: Mapping[str, str],
+    wordings: Mapping[str, Sequence[str]],
+    draw: Random,
+) -> Iterator[QuestionRequest]:
+    """Yield requests without end, each with the next wording of every question.
+
+    Args:
+        prompt: name of the prompt.
+        values: what the prompt is filled with.
+        wordings: wordings of each question, by the field of the reply that answers it.
+        draw: order of the wordings.
+    """
+    cycles = {name: shuffled_cycle(items, draw) for name, items in wordings.items()}
+    while True:
+        questions = {name: next(items) for name, items in cycles.items()}
+        yield QuestionRequest(prompt=prompt, values=values, questions=questions)

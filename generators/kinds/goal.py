@@ -7,7 +7,13 @@ from random import Random
 from typing import Any
 
 from core.tables import QuestionType
-from generators.kinds.base import QuestionRequest, WrittenKind, clause, shuffled_cycle
+from generators.kinds.base import (
+    QuestionRequest,
+    WrittenKind,
+    clause,
+    reworded_requests,
+    shuffled_cycle,
+)
 from generators.llm.prompt_files import PromptFiles
 
 _OPENINGS = (
@@ -67,15 +73,9 @@ class Goal(WrittenKind):
     ) -> Iterator[QuestionRequest]:
         """Yield requests: two differently worded descriptions each, or one prediction."""
         if kind_of_question == "description":
-            paraphrases = {
-                name: shuffled_cycle(items, draw) for name, items in _DESCRIPTIONS.items()
-            }
-            while True:
-                yield QuestionRequest(
-                    prompt="goal_description",
-                    values={"control": control},
-                    questions={name: next(items) for name, items in paraphrases.items()},
-                )
+            yield from reworded_requests(
+                "goal_description", {"control": control}, _DESCRIPTIONS, draw
+            )
         frames = shuffled_cycle(_PREDICTIONS, draw)
         # the reason would only distract from what the answers are to be like
         instruction = control.partition(", because ")[0]

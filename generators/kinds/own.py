@@ -8,7 +8,7 @@ from typing import Any
 
 from core.canonical import digest
 from core.tables import Conversation, Message, QuestionType, control_id, message_identity
-from generators.kinds.base import QuestionRequest, WrittenKind, shuffled_cycle
+from generators.kinds.base import QuestionRequest, WrittenKind, reworded_requests, shuffled_cycle
 from generators.llm.prompt_files import PromptFiles
 
 _DESCRIPTIONS = {
@@ -59,15 +59,9 @@ class Own(WrittenKind):
     ) -> Iterator[QuestionRequest]:
         """Yield requests: two differently worded descriptions each, or one prediction."""
         if kind_of_question == "description":
-            paraphrases = {
-                name: shuffled_cycle(items, draw) for name, items in _DESCRIPTIONS.items()
-            }
-            while True:
-                yield QuestionRequest(
-                    prompt="own_description",
-                    values={"conversation": control},
-                    questions={name: next(items) for name, items in paraphrases.items()},
-                )
+            yield from reworded_requests(
+                "own_description", {"conversation": control}, _DESCRIPTIONS, draw
+            )
         frames = shuffled_cycle(_PREDICTIONS, draw)
         for subject in shuffled_cycle(texts.seed_list("everyday"), draw):
             yield QuestionRequest(

@@ -7,7 +7,13 @@ from random import Random
 from typing import Any
 
 from core.tables import QuestionType
-from generators.kinds.base import QuestionRequest, WrittenKind, clause, shuffled_cycle
+from generators.kinds.base import (
+    QuestionRequest,
+    WrittenKind,
+    clause,
+    reworded_requests,
+    shuffled_cycle,
+)
 from generators.llm.prompt_files import PromptFiles
 
 _OPENINGS = (
@@ -72,15 +78,9 @@ class Persona(WrittenKind):
         than telling how somebody else would.
         """
         if kind_of_question == "description":
-            paraphrases = {
-                name: shuffled_cycle(items, draw) for name, items in _DESCRIPTIONS.items()
-            }
-            while True:
-                yield QuestionRequest(
-                    prompt="persona_description",
-                    values={"control": control},
-                    questions={name: next(items) for name, items in paraphrases.items()},
-                )
+            yield from reworded_requests(
+                "persona_description", {"control": control}, _DESCRIPTIONS, draw
+            )
         frames = shuffled_cycle(_PREDICTIONS, draw)
         for subject in shuffled_cycle(texts.seed_list("everyday"), draw):
             yield QuestionRequest(

@@ -98,7 +98,7 @@ class AdaptiveRateLimiter:
                 turn.set_result(None)
 
     def replied(self) -> None:
-        """Learn that a reply came."""
+        """Take note of a reply; raise the limit where it was reached."""
         self._overloaded_since = None
         # a limit that is not reached says nothing about the endpoint
         if self._adaptive and (self._waiting or self.under_way + 1 >= self.limit):
@@ -106,7 +106,7 @@ class AdaptiveRateLimiter:
             self.limit = min(self._most, self.limit + step)
 
     def overloaded(self, sent_at: float, wait_s: float | None, backoff_s: float) -> None:
-        """Learn that the endpoint had enough.
+        """Take note of a refusal; lower the limit.
 
         Args:
             sent_at: when the request was sent that it refused.

@@ -75,7 +75,7 @@ class QuestionsConfig(Config):
 
 
 class GenerateConfig(Config):
-    """What decides the rows, given the model, the prompts and the seeds."""
+    """Settings that decide the rows, besides the LLM, the prompts and the seed ideas."""
 
     conversations: ConversationsConfig = ConversationsConfig()
     """Controls and stimuli."""

@@ -13,15 +13,14 @@ completions
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.canonical import digest
-from core.errors import ConfigError, DataError
+from core.errors import DataError
 from core.files import write_json
-from core.progress import Progress
+from core.progress import Progress, silent
 from core.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
@@ -33,11 +32,9 @@ from core.table_files import (
     write_questions,
 )
 from core.tables import Conversation, Question
-from generators.llm.client import LLMClient, run_async
-from generators.llm.endpoint.resolve import ResolvedEndpoint
-from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply_json import Rejection
+from generators.llm.session import LLMSession
 from generators.quality.answerability import (
     PROMPT,
     answer_without_context,
@@ -70,33 +67,14 @@ def prompts_of(config: QualityConfig) -> tuple[str, ...]:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QualitySession:
-    """How an LLM is asked.
-
-    Attributes:
-        endpoint: the LLM; None where none is asked.
-        log: the request log; replies in it are not asked for again.
-        concurrency: most requests at once.
-        texts: prompts and rubrics; None for the packaged ones.
-        say: told a line where the endpoint takes schemas otherwise than by enforcing them.
-    """
-
-    endpoint: ResolvedEndpoint | None
-    log: Path
-    concurrency: int
-    texts: PromptFiles | None = None
-    say: Callable[[str], None] = lambda line: None
-
-
 def check_quality(
     conversations: Path,
     questions: Path,
     out: Path,
-    session: QualitySession,
+    session: LLMSession,
     *,
     config: QualityConfig,
-    progress: Progress,
+    progress: Progress = silent,
     effects: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Write both tables with their flags, without the questions that `config.drop` leaves out.
@@ -107,7 +85,7 @@ def check_quality(
         conversations: folder of the conversations table.
         questions: folder of the questions table.
         out: folder of the artifact's data.
-        session: how an LLM is asked.
+        session: the LLM, where `config` asks one; prompts and rubrics.
         config: what is flagged, measured and dropped.
         progress: told what is done of the current stage.
         effects: control effect of rows with a completion by example id, in nats; None where it was
@@ -135,10 +113,9 @@ def check_quality(
     measured: dict[str, Any] = {}
     client = None
     if needed := prompts_of(config):
-        if session.endpoint is None:
-            raise ConfigError(f"quality.endpoint: got none; {', '.join(needed)} need an LLM.")
-        check = _Check(rows, asked, flags, config, session.texts or PromptFiles(), progress)
-        measured, client = run_async(_asking(check, session.endpoint, session))
+        endpoint = session.require_endpoint("quality.endpoint", needed)
+        check = _Check(rows, asked, flags, config, session.texts, progress)
+        measured, client = session.run(endpoint, check.measure)
     marked, kept, dropped = apply_flags(rows, asked, flags, config.drop)
     if not kept:
         raise DataError(
@@ -173,17 +150,6 @@ def check_quality(
         },
         "cost_usd": spent.cost if spent else 0.0,
     }
-
-
-async def _asking(
-    check: _Check, endpoint: ResolvedEndpoint, session: QualitySession
-) -> tuple[dict[str, Any], LLMClient]:
-    with RequestLog(session.log) as replies:
-        client = LLMClient(endpoint, replies, session.concurrency, session.say)
-        try:
-            return await check.measure(client), client
-        finally:
-            await client.close()
 
 
 class _Check:

@@ -14,11 +14,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from activation_store.target.config import TemplateConfig
-from activation_store.target.files import ModelFiles, public_name, resolve_model
+from activation_store.model_files.files import ModelFiles, public_name, resolve_model
+from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import load_model, load_tokenizer, model_shape, pick_device
 from activation_store.target.number_format import resolve_dtype
-from activation_store.target.quiet import quiet_libraries
+from activation_store.tokens.config import TemplateConfig
 from core.errors import DamagedError, ModelError
 from core.runtime import Runtime
 from decoder.model import SIDECAR, Decoder, read_sidecar

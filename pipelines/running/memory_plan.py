@@ -16,7 +16,7 @@ from core.wording import count, join, size
 from pipelines.experiment.config import Experiment
 
 if TYPE_CHECKING:
-    from activation_store.target.files import ModelFiles
+    from activation_store.model_files.files import ModelFiles
     from trainers.memory import StepMemory
 
 ROOM = 0.9

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from core.errors import ConfigError
 
@@ -35,6 +36,14 @@ def configured_api_url(environment: Mapping[str, str] = os.environ) -> str | Non
     active = environment.get("PREFECT_PROFILE") or str(profiles.get("active", ""))
     url = _section(profiles, "profiles", active).get(URL)
     return str(url) if url else None
+
+
+def bypass_proxy(url: str) -> None:
+    """Keep requests to a server on this machine from a proxy, which does not lead to it."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        for name in ("NO_PROXY", "no_proxy"):
+            os.environ[name] = ",".join(filter(None, (os.environ.get(name), host)))
 
 
 def _read(path: Path) -> dict[str, Any]:

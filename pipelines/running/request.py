@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from core.errors import ConfigError
 from core.redact import redact
 from pipelines.artifacts.root import ArtifactRoot
@@ -74,3 +76,13 @@ class RunRequest:
         if self.smoke:
             words.append("--smoke")
         return shlex.join(words)
+
+
+def hide_credentials(overrides: Sequence[str]) -> list[str | SecretStr]:
+    """Return parameters of a flow, which Prefect keeps: a credential is shown as asterisks."""
+    return [o if redact(o) == o else SecretStr(o) for o in overrides]
+
+
+def reveal(overrides: Sequence[str | SecretStr]) -> tuple[str, ...]:
+    """Return the overrides that a flow was given, in plain text."""
+    return tuple(o.get_secret_value() if isinstance(o, SecretStr) else o for o in overrides)

@@ -47,7 +47,6 @@ class Runner:
         quiet_hits: leave cache hits unsaid.
         move_latest: whether `latest` of the experiment becomes this run; else the run has a number
             alone.
-        pool: runs pieces of steps side by side; None for that of `runtime`.
 
     Raises:
         ConfigError: there is no step `until`.
@@ -64,7 +63,6 @@ class Runner:
         steps: Sequence[Step] | None = None,
         quiet_hits: bool = False,
         move_latest: bool = True,
-        pool: TaskPool | None = None,
     ) -> None:
         self.experiment = experiment = resolve_number_formats(experiment)
         self.root = root
@@ -72,7 +70,8 @@ class Runner:
         self.console = console or Console()
         self.outside = ExternalInputs(experiment, root)
         self.runs: dict[str, StepRun] = {}
-        self.pool = pool or local_pool(experiment.runtime)
+        self.pool: TaskPool = local_pool(experiment.runtime)
+        """Runs pieces of steps side by side."""
         self._recomputed: set[tuple[str, str]] = set()
         self._quiet_hits = quiet_hits
         self._move_latest = move_latest

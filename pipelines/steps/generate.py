@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from generators.making.config import GenerateSection
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
+from pipelines.steps.llm_session import open_session, weights_identity
 from pipelines.steps.step import ExternalInputs, Step, StepCall
 
 if TYPE_CHECKING:
-    from generators.llm.endpoint.resolve import ResolvedEndpoint
-
-REQUESTS = "requests.sqlite"
-"""The request log, in the artifact root: a reply that was received once serves every run there."""
+    from generators.llm.session import LLMSession
 
 
 def _section(experiment: Experiment) -> GenerateSection:
@@ -28,40 +26,25 @@ def _with_earlier(outside: ExternalInputs) -> GenerateSection:
     return _section(outside.experiment).model_copy(update={"earlier": outside.earlier})
 
 
-def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]:
-    """Open the LLM for as long as the context lasts; None where no LLM is needed.
+def _session(call: StepCall) -> AbstractContextManager[LLMSession]:
+    from generators.making.externals import texts_of
 
-    Leave it before torch works: the embedded server shares the machine's threads.
-    """
-    from activation_store.target.gguf import served
-    from generators.llm.endpoint.resolve import open_endpoint
-
-    if not call.outside.needs_llm:
-        return nullcontext()
-    weights = call.outside.generator_gguf
-    return open_endpoint(
-        _section(call.experiment).endpoint,
-        gguf=None if weights is None else served(weights),
-        weights=call.outside.generator_weights,
-        threads=call.experiment.runtime.threads,
-        pool=call.pool,
-    )
+    section = _section(call.experiment)
+    endpoint = section.endpoint if call.outside.needs_llm else None
+    return open_session(call, endpoint, texts_of(section))
 
 
 def _conversations(call: StepCall) -> StepResult:
-    from generators.making.generation import earlier_tables, generate_conversations, texts_of
+    from generators.making.externals import earlier_tables
+    from generators.making.generation import generate_conversations
 
-    section, runtime = _section(call.experiment), call.experiment.runtime
-    with _endpoint(call) as endpoint:
+    section = _section(call.experiment)
+    with _session(call) as session:
         counts = generate_conversations(
             call.out,
-            call.root / REQUESTS,
+            session,
             config=section.conversations,
-            endpoint=endpoint,
-            concurrency=runtime.concurrency,
             progress=call.progress,
-            texts=texts_of(section),
-            say=call.say,
             sources=call.outside.text_sources,
             earlier=earlier_tables(_with_earlier(call.outside)),
         )
@@ -77,20 +60,15 @@ def _questions_config(experiment: Experiment) -> dict[str, Any]:
 
 
 def _questions(call: StepCall) -> StepResult:
-    from generators.making.generation import generate_questions, texts_of
+    from generators.making.generation import generate_questions
 
-    section, runtime = _section(call.experiment), call.experiment.runtime
-    with _endpoint(call) as endpoint:
+    with _session(call) as session:
         counts = generate_questions(
             call.data("conversations"),
             call.out,
-            call.root / REQUESTS,
-            config=section.questions,
-            endpoint=endpoint,
-            concurrency=runtime.concurrency,
+            session,
+            config=_section(call.experiment).questions,
             progress=call.progress,
-            texts=texts_of(section),
-            say=call.say,
         )
     return _result(counts)
 
@@ -100,11 +78,12 @@ def _result(counts: dict[str, Any]) -> StepResult:
 
 
 def _external(outside: ExternalInputs, table: str) -> dict[str, Any]:
-    from generators.making.generation import generation_externals
+    from generators.making.externals import generation_externals
 
+    endpoint = _section(outside.experiment).endpoint
     externals = generation_externals(
         _with_earlier(outside),
-        weights=outside.generator_weights,
+        weights=weights_identity(endpoint) if outside.needs_llm else None,
         sources=outside.text_sources,
         imported=outside.experiment.data is not None,
     )

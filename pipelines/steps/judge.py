@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError
 from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
 from evaluators.tasks.config import TasksConfig
-from generators.llm.endpoint.config import EMBEDDED
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.generate import REQUESTS
+from pipelines.steps.llm_session import open_session, weights_identity
 from pipelines.steps.step import ExternalInputs, Step, StepCall
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from evaluators.answers.judge import JudgeCosts, JudgeSession
+    from evaluators.answers.judge import JudgeCosts
     from evaluators.measure.metrics import Metrics
     from generators.llm.prompt_files import PromptFiles
+    from generators.llm.session import LLMSession
 
 Settings = Callable[[Experiment], JudgeConfig]
 
@@ -46,42 +44,13 @@ def _texts(experiment: Experiment) -> PromptFiles:
         from generators.llm.prompt_files import PromptFiles
 
         return PromptFiles()
-    from generators.making.generation import texts_of
+    from generators.making.externals import texts_of
 
     return texts_of(experiment.generate)
 
 
-def _weights(settings: JudgeConfig) -> tuple[Path | None, str | None]:
-    """Return file and digest of the embedded judge's weights; None where another model judges."""
-    from activation_store.target.embedded_model import gguf_path
-    from activation_store.target.gguf import served_identity
-
-    if settings.endpoint.model != EMBEDDED:
-        return None, None
-    return gguf_path(), served_identity(gguf_path())
-
-
-@contextmanager
-def _open_session(call: StepCall, settings: JudgeConfig) -> Iterator[JudgeSession]:
-    from activation_store.target.gguf import served
-    from evaluators.answers.judge import JudgeSession
-    from generators.llm.endpoint.resolve import open_endpoint
-
-    runtime = call.experiment.runtime
-    gguf, weights = _weights(settings)
-    with open_endpoint(
-        settings.endpoint,
-        gguf=None if gguf is None else served(gguf),
-        weights=weights,
-        threads=runtime.threads,
-    ) as endpoint:
-        yield JudgeSession(
-            endpoint=endpoint,
-            log=call.root / REQUESTS,
-            prompts=_texts(call.experiment),
-            concurrency=runtime.concurrency,
-            say=call.say,
-        )
+def _session(call: StepCall, settings: JudgeConfig) -> AbstractContextManager[LLMSession]:
+    return open_session(call, settings.endpoint, _texts(call.experiment))
 
 
 def _result(metrics: Metrics, costs: JudgeCosts) -> StepResult:
@@ -96,7 +65,7 @@ def _result(metrics: Metrics, costs: JudgeCosts) -> StepResult:
 def _judge(call: StepCall) -> StepResult:
     from evaluators.answers.judge import judge_answers
 
-    with _open_session(call, _of_evaluation(call.experiment)) as session:
+    with _session(call, _of_evaluation(call.experiment)) as session:
         found = judge_answers(
             call.data("evaluate"),
             call.out,
@@ -110,7 +79,7 @@ def _judge(call: StepCall) -> StepResult:
 def _judge_tasks(call: StepCall) -> StepResult:
     from evaluators.tasks.judged import judge_task_answers
 
-    with _open_session(call, _of_tasks(call.experiment)) as session:
+    with _session(call, _of_tasks(call.experiment)) as session:
         found = judge_task_answers(
             call.data("tasks"),
             call.out,
@@ -140,9 +109,8 @@ def _external(settings: Settings, outside: ExternalInputs) -> dict[str, Any]:
     from generators.llm.endpoint.resolve import model_identity
 
     endpoint = settings(outside.experiment).endpoint
-    _, weights = _weights(settings(outside.experiment))
     return {
-        "judge": model_identity(endpoint, weights),
+        "judge": model_identity(endpoint, weights_identity(endpoint)),
         "structured": endpoint.structured,
         "rubric": _texts(outside.experiment).prompt(RUBRIC).digest,
     }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.errors import ConfigError
 from generators.llm.prompt_files import PromptFiles
@@ -12,11 +11,8 @@ from generators.quality.config import QualityConfig, QualitySection
 from pipelines.artifacts.identity import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.generate import REQUESTS
+from pipelines.steps.llm_session import open_session, weights_identity
 from pipelines.steps.step import ExternalInputs, Step, StepCall
-
-if TYPE_CHECKING:
-    from generators.llm.endpoint.resolve import ResolvedEndpoint
 
 QUALITY = "quality"
 
@@ -46,22 +42,17 @@ def _texts(section: QualitySection) -> PromptFiles:
 
 
 def _check(call: StepCall) -> StepResult:
-    from generators.quality.check import QualitySession, check_quality
+    from generators.quality.check import check_quality, prompts_of
 
-    section, runtime = _section(call.experiment), call.experiment.runtime
+    section = _section(call.experiment)
     effects = None if section.control_effect is None else _measure_effects(call)
-    with _endpoint(call) as endpoint:
+    endpoint = section.endpoint if prompts_of(section) else None
+    with open_session(call, endpoint, _texts(section)) as session:
         counts = check_quality(
             call.data("conversations"),
             call.data("questions"),
             call.out,
-            QualitySession(
-                endpoint=endpoint,
-                log=call.root / REQUESTS,
-                concurrency=runtime.concurrency,
-                texts=_texts(section),
-                say=call.say,
-            ),
+            session,
             config=section,
             progress=call.progress,
             effects=effects,
@@ -82,26 +73,6 @@ def _measure_effects(call: StepCall) -> dict[str, float]:
     return measure_control_effects(net, load_tokenizer(model), rows, rows)
 
 
-def _endpoint(call: StepCall) -> AbstractContextManager[ResolvedEndpoint | None]:
-    """Open the judge for as long as the context lasts; None where no LLM is needed.
-
-    Leave it before torch works: the embedded server shares the machine's threads.
-    """
-    from activation_store.target.gguf import served
-    from generators.llm.endpoint.resolve import open_endpoint
-    from generators.quality.check import prompts_of
-
-    section, weights = _section(call.experiment), call.outside.judge_gguf
-    if not prompts_of(section):
-        return nullcontext()
-    return open_endpoint(
-        section.endpoint,
-        gguf=None if weights is None else served(weights),
-        weights=call.outside.judge_weights,
-        threads=call.experiment.runtime.threads,
-    )
-
-
 def _external(outside: ExternalInputs) -> dict[str, Any]:
     """Return the identity of the judge, how it is held to schemas, and digests of its prompts."""
     from generators.llm.endpoint.resolve import model_identity
@@ -114,7 +85,7 @@ def _external(outside: ExternalInputs) -> dict[str, Any]:
         return target
     return {
         **target,
-        "judge": model_identity(section.endpoint, outside.judge_weights),
+        "judge": model_identity(section.endpoint, weights_identity(section.endpoint)),
         "structured": section.endpoint.structured,
         "texts": _texts(section).digests(prompts=prompts, seeds=()),
     }

@@ -21,10 +21,9 @@ from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportStep
 
 if TYPE_CHECKING:
-    from activation_store.target.files import ModelFiles
+    from activation_store.model_files.files import ModelFiles
     from generators.exchange.config import RowsConfig
     from generators.kinds.sources import ResolvedTexts
-    from generators.llm.endpoint.config import EndpointConfig
 
 
 class ExternalInputs:
@@ -46,7 +45,7 @@ class ExternalInputs:
         Raises:
             ModelError: the reference leads to no model.
         """
-        from activation_store.target.files import resolve_model
+        from activation_store.model_files.files import resolve_model
 
         dump = self.experiment.dump
         return resolve_model(
@@ -113,7 +112,7 @@ class ExternalInputs:
         Raises:
             ModelError: the reference leads to no model.
         """
-        from activation_store.target.files import resolve_model
+        from activation_store.model_files.files import resolve_model
 
         shift = None if self.experiment.tasks is None else self.experiment.tasks.shift
         if shift is None:
@@ -127,7 +126,7 @@ class ExternalInputs:
         Raises:
             ConfigError: an unknown kind.
         """
-        from generators.making.generation import needs_llm
+        from generators.making.externals import needs_llm
 
         section = self.experiment.generate
         if section is None:
@@ -167,38 +166,6 @@ class ExternalInputs:
 
         section = self.experiment.generate
         return {} if section is None else resolve_sources(section.conversations)
-
-    @cached_property
-    def generator_gguf(self) -> Path | None:
-        """Weights of the embedded generator; None where another endpoint is asked, or none.
-
-        Raises:
-            ModelError: the weights are not installed.
-        """
-        section = self.experiment.generate
-        return _gguf(section.endpoint) if section is not None and self.needs_llm else None
-
-    @cached_property
-    def generator_weights(self) -> str | None:
-        """What those weights are, in the form in which they are served."""
-        return _served_identity(self.generator_gguf)
-
-    @cached_property
-    def judge_gguf(self) -> Path | None:
-        """Weights of the embedded judge; None where another endpoint is asked, or none.
-
-        Raises:
-            ModelError: the weights are not installed.
-        """
-        from generators.quality.check import prompts_of
-
-        section = self.experiment.quality
-        return _gguf(section.endpoint) if section is not None and prompts_of(section) else None
-
-    @cached_property
-    def judge_weights(self) -> str | None:
-        """What those weights are, in the form in which they are served."""
-        return _served_identity(self.judge_gguf)
 
     @cached_property
     def data_folder(self) -> Path:
@@ -255,19 +222,6 @@ class ExternalInputs:
         from generators.exchange.conversation_files import messages_digest
 
         return messages_digest(self.data_folder, self._rows)
-
-
-def _gguf(endpoint: EndpointConfig) -> Path | None:
-    from activation_store.target.embedded_model import gguf_path
-    from generators.llm.endpoint.config import EMBEDDED
-
-    return gguf_path() if endpoint.model == EMBEDDED else None
-
-
-def _served_identity(gguf: Path | None) -> str | None:
-    from activation_store.target.gguf import served_identity
-
-    return None if gguf is None else served_identity(gguf)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,8 +10,8 @@ import stores
 import tiny
 import torch
 
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles, resolve_model
 
 
 @pytest.fixture(autouse=True)

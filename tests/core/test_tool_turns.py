@@ -31,7 +31,7 @@ from generators.exchange.conversation_files import (
 from generators.exchange.exporting import to_latentqa, write_datasets, write_jsonl
 from generators.exchange.parquet import write_parquet
 from generators.quality.describe import describe
-from latentqa.commands.data import app
+from latentqa.commands.stored.data import app
 
 PLAIN = [
     {"role": "user", "content": "Be a ferryman.", "segment": "control"},
@@ -203,13 +203,18 @@ def test_what_is_exported_as_json_lines_is_imported_again_as_it_was(tmp_path: Pa
     assert [own.row.messages for own in again] == [row.messages for row in rows]
 
 
-def test_tables_for_others_have_a_column_of_tools_in_every_part(tmp_path: Path) -> None:
+def test_tables_for_others_have_a_column_of_tools_in_every_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from datasets import load_dataset, load_from_disk
 
+    from generators.exchange import parquet
+
+    monkeypatch.setattr(parquet, "SHARD_ROWS", 1)
     rows = imported(tmp_path, *(line(label=f"a{n}") for n in range(3)), line(PLAIN, label="b"))
     questions = read_questions(tmp_path / "in/questions/questions.parquet")
     wanted = {row.example_id: [m.tool_use for m in row.messages] for row in rows}
-    write_parquet(tmp_path / "parquet", rows, questions, name="n", shard_rows=1)
+    write_parquet(tmp_path / "parquet", rows, questions, name="n")
     assert "| `tool_use` |" in (tmp_path / "parquet/README.md").read_text()
     write_datasets(tmp_path / "datasets", rows, questions)
     loaded = load_dataset(str(tmp_path / "parquet"), cache_dir=str(tmp_path / "cache"))

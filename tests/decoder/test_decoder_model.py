@@ -14,7 +14,7 @@ import stores
 import tiny
 import torch
 
-from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.model_files.files import ModelFiles, resolve_model
 from core.errors import ModelError, StoreError
 from decoder.batch import make_batch
 from decoder.config import DecoderConfig, LoraSettings

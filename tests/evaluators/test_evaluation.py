@@ -14,7 +14,7 @@ import chain
 import pyarrow.parquet as pq
 import pytest
 
-from activation_store.target.files import ModelFiles
+from activation_store.model_files.files import ModelFiles
 from core.errors import DataError, ModelError, StoreError
 from core.progress import Progress, silent
 from core.table_files import DROPPED_FILE, read_dropped

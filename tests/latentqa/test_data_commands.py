@@ -20,7 +20,7 @@ from core.files import write_json
 from core.table_files import read_conversations, write_conversations
 from core.tables import Split
 from generators.exchange.importing import source_digests
-from latentqa.commands.data import app
+from latentqa.commands.stored.data import app
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -352,7 +352,8 @@ def test_a_ref_that_names_nothing_is_an_error(artifacts: Path, tmp_path: Path) -
 
 def test_the_commands_load_nothing_heavy(data: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from latentqa.commands.data import app;"
+        "import sys; from typer.testing import CliRunner;"
+        "from latentqa.commands.stored.data import app;"
         f"r = CliRunner().invoke(app, ['stats', {str(data)!r}, '--json']);"
         "assert r.exit_code == 0, r.exception;"
         "print([m for m in ('torch', 'transformers', 'datasets', 'prefect') if m in sys.modules])"

@@ -20,7 +20,7 @@ from core.tables import Split, View
 from generators.exchange.config import DataFormat
 from generators.exchange.exporting import FORMATS as ROW_FORMATS
 from latentqa.cli import app
-from latentqa.commands import data, store
+from latentqa.commands.stored import data, store
 from latentqa.terminal.options import SplitName, StepName, ViewName
 from pipelines.steps.order import every_step
 

@@ -12,7 +12,7 @@ from fake_steps import FakeSteps
 
 import pipelines.running.runner
 from core.terminal import terminal_text
-from latentqa.commands.init import packaged_experiments
+from latentqa.commands.experiments.init import packaged_experiments
 
 MUTATIONS, BLOCK = 500, 50
 SECRET = "sk-proj-4fQ9xK27"

@@ -15,7 +15,7 @@ from conversation_lines import line, write
 from file_changes import count_changes, run_and_die
 from published_files import published
 
-from activation_store.target.files import resolve_model
+from activation_store.model_files.files import resolve_model
 from latentqa.cli import main
 from pipelines.artifacts.identity import StepIdentity
 from pipelines.artifacts.refs import Refs

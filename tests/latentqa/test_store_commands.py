@@ -12,8 +12,8 @@ import stores
 import tiny
 
 from activation_store.layout.commit_records import commit_path, list_commit_paths
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles, resolve_model
 from core.files import write_json
 from latentqa.cli import main
 from pipelines.artifacts.identity import StepIdentity

@@ -19,8 +19,8 @@ import numpy as np
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.index import SequenceIndex
 from activation_store.layout.plan import make_plan
-from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import Tokens
+from activation_store.tokens.token_table import TokenTable
+from activation_store.tokens.tokens import Tokens
 
 rows, length, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 peak, done = 0, threading.Event()

@@ -21,9 +21,9 @@ from store_kills import kill_until_done
 
 from activation_store.exchange.importing import VectorImport, import_vectors, open_memmap
 from activation_store.layout.root_record import root_digest
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
 from activation_store.read.verify import verify
-from activation_store.target.files import ModelFiles, resolve_model
 
 KILLS = 200
 CORRUPTIONS = 1000

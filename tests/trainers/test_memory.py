@@ -9,7 +9,7 @@ import tiny
 import torch
 from torch import nn
 
-from activation_store.target.files import resolve_model
+from activation_store.model_files.files import resolve_model
 from activation_store.target.load import load_model
 from decoder.config import LoraSettings
 from trainers.memory import MemoryModel, Workload, _loss, adapt

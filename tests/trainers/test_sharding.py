@@ -206,6 +206,7 @@ def test_what_is_saved_is_the_adapter_of_one_process_and_nothing_else(
         torch.testing.assert_close(own, values, rtol=0, atol=0)
 
 
+@pytest.mark.prove
 def test_killed_and_resumed_they_end_with_the_bits_of_an_undisturbed_run(
     made: dict[str, chain.Chain], two: Path, tmp_path: Path
 ) -> None:

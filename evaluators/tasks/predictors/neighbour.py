@@ -36,15 +36,15 @@ class _Neighbour:
         ]
 
     def _votes(self, rows: Sequence[TaskRow], setting: Setting) -> list[dict[str, float]]:
-        """Add up the likeness of the nearest rows of each answer, for each row."""
+        """Sum the cosine similarity of each row's nearest neighbours by their answer."""
         train, layer = self._context.train, int(setting["layer"])
         known = np.stack([row.last(layer) for row in train])
         mean, deviation = known.mean(0), np.maximum(known.std(0), _LEAST)
-        likeness = _unit((np.stack([row.last(layer) for row in rows]) - mean) / deviation) @ (
+        similarity = _unit((np.stack([row.last(layer) for row in rows]) - mean) / deviation) @ (
             _unit((known - mean) / deviation).T
         )
         out: list[dict[str, float]] = []
-        for own in likeness:
+        for own in similarity:
             votes: dict[str, float] = defaultdict(float)
             for i in np.argsort(-own, kind="stable")[: int(setting["neighbours"])]:
                 votes[train[i].answer] += 1 + float(own[i])  # never below zero

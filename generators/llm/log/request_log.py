@@ -3,19 +3,16 @@
 One SQLite file in WAL mode. A reply is committed as it came, before anything reads it, so a kill at
 any moment loses none that had arrived. Several processes may use the file at once: of two replies
 to one request the first stands for all, and a request that one process has claimed the others wait
-for. All writes go through one thread, many in one transaction: a commit costs about the same for
-one row as for a hundred.
+for. All writes go through one thread, a transaction each.
 """
 
 from __future__ import annotations
 
 import json
-import queue
 import sqlite3
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -87,8 +84,6 @@ CREATE TABLE batch_items (
 ) WITHOUT ROWID;
 """
 _KEYS_PER_QUERY = 500
-_WRITES_PER_TRANSACTION = 512
-"""Other processes wait no longer than one transaction takes."""
 _COMPRESSION = 1
 """Of replies: on bodies of this size higher levels only take longer."""
 
@@ -120,7 +115,7 @@ class RequestLog:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = _connect(path)
+            self._db, self._writer_db = _connect(path), _connect(path)
             _create_tables(self._db, path)
         except sqlite3.Error as error:
             raise StorageError(
@@ -128,9 +123,7 @@ class RequestLog:
                 "Move the file away, or make its folder writable."
             ) from error
         self._failure: Exception | None = None
-        self._queue: queue.SimpleQueue[tuple[Future[Any], Change[Any]] | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write, name="request log", daemon=True)
-        self._writer.start()
+        self._writer = ThreadPoolExecutor(1, "request log")
 
     def __enter__(self) -> RequestLog:
         return self
@@ -141,13 +134,11 @@ class RequestLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            self._queue.put(None)
-            self._writer.join()
-            if self._failure is not None:
-                raise self._failure
-        finally:
-            self._db.close()
+        self._writer.shutdown()
+        self._db.close()
+        self._writer_db.close()
+        if self._failure is not None:
+            raise self._failure
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
@@ -219,7 +210,7 @@ class RequestLog:
         future: Future[T] = Future()
         # what is handed in is written, even if nobody waits for it any more
         future.set_running_or_notify_cancel()
-        self._queue.put((future, change))
+        self._writer.submit(self._write, change, future)
         return future
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -248,37 +239,15 @@ class RequestLog:
             )
         )
 
-    # the writing thread
-
-    def _write(self) -> None:
-        db: sqlite3.Connection | None = None
-        ended = False
-        while not ended:
-            group, ended = self._next_group()
-            results: list[Any] = []
-            try:
-                db = db or _connect(self.path)
-                results = transaction(db, [change for _, change in group])
-            except Exception as error:  # whoever waits must hear of it, whatever it is
-                self._failure = self._worded(error)
-            for place, (future, _) in enumerate(group):
-                if self._failure is not None:
-                    future.set_exception(self._failure)
-                else:
-                    future.set_result(results[place])
-        if db is not None:
-            db.close()
-
-    def _next_group(self) -> tuple[list[tuple[Future[Any], Change[Any]]], bool]:
-        """Take what is written together, and whether it is the last."""
-        group: list[tuple[Future[Any], Change[Any]]] = []
-        entry = self._queue.get()
-        while entry is not None:
-            group.append(entry)
-            if len(group) == _WRITES_PER_TRANSACTION or self._queue.empty():
-                return group, False
-            entry = self._queue.get()
-        return group, True
+    def _write(self, change: Change[T], future: Future[T]) -> None:
+        """Carry out a change in the writing thread; after a failure none is tried any more."""
+        try:
+            if self._failure is None:
+                future.set_result(transaction(self._writer_db, change))
+        except Exception as error:  # whoever waits must hear of it, whatever it is
+            self._failure = self._worded(error)
+        if self._failure is not None:
+            future.set_exception(self._failure)
 
     def _worded(self, error: Exception) -> Exception:
         if not isinstance(error, sqlite3.Error):
@@ -297,7 +266,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     Raises:
         sqlite3.Error: the file cannot be opened, or is no database.
     """
-    db = sqlite3.connect(path, timeout=60, isolation_level=None)
+    db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode=WAL")
     # NORMAL outlives the end of any process; only a power cut can cost the last replies
     db.execute("PRAGMA synchronous=NORMAL")
@@ -320,7 +289,7 @@ def _create_tables(db: sqlite3.Connection, path: Path) -> None:
                 db.execute(statement)
             db.execute(f"PRAGMA user_version={_VERSION}")
 
-    transaction(db, [create])
+    transaction(db, create)
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
@@ -333,17 +302,17 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def transaction(db: sqlite3.Connection, changes: Sequence[Change[Any]]) -> list[Any]:
-    """Carry out `changes`, all or none; returns their results."""
+def transaction(db: sqlite3.Connection, change: Change[T]) -> T:
+    """Carry out `change` whole or not at all; returns its result."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        results = [change(db) for change in changes]
+        result = change(db)
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:  # a full disk may have ended it already
             db.execute("ROLLBACK")
         raise
-    return results
+    return result
 
 
 def rows_in_pieces(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from activation_store.target.files import public_name
+from activation_store.model_files.files import public_name
 from core.errors import DamagedError, RefError
 from core.redact import redact_value
 from pipelines.artifacts.artifact import Artifact

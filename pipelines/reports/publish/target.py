@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from activation_store.target import embedded_model
-from activation_store.target.files import ModelFiles, public_name
+from activation_store.model_files import embedded_model
+from activation_store.model_files.files import ModelFiles, public_name
 from core.errors import ConfigError
 from pipelines.artifacts.artifact import Artifact
 

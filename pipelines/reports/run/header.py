@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from activation_store.target.files import public_name
+from activation_store.model_files.files import public_name
 from core.redact import redact
 from core.table_files import read_questions
 from core.tables import VIEWS, Conversation

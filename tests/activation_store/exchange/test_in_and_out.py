@@ -24,9 +24,9 @@ from activation_store.exchange.importing import (
     open_memmap,
     open_safetensors,
 )
+from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
 from activation_store.read.verify import verify
-from activation_store.target.files import ModelFiles
 from activation_store.target.load import Shape, model_shape
 from core.errors import DataError, StorageError, StoreError
 

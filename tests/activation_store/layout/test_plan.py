@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.plan import Plan, describe_plan, make_plan
-from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import Tokens
+from activation_store.tokens.token_table import TokenTable
+from activation_store.tokens.tokens import Tokens
 from core.errors import ConfigError
 
 TARGET = {"weights": "w"}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import stores
 
+from activation_store.model_files.files import ModelFiles
 from activation_store.read.verify import verify
-from activation_store.target.files import ModelFiles
 
 
 def test_random_corruptions_are_found_and_mended(

@@ -12,9 +12,9 @@ import stores
 from activation_store.layout.checksummed_json import read_checksummed_json, write_checksummed_json
 from activation_store.layout.commit_records import commit_path, list_commit_paths
 from activation_store.layout.file_digests import Damage
+from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
 from activation_store.read.verify import DamagedFile, verify
-from activation_store.target.files import ModelFiles
 from core.errors import DamagedError, StoreError
 
 DAMAGES: dict[str, Callable[[Path], None]] = {

@@ -12,9 +12,9 @@ import stores
 
 from activation_store.layout import file_digests
 from activation_store.layout.arrays import to_float32
+from activation_store.model_files.files import ModelFiles
 from activation_store.read import reader
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles
 from core.errors import DataError, StoreError
 
 

@@ -15,8 +15,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target import load as target
-from activation_store.target.files import ModelFiles, resolve_model
 from core.errors import ConfigError, ModelError
 from core.runtime import Runtime
 

@@ -10,9 +10,9 @@ import pytest
 import tiny
 import tool_turns
 
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target import replies as module
 from activation_store.target.config import CompleteConfig
-from activation_store.target.files import ModelFiles, resolve_model
 from activation_store.target.replies import CompleteResult, complete
 from core.errors import DataError
 from core.runtime import Runtime

@@ -10,8 +10,8 @@ import tiny
 
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.root_record import finished_root
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.verify import verify
-from activation_store.target.files import ModelFiles, resolve_model
 from activation_store.write.adopt import adopt_store
 from activation_store.write.dump import DumpResult
 from core.errors import DamagedError, StoreError

@@ -16,11 +16,11 @@ from transformers import MixtralConfig
 
 from activation_store.layout.commit_records import list_commit_paths
 from activation_store.layout.plan import Plan, make_plan
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target import load as target
 from activation_store.target.capture import Capture
-from activation_store.target.files import ModelFiles, resolve_model
-from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import Tokens
+from activation_store.tokens.token_table import TokenTable
+from activation_store.tokens.tokens import Tokens
 from activation_store.write import canary, dump, writer
 from core.errors import StoreError
 

@@ -15,8 +15,8 @@ import torch
 from activation_store.layout.commit_records import commit_path, list_commit_paths
 from activation_store.layout.file_digests import digest_file
 from activation_store.layout.shard_image import ShardImage, make_shard_image
+from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles
 from activation_store.target.host_copy import to_stored
 from activation_store.write import committer
 from activation_store.write.prepared import prepare_dump

@@ -14,11 +14,11 @@ import tiny
 import torch
 import zarr
 
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
 from activation_store.target.capture import Capture
-from activation_store.target.files import ModelFiles, resolve_model
 from activation_store.target.load import load_model, load_tokenizer
-from activation_store.target.tokens import tokenize
+from activation_store.tokens.tokens import tokenize
 from activation_store.write import dump as dump_module
 from core.errors import ConfigError, DataError, ModelError, StoreError
 from core.table_files import DROPPED_FILE, read_conversations, read_dropped

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import stores
 
-from activation_store.target.files import ModelFiles
+from activation_store.model_files.files import ModelFiles
 from activation_store.write.estimate import store_size
 
 

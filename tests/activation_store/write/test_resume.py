@@ -21,8 +21,8 @@ import stores
 from activation_store.layout import commit_records as commits
 from activation_store.layout.arrays import COMMITS
 from activation_store.layout.checksummed_json import read_checksummed_json
+from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import ModelFiles
 from core.errors import StorageError
 
 

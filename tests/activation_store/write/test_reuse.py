@@ -15,9 +15,9 @@ import stores
 import tiny
 
 from activation_store.layout.commit_records import commit_path
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
 from activation_store.read.verify import verify
-from activation_store.target.files import ModelFiles, resolve_model
 from activation_store.write.dump import DumpResult, dump
 from core.errors import StoreError
 

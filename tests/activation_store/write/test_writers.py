@@ -17,9 +17,9 @@ from store_kills import kill_until_done
 from activation_store.layout.commit_records import list_commit_paths
 from activation_store.layout.plan import Plan, write_plan
 from activation_store.layout.root_record import root_digest
-from activation_store.target.files import ModelFiles
+from activation_store.model_files.files import ModelFiles
 from activation_store.target.load import load_model
-from activation_store.target.token_table import TokenTable
+from activation_store.tokens.token_table import TokenTable
 from activation_store.write.dump import dump
 from activation_store.write.prepared import prepare_dump
 from activation_store.write.writer import WriteCounts, write_shards

@@ -7,7 +7,7 @@ import pytest
 import stores
 import tiny
 
-from activation_store.target.tokens import SEGMENT_CODES, tokenize_with_text
+from activation_store.tokens.tokens import SEGMENT_CODES, tokenize_with_text
 from core.errors import ConfigError, DataError
 from decoder.sources.target_run import count_skipped
 from decoder.sources.token_choice import choose_tokens

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from scripted_endpoint import ScriptedEndpoint
 
-from evaluators.answers.judge import JudgeSession, _draw_answers, judge_answers
+from evaluators.answers.judge import _draw_answers, judge_answers
 from evaluators.config import EvaluateConfig, JudgeConfig
 from evaluators.measure.metrics import EvaluationMetrics, ForeignTarget, TargetIdentity
 from evaluators.measure.result_files import (
@@ -23,6 +23,7 @@ from evaluators.measure.result_files import (
     write_table,
 )
 from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe, plausible_reply
 
 CONFIG = EvaluateConfig(bootstrap=200, judge=JudgeConfig(answers=14))
@@ -85,7 +86,7 @@ def ask(folder: Path, reply: Callable[..., Any], right: Callable[[int], str]) ->
         resolved = ResolvedEndpoint(
             base_url=endpoint.base_url, api_key="none", model="scripted", identity="judge"
         )
-        session = JudgeSession(endpoint=resolved, log=folder / "log.sqlite")
+        session = LLMSession(endpoint=resolved, log=folder / "log.sqlite")
         found = judge_answers(write_answers(folder, right), out, session, config=CONFIG)
         return {name: value for part in found for name, value in part.to_json().items()}
 

@@ -10,7 +10,7 @@ import torch
 
 from activation_store.target.load import load_model, load_tokenizer
 from activation_store.target.swaps import make_swaps
-from activation_store.target.tokens import SEGMENT_CODES, tokenize_row
+from activation_store.tokens.tokens import SEGMENT_CODES, tokenize_row
 from core.tables import Conversation, Message
 from evaluators.measure.control_effect import measure_control_effects
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from activation_store.target.files import resolve_model
+from activation_store.model_files.files import resolve_model
 from activation_store.write.dump import dump
 from core.errors import ConfigError, StoreError
 from evaluators.config import EvaluateConfig

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import DataError
-from evaluators.answers.judge import JudgeSession
 from evaluators.measure.result_files import RESULTS_FILE, write_table
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.judged import VERDICTS_FILE, JudgedTask, judge_task_answers
 from evaluators.tasks.result_files import TASK_ANSWERS, TASK_ANSWERS_FILE
 from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe, plausible_reply
 
 CONFIG = TasksConfig.model_validate(
@@ -59,7 +59,7 @@ def judged(folder: Path, answers: list[dict[str, Any]]) -> tuple[dict[str, Judge
         resolved = ResolvedEndpoint(
             base_url=endpoint.base_url, api_key="none", model="scripted", identity="judge"
         )
-        session = JudgeSession(endpoint=resolved, log=folder / "log.sqlite")
+        session = LLMSession(endpoint=resolved, log=folder / "log.sqlite")
         found, costs = judge_task_answers(folder, folder / "out", session, config=CONFIG)
     return found.judged_tasks, costs.requests
 

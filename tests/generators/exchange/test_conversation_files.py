@@ -21,7 +21,7 @@ from generators.exchange.conversation_files import (
     read_own,
 )
 from generators.exchange.row_entries import own_digests
-from latentqa.commands.data import app
+from latentqa.commands.stored.data import app
 from pipelines.running.request import RunRequest
 
 DOCS = (Path(__file__).parents[3] / "docs/data.md").read_text()

@@ -13,6 +13,7 @@ from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError, DataError
 from core.tables import Conversation, Dropped, Question
+from generators.exchange import parquet
 from generators.exchange.exporting import to_records
 from generators.exchange.parquet import push_to_hub, write_parquet
 
@@ -36,11 +37,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     )
 
 
-def test_datasets_loads_the_folder_with_all_that_is_in_it(made: Tables, tmp_path: Path) -> None:
+def test_datasets_loads_the_folder_with_all_that_is_in_it(
+    made: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    write_parquet(tmp_path / "out", *made, name="mine", shard_rows=4)
+    monkeypatch.setattr(parquet, "SHARD_ROWS", 4)
+    write_parquet(tmp_path / "out", *made, name="mine")
     loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     wanted = to_records(*made)
     assert {split: len(rows) for split, rows in loaded.items()} == {
@@ -177,7 +181,7 @@ def test_a_hub_out_of_reach_is_one_line_without_the_token(
 def test_the_command_writes_the_folder_and_refuses_what_has_no_card(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from latentqa.commands.data import app
+    from latentqa.commands.stored.data import app
 
     run = CliRunner()
     write(tmp_path / "a.jsonl", line(), line(label="b"))

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.errors import ConfigError, DataError
-from core.progress import silent
 from core.table_files import read_conversations, read_dropped
 from core.table_files import read_questions as read_all
 from core.tables import Conversation, Dropped
 from generators.kinds.config import TextSource
 from generators.kinds.sources import Document, ResolvedTexts, resolve_texts
+from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
 from generators.rules.text import REASONS
@@ -45,9 +45,7 @@ def cut(
     config = ConversationsConfig.model_validate(
         {"kinds": {"context": {"controls": controls, "source": source}}, **changes}
     )
-    counts = generate_conversations(
-        folder, folder / "log", config=config, endpoint=None, concurrency=1, progress=silent
-    )
+    counts = generate_conversations(folder, LLMSession(log=folder / "log"), config=config)
     rows = read_conversations(folder / "conversations.parquet")
     return counts, rows, read_dropped(folder / "dropped.parquet")
 
@@ -57,11 +55,8 @@ def asked(folder: Path, **changes: Any) -> dict[str, dict[str, str]]:
     generate_questions(
         folder,
         folder / "q",
-        folder / "log",
+        LLMSession(log=folder / "log"),
         config=QuestionsConfig(**changes),
-        endpoint=None,
-        concurrency=1,
-        progress=silent,
     )
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for one in read_all(folder / "q/questions.parquet"):
@@ -272,9 +267,7 @@ def test_a_plan_needs_a_source_where_the_kind_reads_texts_and_nowhere_else(tmp_p
         cut(tmp_path, None)
     config = ConversationsConfig.model_validate({"kinds": {"profile": {"source": "docs"}}})
     with pytest.raises(ConfigError, match=r"kinds\.profile\.source: this kind reads no texts"):
-        generate_conversations(
-            tmp_path, tmp_path / "l", config=config, endpoint=None, concurrency=1, progress=silent
-        )
+        generate_conversations(tmp_path, LLMSession(log=tmp_path / "l"), config=config)
 
 
 def test_a_source_without_a_row_is_an_error_with_its_reasons(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ import pytest
 from profile_reader import Reader
 
 from core.errors import ConfigError, DataError
-from core.progress import silent
 from core.table_files import read_conversations, read_questions
 from core.tables import Conversation, Question
 from generators.kinds import get_kind
 from generators.kinds.worlds import worlds
 from generators.llm.prompt_files import PromptFiles
+from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
 from generators.rules.text import content_words
@@ -35,9 +35,9 @@ def draw(
     made = ConversationsConfig.model_validate({"kinds": {"profile": plan}, **changes})
     asked = QuestionsConfig(per_control=per_control)
     log = folder / "log.sqlite"
-    common: dict[str, Any] = {"endpoint": None, "concurrency": 1, "progress": silent}
-    generate_conversations(folder / "c", log, config=made, **common)
-    generate_questions(folder / "c", folder / "q", log, config=asked, **common)
+    session = LLMSession(log=log)
+    generate_conversations(folder / "c", session, config=made)
+    generate_questions(folder / "c", folder / "q", session, config=asked)
     assert not log.exists()
     return (
         read_conversations(folder / "c/conversations.parquet"),
@@ -222,9 +222,6 @@ def test_rows_without_facts_cannot_be_asked_about(tmp_path: Path) -> None:
         generate_questions(
             tmp_path / "c",
             tmp_path / "q",
-            tmp_path / "log",
+            LLMSession(log=tmp_path / "log"),
             config=QuestionsConfig(),
-            endpoint=None,
-            concurrency=1,
-            progress=silent,
         )

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError, DataError
-from core.progress import silent
 from core.table_files import read_conversations, read_questions
 from core.tables import Conversation
 from generators.kinds.base import DrawnControl
@@ -20,6 +19,7 @@ from generators.kinds.config import TextSource
 from generators.kinds.relation import Relations
 from generators.kinds.sources import resolve_texts
 from generators.llm.prompt_files import PromptFiles
+from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
 
@@ -62,11 +62,10 @@ def generate(folder: Path, out: Path, **plan: Any) -> tuple[dict[str, Any], list
             "splits": {"validation": 0.2, "test": 0.3},
         }
     )
-    rest: dict[str, Any] = {"endpoint": None, "concurrency": 1, "progress": silent}
     out.mkdir()
-    counts = generate_conversations(out, out / "log", config=config, **rest)
-    asking = QuestionsConfig(per_control=4)
-    generate_questions(out, out, out / "log", config=asking, **rest)
+    session = LLMSession(log=out / "log")
+    counts = generate_conversations(out, session, config=config)
+    generate_questions(out, out, session, config=QuestionsConfig(per_control=4))
     return counts, read_conversations(out / "conversations.parquet")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from core.table_files import read_conversations
 from core.tables import Conversation
 from generators.kinds.persona import Persona
+from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig
 from generators.making.controls import Control, Stimulus
 from generators.making.crossing import choose_stimuli, is_held_out, share_stimuli
@@ -28,11 +29,8 @@ def rows(folder: Path, stimuli: int, share: float) -> list[Conversation]:
     folder.mkdir()
     generate_conversations(
         folder,
-        folder / "log",
+        LLMSession(log=folder / "log"),
         config=config,
-        endpoint=None,
-        concurrency=1,
-        progress=lambda done, total, note="": None,
     )
     return read_conversations(folder / "conversations.parquet")
 

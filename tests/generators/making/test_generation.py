@@ -25,9 +25,11 @@ from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.reply import Outcome
 from generators.llm.request import Request
+from generators.llm.session import LLMSession
 from generators.llm.testing import ScriptedResponse, is_probe, plausible_reply
 from generators.making.config import GenerateSection, QuestionsConfig, limit_controls
-from generators.making.generation import generate_conversations, generation_externals, texts_of
+from generators.making.externals import generation_externals, texts_of
+from generators.making.generation import generate_conversations
 from generators.rules.text import REASONS
 
 TABLES = (
@@ -481,10 +483,8 @@ def test_progress_ends_at_its_total(tmp_path: Path) -> None:
     with ScriptedEndpoint() as endpoint:
         generate_conversations(
             tmp_path,
-            tmp_path / "log.sqlite",
+            LLMSession(log=tmp_path / "log.sqlite", endpoint=resolved(endpoint)),
             config=small(2),
-            endpoint=resolved(endpoint),
-            concurrency=4,
             progress=lambda done, total, note="": told.append((done, total, note)),
         )
     first = next(entry for entry in told if entry[0] == entry[1])

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from core.progress import silent
 from core.table_files import read_questions
 from generators.kinds import KINDS
 from generators.kinds.config import KindPlan
 from generators.llm.endpoint.config import EndpointConfig
 from generators.llm.endpoint.prices import Price, price_of
 from generators.llm.prompt_files import PromptFiles
+from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
 from generators.rules.text import REASONS
@@ -70,7 +70,7 @@ def test_the_drawn_kind_shown_makes_rows(tmp_path: Path, monkeypatch: pytest.Mon
         ),
         (partial(generate_questions, tmp_path, tmp_path / "q"), QuestionsConfig()),
     ):
-        work(tmp_path / "log", config=config, endpoint=None, concurrency=1, progress=silent)
+        work(LLMSession(log=tmp_path / "log"), config=config)
     asked = read_questions(tmp_path / "q/questions.parquet")
     assert [question.question for question in asked] == [
         f"Where is {thing}?" for thing in names["THINGS"][:3]

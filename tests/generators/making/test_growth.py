@@ -12,18 +12,13 @@ from pydantic import ValidationError
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError, DataError
-from core.progress import silent
 from core.table_files import read_conversations, read_dropped, read_questions
 from core.tables import Conversation, Question
 from generators.kinds.config import KindPlan
-from generators.llm.prompt_files import PromptFiles
+from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
-from generators.making.generation import (
-    earlier_tables,
-    generate_conversations,
-    generate_questions,
-    generation_externals,
-)
+from generators.making.externals import earlier_tables, generation_externals
+from generators.making.generation import generate_conversations, generate_questions
 
 
 def kinds(**plans: Any) -> ConversationsConfig:
@@ -34,11 +29,8 @@ def drawn(folder: Path, plan: dict[str, Any], earlier: list[Path] | None = None)
     """Profiles in `folder`, and the counts."""
     return generate_conversations(
         folder,
-        folder / "log",
+        LLMSession(log=folder / "log"),
         config=kinds(profile={"views": ["control"], **plan}),
-        endpoint=None,
-        concurrency=1,
-        progress=silent,
         earlier=[path / "conversations.parquet" for path in earlier or []],
     )
 
@@ -103,11 +95,8 @@ def test_what_an_llm_writes_is_compared_with_earlier_versions_too(tmp_path: Path
         old = tmp_path / "c/conversations.parquet"
         counts = generate_conversations(
             tmp_path / "again",
-            tmp_path / "log.sqlite",
+            LLMSession(log=tmp_path / "log.sqlite", endpoint=resolved(endpoint)),
             config=kinds(goal={"controls": 2}),
-            endpoint=resolved(endpoint),
-            concurrency=4,
-            progress=silent,
             earlier=[old],
         )
     assert counts["dropped"]["near_duplicate"] == 2  # the replies in the log give the same controls
@@ -187,12 +176,8 @@ def test_profiles_have_sixteen_questions_each(tmp_path: Path) -> None:
     generate_questions(
         tmp_path,
         tmp_path / "q",
-        tmp_path / "log",
+        LLMSession(log=tmp_path / "log"),
         config=QuestionsConfig(per_control=16),
-        endpoint=None,
-        concurrency=1,
-        progress=silent,
-        texts=PromptFiles(),
     )
     asked = Counter(q.example_id for q in read_questions(tmp_path / "q/questions.parquet"))
     assert set(asked.values()) == {16}

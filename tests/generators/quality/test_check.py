@@ -13,7 +13,6 @@ from endpoints import resolved
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError, DataError
-from core.progress import silent
 from core.table_files import (
     read_conversations,
     read_dropped,
@@ -22,6 +21,7 @@ from core.table_files import (
     write_questions,
 )
 from core.tables import Conversation, Message, Question, control_id, example_id
+from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe, plausible_reply, schema_of
 from generators.quality.answerability import (
     answerability,
@@ -29,7 +29,7 @@ from generators.quality.answerability import (
     sample_items,
     token_f1,
 )
-from generators.quality.check import QualitySession, check_quality
+from generators.quality.check import check_quality
 from generators.quality.config import FLAGS, QualityConfig, RulesConfig
 from generators.quality.describe import describe
 from generators.quality.flags import apply_flags, flag_rows
@@ -190,9 +190,8 @@ def check(folder: Path, rows: Sequence[Row], **config: Any) -> dict[str, Any]:
             folder / "c",
             folder / "q",
             folder / "out",
-            QualitySession(endpoint=resolved(endpoint), log=folder / "log.sqlite", concurrency=4),
+            LLMSession(log=folder / "log.sqlite", endpoint=resolved(endpoint)),
             config=QualityConfig.model_validate(config),
-            progress=silent,
         )
         counts["asked"] = len(endpoint.work)
     return counts
@@ -263,9 +262,8 @@ def test_without_measurements_no_llm_is_needed(tmp_path: Path) -> None:
             tmp_path / "c",
             tmp_path / "q",
             tmp_path / "out",
-            QualitySession(endpoint=None, log=tmp_path / "log", concurrency=1),
+            LLMSession(log=tmp_path / "log"),
             config=QualityConfig(),
-            progress=silent,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from activation_store.target import embedded_model as embedded
+from activation_store.model_files import embedded_model as embedded
 from core.errors import ModelError
 from core.table_files import read_conversations
 from pipelines.running.request import RunRequest

@@ -15,7 +15,7 @@ from pipelines.reports.run.inputs import ReportInputs, ReportStep
 from pipelines.reports.run.report import write_report
 from pipelines.running.request import RunRequest
 from pipelines.running.results import RunResult
-from pipelines.steps.generate import REQUESTS
+from pipelines.steps.llm_session import REQUESTS
 from pipelines.steps.order import steps_for
 
 

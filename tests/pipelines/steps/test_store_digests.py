@@ -10,7 +10,7 @@ import pytest
 import stores
 import tiny
 
-from activation_store.target.files import ModelFiles, resolve_model
+from activation_store.model_files.files import ModelFiles, resolve_model
 from core.errors import DamagedError
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.identity import StepIdentity

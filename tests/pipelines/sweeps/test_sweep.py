@@ -204,7 +204,7 @@ def test_four_sizes_and_two_seeds_give_curves_with_intervals_and_judge_the_large
     assert "lies in the interval" in page or "lies outside" in page
 
 
-@pytest.mark.parametrize("runner", ["threads", "processes"])
+@pytest.mark.parametrize("runner", [pytest.param("threads", marks=pytest.mark.prove), "processes"])
 def test_points_side_by_side_measure_what_they_do_one_by_one(
     tmp_path: Path, runner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,9 +12,9 @@ import stores
 import tiny
 from tool_turns import TOOLS_CHATML, TRANSCRIPT, WEATHER, call, line
 
+from activation_store.model_files.files import resolve_model
 from activation_store.read.reader import ActivationStore
-from activation_store.target.files import resolve_model
-from activation_store.target.tokens import SEGMENT_CODES, Tokens, tokenize
+from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize
 from core.errors import DataError
 from core.table_files import DROPPED_FILE, read_dropped
 from core.tables import Message, example_id

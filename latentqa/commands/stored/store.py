@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from activation_store.read.reader import ActivationStore
 
 app = typer.Typer(
-    help="Inspect, verify, repair, export and import activation stores.",
+    help="Inspect, search, verify, export and import activation stores.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -32,7 +32,7 @@ Store = Annotated[str, typer.Argument(metavar="REF", help=f"A store. {REF_HELP} 
 
 @app.callback()
 def _family() -> None:
-    """Inspect, verify, repair, export and import activation stores."""
+    """Inspect, search, verify, export and import activation stores."""
 
 
 @app.command()
@@ -155,7 +155,7 @@ def import_(
 ) -> None:
     """Make a store of vectors that another program captured from the target that you name."""
     from activation_store.exchange import importing
-    from activation_store.target.files import resolve_model
+    from activation_store.model_files.files import resolve_model
     from activation_store.target.load import model_shape
 
     if source.suffix == ".npy" and index is None:

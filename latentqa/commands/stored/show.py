@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.wording import duration, size
-from latentqa.commands.artifacts import artifact_document
+from latentqa.commands.stored.artifacts import artifact_document
 from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import print_json, say
 from pipelines.artifacts.artifact import Artifact

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import stores
 
-from activation_store.target import embedded_model as embedded
-from activation_store.target import gguf
-from activation_store.target.files import resolve_model
+from activation_store.model_files import embedded_model as embedded
+from activation_store.model_files import gguf
+from activation_store.model_files.files import resolve_model
 from core.errors import ModelError
 from core.files import sha256_file
 

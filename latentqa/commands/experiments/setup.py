@@ -29,12 +29,12 @@ def embedded(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch the embedded model's weights (98 MB), alone, and check their digest."""
-    from activation_store.target import embedded_model as weights
+    from activation_store.model_files import embedded_model as weights
 
     paths = {"weights": weights.setup()}
     if convert:
-        from activation_store.target.gguf import convert as to_folder
-        from activation_store.target.gguf import served
+        from activation_store.model_files.gguf import convert as to_folder
+        from activation_store.model_files.gguf import served
 
         paths["model"] = to_folder(paths["weights"])
         paths["served"] = served(paths["weights"])

@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from activation_store.target.file_digests import cache_folder, file_digest, file_digests
-from activation_store.target.quiet import quiet_libraries
+from activation_store.model_files.file_digests import cache_folder, file_digest, file_digests
+from activation_store.model_files.quiet import quiet_libraries
 from core.errors import ModelError, first_line
 from core.files import fsync_dir, fsync_tree, storage_errors, write_json
 

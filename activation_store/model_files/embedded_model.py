@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from activation_store.target.file_digests import file_digest
+from activation_store.model_files.file_digests import file_digest
 from core.errors import ModelError
 
 REPOSITORY, LICENCE = "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"

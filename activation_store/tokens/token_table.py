@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import feather
 
-from activation_store.target.tokens import Tokens
+from activation_store.tokens.tokens import Tokens
 
 _IN_MEMORY = 1 << 24
 """Tokens that are kept in memory; beyond them all go into files."""

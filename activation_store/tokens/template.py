@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from activation_store.target.config import TemplateConfig
+from activation_store.tokens.config import TemplateConfig
 from core.errors import DataError
 from core.tool_use import arguments_as_text
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from activation_store.target import token_table
-from activation_store.target.token_table import TokenTable
-from activation_store.target.tokens import Tokens
+from activation_store.tokens import token_table
+from activation_store.tokens.token_table import TokenTable
+from activation_store.tokens.tokens import Tokens
 
 
 def rows(n: int = 9) -> Iterator[tuple[str, Tokens]]:

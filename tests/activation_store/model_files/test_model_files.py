@@ -15,10 +15,10 @@ import stores
 import tiny
 from pydantic import ValidationError
 
-from activation_store.target import file_digests as digests_module
-from activation_store.target.config import TemplateConfig
-from activation_store.target.file_digests import cache_folder, file_digest, files_digest
-from activation_store.target.files import ModelFiles, public_name, resolve_model, weight_files
+from activation_store.model_files import file_digests as digests_module
+from activation_store.model_files.file_digests import cache_folder, file_digest, files_digest
+from activation_store.model_files.files import ModelFiles, public_name, resolve_model, weight_files
+from activation_store.tokens.config import TemplateConfig
 from core.errors import ModelError
 from core.files import sha256_file
 
@@ -253,7 +253,7 @@ def test_no_model_is_an_adapter(folder: Path) -> None:
 @pytest.mark.parametrize("ref", ["nobody/nothing", "nobody/nothing@main"])
 def test_a_hub_that_cannot_be_reached_is_one_line_within_seconds(ref: str, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom activation_store.target.files import resolve_model\n"
+        "import sys\nfrom activation_store.model_files.files import resolve_model\n"
         "try: resolve_model(sys.argv[1])\nexcept Exception as e: print(type(e).__name__, e)"
     )
     start = time.monotonic()

@@ -9,8 +9,8 @@ import pytest
 import stores
 import tiny
 
-from activation_store.target.template import locate
-from activation_store.target.tokens import SEGMENT_CODES, Tokens, tokenize
+from activation_store.tokens.template import locate
+from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize
 from core.errors import DataError
 from core.tables import VIEWS, Message, View
 

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from activation_store.target import embedded_model as embedded
-from activation_store.target.config import TemplateConfig
-from activation_store.target.file_digests import file_digest, files_digest
-from activation_store.target.gguf import CONVERSION, convert
+from activation_store.model_files import embedded_model as embedded
+from activation_store.model_files.file_digests import file_digest, files_digest
+from activation_store.model_files.gguf import CONVERSION, convert
+from activation_store.tokens.config import TemplateConfig
 from core.canonical import digest
 from core.errors import ModelError, first_line
 

@@ -12,16 +12,16 @@ import tiny
 import torch
 from chat_templates import FAMILIES, GPT_OSS, LLAMA31, QWEN3, R1, SMOLLM3, Family
 
+from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
 from activation_store.target import replies as module
 from activation_store.target.config import CompleteConfig
-from activation_store.target.files import ModelFiles, resolve_model
 from activation_store.target.generation import up_to_end
 from activation_store.target.load import load_tokenizer
 from activation_store.target.replies import complete
 from activation_store.target.swaps import make_swaps
-from activation_store.target.template import locate, render
-from activation_store.target.tokens import COMPLETION_IDS, end_of_turn, tokenize
+from activation_store.tokens.template import locate, render
+from activation_store.tokens.tokens import COMPLETION_IDS, end_of_turn, tokenize
 from core.errors import DataError
 from core.table_files import CONVERSATIONS_FILE, DROPPED_FILE, read_conversations, read_dropped
 from core.tables import VIEWS, Conversation, Message

@@ -1,0 +1,1 @@
+"""Files of models: where they are, what they are by digest, and conversions of GGUF."""

@@ -1,0 +1,1 @@
+"""Commands that use a trained decoder: to ask, to map, to steer."""

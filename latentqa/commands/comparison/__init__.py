@@ -1,0 +1,1 @@
+"""Commands that set results of several runs side by side."""

@@ -1,0 +1,1 @@
+"""Commands on what is stored: artifacts and their names, rows, activation stores."""

@@ -1,0 +1,81 @@
+"""A run that a server shows, and that goes on where the server is lost."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TypeVar
+
+from core.errors import LatentQAError
+from core.redact import redact
+from pipelines.running.prefect_settings import configured_api_url
+from pipelines.running.results import RunResult
+
+T = TypeVar("T")
+
+
+@dataclass
+class ShownRun:
+    """What has come of the run in this process, whatever becomes of its server."""
+
+    result: RunResult | None = None
+    error: Exception | None = None
+    """Of our own code; an error of the server's client ends no run."""
+    server_lost: bool = False
+
+    def guarded(self, call: Callable[[], T]) -> T | None:
+        """Call the server; once it is lost, that is said once, and it is no longer called."""
+        if self.server_lost:
+            return None
+        try:
+            return call()
+        except Exception as error:  # whatever the client or the server raises: a run needs neither
+            self.say_lost(error)
+            return None
+
+    def say_lost(self, error: Exception) -> None:
+        """Print once that the server is lost."""
+        if not self.server_lost:
+            self.server_lost = True
+            print(
+                f"Prefect at {redact(configured_api_url() or '')} is lost "
+                f"({type(error).__name__}); the run goes on and is not shown there any more.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+_RUN: ContextVar[ShownRun] = ContextVar("run")
+
+
+def current_run() -> ShownRun:
+    """Return the state of the run; a new one where the server itself has started it."""
+    try:
+        return _RUN.get()
+    except LookupError:
+        state = ShownRun()
+        _RUN.set(state)
+        return state
+
+
+def with_fallback(shown: Callable[[], T], alone: Callable[[], T]) -> T:
+    """Call `shown`, which uses the server; where that is lost on the way, call `alone`.
+
+    Raises:
+        LatentQAError: as the calls do.
+    """
+    state = ShownRun()
+    token = _RUN.set(state)
+    try:
+        return shown()
+    except LatentQAError:
+        raise
+    except Exception as error:
+        if state.error is not None:
+            raise state.error from None
+        state.say_lost(error)
+        return alone()
+    finally:
+        _RUN.reset(token)
