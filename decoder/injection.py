@@ -28,11 +28,13 @@ class Injection:
             section 3); `add` makes of it h + |h| v / |v|, so that norms do not depend on where the
             activation was taken (arXiv 2512.15674).
         normaliser: maps activations before they enter; None injects them as they are.
+        noise: Gaussian noise on what enters, root mean square as a share of each vector's length.
     """
 
     block: nn.Module
     how: How = "replace"
     normaliser: Normaliser | None = None
+    noise: float = 0.0
 
     @contextlib.contextmanager
     def __call__(
@@ -56,6 +58,8 @@ class Injection:
             if layers is None:
                 layers = torch.full_like(places, UNNAMED_LAYER)
             vectors = self.normaliser(vectors, layers)
+        if self.noise:
+            vectors = _add_noise(vectors, self.noise)
         normalised = vectors
 
         def inject(module: nn.Module, args: Any, output: Any) -> Any:
@@ -86,3 +90,11 @@ def _add_direction(hidden_ND: torch.Tensor, vectors_ND: torch.Tensor) -> torch.T
     vectors_N = wide.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
     moved: torch.Tensor = wide * (hidden_N / vectors_N)
     return hidden_ND + moved.to(hidden_ND.dtype)
+
+
+def _add_noise(vectors_ND: torch.Tensor, share: float) -> torch.Tensor:
+    """Add noise of `share` of each vector's length, of torch's generator, in float32 or wider."""
+    wide = at_least_float32(vectors_ND)
+    size_N1 = share * wide.norm(dim=-1, keepdim=True) / wide.shape[-1] ** 0.5
+    noisy: torch.Tensor = wide + size_N1 * torch.randn_like(wide)
+    return noisy

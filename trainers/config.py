@@ -56,6 +56,10 @@ class TrainConfig(Config):
     `max_steps` is set."""
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps in all; null takes `epochs`."""
+    noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Gaussian noise on the injected activations while training, root mean square as a share of
+    their length. A decoder that is to steer wants some: it then reads the directions in which
+    activations differ widely, and its gradient follows them, not whatever else tells them apart."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -68,8 +72,10 @@ class TrainConfig(Config):
     """Number format of the decoder's weights and arithmetic, `auto` as dump.compute_dtype; LoRA
     weights are kept in float32, and rounded where they are multiplied."""
     evaluations: int = Field(default=4, ge=1)
-    """How often, evenly over training, validation `right` is measured and a checkpoint written; the
-    checkpoint with the lowest is kept."""
+    """How often, evenly over training, validation `right` is measured and a checkpoint written."""
+    keep: Literal["best", "last"] = "best"
+    """The checkpoint that is handed on: that of the lowest validation `right`, or the last. The
+    best on held-out controls can be one from before training controls are told apart."""
     patience: int | None = Field(default=None, ge=1)
     """Measurements of validation without a new lowest after which training ends early; null trains
     to the end."""

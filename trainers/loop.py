@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,6 +51,7 @@ class DecoderTrainer(Trainer):
         *,
         distributed: DistributedContext,
         args: TrainingArguments,
+        noise: float = 0.0,
         callbacks: Sequence[TrainerCallback] = (),
         contrastive: float = 0.0,
     ) -> None:
@@ -61,6 +63,7 @@ class DecoderTrainer(Trainer):
             validation: validation rows; None measures nothing.
             distributed: the processes that train.
             args: transformers' settings.
+            noise: on the injected activations of training rows, as a share of their length.
             callbacks: called beside our own.
             contrastive: weight of the contrastive term.
         """
@@ -73,6 +76,7 @@ class DecoderTrainer(Trainer):
             callbacks=list(callbacks),
         )
         self._decoder = decoder
+        self._noise = noise
         self._rows = rows
         self._validation = validation
         self._distributed = distributed
@@ -145,7 +149,8 @@ class DecoderTrainer(Trainer):
             Nats per token.
         """
         batch = cast("Batch | PackedBatch", inputs)
-        losses = compute_answer_losses(model, self._decoder.injection, batch)
+        injection = replace(self._decoder.injection, noise=self._noise)
+        losses = compute_answer_losses(model, injection, batch)
         if self._padding_step:
             return losses.sum() * 0.0
         self.meter.add(batch)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers.trainer_callback import TrainerCallback
@@ -160,6 +160,7 @@ def train(
                     distributed=distributed,
                     report_to=runtime.report_to,
                 ),
+                noise=config.noise,
                 callbacks=_make_callbacks(config, progress),
                 contrastive=config.contrastive,
             )
@@ -169,7 +170,7 @@ def train(
         distributed.barrier()
         last = checkpoints.newest(work)
         history = _reproducible_history(checkpoints.log_history(last))
-        validation_loss, best_step = _best_checkpoint(history)
+        validation_loss, best_step = _kept_checkpoint(history, config.keep)
         with quiet_libraries():
             best = checkpoints.checkpoint_folder(work, best_step)
             decoder.net.load_adapter(str(best), decoder.net.active_adapter)
@@ -361,10 +362,16 @@ def _reproducible_history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def _best_checkpoint(history: list[dict[str, Any]]) -> tuple[float, int]:
-    """Find the lowest validation `right` of a checkpoint, and its step; the earliest of equals."""
+def _kept_checkpoint(
+    history: list[dict[str, Any]], keep: Literal["best", "last"]
+) -> tuple[float, int]:
+    """Find the checkpoint that is handed on: its validation `right`, and its step.
+
+    It is the last, or that of the lowest loss, the earliest of equals.
+    """
     curve = [(x["validation"]["right"], x["step"]) for x in history if "validation" in x]
-    return min(pair for pair in curve if pair[1] > 0)
+    checkpoints_made = [pair for pair in curve if pair[1] > 0]
+    return checkpoints_made[-1] if keep == "last" else min(checkpoints_made)
 
 
 def _last_loss(history: list[dict[str, Any]]) -> float:

@@ -266,6 +266,10 @@ def _train_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
     train = experiment.train
     if train.decoder.last_tokens is None:
         del own["decoder"]["tokens"]  # trainings from before there was a choice keep their keys
+    if not train.noise:
+        del own["noise"]
+    if train.keep == "best":
+        del own["keep"]
     sampled = len(train.decoder.read_layers) > 1 and train.decoder.combine == "sampled"
     if sampled and (train.epochs > 1 or train.max_steps is not None):
         own["layers_drawn"] = "each pass"

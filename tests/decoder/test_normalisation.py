@@ -10,6 +10,7 @@ import torch
 
 from core.errors import ModelError
 from decoder.config import Normalisation
+from decoder.injection import Injection
 from decoder.normalisation import STATISTICS_FILE, ActivationStatistics, Normaliser
 from decoder.reading import UNNAMED_LAYER
 
@@ -108,3 +109,17 @@ def test_statistics_that_cannot_be_read_are_one_line(tmp_path: Path, content: by
 def test_no_token_is_an_error() -> None:
     with pytest.raises(ValueError, match="no token"):
         ActivationStatistics.measure([], length=1.0)
+
+
+def test_noise_is_as_long_as_its_share_of_what_enters() -> None:
+    entered: list[torch.Tensor] = []
+    block = torch.nn.Identity()
+    vectors, places = torch.full((2000, 64), 3.0), torch.arange(2000)
+    torch.manual_seed(0)
+    with Injection(block, noise=0.5)(places, vectors):
+        entered.append(block(torch.zeros(1, 2000, 64))[0])
+    noise = entered[0] - vectors
+    assert float(noise.norm(dim=-1).mean() / vectors.norm(dim=-1).mean()) == pytest.approx(
+        0.5, rel=0.02
+    )
+    assert float(noise.mean()) == pytest.approx(0.0, abs=0.02)

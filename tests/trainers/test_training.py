@@ -99,6 +99,29 @@ def test_counts_say_what_was_trained(undisturbed: Path) -> None:
     )
 
 
+def test_the_last_checkpoint_is_handed_on_where_that_is_wanted(
+    made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([5.0, 1.0, 2.0, 3.0])
+    monkeypatch.setattr(loop, "compute_validation_loss", lambda *args: next(told))
+    counts = run(made, tmp_path, CONFIG.model_copy(update={"max_steps": 3, "keep": "last"}))
+    assert (counts["best_step"], counts["validation"]) == (3, 3.0)
+
+
+def test_noise_on_what_is_read_changes_training_and_not_validation(
+    made: chain.Chain, tmp_path: Path
+) -> None:
+    logs = {}
+    for noise in (0.0, 1.0):
+        folder = tmp_path / str(noise)
+        run(made, folder, CONFIG.model_copy(update={"max_steps": 1, "noise": noise}))
+        logs[noise] = log(folder)
+    untrained = [lines[0]["validation"]["right"] for lines in logs.values()]
+    assert untrained[0] == untrained[1]
+    first = [next(line["loss"] for line in lines if "loss" in line) for lines in logs.values()]
+    assert first[0] != first[1]
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_training_ends_where_validation_no_longer_falls(
     made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
