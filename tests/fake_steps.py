@@ -152,6 +152,7 @@ def write_process(path: str, kill: str) -> None:
     """Write a file with the number of the process; kill that first where `kill` is a file."""
     if os.path.exists(kill):
         os.unlink(kill)
+        time.sleep(3)  # until a server knows of it
         os.kill(os.getpid(), signal.SIGKILL)
     Path(path).write_text(str(os.getpid()))
 
