@@ -198,10 +198,13 @@ def test_four_sizes_and_two_seeds_give_curves_with_intervals_and_judge_the_large
     assert counted.tokens == stores[0].record["counts"]["tokens"]
     assert len(counted.sequences) == len(set(counted.sequences)) == 60
     right = [row for row in found.settings() if row["metric"] == "right"]
-    assert [row["rows"] for row in right] == [4, 8, 16, 32]
+    assert [(row["value"], row["seeds"]) for row in right] == [(n, 2) for n in (4, 8, 16, 32)]
     assert all(row["low"] < row["estimate"] < row["high"] for row in right)
+    (law,) = [row for row in found.fits() if row["metric"] == "right"]
+    assert law["held_out"] == 32
+    assert law["inside"] == (law["difference_low"] <= 0 <= law["difference_high"])
     page = write_sweep(found, tmp_path / "out").read_text()
-    assert "lies in the interval" in page or "lies outside" in page
+    assert "lies in the interval of the prediction in" in page
 
 
 @pytest.mark.parametrize("runner", [pytest.param("threads", marks=pytest.mark.prove), "processes"])
