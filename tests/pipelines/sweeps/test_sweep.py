@@ -202,7 +202,7 @@ def test_four_sizes_and_two_seeds_give_curves_with_intervals_and_judge_the_large
     assert all(row["low"] < row["estimate"] < row["high"] for row in right)
     (law,) = [row for row in found.fits() if row["metric"] == "right"]
     assert law["held_out"] == 32
-    assert law["inside"] == (law["difference_low"] <= 0 <= law["difference_high"])
+    assert law["inside"] == (law["predicted_low"] <= law["measured"] <= law["predicted_high"])
     page = write_sweep(found, tmp_path / "out").read_text()
     assert "lies in the interval of the prediction in" in page
 
