@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=default)
     parser.add_argument("--stimuli", type=int, default=28, help="training stimuli of each control")
     parser.add_argument("--epochs", type=float, default=1.5, help="over all stimuli")
-    parser.add_argument("--set", action="append", default=[], help="field=value of every setting")
+    parser.add_argument("--set", action="append", default=[], help="field=value of the base")
     parser.add_argument("--minutes", type=float, help="start no setting after so many")
     parser.add_argument("--only", nargs="*", default=[""], help="settings whose name begins so")
     parser.add_argument("--write", action="store_true", help="put the table into docs/training.md")
@@ -153,7 +153,7 @@ def experiment(
         field: yaml.safe_load(text) for field, _, text in (s.partition("=") for s in words.set)
     }
     fields = {**BASE, "data.path": str(files[data]), "train.epochs": epochs}
-    fields |= {field: value for field, value in changes.items() if field != "data"} | given
+    fields |= given | {field: value for field, value in changes.items() if field != "data"}
     whole: dict[str, Any] = {}
     for field, value in fields.items():
         *sections, last = field.split(".")

@@ -56,6 +56,8 @@ def test_a_small_sweep_runs_goes_on_and_writes_its_table(
     page, root = tmp_path / "page.md", tmp_path / "root"
     page.write_text("# Page\n")
     monkeypatch.setattr(script, "PAGE", page)
+    names = ("base", "contrastive: 0.5", "view stimulus_completion, another's replies")
+    monkeypatch.setattr(script, "SETTINGS", {name: script.SETTINGS[name] for name in names})
     tiny = {
         "dump.model": str(chain.model().folder),
         "dump.layers": "[1, 2]",
@@ -88,11 +90,7 @@ def test_a_small_sweep_runs_goes_on_and_writes_its_table(
     shown = capsys.readouterr()
     assert shown.err.count("base ...") == 1  # found again the second time
     lines = [own for own in page.read_text().splitlines() if own.startswith("| ")]
-    assert [own.split(" | ")[0] for own in lines[2:]] == [
-        "| base",
-        "| contrastive: 0.5",
-        "| view stimulus_completion, another's replies",
-    ]
+    assert [own.split(" | ")[0] for own in lines[2:]] == [f"| {name}" for name in names]
     assert all(own.split(" | ")[1] == "8" for own in lines[2:])
     # the rotated replies are those of another control to the same stimulus
     rows = [
