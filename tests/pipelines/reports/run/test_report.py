@@ -50,7 +50,7 @@ def test_files_beside_the_page(out: Path) -> None:
         f"figures/{name}.{end}"
         for name in (
             *(f"{kind}-{s}" for kind in ("reading", "gains", "controls") for s in TWO_SPLITS),
-            "training",
+            *("effects-test", "training"),
         )
         for end in ("svg", "png", "csv")
     }
