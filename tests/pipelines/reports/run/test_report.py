@@ -120,7 +120,7 @@ def test_what_was_run_data_store_and_training_are_there(page: Page) -> None:
         "2026-11-22 15:04",
         "Linux x86_64, 2 cores, Python 3.11.2",
         "c0ffeec0ffee, with uncommitted changes",
-        "bootstrap: 10000",
+        "bootstrap: 500",
     ):
         assert words in page.text, words
 
