@@ -181,10 +181,9 @@ def build_relation_task(
         "test_known": len(test),
         **{f"dropped: {rule}": n for rule, n in sorted(relation.dropped.items())},
     }
-    known = (
-        f"of the test's {len(divided.test)} subjects, the target was asked about {found.asked} and "
-        f"knows {len(test)}"
-    )
+    known = f"the test has {len(divided.test)} subjects"
+    if found.asked:
+        known += f", of {found.asked} that the target was asked about it knows {len(test)}"
     if len(test) < config.min_subjects:
         why = f"{known}, expected at least {config.min_subjects} (tasks.min_subjects)"
         return _not_measured(relation, layers, counts, why)

@@ -52,6 +52,7 @@ def lines(panels: Sequence[LinePanel], *, xlabel: str, ylabel: str, columns: int
                 axes = figure.add_axes((x / total, y / height, width / total, tall / height))
                 frame(axes, size)
                 axes.set_xlim(-0.5, furthest + 0.5)
+                axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
                 axes.set_ylim(-0.03, 1.03)
                 axes.grid(axis="y", color=PALETTE["rule"], linewidth=0.6)
                 for series in panel.series:
