@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -13,23 +11,18 @@ import statistics
 import subprocess
 import sys
 import time
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
-from file_changes import Changes
 from published_chain import Chain, cached
-
-from pipelines.running.request import RunRequest
 
 REPOSITORY = Path(__file__).parents[2]
 PUBLISHED = Path(
     os.environ.get("LATENTQA_PUBLISHED", REPOSITORY.parent / "shared/data/latentqa_eval")
 )
 KILLS = 40
-FIRST_CHANGE, CHANGE_STEP = 1, 1
 
 
 def run(config: Path, root: Path, *words: str) -> tuple[dict[str, Any], float]:
@@ -123,37 +116,3 @@ def test_many_kills(proved: dict[str, Any], tmp_path: Path) -> None:
     proved["finished runs, all with the digests of the undisturbed one"] = runs + 1
     proved["kills by artifacts finished before"] = str(dict(sorted(steps.items())))
     proved["seed"] = 0
-
-
-def run_counted(config: str, root: str, die_at: int) -> None:
-    """Run an experiment in this process, which kills itself before its change number `die_at`."""
-    Changes(Path(root), die_at)
-    RunRequest(config=config, root=root).run()
-
-
-def finished(context: ForkServerContext, config: Path, root: Path, die_at: int = 0) -> bool:
-    """Run in a process of its own; whether it came to its end."""
-    child = context.Process(target=run_counted, args=(str(config), str(root), die_at), daemon=True)
-    child.start()
-    child.join(300)
-    assert child.exitcode in (0, -signal.SIGKILL), child.exitcode
-    return child.exitcode == 0
-
-
-@pytest.mark.prove
-def test_a_kill_at_every_change(proved: dict[str, Any], tmp_path: Path) -> None:
-    """A whole small run killed before each single change of the file system resumes to the same"""
-    undisturbed = Chain(tmp_path / "undisturbed", tiny.save(tmp_path / "model"))
-    undisturbed.run()
-    context = multiprocessing.get_context("forkserver")
-    # a server that has imported torch forks each process in no time
-    context.set_forkserver_preload(["trainers.training", "evaluators.evaluation", "peft"])
-    for number in itertools.count(FIRST_CHANGE, CHANGE_STEP):
-        chain = Chain(tmp_path / "killed", config=undisturbed.config)
-        if finished(context, chain.config, chain.root, number):
-            break
-        assert finished(context, chain.config, chain.root)
-        assert chain.digests() == undisturbed.digests(), f"killed before change {number}"
-        assert not list(chain.root.glob("*/*.partial"))
-        shutil.rmtree(chain.root)
-        proved["kills, each before another change of the file system"] = number
