@@ -30,8 +30,8 @@ class RowsConfig(Config):
     segments: Literal["given", "system", "first_turn"] | None = None
     """What is the control where no message of a row says so: the `system` messages, or all up to
     the first user message (`first_turn`); a last assistant message is then the completion.
-    `given` demands that messages say so. Null is `given` for the shape `messages`, and for the
-    others `system` where there is a system message, else `first_turn`."""
+    `given` demands that messages say so. Null is `system` where the row has a system message, else
+    `first_turn`."""
     control: Literal["segment", "conversation"] | None = None
     """What makes two rows without `control_id` rows of one control: the text of the segment
     `control`, or the whole conversation, which gives each row a control of its own. Null is
@@ -75,7 +75,8 @@ class DataSection(ImportConfig):
 
     path: str
     """Folder with qa.json and any of control.json, stimulus.json, stimulus_completion.json,
-    system.json; for `conversations` a .jsonl file, a folder of them, a folder that `datasets`
+    system.json; for `conversations` a .jsonl, .json or
+    .parquet file, a folder of them, a folder that `datasets`
     saved, or the id of a dataset on the hub. The files' digests are part of the identity, the path
     is not."""
     format: DataFormat = "latentqa"

@@ -62,7 +62,7 @@ from generators.exchange.config import ImportConfig, RowsConfig
 from generators.exchange.latentqa_files import NO_CATEGORY
 from generators.exchange.own_messages import MalformedRow, read_conversation, read_text
 from generators.exchange.row_entries import Entry, read_entries
-from generators.exchange.row_layout import lay_out
+from generators.exchange.row_layout import lay_out, parse_lists
 from generators.exchange.source_rows import SourceRow, count_by_reason, write_rows
 
 _LOG = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ _HEADS = {"system", "developer"}
 _SHARING_ROWS = 4
 """Fewest rows that share a system prompt as a collection does."""
 _SPLIT_NAMES = {
+    "training": "train",
     "val": "validation",
     "valid": "validation",
     "dev": "validation",
@@ -246,7 +247,7 @@ def import_own_questions(
 
 
 def _row(line: Entry, config: RowsConfig) -> OwnRow:
-    value = lay_out(_object(line), config)
+    value = lay_out(_object(line, config), config)
     messages = read_conversation(value)
     questions = tuple(_question(i, one) for i, one in enumerate(_questions(value, config)))
     kind = read_text(value, "kind") if "kind" in value else OWN
@@ -288,7 +289,7 @@ def _conversation_digest(messages: Sequence[Message]) -> str:
     return digest([message_identity(message) for message in messages])
 
 
-def _object(line: Entry) -> dict[str, Any]:
+def _object(line: Entry, config: RowsConfig) -> dict[str, Any]:
     value = line.value
     if line.text is not None:
         try:
@@ -301,7 +302,7 @@ def _object(line: Entry) -> dict[str, Any]:
     if not isinstance(value, dict):
         got = json_type_name(value)
         raise MalformedRow("not_an_object", f"the line is {got}; expected an object")
-    if has_repeated_key(value):
+    if has_repeated_key(value) or has_repeated_key(value := parse_lists(value, config)):
         raise MalformedRow("repeated_field", "a field stands in an object twice; expected it once")
     if not has_finite_numbers(value):
         raise MalformedRow("not_finite", "a number is beyond what a float holds")
@@ -315,7 +316,11 @@ def _questions(value: Mapping[str, Any], config: RowsConfig) -> Sequence[Any]:
     if config.questions == "written":
         return ()
     if "questions" not in value:
-        raise MalformedRow("missing_field", f"no field 'questions'; found {sorted(value)}")
+        raise MalformedRow(
+            "missing_field",
+            f"no field 'questions'; found {sorted(value)} "
+            "(rows.questions: written has an LLM write them)",
+        )
     found = value["questions"]
     if not isinstance(found, list) or not found:
         got = "an empty list" if found == [] else json_type_name(found)

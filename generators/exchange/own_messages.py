@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from core.strict_json import json_type_name
+from core.strict_json import json_line, json_type_name
 from core.tables import Message, Segment
 from core.tool_use import TOOLS, InvalidToolUse, offer_tools, read_tool_use
 
@@ -78,6 +78,8 @@ def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[
         call = given.pop("function_call", None)
         if isinstance(call, dict) and call.get("name") and "tool_calls" not in given:
             given["tool_calls"] = [{"function": call}]
+        if given.get("role") == "tool" and isinstance(given.get("content"), dict):
+            given["content"] = json_line(given["content"])  # a result as the SDK parsed it
         found += _without_parts(given, where) if isinstance(given.get("content"), list) else [given]
     return found
 

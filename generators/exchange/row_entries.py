@@ -1,8 +1,10 @@
-"""Entries of own conversations in files: JSON Lines, Parquet, data sets saved or on the hub."""
+"""Entries of own conversations in files: JSON, Parquet, data sets saved or on the hub."""
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,14 @@ from generators.exchange.config import RowsConfig
 from generators.kinds.config import TextSource
 from generators.kinds.sources import is_saved_dataset, load_saved, resolve_texts, stream_from_hub
 
-ENDINGS = (".jsonl", ".parquet")
+ENDINGS = (".jsonl", ".json", ".parquet")
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, with which it begins
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,14 +56,16 @@ def conversation_files(path: Path) -> dict[str, Path]:
     if not found:
         what = "no such file or folder" if not path.exists() else "holds no conversations"
         raise DataError(
-            f"{path}: {what}; expected a {' or '.join(ENDINGS)} file, a folder of them, a folder "
-            "that `datasets` saved, or the id of a dataset on the hub."
+            f"{path}: {what}; expected a file that ends in {', '.join(ENDINGS)}, a folder of them, "
+            "a folder that `datasets` saved, or the id of a dataset on the hub."
         )
     return {file.relative_to(path).as_posix(): file for file in found}
 
 
 def _files_in(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.glob("*") if f.is_file() and f.suffix in ENDINGS)
+    found = sorted(f for f in folder.glob("*") if f.is_file() and f.suffix in ENDINGS)
+    # beside rows by the line, a .json file describes them, as dataset_infos.json does
+    return [f for f in found if f.suffix != ".json"] or found
 
 
 def own_digests(path: Path, rows: RowsConfig | None = None) -> dict[str, str]:
@@ -105,14 +116,53 @@ def _parquet_entries(name: str, file: Path) -> Iterator[Entry]:
 
 
 def _text_entries(name: str, file: Path) -> Iterator[Entry]:
-    """Yield the lines of a text file that are not blank."""
+    """Yield the lines of a text file that are not blank, or the values of a JSON file."""
     try:
-        lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        data = _as_utf8(file.read_bytes())
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
-    for number, text in enumerate(lines, 1):
-        if text.strip():
-            yield Entry(file=name, number=number, text=text)
+    lines = [(number, text) for number, text in enumerate(data.split(b"\n"), 1) if text.strip()]
+    if lines and (len(lines) == 1 or not _is_json(lines[0][1])):
+        lines = _json_values(data) or lines
+    for number, text in lines:
+        yield Entry(file=name, number=number, text=text)
+
+
+def _as_utf8(data: bytes) -> bytes:
+    """Return text in UTF-8, whatever its byte order mark says it was in."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            text = data.removeprefix(mark)
+            return text if encoding == "utf-8" else text.decode(encoding, "replace").encode()
+    return data
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _json_values(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the elements of a JSON list, or values over several lines, with the number of each.
+
+    Returns:
+        nothing where it is neither, to the last character.
+    """
+    try:
+        text = data.decode().strip()
+        comma = "," if text.startswith("[") and text.endswith("]") else ""
+        space = re.compile(rf"[\s{comma}]*")
+        at, last = (1, len(text) - 1) if comma else (0, len(text))
+        found: list[tuple[int, bytes]] = []
+        while (gap := space.match(text, at)) and (start := gap.end()) < last:
+            _, at = json.JSONDecoder().raw_decode(text, start)
+            found.append((len(found) + 1, text[start:at].encode()))
+    except (ValueError, RecursionError):
+        return []
+    return found
 
 
 def _is_hub_id(path: Path) -> bool:

@@ -9,13 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.strict_json import json_type_name
+from core.strict_json import InvalidJSON, json_type_name, parse_json
 from generators.exchange.config import ROW_COLUMNS, RowsConfig
 from generators.exchange.own_messages import MalformedRow, read_messages
 
 _SHAREGPT = {"messages": "conversations", "role": "from", "content": "value"}
 _OF_MESSAGE = ("role", "content", "segment")
 _HEADS = ("system", "developer")
+
+
+def parse_lists(value: dict[str, Any], config: RowsConfig) -> dict[str, Any]:
+    """Parse the lists that stand in a row as JSON text, as tables that cannot nest hold them."""
+    lists = ("messages", "questions", "tools")
+    names = {"conversations", *lists, *(config.columns.get(name, name) for name in lists)}
+    return {
+        name: _parsed(item) if name in names and isinstance(item, str) else item
+        for name, item in value.items()
+    }
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return parse_json(text)
+    except InvalidJSON:
+        return text
 
 
 def lay_out(value: Mapping[str, Any], config: RowsConfig) -> dict[str, Any]:
@@ -34,8 +51,10 @@ def lay_out(value: Mapping[str, Any], config: RowsConfig) -> dict[str, Any]:
     if config.shape == "alpaca":
         row["messages"] = _alpaca(row)
     elif "messages" not in row:
-        expected = names["messages"]
-        raise MalformedRow("missing_field", f"no field {expected!r}; found {sorted(value)}")
+        raise MalformedRow(
+            "missing_field",
+            f"no field {names['messages']!r}; found {sorted(value)}{_other_layout(value)}",
+        )
     if not isinstance(row["messages"], list) or not row["messages"]:
         got = "an empty list" if row["messages"] == [] else json_type_name(row["messages"])
         raise MalformedRow("empty_field", f"{names['messages']!r} is {got}; expected a list")
@@ -54,6 +73,15 @@ def lay_out(value: Mapping[str, Any], config: RowsConfig) -> dict[str, Any]:
     return row
 
 
+def _other_layout(value: Mapping[str, Any]) -> str:
+    """Name the setting that reads a row of another layout, in brackets."""
+    if "conversations" in value:
+        return " (rows.shape: sharegpt reads these)"
+    if "instruction" in value:
+        return " (rows.shape: alpaca reads these)"
+    return " (rows.columns: {messages: NAME} takes them from another)"
+
+
 def _alpaca(row: dict[str, Any]) -> list[dict[str, Any]]:
     """Build the messages of an Alpaca row, whose fields leave it."""
     system, instruction = row.pop("system", None), row.pop("instruction", None)
@@ -69,8 +97,7 @@ def _alpaca(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _with_segments(messages: list[dict[str, Any]], config: RowsConfig) -> list[dict[str, Any]]:
     """Give every message its segment by the config's rule, where no message names one."""
-    given = config.segments == "given" or (config.segments is None and config.shape == "messages")
-    if given or any("segment" in one for one in messages):
+    if config.segments == "given" or any("segment" in one for one in messages):
         return messages
     roles = [one.get("role") for one in messages]
     heads = next((i for i, role in enumerate(roles) if role not in _HEADS), len(roles))

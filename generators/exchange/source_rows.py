@@ -208,7 +208,8 @@ def write_rows(
     gone = [*dropped, *repeated]
     if not kept:
         first = f"; first: {gone[0].where}, {gone[0].detail}" if gone else ""
-        raise DataError(f"{path}: no row is left of {len(gone)}{first}.")
+        rows_left = f"no row is left of {len(gone)}" if gone else "holds no row"
+        raise DataError(f"{path}: {rows_left}{first}.")
     conversations, over = split_conversations(kept, config, completions_of)
     gone += over
     write_conversations(out / CONVERSATIONS_FILE, conversations)

@@ -89,7 +89,7 @@ IMPORTED = (
 OWN = (
     Step(
         name="conversations",
-        version=2,
+        version=3,
         entry="generators.exchange.conversation_files",
         run=_own_conversations,
         config=_import_config,
@@ -99,7 +99,7 @@ OWN = (
     ),
     Step(
         name="questions",
-        version=2,
+        version=3,
         entry="generators.exchange.conversation_files",
         run=_own_questions,
         config=lambda experiment: {"rows": _import_config(experiment)["rows"]},

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from mutations import ImportedVectors
 from safetensors.torch import load_file, save_file
 
 from activation_store.exchange.exporting import export_layer
@@ -239,3 +240,9 @@ def test_a_column_that_does_not_fit_is_one_line(
     pq.write_table(pa.table(table), tmp_path / "i.parquet")
     with pytest.raises(DataError, match=words):
         open_memmap(tmp_path / "v.npy", tmp_path / "i.parquet")
+
+
+def test_a_mutated_file_of_vectors_is_a_store_or_one_line(tmp_path: Path) -> None:
+    vectors = ImportedVectors(tmp_path)
+    for seed in range(100):
+        vectors.check(seed)

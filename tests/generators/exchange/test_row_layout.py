@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mutations import check_rows
 
+from core.errors import DataError
 from core.table_files import read_conversations, read_dropped
 from core.tables import Conversation
 from generators.exchange.config import ImportConfig, RowsConfig
@@ -173,52 +174,85 @@ def test_columns_and_roles_of_other_names_in_a_saved_dataset(tmp_path: Path) -> 
     assert [m.segment for m in found[0].row.messages] == ["control", "completion"]
 
 
-def mutated(draw: random.Random, value: Any) -> Any:
-    """Make a copy of `value` in which some part is something else."""
-    if isinstance(value, dict) and value and draw.random() < 0.8:
-        key = draw.choice(sorted(value))
-        changed = dict(value)
-        if draw.random() < 0.2:
-            del changed[key]
-        elif draw.random() < 0.1:
-            changed[key + "s"] = changed.pop(key)
-        else:
-            changed[key] = mutated(draw, value[key])
-        return changed
-    if isinstance(value, list) and value and draw.random() < 0.8:
-        place = draw.randrange(len(value))
-        return [*value[:place], mutated(draw, value[place]), *value[place + 1 :]]
-    odd: list[Any] = [
-        None, "", " ", 0, -1, 1e308, True, [], {}, "\ud800", "x" * 5000, "\u202e\x9b", [[]], [None],
-        {"type": "text"}, {"role": []}, "null", "{", ["text"], {"type": 3}, 10**400,
-    ]  # fmt: skip
-    return draw.choice(odd)
+@pytest.mark.parametrize(
+    "data",
+    [
+        json.dumps([shared(i) for i in range(3)]).encode(),
+        json.dumps([shared(i) for i in range(3)], indent=1).encode(),
+        "\n".join(json.dumps(shared(i), indent=2) for i in range(3)).encode(),
+        "\n".join(json.dumps(shared(i)) for i in range(3)).encode("utf-16"),
+        b"\xef\xbb\xbf" + "\r\n".join(json.dumps(shared(i)) for i in range(3)).encode(),
+        "\n".join(json.dumps({**shared(i), "messages": json.dumps(shared(i)["messages"])})
+                  for i in range(3)).encode(),
+    ],
+    ids=["list", "list over lines", "objects over lines", "UTF-16", "CRLF", "lists as text"],
+)  # fmt: skip
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_a_file_as_other_programs_write_it(data: bytes, ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{ending}"
+    path.write_bytes(data)
+    found, dropped = read_own(path)
+    assert dropped == []
+    assert [own.row.messages[1].content for own in found] == ["Turn 0", "Turn 1", "Turn 2"]
 
 
-def test_600_mutations_of_rows_lose_no_good_row(tmp_path: Path) -> None:
-    draw = random.Random(15)
-    whole = shared(0, label="l", kind="own", category="c", split="train", control_id="a")
-    whole["messages"] = [
-        *whole["messages"],
-        {"role": "assistant", "content": None, "tool_calls": [CALL], "segment": "stimulus"},
-        {"role": "tool", "tool_call_id": "1", "content": "ok", "segment": "stimulus"},
-        {
-            "role": "assistant",
-            "content": [{"type": "text", "text": "Done."}],
-            "segment": "completion",
-        },
-    ]
-    whole["tools"] = [{"type": "function", "function": {"name": "sh"}}]
-    good = [shared(i, control_id=f"good {i}") for i in range(3)]
-    for number in range(600):
-        odd = json.dumps(mutated(draw, mutated(draw, whole)))
-        if draw.random() < 0.2:
-            odd = odd[: draw.randint(1, len(odd))]
-        path = tmp_path / f"{number}.jsonl"
-        text = [json.dumps(good[0]), odd, *map(json.dumps, good[1:])]
-        path.write_text("\n".join(text), encoding="utf-8")
-        found, dropped = read_own(path)
-        labels = [own.row.control for own in found]
-        assert [one for one in labels if one.startswith("good")] == ["good 0", "good 1", "good 2"]
-        assert len(found) + len(dropped) == 4
-        assert all("\n" not in one.detail for one in dropped)
+def test_a_broken_element_of_a_list_leaves_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    odd = json.dumps(shared(1)).replace('"Turn 1"', "NaN")
+    path.write_text(f"[{json.dumps(shared(0))},\n{odd},\n{json.dumps(shared(2))}]")
+    found, dropped = read_own(path)
+    assert len(found) == 2
+    assert [(one.reason, one.where) for one in dropped] == [("malformed", "rows.json:2")]
+
+
+def test_a_json_file_beside_lines_holds_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(shared(0)))
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    assert [len(found) for found in read_own(tmp_path)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("heads", "segments"),
+    [
+        ([("system", "Be brief.")], ["control", "stimulus", "completion"]),
+        ([], ["control", "completion"]),
+    ],
+)
+def test_messages_without_segments_are_told_apart_by_their_roles(
+    heads: list[tuple[str, str]], segments: list[str], tmp_path: Path
+) -> None:
+    said = [*heads, ("user", "Hi"), ("assistant", "Hello")]
+    line = {"messages": [{"role": r, "content": c} for r, c in said], "questions": QUESTIONS}
+    (row,) = read(tmp_path, [line])
+    assert [message.segment for message in row.messages] == segments
+    with pytest.raises(DataError, match="no field 'segment'"):
+        read(tmp_path, [line], segments="given")
+
+
+def test_a_tools_result_may_be_an_object(tmp_path: Path) -> None:
+    row = shared(0)
+    row["messages"].append({"role": "tool", "content": {"rain": True}, "segment": "stimulus"})
+    (found,) = read(tmp_path, [row])
+    assert found.messages[-1].content == '{"rain": true}'
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"conversations": []}, "rows.shape: sharegpt"),
+        ({"instruction": "Sort"}, "rows.shape: alpaca"),
+        ({"dialogue": []}, "rows.columns"),
+        ({"messages": shared(0)["messages"]}, "rows.questions: written"),
+    ],
+)
+def test_a_row_of_another_layout_names_the_setting(
+    line: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=said):
+        read(tmp_path, [line])
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_a_mutated_row_is_dropped_and_the_good_ones_are_kept(block: int, tmp_path: Path) -> None:
+    for seed in range(50 * block, 50 * (block + 1)):
+        check_rows(seed, tmp_path)

@@ -13,6 +13,7 @@ import endpoint_kinds as kinds
 import pytest
 from endpoint_kinds import Behaviour, EndpointOfKind
 from endpoints import resolved
+from mutations import check_reply
 
 from core.errors import BudgetError, EndpointError, NoCreditError
 from generators.llm.client import LLMClient
@@ -302,3 +303,8 @@ def test_two_servers_of_one_name_are_told(tmp_path: Path) -> None:
         ask(one, tmp_path, 2, said=said)  # with a revision they are one on purpose
         ask(two, tmp_path, 2, said=said)
     assert said == []
+
+
+def test_a_mutated_reply_spoils_no_other(tmp_path: Path) -> None:
+    for seed in range(25):
+        check_reply(seed, tmp_path)
