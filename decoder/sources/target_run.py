@@ -18,12 +18,14 @@ import torch
 from torch import nn
 
 from activation_store.target.capture import Capture
-from activation_store.tokens.tokens import Encoded, Tokens, tokenize_with_text
+from activation_store.target.tokens import Encoded, Tokens, tokenize_row, tokenize_with_text
 from core.errors import ConfigError
-from core.tables import Message
+from core.tables import Conversation, Message
 from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.visible_tokens import ReadLayers, count_withheld
+
+_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +37,18 @@ class TargetNetwork:
 
 
 @dataclass(frozen=True, slots=True)
-class CapturedConversation:
-    """A conversation of T tokens that a target has run on.
+class CapturedTokens:
+    """T tokens that a target has run on.
 
     Attributes:
         tokens: ids and segments.
-        encoded: where each token stands in the conversation's text.
         vectors: [T, D] float32 by block, its output.
         unread: leading tokens that the decoder does not read in any view (`decoder.tokens`).
     """
 
     tokens: Tokens
-    encoded: Encoded
     vectors: dict[int, np.ndarray]
-    unread: int = 0
+    unread: int
 
     def reading(self, layers: ReadLayers, chosen: np.ndarray) -> Reading:
         """Return the activations of blocks `layers` at the tokens `chosen` [n], ascending."""
@@ -70,22 +70,32 @@ class CapturedConversation:
         return count_withheld(view, self.tokens.withheld, masking=masking, unread=self.unread)
 
 
+@dataclass(frozen=True, slots=True)
+class CapturedConversation(CapturedTokens):
+    """A conversation of T tokens that a target has run on.
+
+    Attributes:
+        encoded: where each token stands in the conversation's text.
+    """
+
+    encoded: Encoded
+
+
 def count_skipped(chosen: np.ndarray) -> np.ndarray | None:
     """Count the tokens left out between the first of `chosen` and each; None if none are."""
     skipped = chosen - chosen[0] - np.arange(len(chosen))
     return skipped if skipped[-1] else None
 
 
-@torch.inference_mode()
 def capture(
     decoder: Decoder,
     conversations: Sequence[Sequence[Message]],
     layers: Sequence[int],
     *,
     source: TargetNetwork | None = None,
-    batch_tokens: int = 4096,
+    batch_tokens: int = _BATCH_TOKENS,
 ) -> list[CapturedConversation]:
-    """Run a target on conversations up to the deepest of `layers`, batched by length.
+    """Run a target on conversations, as its template writes them, up to the deepest of `layers`.
 
     Args:
         decoder: whose target runs.
@@ -98,22 +108,55 @@ def capture(
         ConfigError: the decoder reads differences.
         DataError: the template refuses a conversation, or it holds a control token.
     """
-    refuse_differences(decoder)
     tokenizer = decoder.tokenizer if source is None else source.tokenizer
     found = [tokenize_with_text(tokenizer, messages) for messages in conversations]
-    lengths = [len(tokens.ids) for tokens, _ in found]
-    out: dict[int, CapturedConversation] = {}
+    tokens = [own for own, _ in found]
+    runs = _capture_tokens(decoder, tokens, layers, source, batch_tokens)
+    return [
+        CapturedConversation(run.tokens, run.vectors, run.unread, encoded)
+        for run, (_, encoded) in zip(runs, found, strict=True)
+    ]
+
+
+def capture_rows(
+    decoder: Decoder,
+    rows: Sequence[Conversation],
+    layers: Sequence[int],
+    *,
+    source: TargetNetwork | None = None,
+) -> list[CapturedTokens]:
+    """Run a target on rows; a completion that it wrote is the tokens that it generated.
+
+    Args and errors are those of `capture`.
+    """
+    tokenizer = decoder.tokenizer if source is None else source.tokenizer
+    tokens = [tokenize_row(tokenizer, row) for row in rows]
+    return _capture_tokens(decoder, tokens, layers, source, _BATCH_TOKENS)
+
+
+@torch.inference_mode()
+def _capture_tokens(
+    decoder: Decoder,
+    tokens: Sequence[Tokens],
+    layers: Sequence[int],
+    source: TargetNetwork | None,
+    batch_tokens: int,
+) -> list[CapturedTokens]:
+    """Run a target on tokens, batched by length."""
+    refuse_differences(decoder)
+    lengths = [len(own.ids) for own in tokens]
+    out: dict[int, CapturedTokens] = {}
     target = decoder.without_adapter() if source is None else contextlib.nullcontext()
     with target:
         run = Capture(decoder.net.get_base_model() if source is None else source.net, layers)
         for batch in _batches(lengths, batch_tokens):
-            kept = run([found[i][0].ids for i in batch])
+            kept = run([tokens[i].ids for i in batch])
             for row, i in enumerate(batch):
                 vectors = {k: v[row, : lengths[i]].float().cpu().numpy() for k, v in kept.items()}
                 last = decoder.config.last_tokens
                 unread = 0 if last is None else max(0, lengths[i] - last)
-                out[i] = CapturedConversation(*found[i], vectors, unread)
-    return [out[i] for i in range(len(conversations))]
+                out[i] = CapturedTokens(tokens[i], vectors, unread)
+    return [out[i] for i in range(len(tokens))]
 
 
 def refuse_differences(decoder: Decoder) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from core.canonical import digest
-from core.tables import PLAIN_TEXT, Message
+from core.tables import PLAIN_TEXT, Conversation, Message
 from trainers.rows import Row
 
 _WORDS = Path(__file__).with_name("alterations.yaml")
@@ -31,12 +31,17 @@ class AlteredRow:
     """A row after an alteration.
 
     Attributes:
-        messages: what the target runs on.
+        conversation: what the target runs on; a reply that it wrote stays its own tokens.
         questions: what is asked, in the order of the row's own questions.
     """
 
-    messages: tuple[Message, ...]
+    conversation: Conversation
     questions: tuple[str, ...]
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages of the conversation."""
+        return self.conversation.messages
 
 
 Alteration = Callable[[Row, Row, int], AlteredRow]
@@ -45,7 +50,7 @@ Alteration = Callable[[Row, Row, int], AlteredRow]
 
 def keep_unaltered(row: Row) -> AlteredRow:
     """Return the row as it is."""
-    return AlteredRow(row.conversation.messages, tuple(asked.question for asked in row.questions))
+    return AlteredRow(row.conversation, tuple(asked.question for asked in row.questions))
 
 
 def _add_decoy(row: Row, other: Row, seed: int) -> AlteredRow:
@@ -89,7 +94,8 @@ ALTERATIONS: dict[str, Alteration] = {
 def _with_content(altered: AlteredRow, at: int, change: Callable[[str], str]) -> AlteredRow:
     messages = list(altered.messages)
     messages[at] = replace(messages[at], content=change(messages[at].content))
-    return replace(altered, messages=tuple(messages))
+    conversation = replace(altered.conversation, messages=tuple(messages))
+    return replace(altered, conversation=conversation)
 
 
 def _draw(name: str, row: Row, seed: int, more: str = "") -> str:

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from activation_store.target.load import shape_of
-from activation_store.tokens.tokens import tokenize
+from activation_store.target.tokens import tokenize_row
 from core.errors import DataError
 from core.progress import Progress
 from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
-from decoder.sources.target_run import CapturedConversation, capture
+from decoder.sources.target_run import CapturedTokens, capture_rows
 from decoder.sources.training_distribution import ActivationOODDetector
 from decoder.visible_tokens import ActivationSource, ReadLayers
 from evaluators.measure.metrics import AlteredEstimates, ChangeMetrics
@@ -207,14 +207,14 @@ class ChangeEvaluator:
         """Run the target on altered rows and compute the decoder's losses, as a JSON value."""
         decoder, layers = self._decoder, self._layers
         turns = self._tokenize(paired.rows, altered)
-        conversations = [altered[i].messages for i in turns]
+        conversations = [altered[i].conversation for i in turns]
         found: dict[str, Any] = {}
         if tuned is None:
-            runs = capture(decoder, conversations, layers.layers)
+            runs = capture_rows(decoder, conversations, layers.layers)
         else:
             with tuned.at(strength) as target:
-                runs = capture(decoder, conversations, layers.layers, source=target)
-            found["moved"] = _mean_change(capture(decoder, conversations, layers.layers), runs)
+                runs = capture_rows(decoder, conversations, layers.layers, source=target)
+            found["moved"] = _mean_change(capture_rows(decoder, conversations, layers.layers), runs)
         readings: dict[int, Reading] = {}
         for i, run in zip(turns, runs, strict=True):
             view, masking = paired.rows[i].conversation.view, paired.eval_slice.masking
@@ -239,7 +239,7 @@ class ChangeEvaluator:
         found = {}
         for i, (row, change) in enumerate(zip(rows, altered, strict=True)):
             try:
-                tokens = tokenize(self._decoder.tokenizer, change.messages)
+                tokens = tokenize_row(self._decoder.tokenizer, change.conversation)
                 if len(tokens.ids) > self._max_tokens:
                     continue
                 found[i] = [
@@ -326,9 +326,7 @@ def _message_texts(altered: AlteredRow) -> list[list[str]]:
     return [[message.role, message.content] for message in altered.messages]
 
 
-def _mean_change(
-    before: Sequence[CapturedConversation], after: Sequence[CapturedConversation]
-) -> float:
+def _mean_change(before: Sequence[CapturedTokens], after: Sequence[CapturedTokens]) -> float:
     """Average over tokens the change of an activation, as a share of its norm."""
     shares = []
     for one, other in zip(before, after, strict=True):

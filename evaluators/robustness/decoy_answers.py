@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from activation_store.tokens.tokens import tokenize
+from activation_store.target.tokens import tokenize_row
 from core.errors import DataError
 from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.scoring import compute_turn_losses
-from decoder.sources.target_run import capture
+from decoder.sources.target_run import capture_rows
 from evaluators.measure.metrics import AlteredEstimates
 from evaluators.measure.panel import make_bootstrap, stack_control_means
 from evaluators.robustness.alterations import AlteredRow
@@ -63,7 +63,7 @@ def score_choices(
     written: dict[int, list[Turn]] = {}
     for i, change in enumerate(altered):
         try:
-            tokenize(decoder.tokenizer, change.messages)
+            tokenize_row(decoder.tokenizer, change.conversation)
             written[i] = [
                 decoder.prompt.turn(question, answer)
                 for question, *answers in pairs[i]
@@ -72,7 +72,7 @@ def score_choices(
         except DataError:
             continue  # the row is left out
     index = [i for i in written if written[i]]
-    runs = capture(decoder, [altered[i].messages for i in index], layers.layers)
+    runs = capture_rows(decoder, [altered[i].conversation for i in index], layers.layers)
     readings = {
         i: reading
         for i, run in zip(index, runs, strict=True)

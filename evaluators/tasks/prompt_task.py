@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from activation_store.target.swaps import make_swaps
-from activation_store.tokens.tokens import tokenize
+from activation_store.target.tokens import tokenize_row
 from core.canonical import digest
 from core.errors import DataError
 from core.tables import Conversation, Message, Question
 from decoder.model import Decoder
 from decoder.patched_text import PLACE
-from decoder.sources.target_run import CapturedConversation, capture
+from decoder.sources.target_run import CapturedTokens, capture_rows
 from evaluators.robustness.alterations import ALTERATIONS
 from evaluators.tasks.config import PromptsConfig, TasksConfig
 from evaluators.tasks.quartets import SIZE
@@ -173,9 +173,9 @@ class _PartBuilder:
     def _row(
         self,
         own: Conversation,
-        found: CapturedConversation,
+        found: CapturedTokens,
         *,
-        swapped: CapturedConversation | None,
+        swapped: CapturedTokens | None,
     ) -> TaskRow:
         ids = _visible(found, found.tokens.ids).astype(np.int64)
         return TaskRow(
@@ -196,9 +196,9 @@ class _PartBuilder:
             else {k: _visible(swapped, swapped.vectors[k]) for k in self._layers},
         )
 
-    def _swaps(self, rows: Sequence[Conversation]) -> dict[str, CapturedConversation]:
+    def _swaps(self, rows: Sequence[Conversation]) -> dict[str, CapturedTokens]:
         """Run each row's visible text under another control, where that keeps its tokens."""
-        tokens = {row.example_id: tokenize(self._decoder.tokenizer, row.messages) for row in rows}
+        tokens = {row.example_id: tokenize_row(self._decoder.tokenizer, row) for row in rows}
         withheld = {name: own.withheld for name, own in tokens.items()}
         swaps = make_swaps(rows, withheld, [row.split for row in rows])
         swaps = [swap for swap in swaps if self._writable([swap.swapped])[0]]
@@ -214,15 +214,15 @@ class _PartBuilder:
         kept = []
         for row in rows:
             try:
-                tokens = tokenize(self._decoder.tokenizer, row.messages)
+                tokens = tokenize_row(self._decoder.tokenizer, row)
             except DataError:
                 continue
             if tokens.withheld < len(tokens.ids):
                 kept.append(row)
         return kept, len(rows) - len(kept)
 
-    def _capture(self, rows: Sequence[Conversation]) -> list[CapturedConversation]:
-        return capture(self._decoder, [row.messages for row in rows], self._layers)
+    def _capture(self, rows: Sequence[Conversation]) -> list[CapturedTokens]:
+        return capture_rows(self._decoder, rows, self._layers)
 
     def _rank_row(self, row: Conversation) -> str:
         return self._rank(row.example_id)
@@ -231,7 +231,7 @@ class _PartBuilder:
         return digest([self._config.seed, what])
 
 
-def _visible(found: CapturedConversation, values: np.ndarray) -> np.ndarray:
+def _visible(found: CapturedTokens, values: np.ndarray) -> np.ndarray:
     """Return what of a conversation's values the decoder reads after the control."""
     return values[max(found.tokens.withheld, found.unread) :]
 

@@ -22,7 +22,7 @@ def robustness_step(evaluate: Step) -> Step:
     roles = ("conversations", "questions", "dump", "train")
     return Step(
         name=ROBUSTNESS,
-        version=4,
+        version=5,
         entry="evaluators.robustness.robustness",
         run=_robustness,
         config=_config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from activation_store.target.tokens import COMPLETION_IDS
 from core.errors import DataError
-from core.tables import View
+from core.tables import Message, View
 from decoder.model import Decoder
-from decoder.sources.target_run import capture
+from decoder.sources.target_run import capture, capture_rows
 from evaluators.measure.result_files import RESULTS_FILE, ROBUSTNESS_FILE
 from evaluators.robustness import alterations
 from evaluators.robustness.alterations import ALTERATIONS, keep_unaltered
@@ -210,3 +212,22 @@ def test_a_fine_tune_leaves_the_decoder_as_it_was(made: chain.Chain, decoder: Pa
     assert found.keys() == before.keys()
     assert all(torch.equal(before[name], values) for name, values in found.items())
     assert not any(values.requires_grad for values in found.values())
+
+
+def test_an_altered_row_keeps_the_tokens_that_the_target_wrote(
+    made: chain.Chain, decoder: Path
+) -> None:
+    reader = Decoder.load(decoder, made.model, dtype="float32", device=torch.device("cpu"))
+    own = row(0, "stimulus").conversation
+    reply = Message(role="assistant", content="Fine.", segment="completion")
+    spelled = [*map(int, reader.tokenizer.encode("Fi", add_special_tokens=False)), 2]
+    written = replace(
+        own,
+        view="stimulus_completion",
+        messages=(*own.messages, reply),
+        provenance={COMPLETION_IDS: spelled},
+    )
+    altered = ALTERATIONS["decoy"](Row(written, row(0).questions), row(1), 0)
+    assert altered.messages != written.messages
+    (run_on,) = capture_rows(reader, [altered.conversation], [2])
+    assert run_on.tokens.ids[-len(spelled) :].tolist() == spelled

@@ -128,7 +128,9 @@ def test_malformed_lines_are_told_by_file_and_line_and_the_rest_goes_on(tmp_path
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no such file or folder; expected a file that ends in \.jsonl"):
+    with pytest.raises(
+        DataError, match=r"no such file or folder; expected a file that ends in \.jsonl"
+    ):
         own_digests(tmp_path / "none")
     with pytest.raises(DataError, match="holds no conversations"):
         own_digests(tmp_path)
