@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,10 @@ from latentqa.commands.stored import artifacts, data, names, publish, show, stor
 TRACEBACK = "--traceback"
 INTERRUPTED = 130
 """Exit code on Ctrl-C; typer returns it."""
+_PLACE_ERRORS = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+)
+"""Of the operating system, about a place that a user named."""
 
 app = typer.Typer(
     name="latentqa",
@@ -108,6 +113,10 @@ def _print_error(error: Exception, shown: bool) -> int:
     if isinstance(error, LatentQAError):
         print(f"latentqa: {text}", file=sys.stderr)
         return error.exit_code
+    if isinstance(error, OSError) and error.filename and error.errno in _PLACE_ERRORS:
+        line = terminal_text(f"{error.filename}: {error.strerror}. Name another place.")
+        print(f"latentqa: {line}", file=sys.stderr)
+        return 2
     hint = "" if shown else f" ({TRACEBACK} shows the rest)"
     print(f"latentqa: {type(error).__name__}: {text}{hint}", file=sys.stderr)
     return 1

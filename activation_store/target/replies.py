@@ -106,7 +106,9 @@ def complete(
 ) -> CompleteResult:
     """Write the target's replies to every stimulus.
 
-    Goes on from the batches that are whole in `work`.
+    Rows of view `stimulus` are answered; where there is none, as in own conversations whose
+    controls are system prompts, those of view `system`. Goes on from the batches that are whole in
+    `work`.
 
     Args:
         conversations: folder with conversations.parquet.
@@ -126,14 +128,15 @@ def complete(
         StorageError: the disk is full; finished batches stay.
     """
     rows = read_conversations(conversations / CONVERSATIONS_FILE)
+    view = "stimulus" if any(row.view == "stimulus" for row in rows) else "system"
     # by length: rows of one batch are then padded little; characters will do for that
     asked = sorted(
-        (row for row in rows if row.view == "stimulus"),
+        (row for row in rows if row.view == view),
         key=lambda row: (sum(len(m.content) for m in row.messages), row.example_id),
     )
     if not asked:
         raise DataError(
-            "complete: no conversation has view `stimulus`; there is nothing to answer."
+            "complete: no conversation has view `stimulus` or `system`; there is nothing to answer."
         )
     batches = [asked[i : i + config.batch_rows] for i in range(0, len(asked), config.batch_rows)]
     made: list[Conversation] = []

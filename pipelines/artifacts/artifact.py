@@ -86,6 +86,14 @@ class Artifact:
         """
         return read_json_object(self.path / IDENTITY)
 
+    @property
+    def has_own_identity(self) -> bool:
+        """Whether the hashed value in the folder is that of the key."""
+        try:
+            return sha256_file(self.path / IDENTITY) == self.key
+        except FileNotFoundError:
+            return False
+
     def check(self) -> None:
         """Compare the output's files with the record: names, sizes, and the bytes of newer files.
 

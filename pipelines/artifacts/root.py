@@ -122,6 +122,17 @@ class ArtifactRoot:
                 found.append((order, artifact))
         return [artifact for _, artifact in sorted(found, key=lambda pair: pair[0])]
 
+    def unreadable(self) -> list[Path]:
+        """Return the folders of artifacts whose record is damaged, which `artifacts` leaves out."""
+        found = []
+        for folder in self._folders(None):
+            if folder.suffix != PARTIAL and (folder / RECORD).is_file():
+                try:
+                    _ = Artifact(folder).record
+                except DamagedError:
+                    found.append(folder)
+        return found
+
     def partials(self, kind: str | None = None) -> list[Partial]:
         """Return the folders that are being made, or were left by a kill or by damage."""
         return [

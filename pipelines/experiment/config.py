@@ -41,7 +41,7 @@ _KEY_FIELDS = ("api_key", "extra_headers")
 class Experiment(Config):
     """An experiment file; each section belongs to the package that uses it."""
 
-    experiment: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    experiment: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=200)
     """Name: lower case letters, digits, `_` and `-`."""
     data: DataSection | None = None
     """Published files to import."""

@@ -204,7 +204,27 @@ def test_verify_reads_every_byte(place: Path, capsys: pytest.CaptureFixture[str]
     called = Called(capsys, "verify", "fake")
     assert called.code == DamagedError.exit_code == 1
     assert "damaged: piece-0" in called.out
-    assert "1 of 1 files are not as they were committed" in called.err
+    assert "1 of its files are not as they were committed" in called.err
+
+
+@pytest.mark.parametrize("name", ["record.json", "identity.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"null", b"\xff"])
+def test_verify_names_what_says_what_an_artifact_is(
+    name: str, content: bytes, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = place.glob(f"artifacts/train/*/{name}")
+    path.write_bytes(content)
+    called = Called(capsys, "verify")
+    assert called.code == 1
+    assert f"damaged: {name}" in called.out
+    assert f"train/{path.parent.name}: 1 of its files" in called.err
+
+
+def test_a_place_that_cannot_be_is_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = Called(capsys, "run", "fake.yaml", "--root", "a" * 300).refused()
+    assert "File name too long" in line
 
 
 def test_plan_prints_why(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,13 @@ def write(text: str) -> None:
     Path("x.yaml").write_text(f"experiment: x\ndata: {{path: .}}\n{text}\n")
 
 
+def test_a_name_that_no_file_can_have_is_refused_before_the_work(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("x.yaml").write_text(f"experiment: {'x' * 300}\ndata: {{path: .}}\n")
+    assert "experiment" in Called(capsys, "plan", "x.yaml").refused()
+
+
 def test_aliases_that_multiply_are_refused_quickly(capsys: pytest.CaptureFixture[str]) -> None:
     levels = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40))
     write(f"a0: &a0 [x, x]\n{levels}")

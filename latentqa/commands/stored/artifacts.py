@@ -11,7 +11,7 @@ from core.wording import duration, size
 from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import print_json, say
 from latentqa.terminal.version_view import version_lines
-from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.artifact import IDENTITY, RECORD, Artifact
 from pipelines.artifacts.refs import Name, Refs, holders
 from pipelines.artifacts.root import ArtifactRoot
 
@@ -173,21 +173,28 @@ def verify(
     """Read every byte of artifacts and compare it with their records; exit 1 where one differs."""
     place = ArtifactRoot(root.expanduser())
     artifacts = place.artifacts() if ref is None else list(Refs(place).resolve_set(ref).values())
-    found = [(artifact, artifact.damaged_files()) for artifact in artifacts]
-    bad = [(artifact, files) for artifact, files in found if files]
+    found = [(one.short, one.path, size(one.size), _damaged_files(one)) for one in artifacts] + [
+        (f"{path.parent.name}/{path.name}", path, "", [RECORD])
+        for path in (place.unreadable() if ref is None else ())
+    ]
+    bad = [(name, path, files) for name, path, _, files in found if files]
     if as_json:
-        print_json([{"name": a.short, "path": str(a.path), "damaged": files} for a, files in found])
+        print_json([{"name": n, "path": str(p), "damaged": files} for n, p, _, files in found])
     else:
-        for artifact, files in found:
+        for name, _, bytes_, files in found:
             state = f"damaged: {', '.join(files)}" if files else "good"
-            say(f"{artifact.short:<32} {size(artifact.size):>10}  {state}")
+            say(f"{name:<32} {bytes_:>10}  {state}")
     if bad:
-        artifact, files = bad[0]
+        name, path, files = bad[0]
         raise DamagedError(
-            f"{artifact.short}: {len(files)} of {len(artifact.record['files'])} files are not as "
-            "they were committed; `latentqa run` notices when it reads them and makes them again.",
-            artifact.path,
+            f"{name}: {len(files)} of its files are not as they were committed; "
+            "`latentqa run` notices when it reads them and makes them again.",
+            path,
         )
+
+
+def _damaged_files(artifact: Artifact) -> list[str]:
+    return artifact.damaged_files() + ([] if artifact.has_own_identity else [IDENTITY])
 
 
 def artifact_document(artifact: Artifact, names: dict[str, list[str]]) -> dict[str, Any]:

@@ -110,6 +110,18 @@ def test_a_reply_leaves_the_calls_before_it_as_they_are(tmp_path: Path) -> None:
     assert made.messages[-1].segment == "completion"
 
 
+def test_system_prompts_are_answered_where_no_control_is_a_users(
+    tmp_path: Path, model: ModelFiles
+) -> None:
+    asked = row(0)
+    control = dataclasses.replace(asked.messages[0], role="system")
+    asked = dataclasses.replace(asked, view="system", messages=(control, asked.messages[2]))
+    write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [asked])
+    assert run(tmp_path, model).completions == 1
+    _, made = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
+    assert (made.view, made.messages[:2]) == ("stimulus_completion", asked.messages)
+
+
 def test_every_stimulus_gets_a_reply_and_the_rows_stay(
     tmp_path: Path, rows: list[Conversation], model: ModelFiles
 ) -> None:
