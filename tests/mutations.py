@@ -24,8 +24,8 @@ from conversation_lines import QUESTIONS
 from endpoint_kinds import EndpointOfKind, good
 from endpoints import resolved
 
+from activation_store.model_files.files import resolve_model
 from activation_store.read.verify import verify
-from activation_store.target.files import resolve_model
 from core.errors import LatentQAError
 from core.table_files import CONVERSATIONS_FILE, read_conversations
 from core.terminal import terminal_text
@@ -39,7 +39,7 @@ from generators.llm.reply_json import Rejection, parse_reply
 from generators.llm.request import Request
 from generators.llm.testing import is_probe
 from latentqa.cli import main
-from latentqa.commands.init import packaged_experiments
+from latentqa.commands.experiments.init import packaged_experiments
 
 YAML_VALUES = (
     "1e400", "-1e400", ".nan", ".inf", "9" * 30, "9" * 5000, "0x10", "010", "1_000", "''", "[]",

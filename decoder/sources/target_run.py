@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from activation_store.target.capture import Capture
-from activation_store.target.tokens import Encoded, Tokens, tokenize_row, tokenize_with_text
+from activation_store.tokens.tokens import Encoded, Tokens, tokenize_row, tokenize_with_text
 from core.errors import ConfigError
 from core.tables import Conversation, Message
 from decoder.model import Decoder

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from activation_store.target.load import shape_of
-from activation_store.target.tokens import tokenize_row
+from activation_store.tokens.tokens import tokenize_row
 from core.errors import DataError
 from core.progress import Progress
 from decoder.model import Decoder

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from activation_store.target.tokens import tokenize_row
+from activation_store.tokens.tokens import tokenize_row
 from core.errors import DataError
 from decoder.model import Decoder
 from decoder.prompt import Turn

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from activation_store.target.swaps import make_swaps
-from activation_store.target.tokens import tokenize_row
+from activation_store.tokens.tokens import tokenize_row
 from core.canonical import digest
 from core.errors import DataError
 from core.tables import Conversation, Message, Question

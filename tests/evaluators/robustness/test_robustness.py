@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from activation_store.target.tokens import COMPLETION_IDS
+from activation_store.tokens.tokens import COMPLETION_IDS
 from core.errors import DataError
 from core.tables import Message, View
 from decoder.model import Decoder
