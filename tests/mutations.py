@@ -258,7 +258,7 @@ def _request(number: int) -> Request:
 
 def _answer(outcome: Outcome) -> str:
     """Tell what becomes of an outcome."""
-    if outcome.status != "ok":
+    if outcome.status != "answer":
         return str(outcome.status)
     return "rejected" if isinstance(parse_reply(outcome.content, ("a",)), Rejection) else "answer"
 
