@@ -54,6 +54,7 @@ ODD_VALUES: tuple[Any, ...] = (
     float("inf"), "[" * 5000, '[{"role": "user"}]', '{"a": 1, "a": 2}', 2**63, -(2**31) - 1, "\0",
     {"": ""}, "1e999", "user", "control", 0.5,
 )  # fmt: skip
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
 CALL = {"id": "1", "type": "function", "function": {"name": "sh", "arguments": '{"cmd": "ls"}'}}
 ROW = {
     "messages": [
@@ -249,7 +250,7 @@ async def _ask(endpoint: EndpointOfKind, path: Path) -> list[Outcome]:
 def _request(number: int) -> Request:
     return Request(
         messages=(("user", f"Write of lantern {number}"),),
-        schema={"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+        schema=SCHEMA,
         name="test",
         max_tokens=32,
         sampling=SamplingConfig(),
@@ -258,9 +259,8 @@ def _request(number: int) -> Request:
 
 def _answer(outcome: Outcome) -> str:
     """Tell what becomes of an outcome."""
-    if outcome.status != "answer":
-        return str(outcome.status)
-    return "rejected" if isinstance(parse_reply(outcome.content, ("a",)), Rejection) else "answer"
+    found = parse_reply(outcome, SCHEMA)
+    return found.reason if isinstance(found, Rejection) else "answer"
 
 
 class ImportedVectors:
