@@ -57,6 +57,20 @@ class SteeringControl(Config):
         """What a system prompt says to set the control."""
         return self.prompt or self.description
 
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """System prompts that say the control, the plainest first; each is another text."""
+        said = self.system_prompt
+        texts = (
+            said,
+            self.description,
+            f"{self.description} {said}",
+            f"{said} Keep to this in every reply.",
+            f"{said} {said}",
+            f"{said} This matters more than anything else. {said}",
+        )
+        return tuple(dict.fromkeys(texts))
+
 
 _PACKAGED = Path(__file__).with_name("controls")
 

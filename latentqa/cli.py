@@ -12,7 +12,7 @@ import typer
 
 from core.errors import LatentQAError
 from core.terminal import terminal_text
-from latentqa.commands.asking import ask, map, steer
+from latentqa.commands.asking import ask, control, map, steer
 from latentqa.commands.comparison import compare, crossed, results
 from latentqa.commands.experiments import evaluate, init, run, serve, setup, sweep
 from latentqa.commands.stored import artifacts, data, names, publish, show, store
@@ -79,6 +79,7 @@ app.command()(names.tag)
 app.command()(names.untag)
 app.command()(artifacts.gc)
 app.command()(artifacts.verify)
+app.add_typer(control.app, name="control")
 app.add_typer(data.app, name="data")
 app.add_typer(store.app, name="store")
 app.add_typer(setup.app, name="setup")

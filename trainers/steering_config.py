@@ -23,8 +23,8 @@ class WeightSteeringConfig(Config):
     """Tokens of the target's own, unsteered reply behind each prompt that are read with it, so that
     what is steered is also the state in which a reply goes on; 0 reads prompts alone."""
     kl_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Weight of the divergence from the unsteered target's next tokens on unrelated texts, in nats
-    per token; 0 leaves it out."""
+    """Weight of the divergence from the unsteered target's next tokens in its replies about other
+    matters (generators/seeds/everyday.yaml), in nats per token; 0 leaves it out."""
     evaluate_every: int = Field(default=10, ge=1)
     """Steps between two measurements of the loss on held-out prompts."""
     patience: int = Field(default=3, ge=1)

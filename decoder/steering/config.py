@@ -22,6 +22,12 @@ class ActivationSteeringConfig(Config):
     """Steps at a prompt; the gradient is taken anew at each."""
     norm_limit: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     """Longest shift of a token's activation, as a share of the activation's own length."""
+    smoothing: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Noise on the copies of a prompt's activations over which the gradient is averaged, root mean
+    square as a share of the activation's own; 0 takes the gradient as it is. An average follows
+    less what only the decoder sees in the activations (Smilkov et al. 2017, "SmoothGrad")."""
+    copies: int = Field(default=8, ge=2)
+    """Copies for `smoothing`, one of them without noise; each costs a pass of the decoder."""
     last_tokens: int | None = Field(default=None, ge=1)
     """Only so many of a prompt's last tokens are shifted, which decide how a reply begins; null
     for all that the decoder reads."""

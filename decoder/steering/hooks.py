@@ -22,12 +22,10 @@ from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.gradient import compute_answer_gradient
 from decoder.steering.objective import SteeringObjective
 from decoder.steering.prompts import SteeringPrompt
-from decoder.steering.shifts import PromptShifts, limit_lengths
+from decoder.steering.shifts import LEAST_NORM, PromptShifts, limit_lengths
 
 Change = Callable[[torch.Tensor, bool], torch.Tensor]
 """Takes a block's output [B, T, D], and whether it is of the prompts; returns it changed."""
-
-_LEAST_NORM = 1e-12
 
 
 @contextlib.contextmanager
@@ -195,7 +193,7 @@ class GradientAtEachToken:
                 [self._objective.all_turns] * len(self._prompts),
             )
             gradient = torch.stack([own[-1] for own in found.gradients])
-            size = gradient.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
+            size = gradient.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM)
             step = config.step_size * lengths * gradient / size
             shift = limit_lengths(shift - step, config.norm_limit * lengths)
             for row, held in enumerate(self._held[block]):

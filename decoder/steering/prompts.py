@@ -47,7 +47,7 @@ class SteeringPrompt:
         )
 
 
-def make_prompt(tokenizer: Any, prompt: str, *, system: str | None = None) -> SteeringPrompt:
+def tokenize_prompt(tokenizer: Any, prompt: str, *, system: str | None = None) -> SteeringPrompt:
     """Tokenize what a user says, with a system prompt before it where one is given.
 
     Raises:

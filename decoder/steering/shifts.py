@@ -18,7 +18,8 @@ from decoder.steering.gradient import compute_answer_gradient
 from decoder.steering.objective import SteeringObjective
 from decoder.steering.prompts import SteeringPrompt
 
-_LEAST_NORM = 1e-12
+LEAST_NORM = 1e-12
+"""Norm that a gradient or shift of 0 is divided by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +134,32 @@ class Descent:
 
     def _gradients(self) -> list[torch.Tensor]:
         turns = self._objective.all_turns
+        moved = [start + shift for start, shift in zip(self._start, self.shifts, strict=True)]
+        copies = [copy for vectors in moved for copy in self._copies(vectors)]
+        each = len(copies) // len(moved)
         found = compute_answer_gradient(
             self._decoder,
-            [
-                replace(reading, vectors=start + shift)
-                for reading, start, shift in zip(
-                    self._readings, self._start, self.shifts, strict=True
-                )
-            ],
-            [turns] * len(self._readings),
+            [replace(self._readings[i // each], vectors=copy) for i, copy in enumerate(copies)],
+            [turns] * len(copies),
         )
-        self.losses.append([sum(own) / len(own) for own in found.losses])
-        return found.gradients
+        # the first copy is without noise
+        self.losses.append([sum(own) / len(own) for own in found.losses[::each]])
+        return [
+            torch.stack(found.gradients[i : i + each]).mean(0) for i in range(0, len(copies), each)
+        ]
+
+    def _copies(self, vectors_ND: torch.Tensor) -> list[torch.Tensor]:
+        """Copy vectors with noise on all but the first; the same noise in any batch."""
+        config = self._config
+        if not config.smoothing:
+            return [vectors_ND]
+        draw = torch.Generator().manual_seed(len(self.losses))
+        size = config.smoothing * vectors_ND.norm(dim=-1, keepdim=True) / vectors_ND.shape[1] ** 0.5
+        noise = [
+            torch.randn(vectors_ND.shape, generator=draw).to(vectors_ND)
+            for _ in range(config.copies - 1)
+        ]
+        return [vectors_ND, *(vectors_ND + size * own for own in noise)]
 
     def _move(self, i: int, gradient_ND: torch.Tensor) -> None:
         last = self._config.last_tokens
@@ -155,7 +170,7 @@ class Descent:
         lengths_N1 = self._start[i].norm(dim=-1, keepdim=True)
         # clamped, so that a gradient of 0 moves nothing
         moved = len(gradient_ND) if last is None else min(last, self._readings[i].n)
-        size = gradient_ND.norm().clamp_min(_LEAST_NORM) / moved**0.5
+        size = gradient_ND.norm().clamp_min(LEAST_NORM) / moved**0.5
         step = self._config.step_size * lengths_N1.median() / size
         self.shifts[i] = limit_lengths(
             self.shifts[i] - step * gradient_ND, self._config.norm_limit * lengths_N1
@@ -173,6 +188,6 @@ class Descent:
 
 def limit_lengths(vectors_ND: torch.Tensor, limits_N1: torch.Tensor) -> torch.Tensor:
     """Shorten the vectors that are longer than their limit to it."""
-    lengths_N1 = vectors_ND.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
+    lengths_N1 = vectors_ND.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM)
     limited: torch.Tensor = vectors_ND * (limits_N1 / lengths_N1).clamp_max(1.0)
     return limited

@@ -70,7 +70,7 @@ class SteeringVector:
                 if metadata.get("format") != _FORMAT:
                     raise ValueError(f"format {metadata.get('format')!r}, expected {_FORMAT!r}")
                 facts = json.loads(metadata["facts"])
-                return cls(
+                vector = cls(
                     layers={
                         int(name.removeprefix(_PREFIX)): file.get_tensor(name)
                         for name in file.keys()  # noqa: SIM118 - safetensors' own type
@@ -79,7 +79,10 @@ class SteeringVector:
                     target=facts["target"],
                     about=facts["about"],
                 )
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
+                if not all(torch.isfinite(values).all() for values in vector.layers.values()):
+                    raise ValueError("it holds numbers that are not finite")
+                return vector
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
                 f"steering vector {path}: cannot be read ({first_line(error)})."
             ) from error

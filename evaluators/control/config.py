@@ -7,7 +7,9 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from activation_store.target.number_format import ComputeConfig
+from core.config import Config
 from decoder.steering.config import ActivationSteeringConfig
+from generators.llm.endpoint.config import EndpointConfig
 from trainers.steering_config import WeightSteeringConfig
 
 Method = Literal[
@@ -17,6 +19,21 @@ Method = Literal[
 `vector`, or the target's `weights`. Baselines: a system prompt (`prompting`), the `difference` of
 mean activations with and without it, the first principal component of such differences
 (`reading_vector`), and the same adapter trained on replies under it (`sft`)."""
+
+
+JudgedMeasure = Literal["adherence", "sentiment"]
+"""What an LLM judges of a reply: whether it keeps to the control, and its mood."""
+
+
+class ControlJudgeConfig(Config):
+    """An LLM that judges steered replies, beside code and likelihood."""
+
+    endpoint: EndpointConfig = EndpointConfig()
+    """The judge; the embedded model is there to try it, too small to be believed."""
+    measures: tuple[JudgedMeasure, ...] = ("adherence",)
+    """What is judged of each reply, each with two requests."""
+    prompts: int = Field(default=24, ge=1)
+    """Most test prompts of a control whose replies are judged, the same of every method."""
 
 
 class ControlSection(ComputeConfig):
@@ -36,7 +53,7 @@ class ControlSection(ComputeConfig):
     """Ways to steer that are compared."""
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     """Strengths that each method is tried at on validation prompts, as multiples of what it makes
-    of itself; the same for every method but `prompting`, which has none and is tried once."""
+    of itself; the same for every method but `prompting`, which is tried in as many wordings."""
     train_prompts: int = Field(default=32, ge=4)
     """Ordinary prompts from which vectors and adapters are made."""
     validation_prompts: int = Field(default=8, ge=2)
@@ -54,6 +71,8 @@ class ControlSection(ComputeConfig):
     chosen."""
     distinct_limit: float = Field(default=0.2, ge=0)
     """Largest relative change of distinct-2 at which a strength may be chosen."""
+    judge: ControlJudgeConfig | None = None
+    """An LLM that judges the replies as well, a step of its own; null for none."""
     crows_pairs: str | None = None
     """CSV file of CrowS-Pairs, on which bias is measured before and after; null for none."""
     crows_rows: int | None = Field(default=None, ge=10)

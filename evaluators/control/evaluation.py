@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from activation_store.model_files.files import ModelFiles
 from activation_store.model_files.quiet import quiet_libraries
@@ -47,14 +45,16 @@ from evaluators.control.metrics import (
     StrengthPoint,
 )
 from evaluators.control.readability import measure_readability
+from evaluators.control.result_files import CONTROL_FILE, REPLIES, REPLIES_FILE
+from evaluators.control.result_rows import control_rows
+from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
 from evaluators.stats.estimates import Estimate
 from generators.llm.prompt_files import PromptFiles
-from trainers.steering import STEER, remove_steering_adapter, save_steering_adapter
+from trainers.steering_adapter import STEER, remove_steering_adapter, save_steering_adapter
 
 _LOG = logging.getLogger(__name__)
-CONTROL_FILE = "control.json"
-REPLIES_FILE = "replies.parquet"
 _ADAPTERS = {"weights": STEER, "sft": SFT}
+_UNRELATED = "Tell me about {}."
 
 
 def evaluate_control(
@@ -75,8 +75,8 @@ def evaluate_control(
     Args:
         decoder: folder of the decoder.
         model: its target.
-        out: receives control.json, replies.parquet, and of each control its file, vectors
-            (safetensors) and adapters (peft folders).
+        out: receives control.json, replies.parquet, results.parquet, and of each control its file,
+            vectors (safetensors) and adapters (peft folders).
         work: keeps finished methods.
         controls: what the target is to become.
         config: how.
@@ -123,9 +123,8 @@ def evaluate_control(
             controls=found,
         )
         write_json(out / CONTROL_FILE, metrics.model_dump(mode="json"))
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows), sink)
-        write_bytes(out / REPLIES_FILE, sink.getvalue().to_pybytes())
+        write_table(out / REPLIES_FILE, rows, REPLIES)
+        write_table(out / RESULTS_FILE, control_rows(metrics), RESULTS)
     return metrics
 
 
@@ -135,7 +134,8 @@ def draw_prompts(config: ControlSection) -> PromptSets:
     Raises:
         DataError: there are not as many.
     """
-    messages = PromptFiles().seed_list("messages")
+    texts = PromptFiles()
+    messages = texts.seed_list("messages")
     sizes = (config.train_prompts, config.validation_prompts, config.test_prompts)
     if sum(sizes) > len(messages):
         raise DataError(
@@ -149,6 +149,7 @@ def draw_prompts(config: ControlSection) -> PromptSets:
         train=tuple(chosen[:first]),
         validation=tuple(chosen[first:second]),
         test=tuple(chosen[second : sum(sizes)]),
+        unrelated=tuple(_UNRELATED.format(subject) for subject in texts.seed_list("everyday")),
     )
 
 
@@ -187,6 +188,12 @@ class _Study:
                 "nats a token); its gradient can hardly steer towards it.",
                 self._control.control,
                 readability.margin,
+            )
+        for pair in readability.opposed:
+            _LOG.warning(
+                "control %s: contradictory gradients: %s; their steps cancel out. Reword one.",
+                self._control.control,
+                pair,
             )
         out.mkdir(parents=True, exist_ok=True)
         write_control(out / "control.yaml", self._control)
@@ -227,16 +234,18 @@ class _Study:
         curve = []
         for strength in method.strengths:
             with method.at(strength) as steering:
-                judged = self._validation.judge(method.make_prompt, steering)
+                judged = self._validation.judge(method.prompt_maker(strength), steering)
             curve.append(self._validation.point(strength, judged))
         chosen = choose_strength(curve)
         judge, base = self._test, self._test.unsteered
+        maker = method.prompt_maker(chosen.strength)
+        wording = method.wordings[int(chosen.strength) - 1] if method.wordings else None
         with method.at(chosen.strength) as steering:
-            judged = judge.judge(method.make_prompt, steering)
-            effects = judge.effects(judged, method.make_prompt, steering)
+            judged = judge.judge(maker, steering)
+            effects = judge.effects(judged, maker, steering)
             bias = None
             if method.name != "activations":  # a vector stands for it: no prompt to take it from
-                bias = self._bias(steering, told=method.name == "prompting")
+                bias = self._bias(steering, before=wording or "")
         before = len(self.rows)
         self._keep_replies(method.name, chosen.strength, judged)
         rows, self.rows = self.rows[before:], self.rows[:before]
@@ -252,17 +261,18 @@ class _Study:
             bias=bias,
             curve=curve,
             training=describe_training(method),
+            wording=wording,
             notes=list(method.notes),
         ), rows
 
-    def _bias(self, steering: Steering, *, told: bool = False) -> BiasResult | None:
+    def _bias(self, steering: Steering, *, before: str = "") -> BiasResult | None:
         if self._pairs is None:
             return None
         return measure_bias(
             self._decoder,
             self._pairs,
             steering,
-            before=self._control.system_prompt if told else "",
+            before=before,
             samples=self._config.bootstrap,
             seed=self._config.seed,
         )

@@ -6,8 +6,9 @@ Shapes: P prompts, L layers, D d_model.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,15 @@ from core.progress import Progress, silent
 from core.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.steering.objective import SteeringObjective, make_objective
-from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
 from decoder.steering.replies import Steering, write_replies
 from decoder.steering.shifts import capture_prompts, compute_shifts
 from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection, Method
-from trainers.steering import (
-    STEER,
-    WeightSteering,
-    scaled_adapter,
-    train_reply_adapter,
-    train_steering_adapter,
-)
+from trainers.adapter_loop import AdapterTraining
+from trainers.reply_tuning import train_reply_adapter
+from trainers.steering import train_steering_adapter
+from trainers.steering_adapter import STEER, scaled_adapter
 
 SFT = "sft"
 _BATCH = 8
@@ -41,11 +39,19 @@ PromptMaker = Callable[[str], SteeringPrompt]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptSets:
-    """Ordinary things that users say, for making, choosing and judging."""
+    """Ordinary things that users say, for making, choosing and judging.
+
+    Attributes:
+        train: from which methods are made.
+        validation: on which strengths are chosen.
+        test: on which methods are judged.
+        unrelated: to which a target whose weights change is held (`weights.kl_weight`).
+    """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+    unrelated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +60,23 @@ class SteeringMethod:
 
     Attributes:
         name: which.
-        make_prompt: how it gives the target what a user says.
+        prompt_maker: how it gives the target what a user says, by strength.
         at: opens the steering at a strength.
         strengths: those that are tried.
         training: what training an adapter came to, or None.
         vector: the vector, or None.
+        wordings: system prompts that are tried, the first at strength 1.
         notes: signs that it cannot work, in words.
     """
 
     name: str
-    make_prompt: PromptMaker
+    prompt_maker: Callable[[float], PromptMaker]
     at: Callable[[float], contextlib.AbstractContextManager[Steering]]
     strengths: tuple[float, ...]
-    training: WeightSteering | None = None
+    training: AdapterTraining | None = None
     vector: SteeringVector | None = None
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    wordings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class MethodMaker:
@@ -85,16 +93,19 @@ class MethodMaker:
         self._decoder, self._control, self._config = decoder, control, config
         self._sets, self._progress = prompts, progress
         self._objective: SteeringObjective = make_objective(decoder, [control])
-        self._plain = [make_prompt(decoder.tokenizer, text) for text in prompts.train]
-        self._held_out = [make_prompt(decoder.tokenizer, text) for text in prompts.validation]
+        self._plain = [tokenize_prompt(decoder.tokenizer, text) for text in prompts.train]
+        self._held_out = [tokenize_prompt(decoder.tokenizer, text) for text in prompts.validation]
 
     def plain_prompt(self, text: str) -> SteeringPrompt:
         """Make the prompt of a target that is told nothing."""
-        return make_prompt(self._decoder.tokenizer, text)
+        return tokenize_prompt(self._decoder.tokenizer, text)
 
     def told_prompt(self, text: str) -> SteeringPrompt:
         """Make the prompt of a target whose system prompt says the control."""
-        return make_prompt(self._decoder.tokenizer, text, system=self._control.system_prompt)
+        return self._worded_prompt(text, self._control.system_prompt)
+
+    def _worded_prompt(self, text: str, wording: str) -> SteeringPrompt:
+        return tokenize_prompt(self._decoder.tokenizer, text, system=wording)
 
     def make(self, method: Method) -> SteeringMethod:
         """Make one method."""
@@ -109,12 +120,22 @@ class MethodMaker:
         }[method]()
 
     def _prompting(self) -> SteeringMethod:
+        """Say the control in a system prompt; its strengths are the numbers of its wordings."""
+        wordings = self._control.wordings[: len(self._config.strengths)]
+
+        def maker(strength: float) -> PromptMaker:
+            return functools.partial(self._worded_prompt, wording=wordings[int(strength) - 1])
+
         return SteeringMethod(
             name="prompting",
-            make_prompt=self.told_prompt,
+            prompt_maker=maker,
             at=lambda strength: contextlib.nullcontext(Steering()),
-            strengths=(1.0,),
+            strengths=tuple(float(number + 1) for number in range(len(wordings))),
+            wordings=wordings,
         )
+
+    def _plain_maker(self, strength: float) -> PromptMaker:
+        return self.plain_prompt
 
     def _activations(self) -> SteeringMethod:
         own = self._config.activations
@@ -137,7 +158,7 @@ class MethodMaker:
             notes.append(f"norm-limited: {shifts.limited:.0%} of the shifts are at norm_limit")
         return SteeringMethod(
             name="activations",
-            make_prompt=self.plain_prompt,
+            prompt_maker=self._plain_maker,
             at=at,
             strengths=self._config.strengths,
             notes=tuple(notes),
@@ -153,7 +174,7 @@ class MethodMaker:
         )
         return SteeringMethod(
             name=name,
-            make_prompt=self.plain_prompt,
+            prompt_maker=self._plain_maker,
             at=lambda strength: contextlib.nullcontext(Steering(vector=vector.scaled(strength))),
             strengths=self._config.strengths,
             vector=vector,
@@ -210,7 +231,7 @@ class MethodMaker:
             vectors.append(sign * mean.norm() * component)
         return self._by_vector("reading_vector", torch.stack(vectors))
 
-    def _adapter(self, name: str, adapter: str, training: WeightSteering) -> SteeringMethod:
+    def _adapter(self, name: str, adapter: str, training: AdapterTraining) -> SteeringMethod:
         @contextlib.contextmanager
         def at(strength: float) -> Iterator[Steering]:
             with scaled_adapter(self._decoder, adapter, strength):
@@ -223,7 +244,7 @@ class MethodMaker:
             notes.append("training never lowered the loss on held-out prompts")
         return SteeringMethod(
             name=name,
-            make_prompt=self.plain_prompt,
+            prompt_maker=self._plain_maker,
             at=at,
             strengths=self._config.strengths,
             training=training,
@@ -237,10 +258,13 @@ class MethodMaker:
             self._held_out,
             self._objective,
             self._config.weights,
-            unrelated=self._held_out,
+            unrelated=self._unrelated(),
             progress=self._progress,
         )
         return self._adapter("weights", STEER, training)
+
+    def _unrelated(self) -> list[SteeringPrompt]:
+        return [self.plain_prompt(text) for text in self._sets.unrelated]
 
     def _sft(self) -> SteeringMethod:
         def rows(texts: Sequence[str]) -> list[tuple[SteeringPrompt, Sequence[int]]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from evaluators.measure.metrics import AgreementMetrics
 from evaluators.stats.estimates import Estimate
 
 
@@ -85,6 +86,7 @@ class MethodResult(_Result):
         bias: CrowS-Pairs.
         curve: every strength that was tried.
         training: losses of an adapter.
+        wording: system prompt of the method that prompts.
         notes: signs that the method cannot work.
         seconds: wall time of making it and of trying its strengths.
     """
@@ -97,6 +99,7 @@ class MethodResult(_Result):
     bias: BiasResult | None = None
     curve: list[StrengthPoint]
     training: dict[str, Any] | None = None
+    wording: str | None = None
     notes: list[str] = []
     seconds: float = 0.0
 
@@ -111,12 +114,16 @@ class Readability(_Result):
             without closed answers.
         chance: what guessing would have.
         readable: whether the margin is above zero, by its interval where there is one.
+        agreement: mean cosine between the gradients of each two questions; None of one question.
+        opposed: pairs of questions whose gradients oppose each other, in words.
     """
 
     margin: Estimate
     accuracy: Estimate | None
     chance: float | None
     readable: bool
+    agreement: Estimate | None = None
+    opposed: list[str] = []
 
 
 class ControlResult(_Result):
@@ -144,3 +151,41 @@ class ControlMetrics(_Result):
 
     prompts: dict[str, int]
     controls: dict[str, ControlResult]
+
+
+class JudgedReplies(_Result):
+    """What an LLM judged of the replies about one control, by one rubric.
+
+    Attributes:
+        unsteered: mean score of the unsteered target's replies, from −1 to 1.
+        gains: by method, mean score less the unsteered target's, on the prompts of both.
+        agreement: of the judge with itself.
+        unread: replies without a readable verdict.
+    """
+
+    unsteered: Estimate
+    gains: dict[str, Estimate]
+    agreement: AgreementMetrics
+    unread: int
+
+
+class JudgedControl(_Result):
+    """One control.
+
+    Attributes:
+        measures: by what was judged, `adherence` or `sentiment`.
+    """
+
+    measures: dict[str, JudgedReplies]
+
+
+class JudgedControls(_Result):
+    """An LLM's verdicts on steered replies.
+
+    Attributes:
+        controls: by name.
+        rubrics: digest of each measure's rubric.
+    """
+
+    controls: dict[str, JudgedControl]
+    rubrics: dict[str, str]

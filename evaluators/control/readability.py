@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,13 +11,16 @@ from core.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.prompt import Turn
 from decoder.scoring import compute_turn_losses
-from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.agreement import measure_agreement
+from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
 from decoder.steering.shifts import capture_prompts
 from evaluators.control.metrics import Readability
 from evaluators.stats.estimates import Estimate, bootstrap
 
 _BATCH = 8
 _MIN_PROMPTS = 8
+_AGREEMENT_PROMPTS = 8
+"""Prompts on which gradients of questions are compared."""
 
 
 def measure_readability(
@@ -37,8 +41,8 @@ def measure_readability(
         seed: of the bootstrap.
     """
     tokenizer = decoder.tokenizer
-    told = [make_prompt(tokenizer, text, system=control.system_prompt) for text in said]
-    plain = [make_prompt(tokenizer, text) for text in said]
+    told = [tokenize_prompt(tokenizer, text, system=control.system_prompt) for text in said]
+    plain = [tokenize_prompt(tokenizer, text) for text in said]
     wanted = [decoder.prompt.turn(q.question, q.answer) for q in control.questions]
     margin_PQ = _losses(decoder, plain, wanted) - _losses(decoder, told, wanted)
 
@@ -65,14 +69,35 @@ def measure_readability(
             chances.append(1 / len(answers))
         accuracy = estimate(np.mean(hits, 0))
         chance = float(np.mean(chances))
+    cosines_PQQ = measure_agreement(decoder, plain[:_AGREEMENT_PROMPTS], wanted)
+    pairs = list(itertools.combinations(range(len(wanted)), 2))
+    agreement, opposed = None, []
+    if pairs:
+        agreement = estimate(np.mean([cosines_PQQ[:, i, j] for i, j in pairs], 0))
+    for i, j in pairs:
+        cosine = estimate(cosines_PQQ[:, i, j])
+        if _is_below_zero(cosine):
+            first, second = control.questions[i].question, control.questions[j].question
+            opposed.append(f"{first!r} against {second!r} (cosine {cosine})")
     return Readability(
-        margin=margin, accuracy=accuracy, chance=chance, readable=_is_above_zero(margin)
+        margin=margin,
+        accuracy=accuracy,
+        chance=chance,
+        readable=_is_above_zero(margin),
+        agreement=agreement,
+        opposed=opposed,
     )
 
 
 def _is_above_zero(margin: Estimate) -> bool:
     """Tell whether a margin is above zero, by its interval where there is one."""
     return margin.above_zero if margin.low is not None else (margin.estimate or 0.0) > 0
+
+
+def _is_below_zero(cosine: Estimate) -> bool:
+    """Tell whether a cosine is below zero, by its interval where there is one."""
+    highest = cosine.estimate if cosine.high is None else cosine.high
+    return highest is not None and highest < 0
 
 
 def _losses(

@@ -79,7 +79,7 @@ def robustness_rows(metrics: RobustnessMetrics, *, min_controls: int) -> Iterato
                 for name in ("moved", "out_of_distribution"):
                     value = getattr(found, name)
                     if value is not None:
-                        row = _row_without_interval(f"{change}.{name}", value, found.right.drop.n)
+                        row = row_without_interval(f"{change}.{name}", value, found.right.drop.n)
                         yield {**about, **row}
     for view, held_out in metrics.held_out.items():
         about = {"split": "test_ood", "view": view, "foreign_target": False}
@@ -103,11 +103,12 @@ def judged_rows(metrics: JudgedMetrics, *, min_controls: int) -> Iterator[dict[s
             agreement = found.agreement
             for name, value in (("raw", agreement.raw), ("kappa", agreement.kappa)):
                 if value is not None:
-                    row = _row_without_interval(f"judged.agreement.{name}", value, None)
+                    row = row_without_interval(f"judged.agreement.{name}", value, None)
                     yield {**about, **row, "note": f"{agreement.n} answers, judged twice"}
 
 
-def _row_without_interval(metric: str, value: float, n: int | None) -> dict[str, Any]:
+def row_without_interval(metric: str, value: float, n: int | None) -> dict[str, Any]:
+    """Make the row of a number that has no interval, about `n` controls or prompts."""
     return {
         "group": WHOLE,
         "metric": metric,

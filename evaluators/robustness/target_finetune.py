@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from decoder.adapters import multiply_in_base_format
 from decoder.model import Decoder
 from decoder.sources.target_run import TargetNetwork
 from evaluators.robustness.config import RobustnessConfig
+from trainers.language_loss import compute_language_loss
+from trainers.steering_adapter import scaled_adapter
 
 _NAME = "shift"
 _ROWS = 4
@@ -45,18 +46,13 @@ class FineTune:
         """
         self._decoder = decoder
         self.losses = _train(decoder, sequences, config)
-        # of each layer with adapters, the factor on the weights of each
-        scalings = (getattr(module, "scaling", None) for module in decoder.net.modules())
-        self._scaling = [each for each in scalings if isinstance(each, dict) and _NAME in each]
-        self._trained = [scaling[_NAME] for scaling in self._scaling]
 
     @contextlib.contextmanager
     def at(self, strength: float) -> Iterator[TargetNetwork]:
         """Use the fine-tune at `strength` as the target; the decoder must not be used meanwhile."""
-        for scaling, trained in zip(self._scaling, self._trained, strict=True):
-            scaling[_NAME] = trained * strength
-        with self._decoder.with_adapter(_NAME):
-            yield TargetNetwork(self._decoder.net.get_base_model(), self._decoder.tokenizer)
+        decoder = self._decoder
+        with scaled_adapter(decoder, _NAME, strength), decoder.with_adapter(_NAME):
+            yield TargetNetwork(decoder.net.get_base_model(), decoder.tokenizer)
 
     def remove(self) -> None:
         """Remove the fine-tune from the decoder's network."""
@@ -90,23 +86,9 @@ def _train(
         optimiser = torch.optim.AdamW(weights, lr=config.shift_learning_rate, weight_decay=0.0)
         for _ in range(config.shift_steps):
             chosen = draw.choice(len(sequences), min(_ROWS, len(sequences)), replace=False)
-            loss = _language_loss(net, [sequences[i][:_LONGEST] for i in chosen])
+            loss = compute_language_loss(net, [sequences[i][:_LONGEST] for i in chosen])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
             losses.append(loss.detach())
     return float(losses[0]), float(losses[-1])
-
-
-def _language_loss(net: Any, sequences: Sequence[np.ndarray]) -> torch.Tensor:
-    """Compute the mean loss of every next token, in nats."""
-    device = next(net.parameters()).device
-    shape = (len(sequences), max(map(len, sequences)))
-    ids_BT = torch.zeros(shape, dtype=torch.long)
-    targets_BT = torch.full(shape, -100)
-    for i, sequence in enumerate(sequences):
-        ids_BT[i, : len(sequence)] = torch.from_numpy(sequence.astype(np.int64))
-        targets_BT[i, : len(sequence) - 1] = ids_BT[i, 1 : len(sequence)]
-    # causal attention sees no padding behind a sequence
-    logits_BTV = net(input_ids=ids_BT.to(device), use_cache=False).logits
-    return F.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.to(device).flatten())

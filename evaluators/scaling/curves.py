@@ -19,6 +19,7 @@ from evaluators.scaling.shared_values import (
     METRICS,
     ScalingMetric,
     SharedValues,
+    read_shared_steering,
     read_shared_tasks,
     read_shared_values,
 )
@@ -54,6 +55,8 @@ class SweptRun:
     """Output of its evaluation."""
     tasks: Path | None = None
     """Output of its reading tasks; None without any."""
+    control: Path | None = None
+    """Output of its steering; None without any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,7 +151,12 @@ def point_rows(runs: Sequence[SweptRun]) -> Iterator[dict[str, Any]]:
 def _read_shared(runs: Sequence[SweptRun]) -> list[SharedValues]:
     tasks = [run.tasks for run in runs if run.tasks is not None]
     shared = read_shared_values([run.data for run in runs])
-    return shared + (read_shared_tasks(tasks) if len(tasks) == len(runs) else [])
+    if len(tasks) == len(runs):
+        shared += read_shared_tasks(tasks)
+    steered = [run.control for run in runs if run.control is not None]
+    if len(steered) == len(runs):
+        shared += read_shared_steering(steered)
+    return shared
 
 
 Members = list[tuple[Any, float | None, list[int]]]

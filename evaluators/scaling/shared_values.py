@@ -17,6 +17,7 @@ import numpy as np
 from core.errors import DataError
 from core.tables import SPLITS, VIEWS
 from core.wording import sort_known
+from evaluators.control.result_files import REPLIES_FILE
 from evaluators.measure.result_files import ITEMS_FILE, LOSSES_FILE, read_rows
 from evaluators.stats.estimates import average_by_control
 from evaluators.tasks.result_files import TASK_ANSWERS_FILE
@@ -45,10 +46,12 @@ METRICS = (
     ScalingMetric("grounded_gain", "Grounded gain", "nats per token"),
     ScalingMetric("identified", "Closed accuracy", "share of items"),
     ScalingMetric("task_accuracy", "Task accuracy", "share of test rows"),
+    ScalingMetric("adherence", "Adherence by code", "score less the unsteered target's"),
+    ScalingMetric("adherence_likelihood", "Adherence by likelihood", "nats per token"),
 )
 """What is drawn, in this order: `hidden_gain` (swapped − right) in masked views, `grounded_gain`
 (other − right) where nothing is hidden, `identified` where identification was asked for,
-`task_accuracy` of reading tasks."""
+`task_accuracy` of reading tasks, and both kinds of adherence of steered targets."""
 DECODER = "lit"
 """The predictor of reading tasks that is the trained decoder."""
 
@@ -132,6 +135,41 @@ def read_shared_tasks(folders: Sequence[Path]) -> list[SharedValues]:
             names = tuple(map(str, means[0][0]))
             values = {"task_accuracy": np.stack([mean for _, mean in means])}
             out.append(SharedValues("test", task, names, len(keys), values))
+    return out
+
+
+def read_shared_steering(folders: Sequence[Path]) -> list[SharedValues]:
+    """Read how far steered targets keep to the controls on the prompts that all of them got.
+
+    A control with its method stands in the place of a view, and its prompts in that of controls;
+    the unsteered target's values are taken off.
+
+    Args:
+        folders: the output of each step `control`.
+    """
+    tables: list[dict[str, dict[str, tuple[float | None, float]]]] = []
+    for folder in folders:
+        rows = read_rows(folder / REPLIES_FILE)
+        plain = {(row["control"], row["prompt"]): row for row in rows if row["method"] == "none"}
+        found: dict[str, dict[str, tuple[float | None, float]]] = {}
+        for row in rows:
+            if row["method"] != "none":
+                base = plain[row["control"], row["prompt"]]
+                score = None if row["adherence"] is None else row["adherence"] - base["adherence"]
+                own = found.setdefault(f"{row['control']} by {row['method']}", {})
+                own[row["prompt"]] = (score, row["likelihood"] - base["likelihood"])
+        tables.append(found)
+    out = []
+    for name in sorted(set(tables[0]).intersection(*tables[1:])):
+        own_tables = [table[name] for table in tables]
+        prompts = sorted(set(own_tables[0]).intersection(*own_tables[1:]))
+        if not prompts:
+            continue
+        pairs = [[table[prompt] for prompt in prompts] for table in own_tables]
+        values = {"adherence_likelihood": np.array([[gain for _, gain in own] for own in pairs])}
+        if all(score is not None for own in pairs for score, _ in own):
+            values["adherence"] = np.array([[score for score, _ in own] for own in pairs], float)
+        out.append(SharedValues("test", name, tuple(prompts), len(prompts), values))
     return out
 
 

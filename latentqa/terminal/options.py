@@ -26,6 +26,7 @@ StepName = Literal[
     "tasks",
     "judge_tasks",
     "control",
+    "judge_control",
 ]
 """Steps at which a run can stop; a test compares them with those of pipelines/steps."""
 

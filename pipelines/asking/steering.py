@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,14 @@ from core.errors import ConfigError, DataError, ModelError, first_line
 from core.steering_control import SteeringControl, WantedAnswer
 from decoder.model import Decoder
 from decoder.steering.objective import make_objective
-from decoder.steering.prompts import make_prompt
+from decoder.steering.prompts import tokenize_prompt
 from decoder.steering.replies import SteeredReply, Steering, write_replies
 from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection
 from evaluators.control.evaluation import draw_prompts
 from evaluators.control.methods import MethodMaker, SteeringMethod
 from pipelines.asking.reader import Reader
-from trainers.steering import (
+from trainers.steering_adapter import (
     STEER,
     remove_steering_adapter,
     save_steering_adapter,
@@ -75,7 +76,7 @@ class SteeredTarget:
         Raises:
             DataError: a text is empty, or holds one of the model's control tokens.
         """
-        made = make_prompt(self.decoder.tokenizer, prompt, system=system)
+        made = tokenize_prompt(self.decoder.tokenizer, prompt, system=system)
         listener = None if tell is None else _TextListener(self.decoder.tokenizer, tell)
         (reply,) = write_replies(self.decoder, [made], self.steering, sampling, tell=listener)
         if listener is not None:
@@ -148,8 +149,7 @@ def steer(
     decoder = reader.decoder
     if reader.foreign is not None:
         raise ConfigError("steer: got a foreign target; the decoder's own target is steered.")
-    if strength <= 0:
-        raise ConfigError(f"steer: got strength {strength:g}, expected one above 0.")
+    _check_strength(strength)
     if by == "activations":
         if save_to is not None:
             raise ConfigError(
@@ -166,7 +166,10 @@ def steer(
         yield SteeredTarget(decoder=decoder, steering=Steering(objective=objective, config=scaled))
         return
     if len(controls) != 1 or tuple(weights) not in ((), (1.0,)):
-        raise ConfigError(f"steer: by {by} takes one control of weight 1, got {len(controls)}.")
+        raise ConfigError(
+            f"steer: by {by} takes one control of weight 1, got {len(controls)} of weights "
+            f"{list(weights)}; several, and other weights, go by activations."
+        )
     try:
         method = MethodMaker(decoder, controls[0], draw_prompts(config), config).make(by)
         if save_to is not None:
@@ -177,6 +180,11 @@ def steer(
             )
     finally:
         remove_steering_adapter(decoder, STEER)
+
+
+def _check_strength(strength: float) -> None:
+    if not 0 < strength < math.inf:
+        raise ConfigError(f"steer: got strength {strength:g}, expected one above 0.")
 
 
 def _save(decoder: Decoder, method: SteeringMethod, control: SteeringControl, path: Path) -> None:
@@ -201,9 +209,17 @@ def steer_with_file(
 
     Raises:
         ModelError: it is neither, or is of another target.
+        ConfigError: the strength is not above 0.
     """
+    _check_strength(strength)
+    if not path.exists():
+        raise ModelError(
+            f"{path}: no such file; expected a steering vector (a file) or an adapter (a folder)."
+        )
     decoder = reader.decoder
     if path.is_dir():
+        if not (path / "adapter_config.json").is_file():
+            raise ModelError(f"adapter {path}: no peft adapter is here (no adapter_config.json).")
         try:
             remove_steering_adapter(decoder, STEER)
             decoder.net.load_adapter(str(path), STEER)

@@ -21,7 +21,7 @@ def control_step() -> Step:
     """Return the step, which takes the decoder and its target."""
     return Step(
         name=CONTROL,
-        version=1,
+        version=2,
         entry="evaluators.control.evaluation",
         run=_control,
         config=_config,
@@ -54,7 +54,7 @@ def _config(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the output; controls count by what they say."""
     own: dict[str, Any] = plain_computed(_section(experiment))
     own["controls"] = [control.model_dump(mode="json") for control in _controls(experiment)]
-    del own["crows_pairs"]
+    del own["crows_pairs"], own["judge"]  # a digest outside, and a step of its own
     return own
 
 

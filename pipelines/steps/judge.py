@@ -19,6 +19,7 @@ from pipelines.steps.step import ExternalInputs, Step, StepCall
 if TYPE_CHECKING:
     from evaluators.answers.judge import JudgeCosts
     from evaluators.measure.metrics import Metrics
+    from generators.llm.endpoint.config import EndpointConfig
     from generators.llm.prompt_files import PromptFiles
     from generators.llm.session import LLMSession
 
@@ -39,7 +40,8 @@ def _tasks(experiment: Experiment) -> TasksConfig:
     return experiment.tasks
 
 
-def _texts(experiment: Experiment) -> PromptFiles:
+def judge_texts(experiment: Experiment) -> PromptFiles:
+    """Open the prompts that the experiment names, or the packaged ones."""
     if experiment.generate is None:
         from generators.llm.prompt_files import PromptFiles
 
@@ -49,8 +51,8 @@ def _texts(experiment: Experiment) -> PromptFiles:
     return texts_of(experiment.generate)
 
 
-def _session(call: StepCall, settings: JudgeConfig) -> AbstractContextManager[LLMSession]:
-    return open_session(call, settings.endpoint, _texts(call.experiment))
+def _session(call: StepCall, endpoint: EndpointConfig) -> AbstractContextManager[LLMSession]:
+    return open_session(call, endpoint, judge_texts(call.experiment))
 
 
 def _result(metrics: Metrics, costs: JudgeCosts) -> StepResult:
@@ -65,7 +67,7 @@ def _result(metrics: Metrics, costs: JudgeCosts) -> StepResult:
 def _judge(call: StepCall) -> StepResult:
     from evaluators.answers.judge import judge_answers
 
-    with _session(call, _of_evaluation(call.experiment)) as session:
+    with _session(call, _of_evaluation(call.experiment).endpoint) as session:
         found = judge_answers(
             call.data("evaluate"),
             call.out,
@@ -79,7 +81,7 @@ def _judge(call: StepCall) -> StepResult:
 def _judge_tasks(call: StepCall) -> StepResult:
     from evaluators.tasks.judged import judge_task_answers
 
-    with _session(call, _of_tasks(call.experiment)) as session:
+    with _session(call, _of_tasks(call.experiment).endpoint) as session:
         found = judge_task_answers(
             call.data("tasks"),
             call.out,
@@ -112,7 +114,7 @@ def _external(settings: Settings, outside: ExternalInputs) -> dict[str, Any]:
     return {
         "judge": model_identity(endpoint, weights_identity(endpoint)),
         "structured": endpoint.structured,
-        "rubric": _texts(outside.experiment).prompt(RUBRIC).digest,
+        "rubric": judge_texts(outside.experiment).prompt(RUBRIC).digest,
     }
 
 

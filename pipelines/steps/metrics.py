@@ -49,6 +49,8 @@ class RunMetrics(TypedDict, total=False):
     """{task: {"counts", "choices", "predictors": {name: {"contained", "exact", ...}}}}."""
     control: dict[str, Any]
     """{"prompts", "controls": {name: {"readability", "unsteered", "methods": {name: ...}}}}."""
+    control_judged: dict[str, Any]
+    """{control: {"measures": {name: {"unsteered", "gains": {method: ...}, "agreement"}}}}."""
     cost: CostMetrics
 
 
@@ -70,6 +72,16 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> RunMetrics:
             metrics["foreign_target"] = counts["evaluate"]["foreign_target"]
     if "judge" in counts:
         metrics["judged"] = counts["judge"]["judged"]
+    metrics |= _optional_metrics(counts)
+    if records:
+        spent = Spent.of(records.values())
+        metrics["cost"] = {"tokens": spent.tokens, "usd": spent.cost}
+    return metrics
+
+
+def _optional_metrics(counts: Mapping[str, Any]) -> RunMetrics:
+    """Return the metrics of the steps that only some experiments have."""
+    metrics: RunMetrics = {}
     if "robustness" in counts:
         metrics["robustness"] = dict(counts["robustness"])
     if "tasks" in counts:
@@ -77,9 +89,8 @@ def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> RunMetrics:
         metrics["tasks"] = with_verdicts(counts["tasks"]["tasks"], judged)
     if "control" in counts:
         metrics["control"] = dict(counts["control"])
-    if records:
-        spent = Spent.of(records.values())
-        metrics["cost"] = {"tokens": spent.tokens, "usd": spent.cost}
+    if "judge_control" in counts:
+        metrics["control_judged"] = counts["judge_control"]["controls"]
     return metrics
 
 

@@ -26,6 +26,7 @@ from pipelines.steps.decoder_inputs import step_inputs
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.import_data import IMPORTED, OWN
 from pipelines.steps.judge import JUDGE, JUDGE_TASKS
+from pipelines.steps.judge_control import judge_control_step
 from pipelines.steps.metrics import metrics_of
 from pipelines.steps.quality import QUALITY, quality_step
 from pipelines.steps.reuse import find_reusable_stores
@@ -60,7 +61,7 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
         judged = experiment.tasks.judge is not None
         rest = _with_tasks(rest, evaluate.baselines, conversations, judged=judged)
     if experiment.control is not None:
-        rest = _with_control(rest)
+        rest = _with_control(rest, judged=experiment.control.judge is not None)
     return (*source, *completed, *checked, *rest)
 
 
@@ -69,7 +70,7 @@ def every_step() -> tuple[Step, ...]:
     checked = quality_step("conversations")
     rest = _from_conversations("conversations", "questions", get_args(Baseline), judged=True)
     rest = _with_tasks(_with_robustness(rest), get_args(Baseline), "conversations", judged=True)
-    rest = _with_control(rest)
+    rest = _with_control(rest, judged=True)
     return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *rest)
 
 
@@ -91,11 +92,12 @@ def _with_tasks(
     return (*earlier, *added, replace(report, inputs={**report.inputs, **shown}))
 
 
-def _with_control(rest: tuple[Step, ...]) -> tuple[Step, ...]:
-    """Add `control` before the report, which shows it."""
+def _with_control(rest: tuple[Step, ...], *, judged: bool) -> tuple[Step, ...]:
+    """Add `control`, and its judge where there is one, before the report, which shows them."""
     *earlier, report = rest
-    step = control_step()
-    return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
+    own = (control_step(), judge_control_step()) if judged else (control_step(),)
+    shown = {step.name: step.name for step in own}
+    return (*earlier, *own, replace(report, inputs={**report.inputs, **shown}))
 
 
 def _complete(call: StepCall) -> StepResult:
@@ -384,7 +386,7 @@ def _from_conversations(
     judge = (JUDGE,) if judged else ()
     report = Step(
         name="report",
-        version=9,
+        version=10,
         entry="pipelines.reports.run.report",
         run=_report,
         config=printed_config,

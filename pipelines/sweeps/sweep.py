@@ -138,6 +138,7 @@ class Sweep:
                 seed=point.seed,
                 data=artifacts["evaluate"].data,
                 tasks=artifacts["tasks"].data if "tasks" in artifacts else None,
+                control=artifacts["control"].data if "control" in artifacts else None,
             )
             for point, _, artifacts in found
         ]

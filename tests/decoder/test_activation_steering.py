@@ -14,7 +14,7 @@ from core.steering_control import SteeringControl, WantedAnswer
 from decoder.model import Decoder
 from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.objective import make_objective
-from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
 from decoder.steering.replies import Steering, score_replies, write_replies
 from decoder.steering.shifts import capture_prompts, compute_shifts
 from decoder.steering.vectors import SteeringVector
@@ -42,7 +42,9 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
 
 @pytest.fixture
 def prompts(decoder: Decoder) -> list[SteeringPrompt]:
-    return [make_prompt(decoder.tokenizer, text) for text in ("Hi", "Tell me of the sea, please")]
+    return [
+        tokenize_prompt(decoder.tokenizer, text) for text in ("Hi", "Tell me of the sea, please")
+    ]
 
 
 def test_steps_lower_the_loss_of_the_answers(
@@ -102,7 +104,7 @@ def test_no_shift_is_longer_than_the_limit(decoder: Decoder, prompts: list[Steer
 
 def test_what_the_decoder_does_not_read_is_not_shifted(decoder: Decoder) -> None:
     try:
-        prompt = make_prompt(decoder.tokenizer, "Hello", system="You are a pirate")
+        prompt = tokenize_prompt(decoder.tokenizer, "Hello", system="You are a pirate")
     except DataError:
         pytest.skip("this template knows no system role")
     assert prompt.withheld > 0
@@ -110,6 +112,15 @@ def test_what_the_decoder_does_not_read_is_not_shifted(decoder: Decoder) -> None
     shifts = compute_shifts(decoder, [prompt], objective, ActivationSteeringConfig())
     assert not shifts.shifts[0][:, : prompt.withheld].any()
     assert shifts.shifts[0][:, prompt.withheld :].any()
+
+
+def test_smoothed_steps_lower_the_loss_too(decoder: Decoder, prompts: list[SteeringPrompt]) -> None:
+    config = ActivationSteeringConfig(steps=6, smoothing=0.3, copies=3)
+    objective = make_objective(decoder, [PIRATE])
+    together = compute_shifts(decoder, prompts, objective, config)
+    alone = compute_shifts(decoder, prompts[:1], objective, config)
+    assert all(a < b - 0.01 for a, b in zip(together.after, together.before, strict=True))
+    torch.testing.assert_close(alone.shifts[0], together.shifts[0], atol=1e-3, rtol=1e-3)
 
 
 def test_only_the_last_tokens_are_shifted_where_so_many_are_asked_for(
@@ -126,7 +137,7 @@ def test_only_the_last_tokens_are_shifted_where_so_many_are_asked_for(
 
 def test_the_template_s_own_system_prompt_is_not_read() -> None:
     decoder = decoders.make("llama")
-    prompt = make_prompt(decoder.tokenizer, "Hello")
+    prompt = tokenize_prompt(decoder.tokenizer, "Hello")
     seen = decoder.tokenizer.decode(prompt.ids[prompt.withheld :])
     assert seen == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
 
@@ -162,7 +173,7 @@ def test_a_batch_steers_as_one_prompt_alone(
 
 def test_the_cache_changes_nothing_of_what_is_steered(decoder: Decoder) -> None:
     """The second token is what a pass without a cache over the same shifted prompt gives."""
-    prompt = make_prompt(decoder.tokenizer, "Tell me of the sea")
+    prompt = tokenize_prompt(decoder.tokenizer, "Tell me of the sea")
     objective = make_objective(decoder, [PIRATE])
     config = ActivationSteeringConfig(step_size=0.5, norm_limit=2.0, new_tokens="none")
     shifts = compute_shifts(decoder, [prompt], objective, config)
@@ -262,7 +273,7 @@ def test_scores_are_those_of_each_reply_alone(
 
 
 def test_an_unsteered_score_is_that_of_a_plain_pass(decoder: Decoder) -> None:
-    prompt = make_prompt(decoder.tokenizer, "Tell me")
+    prompt = tokenize_prompt(decoder.tokenizer, "Tell me")
     ids = torch.tensor([[*prompt.ids.tolist(), 7, 9]])
     with decoder.without_adapter(), torch.no_grad():
         logits = decoder.net.get_base_model()(ids, use_cache=False).logits[0].log_softmax(-1)

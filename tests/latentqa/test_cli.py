@@ -80,8 +80,8 @@ finally:
             ["run", "fake.yaml", "--until", "dmup"],
             "Invalid value for '--until': 'dmup' is not one of 'conversations', 'questions', "
             "'complete', 'quality', 'dump', 'train', 'train_prior', 'train_visible_text', "
-            "'train_text', 'evaluate', 'judge', 'robustness', 'tasks', 'judge_tasks', 'control'. "
-            "(latentqa --help)",
+            "'train_text', 'evaluate', 'judge', 'robustness', 'tasks', 'judge_tasks', 'control', "
+            "'judge_control'. (latentqa --help)",
         ),
         (
             ["run", "fake.yaml", "--until", "judge"],

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
+import torch
 from ask_calls import Called, make_root
+from peft import LoraConfig, get_peft_model
 
 from core.steering_control import find_control
 from core.terminal import terminal_text
+from decoder.steering.vectors import SteeringVector
 
 WORDS = ("toy", "--prompt", "Hello!", "--max-tokens", "4", "--device", "cpu")
 
@@ -73,11 +77,21 @@ def test_a_vector_is_kept_and_applied(
         ((), "got 0 of --control"),
         (("--control", "cheerful", "--from-prompt", "x"), "got 2 of --control"),
         (("--control", "nobody"), "neither a file nor one of"),
-        (("--control", "cheerful=much"), "expected a number"),
-        (("--control", "cheerful", "--strength", "0"), "expected one above 0"),
+        (("--control", "cheerful=much"), "expected a number that is not 0"),
+        (("--control", "cheerful", "--strength", "0"), "expected a number above 0"),
         (("--control", "cheerful", "--out", "v"), "nothing to save"),
         (("--control", "cheerful", "--control", "formal", "--by", "vector"), "takes one control"),
-        (("--using", "nothing.safetensors"), "cannot be read"),
+        (("--control", "cheerful", "--strength", "nan"), "expected a number above 0"),
+        (("--control", "cheerful", "--strength", "-1"), "expected a number above 0"),
+        (("--control", "cheerful=0"), "expected a number that is not 0"),
+        (("--control", "cheerful=nan"), "expected a number that is not 0"),
+        (("--control", "cheerful=-1", "--by", "vector"), "takes one control of weight 1"),
+        (("--control", "cheerful", "--question", "Who?"), "asked of --from-prompt"),
+        (("--control", "."), "cannot be read"),
+        (("--using", "nothing.safetensors"), "no such file"),
+        (("--using", "x", "--by", "vector"), "goes with neither --by nor --out"),
+        (("--using", "x", "--strength", "0"), "expected a number above 0"),
+        (("--using", "."), "no peft adapter is here"),
         (("--control", "cheerful", "--save-control", "c.yaml"), "which is missing"),
     ],
 )
@@ -87,4 +101,60 @@ def test_what_does_not_go_together_is_refused(
     called = steer(capsys, root, *words)
     assert called.code == 2
     assert said in called.err
+    assert len(called.err.strip().splitlines()) == 1
+
+
+def save_vector(path: Path, layers: dict[int, torch.Tensor], **target: str) -> Path:
+    SteeringVector(layers=layers, method="test", target=target).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("layers", "target", "said"),
+    [
+        ({2: torch.ones(32)}, {"weights": "another"}, "Make it anew for this target"),
+        ({2: torch.ones(7)}, {}, "d_model 7, the target has 32"),
+        ({99: torch.ones(32)}, {}, "the vector's layer"),
+        ({2: torch.full((32,), float("nan"))}, {}, "not finite"),
+    ],
+)
+def test_a_vector_of_another_target_is_refused(
+    layers: dict[int, torch.Tensor],
+    target: dict[str, str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    root: Path,
+    tmp_path: Path,
+) -> None:
+    path = save_vector(tmp_path / "v.safetensors", layers, **target)
+    called = steer(capsys, root, "--using", str(path))
+    assert (called.code, said in called.err) == (2, True), called.err
+    assert len(called.err.strip().splitlines()) == 1
+
+
+def test_an_adapter_of_another_width_is_refused(
+    capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path
+) -> None:
+    net = get_peft_model(tiny.model(hidden_size=16), LoraConfig(r=2, target_modules=["q_proj"]))
+    net.save_pretrained(str(tmp_path / "a"))
+    called = steer(capsys, root, "--using", str(tmp_path / "a"))
+    assert called.code == 2
+    assert "peft cannot load it into this target" in called.err
+    assert len(called.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("control: [", "cannot be read"),
+        ("control: Big Name\ndescription: x\nquestions: []", "control: String should match"),
+        ("\x00", "cannot be read"),
+    ],
+)
+def test_a_broken_control_is_one_line(
+    text: str, said: str, capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    called = steer(capsys, root, "--control", str(tmp_path / "c.yaml"))
+    assert (called.code, said in called.err) == (2, True), called.err
     assert len(called.err.strip().splitlines()) == 1

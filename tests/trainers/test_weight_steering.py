@@ -16,16 +16,15 @@ from decoder.adapters import use_adapter
 from decoder.config import LoraSettings
 from decoder.model import Decoder
 from decoder.steering.objective import make_objective
-from decoder.steering.prompts import SteeringPrompt, make_prompt
-from trainers.steering import (
+from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
+from trainers.adapter_loop import AdapterTraining
+from trainers.steering import KLAnchor, train_steering_adapter
+from trainers.steering_adapter import (
     STEER,
-    KLAnchor,
-    WeightSteering,
     add_steering_adapter,
     remove_steering_adapter,
     save_steering_adapter,
     steering_weights,
-    train_steering_adapter,
 )
 from trainers.steering_config import WeightSteeringConfig
 
@@ -41,10 +40,10 @@ CONFIG = WeightSteeringConfig(
 
 def asked(decoder: Decoder) -> list[SteeringPrompt]:
     texts = ("Hi", "Tell me of the sea", "What now?", "A cake, please", "Good day to you")
-    return [make_prompt(decoder.tokenizer, text) for text in texts]
+    return [tokenize_prompt(decoder.tokenizer, text) for text in texts]
 
 
-def train(decoder: Decoder, config: WeightSteeringConfig = CONFIG) -> WeightSteering:
+def train(decoder: Decoder, config: WeightSteeringConfig = CONFIG) -> AdapterTraining:
     prompts = asked(decoder)
     return train_steering_adapter(
         decoder, prompts[:3], prompts[3:], make_objective(decoder, [PIRATE]), config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -63,9 +64,9 @@ def steer(
         ),
     ] = None,
     by: Annotated[
-        Literal["activations", "vector", "weights"],
-        typer.Option("--by", help="Which way the target is steered."),
-    ] = "activations",
+        Literal["activations", "vector", "weights"] | None,
+        typer.Option("--by", help="Which way the target is steered.", show_default="activations"),
+    ] = None,
     strength: Annotated[
         float, typer.Option("--strength", help="Multiple of what the way makes of itself.")
     ] = 1.0,
@@ -103,15 +104,16 @@ def steer(
 
     --by weights: a LoRA adapter of the target; likewise.
     """
-    given = [bool(control), from_prompt is not None, using is not None]
-    if sum(given) != 1:
-        raise ConfigError(
-            f"steer: got {sum(given)} of --control, --from-prompt, --using; expected one."
-        )
+    _check_sources(bool(control), from_prompt, using, by=by, out=out)
+    if not 0 < strength < math.inf:
+        raise ConfigError(f"steer: --strength is {strength:g}, expected a number above 0.")
+    if question and from_prompt is None:
+        raise ConfigError("steer: --question is asked of --from-prompt, which is missing.")
     if save_control is not None and from_prompt is None:
         raise ConfigError("steer: --save-control keeps what --from-prompt read, which is missing.")
-    if out is not None and out.exists():
-        raise ConfigError(f"steer: --out {out} exists already; name another path.")
+    for option, path in (("--out", out), ("--save-control", save_control)):
+        if path is not None and path.exists():
+            raise ConfigError(f"steer: {option} {path} exists already; name another path.")
     weighed = [_weighed(own) for own in control]
     from activation_store.target.generation import Sampling
     from core.steering_control import find_control, write_control
@@ -131,7 +133,7 @@ def steer(
             reader,
             controls,
             weights=[weight for _, weight in weighed],
-            by=by,
+            by=by or "activations",
             strength=strength,
             save_to=out,
         )
@@ -145,16 +147,34 @@ def steer(
         print_json({"decoder": reader.name, "controls": wanted, "replies": found})
 
 
+def _check_sources(
+    control: bool, from_prompt: str | None, using: Path | None, *, by: str | None, out: Path | None
+) -> None:
+    """Refuse options that do not go together."""
+    given = [control, from_prompt is not None, using is not None]
+    if sum(given) != 1:
+        raise ConfigError(
+            f"steer: got {sum(given)} of --control, --from-prompt, --using; expected one."
+        )
+    if using is not None and (by is not None or out is not None):
+        raise ConfigError(
+            "steer: --using applies what is saved; it goes with neither --by nor --out."
+        )
+
+
 def _weighed(control: str) -> tuple[str, float]:
     name, equals, weight = control.rpartition("=")
     if not equals or Path(control).exists():
         return control, 1.0
     try:
-        return name, float(weight)
-    except ValueError as error:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number == 0:
         raise ConfigError(
-            f"steer: --control {control!r} has weight {weight!r}, expected a number."
-        ) from error
+            f"steer: --control {control!r} has weight {weight!r}, expected a number that is not 0."
+        )
+    return name, number
 
 
 def _reply(

@@ -28,6 +28,8 @@ KINDS = {
     "robustness": "a decoder's robustness to changes",
     "tasks": "reading tasks of a decoder, beside other methods",
     "judge_tasks": "an LLM's judgement of what was written about hidden prompts",
+    "control": "a steered target, judged",
+    "judge_control": "an LLM's judgement of steered replies",
     "report": "a report",
 }
 """What an artifact of each kind is."""

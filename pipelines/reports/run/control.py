@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluators.control.metrics import ControlMetrics, ControlResult, MethodResult, SideEffects
+from evaluators.control.metrics import (
+    ControlMetrics,
+    ControlResult,
+    JudgedControl,
+    MethodResult,
+    SideEffects,
+)
 from pipelines.reports import plots
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
 from pipelines.reports.tables import CellValue, markdown
@@ -31,17 +38,22 @@ class ControlPage:
     Attributes:
         metrics: all results.
         audit: rows of the safety audit.
-        unreadable: controls that the decoder cannot read, with why.
+        warnings: (control, what speaks against steering to it).
+        judged: an LLM's verdicts by control; empty where none was asked.
     """
 
     metrics: ControlMetrics
     audit: list[AuditRow]
-    unreadable: dict[str, str]
+    warnings: list[tuple[str, str]]
+    judged: Mapping[str, JudgedControl]
 
 
-def control_page(metrics: ControlMetrics) -> ControlPage:
+def control_page(
+    metrics: ControlMetrics, judged: Mapping[str, JudgedControl] | None = None
+) -> ControlPage:
     """Sort what was measured for a page."""
-    audit, unreadable = [], {}
+    audit: list[AuditRow] = []
+    warnings: list[tuple[str, str]] = []
     for name, control in metrics.controls.items():
         audit.append(AuditRow(name, "none", control.unsteered, _bias(control, None)))
         audit += [
@@ -49,11 +61,15 @@ def control_page(metrics: ControlMetrics) -> ControlPage:
             for method, found in control.methods.items()
         ]
         if not control.readability.readable:
-            unreadable[name] = (
+            why = (
                 f"the decoder does not read it from a target that is told it (margin "
                 f"{control.readability.margin} nats a token), so its gradient says little"
             )
-    return ControlPage(metrics, audit, unreadable)
+            warnings.append((name, why))
+        warnings += [
+            (name, f"contradictory gradients: {pair}") for pair in control.readability.opposed
+        ]
+    return ControlPage(metrics, audit, warnings, judged or {})
 
 
 def _bias(control: ControlResult, found: MethodResult | None) -> str:

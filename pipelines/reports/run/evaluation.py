@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from core.errors import DamagedError
 from core.tables import SPLITS, VIEWS
 from core.wording import sort_known
-from evaluators.control.metrics import ControlMetrics
+from evaluators.control.metrics import ControlMetrics, JudgedControl
 from evaluators.measure.metrics import (
     EvaluationMetrics,
     JudgedMetrics,
@@ -128,6 +128,12 @@ def read_control(inputs: ReportInputs) -> ControlMetrics | None:
     """Return what the step `control` measured; None where it did not run."""
     found = inputs.metrics.get("control")
     return None if found is None else ControlMetrics.model_validate(found)
+
+
+def read_control_judged(inputs: ReportInputs) -> dict[str, JudgedControl]:
+    """Return what an LLM judged of steered replies, by control; empty where none did."""
+    found = inputs.metrics.get("control_judged", {})
+    return {name: JudgedControl.model_validate(own) for name, own in found.items()}
 
 
 def _readings(metrics: EvaluationMetrics, judged: JudgedMetrics) -> Iterator[Reading]:

@@ -26,7 +26,13 @@ from pipelines.reports.run.claims import assess_reading, headline
 from pipelines.reports.run.control import control_figures, control_page
 from pipelines.reports.run.data import ReportData, read_report_data
 from pipelines.reports.run.drops import dropped_by_step
-from pipelines.reports.run.evaluation import CONDITIONS, read_control, read_robustness, read_tasks
+from pipelines.reports.run.evaluation import (
+    CONDITIONS,
+    read_control,
+    read_control_judged,
+    read_robustness,
+    read_tasks,
+)
 from pipelines.reports.run.figures import loss_panel, report_figures
 from pipelines.reports.run.files import artifact_file
 from pipelines.reports.run.groups import GroupTable, group_tables, measure_groups
@@ -101,7 +107,7 @@ def _page(
         changes=list(named_changes(robustness)) if robustness else [],
         tasks=None if tasks is None else task_page(tasks),
         task_examples=read_examples(artifact_file(inputs.step("tasks"), TASK_ANSWERS_FILE)),
-        control=None if control is None else control_page(control),
+        control=None if control is None else control_page(control, read_control_judged(inputs)),
         least=least,
         identified=identified,
         hidden=any(reading.metrics.hidden_gain for reading in data.readings),

@@ -18,7 +18,9 @@ from decoder.steering.replies import Steering
 from evaluators.control.config import ControlSection
 from evaluators.control.crows_pairs import measure_bias, read_pairs, score_sentences
 from evaluators.control.evaluation import choose_strength, draw_prompts, evaluate_control
+from evaluators.control.methods import MethodMaker
 from evaluators.control.metrics import Readability, StrengthPoint
+from evaluators.control.readability import measure_readability
 from evaluators.control.text_measures import distinct_n, holds_fact, is_refusal, repetition
 from evaluators.stats.estimates import Estimate
 from generators.rules.obedience import adherence, obeys
@@ -85,7 +87,8 @@ def test_every_method_is_judged_beside_the_unsteered_target(made: Path) -> None:
     for name, method in found["methods"].items():
         assert method["adherence"]["n"] == 8
         assert method["effects"]["own_perplexity"] > 0
-        assert len(method["curve"]) == (1 if name == "prompting" else 2)
+        assert len(method["curve"]) == 2
+        assert (method["wording"] is None) == (name != "prompting")
         assert (method["bias"] is None) == (name == "activations")
     assert found["readability"]["chance"] == pytest.approx(1 / 3)
     assert found["unsteered"]["own_perplexity"] == 1
@@ -102,6 +105,56 @@ def test_vectors_adapters_and_replies_are_written(made: Path) -> None:
     } <= names
     rows = pq.read_table(out / "replies.parquet").to_pylist()
     assert {row["method"] for row in rows} == {"none", *SMALL.methods}
+
+
+def test_every_number_has_a_row(made: Path) -> None:
+    rows = {r["metric"]: r for r in pq.read_table(made / "out/results.parquet").to_pylist()}
+    found = json.loads((made / "out/control.json").read_text())["controls"]["pirate"]
+    for method, own in found["methods"].items():
+        row = rows[f"pirate.{method}.adherence"]
+        assert (row["estimate"], row["n"]) == (own["adherence"]["estimate"], 8)
+        assert rows[f"pirate.{method}.strength"]["estimate"] == own["strength"]
+    assert rows["pirate.none.own_perplexity"]["estimate"] == 1
+    assert "pirate.sft.bias.stereotype" in rows
+
+
+def test_prompting_is_tried_in_as_many_wordings_as_others_have_strengths(folder: Path) -> None:
+    decoder = decoders.make()
+    config = SMALL.model_copy(update={"strengths": (0.5, 1.0, 2.0, 4.0)})
+    method = MethodMaker(decoder, PIRATE, draw_prompts(config), config).make("prompting")
+    texts = [decoder.tokenizer.decode(method.prompt_maker(s)("Hi").ids) for s in method.strengths]
+    assert len(set(texts)) == len(config.strengths)
+    assert all(PIRATE.description in text for text in texts)
+
+
+def test_contradictory_questions_are_named_before_the_long_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A loss that falls along one direction for one question, and rises along it for another."""
+    decoder = decoders.make()
+    control = PIRATE.model_copy(
+        update={
+            "questions": (
+                WantedAnswer(question="Who?", answer="Yes."),
+                WantedAnswer(question="Why?", answer="No."),
+                WantedAnswer(question="When?", answer="Yes."),
+            )
+        }
+    )
+    (first, *_) = decoder.tokenizer("Yes.", add_special_tokens=False)["input_ids"]
+
+    def planted(net: object, injection: object, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        sign = 1.0 if int(batch["targets"][0]) == first else -1.0
+        return sign * batch["vectors"].sum().expand(len(batch["row_of"]))
+
+    monkeypatch.setattr("decoder.steering.gradient.compute_answer_losses", planted)
+    found = measure_readability(decoder, control, ["Hi"] * 8, samples=200, seed=0)
+    assert [pair.split(" (")[0] for pair in found.opposed] == [
+        "'Who?' against 'Why?'",
+        "'Why?' against 'When?'",
+    ]
+    assert found.agreement is not None
+    assert found.agreement.estimate == pytest.approx(-1 / 3)
 
 
 def test_an_interrupted_run_goes_on_from_the_methods_that_are_done(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,9 +12,11 @@ import pytest
 import yaml
 from ask_calls import make_root
 from command_line import Called
+from scripted_endpoint import ScriptedEndpoint
 
-from core.steering_control import SteeringControl
+from core.steering_control import SteeringControl, find_control
 from evaluators.control.config import ControlSection, Method
+from generators.llm.testing import is_probe, plausible_reply
 from generators.rules.obedience import adherence
 
 PAGE = (Path(__file__).parents[3] / "docs" / "control.md").read_text()
@@ -44,11 +47,43 @@ def test_the_commands_on_the_page_run(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (block,) = blocks("console")
+    block, _ = blocks("console")
     for line in block.splitlines():
         words = shlex.split(line.removeprefix("$ latentqa "))
         called = Called(capsys, *words, "--root", str(root), "--max-tokens", "3", "--device", "cpu")
         assert called.code == 0, (line, called.err)
+
+
+def reply(body: Mapping[str, Any]) -> Any:
+    """Reply with a control that keeps to the rules."""
+    if is_probe(body):
+        return plausible_reply(body)
+    questions = [
+        {"question": f"What does it {verb}?", "answer": f"It {verb}s parrots.", "instead": other}
+        for verb in ("love", "keep", "feed")
+        for other in [[f"It {verb}s cats.", f"It {verb}s nothing."]]
+    ]
+    texts = {"description": "It is a pirate captain who loves parrots.", "prompt": "Be a pirate."}
+    return {**texts, "questions": questions, "words": ["parrots"]}
+
+
+def test_the_command_that_writes_a_control_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, block = blocks("console")
+    words = shlex.split(block.strip().removeprefix("$ latentqa "))
+    with ScriptedEndpoint(reply) as endpoint:
+        section = {"endpoint": {"model": "scripted", "base_url": endpoint.base_url}}
+        Path("mine.yaml").write_text(yaml.safe_dump({"experiment": "mine", "generate": section}))
+        called = Called(capsys, *words, "--root", str(tmp_path / "root"))
+        again = Called(capsys, *words, "--root", str(tmp_path / "root"))
+        other = [word.replace("pirate.yaml", "other.yaml") for word in words]
+        cached = Called(capsys, *other, "--root", str(tmp_path / "root"), "--json").json()
+    assert called.code == 0, called.err
+    assert find_control("pirate.yaml").control == "a-pirate-captain-who-loves-parrots"
+    assert "pirate.yaml exists already" in again.refused()
+    assert (cached["requests"], cached["cached_requests"]) == (0, 1)
 
 
 def test_the_python_on_the_page_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
+from evaluators.control.result_files import REPLIES, REPLIES_FILE
 from evaluators.measure.result_files import (
     ITEMS,
     ITEMS_FILE,
@@ -199,6 +200,44 @@ def test_reading_tasks_are_drawn_where_all_points_have_them(tmp_path: Path) -> N
     assert (tasks.view, tasks.controls) == ("capitals", CONTROLS)
     one = [with_tasks[0], two[1]]
     assert "task_accuracy" not in {c.metric.name for c in scaling_curves(one, held_out=True)}
+
+
+def steered_replies(folder: Path, gain: float, score: float | None) -> Path:
+    """Write replies to twelve prompts, steered one way, that keep to the control by `gain`."""
+    rows = [
+        {
+            "control": "cheerful",
+            "method": method,
+            "strength": 1.0,
+            "prompt": f"p{prompt:02}",
+            "reply": "Yes.",
+            "adherence": None if score is None else score + own,
+            "likelihood": own,
+        }
+        for method, own in (("none", 5.0), ("weights", 5.0 + gain))
+        for prompt in range(CONTROLS)
+    ]
+    write_table(folder / REPLIES_FILE, rows, REPLIES)
+    return folder
+
+
+def test_adherence_is_drawn_where_all_points_were_steered(tmp_path: Path) -> None:
+    two = runs(tmp_path, {10: [2.0], 20: [1.0]})
+    steered = [
+        replace(run, control=steered_replies(run.data, float(k), 7.0)) for k, run in enumerate(two)
+    ]
+    found = {curve.metric.name: curve for curve in scaling_curves(steered, held_out=True)}
+    for name in ("adherence", "adherence_likelihood"):
+        assert [point.estimate.estimate for point in found[name].points] == [0.0, 1.0]
+        assert (found[name].view, found[name].controls) == ("cheerful by weights", CONTROLS)
+
+
+def test_adherence_by_code_is_left_out_where_code_cannot_tell(tmp_path: Path) -> None:
+    two = runs(tmp_path, {10: [2.0], 20: [1.0]})
+    steered = [replace(run, control=steered_replies(run.data, 1.0, None)) for run in two]
+    names = {curve.metric.name for curve in scaling_curves(steered, held_out=True)}
+    assert "adherence_likelihood" in names
+    assert "adherence" not in names
 
 
 def test_every_training_has_its_rows(tmp_path: Path) -> None:

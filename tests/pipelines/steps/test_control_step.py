@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -153,12 +154,45 @@ def test_the_report_shows_steering_and_the_safety_audit(tmp_path: Path) -> None:
     )
     page = write_report(inputs, tmp_path).read_text()
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
-    assert "weights 2.0 12.00 [11.50, 12.50] 0.25 [−0.25, 0.75] 0.90 1.20 1.10" in text
+    assert "weights 2 12.00 [11.50, 12.50] 0.25 [−0.25, 0.75] 0.90 1.20 1.10" in text
     assert "cheerful : the decoder does not read it" in text
     assert "norm-limited: 60% of the shifts" in text
     assert "cheerful none 0.00" in text
     assert 'href="#control"' in page
     assert (tmp_path / "figures" / "control-curves.csv").is_file()
+
+
+def test_the_report_shows_contradictory_questions_and_an_llm_s_verdicts(tmp_path: Path) -> None:
+    found = example()
+    found["controls"]["cheerful"]["readability"]["opposed"] = ["'A?' against 'B?' (cosine −0.4)"]
+    judged = {
+        "unsteered": leaf(0.1),
+        "gains": {"weights": leaf(0.75)},
+        "agreement": {"n": 24, "raw": 0.9, "kappa": 0.7},
+        "unread": 3,
+    }
+    verdicts = {"controls": {"cheerful": {"measures": {"adherence": judged}}}, "rubrics": {}}
+    inputs = ReportInputs(
+        experiment=experiment(control={"judge": {}}),
+        command="",
+        metrics=metrics_of({"control": {"counts": found}, "judge_control": {"counts": verdicts}}),
+        steps=(),
+    )
+    page = write_report(inputs, tmp_path).read_text()
+    text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page).split()))
+    assert "contradictory gradients: 'A?' against 'B?'" in text
+    assert "weights 0.75 [0.25, 1.25]" in text
+    assert "agreed with itself on 0.90 of 24 replies" in text
+
+
+def test_the_judge_is_a_step_of_its_own_that_leaves_steering_a_hit() -> None:
+    plain, judged = experiment(control={}), experiment(control={"judge": {"prompts": 3}})
+    assert "judge_control" not in [step.name for step in steps_for(plain)]
+    steps = {step.name: step for step in steps_for(judged)}
+    assert steps["judge_control"].inputs == {"control": "control"}
+    assert steps["report"].inputs["judge_control"] == "judge_control"
+    assert steps["control"].config(judged) == step_of(plain).config(plain)
+    assert steps["judge_control"].config(judged)["prompts"] == 3
 
 
 def test_without_the_step_the_report_has_no_such_section(tmp_path: Path) -> None:

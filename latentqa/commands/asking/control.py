@@ -1,0 +1,112 @@
+"""`latentqa control write`: an LLM writes a control for steering from one sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.errors import ConfigError
+from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RootOption
+from latentqa.terminal.printing import print_json, say
+
+app = typer.Typer(help="Controls: what a target is steered towards.", no_args_is_help=True)
+
+_NAME = re.compile(r"[^a-z0-9]+")
+_LONGEST_NAME = 40
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `write` a command of its own, though it is the only one."""
+
+
+@app.command()
+def write(
+    sentence: Annotated[
+        str, typer.Argument(metavar="SENTENCE", help="What the target is to become.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="New file of the control (YAML).")
+    ],
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="CONFIG",
+            help="An experiment file whose generate section names LLM, budget and prompts.",
+            show_default="the embedded model",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", help="Name of the control.", show_default="the sentence's"
+        ),
+    ] = None,
+    root: RootOption = DEFAULT_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Have an LLM write a control from one sentence: description, questions, wanted answers.
+
+    Its requests go through the request log of the root, so that the same sentence costs nothing a
+    second time. Read the file before steering with it.
+    """
+    if out.exists():
+        raise ConfigError(f"control: {out} exists already; name a new file with --out.")
+    from activation_store.model_files.gguf import served
+    from core.steering_control import write_control
+    from generators.llm.endpoint.resolve import open_endpoint
+    from generators.llm.session import LLMSession
+    from generators.making.config import GenerateSection
+    from generators.making.generation import texts_of
+    from generators.making.steering_controls import write_steering_control
+    from pipelines.experiment.config import load_experiment
+    from pipelines.steps.llm_session import REQUESTS, embedded_weights, weights_identity
+
+    section, threads = GenerateSection(), None
+    if config is not None:
+        experiment = load_experiment(Path(config))
+        if experiment.generate is None:
+            raise ConfigError(f"{config}: has no section generate, which names the LLM.")
+        section, threads = experiment.generate, experiment.runtime.threads
+    folder = root.expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    gguf = embedded_weights(section.endpoint)
+    with open_endpoint(
+        section.endpoint,
+        gguf=None if gguf is None else served(gguf),
+        weights=weights_identity(section.endpoint),
+        threads=threads,
+    ) as endpoint:
+        session = LLMSession(
+            log=folder / REQUESTS,
+            endpoint=endpoint,
+            texts=texts_of(section),
+            say=lambda line: say(line, err=True),
+        )
+        written = write_steering_control(sentence, name=name or _name_of(sentence), session=session)
+    write_control(out, written.control)
+    usage = written.usage
+    document = {
+        "out": str(out),
+        "control": written.control.model_dump(mode="json"),
+        "rejected": [list(pair) for pair in written.rejected],
+        "requests": usage.requests,
+        "cached_requests": usage.cached_requests,
+        "cost_usd": usage.cost,
+    }
+    if as_json:
+        print_json(document)
+        return
+    say(f"{out}: {written.control.description}")
+    for wanted in written.control.questions:
+        say(f"  {wanted.question}  {wanted.answer}")
+    say(f"Next:  latentqa steer DECODER --control {out} --prompt TEXT")
+
+
+def _name_of(sentence: str) -> str:
+    """Make a control's name of a sentence: its first words, joined by dashes."""
+    return _NAME.sub("-", sentence.lower())[:_LONGEST_NAME].strip("-") or "control"

@@ -1,0 +1,34 @@
+"""The language-model loss of token sequences, on whose padding nothing depends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+
+def compute_language_loss(
+    net: Any, sequences: Sequence[np.ndarray], *, given: Sequence[int] = ()
+) -> torch.Tensor:
+    """Compute the mean loss of the next tokens of sequences, in nats per token.
+
+    Args:
+        net: a causal language model, or a peft model of one.
+        sequences: token ids.
+        given: of each sequence, how many of its first tokens are given and carry no loss; the
+            first alone where nothing is said.
+    """
+    device = next(net.parameters()).device
+    shape = (len(sequences), max(map(len, sequences)))
+    ids_BT = torch.zeros(shape, dtype=torch.long)
+    targets_BT = torch.full(shape, -100)
+    starts = given or (1,) * len(sequences)
+    for i, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
+        ids_BT[i, : len(sequence)] = torch.from_numpy(sequence.astype(np.int64))
+        targets_BT[i, start - 1 : len(sequence) - 1] = ids_BT[i, start : len(sequence)]
+    # causal attention sees no padding behind a sequence
+    logits_BTV = net(input_ids=ids_BT.to(device), use_cache=False).logits
+    return F.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.to(device).flatten())
