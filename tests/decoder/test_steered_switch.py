@@ -21,7 +21,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from activation_store.target.files import resolve_model
+from activation_store.model_files.files import resolve_model
 from activation_store.target.generation import Sampling
 from core.steering_control import SteeringControl, WantedAnswer
 from decoder.config import DecoderConfig, LoraSettings
