@@ -61,7 +61,7 @@ def write(
     from generators.llm.endpoint.resolve import open_endpoint
     from generators.llm.session import LLMSession
     from generators.making.config import GenerateSection
-    from generators.making.generation import texts_of
+    from generators.making.externals import texts_of
     from generators.making.steering_controls import write_steering_control
     from pipelines.experiment.config import load_experiment
     from pipelines.steps.llm_session import REQUESTS, embedded_weights, weights_identity

@@ -77,10 +77,10 @@ def test_the_command_that_writes_a_control_runs(
         section = {"endpoint": {"model": "scripted", "base_url": endpoint.base_url}}
         Path("mine.yaml").write_text(yaml.safe_dump({"experiment": "mine", "generate": section}))
         called = Called(capsys, *words, "--root", str(tmp_path / "root"))
+        assert called.code == 0, called.err
         again = Called(capsys, *words, "--root", str(tmp_path / "root"))
         other = [word.replace("pirate.yaml", "other.yaml") for word in words]
         cached = Called(capsys, *other, "--root", str(tmp_path / "root"), "--json").json()
-    assert called.code == 0, called.err
     assert find_control("pirate.yaml").control == "a-pirate-captain-who-loves-parrots"
     assert "pirate.yaml exists already" in again.refused()
     assert (cached["requests"], cached["cached_requests"]) == (0, 1)
