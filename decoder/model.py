@@ -94,6 +94,11 @@ class Decoder:
             )
         return replace(self._injection, normaliser=normaliser)
 
+    @property
+    def normaliser(self) -> Normaliser | None:
+        """What normalises activations for this decoder's own adapter; None where nothing does."""
+        return self._normalisers.get(self.adapter)
+
     def injection_at(self, block: int, how: How) -> Injection:
         """Return what puts activations in at the output of any block, as they are.
 

@@ -151,3 +151,16 @@ class Normaliser:
         length = found.norm(dim=-1, keepdim=True).clamp_min(_LEAST_LENGTH)
         scaled: torch.Tensor = found * (self.statistics.length / length)
         return scaled
+
+    def origin_and_unit(self, layers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return where the map has its origin, and the unit of each feature; [L, D] each.
+
+        Args:
+            layers: L blocks, counted from 0.
+        """
+        rows = self._row_of_block[list(layers)]
+        mean, deviation = self._mean_LD[rows], self._deviation_LD[rows]
+        return (
+            mean if self.how in ("centre", "standardise") else torch.zeros_like(mean),
+            deviation if self.how == "standardise" else torch.ones_like(deviation),
+        )

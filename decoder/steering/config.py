@@ -17,9 +17,12 @@ class ActivationSteeringConfig(Config):
 
     step_size: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     """Length of one step: root mean square over the tokens of a prompt, as a share of the median
-    length of their activations."""
+    length of their activations. Lengths are measured as the decoder reads activations: where it
+    standardises, in deviations of each feature from its mean."""
     steps: int = Field(default=4, ge=1)
     """Steps at a prompt; the gradient is taken anew at each."""
+    vector_steps: int = Field(default=8, ge=1)
+    """Steps of a vector, each along the gradient averaged over all tokens of all prompts."""
     norm_limit: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     """Longest shift of a token's activation, as a share of the activation's own length."""
     smoothing: float = Field(default=0.0, ge=0, allow_inf_nan=False)

@@ -19,10 +19,11 @@ from activation_store.target.load import blocks
 from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.steering.config import ActivationSteeringConfig
+from decoder.steering.geometry import LEAST_NORM, Geometry, limit_lengths
 from decoder.steering.gradient import compute_answer_gradient
 from decoder.steering.objective import SteeringObjective
 from decoder.steering.prompts import SteeringPrompt
-from decoder.steering.shifts import LEAST_NORM, PromptShifts, limit_lengths
+from decoder.steering.shifts import PromptShifts
 
 Change = Callable[[torch.Tensor, bool], torch.Tensor]
 """Takes a block's output [B, T, D], and whether it is of the prompts; returns it changed."""
@@ -150,6 +151,7 @@ class GradientAtEachToken:
         self._decoder, self._prompts, self._shifts = decoder, prompts, shifts
         self._objective, self._config = objective, config
         self._layers = decoder.select_layers()
+        self._deepest = Geometry.of(decoder).of_layer(-1)
         # by layer, of each prompt, what the decoder reads so far [n, D]
         self._held: dict[int, list[torch.Tensor]] = {}
 
@@ -184,7 +186,7 @@ class GradientAtEachToken:
         """Move the newest activation of `block` down the gradient."""
         config = self._config
         start = torch.stack([held[-1] for held in self._held[block]])
-        lengths = start.norm(dim=-1, keepdim=True)
+        lengths = self._deepest.lengths(start)
         shift = torch.zeros_like(start)
         for _ in range(config.steps):
             found = compute_answer_gradient(
@@ -192,12 +194,12 @@ class GradientAtEachToken:
                 self._readings(),
                 [self._objective.all_turns] * len(self._prompts),
             )
-            gradient = torch.stack([own[-1] for own in found.gradients])
+            gradient = torch.stack([own[-1] for own in found.gradients]) * self._deepest.unit_LD
             size = gradient.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM)
             step = config.step_size * lengths * gradient / size
             shift = limit_lengths(shift - step, config.norm_limit * lengths)
             for row, held in enumerate(self._held[block]):
-                held[-1] = start[row] + shift[row]
+                held[-1] = start[row] + (shift * self._deepest.unit_LD)[row]
 
     def _readings(self) -> list[Reading]:
         readings = []

@@ -14,12 +14,12 @@ from activation_store.target.capture import Capture
 from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.steering.config import ActivationSteeringConfig
+from decoder.steering.geometry import LEAST_NORM, Geometry, limit_lengths
 from decoder.steering.gradient import compute_answer_gradient
 from decoder.steering.objective import SteeringObjective
 from decoder.steering.prompts import SteeringPrompt
 
-LEAST_NORM = 1e-12
-"""Norm that a gradient or shift of 0 is divided by."""
+_MOMENTUM = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Descent:
     """Steepest descent of the answer loss of readings, each within its own limits.
 
     A step is `step_size` times the median length of a row's activations, root mean square over its
-    vectors, whatever the gradient's length.
+    vectors, whatever the gradient's length. Lengths are those of `Geometry`.
 
     Attributes:
         shifts: of each reading, [N, D].
@@ -118,24 +118,27 @@ class Descent:
     ) -> None:
         self._decoder, self._objective, self._config = decoder, objective, config
         self._readings = readings
+        self._geometry = Geometry.of(decoder)
         self._start = [
             torch.as_tensor(reading.vectors).to(decoder.device, torch.float32)
             for reading in readings
         ]
+        self._lengths = [self._geometry.lengths(vectors) for vectors in self._start]
         self.shifts = [torch.zeros_like(vectors) for vectors in self._start]
         self.losses: list[list[float]] = []
 
     def run(self) -> None:
         """Take all steps, and measure the loss after the last."""
         for _ in range(self._config.steps):
-            for i, gradient in enumerate(self._gradients()):
+            for i, gradient in enumerate(self.gradients()):
                 self._move(i, gradient)
-        self._gradients()
+        self.gradients()
 
-    def _gradients(self) -> list[torch.Tensor]:
+    def gradients(self) -> list[torch.Tensor]:
+        """Compute the gradient [N, D] of each reading where its shift has brought it."""
         turns = self._objective.all_turns
         moved = [start + shift for start, shift in zip(self._start, self.shifts, strict=True)]
-        copies = [copy for vectors in moved for copy in self._copies(vectors)]
+        copies = [copy for i in range(len(moved)) for copy in self._copies(i, moved[i])]
         each = len(copies) // len(moved)
         found = compute_answer_gradient(
             self._decoder,
@@ -148,46 +151,110 @@ class Descent:
             torch.stack(found.gradients[i : i + each]).mean(0) for i in range(0, len(copies), each)
         ]
 
-    def _copies(self, vectors_ND: torch.Tensor) -> list[torch.Tensor]:
+    def _copies(self, i: int, vectors_ND: torch.Tensor) -> list[torch.Tensor]:
         """Copy vectors with noise on all but the first; the same noise in any batch."""
         config = self._config
         if not config.smoothing:
             return [vectors_ND]
         draw = torch.Generator().manual_seed(len(self.losses))
-        size = config.smoothing * vectors_ND.norm(dim=-1, keepdim=True) / vectors_ND.shape[1] ** 0.5
+        unit = self._geometry.unit_of(self._readings[i].n)
+        size = config.smoothing * self._lengths[i] / vectors_ND.shape[1] ** 0.5
         noise = [
             torch.randn(vectors_ND.shape, generator=draw).to(vectors_ND)
             for _ in range(config.copies - 1)
         ]
-        return [vectors_ND, *(vectors_ND + size * own for own in noise)]
+        return [vectors_ND, *(vectors_ND + size * unit * own for own in noise)]
 
     def _move(self, i: int, gradient_ND: torch.Tensor) -> None:
-        last = self._config.last_tokens
+        last, n = self._config.last_tokens, self._readings[i].n
+        unit = self._geometry.unit_of(n)
+        # of the loss by the vectors in their units
+        slope_ND = gradient_ND * unit
         if last is not None:
-            runs = gradient_ND.view(-1, self._readings[i].n, gradient_ND.shape[1]).clone()
+            runs = slope_ND.view(-1, n, slope_ND.shape[1]).clone()
             runs[:, :-last] = 0
-            gradient_ND = runs.view_as(gradient_ND)
-        lengths_N1 = self._start[i].norm(dim=-1, keepdim=True)
+            slope_ND = runs.view_as(slope_ND)
         # clamped, so that a gradient of 0 moves nothing
-        moved = len(gradient_ND) if last is None else min(last, self._readings[i].n)
-        size = gradient_ND.norm().clamp_min(LEAST_NORM) / moved**0.5
-        step = self._config.step_size * lengths_N1.median() / size
-        self.shifts[i] = limit_lengths(
-            self.shifts[i] - step * gradient_ND, self._config.norm_limit * lengths_N1
+        moved = len(slope_ND) if last is None else min(last, n)
+        size = slope_ND.norm().clamp_min(LEAST_NORM) / moved**0.5
+        step = self._config.step_size * self._lengths[i].median() / size
+        self.shifts[i] = unit * limit_lengths(
+            self.shifts[i] / unit - step * slope_ND, self._config.norm_limit * self._lengths[i]
         )
 
     @property
     def limited(self) -> float:
         """Share of the vectors whose shift is at the limit of its length."""
         at = [
-            shift.norm(dim=-1) > 0.999 * self._config.norm_limit * start.norm(dim=-1)
-            for shift, start in zip(self.shifts, self._start, strict=True)
+            (shift / self._geometry.unit_of(reading.n)).norm(dim=-1, keepdim=True)
+            > 0.999 * self._config.norm_limit * lengths
+            for shift, reading, lengths in zip(
+                self.shifts, self._readings, self._lengths, strict=True
+            )
         ]
         return float(torch.cat(at).float().mean())
 
 
-def limit_lengths(vectors_ND: torch.Tensor, limits_N1: torch.Tensor) -> torch.Tensor:
-    """Shorten the vectors that are longer than their limit to it."""
-    lengths_N1 = vectors_ND.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM)
-    limited: torch.Tensor = vectors_ND * (limits_N1 / lengths_N1).clamp_max(1.0)
-    return limited
+@dataclass(frozen=True, slots=True)
+class CommonShift:
+    """One shift of each layer for all tokens of all prompts.
+
+    Attributes:
+        vectors: [L, D].
+        before: mean answer loss of the activations as they are, in nats a token.
+        after: likewise of the shifted ones.
+        limited: whether it is at the limit of its length.
+    """
+
+    vectors: torch.Tensor
+    before: float
+    after: float
+    limited: bool
+
+
+def compute_common_shift(
+    decoder: Decoder,
+    prompts: Sequence[SteeringPrompt],
+    objective: SteeringObjective,
+    config: ActivationSteeringConfig,
+) -> CommonShift:
+    """Compute the one shift that makes the answers wanted likelier over prompts.
+
+    The gradient is averaged over the tokens of all prompts before each step: shifts of their own,
+    averaged afterwards, point in as many ways as there are tokens and leave next to nothing. A step
+    goes the way of this gradient and, by half, of those before it.
+
+    Args:
+        decoder: whose answers are wanted; its target runs on the prompts.
+        prompts: B prompts.
+        objective: the answers.
+        config: `vector_steps`, `step_size`, `norm_limit` and `smoothing`.
+    """
+    layers, geometry = decoder.select_layers(), Geometry.of(decoder)
+    captured = capture_prompts(decoder, prompts, layers.layers)
+    readings = [
+        prompt.reading(layers, vectors) for prompt, vectors in zip(prompts, captured, strict=True)
+    ]
+    descent = Descent(decoder, readings, objective, config)
+    size = torch.cat([geometry.lengths(torch.as_tensor(r.vectors)) for r in readings]).median()
+    common_LD = torch.zeros_like(geometry.unit_LD)
+    heading_LD = torch.zeros_like(common_LD)
+    for _ in range(config.vector_steps):
+        means = [g.view(*common_LD.shape[:1], -1, g.shape[1]).mean(1) for g in descent.gradients()]
+        slope_LD = torch.stack(means).mean(0) * geometry.unit_LD
+        heading_LD = _MOMENTUM * heading_LD + slope_LD / slope_LD.norm().clamp_min(LEAST_NORM)
+        way_LD = heading_LD / heading_LD.norm().clamp_min(LEAST_NORM) * len(common_LD) ** 0.5
+        common_LD = limit_lengths(
+            common_LD - config.step_size * size * way_LD, config.norm_limit * size
+        )
+        raw_LD = common_LD * geometry.unit_LD
+        descent.shifts = [raw_LD.repeat_interleave(reading.n, 0) for reading in readings]
+    descent.gradients()
+    before, *_, after = (sum(own) / len(own) for own in descent.losses)
+    lengths = common_LD.norm(dim=-1)
+    return CommonShift(
+        vectors=common_LD * geometry.unit_LD,
+        before=before,
+        after=after,
+        limited=bool((lengths > 0.999 * config.norm_limit * size).any()),
+    )

@@ -22,7 +22,7 @@ from decoder.model import Decoder
 from decoder.steering.objective import SteeringObjective, make_objective
 from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
 from decoder.steering.replies import Steering, write_replies
-from decoder.steering.shifts import capture_prompts, compute_shifts
+from decoder.steering.shifts import capture_prompts, compute_common_shift, compute_shifts
 from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection, Method
 from trainers.adapter_loop import AdapterTraining
@@ -32,6 +32,8 @@ from trainers.steering_adapter import STEER, scaled_adapter
 
 SFT = "sft"
 _BATCH = 8
+_LEAST_FALL = 1e-3
+"""Fall of the loss below which a gradient is taken for dead, in nats a token."""
 
 PromptMaker = Callable[[str], SteeringPrompt]
 """Makes the prompt that a method gives the target of what a user says."""
@@ -152,7 +154,7 @@ class MethodMaker:
         shifts = compute_shifts(self._decoder, self._plain[:_BATCH], self._objective, own)
         fall = float(np.mean(shifts.before) - np.mean(shifts.after))
         notes = []
-        if fall < 1e-3:
+        if fall < _LEAST_FALL:
             notes.append(f"dead gradient: the steps lower the loss by {fall:.4f} nats a token")
         if shifts.limited > 0.5:
             notes.append(f"norm-limited: {shifts.limited:.0%} of the shifts are at norm_limit")
@@ -164,7 +166,9 @@ class MethodMaker:
             notes=tuple(notes),
         )
 
-    def _by_vector(self, name: str, vector_LD: torch.Tensor) -> SteeringMethod:
+    def _by_vector(
+        self, name: str, vector_LD: torch.Tensor, notes: Sequence[str] = ()
+    ) -> SteeringMethod:
         layers = self._decoder.select_layers().layers
         vector = SteeringVector(
             layers=dict(zip(layers, vector_LD, strict=True)),
@@ -178,15 +182,19 @@ class MethodMaker:
             at=lambda strength: contextlib.nullcontext(Steering(vector=vector.scaled(strength))),
             strengths=self._config.strengths,
             vector=vector,
+            notes=tuple(notes),
         )
 
     def _gradient_vector(self) -> SteeringMethod:
-        means: list[torch.Tensor] = []
-        for start in range(0, len(self._plain), _BATCH):
-            part = self._plain[start : start + _BATCH]
-            shifts = compute_shifts(self._decoder, part, self._objective, self._config.activations)
-            means += shifts.mean(part)
-        return self._by_vector("vector", torch.stack(means).mean(0))
+        own = self._config.activations
+        found = compute_common_shift(self._decoder, self._plain, self._objective, own)
+        fall = found.before - found.after
+        notes = []
+        if fall < _LEAST_FALL:
+            notes.append(f"dead gradient: the steps lower the loss by {fall:.4f} nats a token")
+        if found.limited:
+            notes.append("norm-limited: the vector is at norm_limit")
+        return self._by_vector("vector", found.vectors, notes)
 
     def _differences(self) -> torch.Tensor:
         """Compute mean activations told the control, less those told nothing; [P, L, D]."""

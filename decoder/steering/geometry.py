@@ -1,0 +1,64 @@
+"""Lengths of activations and of their shifts, measured as the decoder reads them.
+
+Shapes: L layers, n vectors of each, N = L * n, D d_model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from activation_store.target.load import shape_of
+from decoder.model import Decoder
+
+LEAST_NORM = 1e-12
+"""Norm that a gradient or shift of 0 is divided by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How lengths of activations and of their shifts are measured: as the decoder reads them.
+
+    A decoder that standardises sees each feature in units of its deviation, from its mean. Steepest
+    descent in those units moves a feature by as much as it varies; in raw units a few massive
+    features would set the length of a step, and the quietest features would take it.
+
+    Attributes:
+        origin_LD: [L, D] where lengths are measured from.
+        unit_LD: [L, D] what each feature is measured in.
+    """
+
+    origin_LD: torch.Tensor
+    unit_LD: torch.Tensor
+
+    @classmethod
+    def of(cls, decoder: Decoder) -> Geometry:
+        """Return the geometry of a decoder; of one that does not normalise, that of raw vectors."""
+        layers = decoder.select_layers().layers
+        if decoder.normaliser is None:
+            size = shape_of(decoder.net.get_base_model().config, decoder.binding.model).d_model
+            zeros = torch.zeros(len(layers), size, device=decoder.device)
+            return cls(zeros, zeros + 1)
+        return cls(*decoder.normaliser.origin_and_unit(layers))
+
+    def of_layer(self, place: int) -> Geometry:
+        """Return the geometry of one of the layers."""
+        return Geometry(self.origin_LD[place][None], self.unit_LD[place][None])
+
+    def unit_of(self, n: int) -> torch.Tensor:
+        """Return the units [L * n, D] of n vectors of each layer."""
+        return self.unit_LD.repeat_interleave(n, 0)
+
+    def lengths(self, vectors_ND: torch.Tensor) -> torch.Tensor:
+        """Measure activations [L * n, D], each layer's after the other's; [L * n, 1]."""
+        n = len(vectors_ND) // len(self.unit_LD)
+        moved = vectors_ND - self.origin_LD.repeat_interleave(n, 0)
+        return (moved / self.unit_of(n)).norm(dim=-1, keepdim=True)
+
+
+def limit_lengths(vectors_ND: torch.Tensor, limits_N1: torch.Tensor) -> torch.Tensor:
+    """Shorten the vectors that are longer than their limit to it."""
+    lengths_N1 = vectors_ND.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM)
+    limited: torch.Tensor = vectors_ND * (limits_N1 / lengths_N1).clamp_max(1.0)
+    return limited
