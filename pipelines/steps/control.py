@@ -21,7 +21,7 @@ def control_step() -> Step:
     """Return the step, which takes the decoder and its target."""
     return Step(
         name=CONTROL,
-        version=2,
+        version=3,
         entry="evaluators.control.evaluation",
         run=_control,
         config=_config,

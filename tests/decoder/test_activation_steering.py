@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import decoders
+import numpy as np
 import pytest
 import torch
 
@@ -12,11 +13,13 @@ from activation_store.target.generation import Sampling
 from core.errors import ConfigError, DataError, ModelError
 from core.steering_control import SteeringControl, WantedAnswer
 from decoder.model import Decoder
+from decoder.normalisation import ActivationStatistics
 from decoder.steering.config import ActivationSteeringConfig
+from decoder.steering.geometry import Geometry
 from decoder.steering.objective import make_objective
 from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
 from decoder.steering.replies import Steering, score_replies, write_replies
-from decoder.steering.shifts import capture_prompts, compute_shifts
+from decoder.steering.shifts import capture_prompts, compute_common_shift, compute_shifts
 from decoder.steering.vectors import SteeringVector
 
 PIRATE = SteeringControl(
@@ -100,6 +103,65 @@ def test_no_shift_is_longer_than_the_limit(decoder: Decoder, prompts: list[Steer
         allowed = 0.2 * own[0][prompt.withheld :].norm(dim=-1)
         assert (shift[0, prompt.withheld :].norm(dim=-1) <= allowed * 1.001).all()
     assert shifts.limited > 0.5
+
+
+def make_standardising() -> Decoder:
+    """Make a decoder of which one feature varies by 50, and the others by 1."""
+    decoder = decoders.make("llama", normalisation="standardise")
+    deviation = np.ones((1, 32), np.float32)
+    deviation[0, 5] = 50.0
+    mean = np.full((1, 32), 2.0, np.float32)
+    decoder.use_statistics(ActivationStatistics(mean=mean, deviation=deviation, length=1.0))
+    return decoder
+
+
+def test_lengths_are_measured_as_a_standardising_decoder_reads_them() -> None:
+    decoder = make_standardising()
+    prompt = tokenize_prompt(decoder.tokenizer, "Tell me of the sea")
+    config = ActivationSteeringConfig(step_size=5.0, norm_limit=0.2)
+    objective = make_objective(decoder, [PIRATE])
+    (shift,) = compute_shifts(decoder, [prompt], objective, config).shifts
+    ((own,),) = capture_prompts(decoder, [prompt], [decoders.READ_LAYER])
+    unit = torch.ones(32)
+    unit[5] = 50.0
+    moved = (shift[0] / unit)[prompt.withheld :].norm(dim=-1)
+    allowed = 0.2 * ((own - 2.0) / unit)[prompt.withheld :].norm(dim=-1)
+    torch.testing.assert_close(moved, allowed, rtol=1e-3, atol=1e-5)
+
+
+def test_the_geometry_of_a_decoder_that_does_not_normalise_is_that_of_its_vectors(
+    decoder: Decoder,
+) -> None:
+    vectors = torch.randn(6, 32)
+    lengths = Geometry.of(decoder).lengths(vectors)
+    torch.testing.assert_close(lengths, vectors.norm(dim=-1, keepdim=True))
+
+
+def test_one_shift_of_all_tokens_lowers_the_loss_further_than_the_mean_of_their_own(
+    decoder: Decoder, prompts: list[SteeringPrompt]
+) -> None:
+    objective = make_objective(decoder, [PIRATE])
+    config = ActivationSteeringConfig(steps=8, vector_steps=8, step_size=0.05)
+    common = compute_common_shift(decoder, prompts, objective, config)
+    assert common.after < common.before - 0.01
+    own = compute_shifts(decoder, prompts, objective, config)
+    mean = torch.stack(own.mean(prompts)).mean(0)
+    assert mean.norm() < common.vectors.norm()
+
+
+def test_a_common_shift_is_never_longer_than_the_limit(
+    decoder: Decoder, prompts: list[SteeringPrompt]
+) -> None:
+    config = ActivationSteeringConfig(step_size=5.0, norm_limit=0.2)
+    found = compute_common_shift(decoder, prompts, make_objective(decoder, [PIRATE]), config)
+    captured = capture_prompts(decoder, prompts, [decoders.READ_LAYER])
+    read = torch.cat(
+        [own[0][prompt.withheld :] for prompt, own in zip(prompts, captured, strict=True)]
+    )
+    assert float(found.vectors.norm()) == pytest.approx(
+        0.2 * float(read.norm(dim=-1).median()), rel=1e-3
+    )
+    assert found.limited
 
 
 def test_what_the_decoder_does_not_read_is_not_shifted(decoder: Decoder) -> None:
