@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from endpoints import conversations, questions, resolved
 from scripted_endpoint import ScriptedEndpoint
 
+from core.errors import DataError
 from core.table_files import read_conversations, read_questions
 from core.tables import Conversation, Question
 from generators.exchange.config import ImportConfig
@@ -33,6 +35,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tables:
         (folder / f"texts/sea-side/{i}.txt").write_text(f"Day {i}. {TEXT * 20}")
     kinds: dict[str, Any] = {name: {"controls": 4} for name in KINDS}
     kinds["context"]["source"] = {"path": str(folder / "texts")}
+    money = [
+        {"subject": name, "object": f"coin {name[0]}", "source": f"We went to {name} and on",
+         "question": "The currency of x"}
+        for name in ("Banland", "Borova", "Telland", "Telova", "Visland", "Visova")
+    ]  # fmt: skip
+    (folder / "money.json").write_text(json.dumps(money))
+    kinds["relation"]["source"] = {"path": str(folder / "money.json")}
     config = ConversationsConfig.model_validate({"kinds": kinds})
     with ScriptedEndpoint() as endpoint:
         conversations(folder, resolved(endpoint), config)
@@ -62,6 +71,11 @@ def test_every_kind_is_among_them(made: Tables) -> None:
 
 
 def test_latentqas_files_bring_every_kind_back(made: Tables, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"text \(control\) has no LatentQA form"):
+        write_latentqa(tmp_path / "none", *made)
+    rows = [row for row in made[0] if row.kind != "relation"]
+    kept = {row.example_id for row in rows}
+    made = (rows, [one for one in made[1] if one.example_id in kept])
     write_latentqa(tmp_path / "out", *made)
     import_conversations(tmp_path / "out", tmp_path / "c", config=ImportConfig())
     import_questions(tmp_path / "out", tmp_path / "c", tmp_path / "q")
