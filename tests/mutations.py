@@ -315,7 +315,7 @@ def _mutate_table(draw: random.Random, path: Path) -> None:
         changed = [{**row, name: draw.choice(ODD_VALUES)} for row in rows]
     try:
         table = pa.Table.from_pylist(changed)
-    except (pa.ArrowException, TypeError, AttributeError, OverflowError, UnicodeError, ValueError):
+    except (pa.ArrowException, TypeError, AttributeError, LookupError, OverflowError, ValueError):
         path.write_bytes(mutate_bytes(draw, path.read_bytes()))
     else:
         pq.write_table(table, path)

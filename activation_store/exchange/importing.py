@@ -31,7 +31,7 @@ from activation_store.tokens.tokens import SEGMENT_CODES, Tokens
 from activation_store.write.committer import ShardCommitter
 from core.canonical import digest
 from core.config import Config
-from core.errors import DataError
+from core.errors import DataError, first_line
 from core.files import new_folder, sha256_file
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -154,8 +154,8 @@ def open_memmap(vectors: Path, index: Path, *, bfloat16: bool = False) -> Vector
     """
     try:
         values = np.load(vectors, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{vectors}: numpy cannot map it ({error}).") from error
+    except Exception as error:  # a header that is no Python literal fails in many ways
+        raise DataError(f"{vectors}: numpy cannot map it ({first_line(error)}).") from error
     wanted = ("uint16",) if bfloat16 else ("float32", "float16")
     if values.ndim != 2 or values.dtype.name not in wanted:
         raise DataError(
