@@ -54,7 +54,8 @@ class Geometry:
         """Measure activations [L * n, D], each layer's after the other's; [L * n, 1]."""
         n = len(vectors_ND) // len(self.unit_LD)
         moved = vectors_ND - self.origin_LD.repeat_interleave(n, 0)
-        return (moved / self.unit_of(n)).norm(dim=-1, keepdim=True)
+        lengths_N1: torch.Tensor = (moved / self.unit_of(n)).norm(dim=-1, keepdim=True)
+        return lengths_N1
 
 
 def limit_lengths(vectors_ND: torch.Tensor, limits_N1: torch.Tensor) -> torch.Tensor:
