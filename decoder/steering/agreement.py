@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from decoder.model import Decoder
 from decoder.prompt import Turn
-from decoder.steering.geometry import LEAST_NORM, capture_prompts
+from decoder.steering.geometry import LEAST_NORM
 from decoder.steering.gradient import WeightedTurn, compute_answer_gradient
 from decoder.steering.prompts import SteeringPrompt
+from decoder.steering.shifts import capture_prompts
 
 
 def measure_agreement(
