@@ -36,9 +36,9 @@ class Clock:
 
     @property
     def steady(self) -> float:
-        """Tokens a second between the first and the last word of progress."""
+        """Tokens a second between the first and the last word of progress; nan for one word."""
         (start, before), (end, after) = self.seen[0], self.seen[-1]
-        return (after - before) / (end - start)
+        return (after - before) / (end - start) if end > start else float("nan")
 
 
 def main() -> None:
