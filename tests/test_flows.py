@@ -120,7 +120,7 @@ def test_a_step_that_cannot_be_made_is_one_line(home: Path, server: str) -> None
     (home / "blocked" / "dump").rmdir()
     (home / "blocked" / "dump").write_text("a file where a folder has to be")
     failed = run(home, server, "--root", "blocked")
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert failed.stdout == ""
     assert "Traceback" not in failed.stderr
     assert failed.stderr.splitlines()[-1].startswith("latentqa: ")

@@ -1,0 +1,324 @@
+"""Capture, training, evaluation, answers and steering on a made-up accelerator (fake_device.py).
+
+No operation mixes devices, and the host waits for the device where a test names it, nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import chain
+import decoders
+import numpy as np
+import pytest
+import stores
+import torch
+from fake_device import FakeDevice, fake_device, move, spread
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorDeviceMismatchError,
+)
+from transformers import TrainingArguments
+
+from activation_store.layout.plan import write_plan
+from activation_store.target.capture import Capture
+from activation_store.target.host_copy import HostCopier
+from activation_store.target.load import load_model
+from activation_store.tokens.tokens import tokenize_row
+from activation_store.write.prepared import prepare_dump
+from activation_store.write.writer import write_shards
+from decoder import asking, packed
+from decoder.asking import generate_answers
+from decoder.model import Decoder
+from decoder.normalisation import ActivationStatistics
+from decoder.reading import Reading
+from decoder.scoring import compute_turn_losses
+from decoder.sources.live import LiveActivations
+from decoder.steering.gradient import WeightedTurn, answer_loss, compute_answer_gradient
+from decoder.visible_tokens import ReadLayers
+from evaluators.measure.control_effect import _completion_log_likelihoods
+from trainers.config import TrainConfig
+from trainers.dataset import MicroBatches, RowDataset
+from trainers.decoder_inputs import DecoderInputs, make_activation_inputs
+from trainers.distributed import DistributedContext
+from trainers.loop import DecoderTrainer, compute_validation_loss, make_training_arguments
+from trainers.rows import Row
+
+FAMILIES = [
+    "llama",
+    "gemma3",
+    pytest.param("qwen3", marks=pytest.mark.prove),
+    pytest.param("gpt_neox", marks=pytest.mark.prove),
+]
+"""With full attention and with windows; two more in `make prove`."""
+WINDOWS = ("gemma3", "mistral")
+LAYERS = (0, 2)
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def device(family: str) -> Iterator[FakeDevice]:
+    # transformers looks at the padding of models with windows at each pass: the one exception
+    with fake_device(looks_at_padding=family in WINDOWS) as made:
+        yield made
+
+
+def decoder_on(family: str, **config: Any) -> Decoder:
+    """Return a decoder on the device, the same for all tests that want it so."""
+    return _decoder_on(family, tuple(config.items()))
+
+
+@functools.cache
+def _decoder_on(family: str, config: tuple[tuple[str, Any], ...]) -> Decoder:
+    made = decoders.make(family, **dict(config))
+    move(made.net)
+    return made
+
+
+def readings(decoder: Decoder, layer: int | None = None) -> list[Reading]:
+    layers = decoder.select_layers(layer)
+    named = layers.layers if layers.named else ()
+    return [decoders.reading(n, 3 * n, seed=n, layers=named) for n in (4, 9, 6)]
+
+
+def rows_of(decoder: Decoder, inputs: Any = None) -> RowDataset:
+    """Make a data set of three rows with two questions each."""
+    given = dict(zip(range(3), readings(decoder), strict=True))
+    made = [chain.row(number) for number in given]
+    rows = [Row(conversation, tuple(asked)) for conversation, asked in made]
+    numbers = {row.example_id: number for number, row in enumerate(rows)}
+    own = inputs or DecoderInputs(
+        lambda row, epoch: given[numbers[row.example_id]],
+        lambda row, epoch: given[numbers[row.example_id]].size,
+    )
+    packed = decoder.can_pack
+    return RowDataset(rows, own, decoder.prompt, packed=packed, micro_batch_tokens=100)
+
+
+def trainer_of(
+    decoder: Decoder,
+    rows: RowDataset,
+    device: FakeDevice,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> DecoderTrainer:
+    """Make the trainer, which then stands on the device."""
+    alone = DistributedContext(world_size=1, rank=0, device=torch.device("cpu"))
+    args = make_training_arguments(TrainConfig(), folder, steps=1, distributed=alone, report_to=())
+    monkeypatch.setattr(TrainingArguments, "device", device.device)
+    monkeypatch.setattr(TrainingArguments, "place_model_on_device", False)
+    decoder.net.train()
+    for name, weight in decoder.net.named_parameters():
+        weight.requires_grad_("lora_" in name)
+    made = DecoderTrainer(decoder, rows, rows, distributed=alone, args=args)
+    made.current_gradient_accumulation_steps = 1  # set by its own loop
+    return made
+
+
+def take_step(trainer: DecoderTrainer, decoder: Decoder, rows: RowDataset) -> None:
+    """Run forward, backward, clipping and the optimiser on one batch of several micro-batches."""
+    batch: MicroBatches = rows.collate_micro_batches([rows[i] for i in range(len(rows))])
+    assert len(batch["micro_batches"]) > 1
+    weights = [weight for weight in decoder.net.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(weights)
+    loss = trainer.training_step(decoder.net, dict(batch))
+    assert loss.device == decoder.device
+    assert all(weight.grad is not None for weight in weights)
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    optimiser.step()
+    optimiser.zero_grad()
+    decoder.net.eval().requires_grad_(False)  # as other tests want it
+
+
+def test_a_dump_reads_each_batch_once_a_layer(
+    family: str, device: FakeDevice, tmp_path: Path
+) -> None:
+    model = decoders.model(family)
+    rows = [stores.conversation(i, "stimulus") for i in range(6)]
+    config = stores.CAPTURE.model_copy(update={"batch_tokens": 200})
+    prepared = prepare_dump(stores.table(tmp_path / "rows", rows), config, model)
+    plan = prepared.make_plan()
+    write_plan(tmp_path, plan)
+    net = load_model(model, dtype="float32", device=torch.device("cpu"))
+    move(net)
+    write_shards(plan, range(plan.n_shards), out=tmp_path, tokens=prepared.tokens, net=net)
+    batches = sum(len(list(plan.batches(shard))) for shard in range(plan.n_shards))
+    assert batches > 1
+    assert device.reads == {"HostCopier.start.<locals>.<dictcomp>": batches * len(plan.layers)}
+
+
+@pytest.mark.parametrize("injection", ["replace", "add"])
+def test_a_training_step_reads_nothing(
+    family: str,
+    device: FakeDevice,
+    injection: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder = decoder_on(family, injection=injection)
+    rows = rows_of(decoder)
+    take_step(trainer_of(decoder, rows, device, tmp_path, monkeypatch), decoder, rows)
+    assert not device.reads
+
+
+def test_a_step_of_rows_with_a_shared_prefix_reads_nothing(
+    device: FakeDevice, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = decoder_on(family, read_layers=LAYERS)
+    monkeypatch.setattr(decoder, "can_pack", False)
+    rows = rows_of(decoder)
+    take_step(trainer_of(decoder, rows, device, tmp_path, monkeypatch), decoder, rows)
+    assert not device.reads
+
+
+def test_several_layers_together_and_normalised_read_nothing(
+    device: FakeDevice, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"read_layers": LAYERS, "combine": "concatenated", "normalisation": "standardise"}
+    decoder = decoder_on(family, **config)
+    wide = np.ones((2, 32), np.float32)
+    decoder.use_statistics(ActivationStatistics(mean=wide, deviation=wide, length=1.0))
+    rows = rows_of(decoder)
+    take_step(trainer_of(decoder, rows, device, tmp_path, monkeypatch), decoder, rows)
+    assert not device.reads
+
+
+def test_a_live_step_reads_the_targets_activations_alone(
+    device: FakeDevice, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = decoder_on(family)
+    conversations = [chain.row(number)[0] for number in range(3)]
+    settings = chain.CAPTURE.model_copy(update={"swapped": ()})
+    source = LiveActivations(decoders.model(family), conversations, settings)
+    source.attach_decoder(decoder)
+    inputs = make_activation_inputs(
+        source, layers=lambda example, epoch: ReadLayers((2,)), masking=False
+    )
+    rows = rows_of(decoder, inputs)
+    take_step(trainer_of(decoder, rows, device, tmp_path, monkeypatch), decoder, rows)
+    assert device.reads == {"to_stored": 3}
+
+
+def test_losses_are_read_once_behind_all_batches(device: FakeDevice, family: str) -> None:
+    decoder = decoder_on(family)
+    turns = [[decoder.prompt.turn("Who?", "Me."), decoder.prompt.turn("Why?", "So.")]] * 3
+    found = compute_turn_losses(decoder, readings(decoder), turns, batch=1)
+    assert [len(own) for own in found] == [2, 2, 2]
+    assert device.reads == {"compute_turn_losses": 1}
+    compute_validation_loss(decoder, rows_of(decoder))
+    assert device.reads == {"compute_turn_losses": 1, "compute_validation_loss": 1}
+
+
+def test_answers_are_looked_at_every_eighth_token(device: FakeDevice, family: str) -> None:
+    decoder = decoder_on(family)
+    found = generate_answers(decoder, readings(decoder), ["Who?"] * 3, max_tokens=16)
+    assert len(found) == 3
+    assert device.reads == {"_find_unfinished": 2, "continue_turns": 2}
+
+
+def test_the_control_effect_is_read_once_a_batch(device: FakeDevice, family: str) -> None:
+    decoder = decoder_on(family)
+    tokens = [
+        tokenize_row(decoder.tokenizer, stores.conversation(i, "stimulus_completion"))
+        for i in range(3)
+    ]
+    found = _completion_log_likelihoods(
+        decoder.net, {("a", str(i)): t for i, t in enumerate(tokens)}
+    )
+    assert len(found) == 3
+    assert device.reads == {"_completion_log_likelihoods": 1}
+
+
+def test_a_steering_gradient_is_read_once_and_its_loss_not_at_all(
+    device: FakeDevice, family: str
+) -> None:
+    decoder = decoder_on(family)
+    asked = [WeightedTurn(decoder.prompt.turn("Who?", "Me."), 0.5)]
+    rows = readings(decoder)
+    assert len(compute_answer_gradient(decoder, rows, [asked] * 3).gradients) == 3
+    assert device.reads == {"compute_answer_gradient": 1}
+    net = decoder.net.get_base_model()
+    kept = Capture(net, (2,), gradients=True)([np.arange(5), np.arange(4)])[2]
+    leaf = kept.detach().clone().requires_grad_()
+    placed = [Reading(leaf[row, :n], n, 0) for row, n in enumerate((5, 4))]
+    torch.autograd.backward(answer_loss(decoder, placed, [asked] * 2))
+    assert leaf.grad is not None
+    assert device.reads == {"compute_answer_gradient": 1}
+
+
+@pytest.mark.parametrize("write_layer", [0, 3])
+def test_a_model_spread_over_two_devices_is_read_scored_and_asked(write_layer: int) -> None:
+    with fake_device() as device:
+        decoder = decoders.make("llama", write_layer=write_layer, injection="add")
+        base = decoder.net.get_base_model()
+        spread(decoder.net, base.model.layers[2:], base.model.norm)
+        found = Capture(base, LAYERS)([np.arange(5), np.arange(3)])
+        assert {values.device.index for values in found.values()} == {0, 1}
+        HostCopier("bfloat16").start(found)
+        for can_pack in (True, False):
+            decoder.can_pack = can_pack
+            turns = [[decoder.prompt.turn("Who?", "Me."), decoder.prompt.turn("Why?", "So.")]] * 3
+            compute_turn_losses(decoder, readings(decoder), turns)
+        assert len(generate_answers(decoder, readings(decoder), ["Who?"] * 3, max_tokens=9)) == 3
+        assert device.reads["_find_unfinished"] == 1
+
+
+@pytest.mark.parametrize("fault", ["item", "mask", "cpu"])
+def test_a_wait_or_a_tensor_of_the_cpu_in_the_loss_is_noticed(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = packed.question_losses
+
+    def wrong(logits: torch.Tensor, batch: Any) -> torch.Tensor:
+        losses = right(logits, batch)
+        if fault == "item":
+            return losses / max(1.0, losses.sum().item())
+        if fault == "mask":
+            return losses[losses > 0]
+        return losses * torch.ones(len(losses))
+
+    monkeypatch.setattr(packed, "question_losses", wrong)
+    with fake_device() as device:
+        decoder = decoder_on("llama")
+        rows = rows_of(decoder)
+        trainer = trainer_of(decoder, rows, device, tmp_path, monkeypatch)
+        with pytest.raises(
+            (
+                FakeTensorDeviceMismatchError,
+                DataDependentOutputException,
+                DynamicOutputShapeException,
+            )
+        ):
+            take_step(trainer, decoder, rows)
+
+
+@pytest.mark.parametrize("fault", ["item", "cpu"])
+def test_a_wait_or_a_tensor_of_the_cpu_in_a_capture_is_noticed(fault: str) -> None:
+    class Faulty(Capture):
+        def _checked(self, output: torch.Tensor) -> torch.Tensor:
+            found = super()._checked(output)
+            if fault == "item":
+                assert found.isfinite().all()
+            return found + torch.zeros(32)
+
+    with fake_device():
+        net = decoders.make("llama").net.get_base_model()
+        move(net)
+        with pytest.raises((FakeTensorDeviceMismatchError, DataDependentOutputException)):
+            Faulty(net, LAYERS)([np.arange(5)])
+
+
+def test_a_look_at_each_token_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "_LOOK", 1)
+    with fake_device() as device:
+        decoder = decoder_on("llama")
+        generate_answers(decoder, readings(decoder), ["Who?"] * 3, max_tokens=4)
+        assert device.reads["_find_unfinished"] > 1
