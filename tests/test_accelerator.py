@@ -12,11 +12,14 @@ CASES = Path(__file__).with_name("accelerator_cases.py")
 
 
 @pytest.mark.timeout(1200)
-def test_hot_loops_never_wait_for_the_device() -> None:
-    """Run tests/accelerator_cases.py."""
+@pytest.mark.parametrize(
+    "cases", ["not prove", pytest.param("prove", marks=pytest.mark.prove)], ids=["two", "four"]
+)
+def test_hot_loops_never_wait_for_the_device(cases: str) -> None:
+    """Run tests/accelerator_cases.py: two families, and in `make prove` the other two."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)]
     ran = subprocess.run(
-        [*command, "-m", "not prove", "-o", "timeout=0"],
+        [*command, "-m", cases, "-o", "timeout=0"],
         capture_output=True,
         text=True,
         check=False,
