@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from activation_store.target.number_format import ComputeConfig
+from generators.llm.endpoint.config import EndpointConfig
 
 
 class CompleteConfig(ComputeConfig):
@@ -29,3 +30,23 @@ class CompleteConfig(ComputeConfig):
     """Conversations that are answered together; the unit of resuming."""
     seed: int = 0
     """Seed of sampling."""
+    endpoint: EndpointConfig | None = None
+    """Server of the target that writes the replies, such as vLLM's: it has to continue token ids at
+    `/completions`. Null has the target reply here."""
+    check_rows: int = Field(default=8, ge=0)
+    """Conversations that the endpoint answers greedily before all others, to be compared with the
+    target, which is loaded for it; 0 compares none."""
+    min_agreement: float = Field(default=0.9, ge=0, le=1)
+    """Share of the tokens of these replies that the target itself has to choose too."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _continues_tokens(cls, endpoint: EndpointConfig | None) -> EndpointConfig | None:
+        plain = EndpointConfig()
+        for name in ("mode", "thinking_tokens", "reasoning_effort"):
+            if endpoint is not None and getattr(endpoint, name) != getattr(plain, name):
+                raise ValueError(
+                    f"{name} is not for replies of the target; leave it out"
+                    + (", and raise complete.max_tokens" if name == "thinking_tokens" else "")
+                )
+        return endpoint

@@ -4,6 +4,8 @@ Each conversation that ends with a stimulus gets a second row, of view `stimulus
 the target's own reply: the token ids that it generated, and their text. The rows that came in stay
 as they are.
 
+They are written here, or by a server of the target (`complete.endpoint`).
+
 A reply ends at the end of turn that the chat template writes, or at the tokenizer's end of text.
 Nothing of the model's generation_config.json takes part: what shapes a reply is `CompleteConfig`.
 """
@@ -11,12 +13,13 @@ Nothing of the model's generation_config.json takes part: what shapes a reply is
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +27,7 @@ import pyarrow.parquet as pq
 from activation_store.model_files.files import ModelFiles, read_json_object
 from activation_store.target.config import CompleteConfig
 from activation_store.target.number_format import resolve_dtype
+from activation_store.target.reply_text import Prompt, Reply, ReplyReader
 from core.canonical import digest
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
@@ -38,9 +42,12 @@ from core.table_files import (
 )
 from core.tables import COMPLETES, Conversation, Dropped, Message, example_id
 
+if TYPE_CHECKING:
+    from generators.llm.session import LLMSession
+
 _LOG = logging.getLogger(__name__)
-_TAIL = 64
-"""Characters of a prompt's end in which a template may open a thought."""
+_SERVED_ROWS = 4096
+"""Conversations that an endpoint answers together: enough for it to be busy nearly all the time."""
 _SCHEMA = pa.schema(
     {
         "ids": pa.list_(pa.int32()),
@@ -55,25 +62,6 @@ _SHAPING = ("repetition_penalty", "temperature", "top_p", "top_k", "min_p", "bad
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
-    """What the target wrote to one stimulus, or why that is not kept.
-
-    Attributes:
-        ids: token ids that it generated, the end of turn among them.
-        text: what they say, as the content of a message.
-        finished: whether it ended its turn.
-        reason: name of the rule by which it is dropped; empty where it is kept.
-        detail: why, in words.
-    """
-
-    ids: list[int]
-    text: str
-    finished: bool
-    reason: str = ""
-    detail: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class CompleteResult:
     """Counts of a run of the step.
 
@@ -82,16 +70,22 @@ class CompleteResult:
         completions: rows that were added.
         unfinished: those of them that reached the limit.
         dropped: replies that were left out, by reason.
+        served: what an endpoint that wrote them was asked, and how far the target itself agrees;
+            None where the target wrote them here.
     """
 
     examples: int
     completions: int
     unfinished: int
     dropped: dict[str, int]
+    served: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
-        return asdict(self)
+        own = asdict(self)
+        if self.served is None:
+            del own["served"]
+        return own
 
 
 def complete(
@@ -102,6 +96,7 @@ def complete(
     config: CompleteConfig,
     model: ModelFiles,
     runtime: Runtime,
+    session: LLMSession | None = None,
     progress: Progress = silent,
 ) -> CompleteResult:
     """Write the target's replies to every stimulus.
@@ -120,10 +115,12 @@ def complete(
         config: how the target replies.
         model: the target.
         runtime: device and threads.
+        session: the endpoint that serves the target; None where it replies here.
         progress: told the replies that are done.
 
     Raises:
         DataError: no conversation ends with a stimulus.
+        EndpointError: the endpoint cannot be used, or serves another model.
         ModelError: the target cannot be loaded.
         StorageError: the disk is full; finished batches stay.
     """
@@ -138,25 +135,23 @@ def complete(
         raise DataError(
             "complete: no conversation has view `stimulus` or `system`; there is nothing to answer."
         )
-    batches = [asked[i : i + config.batch_rows] for i in range(0, len(asked), config.batch_rows)]
-    made: list[Conversation] = []
-    dropped: list[Dropped] = []
-    writer: _ReplyWriter | None = None
     with storage_errors(out):
-        for i, batch in enumerate(batches):
-            progress(i * config.batch_rows, len(asked), "replies")
-            part = work / f"{digest([row.example_id for row in batch])[:16]}.parquet"
-            replies = _load_batch(part, batch)
-            if replies is None:
-                writer = writer or _ReplyWriter(config, model, runtime)
-                replies = writer.write(batch, seed=config.seed * 1_000_003 + i)
-                _keep_batch(part, replies)
-            for row, reply in zip(batch, replies, strict=True):
-                if reason := _drop_reason(reply, config):
-                    dropped.append(_dropped(row, reply, reason))
-                else:
-                    made.append(_completed(row, reply))
-        progress(len(asked), len(asked), "replies")
+        replies, served = _find_or_write(
+            asked,
+            work,
+            config=config,
+            model=model,
+            runtime=runtime,
+            session=session,
+            progress=progress,
+        )
+        made: list[Conversation] = []
+        dropped: list[Dropped] = []
+        for row, reply in zip(asked, replies, strict=True):
+            if reason := _drop_reason(reply, config):
+                dropped.append(_dropped(row, reply, reason))
+            else:
+                made.append(_completed(row, reply))
         order = {row.example_id: i for i, row in enumerate(rows)}
         made.sort(key=lambda row: order[row.provenance[COMPLETES]])
         write_conversations(out / CONVERSATIONS_FILE, [*rows, *made])
@@ -166,7 +161,51 @@ def complete(
         completions=len(made),
         unfinished=sum("unfinished" in row.flags for row in made),
         dropped=dict(sorted(Counter(row.reason for row in dropped).items())),
+        served=served,
     )
+
+
+def _find_or_write(
+    asked: list[Conversation],
+    work: Path,
+    *,
+    config: CompleteConfig,
+    model: ModelFiles,
+    runtime: Runtime,
+    session: LLMSession | None,
+    progress: Progress,
+) -> tuple[list[Reply], dict[str, Any] | None]:
+    """Return the replies to `asked`, in order, and what an endpoint was asked."""
+    size = config.batch_rows if session is None else _SERVED_ROWS
+    batches = [asked[i : i + size] for i in range(0, len(asked), size)]
+    parts = [work / f"{digest([row.example_id for row in own])[:16]}.parquet" for own in batches]
+    replies = [_load_batch(*own) or [] for own in zip(parts, batches, strict=True)]
+    missing = [i for i, own in enumerate(replies) if not own]
+    served: dict[str, Any] | None = None
+
+    def keep(i: int, own: list[Reply]) -> None:
+        _keep_batch(parts[i], own)
+        replies[i] = own
+        progress(sum(map(len, replies)), len(asked), "replies")
+
+    progress(sum(map(len, replies)), len(asked), "replies")
+    if missing and session is not None:
+        from activation_store.target.served_replies import write_served
+
+        served = write_served(
+            {i: batches[i] for i in missing},
+            keep,
+            asked[:: max(1, len(asked) // max(1, config.check_rows))][: config.check_rows],
+            config=config,
+            model=model,
+            runtime=runtime,
+            session=session,
+        )
+    elif missing:
+        writer = _ReplyWriter(config, model, runtime)
+        for i in missing:
+            keep(i, writer.write(batches[i], seed=config.seed * 1_000_003 + i))
+    return list(itertools.chain(*replies)), served
 
 
 def _drop_reason(reply: Reply, config: CompleteConfig) -> str:
@@ -206,18 +245,16 @@ class _ReplyWriter:
             pick_device,
             use_threads,
         )
-        from activation_store.tokens.tokens import ends_of_reply
 
         use_threads(runtime)
         self._config, self._model = config, model
-        self._tokenizer = load_tokenizer(model)
+        self._reader = ReplyReader(load_tokenizer(model))
         self._net: Any = load_model(
             model,
             dtype=resolve_dtype(config.compute_dtype, runtime),
             device=pick_device(runtime),
             runtime=runtime,
         )
-        self._ends = ends_of_reply(self._tokenizer)
         self._tell_ignored_settings()
 
     def _tell_ignored_settings(self) -> None:
@@ -233,25 +270,9 @@ class _ReplyWriter:
 
     def write(self, rows: Sequence[Conversation], *, seed: int) -> list[Reply]:
         """Write a reply to each row; one that the template cannot write says why."""
-        from activation_store.tokens.tokens import tokenize_with_text
-
-        refused: dict[int, Reply] = {}
-        prompts: list[tuple[Conversation, list[int], str]] = []
-        for i, row in enumerate(rows):
-            try:
-                tokens, encoded = tokenize_with_text(self._tokenizer, row.messages)
-            except DataError as error:
-                refused[i] = Reply(
-                    ids=[], text="", finished=False, reason="template", detail=str(error)
-                )
-            else:
-                prompts.append((row, tokens.ids.tolist(), encoded.text))
-        generated = self._generate([ids for _, ids, _ in prompts], seed) if prompts else []
-        replies = iter(
-            self._reply(row, prompt, text, ids)
-            for (row, prompt, text), ids in zip(prompts, generated, strict=True)
-        )
-        return [refused[i] if i in refused else next(replies) for i in range(len(rows))]
+        prompts = self._reader.prompts(rows)
+        ids = [own.ids for own in prompts if isinstance(own, Prompt)]
+        return self._reader.replies(prompts, self._generate(ids, seed) if ids else [])
 
     def _generate(self, prompts: list[list[int]], seed: int) -> list[list[int]]:
         """Generate the token ids that follow each prompt, up to the end of turn and with it."""
@@ -266,96 +287,7 @@ class _ReplyWriter:
             repetition_penalty=config.repetition_penalty,
             seed=seed,
         )
-        return generate_ids(self._net, prompts, self._ends, sampling)
-
-    def _reply(
-        self, row: Conversation, prompt: list[int], prompt_text: str, ids: list[int]
-    ) -> Reply:
-        """Return a reply with its text, if the conversation with that text is what the target saw.
-
-        Args:
-            row: the conversation up to the stimulus.
-            prompt: its token ids.
-            prompt_text: its text.
-            ids: what the target generated.
-        """
-        finished = bool(ids) and ids[-1] in self._ends
-        said = ids[:-1] if finished else ids
-        before = self._decode(prompt)
-        written = self._decode([*prompt, *said])[len(before) :]
-        seen = prompt_text + written
-        content = self._content(row, seen)
-        text = content or written
-        reason, detail = "", ""
-        if not finished and _is_within_thought(seen[len(prompt_text) - _TAIL :]):
-            reason = "thought"
-            detail = (
-                f"cut within its thought at {len(ids)} tokens; raise complete.max_tokens, or turn "
-                "thinking off in dump.template_args"
-            )
-        elif not text.strip():
-            reason = "empty"
-        elif not self._leaves_thought_out(row, content) and (
-            refusal := self._differs(row, text, seen)
-        ):
-            reason, detail = "rendering", refusal
-        return Reply(ids=ids, text=text, finished=finished, reason=reason, detail=detail)
-
-    def _decode(self, ids: list[int]) -> str:
-        text = self._tokenizer.decode(
-            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return str(text)
-
-    def _content(self, row: Conversation, seen: str) -> str:
-        """Return what of `seen` stands where the template writes a reply; empty if elsewhere."""
-        from activation_store.tokens.template import locate
-        from core.tool_use import for_template, offered_tools
-
-        messages = [*map(for_template, row.messages), {"role": "assistant", "content": "x"}]
-        try:
-            text, spans = locate(
-                self._tokenizer, messages, generation=False, tools=offered_tools(row.messages)
-            )
-        except DataError:
-            return ""
-        before = text[: spans[-1][0]]
-        return seen[len(before) :] if seen.startswith(before) else ""
-
-    def _differs(self, row: Conversation, text: str, seen: str) -> str:
-        """Return why the template would write the reply otherwise than the target saw it."""
-        from activation_store.tokens.tokens import tokenize_with_text
-
-        reply = Message(role="assistant", content=text, segment="completion")
-        try:
-            _, encoded = tokenize_with_text(self._tokenizer, (*row.messages, reply))
-        except DataError as error:
-            return str(error)
-        if encoded.text.startswith(seen):
-            return ""
-        return "the chat template would write this reply otherwise than the target saw it"
-
-    def _leaves_thought_out(self, row: Conversation, text: str) -> bool:
-        """Return whether all that the template changes in a reply is to leave its thought out.
-
-        DeepSeek R1's does so. Such a row is dumped by its token ids, the thought among them.
-        """
-        from activation_store.tokens.template import renders_alike
-        from core.tool_use import for_template, offered_tools
-
-        _, thought_end, answer = text.rpartition("</think>")
-        before = [for_template(message) for message in row.messages]
-        whole, without = (
-            [*before, {"role": "assistant", "content": content}] for content in (text, answer)
-        )
-        return bool(thought_end and answer.strip()) and renders_alike(
-            self._tokenizer, whole, without, tools=offered_tools(row.messages)
-        )
-
-
-def _is_within_thought(text: str) -> bool:
-    """Return whether a thought is open at the end of `text`."""
-    return text.rfind("<think>") > text.rfind("</think>")
+        return generate_ids(self._net, prompts, self._reader.ends, sampling)
 
 
 def _keep_batch(path: Path, replies: list[Reply]) -> None:

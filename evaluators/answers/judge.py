@@ -38,6 +38,7 @@ from evaluators.measure.result_files import (
     write_table,
 )
 from evaluators.measure.result_rows import judged_rows
+from generators.llm.budget import Usage
 from generators.llm.session import LLMSession
 from generators.quality.judge import (
     ItemVerdicts,
@@ -58,35 +59,15 @@ class JudgeCosts:
 
     Attributes:
         rubric: digest of the rubric.
-        requests: sent now.
-        cached_requests: answered from the log.
-        failed_requests: without a usable reply.
-        estimated_requests: whose tokens the endpoint did not count.
-        prompt_tokens: of the replies used.
-        completion_tokens: likewise.
-        cost_usd: of the requests sent now; None where prices are unknown.
+        usage: requests, tokens and cost.
     """
 
     rubric: str
-    requests: int
-    cached_requests: int
-    failed_requests: int
-    estimated_requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
+    usage: Usage
 
     def to_json(self) -> dict[str, Any]:
         """Return what the artifact's record keeps."""
-        return {
-            "rubric": self.rubric,
-            "requests": self.requests,
-            "cached_requests": self.cached_requests,
-            "failed_requests": self.failed_requests,
-            "estimated_requests": self.estimated_requests,
-            "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
-            "cost_usd": self.cost_usd,
-        }
+        return {"rubric": self.rubric, **self.usage.to_json()}
 
 
 def ask_judge(
@@ -100,17 +81,7 @@ def ask_judge(
     found, client = session.run(
         endpoint, lambda client: judge(client, rubric, items, progress=progress)
     )
-    usage = client.usage
-    return found, JudgeCosts(
-        rubric=rubric.digest,
-        requests=usage.requests,
-        cached_requests=usage.cached_requests,
-        failed_requests=usage.failed_requests,
-        estimated_requests=usage.estimated_requests,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cost_usd=usage.cost,
-    )
+    return found, JudgeCosts(rubric=rubric.digest, usage=client.usage)
 
 
 def judge_answers(

@@ -1,6 +1,6 @@
 """Talk to an endpoint through OpenAI's own client: the only file that imports openai.
 
-Chat requests, the list of models, files and batches go through `openai.AsyncOpenAI` over its
+Requests, the list of models, files and batches go through `openai.AsyncOpenAI` over its
 aiohttp transport, behind the environment's proxy where there is one. The client's own retries are
 off: what is sent again, and when, is decided here for all requests alike.
 """
@@ -107,11 +107,11 @@ class EndpointApi:
         if "_openai" in self.__dict__:
             await self._openai.close()
 
-    async def chat(self, body: Mapping[str, Any], timeout_s: float) -> HttpResponse:
-        """Send the chat request `body`; the response has any status.
+    async def complete(self, body: Mapping[str, Any], timeout_s: float) -> HttpResponse:
+        """Send the request `body`; the response has any status.
 
         Args:
-            body: fields of the request.
+            body: fields of the request: a chat's, or one with token ids as `prompt`.
             timeout_s: longest wait for the whole response, in seconds.
 
         Raises:
@@ -119,19 +119,26 @@ class EndpointApi:
             TimeoutError: the response was not whole in time.
         """
         fields = dict(body)
-        model, messages = fields.pop("model"), fields.pop("messages")
+        model, prompt = fields.pop("model"), fields.pop("prompt", None)
         # made before the clock starts: the first time, openai imports much
-        completions = self._openai.chat.completions.with_raw_response
+        chat = self._openai.chat.completions.with_raw_response
+        # the reply as a whole has a time-out, not each read
+        no_timeout = httpx2.Timeout(None, connect=_CONNECT_S)
         try:
             async with asyncio.timeout(timeout_s):
-                raw = await completions.create(
-                    model=model,
-                    messages=cast(Iterable[ChatCompletionMessageParam], messages),
-                    extra_body=fields,
-                    # the reply as a whole has a time-out, not each read
-                    timeout=httpx2.Timeout(None, connect=_CONNECT_S),
-                )
-            response = raw.http_response
+                if prompt is None:
+                    messages = cast(Iterable[ChatCompletionMessageParam], fields.pop("messages"))
+                    response = (
+                        await chat.create(
+                            model=model, messages=messages, extra_body=fields, timeout=no_timeout
+                        )
+                    ).http_response
+                else:
+                    response = (
+                        await self._openai.completions.with_raw_response.create(
+                            model=model, prompt=prompt, extra_body=fields, timeout=no_timeout
+                        )
+                    ).http_response
         except openai.APIStatusError as error:
             response = error.response
         except (openai.APIConnectionError, httpx2.HTTPError) as error:

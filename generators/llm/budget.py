@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from core.errors import BudgetError
 from generators.llm.endpoint.prices import Price
@@ -75,6 +76,17 @@ class Usage:
     def spent(self) -> dict[str, float]:
         """Return the numbers of what was spent now, by name."""
         return {name: getattr(self, name) for name in _SPENT}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what an artifact's record keeps."""
+        return {
+            "requests": self.requests,
+            "cached_requests": self.cached_requests,
+            "failed_requests": self.failed_requests,
+            "estimated_requests": self.estimated_requests,
+            "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
+            "cost_usd": self.cost,
+        }
 
     def merge(self, spent: Mapping[str, float]) -> None:
         """Add what another client has spent."""

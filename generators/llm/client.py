@@ -20,10 +20,9 @@ from generators.llm.log.claims import HEARTBEAT_S, RequestClaims
 from generators.llm.log.request_log import RequestLog, StoredReply
 from generators.llm.rate_limiter import AdaptiveRateLimiter
 from generators.llm.reply import Outcome, read_reply
-from generators.llm.reply_json import extract_json
 from generators.llm.request import Form, Request
 from generators.llm.sender import RequestSender
-from generators.llm.structured import FORMS, correction_request
+from generators.llm.structured import FORMS, correction_request, read_content
 
 T = TypeVar("T")
 
@@ -124,6 +123,8 @@ class LLMClient:
             BudgetError: the money allowed is spent.
         """
         self._warn_of_other_servers()
+        if requests and requests[0].form == "tokens":
+            self._settled = "tokens"  # there is no schema whose form had to be found
         form = self._known_form()
         if form is None and requests:
             form = await self._settle(FORMS[0], requests[0])
@@ -199,7 +200,7 @@ class LLMClient:
         if found is None:  # only chat completions are put into the log
             detail = "the log holds a reply that cannot be read"
             return Outcome(key=key, status="failed", detail=detail, cached=True)
-        return extract_json(found)
+        return read_content(request, found)
 
     async def _live(self, todo: Sequence[PendingRequest], job: CompletionJob) -> None:
         """Ask `todo` one by one, as many at once as the rate limiter lets through."""
@@ -263,7 +264,7 @@ class LLMClient:
             if key not in outcomes:
                 unanswered[one] = left[key]
                 continue
-            outcome = extract_json(outcomes[key])
+            outcome = read_content(one.request, outcomes[key])
             if one.first is None and correction_request(one.request, outcome) is not None:
                 malformed.append(PendingRequest(one.request, one.key, outcome))
             else:
@@ -277,7 +278,7 @@ class LLMClient:
 
     async def _ask(self, request: Request, key: str) -> Outcome:
         async with self._budget.room(request):
-            outcome = extract_json(await self._send(request, key))
+            outcome = read_content(request, await self._send(request, key))
             self.usage.add(outcome)
         return outcome
 
@@ -371,6 +372,7 @@ def _fallback_line(model: str, form: Form) -> str:
         "schema": "JSON schemas",
         "json": "JSON mode, with the schema in the prompt",
         "prompt": "the prompt alone, with the schema in it",
+        "tokens": "none",
     }[form]
     return f"generate.endpoint: {model} does not enforce JSON schemas; used is {used}."
 

@@ -26,6 +26,16 @@ _OTHER_LIMIT: Mapping[str, LimitField] = {
 }
 # of two that are refused together, the first here is left out
 _OPTIONAL = ("top_p", "temperature", "frequency_penalty", "seed")
+_OPTIONAL_WITH_TOKENS: Mapping[str, Any] = {
+    "return_token_ids": True,
+    "stop_token_ids": None,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "seed": None,
+}
+"""Likewise where token ids are continued, and the value that a field must have to be left out
+(None: any). How a reply is sampled is not left to the server there."""
 _REFUSES = re.compile(
     r"unsupport|not (?:\w+ )?(?:support|permit|allow|accept|recogni|available)|unrecogni|unknown"
     r"|unexpected|extra[_ ](?:input|field|argument|forbid)|additional propert|cannot both"
@@ -65,9 +75,15 @@ class ChatDialect:
     def body(self, request: Request, endpoint: ResolvedEndpoint) -> dict[str, Any]:
         """Build the body of `request`: the same in every mode."""
         settings = {**request.sampling.model_dump(exclude={"seed"}), "seed": request.seed}
+        asked: dict[str, Any] = {"prompt": list(request.prompt_ids)}
+        if not request.prompt_ids:
+            asked = {
+                "messages": [{"role": role, "content": said} for role, said in request.messages]
+            }
+        limit = "max_tokens" if request.prompt_ids else self.limit_field
         return {
             "model": endpoint.model,
-            self.limit_field: request.max_tokens + endpoint.thinking_tokens,
+            limit: request.max_tokens + endpoint.thinking_tokens,
             **response_format(request),
             **{
                 name: value
@@ -77,8 +93,8 @@ class ChatDialect:
             **(
                 {"reasoning_effort": endpoint.reasoning_effort} if endpoint.reasoning_effort else {}
             ),
-            **endpoint.extra_body,
-            "messages": [{"role": role, "content": content} for role, content in request.messages],
+            **{k: v for k, v in endpoint.extra_body.items() if k not in self.omitted},
+            **asked,
         }
 
     def adapted(self, sent: Mapping[str, Any], refusal: str) -> ChatDialect | None:
@@ -94,6 +110,11 @@ class ChatDialect:
         if not _REFUSES.search(refusal):
             return None
         named = set(re.findall(r"[a-z]+(?:_[a-z]+)*", refusal.lower()))
+        if "prompt" in sent:
+            for field, value in _OPTIONAL_WITH_TOKENS.items():
+                if field in named and field in sent and value in (None, sent[field]):
+                    return dataclasses.replace(self, omitted=(*self.omitted, field))
+            return None
         for field, other in _OTHER_LIMIT.items():
             # the other's name in the text as well: it is what to use instead
             if field in sent and field in named and self.limit_field == field:

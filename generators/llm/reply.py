@@ -1,4 +1,4 @@
-"""Read chat completions as the servers of many providers write them.
+"""Read completions as the servers of many providers write them.
 
 | what differs | how it is read |
 |---|---|
@@ -48,6 +48,7 @@ class Outcome:
         key: the request's key.
         content: text of the reply, thought left out.
         detail: why there is no answer, in words.
+        token_ids: tokens of the reply, where token ids were continued and the endpoint tells them.
         tokens: what the request took.
         estimated: the endpoint did not count the tokens; they are the most that it can have been.
         cached: the reply was in the log already.
@@ -58,6 +59,7 @@ class Outcome:
     status: Status
     content: str = ""
     detail: str = ""
+    token_ids: tuple[int, ...] | None = None
     tokens: TokenCounts = NO_TOKENS
     estimated: bool = field(default=False, compare=False)
     cached: bool = field(default=False, compare=False)
@@ -92,6 +94,7 @@ def read_reply(
         status=status,
         content=content,
         detail=detail,
+        token_ids=_token_ids(body),
         tokens=tokens or most,
         estimated=tokens is None,
         cached=cached,
@@ -149,6 +152,9 @@ def _read_choice(
     message = choice.get("message")
     if finish & _FILTERED:
         return "filtered", "", "the endpoint's content filter held the reply back"
+    if isinstance(text := choice.get("text"), str):  # what follows token ids, thought and all
+        text = without_lone_surrogates(text)
+        return "cut_off" if finish & _CUT_OFF else "answer", text, ""
     if not isinstance(message, dict):
         return None
     content, thought = _texts(message.get("content"))
@@ -242,6 +248,15 @@ def _count(value: Any) -> int | None:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return int(value) if 0 <= value <= _MOST_TOKENS else None
+
+
+def _token_ids(body: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Read the token ids of the first choice, as vLLM tells them (`return_token_ids`)."""
+    choice = body["choices"][0] if body.get("choices") else None
+    ids = choice.get("token_ids") if isinstance(choice, dict) else None
+    if not isinstance(ids, list) or not all(type(one) is int for one in ids):
+        return None
+    return tuple(ids)
 
 
 def _word(reason: Any) -> str:

@@ -16,8 +16,9 @@ from core.canonical import canonical_json, digest
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 
-Form = Literal["schema", "json", "prompt"]
-"""How a reply is held to its schema: the endpoint enforces it, enforces JSON alone, or is told."""
+Form = Literal["schema", "json", "prompt", "tokens"]
+"""How a reply is held to its schema: the endpoint enforces it, enforces JSON alone, or is told.
+`tokens` has no schema: token ids are continued, and the reply is what comes."""
 
 _BYTES_PER_TOKEN = 3
 """Least bytes of UTF-8 that tokens have on average, in any language: for upper bounds."""
@@ -27,19 +28,21 @@ _TOKENS_PER_MESSAGE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request for one reply that follows a JSON schema.
+    """A request for one reply: one that follows a JSON schema, or the tokens that come next.
 
     Attributes:
         messages: (role, content) pairs.
-        schema: JSON schema of the reply.
+        prompt_ids: token ids that are continued, in place of messages; `form` is then `tokens`.
+        schema: JSON schema of the reply; empty for `tokens`.
         name: name of the schema, for the server.
         max_tokens: longest reply, in tokens, thought left out.
         sample: which of several replies to the same messages is meant.
         form: how the reply is held to its schema.
     """
 
-    messages: tuple[tuple[str, str], ...]
-    schema: dict[str, Any]
+    messages: tuple[tuple[str, str], ...] = ()
+    prompt_ids: tuple[int, ...] = ()
+    schema: dict[str, Any] = field(default_factory=dict)
     name: str
     max_tokens: int
     sampling: SamplingConfig
@@ -50,7 +53,9 @@ class Request:
         """Bound the tokens that prompt and reply can take, from above."""
         size = sum(len(content.encode()) for _, content in self.messages)
         return TokenCounts(
-            prompt=size // _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE * len(self.messages),
+            prompt=size // _BYTES_PER_TOKEN
+            + _TOKENS_PER_MESSAGE * len(self.messages)
+            + len(self.prompt_ids),
             completion=self.max_tokens + thinking_tokens,
         )
 
@@ -64,7 +69,7 @@ class Request:
         settings = _settings_digest(
             model, json.dumps(self.schema), self.name, self.max_tokens, self.sampling, self.form
         )
-        own = canonical_json([settings, self.sample, self.messages])
+        own = canonical_json([settings, self.sample, self.prompt_ids or self.messages])
         return hashlib.sha256(own).hexdigest()
 
 

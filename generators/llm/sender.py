@@ -47,6 +47,7 @@ _FORM_WORDS: Mapping[Form, tuple[str, str]] = {
     "json": ("in JSON mode", "does not follow JSON mode"),
     "prompt": ("with a schema in its prompt", "does not follow a schema in its prompt"),
 }
+"""Words for the forms that a trial request finds out."""
 
 
 class Reply(NamedTuple):
@@ -290,7 +291,7 @@ class RequestSender:
         response: HttpResponse | None = None
         failure: Exception
         try:
-            response = await self._api.chat(body, timeout_s)
+            response = await self._api.complete(body, timeout_s)
         except TimeoutError:
             failure = TransientError(f"no whole reply within {timeout_s:g} s", kind="silent")
         except NoResponseError as error:

@@ -19,7 +19,7 @@ from typing import Any
 
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.reply import Outcome
-from generators.llm.reply_json import Rejection, parse_reply
+from generators.llm.reply_json import Rejection, extract_json, parse_reply
 from generators.llm.request import Form, Request
 
 FORMS: tuple[Form, ...] = ("schema", "json", "prompt")
@@ -54,7 +54,7 @@ def probe_request(sampling: SamplingConfig, form: Form) -> Request:
 
 def with_schema_prompt(request: Request, form: Form) -> Request:
     """Copy `request` as it is sent in `form`: with the schema in its first message if need be."""
-    if form == "schema":
+    if form in ("schema", "tokens"):
         return request
     (role, content), *rest = request.messages
     # the first message is what many requests share, so that a server can keep it in its cache
@@ -63,7 +63,7 @@ def with_schema_prompt(request: Request, form: Form) -> Request:
 
 
 def response_format(request: Request) -> dict[str, Any]:
-    """Build the part of a body that asks the endpoint for its form; empty for `prompt`."""
+    """Build the part of a body that asks the endpoint for its form; empty for the others."""
     if request.form == "schema":
         named = {"name": request.name, "strict": True, "schema": request.schema}
         return {"response_format": {"type": "json_schema", "json_schema": named}}
@@ -72,12 +72,19 @@ def response_format(request: Request) -> dict[str, Any]:
     return {}
 
 
+def read_content(request: Request, outcome: Outcome) -> Outcome:
+    """Cut the JSON out of a reply that is to be JSON, where there are words around it."""
+    return outcome if request.form == "tokens" else extract_json(outcome)
+
+
 def correction_request(request: Request, outcome: Outcome) -> Request | None:
     """Build the request for a reply that breaks its schema: once more, with what is wrong.
 
     Returns:
-        the request; None where the reply follows its schema, or is no answer.
+        the request; None where the reply follows its schema, has none, or is no answer.
     """
+    if request.form == "tokens":
+        return None
     found = parse_reply(outcome, request.schema)
     if not isinstance(found, Rejection) or found.reason != "malformed":
         return None

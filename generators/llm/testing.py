@@ -65,7 +65,7 @@ def schema_of(request: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def is_probe(request: Mapping[str, Any]) -> bool:
     """Whether this is a client's trial request."""
-    return schema_of(request) == PROBE_SCHEMA
+    return "messages" in request and schema_of(request) == PROBE_SCHEMA
 
 
 def request_id(request: Mapping[str, Any]) -> str:
@@ -107,6 +107,26 @@ def chat_completion(request: Mapping[str, Any], content: Any) -> dict[str, Any]:
         "model": request["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70},
+    }
+
+
+def token_completion(request: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the body of the completion of token ids.
+
+    Args:
+        request: the request's body.
+        choice: `text`, and what else is to stand in the choice; `token_ids` are counted.
+    """
+    usage = {"prompt_tokens": len(request["prompt"])}
+    if "token_ids" in choice:
+        usage["completion_tokens"] = len(choice["token_ids"])
+    return {
+        "id": request_id(request),
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": request["model"],
+        "choices": [{"index": 0, "finish_reason": "stop", **choice}],
+        "usage": usage,
     }
 
 
@@ -165,14 +185,16 @@ class ScriptedEndpoint:
             headers: of the request, names in lower case.
             data: body of the request.
         """
-        if method != "POST" or not path.endswith("/chat/completions"):
+        if method != "POST" or not path.endswith("/completions"):
             return ScriptedResponse(404, {"error": {"message": "no such path"}})
         body = json.loads(data)
         self.requests.append(body)
         return self.complete(body)
 
     def complete(self, body: dict[str, Any]) -> ScriptedResponse:
-        """Make the response to the chat request `body`."""
+        """Make the response to the request `body`."""
+        if "prompt" in body:
+            return ScriptedResponse(200, token_completion(body, self._reply(body)))
         content = PROBE_REPLY if is_probe(body) else self._reply(body)
         return ScriptedResponse(200, chat_completion(body, content))
 

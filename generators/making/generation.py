@@ -201,11 +201,7 @@ def _spent(client: LLMClient | None, dropped: list[Dropped]) -> dict[str, Any]:
     spent = Usage() if client is None else client.usage
     return {
         "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
-        "requests": spent.requests,
-        "cached_requests": spent.cached_requests,
-        "failed_requests": spent.failed_requests,
-        "estimated_requests": spent.estimated_requests,
-        "tokens": {"prompt": spent.prompt_tokens, "completion": spent.completion_tokens},
+        **spent.to_json(),
         "cost_usd": 0.0 if client is None else spent.cost,
         "structured": None if client is None else client.form,
     }

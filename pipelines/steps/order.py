@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from activation_store.layout.config import CaptureConfig
-from activation_store.target.config import CompleteConfig
 from core.canonical import digest
-from core.errors import ConfigError
 from evaluators.config import Baseline
 from pipelines.artifacts.identity import deciding, plain, plain_computed
 from pipelines.artifacts.records import StepResult, StoreDigests
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs, printed_config
+from pipelines.steps.complete import COMPLETE
 from pipelines.steps.control import control_step
 from pipelines.steps.decoder_inputs import step_inputs
 from pipelines.steps.generate import GENERATED
@@ -31,7 +30,7 @@ from pipelines.steps.metrics import metrics_of
 from pipelines.steps.quality import QUALITY, quality_step
 from pipelines.steps.reuse import find_reusable_stores
 from pipelines.steps.robustness import robustness_step
-from pipelines.steps.step import ExternalInputs, Step, StepCall
+from pipelines.steps.step import ExternalInputs, Step, StepCall, model_location
 from pipelines.steps.tasks import tasks_step
 from trainers.config import Variant
 
@@ -98,21 +97,6 @@ def _with_control(rest: tuple[Step, ...], *, judged: bool) -> tuple[Step, ...]:
     own = (control_step(), judge_control_step()) if judged else (control_step(),)
     shown = {step.name: step.name for step in own}
     return (*earlier, *own, replace(report, inputs={**report.inputs, **shown}))
-
-
-def _complete(call: StepCall) -> StepResult:
-    from activation_store.target.replies import complete
-
-    result = complete(
-        call.data("conversations"),
-        call.out,
-        call.work,
-        config=CompleteConfig.model_validate(_complete_config(call.experiment)),
-        model=call.outside.model,
-        runtime=call.experiment.runtime,
-        progress=call.progress,
-    )
-    return StepResult(counts=result.to_json())
 
 
 def _dump(call: StepCall) -> StepResult:
@@ -242,12 +226,6 @@ def _report(call: StepCall) -> StepResult:
     return StepResult(counts={"page": page.relative_to(call.out).as_posix()})
 
 
-def _complete_config(experiment: Experiment) -> dict[str, Any]:
-    if experiment.complete is None:
-        raise ConfigError(f"{experiment.experiment}: has no section complete.")
-    return plain(experiment.complete)
-
-
 def _capture(experiment: Experiment) -> CaptureConfig:
     return CaptureConfig.model_validate(plain(experiment.dump, CaptureConfig))
 
@@ -284,22 +262,6 @@ def _evaluate_config(experiment: Experiment, *, live: bool) -> dict[str, Any]:
     own = _with_capture(plain_computed(experiment.evaluate), experiment, live=live)
     del own["judge"]  # a step of its own
     return own
-
-
-def _model_location(experiment: Experiment) -> dict[str, Any]:
-    return {"model": experiment.dump.model, "adapter": experiment.dump.adapter}
-
-
-COMPLETE = Step(
-    name="complete",
-    version=3,
-    entry="activation_store.target.replies",
-    run=_complete,
-    config=_complete_config,
-    inputs={"conversations": "conversations"},
-    external=lambda outside: outside.model_digests,
-    locations=_model_location,
-)
 
 
 _BASELINE_VERSIONS: Mapping[Baseline, int] = {"prior": 4, "visible_text": 1, "text": 3}
@@ -345,7 +307,7 @@ def _from_conversations(
         config=lambda experiment: deciding(plain(experiment.dump, CaptureConfig)),
         inputs={"conversations": conversations},
         external=lambda outside: outside.dump_digests,
-        locations=_model_location,
+        locations=model_location,
         size=_dump_size,
         resumes_output=True,
     )
@@ -360,7 +322,7 @@ def _from_conversations(
         config=lambda experiment: _train_config(experiment, live=live),
         inputs=tables,
         external=lambda outside: outside.model_digests,
-        locations=_model_location,
+        locations=model_location,
     )
     trained = tuple(
         replace(
@@ -381,7 +343,7 @@ def _from_conversations(
         config=lambda experiment: _evaluate_config(experiment, live=live),
         inputs={**tables, **decoders},
         external=lambda outside: outside.model_digests,
-        locations=_model_location,
+        locations=model_location,
     )
     judge = (JUDGE,) if judged else ()
     report = Step(

@@ -224,6 +224,11 @@ class ExternalInputs:
         return messages_digest(self.data_folder, self._rows)
 
 
+def model_location(experiment: Experiment) -> dict[str, Any]:
+    """Return where the target was, for the record of a step that runs it."""
+    return {"model": experiment.dump.model, "adapter": experiment.dump.adapter}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepCall:
     """One execution of one step."""

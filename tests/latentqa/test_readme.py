@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from activation_store.layout.config import DumpSection
+from activation_store.target.config import CompleteConfig
 from core.runtime import Runtime
 from generators.making.config import GenerateSection
 from latentqa.cli import app
@@ -66,12 +67,14 @@ def test_the_readmes_endpoints_are_valid(block: str) -> None:
     GenerateSection.model_validate(yaml.safe_load(block)["generate"])
 
 
-def test_the_training_shown_is_valid() -> None:
-    text = (CHECKOUT / "docs" / "training.md").read_text()
+@pytest.mark.parametrize(("page", "shown"), [("training.md", 5), ("scale.md", 3)])
+def test_the_settings_shown_are_valid(page: str, shown: int) -> None:
+    text = (CHECKOUT / "docs" / page).read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == shown
     sections: dict[str, type[BaseModel]] = {
         "train": TrainConfig,
+        "complete": CompleteConfig,
         "dump": DumpSection,
         "runtime": Runtime,
     }

@@ -14,6 +14,7 @@ from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target import replies as module
 from activation_store.target.config import CompleteConfig
 from activation_store.target.replies import CompleteResult, complete
+from activation_store.target.reply_text import Reply
 from core.errors import DataError
 from core.runtime import Runtime
 from core.table_files import (
@@ -158,7 +159,7 @@ def test_finished_batches_are_not_written_again(
     asked: list[int] = []
     write = module._ReplyWriter.write
 
-    def counted(self: object, batch: list[Conversation], *, seed: int) -> list[module.Reply]:
+    def counted(self: object, batch: list[Conversation], *, seed: int) -> list[Reply]:
         asked.append(len(batch))
         return write(self, batch, seed=seed)  # type: ignore[arg-type]
 

@@ -61,7 +61,7 @@ def judged(folder: Path, answers: list[dict[str, Any]]) -> tuple[dict[str, Judge
         )
         session = LLMSession(endpoint=resolved, log=folder / "log.sqlite")
         found, costs = judge_task_answers(folder, folder / "out", session, config=CONFIG)
-    return found.judged_tasks, costs.requests
+    return found.judged_tasks, costs.usage.requests
 
 
 def test_each_method_is_judged_on_the_same_prompts(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def chat(base_url: str, timeout_s: float = 5, key: str = "none") -> HttpResponse
     async def work() -> HttpResponse:
         api = EndpointApi(ResolvedEndpoint(base_url=base_url, api_key=key, model="m", identity="m"))
         try:
-            return await api.chat(BODY, timeout_s)
+            return await api.complete(BODY, timeout_s)
         finally:
             await api.close()
 

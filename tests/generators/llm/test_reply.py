@@ -41,3 +41,15 @@ def test_only_a_whole_reply_is_an_answer(raw: str, status: str) -> None:
 )
 def test_what_is_no_chat_completion_is_none(raw: str) -> None:
     assert read(raw) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "ids"), [([5, 6], (5, 6)), ([], ()), (None, None), ([5, "6"], None), ([True], None)]
+)
+def test_token_ids_of_a_continued_prompt_are_read_and_its_text_stays_whole(
+    told: Any, ids: tuple[int, ...] | None
+) -> None:
+    choice = {"text": '<think>a</think> {"b": 1}\n', "finish_reason": "length", "token_ids": told}
+    outcome = read(json.dumps({"choices": [choice]}))
+    assert outcome is not None
+    assert (outcome.status, outcome.content, outcome.token_ids) == ("cut_off", choice["text"], ids)

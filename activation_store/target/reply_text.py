@@ -1,0 +1,194 @@
+"""A target's reply as text: what its token ids say, and whether the template would write it so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from activation_store.tokens.template import locate, renders_alike
+from activation_store.tokens.tokens import Encoded, end_of_turn, ends_of_reply, tokenize_with_text
+from core.errors import DataError
+from core.tables import Conversation, Message
+from core.tool_use import for_template, offered_tools
+
+_TAIL = 64
+"""Characters of a prompt's end in which a template may open a thought."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What the target wrote to one stimulus, or why that is not kept.
+
+    Attributes:
+        ids: token ids that it generated, the end of turn among them.
+        text: what they say, as the content of a message.
+        finished: whether it ended its turn.
+        reason: name of the rule by which it is dropped; empty where it is kept.
+        detail: why, in words.
+    """
+
+    ids: list[int]
+    text: str
+    finished: bool
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """A conversation up to the stimulus, as the target reads it.
+
+    Attributes:
+        row: the conversation.
+        ids: its token ids.
+        text: its text.
+    """
+
+    row: Conversation
+    ids: list[int]
+    text: str
+
+
+class ReplyReader:
+    """Reads replies with the target's tokenizer.
+
+    Attributes:
+        ends: token ids that end a reply.
+        end: the one that the template writes, else the end of text; None where there is neither.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.ends = ends_of_reply(tokenizer)
+        turn = end_of_turn(tokenizer)
+        self.end: int | None = tokenizer.eos_token_id if turn is None else turn
+
+    def prompts(self, rows: Sequence[Conversation]) -> list[Prompt | Reply]:
+        """Return the prompt of each row; for one that the template cannot write, why."""
+        found: list[Prompt | Reply] = []
+        for row in rows:
+            try:
+                tokens, encoded = tokenize_with_text(self._tokenizer, row.messages)
+            except DataError as error:
+                found.append(dropped_reply("template", str(error)))
+            else:
+                found.append(Prompt(row=row, ids=tokens.ids.tolist(), text=encoded.text))
+        return found
+
+    def replies(
+        self, prompts: Sequence[Prompt | Reply], written: Iterable[list[int] | Reply]
+    ) -> list[Reply]:
+        """Return the replies to `prompts`, in their order.
+
+        Args:
+            prompts: as `prompts` returned them.
+            written: for each that is a prompt, the token ids that followed it, or why none did.
+        """
+        following = iter(written)
+        found: list[Reply] = []
+        for prompt in prompts:
+            if isinstance(prompt, Reply):
+                found.append(prompt)
+                continue
+            own = next(following)
+            found.append(own if isinstance(own, Reply) else self._reply(prompt, own))
+        return found
+
+    def ids_of(self, prompt: Prompt, text: str) -> list[int] | None:
+        """Tokenize a reply of which the text alone is known.
+
+        Returns:
+            the token ids; None where they would not say `text`, or where it changes the tokens
+            before it.
+        """
+        ids = Encoded.of(self._tokenizer, prompt.text + text).ids.tolist()
+        prefix = len(prompt.ids)
+        if ids[:prefix] != prompt.ids or self._said(prompt, ids[prefix:]) != text:
+            return None
+        return list(ids[prefix:])
+
+    def _reply(self, prompt: Prompt, ids: list[int]) -> Reply:
+        """Return a reply with its text, if the conversation with that text is what the target saw.
+
+        Args:
+            prompt: the conversation up to the stimulus.
+            ids: what the target generated.
+        """
+        row, prompt_text = prompt.row, prompt.text
+        finished = bool(ids) and ids[-1] in self.ends
+        written = self._said(prompt, ids[:-1] if finished else ids)
+        seen = prompt_text + written
+        content = self._content(row, seen)
+        text = content or written
+        reason, detail = "", ""
+        if not finished and _is_within_thought(seen[len(prompt_text) - _TAIL :]):
+            reason = "thought"
+            detail = (
+                f"cut within its thought at {len(ids)} tokens; raise complete.max_tokens, or turn "
+                "thinking off in dump.template_args"
+            )
+        elif not text.strip():
+            reason = "empty"
+        elif not self._leaves_thought_out(row, content) and (
+            refusal := self._differs(row, text, seen)
+        ):
+            reason, detail = "rendering", refusal
+        return Reply(ids=ids, text=text, finished=finished, reason=reason, detail=detail)
+
+    def _said(self, prompt: Prompt, ids: list[int]) -> str:
+        """Return the text of token ids that follow a prompt."""
+        return self._decode([*prompt.ids, *ids])[len(self._decode(prompt.ids)) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        text = self._tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    def _content(self, row: Conversation, seen: str) -> str:
+        """Return what of `seen` stands where the template writes a reply; empty if elsewhere."""
+        messages = [*map(for_template, row.messages), {"role": "assistant", "content": "x"}]
+        try:
+            text, spans = locate(
+                self._tokenizer, messages, generation=False, tools=offered_tools(row.messages)
+            )
+        except DataError:
+            return ""
+        before = text[: spans[-1][0]]
+        return seen[len(before) :] if seen.startswith(before) else ""
+
+    def _differs(self, row: Conversation, text: str, seen: str) -> str:
+        """Return why the template would write the reply otherwise than the target saw it."""
+        reply = Message(role="assistant", content=text, segment="completion")
+        try:
+            _, encoded = tokenize_with_text(self._tokenizer, (*row.messages, reply))
+        except DataError as error:
+            return str(error)
+        if encoded.text.startswith(seen):
+            return ""
+        return "the chat template would write this reply otherwise than the target saw it"
+
+    def _leaves_thought_out(self, row: Conversation, text: str) -> bool:
+        """Return whether all that the template changes in a reply is to leave its thought out.
+
+        DeepSeek R1's does so. Such a row is dumped by its token ids, the thought among them.
+        """
+        _, thought_end, answer = text.rpartition("</think>")
+        before = [for_template(message) for message in row.messages]
+        whole, without = (
+            [*before, {"role": "assistant", "content": content}] for content in (text, answer)
+        )
+        return bool(thought_end and answer.strip()) and renders_alike(
+            self._tokenizer, whole, without, tools=offered_tools(row.messages)
+        )
+
+
+def _is_within_thought(text: str) -> bool:
+    """Return whether a thought is open at the end of `text`."""
+    return text.rfind("<think>") > text.rfind("</think>")
+
+
+def dropped_reply(reason: str, detail: str) -> Reply:
+    """Return a reply that is not there, and why."""
+    return Reply(ids=[], text="", finished=False, reason=reason, detail=detail)

@@ -1,0 +1,209 @@
+"""Replies of the target behind an OpenAI-compatible server, such as vLLM's.
+
+The server continues token ids (`/completions` with ids as the prompt), so that its chat template
+takes no part. It tells the ids that it wrote where it can (`return_token_ids`); else they are those
+of its text, if these say the same text again and are as many as the server counted.
+
+Before the long work a sample is answered greedily, and the target itself reads these replies: the
+share of tokens that it would have chosen too shows whether the server runs the same model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import RepetitionPenaltyLogitsProcessor
+
+from activation_store.model_files.files import ModelFiles
+from activation_store.target.config import CompleteConfig
+from activation_store.target.generation import up_to_end
+from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
+from activation_store.target.number_format import resolve_dtype
+from activation_store.target.reply_text import Prompt, Reply, ReplyReader, dropped_reply
+from core.canonical import canonical_json
+from core.errors import EndpointError
+from core.runtime import Runtime
+from core.tables import Conversation
+from generators.llm.client import LLMClient
+from generators.llm.endpoint.config import SamplingConfig
+from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.reply import Outcome
+from generators.llm.request import Request
+from generators.llm.session import LLMSession
+
+
+def write_served(
+    batches: Mapping[int, Sequence[Conversation]],
+    keep: Callable[[int, list[Reply]], None],
+    sample: Sequence[Conversation],
+    *,
+    config: CompleteConfig,
+    model: ModelFiles,
+    runtime: Runtime,
+    session: LLMSession,
+) -> dict[str, Any]:
+    """Have the endpoint write the replies to `batches`.
+
+    Args:
+        batches: conversations up to the stimulus, by the number of their batch.
+        keep: given the number of a batch and its replies.
+        sample: conversations whose greedy replies are compared with the target first.
+        config: how the target replies.
+        model: the target.
+        runtime: where the target reads the sample.
+        session: the endpoint, and the log of its replies.
+
+    Returns:
+        requests, tokens and cost; `agreement`: `tokens` of the sample, and the `share` of them that
+        the target itself would have chosen.
+
+    Raises:
+        EndpointError: the endpoint cannot be used, or its replies are not the target's.
+        BudgetError: the money allowed is spent.
+    """
+    reader = ReplyReader(load_tokenizer(model))
+    endpoint = session.require_endpoint("complete.endpoint", ["replies"])
+    endpoint = _with_settings(endpoint, config, reader)
+
+    async def work(client: LLMClient) -> dict[str, Any]:
+        served = _ServedTarget(client, reader, config)
+        prompts, written = await served.ask(sample, temperature=0.0)
+        agreement = _check(prompts, written, endpoint, config, model, runtime)
+        for i, rows in batches.items():
+            keep(i, reader.replies(*await served.ask(rows, temperature=config.temperature)))
+        return agreement
+
+    agreement, client = session.run(endpoint, work)
+    return {**client.usage.to_json(), "agreement": agreement}
+
+
+def _with_settings(
+    endpoint: ResolvedEndpoint, config: CompleteConfig, reader: ReplyReader
+) -> ResolvedEndpoint:
+    """Return the endpoint with all that shapes a reply, which a server may set otherwise."""
+    fields = {
+        "top_k": config.top_k,
+        "min_p": 0.0,
+        "repetition_penalty": config.repetition_penalty,
+        "stop_token_ids": sorted(reader.ends),
+        "return_token_ids": True,
+    }
+    return dataclasses.replace(
+        endpoint,
+        extra_body={**endpoint.extra_body, **fields},
+        identity=f"{endpoint.identity} {canonical_json(fields).decode()}",
+    )
+
+
+class _ServedTarget:
+    """The target behind an endpoint."""
+
+    def __init__(self, client: LLMClient, reader: ReplyReader, config: CompleteConfig) -> None:
+        self._client, self._reader, self._config = client, reader, config
+
+    async def ask(
+        self, rows: Sequence[Conversation], *, temperature: float
+    ) -> tuple[list[Prompt | Reply], list[list[int] | Reply]]:
+        """Return the prompt of each row, and of each that has one what followed it."""
+        config = self._config
+        sampling = SamplingConfig(temperature=temperature, top_p=config.top_p, seed=config.seed)
+        prompts = self._reader.prompts(rows)
+        asked = [own for own in prompts if isinstance(own, Prompt)]
+        requests = [
+            Request(
+                prompt_ids=tuple(own.ids),
+                form="tokens",
+                name="reply",
+                max_tokens=config.max_tokens,
+                sampling=sampling,
+            )
+            for own in asked
+        ]
+        outcomes = await self._client.complete_all(requests)
+        return prompts, [self._ids(*own) for own in zip(asked, outcomes, strict=True)]
+
+    def _ids(self, prompt: Prompt, outcome: Outcome) -> list[int] | Reply:
+        """Return the token ids of a reply, the end of turn among them, or why it has none."""
+        if outcome.status not in ("answer", "cut_off"):
+            return dropped_reply(outcome.status, outcome.detail)
+        ids = (
+            None
+            if outcome.token_ids is None
+            else up_to_end([*outcome.token_ids], self._reader.ends)
+        )
+        if ids is None:
+            ids = self._reader.ids_of(prompt, outcome.content)
+            # some servers count the end of turn, others do not
+            counted = {outcome.tokens.completion, outcome.tokens.completion - 1}
+            if ids is None or (not outcome.estimated and len(ids) not in counted):
+                return dropped_reply(
+                    "tokens", "the server's text has other tokens than those that it wrote"
+                )
+        ended = bool(ids) and ids[-1] in self._reader.ends
+        if outcome.status == "answer" and not ended and self._reader.end is not None:
+            ids.append(self._reader.end)
+        return ids
+
+
+def _check(
+    prompts: Sequence[Prompt | Reply],
+    written: Sequence[list[int] | Reply],
+    endpoint: ResolvedEndpoint,
+    config: CompleteConfig,
+    model: ModelFiles,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """Compare greedy replies of the endpoint with what the target itself would choose.
+
+    Raises:
+        EndpointError: there is nothing to compare, or too few tokens are the same.
+    """
+    asked = [own for own in prompts if isinstance(own, Prompt)]
+    replies = [
+        (prompt.ids, own)
+        for prompt, own in zip(asked, written, strict=True)
+        if not isinstance(own, Reply)
+    ]
+    if not replies:
+        if not asked:
+            return {"tokens": 0, "share": None}
+        why = next(own for own in written if isinstance(own, Reply))
+        raise EndpointError(
+            f"complete.endpoint {endpoint.address}: none of {len(asked)} trial prompts, given as "
+            f"token ids to /completions, got a usable reply ({why.reason}: {why.detail}). Use a "
+            "server that takes them with these settings (vLLM), or leave complete.endpoint out."
+        )
+    use_threads(runtime)
+    dtype = resolve_dtype(config.compute_dtype, runtime)
+    net = load_model(model, dtype=dtype, device=pick_device(runtime), runtime=runtime)
+    agreed = sum(
+        count_chosen(net, *own, repetition_penalty=config.repetition_penalty) for own in replies
+    )
+    tokens = sum(len(ids) for _, ids in replies)
+    if agreed < config.min_agreement * tokens:
+        raise EndpointError(
+            f"complete.endpoint {endpoint.address}: it does not serve {model.ref}, or not alike: "
+            f"of {tokens} tokens in {len(replies)} greedy replies the target itself would choose "
+            f"{agreed / tokens:.1%}, expected at least {config.min_agreement:.1%}. Serve the same "
+            "weights and adapter; for quantised ones lower complete.min_agreement."
+        )
+    return {"tokens": tokens, "share": agreed / tokens}
+
+
+def count_chosen(
+    net: Any, prompt: Sequence[int], reply: Sequence[int], *, repetition_penalty: float = 1.0
+) -> int:
+    """Count the tokens of a reply that a model itself would choose, given those before them."""
+    device = next(net.parameters()).device
+    ids = torch.tensor([[*prompt, *reply]], device=device)
+    penalty = RepetitionPenaltyLogitsProcessor(repetition_penalty)
+    with torch.no_grad():
+        logits = net(input_ids=ids, logits_to_keep=len(reply) + 1).logits[0]
+    chosen = [
+        penalty(ids[:, : len(prompt) + t], logits[t : t + 1].float()).argmax()
+        for t in range(len(reply))
+    ]
+    return int((torch.stack(chosen).to(device) == ids[0, len(prompt) :]).sum())
