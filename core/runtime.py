@@ -40,6 +40,10 @@ class Runtime(Config):
     """Whether a model is spread over all GPUs of the machine, some blocks on each, for one that is
     too large for a single GPU: in dump, complete, evaluate, robustness, tasks and control. Training
     shares weights by `sharding`."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """Processes that share the target in a dump, each with a GPU and with a share of every weight
+    (transformers' `tp_plan`), so that all GPUs compute at once; for a target without an adapter
+    that is too large for a single GPU. Other steps may have it spread."""
     checkpointing: bool = False
     """Whether training keeps little more of a block's activations than what went into it, and
     computes the rest again in the backward pass (gradient checkpointing): much less memory, about a
@@ -65,8 +69,9 @@ class Runtime(Config):
 
     @model_validator(mode="after")
     def _one_copy(self) -> Runtime:
-        if self.spread and self.workers > 1:
+        if (self.spread or self.tensor_parallel > 1) and self.workers > 1:
+            way = "spread" if self.spread else "tensor_parallel"
             raise ValueError(
-                f"workers: got {self.workers} with spread, expected 1; all GPUs hold one model"
+                f"workers: got {self.workers} with {way}, expected 1; all GPUs hold one model"
             )
         return self

@@ -107,7 +107,7 @@ def train(
 
     The training resumes from the last whole checkpoint in `work`; on a CPU in float32 the result is
     then, to the bit, that of an undisturbed run. Where several processes call this
-    (trainers/launch.py), they train together, and the first writes.
+    (core/launch.py), they train together, and the first writes.
 
     Args:
         inputs: tables, store and target.

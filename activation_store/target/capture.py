@@ -62,6 +62,8 @@ class Capture:
         self._blocks = blocks(net)
         self._device = next(net.parameters()).device
         self._rope_switch = _rope_switch(net)
+        # processes that share the weights meet in every block, and so run all of them
+        self._shared = (getattr(net, "tp_size", None) or 1) > 1
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -106,7 +108,7 @@ class Capture:
                 kept[layer] = self._checked(
                     output if isinstance(output, torch.Tensor) else output[0]
                 )
-                if layer == deepest:
+                if layer == deepest and not self._shared:
                     raise _StopForward
 
             return hook
@@ -116,7 +118,7 @@ class Capture:
         tidy: Callable[[], None] | None = getattr(self._net, "reset_iter_state", None)
         try:
             # weights that are gathered in inference mode could not be trained through later
-            with self._gradient_mode(shared=tidy is not None):
+            with self._gradient_mode(shared=self._shared or tidy is not None):
                 self._net(batch_BT, use_cache=False, **self._without_look())
         except _StopForward:
             if tidy:

@@ -202,6 +202,7 @@ def load_model(
     merged: bool = True,
     runtime: Runtime | None = None,
     first_blocks: int | None = None,
+    tensor_parallel: bool = False,
 ) -> nn.Module:
     """Load the target in eval mode on `device`, without gradients.
 
@@ -213,6 +214,8 @@ def load_model(
         runtime: its attention, and whether it is spread over all GPUs, `device` being the first.
         first_blocks: blocks that are needed; the others are left on the disk, where the model can
             be cut: one without an adapter, quantised weights or code of its own. None loads all.
+        tensor_parallel: whether this process's share of every weight is loaded, on `device`, and
+            the others of its process group hold the rest.
 
     Raises:
         ModelError: transformers cannot load it, or peft its adapter, or its files changed.
@@ -228,7 +231,7 @@ def load_model(
                 dtype=DTYPES[dtype],
                 weights_only=True,
                 trust_remote_code=model.trust_remote_code,
-                **_placement(runtime),
+                **_placement(runtime, tensor_parallel=tensor_parallel),
                 **_cut_behind(model, first_blocks),
             )
         except Exception as error:  # quantised, multimodal and broken models fail in any way
@@ -238,7 +241,7 @@ def load_model(
             net = load_adapter(net, model.adapter)
             net = net.merge_and_unload() if merged else net
         try:
-            if runtime is None or not runtime.spread:
+            if not tensor_parallel and (runtime is None or not runtime.spread):
                 net = net.to(device)
             net = net.eval().requires_grad_(False)
         except (ValueError, NotImplementedError) as error:  # some quantised weights do not move
@@ -248,14 +251,18 @@ def load_model(
     return loaded
 
 
-def _placement(runtime: Runtime | None) -> dict[str, Any]:
+def _placement(runtime: Runtime | None, *, tensor_parallel: bool) -> dict[str, Any]:
     """Return how transformers is to load a model, where `runtime` says."""
-    if runtime is None:
-        return {}
     found: dict[str, Any] = {}
+    if tensor_parallel:
+        from transformers.distributed.configuration_utils import DistributedConfig
+
+        found["distributed_config"] = DistributedConfig(tp_plan="auto")
+    if runtime is None:
+        return found
     if runtime.attn_implementation:
         found["attn_implementation"] = runtime.attn_implementation
-    if runtime.spread:
+    if runtime.spread and not tensor_parallel:
         found["device_map"] = "auto"
     return found
 

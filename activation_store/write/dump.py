@@ -29,6 +29,7 @@ from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import use_threads
 from activation_store.target.number_format import resolve_section
+from activation_store.target.shared import run_with_shared_target
 from activation_store.write.canary import CanaryResult, check_canary, check_first
 from activation_store.write.prepared import plan_store, prepare_dump
 from activation_store.write.reuse import ReusableStores
@@ -109,6 +110,41 @@ def dump(
             canary differs.
         StorageError: the disk is full; committed shards stay.
     """
+    if runtime.tensor_parallel > 1:
+        return run_with_shared_target(
+            _dump,
+            conversations,
+            out,
+            config=config,
+            model=model,
+            runtime=runtime,
+            reusable=reusable,
+            progress=progress,
+        )
+    return _dump(
+        conversations,
+        out,
+        config=config,
+        model=model,
+        runtime=runtime,
+        progress=progress,
+        reusable=reusable,
+        pool=pool,
+    )
+
+
+def _dump(
+    conversations: Path,
+    out: Path,
+    *,
+    config: CaptureConfig,
+    model: ModelFiles,
+    runtime: Runtime,
+    progress: Progress,
+    reusable: Sequence[Path],
+    pool: TaskPool | None = None,
+) -> DumpResult:
+    """Dump in this process; the target may be shared with others."""
     use_threads(runtime)
     config = resolve_section(config, runtime)
     prepared = prepare_dump(conversations, config, model, scratch=out.parent)

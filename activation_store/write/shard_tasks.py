@@ -22,6 +22,7 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.layout.plan import Plan
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target.load import load_model, pick_device, use_threads
+from activation_store.target.shared import load_shared
 from activation_store.tokens.config import TemplateConfig
 from activation_store.tokens.token_table import TokenTable
 from activation_store.write.prepared import PreparedDump, plan_store, prepare_tokens
@@ -58,6 +59,13 @@ class ShardWork:
     def load_target(self, *, merged: bool = True) -> nn.Module:
         """Load the blocks of the target that are needed, on the first device of `runtime`."""
         device = worker_device(self.runtime, 0)
+        if self.runtime.tensor_parallel > 1:
+            return load_shared(
+                self.model,
+                dtype=self.plan.compute_dtype,
+                runtime=self.runtime,
+                first_blocks=blocks_needed(self.plan),
+            )
         return _load(self.model, self.plan, device, self.runtime, merged=merged)
 
     def arguments(self, shards: Sequence[int]) -> dict[str, Any]:
@@ -175,18 +183,23 @@ def write_shard_group(
 def _load(
     model: ModelFiles, plan: Plan, device: torch.device, runtime: Runtime, *, merged: bool = True
 ) -> nn.Module:
-    """Load a target up to the deepest block that is read, and the one behind it.
-
-    With that one the canary finds the deepest in transformers' own list of hidden states.
-    """
+    """Load the blocks of a target that are needed."""
     return load_model(
         model,
         dtype=plan.compute_dtype,
         device=device,
         merged=merged,
         runtime=runtime,
-        first_blocks=max(plan.layers) + 2,
+        first_blocks=blocks_needed(plan),
     )
+
+
+def blocks_needed(plan: Plan) -> int:
+    """Return the number of blocks up to the deepest that is read, and the one behind it.
+
+    With that one the canary finds the deepest in transformers' own list of hidden states.
+    """
+    return max(plan.layers) + 2
 
 
 def worker_device(runtime: Runtime, number: int) -> torch.device:

@@ -34,7 +34,8 @@ class Proposal:
     """Settings with which the steps fit.
 
     Attributes:
-        batch_tokens: `dump.batch_tokens`; None where a dump does not fit one device.
+        batch_tokens: `dump.batch_tokens`; None where a dump does not fit eight devices.
+        dump_devices: that share the weights in a dump: `runtime.tensor_parallel`.
         micro_batch_tokens: `train.micro_batch_tokens`; None where not even 32 devices would do.
         checkpointing: `runtime.checkpointing`.
         devices: that share the weights in training; more than one with `runtime.sharding: full`.
@@ -42,6 +43,7 @@ class Proposal:
     """
 
     batch_tokens: int | None
+    dump_devices: int
     micro_batch_tokens: int | None
     checkpointing: bool
     devices: int
@@ -211,8 +213,10 @@ def _most_tokens(measured: list[StepMemory], room: int, devices: int) -> int | N
 
 def _propose(measured: MeasuredPasses, room: int) -> Proposal:
     """Propose as few devices as do, and no recomputation where it is not needed."""
+    dump_devices = next((n for n in (1, 2, 4, 8) if _most_tokens(measured.dumps, room, n)), 8)
     found = Proposal(
-        batch_tokens=_most_tokens(measured.dumps, room, 1),
+        batch_tokens=_most_tokens(measured.dumps, room, dump_devices),
+        dump_devices=dump_devices,
         micro_batch_tokens=None,
         checkpointing=True,
         devices=32,
@@ -251,6 +255,8 @@ def describe(plan: MemoryPlan) -> list[str]:
     said: list[str] = []
     if fits.batch_tokens:
         said.append(f"dump.batch_tokens {fits.batch_tokens}")
+        if fits.dump_devices > 1:
+            said.append(f"runtime.tensor_parallel {fits.dump_devices}")
     if fits.micro_batch_tokens:
         said.append(f"train.micro_batch_tokens {fits.micro_batch_tokens}")
         said += ["runtime.checkpointing true"] if fits.checkpointing else []

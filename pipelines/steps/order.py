@@ -169,7 +169,7 @@ def _dump_size(
 
 
 def _train(call: StepCall, variant: Variant = "own") -> StepResult:
-    from trainers.launch import run_distributed
+    from core.launch import run_distributed
     from trainers.training import train
 
     processes = call.experiment.runtime.processes

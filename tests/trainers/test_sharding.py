@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from activation_store.write.dump import dump
 from core.errors import ConfigError
+from core.launch import run_distributed
 from core.progress import Progress, silent
 from core.runtime import Runtime
 from decoder.config import DecoderConfig, LoraSettings
@@ -27,7 +28,6 @@ from decoder.model import Binding, Decoder
 from decoder.normalisation import STATISTICS_FILE
 from trainers.config import TrainConfig
 from trainers.distributed import DistributedContext
-from trainers.launch import run_distributed
 from trainers.sharding import make_sharded
 from trainers.training import LOG_FILE, train
 

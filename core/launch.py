@@ -1,8 +1,8 @@
-"""One training in several processes of this machine, each with a device of its own.
+"""One piece of work in several processes of this machine, each with a device of its own.
 
-Every process runs the same `train`, and finds the others by the environment variables that
-torchrun and accelerate set too; `accelerate launch` over a script that calls `train` does the same
-on several machines.
+Every process runs the same function, and finds the others by the environment variables that
+torchrun and accelerate set too; `accelerate launch` over a script that calls it does the same on
+several machines.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import launched
 import pytest
 
 from core.errors import ConfigError
+from core.launch import run_distributed
 from core.progress import silent
-from trainers.launch import run_distributed
 
 
 def test_the_first_process_tells_how_far_it_is_and_returns(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_they_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import launched\n"
         "from core.progress import silent\n"
-        "from trainers.launch import run_distributed\n"
+        "from core.launch import run_distributed\n"
         "if __name__ == '__main__':\n"
         "    run_distributed(launched.waits, 2, Path(sys.argv[1]), progress=silent)\n"
     )
