@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from core.config import Config
 
-Normalisation = Literal["none", "length", "centre", "standardise", "difference"]
+Normalisation = Literal["none", "length", "centre", "standardise", "wiener", "difference"]
 """How activations are normalised before they are injected (decoder/normalisation.py)."""
 
 
@@ -35,6 +35,8 @@ class DecoderConfig(Config):
     brings each to the mean length of what it replaces; `centre` takes off the mean training token
     before that, and `standardise` divides each feature by its deviation over training tokens as
     well. A few massive features hide the change of some percent that a hidden control makes.
+    `wiener` then puts the best linear estimate of that change in the activation's place, learned
+    from training rows whose visible text begins alike under several controls.
     `difference` takes off the activations of the same visible text without the control, then brings
     the rest to that length: an ablation, for masked views and train.activations `live`; such a
     decoder can be evaluated, and not asked or steered."""

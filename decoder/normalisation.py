@@ -4,6 +4,11 @@ A few massive features make most of a residual stream's length, and are much the
 target read; what a hidden control leaves is a change of some percent. Standardised by feature and
 brought to the length of what they replace, activations show it.
 
+The same token with the same visible text before it, under several controls, shows what a control
+changes. With the covariance C of these changes and the covariance S of all activations, both in
+deviations of each feature, the best linear estimate of the change that one activation z holds is
+C S^-1 z: the Wiener filter, with the changes as its signal and the visible text as its noise.
+
 The statistics are taken from training tokens alone and are saved beside the adapter. The map is
 differentiable, so that gradients for steering go through it.
 
@@ -13,7 +18,7 @@ Shapes: L layers that a decoder reads, N vectors, D d_model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +34,8 @@ from decoder.reading import at_least_float32
 STATISTICS_FILE = "normalisation.safetensors"
 _LEAST_DEVIATION = 1e-6
 _LEAST_LENGTH = 1e-6
+_RIDGE = 0.1
+"""Added to the variance of every feature, in its own units, where the filter divides by it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +46,13 @@ class ActivationStatistics:
         mean: [L, D] float32, mean of each feature.
         deviation: [L, D] float32, standard deviation of each feature.
         length: mean length of what the activations replace, at the write layer.
+        filter: [L, D, D] float32, the Wiener filter on standardised activations, or None.
     """
 
     mean: np.ndarray
     deviation: np.ndarray
     length: float
+    filter: np.ndarray | None = None
 
     @classmethod
     def measure(cls, tokens: Iterable[np.ndarray], *, length: float) -> ActivationStatistics:
@@ -74,6 +83,21 @@ class ActivationStatistics:
             length=length,
         )
 
+    def with_filter(
+        self, covariance_LDD: np.ndarray, changes_LDD: np.ndarray
+    ) -> ActivationStatistics:
+        """Return these statistics with the Wiener filter.
+
+        Args:
+            covariance_LDD: [L, D, D], of all activations.
+            changes_LDD: [L, D, D], covariance of what controls change.
+        """
+        unit_LDD = self.deviation[:, :, None].astype(np.float64) * self.deviation[:, None, :]
+        ridge_DD = _RIDGE * np.eye(unit_LDD.shape[-1])
+        # C S^-1, both symmetric, is the transpose of the solution of S X = C
+        solved_LDD = np.linalg.solve(covariance_LDD / unit_LDD + ridge_DD, changes_LDD / unit_LDD)
+        return replace(self, filter=solved_LDD.transpose(0, 2, 1).astype(np.float32))
+
     def save(self, folder: Path) -> None:
         """Write the statistics beside an adapter."""
         tensors = {
@@ -81,6 +105,8 @@ class ActivationStatistics:
             "deviation": self.deviation,
             "length": np.array([self.length], np.float32),
         }
+        if self.filter is not None:
+            tensors["filter"] = np.ascontiguousarray(self.filter)
         write_bytes(folder / STATISTICS_FILE, save(tensors))
 
     @classmethod
@@ -97,6 +123,7 @@ class ActivationStatistics:
                 mean=found["mean"],
                 deviation=found["deviation"],
                 length=float(found["length"][0]),
+                filter=found.get("filter"),
             )
         except (OSError, SafetensorError, KeyError, IndexError) as error:
             raise ModelError(
@@ -127,6 +154,9 @@ class Normaliser:
         self.statistics = statistics
         self._mean_LD = torch.from_numpy(statistics.mean).to(device)
         self._deviation_LD = torch.from_numpy(statistics.deviation).to(device)
+        self._filter_LDD = (
+            None if statistics.filter is None else torch.from_numpy(statistics.filter).to(device)
+        )
         row_of_block = torch.zeros(max(layers) + 2, dtype=torch.long)
         for row, block in enumerate(layers):
             row_of_block[block] = row
@@ -144,13 +174,23 @@ class Normaliser:
             return vectors_ND
         found = at_least_float32(vectors_ND)
         row_N = self._row_of_block[block_N]
-        if self.how in ("centre", "standardise"):
+        if self.how in ("centre", "standardise", "wiener"):
             found = found - self._mean_LD.index_select(0, row_N)
-        if self.how == "standardise":
+        if self.how in ("standardise", "wiener"):
             found = found / self._deviation_LD.index_select(0, row_N)
+        if self.how == "wiener":
+            found = self._filter(found, row_N)
         length = found.norm(dim=-1, keepdim=True).clamp_min(_LEAST_LENGTH)
         scaled: torch.Tensor = found * (self.statistics.length / length)
         return scaled
+
+    def _filter(self, vectors_ND: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
+        assert self._filter_LDD is not None, "a decoder's statistics are those of its normalisation"
+        found = torch.zeros_like(vectors_ND)
+        for row, filter_DD in enumerate(self._filter_LDD):
+            own_N1 = (row_N == row)[:, None]
+            found = torch.where(own_N1, vectors_ND @ filter_DD.to(vectors_ND.dtype).T, found)
+        return found
 
     def origin_and_unit(self, layers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return where the map has its origin, and the unit of each feature; [L, D] each.
@@ -161,6 +201,6 @@ class Normaliser:
         rows = self._row_of_block[list(layers)]
         mean, deviation = self._mean_LD[rows], self._deviation_LD[rows]
         return (
-            mean if self.how in ("centre", "standardise") else torch.zeros_like(mean),
-            deviation if self.how == "standardise" else torch.ones_like(deviation),
+            mean if self.how in ("centre", "standardise", "wiener") else torch.zeros_like(mean),
+            deviation if self.how in ("standardise", "wiener") else torch.ones_like(deviation),
         )

@@ -1,10 +1,10 @@
 """What makes a decoder read what is hidden: one change at a time, on a small closed set.
 
-The data are eight personas, each under the same stimuli, hidden from the decoder; it is judged on
-stimuli that training has not seen, by the hidden gain and by closed accuracy among four. Each
-setting is the base experiment with a few fields changed, trained and judged as `latentqa run` does
-it. All share one store of activations; what is done stands in the artifact root, so a stopped sweep
-goes on where it was. The table of all that is finished is printed, and with --write put into
+The data are the packaged personas, each under the same stimuli, hidden from the decoder; it is
+judged on stimuli that training has not seen, by the hidden gain and by closed accuracy among four.
+Each setting is the base experiment with a few fields changed, trained and judged as `latentqa run`
+does it. All share one store of activations; what is done stands in the artifact root, so a stopped
+sweep goes on where it was. The table of all that is finished is printed, and with --write put into
 docs/training.md.
 
     python scripts/ablations.py --root ROOT --minutes 60 --write
@@ -30,7 +30,7 @@ from core.table_files import CONVERSATIONS_FILE, read_conversations
 from core.tables import Conversation
 from evaluators.comparison.values import ComparedValue
 from evaluators.stats.estimates import Estimate
-from generators.kinds.instruction import instruction_seeds
+from generators.kinds.instruction import Attribute, instruction_seeds
 from generators.llm.prompt_files import PromptFiles
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
@@ -174,7 +174,7 @@ def write_data(folder: Path, stimuli: int) -> dict[str, Path]:
         stimuli: training stimuli of each control.
     """
     texts = PromptFiles()
-    persona = instruction_seeds(texts).attributes["persona"]
+    persona = personas(texts)
     values = [own.value for own in persona.values]
     messages = texts.seed_list("messages")
     held_out, few = max(2, stimuli // 4), max(1, stimuli // 4)
@@ -201,6 +201,11 @@ def write_data(folder: Path, stimuli: int) -> dict[str, Path]:
     return {name: folder / f"{name}.jsonl" for name in train}
 
 
+def personas(texts: PromptFiles | None = None) -> Attribute:
+    """Read the personas of the packaged instructions."""
+    return instruction_seeds(texts or PromptFiles()).attributes["persona"]
+
+
 def conversations(
     control: str, value: str, stimulus: str, split: str, asked: list[str]
 ) -> list[dict[str, Any]]:
@@ -225,7 +230,7 @@ def write_off_policy(folder: Path, base: RunResult) -> Path:
     """Write every stimulus with the reply that the target gave to it under the next control."""
     steps = {run.step.name: run.artifact.data for run in base.steps}
     rows = read_conversations(steps["complete"] / CONVERSATIONS_FILE)
-    persona = instruction_seeds(PromptFiles()).attributes["persona"]
+    persona = personas()
     by_stimulus: dict[str, list[Conversation]] = defaultdict(list)
     for row in rows:
         if row.view == "stimulus_completion":
@@ -252,12 +257,13 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def section(done: Mapping[str, RunResult], words: argparse.Namespace) -> str:
     """Write the section of the page: a line a setting."""
+    values, judged = len(personas().values), max(2, words.stimuli // 4)
     about = (
-        f"`python scripts/ablations.py --stimuli {words.stimuli} --epochs {words.epochs:g}`: eight "
-        f"personas, {words.stimuli} training stimuli, {max(2, words.stimuli // 4)} others to "
-        f"judge; {len(done)} of {len(SETTINGS)} settings are done. Nats a token, 95 % intervals "
-        "over controls. *Closed* is the accuracy among four answers to one question, its chance "
-        "the best without what is hidden. The last column is `right` less the base's on the same "
+        f"`python scripts/ablations.py --stimuli {words.stimuli} --epochs {words.epochs:g}`: "
+        f"{values} personas, {words.stimuli} training stimuli, {judged} others to judge; "
+        f"{len(done)} of {len(SETTINGS)} settings are done. Nats a token, 95 % intervals over "
+        "controls. *Closed* is the accuracy among four answers to one question, its chance the "
+        "best without what is hidden. The last column is `right` less the base's on the same "
         "questions, paired by control, below zero is better; **bold** is an interval without zero. "
         "Each setting is one training: what another seed changes is in the line of that name.\n\n"
     )

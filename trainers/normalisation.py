@@ -1,12 +1,18 @@
-"""Statistics of the training tokens, by which a decoder normalises what it reads."""
+"""Statistics of the training tokens, by which a decoder normalises what it reads.
+
+Shapes: L layers that a decoder reads, T visible tokens of a row, D d_model.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
+from core.errors import DataError
 from decoder.model import Decoder
 from decoder.normalisation import ActivationStatistics
 from decoder.reading import Reading
@@ -22,7 +28,7 @@ _PLACEHOLDERS = 16
 def measure_statistics(
     decoder: Decoder, activations: ActivationSource, rows: Sequence[Row], config: TrainConfig
 ) -> ActivationStatistics:
-    """Measure mean and deviation of each feature over the visible tokens of training rows.
+    """Measure what the decoder's normalisation needs, over the visible tokens of training rows.
 
     All processes of a training measure the same. At most 1,024 rows are read.
 
@@ -30,17 +36,80 @@ def measure_statistics(
         decoder: the decoder, for its layers and the length of what activations replace.
         activations: source of the rows' activations.
         rows: training rows.
-        config: whether the control's own tokens are withheld.
+        config: how activations are normalised, and whether the control's own tokens are withheld.
+
+    Raises:
+        DataError: normalisation `wiener`, and no visible text begins alike under two controls.
     """
-    masking = config.decoder.masking
+    seen = _VisibleTokens(decoder, activations, rows[:_MOST_ROWS], config.decoder.masking)
+    length = measure_placeholder_length(decoder)
+    found = ActivationStatistics.measure(seen.activations(), length=length)
+    if config.decoder.normalisation != "wiener":
+        return found
+    return found.with_filter(*_measure_covariances(seen, found.mean))
 
-    def visible() -> Iterator[np.ndarray]:
-        for row in rows[:_MOST_ROWS]:
-            seen = count_visible_tokens(activations, row, masking=masking)
-            layers = activations.read_layers(row.example_id, decoder.layers)
-            yield np.stack([layer[-seen:] for layer in layers])
 
-    return ActivationStatistics.measure(visible(), length=measure_placeholder_length(decoder))
+class _VisibleTokens:
+    """The visible tokens of rows, with their activations at the layers that a decoder reads."""
+
+    def __init__(
+        self, decoder: Decoder, source: ActivationSource, rows: Sequence[Row], masking: bool
+    ) -> None:
+        self._layers, self._source, self._rows = decoder.layers, source, rows
+        self._counts = [count_visible_tokens(source, row, masking=masking) for row in rows]
+
+    def activations(self) -> Iterator[np.ndarray]:
+        """Read the activations [L, T, D] of each row."""
+        for row, count in zip(self._rows, self._counts, strict=True):
+            layers = self._source.read_layers(row.example_id, self._layers)
+            yield np.stack([layer[-count:] for layer in layers])
+
+    def beginnings(self) -> list[list[bytes]]:
+        """Name, for each token of each row, its view and the visible text up to it."""
+        found = []
+        for row, count in zip(self._rows, self._counts, strict=True):
+            running = hashlib.sha256(row.conversation.view.encode())
+            own = []
+            for token in np.asarray(self._source.tokens(row.example_id)[-count:], np.int64):
+                running.update(token.tobytes())
+                own.append(running.digest())
+            found.append(own)
+        return found
+
+
+def _measure_covariances(
+    seen: _VisibleTokens, mean_LD: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the covariance of all activations, and of those of one visible text about their mean.
+
+    Returns:
+        Two arrays [L, D, D] float64.
+    """
+    beginnings = seen.beginnings()
+    counts = Counter(name for own in beginnings for name in own)
+    rows_of = {name: place for place, name in enumerate(n for n, k in counts.items() if k > 1)}
+    freedom = sum(counts[name] - 1 for name in rows_of)
+    if not freedom:
+        raise DataError(
+            "train.decoder.normalisation: `wiener` learns what controls change from visible texts "
+            "that begin alike under several controls, and no two training rows do. Generate "
+            "stimuli that controls share (`stimuli` of the kind), or take `standardise`."
+        )
+    tokens, sums_LGD = 0, np.zeros((len(mean_LD), len(rows_of), mean_LD.shape[1]))
+    total_LDD = np.zeros((*mean_LD.shape, mean_LD.shape[1]))
+    shared_LDD = np.zeros_like(total_LDD)
+    for vectors_LTD, own in zip(seen.activations(), beginnings, strict=True):
+        moved_LTD = vectors_LTD.astype(np.float64) - mean_LD[:, None]
+        tokens += moved_LTD.shape[1]
+        total_LDD += moved_LTD.transpose(0, 2, 1) @ moved_LTD
+        kept = [place for place, name in enumerate(own) if name in rows_of]
+        part_LKD = moved_LTD[:, kept]
+        shared_LDD += part_LKD.transpose(0, 2, 1) @ part_LKD
+        sums_LGD[:, [rows_of[own[place]] for place in kept]] += part_LKD
+    sizes_G = np.array([counts[name] for name in rows_of])
+    means_LGD = sums_LGD / sizes_G[:, None]
+    between_LDD = means_LGD.transpose(0, 2, 1) @ (means_LGD * sizes_G[:, None])
+    return total_LDD / tokens, (shared_LDD - between_LDD) / freedom
 
 
 @torch.no_grad()  # not inference_mode: a sharded base gathers its weights in place

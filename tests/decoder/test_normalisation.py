@@ -68,6 +68,50 @@ def test_standardised_features_weigh_alike() -> None:
     assert spread.max() / spread.min() < 1.5
 
 
+def test_the_filter_keeps_what_a_control_changes_of_what_a_text_does() -> None:
+    # a control moves feature 0 by one unit, texts move all features by as much
+    draw = np.random.default_rng(0)
+    changes, texts = draw.choice([-1.0, 1.0], size=2000), draw.normal(size=(2000, 8))
+    control, covariance = np.zeros((1, 8, 8)), np.eye(8)[None]
+    control[0, 0, 0], covariance[0, 0, 0] = 1.0, 2.0
+    both = texts.astype(np.float32)
+    both[:, 0] += changes
+    measured = ActivationStatistics.measure([both[None]], length=1.0)
+    filtered = Normaliser("wiener", measured.with_filter(covariance, control), (3,), CPU)
+    out = filtered(torch.from_numpy(both), torch.full((2000,), 3)).numpy()
+    assert np.abs(out[:, 1:]).max() < 1e-3
+    assert np.abs(np.corrcoef(out[:, 0], changes)[0, 1]) > 0.6
+
+
+def test_the_filter_is_the_best_linear_estimate() -> None:
+    draw = np.random.default_rng(0)
+    control = draw.normal(size=(20_000, 3)) @ draw.normal(size=(3, 6))
+    seen = control + draw.normal(size=(20_000, 6)) @ draw.normal(size=(6, 6))
+    measured = ActivationStatistics.measure([seen[None].astype(np.float32)], length=1.0)
+    covariances = np.cov(seen.T, bias=True)[None], np.cov(control.T, bias=True)[None]
+    found = measured.with_filter(*covariances).filter
+    assert found is not None
+    unit = measured.deviation[0]
+    standard = (seen - measured.mean[0]) / unit
+    # ridge regression of the control on what is seen, with the filter's own ridge
+    gram = standard.T @ standard / len(seen) + 0.1 * np.eye(6)
+    expected = np.linalg.solve(gram, standard.T @ (control / unit) / len(seen)).T
+    assert np.abs(found[0] - expected).max() < 0.03
+
+
+def test_each_layer_has_its_own_filter() -> None:
+    both = statistics()
+    eye = np.eye(8)[None]
+    unit = both.deviation[:, :, None] * both.deviation[:, None, :]
+    only = np.zeros((2, 8, 8))
+    only[0, 2, 2] = only[1, 5, 5] = 1.0
+    normalise = Normaliser("wiener", both.with_filter(unit * eye, unit * only), (3, 7), CPU)
+    vectors = torch.from_numpy(tokens()[0, :4])
+    for layer, feature in ((3, 2), (7, 5)):
+        out = normalise(vectors, torch.full((4,), layer))
+        assert out[:, feature].abs().tolist() == pytest.approx([3.0] * 4, rel=1e-5)
+
+
 def test_none_gives_the_very_bits() -> None:
     vectors = torch.from_numpy(tokens()[0])
     out = Normaliser("none", statistics(), (3, 7), CPU)(
@@ -96,6 +140,17 @@ def test_saved_statistics_come_back(tmp_path: Path) -> None:
     assert np.array_equal(found.mean, statistics().mean)
     assert np.array_equal(found.deviation, statistics().deviation)
     assert found.length == 3.0
+    assert found.filter is None
+
+
+def test_a_saved_filter_comes_back(tmp_path: Path) -> None:
+    both = statistics()
+    made = both.with_filter(np.stack([np.eye(8)] * 2), np.stack([np.diag(np.arange(8.0))] * 2))
+    made.save(tmp_path)
+    found = ActivationStatistics.load(tmp_path).filter
+    assert made.filter is not None
+    assert found is not None
+    assert np.array_equal(found, made.filter)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense"])

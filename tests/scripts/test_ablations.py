@@ -91,7 +91,7 @@ def test_a_small_sweep_runs_goes_on_and_writes_its_table(
     assert shown.err.count("base ...") == 1  # found again the second time
     lines = [own for own in page.read_text().splitlines() if own.startswith("| ")]
     assert [own.split(" | ")[0] for own in lines[2:]] == [f"| {name}" for name in names]
-    assert all(own.split(" | ")[1] == "8" for own in lines[2:])
+    assert all(own.split(" | ")[1] == "6" for own in lines[2:])
     # the rotated replies are those of another control to the same stimulus
     rows = [
         row

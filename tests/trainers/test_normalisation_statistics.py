@@ -11,6 +11,7 @@ import torch
 
 from activation_store.read.reader import ActivationStore
 from activation_store.target.capture import Capture
+from core.errors import DataError
 from decoder.config import DecoderConfig
 from decoder.model import Decoder
 from decoder.reading import Reading
@@ -63,3 +64,37 @@ def test_a_trained_decoder_loads_with_its_statistics(made: chain.Chain, tmp_path
 def test_a_decoder_without_its_statistics_does_not_run(made: chain.Chain) -> None:
     with pytest.raises(RuntimeError, match="use_statistics"):
         _ = chain.decoder(made, normalisation="standardise").injection
+
+
+def test_the_filter_is_taken_from_texts_that_begin_alike(made: chain.Chain) -> None:
+    store = ActivationStore(made.store)
+    rows = load_rows(made.conversations, made.questions, store)
+    own = [r for r in rows if r.conversation.split == "train"]
+    config = TrainConfig(decoder=DecoderConfig(normalisation="wiener"))
+    found = measure_statistics(chain.decoder(made), store, own, config)
+    # by hand: token by token, what differs from the mean of the same beginning
+    alike: dict[bytes, list[np.ndarray]] = {}
+    for row in own:
+        place = store.place(row.example_id)
+        ids = store.tokens(row.example_id)[place.withheld :]
+        vectors = store.read_layers(row.example_id, (chain.LAYER,))[0][place.withheld :]
+        for end, vector in enumerate(vectors, 1):
+            alike.setdefault(ids[:end].tobytes(), []).append((vector - found.mean[0]).astype(float))
+    groups = [np.stack(group) for group in alike.values() if len(group) > 1]
+    every = np.concatenate([np.stack(group) for group in alike.values()])
+    apart = np.concatenate([group - group.mean(0) for group in groups])
+    changes = apart.T @ apart / sum(len(group) - 1 for group in groups)
+    expected = found.with_filter((every.T @ every / len(every))[None], changes[None]).filter
+    assert found.filter is not None
+    assert expected is not None
+    assert len({len(group) for group in groups}) > 1
+    np.testing.assert_allclose(found.filter, expected, atol=1e-5)
+
+
+def test_texts_that_never_begin_alike_give_no_filter(tmp_path: Path) -> None:
+    made = chain.make(tmp_path, chain.rows_of(("control",)))
+    store = ActivationStore(made.store)
+    rows = [load_rows(made.conversations, made.questions, store)[0]]
+    config = TrainConfig(decoder=DecoderConfig(normalisation="wiener"))
+    with pytest.raises(DataError, match="begin alike under several controls"):
+        measure_statistics(chain.decoder(made), store, rows, config)
