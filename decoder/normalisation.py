@@ -7,7 +7,8 @@ brought to the length of what they replace, activations show it.
 The same token with the same visible text before it, under several controls, shows what a control
 changes. With the covariance C of these changes and the covariance S of all activations, both in
 deviations of each feature, the best linear estimate of the change that one activation z holds is
-C S^-1 z: the Wiener filter, with the changes as its signal and the visible text as its noise.
+C S^-1 z: the Wiener filter, with the changes as its signal and the visible text as its noise. A
+long estimate is a sure one, so estimates are scaled together, not each to one length.
 
 The statistics are taken from training tokens alone and are saved beside the adapter. The map is
 differentiable, so that gradients for steering go through it.
@@ -46,13 +47,17 @@ class ActivationStatistics:
         mean: [L, D] float32, mean of each feature.
         deviation: [L, D] float32, standard deviation of each feature.
         length: mean length of what the activations replace, at the write layer.
-        filter: [L, D, D] float32, the Wiener filter on standardised activations, or None.
+        filter: [L, D, D] float32, the Wiener filter on standardised activations, scaled so that
+            estimates have that length on average (root mean square), or None.
+        changes: [L, D, D] float32, covariance of what controls change in standardised activations,
+            or None.
     """
 
     mean: np.ndarray
     deviation: np.ndarray
     length: float
     filter: np.ndarray | None = None
+    changes: np.ndarray | None = None
 
     @classmethod
     def measure(cls, tokens: Iterable[np.ndarray], *, length: float) -> ActivationStatistics:
@@ -94,9 +99,18 @@ class ActivationStatistics:
         """
         unit_LDD = self.deviation[:, :, None].astype(np.float64) * self.deviation[:, None, :]
         ridge_DD = _RIDGE * np.eye(unit_LDD.shape[-1])
+        standard_LDD = changes_LDD / unit_LDD
         # C S^-1, both symmetric, is the transpose of the solution of S X = C
-        solved_LDD = np.linalg.solve(covariance_LDD / unit_LDD + ridge_DD, changes_LDD / unit_LDD)
-        return replace(self, filter=solved_LDD.transpose(0, 2, 1).astype(np.float32))
+        all_LDD = covariance_LDD / unit_LDD
+        filter_LDD = np.linalg.solve(all_LDD + ridge_DD, standard_LDD).transpose(0, 2, 1)
+        # the mean square of an estimate's length, brought to that of what it replaces
+        squares_L = (filter_LDD @ all_LDD * filter_LDD).sum((1, 2))
+        scale_L11 = self.length / np.sqrt(np.maximum(squares_L, _LEAST_LENGTH))[:, None, None]
+        return replace(
+            self,
+            filter=(scale_L11 * filter_LDD).astype(np.float32),
+            changes=standard_LDD.astype(np.float32),
+        )
 
     def save(self, folder: Path) -> None:
         """Write the statistics beside an adapter."""
@@ -105,8 +119,9 @@ class ActivationStatistics:
             "deviation": self.deviation,
             "length": np.array([self.length], np.float32),
         }
-        if self.filter is not None:
+        if self.filter is not None and self.changes is not None:
             tensors["filter"] = np.ascontiguousarray(self.filter)
+            tensors["changes"] = np.ascontiguousarray(self.changes)
         write_bytes(folder / STATISTICS_FILE, save(tensors))
 
     @classmethod
@@ -124,6 +139,7 @@ class ActivationStatistics:
                 deviation=found["deviation"],
                 length=float(found["length"][0]),
                 filter=found.get("filter"),
+                changes=found.get("changes"),
             )
         except (OSError, SafetensorError, KeyError, IndexError) as error:
             raise ModelError(
@@ -179,7 +195,7 @@ class Normaliser:
         if self.how in ("standardise", "wiener"):
             found = found / self._deviation_LD.index_select(0, row_N)
         if self.how == "wiener":
-            found = self._filter(found, row_N)
+            return self._filter(found, row_N)
         length = found.norm(dim=-1, keepdim=True).clamp_min(_LEAST_LENGTH)
         scaled: torch.Tensor = found * (self.statistics.length / length)
         return scaled
@@ -204,3 +220,14 @@ class Normaliser:
             mean if self.how in ("centre", "standardise", "wiener") else torch.zeros_like(mean),
             deviation if self.how in ("standardise", "wiener") else torch.ones_like(deviation),
         )
+
+    def changes(self, layers: Sequence[int]) -> torch.Tensor | None:
+        """Return the covariance of what controls change, in those units; [L, D, D] or None.
+
+        Args:
+            layers: L blocks, counted from 0.
+        """
+        if self.statistics.changes is None:
+            return None
+        found = torch.from_numpy(self.statistics.changes).to(self._mean_LD.device)
+        return found[self._row_of_block[list(layers)]]

@@ -80,6 +80,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "normalisation: none": {"train.decoder.normalisation": "none"},
     "normalisation: length": {"train.decoder.normalisation": "length"},
     "normalisation: centre": {"train.decoder.normalisation": "centre"},
+    "normalisation: wiener": {"train.decoder.normalisation": "wiener"},
     "normalisation: difference": {
         "train.decoder.normalisation": "difference",
         "train.activations": "live",

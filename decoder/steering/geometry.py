@@ -22,15 +22,19 @@ class Geometry:
 
     A decoder that standardises sees each feature in units of its deviation, from its mean. Steepest
     descent in those units moves a feature by as much as it varies; in raw units a few massive
-    features would set the length of a step, and the quietest features would take it.
+    features would set the length of a step, and the quietest features would take it. One that
+    filters out what controls change knows the covariance of these changes as well: steepest descent
+    measured by it goes where controls move activations, and not wherever the decoder can be fooled.
 
     Attributes:
         origin_LD: [L, D] where lengths are measured from.
         unit_LD: [L, D] what each feature is measured in.
+        changes_LDD: [L, D, D] covariance of what controls change, in these units, or None.
     """
 
     origin_LD: torch.Tensor
     unit_LD: torch.Tensor
+    changes_LDD: torch.Tensor | None = None
 
     @classmethod
     def of(cls, decoder: Decoder) -> Geometry:
@@ -40,11 +44,25 @@ class Geometry:
             size = shape_of(decoder.net.get_base_model().config, decoder.binding.model).d_model
             zeros = torch.zeros(len(layers), size, device=decoder.device)
             return cls(zeros, zeros + 1)
-        return cls(*decoder.normaliser.origin_and_unit(layers))
+        origin_LD, unit_LD = decoder.normaliser.origin_and_unit(layers)
+        return cls(origin_LD, unit_LD, decoder.normaliser.changes(layers))
 
     def of_layer(self, place: int) -> Geometry:
         """Return the geometry of one of the layers."""
-        return Geometry(self.origin_LD[place][None], self.unit_LD[place][None])
+        changes = self.changes_LDD
+        return Geometry(
+            self.origin_LD[place][None],
+            self.unit_LD[place][None],
+            None if changes is None else changes[place][None],
+        )
+
+    def slope(self, gradient_ND: torch.Tensor) -> torch.Tensor:
+        """Return the way of steepest ascent, in these units; [L * n, D] as the gradient."""
+        slope_ND = gradient_ND * self.unit_of(len(gradient_ND) // len(self.unit_LD))
+        if self.changes_LDD is None:
+            return slope_ND
+        slope_LnD = slope_ND.view(len(self.unit_LD), -1, slope_ND.shape[1])
+        return (slope_LnD @ self.changes_LDD).view_as(slope_ND)
 
     def unit_of(self, n: int) -> torch.Tensor:
         """Return the units [L * n, D] of n vectors of each layer."""

@@ -194,7 +194,7 @@ class GradientAtEachToken:
                 self._readings(),
                 [self._objective.all_turns] * len(self._prompts),
             )
-            gradient = torch.stack([own[-1] for own in found.gradients]) * self._deepest.unit_LD
+            gradient = self._deepest.slope(torch.stack([own[-1] for own in found.gradients]))
             size = gradient.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM)
             step = config.step_size * lengths * gradient / size
             shift = limit_lengths(shift - step, config.norm_limit * lengths)

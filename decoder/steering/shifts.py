@@ -168,8 +168,7 @@ class Descent:
     def _move(self, i: int, gradient_ND: torch.Tensor) -> None:
         last, n = self._config.last_tokens, self._readings[i].n
         unit = self._geometry.unit_of(n)
-        # of the loss by the vectors in their units
-        slope_ND = gradient_ND * unit
+        slope_ND = self._geometry.slope(gradient_ND)
         if last is not None:
             runs = slope_ND.view(-1, n, slope_ND.shape[1]).clone()
             runs[:, :-last] = 0
@@ -241,7 +240,7 @@ def compute_common_shift(
     heading_LD = torch.zeros_like(common_LD)
     for _ in range(config.vector_steps):
         means = [g.view(*common_LD.shape[:1], -1, g.shape[1]).mean(1) for g in descent.gradients()]
-        slope_LD = torch.stack(means).mean(0) * geometry.unit_LD
+        slope_LD = geometry.slope(torch.stack(means).mean(0))
         heading_LD = _MOMENTUM * heading_LD + slope_LD / slope_LD.norm().clamp_min(LEAST_NORM)
         way_LD = heading_LD / heading_LD.norm().clamp_min(LEAST_NORM) * len(common_LD) ** 0.5
         common_LD = limit_lengths(

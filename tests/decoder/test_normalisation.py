@@ -109,7 +109,18 @@ def test_each_layer_has_its_own_filter() -> None:
     vectors = torch.from_numpy(tokens()[0, :4])
     for layer, feature in ((3, 2), (7, 5)):
         out = normalise(vectors, torch.full((4,), layer))
-        assert out[:, feature].abs().tolist() == pytest.approx([3.0] * 4, rel=1e-5)
+        out[:, feature] = 0
+        assert not out.any()
+
+
+def test_estimates_are_as_long_as_what_they_replace_on_average() -> None:
+    seen = tokens(4000)[:1]
+    measured = ActivationStatistics.measure([seen], length=3.0)
+    filtered = measured.with_filter(np.cov(seen[0].T)[None], np.cov(seen[0].T)[None])
+    out = Normaliser("wiener", filtered, (3,), CPU)(
+        torch.from_numpy(seen[0]), torch.full((4000,), 3)
+    )
+    assert float(out.square().sum(-1).mean().sqrt()) == pytest.approx(3.0, rel=0.01)
 
 
 def test_none_gives_the_very_bits() -> None:
