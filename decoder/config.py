@@ -36,7 +36,8 @@ class DecoderConfig(Config):
     before that, and `standardise` divides each feature by its deviation over training tokens as
     well. A few massive features hide the change of some percent that a hidden control makes.
     `wiener` then puts the best linear estimate of that change in the activation's place, learned
-    from training rows whose visible text begins alike under several controls.
+    from training rows whose visible text begins alike under several controls (crossed stimuli, or
+    `train` in dump.swapped).
     `difference` takes off the activations of the same visible text without the control, then brings
     the rest to that length: an ablation, for masked views and train.activations `live`; such a
     decoder can be evaluated, and not asked or steered."""

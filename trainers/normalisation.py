@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,11 @@ _PLACEHOLDERS = 16
 
 
 def measure_statistics(
-    decoder: Decoder, activations: ActivationSource, rows: Sequence[Row], config: TrainConfig
+    decoder: Decoder,
+    activations: ActivationSource,
+    rows: Sequence[Row],
+    config: TrainConfig,
+    swapped: Mapping[str, str] | None = None,
 ) -> ActivationStatistics:
     """Measure what the decoder's normalisation needs, over the visible tokens of training rows.
 
@@ -37,40 +42,53 @@ def measure_statistics(
         activations: source of the rows' activations.
         rows: training rows.
         config: how activations are normalised, and whether the control's own tokens are withheld.
+        swapped: by example id of a row, that of its visible text under another control; `wiener`
+            learns from both.
 
     Raises:
         DataError: normalisation `wiener`, and no visible text begins alike under two controls.
     """
-    seen = _VisibleTokens(decoder, activations, rows[:_MOST_ROWS], config.decoder.masking)
-    length = measure_placeholder_length(decoder)
+    texts = [_Text(row, row.example_id) for row in rows[:_MOST_ROWS]]
+    masking, length = config.decoder.masking, measure_placeholder_length(decoder)
+    seen = _VisibleTokens(decoder, activations, texts, masking)
     found = ActivationStatistics.measure(seen.activations(), length=length)
     if config.decoder.normalisation != "wiener":
         return found
+    swaps = swapped or {}
+    others = [_Text(row, swaps[own]) for row, own in texts if own in swaps]
+    seen = _VisibleTokens(decoder, activations, texts + others, masking)
     return found.with_filter(*_measure_covariances(seen, found.mean))
+
+
+class _Text(NamedTuple):
+    """A row, and the example whose activations are those of its visible text."""
+
+    row: Row
+    example_id: str
 
 
 class _VisibleTokens:
     """The visible tokens of rows, with their activations at the layers that a decoder reads."""
 
     def __init__(
-        self, decoder: Decoder, source: ActivationSource, rows: Sequence[Row], masking: bool
+        self, decoder: Decoder, source: ActivationSource, texts: Sequence[_Text], masking: bool
     ) -> None:
-        self._layers, self._source, self._rows = decoder.layers, source, rows
-        self._counts = [count_visible_tokens(source, row, masking=masking) for row in rows]
+        self._layers, self._source, self._texts = decoder.layers, source, texts
+        self._counts = [count_visible_tokens(source, t.row, masking=masking) for t in texts]
 
     def activations(self) -> Iterator[np.ndarray]:
         """Read the activations [L, T, D] of each row."""
-        for row, count in zip(self._rows, self._counts, strict=True):
-            layers = self._source.read_layers(row.example_id, self._layers)
+        for text, count in zip(self._texts, self._counts, strict=True):
+            layers = self._source.read_layers(text.example_id, self._layers)
             yield np.stack([layer[-count:] for layer in layers])
 
     def beginnings(self) -> list[list[bytes]]:
         """Name, for each token of each row, its view and the visible text up to it."""
         found = []
-        for row, count in zip(self._rows, self._counts, strict=True):
-            running = hashlib.sha256(row.conversation.view.encode())
+        for text, count in zip(self._texts, self._counts, strict=True):
+            running = hashlib.sha256(text.row.conversation.view.encode())
             own = []
-            for token in np.asarray(self._source.tokens(row.example_id)[-count:], np.int64):
+            for token in np.asarray(self._source.tokens(text.example_id)[-count:], np.int64):
                 running.update(token.tobytes())
                 own.append(running.digest())
             found.append(own)
@@ -93,7 +111,8 @@ def _measure_covariances(
         raise DataError(
             "train.decoder.normalisation: `wiener` learns what controls change from visible texts "
             "that begin alike under several controls, and no two training rows do. Generate "
-            "stimuli that controls share (`stimuli` of the kind), or take `standardise`."
+            "stimuli that controls share (`stimuli` of the kind), put `train` into dump.swapped, "
+            "or take `standardise`."
         )
     tokens, sums_LGD = 0, np.zeros((len(mean_LD), len(rows_of), mean_LD.shape[1]))
     total_LDD = np.zeros((*mean_LD.shape, mean_LD.shape[1]))

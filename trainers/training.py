@@ -26,7 +26,7 @@ from decoder.sources.step_inputs import StepInputs
 from decoder.visible_tokens import ActivationSource, ReadLayers, draw_row_layers
 from trainers import checkpoints
 from trainers.config import TrainConfig, Variant
-from trainers.contrast import find_contrasts
+from trainers.contrast import find_contrasts, find_stored_swaps
 from trainers.dataset import RowDataset
 from trainers.decoder_inputs import make_decoder_inputs
 from trainers.distributed import DistributedContext
@@ -42,7 +42,7 @@ from trainers.loop import (
     steps_per_epoch,
 )
 from trainers.normalisation import measure_statistics
-from trainers.rows import drop_unwritable_questions, limit_questions, load_rows, select
+from trainers.rows import Row, drop_unwritable_questions, limit_questions, load_rows, select
 from trainers.throughput import Throughput
 
 LOG_FILE = "log.jsonl"
@@ -141,7 +141,8 @@ def train(
     builder = _DatasetBuilder(inputs, activations, decoder, layer, config, variant)
     rows = builder.build("train", config.max_rows)
     if config.decoder.normalisation != "none":
-        decoder.use_statistics(measure_statistics(decoder, activations, rows.rows, config))
+        swapped = builder.find_swapped(rows.rows)
+        decoder.use_statistics(measure_statistics(decoder, activations, rows.rows, config, swapped))
     validation = builder.build("validation", config.validation_rows)
     steps = count_optimiser_steps(config, len(rows))
     with storage_errors(work), checkpoints.surface_full_disk(work):
@@ -298,6 +299,14 @@ class _DatasetBuilder:
         self._config = config
         self._variant = variant
         self.dropped: list[Dropped] = []
+
+    def find_swapped(self, rows: list[Row]) -> dict[str, str]:
+        """Find, by example id of a training row, its visible text under another control."""
+        found: dict[str, str] = {}
+        for view in sorted({row.conversation.view for row in rows}):
+            swaps = find_stored_swaps(self._table, self._activations, "train", view)
+            found |= {own: swap.swapped.example_id for own, swap in swaps.items()}
+        return found
 
     def build(self, split: Split, most: int | None) -> RowDataset:
         """Build the dataset of a split, of at most `most` rows.

@@ -14,6 +14,7 @@ from activation_store.target.capture import Capture
 from core.errors import DataError
 from decoder.config import DecoderConfig
 from decoder.model import Decoder
+from decoder.normalisation import ActivationStatistics
 from decoder.reading import Reading
 from trainers.config import TrainConfig
 from trainers.normalisation import measure_placeholder_length, measure_statistics
@@ -89,6 +90,19 @@ def test_the_filter_is_taken_from_texts_that_begin_alike(made: chain.Chain) -> N
     assert expected is not None
     assert len({len(group) for group in groups}) > 1
     np.testing.assert_allclose(found.filter, expected, atol=1e-5)
+
+
+def test_swapped_rows_give_a_filter_where_no_stimulus_is_shared(tmp_path: Path) -> None:
+    made = chain.make(tmp_path, chain.rows_of(("system",)), swapped=("train",))
+    config = TrainConfig(
+        decoder=DecoderConfig(normalisation="wiener"),
+        views=("system",),
+        max_steps=1,
+        max_rows=1,
+        evaluations=1,
+    )
+    train(*made.places(tmp_path), config=config, runtime=chain.RUNTIME)
+    assert ActivationStatistics.load(tmp_path / "out").filter is not None
 
 
 def test_texts_that_never_begin_alike_give_no_filter(tmp_path: Path) -> None:
