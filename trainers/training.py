@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -300,7 +301,7 @@ class _DatasetBuilder:
         self._variant = variant
         self.dropped: list[Dropped] = []
 
-    def find_swapped(self, rows: list[Row]) -> dict[str, str]:
+    def find_swapped(self, rows: Sequence[Row]) -> dict[str, str]:
         """Find, by example id of a training row, its visible text under another control."""
         found: dict[str, str] = {}
         for view in sorted({row.conversation.view for row in rows}):
