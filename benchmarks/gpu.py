@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ QUESTIONS, PREFIX, ANSWER = 8, 128, 24
 """Questions of a row, its activations, and tokens of an answer."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a Markdown table of each part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", default="32x4096", help="blocks x width")
@@ -54,10 +54,11 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=16_384)
     parser.add_argument("--rows", type=int, default=16, help="rows of a training step")
     parser.add_argument("--steps", type=int, default=10)
-    words = parser.parse_args()
+    parser.add_argument("--tokenizer", default="embedded", help="model whose tokenizer is used")
+    words = parser.parse_args(arguments)
     runtime = Runtime()
     device, dtype = pick_device(runtime), resolve_dtype("auto", runtime)
-    tokenizer = load_tokenizer(resolve_model("embedded"))
+    tokenizer = load_tokenizer(resolve_model(words.tokenizer))
     config = shape(words.shape, len(tokenizer))
     with torch.device(device):
         torch.set_default_dtype(DTYPES[dtype])

@@ -226,7 +226,7 @@ def load(
         root: folder of all artifacts; None takes `LATENTQA_ROOT`, else `artifacts`.
         model: where the target is now; None takes what the decoder was trained with.
         adapter: where the target's own adapter is now, likewise.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `spread` puts some blocks on each GPU.
         foreign_target: a model of the same shape whose activations are read in place of the
             target's own, for shift experiments; every result says so.
         foreign_adapter: a PEFT adapter of it; alone, it is put on the decoder's own target.
@@ -283,7 +283,7 @@ def steer(
             `vector` adds the mean of that over ordinary prompts; `weights` trains a LoRA adapter.
         strength: multiple of what the way makes of itself.
         root: folder of all artifacts; None takes `LATENTQA_ROOT`, else `artifacts`.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `spread` puts some blocks on each GPU.
 
     Yields:
         The target; its method `reply` answers prompts steered, `unsteered` as it is.

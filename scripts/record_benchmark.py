@@ -82,11 +82,13 @@ ON_A_RUN = (
     Run("decoder_layouts", "", 3, "--batches 1 --rows 1 --repeats 1"),
 )
 """Those that need a finished dump: `latentqa run experiments/latentqa_eval.yaml --until dump`."""
+ON_A_GPU = (Run("gpu", "", 10, "--shape 2x64 --tokens 600 --rows 1 --steps 1"),)
+"""Those that need a GPU: recorded where they are named."""
 
 
 def main() -> int:
     """Run the benchmarks asked for, replace their sections, and give 1 where one fails."""
-    every = (*RUNS, *ON_A_RUN)
+    every = (*RUNS, *ON_A_RUN, *ON_A_GPU)
     known = sorted({run.script for run in every})
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help=", ".join(known))
@@ -96,7 +98,8 @@ def main() -> int:
     words = parser.parse_args()
     if unknown := set(words.scripts) - set(known):
         parser.error(f"expected any of {', '.join(known)}; got {', '.join(sorted(unknown))}")
-    runs = [run for run in every if not words.scripts or run.script in words.scripts]
+    wanted = set(words.scripts) or {run.script for run in (*RUNS, *ON_A_RUN)}
+    runs = [run for run in every if run.script in wanted]
     if words.root is None:
         for run in set(runs) & set(ON_A_RUN):
             print(f"{run.heading}: left out; needs --root with a dump of latentqa_eval.")

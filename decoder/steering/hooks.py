@@ -114,7 +114,7 @@ def add_shifts(
             if not at_prompts:
                 if config.new_tokens == "none":
                     return hidden_BTD
-                return hidden_BTD + mean_BD[:, None].to(hidden_BTD.dtype)
+                return hidden_BTD + mean_BD[:, None].to(hidden_BTD)
             return _at_prompts(hidden_BTD, [shift[place] for shift in shifts.shifts], config)
 
         return change
@@ -129,7 +129,7 @@ def _at_prompts(
         return hidden_BTD
     padded = torch.zeros_like(hidden_BTD)
     for row, shift in enumerate(shifts_TD):
-        padded[row, hidden_BTD.shape[1] - len(shift) :] = shift.to(padded.dtype)
+        padded[row, hidden_BTD.shape[1] - len(shift) :] = shift.to(padded)
     return hidden_BTD + padded
 
 
@@ -151,6 +151,7 @@ class GradientAtEachToken:
         self._decoder, self._prompts, self._shifts = decoder, prompts, shifts
         self._objective, self._config = objective, config
         self._layers = decoder.select_layers()
+        self._device = decoder.device  # where the decoder reads; a block may be on another
         self._deepest = Geometry.of(decoder).of_layer(-1)
         # by layer, of each prompt, what the decoder reads so far [n, D]
         self._held: dict[int, list[torch.Tensor]] = {}
@@ -167,20 +168,23 @@ class GradientAtEachToken:
                 own = [shift[place] for shift in self._shifts.shifts]
                 changed = _at_prompts(hidden_BTD, own, self._config)
                 self._held[block] = [
-                    row[len(row) - len(prompt.ids) + prompt.withheld :].float()
+                    self._read(row[len(row) - len(prompt.ids) + prompt.withheld :])
                     for row, prompt in zip(changed, self._prompts, strict=True)
                 ]
                 return changed
             assert hidden_BTD.shape[1] == 1, "new tokens are steered one at a time"
             self._held[block] = [
-                torch.cat([held, row.float()])
+                torch.cat([held, self._read(row)])
                 for held, row in zip(self._held[block], hidden_BTD, strict=True)
             ]
             if block == self._shifts.layers[-1]:
                 self._move_last(block)
-            return torch.stack([held[-1:] for held in self._held[block]])
+            return torch.stack([held[-1:] for held in self._held[block]]).to(hidden_BTD)
 
         return change
+
+    def _read(self, hidden_TD: torch.Tensor) -> torch.Tensor:
+        return hidden_TD.to(self._device, torch.float32)
 
     def _move_last(self, block: int) -> None:
         """Move the newest activation of `block` down the gradient."""

@@ -57,7 +57,7 @@ def capture_prompts(
     with decoder.without_adapter(), torch.no_grad():
         kept = Capture(decoder.net.get_base_model(), layers)([prompt.ids for prompt in prompts])
     return [
-        [kept[layer][i, : len(prompt.ids)].clone() for layer in layers]
+        [kept[layer][i, : len(prompt.ids)].to(decoder.device, copy=True) for layer in layers]
         for i, prompt in enumerate(prompts)
     ]
 

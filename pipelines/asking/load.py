@@ -31,6 +31,9 @@ from pipelines.asking.ood import find_ood_detector
 from pipelines.asking.reader import AskOptions, LoadedForeignTarget, Reader
 from pipelines.asking.results import AskResult, Prompt
 
+SPREAD = "spread"
+"""Device that is all GPUs, for a target that is too large for one."""
+
 __all__ = ["AskOptions", "AskResult", "Prompt", "Reader", "load"]
 
 
@@ -53,7 +56,7 @@ def load(
         root: the artifact root; None takes `LATENTQA_ROOT`, else `artifacts`.
         model: where the target is now; None takes what the decoder was trained with.
         adapter: where the target's own adapter is now, likewise.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `spread` puts some blocks on each GPU.
         compute_dtype: number format of target and decoder; `auto` is bfloat16 on a GPU that
             computes in it, and float32 elsewhere.
         foreign_target: a model of the same shape whose activations are read in place of the
@@ -68,18 +71,19 @@ def load(
     """
     found = _find(ref, root or Path(os.environ.get("LATENTQA_ROOT", "artifacts")))
     target = _target(found, model, adapter)
-    runtime = Runtime(device=device)
+    runtime = Runtime(spread=True) if device == SPREAD else Runtime(device=device)
     with quiet_libraries():
         decoder = Decoder.load(
             found.folder,
             target,
             dtype=resolve_dtype(compute_dtype, runtime),
             device=pick_device(runtime),
+            runtime=runtime,
         )
         foreign = None
         if foreign_target is not None or foreign_adapter is not None:
             other = resolve_model(foreign_target or target.ref, foreign_adapter)
-            foreign = _foreign(other, target, decoder)
+            foreign = _foreign(other, target, decoder, runtime)
     return Reader(
         found.name,
         decoder,
@@ -130,7 +134,9 @@ def _target(found: _Found, model: str | None, adapter: str | None) -> ModelFiles
         ) from error
 
 
-def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> LoadedForeignTarget:
+def _foreign(
+    other: ModelFiles, target: ModelFiles, decoder: Decoder, runtime: Runtime
+) -> LoadedForeignTarget:
     """Load another target beside the decoder.
 
     Raises:
@@ -151,7 +157,8 @@ def _foreign(other: ModelFiles, target: ModelFiles, decoder: Decoder) -> LoadedF
             sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
         ),
         source=TargetNetwork(
-            load_model(other, dtype=decoder.dtype, device=decoder.device), load_tokenizer(other)
+            load_model(other, dtype=decoder.dtype, device=decoder.device, runtime=runtime),
+            load_tokenizer(other),
         ),
     )
 

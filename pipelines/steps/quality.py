@@ -69,7 +69,7 @@ def _measure_effects(call: StepCall) -> dict[str, float]:
     runtime, model = call.experiment.runtime, call.outside.model
     use_threads(runtime)
     rows = read_conversations(call.data("conversations") / CONVERSATIONS_FILE)
-    net = load_model(model, dtype="float32", device=pick_device(runtime))
+    net = load_model(model, dtype="float32", device=pick_device(runtime), runtime=runtime)
     return measure_control_effects(net, load_tokenizer(model), rows, rows)
 
 
