@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import StorageError
+from core.errors import LatentQAError, StorageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -33,15 +33,48 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise StorageError(
-                f"{path}: the disk is full. Finished work is kept; free some space and run again."
-            ) from error
+            raise _disk_full(path) from error
         if error.errno in _REFUSED:
             raise StorageError(
                 f"{path}: cannot write here ({os.strerror(error.errno or 0)}). "
                 "Choose another folder with --root, or change its permissions."
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def full_disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk below `path` into one line, however the library that met it words it.
+
+    Raises:
+        StorageError: in place of the library's error; as `storage_errors` too.
+    """
+    try:
+        with storage_errors(path):
+            yield
+    except LatentQAError:
+        raise
+    except Exception as error:
+        if _is_disk_full(error) or shutil.disk_usage(path).free < 1 << 16:
+            raise _disk_full(path) from error
+        raise
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        text = str(error)
+        if "No space left on device" in text or "os error 28" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _disk_full(path: Path) -> StorageError:
+    return StorageError(
+        f"{path}: the disk is full. Finished work is kept; free some space and run again."
+    )
 
 
 def fsync_dir(folder: Path) -> None:

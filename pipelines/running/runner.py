@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from core.errors import ConfigError, DamagedError, LatentQAError, StorageError
-from core.files import storage_errors
+from core.errors import ConfigError, DamagedError, StorageError
+from core.files import full_disk_errors
 from core.progress import Progress, silent
-from core.redact import redact_value
 from core.task_pool import TaskPool, local_pool
 from pipelines.artifacts.artifact import PROGRESS, Artifact
 from pipelines.artifacts.identity import StepIdentity
@@ -25,8 +21,8 @@ from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment, resolve_number_formats
 from pipelines.reports.run.inputs import ReportStep
+from pipelines.running.remarks import remarks
 from pipelines.running.results import RunResult, StepRun
-from pipelines.running.summary import nothing_judged, other_server
 from pipelines.steps.console import Console, ProgressFile, combine
 from pipelines.steps.metrics import dropped_rows, metrics_of
 from pipelines.steps.order import steps_for
@@ -202,21 +198,8 @@ class Runner:
         """Name the run, and return the result of the steps that are finished."""
         artifacts = {name: run.artifact for name, run in self.runs.items()}
         report = artifacts.get("report")
-        if said := nothing_judged(artifacts.get("evaluate")):
-            self.console.say(said)
-        for line in dict.fromkeys(map(self._other_server, self.runs.values())):
-            if line is not None:
-                self.console.say(line)
-        changed = [
-            run.artifact.short
-            for run in self.runs.values()
-            if run.cached and run.artifact.record.get("source") != source_digest(run.step.entry)
-        ]
-        if changed:
-            self.console.say(
-                f"The code of {len(changed)} steps has changed since their artifacts were made, "
-                f"and their step versions have not, so they are kept: {', '.join(changed)}."
-            )
+        for line in remarks(self.experiment, self.runs):
+            self.console.say(line)
         return RunResult(
             experiment=self.experiment.experiment,
             root=self.root.path,
@@ -229,14 +212,6 @@ class Runner:
                 whole=self.whole,
                 latest=self._move_latest,
             ),
-        )
-
-    def _other_server(self, run: StepRun) -> str | None:
-        if not run.cached:
-            return None
-        artifact, locations = run.artifact, run.step.locations(self.experiment)
-        return other_server(
-            artifact.identity["external"], artifact.record["locations"], redact_value(locations)
         )
 
     def _find_or_make(self, step: Step, listener: Progress) -> tuple[Artifact, bool]:
@@ -262,7 +237,7 @@ class Runner:
         partial = self.root.begin(identity, keep_output=step.resumes_output)
         self.console.step(step.name, identity.key, "resumes" if resumed else "runs")
         start = time.monotonic()
-        with self._storage(partial.path), self.console.bar(step.name) as bar:
+        with full_disk_errors(partial.path), self.console.bar(step.name) as bar:
             call = StepCall(
                 experiment=self.experiment,
                 outside=self.outside,
@@ -354,22 +329,6 @@ class Runner:
 
         return tell
 
-    @contextlib.contextmanager
-    def _storage(self, path: Path) -> Iterator[None]:
-        """Report a full disk in one line, however the library that met it words it."""
-        try:
-            with storage_errors(path):
-                yield
-        except LatentQAError:
-            raise
-        except Exception as error:
-            if _is_disk_full(error) or shutil.disk_usage(path).free < 1 << 16:
-                raise StorageError(
-                    f"{path}: the disk is full. Finished work is kept; free some space and run "
-                    "again."
-                ) from error
-            raise
-
 
 def _release_models() -> None:
     """Free the memory of the models that a step has loaded, a device's too.
@@ -382,17 +341,6 @@ def _release_models() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        text = str(error)
-        if "No space left on device" in text or "os error 28" in text:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _steps_until(steps: tuple[Step, ...], until: str | None) -> tuple[Step, ...]:

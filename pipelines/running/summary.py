@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core.wording import ABSENT, interval
-from pipelines.artifacts.artifact import Artifact
+from pipelines.running.remarks import nothing_judged
 from pipelines.running.results import RunResult
 from pipelines.steps.metrics import dropped_rows
 
@@ -55,29 +55,6 @@ def summary(result: RunResult, root_option: str = "") -> str:
     return "\n".join(lines)
 
 
-def nothing_judged(evaluate: Artifact | None) -> str | None:
-    """Say why an evaluation measured nothing; None where it measured something.
-
-    Args:
-        evaluate: its artifact; None for none.
-    """
-    reading = {} if evaluate is None else evaluate.record["counts"].get("reading")
-    if evaluate is None or reading is None:
-        return None
-    cases = [case for views in reading.values() for case in views.values()]
-    if any((case["answer_loss"].get("right") or {}).get("estimate") is not None for case in cases):
-        return None
-    config = evaluate.identity["config"]
-    controls = max(
-        ((case["answer_loss"].get("right") or {}).get("n", 0) for case in cases), default=0
-    )
-    return (
-        f"Nothing could be judged: {controls} controls in the split "
-        f"{' or '.join(config.get('splits') or reading)}, expected at least "
-        f"{config.get('min_controls', 1)} (evaluate.min_controls). Take more rows."
-    )
-
-
 def reading_rows(reading: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return a row of text for each split and view.
 
@@ -118,28 +95,3 @@ def _leaf(leaf: Mapping[str, Any] | None, *, short: bool = False) -> str:
         return ABSENT
     ends = (None, None) if short else (leaf.get("low"), leaf.get("high"))
     return interval(leaf["estimate"], *ends)
-
-
-def other_server(
-    external: Mapping[str, Any], was: Mapping[str, Any], now: Mapping[str, Any]
-) -> str | None:
-    """Say that a hit's rows come from another server, whose model only has the same name.
-
-    Args:
-        external: what decides the step's output besides its config.
-        was: where its inputs lay when it was computed.
-        now: where this run has them.
-
-    Returns:
-        a line; None where the server is the same, or `revision` says what the model is.
-    """
-    model = external.get("generator") or external.get("judge")
-    if not isinstance(model, str) or "@" in model or model.startswith("gguf:"):
-        return None
-    if was.get("base_url") == now.get("base_url"):
-        return None
-    return (
-        f"Replies of {model!r} at {was.get('base_url') or 'api.openai.com'} serve for the model of "
-        f"that name at {now.get('base_url') or 'api.openai.com'}. If these differ, tell them apart "
-        "with endpoint.revision."
-    )

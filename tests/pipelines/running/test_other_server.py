@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from generators.llm.testing import ScriptedEndpoint
+from pipelines.running.remarks import other_server
 from pipelines.running.request import RunRequest
-from pipelines.running.summary import other_server
 
 
 @pytest.mark.parametrize(

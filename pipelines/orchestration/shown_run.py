@@ -60,6 +60,11 @@ def current_run() -> ShownRun:
         return state
 
 
+def guarded(call: Callable[[], T]) -> T | None:
+    """Call Prefect's API, which may be lost; None where it is."""
+    return current_run().guarded(call)
+
+
 def with_fallback(shown: Callable[[], T], alone: Callable[[], T]) -> T:
     """Call `shown`, which uses the server; where that is lost on the way, call `alone`.
 

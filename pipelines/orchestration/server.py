@@ -1,0 +1,91 @@
+"""The Prefect server: whether it answers, what is left of a run without it, which runs are dead."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.events.clients import PrefectEventsClient
+from prefect.events.worker import EventsWorker, emit_events_to_cloud
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Crashed
+
+from core.errors import EndpointError
+from core.redact import redact
+from pipelines.artifacts.root import ArtifactRoot
+from pipelines.orchestration.run_locks import clear_killed_runs
+from pipelines.orchestration.shown_run import guarded, with_fallback
+from pipelines.running.prefect_settings import bypass_proxy
+
+T = TypeVar("T")
+
+
+def prepare_server() -> None:
+    """Check that the configured Prefect server answers, past any proxy.
+
+    Raises:
+        EndpointError: it does not.
+    """
+    url = PREFECT_API_URL.value() or ""
+    bypass_proxy(url)
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise EndpointError(
+            f"PREFECT_API_URL={redact(url)}: no Prefect server answers there "
+            f"({type(error).__name__}). Start one with `prefect server start`, or unset it."
+        )
+
+
+def with_server(shown: Callable[[], T], alone: Callable[[], T]) -> T:
+    """Call `shown`, which uses the Prefect server; where that is lost on the way, call `alone`.
+
+    Raises:
+        EndpointError: no Prefect server answers.
+        LatentQAError: as the calls do.
+    """
+    prepare_server()
+    if not emit_events_to_cloud():
+        # its own ten attempts an event would keep a finished run from ending for minutes
+        EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
+    logging.raiseExceptions = False  # a log line that a lost server does not take is not printed
+    return with_fallback(shown, alone)
+
+
+def mark_killed_runs(root: ArtifactRoot) -> list[str]:
+    """Mark the flow runs that a kill left `Running` as `Crashed`; return their ids.
+
+    Prefect itself would show such a run as running for ever.
+    """
+    return clear_killed_runs(root, lambda run: guarded(lambda: _mark_crashed(UUID(run))))
+
+
+def mark_task_crashed(run: UUID) -> None:
+    """Mark a task run whose process of the pool was killed as `Crashed`."""
+    message = "A process of the pool was killed; what is missing is done again."
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+        client.set_task_run_state(run, Crashed(message=message), force=True)
+
+
+def _mark_crashed(run: UUID) -> bool:
+    """Mark a flow run and its task runs as crashed; False where it has ended, or is unknown."""
+    message = "Its process was killed; the next run goes on from its finished work."
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_flow_run(run)
+        except ObjectNotFound:
+            return False
+        if found.state is not None and found.state.is_final():
+            return False
+        only = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+        for task_run in client.read_task_runs(flow_run_filter=only):
+            if task_run.state is not None and not task_run.state.is_final():
+                client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
+        client.set_flow_run_state(run, Crashed(message=message), force=True)
+    return True
