@@ -42,9 +42,9 @@ from pipelines.orchestration.server import mark_killed_runs, prepare_server, wit
 from pipelines.orchestration.shown_run import current_run
 from pipelines.orchestration.step_tasks import run_as_tasks
 from pipelines.reports.sweep.findings import SweepFindings
+from pipelines.running.console import Console
 from pipelines.running.request import RunRequest, hide_credentials, reveal
 from pipelines.running.results import RunResult
-from pipelines.steps.console import Console
 from pipelines.sweeps.points import PointCall, PointOutcome, run_with_pool
 from pipelines.sweeps.sweep import Sweep
 from pipelines.versions.firing import fire

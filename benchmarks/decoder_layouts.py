@@ -29,9 +29,9 @@ from decoder.visible_tokens import ReadLayers
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from trainers.config import TrainConfig
-from trainers.dataset import LengthBuckets, RowDataset
-from trainers.decoder_inputs import make_activation_inputs
-from trainers.rows import load_rows, select
+from trainers.data.dataset import LengthBuckets, RowDataset
+from trainers.data.decoder_inputs import make_activation_inputs
+from trainers.data.rows import load_rows, select
 
 
 def main() -> None:

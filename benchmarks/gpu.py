@@ -27,7 +27,7 @@ from activation_store.model_files.files import resolve_model
 from activation_store.target.capture import Capture
 from activation_store.target.load import DTYPES, load_tokenizer, pick_device
 from activation_store.target.number_format import resolve_dtype
-from activation_store.write.writer import write_shards
+from activation_store.write.capture_shards import capture_shards
 from core.runtime import Runtime
 from core.wording import size
 from decoder.asking import generate_answers
@@ -36,7 +36,7 @@ from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses
 from decoder.model import Binding, Decoder
 from decoder.packed import make_loss_batch
-from decoder.prompt import Turn
+from decoder.question_prompt import Turn
 from decoder.reading import Reading
 from trainers.memory import MemoryModel, Workload, adapt
 
@@ -134,7 +134,7 @@ def measure_dump(
     def dump() -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_plan(Path(folder), plan)
-            write_shards(plan, range(plan.n_shards), out=Path(folder), tokens=rows, net=net)
+            capture_shards(plan, range(plan.n_shards), out=Path(folder), tokens=rows, net=net)
 
     capture(batches[0])  # kernels are chosen
     alone, whole = timed(bare), timed(dump)

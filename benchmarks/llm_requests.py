@@ -28,13 +28,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
 
-from generators.llm.client import LLMClient
-from generators.llm.dialect import ChatDialect
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.dialect import ChatDialect
+from generators.llm.chat.request import Request
+from generators.llm.chat.structured import PROBE_REPLY
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import RequestLog
-from generators.llm.request import Request
-from generators.llm.structured import PROBE_REPLY
 
 SCHEMA = {
     "type": "object",

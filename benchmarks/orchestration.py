@@ -25,7 +25,7 @@ from unittest.mock import patch
 from core.canonical import digest
 from pipelines.artifacts.records import StepResult
 from pipelines.running.request import RunRequest
-from pipelines.steps.step import Step, StepCall
+from pipelines.steps.shared.step import Step, StepCall
 
 FEW, MANY = 2, 42
 QUICKSTART_STEPS = 7

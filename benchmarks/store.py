@@ -50,7 +50,7 @@ from activation_store.read.reader import ActivationStore
 from activation_store.target.capture import Capture
 from activation_store.target.load import blocks
 from activation_store.tokens.token_table import TokenTable
-from activation_store.write.committer import ShardCommitter
+from activation_store.write.shard_writer import ShardWriter
 from core.files import fsync_file
 
 
@@ -178,9 +178,9 @@ def writing_table(root: Path, plan: Plan, rounds: int) -> None:
         touched(2 * plan.raw_bytes)
 
     def commit() -> None:
-        with ShardCommitter(out, plan) as committer:
+        with ShardWriter(out, plan) as writer:
             for shard in range(plan.n_shards):
-                committer.submit(shard, contents[content_of(shard)])
+                writer.submit(shard, contents[content_of(shard)])
 
     def file_each() -> None:
         for shard in range(plan.n_shards):

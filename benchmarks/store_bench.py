@@ -30,7 +30,7 @@ from activation_store.target.load import (
 )
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import Tokens
-from activation_store.write.writer import write_shards
+from activation_store.write.capture_shards import capture_shards
 from core.runtime import Runtime
 
 PROJECT = Path(__file__).parents[1]
@@ -99,7 +99,7 @@ def planned(rows: TokenTable, layers: tuple[int, ...], d_model: int, **changes: 
 def captured(root: Path, plan: Plan, rows: TokenTable, net: nn.Module) -> None:
     """Return the store of `plan` in the empty folder `root`."""
     write_plan(root, plan)
-    write_shards(plan, range(plan.n_shards), out=root, tokens=rows, net=net)
+    capture_shards(plan, range(plan.n_shards), out=root, tokens=rows, net=net)
     write_root(root)
 
 

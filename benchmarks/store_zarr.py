@@ -22,7 +22,7 @@ from activation_store.layout.arrays import layer_array
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.plan import Plan, write_plan
 from activation_store.read.reader import ActivationStore
-from activation_store.write.committer import ShardCommitter
+from activation_store.write.shard_writer import ShardWriter
 from core.files import fsync_file
 
 PIPELINES = {
@@ -51,9 +51,9 @@ def zarr_table(root: Path, plan: Plan, rounds: int) -> None:
     def ours() -> None:
         folder = emptied(root / "this store")
         write_plan(folder, plan)
-        with ShardCommitter(folder, plan) as committer:
+        with ShardWriter(folder, plan) as writer:
             for shard in range(plan.n_shards):
-                committer.submit(shard, content)
+                writer.submit(shard, content)
 
     def by_zarr(name: str) -> None:
         with using(name):

@@ -40,13 +40,13 @@ from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses
 from decoder.model import Binding, Decoder
 from decoder.packed import PackedBatch, make_loss_batch, make_packed_mask
-from decoder.prompt import Turn
+from decoder.question_prompt import Turn
 from decoder.reading import Reading
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from trainers.config import TrainConfig
-from trainers.dataset import LengthBuckets, split_into_micro_batches
-from trainers.rows import count_visible_tokens, load_rows, read_row, select, tokenize_questions
+from trainers.data.dataset import LengthBuckets, split_into_micro_batches
+from trainers.data.rows import count_visible_tokens, load_rows, read_row, select, tokenize_questions
 
 LAYER = 14
 
@@ -321,7 +321,10 @@ def make(way: Way, decoder: Decoder, rows: Sequence[Example]) -> list[Batch | Pa
     most = TrainConfig().micro_batch_tokens if way.micro_batches else 1 << 62
     batches = [
         make_loss_batch(
-            decoder.prompt, [readings[i] for i in own], [turns[i] for i in own], packed=packed
+            decoder.prompt,
+            [readings[i] for i in own],
+            [turns[i] for i in own],
+            packed=packed,
         )
         for own in split_into_micro_batches(lengths, most)
     ]

@@ -19,7 +19,7 @@ from decoder.batch import Batch, make_batch, to_device
 from decoder.forward import attention_mask, compute_prefix_cache, select_rows
 from decoder.head import logits_at
 from decoder.model import Decoder
-from decoder.prompt import Turn
+from decoder.question_prompt import Turn
 from decoder.reading import Reading
 
 _LOOK = 8

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from activation_store.target.host_copy import send
-from decoder.prompt import DecoderPrompt, Prefix, Turn
+from decoder.question_prompt import DecoderPrompt, Prefix, Turn
 from decoder.reading import Reading
 
 B = TypeVar("B", bound=Any)

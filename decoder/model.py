@@ -24,7 +24,7 @@ from decoder.forward import check_cacheable
 from decoder.injection import How, Injection
 from decoder.normalisation import ActivationStatistics, Normaliser
 from decoder.packed import can_pack
-from decoder.prompt import DecoderPrompt
+from decoder.question_prompt import DecoderPrompt
 from decoder.visible_tokens import ReadLayers, select_layers
 
 SIDECAR = "latentqa.json"

@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicLayer
 from decoder.batch import Batch, make_batch, stack_vectors
 from decoder.head import logits_at
 from decoder.injection import Injection
-from decoder.prompt import DecoderPrompt, Turn
+from decoder.question_prompt import DecoderPrompt, Turn
 from decoder.reading import Reading, at_least_float32
 
 

@@ -22,7 +22,7 @@ from decoder.batch import stack_rows, to_device
 from decoder.forward import compute_answer_losses, compute_prefix_cache
 from decoder.injection import Injection
 from decoder.model import Decoder
-from decoder.prompt import Prefix, Turn
+from decoder.question_prompt import Prefix, Turn
 from decoder.reading import Reading
 
 PLACE = "\ue0ff"

@@ -10,7 +10,7 @@ from decoder.batch import to_device
 from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
 from decoder.packed import make_loss_batch
-from decoder.prompt import Turn
+from decoder.question_prompt import Turn
 from decoder.reading import Reading
 
 _TOKENS = 2048

@@ -36,7 +36,7 @@ from evaluators.measure.result_files import (
 )
 from evaluators.measure.slices import drop_unwritable, select_slices
 from evaluators.slice_evaluator import EvalSources, SliceEvaluator, SliceResult
-from trainers.rows import load_rows
+from trainers.data.rows import load_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +97,9 @@ def evaluate(
     for layer in layers.layers:
         activations.only_layer(layer)
     rows, dropped, unwritable = drop_unwritable(
-        load_rows(inputs.conversations, inputs.questions, activations), decoder.prompt, config
+        load_rows(inputs.conversations, inputs.questions, activations),
+        decoder.prompt,
+        config,
     )
     slices = select_slices(rows, config, decoder.config.masking, unwritable)
     if not slices:

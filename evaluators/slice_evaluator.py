@@ -50,7 +50,7 @@ from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import ANSWERS_FILE, ITEMS_FILE, LOSSES_FILE, RESULTS_FILE
 from evaluators.measure.result_rows import WHOLE, loss_rows, result_rows
 from evaluators.measure.slices import EvalSlice
-from trainers.rows import Row, tokenize_questions
+from trainers.data.rows import Row, tokenize_questions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

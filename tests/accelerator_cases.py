@@ -29,8 +29,8 @@ from activation_store.target.capture import Capture
 from activation_store.target.host_copy import HostCopier
 from activation_store.target.load import load_model
 from activation_store.tokens.tokens import tokenize_row
+from activation_store.write.capture_shards import capture_shards
 from activation_store.write.prepared import prepare_dump
-from activation_store.write.writer import write_shards
 from decoder import asking, packed
 from decoder.asking import generate_answers
 from decoder.model import Decoder
@@ -42,11 +42,15 @@ from decoder.steering.gradient import WeightedTurn, answer_loss, compute_answer_
 from decoder.visible_tokens import ReadLayers
 from evaluators.measure.control_effect import _completion_log_likelihoods
 from trainers.config import TrainConfig
-from trainers.dataset import MicroBatches, RowDataset
-from trainers.decoder_inputs import DecoderInputs, make_activation_inputs
-from trainers.distributed import DistributedContext
-from trainers.loop import DecoderTrainer, compute_validation_loss, make_training_arguments
-from trainers.rows import Row
+from trainers.data.dataset import MicroBatches, RowDataset
+from trainers.data.decoder_inputs import DecoderInputs, make_activation_inputs
+from trainers.data.rows import Row
+from trainers.distributed.processes import DistributedContext
+from trainers.loop.trainer import (
+    DecoderTrainer,
+    compute_validation_loss,
+    make_training_arguments,
+)
 
 FAMILIES = [
     "llama",
@@ -149,7 +153,7 @@ def test_a_dump_reads_each_batch_once_a_layer(
     write_plan(tmp_path, plan)
     net = load_model(model, dtype="float32", device=torch.device("cpu"))
     move(net)
-    write_shards(plan, range(plan.n_shards), out=tmp_path, tokens=prepared.tokens, net=net)
+    capture_shards(plan, range(plan.n_shards), out=tmp_path, tokens=prepared.tokens, net=net)
     batches = sum(len(list(plan.batches(shard))) for shard in range(plan.n_shards))
     assert batches > 1
     assert device.reads == {"HostCopier.start.<locals>.<dictcomp>": batches * len(plan.layers)}
@@ -265,7 +269,12 @@ def test_a_model_spread_over_two_devices_is_read_scored_and_asked(write_layer: i
         HostCopier("bfloat16").start(found)
         for can_pack in (True, False):
             decoder.can_pack = can_pack
-            turns = [[decoder.prompt.turn("Who?", "Me."), decoder.prompt.turn("Why?", "So.")]] * 3
+            turns = [
+                [
+                    decoder.prompt.turn("Who?", "Me."),
+                    decoder.prompt.turn("Why?", "So."),
+                ]
+            ] * 3
             compute_turn_losses(decoder, readings(decoder), turns)
         assert len(generate_answers(decoder, readings(decoder), ["Who?"] * 3, max_tokens=9)) == 3
         assert device.reads["_find_unfinished"] == 1

@@ -10,7 +10,7 @@ import pytest
 from command_line import Called as CommandLine
 
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.identity import StepIdentity
+from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from generators.llm import testing
-from generators.llm.structured import PROBE_REPLY
+from generators.llm.chat.structured import PROBE_REPLY
 from generators.llm.testing import ScriptedResponse, chat_completion, is_probe, plausible_reply
 
 Behaviour = Callable[[int, Mapping[str, Any]], tuple[int, Mapping[str, str], Any]]

@@ -18,9 +18,9 @@ from evaluators.measure.result_files import LOSSES, LOSSES_FILE, write_table
 from pipelines.artifacts.records import StepResult
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
+from pipelines.running.console import Console
 from pipelines.running.runner import Runner
-from pipelines.steps.console import Console
-from pipelines.steps.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 
 INPUTS = {
     "conversations": (),

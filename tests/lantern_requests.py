@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
-from generators.llm.request import Request
 from generators.llm.testing import is_probe, plausible_reply
 
 

@@ -31,12 +31,12 @@ from core.table_files import CONVERSATIONS_FILE, read_conversations
 from core.terminal import terminal_text
 from generators.exchange.config import ImportConfig
 from generators.exchange.conversation_files import import_own_conversations, import_own_questions
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.reply import Outcome
+from generators.llm.chat.reply_json import Rejection, parse_reply
+from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.log.request_log import RequestLog
-from generators.llm.reply import Outcome
-from generators.llm.reply_json import Rejection, parse_reply
-from generators.llm.request import Request
 from generators.llm.testing import is_probe
 from latentqa.cli import main
 from latentqa.commands.experiments.init import packaged_experiments

@@ -18,8 +18,8 @@ from activation_store.layout.arrays import PLAN_FILE
 from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import load_model
+from activation_store.write.capture_shards import capture_shards
 from activation_store.write.prepared import prepare_dump
-from activation_store.write.writer import write_shards
 
 LONGEST = 0.6
 """Seconds after which a kill comes at the latest; about what one writer needs for all."""
@@ -61,7 +61,7 @@ def _write(rows: Path, out: Path, model: ModelFiles, first: int, step: int) -> N
     plan = prepared.make_plan()
     net = load_model(model, dtype="float32", device=torch.device("cpu"))
     shards = range(first % plan.n_shards, plan.n_shards, step)
-    write_shards(plan, shards, out=out, tokens=prepared.tokens, net=net)
+    capture_shards(plan, shards, out=out, tokens=prepared.tokens, net=net)
 
 
 def look(out: Path, whole: ActivationStore, draw: random.Random) -> int:

@@ -17,6 +17,11 @@ CHECKOUT = Path(__file__).parents[1]
 ORDER = (
     "core",
     # generators
+    "generators.llm.endpoint",
+    "generators.llm.chat",
+    "generators.llm.log",
+    "generators.llm.sending",
+    "generators.llm.batch",
     "generators.llm",
     "generators.rules",
     "generators.kinds",
@@ -35,6 +40,11 @@ ORDER = (
     "decoder",
     "decoder.sources",
     "decoder.steering",
+    "trainers.config",
+    "trainers.data",
+    "trainers.distributed",
+    "trainers.loop",
+    "trainers.steering",
     "trainers",
     # evaluators
     "evaluators.config",
@@ -191,9 +201,9 @@ def test_no_circles() -> None:
     ("module", "line"),
     [
         ("core.files", "from generators.splits import SplitConfig"),
-        ("generators.llm.sender", "from generators.making.rows import conversation_rows"),
+        ("generators.llm.sending.sender", "from generators.making.rows import conversation_rows"),
         ("activation_store.layout.plan", "import activation_store.write.dump"),
-        ("decoder.model", "from trainers.rows import Row"),
+        ("decoder.model", "from trainers.data.rows import Row"),
         ("pipelines.steps.order", "from pipelines.running.runner import Runner"),
         ("pipelines.running.runner", "import flows"),
     ],

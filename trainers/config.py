@@ -13,7 +13,7 @@ from decoder.config import DecoderConfig, LoraSettings
 __all__ = ["DecoderConfig", "LoraSettings", "TrainConfig", "Variant"]
 
 Variant = Literal["own", "prior", "visible_text", "text"]
-"""Input that a decoder gets of a row while it is trained (trainers/decoder_inputs.py)."""
+"""Input that a decoder gets of a row while it is trained (trainers/data/decoder_inputs.py)."""
 
 
 class TrainConfig(Config):
@@ -43,8 +43,8 @@ class TrainConfig(Config):
     train together, of all of them."""
     contrastive: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Weight of a term by which each answer must be likelier given the row's own activations than
-    given those of its visible text under another control (trainers/contrast.py); 0 leaves it out.
-    Needs `train` in dump.swapped, and costs up to another forward pass of each masked row."""
+    given those of its visible text under another control (trainers/data/contrast.py); 0 leaves it
+    out. Needs `train` in dump.swapped, and costs up to another forward pass of each masked row."""
     micro_batch_tokens: int = Field(default=1024, ge=1)
     """Most tokens of a micro-batch, which goes through the decoder at once; a larger batch is split
     into several, which bounds memory and changes no result beyond rounding: it is no part of what

@@ -25,26 +25,26 @@ from decoder.model import Binding, Decoder
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
 from decoder.visible_tokens import ActivationSource, ReadLayers, draw_row_layers
-from trainers import checkpoints
 from trainers.config import TrainConfig, Variant
-from trainers.contrast import find_contrasts, find_stored_swaps
-from trainers.dataset import RowDataset
-from trainers.decoder_inputs import make_decoder_inputs
-from trainers.distributed import DistributedContext
-from trainers.loop import (
+from trainers.data.contrast import find_contrasts, find_stored_swaps
+from trainers.data.dataset import RowDataset
+from trainers.data.decoder_inputs import make_decoder_inputs
+from trainers.data.normalisation import measure_statistics
+from trainers.data.rows import Row, drop_unwritable_questions, limit_questions, load_rows, select
+from trainers.distributed.processes import DistributedContext
+from trainers.loop.throughput import Throughput
+from trainers.loop.trainer import (
     VALIDATION,
     DecoderTrainer,
     NonFiniteGuard,
     ProgressReporter,
     ValidationPatience,
+    checkpoints,
     count_optimiser_steps,
     make_training_arguments,
     patience_exhausted,
     steps_per_epoch,
 )
-from trainers.normalisation import measure_statistics
-from trainers.rows import Row, drop_unwritable_questions, limit_questions, load_rows, select
-from trainers.throughput import Throughput
 
 LOG_FILE = "log.jsonl"
 
@@ -237,7 +237,9 @@ def _create_decoder(
     with quiet_libraries():
         if not distributed.shards_base:
             return make(distributed.device)
-        from trainers.sharding import make_sharded  # not every build of torch has it
+        from trainers.distributed.sharding import (
+            make_sharded,  # not every build of torch has it
+        )
 
         return make_sharded(make, distributed)
 

@@ -28,7 +28,7 @@ from activation_store.target.host_copy import to_stored
 from activation_store.target.load import Shape
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import SEGMENT_CODES, Tokens
-from activation_store.write.committer import ShardCommitter
+from activation_store.write.shard_writer import ShardWriter
 from core.canonical import digest
 from core.config import Config
 from core.errors import DataError, first_line
@@ -275,9 +275,9 @@ def import_vectors(
     )
     with new_folder(out) as aside:
         write_plan(aside, plan)
-        with ShardCommitter(aside, plan) as committer:
+        with ShardWriter(aside, plan) as writer:
             for shard in range(plan.n_shards):
-                committer.submit(shard, _shard_content(plan, shard, source))
+                writer.submit(shard, _shard_content(plan, shard, source))
         canary = {"rows": 0, "tokens": 0, "max_relative": 0.0, "tolerance": 0.0}
         ended = {**canary, "imported": source.digest, "root": write_root(aside)}
         write_checksummed_json(aside / CANARY_FILE, ended)

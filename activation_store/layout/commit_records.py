@@ -1,7 +1,7 @@
 """Commit records: a shard exists for readers when its record does, and not before.
 
 A record holds the size and digest of each of the shard's files. It is renamed into place after the
-files are written, synced and read back (activation_store/write/committer.py).
+files are written, synced and read back (activation_store/write/shard_writer.py).
 """
 
 from __future__ import annotations

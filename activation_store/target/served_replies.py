@@ -27,11 +27,11 @@ from core.canonical import canonical_json
 from core.errors import EndpointError
 from core.runtime import Runtime
 from core.tables import Conversation
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.reply import Outcome
+from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.resolve import ResolvedEndpoint
-from generators.llm.reply import Outcome
-from generators.llm.request import Request
 from generators.llm.session import LLMSession
 
 

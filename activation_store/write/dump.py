@@ -31,10 +31,10 @@ from activation_store.target.load import use_threads
 from activation_store.target.number_format import resolve_section
 from activation_store.target.shared import run_with_shared_target
 from activation_store.write.canary import CanaryResult, check_canary, check_first
+from activation_store.write.capture_shards import WriteCounts, capture_shards
 from activation_store.write.prepared import plan_store, prepare_dump
 from activation_store.write.reuse import ReusableStores
 from activation_store.write.shard_tasks import ShardWork, write_with_pool
-from activation_store.write.writer import WriteCounts, write_shards
 from core.errors import DamagedError, StoreError
 from core.files import storage_errors
 from core.progress import Progress, silent
@@ -173,7 +173,7 @@ def _dump(
             net = work.load_target()
         else:
             counts = WriteCounts()
-        counts += write_shards(
+        counts += capture_shards(
             plan,
             missing,
             out=out,

@@ -25,9 +25,9 @@ from activation_store.target.load import load_model, pick_device, use_threads
 from activation_store.target.shared import load_shared
 from activation_store.tokens.config import TemplateConfig
 from activation_store.tokens.token_table import TokenTable
+from activation_store.write.capture_shards import WriteCounts, capture_shards
 from activation_store.write.prepared import PreparedDump, plan_store, prepare_tokens
 from activation_store.write.reuse import ReusableStores
-from activation_store.write.writer import WriteCounts, write_shards
 from core.canonical import canonical_json
 from core.errors import StoreError, first_line
 from core.runtime import Runtime
@@ -159,7 +159,7 @@ def write_shard_group(
 
     Raises:
         StoreError: the folder has another plan.
-        LatentQAError: as `write_shards`.
+        LatentQAError: as `capture_shards`.
     """
     settings = Runtime.model_validate(runtime)
     use_threads(settings)
@@ -169,7 +169,7 @@ def write_shard_group(
     device = worker_device(settings, worker_number())
     attention = settings.attn_implementation
     opened = _open(described.decode(), str(device), attention)
-    counts = write_shards(
+    counts = capture_shards(
         opened.plan,
         shards,
         out=Path(out),

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from decoder.model import Decoder
-from decoder.prompt import Turn
+from decoder.question_prompt import Turn
 from decoder.steering.geometry import LEAST_NORM
 from decoder.steering.gradient import WeightedTurn, compute_answer_gradient
 from decoder.steering.prompts import SteeringPrompt

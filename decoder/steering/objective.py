@@ -66,7 +66,8 @@ def make_objective(
     turns = tuple(
         tuple(
             WeightedTurn(
-                decoder.prompt.turn(wanted.question, wanted.answer), weight / len(control.questions)
+                decoder.prompt.turn(wanted.question, wanted.answer),
+                weight / len(control.questions),
             )
             for wanted in control.questions
         )

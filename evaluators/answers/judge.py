@@ -38,7 +38,7 @@ from evaluators.measure.result_files import (
     write_table,
 )
 from evaluators.measure.result_rows import judged_rows
-from generators.llm.budget import Usage
+from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
 from generators.quality.judge import (
     ItemVerdicts,

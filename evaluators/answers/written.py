@@ -12,7 +12,7 @@ from evaluators.answers.answer_quality import AGAINST, SIDES
 from evaluators.config import EvaluateConfig
 from evaluators.measure.conditions import CONDITIONS, EvalContext
 from evaluators.measure.conditions.swapped import SWAPPED
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 # readings whose questions are answered together: bounds memory
 _READINGS = 12

@@ -10,7 +10,7 @@ from activation_store.target.number_format import ComputeConfig
 from core.config import Config
 from decoder.steering.config import ActivationSteeringConfig
 from generators.llm.endpoint.config import EndpointConfig
-from trainers.steering_config import WeightSteeringConfig
+from trainers.steering.config import WeightSteeringConfig
 
 Method = Literal[
     "prompting", "activations", "vector", "weights", "difference", "reading_vector", "sft"

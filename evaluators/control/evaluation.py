@@ -50,7 +50,7 @@ from evaluators.control.result_rows import control_rows
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
 from evaluators.stats.estimates import Estimate
 from generators.llm.prompt_files import PromptFiles
-from trainers.steering_adapter import STEER, remove_steering_adapter, save_steering_adapter
+from trainers.steering.adapter import STEER, remove_steering_adapter, save_steering_adapter
 
 _LOG = logging.getLogger(__name__)
 _ADAPTERS = {"weights": STEER, "sft": SFT}

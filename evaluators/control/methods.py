@@ -25,10 +25,10 @@ from decoder.steering.replies import Steering, write_replies
 from decoder.steering.shifts import capture_prompts, compute_common_shift, compute_shifts
 from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection, Method
-from trainers.adapter_loop import AdapterTraining
-from trainers.reply_tuning import train_reply_adapter
-from trainers.steering import train_steering_adapter
-from trainers.steering_adapter import STEER, scaled_adapter
+from trainers.steering.adapter import STEER, scaled_adapter
+from trainers.steering.loop import AdapterTraining
+from trainers.steering.reply_tuning import train_reply_adapter
+from trainers.steering.weights import train_steering_adapter
 
 SFT = "sft"
 _BATCH = 8

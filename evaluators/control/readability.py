@@ -9,7 +9,7 @@ import numpy as np
 
 from core.steering_control import SteeringControl
 from decoder.model import Decoder
-from decoder.prompt import Turn
+from decoder.question_prompt import Turn
 from decoder.scoring import compute_turn_losses
 from decoder.steering.agreement import measure_agreement
 from decoder.steering.prompts import SteeringPrompt, tokenize_prompt

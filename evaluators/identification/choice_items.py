@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from core.canonical import digest
 from core.tables import Question
 from evaluators.answers.metrics.words import words
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 
 @dataclass(frozen=True, slots=True)

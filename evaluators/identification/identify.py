@@ -21,7 +21,7 @@ from evaluators.measure.losses import compute_question_losses
 from evaluators.measure.metrics import IdentificationMetrics
 from evaluators.measure.panel import UNINFORMED, lowest_minus, make_bootstrap, stack_control_means
 from evaluators.stats.estimates import Estimate, LowestMean, Statistic
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 CONDITIONS = ("right", "swapped", "other", "none")
 """What is given: the row's own activations, and those by which chance is measured: `swapped` in

@@ -24,8 +24,8 @@ from decoder.model import Decoder
 from decoder.reading import Reading
 from evaluators.measure.conditions import CONDITIONS, EvalContext
 from evaluators.measure.panel import UNTRAINED
-from trainers.decoder_inputs import make_text_reading
-from trainers.rows import Row
+from trainers.data.decoder_inputs import make_text_reading
+from trainers.data.rows import Row
 
 
 @dataclass(frozen=True, slots=True)

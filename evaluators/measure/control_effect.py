@@ -24,7 +24,7 @@ from decoder.head import logits_at
 from evaluators.config import EvaluateConfig
 from evaluators.measure.panel import column_mean, make_bootstrap, stack_control_means
 from evaluators.stats.estimates import Estimate
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 VIEW = "stimulus_completion"
 """The view whose rows have a completion."""

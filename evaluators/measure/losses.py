@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
-from trainers.rows import Row, tokenize_questions
+from trainers.data.rows import Row, tokenize_questions
 
 
 def compute_question_losses(

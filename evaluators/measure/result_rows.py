@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluators.measure.metrics import JudgedMetrics, Metrics, RobustnessMetrics
 from evaluators.stats.estimates import Estimate
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 WHOLE = "all"
 """Name of the group of everything."""

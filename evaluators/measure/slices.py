@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.tables import VIEWS, Dropped, View
-from decoder.prompt import DecoderPrompt
+from decoder.question_prompt import DecoderPrompt
 from evaluators.config import EvaluateConfig
-from trainers.rows import Row, drop_unwritable_questions, select
+from trainers.data.rows import Row, drop_unwritable_questions, select
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ import yaml
 
 from core.canonical import digest
 from core.tables import PLAIN_TEXT, Conversation, Message
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 _WORDS = Path(__file__).with_name("alterations.yaml")
 

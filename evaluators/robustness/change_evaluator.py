@@ -17,7 +17,7 @@ from activation_store.tokens.tokens import tokenize_row
 from core.errors import DataError
 from core.progress import Progress
 from decoder.model import Decoder
-from decoder.prompt import Turn
+from decoder.question_prompt import Turn
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.sources.target_run import CapturedTokens, capture_rows
@@ -36,7 +36,7 @@ from evaluators.robustness.decoy_answers import (
 )
 from evaluators.robustness.target_finetune import FineTune
 from evaluators.stats.estimates import average_by_control
-from trainers.rows import Row, read_row
+from trainers.data.rows import Row, read_row
 
 _CONDITIONS = ("right", "none")
 _DETECTOR_ROWS = 256

@@ -9,14 +9,14 @@ import numpy as np
 from activation_store.tokens.tokens import tokenize_row
 from core.errors import DataError
 from decoder.model import Decoder
-from decoder.prompt import Turn
+from decoder.question_prompt import Turn
 from decoder.scoring import compute_turn_losses
 from decoder.sources.target_run import capture_rows
 from evaluators.measure.metrics import AlteredEstimates
 from evaluators.measure.panel import make_bootstrap, stack_control_means
 from evaluators.robustness.alterations import AlteredRow
 from evaluators.robustness.config import RobustnessConfig
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 RivalAnswers = tuple[str, str, str]
 """A question, the row's own answer, and the decoy's."""

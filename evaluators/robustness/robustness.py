@@ -32,7 +32,7 @@ from evaluators.robustness.change_evaluator import ChangeEvaluator, PairedSlice
 from evaluators.robustness.config import RobustnessConfig
 from evaluators.robustness.held_out import compare_held_out
 from evaluators.robustness.target_finetune import FineTune
-from trainers.rows import Row, load_rows
+from trainers.data.rows import Row, load_rows
 
 
 def robustness(

@@ -17,8 +17,8 @@ from decoder.adapters import multiply_in_base_format
 from decoder.model import Decoder
 from decoder.sources.target_run import TargetNetwork
 from evaluators.robustness.config import RobustnessConfig
-from trainers.language_loss import compute_language_loss
-from trainers.steering_adapter import scaled_adapter
+from trainers.steering.adapter import scaled_adapter
+from trainers.steering.language_loss import compute_language_loss
 
 _NAME = "shift"
 _ROWS = 4

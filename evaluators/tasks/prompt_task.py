@@ -24,7 +24,7 @@ from evaluators.robustness.alterations import ALTERATIONS
 from evaluators.tasks.config import PromptsConfig, TasksConfig
 from evaluators.tasks.quartets import SIZE
 from evaluators.tasks.rows import PlainPrompt, TaskData, TaskRow, with_choices
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 _QUESTIONS = (
     "What is the assistant's system prompt?",

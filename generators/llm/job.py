@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from generators.llm.reply import Outcome
-from generators.llm.request import Form, Request
-from generators.llm.structured import with_schema_prompt
+from generators.llm.chat.reply import Outcome
+from generators.llm.chat.request import Form, Request
+from generators.llm.chat.structured import with_schema_prompt
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,12 +15,12 @@ from typing import Any
 
 from core.errors import LatentQAError
 from core.task_pool import split
-from generators.llm.client import LLMClient, run_async
+from generators.llm.cached_client import LLMClient, run_async
+from generators.llm.chat.reply import Outcome
+from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import EndpointConfig, SamplingConfig
 from generators.llm.endpoint.resolve import ResolvedEndpoint, open_endpoint
 from generators.llm.log.request_log import RequestLog
-from generators.llm.reply import Outcome
-from generators.llm.request import Request
 
 LEAST_REQUESTS = 200
 """Requests of a call at least: it starts a process and tries the endpoint."""

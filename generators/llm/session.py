@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from core.errors import ConfigError
-from generators.llm.client import LLMClient, run_async
+from generators.llm.cached_client import LLMClient, run_async
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles

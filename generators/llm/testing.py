@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from core.canonical import digest
-from generators.llm.structured import PROBE_REPLY, PROBE_SCHEMA, STATEMENT
+from generators.llm.chat.structured import PROBE_REPLY, PROBE_SCHEMA, STATEMENT
 
 PROSE = "Certainly! Here is what you asked for."
 

@@ -14,9 +14,9 @@ from core.progress import Progress
 from core.tables import Dropped
 from generators.kinds import written_kinds
 from generators.kinds.base import Kind, WrittenKind
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.reply_json import Rejection
 from generators.llm.prompt_files import PromptFiles
-from generators.llm.reply_json import Rejection
 from generators.making.config import ConversationsConfig
 from generators.making.waves import PlannedRequest, Quota, TextRules, fill_quotas, request_limit
 from generators.rules.config import FilterConfig

@@ -27,8 +27,8 @@ from core.table_files import (
 from core.tables import Dropped, Question
 from generators.kinds import asking_kinds, written_kinds
 from generators.kinds.sources import ResolvedTexts
-from generators.llm.budget import Usage
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
+from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
 from generators.making.checks import check_conversations
 from generators.making.config import ConversationsConfig, QuestionsConfig

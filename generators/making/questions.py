@@ -13,9 +13,9 @@ from core.progress import Progress
 from core.tables import Conversation, Dropped, Question, QuestionType
 from generators.kinds import asking_kinds
 from generators.kinds.base import Kind, QuestionRequest, WrittenKind
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.reply_json import Rejection
 from generators.llm.prompt_files import PromptFiles
-from generators.llm.reply_json import Rejection
 from generators.making.config import QuestionsConfig
 from generators.making.controls import text_rules
 from generators.making.waves import PlannedRequest, Quota, fill_quotas, request_limit

@@ -13,11 +13,11 @@ from core.errors import DataError
 from core.progress import silent
 from core.steering_control import SteeringControl
 from core.tables import Dropped
-from generators.llm.budget import Usage
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.reply_json import Rejection
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import Prompt
-from generators.llm.reply_json import Rejection
+from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
 from generators.making.controls import text_rules
 from generators.making.waves import PlannedRequest, Quota, fill_quotas

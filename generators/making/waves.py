@@ -17,11 +17,11 @@ from typing import Any
 
 from core.progress import Progress
 from core.tables import Dropped
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.reply_json import Rejection, parse_reply
+from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import Prompt
-from generators.llm.reply_json import Rejection, parse_reply
-from generators.llm.request import Request
 from generators.llm.request_tasks import complete_with_pool
 from generators.rules.text import find_copied_words, find_refusal, find_repetition
 

@@ -19,11 +19,11 @@ import numpy as np
 from core.canonical import digest
 from core.progress import Progress
 from core.tables import Conversation, Question
+from generators.llm.chat.reply import Outcome
+from generators.llm.chat.reply_json import Rejection, parse_reply
+from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import PromptFiles
-from generators.llm.reply import Outcome
-from generators.llm.reply_json import Rejection, parse_reply
-from generators.llm.request import Request
 from generators.quality.judge import Asks
 from generators.rules.words import words
 

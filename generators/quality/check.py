@@ -32,8 +32,8 @@ from core.table_files import (
     write_questions,
 )
 from core.tables import Conversation, Question
+from generators.llm.chat.reply_json import Rejection
 from generators.llm.prompt_files import PromptFiles
-from generators.llm.reply_json import Rejection
 from generators.llm.session import LLMSession
 from generators.quality.answerability import (
     PROMPT,

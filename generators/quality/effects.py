@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.tables import COMPLETES, Conversation
-from generators.llm.reply_json import Rejection
+from generators.llm.chat.reply_json import Rejection
 from generators.quality.config import ControlEffectConfig
 
 EFFECT = "control_effect"

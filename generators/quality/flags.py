@@ -16,7 +16,7 @@ from core.tables import Conversation, Dropped, Question, Segment
 from core.tool_use import message_text
 from generators.kinds import KINDS
 from generators.kinds.base import DrawnKind
-from generators.llm.reply_json import Rejection
+from generators.llm.chat.reply_json import Rejection
 from generators.quality.config import FLAGS, RulesConfig
 from generators.rules.duplicates import Duplicates
 from generators.rules.text import (

@@ -32,11 +32,11 @@ from typing import Any, Protocol
 
 from core.errors import ConfigError
 from core.progress import Progress, silent
+from generators.llm.chat.reply import Outcome
+from generators.llm.chat.reply_json import Rejection, parse_reply
+from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import Prompt, PromptFiles
-from generators.llm.reply import Outcome
-from generators.llm.reply_json import Rejection, parse_reply
-from generators.llm.request import Request
 
 SAMPLING = SamplingConfig(temperature=0.3)
 """How verdicts are sampled: warm enough that a judge in doubt shows it in its second pass."""
@@ -46,7 +46,7 @@ _SLOT = "{{verdicts}}"
 
 
 class Asks(Protocol):
-    """What requests are asked of: `generators.llm.client.LLMClient`, or anything of its shape."""
+    """A client that completes requests, such as `generators.llm.cached_client.LLMClient`."""
 
     async def complete_all(
         self, requests: Sequence[Request], heard: Callable[[int], None] = ...

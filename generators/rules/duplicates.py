@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from generators.llm.reply_json import Rejection
+from generators.llm.chat.reply_json import Rejection
 from generators.rules.words import words
 
 _PERMUTATIONS = 128

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from generators.llm.reply_json import Rejection
+from generators.llm.chat.reply_json import Rejection
 from generators.rules.words import HAN, UNSPACED, words
 
 REASONS = {

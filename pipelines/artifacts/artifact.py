@@ -13,7 +13,7 @@ from typing import Any
 
 from core.errors import DamagedError
 from core.files import sha256_file
-from pipelines.artifacts.identity import SHORT
+from pipelines.artifacts.cache_key import SHORT
 
 DATA, WORK = "data", "work"
 IDENTITY, RECORD, PROGRESS = "identity.json", "record.json", "progress.json"

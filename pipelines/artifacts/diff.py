@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.identity import Difference, differences
+from pipelines.artifacts.cache_key import Difference, differences
 
 
 def compare(left: Artifact, right: Artifact) -> list[Difference]:

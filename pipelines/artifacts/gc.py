@@ -11,7 +11,7 @@ from pathlib import Path
 from core.errors import DamagedError, StorageError
 from core.files import folder_bytes, storage_errors
 from pipelines.artifacts.artifact import RECORD, Artifact, Partial
-from pipelines.artifacts.identity import SHORT
+from pipelines.artifacts.cache_key import SHORT
 from pipelines.artifacts.locks import exclusive_or_none
 from pipelines.artifacts.refs import Name, Refs
 from pipelines.artifacts.root import MARK, ArtifactRoot

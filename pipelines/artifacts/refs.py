@@ -23,7 +23,7 @@ from pathlib import Path
 from core.errors import DamagedError, RefError
 from core.files import write_json
 from pipelines.artifacts.artifact import RECORD, Artifact, is_system_file
-from pipelines.artifacts.identity import SHORT
+from pipelines.artifacts.cache_key import SHORT
 from pipelines.artifacts.locks import exclusive
 from pipelines.artifacts.root import NOT_KINDS, ArtifactRoot
 

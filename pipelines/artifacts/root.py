@@ -37,7 +37,7 @@ from pipelines.artifacts.artifact import (
     data_files,
     is_system_file,
 )
-from pipelines.artifacts.identity import SHORT, IdentityError, StepIdentity, differences
+from pipelines.artifacts.cache_key import SHORT, IdentityError, StepIdentity, differences
 from pipelines.artifacts.records import StoreDigests
 
 MARK = "latentqa.json"

@@ -19,7 +19,7 @@ import numpy as np
 from activation_store.target.load import shape_of
 from core.errors import ConfigError
 from decoder.asking import generate_answers
-from decoder.prompt import Turn
+from decoder.question_prompt import Turn
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.sources.target_run import CapturedConversation

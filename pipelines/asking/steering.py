@@ -22,7 +22,7 @@ from evaluators.control.config import ControlSection
 from evaluators.control.evaluation import draw_prompts
 from evaluators.control.methods import MethodMaker, SteeringMethod
 from pipelines.asking.reader import Reader
-from trainers.steering_adapter import (
+from trainers.steering.adapter import (
     STEER,
     remove_steering_adapter,
     save_steering_adapter,

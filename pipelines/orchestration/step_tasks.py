@@ -22,9 +22,9 @@ from pipelines.experiment.config import Experiment
 from pipelines.orchestration.artifacts import ProgressArtifact, artifact_key, publish_step
 from pipelines.orchestration.prefect_pool import task_pool
 from pipelines.orchestration.shown_run import current_run
+from pipelines.running.console import Console
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
-from pipelines.steps.console import Console
 
 BACKOFF_S = 30.0
 """Seconds before a step whose endpoint failed is tried again; every later wait doubles."""

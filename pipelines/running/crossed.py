@@ -16,7 +16,7 @@ from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.steps.order import baseline_step, run_evaluation
 from pipelines.steps.robustness import ROBUSTNESS
-from pipelines.steps.step import Step, StepCall
+from pipelines.steps.shared.step import Step, StepCall
 
 TRAINED = "train"
 TESTED = "evaluate"

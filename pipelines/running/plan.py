@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from core.errors import DamagedError
 from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.cache_key import Difference, StepIdentity
 from pipelines.artifacts.diff import nearest
-from pipelines.artifacts.identity import Difference, StepIdentity
 from pipelines.artifacts.refs import Refs
 from pipelines.running.results import StepRun
 from pipelines.running.runner import Runner
+from pipelines.steps.shared.step import Step
 from pipelines.steps.source_digest import source_digest
-from pipelines.steps.step import Step
 
 SHOWN = 6
 """Most fields of a difference that are printed; `--json` has all of them."""

@@ -14,9 +14,9 @@ from core.redact import redact
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import load_experiment
 from pipelines.experiment.smoke import smoke
+from pipelines.running.console import Console
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
-from pipelines.steps.console import Console
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

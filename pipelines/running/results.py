@@ -8,8 +8,8 @@ from typing import Any
 
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.refs import Name
-from pipelines.steps.metrics import RunMetrics
-from pipelines.steps.step import Step
+from pipelines.steps.shared.metrics import RunMetrics
+from pipelines.steps.shared.step import Step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,20 +14,20 @@ from core.files import full_disk_errors
 from core.progress import Progress, silent
 from core.task_pool import TaskPool, local_pool
 from pipelines.artifacts.artifact import PROGRESS, Artifact
-from pipelines.artifacts.identity import StepIdentity
+from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.locks import Holder, exclusive, shared
 from pipelines.artifacts.records import Spent, make_record
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment, resolve_number_formats
 from pipelines.reports.run.inputs import ReportStep
+from pipelines.running.console import Console, ProgressFile, combine
 from pipelines.running.remarks import remarks
 from pipelines.running.results import RunResult, StepRun
-from pipelines.steps.console import Console, ProgressFile, combine
-from pipelines.steps.metrics import dropped_rows, metrics_of
 from pipelines.steps.order import steps_for
+from pipelines.steps.shared.metrics import dropped_rows, metrics_of
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 from pipelines.steps.source_digest import source_digest
-from pipelines.steps.step import ExternalInputs, Step, StepCall
 
 
 class Runner:

@@ -12,7 +12,7 @@ from rich.table import Table
 from core.wording import ABSENT, interval
 from pipelines.running.remarks import nothing_judged
 from pipelines.running.results import RunResult
-from pipelines.steps.metrics import dropped_rows
+from pipelines.steps.shared.metrics import dropped_rows
 
 
 def summary(result: RunResult, root_option: str = "") -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 from activation_store.target.config import CompleteConfig
 from core.errors import ConfigError
-from pipelines.artifacts.identity import plain
+from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.llm_session import open_session, weights_identity
-from pipelines.steps.step import ExternalInputs, Step, StepCall, model_location
+from pipelines.steps.shared.llm_session import open_session, weights_identity
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall, model_location
 
 _COMPUTED = ("compute_dtype", "batch_rows")
 """Settings of how replies are computed here."""

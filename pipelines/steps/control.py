@@ -9,10 +9,10 @@ from core.errors import ConfigError
 from core.files import sha256_file
 from core.steering_control import SteeringControl, find_control
 from evaluators.control.config import ControlSection
-from pipelines.artifacts.identity import plain_computed
+from pipelines.artifacts.cache_key import plain_computed
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 
 CONTROL = "control"
 

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from generators.making.config import GenerateSection
-from pipelines.artifacts.identity import plain
+from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.llm_session import open_session, weights_identity
-from pipelines.steps.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.llm_session import open_session, weights_identity
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 
 if TYPE_CHECKING:
     from generators.llm.session import LLMSession

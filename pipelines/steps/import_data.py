@@ -7,10 +7,10 @@ from typing import Any
 from core.canonical import digest
 from core.errors import ConfigError
 from generators.exchange.config import ImportConfig
-from pipelines.artifacts.identity import plain
+from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 
 
 def _import_conversations(call: StepCall) -> StepResult:

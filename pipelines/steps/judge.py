@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from core.errors import ConfigError
 from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
 from evaluators.tasks.config import TasksConfig
-from pipelines.artifacts.identity import plain
+from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.llm_session import open_session, weights_identity
-from pipelines.steps.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.llm_session import open_session, weights_identity
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 
 if TYPE_CHECKING:
     from evaluators.answers.judge import JudgeCosts

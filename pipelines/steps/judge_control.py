@@ -10,8 +10,8 @@ from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
 from pipelines.steps.control import CONTROL
 from pipelines.steps.judge import judge_texts
-from pipelines.steps.llm_session import open_session, weights_identity
-from pipelines.steps.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.llm_session import open_session, weights_identity
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 
 JUDGE_CONTROL = "judge_control"
 _COUNTED = ("requests", "cached_requests", "failed_requests", "estimated_requests")

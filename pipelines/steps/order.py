@@ -15,22 +15,22 @@ from typing import Any, get_args
 from activation_store.layout.config import CaptureConfig
 from core.canonical import digest
 from evaluators.config import Baseline
-from pipelines.artifacts.identity import deciding, plain, plain_computed
+from pipelines.artifacts.cache_key import deciding, plain, plain_computed
 from pipelines.artifacts.records import StepResult, StoreDigests
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs, printed_config
 from pipelines.steps.complete import COMPLETE
 from pipelines.steps.control import control_step
-from pipelines.steps.decoder_inputs import step_inputs
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.import_data import IMPORTED, OWN
 from pipelines.steps.judge import JUDGE, JUDGE_TASKS
 from pipelines.steps.judge_control import judge_control_step
-from pipelines.steps.metrics import metrics_of
 from pipelines.steps.quality import QUALITY, quality_step
-from pipelines.steps.reuse import find_reusable_stores
 from pipelines.steps.robustness import robustness_step
-from pipelines.steps.step import ExternalInputs, Step, StepCall, model_location
+from pipelines.steps.shared.decoder_inputs import step_inputs
+from pipelines.steps.shared.metrics import metrics_of
+from pipelines.steps.shared.reuse import find_reusable_stores
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall, model_location
 from pipelines.steps.tasks import tasks_step
 from trainers.config import Variant
 

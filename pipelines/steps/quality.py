@@ -8,11 +8,11 @@ from typing import Any
 from core.errors import ConfigError
 from generators.llm.prompt_files import PromptFiles
 from generators.quality.config import QualityConfig, QualitySection
-from pipelines.artifacts.identity import plain
+from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.llm_session import open_session, weights_identity
-from pipelines.steps.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.llm_session import open_session, weights_identity
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 
 QUALITY = "quality"
 

@@ -8,11 +8,11 @@ from typing import Any
 from activation_store.layout.config import CaptureConfig
 from core.errors import ConfigError
 from evaluators.robustness.config import RobustnessConfig
-from pipelines.artifacts.identity import deciding, plain, plain_computed
+from pipelines.artifacts.cache_key import deciding, plain, plain_computed
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.decoder_inputs import step_inputs
-from pipelines.steps.step import Step, StepCall
+from pipelines.steps.shared.decoder_inputs import step_inputs
+from pipelines.steps.shared.step import Step, StepCall
 
 ROBUSTNESS = "robustness"
 

@@ -8,10 +8,10 @@ from typing import Any, get_args
 from core.errors import ConfigError
 from evaluators.config import Baseline
 from evaluators.tasks.config import TasksConfig
-from pipelines.artifacts.identity import plain_computed
+from pipelines.artifacts.cache_key import plain_computed
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 
 TASKS = "tasks"
 _TRAINED = "train_"

@@ -19,9 +19,9 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.sweep_config import ALIASES
 from pipelines.experiment.sweep_points import SweepPlan, SweepPoint
 from pipelines.reports.sweep.findings import PointSummary, StoreUse, SweepFindings
+from pipelines.running.console import Console
 from pipelines.running.request import RunRequest
 from pipelines.running.runner import Runner
-from pipelines.steps.console import Console
 from pipelines.sweeps.points import (
     PointCall,
     PointOutcome,
@@ -219,7 +219,7 @@ def _sizes(
 
 def _count_parameters(point: SweepPoint) -> int:
     from activation_store.target.parameters import count_parameters
-    from pipelines.steps.step import ExternalInputs
+    from pipelines.steps.shared.step import ExternalInputs
 
     return count_parameters(ExternalInputs(point.experiment).model)
 

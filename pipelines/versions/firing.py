@@ -19,9 +19,9 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.schedule_config import CanaryConfig, ScheduleSection
 from pipelines.reports.versions.page import write_firing
+from pipelines.running.console import Console
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
-from pipelines.steps.console import Console
 from pipelines.versions.gate import GateInputs, judge_version
 from pipelines.versions.journal import Firing, Journal
 

@@ -13,7 +13,7 @@ from generators.quality.flags import flag_rows, flag_shares, is_drawn
 from generators.rules.duplicates import Duplicates
 from pipelines.artifacts.artifact import Artifact
 from pipelines.experiment.schedule_config import GateConfig
-from pipelines.steps.metrics import KEPT_ROWS
+from pipelines.steps.shared.metrics import KEPT_ROWS
 from pipelines.versions.tables import control_ids, read_version, rows_of_controls
 
 GAINS = ("hidden_gain", "grounded_gain")

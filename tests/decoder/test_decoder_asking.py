@@ -21,7 +21,7 @@ from decoder.asking import Answer, generate_answers
 from decoder.batch import Batch, make_batch
 from decoder.forward import compute_prefix_cache
 from decoder.model import Decoder
-from decoder.prompt import Turn
+from decoder.question_prompt import Turn
 from decoder.reading import Reading
 from decoder.sources.target_run import capture
 from decoder.visible_tokens import count_withheld, read_visible

@@ -25,7 +25,12 @@ IDS = torch.arange(5, 25)[None]
 
 
 def losses(decoder: Decoder) -> torch.Tensor:
-    turns = [[decoder.prompt.turn("Who?", "A pirate."), decoder.prompt.turn("Why?", "Rum.")]]
+    turns = [
+        [
+            decoder.prompt.turn("Who?", "A pirate."),
+            decoder.prompt.turn("Why?", "Rum."),
+        ]
+    ]
     batch = make_batch(decoder.prompt, [decoders.reading(9, 12)], turns)
     with torch.no_grad():
         return compute_answer_losses(decoder.net, decoder.injection, batch)

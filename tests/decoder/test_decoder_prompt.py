@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from core.errors import DataError, ModelError
 from decoder.config import DecoderConfig
-from decoder.prompt import DecoderPrompt
+from decoder.question_prompt import DecoderPrompt
 from decoder.reading import Reading
 
 CONFIG = DecoderConfig()

@@ -15,7 +15,12 @@ from decoder.packed import make_packed_batch
 def run(decoder: Decoder) -> tuple[torch.Tensor, list[torch.Tensor], int]:
     """Return losses, gradients of the adapter, and the bytes that were kept for them."""
     rows = [decoders.reading(n, 3 * n, seed=n) for n in (4, 9)]
-    turns = [[decoder.prompt.turn("Who is it?", "A pirate."), decoder.prompt.turn("Why?", "So.")]]
+    turns = [
+        [
+            decoder.prompt.turn("Who is it?", "A pirate."),
+            decoder.prompt.turn("Why?", "So."),
+        ]
+    ]
     weights = [w for name, w in decoder.net.named_parameters() if "lora_" in name]
     for weight in weights:
         weight.requires_grad_(True)

@@ -33,10 +33,10 @@ from decoder.steering.objective import SteeringObjective, make_objective
 from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
 from decoder.steering.replies import Steering, write_replies
 from decoder.steering.shifts import capture_prompts, compute_shifts
-from trainers.language_loss import compute_language_loss
-from trainers.steering import train_steering_adapter
-from trainers.steering_adapter import STEER, remove_steering_adapter
-from trainers.steering_config import WeightSteeringConfig
+from trainers.steering.adapter import STEER, remove_steering_adapter
+from trainers.steering.config import WeightSteeringConfig
+from trainers.steering.language_loss import compute_language_loss
+from trainers.steering.weights import train_steering_adapter
 
 READ_LAYER = 2
 NOISE = 2.0

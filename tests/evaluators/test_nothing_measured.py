@@ -16,7 +16,7 @@ from pipelines.reports.run.data import read_report_data
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
 from pipelines.reports.run.report import write_report
 from pipelines.running.summary import reading_rows
-from pipelines.steps.metrics import metrics_of
+from pipelines.steps.shared.metrics import metrics_of
 
 NOTHING = {"estimate": None, "low": None, "high": None, "n": 0}
 

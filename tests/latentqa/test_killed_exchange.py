@@ -17,7 +17,7 @@ from published_files import published
 
 from activation_store.model_files.files import resolve_model
 from latentqa.cli import main
-from pipelines.artifacts.identity import StepIdentity
+from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 

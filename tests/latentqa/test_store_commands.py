@@ -16,7 +16,7 @@ from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
 from core.files import write_json
 from latentqa.cli import main
-from pipelines.artifacts.identity import StepIdentity
+from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.root import ArtifactRoot
 
 # runs a command line: its exit code, stdout and stderr

@@ -20,8 +20,8 @@ from decoder.sources.target_run import capture
 from decoder.visible_tokens import ReadLayers
 from pipelines.asking.reader import Reader, make_prompt
 from trainers.config import TrainConfig
-from trainers.decoder_inputs import make_visible_text_reading
-from trainers.rows import count_visible_tokens, load_rows, read_row
+from trainers.data.decoder_inputs import make_visible_text_reading
+from trainers.data.rows import count_visible_tokens, load_rows, read_row
 from trainers.training import train
 
 LAYERS = ReadLayers((chain.LAYER,))

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from core.errors import ConfigError
 from core.runtime import Runtime
 from trainers.config import TrainConfig
-from trainers.distributed import DistributedContext
-from trainers.loop import count_optimiser_steps, make_training_arguments
+from trainers.distributed.processes import DistributedContext
+from trainers.loop.trainer import count_optimiser_steps, make_training_arguments
 
 
 @pytest.mark.parametrize(

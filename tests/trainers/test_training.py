@@ -23,12 +23,11 @@ from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Decoder, read_sidecar
 from decoder.normalisation import STATISTICS_FILE, ActivationStatistics
 from decoder.visible_tokens import ReadLayers
-from trainers import checkpoints, loop
 from trainers.config import TrainConfig
-from trainers.dataset import RowDataset
-from trainers.decoder_inputs import make_activation_inputs
-from trainers.loop import compute_validation_loss
-from trainers.rows import load_rows, select
+from trainers.data.dataset import RowDataset
+from trainers.data.decoder_inputs import make_activation_inputs
+from trainers.data.rows import load_rows, select
+from trainers.loop.trainer import checkpoints, compute_validation_loss, trainer
 from trainers.training import LOG_FILE, train
 
 ADAPTER = "adapter_model.safetensors"
@@ -103,7 +102,7 @@ def test_the_last_checkpoint_is_handed_on_where_that_is_wanted(
     made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = iter([5.0, 1.0, 2.0, 3.0])
-    monkeypatch.setattr(loop, "compute_validation_loss", lambda *args: next(told))
+    monkeypatch.setattr(trainer, "compute_validation_loss", lambda *args: next(told))
     counts = run(made, tmp_path, CONFIG.model_copy(update={"max_steps": 3, "keep": "last"}))
     assert (counts["best_step"], counts["validation"]) == (3, 3.0)
 
@@ -127,7 +126,7 @@ def test_training_ends_where_validation_no_longer_falls(
     made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
     curve = iter([5.0, 3.0, 2.0, 2.5, 2.1, 1.0])
-    monkeypatch.setattr(loop, "compute_validation_loss", lambda *given: next(curve))
+    monkeypatch.setattr(trainer, "compute_validation_loss", lambda *given: next(curve))
     config = CONFIG.model_copy(update={"evaluations": 9, "patience": 2})
     if killed:  # after the last step, before anything is written
 
@@ -251,7 +250,7 @@ def test_a_folder_moved_between_two_attempts_makes_no_difference(
 ) -> None:
     config = CONFIG.model_copy(update={"max_steps": 3})
     told = iter([4.0, 1.0, 2.0, 3.0])  # the best checkpoint is one of the first attempt
-    monkeypatch.setattr(loop, "compute_validation_loss", lambda *args: next(told))
+    monkeypatch.setattr(trainer, "compute_validation_loss", lambda *args: next(told))
     run(made, tmp_path / "old", config)
     os.rename(tmp_path / "old", tmp_path / "new")
     whole = outputs(tmp_path / "new")
@@ -265,7 +264,7 @@ def test_the_checkpoint_with_the_lowest_validation_is_saved(
     made: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = iter([0.5, 3.0, 1.0, 2.0])  # the untrained decoder's is the lowest, and no checkpoint
-    monkeypatch.setattr(loop, "compute_validation_loss", lambda *args: next(told))
+    monkeypatch.setattr(trainer, "compute_validation_loss", lambda *args: next(told))
     counts = run(made, tmp_path, CONFIG.model_copy(update={"max_steps": 3}))
     assert (counts["best_step"], counts["validation"]) == (2, 1.0)
     saved = load_file(tmp_path / "out" / ADAPTER)

@@ -12,8 +12,8 @@ from core.canonical import digest
 from core.tables import View
 from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource, ReadLayers, read_visible
-from trainers.decoder_inputs import make_visible_text_reading
-from trainers.rows import Row, read_row
+from trainers.data.decoder_inputs import make_visible_text_reading
+from trainers.data.rows import Row, read_row
 
 
 class EvalContext:

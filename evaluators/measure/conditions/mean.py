@@ -8,7 +8,7 @@ import numpy as np
 
 from decoder.reading import Reading
 from evaluators.measure.conditions.base import Condition, EvalContext
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 
 def _read(row: Row, context: EvalContext) -> Reading:

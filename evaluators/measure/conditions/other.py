@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from core.canonical import digest
 from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions.base import Condition
-from trainers.rows import Row, count_visible_tokens
+from trainers.data.rows import Row, count_visible_tokens
 
 OTHER = Condition("other", lambda row, context: context.read(context.partners[row.example_id]))
 

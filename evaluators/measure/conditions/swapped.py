@@ -15,8 +15,8 @@ from core.tables import Conversation
 from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions.base import Condition, EvalContext
-from trainers.contrast import find_stored_swaps
-from trainers.rows import Row
+from trainers.data.contrast import find_stored_swaps
+from trainers.data.rows import Row
 
 
 def _swapped(row: Row, context: EvalContext) -> Reading:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource, ReadLayers
 from evaluators.measure.conditions.base import Condition, EvalContext
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 
 def other_layer(store: ActivationSource, layer: int) -> int | None:

@@ -21,12 +21,10 @@ from functools import partial
 from typing import TypeVar
 
 from core.errors import EndpointError
-from generators.llm.api import BatchState, EndpointApi, NotFoundError
 from generators.llm.batch.lines import request_line, split_into_files
 from generators.llm.batch.log import BatchLog, LineResult, OpenBatch
 from generators.llm.batch.results import FILTERED, BatchResults
-from generators.llm.budget import Budget, Usage
-from generators.llm.failures import (
+from generators.llm.chat.failures import (
     RequestFailed,
     TransientError,
     backoff_delay_s,
@@ -35,10 +33,12 @@ from generators.llm.failures import (
     redact_secrets,
     retry_with_backoff,
 )
+from generators.llm.chat.reply import Outcome, Status, read_reply
+from generators.llm.chat.request import Request
 from generators.llm.log.request_log import RequestLog
-from generators.llm.reply import Outcome, Status, read_reply
-from generators.llm.request import Request
-from generators.llm.sender import RequestSender
+from generators.llm.sending.budget import Budget, Usage
+from generators.llm.sending.openai_client import BatchState, EndpointApi, NotFoundError
+from generators.llm.sending.sender import RequestSender
 
 T = TypeVar("T")
 

@@ -7,15 +7,20 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future
 
 from core.errors import EndpointError
-from generators.llm.api import BatchState
 from generators.llm.batch.lines import BatchLine, read_line
 from generators.llm.batch.log import LineResult, OpenBatch
+from generators.llm.chat.failures import (
+    RequestFailed,
+    error_from_response,
+    one_line,
+    redact_secrets,
+)
+from generators.llm.chat.reply import read_reply
+from generators.llm.chat.request import Attempt
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 from generators.llm.endpoint.resolve import ResolvedEndpoint
-from generators.llm.failures import RequestFailed, error_from_response, one_line, redact_secrets
 from generators.llm.log.request_log import RequestLog
-from generators.llm.reply import read_reply
-from generators.llm.request import Attempt
+from generators.llm.sending.openai_client import BatchState
 
 FILTERED = "filtered: "
 """What the reason of a line starts with whose request a content filter refused."""

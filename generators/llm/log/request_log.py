@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from core.errors import StorageError
 from core.files import storage_errors
-from generators.llm.request import Attempt
+from generators.llm.chat.request import Attempt
 
 T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], T]

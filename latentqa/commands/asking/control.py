@@ -64,7 +64,7 @@ def write(
     from generators.making.externals import texts_of
     from generators.making.steering_controls import write_steering_control
     from pipelines.experiment.config import load_experiment
-    from pipelines.steps.llm_session import REQUESTS, embedded_weights, weights_identity
+    from pipelines.steps.shared.llm_session import REQUESTS, embedded_weights, weights_identity
 
     section, threads = GenerateSection(), None
     if config is not None:

@@ -58,7 +58,7 @@ def evaluate(
     --rows has the numbers of all for a plot.
     """
     from evaluators.tasks.metrics import TasksMetrics
-    from pipelines.reports.run.tasks import task_tables
+    from pipelines.reports.run.sections.tasks import task_tables
     from pipelines.running.task_run import run_tasks_of, write_rows
 
     documents, lines = [], []

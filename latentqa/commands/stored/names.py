@@ -8,7 +8,7 @@ import typer
 
 from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import report
-from pipelines.artifacts.identity import SHORT
+from pipelines.artifacts.cache_key import SHORT
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 

@@ -126,7 +126,7 @@ def _made(record: Mapping[str, Any], spent: str) -> str:
 
 
 def _inputs(artifact: Artifact) -> Iterator[str]:
-    from pipelines.artifacts.identity import SHORT
+    from pipelines.artifacts.cache_key import SHORT
 
     for role, made in artifact.identity["inputs"].items():
         yield f"{role}/{made['key'][:SHORT]}"

@@ -14,7 +14,7 @@ from activation_store.model_files.files import public_name
 from core.errors import DamagedError, RefError
 from core.redact import redact_value
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.identity import Difference, differences
+from pipelines.artifacts.cache_key import Difference, differences
 from pipelines.artifacts.refs import Refs
 
 POOL = "+"

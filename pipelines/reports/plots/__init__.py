@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pipelines.reports.plots.curve import smooth, training_curve
 from pipelines.reports.plots.heat import heat
-from pipelines.reports.plots.intervals import Panel, Point, common_limits, intervals
+from pipelines.reports.plots.interval_plot import Panel, Point, common_limits, intervals
 from pipelines.reports.plots.lines import LinePanel, lines
 from pipelines.reports.plots.scaling import FittedLine, ScalingLine, ScalingPanel, scaling
 from pipelines.reports.plots.scatter import ScatterPanel, paired

@@ -17,10 +17,10 @@ from core.tables import SPLITS, VIEWS, Conversation
 from core.tool_use import message_text
 from core.wording import sort_known
 from evaluators.measure.result_files import read_rows
-from pipelines.reports.run.drops import Drop, read_drops
 from pipelines.reports.run.evaluation import Reading, read_readings
 from pipelines.reports.run.files import artifact_file, json_object
 from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.sections.drops import Drop, read_drops
 
 
 @dataclass(frozen=True, slots=True)

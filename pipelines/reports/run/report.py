@@ -23,9 +23,7 @@ from evaluators.tasks.result_files import TASK_ANSWERS_FILE
 from pipelines.reports.pages.render import render
 from pipelines.reports.plots.page_figure import PageFigure, write_figures
 from pipelines.reports.run.claims import assess_reading, headline
-from pipelines.reports.run.control import control_figures, control_page
 from pipelines.reports.run.data import ReportData, read_report_data
-from pipelines.reports.run.drops import dropped_by_step
 from pipelines.reports.run.evaluation import (
     CONDITIONS,
     read_control,
@@ -35,12 +33,14 @@ from pipelines.reports.run.evaluation import (
 )
 from pipelines.reports.run.figures import loss_panel, report_figures
 from pipelines.reports.run.files import artifact_file
-from pipelines.reports.run.groups import GroupTable, group_tables, measure_groups
-from pipelines.reports.run.header import header_facts
 from pipelines.reports.run.inputs import ReportInputs, ReportStep, printed_config
-from pipelines.reports.run.quality import read_quality
-from pipelines.reports.run.robustness import named_changes
-from pipelines.reports.run.tasks import read_examples, task_figures, task_page
+from pipelines.reports.run.sections.control import control_figures, control_page
+from pipelines.reports.run.sections.drops import dropped_by_step
+from pipelines.reports.run.sections.groups import GroupTable, group_tables, measure_groups
+from pipelines.reports.run.sections.header import header_facts
+from pipelines.reports.run.sections.quality import read_quality
+from pipelines.reports.run.sections.robustness import named_changes
+from pipelines.reports.run.sections.tasks import read_examples, task_figures, task_page
 
 
 def write_report(inputs: ReportInputs, out: Path) -> Path:

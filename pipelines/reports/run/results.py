@@ -13,11 +13,11 @@ from evaluators.measure.result_files import ROBUSTNESS_FILE
 from evaluators.tasks.metrics import TasksMetrics, with_verdicts
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.refs import Refs
-from pipelines.reports.run.control import control_tables
-from pipelines.reports.run.groups import groups_json, markdown_groups, measure_groups
-from pipelines.reports.run.robustness import robustness_tables
+from pipelines.reports.run.sections.control import control_tables
+from pipelines.reports.run.sections.groups import groups_json, markdown_groups, measure_groups
+from pipelines.reports.run.sections.robustness import robustness_tables
+from pipelines.reports.run.sections.tasks import task_tables
 from pipelines.reports.run.tables import reading_tables
-from pipelines.reports.run.tasks import task_tables
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from activation_store.target import load as target
 from activation_store.target.capture import Capture
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import Tokens
-from activation_store.write import canary, dump, writer
+from activation_store.write import canary, capture_shards, dump
 from core.errors import StoreError
 
 Found = dict[int, torch.Tensor]
@@ -185,7 +185,7 @@ def test_another_adapter_is_refused(
 def test_rows_filed_under_another_example_are_refused(
     rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = writer.write_shards
+    plain = capture_shards.capture_shards
 
     def misfiled(plan: Plan, shards: Iterable[int], *, tokens: TokenTable, **named: Any) -> Any:
         others = list(tokens.values())[1:] + list(tokens.values())[:1]
@@ -197,7 +197,7 @@ def test_rows_filed_under_another_example_are_refused(
         wrong = TokenTable(zip(tokens, fitted, strict=True))
         return plain(plan, shards, tokens=wrong, **named)
 
-    monkeypatch.setattr(dump, "write_shards", misfiled)
+    monkeypatch.setattr(dump, "capture_shards", misfiled)
     with pytest.raises(StoreError, match="canary: the store holds other tokens than those of"):
         stores.fill(rows, tmp_path, model)
 

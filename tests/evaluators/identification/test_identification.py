@@ -20,7 +20,7 @@ from evaluators.identification.identify import (
 )
 from evaluators.measure.conditions import CONDITIONS, EvalContext
 from evaluators.measure.losses import compute_question_losses
-from trainers.rows import Row, load_rows
+from trainers.data.rows import Row, load_rows
 
 CONFIG = EvaluateConfig(bootstrap=1000, identification=4)
 CONTROLS = 24

@@ -21,7 +21,7 @@ from evaluators.measure.conditions import (
     find_swaps,
     pair_with_other_controls,
 )
-from trainers.rows import Row, count_visible_tokens, load_rows
+from trainers.data.rows import Row, count_visible_tokens, load_rows
 
 DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
 VIEWS: tuple[View, ...] = ("stimulus",)

@@ -11,7 +11,7 @@ from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
 from decoder.reading import Reading
 from evaluators.measure.losses import compute_question_losses
-from trainers.rows import Row, load_rows, read_row, tokenize_questions
+from trainers.data.rows import Row, load_rows, read_row, tokenize_questions
 
 Measured = tuple[Decoder, list[Row], list[Reading]]
 

@@ -27,7 +27,7 @@ from evaluators.robustness.held_out import compare_held_out
 from evaluators.robustness.robustness import robustness
 from evaluators.robustness.target_finetune import FineTune
 from evaluators.stats.estimates import Estimate
-from trainers.rows import Row
+from trainers.data.rows import Row
 
 VIEWS: tuple[View, ...] = ("control", "system")
 CONFIG = RobustnessConfig(

@@ -16,13 +16,13 @@ from endpoints import resolved
 from mutations import check_reply
 
 from core.errors import BudgetError, EndpointError, NoCreditError
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.reply import Outcome
+from generators.llm.chat.reply_json import Rejection, parse_reply
+from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.prices import Price
 from generators.llm.log.request_log import RequestLog
-from generators.llm.reply import Outcome
-from generators.llm.reply_json import Rejection, parse_reply
-from generators.llm.request import Request
 
 PRICE = Price(input=100.0, output=100.0)
 
@@ -143,7 +143,7 @@ def test_a_field_that_is_refused_is_found_out_once_and_kept(
 
 
 def test_the_old_name_of_the_limit_is_taken_where_the_new_one_is_refused(tmp_path: Path) -> None:
-    from generators.llm.dialect import ChatDialect
+    from generators.llm.chat.dialect import ChatDialect
 
     first = ChatDialect(limit_field="max_completion_tokens")
     adapted = first.adapted({"max_completion_tokens": 9}, "Extra inputs: max_completion_tokens")

@@ -14,11 +14,11 @@ from scripted_endpoint import ScriptedEndpoint
 from core.errors import BudgetError
 from core.task_pool import LocalPool, TaskOutcome
 from generators.llm import request_tasks
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.reply import Outcome
 from generators.llm.endpoint.config import EndpointConfig
 from generators.llm.endpoint.resolve import open_endpoint
 from generators.llm.log.request_log import RequestLog
-from generators.llm.reply import Outcome
 from generators.llm.request_tasks import complete_with_pool
 from generators.llm.testing import is_probe
 

@@ -18,13 +18,13 @@ from scripted_endpoint import Fault, ScriptedEndpoint
 
 from core.errors import ConfigError, DataError, EndpointError
 from core.table_files import read_conversations, read_dropped, read_questions
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.reply import Outcome
+from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.prices import Price
 from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
-from generators.llm.reply import Outcome
-from generators.llm.request import Request
 from generators.llm.session import LLMSession
 from generators.llm.testing import ScriptedResponse, is_probe, plausible_reply
 from generators.making.config import GenerateSection, QuestionsConfig, limit_controls

@@ -13,7 +13,7 @@ from endpoints import resolved
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError
-from generators.llm.client import LLMClient
+from generators.llm.cached_client import LLMClient
 from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.testing import is_probe, plausible_reply

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from generators.llm.reply import Outcome, Status
-from generators.llm.reply_json import Rejection, parse_reply
+from generators.llm.chat.reply import Outcome, Status
+from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.rules.duplicates import Duplicates
 from generators.rules.text import (
     find_control_leak,

@@ -13,7 +13,7 @@ from core.canonical import digest
 from core.errors import DamagedError, StorageError
 from core.files import sha256_file
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.identity import IdentityError, StepIdentity
+from pipelines.artifacts.cache_key import IdentityError, StepIdentity
 from pipelines.artifacts.root import ArtifactRoot
 
 

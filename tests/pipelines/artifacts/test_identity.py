@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from activation_store.layout.config import CaptureConfig, DumpSection
-from pipelines.artifacts.identity import StepIdentity, differences, plain
+from pipelines.artifacts.cache_key import StepIdentity, differences, plain
 from trainers.config import TrainConfig
 
 

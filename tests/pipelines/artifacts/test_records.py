@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.artifacts.records import Spent, StepResult, git_state, make_record, package_versions
-from pipelines.steps.metrics import metrics_of
+from pipelines.steps.shared.metrics import metrics_of
 
 
 def record(**locations: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import tiny
 from generators.llm.testing import ScriptedEndpoint
 from pipelines.running.request import RunRequest
 from pipelines.steps.complete import COMPLETE
-from pipelines.steps.step import ExternalInputs
+from pipelines.steps.shared.step import ExternalInputs
 
 
 @pytest.fixture(scope="module")

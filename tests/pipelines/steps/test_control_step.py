@@ -13,12 +13,12 @@ from core.errors import ConfigError
 from evaluators.control.metrics import ControlMetrics
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.smoke import smoke
-from pipelines.reports.run.control import control_figures, control_tables
 from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
-from pipelines.steps.metrics import metrics_of
+from pipelines.reports.run.sections.control import control_figures, control_tables
 from pipelines.steps.order import steps_for
-from pipelines.steps.step import ExternalInputs, Step
+from pipelines.steps.shared.metrics import metrics_of
+from pipelines.steps.shared.step import ExternalInputs, Step
 
 CONTROL = """control: calm
 description: The assistant is calm.

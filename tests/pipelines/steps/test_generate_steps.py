@@ -14,7 +14,7 @@ from core.errors import ModelError
 from core.table_files import read_conversations
 from pipelines.running.request import RunRequest
 from pipelines.steps.generate import GENERATED
-from pipelines.steps.step import ExternalInputs
+from pipelines.steps.shared.step import ExternalInputs
 
 TEXT = " ".join(f"word{i}" for i in range(1000))
 

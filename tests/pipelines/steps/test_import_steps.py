@@ -10,7 +10,7 @@ import pytest
 from fake_steps import experiment
 
 from pipelines.steps.order import steps_for
-from pipelines.steps.step import ExternalInputs
+from pipelines.steps.shared.step import ExternalInputs
 
 ROW = {
     "messages": [{"role": "user", "content": "Be a pirate.", "segment": "control"}],

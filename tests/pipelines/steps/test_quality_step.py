@@ -15,8 +15,8 @@ from pipelines.reports.run.inputs import ReportInputs, ReportStep
 from pipelines.reports.run.report import write_report
 from pipelines.running.request import RunRequest
 from pipelines.running.results import RunResult
-from pipelines.steps.llm_session import REQUESTS
 from pipelines.steps.order import steps_for
+from pipelines.steps.shared.llm_session import REQUESTS
 
 
 def request(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.runtime import Runtime
-from pipelines.artifacts.identity import StepIdentity
+from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.steps.reuse import find_reusable_stores
+from pipelines.steps.shared.reuse import find_reusable_stores
 
 
 def artifact(root: ArtifactRoot, kind: str, number: int) -> Path:

@@ -12,8 +12,8 @@ from evaluators.robustness.config import RobustnessConfig
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
-from pipelines.steps.metrics import metrics_of
 from pipelines.steps.order import steps_for
+from pipelines.steps.shared.metrics import metrics_of
 
 DOCS = Path(__file__).parents[3] / "docs" / "robustness.md"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.steps.order import every_step
+from pipelines.steps.shared.step import Step
 from pipelines.steps.source_digest import NEUTRAL, code_digest, source_digest, source_modules
-from pipelines.steps.step import Step
 
 DATA = Path(__file__).with_name("source_digests.json")
 CODE = 'LIMIT = 3\n\n\ndef double(x):\n    """Return twice `x`."""\n    return 2 * x\n'

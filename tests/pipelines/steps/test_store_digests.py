@@ -13,7 +13,7 @@ import tiny
 from activation_store.model_files.files import ModelFiles, resolve_model
 from core.errors import DamagedError
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.identity import StepIdentity
+from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.steps.order import store_digests
 

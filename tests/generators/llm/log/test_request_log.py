@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from core.errors import StorageError
+from generators.llm.chat.request import Attempt, Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.log import request_log
 from generators.llm.log.request_log import RequestLog
-from generators.llm.request import Attempt, Request
 
 REQUEST = Request(
     messages=(("user", "hello"),),

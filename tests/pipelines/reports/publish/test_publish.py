@@ -20,7 +20,7 @@ from huggingface_hub import ModelCard
 from decoder.normalisation import ActivationStatistics
 from latentqa.cli import main
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.identity import StepIdentity
+from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.reports.publish.target import describe_target

@@ -1,0 +1,132 @@
+"""What a server takes in the body of a chat request, as it tells by refusing the rest.
+
+Servers share one protocol and differ in its fields: newer models of OpenAI want
+`max_completion_tokens`, some take one of `temperature` and `top_p` or neither, some have no `seed`.
+A field that is refused is renamed or left out once, and stays so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from generators.llm.chat.request import Request
+from generators.llm.chat.structured import response_format
+from generators.llm.endpoint.resolve import OPENAI_URL, ResolvedEndpoint
+
+LimitField = Literal["max_tokens", "max_completion_tokens"]
+
+_OTHER_LIMIT: Mapping[str, LimitField] = {
+    "max_tokens": "max_completion_tokens",
+    "max_completion_tokens": "max_tokens",
+}
+# of two that are refused together, the first here is left out
+_OPTIONAL = ("top_p", "temperature", "frequency_penalty", "seed")
+_OPTIONAL_WITH_TOKENS: Mapping[str, Any] = {
+    "return_token_ids": True,
+    "stop_token_ids": None,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "seed": None,
+}
+"""Likewise where token ids are continued, and the value that a field must have to be left out
+(None: any). How a reply is sampled is not left to the server there."""
+_REFUSES = re.compile(
+    r"unsupport|not (?:\w+ )?(?:support|permit|allow|accept|recogni|available)|unrecogni|unknown"
+    r"|unexpected|extra[_ ](?:input|field|argument|forbid)|additional propert|cannot both"
+    r"|cannot be (?:both|used|set|specified)|only one|one of|deprecated|mutually exclusive|instead",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatDialect:
+    """The fields of a request's body that a server takes.
+
+    Attributes:
+        limit_field: the field of the longest reply.
+        omitted: fields of sampling that are left out.
+    """
+
+    limit_field: LimitField = "max_tokens"
+    omitted: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, endpoint: ResolvedEndpoint) -> ChatDialect:
+        """Choose what to begin with: OpenAI has renamed a field that all others know."""
+        is_openai = endpoint.url_without_query == OPENAI_URL
+        return cls(limit_field="max_completion_tokens" if is_openai else "max_tokens")
+
+    @classmethod
+    def from_json(cls, text: str) -> ChatDialect:
+        """Read what `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(limit_field=fields["limit_field"], omitted=tuple(fields["omitted"]))
+
+    def to_json(self) -> str:
+        """Write it as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def body(self, request: Request, endpoint: ResolvedEndpoint) -> dict[str, Any]:
+        """Build the body of `request`: the same in every mode."""
+        settings = {**request.sampling.model_dump(exclude={"seed"}), "seed": request.seed}
+        asked: dict[str, Any] = {"prompt": list(request.prompt_ids)}
+        if not request.prompt_ids:
+            asked = {
+                "messages": [{"role": role, "content": said} for role, said in request.messages]
+            }
+        limit = "max_tokens" if request.prompt_ids else self.limit_field
+        return {
+            "model": endpoint.model,
+            limit: request.max_tokens + endpoint.thinking_tokens,
+            **response_format(request),
+            **{
+                name: value
+                for name, value in settings.items()
+                if value is not None and name not in self.omitted
+            },
+            **(
+                {"reasoning_effort": endpoint.reasoning_effort} if endpoint.reasoning_effort else {}
+            ),
+            **{k: v for k, v in endpoint.extra_body.items() if k not in self.omitted},
+            **asked,
+        }
+
+    def adapted(self, sent: Mapping[str, Any], refusal: str) -> ChatDialect | None:
+        """Adapt to what a server says of a body that it refused.
+
+        Args:
+            sent: the body.
+            refusal: the text of the response to it.
+
+        Returns:
+            the dialect to go on with; None where the refusal is about something else.
+        """
+        if not _REFUSES.search(refusal):
+            return None
+        named = set(re.findall(r"[a-z]+(?:_[a-z]+)*", refusal.lower()))
+        if "prompt" in sent:
+            for field, value in _OPTIONAL_WITH_TOKENS.items():
+                if field in named and field in sent and value in (None, sent[field]):
+                    return dataclasses.replace(self, omitted=(*self.omitted, field))
+            return None
+        for field, other in _OTHER_LIMIT.items():
+            # the other's name in the text as well: it is what to use instead
+            if field in sent and field in named and self.limit_field == field:
+                return dataclasses.replace(self, limit_field=other)
+        for field in _OPTIONAL:
+            if field in sent and field in named and field not in self.omitted:
+                return dataclasses.replace(self, omitted=(*self.omitted, field))
+        return None
+
+    def difference(self, before: ChatDialect) -> str:
+        """Say what has changed since `before`, for a line to the user."""
+        left_out = [field for field in self.omitted if field not in before.omitted]
+        if left_out:
+            return f"refuses {', '.join(left_out)}, which is left out from now on"
+        return f"takes {self.limit_field} in place of {before.limit_field}"

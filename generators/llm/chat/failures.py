@@ -1,0 +1,320 @@
+"""What goes wrong between an endpoint and us, and whether a later attempt may mend it.
+
+| what came | what it is |
+|---|---|
+| 429, 503, 529 | `TransientError` of kind `overloaded`: all requests wait, then it is sent again |
+| 408, 409, 5xx, a time-out, a broken reply | `TransientError`: sent again |
+| another 4xx | `RequestFailed`: this request gets no reply, others may |
+| 401, 403, 404, nobody there | `EndpointError`: nothing more will come, the run ends |
+| no credit, however it is said | `NoCreditError`, at once |
+
+An error object in a response of HTTP 200 counts with its own code. No text made here holds the key,
+not even where the endpoint repeats it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal, TypeVar
+
+from core.errors import EndpointError, NoCreditError
+from generators.llm.chat.reply import body_error, parse_body
+from generators.llm.endpoint.resolve import ResolvedEndpoint
+
+T = TypeVar("T")
+
+LONGEST_PAUSE_S = 300.0
+"""Longest pause that is waited for, in seconds: an endpoint that asks for more ends the run."""
+_LONGEST_BACKOFF_S = 30.0
+_SHOWN_CHARACTERS = 160
+"""Characters of an endpoint's own words that are repeated."""
+OVERLOADED = (429, 503, 529)
+_TRANSIENT = (408, 409, 425, 429)
+FailureKind = Literal["overloaded", "answered", "silent", "unreachable"]
+
+_NO_CREDIT_CODES = {
+    "insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "arrearage",
+    "insufficient_balance", "insufficient_credits", "insufficient_funds", "payment_required",
+}  # fmt: skip
+_NO_CREDIT = re.compile(
+    r"(?:insufficient|not enough|no (?:more |remaining )?|out of|ran out of|run out of|low on"
+    r"|exhausted|add(?: more)?|top up|recharge)\s+(?:your\s+|account\s+)?"
+    r"(?:balance|credit|fund|money)"
+    r"|(?:balance|credits?(?: balance)?|funds) (?:is|are) "
+    r"(?:too low|exhausted|used up|depleted|insufficient)"
+    r"|check your (?:plan and )?billing|billing (?:is )?not active|hard limit|payment required"
+    r"|account is (?:not active|in arrears|overdue)",
+    re.IGNORECASE,
+)
+_FILTER_WORDS = re.compile(
+    r"content[_ ]?(?:filter|policy|management)|responsibleai|moderation|was flagged|flagged_input"
+    r"|data_inspection|safety (?:system|filter|policy)|usage polic",
+    re.IGNORECASE,
+)
+_TOO_LARGE = re.compile(r"request too large|too many tokens in", re.IGNORECASE)
+_DELAY = re.compile(
+    r"(?:retry|try|wait|available|reset)\w*(?: again)?(?: (?:in|after|for))?[\"':= ]+"
+    r"((?:\d+(?:\.\d+)?\s*(?:milliseconds?|ms|seconds?|secs?|minutes?|mins?|hours?|hrs?|[smhd])(?![a-z])\s*)+)",
+    re.IGNORECASE,
+)
+_PART = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|d)"
+)
+_SECONDS = {"mi": 60.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class RequestFailed(Exception):
+    """One request got no reply within its retries; `filtered` if a filter refused its input."""
+
+    def __init__(self, detail: str, *, filtered: bool = False) -> None:
+        super().__init__(detail)
+        self.filtered = filtered
+
+
+class TransientError(Exception):
+    """A later attempt may go better.
+
+    Attributes:
+        wait_s: pause that the endpoint named, in seconds.
+        kind: whether it had enough, answered with something else, was silent, or not even there.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        wait_s: float | None = None,
+        *,
+        kind: FailureKind = "answered",
+    ) -> None:
+        super().__init__(detail)
+        self.wait_s = wait_s
+        self.kind = kind
+
+
+async def retry_with_backoff(
+    attempt: Callable[[], Awaitable[T]],
+    is_exhausted: Callable[[int, TransientError], bool],
+    delay_s: Callable[[int, TransientError], float],
+) -> T:
+    """Return the result of the first attempt that raises no `TransientError`.
+
+    Args:
+        attempt: makes one.
+        is_exhausted: given the number of attempts so far and the last error, whether to give up.
+        delay_s: given the same, seconds before the next.
+
+    Raises:
+        TransientError: the last one.
+    """
+    tried = 0
+    while True:
+        try:
+            return await attempt()
+        except TransientError as error:
+            tried += 1
+            if is_exhausted(tried, error):
+                raise
+            wait = delay_s(tried, error)
+        await asyncio.sleep(wait)
+
+
+def backoff_delay_s(tried: int, error: TransientError, backoff_s: float) -> float:
+    """Seconds before the next attempt: doubling from `backoff_s`, or the pause that was named."""
+    if error.wait_s is None:
+        growing = min(backoff_s * 2.0 ** min(tried - 1, 20), _LONGEST_BACKOFF_S)
+        return growing * random.uniform(0.75, 1.25)
+    # those who were told the same time would all come back at once
+    return error.wait_s + random.uniform(0, backoff_s)
+
+
+def error_from_response(
+    endpoint: ResolvedEndpoint,
+    status: int,
+    headers: Mapping[str, str],
+    raw: str,
+    offered: str = "",
+) -> Exception:
+    """Make the exception that a response without a chat completion stands for.
+
+    Args:
+        endpoint: who answered.
+        status: HTTP status.
+        headers: of the response, names in lower case.
+        raw: its body.
+        offered: what the endpoint has instead of what was not found.
+    """
+    error = _error_object(raw)
+    if status < 400:
+        if error is None:
+            return TransientError(f"the reply is no chat completion: {describe_body(raw)}")
+        status = _status_of(error)
+    words, codes = _words_and_codes(error, raw)
+    said = one_line(redact_secrets(endpoint, words))[:_SHOWN_CHARACTERS]
+    wait_s = retry_delay_s(headers, raw)
+    if _has_no_credit(status, codes, words, wait_s):
+        return NoCreditError(
+            f"endpoint {endpoint.address} (model {endpoint.model!r}) says that there is no credit "
+            f"left (HTTP {status}: {said}). Top up the account and run again; finished replies are "
+            "kept."
+        )
+    if status in (400, 403, 422, 451) and _FILTER_WORDS.search(raw):
+        return RequestFailed(f"HTTP {status}: {said}", filtered=True)
+    # the servers' own text is not repeated for 401 and 403: some echo a part of the key
+    if status in (401, 403):
+        return endpoint_error(
+            endpoint,
+            f"refuses the key (HTTP {status})",
+            "Check the environment variable that generate.endpoint.api_key_env names.",
+        )
+    if (status == 404 and "parameter" not in words) or "model_not_found" in codes:
+        return endpoint_error(
+            endpoint,
+            f"has no model {endpoint.model!r}, or no chat completions (HTTP {status}){offered}",
+            "Check generate.endpoint.model and base_url (it usually ends with /v1).",
+        )
+    if status in OVERLOADED and wait_s is not None and wait_s > LONGEST_PAUSE_S:
+        return endpoint_error(
+            endpoint,
+            f"asks for a pause of {wait_s:,.0f} s (HTTP {status}: {said})",
+            "Finished replies are kept; run again after it.",
+            transient=True,
+        )
+    is_transient = status in _TRANSIENT or (status >= 500 and status != 501)
+    if is_transient and not _TOO_LARGE.search(words):
+        kind: FailureKind = "overloaded" if status in OVERLOADED else "answered"
+        return TransientError(f"HTTP {status}: {said}", wait_s, kind=kind)
+    return RequestFailed(f"HTTP {status}: {said}")
+
+
+def endpoint_error(
+    endpoint: ResolvedEndpoint, what: str, do: str, *, transient: bool = False
+) -> EndpointError:
+    """Make the error that ends a run: what the endpoint does, and what the user can do."""
+    return EndpointError(
+        f"endpoint {endpoint.address} (model {endpoint.model!r}) {what}. {do}", transient=transient
+    )
+
+
+def redact_secrets(endpoint: ResolvedEndpoint, text: str) -> str:
+    """Strike the key and every other secret of `endpoint` out of `text`."""
+    for secret in endpoint.secrets:
+        if secret in text:
+            text = text.replace(secret, "[key]")
+    return text
+
+
+def one_line(text: str) -> str:
+    """Write every run of white space as one blank."""
+    return " ".join(text.split())
+
+
+def describe_body(raw: str) -> str:
+    """Say what a body is that is no chat completion, and how it begins."""
+    text = one_line(raw[:1000])
+    start = raw.lstrip()[:1]
+    if not text:
+        return "an empty body"
+    if start == "<":
+        kind = "HTML"
+    elif raw.startswith("\x1f") or raw.count("\ufffd") > len(raw) / 20:
+        return "bytes that are no text (compressed, and not said to be?)"
+    elif start in ("{", "[") and parse_body(raw) is None:
+        kind = "JSON that is cut or broken"
+    else:
+        kind = "text"
+    return f"{kind}, {text[:80]!r}"
+
+
+def retry_delay_s(headers: Mapping[str, str], raw: str = "") -> float | None:
+    """Find the pause that a response asks for, in seconds.
+
+    `Retry-After` may be a number, a date, or in milliseconds; some name the pause in the body
+    alone, as `retryDelay` or in words (`Please retry in 12.3s`).
+    """
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    said = headers.get("retry-after")
+    if said is not None:
+        if (seconds := _number(said)) is not None:
+            return seconds
+        with contextlib.suppress(ValueError):
+            return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    found = [
+        seconds
+        for match in _DELAY.finditer(raw[:10_000])
+        if (seconds := _duration_s(match[1])) is not None
+    ]
+    return max(found, default=None)
+
+
+def _duration_s(text: str) -> float | None:
+    """Seconds of a duration such as `6m0s`, `20ms` or `12.5 seconds`."""
+    parts = _PART.findall(text.lower())
+    seconds = 0.0
+    for number, unit in parts:
+        name = unit if unit in ("ms", "m", "s", "h", "d") else unit[:2]
+        name = {"se": "s", "ho": "h", "hr": "h"}.get(name, name)
+        if unit.startswith("milli"):
+            name = "ms"
+        seconds += float(number) * _SECONDS[name]
+    return seconds if parts else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _error_object(raw: str) -> Mapping[str, Any] | None:
+    """Find a body's error object, in an object or in a list of one."""
+    text = raw.strip()
+    if text.startswith("["):
+        text = text[1:].rstrip("] \n")
+    body = parse_body(text)
+    if body is None:
+        return None
+    error = body_error(body)
+    if error is None and isinstance(body.get("message"), str) and "choices" not in body:
+        error = body
+    return error
+
+
+def _has_no_credit(status: int, codes: set[str], words: str, wait_s: float | None) -> bool:
+    if status == 402 or codes & _NO_CREDIT_CODES:
+        return True
+    # a quota that comes back after a pause is a limit on the rate
+    return status in (400, 403, 429) and wait_s is None and bool(_NO_CREDIT.search(words))
+
+
+def _words_and_codes(error: Mapping[str, Any] | None, raw: str) -> tuple[str, set[str]]:
+    """Read an error's message, or the body where it has none; and its codes, in lower case."""
+    if error is None:
+        return raw, set()
+    message = error.get("message")
+    codes = {str(error.get(name)).lower() for name in ("code", "type", "status") if error.get(name)}
+    return (message if isinstance(message, str) and message else raw), codes
+
+
+def _status_of(error: Mapping[str, Any]) -> int:
+    """HTTP status that the error object of a response of HTTP 200 stands for."""
+    code = error.get("code", error.get("status"))
+    if isinstance(code, str) and code.isdigit():
+        code = int(code)
+    if isinstance(code, int) and 400 <= code < 600:
+        return code
+    words = f"{error.get('code')} {error.get('type')} {error.get('message')}".lower()
+    if "rate" in words and "limit" in words:
+        return 429
+    if _NO_CREDIT.search(words):
+        return 402
+    return 502

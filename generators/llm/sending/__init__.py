@@ -1,0 +1,1 @@
+"""Sending chat requests: the openai client, retries, the rate limit, the budget."""

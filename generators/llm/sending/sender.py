@@ -1,0 +1,375 @@
+"""Send one request after the other to an endpoint, each until it has a reply or has failed.
+
+Retries are ours, not a library's, so that what the endpoint says (429, Retry-After) is seen by the
+rate limiter of all requests. A field of the body that the endpoint refuses is renamed or left out,
+for all requests, and remembered in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from core.canonical import digest
+from core.strict_json import InvalidJSON, parse_json
+from generators.llm.chat.dialect import ChatDialect
+from generators.llm.chat.failures import (
+    RequestFailed,
+    TransientError,
+    backoff_delay_s,
+    endpoint_error,
+    error_from_response,
+    one_line,
+    redact_secrets,
+    retry_with_backoff,
+)
+from generators.llm.chat.reply import Outcome, read_reply
+from generators.llm.chat.reply_json import extract_json
+from generators.llm.chat.request import Attempt, Form, Request
+from generators.llm.chat.structured import FORMS, PROBE_REPLY, PROBE_TOKENS, probe_request
+from generators.llm.endpoint.config import SamplingConfig
+from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.log.request_log import KnownEndpoint, RequestLog
+from generators.llm.sending.openai_client import EndpointApi, HttpResponse, NoResponseError
+from generators.llm.sending.rate_limiter import AdaptiveRateLimiter
+
+_OVERLOAD_PATIENCE_S = 90.0
+"""How long an endpoint may have enough of all requests: many count by the minute, and then some."""
+_MOST_OVERLOADS = 30
+"""Attempts of one request that meet an overloaded endpoint: others may get through all the time."""
+_KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-request-id", "openai-processing-ms")
+_KEPT_PREFIX = "x-ratelimit-"
+_FORM_WORDS: Mapping[Form, tuple[str, str]] = {
+    "schema": ("with a JSON schema", "ignores JSON schemas"),
+    "json": ("in JSON mode", "does not follow JSON mode"),
+    "prompt": ("with a schema in its prompt", "does not follow a schema in its prompt"),
+}
+"""Words for the forms that a trial request finds out."""
+
+
+class Reply(NamedTuple):
+    """A chat completion that came.
+
+    Attributes:
+        raw: the HTTP body.
+        attempt: what brought it.
+        outcome: what the body says, as far as `read_reply` reads it.
+    """
+
+    raw: str
+    attempt: Attempt
+    outcome: Outcome
+
+
+class RequestSender:
+    """Sends requests to one endpoint.
+
+    Attributes:
+        dialect: the fields of a body that the endpoint was found to take.
+
+    Args:
+        endpoint: the endpoint.
+        limiter: lets each attempt through, and learns from it.
+        log: keeps every attempt, and what was found out about the endpoint.
+        api: the endpoint's API.
+        say: told a line where a field of the body is left out.
+    """
+
+    def __init__(
+        self,
+        endpoint: ResolvedEndpoint,
+        limiter: AdaptiveRateLimiter,
+        log: RequestLog,
+        api: EndpointApi,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._limiter = limiter
+        self._log = log
+        self._api = api
+        self._say = say
+        self._form: Form | None = None
+        self._has_replied = False
+        known = [one for one in log.endpoints(endpoint.identity) if one.address == endpoint.address]
+        self.dialect = (
+            ChatDialect.from_json(known[0].dialect) if known else ChatDialect.of(endpoint)
+        )
+
+    async def send(self, request: Request, key: str) -> Reply:
+        """Send `request` until it has a reply.
+
+        Raises:
+            RequestFailed: no chat completion came back within the retries.
+            EndpointError: nothing will come back from this endpoint.
+        """
+        try:
+            return await self._retried(request, key, self.endpoint.timeout_s, self._is_exhausted)
+        except TransientError as error:
+            if error.kind == "unreachable":
+                raise endpoint_error(
+                    self.endpoint,
+                    f"cannot be reached any more ({error})",
+                    "Finished replies are kept; start the server again and run again.",
+                    transient=True,
+                ) from error
+            raise RequestFailed(str(error)) from error
+
+    async def find_form(
+        self,
+        first: Form,
+        sampling: SamplingConfig,
+        *,
+        fall_back: bool,
+        count: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Form:
+        """Send a small request, to find failures, and how schemas are taken, before any work.
+
+        A trial that succeeded is in the log, and is not paid for again by later runs.
+
+        Args:
+            first: the form that is tried first.
+            sampling: how the real requests sample; the trial request does so too.
+            fall_back: whether the other forms are tried where the endpoint does not follow it.
+            count: told of every trial's outcome, which costs as others do.
+
+        Returns:
+            the form that the endpoint follows.
+
+        Raises:
+            EndpointError: unreachable, wrong key, model missing, no chat completions, or a server
+                that ignores schemas; one line says which, where, and what to do.
+        """
+        forms = [first, *(form for form in FORMS if form != first)] if fall_back else [first]
+        misfit = ""
+        for form in forms:
+            said = await self._misfit(probe_request(sampling, form), count)
+            if said is None:
+                self._form = form
+                self._remember()
+                return form
+            misfit = said
+        do = "Use a model that can write JSON."
+        if "within its thought" in misfit:
+            do = (
+                "Give thought room with generate.endpoint.thinking_tokens, such as 2000, or have "
+                "the model think less with reasoning_effort or extra_body."
+            )
+        elif not fall_back:
+            do = (
+                "Use a server that enforces response_format (llama.cpp, vLLM, a hosted API), or "
+                "set generate.endpoint.structured: auto, which makes do without."
+            )
+        raise endpoint_error(self.endpoint, misfit, do)
+
+    async def _misfit(self, request: Request, count: Callable[[Outcome], None]) -> str | None:
+        """Say how the endpoint does not follow the form of `request`; None if it does."""
+        wanted, ignored = _FORM_WORDS[request.form]
+        # another server of the same model may take schemas otherwise
+        key = digest([request.key(self.endpoint.identity), self.endpoint.address])
+        most = request.max_usage(self.endpoint.thinking_tokens)
+        stored = self._log.get(key)
+        if stored is not None:
+            known = read_reply(key, stored.raw, most=most, cached=True)
+            if known is not None:
+                count(known)
+                return None
+        try:
+            reply = await self._retried(
+                request, key, self.endpoint.probe_timeout_s, self._is_probe_exhausted
+            )
+        except RequestFailed as error:
+            return f"refused a request {wanted} ({error})"
+        except TransientError as error:
+            raise endpoint_error(
+                self.endpoint,
+                f"gave no usable reply to a trial request ({error})",
+                "Check generate.endpoint.base_url (it usually ends with /v1) and that the server "
+                "runs.",
+                transient=True,
+            ) from error
+        count(reply.outcome)
+        if reply.outcome.status == "cut_off":
+            self._log.note(reply.attempt)
+            where = "within its thought" if "thought" in reply.outcome.detail else "unfinished"
+            room = PROBE_TOKENS + self.endpoint.thinking_tokens
+            return f"cut its reply to a trial request {where}, at {room:,} tokens"
+        content = extract_json(reply.outcome).content.strip()
+        if _is_probe_reply(content):
+            self._log.put(self.endpoint.identity, request.name, reply.raw, reply.attempt)
+            return None
+        self._log.note(reply.attempt)
+        return f"{ignored}: expected {json.dumps(PROBE_REPLY)}, got {content[:60]!r}"
+
+    async def _retried(
+        self,
+        request: Request,
+        key: str,
+        timeout_s: float,
+        is_exhausted: Callable[[int, TransientError], bool],
+    ) -> Reply:
+        return await retry_with_backoff(
+            partial(self._adapted, request, key, timeout_s), is_exhausted, self._delay_s
+        )
+
+    def _delay_s(self, tried: int, error: TransientError) -> float:
+        # while the endpoint has enough, the rate limiter holds all requests back
+        if error.kind == "overloaded":
+            return 0.0
+        return backoff_delay_s(tried, error, self.endpoint.backoff_s)
+
+    def _is_exhausted(self, tried: int, error: TransientError) -> bool:
+        if error.kind == "unreachable" and not self._has_replied:
+            return tried > min(1, self.endpoint.retries)  # nobody is there; no need to wait long
+        if error.kind != "overloaded":
+            return tried > self.endpoint.retries
+        return tried > self.endpoint.retries and self._has_waited_enough(tried)
+
+    def _is_probe_exhausted(self, tried: int, error: TransientError) -> bool:
+        """Try a busy endpoint again, a silent one once, and one that is not there never."""
+        if error.kind == "overloaded":
+            return self._has_waited_enough(tried)
+        return tried >= {"answered": 3, "silent": 2, "unreachable": 1}[error.kind]
+
+    def _has_waited_enough(self, tried: int) -> bool:
+        return (
+            self.endpoint.retries == 0
+            or tried > max(self.endpoint.retries, _MOST_OVERLOADS)
+            or self._limiter.overloaded_s > _OVERLOAD_PATIENCE_S
+        )
+
+    async def _adapted(self, request: Request, key: str, timeout_s: float) -> Reply:
+        """Attempt `request` in the endpoint's dialect, which it may only now be found to have."""
+        used: set[ChatDialect] = set()
+        while True:
+            dialect = self.dialect
+            used.add(dialect)
+            body = dialect.body(request, self.endpoint)
+            try:
+                return await self._limited(request, key, body, timeout_s)
+            except _RefusedError as error:
+                if self.dialect == dialect:
+                    adapted = dialect.adapted(body, error.raw)
+                    if adapted is None or adapted in used:
+                        raise RequestFailed(str(error), filtered=error.filtered) from None
+                    self.dialect = adapted
+                    self._remember()
+                    self._say(
+                        f"generate.endpoint: {self.endpoint.model} "
+                        f"{adapted.difference(dialect)} ({error})."
+                    )
+                elif self.dialect in used:
+                    raise RequestFailed(str(error), filtered=error.filtered) from None
+
+    async def _limited(
+        self, request: Request, key: str, body: Mapping[str, Any], timeout_s: float
+    ) -> Reply:
+        most = request.max_usage(self.endpoint.thinking_tokens)
+        expected = unused = most.prompt + most.completion
+        sent_at = await self._limiter.acquire(expected)
+        try:
+            reply = await self._attempt(request, key, body, timeout_s)
+            unused -= reply.outcome.tokens.prompt + reply.outcome.tokens.completion
+            self._limiter.replied()
+            self._has_replied = True
+            return reply
+        except TransientError as error:
+            if error.kind == "overloaded":
+                self._limiter.overloaded(sent_at, error.wait_s, self.endpoint.backoff_s)
+            elif error.kind == "silent":
+                self._limiter.reduce(sent_at)
+            raise
+        finally:
+            self._limiter.release(unused)
+
+    async def _attempt(
+        self, request: Request, key: str, body: Mapping[str, Any], timeout_s: float
+    ) -> Reply:
+        start = time.monotonic()
+        response: HttpResponse | None = None
+        failure: Exception
+        try:
+            response = await self._api.complete(body, timeout_s)
+        except TimeoutError:
+            failure = TransientError(f"no whole reply within {timeout_s:g} s", kind="silent")
+        except NoResponseError as error:
+            said = one_line(redact_secrets(self.endpoint, f"no connection: {error}"))
+            failure = TransientError(said, kind="unreachable" if error.unreachable else "answered")
+        else:
+            raw = redact_secrets(self.endpoint, response.body.decode(errors="replace"))
+            outcome = None
+            if response.status == 200:
+                most = request.max_usage(self.endpoint.thinking_tokens)
+                outcome = read_reply(key, raw, most=most)
+            if outcome is not None:
+                attempt = Attempt(
+                    key=key,
+                    status=response.status,
+                    seconds=time.monotonic() - start,
+                    headers=self._kept(response.headers),
+                    tokens=outcome.tokens,
+                    cost=self.endpoint.cost(outcome.tokens),
+                )
+                return Reply(raw, attempt, outcome)
+            failure = await self._failure(response, raw)
+        self._log.note(
+            Attempt(
+                key=key,
+                status=None if response is None else response.status,
+                seconds=time.monotonic() - start,
+                detail=str(failure),
+                headers={} if response is None else self._kept(response.headers),
+            )
+        )
+        # what the endpoint said is in the line already; a traceback of it could show more
+        raise failure from None
+
+    async def _failure(self, response: HttpResponse, raw: str) -> Exception:
+        if 300 <= response.status < 400:
+            where = one_line(redact_secrets(self.endpoint, response.headers.get("location", "")))
+            return endpoint_error(
+                self.endpoint,
+                f"sends elsewhere (HTTP {response.status}), to {where!r}",
+                "Set generate.endpoint.base_url to where it really is.",
+            )
+        offered = ""
+        if response.status == 404:
+            names = await self._api.models()
+            offered = f"; it offers {', '.join(names[:8])}" if names else ""
+        failure = error_from_response(
+            self.endpoint, response.status, response.headers, raw, offered
+        )
+        if isinstance(failure, RequestFailed):
+            return _RefusedError(str(failure), filtered=failure.filtered, raw=raw)
+        return failure
+
+    def _remember(self) -> None:
+        """Keep what was found out for later runs."""
+        if self._form is not None:
+            known = KnownEndpoint(self.endpoint.address, self._form, self.dialect.to_json())
+            self._log.remember_endpoint(self.endpoint.identity, known)
+
+    def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Select headers about limits and the request's number, without secrets."""
+        return {
+            name: redact_secrets(self.endpoint, value)
+            for name, value in headers.items()
+            if name in _KEPT_HEADERS or name.startswith(_KEPT_PREFIX)
+        }
+
+
+class _RefusedError(RequestFailed):
+    """A request that was refused, with the text of the response."""
+
+    def __init__(self, detail: str, *, filtered: bool, raw: str) -> None:
+        super().__init__(detail, filtered=filtered)
+        self.raw = raw
+
+
+def _is_probe_reply(content: str) -> bool:
+    try:
+        return bool(parse_json(content) == PROBE_REPLY)
+    except InvalidJSON:
+        return False

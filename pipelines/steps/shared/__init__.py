@@ -1,0 +1,1 @@
+"""What the steps share: how a step is defined, its inputs, its LLM, its numbers."""

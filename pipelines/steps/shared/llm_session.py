@@ -1,0 +1,77 @@
+"""The LLM that a step asks, opened from the experiment's section."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generators.llm.endpoint.config import EMBEDDED, EndpointConfig
+from pipelines.steps.shared.step import StepCall
+
+if TYPE_CHECKING:
+    from generators.llm.prompt_files import PromptFiles
+    from generators.llm.session import LLMSession
+
+REQUESTS = "requests.sqlite"
+"""The request log, in the artifact root: a reply that was received once serves every run there."""
+
+
+def embedded_weights(endpoint: EndpointConfig) -> Path | None:
+    """Return the GGUF file of the embedded model; None where another model is asked.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    from activation_store.model_files.embedded_model import gguf_path
+
+    return gguf_path() if endpoint.model == EMBEDDED else None
+
+
+def weights_identity(endpoint: EndpointConfig) -> str | None:
+    """Return what the embedded model's weights are, in the form in which they are served."""
+    from activation_store.model_files.gguf import served_identity
+
+    gguf = embedded_weights(endpoint)
+    return None if gguf is None else served_identity(gguf)
+
+
+@contextlib.contextmanager
+def open_session(
+    call: StepCall, endpoint: EndpointConfig | None, texts: PromptFiles
+) -> Iterator[LLMSession]:
+    """Open an endpoint for as long as the context lasts.
+
+    Leave it before torch works: the embedded server shares the machine's threads.
+
+    Args:
+        call: the execution of the step.
+        endpoint: the section's; None where no LLM is needed.
+        texts: prompts, seeds and rubrics.
+    """
+    from activation_store.model_files.gguf import served
+    from generators.llm.endpoint.resolve import open_endpoint
+    from generators.llm.session import LLMSession
+
+    runtime = call.experiment.runtime
+    with contextlib.ExitStack() as stack:
+        opened = None
+        if endpoint is not None:
+            gguf = embedded_weights(endpoint)
+            opened = stack.enter_context(
+                open_endpoint(
+                    endpoint,
+                    gguf=None if gguf is None else served(gguf),
+                    weights=weights_identity(endpoint),
+                    threads=runtime.threads,
+                    pool=call.pool,
+                )
+            )
+        yield LLMSession(
+            log=call.root / REQUESTS,
+            endpoint=opened,
+            texts=texts,
+            concurrency=runtime.concurrency,
+            say=call.say,
+        )

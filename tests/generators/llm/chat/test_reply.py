@@ -1,0 +1,55 @@
+import json
+from typing import Any
+
+import pytest
+
+from generators.llm.chat.reply import Outcome, read_reply
+from generators.llm.endpoint.prices import TokenCounts
+
+MOST = TokenCounts(prompt=100, completion=40)
+
+
+def read(raw: str) -> Outcome | None:
+    return read_reply("k", raw, most=MOST)
+
+
+def reply(content: str | None, finish: str = "stop", **message: Any) -> str:
+    choice = {"message": {"content": content} | message, "finish_reason": finish}
+    return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 2}})
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (reply('{"a": 1}'), "answer"),
+        (reply('{"a": ', "length"), "cut_off"),
+        (reply(None, refusal="I will not."), "refusal"),
+        (reply("", "content_filter"), "filtered"),
+        (reply(" \n"), "empty"),
+        (reply(None), "empty"),
+    ],
+)
+def test_only_a_whole_reply_is_an_answer(raw: str, status: str) -> None:
+    outcome = read(raw)
+    assert outcome is not None
+    assert outcome.status == status
+    assert outcome.tokens == TokenCounts(prompt=5, completion=2)
+
+
+@pytest.mark.parametrize(
+    "raw", ["", "<html>", "[]", '{"choices": []}', '{"choices": [{}]}', "null"]
+)
+def test_what_is_no_chat_completion_is_none(raw: str) -> None:
+    assert read(raw) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "ids"), [([5, 6], (5, 6)), ([], ()), (None, None), ([5, "6"], None), ([True], None)]
+)
+def test_token_ids_of_a_continued_prompt_are_read_and_its_text_stays_whole(
+    told: Any, ids: tuple[int, ...] | None
+) -> None:
+    choice = {"text": '<think>a</think> {"b": 1}\n', "finish_reason": "length", "token_ids": told}
+    outcome = read(json.dumps({"choices": [choice]}))
+    assert outcome is not None
+    assert (outcome.status, outcome.content, outcome.token_ids) == ("cut_off", choice["text"], ids)
