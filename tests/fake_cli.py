@@ -30,10 +30,10 @@ if __name__ == "__main__":
 
     steps = FakeSteps(Path(log), pieces=int(pieces), delay=float(delay), before_piece=ask_endpoint)
     if failures.exists():
-        flows = importlib.import_module("flows")
-        setattr(flows, "BACKOFF_S", 0.1)  # noqa: B010
+        step_tasks = importlib.import_module("pipelines.orchestration.step_tasks")
+        setattr(step_tasks, "BACKOFF_S", 0.1)  # noqa: B010
     if Path(f"{log}.progress").exists():
-        flows = importlib.import_module("flows")
-        setattr(flows, "PROGRESS_EVERY_S", 0.0)  # noqa: B010
+        artifacts = importlib.import_module("pipelines.orchestration.artifacts")
+        setattr(artifacts, "PROGRESS_EVERY_S", 0.0)  # noqa: B010
     setattr(runner_module, "steps_for", lambda experiment: steps.table())  # noqa: B010
     main(words)

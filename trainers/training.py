@@ -32,6 +32,7 @@ from trainers.data.decoder_inputs import make_decoder_inputs
 from trainers.data.normalisation import measure_statistics
 from trainers.data.rows import Row, drop_unwritable_questions, limit_questions, load_rows, select
 from trainers.distributed.processes import DistributedContext
+from trainers.loop import checkpoints
 from trainers.loop.throughput import Throughput
 from trainers.loop.trainer import (
     VALIDATION,
@@ -39,7 +40,6 @@ from trainers.loop.trainer import (
     NonFiniteGuard,
     ProgressReporter,
     ValidationPatience,
-    checkpoints,
     count_optimiser_steps,
     make_training_arguments,
     patience_exhausted,

@@ -59,7 +59,7 @@ def write_parquet(
         dropped: rows that were not kept, for the card.
         name: title of the card.
         licence: of the whole; None where nobody has said.
-        source_licences: licence by source (generators.exchange.dataset_card.sources_of).
+        source_licences: licence by source (generators.exchange.dataset_card.count_sources).
         quality: what the step `quality` measured, for the card.
 
     Raises:

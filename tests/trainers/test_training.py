@@ -27,7 +27,8 @@ from trainers.config import TrainConfig
 from trainers.data.dataset import RowDataset
 from trainers.data.decoder_inputs import make_activation_inputs
 from trainers.data.rows import load_rows, select
-from trainers.loop.trainer import checkpoints, compute_validation_loss, trainer
+from trainers.loop import checkpoints, trainer
+from trainers.loop.trainer import compute_validation_loss
 from trainers.training import LOG_FILE, train
 
 ADAPTER = "adapter_model.safetensors"

@@ -24,8 +24,8 @@ from trainers.config import TrainConfig
 from trainers.data.contrast import add_contrast
 from trainers.data.dataset import EpochSampler, RowDataset, split_into_micro_batches
 from trainers.distributed.processes import DistributedContext
+from trainers.loop import checkpoints
 from trainers.loop.throughput import ThroughputMeter
-from trainers.loop.trainer import checkpoints
 
 VALIDATION = "eval_right"
 """Name of validation `right` in transformers' log."""

@@ -246,7 +246,7 @@ def test_a_hit_whose_code_has_changed_is_told(
 ) -> None:
     first = runner(tmp_path / "r", steps).run()
     assert "has changed" not in capsys.readouterr().err
-    monkeypatch.setattr("pipelines.running.runner.source_digest", lambda entry: "0" * 64)
+    monkeypatch.setattr("pipelines.running.remarks.source_digest", lambda entry: "0" * 64)
     assert made(runner(tmp_path / "r", steps).run()) == []
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("The code of 6 steps has changed since their artifacts were made")

@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import StorageError
 from core.files import storage_errors
-from trainers.loop.trainer import checkpoints
+from trainers.loop import checkpoints
 
 
 def write(work: Path, *steps: int) -> None:
