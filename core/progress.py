@@ -13,4 +13,4 @@ class Progress(Protocol):
 
 
 def silent(done: int, total: int, note: str = "") -> None:
-    """Ignore progress."""
+    """Ignore progress; the listener where nobody listens."""

@@ -38,7 +38,7 @@ class WantedAnswer(Config):
 
 
 class SteeringControl(Config):
-    """What the target is to become."""
+    """A control to steer to: questions with the answers that the decoder is to give."""
 
     control: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Name: lower case letters, digits, `_` and `-`."""

@@ -42,7 +42,7 @@ MOST_CALLS = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskOutcome:
-    """What came of one call."""
+    """The value or the error of one call."""
 
     number: int
     """Position of the call among those given."""

@@ -41,7 +41,7 @@ _RIDGE = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActivationStatistics:
-    """What normalisation takes from training tokens.
+    """Mean and spread of the training tokens, by which activations are normalised.
 
     Attributes:
         mean: [L, D] float32, mean of each feature.

@@ -119,7 +119,7 @@ class _ResultCounter:
         self._slices = 0
 
     def advance(self) -> None:
-        """Count one result."""
+        """Count one result towards the progress."""
         self._done += 1
         self._progress(self._done, self._total, "conditions")
 

@@ -47,7 +47,7 @@ class SplitConfig(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitMember:
-    """What of a row decides its group and split."""
+    """The parts of a row that decide its group and split."""
 
     label: str
     control: str

@@ -51,7 +51,7 @@ LOG_FILE = "log.jsonl"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """What a training did; losses in nats per token.
+    """Counts, throughput and losses of a training; losses in nats per token.
 
     Attributes:
         steps: optimiser steps done.

@@ -34,7 +34,7 @@ EXAMPLES_FILE = "examples.parquet"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportResult:
-    """What an export wrote."""
+    """Counts and layout of the vectors that an export wrote."""
 
     examples: int
     tokens: int

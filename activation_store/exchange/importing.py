@@ -38,7 +38,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class VectorImport(Config):
-    """How vectors from elsewhere are laid out here."""
+    """Settings of an import of vectors: their block, number format and layout."""
 
     layer: int = Field(ge=0)
     """Block, counted from 0, whose output they are."""

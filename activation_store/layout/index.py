@@ -64,7 +64,7 @@ class SequenceIndex(Mapping[str, SequenceSpan]):
 
     @classmethod
     def read(cls, path: Path) -> SequenceIndex:
-        """Read index.parquet."""
+        """Read the index of sequences, index.parquet."""
         table = pq.read_table(path)
         names = ("shard", "row_start", "n_tokens", "withheld")
         ids = table["example_id"].combine_chunks()

@@ -133,7 +133,7 @@ def make_plan(
     vectors: str | None = None,
     shared: Sequence[SharedShard] = (),
 ) -> Plan:
-    """Lay out sequences.
+    """Lay sequences out into shards and rows.
 
     Args:
         rows: their tokens, none longer than `config.max_tokens`.

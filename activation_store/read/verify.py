@@ -59,7 +59,7 @@ class DamagedFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerificationReport:
-    """What `verify` found.
+    """The state of a store as `verify` found it: files, shards, damage.
 
     Attributes:
         files: number of files that are there.

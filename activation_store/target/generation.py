@@ -14,7 +14,7 @@ from activation_store.model_files.quiet import quiet_libraries
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How next tokens are chosen.
+    """Settings of sampling: longest reply, temperature, seed.
 
     Attributes:
         max_tokens: most new tokens.

@@ -61,7 +61,7 @@ def sample_sequences(plan: Plan, rows: int) -> list[SequenceSpan]:
 
 @dataclass(frozen=True, slots=True)
 class CanaryResult:
-    """How far the store is from the second computation.
+    """Largest differences between the store and the second computation.
 
     Attributes:
         rows: sequences compared.
@@ -84,7 +84,7 @@ def check_canary(
     *,
     rows: int = 8,
 ) -> CanaryResult:
-    """Recompute sampled sequences and compare.
+    """Recompute sampled sequences alone, at batch 1, and compare them with the store.
 
     Args:
         net: the target.

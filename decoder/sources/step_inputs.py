@@ -18,7 +18,7 @@ from decoder.sources.live import LiveActivations
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepInputs:
-    """What training, evaluation and robustness all start from.
+    """Tables, store and target from which training, evaluation and robustness start.
 
     Attributes:
         conversations: folder of the conversations table.

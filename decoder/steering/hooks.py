@@ -71,7 +71,7 @@ def change_outputs(net: nn.Module, changes: Mapping[int, Change]) -> Iterator[No
 def add_vectors(
     prompts: Sequence[SteeringPrompt], vectors: Mapping[int, torch.Tensor]
 ) -> dict[int, Change]:
-    """Make changes that add a vector [D] of each block to all that a decoder would read.
+    """Make hooks that add each block's vector [D] to every activation a decoder would read.
 
     Args:
         prompts: B prompts.

@@ -31,7 +31,7 @@ from decoder.steering.vectors import SteeringVector
 
 @dataclass(frozen=True, slots=True)
 class SteeredReply:
-    """What a target wrote to one prompt.
+    """The text and tokens of a target's reply to one prompt.
 
     Attributes:
         text: the reply.

@@ -24,7 +24,7 @@ _MOMENTUM = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PromptShifts:
-    """What is added to the activations of prompts.
+    """Vectors that are added to the activations of prompts, token by token.
 
     Attributes:
         layers: the L blocks at whose outputs it is added.

@@ -24,7 +24,7 @@ _FORMAT = "latentqa steering vector 1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SteeringVector:
-    """Directions that steer.
+    """Steering vectors, one a block, with the target they belong to.
 
     Attributes:
         layers: by block, counted from 0, what is added at its output, [D] float32 at strength 1.

@@ -55,7 +55,7 @@ AnswerRow = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgeCosts:
-    """What a judge was asked by, and what it cost.
+    """The rubric that a judge was asked by, and what its requests cost.
 
     Attributes:
         rubric: digest of the rubric.

@@ -110,7 +110,7 @@ class MethodMaker:
         return tokenize_prompt(self._decoder.tokenizer, text, system=wording)
 
     def make(self, method: Method) -> SteeringMethod:
-        """Make one method."""
+        """Make the steering that a method of comparison stands for."""
         return {
             "prompting": self._prompting,
             "activations": self._activations,

@@ -60,7 +60,7 @@ class SideEffects(_Result):
 
 
 class BiasResult(_Result):
-    """CrowS-Pairs.
+    """Bias measured on CrowS-Pairs, over all pairs and by type.
 
     Attributes:
         difference: mean absolute difference of a pair's log-likelihoods, in nats.
@@ -142,7 +142,7 @@ class ControlResult(_Result):
 
 
 class ControlMetrics(_Result):
-    """Results by control.
+    """What the step `control` measured, by control.
 
     Attributes:
         prompts: number of train, validation and test prompts.

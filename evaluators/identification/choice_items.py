@@ -19,7 +19,7 @@ from trainers.data.rows import Row
 
 @dataclass(frozen=True, slots=True)
 class ChoiceItem:
-    """One choice.
+    """One multiple-choice item: a question and its options, gold first.
 
     Attributes:
         row: index of the evaluated row.

@@ -109,7 +109,7 @@ class Bootstrap:
     """Column means of controls and of bootstrap samples of them, for many statistics."""
 
     def __init__(self, values: np.ndarray, *, samples: int, seed: int, min_controls: int) -> None:
-        """Draw the samples.
+        """Draw the bootstrap samples of the controls.
 
         Args:
             values: [C, K], one row per control.

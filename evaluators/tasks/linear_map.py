@@ -49,7 +49,7 @@ class LinearMap:
         target_NE: np.ndarray,
         held_out: tuple[np.ndarray, np.ndarray],
     ) -> None:
-        """Fit the map.
+        """Fit the ridge map.
 
         Args:
             source_ND: activations of the source model.

@@ -27,7 +27,7 @@ Values = list[float | None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorAnswers:
-    """What a predictor said.
+    """A predictor's answers to the rows of a task.
 
     Attributes:
         sees: what it sees of a row.

@@ -54,7 +54,7 @@ class PredictorMetrics(Metrics):
 
 
 class TaskMetrics(Metrics):
-    """One task.
+    """Results of every method on one reading task.
 
     Attributes:
         headline: the measure by which settings are chosen and methods compared.

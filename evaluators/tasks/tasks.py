@@ -50,7 +50,7 @@ _LAYERS = 6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskInputs:
-    """What the step starts from.
+    """The decoder, its target and the files of relations from which the step starts.
 
     Attributes:
         model: files of the decoder's target.

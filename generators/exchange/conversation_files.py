@@ -85,7 +85,7 @@ _SPLIT_NAMES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OwnRow:
-    """A well-formed line.
+    """One well-formed row of a user's own file.
 
     Attributes:
         row: the conversation.

@@ -31,7 +31,7 @@ _DATASET_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """One text.
+    """One text of a source, with where it comes from.
 
     Attributes:
         where: its place in the source, such as `news/a.jsonl[17]`, counted from 0.

@@ -21,7 +21,7 @@ Phrases = tuple[str, ...]
 
 
 class Fact(Config):
-    """What a thing can have or not have."""
+    """One attribute of a thing, with its questions and phrases."""
 
     asks: Phrases = Field(min_length=1)
     """Questions about `{who}`."""
@@ -47,7 +47,7 @@ class Values(Fact):
 
 
 class Flag(Fact):
-    """Yes or no."""
+    """A boolean attribute of a world."""
 
     yes: Phrases = Field(min_length=1)
     """What is said where it holds."""

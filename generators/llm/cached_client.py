@@ -320,7 +320,7 @@ class LLMClient:
         return next((form for form in FORMS if form in known), None)
 
     async def _settle(self, first: Form, like: Request) -> Form:
-        """Try the endpoint, once, and find the form that it takes."""
+        """Find by trial requests which form of structured output the endpoint takes, once."""
         if self._settled is None:
             auto = self.endpoint.structured == "auto"
             async with self._budget.room(like):

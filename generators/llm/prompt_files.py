@@ -100,7 +100,7 @@ def _compiled(template: str) -> Template:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """One template file.
+    """One prompt template file, with its digest.
 
     Attributes:
         name: file name without its ending.

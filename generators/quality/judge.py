@@ -56,7 +56,7 @@ class Asks(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Rubric:
-    """What is judged, and by which words.
+    """A rubric: what is judged, and the verdicts that an LLM may give.
 
     Attributes:
         name: name of its file.
@@ -137,7 +137,7 @@ class ItemVerdicts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """How far two passes agree.
+    """Agreement of two judging passes: share, and Cohen's kappa.
 
     Attributes:
         n: items on which both gave a verdict.

@@ -34,7 +34,7 @@ WINDOWS = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """Neighbouring chosen tokens.
+    """A window of neighbouring tokens that are read together.
 
     Attributes:
         start, stop: of the conversation's tokens, counted from 0; between them may lie tokens
@@ -49,7 +49,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadingMap:
-    """Where an answer can be read.
+    """How well an answer can be read, by block and window of tokens.
 
     Attributes:
         prompt: the conversation, and the question.

@@ -34,7 +34,7 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskResult:
-    """What was asked of one conversation, and answered.
+    """Questions about one conversation, their answers, and what was read.
 
     Attributes:
         prompt: the conversation and the questions.

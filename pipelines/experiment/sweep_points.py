@@ -39,7 +39,7 @@ class SweepPoint:
 
     @property
     def name(self) -> str:
-        """Name of its experiment, by which its run is a REF."""
+        """Name of the point's experiment, which is the REF of its run."""
         return self.experiment.experiment
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass
 class ShownRun:
-    """What has come of the run in this process, whatever becomes of its server."""
+    """Result or error of the run in this process, kept apart from the server's state."""
 
     result: RunResult | None = None
     error: Exception | None = None

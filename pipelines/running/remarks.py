@@ -1,4 +1,4 @@
-"""What a finished run has to remark: nothing judged, another server's replies, changed code."""
+"""Warnings about a finished run: nothing judged, another server's replies, changed code."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from pipelines.running.runner import Runner
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRequest:
-    """What to run, and where."""
+    """A request to run an experiment: file, root, overrides, last step."""
 
     config: str
     """Path of the experiment file."""

@@ -37,7 +37,7 @@ class PointCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointOutcome:
-    """What came of a point."""
+    """The run, or the error, of a point."""
 
     label: str
     made: tuple[str, ...] = ()

@@ -33,7 +33,7 @@ RunExperiment = Callable[[Runner], RunResult]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fired:
-    """What came of a firing."""
+    """The outcome of a firing: its record, or why it was skipped."""
 
     firing: Firing | None
     """Its record; None where it did not run."""

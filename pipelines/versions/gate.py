@@ -39,7 +39,7 @@ class GateCheck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateInputs:
-    """What a gate judges."""
+    """The artifacts of two versions, which a gate compares."""
 
     now: Mapping[str, Artifact]
     """Artifacts of the new version, by step."""

@@ -28,7 +28,7 @@ from trainers.data.rows import Row
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """What a row is contrasted with.
+    """The swapped activations that the contrastive term sets against a row's own.
 
     Attributes:
         swapped: example id of the same visible text under another control.

@@ -73,7 +73,7 @@ class DistributedContext:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait until every process has reached this barrier."""
         if self.world_size > 1:
             torch.distributed.barrier()
 

@@ -21,7 +21,7 @@ _KIB = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Throughput:
-    """How fast a training was.
+    """Questions and tokens a second of a training, waiting for data, peak memory.
 
     Attributes:
         questions_per_second: questions trained on, a repeated one counted each time.

@@ -15,7 +15,7 @@ from trainers.steering.config import WeightSteeringConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterTraining:
-    """What training an adapter came to.
+    """Losses, best step and gradients of an adapter's training.
 
     Attributes:
         losses: of each step, mean answer loss in nats per token.

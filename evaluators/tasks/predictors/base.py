@@ -30,7 +30,7 @@ class FormCounts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorContext:
-    """What predictors are made from.
+    """The decoder, target and settings that predictors are made from.
 
     Attributes:
         decoder: the trained decoder, the adapters of baselines beside it; its base is the target.
@@ -68,7 +68,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorKind:
-    """A method.
+    """A registered method: its name, and the function that makes its predictor.
 
     Attributes:
         name: in tables.

@@ -1,4 +1,4 @@
-"""What goes wrong between an endpoint and us, and whether a later attempt may mend it.
+"""Errors of an endpoint, sorted by whether a later attempt may succeed.
 
 | what came | what it is |
 |---|---|

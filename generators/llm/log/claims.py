@@ -29,7 +29,7 @@ class RequestClaims:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
     def claim(self, asked: Mapping[str, str]) -> Future[set[str]]:
-        """Claim requests.
+        """Claim requests that nobody alive has claimed.
 
         Args:
             asked: key of each request → key of what is to be asked for it: the same, or that of the

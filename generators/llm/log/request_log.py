@@ -96,7 +96,7 @@ class StoredReply(NamedTuple):
 
 
 class KnownEndpoint(NamedTuple):
-    """What was found out about a model at an address."""
+    """Form and dialect that a model at an address is known to take."""
 
     address: str
     form: str

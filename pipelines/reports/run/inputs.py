@@ -32,7 +32,7 @@ class ReportStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportInputs:
-    """One finished experiment."""
+    """One finished experiment, as its report reads it."""
 
     experiment: Experiment
     command: str

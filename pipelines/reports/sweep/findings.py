@@ -13,7 +13,7 @@ from pipelines.experiment.sweep_config import SweepSection
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointSummary:
-    """A finished point."""
+    """A finished point: its settings, REF and numbers."""
 
     label: str
     ref: str
