@@ -38,7 +38,18 @@ from decoder.normalisation import ActivationStatistics
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.sources.live import LiveActivations
-from decoder.steering.gradient import WeightedTurn, answer_loss, compute_answer_gradient
+from decoder.steering import hooks, shifts
+from decoder.steering.config import ActivationSteeringConfig
+from decoder.steering.gradient import (
+    AnswerGradient,
+    WeightedTurn,
+    _losses,
+    answer_loss,
+    compute_answer_gradient,
+)
+from decoder.steering.objective import SteeringObjective
+from decoder.steering.prompts import SteeringPrompt
+from decoder.steering.replies import Steering, steered_target
 from decoder.visible_tokens import ReadLayers
 from evaluators.measure.control_effect import _completion_log_likelihoods
 from trainers.config import TrainConfig
@@ -278,6 +289,36 @@ def test_a_model_spread_over_two_devices_is_read_scored_and_asked(write_layer: i
             compute_turn_losses(decoder, readings(decoder), turns)
         assert len(generate_answers(decoder, readings(decoder), ["Who?"] * 3, max_tokens=9)) == 3
         assert device.reads["_find_unfinished"] == 1
+
+
+@pytest.mark.parametrize("new_tokens", ["mean", "gradient"])
+def test_a_model_spread_over_two_devices_is_steered(
+    new_tokens: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The passes forward: torch has queues for one device of a made-up kind in a backward pass."""
+
+    def losses_alone(decoder: Decoder, rows: Any, turns: Any) -> AnswerGradient:
+        _losses(decoder, [(row, row.vectors, own) for row, own in zip(rows, turns, strict=True)])
+        gradients = [torch.zeros_like(row.vectors) for row in rows]
+        return AnswerGradient(losses=[[0.0]] * len(rows), total=0.0, gradients=gradients)
+
+    monkeypatch.setattr(shifts, "compute_answer_gradient", losses_alone)
+    monkeypatch.setattr(hooks, "compute_answer_gradient", losses_alone)
+    # read once at the end of a descent, of numbers that the device has not
+    monkeypatch.setattr(shifts.Descent, "limited", 0.0)
+    with fake_device():
+        decoder = decoders.make("llama", read_layer=2)
+        base = decoder.net.get_base_model()
+        spread(decoder.net, base.model.layers[2:], base.model.norm)
+        turn = WeightedTurn(decoder.prompt.turn("Who?", "Me."), 1.0)
+        wanted = SteeringObjective((), (), ((turn,),))
+        prompts = [SteeringPrompt((), np.arange(n), 1) for n in (6, 4)]
+        config = ActivationSteeringConfig.model_validate({"new_tokens": new_tokens})
+        steering = Steering(objective=wanted, config=config)
+        ids = torch.zeros(2, 6, dtype=torch.long, device="cpu").to(decoder.device)
+        with torch.no_grad(), steered_target(decoder, prompts, steering) as net:
+            cache = net(input_ids=ids, use_cache=True).past_key_values
+            net(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
 
 
 @pytest.mark.parametrize("fault", ["item", "mask", "cpu"])
