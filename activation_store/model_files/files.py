@@ -198,8 +198,10 @@ def _named_weights(folder: Path, name: str) -> list[Path]:
         return [folder / name]
     if not index.is_file():
         return []
-    names = read_json_object(index).get("weight_map", {})
-    files = [index.parent / name for name in sorted(set(names.values()))]
+    places = read_json_object(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(one, str) for one in places.values()):
+        raise ModelError(f"{index}: expected a weight_map of names to files. Fetch it again.")
+    files = [index.parent / name for name in sorted(set(places.values()))]
     if missing := [file.name for file in files if not file.is_file()]:
         raise ModelError(f"{index}: it names {missing[0]}, which is not there. Fetch it again.")
     return [index, *files]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from activation_store.model_files.files import ADAPTER_CONFIG, ModelFiles, read_json_object
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.tokens.template import TEMPLATE_SETTINGS
+from activation_store.tokens.tokens import EMBEDDED_TOKENS
 from core.errors import ConfigError, ModelError, first_line
 from core.runtime import Runtime
 
@@ -167,6 +169,7 @@ def load_tokenizer(model: ModelFiles) -> Any:
     if model.tokenizer_folder != model.folder:
         _check_vocabulary(model, tokenizer)
     setattr(tokenizer, TEMPLATE_SETTINGS, model.template)
+    setattr(tokenizer, EMBEDDED_TOKENS, model_shape(model).vocabulary)
     return tokenizer
 
 
@@ -226,18 +229,23 @@ def load_model(
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     with quiet_libraries():
         try:
-            net: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
                 model.folder,
                 dtype=DTYPES[dtype],
                 weights_only=True,
+                output_loading_info=True,
                 trust_remote_code=model.trust_remote_code,
                 **_placement(runtime, tensor_parallel=tensor_parallel),
                 **_cut_behind(model, first_blocks),
             )
         except Exception as error:  # quantised, multimodal and broken models fail in any way
             raise _refusal(model, "transformers cannot load it", error) from error
+        net, found = loaded
+        _check_whole(model, found["missing_keys"])
         if model.adapter is not None:
             _check_adapter(model, net)
+            if merged:
+                _untie(net)
             net = load_adapter(net, model.adapter)
             net = net.merge_and_unload() if merged else net
         try:
@@ -247,8 +255,8 @@ def load_model(
         except (ValueError, NotImplementedError) as error:  # some quantised weights do not move
             raise _refusal(model, f"it cannot run on {device}", error) from error
     model.check_unchanged()
-    loaded: nn.Module = net
-    return loaded
+    whole: nn.Module = net
+    return whole
 
 
 def _placement(runtime: Runtime | None, *, tensor_parallel: bool) -> dict[str, Any]:
@@ -308,6 +316,27 @@ def _check_quantization(model: ModelFiles) -> None:
             "that a row's numbers follow from its neighbours. Use weights that are not quantised "
             "so."
         )
+
+
+def _check_whole(model: ModelFiles, missing: Collection[str]) -> None:
+    """Refuse a model of which transformers has drawn a part at random.
+
+    Raises:
+        ModelError: weights that its config asks for stand in none of its files.
+    """
+    if missing:
+        raise ModelError(
+            f"model {model.ref}: its files hold no {min(missing)} ({len(missing)} weights of its "
+            "config are missing), which would be drawn at random. Fetch the model again, or mend "
+            "its config.json (a head without weights of its own: tie_word_embeddings)."
+        )
+
+
+def _untie(net: Any) -> None:
+    """Give a head that shares the embedding's weights its own: adapters change one of the two."""
+    head = net.get_output_embeddings()
+    if head is not None and head.weight is net.get_input_embeddings().weight:
+        head.weight = nn.Parameter(head.weight.detach().clone())
 
 
 def _check_adapter(model: ModelFiles, net: Any) -> None:

@@ -18,6 +18,9 @@ COMPLETION_IDS = "completion_ids"
 """Key in the provenance of a row whose completion the target wrote: the token ids that it
 generated, up to its end of turn."""
 
+EMBEDDED_TOKENS = "latentqa_embedded_tokens"
+"""Attribute of a tokenizer: the number of tokens that the model it is of has an embedding for."""
+
 Array = np.ndarray[Any, Any]
 
 
@@ -170,9 +173,20 @@ class Encoded:
 
     @classmethod
     def of(cls, tokenizer: Any, text: str) -> Encoded:
-        """Tokenise a rendered text, whose control tokens are in it already."""
+        """Tokenise a rendered text, whose control tokens are in it already.
+
+        Raises:
+            DataError: the model has no embedding for one of its tokens.
+        """
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = np.asarray(encoded["input_ids"], np.int64)
+        embedded = getattr(tokenizer, EMBEDDED_TOKENS, None)
+        if embedded is not None and ids.max(initial=-1) >= embedded:
+            name = tokenizer.convert_ids_to_tokens(int(ids.max()))
+            raise DataError(
+                f"the token {name} is number {ids.max()} of the tokenizer, and the model has "
+                f"embeddings for {embedded}; escape or remove it."
+            )
         offsets = np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2)
         special = np.isin(ids, special_ids(tokenizer))
         names = {int(i): str(tokenizer.convert_ids_to_tokens(int(i))) for i in ids[special]}

@@ -21,10 +21,9 @@ from core.errors import DataError, EndpointError, NoCreditError
 from core.table_files import read_conversations
 from pipelines.running.request import RunRequest
 
-CASES = Path(
-    os.environ.get(
-        "LATENTQA_CASES", Path(__file__).parents[3].parent / "shared" / "cases" / "endpoints"
-    )
+CASES = (
+    Path(os.environ.get("LATENTQA_CASES", Path(__file__).parents[3].parent / "shared" / "cases"))
+    / "endpoints"
 )
 
 pytestmark = pytest.mark.skipif(

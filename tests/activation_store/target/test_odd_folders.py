@@ -1,0 +1,211 @@
+"""Folders of models and adapters as people have them: the right activations, or one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stores
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+
+from activation_store.model_files.files import ModelFiles, resolve_model
+from activation_store.read.reader import ActivationStore
+from activation_store.target.load import load_model
+from core.errors import ModelError
+from core.table_files import DROPPED_FILE, read_dropped
+
+CPU = torch.device("cpu")
+IDS = torch.arange(5, 25)[None]
+UP = "model.layers.2.mlp.up_proj.weight"
+Tensors = dict[str, torch.Tensor]
+
+
+def loaded(folder: Path | str, adapter: Path | None = None) -> Any:
+    model = resolve_model(str(folder), None if adapter is None else str(adapter))
+    return load_model(model, dtype="float32", device=CPU)
+
+
+def logits(net: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = net(IDS).logits
+    return found
+
+
+def edited(folder: Path, change: Callable[[Tensors], Any], **config: Any) -> Path:
+    """Make a tiny model whose tensors and config are changed behind each other's back."""
+    tiny.save(folder)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    return folder
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        loaded(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def prefix(tensors: Tensors) -> None:
+    for name in list(tensors):
+        tensors[f"language_model.{name}"] = tensors.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "words"),
+    [
+        (lambda tensors: tensors.pop(UP), {}, f"hold no {UP} (1 weights"),
+        (prefix, {}, "weights of its config are missing"),
+        (dict, {"num_hidden_layers": 5}, "hold no model.layers.4.input_layernorm.weight (9"),
+        (dict, {"tie_word_embeddings": False}, "hold no lm_head.weight (1 weights"),
+    ],
+    ids=["a tensor is missing", "all have other names", "a block too many", "no head"],
+)
+def test_weights_that_would_be_drawn_at_random_are_refused(
+    change: Callable[[Tensors], Any], config: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    assert words in refusal(edited(tmp_path / "model", change, **config))
+
+
+def test_tensors_that_the_config_does_not_ask_for_change_nothing(
+    model: ModelFiles, tmp_path: Path
+) -> None:
+    folder = edited(tmp_path / "model", lambda t: t.update(other=torch.zeros(3)))
+    assert torch.equal(logits(loaded(folder)), logits(loaded(model.ref)))
+
+
+def test_a_head_of_its_own_beside_a_tied_config_is_the_files(
+    model: ModelFiles, tmp_path: Path
+) -> None:
+    head = torch.randn(320, 32, generator=torch.manual_seed(0))
+    folder = edited(tmp_path / "model", lambda t: t.update({"lm_head.weight": head}))
+    net, plain = loaded(folder), loaded(model.ref)
+    assert torch.equal(net.get_output_embeddings().weight, head)
+    assert torch.equal(net.get_input_embeddings().weight, plain.get_input_embeddings().weight)
+
+
+# shards
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """Return the tiny model in eleven files and an index."""
+    folder = tmp_path / "sharded"
+    tiny.model().save_pretrained(folder, max_shard_size="20KB")
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_shard_that_the_index_does_not_name_changes_neither_weights_nor_digest(
+    sharded: Path, model: ModelFiles
+) -> None:
+    before = resolve_model(str(sharded)).digests()
+    shutil.copy(next(sharded.glob("model-*")), sharded / "model-00099-of-00099.safetensors")
+    assert resolve_model(str(sharded)).digests() == before
+    assert torch.equal(logits(loaded(sharded)), logits(loaded(model.ref)))
+
+
+def test_a_shard_that_is_missing_is_named(sharded: Path) -> None:
+    shard = sorted(sharded.glob("model-*"))[3]
+    shard.unlink()
+    assert f"it names {shard.name}, which is not there. Fetch it again." in refusal(sharded)
+
+
+@pytest.mark.parametrize("content", [{}, {"weight_map": [1]}, {"weight_map": {"a": 1}}])
+def test_an_index_that_maps_nothing_is_one_line(content: Any, sharded: Path) -> None:
+    (sharded / "model.safetensors.index.json").write_text(json.dumps(content))
+    assert "expected a weight_map of names to files" in refusal(sharded)
+
+
+def test_pickled_weights_beside_others_are_not_loaded(model: ModelFiles, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "model")
+    torch.save(tiny.model(seed=5).state_dict(), folder / "pytorch_model.bin")
+    assert torch.equal(logits(loaded(folder)), logits(loaded(model.ref)))
+
+
+# tokens without an embedding
+
+
+def test_a_row_with_a_token_that_has_no_embedding_is_dropped_by_name(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "model")
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens([f"<new{i}>" for i in range(100)])
+    tokenizer.save_pretrained(folder)
+    rows = [stores.conversation(1, "control"), stores.conversation(2, "control", "Be <new99>.")]
+    out = tmp_path / "store"
+    result = stores.fill(stores.table(tmp_path / "rows", rows), out, resolve_model(str(folder)))
+    assert (result.sequences, result.dropped) == (1, {"template": 1})
+    (dropped,) = read_dropped(out / DROPPED_FILE)
+    assert "the token <new99> is number 358 of the tokenizer" in dropped.detail
+    assert "has embeddings for 320" in dropped.detail
+
+
+# adapters
+
+TIED = {
+    "a head of its own": {"modules_to_save": ["lm_head"]},
+    "an embedding of its own": {"modules_to_save": ["embed_tokens"]},
+    "both of its own": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "LoRA of the embedding": {"target_modules": ["embed_tokens", "q_proj"]},
+    "LoRA of the head": {"target_modules": ["lm_head", "q_proj"]},
+}
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "DoRA": {"use_dora": True},
+    "rsLoRA": {"use_rslora": True, "r": 4},
+    "a norm of its own": {"modules_to_save": ["norm"]},
+    "ranks by module": {"rank_pattern": {"q_proj": 4}, "alpha_pattern": {"up_proj": 9}},
+    "new tokens": {"trainable_token_indices": [5, 6]},
+    **TIED,
+}
+
+
+def make_adapter(folder: Path, **settings: Any) -> Path:
+    """Make an adapter of the tiny model of which all that it trains is something."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = {"r": 2, "target_modules": ["q_proj", "up_proj"], **settings}
+    net = get_peft_model(tiny.model(), LoraConfig(**settings))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for values in net.parameters():
+            if values.requires_grad:
+                values.add_(torch.randn_like(values) * 0.3)
+    net.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.filterwarnings("ignore::UserWarning:peft", "ignore::FutureWarning")
+def test_an_adapter_gives_the_activations_and_logits_that_it_gives_beside_the_weights(
+    name: str, model: ModelFiles, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    adapter = make_adapter(tmp_path / "adapter", **ADAPTERS[name])
+    beside: Any = PeftModel.from_pretrained(tiny.model(), adapter).eval()
+    torch.testing.assert_close(
+        logits(loaded(model.ref, adapter)), logits(beside), rtol=1e-4, atol=1e-3
+    )
+    row = stores.conversation(1, "system")
+    found = replace(resolve_model(model.ref), adapter=adapter)
+    out = tmp_path / "store"
+    stores.fill(
+        stores.table(tmp_path / "rows", [row]), out, found, layers=(1,), store_dtype="float32"
+    )
+    store = ActivationStore(out)
+    ids = torch.as_tensor(store.tokens(row.example_id)[None].astype(np.int64))
+    with torch.no_grad():
+        expected = beside(ids, output_hidden_states=True).hidden_states[2][0].numpy()
+    np.testing.assert_allclose(store.read(row.example_id, 1), expected, rtol=0, atol=2e-4)
