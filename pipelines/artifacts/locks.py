@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from core.errors import StorageError
 from core.files import storage_errors
 
 
@@ -91,20 +92,27 @@ def holder(path: Path) -> Holder | None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[IO[str]]:
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 - closed below, after the lock's own scope
+    try:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+")  # noqa: SIM115 - closed below, after the lock's own scope
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be made ({error.strerror}). Choose another folder with --root."
+        ) from error
     with file:
         yield file
 
 
 @contextlib.contextmanager
 def _signed(file: IO[str]) -> Iterator[None]:
-    file.truncate(0)
-    file.write(
-        json.dumps(asdict(Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time())))
-    )
-    file.flush()
+    own = Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time())
+    with storage_errors(Path(file.name)):
+        file.truncate(0)
+        # past the file's buffer, which closing would try to write once more
+        os.write(file.fileno(), json.dumps(asdict(own)).encode())
     yield
 
 

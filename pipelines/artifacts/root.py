@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from core.canonical import digest
-from core.errors import DamagedError
+from core.errors import ConfigError, DamagedError
 from core.files import fsync_dir, fsync_tree, sha256_file, storage_errors, write_bytes, write_json
 from pipelines.artifacts.artifact import (
     DATA,
@@ -51,7 +51,18 @@ class ArtifactRoot:
     """The folder that holds all artifacts of a user or a project."""
 
     def __init__(self, path: Path) -> None:
+        """Take a folder that is there or can be made.
+
+        Raises:
+            ConfigError: it, or what it would lie in, is a file or a link to nothing.
+        """
         self.path = Path(os.path.abspath(path))
+        there = next(p for p in (self.path, *self.path.parents) if os.path.lexists(p))
+        if not there.is_dir():
+            at = "" if there == self.path else f"{there} "
+            raise ConfigError(
+                f"{path}: {at}is not a folder; expected a folder for artifacts (--root)."
+            )
 
     def folder(self, kind: str, key: str) -> Path:
         """Return the place of the artifact of `key`, made or not."""

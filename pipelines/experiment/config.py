@@ -142,12 +142,16 @@ def resolve_number_formats(experiment: Experiment) -> Experiment:
     )
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(
+    path: Path, overrides: Sequence[str] = (), *, axes: Sequence[str] = (), option: str = "--vary"
+) -> Experiment:
     """Read an experiment file.
 
     Args:
         path: a YAML file.
         overrides: `a.b=c`, each a field's dotted path and its value in YAML; they win.
+        axes: the same of one point of a sweep; they win over the others.
+        option: where the axes are from, for error messages.
 
     Raises:
         ConfigError: one line that names file (or override), field, what was found and expected.
@@ -166,7 +170,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
             f"{path}: got {_a(tree)}, expected a mapping of sections "
             f"({', '.join(Experiment.model_fields)})."
         )
-    return build_experiment(tree, str(path), overrides)
+    given = [("--set", override) for override in overrides] + [(option, axis) for axis in axes]
+    return _build(tree, str(path), given)
 
 
 def build_experiment(
@@ -182,31 +187,37 @@ def build_experiment(
     Raises:
         ConfigError: one line that names source (or override), field, what was found and expected.
     """
+    return _build(tree, source, [("--set", override) for override in overrides])
+
+
+def _build(tree: dict[str, Any], source: str, given: Sequence[tuple[str, str]]) -> Experiment:
+    """Build an experiment from its sections and overrides, each with the option that it is from."""
     origins: dict[tuple[str, ...], str] = {}
-    for override in overrides:
-        path_of_field = _apply(tree, override)
-        origins[path_of_field] = f"--set {_shown_override(override)}"
+    for option, override in given:
+        path_of_field = _apply(tree, override, option)
+        origins[path_of_field] = f"{option} {_shown_override(override)}"
     return _validate(tree, source, origins)
 
 
-def _apply(tree: dict[str, Any], override: str) -> tuple[str, ...]:
-    """Set one dotted field in `tree`, and return its path."""
+def _apply(tree: dict[str, Any], override: str, option: str) -> tuple[str, ...]:
+    """Set one dotted field in `tree`; return its path, or that of the section made for it."""
     name, equals, text = override.partition("=")
     path = tuple(name.strip().split("."))
     if not equals or not all(path):
-        raise ConfigError(f"--set {override}: expected FIELD=VALUE, such as train.lora.rank=8.")
-    node = tree
+        raise ConfigError(f"{option} {override}: expected FIELD=VALUE, such as train.lora.rank=8.")
+    node, made = tree, path
     for i, part in enumerate(path[:-1]):
         if node.get(part) is None:
             node[part] = {}
+            made = path[: min(len(made), i + 1)]
         node = node[part]
         if not isinstance(node, dict):
             at = ".".join(path[: i + 1])
             raise ConfigError(
-                f"--set {override}: {at} is {_a(node)}, not a section; set {at} itself."
+                f"{option} {override}: {at} is {_a(node)}, not a section; set {at} itself."
             )
-    node[path[-1]] = parse_yaml(text, f"--set {_shown_override(override)}")
-    return path
+    node[path[-1]] = parse_yaml(text, f"{option} {_shown_override(override)}")
+    return made
 
 
 def _shown_override(override: str) -> str:

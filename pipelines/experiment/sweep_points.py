@@ -94,7 +94,9 @@ def plan_sweep(
                     setting=setting,
                     seed=seed,
                     overrides=everything,
-                    experiment=load_experiment(config, everything),
+                    experiment=load_experiment(
+                        config, shared, axes=own, option="--vary" if vary else "sweep.vary"
+                    ),
                 )
             )
     return SweepPlan(name=base.experiment, section=section, points=tuple(points))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from core.errors import ConfigError
 from core.redact import redact
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import load_experiment
@@ -40,13 +39,11 @@ class RunRequest:
         Raises:
             ConfigError: the file, an override, the root or the step is wrong.
         """
-        root = Path(self.root).expanduser()
-        if root.exists() and not root.is_dir():
-            raise ConfigError(f"{root}: is a file; expected a folder for artifacts (--root).")
+        root = ArtifactRoot(Path(self.root).expanduser())
         experiment = load_experiment(Path(self.config), self.overrides)
         return Runner(
             smoke(experiment) if self.smoke else experiment,
-            ArtifactRoot(root),
+            root,
             until=self.until,
             command=self.command,
             console=console,

@@ -95,17 +95,8 @@ class Runner:
         Raises:
             StorageError: the root cannot be made or written to.
         """
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(shared(self.root.in_use))
-                self.root.mark()
-            except StorageError:
-                raise
-            except OSError as error:
-                raise StorageError(
-                    f"{self.root.path}: cannot hold artifacts ({error.strerror}). "
-                    "Choose another folder with --root."
-                ) from error
+        with shared(self.root.in_use):
+            self.root.mark()
             yield
 
     def identity(self, step: Step) -> StepIdentity:

@@ -76,10 +76,10 @@ class Sweep:
         Returns:
             Why a point failed already, by label.
         """
-        failed = {}
+        failed, root = {}, ArtifactRoot(Path(self.root).expanduser())
         for point in self.plan.points:
             try:
-                _compute_shared(point, self.root, console)
+                _compute_shared(point, root, console)
             except LatentQAError as error:
                 failed[point.label] = " ".join(str(error).split())
         return failed
@@ -158,13 +158,8 @@ class Sweep:
         )
 
 
-def _compute_shared(point: SweepPoint, root: str, console: Console | None) -> None:
-    runner = Runner(
-        point.experiment,
-        ArtifactRoot(Path(root).expanduser()),
-        console=console,
-        quiet_hits=True,
-    )
+def _compute_shared(point: SweepPoint, root: ArtifactRoot, console: Console | None) -> None:
+    runner = Runner(point.experiment, root, console=console, quiet_hits=True)
     runner.prepare()
     names = [step.name for step in runner.steps]
     if LAST_SHARED not in names:

@@ -90,12 +90,7 @@ finally:
         ),
         (
             ["run", "fake.yaml", "--root", "fake.yaml"],
-            "fake.yaml: is a file; expected a folder for artifacts (--root).",
-        ),
-        (
-            ["run", "fake.yaml", "--root", "fake.yaml/below"],
-            "{place}/fake.yaml/below: cannot hold artifacts (Not a directory). "
-            "Choose another folder with --root.",
+            "fake.yaml: is not a folder; expected a folder for artifacts (--root).",
         ),
         (["nope"], "No such command 'nope'. (latentqa --help)"),
         (["run"], "Missing argument 'CONFIG'. (latentqa --help)"),

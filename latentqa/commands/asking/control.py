@@ -63,6 +63,7 @@ def write(
     from generators.making.config import GenerateSection
     from generators.making.externals import texts_of
     from generators.making.steering_controls import write_steering_control
+    from pipelines.artifacts.root import ArtifactRoot
     from pipelines.experiment.config import load_experiment
     from pipelines.steps.shared.llm_session import REQUESTS, embedded_weights, weights_identity
 
@@ -72,7 +73,7 @@ def write(
         if experiment.generate is None:
             raise ConfigError(f"{config}: has no section generate, which names the LLM.")
         section, threads = experiment.generate, experiment.runtime.threads
-    folder = root.expanduser()
+    folder = ArtifactRoot(root.expanduser()).path
     folder.mkdir(parents=True, exist_ok=True)
     gguf = embedded_weights(section.endpoint)
     with open_endpoint(

@@ -40,12 +40,14 @@ def serve(
     What is new of a version, and when it becomes `latest`, says the file's section `schedule`.
     Needs a Prefect server (PREFECT_API_URL), which holds the schedule and shows the runs.
     """
+    from pipelines.artifacts.root import ArtifactRoot
     from pipelines.experiment.config import load_experiment
     from pipelines.running.prefect_settings import configured_api_url
     from pipelines.versions.firing import check_schedule
 
     experiment = load_experiment(Path(config), set_)
     check_schedule(experiment)
+    place = str(Path(config).expanduser().resolve()), str(ArtifactRoot(root.expanduser()).path)
     import flows
 
     due = flows.next_firings(cron, timezone)
@@ -54,7 +56,6 @@ def serve(
             "serve: no Prefect server is configured, which holds the schedule. Start one with "
             "`prefect server start`, and set PREFECT_API_URL=http://127.0.0.1:4200/api."
         )
-    place = str(Path(config).expanduser().resolve()), str(root.expanduser().resolve())
     if as_json:
         place_words = dict(zip(("config", "root"), place, strict=True))
         times = [time.isoformat() for time in due]

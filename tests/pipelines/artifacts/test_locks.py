@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from core.errors import StorageError
 from pipelines.artifacts.locks import Holder, exclusive, exclusive_or_none, holder, shared
 
 HOLD = """
@@ -44,6 +48,24 @@ def test_holder_is_another_process_that_can_be_named(tmp_path: Path) -> None:
     assert found is not None
     assert found.pid == process.pid
     assert str(found).startswith(f"process {process.pid} on ")
+
+
+def test_a_full_disk_is_told_with_the_lock_that_could_not_be_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    lock = tmp_path / "x.lock"
+    monkeypatch.setattr(os, "write", refuse)
+    with (
+        pytest.raises(StorageError, match=r"x\.lock: the disk is full"),
+        exclusive(lock, lambda who: None),
+    ):
+        pass
+    monkeypatch.undo()
+    with exclusive_or_none(lock) as held:
+        assert held
 
 
 def test_a_lock_that_is_free_has_no_holder(tmp_path: Path) -> None:

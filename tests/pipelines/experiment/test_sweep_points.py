@@ -87,3 +87,21 @@ def test_a_wrong_axis_is_refused_in_one_line(config: Path, vary: list[str], says
         plan_sweep(config, vary=vary)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "vary", "words"),
+    [
+        ("", ["train.lora.rnak=1"], "--vary train.lora.rnak=1: unknown field train.lora.rnak"),
+        ("", ["rank=0"], "--vary train.lora.rank=0: "),
+        ("", ["rank.x=1"], "--vary rank.x=1: unknown field rank"),
+        ("sweep: {vary: {rank: [0]}}\n", [], "sweep.vary train.lora.rank=0: "),
+    ],
+)
+def test_a_wrong_value_of_an_axis_is_told_as_what_the_user_wrote(
+    section: str, vary: list[str], words: str, config: Path
+) -> None:
+    config.write_text(FILE + section)
+    with pytest.raises(ConfigError) as caught:
+        plan_sweep(config, vary=vary)
+    assert str(caught.value).startswith(words)
