@@ -214,9 +214,10 @@ def runner(root: Path, steps: FakeSteps, until: str | None = None, **changes: An
 
 
 def main() -> None:
-    """Run the table in a process of its own: ROOT LOG PIECES DELAY."""
-    root, log, pieces, delay = sys.argv[1:]
-    runner(Path(root), FakeSteps(Path(log), pieces=int(pieces), delay=float(delay))).run()
+    """Run the table in a process of its own: ROOT LOG PIECES DELAY CHANGES, these in JSON."""
+    root, log, pieces, delay, changes = sys.argv[1:]
+    steps = FakeSteps(Path(log), pieces=int(pieces), delay=float(delay))
+    runner(Path(root), steps, **json.loads(changes)).run()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""SIGKILL, or a full disk, at one chosen change of the file system, by Python's audit events."""
+"""SIGKILL at one chosen change of the file system, counted by Python's audit events."""
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -25,12 +24,11 @@ class Changes:
     Args:
         folder: other changes do not count.
         die_at: number of the change, from 1, before which the process kills itself; 0 for never.
-        full_from: number of the change from which on nothing new can be written; 0 for never.
     """
 
-    def __init__(self, folder: Path, die_at: int = 0, full_from: int = 0) -> None:
+    def __init__(self, folder: Path, die_at: int = 0) -> None:
         self.folder = os.path.abspath(folder)
-        self.die_at, self.full_from = die_at, full_from
+        self.die_at = die_at
         self.count = 0
         sys.addaudithook(self._hear)
 
@@ -48,8 +46,6 @@ class Changes:
         self.count += 1
         if self.count == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        if 0 < self.full_from <= self.count and event in ("open", "os.mkdir"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
     def _is_below(self, path: Any, args: tuple[Any, ...]) -> bool:
         if not isinstance(path, (str, bytes, os.PathLike)):
@@ -86,21 +82,3 @@ def run_and_die(folder: Path, die_at: int, run: Callable[[], object]) -> bool:
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-
-
-def run_on_full_disk(folder: Path, full_from: int, run: Callable[[], object]) -> str:
-    """Run in a process that can write nothing new from a change on; return the error's line."""
-    read, write = os.pipe()
-    if (pid := os.fork()) == 0:
-        Changes(folder, full_from=full_from)
-        try:
-            run()
-        except BaseException as error:
-            os.write(write, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        said = pipe.read()
-    os.waitpid(pid, 0)
-    return said

@@ -229,7 +229,7 @@ def load_model(
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     with quiet_libraries():
         try:
-            loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 model.folder,
                 dtype=DTYPES[dtype],
                 weights_only=True,

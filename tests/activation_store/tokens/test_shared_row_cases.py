@@ -41,7 +41,7 @@ def test_transcripts_are_kept_whole(name: str, rows: int) -> None:
     for own in kept:
         tokens = tokenize(tokenizer, own.row.messages)
         said = tokenizer.decode(tokens.ids[tokens.segments == SEGMENT_CODES["stimulus"]])
-        assert said.startswith("Clean up.")
+        assert str(said).startswith("Clean up.")
 
 
 @pytest.mark.parametrize("end", ["", "\n", " \n\n"])
@@ -63,4 +63,4 @@ def test_contents_that_end_with_white_space_are_found(name: str, role: str, end:
     tokens = tokenize(tokenizer, messages)
     for segment, said in (("stimulus", "Will it rain?"), ("completion", "Aye.")):
         own = tokenizer.decode(tokens.ids[tokens.segments == SEGMENT_CODES[segment]])
-        assert own.strip() == said
+        assert str(own).strip() == said

@@ -1,4 +1,4 @@
-"""SIGKILL or a full disk at every change of the file system: what is left resumes as if alone."""
+"""SIGKILL before every single change of the file system: what is left resumes as if left alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_steps import FakeSteps, runner
-from file_changes import count_changes, run_and_die, run_on_full_disk
+from file_changes import count_changes, run_and_die
 
 from pipelines.artifacts.gc import collect_garbage
 from pipelines.artifacts.refs import Refs
@@ -53,25 +53,6 @@ def test_a_run_killed_at_any_change_resumes_to_the_same(tmp_path: Path) -> None:
         assert damaged(root) == []
         run(root)
         assert outputs(root) == wanted, f"killed before change {number} of {total}"
-
-
-def test_a_disk_that_is_full_from_any_change_on_is_one_line_and_loses_nothing(
-    tmp_path: Path,
-) -> None:
-    run(tmp_path / "alone")
-    wanted = outputs(tmp_path / "alone")
-    total = count_changes(tmp_path / "counted", lambda: run(tmp_path / "counted"))
-    for number in range(1, total + 1):
-        root = tmp_path / f"full-{number}"
-        said = run_on_full_disk(root, number, partial(run, root))
-        if said:  # the last changes of a run are no writes
-            assert said.startswith(f"StorageError: {root}")
-            assert "the disk is full. Finished work is kept; free some space and run" in said
-            assert "\n" not in said
-        assert said or number > total - 5
-        assert damaged(root) == []
-        run(root)
-        assert outputs(root) == wanted, f"full from change {number} of {total}"
 
 
 def test_a_removal_killed_at_any_change_leaves_no_damage(tmp_path: Path) -> None:

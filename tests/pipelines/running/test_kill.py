@@ -4,25 +4,30 @@ for whole, no finished piece is made twice, and the result is that of a run left
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_steps import FakeSteps, is_good, runner
 
+from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 
 PIECES = 4
 CHILD = Path(__file__).parents[2] / "fake_steps.py"
 
 
-def start(root: Path, log: Path, delay: float = 0.02) -> subprocess.Popen[bytes]:
+def start(root: Path, log: Path, delay: float = 0.02, **changes: Any) -> subprocess.Popen[bytes]:
+    words = [str(root), str(log), str(PIECES), str(delay), json.dumps(changes)]
     return subprocess.Popen(
-        [sys.executable, str(CHILD), str(root), str(log), str(PIECES), str(delay)],
+        [sys.executable, str(CHILD), *words],
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
@@ -81,6 +86,23 @@ def test_two_runs_at_a_time_make_each_piece_once(tmp_path: Path) -> None:
     assert (first.returncode, second.returncode) == (0, 0)
     assert len(lines(log)) == len(set(lines(log))) == 6 * PIECES
     assert any("is making it; waiting for it." in text for text in told)
+
+
+def test_two_experiments_at_a_time_make_what_they_share_once(tmp_path: Path) -> None:
+    root, log = tmp_path / "r", tmp_path / "log"
+    other: dict[str, Any] = {"experiment": "other", "evaluate": {"answers": 7}}
+    both = start(root, log), start(root, log, **other)
+    for process in both:
+        assert process.communicate(timeout=60)[1] is not None
+        assert process.returncode == 0
+    times = Counter(lines(log))
+    own = {line: n for line, n in times.items() if line.split()[0] in ("evaluate", "report")}
+    assert set(own.values()) == {2}
+    assert {n for line, n in times.items() if line not in own} == {1}
+    refs = Refs(ArtifactRoot(root))
+    first, second = refs.resolve_set("fake:1"), refs.resolve_set("other:1")
+    assert first["train"].key == second["train"].key
+    assert first["evaluate"].key != second["evaluate"].key
 
 
 def test_a_tiny_disk_that_fills_keeps_finished_work(tmp_path: Path) -> None:
