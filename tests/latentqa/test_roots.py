@@ -19,7 +19,7 @@ FORMATS = {"data": "jsonl", "store": "safetensors"}
 LEFT_OUT = {("steer", "--question"), ("steer", "--out")}
 CONTROL = """control: calm
 description: The assistant is calm.
-questions: [{question: What is its mood?, answer: It is calm.}]
+questions: [{question: "Its mood?", answer: "Calm."}]
 """
 
 
