@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from core.errors import ConfigError, DamagedError, StorageError
+from core.errors import ConfigError, DamagedError
 from core.files import full_disk_errors
 from core.progress import Progress, silent
 from core.task_pool import TaskPool, local_pool
