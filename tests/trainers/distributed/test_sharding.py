@@ -246,7 +246,7 @@ def test_a_script_of_torchrun_shares_them_too(
     (tmp_path / "script.py").write_text(SCRIPT)
     own = made["llama"]
     tables = {k: str(getattr(own, k)) for k in ("conversations", "questions", "store")}
-    paths = [str(Path(__file__).parents[n]) for n in (2, 1, 0)]
+    paths = [str(Path(__file__).parents[n]) for n in (3, 2, 0)]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--standalone", str(tmp_path / "script.py"), json.dumps(tables)]
     done = subprocess.run(

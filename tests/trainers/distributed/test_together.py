@@ -91,7 +91,7 @@ def test_two_processes_train_as_one_on_the_same_subset(
 ) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     tables = {k: str(getattr(made, k)) for k in ("conversations", "questions", "store")}
-    tests = Path(__file__).parents[1]
+    tests = Path(__file__).parents[2]
     paths = [str(tests.parent), str(tests), str(Path(__file__).parent)]
     command = [
         sys.executable,

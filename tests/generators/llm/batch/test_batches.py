@@ -27,7 +27,7 @@ from generators.llm.endpoint.prices import Price
 from generators.llm.log.request_log import RequestLog
 from generators.llm.testing import is_probe
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 KEY = "sk-secret-0123456789"
 
 
