@@ -28,6 +28,11 @@ _TOKENIZER = (
     *("*.model", "*.tiktoken"),
 )
 _TEMPLATE = ("chat_template*",)
+_EMBEDDINGS = {"embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings"}
+"""Names of embeddings and heads, which may share their weights."""
+_EMBEDDINGS_MERGE = "2"
+"""How an adapter of an embedding or a head is merged: into that one alone. Before, where the two
+shared their weights, it was merged into both, and what was computed so is another model's."""
 _HUB_SECONDS = 5
 """A hub that cannot be reached says so in seconds, not after minutes."""
 _EXPECTED = {
@@ -115,6 +120,8 @@ class ModelFiles:
         if self.adapter is not None:
             own = [self.adapter / ADAPTER_CONFIG, *_adapter_weight_files(self.adapter)]
             out["adapter"] = files_digest(own)
+            if _adapts_embeddings(self.adapter):
+                out["adapter_merge"] = _EMBEDDINGS_MERGE
         if self.trust_remote_code and (code := _match(self.source, ("*.py",))):
             out["code"] = files_digest(code)
         if self.template != TemplateConfig():
@@ -210,6 +217,14 @@ def _named_weights(folder: Path, name: str) -> list[Path]:
 def _adapter_weight_files(folder: Path) -> list[Path]:
     found = _match(folder, ("adapter_model*.safetensors",))
     return found or _match(folder, ("adapter_model*.bin",))
+
+
+def _adapts_embeddings(adapter: Path) -> bool:
+    """Tell whether an adapter names an embedding or a head among what it adapts."""
+    config = read_json_object(adapter / ADAPTER_CONFIG)
+    fields = (config.get(name) for name in ("target_modules", "modules_to_save"))
+    names = [name for own in fields if isinstance(own, list) for name in own]
+    return any(str(name).rsplit(".", 1)[-1] in _EMBEDDINGS for name in names)
 
 
 def _find_model(ref: str) -> Path:

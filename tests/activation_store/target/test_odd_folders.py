@@ -209,3 +209,17 @@ def test_an_adapter_gives_the_activations_and_logits_that_it_gives_beside_the_we
     with torch.no_grad():
         expected = beside(ids, output_hidden_states=True).hidden_states[2][0].numpy()
     np.testing.assert_allclose(store.read(row.example_id, 1), expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft", "ignore::FutureWarning")
+def test_what_was_merged_into_both_tied_layers_is_another_model(
+    model: ModelFiles, tmp_path: Path
+) -> None:
+    marked = {
+        name: "adapter_merge"
+        in replace(
+            resolve_model(model.ref), adapter=make_adapter(tmp_path / str(place), **settings)
+        ).digests()
+        for place, (name, settings) in enumerate(ADAPTERS.items())
+    }
+    assert marked == {name: name in TIED for name in ADAPTERS}
