@@ -54,12 +54,13 @@ class ReplyReader:
     """Reads replies with the target's tokenizer.
 
     Attributes:
+        tokenizer: the target's.
         ends: token ids that end a reply.
         end: the one that the template writes, else the end of text; None where there is neither.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.ends = ends_of_reply(tokenizer)
         turn = end_of_turn(tokenizer)
         self.end: int | None = tokenizer.eos_token_id if turn is None else turn
@@ -69,7 +70,7 @@ class ReplyReader:
         found: list[Prompt | Reply] = []
         for row in rows:
             try:
-                tokens, encoded = tokenize_with_text(self._tokenizer, row.messages)
+                tokens, encoded = tokenize_with_text(self.tokenizer, row.messages)
             except DataError as error:
                 found.append(dropped_reply("template", str(error)))
             else:
@@ -102,7 +103,7 @@ class ReplyReader:
             the token ids; None where they would not say `text`, or where it changes the tokens
             before it.
         """
-        ids = Encoded.of(self._tokenizer, prompt.text + text).ids.tolist()
+        ids = Encoded.of(self.tokenizer, prompt.text + text).ids.tolist()
         prefix = len(prompt.ids)
         if ids[:prefix] != prompt.ids or self._said(prompt, ids[prefix:]) != text:
             return None
@@ -141,7 +142,7 @@ class ReplyReader:
         return self._decode([*prompt.ids, *ids])[len(self._decode(prompt.ids)) :]
 
     def _decode(self, ids: list[int]) -> str:
-        text = self._tokenizer.decode(
+        text = self.tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return str(text)
@@ -151,7 +152,7 @@ class ReplyReader:
         messages = [*map(for_template, row.messages), {"role": "assistant", "content": "x"}]
         try:
             text, spans = locate(
-                self._tokenizer, messages, generation=False, tools=offered_tools(row.messages)
+                self.tokenizer, messages, generation=False, tools=offered_tools(row.messages)
             )
         except DataError:
             return ""
@@ -162,7 +163,7 @@ class ReplyReader:
         """Return why the template would write the reply otherwise than the target saw it."""
         reply = Message(role="assistant", content=text, segment="completion")
         try:
-            _, encoded = tokenize_with_text(self._tokenizer, (*row.messages, reply))
+            _, encoded = tokenize_with_text(self.tokenizer, (*row.messages, reply))
         except DataError as error:
             return str(error)
         if encoded.text.startswith(seen):
@@ -180,7 +181,7 @@ class ReplyReader:
             [*before, {"role": "assistant", "content": content}] for content in (text, answer)
         )
         return bool(thought_end and answer.strip()) and renders_alike(
-            self._tokenizer, whole, without, tools=offered_tools(row.messages)
+            self.tokenizer, whole, without, tools=offered_tools(row.messages)
         )
 
 

@@ -139,8 +139,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Let the target write `text`."""
 
     def generate(self: Any, prompts: list[list[int]], seed: int) -> list[list[int]]:
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [up_to_end(ids, self._ends) for _ in prompts]
+        reader = self._reader
+        ids = reader.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [up_to_end(ids, reader.ends) for _ in prompts]
 
     monkeypatch.setattr(module._ReplyWriter, "_generate", generate)
 

@@ -34,6 +34,7 @@ def test_running_then_stopped(tmp_path: Path) -> None:
             str(log),
             "50",
             "0.05",
+            "{}",
         ],
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -267,7 +267,7 @@ def test_a_batch_whose_making_was_not_confirmed_is_found_and_not_made_again(
 _WORKER = """
 import sys
 from pathlib import Path
-from tests.generators.llm.test_batches import ask
+from tests.generators.llm.batch.test_batches import ask
 class There:
     base_url = sys.argv[2]
 ask(There(), Path(sys.argv[1]), timeout_s=60)
