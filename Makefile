@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # loopback only: tests and the quickstart ask no hub for anything
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1
+# many processes import the same files: they are compiled once, whatever the shell says
+TESTS := $(OFFLINE) OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test coverage prove check reference setup clean
 
@@ -20,10 +22,10 @@ else
 endif
 
 test: check
-	@$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(TESTS) $(ARGS)
 
 coverage: setup
-	@$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered $(ARGS)
+	@$(TESTS) --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 prove: setup
 	@$(OFFLINE) $(BIN)/python scripts/prove.py $(ARGS)

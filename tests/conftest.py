@@ -5,6 +5,7 @@ Processes that tests start find the checkout's packages first: tests/ has folder
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,3 +21,9 @@ LONG = ("test_chain.py", "test_small_quickstart.py", "test_flows.py", "test_oper
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the long files to the front; the order within a file stays."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of garbage collections what the test files have imported: it stays to the end."""
+    gc.collect()
+    gc.freeze()
