@@ -20,7 +20,8 @@ IDENTITY, RECORD, PROGRESS = "identity.json", "record.json", "progress.json"
 SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini"})
 """Files that operating systems leave in folders they show; so are some whose name begins with a
 dot, as do the temporary files of atomic writes."""
-_REQUIRED = frozenset({"kind", "key", "output", "files", "inputs", "counts"})
+_REQUIRED = {"kind": str, "key": str, "output": str, "files": list, "inputs": dict, "counts": dict}
+"""Fields of a record that are read, and their types in JSON."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,15 @@ class Artifact:
             DamagedError: it is missing or not JSON of the expected form.
         """
         record = read_json_object(self.path / RECORD)
-        if missing := _REQUIRED - record.keys():
+        if missing := _REQUIRED.keys() - record.keys():
             raise DamagedError(f"{self.path / RECORD}: lacks {sorted(missing)}.", self.path)
+        wrong = [name for name, kind in _REQUIRED.items() if not isinstance(record[name], kind)]
+        if not wrong and not all(map(_is_file_entry, record["files"])):
+            wrong = ["files"]
+        if not wrong and not all(isinstance(key, str) for key in record["inputs"].values()):
+            wrong = ["inputs"]
+        if wrong:
+            raise DamagedError(f"{self.path / RECORD}: its {wrong[0]} are of no record.", self.path)
         return record
 
     @cached_property
@@ -202,6 +210,14 @@ class Partial:
             return [pair["key"] for pair in inputs.values()]
         except (DamagedError, KeyError, TypeError, AttributeError):
             return []  # killed before it had an identity: there is nothing to resume
+
+
+def _is_file_entry(entry: Any) -> bool:
+    """Return whether a record's entry of a file has name, size and, but for a store, a digest."""
+    if not isinstance(entry, list) or len(entry) != 3:
+        return False
+    name, size, sha256 = entry
+    return isinstance(name, str) and type(size) is int and isinstance(sha256, str | None)
 
 
 def flag_damaged(files: Iterable[Path]) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import DamagedError, StorageError
-from core.files import folder_bytes, storage_errors
+from core.files import folder_bytes, remove_leftovers, storage_errors
 from pipelines.artifacts.artifact import RECORD, Artifact, Partial
 from pipelines.artifacts.cache_key import SHORT
 from pipelines.artifacts.locks import exclusive_or_none
 from pipelines.artifacts.refs import Name, Refs
-from pipelines.artifacts.root import MARK, ArtifactRoot
+from pipelines.artifacts.root import FOLDER, MARK, ArtifactRoot
 
 _REMOVED = ".removed"
-_ASIDE = ".*.json.*.tmp"
-"""What a killed write of the root's mark or of a name leaves behind."""
+_LEFT = re.compile(rf"\.{FOLDER.pattern}{re.escape(_REMOVED)}")
+"""Folder that a killed collection was removing."""
+_ASIDE = re.compile(r"\.([^/]+\.json)\.[0-9a-f]{8}-\d+\.\d+\.tmp")
+"""What a killed write of the root's mark or of a name leaves behind: its group is the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,11 +95,12 @@ def collect_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garba
                 "Wait for it, then run gc again."
             )
         garbage = find_garbage(root, partials=partials)
-        refs_folder = Refs(root).folder
-        for left in root.path.glob(f"*/.*{_REMOVED}"):  # by a killed collection
+        for left in _left_behind(root.path, _LEFT):
             shutil.rmtree(left)
-        for left in (*root.path.glob(_ASIDE), *refs_folder.glob(f"*/{_ASIDE}")):
-            left.unlink()
+        for place in (root.path, *_own_folders(Refs(root).folder)):
+            for left in place.iterdir():
+                if found := _ASIDE.fullmatch(left.name):
+                    remove_leftovers(place / found[1])
         for item in garbage:
             with storage_errors(item.path):
                 # renamed first: wherever the removal is interrupted, it is no artifact any more
@@ -104,6 +108,19 @@ def collect_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garba
                 os.rename(item.path, aside)
                 shutil.rmtree(aside)
     return garbage
+
+
+def _own_folders(path: Path) -> list[Path]:
+    """Return the folders in `path` that are no links to others."""
+    if not path.is_dir():
+        return []
+    return [child for child in path.iterdir() if child.is_dir() and not child.is_symlink()]
+
+
+def _left_behind(root: Path, name: re.Pattern[str]) -> Iterator[Path]:
+    """Yield the folders so named, one level below `root`."""
+    for place in _own_folders(root):
+        yield from (child for child in _own_folders(place) if name.fullmatch(child.name))
 
 
 def _held_keys(

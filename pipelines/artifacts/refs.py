@@ -29,6 +29,7 @@ from pipelines.artifacts.root import NOT_KINDS, ArtifactRoot
 
 LATEST = "latest"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_HELD = re.compile(r"[A-Za-z0-9_]+/[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,11 +279,16 @@ class Refs:
     def _read(self, path: Path) -> Name:
         try:
             value = json.loads(path.read_bytes())
+            held, number = value["artifacts"], value["number"]
+            if not (isinstance(held, list) and held and all(map(_HELD.fullmatch, held))):
+                raise ValueError(f"artifacts {held!r:.40}; expected a list of KIND/KEY")
+            if not (number is None or type(number) is int):
+                raise ValueError(f"number {number!r:.40}; expected a whole number or null")
             return Name(
                 name=path.parent.name,
                 version=path.stem,
-                artifacts=tuple(map(str, value["artifacts"])),
-                number=value["number"],
+                artifacts=tuple(held),
+                number=number,
                 whole=bool(value.get("whole", True)),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

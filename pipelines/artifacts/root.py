@@ -43,7 +43,8 @@ from pipelines.artifacts.records import StoreDigests
 MARK = "latentqa.json"
 PARTIAL = ".partial"
 NOT_KINDS = ("locks", "refs", "schedules")
-_FOLDER = re.compile(rf"[0-9a-f]{{{SHORT}}}({re.escape(PARTIAL)})?")
+FOLDER = re.compile(rf"[0-9a-f]{{{SHORT}}}(?:{re.escape(PARTIAL)})?")
+"""Name of an artifact's folder, finished or not."""
 _OWN_NAMES = frozenset({DATA, WORK, IDENTITY, RECORD, PROGRESS})
 
 
@@ -287,19 +288,20 @@ class ArtifactRoot:
         kinds = [self.path / kind] if kind else sorted(_subfolders(self.path))
         for place in kinds:
             if place.name not in NOT_KINDS:
-                yield from sorted(p for p in _subfolders(place) if _FOLDER.fullmatch(p.name))
+                yield from sorted(p for p in _subfolders(place) if FOLDER.fullmatch(p.name))
 
 
 def _is_own_partial(folder: Path) -> bool:
     """Return whether a folder has the form of an unfinished artifact, and its identity."""
     if folder.suffix != PARTIAL and (folder / RECORD).is_file():
         return False
-    if any(p.name not in _OWN_NAMES and not is_system_file(p) for p in folder.iterdir()):
+    found = {path.name for path in folder.iterdir() if not is_system_file(path)}
+    if not found <= _OWN_NAMES:
         return False
     try:
         identity = (folder / IDENTITY).read_bytes()
     except FileNotFoundError:
-        return folder.suffix == PARTIAL  # killed before anything but the folder was made
+        return folder.suffix == PARTIAL and not found  # killed when the folder alone was made
     return hashlib.sha256(identity).hexdigest().startswith(folder.name.removesuffix(PARTIAL))
 
 

@@ -105,3 +105,10 @@ def test_a_shell_completes_commands_and_choices() -> None:
 
     assert {"run", "map", "init"} <= set(complete("latentqa ").split())
     assert {"safetensors", "datasets"} <= set(complete("latentqa store export x --format ").split())
+
+
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "latentqa", "--version"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -253,3 +253,26 @@ def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StorageError, match="cannot write here"):
         ArtifactRoot(tmp_path / "root").begin(identity())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("inputs", None),
+        ("inputs", []),
+        ("inputs", {"a": 5}),
+        ("files", 5),
+        ("files", {"a.bin": 4}),
+        ("files", [["a.bin", 4]]),
+        ("files", [["a.bin", "4", None]]),
+        ("key", 7),
+    ],
+)
+def test_a_record_of_other_types_is_damage(root: ArtifactRoot, field: str, value: Any) -> None:
+    made = make(root)
+    path = made.path / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(DamagedError, match=f"its {field} are of no record"):
+        root.lookup(identity())
+    assert root.artifacts() == []
+    assert root.unreadable() == [made.path]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_steps import FakeSteps, runner
 
+from core import files
 from core.errors import DamagedError, StorageError
 from pipelines.artifacts.gc import collect_garbage, find_garbage
 from pipelines.artifacts.refs import Refs
@@ -137,6 +141,9 @@ def test_folders_of_other_people_stay(tmp_path: Path, steps: FakeSteps) -> None:
         root.path / "imported" / "rows",
         root.path / "dump" / "my notes.partial",
         root.path / "dump" / "0123456789abcdef.partial",
+        root.path / "dump" / "0123456789abcdee.partial" / "data",
+        root.path / "notes" / ".old.removed",
+        root.path / ".d.json.q.tmp",
         root.path / "dump" / "fedcba9876543210",
     ]
     for folder in strangers:
@@ -159,6 +166,16 @@ def test_folders_behind_links_stay(tmp_path: Path, steps: FakeSteps) -> None:
     collect_garbage(root, partials=True)
     assert len(list((tmp_path / "elsewhere" / "data").iterdir())) == 1
     assert len(list((tmp_path / "kind").iterdir())) == 1
+
+
+def test_what_looks_like_a_removal_behind_a_link_stays(tmp_path: Path, steps: FakeSteps) -> None:
+    root = stopped_run(tmp_path, steps)
+    aside = tmp_path / "elsewhere" / ".0123456789abcdef.removed"
+    aside.mkdir(parents=True)
+    (root.path / "linked").symlink_to(tmp_path / "elsewhere")
+    (root.path / "dump" / ".fedcba9876543210.removed").symlink_to(aside)
+    collect_garbage(root)
+    assert aside.is_dir()
 
 
 @pytest.mark.parametrize("name", ["latest", "1"])
@@ -209,17 +226,43 @@ def test_files_of_operating_systems_are_no_garbage_and_no_obstacle(
     assert root.artifacts() == []
 
 
-def test_what_killed_writes_left_goes(tmp_path: Path, steps: FakeSteps) -> None:
+def test_what_killed_writes_left_goes_and_what_others_write_stays(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
     root = stopped_run(tmp_path, steps)
-    left = [
-        root.path / ".latentqa.json.17.18.tmp",
-        root.path / "refs" / "fake" / ".latest.json.17.18.tmp",
-    ]
-    for path in left:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    dead, alive = (f"{files._host()}-{pid}.1.tmp" for pid in (ended.pid, os.getpid()))
+    places = [root.path / ".latentqa.json", root.path / "refs" / "fake" / ".latest.json"]
+    left = [place.with_name(f"{place.name}.{dead}") for place in places]
+    kept = [place.with_name(f"{place.name}.{alive}") for place in places]
+    kept.append(root.path / ".my.json.backup.tmp")
+    for path in left + kept:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"{")
     collect_garbage(root)
-    assert [path.exists() for path in left] == [False, False]
+    assert [path.exists() for path in left + kept] == [False] * 2 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"artifacts": "abc", "number": 1},
+        {"artifacts": {}, "number": 1},
+        {"artifacts": [], "number": 1},
+        {"artifacts": [1, 2], "number": 1},
+        {"artifacts": ["dump/c9"], "number": 1},
+        {"artifacts": ["dump/" + 64 * "a"], "number": "x"},
+    ],
+)
+def test_nothing_is_removed_while_a_name_holds_what_is_none(
+    tmp_path: Path, steps: FakeSteps, value: Any
+) -> None:
+    root = stopped_run(tmp_path, steps)
+    (root.path / "refs" / "fake").mkdir(parents=True, exist_ok=True)
+    (root.path / "refs" / "fake" / "1.json").write_text(json.dumps(value))
+    with pytest.raises(DamagedError, match="so nothing is removed: what it holds is not known"):
+        collect_garbage(root)
 
 
 def test_an_interrupted_removal_is_finished_by_the_next(
