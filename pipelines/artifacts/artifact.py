@@ -145,7 +145,20 @@ class Artifact:
             bad = self._foreign_root()
         if bad:
             path = self.data / bad[0]
-            raise DamagedError(f"{path}: its bytes are not those of the record.", path)
+            raise DamagedError(
+                f"{path}: its bytes are not those of the record. Run the experiment again: it "
+                "notices, and makes them anew.",
+                path,
+            )
+
+    def checked(self) -> Artifact:
+        """Return the artifact itself, whose bytes are those of the record: for whoever opens it.
+
+        Raises:
+            DamagedError: as `check_bytes`.
+        """
+        self.check_bytes()
+        return self
 
     def damaged_files(self) -> list[str]:
         """Return the names of the output's files that differ from the record, all read in full.

@@ -57,6 +57,7 @@ def load_tables(root: Path, ref: str) -> Tables:
     Raises:
         DataError: there are no conversations, or a file is no such table.
         RefError: `ref` names nothing.
+        DamagedError: the bytes of an artifact are not those of its record.
     """
     path = Path(ref).expanduser()
     if path.is_file() and path.suffix == ".parquet":
@@ -104,7 +105,7 @@ def _artifact_folders(refs: Refs, ref: str) -> list[Path]:
         (artifact for artifact in behind if artifact.kind in STEPS),
         key=lambda artifact: STEPS.index(artifact.kind),
     )
-    return [artifact.data for artifact in found]
+    return [artifact.checked().data for artifact in found]
 
 
 def _closure(root: ArtifactRoot, start: Iterable[Artifact]) -> list[Artifact]:

@@ -19,7 +19,7 @@ from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import load_model, load_tokenizer, model_shape, pick_device
 from activation_store.target.number_format import resolve_dtype
 from activation_store.tokens.config import TemplateConfig
-from core.errors import DamagedError, ModelError
+from core.errors import ModelError
 from core.runtime import Runtime
 from decoder.model import SIDECAR, Decoder, read_sidecar
 from decoder.sources.target_run import TargetNetwork
@@ -108,13 +108,7 @@ def _find(ref: str, root: Path) -> _Found:
     if (folder / SIDECAR).is_file() and not (folder.parent / RECORD).is_file():
         _, binding = read_sidecar(folder)
         return _Found(ref, folder, binding.model, binding.adapter)
-    artifact = Refs(ArtifactRoot(root.expanduser())).resolve(ref, "train")
-    if bad := artifact.damaged_files():
-        raise DamagedError(
-            f"{artifact.short}: {', '.join(bad)} is not as it was committed. "
-            "Run the experiment again: it notices, and trains anew.",
-            artifact.path,
-        )
+    artifact = Refs(ArtifactRoot(root.expanduser())).resolve(ref, "train").checked()
     # a decoder's own files name no folder of a machine, its record does
     where = artifact.record["locations"]
     return _Found(artifact.short, artifact.data, where["model"], where["adapter"], artifact)

@@ -38,13 +38,13 @@ def find_ood_detector(
     inputs = artifact.identity["inputs"]
     if "dump" not in inputs:
         return None  # trained without a store
-    store = _folder(root, ("dump",), inputs["dump"]["key"])
-    table = _folder(root, _MADE_BY, inputs["conversations"]["key"])
-    if store is None or table is None:
-        return None
     views = artifact.identity["config"]["views"]
     layers = ReadLayers((decoder.select_layers().layers[0],))
     try:
+        store = _folder(root, ("dump",), inputs["dump"]["key"])
+        table = _folder(root, _MADE_BY, inputs["conversations"]["key"])
+        if store is None or table is None:
+            return None
         opened = ActivationStore(store, last_tokens=decoder.config.last_tokens)
         rows = [
             row
@@ -71,5 +71,5 @@ def _folder(root: ArtifactRoot, kinds: tuple[str, ...], key: str) -> Path | None
     for kind in kinds:
         folder = root.folder(kind, key)
         if (folder / RECORD).is_file():
-            return Artifact(folder).data
+            return Artifact(folder).checked().data
     return None

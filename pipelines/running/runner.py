@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from core.errors import ConfigError, DamagedError
+from core.errors import ConfigError, DamagedError, DataError
 from core.files import full_disk_errors
 from core.progress import Progress, silent
 from core.task_pool import TaskPool, local_pool
 from pipelines.artifacts.artifact import PROGRESS, Artifact
-from pipelines.artifacts.cache_key import StepIdentity
+from pipelines.artifacts.cache_key import StepIdentity, differences
 from pipelines.artifacts.locks import Holder, exclusive, shared
 from pipelines.artifacts.records import Spent, make_record
 from pipelines.artifacts.refs import Refs
@@ -221,9 +221,7 @@ class Runner:
         inputs = {role: self.runs[name].artifact for role, name in step.inputs.items()}
         for artifact in inputs.values():
             artifact.check_bytes()  # the key holds its digest, so its bytes have to be those
-        reads_target = "weights" in identity.external
-        if reads_target:
-            self.outside.model.check_unchanged()  # likewise
+        self._check_outside(step, identity)  # likewise
         resumed = self.root.partial(identity).path.exists()
         partial = self.root.begin(identity, keep_output=step.resumes_output)
         self.console.step(step.name, identity.key, "resumes" if resumed else "runs")
@@ -254,8 +252,7 @@ class Runner:
                 result = step.run(call)
             finally:
                 _release_models()
-        if reads_target:
-            self.outside.model.check_unchanged()
+        self._check_outside(step, identity)
         record = make_record(
             result=result,
             earlier=Spent.of(a.record for a in self._closure(step).values()),
@@ -266,6 +263,22 @@ class Runner:
             source=source_digest(step.entry),
         )
         return self.root.commit(identity, record, result.store)
+
+    def _check_outside(self, step: Step, identity: StepIdentity) -> None:
+        """Compare the files from outside that a step reads with its identity.
+
+        Raises:
+            ModelError: the target has changed.
+            DataError: another file has.
+        """
+        if "weights" in identity.external:
+            self.outside.model.check_unchanged()
+        self.outside.forget_digests()
+        if changed := differences(identity.external, step.external(self.outside)):
+            raise DataError(
+                f"{step.name}: what it reads changed on disk while the run was under way "
+                f"({changed[0]}). Run again: results are then filed under what is there."
+            )
 
     def _closure(self, step: Step) -> Mapping[str, Artifact]:
         """Return all artifacts that `step` is made from, directly or not, by step."""

@@ -126,7 +126,7 @@ def write_rows(measured: Mapping[str, Artifact], path: Path) -> None:
     rows = [
         {"run": ref, **row}
         for ref, artifact in measured.items()
-        for row in read_rows(artifact.data / RESULTS_FILE)
+        for row in read_rows(artifact.checked().data / RESULTS_FILE)
     ]
     with storage_errors(path):
         write_table(path, rows, pa.schema([("run", pa.string()), *RESULTS]))
@@ -145,7 +145,7 @@ def _experiment(
     from decoder.model import read_sidecar
 
     where = train.record["locations"]
-    _, binding = read_sidecar(train.data)
+    _, binding = read_sidecar(train.checked().data)
     tree: dict[str, Any] = {
         "experiment": name,
         "data": {"path": "."},

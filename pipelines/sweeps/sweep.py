@@ -136,9 +136,9 @@ class Sweep:
                 setting=point.setting,
                 sizes=sizes[point.label],
                 seed=point.seed,
-                data=artifacts["evaluate"].data,
-                tasks=artifacts["tasks"].data if "tasks" in artifacts else None,
-                control=artifacts["control"].data if "control" in artifacts else None,
+                data=artifacts["evaluate"].checked().data,
+                tasks=artifacts["tasks"].checked().data if "tasks" in artifacts else None,
+                control=artifacts["control"].checked().data if "control" in artifacts else None,
             )
             for point, _, artifacts in found
         ]

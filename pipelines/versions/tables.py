@@ -51,4 +51,5 @@ def control_ids(rows: Rows) -> dict[str, str]:
 
 def _table(artifacts: Mapping[str, Artifact], steps: tuple[str, ...], file: str) -> Artifact | None:
     found = (artifacts[step] for step in steps if step in artifacts)
-    return next((one for one in found if (one.data / file).is_file()), None)
+    table = next((one for one in found if (one.data / file).is_file()), None)
+    return None if table is None else table.checked()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from activation_store.model_files.files import public_name
-from core.errors import DamagedError, RefError
+from core.errors import RefError
 from core.redact import redact_value
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.cache_key import Difference, differences
@@ -134,13 +134,7 @@ def _resolve_pool(refs: Refs, name: str) -> Iterator[Mapping[str, Artifact]]:
             raise RefError(
                 f"{part}: has no evaluation ({', '.join(found)}); run its experiment to the end."
             )
-        artifact = found[EVALUATE]
-        if bad := artifact.damaged_files():
-            raise DamagedError(
-                f"{artifact.short}: {', '.join(bad)} is not as it was committed. "
-                "Run the experiment again to recompute it.",
-                artifact.path,
-            )
+        found[EVALUATE].check_bytes()
         yield found
 
 

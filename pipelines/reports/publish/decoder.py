@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from core.errors import ConfigError, DamagedError, EndpointError, first_line
+from core.errors import ConfigError, EndpointError, first_line
 from core.files import new_folder, write_json
 from decoder.model import SIDECAR
 from decoder.normalisation import STATISTICS_FILE
@@ -47,12 +47,7 @@ def write_folder(
         StorageError: `folder` holds something already, or the disk is full or read-only.
         DamagedError: the decoder's bytes are not those committed.
     """
-    if bad := train.damaged_files():
-        raise DamagedError(
-            f"{train.short}: {', '.join(bad)} is not as it was committed. "
-            "Run the experiment again to train it anew.",
-            train.path,
-        )
+    train.check_bytes()
     with new_folder(folder) as aside:
         for name in _FILES:
             if (train.data / name).is_file():

@@ -48,11 +48,11 @@ def read_results(refs: Refs, ref: str) -> Results:
         evaluated = refs.resolve(ref, "evaluate")
         document["reading"] = evaluated.record["counts"]["reading"]
         tables.append(reading_tables(document["reading"]))
-        groups = measure_groups(evaluated.data, _config(evaluated))
+        groups = measure_groups(evaluated.checked().data, _config(evaluated))
         document["groups"] = groups_json(groups)
         tables.append(markdown_groups(groups))
     if robust is not None:
-        document["robustness"] = json.loads((robust.data / ROBUSTNESS_FILE).read_text())
+        document["robustness"] = json.loads((robust.checked().data / ROBUSTNESS_FILE).read_text())
         tables.append(robustness_tables(RobustnessMetrics.from_json(document["robustness"])))
     if tasks is not None:
         judge = found.get("judge_tasks")

@@ -38,6 +38,19 @@ class ExternalInputs:
         self.experiment = experiment
         self._root = root
 
+    def forget_digests(self) -> None:
+        """Have the files of this machine digested anew where they are asked for next.
+
+        What a hub holds under a commit does not change, and a model compares its own files.
+        """
+        local = ["dump_digests", "relation_digests"]
+        if self.experiment.data is not None and self.data_folder.exists():
+            local += ["data_digests", "labels_digest", "own_digests", "own_messages_digest"]
+        if all("files" in texts.identity for texts in self.text_sources.values()):
+            local.append("text_sources")
+        for name in local:
+            self.__dict__.pop(name, None)
+
     @cached_property
     def model(self) -> ModelFiles:
         """The target's files.
@@ -151,7 +164,7 @@ class ExternalInputs:
         if Path(name).expanduser().exists():
             return name
         try:
-            return str(Refs(self._root).resolve(name, kind="conversations").data)
+            return str(Refs(self._root).resolve(name, kind="conversations").checked().data)
         except RefError as error:
             raise RefError(f"generate.earlier: {error}") from error
 

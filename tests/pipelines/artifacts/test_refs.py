@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from fake_steps import FakeSteps, runner
 
 from core.errors import DamagedError, DataError, RefError
 from core.table_files import write_conversations
+from evaluators.measure.result_files import LOSSES_FILE
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.data_tables import load_tables
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
+from pipelines.reports.run.results import read_results
 
 
 @pytest.fixture
@@ -103,7 +106,24 @@ def test_a_folder_of_the_same_name_never_shadows_the_rows_of_an_experiment(
     with pytest.raises(DataError, match=r"fake: no conversations\.parquet there or behind it"):
         load_tables(refs.root.path, "fake")
     write_conversations(the(refs, "conversations").data / "conversations.parquet", [])
+    monkeypatch.setattr(Artifact, "check_bytes", lambda self: None)  # the fake step writes none
     assert load_tables(refs.root.path, "fake").conversations == []
+
+
+def test_what_a_command_opens_is_what_was_committed(refs: Refs) -> None:
+    write_conversations(the(refs, "conversations").data / "conversations.parquet", [])
+    with pytest.raises(
+        DamagedError, match=r"are not those of the record\. Run the experiment again"
+    ):
+        load_tables(refs.root.path, "fake")
+    losses = the(refs, "evaluate").data / LOSSES_FILE
+    stat = losses.stat()
+    losses.write_bytes(losses.read_bytes()[::-1])
+    os.utime(losses, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(
+        DamagedError, match=r"losses\.parquet: its bytes are not those of the record"
+    ):
+        read_results(refs, "fake")
 
 
 def test_a_run_names_what_it_holds_where_another_kind_is_wanted(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 import tiny
 from fake_steps import FakeSteps, experiment, runner
 
-from core.errors import ConfigError, DamagedError, ModelError, StorageError
+from core.errors import ConfigError, DamagedError, DataError, ModelError, StorageError
+from core.files import sha256_file
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.running.results import RunResult
@@ -224,6 +225,37 @@ def test_a_target_that_changes_under_a_run_makes_no_artifact(
         made.run()
     kinds = [artifact.kind for artifact in ArtifactRoot(tmp_path / "r").artifacts()]
     assert kinds == ["conversations", "questions"]
+
+
+def test_files_from_outside_are_what_the_key_says_they_are(tmp_path: Path) -> None:
+    data = tmp_path / "own.jsonl"
+    data.write_text("{}")
+    edits = {("conversations", 1): "[]", ("questions", 1): "[1]"}
+
+    def edit(step: str, piece: int) -> None:
+        if text := edits.get((step, piece)):
+            data.write_text(text)
+
+    made = runner(
+        tmp_path / "r",
+        FakeSteps(tmp_path / "log", before_piece=edit),
+        data={"path": str(data), "format": "conversations"},
+    )
+    steps = [
+        replace(step, external=lambda outside: outside.own_digests)
+        if step.name == "questions"
+        else step
+        for step in made.steps
+    ]
+    made = Runner(made.experiment, made.root, steps=steps, console=made.console)
+    made.prepare()
+    with pytest.raises(DataError, match=r"questions: what it reads changed on disk .*own\.jsonl"):
+        made.run()
+    assert [artifact.kind for artifact in made.root.artifacts()] == ["conversations"]
+    del edits["questions", 1]
+    made.run()
+    (questions,) = made.root.artifacts("questions")
+    assert questions.identity["external"] == {"own.jsonl": sha256_file(data)}
 
 
 def test_what_verify_finds_is_recomputed_by_a_run_that_reads_nothing(

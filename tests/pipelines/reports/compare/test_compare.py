@@ -259,7 +259,7 @@ def test_names_that_stand_for_no_run_are_refused(
 def test_damaged_numbers_are_not_compared(refs: Refs) -> None:
     path = refs.resolve("base", "evaluate").data / LOSSES_FILE
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DamagedError, match="not as it was committed"):
+    with pytest.raises(DamagedError, match=r"are not those of the record\. Run the experiment"):
         find_runs(refs, ["base", "better"])
 
 
