@@ -7,6 +7,7 @@ headers and body of the response.
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -119,6 +120,54 @@ def thought_inside(number: int, body: Mapping[str, Any]) -> Any:
     message = made["choices"][0]["message"]
     message["content"] = f'<think>{{"a": "no"}}</think>\n{message["content"]}'
     return 200, {}, made
+
+
+def thought_of(begin: str, end: str) -> Behaviour:
+    """Think between these marks, of an object that is no answer."""
+
+    def behaviour(number: int, body: Mapping[str, Any]) -> Any:
+        return 200, {}, good(body, f'{begin}{{"a": "no"}}{end}{text_of(good(body))}')
+
+    return behaviour
+
+
+def tells_of_thoughts(number: int, body: Mapping[str, Any]) -> Any:
+    return 200, {}, good(body, None if is_probe(body) else {"a": "It ends with </think>, it says."})
+
+
+def content_as_object(number: int, body: Mapping[str, Any]) -> Any:
+    made = good(body)
+    made["choices"][0]["message"]["content"] = json.loads(text_of(made))
+    return 200, {}, made
+
+
+def byte_order_mark(number: int, body: Mapping[str, Any]) -> Any:
+    return 200, {}, b"\xef\xbb\xbf" + json.dumps(good(body)).encode()
+
+
+def ended_as(reason: str, *, cut: bool = True) -> Behaviour:
+    """End replies with a finish reason, in the midst of their text where they are cut."""
+
+    def behaviour(number: int, body: Mapping[str, Any]) -> Any:
+        text = text_of(good(body))
+        message = {"role": "assistant", "content": text[:30] if cut else text}
+        return with_choice(body, finish_reason=reason, message=message)
+
+    return behaviour
+
+
+def breaks_off_at_first(reason: str) -> Behaviour:
+    """Break the first replies off by a failure of the server's."""
+
+    def behaviour(number: int, body: Mapping[str, Any]) -> Any:
+        made = good(body)
+        if number in (1, 3):
+            choice = made["choices"][0]
+            choice |= {"finish_reason": reason}
+            choice["message"]["content"] = choice["message"]["content"][:9]
+        return 200, {}, made
+
+    return behaviour
 
 
 def fenced(number: int, body: Mapping[str, Any]) -> Any:

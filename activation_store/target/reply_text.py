@@ -10,6 +10,7 @@ from activation_store.tokens.template import locate, renders_alike
 from activation_store.tokens.tokens import Encoded, end_of_turn, ends_of_reply, tokenize_with_text
 from core.errors import DataError
 from core.tables import Conversation, Message
+from core.thoughts import ends_within_thought
 from core.tool_use import for_template, offered_tools
 
 _TAIL = 64
@@ -123,7 +124,7 @@ class ReplyReader:
         content = self._content(row, seen)
         text = content or written
         reason, detail = "", ""
-        if not finished and _is_within_thought(seen[len(prompt_text) - _TAIL :]):
+        if not finished and ends_within_thought(seen[max(0, len(prompt_text) - _TAIL) :]):
             reason = "thought"
             detail = (
                 f"cut within its thought at {len(ids)} tokens; raise complete.max_tokens, or turn "
@@ -183,11 +184,6 @@ class ReplyReader:
         return bool(thought_end and answer.strip()) and renders_alike(
             self.tokenizer, whole, without, tools=offered_tools(row.messages)
         )
-
-
-def _is_within_thought(text: str) -> bool:
-    """Return whether a thought is open at the end of `text`."""
-    return text.rfind("<think>") > text.rfind("</think>")
 
 
 def dropped_reply(reason: str, detail: str) -> Reply:

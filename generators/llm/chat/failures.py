@@ -5,7 +5,7 @@
 | 429, 503, 529 | `TransientError` of kind `overloaded`: all requests wait, then it is sent again |
 | 408, 409, 5xx, a time-out, a broken reply | `TransientError`: sent again |
 | another 4xx | `RequestFailed`: this request gets no reply, others may |
-| 401, 403, 404, nobody there | `EndpointError`: nothing more will come, the run ends |
+| 401, 403, 404, a 400 about a key, no server | `EndpointError`: the run ends |
 | no credit, however it is said | `NoCreditError`, at once |
 
 An error object in a response of HTTP 200 counts with its own code. No text made here holds the key,
@@ -50,12 +50,18 @@ _NO_CREDIT = re.compile(
     r"|(?:balance|credits?(?: balance)?|funds) (?:is|are) "
     r"(?:too low|exhausted|used up|depleted|insufficient)"
     r"|check your (?:plan and )?billing|billing (?:is )?not active|hard limit|payment required"
-    r"|account is (?:not active|in arrears|overdue)",
+    r"|account is (?:not active|in arrears|overdue)|spend(?:ing)?[ _](?:limit|cap)"
+    r"|usage limits?\b.{0,80}regain|account \S+ is suspended",
     re.IGNORECASE,
 )
 _FILTER_WORDS = re.compile(
     r"content[_ ]?(?:filter|policy|management)|responsibleai|moderation|was flagged|flagged_input"
     r"|data_inspection|safety (?:system|filter|policy)|usage polic",
+    re.IGNORECASE,
+)
+_BAD_KEY = re.compile(
+    r"(?:api|access)[ _-]?key[^.]{0,20}(?:not valid|invalid|incorrect|not found|expired|revoked)"
+    r"|(?:invalid|incorrect|expired|revoked|missing|no)(?: \w+)? api[ _-]?key|api_key_invalid",
     re.IGNORECASE,
 )
 _TOO_LARGE = re.compile(r"request too large|too many tokens in", re.IGNORECASE)
@@ -152,9 +158,9 @@ def error_from_response(
     """
     error = _error_object(raw)
     if status < 400:
-        if error is None:
+        if error is None and not _NO_CREDIT.search(raw):
             return TransientError(f"the reply is no chat completion: {describe_body(raw)}")
-        status = _status_of(error)
+        status = 402 if error is None else _status_of(error)
     words, codes = _words_and_codes(error, raw)
     said = one_line(redact_secrets(endpoint, words))[:_SHOWN_CHARACTERS]
     wait_s = retry_delay_s(headers, raw)
@@ -167,7 +173,7 @@ def error_from_response(
     if status in (400, 403, 422, 451) and _FILTER_WORDS.search(raw):
         return RequestFailed(f"HTTP {status}: {said}", filtered=True)
     # the servers' own text is not repeated for 401 and 403: some echo a part of the key
-    if status in (401, 403):
+    if status in (401, 403) or (status == 400 and _BAD_KEY.search(words)):
         return endpoint_error(
             endpoint,
             f"refuses the key (HTTP {status})",
@@ -293,7 +299,7 @@ def _has_no_credit(status: int, codes: set[str], words: str, wait_s: float | Non
     if status == 402 or codes & _NO_CREDIT_CODES:
         return True
     # a quota that comes back after a pause is a limit on the rate
-    return status in (400, 403, 429) and wait_s is None and bool(_NO_CREDIT.search(words))
+    return status in (400, 403, 412, 429) and wait_s is None and bool(_NO_CREDIT.search(words))
 
 
 def _words_and_codes(error: Mapping[str, Any] | None, raw: str) -> tuple[str, set[str]]:

@@ -3,6 +3,7 @@
 | what differs | how it is read |
 |---|---|
 | content as a list of parts | parts of text are joined, parts of thought left out |
+| content as the JSON object that was asked for | as its text |
 | thought beside the content | kept apart, to tell a reply that was cut within its thought |
 | finish reasons of Gemini, Anthropic, Mistral | as the status that they stand for |
 | no message, or no choice, with a filter's reason | filtered |
@@ -14,24 +15,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core.strict_json import fits_utf8
+from core.thoughts import after_thought, ends_within_thought
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 
 Status = Literal["answer", "empty", "cut_off", "refusal", "filtered", "failed"]
 
-_CUT_OFF = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
-_FILTERED = {
-    "content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii",
-    "image_safety", "guardrail_intervened", "sensitive", "content_filtered",
-}  # fmt: skip
-_REFUSED = {"refusal"}
-_FAILED = {"error"}
+_CUT_OFF = re.compile(r"length|max_.*tokens|context_window|token_limit")
+_FILTERED = re.compile(
+    r"filter|safety|recitation|blocklist|prohibited|spii|guardrail|sensitive|toxic|moderation"
+)
+_REFUSED = re.compile(r"refus")
+_FAILED = re.compile(r"error(?!_toxic)|abort|cancel|insufficient_system_resource|time_?out")
+"""What words of finish reasons stand for: those of OpenAI, Gemini, Anthropic, Mistral, Cohere,
+DeepSeek, GLM, vLLM and others."""
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
-_THOUGHT_END = "</think>"
 _NO_TEXT = "the reply has no text"
 _MOST_TOKENS = 10**9
 """More tokens than this no request has: the number is a fault of the server's."""
@@ -122,7 +125,7 @@ def body_error(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
             return {"message": error}
         if isinstance(error, dict) and error:
             return error
-    if isinstance(choice, dict) and _word(choice.get("finish_reason")) in _FAILED:
+    if isinstance(choice, dict) and _FAILED.search(_word(choice.get("finish_reason"))):
         return {"message": "the server ended the reply with an error"}
     return None
 
@@ -148,13 +151,13 @@ def _read_choice(
         if _prompt_was_blocked(body):
             return "filtered", "", "the endpoint's content filter refused the prompt"
         return None
-    finish = {_word(choice.get(name)) for name in ("finish_reason", "native_finish_reason")}
+    finish = " ".join(_word(choice.get(f"{own}finish_reason")) for own in ("", "native_"))
     message = choice.get("message")
-    if finish & _FILTERED:
+    if _FILTERED.search(finish):
         return "filtered", "", "the endpoint's content filter held the reply back"
     if isinstance(text := choice.get("text"), str):  # what follows token ids, thought and all
         text = without_lone_surrogates(text)
-        return "cut_off" if finish & _CUT_OFF else "answer", text, ""
+        return "cut_off" if _CUT_OFF.search(finish) else "answer", text, ""
     if not isinstance(message, dict):
         return None
     content, thought = _texts(message.get("content"))
@@ -162,12 +165,14 @@ def _read_choice(
         return None
     thought = thought or any(message.get(name) for name in _THOUGHT_FIELDS)
     refusal = message.get("refusal")
-    if refusal or finish & _REFUSED:
+    if refusal or _REFUSED.search(finish):
         said = refusal if isinstance(refusal, str) else content
         return "refusal", content, without_lone_surrogates(said) or "the model declined"
-    if finish & _CUT_OFF:
+    if _CUT_OFF.search(finish):
         return "cut_off", content, _cut_words(content, thought, body, tokens)
-    content = content.rpartition(_THOUGHT_END)[2] if _THOUGHT_END in content else content
+    if not content.lstrip().startswith("{"):  # a JSON answer may tell of such marks
+        answer = after_thought(content)
+        content = content if answer is None else answer
     if not content.strip():
         return "empty", content, "the reply has a thought and no text" if thought else _NO_TEXT
     return "answer", content, ""
@@ -177,7 +182,7 @@ def _cut_words(
     content: str, thought: bool, body: Mapping[str, Any], tokens: TokenCounts | None
 ) -> str:
     """Say where a reply was cut off: within its thought, or within the answer."""
-    open_thought = "<think>" in content and _THOUGHT_END not in content
+    open_thought = ends_within_thought(content)
     unseen_thought = not content.strip() and (
         thought or (tokens is not None and _reasoning_tokens(body) > 0)
     )
@@ -195,6 +200,8 @@ def _texts(content: Any) -> tuple[str | None, bool]:
         return "", False
     if isinstance(content, str):
         return without_lone_surrogates(content), False
+    if isinstance(content, dict):
+        return without_lone_surrogates(json.dumps(content, ensure_ascii=False)), False
     if not isinstance(content, list):
         return None, False
     found: list[str] = []
@@ -222,7 +229,10 @@ def _usage(body: Mapping[str, Any]) -> TokenCounts | None:
     usage = body.get("usage")
     if not isinstance(usage, dict):
         return None
-    prompt, completion = (_count(usage.get(f"{one}_tokens")) for one in ("prompt", "completion"))
+    names = (("prompt", "input"), ("completion", "output"))  # Anthropic's are the second
+    prompt, completion = (
+        _count(usage.get(f"{one}_tokens", usage.get(f"{other}_tokens"))) for one, other in names
+    )
     if prompt is None or completion is None or prompt + completion == 0:
         return None
     # some count thought in the total alone

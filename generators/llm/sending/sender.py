@@ -8,12 +8,14 @@ for all requests, and remembered in the log.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 from core.canonical import digest
+from core.redact import redact
 from core.strict_json import InvalidJSON, parse_json
 from generators.llm.chat.dialect import ChatDialect
 from generators.llm.chat.failures import (
@@ -48,6 +50,8 @@ _FORM_WORDS: Mapping[Form, tuple[str, str]] = {
     "prompt": ("with a schema in its prompt", "does not follow a schema in its prompt"),
 }
 """Words for the forms that a trial request finds out."""
+_OF_FORMS = re.compile(r"\(.*(?:response_format|schema|json)", re.IGNORECASE)
+"""A refusal that is about the form of replies."""
 
 
 class Reply(NamedTuple):
@@ -157,6 +161,8 @@ class RequestSender:
                 "Give thought room with generate.endpoint.thinking_tokens, such as 2000, or have "
                 "the model think less with reasoning_effort or extra_body."
             )
+        elif misfit.startswith("refused") and not _OF_FORMS.search(misfit):
+            do = "Change the setting that it names, in generate.endpoint or in sampling."
         elif not fall_back:
             do = (
                 "Use a server that enforces response_format (llama.cpp, vLLM, a hosted API), or "
@@ -298,7 +304,7 @@ class RequestSender:
             said = one_line(redact_secrets(self.endpoint, f"no connection: {error}"))
             failure = TransientError(said, kind="unreachable" if error.unreachable else "answered")
         else:
-            raw = redact_secrets(self.endpoint, response.body.decode(errors="replace"))
+            raw = redact_secrets(self.endpoint, response.body.decode("utf-8-sig", errors="replace"))
             outcome = None
             if response.status == 200:
                 most = request.max_usage(self.endpoint.thinking_tokens)
@@ -328,7 +334,8 @@ class RequestSender:
 
     async def _failure(self, response: HttpResponse, raw: str) -> Exception:
         if 300 <= response.status < 400:
-            where = one_line(redact_secrets(self.endpoint, response.headers.get("location", "")))
+            said = redact(response.headers.get("location", ""))
+            where = one_line(redact_secrets(self.endpoint, said))
             return endpoint_error(
                 self.endpoint,
                 f"sends elsewhere (HTTP {response.status}), to {where!r}",

@@ -221,6 +221,11 @@ def test_a_thought_that_the_template_leaves_out_is_dumped_as_the_target_saw_it(
         ("deepseek-r1", "Well.\n</think>\n<|end_of_sentence|>", "rendering"),  # no answer to it
         ("gpt-oss", "<|channel|>analysis<|message|>Well.<|end|>", "rendering"),
         ("qwen2.5", "<|im_end|>", "empty"),
+        ("qwen2.5", "<seed:think>Well", "thought"),
+        ("qwen2.5", "[THINK]Well", "thought"),
+        ("qwen2.5", "◁think▷Well", "thought"),
+        ("qwen2.5", "<|START_THINKING|>Well", "thought"),
+        ("gpt-oss", "<|channel|>analysis<|message|>Well", "thought"),
     ],
 )
 def test_a_reply_that_cannot_be_written_as_it_was_seen_is_counted_out(

@@ -68,6 +68,20 @@ ANSWERS: dict[str, Behaviour] = {
     "no seed": kinds.no_seed,
     "content in parts": kinds.content_parts,
     "thought inside": kinds.thought_inside,
+    "thought of Seed": kinds.thought_of("<seed:think>", "</seed:think>"),
+    "thought of Magistral": kinds.thought_of("[THINK]", "[/THINK]"),
+    "thought of Kimi": kinds.thought_of("◁think▷", "◁/think▷"),
+    "thought of Command A": kinds.thought_of("<|START_THINKING|>", "<|END_THINKING|>"),
+    "thought of EXAONE": kinds.thought_of("<thought>", "</thought>"),
+    "thought of gpt-oss": kinds.thought_of(
+        "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
+    ),
+    "an answer about thoughts": kinds.tells_of_thoughts,
+    "content as an object": kinds.content_as_object,
+    "byte order mark": kinds.byte_order_mark,
+    "DeepSeek breaks off": kinds.breaks_off_at_first("insufficient_system_resource"),
+    "vLLM breaks off": kinds.breaks_off_at_first("abort"),
+    "GLM breaks off": kinds.breaks_off_at_first("network_error"),
     "words around it": kinds.fenced,
     "no usage": kinds.no_usage,
     "endless usage": kinds.endless_usage,
@@ -81,6 +95,9 @@ STATUSES: dict[str, tuple[Behaviour, str]] = {
     "blocked prompt": (kinds.blocked_prompt, "filtered"),
     "flagged input": (kinds.flagged_input, "filtered"),
     "native length": (kinds.native_length, "cut_off"),
+    "Anthropic's length": (kinds.ended_as("model_context_window_exceeded"), "cut_off"),
+    "vLLM's length": (kinds.ended_as("max_model_length"), "cut_off"),
+    "Cohere's filter": (kinds.ended_as("ERROR_TOXIC", cut=False), "filtered"),
     "declines": (kinds.declines, "refusal"),
 }
 NO_MONEY: dict[str, Behaviour] = {
@@ -88,6 +105,14 @@ NO_MONEY: dict[str, Behaviour] = {
     "balance": kinds.no_money(400, "Your credit balance is too low to access the API."),
     "billing": kinds.no_money(429, "Your account is not active, check your billing details."),
     "in a 200": kinds.no_money_in_200,
+    "in a 200 of its own": lambda number, body: (
+        *(200, {}),
+        {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}, "choices": None},
+    ),
+    "spending limit": kinds.no_money(412, "Account x is suspended: monthly spending limit."),
+    "regained later": kinds.no_money(
+        400, "You have reached your specified API usage limits. You will regain access on 1 May."
+    ),
 }
 
 
@@ -120,6 +145,53 @@ def test_no_credit_is_told_at_once(kind: str, tmp_path: Path) -> None:
             ask(endpoint, tmp_path)
         assert len(endpoint.requests) == 1
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}}],
+        {"code": "invalid argument", "error": "Incorrect API key provided: sk-sec***89."},
+    ],
+)
+def test_a_bad_key_is_one_whatever_its_status(body: Any, tmp_path: Path) -> None:
+    with EndpointOfKind(lambda number, sent: (400, {}, body)) as endpoint:
+        with pytest.raises(EndpointError, match=r"refuses the key \(HTTP 400\)") as caught:
+            ask(endpoint, tmp_path)
+        assert len(endpoint.requests) == 1
+    assert "sk-" not in str(caught.value)
+
+
+def test_a_refused_value_is_told_without_advice_about_forms(tmp_path: Path) -> None:
+    said = "temperature: range: 0..1"
+    with (
+        EndpointOfKind(lambda number, sent: kinds.refused(said)) as endpoint,
+        pytest.raises(EndpointError) as caught,
+    ):
+        ask(endpoint, tmp_path)
+    assert said in str(caught.value)
+    assert "Change the setting that it names" in str(caught.value)
+
+
+def test_a_redirect_shows_no_query(tmp_path: Path) -> None:
+    there = {"Location": "https://login.example/?ticket=hush"}
+    with (
+        EndpointOfKind(lambda number, sent: (302, there, "")) as endpoint,
+        pytest.raises(EndpointError, match=r"to 'https://login\.example/'") as caught,
+    ):
+        ask(endpoint, tmp_path)
+    assert "hush" not in str(caught.value)
+
+
+def test_tokens_counted_in_anthropics_words_are_counted(tmp_path: Path) -> None:
+    def counted(number: int, body: Any) -> Any:
+        made = kinds.good(body)
+        made["usage"] = {"input_tokens": 50, "output_tokens": 20}
+        return 200, {}, made
+
+    with EndpointOfKind(counted) as endpoint:
+        _, client = ask(endpoint, tmp_path, price=PRICE)
+    assert (client.usage.prompt_tokens, client.usage.estimated_requests) == (200, 0)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +371,11 @@ def test_two_servers_of_one_name_are_told(tmp_path: Path) -> None:
         (line,) = said
         assert one.base_url in line
         assert "generate.endpoint.revision" in line
+        said.clear()
+        told = {"identity": 'scripted {"reasoning_effort":"low"}', "said": said}
+        ask(one, tmp_path, 2, **told)
+        ask(two, tmp_path, 2, **told)
+        assert len(said) == 1
         said.clear()
         ask(one, tmp_path, 2, said=said)  # with a revision they are one on purpose
         ask(two, tmp_path, 2, said=said)

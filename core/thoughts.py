@@ -1,0 +1,43 @@
+"""Thoughts that models write into their replies, told by the marks of many families.
+
+| family | begins with | ends with |
+|---|---|---|
+| DeepSeek, Qwen and most others | `<think>` | `</think>` |
+| Seed, EXAONE, others | `<seed:think>`, `<thought>`, `<reasoning>` | the same with `/` |
+| Magistral | `[THINK]` | `[/THINK]` |
+| Kimi | `◁think▷` | `◁/think▷` |
+| Command A, OpenThinker | `<|START_THINKING|>`, `<|begin_of_thought|>` | `<|END_…` |
+| gpt-oss, Gemma 4 | `<|channel|>analysis`, `<|channel>thought` | the next message or channel |
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAME = r"(?:\w+:)?(?:think(?:ing)?|thought|reasoning)\|?[>\]▷]"
+_BEGIN = re.compile(
+    rf"[<\[◁]\|?(?:begin_of_|start_)?{_NAME}|<\|channel\|?>(?:analysis|thought)", re.IGNORECASE
+)
+_END = re.compile(
+    rf"[<\[◁](?:/|\|end_(?:of_)?){_NAME}|<channel\||<\|channel\|>final", re.IGNORECASE
+)
+
+
+def ends_within_thought(text: str) -> bool:
+    """Return whether a thought has begun in `text` and not ended.
+
+    >>> ends_within_thought("[THINK]Well"), ends_within_thought("<think>Well</think>Aye")
+    (True, False)
+    """
+    begins, ends = ([m.start() for m in one.finditer(text)] for one in (_BEGIN, _END))
+    return bool(begins) and begins[-1] > max(ends, default=-1)
+
+
+def after_thought(text: str) -> str | None:
+    """Return what follows the last thought in `text`; None where none ends in it.
+
+    >>> after_thought("Well.</seed:think> Aye")
+    ' Aye'
+    """
+    ends = list(_END.finditer(text))
+    return text[ends[-1].end() :] if ends else None
