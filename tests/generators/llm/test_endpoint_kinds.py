@@ -372,7 +372,7 @@ def test_two_servers_of_one_name_are_told(tmp_path: Path) -> None:
         assert one.base_url in line
         assert "generate.endpoint.revision" in line
         said.clear()
-        told = {"identity": 'scripted {"reasoning_effort":"low"}', "said": said}
+        told: dict[str, Any] = {"identity": 'scripted {"reasoning_effort":"low"}', "said": said}
         ask(one, tmp_path, 2, **told)
         ask(two, tmp_path, 2, **told)
         assert len(said) == 1
