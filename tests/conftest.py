@@ -15,7 +15,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
 )
 
-LONG = ("test_chain.py", "test_small_quickstart.py", "test_flows.py", "test_operate.py")
+LONG = (
+    *("test_accelerator.py", "test_small_quickstart.py", "test_flows.py", "test_operate.py"),
+    *("test_chain.py", "test_sharding.py", "test_training.py", "test_control.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from latentqa.cli import main
 
 LABELS = 10
 QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -86,6 +92,9 @@ class Chain:
         self.folder = folder
         self.root = folder / "root"
         self.document: dict[str, Any] = {}
+        """Of an undisturbed run."""
+        self.seconds = 0.0
+        """That it took."""
         if config is None:
             data = write_published(folder / "data")
             config = folder / "tiny.yaml"
@@ -95,7 +104,7 @@ class Chain:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start `latentqa run` in a process group of its own."""
         return subprocess.Popen(
-            self.command("run", str(self.config), "--root", str(self.root), "--json", *words),
+            [sys.executable, "-m", "latentqa.cli", *self.words(*words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -103,31 +112,39 @@ class Chain:
             env=self.environment(),
         )
 
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "latentqa.cli", *words]
+    def words(self, *words: str) -> list[str]:
+        """Return the words of `latentqa run`."""
+        return ["run", str(self.config), "--root", str(self.root), "--json", *words]
 
     def environment(self) -> dict[str, str]:
         own = {**os.environ, **QUIET, "PREFECT_HOME": str(self.folder / "prefect")}
         own["LATENTQA_CACHE"] = str(self.folder / "cache")
+        own["LATENTQA_ROOT"] = str(self.root)
         own.pop("PREFECT_API_URL", None)
         return own
 
     def run(self, *words: str, code: int = 0) -> dict[str, Any]:
         """Run to the end; the JSON document."""
-        process = self.start(*words)
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == code, err
-        return json.loads(out) if code == 0 else {"error": err}
+        done = self.latentqa(*self.words(*words))
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout) if code == 0 else {"error": done.stderr}
 
     def latentqa(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Any other command."""
-        return subprocess.run(
-            self.command(*words),
-            capture_output=True,
-            text=True,
-            env={**self.environment(), "LATENTQA_ROOT": str(self.root)},
-            timeout=240,
-        )
+        """Call any command in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.delenv("PREFECT_API_URL", raising=False)
+            for name, value in self.environment().items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as caught:
+                main(words)
+        code = caught.value.code
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
     def digests(self) -> dict[str, str]:
         """Digests of each artifact's output by kind and key; of a store, its root digest too."""

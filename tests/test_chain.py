@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import tiny
+from forks import Forked, ForkServer, fork_server
 from published_chain import LABELS, Chain, cached
 
 
@@ -27,7 +27,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Chain:
     """Make a chain that has run undisturbed; its tests copy it before they change it."""
     chain = Chain(tmp_path_factory.mktemp("chain"), model)
+    start = time.perf_counter()
     chain.document = chain.run()
+    chain.seconds = time.perf_counter() - start
     return chain
 
 
@@ -87,16 +89,7 @@ def test_a_rerun_is_all_hits_and_loads_no_model(chain: Chain) -> None:
         "assert not found, found\n"
     )
     found = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            script,
-            "run",
-            str(chain.config),
-            "--root",
-            str(chain.root),
-            "--json",
-        ],
+        [sys.executable, "-c", script, *chain.words()],
         capture_output=True,
         text=True,
         env=chain.environment(),
@@ -141,22 +134,31 @@ def test_a_flipped_byte_is_noticed_when_it_is_read(chain: Chain) -> None:
     assert chain.latentqa("verify").returncode == 0
 
 
-def kill_and_finish(chain: Chain, seed: int, kills: int, seconds: float) -> None:
-    """Kill the run's process group at random moments, then let it finish."""
-    draw = random.Random(seed)
-    for _ in range(kills):
-        process = chain.start()
-        time.sleep(draw.uniform(0.5, seconds))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    chain.run()
+@pytest.fixture(scope="module")
+def forks(done: Chain) -> Iterator[ForkServer]:
+    """Start a process that has imported what a run needs."""
+    heavy = ("trainers.training", "evaluators.evaluation", "pipelines.reports.run.report", "peft")
+    with fork_server(done.folder / "forks", done.environment(), *heavy) as made:
+        yield made
 
 
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
-    done: Chain, tmp_path: Path
+    done: Chain, forks: ForkServer, tmp_path: Path
 ) -> None:
     own = Chain(tmp_path, config=done.config)
-    kill_and_finish(own, seed=0, kills=2, seconds=14)
+
+    def start() -> Forked:
+        words = ("-m", "latentqa.cli", *own.words())
+        return forks.start(*words, cwd=tmp_path, env=own.environment())
+
+    draw = random.Random(0)
+    for _ in range(2):
+        process = start()
+        time.sleep(draw.uniform(0, done.seconds))
+        process.stop()
+    last = start()
+    _, told = last.communicate(240)
+    assert last.returncode == 0, told
     assert own.digests() == done.digests()
     assert not list(own.root.glob("*/*.partial"))
 

@@ -16,9 +16,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from prefect_server import free_port, prefect_server
+from forks import Forked, ForkServer, fork_server
+from prefect_server import copy_database, free_port, prefect_server
 
 CHILD = Path(__file__).parent / "fake_cli.py"
+PATIENCE_S = 600.0
+pytestmark = pytest.mark.timeout(3000)
 STEPS = ["conversations", "questions", "dump", "train", "evaluate"]
 
 
@@ -37,6 +40,13 @@ def server(home: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def forks(home: Path, server: str) -> Iterator[ForkServer]:
+    """Start a process with Prefect in it, configured for the server, which forks runs."""
+    with fork_server(home / "forks", environment(home, server), "flows", "fake_steps") as made:
+        yield made
+
+
 def environment(home: Path, url: str | None = None, **more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "LATENTQA"))}
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
@@ -44,35 +54,34 @@ def environment(home: Path, url: str | None = None, **more: str) -> dict[str, st
     return {**kept, **quiet, **own, **more}
 
 
+def command(home: Path, *words: str, delay: float = 0.0) -> list[str]:
+    """Return a script's words that run the fake steps in two pieces of `delay` seconds."""
+    return [str(CHILD), str(home / "log"), "2", str(delay), "run", "fake.yaml", *words]
+
+
 def start(
-    home: Path, url: str | None, *words: str, delay: float = 0.0, **more: str
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            sys.executable,
-            str(CHILD),
-            str(home / "log"),
-            "2",
-            str(delay),
-            "run",
-            "fake.yaml",
-            *words,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=home,
-        env=environment(home, url, **more),
-        start_new_session=True,
-        # a shell that runs tests in the background has its children ignore it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    forks: ForkServer, home: Path, url: str | None, *words: str, delay: float = 0.0, **more: str
+) -> Forked:
+    own = environment(home, url, **more)
+    return forks.start(*command(home, *words, delay=delay), cwd=home, env=own)
 
 
-def run(home: Path, url: str | None, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    process = start(home, url, *words, delay=0.0, **more)
-    out, err = process.communicate(timeout=900)
+def run(
+    forks: ForkServer, home: Path, url: str, *words: str, **more: str
+) -> subprocess.CompletedProcess[str]:
+    process = start(forks, home, url, *words, delay=0.0, **more)
+    out, err = process.communicate(PATIENCE_S)
+    assert process.returncode is not None
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def run_anew(
+    home: Path, url: str | None, *words: str, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run in a new Python, which reads Prefect's settings for itself."""
+    own = environment(home, url, **more)
+    whole = [sys.executable, *command(home, *words)]
+    return subprocess.run(whole, capture_output=True, text=True, cwd=home, env=own)
 
 
 def ask(url: str, path: str) -> Any:
@@ -85,17 +94,19 @@ def ask(url: str, path: str) -> Any:
         return json.loads(connection.getresponse().read())
 
 
-def test_a_server_shows_steps_hits_and_artifacts(home: Path, server: str) -> None:
+def test_a_server_shows_steps_hits_and_artifacts(
+    forks: ForkServer, home: Path, server: str
+) -> None:
     (home / "log.progress").touch()
-    first = run(home, server, "--json", "--root", "served")
+    first = run(forks, home, server, "--json", "--root", "served")
     (home / "log.progress").unlink()
     assert first.returncode == 0, first.stderr
-    again = run(home, server, "--json", "--root", "served")
+    again = run(forks, home, server, "--json", "--root", "served")
     assert [step["cached"] for step in json.loads(first.stdout)["steps"]] == [False] * 5
     assert [step["cached"] for step in json.loads(again.stdout)["steps"]] == [True] * 5
 
     wanted = {(step, state) for step in [*STEPS, "report"] for state in ("Completed", "Cached")}
-    until = time.monotonic() + 30  # the server records task runs from events, a little later
+    until = time.monotonic() + PATIENCE_S  # the server records task runs a little later
     while time.monotonic() < until:
         tasks = ask(server, "task_runs/filter")
         if {(task["name"], task["state_name"]) for task in tasks} == wanted:
@@ -115,11 +126,11 @@ def test_a_server_shows_steps_hits_and_artifacts(home: Path, server: str) -> Non
     assert images == {"data:image/png;base64,iVBORw0KGgo="}
 
 
-def test_a_step_that_cannot_be_made_is_one_line(home: Path, server: str) -> None:
+def test_a_step_that_cannot_be_made_is_one_line(forks: ForkServer, home: Path, server: str) -> None:
     (home / "blocked" / "dump").mkdir(parents=True)
     (home / "blocked" / "dump").rmdir()
     (home / "blocked" / "dump").write_text("a file where a folder has to be")
-    failed = run(home, server, "--root", "blocked")
+    failed = run(forks, home, server, "--root", "blocked")
     assert failed.returncode == 2
     assert failed.stdout == ""
     assert "Traceback" not in failed.stderr
@@ -127,7 +138,7 @@ def test_a_step_that_cannot_be_made_is_one_line(home: Path, server: str) -> None
 
 
 def test_a_server_that_does_not_answer_is_one_line(home: Path) -> None:
-    failed = run(home, "http://127.0.0.1:9/api", "--root", "unserved")
+    failed = run_anew(home, "http://127.0.0.1:9/api", "--root", "unserved")
     assert failed.returncode == 2
     assert failed.stderr == (
         "latentqa: PREFECT_API_URL=http://127.0.0.1:9/api: no Prefect server answers there "
@@ -135,11 +146,13 @@ def test_a_server_that_does_not_answer_is_one_line(home: Path) -> None:
     )
 
 
-def test_steps_have_edges_and_their_lines_are_logged(home: Path, server: str) -> None:
-    done = run(home, server, "--root", "edges")
+def test_steps_have_edges_and_their_lines_are_logged(
+    forks: ForkServer, home: Path, server: str
+) -> None:
+    done = run(forks, home, server, "--root", "edges")
     assert done.returncode == 0, done.stderr
     flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         runs = ask(server, "task_runs/filter")
         tasks = {one["name"]: one for one in runs if one["flow_run_id"] == flow["id"]}
@@ -154,13 +167,13 @@ def test_steps_have_edges_and_their_lines_are_logged(home: Path, server: str) ->
 
 @pytest.mark.parametrize("runner", ["processes", pytest.param("threads", marks=pytest.mark.prove)])
 def test_pieces_of_a_step_are_tasks_of_the_chosen_runner(
-    home: Path, server: str, runner: str
+    forks: ForkServer, home: Path, server: str, runner: str
 ) -> None:
     chosen = ("--set", "runtime.workers=2", "--set", f"runtime.task_runner={runner}")
-    done = run(home, server, "--root", f"pooled-{runner}", *chosen)
+    done = run(forks, home, server, "--root", f"pooled-{runner}", *chosen)
     assert done.returncode == 0, done.stderr
     flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         runs = ask(server, "task_runs/filter")
         tasks = {one["name"]: one for one in runs if one["flow_run_id"] == flow["id"]}
@@ -174,13 +187,13 @@ def test_pieces_of_a_step_are_tasks_of_the_chosen_runner(
 
 @pytest.mark.prove
 def test_a_killed_process_of_a_task_runner_leaves_no_task_running_and_no_work_undone(
-    home: Path, server: str
+    forks: ForkServer, home: Path, server: str
 ) -> None:
     (home / "log.kills").touch()
-    done = run(home, server, "--root", "pool-killed", "--set", "runtime.workers=2")
+    done = run(forks, home, server, "--root", "pool-killed", "--set", "runtime.workers=2")
     assert done.returncode == 0, done.stderr
     flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         runs = ask(server, "task_runs/filter")
         own = [one for one in runs if one["flow_run_id"] == flow["id"]]
@@ -192,9 +205,11 @@ def test_a_killed_process_of_a_task_runner_leaves_no_task_running_and_no_work_un
     assert "Running" not in states  # one that the server knew of is marked
 
 
-def test_a_credential_among_the_parameters_is_not_kept(home: Path, server: str) -> None:
+def test_a_credential_among_the_parameters_is_not_kept(
+    forks: ForkServer, home: Path, server: str
+) -> None:
     address = "evaluate.judge={endpoint: {base_url: 'http://me:hunter2@127.0.0.1:9/v1', model: m}}"
-    run(home, server, "--root", "secret", "--until", "dump", "--set", address)
+    run(forks, home, server, "--root", "secret", "--until", "dump", "--set", address)
     assert "hunter2" not in json.dumps(ask(server, "flow_runs/filter"))
 
 
@@ -205,35 +220,40 @@ def test_a_profile_counts_as_the_environment_does(home: Path, server: str, tmp_p
         f'active = "local"\n[profiles.local]\nPREFECT_API_URL = "{server}"\n'
     )
     before = len(ask(server, "flow_runs/filter"))
-    done = run(home, None, "--root", "profile", PREFECT_HOME=str(own))
+    done = run_anew(home, None, "--root", "profile", PREFECT_HOME=str(own))
     assert done.returncode == 0, done.stderr
     assert len(ask(server, "flow_runs/filter")) == before + 1
 
 
-def test_a_proxy_is_not_asked_for_a_server_of_this_machine(home: Path, server: str) -> None:
+def test_a_proxy_is_not_asked_for_a_server_of_this_machine(
+    forks: ForkServer, home: Path, server: str
+) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     proxies = {"HTTP_PROXY": dead, "http_proxy": dead, "NO_PROXY": "", "no_proxy": ""}
-    done = run(home, server, "--root", "proxied", **proxies)
+    done = run(forks, home, server, "--root", "proxied", **proxies)
     assert done.returncode == 0, done.stderr
     assert "is lost" not in done.stderr
 
 
 @pytest.mark.parametrize(("failures", "code"), [(2, 0), (3, 2)])
 def test_a_step_whose_endpoint_fails_is_tried_again(
-    home: Path, server: str, failures: int, code: int
+    forks: ForkServer, home: Path, server: str, failures: int, code: int
 ) -> None:
     (home / "log.fails").write_text(str(failures))
     try:
-        done = run(home, server, "--root", f"flaky-{failures}")
+        done = run(forks, home, server, "--root", f"flaky-{failures}")
     finally:
         (home / "log.fails").unlink()
     assert done.returncode == code, done.stderr
     assert done.stderr.count("questions ") >= 3
 
 
-def test_a_step_that_takes_too_long_is_ended_where_a_limit_is_set(home: Path, server: str) -> None:
-    process = start(home, server, "--root", "slow", "--set", "runtime.step_timeout_s=1", delay=20)
-    _, told = process.communicate(timeout=120)
+def test_a_step_that_takes_too_long_is_ended_where_a_limit_is_set(
+    forks: ForkServer, home: Path, server: str
+) -> None:
+    limit = ("--set", "runtime.step_timeout_s=1")
+    process = start(forks, home, server, "--root", "slow", *limit, delay=PATIENCE_S)
+    _, told = process.communicate(PATIENCE_S)
     assert process.returncode == 2
     assert told.splitlines()[-1].startswith(
         "latentqa: conversations: took longer than runtime.step_timeout_s, 1 s."
@@ -241,15 +261,23 @@ def test_a_step_that_takes_too_long_is_ended_where_a_limit_is_set(home: Path, se
 
 
 def test_a_lost_server_ends_no_run_and_is_told_once(home: Path, tmp_path: Path) -> None:
+    copy_database(home, tmp_path)  # a new one takes a server seconds
     with prefect_server(tmp_path) as (url, server):
-        process = start(home, url, "--root", "lost", "--json", delay=0.5)
+        process = subprocess.Popen(
+            [sys.executable, *command(home, "--root", "lost", "--json", delay=0.2)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=home,
+            env=environment(home, url),
+        )
         assert process.stderr is not None
         said: list[str] = []
         while not any(line.startswith("dump") for line in said):
             said.append(process.stderr.readline())
         server.kill()
         server.wait()
-        out, err = process.communicate(timeout=400)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert [step["step"] for step in json.loads(out)["steps"]] == STEPS
     assert len([line for line in err.splitlines() if "is lost (" in line]) == 1
@@ -281,14 +309,16 @@ def test_without_a_server_prefect_is_not_loaded_and_nothing_listens(home: Path) 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("served", [False, True], ids=["alone", "served"])
 def test_a_stopped_run_ends_soon(
-    home: Path, server: str, how: signal.Signals, served: bool
+    forks: ForkServer, home: Path, server: str, how: signal.Signals, served: bool
 ) -> None:
     root = f"stopped-{how.name}-{served}"
-    process = start(home, server if served else None, "--root", root, delay=60)
-    assert process.stderr is not None
-    assert "runs" in process.stderr.readline()
+    url = server if served else None
+    process = start(forks, home, url, "--root", root, delay=2 * PATIENCE_S)
+    said = process.first_line(PATIENCE_S)
+    assert "runs" in said
     (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(PATIENCE_S)  # its first piece takes twice as long
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     if how == signal.SIGINT:
-        assert told == "Stopped. Finished work is kept; run again to go on.\n"
+        stopped = "Stopped. Finished work is kept; run again to go on.\n"
+        assert told.removeprefix(said) == stopped

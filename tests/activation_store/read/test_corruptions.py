@@ -18,7 +18,7 @@ def test_random_corruptions_are_found_and_mended(
 ) -> None:
     draw = random.Random(0)
     counted = stores.CountedTokens(monkeypatch)
-    for i in range(60):
+    for i in range(24):  # `make prove` does a thousand
         store = shutil.copytree(whole, tmp_path / "store")
         harmed = stores.corrupt(store, draw)
         findings = verify(store).damaged
