@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -14,3 +16,11 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def with_changes(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed; the copy is checked as a new config is.
+
+        Raises:
+            pydantic.ValidationError: a changed field is wrong, or does not go with the others.
+        """
+        return type(self).model_validate({**dict(self), **changes})

@@ -7,9 +7,7 @@ what a guessing decoder gets right by chance can be compared with what a reading
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from core.progress import Progress, silent
 from evaluators.answers.answer_quality import SIDES, estimate_pair
 from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
 from evaluators.measure.metrics import (
-    AgreementMetrics,
     EvaluationMetrics,
     JudgedMetrics,
     JudgedSlice,
@@ -38,50 +35,35 @@ from evaluators.measure.result_files import (
     write_table,
 )
 from evaluators.measure.result_rows import judged_rows
+from generators.llm.cached_client import LLMClient
 from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
-from generators.quality.judge import (
-    ItemVerdicts,
-    Judgement,
-    Rubric,
-    agreement,
-    judge,
-    rubric_named,
-)
+from generators.quality.agreement import agreement
+from generators.quality.judge import ItemVerdicts, Judgement, Rubric, judge, rubric_named
 
 AnswerRow = Mapping[str, Any]
 """A row of answers.parquet."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JudgeCosts:
-    """The rubric that a judge was asked by, and what its requests cost.
-
-    Attributes:
-        rubric: digest of the rubric.
-        usage: requests, tokens and cost.
-    """
-
-    rubric: str
-    usage: Usage
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what the artifact's record keeps."""
-        return {"rubric": self.rubric, **self.usage.to_json()}
-
-
 def ask_judge(
-    session: LLMSession, rubric: Rubric, items: Sequence[Mapping[str, str]], progress: Progress
-) -> tuple[Judgement, JudgeCosts]:
-    """Have the judge read `items`, whose values fill the rubric's template.
+    session: LLMSession,
+    asked: Sequence[tuple[Rubric, Sequence[Mapping[str, str]]]],
+    progress: Progress,
+) -> tuple[list[Judgement], Usage]:
+    """Have the judge read items by each rubric, whose template their values fill.
+
+    Returns:
+        The judgement by each rubric, and what all of them took.
 
     Raises: as `judge_answers`.
     """
-    endpoint = session.require_endpoint("judge.endpoint", [rubric.name])
-    found, client = session.run(
-        endpoint, lambda client: judge(client, rubric, items, progress=progress)
-    )
-    return found, JudgeCosts(rubric=rubric.digest, usage=client.usage)
+    endpoint = session.require_endpoint("judge.endpoint", [rubric.name for rubric, _ in asked])
+
+    async def judge_all(client: LLMClient) -> list[Judgement]:
+        return [await judge(client, rubric, items, progress=progress) for rubric, items in asked]
+
+    found, client = session.run(endpoint, judge_all)
+    return found, client.usage
 
 
 def judge_answers(
@@ -91,7 +73,7 @@ def judge_answers(
     *,
     config: EvaluateConfig,
     progress: Progress = silent,
-) -> tuple[JudgedMetrics, JudgeCosts]:
+) -> tuple[JudgedMetrics, Usage]:
     """Judge answers of an evaluation by the rubric `judge_reading`.
 
     A verdict's share is a mean over questions, then over controls. A question of which a side has
@@ -116,7 +98,7 @@ def judge_answers(
         for row in rows
         for side in SIDES
     ]
-    found, costs = ask_judge(session, rubric, items, progress)
+    (found,), usage = ask_judge(session, [(rubric, items)], progress)
     pairs = list(zip(found.items[::2], found.items[1::2], strict=True))
     write_table(out / VERDICTS_FILE, _verdict_rows(rows, pairs), VERDICTS)
     slices: dict[str, dict[str, JudgedSlice]] = {}
@@ -135,7 +117,7 @@ def judge_answers(
         for row in judged_rows(metrics, min_controls=config.min_controls)
     ]
     write_table(out / RESULTS_FILE, numbers, RESULTS)
-    return metrics, costs
+    return metrics, usage
 
 
 def _draw_answers(answers: Sequence[AnswerRow], config: EvaluateConfig) -> list[AnswerRow]:
@@ -174,7 +156,7 @@ def _measure_verdicts(
     first, second = zip(*(each.verdicts for _, pair in judged for each in pair), strict=True)
     return JudgedSlice(
         shares=shares,
-        agreement=AgreementMetrics(**dataclasses.asdict(agreement(first, second))),
+        agreement=agreement(first, second),
         unread=len(judged) - len(readable),
     )
 

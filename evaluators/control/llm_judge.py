@@ -6,7 +6,6 @@ said and the reply, but not which method wrote it; each reply is judged twice.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,11 @@ import numpy as np
 from core.files import write_json
 from core.progress import Progress, silent
 from core.steering_control import load_control
-from evaluators.answers.judge import JudgeCosts, ask_judge
+from evaluators.answers.judge import ask_judge
 from evaluators.control.config import ControlSection, JudgedMeasure
 from evaluators.control.metrics import JudgedControl, JudgedControls, JudgedReplies
 from evaluators.control.result_files import JUDGED_CONTROL_FILE, REPLIES_FILE, REPLY_VERDICTS
 from evaluators.control.result_rows import VIEW
-from evaluators.measure.metrics import AgreementMetrics
 from evaluators.measure.result_files import (
     RESULTS,
     RESULTS_FILE,
@@ -31,8 +29,10 @@ from evaluators.measure.result_files import (
 )
 from evaluators.measure.result_rows import WHOLE
 from evaluators.stats.estimates import Estimate, bootstrap
+from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
-from generators.quality.judge import ItemVerdicts, Rubric, agreement, rubric_named
+from generators.quality.agreement import agreement
+from generators.quality.judge import ItemVerdicts, Rubric, rubric_named
 
 RUBRICS: Mapping[JudgedMeasure, str] = {
     "adherence": "judge_completion",
@@ -53,7 +53,7 @@ def judge_replies(
     *,
     config: ControlSection,
     progress: Progress = silent,
-) -> tuple[JudgedControls, list[JudgeCosts]]:
+) -> tuple[JudgedControls, Usage]:
     """Judge the replies of steered targets.
 
     Args:
@@ -64,7 +64,7 @@ def judge_replies(
         progress: receives finished verdicts.
 
     Returns:
-        What was found, and what each measure cost.
+        What was found, and what it took.
 
     Raises:
         EndpointError: the endpoint cannot be used.
@@ -77,13 +77,13 @@ def judge_replies(
     said = {name: load_control(control / name / "control.yaml").description for name in names}
     rubrics = {own: rubric_named(session.texts, RUBRICS[own]) for own in config.judge.measures}
 
-    verdicts: dict[JudgedMeasure, tuple[ItemVerdicts, ...]] = {}
-    costs = []
-    for measure, rubric in rubrics.items():
-        items = [_item(row, said, measure) for row in rows]
-        judgement, cost = ask_judge(session, rubric, items, progress)
-        verdicts[measure] = judgement.items
-        costs.append(cost)
+    asked = [
+        (rubric, [_item(row, said, measure) for row in rows]) for measure, rubric in rubrics.items()
+    ]
+    judgements, usage = ask_judge(session, asked, progress)
+    verdicts = {
+        measure: judgement.items for measure, judgement in zip(rubrics, judgements, strict=True)
+    }
     judged_controls: dict[str, JudgedControl] = {}
     for name in names:
         own = [i for i, row in enumerate(rows) if row["control"] == name]
@@ -101,7 +101,7 @@ def judge_replies(
     write_table(out / VERDICTS_FILE, _verdict_rows(rows, verdicts), REPLY_VERDICTS)
     write_json(out / JUDGED_CONTROL_FILE, metrics.model_dump(mode="json"))
     write_table(out / RESULTS_FILE, _result_rows(metrics), RESULTS)
-    return metrics, costs
+    return metrics, usage
 
 
 def _choose_rows(rows: Sequence[Row], most: int) -> list[Row]:
@@ -148,7 +148,7 @@ def _measure(
             method: estimate([own[p] - plain[p] for p in own if p in plain])
             for method, own in by_method.items()
         },
-        agreement=AgreementMetrics(**dataclasses.asdict(agreement(first, second))),
+        agreement=agreement(first, second),
         unread=sum(own.verdict is None for _, own in judged),
     )
 

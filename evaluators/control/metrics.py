@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from evaluators.measure.metrics import AgreementMetrics
 from evaluators.stats.estimates import Estimate
+from generators.quality.agreement import Agreement
 
 
 class _Result(BaseModel):
@@ -165,7 +165,7 @@ class JudgedReplies(_Result):
 
     unsteered: Estimate
     gains: dict[str, Estimate]
-    agreement: AgreementMetrics
+    agreement: Agreement
     unread: int
 
 

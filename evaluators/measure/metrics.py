@@ -22,6 +22,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from evaluators.stats.estimates import Estimate
+from generators.quality.agreement import Agreement
 
 
 class Metrics(BaseModel):
@@ -192,20 +193,6 @@ class EvaluationMetrics(Metrics):
     foreign_target: ForeignTarget | None = None
 
 
-class AgreementMetrics(Metrics):
-    """How often a judge says the same twice.
-
-    Attributes:
-        n: answers that were judged twice.
-        raw: share of equal verdicts.
-        kappa: Cohen's κ.
-    """
-
-    n: int
-    raw: float | None
-    kappa: float | None
-
-
 class JudgedSlice(Metrics):
     """Verdicts of a judge on the answers of one split and view.
 
@@ -216,7 +203,7 @@ class JudgedSlice(Metrics):
     """
 
     shares: dict[str, PairedEstimates]
-    agreement: AgreementMetrics
+    agreement: Agreement
     unread: int
 
 

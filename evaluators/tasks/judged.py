@@ -5,7 +5,6 @@ It sees the question, the hidden prompt and an answer, and not whose answer that
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,18 @@ from core.canonical import digest
 from core.errors import DataError
 from core.files import storage_errors
 from core.progress import Progress, silent
-from evaluators.answers.judge import JudgeCosts, ask_judge
+from evaluators.answers.judge import ask_judge
 from evaluators.config import RUBRIC, JudgeConfig
-from evaluators.measure.metrics import AgreementMetrics, Metrics
+from evaluators.measure.metrics import Metrics
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
 from evaluators.stats.estimates import Estimate
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.measure import estimate_groups
 from evaluators.tasks.result_files import TASK_ANSWERS_FILE, number_rows
+from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
-from generators.quality.judge import ItemVerdicts, agreement, rubric_named
+from generators.quality.agreement import Agreement, agreement
+from generators.quality.judge import ItemVerdicts, rubric_named
 
 VERDICTS_FILE = "task_verdicts.parquet"
 _RIGHT = "right"
@@ -56,7 +57,7 @@ class JudgedTask(Metrics):
     """
 
     predictors: dict[str, JudgedMethod]
-    agreement: AgreementMetrics
+    agreement: Agreement
     unread: int
 
 
@@ -73,7 +74,7 @@ def judge_task_answers(
     *,
     config: TasksConfig,
     progress: Progress = silent,
-) -> tuple[JudgedTasks, JudgeCosts]:
+) -> tuple[JudgedTasks, Usage]:
     """Judge what each method wrote about hidden prompts, by the rubric `judge_reading`.
 
     Args:
@@ -99,7 +100,8 @@ def judge_task_answers(
         {"question": row["question"], "gold": row["gold"], "answer": row["answer"] or "(nothing)"}
         for row in rows
     ]
-    found, costs = ask_judge(session, rubric_named(session.texts, RUBRIC), items, progress)
+    rubric = rubric_named(session.texts, RUBRIC)
+    (found,), usage = ask_judge(session, [(rubric, items)], progress)
     judged = list(zip(rows, found.items, strict=True))
     metrics = JudgedTasks(
         judged_tasks={
@@ -120,7 +122,7 @@ def judge_task_answers(
         }
         numbers = number_rows(named, min_intervals=config.min_intervals)
         write_table(out / RESULTS_FILE, numbers, RESULTS)
-    return metrics, costs
+    return metrics, usage
 
 
 def _draw(answers: Sequence[Mapping[str, Any]], config: TasksConfig) -> list[Mapping[str, Any]]:
@@ -151,6 +153,6 @@ def _measure(
     first, second = zip(*(item.verdicts for _, item in judged), strict=True)
     return JudgedTask(
         predictors=predictors,
-        agreement=AgreementMetrics(**dataclasses.asdict(agreement(first, second))),
+        agreement=agreement(first, second),
         unread=len(judged) - len(readable),
     )

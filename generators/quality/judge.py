@@ -37,6 +37,7 @@ from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import Prompt, PromptFiles
+from generators.quality.agreement import Agreement, agreement
 
 SAMPLING = SamplingConfig(temperature=0.3)
 """How verdicts are sampled: warm enough that a judge in doubt shows it in its second pass."""
@@ -136,22 +137,6 @@ class ItemVerdicts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Agreement:
-    """Agreement of two judging passes: share, and Cohen's kappa.
-
-    Attributes:
-        n: items on which both gave a verdict.
-        raw: share of these with the same verdict; None where there are none.
-        kappa: Cohen's kappa: 1 for full agreement, 0 for no more than the two passes' own shares
-            of verdicts would give by chance. None where chance alone would give full agreement.
-    """
-
-    n: int
-    raw: float | None
-    kappa: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
     """Verdicts on many items.
 
@@ -184,7 +169,7 @@ class Judgement:
             "n": len(self.items),
             "unread": self.unread,
             "shares": self.shares(),
-            "agreement": None if self.agreement is None else dataclasses.asdict(self.agreement),
+            "agreement": None if self.agreement is None else self.agreement.model_dump(),
         }
 
 
@@ -230,22 +215,6 @@ async def judge(
     judged = tuple(ItemVerdicts(verdicts=found) for found in zip(*by_pass, strict=True))
     agreed = agreement(by_pass[0], by_pass[1]) if len(by_pass) > 1 else None
     return Judgement(rubric=rubric, items=judged, agreement=agreed)
-
-
-def agreement(first: Sequence[str | None], second: Sequence[str | None]) -> Agreement:
-    """Measure the agreement of two passes over the same items (kappa: Cohen 1960).
-
-    Raises:
-        ValueError: the passes differ in length.
-    """
-    both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-    if not both:
-        return Agreement(n=0, raw=None, kappa=None)
-    raw = sum(a == b for a, b in both) / len(both)
-    ours, theirs = Counter(a for a, _ in both), Counter(b for _, b in both)
-    by_chance = sum(ours[verdict] * theirs[verdict] for verdict in ours) / len(both) ** 2
-    kappa = None if by_chance == 1 else (raw - by_chance) / (1 - by_chance)
-    return Agreement(n=len(both), raw=raw, kappa=kappa)
 
 
 def _listing(prompt: Prompt, verdicts: Sequence[str]) -> Prompt:

@@ -6,12 +6,17 @@ import contextlib
 from typing import Any
 
 from activation_store.target.config import CompleteConfig
-from core.errors import ConfigError
 from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
 from pipelines.steps.shared.llm_session import open_session, weights_identity
-from pipelines.steps.shared.step import ExternalInputs, Step, StepCall, model_location
+from pipelines.steps.shared.step import (
+    ExternalInputs,
+    Step,
+    StepCall,
+    model_location,
+    require_section,
+)
 
 _COMPUTED = ("compute_dtype", "batch_rows")
 """Settings of how replies are computed here."""
@@ -44,9 +49,7 @@ def _complete(call: StepCall) -> StepResult:
 
 
 def _replies(experiment: Experiment) -> CompleteConfig:
-    if experiment.complete is None:
-        raise ConfigError(f"{experiment.experiment}: has no section complete.")
-    return experiment.complete
+    return require_section(experiment, "complete", experiment.complete)
 
 
 def _config(experiment: Experiment) -> dict[str, Any]:

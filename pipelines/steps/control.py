@@ -12,7 +12,13 @@ from evaluators.control.config import ControlSection
 from pipelines.artifacts.cache_key import plain_computed
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.step import (
+    ExternalInputs,
+    Step,
+    StepCall,
+    model_location,
+    require_section,
+)
 
 CONTROL = "control"
 
@@ -27,14 +33,12 @@ def control_step() -> Step:
         config=_config,
         inputs={"train": "train"},
         external=_external,
-        locations=_locations,
+        locations=model_location,
     )
 
 
 def _section(experiment: Experiment) -> ControlSection:
-    if experiment.control is None:
-        raise ConfigError(f"{experiment.experiment}: has no section control.")
-    return experiment.control
+    return require_section(experiment, "control", experiment.control)
 
 
 def _controls(experiment: Experiment) -> list[SteeringControl]:
@@ -66,11 +70,6 @@ def _external(outside: ExternalInputs) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"control.crows_pairs: {path} is no file.")
     return {**outside.model_digests, "crows_pairs": sha256_file(path)}
-
-
-def _locations(experiment: Experiment) -> dict[str, Any]:
-    dump = experiment.dump
-    return {"model": dump.model, "adapter": dump.adapter}
 
 
 def _control(call: StepCall) -> StepResult:

@@ -9,7 +9,7 @@ from generators.making.config import GenerateSection
 from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.shared.llm_session import open_session, weights_identity
+from pipelines.steps.shared.llm_session import llm_result, open_session, weights_identity
 from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _conversations(call: StepCall) -> StepResult:
             sources=call.outside.text_sources,
             earlier=earlier_tables(_with_earlier(call.outside)),
         )
-    return _result(counts)
+    return llm_result(counts)
 
 
 def _questions_config(experiment: Experiment) -> dict[str, Any]:
@@ -70,11 +70,7 @@ def _questions(call: StepCall) -> StepResult:
             config=_section(call.experiment).questions,
             progress=call.progress,
         )
-    return _result(counts)
-
-
-def _result(counts: dict[str, Any]) -> StepResult:
-    return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
+    return llm_result(counts)
 
 
 def _external(outside: ExternalInputs, table: str) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from core.canonical import digest
-from core.errors import ConfigError
 from generators.exchange.config import ImportConfig
 from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall, require_section
 
 
 def _import_conversations(call: StepCall) -> StepResult:
@@ -49,9 +48,7 @@ def _own_questions(call: StepCall) -> StepResult:
 
 
 def _import_config(experiment: Experiment) -> dict[str, Any]:
-    if experiment.data is None:
-        raise ConfigError(f"{experiment.experiment}: has no section data.")
-    return plain(experiment.data, ImportConfig)
+    return plain(require_section(experiment, "data", experiment.data), ImportConfig)
 
 
 def _data_location(experiment: Experiment) -> dict[str, Any]:

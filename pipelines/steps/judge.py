@@ -1,43 +1,28 @@
-"""The steps `judge` and `judge_tasks`: an LLM judges answers that were written."""
+"""The steps in which an LLM judges what was written: answers, task answers, steered replies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ConfigError
 from evaluators.config import RUBRIC, EvaluateConfig, JudgeConfig
-from evaluators.tasks.config import TasksConfig
+from evaluators.control.config import ControlJudgeConfig, ControlSection
 from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.shared.llm_session import open_session, weights_identity
-from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.llm_session import judge_identity, llm_result, open_session
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall, require_section
 
 if TYPE_CHECKING:
-    from evaluators.answers.judge import JudgeCosts
-    from evaluators.measure.metrics import Metrics
-    from generators.llm.endpoint.config import EndpointConfig
     from generators.llm.prompt_files import PromptFiles
+    from generators.llm.sending.budget import Usage
     from generators.llm.session import LLMSession
 
-Settings = Callable[[Experiment], JudgeConfig]
-
-
-def _of_evaluation(experiment: Experiment) -> JudgeConfig:
-    return experiment.evaluate.judge or JudgeConfig()
-
-
-def _of_tasks(experiment: Experiment) -> JudgeConfig:
-    return _tasks(experiment).judge or JudgeConfig()
-
-
-def _tasks(experiment: Experiment) -> TasksConfig:
-    if experiment.tasks is None:
-        raise ConfigError(f"{experiment.experiment}: has no section tasks.")
-    return experiment.tasks
+Judge = Callable[[StepCall, "LLMSession"], tuple[dict[str, Any], "Usage"]]
+"""Judges what a step wrote; returns what was found as plain JSON types, and what it took."""
+Settings = Callable[[Experiment], JudgeConfig | ControlJudgeConfig]
+Rubrics = Callable[[Experiment, "PromptFiles"], dict[str, Any]]
+"""Returns the digests of the rubrics that a judge reads."""
 
 
 def judge_texts(experiment: Experiment) -> PromptFiles:
@@ -51,91 +36,163 @@ def judge_texts(experiment: Experiment) -> PromptFiles:
     return texts_of(experiment.generate)
 
 
-def _session(call: StepCall, endpoint: EndpointConfig) -> AbstractContextManager[LLMSession]:
-    return open_session(call, endpoint, judge_texts(call.experiment))
+def _judge_step(
+    name: str,
+    judged: str,
+    entry: str,
+    *,
+    version: int,
+    judge: Judge,
+    settings: Settings,
+    config: Callable[[Experiment], dict[str, Any]],
+    rubrics: Rubrics,
+) -> Step:
+    """Make a step in which an LLM judges the output of the step `judged`."""
 
+    def run(call: StepCall) -> StepResult:
+        experiment = call.experiment
+        texts = judge_texts(experiment)
+        with open_session(call, settings(experiment).endpoint, texts) as session:
+            found, usage = judge(call, session)
+        return llm_result({**found, **rubrics(experiment, texts), **usage.to_json()})
 
-def _result(metrics: Metrics, costs: JudgeCosts) -> StepResult:
-    spent = costs.to_json()
-    return StepResult(
-        counts={**metrics.to_json(), **spent},
-        tokens=sum(spent["tokens"].values()),
-        cost=spent["cost_usd"],
+    def external(outside: ExternalInputs) -> dict[str, Any]:
+        experiment = outside.experiment
+        own = judge_identity(settings(experiment).endpoint)
+        return {**own, **rubrics(experiment, judge_texts(experiment))}
+
+    return Step(
+        name=name,
+        version=version,
+        entry=entry,
+        run=run,
+        config=config,
+        inputs={judged: judged},
+        external=external,
+        locations=lambda experiment: {"base_url": settings(experiment).endpoint.base_url},
     )
 
 
-def _judge(call: StepCall) -> StepResult:
+def _reading_rubric(experiment: Experiment, texts: PromptFiles) -> dict[str, Any]:
+    return {"rubric": texts.prompt(RUBRIC).digest}
+
+
+def _answers_settings(experiment: Experiment) -> JudgeConfig:
+    return experiment.evaluate.judge or JudgeConfig()
+
+
+def _judge_answers(call: StepCall, session: LLMSession) -> tuple[dict[str, Any], Usage]:
     from evaluators.answers.judge import judge_answers
 
-    with _session(call, _of_evaluation(call.experiment).endpoint) as session:
-        found = judge_answers(
-            call.data("evaluate"),
-            call.out,
-            session,
-            config=call.experiment.evaluate,
-            progress=call.progress,
-        )
-    return _result(*found)
+    found, usage = judge_answers(
+        call.data("evaluate"),
+        call.out,
+        session,
+        config=call.experiment.evaluate,
+        progress=call.progress,
+    )
+    return found.to_json(), usage
 
 
-def _judge_tasks(call: StepCall) -> StepResult:
-    from evaluators.tasks.judged import judge_task_answers
-
-    with _session(call, _of_tasks(call.experiment).endpoint) as session:
-        found = judge_task_answers(
-            call.data("tasks"),
-            call.out,
-            session,
-            config=_tasks(call.experiment),
-            progress=call.progress,
-        )
-    return _result(*found)
-
-
-def _config(experiment: Experiment) -> dict[str, Any]:
+def _answers_config(experiment: Experiment) -> dict[str, Any]:
     whole = plain(experiment.evaluate, EvaluateConfig)
     deciding = ("seed", "bootstrap", "min_controls")
-    return {
-        "answers": _of_evaluation(experiment).answers,
-        **{name: whole[name] for name in deciding},
-    }
+    own = {name: whole[name] for name in deciding}
+    return {"answers": _answers_settings(experiment).answers, **own}
+
+
+JUDGE = _judge_step(
+    "judge",
+    "evaluate",
+    "evaluators.answers.judge",
+    version=3,
+    judge=_judge_answers,
+    settings=_answers_settings,
+    config=_answers_config,
+    rubrics=_reading_rubric,
+)
+
+
+def _tasks_settings(experiment: Experiment) -> JudgeConfig:
+    return require_section(experiment, "tasks", experiment.tasks).judge or JudgeConfig()
+
+
+def _judge_tasks(call: StepCall, session: LLMSession) -> tuple[dict[str, Any], Usage]:
+    from evaluators.tasks.judged import judge_task_answers
+
+    found, usage = judge_task_answers(
+        call.data("tasks"),
+        call.out,
+        session,
+        config=require_section(call.experiment, "tasks", call.experiment.tasks),
+        progress=call.progress,
+    )
+    return found.to_json(), usage
 
 
 def _tasks_config(experiment: Experiment) -> dict[str, Any]:
-    whole = plain(_tasks(experiment))
-    deciding = ("seed", "bootstrap", "min_intervals")
-    return {"answers": _of_tasks(experiment).answers, **{name: whole[name] for name in deciding}}
+    whole = plain(require_section(experiment, "tasks", experiment.tasks))
+    own = {name: whole[name] for name in ("seed", "bootstrap", "min_intervals")}
+    return {"answers": _tasks_settings(experiment).answers, **own}
 
 
-def _external(settings: Settings, outside: ExternalInputs) -> dict[str, Any]:
-    from generators.llm.endpoint.resolve import model_identity
+JUDGE_TASKS = _judge_step(
+    "judge_tasks",
+    "tasks",
+    "evaluators.tasks.judged",
+    version=1,
+    judge=_judge_tasks,
+    settings=_tasks_settings,
+    config=_tasks_config,
+    rubrics=_reading_rubric,
+)
 
-    endpoint = settings(outside.experiment).endpoint
+
+def _control_section(experiment: Experiment) -> ControlSection:
+    return require_section(experiment, "control", experiment.control)
+
+
+def _control_settings(experiment: Experiment) -> ControlJudgeConfig:
+    return require_section(experiment, "control.judge", _control_section(experiment).judge)
+
+
+def _judge_replies(call: StepCall, session: LLMSession) -> tuple[dict[str, Any], Usage]:
+    from evaluators.control.llm_judge import judge_replies
+
+    found, usage = judge_replies(
+        call.data("control"),
+        call.out,
+        session,
+        config=_control_section(call.experiment),
+        progress=call.progress,
+    )
+    return found.model_dump(mode="json"), usage
+
+
+def _control_config(experiment: Experiment) -> dict[str, Any]:
+    section, judge = _control_section(experiment), _control_settings(experiment)
     return {
-        "judge": model_identity(endpoint, weights_identity(endpoint)),
-        "structured": endpoint.structured,
-        "rubric": judge_texts(outside.experiment).prompt(RUBRIC).digest,
+        "measures": list(judge.measures),
+        "prompts": judge.prompts,
+        "seed": section.seed,
+        "bootstrap": section.bootstrap,
     }
 
 
-JUDGE = Step(
-    name="judge",
-    version=3,
-    entry="evaluators.answers.judge",
-    run=_judge,
-    config=_config,
-    inputs={"evaluate": "evaluate"},
-    external=partial(_external, _of_evaluation),
-    locations=lambda experiment: {"base_url": _of_evaluation(experiment).endpoint.base_url},
-)
+def _control_rubrics(experiment: Experiment, texts: PromptFiles) -> dict[str, Any]:
+    from evaluators.control.llm_judge import RUBRICS
 
-JUDGE_TASKS = Step(
-    name="judge_tasks",
+    measures = _control_settings(experiment).measures
+    return {"rubrics": {name: texts.prompt(RUBRICS[name]).digest for name in measures}}
+
+
+JUDGE_CONTROL = _judge_step(
+    "judge_control",
+    "control",
+    "evaluators.control.llm_judge",
     version=1,
-    entry="evaluators.tasks.judged",
-    run=_judge_tasks,
-    config=_tasks_config,
-    inputs={"tasks": "tasks"},
-    external=partial(_external, _of_tasks),
-    locations=lambda experiment: {"base_url": _of_tasks(experiment).endpoint.base_url},
+    judge=_judge_replies,
+    settings=_control_settings,
+    config=_control_config,
+    rubrics=_control_rubrics,
 )

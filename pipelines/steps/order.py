@@ -9,28 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, get_args
 
 from activation_store.layout.config import CaptureConfig
-from core.canonical import digest
 from evaluators.config import Baseline
 from pipelines.artifacts.cache_key import deciding, plain, plain_computed
-from pipelines.artifacts.records import StepResult, StoreDigests
+from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs, printed_config
 from pipelines.steps.complete import COMPLETE
 from pipelines.steps.control import control_step
+from pipelines.steps.dump import dump_step
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.import_data import IMPORTED, OWN
-from pipelines.steps.judge import JUDGE, JUDGE_TASKS
-from pipelines.steps.judge_control import judge_control_step
+from pipelines.steps.judge import JUDGE, JUDGE_CONTROL, JUDGE_TASKS
 from pipelines.steps.quality import QUALITY, quality_step
 from pipelines.steps.robustness import robustness_step
-from pipelines.steps.shared.decoder_inputs import step_inputs
 from pipelines.steps.shared.metrics import metrics_of
-from pipelines.steps.shared.reuse import find_reusable_stores
-from pipelines.steps.shared.step import ExternalInputs, Step, StepCall, model_location
+from pipelines.steps.shared.step import Step, StepCall, model_location
 from pipelines.steps.tasks import tasks_step
 from trainers.config import Variant
 
@@ -94,78 +90,9 @@ def _with_tasks(
 def _with_control(rest: tuple[Step, ...], *, judged: bool) -> tuple[Step, ...]:
     """Add `control`, and its judge where there is one, before the report, which shows them."""
     *earlier, report = rest
-    own = (control_step(), judge_control_step()) if judged else (control_step(),)
+    own = (control_step(), JUDGE_CONTROL) if judged else (control_step(),)
     shown = {step.name: step.name for step in own}
     return (*earlier, *own, replace(report, inputs={**report.inputs, **shown}))
-
-
-def _dump(call: StepCall) -> StepResult:
-    from activation_store.write.adopt import adopt_store
-    from activation_store.write.dump import dump
-
-    config, model = _capture(call.experiment), call.outside.model
-    if (store := call.outside.store) is not None:
-        conversations = call.data("conversations")
-        result = adopt_store(
-            store, call.out, conversations=conversations, config=config, model=model
-        )
-        digests = store_digests(call.out)
-        # its vectors need not be those that a dump would have computed: its root digest counts too
-        digests = replace(digests, content=digest([digests.content, digests.root]))
-    else:
-        result = dump(
-            call.data("conversations"),
-            call.out,
-            config=config,
-            model=model,
-            runtime=call.experiment.runtime,
-            progress=call.progress,
-            reusable=find_reusable_stores(call.root, call.experiment.runtime),
-            pool=call.pool,
-        )
-        digests = store_digests(call.out)
-    return StepResult(counts=result.to_json(), store=digests)
-
-
-def store_digests(folder: Path) -> StoreDigests:
-    """Return the digests of the finished activation store in `folder`.
-
-    Its content is which rows it holds, of which layers and in which form. Where they lie follows
-    from what other stores they were taken over from, and their activations are the same to within
-    the canary's tolerance wherever they are computed: neither decides a key.
-
-    Raises:
-        DamagedError: the store is not as it was written.
-    """
-    from activation_store.layout.arrays import INDEX_FILE
-    from activation_store.layout.index import SequenceIndex
-    from activation_store.layout.plan import read_plan
-    from activation_store.layout.root_record import read_root
-
-    plan = read_plan(folder)
-    index = SequenceIndex.read(folder / INDEX_FILE)
-    rows = [
-        [row.example_id, row.n_tokens, row.withheld]
-        for row in sorted(index.values(), key=lambda row: row.example_id)
-    ]
-    content = {"rows": rows, **{name: plan[name] for name in ("layers", "d_model", "dtype")}}
-    return StoreDigests(root=read_root(folder)[0], content=digest(content))
-
-
-def _dump_size(
-    experiment: Experiment, outside: ExternalInputs, inputs: Mapping[str, Path], sampled: bool
-) -> dict[str, int]:
-    from activation_store.write.estimate import store_size
-
-    found = store_size(
-        inputs["conversations"],
-        config=_capture(experiment),
-        model=outside.model,
-        runtime=experiment.runtime,
-        sampled=sampled,
-    )
-    sizes = {"raw_bytes": found.raw_bytes, "lossless_bytes": found.lossless_bytes}
-    return {name: value for name, value in sizes.items() if value is not None}
 
 
 def _train(call: StepCall, variant: Variant = "own") -> StepResult:
@@ -175,7 +102,7 @@ def _train(call: StepCall, variant: Variant = "own") -> StepResult:
     processes = call.experiment.runtime.processes
     run = train if processes == 1 else partial(run_distributed, train, processes)
     found = run(
-        step_inputs(call),
+        call.decoder_inputs(),
         call.out,
         call.work,
         config=call.experiment.train,
@@ -196,7 +123,7 @@ def run_evaluation(call: StepCall, *, foreign: bool = False) -> StepResult:
     from evaluators.evaluation import TrainedDecoders, evaluate
 
     found = evaluate(
-        step_inputs(call),
+        call.decoder_inputs(),
         TrainedDecoders(
             decoder=call.data("train"),
             baselines={
@@ -224,10 +151,6 @@ def _report(call: StepCall) -> StepResult:
     )
     page = write_report(inputs, call.out)
     return StepResult(counts={"page": page.relative_to(call.out).as_posix()})
-
-
-def _capture(experiment: Experiment) -> CaptureConfig:
-    return CaptureConfig.model_validate(plain(experiment.dump, CaptureConfig))
 
 
 def _with_capture(own: dict[str, Any], experiment: Experiment, *, live: bool) -> dict[str, Any]:
@@ -299,18 +222,6 @@ def _from_conversations(
         live: compute activations on the fly, without a dump.
         judged: have an LLM judge the written answers.
     """
-    dump = Step(
-        name="dump",
-        version=4,
-        entry="activation_store.write.dump",
-        run=_dump,
-        config=lambda experiment: deciding(plain(experiment.dump, CaptureConfig)),
-        inputs={"conversations": conversations},
-        external=lambda outside: outside.dump_digests,
-        locations=model_location,
-        size=_dump_size,
-        resumes_output=True,
-    )
     tables = {"conversations": conversations, "questions": questions}
     if not live:
         tables["dump"] = "dump"
@@ -357,4 +268,4 @@ def _from_conversations(
         listed=False,
     )
     later = (train, *trained, evaluate, *judge, report)
-    return later if live else (dump, *later)
+    return later if live else (dump_step(conversations), *later)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core.errors import ConfigError
 from generators.llm.prompt_files import PromptFiles
 from generators.quality.config import QualityConfig, QualitySection
 from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.shared.llm_session import open_session, weights_identity
-from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.llm_session import judge_identity, llm_result, open_session
+from pipelines.steps.shared.step import ExternalInputs, Step, StepCall, require_section
 
 QUALITY = "quality"
 
@@ -32,9 +31,7 @@ def quality_step(conversations: str) -> Step:
 
 
 def _section(experiment: Experiment) -> QualitySection:
-    if experiment.quality is None:
-        raise ConfigError(f"{experiment.experiment}: has no section quality.")
-    return experiment.quality
+    return require_section(experiment, "quality", experiment.quality)
 
 
 def _texts(section: QualitySection) -> PromptFiles:
@@ -57,7 +54,7 @@ def _check(call: StepCall) -> StepResult:
             progress=call.progress,
             effects=effects,
         )
-    return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
+    return llm_result(counts)
 
 
 def _measure_effects(call: StepCall) -> dict[str, float]:
@@ -75,7 +72,6 @@ def _measure_effects(call: StepCall) -> dict[str, float]:
 
 def _external(outside: ExternalInputs) -> dict[str, Any]:
     """Return the identity of the judge, how it is held to schemas, and digests of its prompts."""
-    from generators.llm.endpoint.resolve import model_identity
     from generators.quality.check import prompts_of
 
     section = _section(outside.experiment)
@@ -85,8 +81,7 @@ def _external(outside: ExternalInputs) -> dict[str, Any]:
         return target
     return {
         **target,
-        "judge": model_identity(section.endpoint, weights_identity(section.endpoint)),
-        "structured": section.endpoint.structured,
+        **judge_identity(section.endpoint),
         "texts": _texts(section).digests(prompts=prompts, seeds=()),
     }
 

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from activation_store.layout.config import CaptureConfig
-from core.errors import ConfigError
 from evaluators.robustness.config import RobustnessConfig
 from pipelines.artifacts.cache_key import deciding, plain, plain_computed
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.shared.decoder_inputs import step_inputs
-from pipelines.steps.shared.step import Step, StepCall
+from pipelines.steps.shared.step import Step, StepCall, require_section
 
 ROBUSTNESS = "robustness"
 
@@ -33,9 +31,7 @@ def robustness_step(evaluate: Step) -> Step:
 
 
 def _section(experiment: Experiment) -> RobustnessConfig:
-    if experiment.robustness is None:
-        raise ConfigError(f"{experiment.experiment}: has no section robustness.")
-    return experiment.robustness
+    return require_section(experiment, "robustness", experiment.robustness)
 
 
 def _config(experiment: Experiment) -> dict[str, Any]:
@@ -49,7 +45,7 @@ def _robustness(call: StepCall) -> StepResult:
     from evaluators.robustness.robustness import robustness
 
     found = robustness(
-        step_inputs(call),
+        call.decoder_inputs(),
         call.data("train"),
         call.out,
         call.work,

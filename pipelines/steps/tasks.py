@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from core.errors import ConfigError
 from evaluators.config import Baseline
 from evaluators.tasks.config import TasksConfig
 from pipelines.artifacts.cache_key import plain_computed
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
-from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
+from pipelines.steps.shared.step import (
+    ExternalInputs,
+    Step,
+    StepCall,
+    model_location,
+    require_section,
+)
 
 TASKS = "tasks"
 _TRAINED = "train_"
@@ -44,9 +49,7 @@ def tasks_step(baseline_steps: Sequence[str], conversations: str | None = None) 
 
 
 def _section(experiment: Experiment) -> TasksConfig:
-    if experiment.tasks is None:
-        raise ConfigError(f"{experiment.experiment}: has no section tasks.")
-    return experiment.tasks
+    return require_section(experiment, "tasks", experiment.tasks)
 
 
 def _config(experiment: Experiment) -> dict[str, Any]:
@@ -65,12 +68,10 @@ def _external(outside: ExternalInputs) -> dict[str, Any]:
 
 
 def _locations(experiment: Experiment) -> dict[str, Any]:
-    dump = experiment.dump
     section = _section(experiment)
     shift = section.shift
     return {
-        "model": dump.model,
-        "adapter": dump.adapter,
+        **model_location(experiment),
         "relations": list(section.relations),
         "shift": None if shift is None else {"model": shift.model, "adapter": shift.adapter},
     }

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
-
-from pydantic import BaseModel
+from typing import Any
 
 from core.errors import ConfigError, LatentQAError
 from generators.kinds.config import KindPlan
@@ -24,8 +22,6 @@ from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.versions.gate import GateInputs, judge_version
 from pipelines.versions.journal import Firing, Journal
-
-C = TypeVar("C", bound=BaseModel)
 
 RunExperiment = Callable[[Runner], RunResult]
 """Runs all steps of a runner, such as as tasks of an orchestrator."""
@@ -188,16 +184,18 @@ def next_experiment(
     conversations, questions = section.conversations, section.questions
     earlier = section.earlier
     if schedule.mode == "fresh":
-        conversations = _with(conversations, seed=conversations.seed + past)
-        questions = _with(questions, seed=questions.seed + past)
+        conversations = conversations.with_changes(seed=conversations.seed + past)
+        questions = questions.with_changes(seed=questions.seed + past)
         if past and schedule.distinct and before is not None and "conversations" in before:
             earlier = (*earlier, str(before["conversations"].data))
     else:
         more = schedule.by * past
         kinds = {name: _grown(plan, more) for name, plan in conversations.kinds.items()}
-        conversations = _with(conversations, kinds=kinds)
-    changed = _with(section, conversations=conversations, questions=questions, earlier=earlier)
-    return _with(experiment, generate=changed)
+        conversations = conversations.with_changes(kinds=kinds)
+    changed = section.with_changes(
+        conversations=conversations, questions=questions, earlier=earlier
+    )
+    return experiment.with_changes(generate=changed)
 
 
 def check_schedule(experiment: Experiment) -> None:
@@ -223,14 +221,12 @@ def check_schedule(experiment: Experiment) -> None:
 def canary_experiment(experiment: Experiment, canary: CanaryConfig) -> Experiment:
     """Return the small training on the same rows and the same store, as NAME_canary."""
     train = experiment.train
-    small = _with(
-        train,
+    small = train.with_changes(
         max_rows=min(canary.rows, train.max_rows or canary.rows),
         max_steps=min(canary.steps, train.max_steps or canary.steps),
         evaluations=1,
     )
-    evaluate = _with(
-        experiment.evaluate,
+    evaluate = experiment.evaluate.with_changes(
         max_controls=min(canary.controls, experiment.evaluate.max_controls or canary.controls),
         baselines=(),
         judge=None,
@@ -238,8 +234,7 @@ def canary_experiment(experiment: Experiment, canary: CanaryConfig) -> Experimen
         identification=0,
         control_effect=False,
     )
-    return _with(
-        experiment,
+    return experiment.with_changes(
         experiment=f"{experiment.experiment}_canary",
         train=small,
         evaluate=evaluate,
@@ -260,12 +255,12 @@ def _schedule(experiment: Experiment) -> ScheduleSection:
 def _grown(plan: KindPlan, more: int) -> KindPlan:
     """Add controls to a plan, spread evenly over its categories where it names any."""
     if plan.categories is None:
-        return _with(plan, controls=plan.controls + more)
+        return plan.with_changes(controls=plan.controls + more)
     each, rest = divmod(more, len(plan.categories))
     categories = {
         name: count + each + (i < rest) for i, (name, count) in enumerate(plan.categories.items())
     }
-    return _with(plan, categories=categories, controls=sum(categories.values()))
+    return plan.with_changes(categories=categories, controls=sum(categories.values()))
 
 
 def _forget_old(refs: Refs, experiment: str, schedule: ScheduleSection) -> None:
@@ -277,7 +272,3 @@ def _forget_old(refs: Refs, experiment: str, schedule: ScheduleSection) -> None:
     expired += find_expired(refs, f"{experiment}_canary", last=1, weekly=0)
     for name in expired:
         refs.untag(str(name))
-
-
-def _with(config: C, **changes: Any) -> C:
-    return type(config).model_validate({**dict(config), **changes})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from generators.llm.endpoint.config import EMBEDDED, EndpointConfig
+from pipelines.artifacts.records import StepResult
 from pipelines.steps.shared.step import StepCall
 
 if TYPE_CHECKING:
@@ -35,6 +36,21 @@ def weights_identity(endpoint: EndpointConfig) -> str | None:
 
     gguf = embedded_weights(endpoint)
     return None if gguf is None else served_identity(gguf)
+
+
+def judge_identity(endpoint: EndpointConfig) -> dict[str, Any]:
+    """Return what decides the verdicts of a judge, besides what it is asked."""
+    from generators.llm.endpoint.resolve import model_identity
+
+    return {
+        "judge": model_identity(endpoint, weights_identity(endpoint)),
+        "structured": endpoint.structured,
+    }
+
+
+def llm_result(counts: Mapping[str, Any]) -> StepResult:
+    """Return the result of a step that asked an LLM; its counts have `tokens` and `cost_usd`."""
+    return StepResult(counts=counts, tokens=sum(counts["tokens"].values()), cost=counts["cost_usd"])
 
 
 @contextlib.contextmanager

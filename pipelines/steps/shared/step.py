@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from activation_store.layout.config import CaptureConfig
 from core.canonical import digest
 from core.errors import ConfigError, RefError
 from core.files import sha256_file
 from core.progress import Progress
 from core.task_pool import TaskPool
 from pipelines.artifacts.artifact import DATA, Artifact
+from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -22,8 +24,11 @@ from pipelines.reports.run.inputs import ReportStep
 
 if TYPE_CHECKING:
     from activation_store.model_files.files import ModelFiles
+    from decoder.sources.step_inputs import StepInputs
     from generators.exchange.config import RowsConfig
     from generators.kinds.sources import ResolvedTexts
+
+T = TypeVar("T")
 
 
 class ExternalInputs:
@@ -183,9 +188,8 @@ class ExternalInputs:
     @cached_property
     def data_folder(self) -> Path:
         """Folder of the published files."""
-        if self.experiment.data is None:
-            raise ConfigError(f"{self.experiment.experiment}: has no section data.")
-        return Path(self.experiment.data.path).expanduser()
+        section = require_section(self.experiment, "data", self.experiment.data)
+        return Path(section.path).expanduser()
 
     @cached_property
     def data_digests(self) -> dict[str, str]:
@@ -237,6 +241,22 @@ class ExternalInputs:
         return messages_digest(self.data_folder, self._rows)
 
 
+def require_section(experiment: Experiment, name: str, section: T | None) -> T:
+    """Return a section of an experiment that a step needs.
+
+    Raises:
+        ConfigError: it is null.
+    """
+    if section is None:
+        raise ConfigError(f"{experiment.experiment}: has no section {name}.")
+    return section
+
+
+def capture_config(experiment: Experiment) -> CaptureConfig:
+    """Return what decides a dump, of a section that also says where things are."""
+    return CaptureConfig.model_validate(plain(experiment.dump, CaptureConfig))
+
+
 def model_location(experiment: Experiment) -> dict[str, Any]:
     """Return where the target was, for the record of a step that runs it."""
     return {"model": experiment.dump.model, "adapter": experiment.dump.adapter}
@@ -272,6 +292,18 @@ class StepCall:
     def data(self, role: str) -> Path:
         """Return the output folder of the input `role`."""
         return self.inputs[role].data
+
+    def decoder_inputs(self) -> StepInputs:
+        """Collect tables, target and store; no store where activations are computed on the fly."""
+        from decoder.sources.step_inputs import StepInputs  # loads torch
+
+        return StepInputs(
+            conversations=self.data("conversations"),
+            questions=self.data("questions"),
+            store=self.data("dump") if "dump" in self.inputs else None,
+            model=self.outside.model,
+            capture=capture_config(self.experiment),
+        )
 
 
 SizeEstimator = Callable[[Experiment, ExternalInputs, Mapping[str, Path], bool], dict[str, int]]

@@ -60,8 +60,8 @@ def judged(folder: Path, answers: list[dict[str, Any]]) -> tuple[dict[str, Judge
             base_url=endpoint.base_url, api_key="none", model="scripted", identity="judge"
         )
         session = LLMSession(endpoint=resolved, log=folder / "log.sqlite")
-        found, costs = judge_task_answers(folder, folder / "out", session, config=CONFIG)
-    return found.judged_tasks, costs.usage.requests
+        found, usage = judge_task_answers(folder, folder / "out", session, config=CONFIG)
+    return found.judged_tasks, usage.requests
 
 
 def test_each_method_is_judged_on_the_same_prompts(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from generators.llm.cached_client import LLMClient
 from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.testing import is_probe, plausible_reply
-from generators.quality.judge import Agreement, Judgement, agreement, judge, rubric_named
+from generators.quality.agreement import Agreement, agreement
+from generators.quality.judge import Judgement, judge, rubric_named
 
 RUBRIC = rubric_named(PromptFiles(), "judge_answer")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from core.runtime import Runtime
 from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.steps.shared.reuse import find_reusable_stores
+from pipelines.steps.dump import find_reusable_stores
 
 
 def artifact(root: ArtifactRoot, kind: str, number: int) -> Path:

@@ -15,7 +15,7 @@ from core.errors import DamagedError
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.steps.order import store_digests
+from pipelines.steps.dump import store_digests
 
 
 @pytest.fixture(scope="module")
