@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from activation_store.read.reader import ActivationStore
     from core.steering_control import SteeringControl
+    from pipelines.artifacts.refs import Refs
     from pipelines.asking.reader import Reader
     from pipelines.asking.steering import SteeredTarget, SteeringWay
     from pipelines.experiment.config import Experiment
@@ -144,11 +145,9 @@ def results(ref: StrPath, *, root: StrPath | None = None) -> dict[str, Any]:
         RefError: `ref` names nothing, or nothing that was evaluated.
         DamagedError: a file of the evaluation cannot be read.
     """
-    from pipelines.artifacts.refs import Refs
-    from pipelines.artifacts.root import ArtifactRoot
     from pipelines.reports.run.results import read_results
 
-    return read_results(Refs(ArtifactRoot(artifact_root(root))), os.fspath(ref)).document
+    return read_results(open_refs(root), os.fspath(ref)).document
 
 
 def sweep(
@@ -334,14 +333,24 @@ def store_folder(ref: StrPath, *, root: StrPath | None = None) -> Path:
     """
     from activation_store.layout.arrays import COMMITS, PLAN_FILE
     from pipelines.artifacts.artifact import DATA
-    from pipelines.artifacts.refs import Refs
-    from pipelines.artifacts.root import ArtifactRoot
 
     path = Path(ref).expanduser()
     for folder in (path, path / DATA):
         if (folder / PLAN_FILE).is_file() or (folder / COMMITS).is_dir():
             return folder
-    return Refs(ArtifactRoot(artifact_root(root))).resolve(os.fspath(ref), kind="dump").data
+    return open_refs(root).resolve(os.fspath(ref), kind="dump").data
+
+
+def open_refs(root: StrPath | None = None) -> Refs:
+    """Open the names of an artifact root.
+
+    Raises:
+        ConfigError: `root` is no folder and cannot be made one.
+    """
+    from pipelines.artifacts.refs import Refs
+    from pipelines.artifacts.root import ArtifactRoot
+
+    return Refs(ArtifactRoot(artifact_root(root)))
 
 
 def artifact_root(root: StrPath | None = None) -> Path:

@@ -53,10 +53,6 @@ SetOption = Annotated[
         help="Override a field, such as train.lora.rank=8; may be given many times.",
     ),
 ]
-UntilOption = Annotated[StepName | None, typer.Option("--until", help="Stop after this step.")]
-SmokeOption = Annotated[
-    bool, typer.Option("--smoke", help="Run every step of this experiment on eight rows.")
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 RepoOption = Annotated[
     str | None,

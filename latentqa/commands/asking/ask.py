@@ -9,24 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import ConfigError, DataError
-from latentqa.api import load
 from latentqa.terminal.answers_view import print_answers, reader_document
-from latentqa.terminal.conversation import (
-    AdapterOption,
-    DeviceOption,
-    ForeignAdapterOption,
-    ForeignTargetOption,
-    MaxTokensOption,
-    MessagesOption,
-    ModelOption,
-    PromptOption,
-    StimulusOption,
-    SystemOption,
-    TokensOption,
-    expect_one_of,
-    make_one_prompt,
-)
-from latentqa.terminal.options import DEFAULT_ROOT, DecoderArgument, JsonOption, RootOption
+from latentqa.terminal.option_groups import ConversationOptions, ReaderOptions, takes_groups
+from latentqa.terminal.options import JsonOption
 from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
@@ -34,16 +19,14 @@ if TYPE_CHECKING:
     from pipelines.asking.results import Prompt
 
 
+@takes_groups
 def ask(
-    decoder: DecoderArgument,
-    prompt: PromptOption = None,
+    *,
     question: Annotated[
         list[str],
         typer.Option("--question", metavar="TEXT", help="A question; may be given many times."),
     ] = [],  # noqa: B006 - typer's default, never changed
-    system: SystemOption = None,
-    stimulus: StimulusOption = None,
-    messages: MessagesOption = None,
+    said: ConversationOptions,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -53,7 +36,6 @@ def ask(
             "Answers are JSON lines on stdout.",
         ),
     ] = None,
-    tokens: TokensOption = "visible",
     layer: Annotated[
         int | None,
         typer.Option("--layer", min=-1, help="Block that is read, instead of the trained one."),
@@ -65,13 +47,7 @@ def ask(
         float, typer.Option("--temperature", min=0.01, help="Temperature of the drawn answers.")
     ] = 0.7,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the drawn answers.")] = 0,
-    max_tokens: MaxTokensOption = 40,
-    model: ModelOption = None,
-    adapter: AdapterOption = None,
-    foreign_target: ForeignTargetOption = None,
-    foreign_adapter: ForeignAdapterOption = None,
-    device: DeviceOption = "auto",
-    root: RootOption = DEFAULT_ROOT,
+    decoder: ReaderOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a decoder about the activations of a conversation.
@@ -90,42 +66,28 @@ def ask(
 
     --tokens names others; --layer another block. `latentqa map` shows where an answer can be read.
     """
-    expect_one_of("ask", prompt=prompt, messages=messages, file=file)
+    said.check_one_source("ask", file=file)
     if file is None and not question:
         raise ConfigError("ask: nothing is asked; expected --question TEXT at least once.")
-    if file is not None and (system is not None or stimulus is not None):
+    if file is not None and (said.system is not None or said.stimulus is not None):
         raise ConfigError("ask: got --file and --system or --stimulus; put them in its lines.")
     from pipelines.asking.prompts_file import read_prompts
     from pipelines.asking.reader import AskOptions
 
     options = AskOptions(
-        layer=layer, max_tokens=max_tokens, samples=samples, temperature=temperature, seed=seed
+        layer=layer,
+        max_tokens=said.max_tokens,
+        samples=samples,
+        temperature=temperature,
+        seed=seed,
     )
     if file is not None:
-        lines = [(line.id, line.prompt) for line in read_prompts(file, question, tokens)]
-    else:
-        one = make_one_prompt(
-            question,
-            prompt=prompt,
-            system=system,
-            stimulus=stimulus,
-            messages=messages,
-            tokens=tokens,
-        )
-        lines = [("", one)]
-    reader = load(
-        decoder,
-        root=root,
-        model=model,
-        adapter=adapter,
-        device=device,
-        foreign_target=foreign_target,
-        foreign_adapter=foreign_adapter,
-    )
-    if file is not None:
-        _answer_file(reader, lines, options)
+        lines = [(line.id, line.prompt) for line in read_prompts(file, question, said.tokens)]
+        _answer_file(decoder.load(), lines, options)
         return
-    asked = reader.ask_prompt(lines[0][1], options)
+    prompt = said.make_prompt(question)
+    reader = decoder.load()
+    asked = reader.ask_prompt(prompt, options)
     if as_json:
         print_json({**reader_document(reader), **asked.to_json()})
     else:

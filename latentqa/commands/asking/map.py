@@ -9,24 +9,9 @@ import typer
 
 from core.errors import ConfigError
 from core.terminal import plain_console
-from latentqa.api import load
 from latentqa.terminal.answers_view import print_foreign, reader_document
-from latentqa.terminal.conversation import (
-    AdapterOption,
-    DeviceOption,
-    ForeignAdapterOption,
-    ForeignTargetOption,
-    MaxTokensOption,
-    MessagesOption,
-    ModelOption,
-    PromptOption,
-    StimulusOption,
-    SystemOption,
-    TokensOption,
-    expect_one_of,
-    make_one_prompt,
-)
-from latentqa.terminal.options import DEFAULT_ROOT, DecoderArgument, JsonOption, RootOption
+from latentqa.terminal.option_groups import ConversationOptions, ReaderOptions, takes_groups
+from latentqa.terminal.options import JsonOption
 from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
@@ -34,16 +19,13 @@ if TYPE_CHECKING:
     from pipelines.asking.reading_map import ReadingMap
 
 
+@takes_groups
 def map_(
-    decoder: DecoderArgument,
+    *,
     question: Annotated[
         str, typer.Option("--question", metavar="TEXT", help="The question whose answer is mapped.")
     ],
-    prompt: PromptOption = None,
-    system: SystemOption = None,
-    stimulus: StimulusOption = None,
-    messages: MessagesOption = None,
-    tokens: TokensOption = "visible",
+    said: ConversationOptions,
     answer: Annotated[
         str | None,
         typer.Option("--answer", metavar="TEXT", help="Map this answer, not the decoder's own."),
@@ -66,13 +48,7 @@ def map_(
             "--out", metavar="DIR", help="Also write map.png, map.svg and map.csv to this folder."
         ),
     ] = None,
-    max_tokens: MaxTokensOption = 40,
-    model: ModelOption = None,
-    adapter: AdapterOption = None,
-    foreign_target: ForeignTargetOption = None,
-    foreign_adapter: ForeignAdapterOption = None,
-    device: DeviceOption = "auto",
-    root: RootOption = DEFAULT_ROOT,
+    decoder: ReaderOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Map where an answer can be read: over blocks and windows of tokens.
@@ -80,37 +56,22 @@ def map_(
     A cell is the answer's log-probability given the activations of one window of tokens at one
     block, less its log-probability given none, in nats per token.
     """
-    expect_one_of("map", prompt=prompt, messages=messages)
+    said.check_one_source("map")
     from pipelines.asking.map_view import write_map
     from pipelines.asking.reading_map import reading_map
 
     numbers = None if layers is None else _parse_layers(layers)
-    one = make_one_prompt(
-        [question],
-        prompt=prompt,
-        system=system,
-        stimulus=stimulus,
-        messages=messages,
-        tokens=tokens,
-    )
-    reader = load(
-        decoder,
-        root=root,
-        model=model,
-        adapter=adapter,
-        device=device,
-        foreign_target=foreign_target,
-        foreign_adapter=foreign_adapter,
-    )
+    prompt = said.make_prompt([question])
+    reader = decoder.load()
     found = reading_map(
-        reader, one, answer=answer, layers=numbers, window=window, max_tokens=max_tokens
+        reader, prompt, answer=answer, layers=numbers, window=window, max_tokens=said.max_tokens
     )
     files = [] if out is None else write_map(found, out.expanduser())
     if as_json:
         named = [path.as_posix() for path in files]
         print_json({**reader_document(reader), **found.to_json(), "files": named})
         return
-    _print_map(reader, found, one.view)
+    _print_map(reader, found, prompt.view)
     for path in files:
         say(path)
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from core.errors import ConfigError
-from latentqa.api import load
-from latentqa.terminal.conversation import AdapterOption, DeviceOption, ModelOption
-from latentqa.terminal.options import DEFAULT_ROOT, DecoderArgument, JsonOption, RootOption
+from latentqa.terminal.option_groups import DecoderOptions, takes_groups
+from latentqa.terminal.options import JsonOption
 from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
 _SIDES = ("unsteered", "steered")
 
 
+@takes_groups
 def steer(
-    decoder: DecoderArgument,
+    *,
     prompt: Annotated[
         list[str],
         typer.Option("--prompt", metavar="TEXT", help="What a user says; may be given many times."),
@@ -87,10 +87,7 @@ def steer(
             "--out", metavar="PATH", help="Write the vector (a file) or adapter (a folder)."
         ),
     ] = None,
-    model: ModelOption = None,
-    adapter: AdapterOption = None,
-    device: DeviceOption = "auto",
-    root: RootOption = DEFAULT_ROOT,
+    decoder: DecoderOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Steer a decoder's target towards a control, and print its replies beside the unsteered ones.
@@ -121,7 +118,7 @@ def steer(
     from pipelines.asking.steering import steer as steer_target
 
     controls = [find_control(name) for name, _ in weighed]
-    reader = load(decoder, root=root, model=model, adapter=adapter, device=device)
+    reader = decoder.load()
     if from_prompt is not None:
         controls = [read_control(reader, from_prompt, questions=tuple(question) or QUESTIONS)]
         if save_control is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latentqa.api import open_refs
 from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption
 from latentqa.terminal.printing import print_json, say
 
@@ -35,13 +36,11 @@ def compare(
     Writes a page with figures (PNG, SVG, CSV), and prints the numbers. `latentqa diff` compares
     settings instead.
     """
-    from pipelines.artifacts.refs import Refs
-    from pipelines.artifacts.root import ArtifactRoot
     from pipelines.reports.compare.comparison import compare_runs, comparison_rows
     from pipelines.reports.compare.page import write_comparison
     from pipelines.reports.compare.runs import find_runs
 
-    found = compare_runs(find_runs(Refs(ArtifactRoot(root.expanduser())), refs))
+    found = compare_runs(find_runs(open_refs(root), refs))
     page = write_comparison(found, out.expanduser())
     if as_json:
         print_json({"page": str(page), "rows": comparison_rows(found)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from latentqa.api import open_refs
 from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import report
 
@@ -12,9 +13,7 @@ def results(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOpti
     The same stands there by category, by type of question and by question: which attribute of a
     control is read, and which is not. Intervals are 95 % bootstrap intervals over controls.
     """
-    from pipelines.artifacts.refs import Refs
-    from pipelines.artifacts.root import ArtifactRoot
     from pipelines.reports.run.results import read_results
 
-    found = read_results(Refs(ArtifactRoot(root.expanduser())), ref)
+    found = read_results(open_refs(root), ref)
     report(as_json, found.document, found.text)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentqa.terminal.conversation import AdapterOption, ModelOption
+from latentqa.terminal.option_groups import TargetOptions, takes_groups
 from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption
 from latentqa.terminal.printing import report
 
@@ -15,7 +15,9 @@ PROMPTS = "prompts"
 """The word for hidden system prompts among the tasks."""
 
 
+@takes_groups
 def evaluate(
+    *,
     refs: Annotated[
         list[str],
         typer.Argument(metavar="REF...", help=f"Trained decoders, one or more. {REF_HELP}"),
@@ -45,8 +47,7 @@ def evaluate(
             help="Also write every number of all decoders to this Parquet file, a row each.",
         ),
     ] = None,
-    model: ModelOption = None,
-    adapter: AdapterOption = None,
+    target: TargetOptions,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,8 +71,8 @@ def evaluate(
             root=root,
             prompts=PROMPTS in task,
             overrides=override or (),
-            model=model,
-            adapter=adapter,
+            model=target.model,
+            adapter=target.adapter,
         )
         metrics = TasksMetrics.from_json({"tasks": found.metrics["tasks"]})
         where = found.steps[-1].artifact

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.wording import duration, size
-from latentqa.terminal.options import (
-    DEFAULT_ROOT,
-    ConfigArgument,
-    JsonOption,
-    RootOption,
-    SetOption,
-    SmokeOption,
-    UntilOption,
-    root_words,
-)
+from latentqa.terminal.option_groups import RunOptions, takes_groups
+from latentqa.terminal.options import JsonOption, root_words
 from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
@@ -24,31 +16,29 @@ if TYPE_CHECKING:
     from pipelines.running.status import StepStatus
 
 
-def run(
-    config: ConfigArgument,
-    root: RootOption = DEFAULT_ROOT,
-    set_: SetOption = [],  # noqa: B006 - typer's default, never changed
-    until: UntilOption = None,
-    smoke: SmokeOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@takes_groups
+def run(*, options: RunOptions, as_json: JsonOption = False) -> None:
     """Run an experiment: reuse cached steps, compute missing ones, write a report."""
     from latentqa.api import run as run_experiment
     from pipelines.running.summary import summary
 
-    result = run_experiment(config, root=root, overrides=set_, until=until, smoke=smoke)
+    result = run_experiment(
+        options.config,
+        root=options.root,
+        overrides=options.set_,
+        until=options.until,
+        smoke=options.smoke,
+    )
     if as_json:
         print_json(result.to_json())
     else:
-        say(summary(result, root_words(root)))
+        say(summary(result, root_words(options.root)))
 
 
+@takes_groups
 def plan(
-    config: ConfigArgument,
-    root: RootOption = DEFAULT_ROOT,
-    set_: SetOption = [],  # noqa: B006 - typer's default, never changed
-    until: UntilOption = None,
-    smoke: SmokeOption = False,
+    *,
+    options: RunOptions,
     sample: Annotated[
         bool,
         typer.Option(
@@ -74,11 +64,9 @@ def plan(
     """Say for each step whether it is a hit or a miss and why, and what it would take."""
     from pipelines.running import memory_plan
     from pipelines.running.plan import make_plan
-    from pipelines.running.request import RunRequest
 
     size_given = None if device_memory is None else memory_plan.parse_bytes(device_memory)
-    request = RunRequest(config=config, root=str(root), overrides=set_, until=until, smoke=smoke)
-    runner = request.open()
+    runner = options.request.open()
     steps = make_plan(runner, sampled=sample)
     found = None
     if memory or size_given is not None:
@@ -101,18 +89,12 @@ def plan(
             say(line)
 
 
-def status(
-    config: ConfigArgument,
-    root: RootOption = DEFAULT_ROOT,
-    set_: SetOption = [],  # noqa: B006 - typer's default, never changed
-    smoke: SmokeOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@takes_groups
+def status(*, options: RunOptions, as_json: JsonOption = False) -> None:
     """Say for each step whether it is complete, how far it is, who runs it, and until when."""
-    from pipelines.running.request import RunRequest
     from pipelines.running.status import status_of
 
-    runner = RunRequest(config=config, root=str(root), overrides=set_, smoke=smoke).open()
+    runner = options.request.open()
     steps = status_of(runner)
     if as_json:
         print_json(

@@ -8,6 +8,7 @@ import typer
 
 from core.errors import ConfigError, DamagedError, RefError
 from core.wording import duration, size
+from latentqa.api import open_refs
 from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import print_json, say
 from latentqa.terminal.version_view import version_lines
@@ -59,7 +60,7 @@ def diff(
     from pipelines.artifacts.diff import compare
     from pipelines.versions.comparison import compare_versions
 
-    refs = Refs(ArtifactRoot(root.expanduser()))
+    refs = open_refs(root)
     a, b = refs.resolve_set(left), refs.resolve_set(right)
     both = [step for step in a if step in b]
     if not both:

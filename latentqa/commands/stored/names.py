@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
+from latentqa.api import open_refs
 from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import report
 from pipelines.artifacts.cache_key import SHORT
-from pipelines.artifacts.refs import Refs
-from pipelines.artifacts.root import ArtifactRoot
 
 
 def tag(
@@ -20,7 +19,7 @@ def tag(
     as_json: JsonOption = False,
 ) -> None:
     """Give artifacts a name of their own, which gc respects."""
-    made = Refs(ArtifactRoot(root.expanduser())).tag(ref, name)
+    made = open_refs(root).tag(ref, name)
     pairs = (target.split("/") for target in made.artifacts)
     shorts = [f"{kind}/{key[:SHORT]}" for kind, key in pairs]
     document = {"name": str(made), "artifacts": list(made.artifacts)}
@@ -33,6 +32,6 @@ def untag(
     as_json: JsonOption = False,
 ) -> None:
     """Remove a name; its artifacts stay until gc."""
-    gone = Refs(ArtifactRoot(root.expanduser())).untag(name)
+    gone = open_refs(root).untag(name)
     document = {"name": str(gone), "artifacts": list(gone.artifacts)}
     report(as_json, document, f"Removed the name {gone}; `latentqa gc` lists what can go.")

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.wording import duration, size
+from latentqa.api import open_refs
 from latentqa.commands.stored.artifacts import artifact_document
 from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import print_json, say
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.refs import Refs, holders
-from pipelines.artifacts.root import ArtifactRoot
+from pipelines.artifacts.refs import holders
 
 KINDS = {
     "conversations": "controls and stimuli",
@@ -43,7 +43,7 @@ def show(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOption 
 
     The whole identity and record of each artifact are in --json.
     """
-    refs = Refs(ArtifactRoot(root.expanduser()))
+    refs = open_refs(root)
     names = holders(refs.names())
     found = refs.resolve_set(ref)
     if as_json:
