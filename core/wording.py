@@ -86,6 +86,18 @@ def join(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def sort_pairs(
+    pairs: Iterable[tuple[str, str]], first: Sequence[str], second: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Sort distinct pairs of names, such as splits and views, as `sort_known` sorts names."""
+    distinct = set(pairs)
+    return [
+        (one, other)
+        for one in sort_known((name for name, _ in distinct), first)
+        for other in sort_known((name for own, name in distinct if own == one), second)
+    ]
+
+
 def sort_known(names: Iterable[str], order: Sequence[str]) -> list[str]:
     """Sort distinct names in a given order, unknown ones after it by name.
 

@@ -14,7 +14,15 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from activation_store.model_files.files import ModelFiles, public_name
 from activation_store.model_files.quiet import quiet_libraries
-from activation_store.target.load import blocks, load_adapter, load_model, load_tokenizer, shape_of
+from activation_store.target.load import (
+    blocks,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    shape_of,
+)
+from activation_store.target.number_format import resolve_dtype
 from core.errors import ConfigError, ModelError, StoreError, first_line
 from core.files import write_json
 from core.runtime import Runtime
@@ -226,6 +234,27 @@ class Decoder:
         if config.normalisation != "none":
             decoder.use_statistics(ActivationStatistics.load(folder))
         return decoder
+
+    @classmethod
+    def load_for(
+        cls, folder: Path, model: ModelFiles, compute_dtype: str, runtime: Runtime
+    ) -> Decoder:
+        """Load a trained decoder as the settings of a step say; raises as `load`.
+
+        Args:
+            folder: of the decoder.
+            model: its target.
+            compute_dtype: number format, or `auto`.
+            runtime: its device.
+        """
+        with quiet_libraries():
+            return cls.load(
+                folder,
+                model,
+                dtype=resolve_dtype(compute_dtype, runtime),
+                device=pick_device(runtime),
+                runtime=runtime,
+            )
 
     def use_statistics(self, statistics: ActivationStatistics, adapter: str | None = None) -> None:
         """Normalise what is injected by statistics of training tokens.

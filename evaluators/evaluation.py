@@ -8,8 +8,7 @@ from pathlib import Path
 
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.read.reader import ActivationStore
-from activation_store.target.load import pick_device, use_threads
-from activation_store.target.number_format import resolve_dtype
+from activation_store.target.load import use_threads
 from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
@@ -134,14 +133,8 @@ def _load_decoders(
     inputs: StepInputs, decoders: TrainedDecoders, config: EvaluateConfig, runtime: Runtime
 ) -> Decoder:
     """Load the decoder, and beside it the adapters of the baselines."""
+    decoder = Decoder.load_for(decoders.decoder, inputs.model, config.compute_dtype, runtime)
     with quiet_libraries():
-        decoder = Decoder.load(
-            decoders.decoder,
-            inputs.model,
-            dtype=resolve_dtype(config.compute_dtype, runtime),
-            device=pick_device(runtime),
-            runtime=runtime,
-        )
         for baseline in config.baselines:
             decoder.add_adapter(baseline, decoders.baselines[baseline])
     return decoder

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from core.tables import SPLITS, VIEWS
-from core.wording import sort_known
+from core.wording import sort_pairs
 from evaluators.answers.answer_quality import parse_answers
 from evaluators.answers.metrics import METRICS
 from evaluators.comparison.values import ComparedValue, ComparedView, compare_value
@@ -40,26 +40,23 @@ def compare_answers(sides: Sequence[Sequence[Path]]) -> list[ComparedView]:
     every = [one for side in found for one in side]
     shared = set(every[0]).intersection(*every[1:])
     out = []
-    for split in sort_known((s for s, _, _ in shared), SPLITS):
-        for view in sort_known((v for s, v, _ in shared if s == split), VIEWS):
-            compared = {
-                metric: _compare_metric(
-                    [[one[split, view, metric] for one in side] for side in found]
+    for split, view in sort_pairs(((s, v) for s, v, _ in shared), SPLITS, VIEWS):
+        compared = {
+            metric: _compare_metric([[one[split, view, metric] for one in side] for side in found])
+            for metric in (IDENTIFIED, *(one.name for one in METRICS))
+            if (split, view, metric) in shared
+        }
+        kept = {metric: line for metric, line in compared.items() if line.values}
+        if kept:
+            out.append(
+                ComparedView(
+                    split,
+                    view,
+                    max(line.controls for line in kept.values()),
+                    max(line.questions for line in kept.values()),
+                    {metric: line.values for metric, line in kept.items()},
                 )
-                for metric in (IDENTIFIED, *(one.name for one in METRICS))
-                if (split, view, metric) in shared
-            }
-            kept = {metric: line for metric, line in compared.items() if line.values}
-            if kept:
-                out.append(
-                    ComparedView(
-                        split,
-                        view,
-                        max(line.controls for line in kept.values()),
-                        max(line.questions for line in kept.values()),
-                        {metric: line.values for metric, line in kept.items()},
-                    )
-                )
+            )
     return out
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from core.tables import SPLITS, VIEWS
-from core.wording import sort_known
+from core.wording import sort_pairs
+from evaluators.comparison.shared_questions import (
+    Values,
+    control_means,
+    read_losses,
+    shared_conditions,
+    shared_keys,
+)
 from evaluators.comparison.values import ComparedView, Pool, compare_value
 from evaluators.measure.panel import UNINFORMED, column_mean, find_lowest, lowest_minus
-from evaluators.measure.result_files import LOSSES_FILE, read_rows
-from evaluators.stats.estimates import Statistic, average_by_control
+from evaluators.stats.estimates import Statistic
 
 METRICS = ("right", "below_untrained", "grounded_gain", "information_gain")
 """What is compared, in nats per token; of `right` less is better, of the others more."""
-
-QuestionKey = tuple[str, str, str]
-"""Control, example and question."""
-Losses = dict[QuestionKey, dict[str, float]]
-"""Answer loss of each question by condition."""
 
 
 def compare_losses(sides: Sequence[Sequence[Path]]) -> list[ComparedView]:
@@ -32,35 +33,22 @@ def compare_losses(sides: Sequence[Sequence[Path]]) -> list[ComparedView]:
     Returns:
         Each split and view of which all evaluations have a question in common.
     """
-    found = [[_read_losses(folder) for folder in side] for side in sides]
+    found = [[read_losses(folder) for folder in side] for side in sides]
     every = [one for side in found for one in side]
-    shared = set(every[0]).intersection(*every[1:])
     views = [
         _compare_view(split, view, [[one[split, view] for one in side] for side in found])
-        for split in sort_known((s for s, _ in shared), SPLITS)
-        for view in sort_known((v for s, v in shared if s == split), VIEWS)
+        for split, view in sort_pairs(set(every[0]).intersection(*every[1:]), SPLITS, VIEWS)
     ]
     return [view for view in views if view.controls]
 
 
-def _read_losses(folder: Path) -> dict[tuple[str, str], Losses]:
-    """Read the losses of each split and view."""
-    out: dict[tuple[str, str], Losses] = {}
-    for row in read_rows(folder / LOSSES_FILE):
-        key = (row["control_id"], row["example_id"], row["question"])
-        own = out.setdefault((row["split"], row["view"]), {})
-        own.setdefault(key, {})[row["condition"]] = row["loss"]
-    return out
-
-
-def _compare_view(split: str, view: str, sides: Sequence[Sequence[Losses]]) -> ComparedView:
+def _compare_view(split: str, view: str, sides: Sequence[Sequence[Values]]) -> ComparedView:
     every = [one for side in sides for one in side]
-    keys = sorted(set(every[0]).intersection(*every[1:]))
+    keys = shared_keys(every)
     if not keys:
         return ComparedView(split, view, 0, 0, {})
-    conditions = sorted(set(every[0][keys[0]]).intersection(*(one[keys[0]] for one in every)))
-    controls = np.array([control for control, _, _ in keys])
-    pools = [[_control_means(one, keys, conditions, controls) for one in side] for side in sides]
+    conditions = shared_conditions(every, keys)
+    pools = [[control_means(one, keys, conditions) for one in side] for side in sides]
     return ComparedView(
         split,
         view,
@@ -76,20 +64,6 @@ def _compare_view(split: str, view: str, sides: Sequence[Sequence[Losses]]) -> C
             for metric, statistic in _statistics(conditions).items()
         },
     )
-
-
-def _control_means(
-    losses: Mapping[QuestionKey, Mapping[str, float]],
-    keys: Sequence[QuestionKey],
-    conditions: Sequence[str],
-    controls: np.ndarray,
-) -> np.ndarray:
-    """Average the losses [C, K] of each control under each condition."""
-    columns = [
-        average_by_control(np.array([losses[key][name] for key in keys]), controls)[1]
-        for name in conditions
-    ]
-    return np.stack(columns, 1)
 
 
 def _rivals(metric: str, conditions: Sequence[str]) -> list[str]:

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from activation_store.model_files.quiet import quiet_libraries
-from activation_store.target.load import pick_device, use_threads
-from activation_store.target.number_format import resolve_dtype
+from activation_store.target.load import use_threads
 from activation_store.tokens.tokens import tokenize_row
 from core.errors import DataError
 from core.files import storage_errors, write_json
@@ -62,14 +60,7 @@ def robustness(
     """
     use_threads(runtime)
     activations = inputs.open_activations(runtime)
-    with quiet_libraries():
-        loaded = Decoder.load(
-            decoder,
-            inputs.model,
-            dtype=resolve_dtype(config.compute_dtype, runtime),
-            device=pick_device(runtime),
-            runtime=runtime,
-        )
+    loaded = Decoder.load_for(decoder, inputs.model, config.compute_dtype, runtime)
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(loaded)
     activations.last_tokens = loaded.config.last_tokens

@@ -7,18 +7,27 @@ of identification with the same options: a difference is then never one of the q
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from core.errors import DataError
 from core.tables import SPLITS, VIEWS
-from core.wording import sort_known
+from core.wording import sort_pairs
+from evaluators.comparison.shared_questions import (
+    Key,
+    Slice,
+    Values,
+    control_means,
+    read_items,
+    read_losses,
+    shared_conditions,
+    shared_keys,
+)
 from evaluators.control.result_files import REPLIES_FILE
-from evaluators.measure.result_files import ITEMS_FILE, LOSSES_FILE, read_rows
+from evaluators.measure.result_files import read_rows
 from evaluators.stats.estimates import average_by_control
 from evaluators.tasks.result_files import TASK_ANSWERS_FILE
 
@@ -55,11 +64,6 @@ METRICS = (
 DECODER = "lit"
 """The predictor of reading tasks that is the trained decoder."""
 
-Key = tuple[str, ...]
-"""Control first, then what names a question within it."""
-Table = dict[tuple[str, str], dict[Key, dict[str, float]]]
-"""By split and view, of each question the loss by condition."""
-
 
 @dataclass(frozen=True, slots=True)
 class SharedValues:
@@ -90,13 +94,11 @@ def read_shared_values(folders: Sequence[Path]) -> list[SharedValues]:
     Raises:
         DataError: they have no question in common.
     """
-    losses = [_read(folder / LOSSES_FILE, _loss) for folder in folders]
-    items = [_read(folder / ITEMS_FILE, _item) for folder in folders]
-    views = set(losses[0]).intersection(*losses[1:])
+    losses = [read_losses(folder) for folder in folders]
+    items = [read_items(folder) for folder in folders]
     found = [
         one
-        for split in sort_known((split for split, _ in views), SPLITS)
-        for view in sort_known((v for s, v in views if s == split), VIEWS)
+        for split, view in sort_pairs(set(losses[0]).intersection(*losses[1:]), SPLITS, VIEWS)
         if (one := _share(split, view, losses, items)) is not None
     ]
     if not found:
@@ -174,13 +176,18 @@ def read_shared_steering(folders: Sequence[Path]) -> list[SharedValues]:
 
 
 def _share(
-    split: str, view: str, losses: Sequence[Table], items: Sequence[Table]
+    split: str,
+    view: str,
+    losses: Sequence[Mapping[Slice, Values]],
+    items: Sequence[Mapping[Slice, Values]],
 ) -> SharedValues | None:
     tables = _align([one[split, view] for one in losses])
-    keys = sorted(set(tables[0]).intersection(*tables[1:]))
+    keys = shared_keys(tables)
     if not keys:
         return None
-    names, values = _control_means(tables, keys)
+    conditions = shared_conditions(tables, keys)
+    means = np.stack([control_means(table, keys, conditions) for table in tables])
+    values = dict(zip(conditions, np.moveaxis(means, -1, 0), strict=True))
     rights = values["right"]
     found = {"right": rights}
     if "swapped" in values:
@@ -188,32 +195,15 @@ def _share(
     elif "other" in values:
         found["grounded_gain"] = values["other"] - rights
     chosen = _align([one.get((split, view), {}) for one in items])
-    if shared := sorted(set(chosen[0]).intersection(*chosen[1:])):
-        found["identified"] = _control_means(chosen, shared)[1]["right"]
-    return SharedValues(split, view, tuple(names), len(keys), found)
-
-
-def _control_means(
-    tables: Sequence[Mapping[Key, Mapping[str, float]]], keys: Sequence[Key]
-) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Average the values of each control; [P, C] by condition that every evaluation has."""
-    controls = np.array([key[0] for key in keys])
-    conditions = set(tables[0][keys[0]]).intersection(*(table[keys[0]] for table in tables))
-    names = sorted(set(controls.tolist()))
-    return names, {
-        condition: np.stack(
-            [
-                average_by_control(np.array([table[key][condition] for key in keys]), controls)[1]
-                for table in tables
-            ]
+    if shared := shared_keys(chosen):
+        found["identified"] = np.stack(
+            [control_means(table, shared, ["right"])[:, 0] for table in chosen]
         )
-        for condition in conditions
-    }
+    controls = tuple(sorted({key[0] for key in keys}))
+    return SharedValues(split, view, controls, len(keys), found)
 
 
-def _align(
-    tables: Sequence[Mapping[Key, Mapping[str, float]]],
-) -> Sequence[Mapping[Key, Mapping[str, float]]]:
+def _align(tables: Sequence[Values]) -> Sequence[Values]:
     """Name questions by their control and text alone where the examples themselves differ.
 
     Completions are the target's own: another target's rows have other ids.
@@ -231,21 +221,3 @@ def _align(
 
 def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(one[name] for one in found) for name in found[0]}
-
-
-def _read(path: Path, value: Callable[[Mapping[str, Any]], tuple[Key, float]]) -> Table:
-    out: Table = {}
-    for row in read_rows(path if path.is_file() else None):
-        key, number = value(row)
-        own = out.setdefault((row["split"], row["view"]), {})
-        own.setdefault(key, {})[row["condition"]] = number
-    return out
-
-
-def _loss(row: Mapping[str, Any]) -> tuple[Key, float]:
-    return (row["control_id"], row["example_id"], row["question"]), row["loss"]
-
-
-def _item(row: Mapping[str, Any]) -> tuple[Key, float]:
-    key = (row["control_id"], row["example_id"], row["question"], *row["options"])
-    return key, row["correct"]

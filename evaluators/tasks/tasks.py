@@ -14,11 +14,9 @@ from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import (
     load_model,
     load_tokenizer,
-    pick_device,
     shape_of,
     use_threads,
 )
-from activation_store.target.number_format import resolve_dtype
 from core.canonical import digest
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
@@ -244,14 +242,8 @@ def _load_other(inputs: TaskInputs, decoder: Decoder) -> TargetNetwork:
 
 def _load_decoders(inputs: TaskInputs, compute_dtype: str, runtime: Runtime) -> Decoder:
     """Load the decoder, and beside it the adapters of the baselines."""
+    decoder = Decoder.load_for(inputs.decoder, inputs.model, compute_dtype, runtime)
     with quiet_libraries():
-        decoder = Decoder.load(
-            inputs.decoder,
-            inputs.model,
-            dtype=resolve_dtype(compute_dtype, runtime),
-            device=pick_device(runtime),
-            runtime=runtime,
-        )
         for name, folder in inputs.baselines.items():
             decoder.add_adapter(name, folder)
     return decoder

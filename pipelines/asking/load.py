@@ -16,8 +16,7 @@ from pathlib import Path
 
 from activation_store.model_files.files import ModelFiles, public_name, resolve_model
 from activation_store.model_files.quiet import quiet_libraries
-from activation_store.target.load import load_model, load_tokenizer, model_shape, pick_device
-from activation_store.target.number_format import resolve_dtype
+from activation_store.target.load import load_model, load_tokenizer, model_shape
 from activation_store.tokens.config import TemplateConfig
 from core.errors import ModelError
 from core.runtime import Runtime
@@ -73,13 +72,7 @@ def load(
     target = _target(found, model, adapter)
     runtime = Runtime(spread=True) if device == SPREAD else Runtime(device=device)
     with quiet_libraries():
-        decoder = Decoder.load(
-            found.folder,
-            target,
-            dtype=resolve_dtype(compute_dtype, runtime),
-            device=pick_device(runtime),
-            runtime=runtime,
-        )
+        decoder = Decoder.load_for(found.folder, target, compute_dtype, runtime)
         foreign = None
         if foreign_target is not None or foreign_adapter is not None:
             other = resolve_model(foreign_target or target.ref, foreign_adapter)

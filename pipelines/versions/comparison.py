@@ -9,8 +9,8 @@ from typing import Any
 from core.canonical import digest
 from core.tables import Conversation
 from generators.quality.describe import describe
-from generators.quality.drift import Drift, Rows, measure_drift
 from pipelines.artifacts.artifact import Artifact
+from pipelines.versions.drift import Drift, Rows, measure_drift
 from pipelines.versions.tables import control_ids, read_version, rows_of_controls
 
 COUNTS = ("controls", "examples", "groups", "questions", "distinct_questions", "distinct_answers")

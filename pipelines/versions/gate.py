@@ -8,12 +8,12 @@ from typing import Any
 
 from core.wording import interval, number, share
 from generators.quality.config import RulesConfig
-from generators.quality.drift import Drift, Rows, measure_drift
 from generators.quality.flags import flag_rows, flag_shares, is_drawn
 from generators.rules.duplicates import Duplicates
 from pipelines.artifacts.artifact import Artifact
 from pipelines.experiment.schedule_config import GateConfig
 from pipelines.steps.shared.metrics import KEPT_ROWS
+from pipelines.versions.drift import Drift, Rows, measure_drift
 from pipelines.versions.tables import control_ids, read_version, rows_of_controls
 
 GAINS = ("hidden_gain", "grounded_gain")

@@ -11,8 +11,8 @@ from core.table_files import (
     read_questions,
 )
 from core.tables import with_questions_of_completed
-from generators.quality.drift import Rows
 from pipelines.artifacts.artifact import Artifact
+from pipelines.versions.drift import Rows
 
 _CONVERSATIONS = ("quality", "complete", "conversations")
 _QUESTIONS = ("quality", "questions")

@@ -15,7 +15,7 @@ from typing import Any
 from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
 from core.tables import SPLITS, VIEWS, Conversation
 from core.tool_use import message_text
-from core.wording import sort_known
+from core.wording import sort_known, sort_pairs
 from evaluators.measure.result_files import read_rows
 from pipelines.reports.run.evaluation import Reading, read_readings
 from pipelines.reports.run.files import artifact_file, json_object
@@ -194,8 +194,7 @@ def _answers(step: ReportStep | None) -> tuple[AnswerGroup, ...]:
         groups[row["split"], row["view"]].setdefault(row["example_id"], []).append(row)
     return tuple(
         AnswerGroup(split, view, tuple(_answered(rows) for rows in groups[split, view].values()))
-        for split in sort_known((split for split, _ in groups), SPLITS)
-        for view in sort_known((v for s, v in groups if s == split), VIEWS)
+        for split, view in sort_pairs(groups, SPLITS, VIEWS)
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from core.errors import DamagedError
 from core.tables import SPLITS, VIEWS
-from core.wording import sort_known
+from core.wording import sort_known, sort_pairs
 from evaluators.control.metrics import ControlMetrics, JudgedControl
 from evaluators.measure.metrics import (
     EvaluationMetrics,
@@ -137,10 +137,10 @@ def read_control_judged(inputs: ReportInputs) -> dict[str, JudgedControl]:
 
 
 def _readings(metrics: EvaluationMetrics, judged: JudgedMetrics) -> Iterator[Reading]:
-    for split in sort_known(metrics.reading, SPLITS):
-        for view in sort_known(metrics.reading[split], VIEWS):
-            verdicts = judged.judged.get(split, {}).get(view)
-            yield Reading(split, view, metrics.reading[split][view], verdicts)
+    pairs = ((split, view) for split, views in metrics.reading.items() for view in views)
+    for split, view in sort_pairs(pairs, SPLITS, VIEWS):
+        verdicts = judged.judged.get(split, {}).get(view)
+        yield Reading(split, view, metrics.reading[split][view], verdicts)
 
 
 def _read(path: Path, model: type[M]) -> M:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from core.tables import Conversation, Question
 from core.tool_use import message_text
+from evaluators.stats.significance import adjust_holm
 
 LEVEL = 0.05
 """Adjusted p under which a distance is none of chance."""
@@ -72,8 +73,8 @@ def measure_drift(before: Rows, now: Rows) -> list[Drift]:
         for name, values in _LENGTHS.items()
     ]
     found = [one for one in (*names, *lengths) if one is not None]
-    adjusted = _adjust([one.p for one in found])
-    drifts = [_with_p(one, p) for one, p in zip(found, adjusted, strict=True)]
+    adjusted = adjust_holm([one.p for one in found])
+    drifts = [replace(one, p=p) for one, p in zip(found, adjusted, strict=True)]
     return sorted(drifts, key=lambda one: -one.distance)
 
 
@@ -109,28 +110,6 @@ def _of_lengths(name: str, before: Sequence[int], now: Sequence[int]) -> Drift |
         before=len(before),
         now=len(now),
         most=medians,
-    )
-
-
-def _adjust(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust p-values for their number (Holm)."""
-    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    out: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, i) in enumerate(order):
-        highest = max(highest, min(1.0, p * (len(order) - rank)))
-        out[i] = highest
-    return out
-
-
-def _with_p(drift: Drift, p: float | None) -> Drift:
-    return Drift(
-        name=drift.name,
-        distance=drift.distance,
-        p=p,
-        before=drift.before,
-        now=drift.now,
-        most=drift.most,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import chain
 
 from core.tables import View
-from generators.quality.drift import Drift, Rows, measure_drift
+from pipelines.versions.drift import Drift, Rows, measure_drift
 
 
 def rows(numbers: range, *, view: View = "control", kind: str = "persona", more: str = "") -> Rows:
