@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import sys
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from activation_store.model_files.files import ADAPTER_CONFIG, ModelFiles, read_json_object
+from activation_store.model_files.files import ModelFiles
 from activation_store.model_files.quiet import quiet_libraries
+from activation_store.target.model_checks import check_adapter, check_quantization, check_whole
 from activation_store.tokens.template import TEMPLATE_SETTINGS
 from activation_store.tokens.tokens import EMBEDDED_TOKENS
 from core.errors import ConfigError, ModelError, first_line
 from core.runtime import Runtime
 
-_LOG = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNREADABLE = (ValueError, OSError, KeyError, RuntimeError, SafetensorError)
-_EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,7 +220,7 @@ def load_model(
         ModelError: transformers cannot load it, or peft its adapter, or its files changed.
     """
     model.check_unchanged()
-    _check_quantization(model)
+    check_quantization(model, _load_config(model))
     if device.type == "cuda" and dtype == "float32":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     with quiet_libraries():
@@ -241,9 +237,9 @@ def load_model(
         except Exception as error:  # quantised, multimodal and broken models fail in any way
             raise _refusal(model, "transformers cannot load it", error) from error
         net, found = loaded
-        _check_whole(model, found["missing_keys"])
+        check_whole(model, found["missing_keys"])
         if model.adapter is not None:
-            _check_adapter(model, net)
+            check_adapter(model, net)
             if merged:
                 _untie(net)
             net = load_adapter(net, model.adapter)
@@ -298,78 +294,11 @@ def cut_config(config: Any, first_blocks: int) -> None:
             setattr(config, name, value[:first_blocks])
 
 
-def _check_quantization(model: ModelFiles) -> None:
-    """Refuse numbers that follow from which rows share a batch.
-
-    Raises:
-        ModelError: activations are quantised with one scale for all tokens of a batch.
-    """
-    settings = getattr(_load_config(model), "quantization_config", None) or {}
-    own = settings if isinstance(settings, dict) else settings.to_dict()
-    groups = (own.get("config_groups") or {}).values()
-    inputs = [group.get("input_activations") or {} for group in groups if isinstance(group, dict)]
-    a_batch = any(one.get("dynamic") and one.get("strategy") == "tensor" for one in inputs)
-    fp8 = own.get("quant_method") == "fp8" and own.get("activation_scheme") == "dynamic"
-    if a_batch or (fp8 and not own.get("weight_block_size")):
-        raise ModelError(
-            f"model {model.ref}: its activations are quantised with a scale for a whole batch, so "
-            "that a row's numbers follow from its neighbours. Use weights that are not quantised "
-            "so."
-        )
-
-
-def _check_whole(model: ModelFiles, missing: Collection[str]) -> None:
-    """Refuse a model of which transformers has drawn a part at random.
-
-    Raises:
-        ModelError: weights that its config asks for stand in none of its files.
-    """
-    if missing:
-        raise ModelError(
-            f"model {model.ref}: its files hold no {min(missing)} ({len(missing)} weights of its "
-            "config are missing), which would be drawn at random. Fetch the model again, or mend "
-            "its config.json (a head without weights of its own: tie_word_embeddings)."
-        )
-
-
 def _untie(net: Any) -> None:
     """Give a head that shares the embedding's weights its own: adapters change one of the two."""
     head = net.get_output_embeddings()
     if head is not None and head.weight is net.get_input_embeddings().weight:
         head.weight = nn.Parameter(head.weight.detach().clone())
-
-
-def _check_adapter(model: ModelFiles, net: Any) -> None:
-    """Compare an adapter with the model that it is to be put on.
-
-    Raises:
-        ModelError: it holds an embedding of another vocabulary.
-    """
-    assert model.adapter is not None
-    named = read_json_object(model.adapter / ADAPTER_CONFIG).get("base_model_name_or_path") or ""
-    if named and Path(named).name.lower() != Path(model.ref.partition("@")[0]).name.lower():
-        _LOG.warning(
-            "adapter %s: its base is said to be %s, and the model is %s.",
-            *(model.adapter, named, model.ref),
-        )
-    rows = net.get_input_embeddings().weight.shape[0]
-    for name, own in _adapter_shapes(model.adapter).items():
-        if name.endswith(_EMBEDDINGS) and own[0] != rows:
-            raise ModelError(
-                f"adapter {model.adapter}: its vocabulary has {own[0]} tokens ({name}), and model "
-                f"{model.ref} has {rows}. Merge the adapter into a model with the resized "
-                "vocabulary, and use that."
-            )
-
-
-def _adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of an adapter's tensors; none of what peft itself is going to refuse."""
-    found: dict[str, tuple[int, ...]] = {}
-    for file in folder.glob("adapter_model*.safetensors"):
-        with contextlib.suppress(SafetensorError), safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - no mapping
-                found[name] = tuple(tensors.get_slice(name).get_shape())
-    return found
 
 
 def load_adapter(net: nn.Module, folder: Path) -> Any:

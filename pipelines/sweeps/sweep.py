@@ -213,10 +213,10 @@ def _sizes(
 
 
 def _count_parameters(point: SweepPoint) -> int:
-    from activation_store.target.parameters import count_parameters
     from pipelines.steps.shared.step import ExternalInputs
+    from trainers.memory import MemoryModel
 
-    return count_parameters(ExternalInputs(point.experiment).model)
+    return MemoryModel.read(ExternalInputs(point.experiment).model, "float32").count_parameters()
 
 
 def _store_use(found: Sequence[Mapping[str, Artifact]]) -> StoreUse | None:
