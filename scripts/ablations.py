@@ -28,6 +28,7 @@ import yaml
 from core.errors import LatentQAError
 from core.table_files import CONVERSATIONS_FILE, read_conversations
 from core.tables import Conversation
+from core.text_tables import markdown
 from evaluators.comparison.values import ComparedValue
 from evaluators.stats.estimates import Estimate
 from generators.kinds.instruction import Attribute, instruction_seeds
@@ -36,7 +37,6 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
 from pipelines.reports.compare.comparison import compare_runs
 from pipelines.reports.compare.runs import Run
-from pipelines.reports.tables import markdown
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 

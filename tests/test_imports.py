@@ -63,7 +63,6 @@ ORDER = (
     # pipelines
     "pipelines.artifacts",
     "pipelines.experiment",
-    "pipelines.reports.tables",
     "pipelines.reports.pages",
     "pipelines.reports.plots",
     "pipelines.reports.run",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import yaml
 
 from core.table_files import tool_use_cell
 from core.tables import SPLITS, Conversation, Dropped, Question
+from core.text_tables import markdown
 from core.wording import interval
 from generators.quality.describe import describe
 
@@ -50,15 +49,17 @@ def dataset_card(
         source_licences: licence by source, as `count_sources` names them.
         quality: what the step `quality` measured; None where it did not run.
     """
+    from huggingface_hub import DatasetCardData
+
     numbers = describe(conversations, questions, dropped)
     calls_tools = any(tool_use_cell(row.messages) for row in conversations)
     present = [split for split in SPLITS if split in numbers["by_split"]]
-    front = {
-        **({"license": licence} if licence else {}),
-        "pretty_name": name,
-        "size_categories": [_size(len(conversations))],
-        "tags": ["latentqa", "interpretability", "activations"],
-        "configs": [
+    front = DatasetCardData(
+        license=licence,
+        pretty_name=name,
+        size_categories=[_size(len(conversations))],
+        tags=["latentqa", "interpretability", "activations"],
+        configs=[
             {
                 "config_name": "default",
                 "data_files": [
@@ -66,9 +67,9 @@ def dataset_card(
                 ],
             }
         ],
-    }
+    )
     parts = [
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"---\n{front.to_yaml()}\n---",
         f"# {name}",
         "Conversations that set a language model's state, and questions about that state with gold "
         "answers, for reading activations in natural language (LatentQA, arXiv 2412.08686). One "
@@ -181,15 +182,7 @@ def _size(rows: int) -> str:
     return next((name for most, name in _SIZES if rows < most), "1M<n<10M")
 
 
-def _table(head: Sequence[str], rows: Any) -> str:
-    """Format a Markdown table; empty without rows."""
-    body = [" | ".join(_cell(cell) for cell in row) for row in rows]
-    if not body:
-        return ""
-    lines = [" | ".join(head), "|".join("---" for _ in head), *body]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:,}" if isinstance(value, int) else str(value)
-    return " ".join(text.replace("|", "\\|").split())
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Write a Markdown table; empty without rows."""
+    body = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    return markdown(head, body) if body else ""

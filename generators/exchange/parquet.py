@@ -1,9 +1,8 @@
-"""A data set is written as Parquet shards with a card, and uploaded to the hub."""
+"""A data set is written as Parquet shards with a card."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.errors import ConfigError, DataError
+from core.errors import ConfigError
 from core.files import storage_errors
 from core.table_files import CONVERSATION_SCHEMA, QUESTION_SCHEMA, TOOL_USE_FIELD
 from core.tables import SPLITS, Conversation, Dropped, Question
@@ -19,8 +18,6 @@ from generators.exchange.dataset_card import count_sources, dataset_card
 from generators.exchange.exporting import to_columns
 
 CARD = "README.md"
-TOKEN = "HF_TOKEN"
-"""Environment variable with the hub's token; nothing else is looked at."""
 SHARD_ROWS = 50_000
 """Conversations of one file."""
 
@@ -89,49 +86,6 @@ def write_parquet(
                 table = pa.Table.from_pylist(plain, schema=schema)
                 pq.write_table(table, path, compression="zstd")
         (out / CARD).write_text(text, encoding="utf-8")
-
-
-def push_to_hub(folder: Path, repo: str, *, private: bool = False) -> str:
-    """Upload the folder that `write_parquet` wrote as the data set `repo`, made if need be.
-
-    The token is that of the environment variable HF_TOKEN.
-
-    Args:
-        folder: the data set.
-        repo: `owner/name`.
-        private: whether a repository that is made here is private.
-
-    Returns:
-        its address.
-
-    Raises:
-        ConfigError: there is no token.
-        DataError: the hub cannot be reached, or refuses.
-    """
-    token = os.environ.get(TOKEN, "").strip()
-    if not token:
-        raise ConfigError(
-            f"--push-to-hub {repo}: the environment variable {TOKEN} is not set. Export a token "
-            "with write access under that name."
-        )
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    try:
-        url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo,
-            repo_type="dataset",
-            folder_path=str(folder),
-            commit_message="Data set written by latentqa",
-        )
-    except Exception as error:  # whatever the hub's client raises, the way out is the same
-        said = " ".join(str(error).split()).replace(token, "…")
-        raise DataError(
-            f"--push-to-hub {repo}: {type(error).__name__}: {said} The files stay in {folder}; "
-            "push again when the hub can be reached and the token may write there."
-        ) from error
-    return str(url)
 
 
 def _known(

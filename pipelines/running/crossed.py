@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError, StoreError
+from core.text_tables import markdown
 from pipelines.artifacts.records import StepResult
 from pipelines.reports.run.evaluation import readings_of
 from pipelines.reports.run.tables import GAINS, gain_texts
-from pipelines.reports.tables import markdown
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.steps.order import baseline_step, run_evaluation

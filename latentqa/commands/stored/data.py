@@ -240,9 +240,10 @@ def export(
     _export(tables, format_, out, license_, _licences(source_license or []))
     address = None
     if repo is not None:
-        from generators.exchange.parquet import push_to_hub
+        from core.hub import push_folder
 
-        address = push_to_hub(out, repo, private=private)
+        message = "Data set written by latentqa"
+        address = push_folder(out, repo, kind="dataset", private=private, message=message)
     counts = {"conversations": len(tables.conversations), "questions": len(tables.questions)}
     report(
         as_json,

@@ -54,7 +54,8 @@ def publish(
     The card holds the keys of data, store and decoder, the settings, and what the newest evaluation
     measured, with intervals.
     """
-    from pipelines.reports.publish.decoder import newest_evaluation, push, write_folder
+    from core.hub import push_folder
+    from pipelines.reports.publish.decoder import newest_evaluation, write_folder
     from pipelines.reports.publish.target import describe_target
 
     if out is None and repo is None:
@@ -67,7 +68,10 @@ def publish(
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside) / "decoder" if out is None else out.expanduser()
         write_folder(folder, train, evaluated, described)
-        address = None if repo is None else push(folder, repo, private=private)
+        address = None
+        if repo is not None:
+            message = "A decoder, its record and its card"
+            address = push_folder(folder, repo, kind="model", private=private, message=message)
     places = [
         f"{train.short} is {where}"
         for where in (out and f"in {out}", address and f"at {address}")

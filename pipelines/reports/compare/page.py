@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import write_bytes
+from core.text_tables import csv_bytes
 from core.wording import count, number
 from evaluators.comparison.losses import METRICS
 from evaluators.comparison.values import BOOTSTRAP, ComparedView
@@ -15,7 +16,6 @@ from pipelines.reports.compare.comparison import ComparedAnswer, Comparison, com
 from pipelines.reports.compare.runs import changed_settings, single_seed_runs
 from pipelines.reports.pages.render import render
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure, write_figures
-from pipelines.reports.tables import csv_bytes
 
 PAGE = "compare.html"
 """Name of the page's file."""

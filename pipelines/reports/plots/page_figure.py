@@ -10,8 +10,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from core.files import write_bytes
+from core.text_tables import CellValue, csv_bytes
 from pipelines.reports.plots.style import inline_svg, png, svg
-from pipelines.reports.tables import CellValue, csv_bytes
 
 FOLDER = "figures"
 """Folder of the figures' files, beside their page."""

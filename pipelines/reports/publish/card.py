@@ -11,10 +11,10 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from core.text_tables import markdown
 from pipelines.artifacts.artifact import Artifact
 from pipelines.reports.publish.target import PublishedTarget
 from pipelines.reports.run.tables import reading_tables
-from pipelines.reports.tables import markdown
 
 _TEMPLATE = Path(__file__).with_name("card.md")
 _COUNTS = ("rows", "questions", "steps", "best_step", "loss", "validation")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,9 @@ from pathlib import Path
 from activation_store.model_files import embedded_model
 from activation_store.model_files.files import ModelFiles, public_name
 from core.errors import ConfigError
+from core.hub import HUB_ID
 from pipelines.artifacts.artifact import Artifact
 
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-"""The name of a repository on the Hugging Face hub."""
 _CARD = "README.md"
 
 

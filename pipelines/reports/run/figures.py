@@ -7,6 +7,7 @@ from dataclasses import replace
 from operator import itemgetter
 
 from core.tables import VIEWS
+from core.text_tables import CellValue
 from core.wording import sort_known
 from evaluators.stats.estimates import Estimate
 from pipelines.reports import plots
@@ -14,7 +15,6 @@ from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
 from pipelines.reports.plots.style import png
 from pipelines.reports.run.data import ControlEffect, ControlLoss, ReportData, TrainingLog
 from pipelines.reports.run.evaluation import Reading
-from pipelines.reports.tables import CellValue
 
 _NATS = "nats per token"
 _CONDITION_COLOURS = {"right": "own", "other": "other"}

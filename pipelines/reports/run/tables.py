@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from core.text_tables import markdown
 from core.wording import ABSENT
 from evaluators.answers.answer_quality import AGAINST
 from evaluators.measure.metrics import SliceMetrics
 from evaluators.stats.estimates import Estimate
 from pipelines.reports.run.evaluation import Reading, readings_of
-from pipelines.reports.tables import markdown
 
 GAINS = (
     *("hidden_gain", "below_rivals", "share_recovered"),

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.files import write_bytes
+from core.text_tables import csv_bytes
 from core.wording import count, duration, number
 from evaluators.scaling.curves import MIN_CONTROLS, Curve
 from evaluators.scaling.shared_values import METRICS, ScalingMetric
@@ -21,7 +22,6 @@ from pipelines.reports.pages.render import render
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure, write_figures
 from pipelines.reports.plots.scaling import size_ticks
 from pipelines.reports.sweep.findings import SweepFindings
-from pipelines.reports.tables import csv_bytes
 
 PAGE = "sweep.html"
 """Name of the page's file."""

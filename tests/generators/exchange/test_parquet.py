@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -11,11 +10,11 @@ from conversation_lines import line, write
 from endpoints import conversations, questions, resolved, small
 from scripted_endpoint import ScriptedEndpoint
 
-from core.errors import ConfigError, DataError
+from core.errors import ConfigError
 from core.tables import Conversation, Dropped, Question
 from generators.exchange import parquet
 from generators.exchange.exporting import to_records
-from generators.exchange.parquet import push_to_hub, write_parquet
+from generators.exchange.parquet import write_parquet
 
 Tables = tuple[list[Conversation], list[Question]]
 LEAF = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 9}
@@ -120,62 +119,6 @@ def test_the_card_says_what_is_in_it_and_who_made_it(made: Tables, tmp_path: Pat
 def test_a_licence_for_a_source_that_is_not_there_is_refused(made: Tables, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"import x: no row comes from it; found code \(profile"):
         write_parquet(tmp_path, *made, name="mine", source_licences={"import x": "mit"})
-
-
-class Hub:
-    """What `HfApi` does, noted down."""
-
-    def __init__(self, token: str, fails: Exception | None = None) -> None:
-        self.calls: list[tuple[str, dict[str, Any]]] = [("token", {"token": token})]
-        self._fails = fails
-
-    def create_repo(self, repo: str, **more: Any) -> str:
-        self.calls.append(("create_repo", {"repo": repo, **more}))
-        if self._fails is not None:
-            raise self._fails
-        return f"https://hub.example/datasets/{repo}"
-
-    def upload_folder(self, **more: Any) -> None:
-        self.calls.append(("upload_folder", more))
-
-
-def test_a_folder_goes_to_the_hub_with_the_environments_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hubs: list[Hub] = []
-
-    def api(token: str) -> Hub:
-        hubs.append(Hub(token))
-        return hubs[-1]
-
-    monkeypatch.setattr("huggingface_hub.HfApi", api)
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    assert push_to_hub(tmp_path, "me/mine", private=True).endswith("/me/mine")
-    assert [name for name, _ in hubs[0].calls] == ["token", "create_repo", "upload_folder"]
-    assert hubs[0].calls[0][1] == {"token": "hf_secret"}
-    assert hubs[0].calls[1][1]["private"] is True
-    assert hubs[0].calls[2][1]["folder_path"] == str(tmp_path)
-    monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(ConfigError, match="HF_TOKEN is not set"):
-        push_to_hub(tmp_path, "me/mine")
-
-
-def test_a_hub_out_of_reach_is_one_line_without_the_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    error = ConnectionError("no route\nto host with hf_secret")
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda token: Hub(token, error))
-    with pytest.raises(DataError) as caught:
-        push_to_hub(tmp_path, "me/mine")
-    said = str(caught.value)
-    assert "\n" not in said
-    assert "hf_secret" not in said
-    assert "ConnectionError: no route to host" in said
-    monkeypatch.undo()
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    with pytest.raises(DataError, match="push again when the hub can be reached"):
-        push_to_hub(tmp_path, "me/mine")  # HF_HUB_OFFLINE, or no network at all
 
 
 def test_the_command_writes_the_folder_and_refuses_what_has_no_card(tmp_path: Path) -> None:

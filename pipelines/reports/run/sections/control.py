@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.text_tables import CellValue, markdown
 from evaluators.control.metrics import (
     ControlMetrics,
     ControlResult,
@@ -14,7 +15,6 @@ from evaluators.control.metrics import (
 )
 from pipelines.reports import plots
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
-from pipelines.reports.tables import CellValue, markdown
 
 _FIGURE = "control-curves"
 _OWN = ("activations", "vector", "weights")

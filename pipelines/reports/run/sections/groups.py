@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from core.tables import SPLITS, VIEWS
+from core.text_tables import markdown
 from core.wording import ABSENT, join, sort_known
 from evaluators.breakdowns import LEAST_ASKED, group_metrics
 from evaluators.config import EvaluateConfig
 from evaluators.measure.metrics import PanelMetrics
 from evaluators.measure.result_files import ITEMS_FILE, LOSSES_FILE, read_rows
 from evaluators.stats.estimates import Estimate
-from pipelines.reports.tables import markdown
 
 GroupTree = Mapping[str, Mapping[str, Mapping[str, PanelMetrics]]]
 """Panels by split, view and group."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from core.text_tables import markdown
 from core.wording import share
 from evaluators.measure.metrics import ChangeMetrics, RobustnessMetrics
-from pipelines.reports.tables import markdown
 
 _CHANGES = {
     "decoy": "another control quoted",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from core.text_tables import CellValue, markdown
 from core.wording import ABSENT, sort_known
 from evaluators.measure.result_files import read_rows
 from evaluators.stats.estimates import Estimate
@@ -13,7 +14,6 @@ from evaluators.tasks.config import PredictorName
 from evaluators.tasks.metrics import PredictorMetrics, TaskMetrics, TasksMetrics
 from pipelines.reports import plots
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
-from pipelines.reports.tables import CellValue, markdown
 
 _OWN = "lit"
 _ORDER: tuple[str, ...] = get_args(PredictorName)

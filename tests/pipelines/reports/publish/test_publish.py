@@ -213,11 +213,13 @@ class Hub:
     def __init__(self, token: str) -> None:
         Hub.sent = {"token": token}
 
-    def create_repo(self, repo: str, *, private: bool, exist_ok: bool) -> str:
-        Hub.sent |= {"repo": repo, "private": private, "exist_ok": exist_ok}
+    def create_repo(self, repo: str, *, repo_type: str, private: bool, exist_ok: bool) -> str:
+        Hub.sent |= {"repo": repo, "type": repo_type, "private": private, "exist_ok": exist_ok}
         return f"https://hub.test/{repo}"
 
-    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+    def upload_folder(
+        self, *, repo_id: str, repo_type: str, folder_path: str, commit_message: str
+    ) -> None:
         Hub.sent["files"] = sorted(path.name for path in Path(folder_path).iterdir())
 
 
@@ -240,6 +242,7 @@ def test_a_hub_is_sent_the_folder(
     assert Hub.sent == {
         "token": "secret",
         "repo": "me/decoder",
+        "type": "model",
         "private": True,
         "exist_ok": True,
         "files": [
@@ -255,7 +258,11 @@ def test_a_hub_is_sent_the_folder(
         ((), "secret", "got neither --out nor --repo"),
         (("--repo", "me/decoder"), "", "HF_TOKEN is not set"),
         (("--repo", "decoder"), "secret", "not a repository's name"),
-        (("--repo", "me/decoder"), "secret", "the hub did not take it (403 for …)"),
+        (
+            ("--repo", "me/decoder"),
+            "secret",
+            "hub did not take it (ConnectionError: 403 for …)",
+        ),
         (("--out", "."), "secret", "already there; expected a new or an empty folder"),
         (
             ("--out", "x", "--base-model", "tiny"),
