@@ -52,6 +52,11 @@ class PredictorMetrics(Metrics):
     by_layer: dict[str, Estimate]
     tries: list[TryMetrics]
 
+    @property
+    def written(self) -> Estimate:
+        """What was measured of its written answers."""
+        return self.contained or self.similarity or Estimate()
+
 
 class TaskMetrics(Metrics):
     """Results of every method on one reading task.
@@ -74,6 +79,17 @@ class TaskMetrics(Metrics):
     chance: float = 0.25
     facts: dict[str, float] | None = None
     predictors: dict[str, PredictorMetrics]
+
+    @property
+    def n(self) -> int:
+        """Test subjects, or hidden prompts; 0 where nothing was measured."""
+        return max((one.written.n for one in self.predictors.values()), default=0)
+
+    def cell(self, predictor: str, measure: str) -> Estimate | None:
+        """Return a measure of a method; None where it was not measured."""
+        own = self.predictors.get(predictor)
+        found: Estimate | None = None if own is None else getattr(own, measure)
+        return found
 
 
 class TasksMetrics(Metrics):

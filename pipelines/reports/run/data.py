@@ -77,30 +77,14 @@ class AnswerGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class ControlLoss:
-    """Mean answer loss of one control under `right` and `other`."""
+class ControlPoint:
+    """Two measures of one control, each the mean over its questions."""
 
     split: str
     view: str
     kind: str
-    right: float
-    other: float
-
-
-@dataclass(frozen=True, slots=True)
-class ControlEffect:
-    """How firmly the target holds one control, and what the decoder reads of it.
-
-    Attributes:
-        effect: log-likelihood of its completions under it less that under another, mean in nats.
-        gain: hidden gain of its questions, nats per token.
-    """
-
-    split: str
-    view: str
-    kind: str
-    effect: float
-    gain: float
+    x: float
+    y: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +115,11 @@ class ReportData:
 
     readings: tuple[Reading, ...]
     absent_splits: tuple[str, ...]
-    control_losses: tuple[ControlLoss, ...]
-    control_effects: tuple[ControlEffect, ...]
+    control_losses: tuple[ControlPoint, ...]
+    """Answer loss of each control given `right` and given `other`, nats per token."""
+    control_effects: tuple[ControlPoint, ...]
+    """How much likelier completions are under a control than under another, in nats; and the hidden
+    gain of its questions, nats per token."""
     answers: tuple[AnswerGroup, ...]
     training: TrainingLog | None
     data: DataSummary | None
@@ -220,39 +207,48 @@ def _answered(rows: list[dict[str, Any]]) -> AnsweredControl:
     )
 
 
-def _control_losses(step: ReportStep | None) -> tuple[ControlLoss, ...]:
-    """Average over a control's questions, for controls measured under both conditions."""
-    losses: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for row in read_rows(artifact_file(step, "losses.parquet")):
-        if row["condition"] in ("right", "other"):
-            key = (row["split"], row["view"], row["kind"], row["control_id"])
-            losses[key][row["condition"]].append(row["loss"])
+def _control_losses(step: ReportStep | None) -> tuple[ControlPoint, ...]:
+    """Measure the controls that have both `right` and `other`."""
     return tuple(
-        ControlLoss(split, view, kind, fmean(found["right"]), fmean(found["other"]))
-        for (split, view, kind, _), found in losses.items()
-        if len(found) == 2
+        ControlPoint(split, view, kind, means["right"], means["other"])
+        for (split, view, kind, _), means in _means(step, ("right", "other")).items()
     )
 
 
-def _control_effects(step: ReportStep | None) -> tuple[ControlEffect, ...]:
-    """Average effect and hidden gain over a control's questions, where both were measured."""
+def _control_effects(step: ReportStep | None) -> tuple[ControlPoint, ...]:
+    """Measure the controls whose effect on completions was measured, and their hidden gain."""
+    return tuple(
+        ControlPoint(split, view, kind, means["control_effect"], means["swapped"] - means["right"])
+        for (split, view, kind, _), means in _means(
+            step, ("right", "swapped"), "control_effect"
+        ).items()
+    )
+
+
+def _means(
+    step: ReportStep | None, conditions: tuple[str, str], column: str | None = None
+) -> dict[tuple[str, str, str, str], dict[str, float]]:
+    """Average over the questions of each control, for controls with both conditions.
+
+    Args:
+        step: the evaluation; None for none.
+        conditions: whose losses are averaged.
+        column: of the rows, averaged too; rows without it do not count.
+    """
     found: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for row in read_rows(artifact_file(step, "losses.parquet")):
-        if row["condition"] in ("right", "swapped") and row.get("control_effect") is not None:
+        if row["condition"] in conditions and (column is None or row.get(column) is not None):
             own = found[row["split"], row["view"], row["kind"], row["control_id"]]
             own[row["condition"]].append(row["loss"])
-            own["effect"].append(row["control_effect"])
-    return tuple(
-        ControlEffect(
-            split, view, kind, fmean(own["effect"]), fmean(own["swapped"]) - fmean(own["right"])
-        )
-        for (split, view, kind, _), own in found.items()
-        if own["right"] and own["swapped"]
-    )
+            if column is not None:
+                own[column].append(row[column])
+    return {
+        key: {name: fmean(values) for name, values in own.items()}
+        for key, own in found.items()
+        if all(own.get(condition) for condition in conditions)
+    }
 
 
 def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:

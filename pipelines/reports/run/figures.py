@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import itemgetter
 
@@ -13,7 +13,7 @@ from evaluators.stats.estimates import Estimate
 from pipelines.reports import plots
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
 from pipelines.reports.plots.style import png
-from pipelines.reports.run.data import ControlEffect, ControlLoss, ReportData, TrainingLog
+from pipelines.reports.run.data import ControlPoint, ReportData, TrainingLog
 from pipelines.reports.run.evaluation import Reading
 
 _NATS = "nats per token"
@@ -98,60 +98,58 @@ def _gain(split: str, data: ReportData) -> PageFigure:
     )
 
 
-def _controls(split: str, losses: Sequence[ControlLoss], columns: int) -> PageFigure:
-    kinds = list(dict.fromkeys(loss.kind for loss in losses))
-    panels = []
-    for view in sort_known((loss.view for loss in losses), VIEWS):
-        here = [loss for loss in losses if loss.view == view]
-        cheaper = sum(loss.right < loss.other for loss in here)
-        series = tuple(
-            plots.Series(
-                kind,
-                tuple(loss.right for loss in here if loss.kind == kind),
-                tuple(loss.other for loss in here if loss.kind == kind),
-                _KIND_COLOURS[i % len(_KIND_COLOURS)],
-            )
-            for i, kind in enumerate(kinds)
-        )
-        panels.append(plots.ScatterPanel(view, f"{cheaper} of {len(here)} above", series))
+def _controls(split: str, losses: Sequence[ControlPoint], columns: int) -> PageFigure:
+    def note(here: Sequence[ControlPoint]) -> str:
+        return f"{sum(loss.x < loss.y for loss in here)} of {len(here)} above"
+
+    panels = _scatter_panels(losses, note)
     wide, narrow = (
         plots.paired(panels, xlabel="right", ylabel="other", columns=n) for n in (columns, 2)
     )
-    rows: list[dict[str, CellValue]] = [
-        {"split": x.split, "view": x.view, "kind": x.kind, "right": x.right, "other": x.other}
-        for x in losses
-    ]
     description = f"Answer loss of each control on split {split}: right against other"
+    rows = _point_rows(losses, "right", "other")
     return make_page_figure(f"controls-{split}", description, wide, narrow, rows)
 
 
-def _effects(split: str, effects: Sequence[ControlEffect]) -> PageFigure:
-    kinds = list(dict.fromkeys(effect.kind for effect in effects))
-    panels = []
-    for view in sort_known((effect.view for effect in effects), VIEWS):
-        here = [effect for effect in effects if effect.view == view]
-        series = tuple(
-            plots.Series(
-                kind,
-                tuple(effect.effect for effect in here if effect.kind == kind),
-                tuple(effect.gain for effect in here if effect.kind == kind),
-                _KIND_COLOURS[i % len(_KIND_COLOURS)],
-            )
-            for i, kind in enumerate(kinds)
-        )
-        panels.append(plots.ScatterPanel(view, f"n = {len(here)}", series))
+def _effects(split: str, effects: Sequence[ControlPoint]) -> PageFigure:
+    panels = _scatter_panels(effects, lambda here: f"n = {len(here)}")
     wide, narrow = (
         plots.paired(
             panels, xlabel="control effect", ylabel="hidden gain", columns=n, same_axes=False
         )
         for n in (3, 2)
     )
-    rows: list[dict[str, CellValue]] = [
-        {"split": x.split, "view": x.view, "kind": x.kind, "effect": x.effect, "gain": x.gain}
-        for x in effects
-    ]
     description = f"Hidden gain of each control on split {split} against its control effect"
+    rows = _point_rows(effects, "effect", "gain")
     return make_page_figure(f"effects-{split}", description, wide, narrow, rows)
+
+
+def _scatter_panels(
+    points: Sequence[ControlPoint], note: Callable[[Sequence[ControlPoint]], str]
+) -> list[plots.ScatterPanel]:
+    """Make a panel of each view, its kinds in colours of their own."""
+    kinds = list(dict.fromkeys(point.kind for point in points))
+    panels = []
+    for view in sort_known((point.view for point in points), VIEWS):
+        here = [point for point in points if point.view == view]
+        series = tuple(
+            plots.Series(
+                kind,
+                tuple(point.x for point in here if point.kind == kind),
+                tuple(point.y for point in here if point.kind == kind),
+                _KIND_COLOURS[i % len(_KIND_COLOURS)],
+            )
+            for i, kind in enumerate(kinds)
+        )
+        panels.append(plots.ScatterPanel(view, note(here), series))
+    return panels
+
+
+def _point_rows(points: Sequence[ControlPoint], x: str, y: str) -> list[dict[str, CellValue]]:
+    return [
+        {"split": one.split, "view": one.view, "kind": one.kind, x: one.x, y: one.y}
+        for one in points
+    ]
 
 
 def _training(log: TrainingLog, best: int | None) -> PageFigure:

@@ -33,31 +33,13 @@ _COLOURS = {"lit": "own", "probe": "other", "neighbour": "raw", "patchscope": "t
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredTask:
-    """A task that was measured."""
-
-    metrics: TaskMetrics
-
-    @property
-    def n(self) -> int:
-        """Test subjects, or hidden prompts."""
-        return max(written_of(one).n for one in self.metrics.predictors.values())
-
-    def cell(self, predictor: str, measure: str) -> Estimate | None:
-        """Return a measure of a method; None where it was not measured."""
-        own = self.metrics.predictors.get(predictor)
-        found: Estimate | None = None if own is None else getattr(own, measure)
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class TaskTable:
     """A measure of each method on each task that has it."""
 
     title: str
     measure: str
     predictors: list[str]
-    tasks: dict[str, MeasuredTask]
+    tasks: dict[str, TaskMetrics]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +53,7 @@ class TaskPage:
     """
 
     predictors: list[str]
-    measured: dict[str, MeasuredTask]
+    measured: dict[str, TaskMetrics]
     why_not: dict[str, str]
 
     @property
@@ -92,10 +74,10 @@ class TaskPage:
 
 def task_page(metrics: TasksMetrics) -> TaskPage:
     """Sort what was measured for a page."""
-    measured = {name: MeasuredTask(task) for name, task in metrics.tasks.items() if task.predictors}
+    measured = {name: task for name, task in metrics.tasks.items() if task.predictors}
     return TaskPage(
         predictors=sort_known(
-            (name for one in measured.values() for name in one.metrics.predictors), _ORDER
+            (name for one in measured.values() for name in one.predictors), _ORDER
         ),
         measured=measured,
         why_not={
@@ -139,7 +121,7 @@ def task_figures(metrics: TasksMetrics) -> dict[str, PageFigure]:
     panels, rows = [], []
     for name, task in task_page(metrics).measured.items():
         lines = []
-        for predictor, own in task.metrics.predictors.items():
+        for predictor, own in task.predictors.items():
             points = _by_layer(own)
             if points:
                 lines.append(_line(predictor, points))
@@ -170,20 +152,14 @@ def _row(task: str, predictor: str, layer: int, found: Estimate) -> dict[str, Ce
     return {"task": task, "predictor": predictor, "layer": layer, **found.model_dump()}
 
 
-def written_of(own: PredictorMetrics) -> Estimate:
-    """Return what was measured of a method's written answers."""
-    found = own.contained or own.similarity
-    return Estimate() if found is None else found
-
-
 def _table(table: TaskTable) -> str:
     lines = []
     for name, task in table.tasks.items():
         found = [task.cell(one, table.measure) for one in table.predictors]
         cells = [ABSENT if one is None else str(one) for one in found]
         if table.measure == "chosen":
-            cells.insert(0, f"{task.metrics.chance:g}")
-        n = task.metrics.choices if table.measure == "chosen" else task.n
+            cells.insert(0, f"{task.chance:g}")
+        n = task.choices if table.measure == "chosen" else task.n
         lines.append([name, str(n), *cells])
     chance = ["chance"] if table.measure == "chosen" else []
     return markdown(
