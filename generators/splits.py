@@ -8,12 +8,14 @@ into one split; else a decoder is tested on controls that it was trained on.
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from core.canonical import digest
@@ -79,14 +81,13 @@ def grouped_splits(
     Raises:
         ConfigError: a held-out category is none of the data's.
     """
-    hashes = _label_hashes(m.label for m in members)
-    ids = _group_ids([(m.label, m.control) for m in members], hashes)
+    ids = group_ids([(m.label, m.control) for m in members])
     held_out = _held_out(members, config)
     kind_of: dict[str, str] = {}
     ood: set[str] = set()
     # a group can span kinds; the label that names the group decides, whatever the rows' order
     for member, group in zip(members, ids, strict=True):
-        if hashes[member.label] == group:
+        if _label_hash(member.label) == group:
             kind_of[group] = member.kind
         if (member.kind, member.category) in held_out:
             ood.add(group)
@@ -115,32 +116,27 @@ def grouped_splits(
 
 
 def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Assign each (label, control text) to its group, by union-find.
+    """Assign each (label, control text) to its group: what labels and texts connect.
 
     Texts that differ in case or white space alone are one text. The id is the smallest hash of the
     group's labels, 16 hex digits: it stays when rows of known labels are added, whatever their
     order.
     """
-    return _group_ids(pairs, _label_hashes(label for label, _ in pairs))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-
-def _group_ids(pairs: Sequence[tuple[str, str]], hashes: Mapping[str, str]) -> list[str]:
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def find(node: tuple[str, str]) -> tuple[str, str]:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for label, control in pairs:
-        parent[find(("label", label))] = find(("control", _normalised(control)))
-    smallest: dict[tuple[str, str], str] = {}
-    for label, own in hashes.items():
-        root = find(("label", label))
-        smallest[root] = min(smallest.get(root, own), own)
-    return [smallest[find(("label", label))] for label, _ in pairs]
+    if not pairs:
+        return []
+    nodes: dict[tuple[str, str], int] = {}
+    labels = [nodes.setdefault(("label", label), len(nodes)) for label, _ in pairs]
+    texts = [nodes.setdefault(("text", _normalised(text)), len(nodes)) for _, text in pairs]
+    links = coo_array((np.ones(len(pairs)), (labels, texts)), shape=(len(nodes), len(nodes)))
+    _, component = connected_components(links, directed=False)
+    smallest: dict[int, str] = {}
+    for (label, _), node in zip(pairs, labels, strict=True):
+        own, group = _label_hash(label), component[node]
+        smallest[group] = min(smallest.get(group, own), own)
+    return [smallest[component[node]] for node in labels]
 
 
 def take_evenly(strata: Sequence[Hashable], limit: int) -> list[int]:
@@ -201,9 +197,9 @@ def _held_out(members: Sequence[SplitMember], config: SplitConfig) -> set[tuple[
     return {known[name] for name in config.test_ood}
 
 
-def _label_hashes(labels: Iterable[str]) -> dict[str, str]:
-    """Hash each distinct label, in order."""
-    return {label: digest(["group", label])[:16] for label in dict.fromkeys(labels)}
+@functools.lru_cache(maxsize=1 << 16)
+def _label_hash(label: str) -> str:
+    return digest(["group", label])[:16]
 
 
 def _normalised(text: str) -> str:

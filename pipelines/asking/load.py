@@ -27,13 +27,10 @@ from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.asking.ood import find_ood_detector
-from pipelines.asking.reader import AskOptions, LoadedForeignTarget, Reader
-from pipelines.asking.results import AskResult, Prompt
+from pipelines.asking.reader import LoadedForeignTarget, Reader
 
 SPREAD = "spread"
 """Device that is all GPUs, for a target that is too large for one."""
-
-__all__ = ["AskOptions", "AskResult", "Prompt", "Reader", "load"]
 
 
 def load(

@@ -18,7 +18,8 @@ from core.errors import ConfigError, DamagedError, ModelError
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.asking.conversations import conversation_from_texts
-from pipelines.asking.load import Reader, load
+from pipelines.asking.load import load
+from pipelines.asking.reader import Reader
 
 CHECKOUT = Path(__file__).parents[2]
 

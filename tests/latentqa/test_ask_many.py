@@ -16,9 +16,9 @@ from pipelines.asking.conversations import (
     conversation_from_texts,
     parse_messages,
 )
-from pipelines.asking.load import AskOptions, Reader, load
+from pipelines.asking.load import load
 from pipelines.asking.prompts_file import read_prompts
-from pipelines.asking.reader import make_prompt
+from pipelines.asking.reader import AskOptions, Reader, make_prompt
 from pipelines.asking.results import agreement
 
 DIALOGUE = [

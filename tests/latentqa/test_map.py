@@ -18,9 +18,9 @@ from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.sources.target_run import capture
 from decoder.visible_tokens import ReadLayers
-from pipelines.asking.load import Reader, load
+from pipelines.asking.load import load
 from pipelines.asking.map_view import print_map
-from pipelines.asking.reader import make_prompt
+from pipelines.asking.reader import Reader, make_prompt
 from pipelines.asking.reading_map import reading_map
 
 WORDS = ("toy", "--prompt", PROMPT, "--question", QUESTION, "--device", "cpu")

@@ -14,9 +14,6 @@ from typing import Any, BinaryIO
 from core.strict_json import json_line
 from generators.llm.endpoint.resolve import CHAT_PATH
 
-EXPIRED = "batch_expired"
-"""Code of the error line of a request that was not reached in time."""
-
 
 @dataclass(frozen=True, slots=True)
 class BatchLine:

@@ -1,4 +1,4 @@
-"""`latentqa store`: inspect, verify, repair, export and import activation stores."""
+"""`latentqa store`: inspect, search, verify, export and import activation stores."""
 
 from __future__ import annotations
 
