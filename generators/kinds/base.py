@@ -3,6 +3,7 @@
 ```
 Kind                    name, views, types, categories
 ├── WrittenKind         an LLM is asked; the kind makes text of its replies
+│   └── DescribedKind       asked what it is, and how the assistant would speak of a subject
 └── DrawnKind           drawn by code alone, with exact answers: no LLM
 ```
 
@@ -143,6 +144,47 @@ class WrittenKind(Kind):
         """Yield requests for questions about `control`, best first; may end."""
 
 
+class DescribedKind(WrittenKind):
+    """A kind that is asked what it is, and how the assistant would speak of everyday subjects.
+
+    Class attributes, besides those of every written kind:
+        descriptions: wordings of each question about the control, by the field of the reply to the
+            prompt `NAME_description` that answers it.
+        predictions: wordings of the question about a subject, which the prompt `NAME_prediction`
+            answers.
+        told_as: slot of these prompts that takes the control.
+    """
+
+    types = ("description", "prediction")
+    question_texts = ("everyday",)
+    descriptions: ClassVar[Mapping[str, Sequence[str]]]
+    predictions: ClassVar[Sequence[str]]
+    told_as: ClassVar[str] = "control"
+
+    def questions(
+        self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
+    ) -> Iterator[QuestionRequest]:
+        """Yield requests: two differently worded descriptions each, or one prediction."""
+        cycles = {name: shuffled_cycle(items, draw) for name, items in self.descriptions.items()}
+        while kind_of_question == "description":
+            yield QuestionRequest(
+                prompt=f"{self.name}_description",
+                values={self.told_as: control},
+                questions={name: next(items) for name, items in cycles.items()},
+            )
+        wordings = shuffled_cycle(self.predictions, draw)
+        for subject in shuffled_cycle(texts.seed_list("everyday"), draw):
+            yield self.prediction(control, subject, next(wordings).format(subject))
+
+    def prediction(self, control: str, subject: str, question: str) -> QuestionRequest:
+        """Make the request for a prediction about a subject."""
+        return QuestionRequest(
+            prompt=f"{self.name}_prediction",
+            values={self.told_as: control, "subject": subject},
+            questions={"answer": question},
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawnControl:
     """A control that no LLM wrote.
@@ -221,23 +263,3 @@ def shuffled_cycle(items: Sequence[str], draw: Random) -> Iterator[str]:
     draw.shuffle(order)
     while True:
         yield from order
-
-
-def reworded_requests(
-    prompt: str,
-    values: Mapping[str, str],
-    wordings: Mapping[str, Sequence[str]],
-    draw: Random,
-) -> Iterator[QuestionRequest]:
-    """Yield requests without end, each with the next wording of every question.
-
-    Args:
-        prompt: name of the prompt.
-        values: what the prompt is filled with.
-        wordings: wordings of each question, by the field of the reply that answers it.
-        draw: order of the wordings.
-    """
-    cycles = {name: shuffled_cycle(items, draw) for name, items in wordings.items()}
-    while True:
-        questions = {name: next(items) for name, items in cycles.items()}
-        yield QuestionRequest(prompt=prompt, values=values, questions=questions)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from core.tables import QuestionType
 from generators.kinds.base import (
+    DescribedKind,
     QuestionRequest,
-    WrittenKind,
     clause,
-    reworded_requests,
-    shuffled_cycle,
 )
-from generators.llm.prompt_files import PromptFiles
 
 _OPENINGS = (
     "In all of your answers, please {}",
@@ -48,16 +44,16 @@ _PREDICTIONS = (
 )
 
 
-class Goal(WrittenKind):
+class Goal(DescribedKind):
     """An instruction about the answers, with a reason of the LLM's own."""
 
     name = "goal"
     views = ("control", "stimulus", "system")
-    types = ("description", "prediction")
     seeds = "goal"
     control_prompt = "goal_control"
     question_prompts = ("goal_description", "goal_prediction")
-    question_texts = ("everyday",)
+    descriptions = _DESCRIPTIONS
+    predictions = _PREDICTIONS
     acknowledgements = (
         "Understood. I will keep to that in what follows.",
         "Certainly, I will do so in my answers.",
@@ -68,20 +64,10 @@ class Goal(WrittenKind):
         """Join an opening, the aim, and the reason."""
         return f"{draw.choice(_OPENINGS).format(idea)}, because {clause(reply['reason'])}."
 
-    def questions(
-        self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
-    ) -> Iterator[QuestionRequest]:
-        """Yield requests: two differently worded descriptions each, or one prediction."""
-        if kind_of_question == "description":
-            yield from reworded_requests(
-                "goal_description", {"control": control}, _DESCRIPTIONS, draw
-            )
-        frames = shuffled_cycle(_PREDICTIONS, draw)
-        # the reason would only distract from what the answers are to be like
-        instruction = control.partition(", because ")[0]
-        for subject in shuffled_cycle(texts.seed_list("everyday"), draw):
-            yield QuestionRequest(
-                prompt="goal_prediction",
-                values={"instruction": instruction, "subject": subject},
-                questions={"answer": next(frames).format(subject)},
-            )
+    def prediction(self, control: str, subject: str, question: str) -> QuestionRequest:
+        """Make the request; the reason would only distract from what answers are to be like."""
+        return QuestionRequest(
+            prompt="goal_prediction",
+            values={"instruction": control.partition(", because ")[0], "subject": subject},
+            questions={"answer": question},
+        )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
 from core.canonical import digest
-from core.tables import Conversation, Message, QuestionType, control_id, message_identity
-from generators.kinds.base import QuestionRequest, WrittenKind, reworded_requests, shuffled_cycle
-from generators.llm.prompt_files import PromptFiles
+from core.tables import Conversation, Message, control_id, message_identity
+from generators.kinds.base import DescribedKind
 
 _DESCRIPTIONS = {
     "who": (
@@ -32,16 +31,17 @@ _PREDICTIONS = (
 )
 
 
-class Own(WrittenKind):
+class Own(DescribedKind):
     """A kind for rows that were imported: only its questions are written."""
 
     name = "own"
     views = ("control", "stimulus", "stimulus_completion", "system")
-    types = ("description", "prediction")
     seeds = ""
     control_prompt = ""
     question_prompts = ("own_description", "own_prediction")
-    question_texts = ("everyday",)
+    descriptions = _DESCRIPTIONS
+    predictions = _PREDICTIONS
+    told_as = "conversation"
 
     def control(self, idea: str, reply: Mapping[str, Any], draw: Random) -> str:
         """Refuse: rows of this kind come from files."""
@@ -53,22 +53,6 @@ class Own(WrittenKind):
         if row.control_id == control_id(row.kind, whole):
             return _transcript(row.messages)
         return _transcript([message for message in row.messages if message.segment == "control"])
-
-    def questions(
-        self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
-    ) -> Iterator[QuestionRequest]:
-        """Yield requests: two differently worded descriptions each, or one prediction."""
-        if kind_of_question == "description":
-            yield from reworded_requests(
-                "own_description", {"conversation": control}, _DESCRIPTIONS, draw
-            )
-        frames = shuffled_cycle(_PREDICTIONS, draw)
-        for subject in shuffled_cycle(texts.seed_list("everyday"), draw):
-            yield QuestionRequest(
-                prompt="own_prediction",
-                values={"conversation": control, "subject": subject},
-                questions={"answer": next(frames).format(subject)},
-            )
 
 
 def _transcript(messages: Sequence[Message]) -> str:

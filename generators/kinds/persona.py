@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from core.tables import QuestionType
 from generators.kinds.base import (
+    DescribedKind,
     QuestionRequest,
-    WrittenKind,
     clause,
-    reworded_requests,
-    shuffled_cycle,
 )
-from generators.llm.prompt_files import PromptFiles
 
 _OPENINGS = (
     "Please adopt the persona of {}.",
@@ -48,16 +44,16 @@ _PREDICTIONS = (
 )
 
 
-class Persona(WrittenKind):
+class Persona(DescribedKind):
     """A person (or a dragon) with one habit of the LLM's own."""
 
     name = "persona"
     views = ("control", "stimulus", "system")
-    types = ("description", "prediction")
     seeds = "persona"
     control_prompt = "persona_control"
     question_prompts = ("persona_description", "persona_prediction")
-    question_texts = ("everyday",)
+    descriptions = _DESCRIPTIONS
+    predictions = _PREDICTIONS
     acknowledgements = (
         "Understood. I will stay in this role from here on.",
         "Of course. From now on I will answer in character.",
@@ -69,23 +65,14 @@ class Persona(WrittenKind):
         joint = ", and who " if " who " in idea else ", who "
         return draw.choice(_OPENINGS).format(idea + joint + clause(reply["habit"]))
 
-    def questions(
-        self, kind_of_question: QuestionType, control: str, texts: PromptFiles, draw: Random
-    ) -> Iterator[QuestionRequest]:
-        """Yield requests: two differently worded descriptions each, or one prediction.
+    def prediction(self, control: str, subject: str, question: str) -> QuestionRequest:
+        """Make the request, for what the LLM itself says in the role.
 
-        A prediction quotes what the LLM itself says in the role: playing a role is easier for it
-        than telling how somebody else would.
+        Playing a role is easier for it than telling how somebody else would.
         """
-        if kind_of_question == "description":
-            yield from reworded_requests(
-                "persona_description", {"control": control}, _DESCRIPTIONS, draw
-            )
-        frames = shuffled_cycle(_PREDICTIONS, draw)
-        for subject in shuffled_cycle(texts.seed_list("everyday"), draw):
-            yield QuestionRequest(
-                prompt="persona_prediction",
-                values={"control": control, "subject": subject},
-                questions={"reply": next(frames).format(subject)},
-                frame='It would say: "{}"',
-            )
+        return QuestionRequest(
+            prompt="persona_prediction",
+            values={"control": control, "subject": subject},
+            questions={"reply": question},
+            frame='It would say: "{}"',
+        )
