@@ -6,13 +6,13 @@ Every function takes plain values and returns a matplotlib figure that no global
 
 from __future__ import annotations
 
+from pipelines.reports.plots.axes import Series
 from pipelines.reports.plots.curve import smooth, training_curve
 from pipelines.reports.plots.heat import heat
 from pipelines.reports.plots.interval_plot import Panel, Point, common_limits, intervals
 from pipelines.reports.plots.lines import LinePanel, lines
 from pipelines.reports.plots.scaling import FittedLine, ScalingLine, ScalingPanel, scaling
 from pipelines.reports.plots.scatter import ScatterPanel, paired
-from pipelines.reports.plots.series import Series
 
 __all__ = [
     "FittedLine",

@@ -1,6 +1,8 @@
-"""Widths, font sizes and frames that all plots share."""
+"""What plots share: named points, widths, font sizes and frames."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
@@ -10,6 +12,16 @@ PAGE, PHONE = 10.0, 4.4
 """Width of a figure in inches, for a page and for a phone."""
 TITLE = 7.0
 """How far above its panel a title stands, in points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A named set of (x, y) points."""
+
+    label: str
+    x: tuple[int, ...] | tuple[float, ...]
+    y: tuple[float, ...]
+    colour: str = "own"
 
 
 def frame(axes: Axes, size: float) -> None:

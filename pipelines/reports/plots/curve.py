@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from pipelines.reports.plots.axes import PAGE, PHONE, font_size, frame, legend
-from pipelines.reports.plots.series import Series
+from pipelines.reports.plots.axes import PAGE, PHONE, Series, font_size, frame, legend
 from pipelines.reports.plots.style import PALETTE, STYLE
 
 

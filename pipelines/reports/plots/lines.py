@@ -9,8 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipelines.reports.plots.axes import PAGE, PHONE, font_size, frame, title
-from pipelines.reports.plots.series import Series
+from pipelines.reports.plots.axes import PAGE, PHONE, Series, font_size, frame, title
 from pipelines.reports.plots.style import PALETTE, STYLE
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.figure import Figure
 
-from pipelines.reports.plots.axes import PAGE, PHONE, font_size, frame, padded, title
-from pipelines.reports.plots.series import Series
+from pipelines.reports.plots.axes import PAGE, PHONE, Series, font_size, frame, padded, title
 from pipelines.reports.plots.style import PALETTE, STYLE
 
 _AREA = 4.2**2

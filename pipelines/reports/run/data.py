@@ -18,8 +18,7 @@ from core.tool_use import message_text
 from core.wording import sort_known, sort_pairs
 from evaluators.measure.result_files import read_rows
 from pipelines.reports.run.evaluation import Reading, read_readings
-from pipelines.reports.run.files import artifact_file, json_object
-from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.inputs import ReportInputs, ReportStep, artifact_file, json_object
 from pipelines.reports.run.sections.drops import Drop, read_drops
 
 

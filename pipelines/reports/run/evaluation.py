@@ -26,8 +26,7 @@ from evaluators.measure.metrics import (
 from evaluators.measure.result_files import JUDGED_FILE, METRICS_FILE
 from evaluators.stats.estimates import Estimate
 from evaluators.tasks.metrics import TasksMetrics
-from pipelines.reports.run.files import artifact_file
-from pipelines.reports.run.inputs import ReportInputs
+from pipelines.reports.run.inputs import ReportInputs, artifact_file
 
 CONDITIONS = (
     *("right", "swapped", "shifted_positions", "other", "mean", "none", "noise", "wrong_layer"),

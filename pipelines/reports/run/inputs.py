@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.errors import DamagedError
 from core.redact import redact_value
 from pipelines.experiment.config import Experiment
 
@@ -52,3 +54,24 @@ def printed_config(experiment: Experiment) -> dict[str, Any]:
     left_out = {"runtime", "sweep", "schedule"}
     config: dict[str, Any] = redact_value(experiment.model_dump(mode="json", exclude=left_out))
     return config
+
+
+def artifact_file(step: ReportStep | None, name: str) -> Path | None:
+    """Return a file of a step's output; None where the step or the file is not there."""
+    path = step.path / "data" / name if step else None
+    return path if path and path.is_file() else None
+
+
+def json_object(text: str, path: Path) -> dict[str, Any]:
+    """Parse a JSON object out of the file `path`.
+
+    Raises:
+        DamagedError: it is no JSON.
+    """
+    try:
+        value: dict[str, Any] = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DamagedError(
+            f"{path}: not readable as JSON ({error}). Delete its artifact and run again.", path
+        ) from error
+    return value

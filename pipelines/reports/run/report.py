@@ -32,8 +32,7 @@ from pipelines.reports.run.evaluation import (
     read_tasks,
 )
 from pipelines.reports.run.figures import loss_panel, report_figures
-from pipelines.reports.run.files import artifact_file
-from pipelines.reports.run.inputs import ReportInputs, ReportStep, printed_config
+from pipelines.reports.run.inputs import ReportInputs, ReportStep, artifact_file, printed_config
 from pipelines.reports.run.sections.control import control_figures, control_page
 from pipelines.reports.run.sections.drops import dropped_by_step
 from pipelines.reports.run.sections.groups import GroupTable, group_tables, measure_groups

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.table_files import DROPPED_FILE, read_dropped
-from pipelines.reports.run.files import artifact_file
-from pipelines.reports.run.inputs import ReportStep
+from pipelines.reports.run.inputs import ReportStep, artifact_file
 
 _KEPT = {"dump": "sequences", "train": "rows", "quality": "questions"}
 """Step to the count of the rows that it kept, where it drops rows of that kind."""

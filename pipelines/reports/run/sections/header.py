@@ -13,8 +13,7 @@ from core.wording import join, sort_known
 from decoder.config import DecoderConfig
 from generators.exchange.dataset_card import count_sources
 from pipelines.experiment.config import Experiment
-from pipelines.reports.run.files import artifact_file
-from pipelines.reports.run.inputs import ReportInputs
+from pipelines.reports.run.inputs import ReportInputs, artifact_file
 
 _SIDECAR = "latentqa.json"
 _MOST_SOURCES = 4

@@ -12,8 +12,7 @@ from evaluators.stats.estimates import Estimate
 from generators.quality.check import QUALITY_FILE
 from generators.quality.config import RulesConfig
 from generators.quality.describe import describe
-from pipelines.reports.run.files import artifact_file, json_object
-from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.inputs import ReportInputs, ReportStep, artifact_file, json_object
 
 _MOST_COMPARED = 2_000
 """Controls that a page compares for near-duplicates, where no step has compared more."""
