@@ -61,50 +61,36 @@ def array_metadata(
     codec: Codec = "raw",
 ) -> dict[str, bytes]:
     """Return Zarr's metadata files of a store, by path below it."""
+    checked = [Crc32cCodec()]  # a flipped byte raises; the default codecs would read it
     with tempfile.TemporaryDirectory() as aside:
         root = Path(aside)
-        _create(root, rows, d_model, layers, dtype, shard_rows, chunk_rows, codec)
+        attributes: dict[str, Any] = {"format": "latentqa", "schema": STORE_SCHEMA}
+        group = zarr.open_group(root, mode="w", attributes=attributes)
+        for layer in layers:
+            group.create_array(
+                layer_array(layer),
+                shape=(rows, d_model),
+                shards=(shard_rows, d_model),
+                chunks=(chunk_rows, d_model),
+                dtype=PHYSICAL[dtype],
+                attributes={"dtype": dtype, "layer": layer, "what": f"output of block {layer}"},
+                compressors=[*_packing(dtype, codec), *checked],
+                fill_value=0,
+            )
+        for name, kind in (("tokens", np.int32), ("segments", np.uint8)):
+            group.create_array(
+                name,
+                shape=(rows,),
+                shards=(shard_rows,),
+                chunks=(chunk_rows,),
+                dtype=kind,
+                compressors=checked,
+                fill_value=0,
+            )
         return {
             path.relative_to(root).as_posix(): path.read_bytes()
             for path in sorted(root.rglob("zarr.json"))
         }
-
-
-def _create(
-    root: Path,
-    rows: int,
-    d_model: int,
-    layers: tuple[int, ...],
-    dtype: str,
-    shard_rows: int,
-    chunk_rows: int,
-    codec: Codec,
-) -> None:
-    attributes: dict[str, Any] = {"format": "latentqa", "schema": STORE_SCHEMA}
-    group = zarr.open_group(root, mode="w", attributes=attributes)
-    checked = [Crc32cCodec()]  # a flipped byte raises; the default codecs would read it
-    common: dict[str, Any] = {"fill_value": 0}
-    for layer in layers:
-        group.create_array(
-            layer_array(layer),
-            shape=(rows, d_model),
-            shards=(shard_rows, d_model),
-            chunks=(chunk_rows, d_model),
-            dtype=PHYSICAL[dtype],
-            attributes={"dtype": dtype, "layer": layer, "what": f"output of block {layer}"},
-            compressors=[*_packing(dtype, codec), *checked],
-            **common,
-        )
-    for name, kind in (("tokens", np.int32), ("segments", np.uint8)):
-        group.create_array(
-            name,
-            shape=(rows,),
-            shards=(shard_rows,),
-            chunks=(chunk_rows,),
-            dtype=kind,
-            compressors=checked,
-            **common,
-        )
 
 
 def _packing(dtype: str, codec: Codec) -> list[BloscCodec]:
