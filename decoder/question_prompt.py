@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from activation_store.tokens.template import locate
-from activation_store.tokens.tokens import Encoded
+from activation_store.tokens.tokens import Encoded, end_of_turn
 from core.errors import DataError, ModelError
 from decoder.config import DecoderConfig
 from decoder.reading import Reading
@@ -160,9 +160,12 @@ class DecoderPrompt:
         if answer is None:
             return _read_only(encoded.ids[self._cut : first], np.zeros(first - self._cut, bool))
         ends = np.flatnonzero(encoded.special & (encoded.stops > spans[3][1]))
-        if not len(ends):
+        if len(ends):
+            ids = encoded.ids[self._cut : ends[0] + 1]
+        elif (end := end_of_turn(self._tokenizer)) is not None:
+            ids = np.append(encoded.ids[self._cut :], end)
+        else:
             raise ModelError("the chat template marks no end of an assistant's turn.")
-        ids = encoded.ids[self._cut : ends[0] + 1]
         return _read_only(ids, np.arange(len(ids)) >= first - self._cut)
 
     def _encode(self, question: str, answer: str) -> tuple[Encoded, list[tuple[int, int]]]:

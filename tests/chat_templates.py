@@ -125,6 +125,45 @@ SMOLLM3 = (
     "{% endif %}"
 )
 
+GLM4 = (
+    "[gMASK]<sop>{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+COMMAND_R = (
+    "{{ bos_token }}" + _SPLIT_SYSTEM + "{{ '<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>' }}"
+    "{{ (system or 'You are made for tests.') + '<|END_OF_TURN_TOKEN|>' }}{% for m in rest %}"
+    + _ALTERNATE
+    + "{{ '<|START_OF_TURN_TOKEN|>' + ('<|USER_TOKEN|>' if m.role == 'user'"
+    " else '<|CHATBOT_TOKEN|>')"
+    " + m.content.strip() + '<|END_OF_TURN_TOKEN|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}"
+)
+OLMO2 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{{ '<|assistant|>\n' + m.content + eos_token + ('' if loop.last else '\n') }}"
+    "{% else %}{{ '<|' + m.role + '|>\n' + m.content + '\n' }}{% endif %}"
+    "{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}"
+)
+GRANITE = (
+    "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}"
+    "{% set rest = messages[1:] %}{% else %}{% set rest = messages %}"
+    "{% set system = 'Today is ' + strftime_now('%B %d, %Y') + '.' %}{% endif %}"
+    "{{ '<|start_of_role|>system<|end_of_role|>' + system + '<|end_of_text|>\n' }}"
+    "{% for m in rest %}{{ '<|start_of_role|>' + m.role + '<|end_of_role|>' + m.content"
+    " + '<|end_of_text|>\n' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_of_role|>assistant<|end_of_role|>' }}{% endif %}"
+)
+MISTRAL_TEKKEN = (
+    "{{ bos_token }}" + _SPLIT_SYSTEM + "{% if system %}"
+    "{{ '[SYSTEM_PROMPT]' + system + '[/SYSTEM_PROMPT]' }}{% endif %}"
+    "{% for m in rest %}{% if m.role == 'user' %}{{ '[INST]' + m.content + '[/INST]' }}"
+    "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
+)
+PHI4_MINI = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -202,6 +241,36 @@ FAMILIES: dict[str, Family] = {
     ),
     "smollm2": Family(template=SMOLLM2, tokens=_CHATML, tail="<|im_start|>assistant\n"),
     "smollm3": Family(template=SMOLLM3, tokens=_CHATML, tail="<|im_start|>assistant\n"),
+    "glm4": Family(
+        template=GLM4,
+        tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
+        tail="<|assistant|>",
+        unlike=True,
+    ),
+    "command-r": Family(
+        template=COMMAND_R,
+        tokens=(
+            *("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
+            *("<|SYSTEM_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"),
+        ),
+        tail="<|CHATBOT_TOKEN|>",
+    ),
+    "olmo2": Family(template=OLMO2, tokens=(), tail="<|assistant|>\n"),
+    "granite": Family(
+        template=GRANITE,
+        tokens=("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"),
+        tail="assistant<|end_of_role|>",
+    ),
+    "mistral tekken": Family(
+        template=MISTRAL_TEKKEN,
+        tokens=("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+        tail="[/INST]",
+    ),
+    "phi4-mini": Family(
+        template=PHI4_MINI,
+        tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+        tail="<|assistant|>",
+    ),
 }
 for _family in FAMILIES.values():
     tiny.CONTROL_TOKENS[_family.template] = _family.tokens

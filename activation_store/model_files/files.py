@@ -27,7 +27,7 @@ _TOKENIZER = (
     *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
     *("*.model", "*.tiktoken"),
 )
-_TEMPLATE = ("chat_template*",)
+_TEMPLATE = ("chat_template*", "additional_chat_templates/*")
 _EMBEDDINGS = {"embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings"}
 """Names of embeddings and heads, which may share their weights."""
 _EMBEDDINGS_MERGE = "2"

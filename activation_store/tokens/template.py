@@ -104,7 +104,7 @@ def render(
                 tools=tools,
                 tokenize=False,
                 add_generation_prompt=generation,
-                chat_template=_with_fixed_clock(tokenizer.get_chat_template()),
+                chat_template=_with_fixed_clock(tokenizer.get_chat_template(tools=tools)),
                 **arguments,
             )
         )

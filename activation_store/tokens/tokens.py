@@ -125,15 +125,22 @@ def encode_plain_text(tokenizer: Any, text: str) -> Encoded:
 
 
 def end_of_turn(tokenizer: Any) -> int | None:
-    """Return the control token with which the template ends an assistant's turn, if it has one."""
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    try:
-        text, spans = locate(tokenizer, messages, generation=False)
-    except DataError:
-        return None
-    encoded = Encoded.of(tokenizer, text)
-    ends = np.flatnonzero(encoded.special & (encoded.stops > spans[-1][1]))
-    return int(encoded.ids[ends[0]]) if len(ends) else None
+    """Return the control token with which the template ends an assistant's turn, if it has one.
+
+    Where a turn has no end of its own (GLM), it is the token that begins the next: such models
+    write it when they have replied.
+    """
+    messages = [{"role": role, "content": role[0]} for role in ("user", "assistant", "user")]
+    for said in (messages[:2], messages):
+        try:
+            text, spans = locate(tokenizer, said, generation=False)
+        except DataError:
+            return None
+        encoded = Encoded.of(tokenizer, text)
+        ends = np.flatnonzero(encoded.special & (encoded.stops > spans[1][1]))
+        if len(ends):
+            return int(encoded.ids[ends[0]])
+    return None
 
 
 def ends_of_reply(tokenizer: Any) -> frozenset[int]:

@@ -155,6 +155,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         ("llama2", " Aye. </s>", "Aye. "),
         ("llama3", "Aye.<|eot_id|>and more", "Aye."),
         ("smollm3", "Aye.<|im_end|>", "Aye."),
+        # the target ends its turn by beginning the user's, which the template does not write here
+        ("glm4", "\nAye.<|user|>\nand more", "Aye."),
         # the template writes what follows the thought alone; the target saw both
         (
             "deepseek-r1",

@@ -94,6 +94,17 @@ def test_a_template_that_wants_a_call_before_each_reply_of_a_tool_gives_the_same
     assert found.segments.tolist() == plain.segments.tolist()
 
 
+def test_rows_with_tools_are_written_by_the_template_for_tools(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    messages = imported(tmp_path, tools=[WEATHER])
+    expected = tokenize(tokenizer, messages)
+    tokenizer.chat_template = {"default": tiny.CHATML, "tool_use": TOOLS_CHATML}
+    found = tokenize(tokenizer, messages)
+    assert found.ids.tolist() == expected.ids.tolist()
+    assert found.segments.tolist() == expected.segments.tolist()
+
+
 def test_white_space_that_only_a_plain_turn_begins_with_is_none_of_a_call(
     tmp_path: Path, tokenizer: Any
 ) -> None:
