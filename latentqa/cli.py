@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -88,6 +89,8 @@ app.add_typer(setup.app, name="setup")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and exit: 0, 2 on a user's error, 1 on any other, 130 on Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_TerminalFormatter())
     shown = TRACEBACK in words
     words = [word for word in words if word != TRACEBACK] or ["--help"]
     try:
@@ -106,6 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == INTERRUPTED:
         print("Stopped. Finished work is kept; run again to go on.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class _TerminalFormatter(logging.Formatter):
+    """Format warnings, which may tell of names and settings from elsewhere, for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return terminal_text(super().format(record))
 
 
 def _print_error(error: Exception, shown: bool) -> int:

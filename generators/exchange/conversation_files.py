@@ -366,7 +366,7 @@ def _question(index: int, value: Any) -> tuple[str, str, str | None]:
             "malformed_qa",
             f"{where}{json_type_name(value)}; expected {{question, answer}} or [question, answer]",
         )
-    kind = None if value.get("type") is None else read_text(value, "type", where)
+    kind = read_text(value, "type", where) if value.get("type") else None
     return read_text(value, "question", where), read_text(value, "answer", where), kind
 
 

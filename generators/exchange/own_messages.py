@@ -3,7 +3,8 @@
 OpenAI's form is the base: `role`, `content`, `tool_calls`, `tool_call_id`, `name`. Besides it are
 taken content in parts, Anthropic's blocks `tool_use` and `tool_result`, the older `function_call`
 and role `function`, and ShareGPT's names of roles. What an SDK adds and no template reads (empty
-fields, ids, annotations, indices, reasoning apart from the content) is left out.
+fields, ids, annotations, indices, reasoning apart from the content) is left out. Items of OpenAI's
+Responses and messages of LangChain are known by their `type`.
 """
 
 from __future__ import annotations
@@ -67,10 +68,14 @@ def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[
             raise MalformedRow(
                 "not_an_object", f"{where}{json_type_name(value)}; expected an object"
             )
-        given = {name: item for name, item in value.items() if item is not None}
+        given = _of_items({name: item for name, item in value.items() if item is not None})
         role = given.get("role")
         if isinstance(role, str):
-            given["role"] = roles.get(role, ROLE_NAMES.get(role, role))
+            plain = role.strip().lower()
+            known = plain if plain in ROLES else role
+            given["role"] = roles.get(role, ROLE_NAMES.get(plain, known))
+        elif given.get("type") == "reasoning":
+            continue  # an item of its own in OpenAI's Responses
         if not given.get("content") and isinstance(given.get("refusal"), str):
             given["content"] = given["refusal"]
         if given.get("tool_calls") == []:
@@ -82,6 +87,22 @@ def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[
             given["content"] = json_line(given["content"])  # a result as the SDK parsed it
         found += _without_parts(given, where) if isinstance(given.get("content"), list) else [given]
     return found
+
+
+def _of_items(given: dict[str, Any]) -> dict[str, Any]:
+    """Bring an item of OpenAI's Responses, or a message of LangChain, into the form of messages."""
+    kind = given.get("type")
+    if "role" in given or not isinstance(kind, str):
+        return given
+    if kind == "function_call":
+        return {"role": "assistant", "tool_calls": [given]}
+    if kind == "function_call_output":
+        called = {"tool_call_id": given["call_id"]} if "call_id" in given else {}
+        return {"role": "tool", "content": given.get("output", ""), **called}
+    if kind in ROLE_NAMES or kind in ROLES:
+        inner = given.get("data")
+        return {**(inner if isinstance(inner, dict) else given), "role": kind}
+    return given
 
 
 def read_message(index: int, value: Mapping[str, Any]) -> Message:

@@ -16,6 +16,7 @@ from generators.exchange.own_messages import MalformedRow, read_messages
 _SHAREGPT = {"messages": "conversations", "role": "from", "content": "value"}
 _OF_MESSAGE = ("role", "content", "segment")
 _HEADS = ("system", "developer")
+_NAMES = ("label", "kind", "category")
 
 
 def parse_lists(value: dict[str, Any], config: RowsConfig) -> dict[str, Any]:
@@ -47,7 +48,10 @@ def lay_out(value: Mapping[str, Any], config: RowsConfig) -> dict[str, Any]:
     names |= config.columns
     taken = {theirs: ours for ours, theirs in names.items() if ours not in _OF_MESSAGE}
     row = {taken.get(name, name): item for name, item in value.items()}
-    row = {name: item for name, item in row.items() if item is not None}
+    row = {name: item for name, item in row.items() if item not in (None, "")}
+    for name in _NAMES:
+        if type(row.get(name)) is int:  # a class number, as tables of labels have it
+            row[name] = str(row[name])
     if config.shape == "alpaca":
         row["messages"] = _alpaca(row)
     elif "messages" not in row:
@@ -65,12 +69,25 @@ def lay_out(value: Mapping[str, Any], config: RowsConfig) -> dict[str, Any]:
         else one
         for one in row["messages"]
     ]
-    if config.shape == "sharegpt" and isinstance(system := row.pop("system", None), str) and system:
-        messages.insert(0, {"role": "system", "content": system})
+    if config.shape != "alpaca" and (system := row.pop("system", None)):
+        messages = [*_system_message(system, messages), *messages]
     row["messages"] = _with_segments(read_messages(messages, config.roles), config)
     if "questions" not in row and "question" in row and "answer" in row:
         row["questions"] = [{"question": row.pop("question"), "answer": row.pop("answer")}]
     return row
+
+
+def _system_message(system: Any, messages: list[Any]) -> list[dict[str, Any]]:
+    """Return the message of a system prompt beside the messages, as Anthropic and Gemini have it.
+
+    None where the messages begin with it themselves. Where they have segments it is the control.
+    """
+    content = system.get("parts") if isinstance(system, dict) else system
+    spoken = [one for one in messages if isinstance(one, dict)]
+    if any(one.get("role") == "system" and one.get("content") == content for one in spoken):
+        return []
+    segment = {"segment": "control"} if any("segment" in one for one in spoken) else {}
+    return [{"role": "system", "content": content, **segment}]
 
 
 def _other_layout(value: Mapping[str, Any]) -> str:
@@ -102,7 +119,8 @@ def _with_segments(messages: list[dict[str, Any]], config: RowsConfig) -> list[d
     roles = [one.get("role") for one in messages]
     heads = next((i for i, role in enumerate(roles) if role not in _HEADS), len(roles))
     if config.segments == "first_turn" or (config.segments is None and not heads):
-        heads += heads < len(roles)  # the first message of the user belongs to it
+        # a greeting of the assistant's, if there is one, and the user's first message belong to it
+        heads = next((i + 1 for i, role in enumerate(roles) if role == "user"), heads + 1)
     last = len(messages) - 1
     return [
         one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import typing
@@ -112,3 +113,10 @@ def test_the_package_is_the_command() -> None:
         [sys.executable, "-m", "latentqa", "--version"], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_warnings_reach_the_terminal_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    Called(capsys, "--version")
+    said = logging.makeLogRecord({"msg": "%s", "args": ("a\x9b2J\u202eb",)})
+    assert logging.lastResort is not None
+    assert logging.lastResort.format(said) == "a\ufffd2J\ufffdb"

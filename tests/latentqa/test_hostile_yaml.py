@@ -67,6 +67,8 @@ def test_a_number_beyond_the_machines_is_one_line(
         f"generate: {{endpoint: {{model: m, api_key_env: [{SECRET}]}}}}",
         f"generate: {{endpoint: {{model: m, api_key: {SECRET}}}}}",
         f"generate: {{endpoint: {{model: m, api_key_env: {SECRET}, api_key_env: {SECRET}}}}}",
+        f"generate: {{endpoint: {{model: m, extra_body: {{api_key: {SECRET}}}}}}}",
+        f"generate: {{endpoint: {{model: m, extra_body: {{user: {{x_secret: {SECRET}}}}}}}}}",
     ],
 )
 def test_a_pasted_key_is_never_printed_back(line: str, capsys: pytest.CaptureFixture[str]) -> None:

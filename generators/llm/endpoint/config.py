@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,11 @@ EMBEDDED = "embedded"
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CREDENTIAL = re.compile(
+    r'"[^"]*(?:api[_-]?key|authorization|password|secret|access[_-]?token)"\s*:\s*"[^"]{8,}"'
+    r'|"(?:Bearer )?(?:sk|hf|gsk|xai|ghp)[-_][A-Za-z0-9_-]{16,}"',
+    re.IGNORECASE,
+)
 _OWN_FIELDS = {
     "model": "endpoint.model",
     "messages": "prompts",
@@ -177,6 +183,12 @@ class EndpointConfig(Config):
         for field in body:
             if field in _OWN_FIELDS:
                 raise ValueError(f"{field} is not set here, but by {_OWN_FIELDS[field]}")
+        # the body is part of what the model is, and so of keys, records and reports
+        if _CREDENTIAL.search(json.dumps(body, default=str)):
+            raise ValueError(
+                "holds what looks like a credential, and all of it is kept in records; send it by "
+                "extra_headers or api_key_env, which name variables"
+            )
         return body
 
     @model_validator(mode="after")

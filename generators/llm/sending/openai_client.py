@@ -20,13 +20,15 @@ import openai
 from openai.types import Batch
 from openai.types.chat import ChatCompletionMessageParam
 
+from core.redact import redact
 from generators.llm.chat.failures import (
     TransientError,
+    endpoint_error,
     error_from_response,
     one_line,
     redact_secrets,
 )
-from generators.llm.endpoint.resolve import CHAT_PATH, ResolvedEndpoint
+from generators.llm.endpoint.resolve import CHAT_PATH, OPENAI_URL, ResolvedEndpoint
 
 _CONNECT_S = 10.0
 _TRANSFER_S = 600.0
@@ -93,19 +95,32 @@ class EndpointApi:
     @cached_property
     def _openai(self) -> openai.AsyncOpenAI:
         endpoint = self.endpoint
-        return openai.AsyncOpenAI(
+        try:
+            http_client = openai.DefaultAioHttpClient(
+                limits=httpx2.Limits(max_connections=_MOST_CONNECTIONS),
+                follow_redirects=False,
+                trust_env=not endpoint.is_local,
+            )
+        except (ValueError, ImportError, httpx2.InvalidURL) as error:
+            raise endpoint_error(
+                endpoint,
+                f"cannot be asked through the proxy of this environment ({redact(str(error))})",
+                "Mend HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or name the host in NO_PROXY.",
+            ) from error
+        made = openai.AsyncOpenAI(
             base_url=endpoint.url_without_query,
             api_key=endpoint.api_key,
             default_headers=endpoint.all_headers,
             default_query=endpoint.query,
             max_retries=0,
             timeout=httpx2.Timeout(endpoint.timeout_s, connect=_CONNECT_S, pool=None),
-            http_client=openai.DefaultAioHttpClient(
-                limits=httpx2.Limits(max_connections=_MOST_CONNECTIONS),
-                follow_redirects=False,
-                trust_env=not endpoint.is_local,
-            ),
+            http_client=http_client,
         )
+        if endpoint.url_without_query != OPENAI_URL:
+            # the client takes these from the environment, and they are for OpenAI alone
+            made.organization = made.project = None
+            made._custom_headers = endpoint.all_headers
+        return made
 
     async def close(self) -> None:
         """Close connections."""

@@ -256,3 +256,88 @@ def test_a_row_of_another_layout_names_the_setting(
 def test_a_mutated_row_is_dropped_and_the_good_ones_are_kept(block: int, tmp_path: Path) -> None:
     for seed in range(50 * block, 50 * (block + 1)):
         check_rows(seed, tmp_path)
+
+
+SAID = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Aye."}]
+
+
+def roles_and_segments(row: Conversation) -> list[tuple[str, str, str]]:
+    return [(m.role, m.segment, m.content) for m in row.messages]
+
+
+@pytest.mark.parametrize("shape", ["messages", "sharegpt"])
+@pytest.mark.parametrize(
+    "system",
+    [
+        "Be brief.",
+        [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        {"parts": [{"text": "Be "}, {"text": "brief."}]},
+    ],
+)
+def test_a_system_prompt_beside_the_messages_is_the_control(
+    shape: Any, system: Any, tmp_path: Path
+) -> None:
+    name, role, content = {
+        "messages": ("messages", "role", "content"),
+        "sharegpt": ("conversations", "from", "value"),
+    }[shape]
+    said = [{role: one["role"], content: one["content"]} for one in SAID]
+    line = {"system": system, name: said, "questions": QUESTIONS}
+    (row,) = read(tmp_path, [line], shape=shape)
+    assert roles_and_segments(row) == [
+        ("system", "control", "Be brief."),
+        ("user", "stimulus", "Hi"),
+        ("assistant", "completion", "Aye."),
+    ]
+
+
+def test_a_system_prompt_that_stands_in_the_messages_too_is_there_once(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, *SAID]
+    line = {"system": "Be brief.", "messages": messages, "questions": QUESTIONS}
+    assert len(read(tmp_path, [line])[0].messages) == 3
+
+
+def test_a_greeting_before_the_first_user_message_is_of_the_control(tmp_path: Path) -> None:
+    greeting = {"role": "assistant", "content": "Welcome."}
+    (row,) = read(tmp_path, [{"messages": [greeting, *SAID], "questions": QUESTIONS}])
+    assert [segment for _, segment, _ in roles_and_segments(row)] == [
+        *("control", "control", "completion")
+    ]
+
+
+def test_items_of_openais_responses_are_messages(tmp_path: Path) -> None:
+    items = [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+        {"type": "reasoning", "summary": []},
+        {"type": "function_call", "call_id": "1", "name": "sh", "arguments": "{}", "id": "f"},
+        {"type": "function_call_output", "call_id": "1", "output": ""},
+        {"type": "message", "role": "assistant", "content": "Aye.", "status": "completed"},
+    ]
+    (row,) = read(tmp_path, [{"messages": items, "questions": QUESTIONS}])
+    assert [m.role for m in row.messages] == ["user", "assistant", "tool", "assistant"]
+    assert json.loads(row.messages[1].tool_use or "")["tool_calls"][0]["id"] == "1"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "human", "data": {"content": "Hi", "additional_kwargs": {}, "type": "human"}},
+        {"type": "human", "content": "Hi", "response_metadata": {}, "example": False},
+        {"role": "User", "content": "Hi"},
+    ],
+)
+def test_a_user_is_known_by_other_names(message: dict[str, Any], tmp_path: Path) -> None:
+    (row,) = read(tmp_path, [{"messages": [message, SAID[1]], "questions": QUESTIONS}])
+    assert [m.role for m in row.messages] == ["user", "assistant"]
+
+
+def test_empty_fields_are_absent_and_numbers_name_classes(tmp_path: Path) -> None:
+    empty = dict.fromkeys(("label", "kind", "category", "split", "control_id"), "")
+    questions = [{"question": "Who?", "answer": "A ferryman.", "type": ""}]
+    lines = [
+        {"messages": SAID, "questions": questions, **empty},
+        {"messages": SAID, "questions": questions, "label": 3, "category": 7},
+    ]
+    rows = read(tmp_path, lines)
+    assert [(row.kind, row.category) for row in rows] == [("own", rows[0].category), ("own", "7")]
+    assert rows[1].label == "3"

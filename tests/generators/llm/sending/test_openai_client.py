@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from endpoint_kinds import good
 
+from core.errors import EndpointError
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.sending.openai_client import EndpointApi, HttpResponse, NoResponseError
 
@@ -118,6 +119,25 @@ def test_user_and_password_of_an_address_are_sent_where_there_is_no_key() -> Non
         chat(f"http://me:word@127.0.0.1:{heard.port}/v1")
         chat(f"http://me:word@127.0.0.1:{heard.port}/v1", key="sk-1")
     assert [one["authorization"] for one in heard.headers] == ["Basic bWU6d29yZA==", "Bearer sk-1"]
+
+
+def test_what_the_environment_holds_for_openai_goes_to_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-hush")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-hush")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Own: hush\nAuthorization: Bearer hush")
+    with serving(send(COMPLETION)) as heard:
+        chat(f"http://127.0.0.1:{heard.port}/v1", key="sk-1")
+    assert "hush" not in str(heard.headers)
+    assert heard.headers[0]["authorization"] == "Bearer sk-1"
+
+
+def test_a_proxy_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "foo://me:hush@proxy:1")
+    with pytest.raises(EndpointError, match="through the proxy of this environment") as caught:
+        chat("http://somewhere.invalid/v1")
+    assert "hush" not in str(caught.value)
 
 
 def test_a_proxy_of_the_environment_is_used_for_the_outside_world_alone(
