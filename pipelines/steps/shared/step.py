@@ -51,7 +51,8 @@ class ExternalInputs:
         local = ["dump_digests", "relation_digests"]
         if self.experiment.data is not None and self.data_folder.exists():
             local += ["data_digests", "labels_digest", "own_digests", "own_messages_digest"]
-        if all("files" in texts.identity for texts in self.text_sources.values()):
+        found: Mapping[str, ResolvedTexts] = self.__dict__.get("text_sources", {})
+        if all("files" in texts.identity for texts in found.values()):
             local.append("text_sources")
         for name in local:
             self.__dict__.pop(name, None)
