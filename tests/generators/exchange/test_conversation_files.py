@@ -108,7 +108,7 @@ BAD = [
     (line(questions=["Who?"]), "malformed_qa", "questions[0]: a string"),
     (line(questions=[{"question": "Who?"}]), "missing_field", "questions[0]: no field 'answer'"),
     (line(split="holdout"), "unknown_split", "split 'holdout'; expected one of train"),
-    (line(label=3), "not_a_string", "'label' is a number"),
+    (line(label=[3]), "not_a_string", "'label' is a list"),
     ('{"messages": 1, "messages": 2}', "repeated_field", "a field stands in an object twice"),
     (line(label="\ud800"), "invalid_unicode", "half a surrogate pair"),
     ("{'messages': []}", "malformed", "not JSON at column 2"),
