@@ -7,8 +7,6 @@ import json
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -20,22 +18,15 @@ from uuid import UUID
 import pytest
 from command_line import Called
 from fake_steps import FakeSteps
-from operated import (
-    PATIENCE_S,
-    ask,
-    environment,
-    firings,
-    flow_states,
-    start,
-    stop,
-    wait_for,
-)
+from forks import Forked, ForkServer, fork_server
+from operated import PATIENCE_S, ask, environment, firings, flow_states, wait_for
 from prefect_server import prefect_server
 from schedule_example import TEXT
 
 import pipelines.running.runner
 from pipelines.steps.order import steps_for
 
+pytestmark = pytest.mark.timeout(3000)
 CHECKOUT = Path(__file__).parents[1]
 PAGE = (CHECKOUT / "docs" / "operate.md").read_text()
 COMMANDS = [
@@ -59,6 +50,30 @@ def server(home: Path) -> Iterator[str]:
         yield url
 
 
+class Programs:
+    """Python programs beside the server, forked from a process that has imported Prefect."""
+
+    def __init__(self, home: Path, url: str, forks: ForkServer) -> None:
+        self._home, self._env, self._forks = home, environment(home, url), forks
+
+    def start(self, *words: str) -> Forked:
+        return self._forks.start(*words, cwd=self._home, env=self._env)
+
+    def run(self, *words: str) -> str:
+        """Run a program, and return what it prints."""
+        done = self.start(*words)
+        out, err = done.communicate(PATIENCE_S)
+        assert done.returncode == 0, out + err
+        return out
+
+
+@pytest.fixture(scope="module")
+def programs(home: Path, server: str) -> Iterator[Programs]:
+    own = environment(home, server)
+    with fork_server(home / "forks", own, "flows", "prefect.cli", "fake_steps") as forks:
+        yield Programs(home, server, forks)
+
+
 @contextlib.contextmanager
 def receiver() -> Iterator[tuple[str, list[str]]]:
     """Yield the URL of a webhook, and the texts that it is sent."""
@@ -79,50 +94,35 @@ def receiver() -> Iterator[tuple[str, list[str]]]:
         hook.shutdown()
 
 
-def run_python(home: Path, url: str, *words: str) -> str:
-    """Run a Python program beside the server, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=home,
-        env=environment(home, url),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def call_webhook_on_refusal(home: Path, server: str, webhook: str) -> None:
+def call_webhook_on_refusal(home: Path, programs: Programs, webhook: str) -> None:
     """Do what the page says: make the block, name it in the automation, create that."""
     command = "prefect automation create --from-file deploy/refused.yaml"
     assert command in COMMANDS
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     example = "https://chat.example.org/hooks/data"
     assert example in snippet
-    block = run_python(home, server, "-c", snippet.replace(example, webhook)).split()[-1]
+    block = programs.run("-c", snippet.replace(example, webhook)).split()[-1]
     text = (CHECKOUT / "deploy" / "refused.yaml").read_text()
     (home / "deploy").mkdir()
     (home / "deploy" / "refused.yaml").write_text(text.replace(str(UUID(int=0)), block))
-    run_python(home, server, "-m", *shlex.split(command))
+    programs.run("-m", *shlex.split(command))
 
 
-@pytest.mark.timeout(900)
 def test_a_served_schedule_promotes_one_version_and_refuses_the_next(
-    home: Path, server: str
+    home: Path, server: str, programs: Programs
 ) -> None:
     with receiver() as (webhook, heard):
-        call_webhook_on_refusal(home, server, webhook)
-        promote_and_refuse(home, server)
+        call_webhook_on_refusal(home, programs, webhook)
+        promote_and_refuse(home, server, programs)
         (text,) = wait_for(lambda: heard, 60)
     assert text.startswith('{"text": "sheets: latentqa.schedule.refused ')
     assert "category is " in text
 
 
-def promote_and_refuse(home: Path, server: str) -> None:
+def promote_and_refuse(home: Path, server: str, programs: Programs) -> None:
     """Serve a schedule, have it fire twice, and look at what came of it."""
     words = ("-m", "latentqa.cli", "serve", "sheets.yaml", "--root", "root")
-    process = start(home, server, *words, "--cron", "0 0 1 1 *")
+    process = programs.start(*words, "--cron", "0 0 1 1 *")
     try:
 
         def made(number: int) -> bool:
@@ -140,7 +140,7 @@ def promote_and_refuse(home: Path, server: str) -> None:
             wait_for(partial(made, number))
         wait_for(lambda: flow_states(server, "latentqa-schedule") == ["Promoted", "Refused"], 60)
     finally:
-        stop(process, signal.SIGINT)
+        process.stop(signal.SIGINT)
     first, second = firings(home / "root")
     assert (first["state"], second["state"]) == ("promoted", "refused")
     latest = json.loads((home / "root/refs/sheets/latest.json").read_text())
@@ -161,50 +161,48 @@ def promote_and_refuse(home: Path, server: str) -> None:
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(900)
-def test_a_schedule_set_for_the_next_minute_fires_twice(home: Path, server: str) -> None:
+def test_a_schedule_set_for_the_next_minute_fires_twice(home: Path, programs: Programs) -> None:
     words = ("-m", "latentqa.cli", "serve", "sheets.yaml", "--root", "clock")
-    process = start(home, server, *words, "--cron", "* * * * *")
+    process = programs.start(*words, "--cron", "* * * * *")
     try:
         wait_for(lambda: len(firings(home / "clock")) >= 2, 400)
     finally:
-        stop(process, signal.SIGINT)
+        process.stop(signal.SIGINT)
     first, second, *_ = firings(home / "clock")
     assert (first["state"], second["state"]) == ("promoted", "refused")
     assert first["due"] < second["due"]
 
 
-@pytest.mark.timeout(600)
 def test_a_run_that_a_kill_left_running_is_marked_at_the_next_start(
-    home: Path, server: str
+    home: Path, server: str, programs: Programs
 ) -> None:
     child = str(CHECKOUT / "tests" / "fake_cli.py")
     words = (child, str(home / "log"), "1")
     run = ("run", "fake.yaml", "--root", "killed")
-    process = start(home, server, *words, "60", *run)
+    process = programs.start(*words, "60", *run)
     wait_for(lambda: flow_states(server, "latentqa") == ["Running"])
     wait_for(lambda: list((home / "killed/locks").glob("flow-*.lock")))
-    stop(process)
+    process.stop()
     assert flow_states(server, "latentqa") == ["Running"]
-    again = start(home, server, *words, "0", *run)
+    again = programs.start(*words, "0", *run)
     assert again.wait(PATIENCE_S) == 0
     assert flow_states(server, "latentqa") == ["Crashed", "Completed"]
     assert not list((home / "killed/locks").glob("flow-*.lock"))
 
 
-@pytest.mark.timeout(600)
-def test_a_sweep_on_a_server_is_a_flow_with_a_flow_for_each_point(home: Path, server: str) -> None:
+def test_a_sweep_on_a_server_is_a_flow_with_a_flow_for_each_point(
+    home: Path, server: str, programs: Programs
+) -> None:
     child = str(CHECKOUT / "tests" / "fake_cli.py")
     before = len(flow_states(server, "latentqa"))
     words = (child, str(home / "sweep.log"), "1", "0", "sweep", "fake.yaml", "--root", "swept")
-    process = start(home, server, *words, "--vary", "rank=2,4", "--out", "swept-page")
+    process = programs.start(*words, "--vary", "rank=2,4", "--out", "swept-page")
     assert process.wait(PATIENCE_S) == 0
     assert flow_states(server, "latentqa-sweep") == ["Completed"]
     assert flow_states(server, "latentqa")[before:] == ["Completed"] * 2
     assert (home / "swept-page" / "sweep.html").is_file()
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "command",
     [
@@ -212,10 +210,10 @@ def test_a_sweep_on_a_server_is_a_flow_with_a_flow_for_each_point(home: Path, se
         "prefect deploy --prefect-file prefect.yaml --name quickstart-process",
     ],
 )
-def test_the_prefect_commands_of_the_page_run(command: str, home: Path, server: str) -> None:
+def test_the_prefect_commands_of_the_page_run(command: str, home: Path, programs: Programs) -> None:
     assert command in COMMANDS
     (home / "prefect.yaml").write_bytes((CHECKOUT / "prefect.yaml").read_bytes())
-    run_python(home, server, "-m", *shlex.split(command))
+    programs.run("-m", *shlex.split(command))
 
 
 def test_the_commands_of_the_page_run(

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_steps import FakeSteps, is_good, runner
+from forks import Forked, ForkServer, fork_server
 
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -24,33 +24,34 @@ PIECES = 4
 CHILD = Path(__file__).parents[2] / "fake_steps.py"
 
 
-def start(root: Path, log: Path, delay: float = 0.02, **changes: Any) -> subprocess.Popen[bytes]:
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    with fork_server(tmp_path_factory.mktemp("forks"), os.environ, "fake_steps") as made:
+        yield made
+
+
+def start(forks: ForkServer, root: Path, log: Path, delay: float = 0.02, **changes: Any) -> Forked:
     words = [str(root), str(log), str(PIECES), str(delay), json.dumps(changes)]
-    return subprocess.Popen(
-        [sys.executable, str(CHILD), *words],
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    return forks.start(str(CHILD), *words, cwd=root.parent, env=os.environ)
 
 
 def lines(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-def kill_after(root: Path, log: Path, count: int) -> None:
+def kill_after(forks: ForkServer, root: Path, log: Path, count: int) -> None:
     """Start a run and kill its group once the log has `count` lines more."""
     goal = len(lines(log)) + count
-    process = start(root, log)
+    process = start(forks, root, log)
     while len(lines(log)) < goal and process.poll() is None:
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.stop()
 
 
-def test_killed_over_and_over_it_ends_as_if_left_alone(tmp_path: Path) -> None:
+def test_killed_over_and_over_it_ends_as_if_left_alone(forks: ForkServer, tmp_path: Path) -> None:
     root, log = tmp_path / "r", tmp_path / "log"
     for count in (1, 3, 5, 6, 4):
-        kill_after(root, log, count)
+        kill_after(forks, root, log, count)
         for artifact in ArtifactRoot(root).artifacts():
             assert artifact.damaged_files() == []
     steps = FakeSteps(log, pieces=PIECES)
@@ -64,9 +65,9 @@ def test_killed_over_and_over_it_ends_as_if_left_alone(tmp_path: Path) -> None:
     assert set(lines(log)) == set(lines(tmp_path / "log2"))
 
 
-def test_a_killed_step_resumes_from_its_pieces(tmp_path: Path) -> None:
+def test_a_killed_step_resumes_from_its_pieces(forks: ForkServer, tmp_path: Path) -> None:
     root, log = tmp_path / "r", tmp_path / "log"
-    kill_after(root, log, 2 * PIECES + 2)  # in the middle of dump
+    kill_after(forks, root, log, 2 * PIECES + 2)  # in the middle of dump
     (partial,) = ArtifactRoot(root).partials()
     assert partial.kind == "dump"
     kept = [p.name for p in partial.data.iterdir() if is_good(p)]
@@ -79,22 +80,23 @@ def test_a_killed_step_resumes_from_its_pieces(tmp_path: Path) -> None:
     assert result.steps[2].artifact.record["resumed"]
 
 
-def test_two_runs_at_a_time_make_each_piece_once(tmp_path: Path) -> None:
+def test_two_runs_at_a_time_make_each_piece_once(forks: ForkServer, tmp_path: Path) -> None:
     root, log = tmp_path / "r", tmp_path / "log"
-    first, second = start(root, log), start(root, log)
-    told = [process.communicate(timeout=60)[1].decode() for process in (first, second)]
+    first, second = start(forks, root, log), start(forks, root, log)
+    told = [process.communicate(240)[1] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
     assert len(lines(log)) == len(set(lines(log))) == 6 * PIECES
     assert any("is making it; waiting for it." in text for text in told)
 
 
-def test_two_experiments_at_a_time_make_what_they_share_once(tmp_path: Path) -> None:
+def test_two_experiments_at_a_time_make_what_they_share_once(
+    forks: ForkServer, tmp_path: Path
+) -> None:
     root, log = tmp_path / "r", tmp_path / "log"
     other: dict[str, Any] = {"experiment": "other", "evaluate": {"answers": 7}}
-    both = start(root, log), start(root, log, **other)
+    both = start(forks, root, log), start(forks, root, log, **other)
     for process in both:
-        assert process.communicate(timeout=60)[1] is not None
-        assert process.returncode == 0
+        assert process.wait(240) == 0
     times = Counter(lines(log))
     own = {line: n for line, n in times.items() if line.split()[0] in ("evaluate", "report")}
     assert set(own.values()) == {2}
