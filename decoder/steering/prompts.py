@@ -6,7 +6,7 @@ Shapes: T tokens of a prompt, n that are read, L layers, D d_model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,10 @@ class SteeringPrompt:
     messages: tuple[Message, ...]
     ids: np.ndarray
     withheld: int
+
+    def followed_by(self, reply: Sequence[int]) -> SteeringPrompt:
+        """Return the prompt with the token ids of a reply behind it."""
+        return replace(self, ids=np.concatenate([self.ids, np.asarray(reply, np.int32)]))
 
     def reading(self, layers: ReadLayers, vectors_LTD: Sequence[torch.Tensor]) -> Reading:
         """Return what the decoder reads of activations [T, D] of each layer."""

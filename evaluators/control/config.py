@@ -17,7 +17,7 @@ Method = Literal[
 ]
 """Ways to steer. By the decoder's gradient: `activations` of each prompt, their mean shift as a
 `vector`, or the target's `weights`. Baselines: a system prompt (`prompting`), the `difference` of
-mean activations with and without it, the first principal component of such differences
+mean activations of replies under it and without, the first principal component of such differences
 (`reading_vector`), and the same adapter trained on replies under it (`sft`)."""
 
 

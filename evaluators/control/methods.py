@@ -197,25 +197,40 @@ class MethodMaker:
         return self._by_vector("vector", found.vectors, notes)
 
     def _differences(self) -> torch.Tensor:
-        """Compute mean activations told the control, less those told nothing; [P, L, D]."""
-        told = [self.told_prompt(text) for text in self._sets.train]
+        """Compute mean activations of replies under the control, less those of others; [P, L, D].
+
+        The target reads both behind the plain prompt: what a system prompt leaves in activations
+        beside the reply need not move a reply (docs/control.md).
+        """
+        told = self._mean_activations(self._replies_to(self._sets.train, self.told_prompt))
+        return told - self._mean_activations(self._replies_to(self._sets.train, self.plain_prompt))
+
+    def _mean_activations(self, replies: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Average activations over each reply's tokens, behind its plain prompt; [P, L, D]."""
         layers = self._decoder.select_layers().layers
         found = []
-        for start in range(0, len(told), _BATCH):
-            part = slice(start, start + _BATCH)
-            pair = []
-            for prompts in (told[part], self._plain[part]):
-                captured = capture_prompts(self._decoder, prompts, layers)
-                pair.append(
-                    torch.stack(
-                        [
-                            torch.stack([v[prompt.withheld :].float().mean(0) for v in vectors])
-                            for prompt, vectors in zip(prompts, captured, strict=True)
-                        ]
-                    )
-                )
-            found.append(pair[0] - pair[1])
-        return torch.cat(found)
+        for start in range(0, len(replies), _BATCH):
+            prompts = self._plain[start : start + _BATCH]
+            whole = [
+                prompt.followed_by(ids)
+                for prompt, ids in zip(prompts, replies[start : start + _BATCH], strict=True)
+            ]
+            for prompt, vectors in zip(
+                prompts, capture_prompts(self._decoder, whole, layers), strict=True
+            ):
+                replied = [own[len(prompt.ids) :].float().mean(0) for own in vectors]
+                found.append(torch.stack(replied))
+        return torch.stack(found)
+
+    def _replies_to(self, texts: Sequence[str], make: PromptMaker) -> list[tuple[int, ...]]:
+        """Let the unsteered target reply to what users say; token ids."""
+        found: list[tuple[int, ...]] = []
+        for start in range(0, len(texts), _BATCH):
+            prompts = [make(text) for text in texts[start : start + _BATCH]]
+            sampling = Sampling(max_tokens=self._config.max_tokens)
+            replies = write_replies(self._decoder, prompts, Steering(), sampling)
+            found += [reply.ids for reply in replies]
+        return found
 
     def _difference(self) -> SteeringMethod:
         return self._by_vector("difference", self._differences().mean(0))
@@ -276,18 +291,10 @@ class MethodMaker:
 
     def _sft(self) -> SteeringMethod:
         def rows(texts: Sequence[str]) -> list[tuple[SteeringPrompt, Sequence[int]]]:
-            made: list[tuple[SteeringPrompt, Sequence[int]]] = []
-            for start in range(0, len(texts), _BATCH):
-                part = texts[start : start + _BATCH]
-                replies = write_replies(
-                    self._decoder,
-                    [self.told_prompt(text) for text in part],
-                    Steering(),
-                    Sampling(max_tokens=self._config.max_tokens),
-                )
-                for text, reply in zip(part, replies, strict=True):
-                    made.append((self.plain_prompt(text), reply.ids))
-            return made
+            replies = self._replies_to(texts, self.told_prompt)
+            return [
+                (self.plain_prompt(text), ids) for text, ids in zip(texts, replies, strict=True)
+            ]
 
         training = train_reply_adapter(
             self._decoder,

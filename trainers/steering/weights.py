@@ -134,10 +134,7 @@ def extend_by_replies(
             ends,
             Sampling(max_tokens=tokens),
         )
-    return [
-        replace(prompt, ids=np.concatenate([prompt.ids, np.asarray(reply, np.int32)]))
-        for prompt, reply in zip(prompts, replies, strict=True)
-    ]
+    return [prompt.followed_by(reply) for prompt, reply in zip(prompts, replies, strict=True)]
 
 
 class KLAnchor:

@@ -11,10 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from activation_store.target.generation import Sampling
 from core.errors import ConfigError, DataError
 from core.runtime import Runtime
 from core.steering_control import SteeringControl, WantedAnswer, find_control, packaged_controls
-from decoder.steering.replies import Steering
+from decoder.model import Decoder
+from decoder.steering.replies import Steering, write_replies
+from decoder.steering.shifts import capture_prompts
 from evaluators.control.config import ControlSection
 from evaluators.control.crows_pairs import measure_bias, read_pairs, score_sentences
 from evaluators.control.evaluation import choose_strength, draw_prompts, evaluate_control
@@ -116,6 +119,29 @@ def test_every_number_has_a_row(made: Path) -> None:
         assert rows[f"pirate.{method}.strength"]["estimate"] == own["strength"]
     assert rows["pirate.none.own_perplexity"]["estimate"] == 1
     assert "pirate.sft.bias.stereotype" in rows
+
+
+def test_a_difference_is_that_of_replies_under_the_control_and_without(folder: Path) -> None:
+    decoder = Decoder.load(folder, decoders.model(), dtype="float32", device=torch.device("cpu"))
+    sets = draw_prompts(SMALL)
+    maker = MethodMaker(decoder, PIRATE, sets, SMALL)
+    vector = maker.make("difference").vector
+    assert vector is not None
+    sampling = Sampling(max_tokens=SMALL.max_tokens)
+    means = []
+    for make in (maker.told_prompt, maker.plain_prompt):
+        own = []
+        for text in sets.train:
+            (reply,) = write_replies(decoder, [make(text)], Steering(), sampling)
+            plain = maker.plain_prompt(text)
+            ((found,),) = capture_prompts(
+                decoder, [plain.followed_by(reply.ids)], [decoders.READ_LAYER]
+            )
+            own.append(found[len(plain.ids) :].mean(0))
+        means.append(torch.stack(own).mean(0))
+    torch.testing.assert_close(
+        vector.layers[decoders.READ_LAYER], means[0] - means[1], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_prompting_is_tried_in_as_many_wordings_as_others_have_strengths(folder: Path) -> None:
