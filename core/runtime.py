@@ -17,10 +17,10 @@ class Runtime(Config):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; null leaves torch's own choice. A dump on a CPU shares them among as
     many as four forward passes at once."""
-    workers: int = Field(default=1, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     """Tasks at once: shards of an activation store, requests to an LLM endpoint, points of a sweep;
     each in a process with `threads` CPU threads, and with the target or the decoder in memory and a
-    GPU of its own where it needs them."""
+    GPU of its own where it needs them. Null is one, and for the shards of a store one a GPU."""
     task_runner: Literal["processes", "threads"] = "processes"
     """Who runs tasks where `workers` is above 1: a pool of processes, each of which runs several in
     turn; or threads, each of which waits for a process of its task's own. On a Prefect server these
@@ -69,7 +69,7 @@ class Runtime(Config):
 
     @model_validator(mode="after")
     def _one_copy(self) -> Runtime:
-        if (self.spread or self.tensor_parallel > 1) and self.workers > 1:
+        if (self.spread or self.tensor_parallel > 1) and (self.workers or 1) > 1:
             way = "spread" if self.spread else "tensor_parallel"
             raise ValueError(
                 f"workers: got {self.workers} with {way}, expected 1; all GPUs hold one model"

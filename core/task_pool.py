@@ -139,7 +139,7 @@ class LocalPool:
 
 def local_pool(runtime: Runtime) -> TaskPool:
     """Return the pool of this machine that `runtime` chooses."""
-    if runtime.workers == 1:
+    if runtime.workers is None or runtime.workers == 1:
         return InProcess()
     return LocalPool(runtime.workers, apart=runtime.task_runner == "threads")
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from activation_store.layout.arrays import CANARY_FILE, ROOT_FILE
 from activation_store.layout.checksummed_json import write_checksummed_json
 from activation_store.layout.commit_records import (
@@ -34,12 +36,12 @@ from activation_store.write.canary import CanaryResult, check_canary, check_firs
 from activation_store.write.capture_shards import WriteCounts, capture_shards
 from activation_store.write.prepared import plan_store, prepare_dump
 from activation_store.write.reuse import ReusableStores
-from activation_store.write.shard_tasks import ShardWork, write_with_pool
+from activation_store.write.shard_tasks import ShardWork, choose_pool, write_with_pool
 from core.errors import DamagedError, StoreError
 from core.files import storage_errors
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from core.task_pool import TaskPool, local_pool
+from core.task_pool import TaskPool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,9 +168,10 @@ def _dump(
         if missing:
             check_first(net, plan, prepared.tokens)
         start = time.perf_counter()
-        pool = pool or local_pool(runtime)
+        pool = choose_pool(runtime, pool)
         if pool.workers > 1 and len(missing) > 1:
             del net  # one of the pool takes its place on the device
+            torch.cuda.empty_cache()
             counts = write_with_pool(work, missing, pool, report_tokens)
             net = work.load_target()
         else:

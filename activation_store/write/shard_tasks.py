@@ -31,7 +31,7 @@ from activation_store.write.reuse import ReusableStores
 from core.canonical import canonical_json
 from core.errors import StoreError, first_line
 from core.runtime import Runtime
-from core.task_pool import TaskPool, split, worker_number
+from core.task_pool import LocalPool, TaskPool, local_pool, split, worker_number
 
 TOKENS_FILE = "tokens.arrow"
 """Tokens of all sequences, for the time of the dump."""
@@ -85,6 +85,21 @@ class ShardWork:
             "reusable": [str(path.resolve()) for path in self.reusable],
             "shards": list(shards),
         }
+
+
+def choose_pool(runtime: Runtime, given: TaskPool | None) -> TaskPool:
+    """Return the pool that shards are computed in.
+
+    Args:
+        runtime: where it names neither workers nor a GPU, nor shares the target among GPUs, there
+            is a process for each GPU of the machine.
+        given: the pool otherwise; None for that of `runtime`.
+    """
+    if runtime.workers is None and not runtime.spread and runtime.tensor_parallel == 1:
+        device = pick_device(runtime)
+        if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
+            return LocalPool(torch.cuda.device_count())
+    return given or local_pool(runtime)
 
 
 def write_with_pool(

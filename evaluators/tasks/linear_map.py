@@ -109,10 +109,10 @@ def read_texts(network: TargetNetwork, texts: Sequence[str], layer: int) -> list
     for start in range(0, len(texts), _BATCH):
         part = texts[start : start + _BATCH]
         encoded = [encode_plain_text(network.tokenizer, text) for text in part]
-        found = run([own.ids for own in encoded])[layer]
+        found = run([own.ids for own in encoded])[layer].float().cpu().numpy()
         for row, own in enumerate(encoded):
             first = int(own.stops[0] == 0)  # the token that begins a text ends nowhere in it
-            vectors = found[row, first : len(own.ids)].float().cpu().numpy()
+            vectors = found[row, first : len(own.ids)]
             out.append(TextActivations(vectors, own.stops[first:]))
     return out
 

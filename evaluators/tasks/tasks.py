@@ -99,7 +99,7 @@ def run_tasks(
     answers: list[Mapping[str, object]] = []
     total = _count_tasks(inputs, config)
     with storage_errors(out):
-        for data in _tasks(inputs, config, decoder, layers, cache):
+        for data in _tasks(inputs, config, decoder, layers, cache, runtime=runtime):
             found = _run_task(
                 data,
                 _context(data, decoder, inputs, config),
@@ -133,6 +133,8 @@ def _tasks(
     decoder: Decoder,
     layers: Sequence[int],
     cache: PartialResultCache,
+    *,
+    runtime: Runtime,
 ) -> Iterator[TaskData]:
     """Build one task after the other, so that one task's activations are in memory."""
     other: TargetNetwork | None = None
@@ -151,7 +153,7 @@ def _tasks(
                 hops = find_hops(decoder, data, others, config)
             yield from grade_tasks(data, hops, config)
         if data.why_not is None and config.shift is not None:
-            other = other or _load_other(inputs, decoder)
+            other = other or _load_other(inputs, decoder, runtime)
             yield from shift_tasks(data, decoder, other, config.shift)
     if config.prompts is not None:
         yield from build_prompt_tasks(decoder, rows, config, config.prompts, layers)
@@ -232,11 +234,11 @@ def _answers(
     return found
 
 
-def _load_other(inputs: TaskInputs, decoder: Decoder) -> TargetNetwork:
+def _load_other(inputs: TaskInputs, decoder: Decoder, runtime: Runtime) -> TargetNetwork:
     """Load the model whose activations are read in shift tasks."""
     assert inputs.other is not None, "shift tasks need another model"
     with quiet_libraries():
-        net = load_model(inputs.other, dtype=decoder.dtype, device=decoder.device)
+        net = load_model(inputs.other, dtype=decoder.dtype, device=decoder.device, runtime=runtime)
     return TargetNetwork(net, load_tokenizer(inputs.other))
 
 

@@ -62,7 +62,7 @@ class PrefectPool:
 
 def task_pool(runtime: Runtime) -> TaskPool:
     """Return the pool that `runtime` chooses, whose calls the Prefect server shows."""
-    if runtime.workers == 1:
+    if runtime.workers is None or runtime.workers == 1:
         return InProcess()
     return PrefectPool(runtime.workers, apart=runtime.task_runner == "threads")
 
