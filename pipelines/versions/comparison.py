@@ -41,7 +41,8 @@ class VersionComparison:
     removed: int
     """Controls of the left version alone."""
     flags: dict[str, tuple[float, float]]
-    """Share of rows with each flag that needs no LLM."""
+    """Share of rows with each flag: of the steps `quality` where both versions have one, else of
+    the rules that need no LLM."""
     drift: tuple[Drift, ...]
     """Of all rows, the furthest distribution first."""
     added_rows: tuple[SampleRow, ...]
@@ -72,6 +73,8 @@ def compare_versions(
         return None
     told = [describe(rows.conversations, rows.questions) for rows in (before, now)]
     flags = [one["checks"]["flags"] for one in told]
+    if "quality" in left and "quality" in right:
+        flags = [side["quality"].record["counts"]["quality"]["flags"] for side in (left, right)]
     ids = [set(control_ids(rows)) for rows in (before, now)]
     return VersionComparison(
         counts={name: (told[0][name], told[1][name]) for name in COUNTS},

@@ -240,6 +240,7 @@ def canary_experiment(experiment: Experiment, canary: CanaryConfig) -> Experimen
         evaluate=evaluate,
         robustness=None,
         tasks=None,
+        control=None,
     )
 
 
