@@ -47,7 +47,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Fetching the embedded model (98 MB), and making the copy that loads in a second ..."
 	@$(BIN)/latentqa setup embedded --convert >/dev/null
 	@touch $@
-	@echo "Ready."
+	@echo "Ready. To type latentqa yourself:  . $(BIN)/activate"
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 CellValue = str | float | bool | None
@@ -29,6 +30,36 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
     lines = [head, ["---"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def align_columns(text: str) -> str:
+    r"""Pad the Markdown tables in `text`, so that they are columns on a terminal too.
+
+    >>> print(align_columns("Two:\n| name | n |\n| --- | --- |\n| a | 10 |"))
+    Two:
+    | name | n   |
+    | ---- | --- |
+    | a    | 10  |
+    """
+    lines = text.split("\n")
+    out: list[str] = []
+    for is_table, run in itertools.groupby(lines, lambda line: line.startswith("| ")):
+        block = list(run)
+        out += _aligned(block) if is_table else block
+    return "\n".join(out)
+
+
+def _aligned(lines: Sequence[str]) -> list[str]:
+    rows = [line[2:-2].split(" | ") for line in lines]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    padded = [
+        [
+            "-" * width if cell == "---" else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for row in rows
+    ]
+    return [f"| {' | '.join(row)} |" for row in padded]
 
 
 def _cell(text: str) -> str:

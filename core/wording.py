@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 _THIN = "\u202f"
 _NO_BREAK = "\u00a0"
@@ -77,6 +80,36 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def shortened(text: str, *, most: int = 80) -> str:
+    """Cut what an error quotes, as a wrong file may be long and hold anything.
+
+    >>> shortened("12345", most=4), shortened("1234", most=4)
+    ('123…', '1234')
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def unreadable(path: object, error: OSError | UnicodeDecodeError) -> str:
+    """Say in one sentence why a text file of a user's was not read.
+
+    >>> unreadable("a.yaml", IsADirectoryError(21, "Is a directory"))
+    'a.yaml: cannot be read: is a directory. Name a text file.'
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: is no UTF-8 text (byte {error.start}). Name a text file."
+    said = error.strerror or type(error).__name__
+    return f"{path}: cannot be read: {said[0].lower()}{said[1:]}. Name a text file."
+
+
+def program() -> str:
+    """Return what to type for `latentqa` here: its path, where a shell would not find it."""
+    script = Path(sys.argv[0])
+    if script.name != "latentqa" or shutil.which("latentqa"):
+        return "latentqa"
+    here = Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) else script)
 
 
 def join(words: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import errno
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -57,33 +57,51 @@ def _options(
     """Ask a language model's hidden activations open questions."""
 
 
-app.command()(init.init)
-app.command()(init.schema)
-app.command()(run.run)
-app.command()(run.plan)
-app.command()(run.status)
-app.command()(ask.ask)
-app.command("map")(map.map_)
-app.command()(steer.steer)
-app.command()(show.show)
-app.command()(evaluate.evaluate)
-app.command()(results.results)
-app.command()(compare.compare)
-app.command()(crossed.crossed)
-app.command()(sweep.sweep)
-app.command()(serve.serve)
-app.command()(serve.fire)
-app.command()(publish.publish)
-app.command()(artifacts.ls)
-app.command()(artifacts.diff)
-app.command()(names.tag)
-app.command()(names.untag)
-app.command()(artifacts.gc)
-app.command()(artifacts.verify)
-app.add_typer(control.app, name="control")
-app.add_typer(data.app, name="data")
-app.add_typer(store.app, name="store")
-app.add_typer(setup.app, name="setup")
+_PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    "Run experiments": {
+        "init": init.init,
+        "schema": init.schema,
+        "run": run.run,
+        "plan": run.plan,
+        "status": run.status,
+        "sweep": sweep.sweep,
+        "serve": serve.serve,
+        "fire": serve.fire,
+        "setup": setup.app,
+    },
+    "Use a decoder": {
+        "ask": ask.ask,
+        "map": map.map_,
+        "steer": steer.steer,
+        "control": control.app,
+        "publish": publish.publish,
+    },
+    "Read and compare results": {
+        "show": show.show,
+        "results": results.results,
+        "compare": compare.compare,
+        "diff": artifacts.diff,
+        "crossed": crossed.crossed,
+        "evaluate": evaluate.evaluate,
+    },
+    "Rows, stores and artifacts": {
+        "data": data.app,
+        "store": store.app,
+        "ls": artifacts.ls,
+        "tag": names.tag,
+        "untag": names.untag,
+        "gc": artifacts.gc,
+        "verify": artifacts.verify,
+    },
+}
+"""Every command, in the order and under the headings of `latentqa --help`."""
+
+for _panel, _commands in _PANELS.items():
+    for _name, _command in _commands.items():
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, name=_name, rich_help_panel=_panel)
+        else:
+            app.command(_name, rich_help_panel=_panel)(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         # a family of commands without one has printed its help and has no more to say
         if text := " ".join(error.format_message().replace("Value error, ", "").split()):
-            print(f"latentqa: {terminal_text(text)} (latentqa --help)", file=sys.stderr)
+            where = error.ctx.command_path if error.ctx else "latentqa"
+            print(f"latentqa: {terminal_text(text)} ({where} --help)", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
         if shown:

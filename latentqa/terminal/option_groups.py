@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import ConfigError, DataError
+from core.wording import unreadable
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
     ConfigArgument,
@@ -260,4 +261,4 @@ def _dialogue_text(messages: str) -> tuple[str, str]:
     try:
         return Path(messages).read_text(encoding="utf-8"), messages
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{messages}: cannot be read as UTF-8 text ({error}).") from error
+        raise DataError(unreadable(messages, error)) from error

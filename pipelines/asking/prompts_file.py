@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
+from core.wording import unreadable
 from pipelines.asking.reader import make_prompt
 from pipelines.asking.results import Prompt
 
@@ -46,7 +47,7 @@ def read_prompts(path: Path, questions: Sequence[str], tokens: str) -> list[Line
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+        raise DataError(unreadable(path, error)) from error
     as_json = path.suffix in (".jsonl", ".json")
     out = []
     for number, line in enumerate(lines, 1):

@@ -18,6 +18,7 @@ from activation_store.target.number_format import resolve_section
 from core.config import Config
 from core.errors import ConfigError
 from core.runtime import Runtime
+from core.wording import shortened, unreadable
 from evaluators.config import EvaluateConfig
 from evaluators.control.config import ControlSection
 from evaluators.robustness.config import RobustnessConfig
@@ -160,10 +161,12 @@ def load_experiment(
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         near = difflib.get_close_matches(path.stem, _yaml_stems(path.parent), n=1)
-        hint = f"; did you mean {path.with_name(near[0] + '.yaml')}?" if near else "."
+        hint = ". `latentqa init` writes one to begin with; --list has the packaged ones."
+        if near:
+            hint = f"; did you mean {path.with_name(near[0] + '.yaml')}?"
         raise ConfigError(f"{path}: no such experiment file{hint}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+        raise ConfigError(unreadable(path, error)) from error
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(
@@ -252,7 +255,7 @@ def _words(problem: Mapping[str, Any], source: str, origins: Mapping[tuple[str, 
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{source}: {dotted + ': ' if dotted else ''}{message.rstrip('.')}."
-    got = json.dumps(problem["input"], ensure_ascii=False)
+    got = shortened(json.dumps(problem["input"], ensure_ascii=False))
     if any(part.startswith(_KEY_FIELDS) for part in path):
         got = "another value"  # it may be a key
     if isinstance(problem["input"], dict):
@@ -391,7 +394,7 @@ _PLAIN: dict[Any, str] = {
 
 def _a(value: Any) -> str:
     names = {dict: "a section", list: "a list", type(None): "nothing"}
-    return names.get(type(value), json.dumps(value, ensure_ascii=False))
+    return names.get(type(value)) or shortened(json.dumps(value, ensure_ascii=False))
 
 
 def _yaml_stems(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import re
@@ -134,8 +135,15 @@ def _parse_axis(text: str) -> tuple[str, list[Any]]:
     name, equals, values = text.partition("=")
     if not equals or not name.strip() or not values.strip():
         raise ConfigError(f"--vary {text}: expected FIELD=a,b,c, such as train.lora.rank=4,16,64.")
-    found = parse_yaml(f"[{values}]", f"--vary {text}")
-    return name.strip(), list(found)
+    axis = name.strip()
+    if "." not in axis and axis not in (*ALIASES, *Experiment.model_fields):
+        near = difflib.get_close_matches(axis, ALIASES, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"--vary {text}: no axis {axis}; expected one of {', '.join(ALIASES)}, or a field's "
+            f"whole path.{hint}"
+        )
+    return axis, list(parse_yaml(f"[{values}]", f"--vary {text}"))
 
 
 def _stored_layers(base: Experiment, section: SweepSection) -> tuple[str, ...]:

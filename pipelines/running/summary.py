@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from core.wording import ABSENT, interval
+from core.wording import ABSENT, interval, program
 from pipelines.running.remarks import nothing_judged
 from pipelines.running.results import RunResult
 from pipelines.steps.shared.metrics import dropped_rows
@@ -33,6 +33,8 @@ def summary(result: RunResult, root_option: str = "") -> str:
             "It reads what is hidden where the hidden gain and `below rivals` are above zero; the "
             "grounded gain checks the instrument."
         )
+        if any(_without_interval(row["grounded gain"]) for row in rows):
+            lines.append("Fewer controls than evaluate.min_controls give no interval.")
     for name, run in by_step.items():
         if dropped := dropped_rows(name, run.artifact.record["counts"]):
             lines.append(f"{name}: {dropped}")
@@ -43,15 +45,15 @@ def summary(result: RunResult, root_option: str = "") -> str:
         lines.append(f"Stopped after {done.step.name}: {done.artifact.path}")
         lines.append(f"Named {result.name}; `latentqa untag {result.name}` forgets it.")
         return "\n".join(lines)
-    name, number = result.name.name, result.name.number
+    name, number, own = result.name.name, result.name.number, program()
     lines.append("Next:")
     lines.append(
-        f'  latentqa ask {name}{root_option} --prompt "You are a pirate." '
+        f'  {own} ask {name}{root_option} --prompt "You are a pirate." '
         '--question "Who speaks here?"'
     )
-    lines.append(f"  latentqa data show {name}{root_option}")
+    lines.append(f"  {own} data show {name}{root_option}")
     if number is not None and number > 1:
-        lines.append(f"  latentqa diff {name}:{number - 1} {name}:{number}{root_option}")
+        lines.append(f"  {own} diff {name}:{number - 1} {name}:{number}{root_option}")
     return "\n".join(lines)
 
 
@@ -87,6 +89,10 @@ def _table(rows: list[dict[str, str]]) -> str:
     out = io.StringIO()
     Console(file=out, width=120, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def _without_interval(text: str) -> bool:
+    return text != ABSENT and "[" not in text
 
 
 def _leaf(leaf: Mapping[str, Any] | None, *, short: bool = False) -> str:

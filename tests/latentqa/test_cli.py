@@ -15,6 +15,7 @@ import pipelines.running.runner
 from core.errors import DamagedError
 
 TESTS = Path(__file__).parents[1]
+BEGIN = "`latentqa init` writes one to begin with; --list has the packaged ones."
 
 
 @pytest.fixture
@@ -71,7 +72,17 @@ finally:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["run", "nope.yaml"], "nope.yaml: no such experiment file."),
+        (["run", "nope.yaml"], f"nope.yaml: no such experiment file. {BEGIN}"),
+        (["run", "."], ".: cannot be read: is a directory. Name a text file."),
+        (
+            ["gc", "--keep-weekly", "2"],
+            "gc: got --keep-weekly without --keep-last; expected both, or neither.",
+        ),
+        (
+            ["sweep", "fake.yaml", "--vary", "rnk=1,2"],
+            "--vary rnk=1,2: no axis rnk; expected one of rows, questions, rank, read_layer, "
+            "mixture, epochs, model, or a field's whole path. Did you mean rank?",
+        ),
         (
             ["run", "fake.yaml", "--set", "train.lora.rnak=1"],
             "--set train.lora.rnak=1: unknown field train.lora.rnak; did you mean train.lora.rank?",
@@ -81,7 +92,7 @@ finally:
             "Invalid value for '--until': 'dmup' is not one of 'conversations', 'questions', "
             "'complete', 'quality', 'dump', 'train', 'train_prior', 'train_visible_text', "
             "'train_text', 'evaluate', 'judge', 'robustness', 'tasks', 'judge_tasks', 'control', "
-            "'judge_control'. (latentqa --help)",
+            "'judge_control'. (latentqa run --help)",
         ),
         (
             ["run", "fake.yaml", "--until", "judge"],
@@ -93,8 +104,8 @@ finally:
             "fake.yaml: is not a folder; expected a folder for artifacts (--root).",
         ),
         (["nope"], "No such command 'nope'. (latentqa --help)"),
-        (["run"], "Missing argument 'CONFIG'. (latentqa --help)"),
-        (["ls", "--nope"], "No such option: --nope (latentqa --help)"),
+        (["run"], "Missing argument 'CONFIG'. (latentqa run --help)"),
+        (["ls", "--nope"], "No such option: --nope (latentqa ls --help)"),
     ],
 )
 def test_a_users_error_is_one_line_and_exit_2(
@@ -121,7 +132,7 @@ def test_traceback_shows_the_rest(place: Path, capsys: pytest.CaptureFixture[str
     called = Called(capsys, "run", "nope.yaml", "--traceback")
     assert called.code == 2
     assert "Traceback (most recent call last)" in called.err
-    assert called.err.endswith("latentqa: nope.yaml: no such experiment file.\n")
+    assert called.err.endswith(f"latentqa: nope.yaml: no such experiment file. {BEGIN}\n")
 
 
 def test_ctrl_c_is_exit_130(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import ConfigError
+from core.wording import program
 from latentqa.terminal.options import JsonOption
 from latentqa.terminal.printing import report, say
 
@@ -63,7 +64,7 @@ def init(
         {"out": str(target), "schema": str(schema_path)},
         f"{target}: a copy of the packaged experiment {experiment}; {schema_path.name} is its "
         "schema for editors",
-        f"Next:  latentqa plan {target}",
+        f"Next:  {program()} plan {target}",
     )
 
 

@@ -84,6 +84,11 @@ def plan(
         return
     for step in steps:
         _print_plan(step)
+    if any(step.status != "hit" and step.estimate.seconds is None for step in steps):
+        say(
+            "What a step takes is told by this experiment's earlier runs in this root; where it "
+            "had none, begin with `latentqa run CONFIG --smoke`."
+        )
     if found is not None:
         for line in memory_plan.describe(found):
             say(line)
@@ -121,7 +126,8 @@ def _print_plan(step: StepPlan) -> None:
             say(f"{'':<18}and {len(step.changes) - SHOWN} fields more")
     if step.status != "hit":
         estimate = step.estimate
-        say(f"{'':<16}{_cost_words(estimate)}")
+        if words := _cost_words(estimate):
+            say(f"{'':<16}{words}")
         if estimate.raw_bytes is not None:
             say(f"{'':<16}{_store_words(estimate.raw_bytes, estimate.lossless_bytes)}")
 
@@ -139,7 +145,7 @@ def _print_status(step: StepStatus) -> None:
 
 def _cost_words(estimate: StepEstimate) -> str:
     if estimate.seconds is None or estimate.bytes is None:
-        return "what it takes cannot be told: this experiment has not run it in this root"
+        return ""
     bought = ""
     if estimate.requests:
         price = "at no known price" if estimate.money is None else f"$ {estimate.money:.2f}"

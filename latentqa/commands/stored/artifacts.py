@@ -121,6 +121,8 @@ def gc(
 
     if delete and dry_run:
         raise ConfigError("gc: got --delete and --dry-run; expected one of them.")
+    if keep_weekly and keep_last is None:
+        raise ConfigError("gc: got --keep-weekly without --keep-last; expected both, or neither.")
     place = ArtifactRoot(root.expanduser())
     expired = [] if keep_last is None else _expired(place, keep_last, keep_weekly)
     if delete:

@@ -34,8 +34,15 @@ KINDS = {
 }
 """What an artifact of each kind is."""
 
+_TOLD = {
+    "conversations": ("controls", "examples", "by_split", "dropped"),
+    "questions": ("questions", "by_type", "dropped"),
+    "dump": ("sequences", "tokens", "layers", "d_model", "store_dtype", "dropped"),
+    "train": ("rows", "questions", "steps", "best_step", "untrained_validation", "validation"),
+}
+"""The counts of a step that the summary of a run shows, in this order."""
 _FACTS = 8
-"""Most counts that a line shows."""
+"""Most counts that a line shows of an artifact by itself."""
 
 
 def show(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
@@ -65,7 +72,7 @@ def _show_run(ref: str, found: Mapping[str, Artifact]) -> None:
     _row("model", _model(found.values()))
     for kind in ("conversations", "questions", "dump", "train"):
         if kind in found:
-            _row(kind, _facts(found[kind].record["counts"]))
+            _row(kind, _facts(_told(kind, found[kind].record["counts"])))
     _print_verdict(found)
     for kind, artifact in found.items():
         spent = duration(artifact.record.get("seconds", 0.0))
@@ -80,8 +87,8 @@ def _show_artifact(artifact: Artifact, names: Mapping[str, list[str]]) -> None:
     _row("files", f"{len(record['files'])}, {size(artifact.size)}, in {artifact.data}")
     _row("names", ", ".join(names.get(f"{artifact.kind}/{artifact.key}", [])) or "none")
     _row("made from", ", ".join(_inputs(artifact)))
-    _row("counts", _facts(record["counts"]))
-    _row("settings", _facts(artifact.identity["config"], most=None))
+    _row("counts", _facts(record["counts"], most=_FACTS))
+    _row("settings", _facts(artifact.identity["config"]))
     _print_verdict({artifact.kind: artifact})
 
 
@@ -132,7 +139,11 @@ def _inputs(artifact: Artifact) -> Iterator[str]:
         yield f"{role}/{made['key'][:SHORT]}"
 
 
-def _facts(values: Mapping[str, Any], *, most: int | None = _FACTS) -> str:
+def _told(kind: str, counts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: counts[name] for name in _TOLD[kind] if name in counts}
+
+
+def _facts(values: Mapping[str, Any], *, most: int | None = None) -> str:
     """List the plain values of a document, `name value` each, with dots for sections."""
     facts = [f"{name} {value}" for name, value in _plain(values)]
     more = "" if most is None or len(facts) <= most else ", …"

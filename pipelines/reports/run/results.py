@@ -18,6 +18,7 @@ from pipelines.reports.run.sections.groups import groups_json, markdown_groups, 
 from pipelines.reports.run.sections.robustness import robustness_tables
 from pipelines.reports.run.sections.tasks import task_tables
 from pipelines.reports.run.tables import reading_tables
+from pipelines.reports.tables import align_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def read_results(refs: Refs, ref: str) -> Results:
     if (control := found.get("control")) is not None:
         document["control"] = control.record["counts"]
         tables.append(control_tables(ControlMetrics.model_validate(document["control"])))
-    return Results(document, "\n\n".join(table for table in tables if table))
+    return Results(document, align_columns("\n\n".join(table for table in tables if table)))
 
 
 def _config(evaluated: Artifact) -> EvaluateConfig:

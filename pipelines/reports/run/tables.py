@@ -47,7 +47,15 @@ def reading_tables(reading: Mapping[str, Any]) -> str:
     ]
     names = ["split", "view", *(name.replace("_", " ") for name in GAINS), "best uninformed"]
     more = [*_identification(readings), *_generic(readings)]
-    return "\n\n".join([markdown(head, losses), markdown(names, gains), *more])
+    return "\n\n".join(
+        [
+            "Answer loss in nats per token, by what the decoder was given (n counts controls):",
+            markdown(head, losses),
+            "Differences of these losses, in nats per token:",
+            markdown(names, gains),
+            *more,
+        ]
+    )
 
 
 def gain_texts(metrics: SliceMetrics) -> list[str]:
@@ -60,7 +68,7 @@ def _identification(readings: Sequence[Reading]) -> list[str]:
     measured = [
         (one.split, one.view, one.metrics.identification)
         for one in readings
-        if one.metrics.identification is not None
+        if one.metrics.identification is not None and one.metrics.identification.asked
     ]
     if not measured:
         return []
@@ -77,7 +85,11 @@ def _identification(readings: Sequence[Reading]) -> list[str]:
         ]
         for split, view, found in measured
     ]
-    return [markdown([*head, *(name.replace("_", " ") for name in _IDENTIFIED)], lines)]
+    names = (name.replace("_", " ") for name in _IDENTIFIED)
+    return [
+        "Identification, the share of items whose own answer is the likeliest:",
+        markdown([*head, *names], lines),
+    ]
 
 
 def _generic(readings: Sequence[Reading]) -> list[str]:
@@ -93,7 +105,8 @@ def _generic(readings: Sequence[Reading]) -> list[str]:
         ]
         for one, found in measured
     ]
-    return [markdown(head, lines)] if lines else []
+    title = "Share of written answers that stay word for word the same without the row's own:"
+    return [title, markdown(head, lines)] if lines else []
 
 
 def _text(estimate: Estimate | None) -> str:

@@ -142,7 +142,7 @@ def markdown_groups(tree: GroupTree) -> str:
         lines = [line for table in chosen for line in _lines(table, names)]
         if lines:
             head = ["split", "view", "group", "n", *names, *(["read"] if hidden else [])]
-            parts.append(markdown(head, lines))
+            parts += ["By group, in nats per token:", markdown(head, lines)]
     left_out = sum(len(table.groups) - len(_shown(table)) for table in tables)
     if left_out:
         parts.append(f"{left_out} groups of too few controls for an interval: --json has them.")

@@ -17,11 +17,17 @@ IDENTIFIED = {
 }
 
 
+def test_identification_without_an_item_has_none() -> None:
+    plain = reading_tables({"test": {"control": CASE}})
+    nothing = {**IDENTIFIED, "asked": 0}
+    assert reading_tables({"test": {"control": {**CASE, "identification": nothing}}}) == plain
+
+
 def test_identification_has_a_table_where_it_was_measured() -> None:
     plain = reading_tables({"test": {"control": CASE}})
     found = reading_tables({"test": {"control": {**CASE, "identification": IDENTIFIED}}})
     assert found.startswith(plain)
-    head, _, line = found.removeprefix(plain).strip().splitlines()
+    _, _, head, _, line = found.removeprefix(plain).strip().splitlines()
     assert head.startswith(
         "| split | view | items | n | right | none | chance | hidden gain | grounded gain |"
     )
