@@ -256,7 +256,12 @@ def test_no_words_are_help(place: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_show_summarises_a_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = Called(capsys, "show", "fake").out
     assert out.startswith("fake: a run of 6 steps, ")
-    for part in ("  dump           bytes 100", "  verdict        ", "report.html\n", "  step   "):
+    for part in (
+        "  dump           sequences 5, tokens 50",
+        "  verdict        ",
+        "report.html\n",
+        "  step   ",
+    ):
         assert part in out
     assert "{" not in out
 

@@ -31,7 +31,7 @@ def tree(controls: int = 10) -> Any:
 
 def test_a_table_says_that_one_question_is_read_and_the_other_is_not() -> None:
     text = markdown_groups(tree())
-    head, _, form, persona = text.splitlines()[:4]
+    head, _, form, persona = text.splitlines()[2:6]
     assert head.startswith("| split | view | group | n | right | swapped | prior | hidden gain |")
     assert form.startswith("| test | system | question: Which form? | 10 | 0.09 [")
     assert form.endswith("| yes |")
@@ -45,5 +45,5 @@ def test_a_table_says_that_one_question_is_read_and_the_other_is_not() -> None:
 
 def test_few_controls_give_no_verdict() -> None:
     text = markdown_groups(tree(5))
-    assert text.splitlines()[2].endswith("| – |")
+    assert text.splitlines()[4].endswith("| – |")
     assert group_tables(tree(5))[0].by_question == ""
