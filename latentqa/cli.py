@@ -118,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         # a family of commands without one has printed its help and has no more to say
         if text := " ".join(error.format_message().replace("Value error, ", "").split()):
-            where = error.ctx.command_path if error.ctx else "latentqa"
+            context = getattr(error, "ctx", None)  # an error of usage knows its command
+            where = context.command_path if context else "latentqa"
             print(f"latentqa: {terminal_text(text)} ({where} --help)", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
