@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from core.text_tables import align_columns
 from evaluators.config import EvaluateConfig
 from evaluators.control.metrics import ControlMetrics
 from evaluators.measure.metrics import RobustnessMetrics
@@ -18,7 +19,6 @@ from pipelines.reports.run.sections.groups import groups_json, markdown_groups, 
 from pipelines.reports.run.sections.robustness import robustness_tables
 from pipelines.reports.run.sections.tasks import task_tables
 from pipelines.reports.run.tables import reading_tables
-from pipelines.reports.tables import align_columns
 
 
 @dataclass(frozen=True, slots=True)
