@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import shutil
+import tempfile
 from pathlib import Path
 
 import chain
@@ -44,6 +47,14 @@ def commit(
 
 def make_root(folder: Path) -> Path:
     """Make an artifact root with a store and a decoder, named `toy` and `quickstart`."""
+    return Path(shutil.copytree(_root(), folder / "root", symlinks=True))
+
+
+@functools.cache
+def _root() -> Path:
+    """Make the root once in this process."""
+    folder = Path(tempfile.mkdtemp(prefix="root-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     made = chain.make(folder / "chain", chain.rows_of(splits={"train": 24}))
     (folder / "decoder").mkdir()
     chain.decoder(made, nudge=0.3).save(folder / "decoder")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import multiprocessing
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tiny
 import torch
 
@@ -188,14 +191,36 @@ def run_and_die(function: Callable[..., Any], die_at: int, /, *args: Any, **kwar
     function(*args, **kwargs, progress=progress)
 
 
+def fork_context() -> ForkServerContext:
+    """Return a context of processes that start at once: forks of one with all imports."""
+    context: ForkServerContext = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["trainers.training", "evaluators.evaluation", "generators.llm.request_tasks", "peft"]
+    )
+    return context
+
+
+@contextlib.contextmanager
+def forked_processes() -> Iterator[None]:
+    """Fork the processes of a pool, or of training together, which else start Python anew.
+
+    Each takes seconds less. That they are started anew is tested in tests/core.
+    """
+    plain, forks = multiprocessing.get_context, fork_context()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            multiprocessing,
+            "get_context",
+            lambda method=None: forks if method == "spawn" else plain(method),
+        )
+        yield
+
+
 def killed(function: Callable[..., Any], die_at: int, /, *args: Any, **kwargs: Any) -> None:
     """Run a step in a process of its own that dies by SIGKILL at `die_at`."""
-    # a server that has imported torch forks each process in no time
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trainers.training", "evaluators.evaluation", "peft"])
-    child = context.Process(
+    child = fork_context().Process(
         target=run_and_die, args=(function, die_at, *args), kwargs=kwargs, daemon=True
     )
     child.start()
-    child.join(120)
+    child.join(280)
     assert child.exitcode == -signal.SIGKILL, child.exitcode

@@ -9,6 +9,7 @@ import random
 import threading
 from pathlib import Path
 
+import chain
 import pytest
 import stores
 import torch
@@ -49,14 +50,15 @@ def test_two_processes_write_the_bytes_of_one(
 ) -> None:
     told: list[int] = []
     runtime = stores.RUNTIME.model_copy(update={"workers": 2})
-    result = dump(
-        rows,
-        tmp_path,
-        config=stores.CAPTURE,
-        model=model,
-        runtime=runtime,
-        progress=lambda done, total, note="": told.append(done),
-    )
+    with chain.forked_processes():
+        result = dump(
+            rows,
+            tmp_path,
+            config=stores.CAPTURE,
+            model=model,
+            runtime=runtime,
+            progress=lambda done, total, note="": told.append(done),
+        )
     assert stores.contents(tmp_path) == stores.contents(whole)
     assert result.forward_tokens == result.tokens
     assert told == sorted(told)
@@ -143,7 +145,8 @@ def test_a_killed_process_loses_no_shard(
                 os.kill(child.pid, 9)
                 killed.append(child.pid)
 
-    dump(rows, tmp_path, config=stores.CAPTURE, model=model, runtime=runtime, progress=kill)
+    with chain.forked_processes():
+        dump(rows, tmp_path, config=stores.CAPTURE, model=model, runtime=runtime, progress=kill)
     assert killed
     assert stores.contents(tmp_path) == stores.contents(whole)
 

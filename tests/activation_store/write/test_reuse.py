@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import chain
 import numpy as np
 import pytest
 import stores
@@ -223,9 +224,10 @@ def test_helpers_take_over_too(
     rows: Path, grown: Path, whole: Path, model: ModelFiles, tmp_path: Path
 ) -> None:
     runtime = stores.RUNTIME.model_copy(update={"workers": 2})
-    counts = dump(
-        grown, tmp_path, config=stores.CAPTURE, model=model, runtime=runtime, reusable=[whole]
-    )
+    with chain.forked_processes():
+        counts = dump(
+            grown, tmp_path, config=stores.CAPTURE, model=model, runtime=runtime, reusable=[whole]
+        )
     assert counts.forward_tokens == counts.tokens - ActivationStore(whole).plan["tokens"]
     assert verify(tmp_path).damaged == ()
 

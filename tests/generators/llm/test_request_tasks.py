@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import chain
 import pytest
 from lantern_requests import numbered, request
 from scripted_endpoint import ScriptedEndpoint
@@ -64,7 +65,7 @@ def ask(
 
 
 def test_pieces_are_asked_in_other_processes_and_counted_once(tmp_path: Path) -> None:
-    with ScriptedEndpoint(numbered) as endpoint:
+    with ScriptedEndpoint(numbered) as endpoint, chain.forked_processes():
         outcomes, client = ask(endpoint, tmp_path / "log", 20, LocalPool(2))
         assert [outcome.content for outcome in outcomes] == [f'{{"a": "{n}"}}' for n in range(20)]
         assert len(endpoint.work) == 20

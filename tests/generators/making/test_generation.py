@@ -2,9 +2,6 @@ import asyncio
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -14,6 +11,7 @@ from typing import Any
 
 import pytest
 from endpoints import conversations, questions, resolved, small
+from forks import fork_server
 from scripted_endpoint import Fault, ScriptedEndpoint
 
 from core.errors import ConfigError, DataError, EndpointError
@@ -359,22 +357,21 @@ def test_killed_again_and_again_it_ends_with_the_same_tables_and_repeats_nothing
     with ScriptedEndpoint() as endpoint:
         both(whole, endpoint)
     draw = random.Random(3)
-    with ScriptedEndpoint(latency_s=0.05) as endpoint:
+    with (
+        ScriptedEndpoint(latency_s=0.05) as endpoint,
+        fork_server(tmp_path / "forks", os.environ, "endpoints") as forks,
+    ):
         for turn in range(4):
             before = len(endpoint.work)
-            process = subprocess.Popen(
-                [sys.executable, "-c", _WORKER, str(killed), endpoint.base_url],
-                cwd=root,
-                env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"},
-            )
+            words = ("-c", _WORKER, str(killed), endpoint.base_url)
+            process = forks.start(*words, cwd=root, env=os.environ)
             if turn == 3:
-                assert process.wait(120) == 0
+                assert process.wait(240) == 0
                 break
             while len(endpoint.work) < before + 8 and process.poll() is None:
                 time.sleep(0.01)
             time.sleep(draw.random() * 0.1)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.stop()
         asked = Counter(
             str((b["messages"], b["seed"], b["response_format"])) for b in endpoint.work
         )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import chain
 import pyarrow.parquet as pq
 import pytest
 import tiny
@@ -220,7 +221,8 @@ def test_points_side_by_side_measure_what_they_do_one_by_one(
         text.replace("threads: 1", f"threads: 1, workers: 2, task_runner: {runner}")
     )
     apart = sweep(tmp_path, "rows=4,8", file="apart.yaml")
-    side_by_side = apart.run()
+    with chain.forked_processes():
+        side_by_side = apart.run()
     assert not side_by_side.failed
     made = [point.made for point in side_by_side.points]
     assert all("train" in steps and "dump" not in steps for steps in made)

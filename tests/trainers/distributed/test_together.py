@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.launch import run_distributed
+from core.progress import Progress, silent
 from decoder.config import LoraSettings
 from trainers.config import TrainConfig
 from trainers.training import LOG_FILE, TrainResult, train
@@ -60,6 +63,12 @@ def plain(made: chain.Chain, folder: Path, *, seen: bool = False) -> TrainResult
     return train(*made.places(folder), config=CONFIG, runtime=chain.RUNTIME)
 
 
+def together(made: chain.Chain, folder: Path, *, progress: Progress) -> dict[str, Any]:
+    """Train in one of several processes."""
+    plain(made, folder, seen=True)
+    return {}
+
+
 def losses(folder: Path) -> list[float]:
     lines = (folder / "out" / LOG_FILE).read_text().splitlines()
     found = [json.loads(line) for line in lines]
@@ -86,10 +95,15 @@ def assert_same(folder: Path, alone: Path) -> None:
         torch.testing.assert_close(other[name], values, rtol=1e-2, atol=1e-4)
 
 
-def test_two_processes_train_as_one_on_the_same_subset(
-    made: chain.Chain, alone: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
+def by_latentqa(made: chain.Chain, folder: Path) -> None:
+    """Train in two processes that core/launch.py starts."""
+    with chain.forked_processes():
+        run_distributed(together, 2, made, folder, progress=silent)
+
+
+def by_accelerate(made: chain.Chain, folder: Path) -> None:
+    """Train in two processes that `accelerate launch` starts."""
+    (folder / "script.py").write_text(SCRIPT)
     tables = {k: str(getattr(made, k)) for k in ("conversations", "questions", "store")}
     tests = Path(__file__).parents[2]
     paths = [str(tests.parent), str(tests), str(Path(__file__).parent)]
@@ -102,15 +116,24 @@ def test_two_processes_train_as_one_on_the_same_subset(
         "2",
     ]
     command += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
-    command += [str(tmp_path / "script.py"), json.dumps(tables), str(made.model.source)]
+    command += [str(folder / "script.py"), json.dumps(tables), str(made.model.source)]
     done = subprocess.run(
-        [*command, str(tmp_path)],
+        [*command, str(folder)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "launch", [by_latentqa, pytest.param(by_accelerate, marks=pytest.mark.prove)]
+)
+def test_two_processes_train_as_one_on_the_same_subset(
+    made: chain.Chain, alone: Path, tmp_path: Path, launch: Callable[[chain.Chain, Path], None]
+) -> None:
+    launch(made, tmp_path)
     assert_same(tmp_path, alone)
     for one_pass in ("0", "1"):
         mine, theirs = (
