@@ -41,7 +41,6 @@ from decoder.sources.live import LiveActivations
 from decoder.steering import hooks, shifts
 from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.gradient import (
-    AnswerGradient,
     WeightedTurn,
     _losses,
     answer_loss,
@@ -49,7 +48,8 @@ from decoder.steering.gradient import (
 )
 from decoder.steering.objective import SteeringObjective
 from decoder.steering.prompts import SteeringPrompt
-from decoder.steering.replies import Steering, steered_target
+from decoder.steering.replies import Steering, score_replies, steered_target
+from decoder.steering.shifts import compute_common_shift
 from decoder.visible_tokens import ReadLayers
 from evaluators.measure.control_effect import _completion_log_likelihoods
 from trainers.config import TrainConfig
@@ -62,6 +62,10 @@ from trainers.loop.trainer import (
     compute_validation_loss,
     make_training_arguments,
 )
+from trainers.steering.adapter import remove_steering_adapter
+from trainers.steering.config import WeightSteeringConfig
+from trainers.steering.reply_tuning import train_reply_adapter
+from trainers.steering.weights import train_steering_adapter
 
 FAMILIES = [
     "llama",
@@ -269,6 +273,68 @@ def test_a_steering_gradient_is_read_once_and_its_loss_not_at_all(
     assert device.reads == {"compute_answer_gradient": 1}
 
 
+def objective(decoder: Decoder) -> SteeringObjective:
+    turn = WeightedTurn(decoder.prompt.turn("Who?", "Me."), 1.0)
+    return SteeringObjective((), (), ((turn,),))
+
+
+def steered_prompts() -> list[SteeringPrompt]:
+    return [SteeringPrompt((), np.arange(n), 1) for n in (6, 4)]
+
+
+@pytest.mark.parametrize("new_tokens", ["mean", "gradient"])
+def test_a_steered_pass_is_read_at_the_end_of_its_descent(
+    device: FakeDevice, family: str, new_tokens: str
+) -> None:
+    decoder = decoder_on(family)
+    config = ActivationSteeringConfig.model_validate({"new_tokens": new_tokens, "steps": 3})
+    steering = Steering(objective=objective(decoder), config=config)
+    replies = [(5, 6, 7), (8, 9)]
+    assert len(score_replies(decoder, steered_prompts(), replies, steering)) == 2
+    # of new tokens, each of which takes steps of its own, nothing is read but the end's score
+    assert device.reads == {"Descent.losses": 1, "Descent.limited": 1, "score_replies": 1}
+
+
+def test_a_vector_is_read_at_the_end_of_its_descent(device: FakeDevice, family: str) -> None:
+    decoder = decoder_on(family)
+    config = ActivationSteeringConfig.model_validate({"vector_steps": 3, "smoothing": 0.1})
+    compute_common_shift(decoder, steered_prompts(), objective(decoder), config)
+    assert device.reads == {"Descent.losses": 1, "compute_common_shift": 1}
+
+
+@pytest.mark.parametrize("loss", ["answers", "replies"])
+def test_steering_by_weights_is_read_at_its_checks_and_its_end(
+    device: FakeDevice, family: str, loss: str
+) -> None:
+    decoder = decoder_on(family)
+    config = WeightSteeringConfig(steps=4, evaluate_every=2, reply_tokens=0)
+    prompts = steered_prompts()
+    try:
+        if loss == "answers":
+            train_steering_adapter(decoder, prompts, prompts, objective(decoder), config)
+            check = "SteeringRows.mean_loss"
+        else:
+            rows = [(prompt, (5, 6, 7)) for prompt in prompts]
+            train_reply_adapter(decoder, rows, rows, config, name="steer")
+            check = "train_reply_adapter.<locals>.check"
+        assert device.reads == {check: 3, "train_adapter": 2}
+    finally:
+        remove_steering_adapter(decoder)
+
+
+def test_the_gradient_of_a_block_on_another_device_goes_back_there() -> None:
+    """Shown without a backward pass: torch has queues for one device of a made-up kind."""
+    with fake_device():
+        decoder = decoders.make("llama", read_layer=2)
+        base = decoder.net.get_base_model()
+        spread(decoder.net, base.model.layers[2:], base.model.norm)
+        kept = Capture(base, (2,), gradients=True)([np.arange(5)])[2].detach().requires_grad_()
+        loss = answer_loss(decoder, [Reading(kept[0], 5, 0)], [objective(decoder).all_turns])
+        assert loss.grad_fn is not None
+        (gradient,) = loss.grad_fn.saved_tensors  # type: ignore[attr-defined]
+        assert (loss.device.index, gradient.device.index, kept.device.index) == (0, 1, 1)
+
+
 @pytest.mark.parametrize("write_layer", [0, 3])
 def test_a_model_spread_over_two_devices_is_read_scored_and_asked(write_layer: int) -> None:
     with fake_device() as device:
@@ -297,24 +363,20 @@ def test_a_model_spread_over_two_devices_is_steered(
 ) -> None:
     """The passes forward: torch has queues for one device of a made-up kind in a backward pass."""
 
-    def losses_alone(decoder: Decoder, rows: Any, turns: Any) -> AnswerGradient:
-        _losses(decoder, [(row, row.vectors, own) for row, own in zip(rows, turns, strict=True)])
-        gradients = [torch.zeros_like(row.vectors) for row in rows]
-        return AnswerGradient(losses=[[0.0]] * len(rows), total=0.0, gradients=gradients)
+    def losses_alone(decoder: Decoder, rows: Any, turns: Any) -> Any:
+        asked = [(row, row.vectors, own) for row, own in zip(rows, turns, strict=True)]
+        losses = _losses(decoder, asked)
+        return losses, losses.sum(), [torch.zeros_like(row.vectors) for row in rows]
 
-    monkeypatch.setattr(shifts, "compute_answer_gradient", losses_alone)
-    monkeypatch.setattr(hooks, "compute_answer_gradient", losses_alone)
-    # read once at the end of a descent, of numbers that the device has not
-    monkeypatch.setattr(shifts.Descent, "limited", 0.0)
+    monkeypatch.setattr(shifts, "take_gradient", losses_alone)
+    monkeypatch.setattr(hooks, "take_gradient", losses_alone)
     with fake_device():
         decoder = decoders.make("llama", read_layer=2)
         base = decoder.net.get_base_model()
         spread(decoder.net, base.model.layers[2:], base.model.norm)
-        turn = WeightedTurn(decoder.prompt.turn("Who?", "Me."), 1.0)
-        wanted = SteeringObjective((), (), ((turn,),))
-        prompts = [SteeringPrompt((), np.arange(n), 1) for n in (6, 4)]
         config = ActivationSteeringConfig.model_validate({"new_tokens": new_tokens})
-        steering = Steering(objective=wanted, config=config)
+        prompts = steered_prompts()
+        steering = Steering(objective=objective(decoder), config=config)
         ids = torch.zeros(2, 6, dtype=torch.long, device="cpu").to(decoder.device)
         with torch.no_grad(), steered_target(decoder, prompts, steering) as net:
             cache = net(input_ids=ids, use_cache=True).past_key_values

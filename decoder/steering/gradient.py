@@ -77,7 +77,7 @@ def compute_answer_gradient(
     Raises:
         ValueError: a reading has no vectors.
     """
-    losses, total, gradients = _run(decoder, readings, turns, batch=batch)
+    losses, total, gradients = take_gradient(decoder, readings, turns, batch=batch)
     numbers = iter(torch.cat([losses.flatten(), total[None]]).cpu().tolist())
     return AnswerGradient(
         losses=[[next(numbers) for _ in own] for own in turns],
@@ -86,7 +86,7 @@ def compute_answer_gradient(
     )
 
 
-def _run(
+def take_gradient(
     decoder: Decoder,
     readings: Sequence[Reading],
     turns: Sequence[Sequence[WeightedTurn]],
@@ -95,7 +95,7 @@ def _run(
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """Compute losses [Q] in the order of `turns`, their weighted sum, and its gradients.
 
-    All stay on the device; nothing waits for it.
+    As `compute_answer_gradient`, but all stay on the device; nothing waits for it.
     """
     leaves = []
     for reading in readings:
@@ -155,8 +155,9 @@ class _AnswerLoss(torch.autograd.Function):
         *vectors: torch.Tensor,
     ) -> torch.Tensor:
         placed = [replace(r, vectors=v) for r, v in zip(readings, vectors, strict=True)]
-        _, total, gradients = _run(decoder, placed, turns)
-        ctx.save_for_backward(*(g.to(v.dtype) for g, v in zip(gradients, vectors, strict=True)))
+        _, total, gradients = take_gradient(decoder, placed, turns)
+        # of a model that is spread, the vectors may be on another device than the decoder's input
+        ctx.save_for_backward(*(g.to(v) for g, v in zip(gradients, vectors, strict=True)))
         return total.float()
 
     @staticmethod

@@ -20,7 +20,7 @@ from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.geometry import LEAST_NORM, Geometry, limit_lengths
-from decoder.steering.gradient import compute_answer_gradient
+from decoder.steering.gradient import take_gradient
 from decoder.steering.objective import SteeringObjective
 from decoder.steering.prompts import SteeringPrompt
 from decoder.steering.shifts import PromptShifts
@@ -193,12 +193,12 @@ class GradientAtEachToken:
         lengths = self._deepest.lengths(start)
         shift = torch.zeros_like(start)
         for _ in range(config.steps):
-            found = compute_answer_gradient(
+            _, _, found = take_gradient(
                 self._decoder,
                 self._readings(),
                 [self._objective.all_turns] * len(self._prompts),
             )
-            gradient = self._deepest.slope(torch.stack([own[-1] for own in found.gradients]))
+            gradient = self._deepest.slope(torch.stack([own[-1] for own in found]))
             size = gradient.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM)
             step = config.step_size * lengths * gradient / size
             shift = limit_lengths(shift - step, config.norm_limit * lengths)

@@ -156,7 +156,7 @@ def score_replies(
             start = stop
     predicted_BRV = torch.cat(logits, 1)[:, :-1].log_softmax(-1)
     chosen_BR = predicted_BRV.gather(-1, ids[:, width:, None])[..., 0]
-    totals: list[float] = (chosen_BR * mask[:, width:]).sum(1).tolist()
+    totals: list[float] = (chosen_BR * mask[:, width:]).sum(1).cpu().tolist()
     return totals
 
 

@@ -15,7 +15,7 @@ from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.geometry import LEAST_NORM, Geometry, limit_lengths
-from decoder.steering.gradient import compute_answer_gradient
+from decoder.steering.gradient import take_gradient
 from decoder.steering.objective import SteeringObjective
 from decoder.steering.prompts import SteeringPrompt
 
@@ -83,7 +83,7 @@ def compute_shifts(
     ]
     descent = Descent(decoder, readings, objective, config)
     descent.run()
-    shifts = []
+    losses, shifts = descent.losses, []
     for prompt, moved in zip(prompts, descent.shifts, strict=True):
         own = moved.new_zeros(len(layers.layers), len(prompt.ids), moved.shape[1])
         own[:, prompt.withheld :] = moved.view(len(layers.layers), -1, moved.shape[1])
@@ -91,8 +91,8 @@ def compute_shifts(
     return PromptShifts(
         layers.layers,
         shifts,
-        descent.losses[0],
-        descent.losses[-1],
+        losses[0],
+        losses[-1],
         descent.limited,
         config.last_tokens,
     )
@@ -106,7 +106,6 @@ class Descent:
 
     Attributes:
         shifts: of each reading, [N, D].
-        losses: before each step and after the last, of each reading, its mean answer loss.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class Descent:
         ]
         self._lengths = [self._geometry.lengths(vectors) for vectors in self._start]
         self.shifts = [torch.zeros_like(vectors) for vectors in self._start]
-        self.losses: list[list[float]] = []
+        self._losses: list[torch.Tensor] = []
 
     def run(self) -> None:
         """Take all steps, and measure the loss after the last."""
@@ -140,23 +139,27 @@ class Descent:
         moved = [start + shift for start, shift in zip(self._start, self.shifts, strict=True)]
         copies = [copy for i in range(len(moved)) for copy in self._copies(i, moved[i])]
         each = len(copies) // len(moved)
-        found = compute_answer_gradient(
+        losses_Q, _, found = take_gradient(
             self._decoder,
             [replace(self._readings[i // each], vectors=copy) for i, copy in enumerate(copies)],
             [turns] * len(copies),
         )
         # the first copy is without noise
-        self.losses.append([sum(own) / len(own) for own in found.losses[::each]])
-        return [
-            torch.stack(found.gradients[i : i + each]).mean(0) for i in range(0, len(copies), each)
-        ]
+        self._losses.append(losses_Q.view(len(copies), -1)[::each])
+        return [torch.stack(found[i : i + each]).mean(0) for i in range(0, len(copies), each)]
+
+    @property
+    def losses(self) -> list[list[float]]:
+        """Mean answer loss of each reading, before each step and after the last."""
+        read: list[list[float]] = torch.stack(self._losses).cpu().double().mean(-1).tolist()
+        return read
 
     def _copies(self, i: int, vectors_ND: torch.Tensor) -> list[torch.Tensor]:
         """Copy vectors with noise on all but the first; the same noise in any batch."""
         config = self._config
         if not config.smoothing:
             return [vectors_ND]
-        draw = torch.Generator().manual_seed(len(self.losses))
+        draw = torch.Generator().manual_seed(len(self._losses))
         unit = self._geometry.unit_of(self._readings[i].n)
         size = config.smoothing * self._lengths[i] / vectors_ND.shape[1] ** 0.5
         noise = [
@@ -191,7 +194,7 @@ class Descent:
                 self.shifts, self._readings, self._lengths, strict=True
             )
         ]
-        return float(torch.cat(at).float().mean())
+        return float(torch.cat(at).float().mean().cpu())
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,5 +258,5 @@ def compute_common_shift(
         vectors=common_LD * geometry.unit_LD,
         before=before,
         after=after,
-        limited=bool((lengths > 0.999 * config.norm_limit * size).any()),
+        limited=bool((lengths > 0.999 * config.norm_limit * size).any().cpu()),
     )

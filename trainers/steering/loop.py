@@ -55,15 +55,13 @@ def train_adapter(
     losses: list[torch.Tensor] = []
     found: list[tuple[int, float]] = [(0, check())]
     best, kept = 0, [weight.detach().clone() for weight in weights]
-    first_norm = 0.0
+    norms: list[torch.Tensor] = []
     order = _order(rows, config)
     for step in range(1, config.steps + 1):
         loss = loss_of(next(order), step)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
-        if step == 1:
-            first_norm = float(norm)
+        norms.append(torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm))
         optimiser.step()
         losses.append(loss.detach())
         progress(step, config.steps, "steps")
@@ -78,10 +76,10 @@ def train_adapter(
             weight.copy_(value)
             weight.requires_grad_(False)
     return AdapterTraining(
-        losses=torch.stack(losses).tolist(),
+        losses=torch.stack(losses).cpu().tolist(),
         validation=found,
         best_step=best,
-        gradient_norm=first_norm,
+        gradient_norm=float(norms[0].cpu()),
     )
 
 

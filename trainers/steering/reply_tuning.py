@@ -45,7 +45,7 @@ def train_reply_adapter(
 
     @torch.no_grad()
     def check() -> float:
-        return float(loss_of(held_out))
+        return float(loss_of(held_out).cpu())
 
     return train_adapter(
         steering_weights(decoder, name),

@@ -103,7 +103,7 @@ class SteeringRows:
         readings = [r for i in range(len(self._prompts)) for r in self._readings([i], 0)]
         turns = [objective.all_turns] * len(readings)
         detached = [replace(r, vectors=torch.as_tensor(r.vectors).detach()) for r in readings]
-        return float(answer_loss(self._decoder, detached, turns)) / len(readings)
+        return float(answer_loss(self._decoder, detached, turns).cpu()) / len(readings)
 
     def _readings(self, chosen: Sequence[int], layer_turn: int) -> list[Reading]:
         decoder = self._decoder
