@@ -64,7 +64,6 @@ from trainers.loop.trainer import (
 )
 from trainers.steering.adapter import remove_steering_adapter
 from trainers.steering.config import WeightSteeringConfig
-from trainers.steering.reply_tuning import train_reply_adapter
 from trainers.steering.weights import train_steering_adapter
 
 FAMILIES = [
@@ -302,22 +301,15 @@ def test_a_vector_is_read_at_the_end_of_its_descent(device: FakeDevice, family: 
     assert device.reads == {"Descent.losses": 1, "compute_common_shift": 1}
 
 
-@pytest.mark.parametrize("loss", ["answers", "replies"])
 def test_steering_by_weights_is_read_at_its_checks_and_its_end(
-    device: FakeDevice, family: str, loss: str
+    device: FakeDevice, family: str
 ) -> None:
     decoder = decoder_on(family)
     config = WeightSteeringConfig(steps=4, evaluate_every=2, reply_tokens=0)
     prompts = steered_prompts()
     try:
-        if loss == "answers":
-            train_steering_adapter(decoder, prompts, prompts, objective(decoder), config)
-            check = "SteeringRows.mean_loss"
-        else:
-            rows = [(prompt, (5, 6, 7)) for prompt in prompts]
-            train_reply_adapter(decoder, rows, rows, config, name="steer")
-            check = "train_reply_adapter.<locals>.check"
-        assert device.reads == {check: 3, "train_adapter": 2}
+        train_steering_adapter(decoder, prompts, prompts, objective(decoder), config)
+        assert device.reads == {"SteeringRows.mean_loss": 3, "train_adapter": 2}
     finally:
         remove_steering_adapter(decoder)
 
