@@ -88,7 +88,7 @@ class ForkServer:
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self._process = process
         self._folder = folder
-        self._started = 0
+        self._started: list[Forked] = []
 
     def tell(self, request: Mapping[str, Any]) -> Any:
         """Send a request, and return the answer."""
@@ -99,13 +99,21 @@ class ForkServer:
 
     def start(self, *words: str, cwd: Path, env: Mapping[str, str]) -> Forked:
         """Start `python WORD...`: a script, `-m module` or `-c code`, and its arguments."""
-        self._started += 1
-        out, err = (self._folder / f"{self._started}.{name}" for name in ("out", "err"))
+        number = len(self._started)
+        out, err = (self._folder / f"{number}.{name}" for name in ("out", "err"))
         out.touch()
         err.touch()
         places = {"cwd": str(cwd), "out": str(out), "err": str(err)}
         pid = self.tell({"words": words, "env": dict(env), **places})
-        return Forked(server=self, pid=pid, out=out, err=err)
+        self._started.append(Forked(server=self, pid=pid, out=out, err=err))
+        return self._started[-1]
+
+    def end(self) -> None:
+        """Kill the programs that a failed test has left running."""
+        for left in self._started:
+            if left.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(left.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -127,9 +135,11 @@ def fork_server(folder: Path, env: Mapping[str, str], *modules: str) -> Iterator
         text=True,
         start_new_session=True,
     )
+    server = ForkServer(process, folder)
     try:
-        yield ForkServer(process, folder)
+        yield server
     finally:
+        server.end()
         process.kill()
         process.communicate()
 

@@ -33,14 +33,15 @@ def test_running_then_stopped(tmp_path: Path) -> None:
             str(root),
             str(log),
             "50",
-            "0.05",
+            "0.5",
             "{}",
         ],
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while not log.exists() or len(log.read_text().splitlines()) < 3:
-        time.sleep(0.01)
+    while not log.exists() or len(log.read_text().splitlines()) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
     running = states(root, log)["conversations"]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
