@@ -207,7 +207,7 @@ def test_damaged_weights_are_noticed(root: Path, tmp_path: Path) -> None:
     artifact = Refs(ArtifactRoot(tmp_path / "root")).resolve("toy", "train")
     weights = artifact.data / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(DamagedError, match=r"adapter_model\.safetensors is not as it was"):
+    with pytest.raises(DamagedError, match=r"adapter_model\.safetensors: its bytes are not those"):
         load("toy", root=tmp_path / "root", device="cpu")
 
 
