@@ -24,7 +24,7 @@ def fails(*, progress: Progress) -> dict[str, Any]:
     """Return the second process finds a mistake, the first waits for it."""
     if os.environ["RANK"] == "1":
         raise ConfigError("a mistake.")
-    time.sleep(60)
+    time.sleep(600)
     return {}
 
 
@@ -32,7 +32,7 @@ def dies(*, progress: Progress) -> dict[str, Any]:
     """Return the second process is killed."""
     if os.environ["RANK"] == "1":
         os.kill(os.getpid(), 9)
-    time.sleep(60)
+    time.sleep(600)
     return {}
 
 

@@ -32,7 +32,7 @@ def test_an_error_of_any_is_the_error_and_ends_the_others() -> None:
     start = time.monotonic()
     with pytest.raises(ConfigError, match="a mistake"):
         run_distributed(launched.fails, 2, progress=silent)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 290  # the other one would wait for twice as long
 
 
 def test_one_that_dies_is_named() -> None:
