@@ -79,7 +79,7 @@ def _location(experiment: Experiment) -> dict[str, Any]:
 
 COMPLETE = Step(
     name="complete",
-    version=3,
+    version=4,
     entry="activation_store.target.replies",
     run=_complete,
     config=_config,
