@@ -21,7 +21,7 @@ from prefect_server import copy_database, free_port, prefect_server
 
 CHILD = Path(__file__).parent / "fake_cli.py"
 PATIENCE_S = 600.0
-pytestmark = pytest.mark.timeout(3000)
+pytestmark = pytest.mark.timeout(900)
 STEPS = ["conversations", "questions", "dump", "train", "evaluate"]
 
 

@@ -26,7 +26,7 @@ from schedule_example import TEXT
 import pipelines.running.runner
 from pipelines.steps.order import steps_for
 
-pytestmark = pytest.mark.timeout(3000)
+pytestmark = pytest.mark.timeout(900)
 CHECKOUT = Path(__file__).parents[1]
 PAGE = (CHECKOUT / "docs" / "operate.md").read_text()
 COMMANDS = [
