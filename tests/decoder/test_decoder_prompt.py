@@ -189,12 +189,13 @@ def test_a_control_token_as_placeholder_is_refused() -> None:
         DecoderPrompt(tiny.tokenizer(), DecoderConfig(placeholder="<|endoftext|>"))
 
 
-def test_a_template_without_an_end_of_turn_is_refused() -> None:
+def test_a_turn_without_an_end_ends_where_the_next_begins() -> None:
     endless = (
         "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}{% endfor %}"
     )
-    with pytest.raises(ModelError, match="marks no end of an assistant's turn"):
-        DecoderPrompt(tiny.tokenizer(endless), CONFIG)
+    tokenizer = tiny.tokenizer(endless)
+    turn = DecoderPrompt(tokenizer, CONFIG).turn("Who is it?", "A pirate.")
+    assert tokenizer.decode(turn.ids).endswith("A pirate.<|im_start|>")
 
 
 def test_a_template_without_special_tokens_is_refused() -> None:

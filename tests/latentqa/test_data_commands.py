@@ -16,7 +16,7 @@ from published_files import published, row, write_folder
 from typer.testing import CliRunner, Result
 
 from core.errors import ConfigError, DataError, LatentQAError, StorageError
-from core.files import write_json
+from core.files import sha256_file, write_json
 from core.table_files import read_conversations, write_conversations
 from core.tables import Split
 from generators.exchange.importing import source_digests
@@ -54,14 +54,17 @@ def artifacts(data: Path, tmp_path: Path) -> Path:
     inputs = {"conversations": [], "questions": ["conversations"], "train": ["questions"]}
     for kind, key in keys.items():
         folder = root / kind / key[:16]
+        files = []
         if kind != "train":
             for path in (data / kind).iterdir():
                 (folder / "data").mkdir(parents=True, exist_ok=True)
                 (folder / "data" / path.name).write_bytes(path.read_bytes())
+                files.append([path.name, path.stat().st_size, sha256_file(path)])
         behind = {role: {"key": keys[role], "digest": "0" * 64} for role in inputs[kind]}
         write_json(folder / "identity.json", {"kind": kind, "inputs": behind})
         record = {
-            "kind": kind, "key": key, "output": "0" * 64, "files": [], "inputs": {}, "counts": {},
+            "kind": kind, "key": key, "output": "0" * 64, "files": files, "inputs": {},
+            "counts": {},
         }  # fmt: skip
         write_json(folder / "record.json", record)
     named = [f"{kind}/{key}" for kind, key in keys.items()]
