@@ -195,7 +195,7 @@ def test_a_turn_without_an_end_ends_where_the_next_begins() -> None:
     )
     tokenizer = tiny.tokenizer(endless)
     turn = DecoderPrompt(tokenizer, CONFIG).turn("Who is it?", "A pirate.")
-    assert tokenizer.decode(turn.ids).endswith("A pirate.<|im_start|>")
+    assert str(tokenizer.decode(turn.ids)).endswith("A pirate.<|im_start|>")
 
 
 def test_a_template_without_special_tokens_is_refused() -> None:
