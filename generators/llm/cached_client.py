@@ -340,8 +340,8 @@ class LLMClient:
         """Say where replies of another server would be taken for this one's."""
         known = {one.address for one in self._log.endpoints(self.endpoint.identity)}
         others = sorted(known - {self.endpoint.address})
-        has_revision = self.endpoint.identity.startswith(f"{self.endpoint.model}@")
-        if others and not self._warned and not has_revision:
+        known_by_more = self.endpoint.identity.startswith((f"{self.endpoint.model}@", "gguf:"))
+        if others and not self._warned and not known_by_more:
             self._say(
                 f"generate.endpoint: the log has replies of {self.endpoint.model!r} from "
                 f"{others[0]} too, and they serve for {self.endpoint.address}. If these differ, "

@@ -379,6 +379,8 @@ def test_two_servers_of_one_name_are_told(tmp_path: Path) -> None:
         said.clear()
         ask(one, tmp_path, 2, said=said)  # with a revision they are one on purpose
         ask(two, tmp_path, 2, said=said)
+        for server in (one, two):  # the packaged model has another port each time it is served
+            ask(server, tmp_path, 2, said=said, identity="gguf:sha256:abc")
     assert said == []
 
 
