@@ -57,6 +57,7 @@ RUNS = (
         4,
         "--slots 4 --rounds 2 --latency 0.1 --repeats 1",
     ),
+    Run("orchestration", "", 4, "--quickstart-s 600 --rounds 1"),
     Run("fan_out", "--rows 200", 3, "--rows 4 --workers 1"),
     Run("profiles", "--rows 100000", 1, "--rows 100"),
     Run(
@@ -75,6 +76,7 @@ RUNS = (
     ),
     Run("store_codecs", "--tokens 8192", 2, "--random 2x64 --tokens 512"),
     Run("store_memory", "--plot docs/images/store_memory.png", 2, "--tokens 512"),
+    Run("steering", "", 3, "--words 4 --tokens 2 --repeats 1"),
     Run("training", "--profiles --rounds 1", 4, "--profiles --steps 1", title="profiles"),
 )
 ON_A_RUN = (
