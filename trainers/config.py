@@ -10,10 +10,12 @@ from core.config import Config
 from core.tables import KIND_NAMES, SOURCES, VIEWS, View
 from decoder.config import DecoderConfig, LoraSettings
 
-__all__ = ["DecoderConfig", "LoraSettings", "TrainConfig", "Variant"]
+__all__ = ["LOG_FILE", "DecoderConfig", "LoraSettings", "TrainConfig", "Variant"]
 
 Variant = Literal["own", "prior", "visible_text", "text"]
 """Input that a decoder gets of a row while it is trained (trainers/data/decoder_inputs.py)."""
+LOG_FILE = "log.jsonl"
+"""Beside a decoder: its training and validation losses, a line a step that has one."""
 
 
 class TrainConfig(Config):

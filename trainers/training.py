@@ -25,7 +25,7 @@ from decoder.model import Binding, Decoder
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
 from decoder.visible_tokens import ActivationSource, ReadLayers, draw_row_layers
-from trainers.config import TrainConfig, Variant
+from trainers.config import LOG_FILE, TrainConfig, Variant
 from trainers.data.contrast import find_contrasts, find_stored_swaps
 from trainers.data.dataset import RowDataset
 from trainers.data.decoder_inputs import make_decoder_inputs
@@ -45,8 +45,6 @@ from trainers.loop.trainer import (
     patience_exhausted,
     steps_per_epoch,
 )
-
-LOG_FILE = "log.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -97,9 +97,19 @@ def run_predictor(predictor: Predictor, sees: Sees, data: TaskData) -> Predictor
 
 
 def measure_task(
-    data: TaskData, found: Mapping[str, PredictorAnswers], config: TasksConfig
+    data: TaskData,
+    found: Mapping[str, PredictorAnswers],
+    config: TasksConfig,
+    checkpoints: int | None = None,
 ) -> TaskMetrics:
-    """Estimate what each predictor got right, with intervals over groups of rows."""
+    """Estimate what each predictor got right, with intervals over groups of rows.
+
+    Args:
+        data: the task.
+        found: answers of each predictor.
+        config: of the bootstrap.
+        checkpoints: among which the training of LIT chose; None where that is not known.
+    """
     return TaskMetrics(
         headline=data.headline,
         counts=data.counts,
@@ -108,7 +118,9 @@ def measure_task(
         facts=dict(data.facts) or None,
         choices=sum(bool(row.options) for row in data.test),
         predictors={
-            name: _measure(data, own, None if name == OWN else found.get(OWN), config)
+            name: _measure(data, own, found.get(OWN), config)
+            if name != OWN
+            else _measure(data, own, None, config).model_copy(update={"checkpoints": checkpoints})
             for name, own in found.items()
         },
     )

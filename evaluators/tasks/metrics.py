@@ -39,6 +39,7 @@ class PredictorMetrics(Metrics):
         lead: the task's headline measure of LIT less this method's, paired; absent for LIT itself.
         by_layer: that measure by block that is read, each with its best setting on validation.
         tries: all settings that were tried.
+        checkpoints: of LIT, the checkpoints among which its own training chose, each another try.
     """
 
     sees: str
@@ -51,6 +52,12 @@ class PredictorMetrics(Metrics):
     lead: Estimate | None = None
     by_layer: dict[str, Estimate]
     tries: list[TryMetrics]
+    checkpoints: int | None = None
+
+    @property
+    def tried(self) -> int:
+        """Ways of answering among which validation chose, checkpoints of the training included."""
+        return len(self.tries) * max(self.checkpoints or 1, 1)
 
     @property
     def written(self) -> Estimate:

@@ -262,6 +262,8 @@ class _RowBuilder:
         self, subject: Subject, text: str, ids: np.ndarray, vectors: dict[int, np.ndarray]
     ) -> TaskRow:
         statement, plain = subject.state(PLACE), subject.state(subject.name)
+        asked = subject.fill(subject.name)
+        asked = asked if asked.rstrip().endswith("?") else f"{plain} what?"
         return TaskRow(
             row_id=digest([subject.key, text])[:16],
             group=subject.key,
@@ -274,7 +276,7 @@ class _RowBuilder:
             questions=subject.questions,
             patched=(statement, f"{self._examples}{statement}"),
             plain=(
-                PlainPrompt(messages=(("user", f"{plain} what? Answer with the name alone."),)),
+                PlainPrompt(messages=(("user", f"{asked} Answer with the name alone."),)),
                 PlainPrompt(messages=(("user", f"Complete the sentence: {plain}"),), prefill=plain),
             ),
         )

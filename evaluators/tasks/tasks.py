@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ from activation_store.target.load import (
     use_threads,
 )
 from core.canonical import digest
+from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
@@ -30,6 +32,7 @@ from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
 from evaluators.tasks.config import PredictorName, TasksConfig
 from evaluators.tasks.graded_task import grade_tasks
+from evaluators.tasks.mean_task import MEAN, measure_mean
 from evaluators.tasks.measure import PredictorAnswers, item_rows, measure_task, run_predictor
 from evaluators.tasks.metrics import TaskMetrics, TasksMetrics
 from evaluators.tasks.predictors import PREDICTORS
@@ -41,6 +44,7 @@ from evaluators.tasks.rows import TaskData
 from evaluators.tasks.shift_task import shift_tasks
 from generators.kinds.relation import RELATION
 from generators.kinds.relation_files import read_relation
+from trainers.config import LOG_FILE
 
 _LAYERS = 6
 """Blocks that are read where `tasks.layers` names none, besides the decoder's."""
@@ -98,8 +102,14 @@ def run_tasks(
     measured: dict[str, TaskMetrics] = {}
     answers: list[Mapping[str, object]] = []
     total = _count_tasks(inputs, config)
+    checkpoints = _count_checkpoints(inputs.decoder)
     with storage_errors(out):
         for data in _tasks(inputs, config, decoder, layers, cache, runtime=runtime):
+            if data.name in measured:
+                raise DataError(
+                    f"two tasks are called {data.name}; rename the file of relations that is "
+                    "called so, or like it."
+                )
             found = _run_task(
                 data,
                 _context(data, decoder, inputs, config),
@@ -107,9 +117,12 @@ def run_tasks(
                 cache,
                 partial(progress, min(len(measured), total), total),
             )
-            measured[data.name] = measure_task(data, found, config)
+            measured[data.name] = measure_task(data, found, config, checkpoints)
             answers += item_rows(data, found)
         progress(total, total, "tasks")
+        mean = measure_mean(answers, measured, inputs.relations, config)
+        if mean is not None:
+            measured.setdefault(MEAN, mean)
         metrics = TasksMetrics(tasks=measured)
         write_json(out / TASKS_FILE, metrics.to_json())
         write_table(out / TASK_ANSWERS_FILE, answers, TASK_ANSWERS)
@@ -200,6 +213,16 @@ def _run_task(
         if own is not None:
             found[name] = own
     return found
+
+
+def _count_checkpoints(decoder: Path) -> int | None:
+    """Count the checkpoints among which a training chose; None where its log is not there."""
+    try:
+        lines = (decoder / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return None
+    steps = [line["step"] for line in map(json.loads, lines) if "validation" in line]
+    return sum(step > 0 for step in steps)
 
 
 def choose_layers(decoder: Decoder, config: TasksConfig) -> tuple[int, ...]:

@@ -42,6 +42,7 @@ class Kind(ABC):
         question_texts: seeds files that its questions draw on.
         acknowledgements: what the assistant says to its control.
         endings: endings of the files that its plan names as `source`; empty where it reads none.
+        source_version: raised when something else is read from the same files.
         plain_text: whether its controls are natural text, which the target reads without its chat
             template.
     """
@@ -53,6 +54,7 @@ class Kind(ABC):
     question_texts: ClassVar[tuple[str, ...]] = ()
     acknowledgements: ClassVar[tuple[str, ...]] = ("Understood.",)
     endings: ClassVar[tuple[str, ...]] = ()
+    source_version: ClassVar[int] = 1
     plain_text: ClassVar[bool] = False
 
     @abstractmethod

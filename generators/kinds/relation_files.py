@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError, first_line
+from generators.kinds.sources import list_files
 from generators.rules.naming import fold, names_any
 from generators.rules.words import UNSPACED
 
@@ -35,7 +37,9 @@ _COLUMNS = {
     "question": ("prompt_target", "question"),
 }
 _ALIASES = "aliases"
-_SUBJECT_PLACE = re.compile(r"\bx\b|\{\w*\}")
+_LETTER = rf"[^\W{UNSPACED.pattern[1:-1]}]"
+"""A character of a word, in scripts with spaces between words: no border of a name is beside it."""
+_SUBJECT_PLACE = re.compile(rf"(?<!{_LETTER})x(?!{_LETTER})|\{{\w*\}}")
 _LONGEST_TEXT = 4_000
 """Most characters of a text up to the end of its subject."""
 
@@ -118,11 +122,8 @@ def find_relation_files(paths: Iterable[str], field: str) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for named in paths:
-        path = Path(named).expanduser()
-        files = [path]
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-        if not files or not all(file.is_file() and file.suffix in SUFFIXES for file in files):
+        files = list_files(Path(named).expanduser(), SUFFIXES)
+        if not files:
             raise DataError(
                 f"{field}: {named} is no file of relations, and no folder with one; expected a "
                 f"file that ends in {', '.join(SUFFIXES)}."
@@ -139,20 +140,28 @@ def find_relation_files(paths: Iterable[str], field: str) -> dict[str, Path]:
 def read_relation(path: Path) -> Relation:
     """Read a file of relations.
 
+    An object is spelled as where the file has it first, whatever its case elsewhere.
+
     Raises:
         DataError: it cannot be read, lacks a column, or has no usable row.
     """
     rows = list(_named_rows(path))
+    asked: dict[str, tuple[str, str]] = {}
     objects: dict[str, dict[str, None]] = {}
+    spelled: dict[str, str] = {}
     for row in rows:
-        if row.subject:
-            objects.setdefault(_key(row.subject), {}).update(dict.fromkeys(row.objects))
+        key, relation = _key(row.subject), row.relation
+        if row.subject and relation and asked.setdefault(key, relation) == relation:
+            names = [spelled.setdefault(name.casefold(), name) for name in row.objects]
+            objects.setdefault(key, {}).update(dict.fromkeys(names))
     dropped: Counter[str] = Counter()
     first: dict[str, _Row] = {}
     texts: dict[str, dict[str, None]] = {}
     for row in rows:
         key = _key(row.subject)
         rule = _why_dropped(row, tuple(objects.get(key, ())), path.stem)
+        if rule is None and row.relation != asked[key]:
+            rule = "another question about the subject"
         if rule is None and row.text in texts.get(key, ()):
             rule = "source text twice"
         if rule is not None:
@@ -192,13 +201,22 @@ class _Row:
     question: str
 
     @property
+    def place(self) -> tuple[int, int] | None:
+        """Where the subject stands in the source, first as it is spelled; None where it does not.
+
+        A file's own position counts tokens of the tokenizer that made it, and is not read.
+        """
+        # scripts without spaces have no border of words
+        before = "" if UNSPACED.match(self.subject) else f"(?<!{_LETTER})"
+        after = "" if UNSPACED.match(self.subject[-1:]) else f"(?!{_LETTER})"
+        name = before + re.escape(self.subject) + after
+        found = re.search(name, self.source) or re.search(name, self.source, re.IGNORECASE)
+        return None if found is None else found.span()
+
+    @property
     def text(self) -> str:
         """The source up to the end of the subject; empty where that is not in it."""
-        # scripts without spaces have no border of words
-        before = "" if UNSPACED.match(self.subject) else r"(?<!\w)"
-        after = "" if UNSPACED.match(self.subject[-1:]) else r"(?!\w)"
-        found = re.search(before + re.escape(self.subject) + after, self.source)
-        return "" if found is None else self.source[: found.end()]
+        return self.source[: (self.place or (0, 0))[1]]
 
     @property
     def relation(self) -> tuple[str, str] | None:
@@ -222,11 +240,11 @@ def _why_dropped(row: _Row, names: Sequence[str], task: str) -> str | None:
         return "line break in source text"
     if "constellation" in task and "service" in row.source.lower():
         return "service in source text"  # satellite services are named for stars
-    if not row.text:
+    if row.place is None:
         return "subject not in source text"
     if len(row.text) > _LONGEST_TEXT:
         return "source text too long"
-    if names_any(row.text.removesuffix(row.subject), names):
+    if names_any(row.source[: row.place[0]], names):
         return "object before the subject"
     return None
 
@@ -267,22 +285,41 @@ def _texts(value: Any, separator: str | None = None) -> list[str]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, float):  # pandas writes NaN for none, and whole numbers beside it as 2.0
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
     return "" if value is None else unicodedata.normalize("NFC", str(value))
 
 
 def _raw_rows(path: Path) -> Sequence[Mapping[Any, Any]]:
+    suffix = path.suffix.lower()
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix in (".tsv", ".csv"):
-            delimiter = "\t" if path.suffix == ".tsv" else ","
-            lines = io.StringIO(text, newline="")
-            return list(csv.DictReader(lines, delimiter=delimiter, strict=True))
-        if path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        if suffix in (".tsv", ".csv"):
+            return _table_rows(text, "\t" if suffix == ".tsv" else ",")
+        if suffix == ".jsonl":
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             rows = json.loads(text)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise DataError(f"{path}: cannot be read as relations ({first_line(error)}).") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: expected a JSON list of objects with subject and object.")
+    return rows
+
+
+def _table_rows(text: str, delimiter: str) -> list[dict[Any, Any]]:
+    """Read a table; its quotes hold cells together, or are part of names where rows fit only so."""
+    rows, error = None, None
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+        lines = io.StringIO(text, newline="")
+        try:
+            found = list(csv.DictReader(lines, delimiter=delimiter, strict=True, quoting=quoting))
+        except csv.Error as caught:
+            error = caught
+            continue
+        if not any(None in row or None in row.values() for row in found):
+            return found
+        rows = found if rows is None and error is None else rows
+    if rows is None:
+        raise error or csv.Error("no row")
     return rows

@@ -77,13 +77,16 @@ class ResolvedTexts:
                 yield from _file(file, path, self.source)
 
 
-def resolve_texts(source: TextSource, endings: tuple[str, ...] = ENDINGS) -> ResolvedTexts:
+def resolve_texts(
+    source: TextSource, endings: tuple[str, ...] = ENDINGS, version: int = 1
+) -> ResolvedTexts:
     """Locate `source` and compute the identity of its texts.
 
     Args:
         source: as the config has it.
         endings: of the files that are read; files with others than `ENDINGS` are read by the kind
             itself, and lie here.
+        version: of what that kind reads from such files.
 
     Raises:
         DataError: nothing that can be read is there.
@@ -91,7 +94,8 @@ def resolve_texts(source: TextSource, endings: tuple[str, ...] = ENDINGS) -> Res
     path = Path(source.path).expanduser()
     if endings != ENDINGS:
         read = [[file.name, sha256_file(file)] for file in _files(path, endings)]
-        return ResolvedTexts(source=source, identity={"files": digest(read)}, endings=endings)
+        identity = {"files": digest([version, read])}
+        return ResolvedTexts(source=source, identity=identity, endings=endings)
     if path.exists():
         if is_saved_dataset(path):
             saved = sorted(p for p in path.rglob("*") if p.is_file())
@@ -99,7 +103,7 @@ def resolve_texts(source: TextSource, endings: tuple[str, ...] = ENDINGS) -> Res
         else:
             digests = [[*_told(p, path, source), sha256_file(p)] for p in _files(path, endings)]
         return ResolvedTexts(source=source, identity={"files": digest(digests)})
-    if path.suffix in ENDINGS or not _DATASET_ID.fullmatch(source.path):
+    if path.suffix.lower() in ENDINGS or not _DATASET_ID.fullmatch(source.path):
         raise DataError(f"{source.path}: no such file or folder; expected texts to cut rows from.")
     return ResolvedTexts(
         source=source, identity={"dataset": source.path, "commit": _commit(source)}
@@ -164,13 +168,28 @@ def is_saved_dataset(path: Path) -> bool:
     return any((path / name).is_file() for name in _SAVED)
 
 
+def list_files(path: Path, endings: tuple[str, ...]) -> list[Path]:
+    """List the files with certain endings: `path` itself, or what lies below it, in order.
+
+    What is hidden, as editors and other systems leave it, is no text of the user's.
+    """
+    if path.is_file():
+        return [path] if path.suffix.lower() in endings else []
+    found = [
+        file
+        for file in path.rglob("*")
+        if file.is_file()
+        and file.suffix.lower() in endings
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
+    return sorted(found, key=lambda file: _name(file, path))
+
+
 def _files(path: Path, endings: tuple[str, ...]) -> list[Path]:
-    if path.is_file() and path.suffix in endings:
-        return [path]
-    found = [p for p in path.rglob("*") if p.is_file() and p.suffix in endings]
+    found = list_files(path, endings)
     if not found:
         raise DataError(f"{path}: no text; expected files that end in {', '.join(endings)}.")
-    return sorted(found, key=lambda p: _name(p, path))
+    return found
 
 
 def _name(file: Path, source: Path) -> str:
@@ -179,20 +198,22 @@ def _name(file: Path, source: Path) -> str:
 
 def _told(file: Path, path: Path, source: TextSource) -> tuple[str, str]:
     """Return what a file's name decides of its documents: how it is read, and their category."""
-    ending = TEXT_ENDINGS[0] if file.suffix in TEXT_ENDINGS else file.suffix
+    suffix = file.suffix.lower()
+    ending = TEXT_ENDINGS[0] if suffix in TEXT_ENDINGS else suffix
     by_folder = source.category is None or ending == TEXT_ENDINGS[0]
     return ending, _folder(_name(file, path)) if by_folder else ""
 
 
 def _file(file: Path, path: Path, source: TextSource) -> Iterator[Document | Dropped]:
     name = _name(file, path)
-    if file.suffix in TEXT_ENDINGS:
+    suffix = file.suffix.lower()
+    if suffix in TEXT_ENDINGS:
         try:
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{file}: not UTF-8 ({error}); convert it, or move it away.") from error
         yield Document(where=name, category=_folder(name), text=text)
-    elif file.suffix == ".parquet":
+    elif suffix == ".parquet":
         yield from _rows(_parquet(file, source), name, source)
     else:
         yield from _rows(_json_lines(file), name, source)

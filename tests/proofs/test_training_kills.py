@@ -11,8 +11,8 @@ import chain
 import pytest
 
 from decoder.config import LoraSettings
-from trainers.config import TrainConfig
-from trainers.training import LOG_FILE, train
+from trainers.config import LOG_FILE, TrainConfig
+from trainers.training import train
 
 CONFIG = TrainConfig(
     lora=LoraSettings(rank=4, alpha=8, dropout=0.1),

@@ -121,6 +121,79 @@ def test_names_of_any_script_are_found(tmp_path: Path) -> None:
     assert not found.dropped
 
 
+def test_a_name_beside_another_script_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    own = row(subject="Apple", object="米国", source="昨日Appleは", question="xの国")
+    path.write_text(json.dumps([own]), encoding="utf-8")
+    (subject,) = read_relation(path).subjects
+    assert (subject.texts, subject.fill("Sony")) == (("昨日Apple",), "Sonyの国")
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("Japan and Japan", "Japan"),
+        ("japan, then Japan now", "japan, then Japan"),
+        ("all of JAPAN", "all of JAPAN"),
+        ("Japanese, in Japan", "Japanese, in Japan"),
+    ],
+)
+def test_a_subject_is_found_first_as_it_is_spelled(tmp_path: Path, source: str, text: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([row(source=source, position_source=-3)]))
+    assert read_relation(path).subjects[0].texts == (text,)
+
+
+def test_an_object_is_spelled_in_one_way(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    rows = [row(object="yen"), row(subject="Peru", object="Yen", source="in Peru")]
+    path.write_text(json.dumps(rows))
+    assert [one.objects for one in read_relation(path).subjects] == [("yen",), ("yen",)]
+
+
+def test_a_subject_is_asked_one_question(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    other = row(object="Tokyo", source="to Japan", question="The capital of x")
+    path.write_text(json.dumps([row(question=None), row(), other]))
+    found = read_relation(path)
+    assert found.subjects[0].objects == ("Yen",)
+    assert found.dropped == {"no question": 1, "another question about the subject": 1}
+
+
+def test_what_pandas_writes_for_nothing_is_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    rows = [row(source=float("nan")), row(object=1789.0, aliases=float("nan"))]
+    path.write_text(json.dumps(rows))
+    found = read_relation(path)
+    assert (found.subjects[0].objects, found.dropped) == (("Yen", "1789"), {"no source text": 1})
+
+
+@pytest.mark.parametrize("cell", ['"Weird Al" Yankovic', '"Weird Al', 'Dwayne "Rock" Johnson'])
+def test_quotes_are_part_of_names_where_rows_fit_only_so(tmp_path: Path, cell: str) -> None:
+    found = read_relation(
+        write(
+            tmp_path / "a.tsv",
+            f"{cell}\tsinger\twith {cell} now\tThe job of x",
+            'Peru "the\tSol\tof Peru "the\tThe currency of x',
+            'Chile"\tPeso\tof Chile"\tThe currency of x',
+        )
+    )
+    assert [one.name for one in found.subjects] == [cell, 'Peru "the', 'Chile"']
+
+
+def test_quotes_hold_a_cell_of_several_lines_together(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    text = f"\ufeff{HEAD}\tgenerated\nJapan\tYen\tin Japan\tof x\t\"['a'\n'\"\"b']\"\n"
+    path.write_bytes(text.replace("\n", "\r\n").encode())
+    assert read_relation(path).subjects[0].texts == ("in Japan",)
+
+
+def test_a_separator_of_lines_within_a_text_ends_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row(source="a\u2028in Japan"), ensure_ascii=False) + "\n")
+    assert read_relation(path).subjects[0].texts == ("a\u2028in Japan",)
+
+
 def test_heads_are_read_whatever_their_case_and_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(
@@ -136,7 +209,7 @@ def test_heads_are_read_whatever_their_case_and_mark(tmp_path: Path) -> None:
         ("a.tsv", "", "it is empty"),
         ("a.json", "[1]", "expected a JSON list of objects"),
         ("a.json", "{", "cannot be read as relations"),
-        ("a.tsv", f'{HEAD}\n"Japan\tYen\tin Japan\tof x\n', "cannot be read as relations"),
+        ("a.tsv", f'{HEAD}\n"Japan\tYen\n', "cannot be read as relations"),
         ("a.tsv", "Japan\tYen\tin Japan\tof x\nPeru\tSol\tin Peru\tof x\n", "row 1 has no subject"),
         ("a.tsv", f"{HEAD}\nJapan\tYen\tin Japan\tof\n", "expected a subject, its object"),
     ],
@@ -170,9 +243,16 @@ def test_files_are_found_by_name_and_folder(tmp_path: Path) -> None:
     write(folder / "b.tsv")
     write(folder / "a.tsv")
     other = write(tmp_path / "c.json")
+    (folder / "README.md").write_text("not read")
+    write(folder / "._a.tsv")
+    (folder / ".checkpoints").mkdir()
+    write(folder / ".checkpoints" / "a-copy.tsv")
+    (folder / "more").mkdir()
+    write(folder / "more" / "d.TSV")
     assert list(find_relation_files([str(folder), str(other)], "tasks.relations")) == [
         "a",
         "b",
+        "d",
         "c",
     ]
     with pytest.raises(DataError, match=r"have one name"):

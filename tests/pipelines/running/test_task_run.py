@@ -9,15 +9,19 @@ import pyarrow.parquet as pq
 import pytest
 import reading_model
 from ask_calls import Called, commit
+from reading_model import SUBJECTS
 
-from core.errors import RefError
+from core.errors import DataError, RefError
 from core.runtime import Runtime
 from evaluators.tasks import relation_task, tasks
 from evaluators.tasks.config import TasksConfig
+from evaluators.tasks.mean_task import MEAN
+from evaluators.tasks.metrics import TasksMetrics
 from evaluators.tasks.predictors import PREDICTORS
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.running.task_run import run_tasks_of
+from trainers.config import LOG_FILE
 
 SETTINGS = {
     "min_subjects": 4,
@@ -101,22 +105,49 @@ def test_hidden_prompts_need_conversations(root: Path) -> None:
         run_tasks_of("toy", [], prompts=True, root=root)
 
 
+def run_two(folder: Path, relations: dict[str, Path], **more: object) -> TasksMetrics:
+    """Run LIT and `none` on relations, with a decoder whose training had two checkpoints."""
+    decoder = folder / "decoder"
+    if not decoder.is_dir():
+        decoder.mkdir()
+        reading_model.decoder().save(decoder)
+        lines = [{"step": step, "validation": {"right": 1.0}} for step in (0, 4, 8)]
+        lines += [{"step": 5, "loss": 1.0}]
+        (decoder / LOG_FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        (folder / "out").mkdir()
+    inputs = tasks.TaskInputs(model=reading_model.model(), decoder=decoder, relations=relations)
+    config = TasksConfig.model_validate({**SETTINGS, "predictors": ["lit", "none"], **more})
+    runtime = Runtime(device="cpu", threads=1)
+    return tasks.run_tasks(inputs, folder / "out", folder, config=config, runtime=runtime)
+
+
 def test_methods_that_have_answered_are_not_run_again(
     relation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "decoder").mkdir()
-    reading_model.decoder().save(tmp_path / "decoder")
-    inputs = tasks.TaskInputs(
-        model=reading_model.model(), decoder=tmp_path / "decoder", relations={"number": relation}
-    )
-    config = TasksConfig.model_validate({**SETTINGS, "predictors": ["lit", "none"]})
-    runtime = Runtime(device="cpu", threads=1)
-    (tmp_path / "out").mkdir()
-    first = tasks.run_tasks(inputs, tmp_path / "out", tmp_path, config=config, runtime=runtime)
+    first = run_two(tmp_path, {"number": relation})
     monkeypatch.delattr(tasks, "run_predictor")
     monkeypatch.delattr(relation_task, "find_known")
-    again = tasks.run_tasks(inputs, tmp_path / "out", tmp_path, config=config, runtime=runtime)
-    assert again == first
+    assert run_two(tmp_path, {"number": relation}) == first
+
+
+def test_checkpoints_of_the_training_are_tries_of_lit(relation: Path, tmp_path: Path) -> None:
+    found = run_two(tmp_path, {"number": relation}).tasks["number"].predictors
+    assert (found["lit"].checkpoints, found["lit"].tried) == (2, 2 * len(found["lit"].tries))
+    assert found["none"].tried == len(found["none"].tries)
+
+
+def test_several_relations_have_their_mean_beside_them(relation: Path, tmp_path: Path) -> None:
+    wrong = reading_model.write_relation(tmp_path / "other.json", SUBJECTS[:12])
+    found = run_two(tmp_path, {"number": relation, "other": wrong}).tasks
+    assert list(found) == ["number", "other", MEAN]
+    assert found[MEAN].predictors["lit"].written.estimate == 1.0
+    assert MEAN not in run_two(tmp_path, {"number": relation}).tasks
+
+
+def test_two_tasks_of_one_name_are_refused(relation: Path, tmp_path: Path) -> None:
+    other = reading_model.write_relation(tmp_path / "number_direct.json")
+    with pytest.raises(DataError, match="two tasks are called number_direct; rename the file"):
+        run_two(tmp_path, {"number": relation, "number_direct": other}, grades=["direct"])
 
 
 def test_a_file_that_cannot_be_used_is_one_line_and_code_2(

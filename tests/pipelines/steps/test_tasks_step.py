@@ -131,9 +131,16 @@ def example() -> dict[str, Any]:
             "counts": {"test_known": 40},
             "choices": 32,
             "predictors": {
-                "lit": predictor(0.25, {"2": 0.25}),
+                "lit": predictor(0.25, {"2": 0.25}, checkpoints=6),
                 "probe": predictor(0.75, {"0": 0.5, "2": 0.75}, lead=leaf(-0.5)),
             },
+        },
+        "sport_direct": {
+            "headline": "chosen",
+            "chance": 0.5,
+            "counts": {},
+            "choices": 20,
+            "predictors": {"lit": predictor(0.625, {})},
         },
         "star": {
             "counts": {},
@@ -156,6 +163,8 @@ def test_the_report_shows_the_tasks(tmp_path: Path) -> None:
     assert "sport 40 0.25 [0.15, 0.35] 0.75 [0.65, 0.85]" in text
     assert "sport 40 −0.50 [−0.60, −0.40]" in text
     assert "star: not measurable; the target knows 3 of 20 subjects." in text
+    assert "sport lit activations layer 2 6 sport probe activations layer 2 1" in text
+    assert "sport: less was tried of some method than of LIT." in text
     assert 'href="#tasks"' in page
     assert (tmp_path / "figures" / "tasks-layers.csv").is_file()
 
@@ -170,6 +179,17 @@ def test_tables_have_a_row_a_task() -> None:
     assert "| sport | 40 | 0.25 [0.15, 0.35] | 0.75 [0.65, 0.85] |" in text
     assert "| sport | 32 |" in text
     assert "star: not measurable" in text
+    assert "sport: less was tried of some method than of LIT." in text
+
+
+def test_yes_and_no_are_no_names_of_objects() -> None:
+    named, exact, *_, claims, _ = task_tables(TasksMetrics.from_json({"tasks": example()})).split(
+        ":\n\n"
+    )[1:]
+    assert "| sport |" in named
+    assert "| sport |" in exact
+    assert "sport_direct" not in named + exact
+    assert "| sport_direct | 40 | 0.62 [0.53, 0.72] |" in claims
 
 
 def test_hidden_prompts_have_their_own_tables(tmp_path: Path) -> None:

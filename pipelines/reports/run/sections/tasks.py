@@ -20,14 +20,18 @@ _ORDER: tuple[str, ...] = get_args(PredictorName)
 _FIGURE = "tasks-layers"
 _EXAMPLES = 5
 """Best, and worst, answers about hidden prompts that are shown."""
-_TABLES = {
-    "contained": "Share of answers that name the object",
-    "chosen": "Right choices among options",
-    "similarity": "Words that the answer has in common with the hidden prompt (F1)",
-    "judged": "Answers that an LLM judges to say the same as the hidden prompt",
-    "lead": "LIT less each method, paired",
-}
-"""Measures that have a table, each with its title."""
+_NAMED, _CLAIMS = "contained", "chosen"
+"""Headlines of tasks that ask for a name, and of those that are choices alone."""
+_TABLES: tuple[tuple[str, str, str | None], ...] = (
+    ("Share of answers that name the object", "contained", _NAMED),
+    ("Share of answers that are the object and nothing else", "exact", _NAMED),
+    ("Right choices among options", "chosen", None),
+    ("Share of written answers with the right yes or no", "contained", _CLAIMS),
+    ("Words that the answer has in common with the hidden prompt (F1)", "similarity", None),
+    ("Answers that an LLM judges to say the same as the hidden prompt", "judged", None),
+    ("LIT less each method, paired", "lead", None),
+)
+"""Each table's title, its measure, and the headline of its tasks; None for any."""
 _COLOURS = {"lit": "own", "probe": "other", "neighbour": "raw", "patchscope": "third"}
 """Colours of methods in the plot; any other is drawn in a plain one."""
 
@@ -57,18 +61,40 @@ class TaskPage:
     why_not: dict[str, str]
 
     @property
+    def fewer_tries(self) -> list[str]:
+        """Tasks in which less was tried of another method that reads activations than of LIT."""
+        return [
+            name
+            for name, task in self.measured.items()
+            if (own := task.predictors.get(_OWN)) is not None
+            and any(
+                method.sees == "activations" and 0 < method.tried < own.tried
+                for method in task.predictors.values()
+            )
+        ]
+
+    @property
     def tables(self) -> list[TaskTable]:
         """The tables that have a number, in the order in which they are shown."""
         found = []
-        for measure, words in _TABLES.items():
+        for title, measure, headline in _TABLES:
             tasks = {
                 name: task
                 for name, task in self.measured.items()
-                if any(task.cell(one, measure) is not None for one in self.predictors)
+                if headline in (None, task.headline)
+                and any(
+                    cell.measured
+                    for one in self.predictors
+                    if (cell := task.cell(one, measure)) is not None
+                )
             }
             if tasks:
-                methods = [one for one in self.predictors if measure != "lead" or one != _OWN]
-                found.append(TaskTable(words, measure, methods, tasks))
+                methods = [
+                    one
+                    for one in self.predictors
+                    if any(task.cell(one, measure) is not None for task in tasks.values())
+                ]
+                found.append(TaskTable(title, measure, methods, tasks))
         return found
 
 
@@ -93,6 +119,8 @@ def task_tables(metrics: TasksMetrics) -> str:
     for table in page.tables:
         parts += [f"{table.title}:", _table(table)]
     notes = [f"{name}: not measurable; {why}." for name, why in page.why_not.items()]
+    if page.fewer_tries:
+        notes.append(f"{', '.join(page.fewer_tries)}: less was tried of some method than of LIT.")
     return "\n\n".join([*parts, *notes])
 
 
