@@ -221,7 +221,7 @@ def _count_checkpoints(decoder: Path) -> int | None:
         lines = (decoder / LOG_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return None
-    steps = [line["step"] for line in map(json.loads, lines) if "validation" in line]
+    steps = [int(line["step"]) for line in map(json.loads, lines) if "validation" in line]
     return sum(step > 0 for step in steps)
 
 

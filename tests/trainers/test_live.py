@@ -20,8 +20,8 @@ from core.tables import View
 from decoder.config import LoraSettings
 from decoder.sources.live import LiveActivations
 from decoder.visible_tokens import ReadLayers, read_visible
-from trainers.config import TrainConfig
-from trainers.training import LOG_FILE, train
+from trainers.config import LOG_FILE, TrainConfig
+from trainers.training import train
 
 VIEWS: tuple[View, ...] = ("control", "system")
 CONFIG = TrainConfig(

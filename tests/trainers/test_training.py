@@ -23,13 +23,13 @@ from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Decoder, read_sidecar
 from decoder.normalisation import STATISTICS_FILE, ActivationStatistics
 from decoder.visible_tokens import ReadLayers
-from trainers.config import TrainConfig
+from trainers.config import LOG_FILE, TrainConfig
 from trainers.data.dataset import RowDataset
 from trainers.data.decoder_inputs import make_activation_inputs
 from trainers.data.rows import load_rows, select
 from trainers.loop import checkpoints, trainer
 from trainers.loop.trainer import compute_validation_loss
-from trainers.training import LOG_FILE, train
+from trainers.training import train
 
 ADAPTER = "adapter_model.safetensors"
 CONFIG = TrainConfig(

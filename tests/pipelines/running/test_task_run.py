@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -111,8 +112,8 @@ def run_two(folder: Path, relations: dict[str, Path], **more: object) -> TasksMe
     if not decoder.is_dir():
         decoder.mkdir()
         reading_model.decoder().save(decoder)
-        lines = [{"step": step, "validation": {"right": 1.0}} for step in (0, 4, 8)]
-        lines += [{"step": 5, "loss": 1.0}]
+        lines: list[dict[str, Any]] = [{"step": 5, "loss": 1.0}]
+        lines += [{"step": step, "validation": {"right": 1.0}} for step in (0, 4, 8)]
         (decoder / LOG_FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         (folder / "out").mkdir()
     inputs = tasks.TaskInputs(model=reading_model.model(), decoder=decoder, relations=relations)

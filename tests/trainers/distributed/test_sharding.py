@@ -26,10 +26,10 @@ from core.runtime import Runtime
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
 from decoder.normalisation import STATISTICS_FILE
-from trainers.config import TrainConfig
+from trainers.config import LOG_FILE, TrainConfig
 from trainers.distributed.processes import DistributedContext
 from trainers.distributed.sharding import make_sharded
-from trainers.training import LOG_FILE, train
+from trainers.training import train
 
 RUNTIME = Runtime(device="cpu", threads=1, sharding="full")
 CONFIG = TrainConfig(

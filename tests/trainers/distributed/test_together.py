@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from core.launch import run_distributed
 from core.progress import Progress, silent
 from decoder.config import LoraSettings
-from trainers.config import TrainConfig
-from trainers.training import LOG_FILE, TrainResult, train
+from trainers.config import LOG_FILE, TrainConfig
+from trainers.training import TrainResult, train
 
 CONFIG = TrainConfig(
     lora=LoraSettings(rank=4),
