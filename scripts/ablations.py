@@ -26,11 +26,11 @@ from typing import Any
 import yaml
 
 from core.errors import LatentQAError
+from core.estimate import Estimate
 from core.table_files import CONVERSATIONS_FILE, read_conversations
 from core.tables import Conversation
 from core.text_tables import markdown
 from evaluators.comparison.values import ComparedValue
-from evaluators.stats.estimates import Estimate
 from generators.kinds.instruction import Attribute, instruction_seeds
 from generators.llm.prompt_files import PromptFiles
 from pipelines.artifacts.root import ArtifactRoot

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from core.estimate import Estimate
 from evaluators.answers.metrics import METRICS, Metric, WrittenAnswer
 from evaluators.answers.metrics.words import words
 from evaluators.config import EvaluateConfig
 from evaluators.measure.metrics import PairedEstimates
 from evaluators.measure.panel import column_mean, make_bootstrap, stack_control_means
-from evaluators.stats.estimates import Estimate
 
 SIDES = ("right", "other")
 AGAINST = ("swapped", "other", "none")

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from core.estimate import Estimate
 from evaluators.config import EvaluateConfig
-from evaluators.stats.estimates import Estimate, Statistic, difference, pooled, pooled_p_value
+from evaluators.stats.estimates import Statistic, difference, pooled, pooled_p_value
 from evaluators.stats.significance import adjust_holm, sign_flip_p_value
 
 LEVEL = 0.05

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import DataError
+from core.estimate import Estimate
 from decoder.model import Decoder
 from decoder.steering.prompts import SteeringPrompt
 from decoder.steering.replies import Steering, score_replies
 from evaluators.control.metrics import BiasResult
-from evaluators.stats.estimates import Estimate, bootstrap
+from evaluators.stats.estimates import bootstrap
 
 _COLUMNS = ("sent_more", "sent_less", "bias_type")
 _BATCH = 16

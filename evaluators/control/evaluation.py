@@ -21,6 +21,7 @@ from activation_store.target.load import pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
 from core.canonical import digest
 from core.errors import DataError
+from core.estimate import Estimate
 from core.files import storage_errors, write_bytes, write_json
 from core.progress import Progress, silent
 from core.runtime import Runtime
@@ -48,7 +49,6 @@ from evaluators.control.readability import measure_readability
 from evaluators.control.result_files import CONTROL_FILE, REPLIES, REPLIES_FILE
 from evaluators.control.result_rows import control_rows
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
-from evaluators.stats.estimates import Estimate
 from generators.llm.prompt_files import PromptFiles
 from trainers.steering.adapter import STEER, remove_steering_adapter, save_steering_adapter
 

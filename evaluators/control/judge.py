@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from activation_store.target.generation import Sampling
+from core.estimate import Estimate
 from core.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
@@ -18,7 +19,7 @@ from evaluators.control.config import ControlSection
 from evaluators.control.methods import PromptMaker
 from evaluators.control.metrics import SideEffects, StrengthPoint
 from evaluators.control.text_measures import distinct_n, holds_fact, is_refusal, repetition
-from evaluators.stats.estimates import Estimate, bootstrap
+from evaluators.stats.estimates import bootstrap
 from generators.llm.prompt_files import PromptFiles
 from generators.rules.obedience import adherence
 from generators.rules.tone import sentiment_of

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from core.estimate import Estimate
 from core.files import write_json
 from core.progress import Progress, silent
 from core.steering_control import load_control
@@ -28,7 +29,7 @@ from evaluators.measure.result_files import (
     write_table,
 )
 from evaluators.measure.result_rows import WHOLE
-from evaluators.stats.estimates import Estimate, bootstrap
+from evaluators.stats.estimates import bootstrap
 from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
 from generators.quality.agreement import agreement

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from core.estimate import Estimate
 from core.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.question_prompt import Turn
@@ -15,7 +16,7 @@ from decoder.steering.agreement import measure_agreement
 from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
 from decoder.steering.shifts import capture_prompts
 from evaluators.control.metrics import Readability
-from evaluators.stats.estimates import Estimate, bootstrap
+from evaluators.stats.estimates import bootstrap
 
 _BATCH = 8
 _MIN_PROMPTS = 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from core.estimate import Estimate
 from evaluators.control.metrics import ControlMetrics
 from evaluators.measure.result_rows import WHOLE, row_without_interval
-from evaluators.stats.estimates import Estimate
 
 VIEW = "steered"
 """View of these rows: what the target writes itself."""

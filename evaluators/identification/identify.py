@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from core.estimate import Estimate
 from decoder.model import Decoder
 from decoder.reading import Reading
 from evaluators.config import EvaluateConfig
@@ -20,7 +21,7 @@ from evaluators.identification.choice_items import ChoiceItem
 from evaluators.measure.losses import compute_question_losses
 from evaluators.measure.metrics import IdentificationMetrics
 from evaluators.measure.panel import UNINFORMED, lowest_minus, make_bootstrap, stack_control_means
-from evaluators.stats.estimates import Estimate, LowestMean, Statistic
+from evaluators.stats.estimates import LowestMean, Statistic
 from trainers.data.rows import Row
 
 CONDITIONS = ("right", "swapped", "other", "none")

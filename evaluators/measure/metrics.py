@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-from evaluators.stats.estimates import Estimate
+from core.estimate import Estimate
 from generators.quality.agreement import Agreement
 
 

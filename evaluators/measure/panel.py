@@ -6,15 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from core.estimate import Estimate
 from evaluators.config import EvaluateConfig
 from evaluators.measure.metrics import PanelMetrics
-from evaluators.stats.estimates import (
-    Bootstrap,
-    Estimate,
-    LowestMean,
-    Statistic,
-    average_by_control,
-)
+from evaluators.stats.estimates import Bootstrap, LowestMean, Statistic, average_by_control
 
 # conditions that tell the decoder nothing about the row at hand; the information gain is taken
 # over the best of them. `noise` and `wrong_layer` are none: no decoder was ever given such, so a

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from core.estimate import Estimate
 from evaluators.measure.metrics import JudgedMetrics, Metrics, RobustnessMetrics
-from evaluators.stats.estimates import Estimate
 from trainers.data.rows import Row
 
 WHOLE = "all"

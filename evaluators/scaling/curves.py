@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from core.estimate import Estimate
 from evaluators.scaling.shared_values import (
     METRICS,
     ScalingMetric,
@@ -23,7 +24,7 @@ from evaluators.scaling.shared_values import (
     read_shared_tasks,
     read_shared_values,
 )
-from evaluators.stats.estimates import Estimate, pooled
+from evaluators.stats.estimates import pooled
 from evaluators.stats.intervals import percentile_interval
 from evaluators.stats.power_law import LEAST_SIZES, FittedCurve, fit_curve
 

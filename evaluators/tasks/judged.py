@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 
 from core.canonical import digest
 from core.errors import DataError
+from core.estimate import Estimate
 from core.files import storage_errors
 from core.progress import Progress, silent
 from evaluators.answers.judge import ask_judge
 from evaluators.config import RUBRIC, JudgeConfig
 from evaluators.measure.metrics import Metrics
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
-from evaluators.stats.estimates import Estimate
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.measure import estimate_groups
 from evaluators.tasks.result_files import TASK_ANSWERS_FILE, number_rows

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from core.estimate import Estimate
 from evaluators.answers.metrics.token_f1 import word_f1
-from evaluators.stats.estimates import Bootstrap, Estimate, average_by_control
+from evaluators.stats.estimates import Bootstrap, average_by_control
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.metrics import PredictorMetrics, SettingValue, TaskMetrics, TryMetrics
 from evaluators.tasks.predictors.base import Predictor, Sees, Setting

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from core.estimate import Estimate
 from evaluators.measure.metrics import Metrics
-from evaluators.stats.estimates import Estimate
 from evaluators.tasks.rows import Headline
 
 SettingValue = int | float | str

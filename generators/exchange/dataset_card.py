@@ -9,8 +9,8 @@ from typing import Any
 from core.table_files import tool_use_cell
 from core.tables import SPLITS, Conversation, Dropped, Question
 from core.text_tables import markdown
-from core.wording import interval
 from generators.quality.describe import describe
+from generators.quality.findings import QualityFindings
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _FIELDS = """
@@ -36,7 +36,7 @@ def dataset_card(
     name: str,
     licence: str | None,
     source_licences: Mapping[str, str],
-    quality: Mapping[str, Any] | None,
+    quality: QualityFindings | None,
 ) -> str:
     """README.md of the data set: front matter that `datasets.load_dataset` reads, then tables.
 
@@ -143,39 +143,31 @@ def _checks(numbers: Mapping[str, Any]) -> str:
     return f"{said}\n\n{_table(('flag', 'rows', 'share'), rows)}".rstrip()
 
 
-def _measured(quality: Mapping[str, Any]) -> list[str]:
+def _measured(quality: QualityFindings) -> list[str]:
     found: list[str] = []
-    if answerable := quality.get("answerability"):
-        rows = [
-            (name, *(_interval(value[part]) for part in ("own", "other", "above")))
-            for name, value in {"all": answerable["all"], **answerable["by_type"]}.items()
+    if quality.answerability is not None:
+        rows: list[tuple[str, ...]] = [
+            (name, str(value.own), str(value.other), str(value.above))
+            for name, value in quality.answerability.groups.items()
         ]
         found += [
             "Answered by a model from the question alone (token F1 with gold, with the gold of "
             "another control, and what is above it):",
             _table(("questions", "gold", "another's gold", "above"), rows),
         ]
-    for name, part in (quality.get("faithfulness") or {}).items():
-        if part is None:
-            continue
-        own, swapped = part["own"], part["swapped"]
-        kappa = (own["agreement"] or {}).get("kappa")
+    for name, part in quality.judged.items():
+        kappa = None if part.own.agreement is None else part.own.agreement.kappa
         rows = [
-            (verdict, f"{share:.0%}", f"{swapped['shares'].get(verdict, 0.0):.0%}")
-            for verdict in own["verdicts"]
-            if (share := own["shares"].get(verdict)) is not None
+            (verdict, f"{share:.0%}", f"{swapped or 0.0:.0%}")
+            for verdict, share, swapped in part.shares
         ]
         found += [
-            f"{own['n']} {name} judged by rubric `{own['digest'][:16]}`, in two passes"
+            f"{part.own.n} {name} judged by rubric `{part.own.digest[:16]}`, in two passes"
             + (f" (Cohen's kappa {kappa:.2f})" if kappa is not None else "")
             + ", and under another control:",
             _table(("verdict", "own control", "another control"), rows),
         ]
     return found
-
-
-def _interval(value: Mapping[str, Any]) -> str:
-    return interval(value["estimate"], value["low"], value["high"])
 
 
 def _size(rows: int) -> str:

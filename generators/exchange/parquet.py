@@ -16,6 +16,7 @@ from core.table_files import CONVERSATION_SCHEMA, QUESTION_SCHEMA, TOOL_USE_FIEL
 from core.tables import SPLITS, Conversation, Dropped, Question
 from generators.exchange.dataset_card import count_sources, dataset_card
 from generators.exchange.exporting import to_columns
+from generators.quality.findings import QualityFindings
 
 CARD = "README.md"
 SHARD_ROWS = 50_000
@@ -42,7 +43,7 @@ def write_parquet(
     name: str,
     licence: str | None = None,
     source_licences: Mapping[str, str] | None = None,
-    quality: Mapping[str, Any] | None = None,
+    quality: QualityFindings | None = None,
 ) -> None:
     """Write `data/SPLIT-00000-of-00001.parquet`, … and the card into the folder `out`.
 

@@ -12,11 +12,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from core.canonical import digest
+from core.estimate import Estimate
 from core.progress import Progress
 from core.tables import Conversation, Question
 from generators.llm.chat.reply import Outcome
@@ -24,8 +24,9 @@ from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import PromptFiles
+from generators.quality.findings import Answerability, Answerable
 from generators.quality.judge import Asks
-from generators.rules.words import words
+from generators.rules.words import overlap_f1, words
 
 PROMPT = "answer_alone"
 _SAMPLING = SamplingConfig(temperature=0.0, top_p=None)
@@ -139,15 +140,12 @@ async def answer_without_context(
 
 def token_f1(answer: str, gold: str) -> float:
     """Compute token F1: the harmonic mean of the shared words' shares of both texts, 0 to 1."""
-    found, wanted = Counter(words(answer)), Counter(words(gold))
-    if not found or not wanted:
-        return float(found == wanted)
-    return 2 * (found & wanted).total() / (found.total() + wanted.total())
+    return overlap_f1(words(answer), words(gold))
 
 
 def answerability(
     items: Sequence[SampledQuestion], guesses: Sequence[str | None], least: float, seed: int
-) -> dict[str, Any]:
+) -> Answerability:
     """Measure how far the questions alone lead to their answers.
 
     Args:
@@ -155,12 +153,6 @@ def answerability(
         guesses: what was answered.
         least: token F1 from which a question counts as answerable.
         seed: of the intervals' bootstrap.
-
-    Returns:
-        `all` and `by_type` (`kind/type`), each {`own`: token F1 with gold, `other`: with the gold
-        of another control, `above`: own − other, `answerable`: share at `least` or above}, each a
-        mean over controls with its 95 % bootstrap interval {estimate, low, high, n}; `unread`:
-        questions without an answer, which count as 0.
     """
     groups: dict[str, list[int]] = {"all": list(range(len(items)))}
     for place, item in enumerate(items):
@@ -171,44 +163,40 @@ def answerability(
         for item, g in zip(items, guesses, strict=True)
     ]
 
-    def mean(places: Sequence[int], value: Callable[[int], float]) -> dict[str, Any]:
+    def mean(places: Sequence[int], value: Callable[[int], float]) -> Estimate:
         by_control: dict[str, list[float]] = defaultdict(list)
         for place in places:
             by_control[items[place].control_id].append(value(place))
         return mean_over_controls(by_control, seed)
 
-    def measured(places: Sequence[int]) -> dict[str, Any]:
+    def measured(places: Sequence[int]) -> Answerable:
         paired = [(place, value) for place in places if (value := other[place]) is not None]
         baseline = dict(paired)
-        return {
-            "own": mean(places, own.__getitem__),
-            "other": mean(list(baseline), baseline.__getitem__),
-            "above": mean(list(baseline), lambda place: own[place] - baseline[place]),
-            "answerable": mean(places, lambda place: float(own[place] >= least)),
-        }
+        return Answerable(
+            own=mean(places, own.__getitem__),
+            other=mean(list(baseline), baseline.__getitem__),
+            above=mean(list(baseline), lambda place: own[place] - baseline[place]),
+            answerable=mean(places, lambda place: float(own[place] >= least)),
+        )
 
     found = {name: measured(places) for name, places in groups.items()}
-    return {
-        "all": found.pop("all"),
-        "by_type": dict(sorted(found.items())),
-        "unread": sum(answer_without_context is None for answer_without_context in guesses),
-    }
+    return Answerability(
+        all=found.pop("all"),
+        by_type=dict(sorted(found.items())),
+        unread=sum(guess is None for guess in guesses),
+    )
 
 
-def mean_over_controls(values: Mapping[str, Sequence[float]], seed: int) -> dict[str, Any]:
-    """Average over controls the means of their values, with a 95 % bootstrap interval.
-
-    Returns:
-        {estimate, low, high, n}; the estimate is None without a control, the interval with one.
-    """
+def mean_over_controls(values: Mapping[str, Sequence[float]], seed: int) -> Estimate:
+    """Average over controls the means of their values, with a 95 % bootstrap interval."""
     means = np.array([np.mean(own) for own in values.values()])
     n = len(means)
     if n < 2:
-        return {"estimate": float(means[0]) if n else None, "low": None, "high": None, "n": n}
+        return Estimate(estimate=float(means[0]) if n else None, n=n)
     draw = np.random.default_rng(seed)
     drawn = [means[draw.integers(0, n, n)].mean() for _ in range(_DRAWS)]
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return {"estimate": float(means.mean()), "low": float(low), "high": float(high), "n": n}
+    return Estimate(estimate=float(means.mean()), low=float(low), high=float(high), n=n)
 
 
 def _with_other(alike: Sequence[SampledQuestion], place: int) -> SampledQuestion:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from core.table_files import (
 from core.tables import Conversation, Question
 from generators.llm.chat.reply_json import Rejection
 from generators.llm.prompt_files import PromptFiles
+from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
 from generators.quality.answerability import (
     PROMPT,
@@ -50,10 +52,15 @@ from generators.quality.effects import (
     spread_effects,
     summarise_effects,
 )
-from generators.quality.flags import Flags, apply_flags, flag_rows, flag_shares, segment_text
+from generators.quality.findings import (
+    QUALITY_FILE,
+    Answerability,
+    Faithful,
+    QualityFindings,
+)
+from generators.quality.flags import Flags, apply_flags, flag_rows, segment_text
 from generators.quality.judge import Asks, Judgement, judge, rubric_named
 
-QUALITY_FILE = "quality.json"
 ANSWER_RUBRIC, COMPLETION_RUBRIC = "judge_answer", "judge_completion"
 UNFAITHFUL = "unfaithful"
 """The verdict of both rubrics that makes a flag."""
@@ -93,8 +100,7 @@ def check_quality(
 
     Returns:
         counts: `questions` that are left, `dropped` (reason → rows), `quality` (as in
-        `quality.json`), and what was spent: `requests`, `cached_requests`,
-        `estimated_requests`, `tokens`, `cost_usd`.
+        `quality.json`), and what was spent (`Usage.to_json`).
 
     Raises:
         ConfigError: an LLM is needed and none is given, or a rubric is none.
@@ -110,46 +116,44 @@ def check_quality(
         spread = spread_effects(rows, effects)
         for example, fault in flag_ignored(rows, spread, config.control_effect).items():
             flags.conversations.setdefault(example, []).append(fault)
-    measured: dict[str, Any] = {}
-    client = None
+    measured = _Measured()
+    spent = Usage().to_json() | {"cost_usd": 0.0}
     if needed := prompts_of(config):
         endpoint = session.require_endpoint("quality.endpoint", needed)
         check = _Check(rows, asked, flags, config, session.texts, progress)
         measured, client = session.run(endpoint, check.measure)
+        spent = client.usage.to_json()
     marked, kept, dropped = apply_flags(rows, asked, flags, config.drop)
     if not kept:
         raise DataError(
             f"quality.drop: no question is left of {len(asked):,}; dropped by "
             f"{', '.join(config.drop)}. Ease the thresholds, or drop fewer flags."
         )
-    counts = flags.counts()
-    quality = {
-        "flags": flag_shares(counts, len(rows) + len(asked)),
-        "examples": flags.examples(),
-        "compared": flags.compared,
-        "answerability": measured.get("answerability"),
-        "faithfulness": measured.get("faithfulness"),
-        "control_effect": None if effects is None else summarise_effects(rows, effects),
-        "obedience": count_obedience(rows),
-    }
+    quality = QualityFindings(
+        **dict(flags.count(len(rows) + len(asked))),
+        answerability=measured.answerability,
+        faithfulness=measured.faithfulness,
+        control_effect=None if effects is None else summarise_effects(rows, effects),
+        obedience=count_obedience(rows),
+    ).to_json()
     write_conversations(out / CONVERSATIONS_FILE, record_effects(marked, effects or {}))
     write_questions(out / QUESTIONS_FILE, kept)
     write_dropped(out / DROPPED_FILE, dropped)
     write_json(out / QUALITY_FILE, quality)
-    spent = None if client is None else client.usage
     return {
         "questions": len(kept),
         "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
         "quality": quality,
-        "requests": spent.requests if spent else 0,
-        "cached_requests": spent.cached_requests if spent else 0,
-        "estimated_requests": spent.estimated_requests if spent else 0,
-        "tokens": {
-            "prompt": spent.prompt_tokens if spent else 0,
-            "completion": spent.completion_tokens if spent else 0,
-        },
-        "cost_usd": spent.cost if spent else 0.0,
+        **spent,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What an LLM found; None where it was not asked."""
+
+    answerability: Answerability | None = None
+    faithfulness: dict[str, Faithful | None] | None = None
 
 
 class _Check:
@@ -172,19 +176,15 @@ class _Check:
         self._progress = progress
         self._items = sample_items(conversations, questions, config.sample, config.seed)
 
-    async def measure(self, client: Asks) -> dict[str, Any]:
+    async def measure(self, client: Asks) -> _Measured:
         """Measure answerability and faithfulness, each where the config asks for it."""
-        found: dict[str, Any] = {}
-        if self._config.answerability:
-            found["answerability"] = await self._answerability(client)
-        if self._config.faithfulness:
-            found["faithfulness"] = {
-                "answers": await self._answers(client),
-                "completions": await self._completions(client),
-            }
-        return found
+        answerable = await self._answerability(client) if self._config.answerability else None
+        if not self._config.faithfulness:
+            return _Measured(answerable)
+        answers, completions = await self._answers(client), await self._completions(client)
+        return _Measured(answerable, {"answers": answers, "completions": completions})
 
-    async def _answerability(self, client: Asks) -> dict[str, Any]:
+    async def _answerability(self, client: Asks) -> Answerability:
         guesses = await answer_without_context(client, self._texts, self._items, self._progress)
         config = self._config
         told = answerability(self._items, guesses, config.answerable, config.seed)
@@ -197,7 +197,7 @@ class _Check:
         )
         return told
 
-    async def _answers(self, client: Asks) -> dict[str, Any] | None:
+    async def _answers(self, client: Asks) -> Faithful | None:
         if not self._items:
             return None
         own = await self._judge(
@@ -221,9 +221,9 @@ class _Check:
                 if judged.agreed and judged.verdict == UNFAITHFUL
             }
         )
-        return {"own": own.summary(), "swapped": swapped.summary()}
+        return Faithful(own=own.summary(), swapped=swapped.summary())
 
-    async def _completions(self, client: Asks) -> dict[str, Any] | None:
+    async def _completions(self, client: Asks) -> Faithful | None:
         rows = [row for row in self._rows if segment_text(row, "completion") is not None]
         drawn = sorted(rows, key=lambda row: digest([self._config.seed, row.example_id]))
         rows = drawn[: self._config.sample]
@@ -242,7 +242,7 @@ class _Check:
                     "unfaithful_completion", str(segment_text(row, "completion"))[:80]
                 )
                 self._flags.conversations.setdefault(row.example_id, []).append(fault)
-        return {"own": own.summary(), "swapped": swapped.summary()}
+        return Faithful(own=own.summary(), swapped=swapped.summary())
 
     async def _judge(
         self, client: Asks, rubric: str, items: Sequence[Mapping[str, str]]

@@ -10,7 +10,8 @@ from typing import Any
 from core.tables import KIND_NAMES, SPLITS, VIEWS, Conversation, Dropped, Question
 from core.tool_use import message_text
 from generators.quality.config import RulesConfig
-from generators.quality.flags import flag_rows, flag_shares
+from generators.quality.findings import Obedience
+from generators.quality.flags import flag_rows
 from generators.rules.obedience import obeys
 
 
@@ -70,17 +71,13 @@ def describe(
             "labels": _in_two_splits(conversations, lambda row: row.label),
             "controls": _in_two_splits(conversations, lambda row: row.control_id),
         },
-        "obedience": count_obedience(conversations),
+        "obedience": {name: own.to_json() for name, own in count_obedience(conversations).items()},
         "per_control": _per_control(conversations, questions, control_of),
         "shared": {
             "question": _shared((control_of[q.example_id], q.question) for q in questions),
             "answer": _shared((control_of[q.example_id], q.answer) for q in questions),
         },
-        "checks": {
-            "flags": flag_shares(checked.counts(), len(conversations) + len(questions)),
-            "examples": checked.examples(),
-            "compared": checked.compared,
-        },
+        "checks": checked.count(len(conversations) + len(questions)).to_json(),
     }
 
 
@@ -164,17 +161,18 @@ def _sorted(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def count_obedience(conversations: Sequence[Conversation]) -> dict[str, dict[str, int]]:
+def count_obedience(conversations: Sequence[Conversation]) -> dict[str, Obedience]:
     """Count the replies under each checkable instruction, and those that obey it."""
-    found: dict[str, dict[str, int]] = defaultdict(lambda: {"replies": 0, "obeyed": 0})
+    found: dict[str, list[bool]] = defaultdict(list)
     for row in conversations:
         reply = " ".join(m.content for m in row.messages if m.segment == "completion")
         facts = row.provenance.get("facts")
         checks = facts.get("checks", {}) if isinstance(facts, dict) else {}
         for attribute, check in checks.items() if reply else ():
-            found[attribute]["replies"] += 1
-            found[attribute]["obeyed"] += obeys(reply, check)
-    return dict(sorted(found.items()))
+            found[attribute].append(obeys(reply, check))
+    return {
+        name: Obedience(replies=len(own), obeyed=sum(own)) for name, own in sorted(found.items())
+    }
 
 
 def _group_split(row: Conversation) -> str:

@@ -11,11 +11,11 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from core.tables import COMPLETES, Conversation
 from generators.llm.chat.reply_json import Rejection
 from generators.quality.config import ControlEffectConfig
+from generators.quality.findings import ControlEffects
 
 EFFECT = "control_effect"
 """Key of a checked row's provenance: its control effect in nats."""
@@ -77,26 +77,21 @@ def record_effects(
 
 def summarise_effects(
     rows: Sequence[Conversation], effects: Mapping[str, float]
-) -> dict[str, dict[str, Any]]:
-    """Summarise the effects of rows with a completion: of all, and of each category.
-
-    Returns:
-        `all` and `kind/category` to {rows, controls, mean, median, below_zero}; nats, and the share
-        of rows whose completion is no likelier under its own control.
-    """
+) -> dict[str, ControlEffects]:
+    """Summarise the effects of rows with a completion: of `all`, and of each `kind/category`."""
     parts: dict[str, list[Conversation]] = {"all": []}
     for row in rows:
         if row.example_id in effects:
             parts["all"].append(row)
             parts.setdefault(f"{row.kind}/{row.category}", []).append(row)
     return {
-        name: {
-            "rows": len(own),
-            "controls": len({row.control_id for row in own}),
-            "mean": statistics.fmean(values),
-            "median": statistics.median(values),
-            "below_zero": sum(value <= 0 for value in values) / len(values),
-        }
+        name: ControlEffects(
+            rows=len(own),
+            controls=len({row.control_id for row in own}),
+            mean=statistics.fmean(values),
+            median=statistics.median(values),
+            below_zero=sum(value <= 0 for value in values) / len(values),
+        )
         for name, own in sorted(parts.items(), key=lambda part: (part[0] != "all", part[0]))
         if (values := [effects[row.example_id] for row in own])
     }

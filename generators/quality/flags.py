@@ -7,10 +7,8 @@ their answers are exact, and a counting question may well hold the words of its 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from core.tables import Conversation, Dropped, Question, Segment
 from core.tool_use import message_text
@@ -18,6 +16,7 @@ from generators.kinds import KINDS
 from generators.kinds.base import DrawnKind
 from generators.llm.chat.reply_json import Rejection
 from generators.quality.config import FLAGS, RulesConfig
+from generators.quality.findings import FlagCount, FlagCounts
 from generators.rules.duplicates import Duplicates
 from generators.rules.text import (
     content_words,
@@ -45,22 +44,21 @@ class Flags:
     questions: list[list[Rejection]]
     compared: int = 0
 
-    def counts(self) -> dict[str, int]:
-        """Count the rows with each flag, conversations and questions together."""
-        found = Counter(
-            fault.reason
-            for faults in (*self.conversations.values(), *self.questions)
-            for fault in faults
-        )
-        return {flag: found[flag] for flag in FLAGS if found[flag]}
-
-    def examples(self) -> dict[str, str]:
-        """Quote one fault of each flag."""
-        first: dict[str, str] = {}
+    def count(self, rows: int) -> FlagCounts:
+        """Count the rows with each flag, of `rows` conversations and questions together."""
+        found: dict[str, list[str]] = {}
         for faults in (*self.conversations.values(), *self.questions):
             for fault in faults:
-                first.setdefault(fault.reason, fault.detail)
-        return {flag: first[flag] for flag in FLAGS if flag in first}
+                found.setdefault(fault.reason, []).append(fault.detail)
+        flagged = {flag: found[flag] for flag in FLAGS if flag in found}
+        return FlagCounts(
+            flags={
+                flag: FlagCount(rows=len(own), share=len(own) / rows)
+                for flag, own in flagged.items()
+            },
+            examples={flag: own[0] for flag, own in flagged.items()},
+            compared=self.compared,
+        )
 
 
 def flag_rows(
@@ -196,8 +194,3 @@ def _told_by_question(question: Question) -> Rejection | None:
 
 def _names(own: Sequence[str], faults: Sequence[Rejection]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*own, *(fault.reason for fault in faults)]))
-
-
-def flag_shares(counts: Mapping[str, int], rows: int) -> dict[str, Any]:
-    """Return each flag's rows and their share of `rows`."""
-    return {flag: {"rows": n, "share": n / rows if rows else 0.0} for flag, n in counts.items()}

@@ -28,7 +28,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from core.errors import ConfigError
 from core.progress import Progress, silent
@@ -38,6 +38,7 @@ from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import Prompt, PromptFiles
 from generators.quality.agreement import Agreement, agreement
+from generators.quality.findings import Verdicts
 
 SAMPLING = SamplingConfig(temperature=0.3)
 """How verdicts are sampled: warm enough that a judge in doubt shows it in its second pass."""
@@ -160,17 +161,17 @@ class Judgement:
         found = Counter(item.verdict for item in self.items if item.verdict is not None)
         return {v: found[v] / found.total() for v in self.rubric.verdicts} if found else {}
 
-    def summary(self) -> dict[str, Any]:
-        """Return the numbers that a record or a report keeps, as plain JSON."""
-        return {
-            "rubric": self.rubric.name,
-            "digest": self.rubric.digest,
-            "verdicts": list(self.rubric.verdicts),
-            "n": len(self.items),
-            "unread": self.unread,
-            "shares": self.shares(),
-            "agreement": None if self.agreement is None else self.agreement.model_dump(),
-        }
+    def summary(self) -> Verdicts:
+        """Return the numbers that a record or a report keeps."""
+        return Verdicts(
+            rubric=self.rubric.name,
+            digest=self.rubric.digest,
+            verdicts=self.rubric.verdicts,
+            n=len(self.items),
+            unread=self.unread,
+            shares=self.shares(),
+            agreement=self.agreement,
+        )
 
 
 async def judge(

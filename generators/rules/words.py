@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 
 _JOINERS = re.compile("[\u00ad\u200c\u200d\u2060\ufeff]")
@@ -28,6 +30,14 @@ def words(text: str) -> list[str]:
     """
     plain = _JOINERS.sub("", unicodedata.normalize("NFKC", text).casefold())
     return _pattern().findall(plain.replace("’", "'").replace("ʼ", "'"))
+
+
+def overlap_f1(first: Sequence[str], second: Sequence[str]) -> float:
+    """Compute the F1 of two lists of words: 1 for the same words, 0 for none in common."""
+    found, wanted = Counter(first), Counter(second)
+    if not found or not wanted:
+        return float(found == wanted)
+    return 2 * (found & wanted).total() / (found.total() + wanted.total())
 
 
 @cache

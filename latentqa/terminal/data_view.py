@@ -13,10 +13,12 @@ from rich.text import Text
 from core.table_files import DROPPED_FILE
 from core.terminal import plain_console, terminal_text
 from core.tool_use import call_texts
-from core.wording import interval
+from core.wording import number, share
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from generators.quality.findings import QualityFindings
 
 COLOURS = {"template": "dim", "control": "magenta", "stimulus": "cyan", "completion": "green"}
 """Style of a message by its segment."""
@@ -145,45 +147,32 @@ def _print_leaks(console: Console, numbers: Mapping[str, Any]) -> None:
         console.print("no group, label or control stands in two splits")
 
 
-def print_measured(quality: Mapping[str, Any]) -> None:
-    """Print what an LLM found in the step `quality`."""
+def print_measured(quality: QualityFindings) -> None:
+    """Print what an LLM found in the step `quality`, and the control effects."""
     console = plain_console()
-    if answerable := quality["answerability"]:
+    if quality.answerability is not None:
         table = Table("from the question alone", "controls", "gold", "another's gold", "above")
-        for name, value in {"all": answerable["all"], **answerable["by_type"]}.items():
-            leaves = (value[part] for part in ("own", "other", "above"))
-            table.add_row(
-                Text(terminal_text(name)), str(value["own"]["n"]), *map(_interval, leaves)
-            )
+        for name, value in quality.answerability.groups.items():
+            cells = (value.own.n, value.own, value.other, value.above)
+            table.add_row(Text(terminal_text(name)), *map(str, cells))
         table.caption = "token F1, with 95 % intervals over controls"
         console.print(_right(table))
-    for name, part in (quality["faithfulness"] or {}).items():
-        if part is None:
-            continue
-        own, swapped = part["own"], part["swapped"]
-        table = Table(f"{own['n']} {name}", "own control", "another control")
-        for verdict in own["verdicts"]:
-            shares = (one["shares"].get(verdict) for one in (own, swapped))
-            table.add_row(
-                terminal_text(verdict),
-                *("–" if share is None else f"{share:.0%}" for share in shares),
-            )
-        agreement = own["agreement"]
-        if agreement["raw"] is not None:
-            kappa = "" if agreement["kappa"] is None else f", kappa {agreement['kappa']:.2f}"
-            table.caption = f"two passes agree on {agreement['raw']:.0%}{kappa}"
+    for name, part in quality.judged.items():
+        table = Table(f"{part.own.n} {name}", "own control", "another control")
+        for verdict, own, swapped in part.shares:
+            table.add_row(terminal_text(verdict), share(own), share(swapped))
+        agreed = part.own.agreement
+        if agreed is not None and agreed.raw is not None:
+            kappa = "" if agreed.kappa is None else f", kappa {agreed.kappa:.2f}"
+            table.caption = f"two passes agree on {share(agreed.raw)}{kappa}"
         console.print(_right(table))
-    if effects := quality.get("control_effect"):
+    if quality.control_effect:
         table = Table("control effect", "rows", "controls", "mean", "median", "not above zero")
-        for name, n in effects.items():
-            cells = (f"{n['mean']:.2f}", f"{n['median']:.2f}", f"{n['below_zero']:.0%}")
-            table.add_row(terminal_text(name), str(n["rows"]), str(n["controls"]), *cells)
+        for name, n in quality.control_effect.items():
+            numbers = (number(n.mean), number(n.median), share(n.below_zero))
+            table.add_row(terminal_text(name), str(n.rows), str(n.controls), *numbers)
         table.caption = "nats by which a completion is likelier under its own control"
         console.print(_right(table))
-
-
-def _interval(value: Mapping[str, Any]) -> str:
-    return interval(value["estimate"], value["low"], value["high"])
 
 
 def _print_checks(console: Console, numbers: Mapping[str, Any]) -> None:

@@ -7,11 +7,9 @@ A REF may name any artifact: the tables behind it are found through its inputs, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.errors import DataError
 from core.table_files import (
@@ -23,12 +21,12 @@ from core.table_files import (
     read_questions,
 )
 from core.tables import Conversation, Dropped, Question, with_questions_of_completed
-from generators.quality.check import QUALITY_FILE
+from generators.quality.findings import QUALITY_FILE, QualityFindings, read_findings
 from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 
-STEPS = ("quality", "complete", "conversations", "questions")
+TABLE_STEPS = ("quality", "complete", "conversations", "questions")
 """Steps that write tables. Of those with the same table the first one counts: checked rows have
 their flags, and completed conversations are what the target reads."""
 PLAIN_FOLDERS = ("conversations", "questions")
@@ -42,7 +40,7 @@ class Tables:
     conversations: list[Conversation]
     questions: list[Question]
     dropped: list[Dropped]
-    quality: dict[str, Any] | None = None
+    quality: QualityFindings | None = None
     """What the step `quality` measured; None where it did not run."""
 
 
@@ -67,16 +65,14 @@ def load_tables(root: Path, ref: str) -> Tables:
         folders = [path, *(path / name for name in PLAIN_FOLDERS)]
     else:
         folders = _artifact_folders(refs, ref)
-    table = next(
-        (f / CONVERSATIONS_FILE for f in folders if (f / CONVERSATIONS_FILE).is_file()), None
-    )
+    table = find_table(folders, CONVERSATIONS_FILE)
     if table is None:
         raise DataError(
             f"{ref}: no {CONVERSATIONS_FILE} there or behind it; expected an artifact, an "
             "experiment, a folder that `latentqa data import` wrote, or a conversations file."
         )
     conversations = read_conversations(table)
-    asked = next((f / QUESTIONS_FILE for f in folders if (f / QUESTIONS_FILE).is_file()), None)
+    asked = find_table(folders, QUESTIONS_FILE)
     questions = with_questions_of_completed(conversations, read_questions(asked) if asked else [])
     dropped = [
         row
@@ -84,13 +80,18 @@ def load_tables(root: Path, ref: str) -> Tables:
         if (folder / DROPPED_FILE).is_file()
         for row in read_dropped(folder / DROPPED_FILE)
     ]
-    measured = next((f / QUALITY_FILE for f in folders if (f / QUALITY_FILE).is_file()), None)
+    measured = find_table(folders, QUALITY_FILE)
     return Tables(
         conversations=conversations,
         questions=questions,
         dropped=dropped,
-        quality=json.loads(measured.read_bytes()) if measured else None,
+        quality=None if measured is None else read_findings(measured),
     )
+
+
+def find_table(folders: Iterable[Path], name: str) -> Path | None:
+    """Find a file in the first of some folders that has it; None where none has."""
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def _in_artifact(path: Path) -> bool:
@@ -102,8 +103,8 @@ def _artifact_folders(refs: Refs, ref: str) -> list[Path]:
     """Return the data folders of the artifacts with tables, the wanted conversations first."""
     behind = _closure(refs.root, refs.resolve_set(ref).values())
     found = sorted(
-        (artifact for artifact in behind if artifact.kind in STEPS),
-        key=lambda artifact: STEPS.index(artifact.kind),
+        (artifact for artifact in behind if artifact.kind in TABLE_STEPS),
+        key=lambda artifact: TABLE_STEPS.index(artifact.kind),
     )
     return [artifact.checked().data for artifact in found]
 

@@ -9,9 +9,10 @@ from typing import Any
 from core.canonical import digest
 from core.tables import Conversation
 from generators.quality.describe import describe
+from generators.quality.findings import FlagCounts
 from pipelines.artifacts.artifact import Artifact
 from pipelines.versions.drift import Drift, Rows, measure_drift
-from pipelines.versions.tables import control_ids, read_version, rows_of_controls
+from pipelines.versions.tables import control_ids, read_version, recorded_flags, rows_of_controls
 
 COUNTS = ("controls", "examples", "groups", "questions", "distinct_questions", "distinct_answers")
 SAMPLES = 3
@@ -72,9 +73,9 @@ def compare_versions(
     if before is None or now is None:
         return None
     told = [describe(rows.conversations, rows.questions) for rows in (before, now)]
-    flags = [one["checks"]["flags"] for one in told]
+    flags = [FlagCounts.model_validate(one["checks"]) for one in told]
     if "quality" in left and "quality" in right:
-        flags = [side["quality"].record["counts"]["quality"]["flags"] for side in (left, right)]
+        flags = [recorded_flags(side["quality"]) for side in (left, right)]
     ids = [set(control_ids(rows)) for rows in (before, now)]
     return VersionComparison(
         counts={name: (told[0][name], told[1][name]) for name in COUNTS},
@@ -82,17 +83,13 @@ def compare_versions(
         added=len(ids[1] - ids[0]),
         removed=len(ids[0] - ids[1]),
         flags={
-            name: (_share(flags[0], name), _share(flags[1], name))
-            for name in sorted({*flags[0], *flags[1]})
+            name: (flags[0].share(name), flags[1].share(name))
+            for name in sorted({*flags[0].flags, *flags[1].flags})
         },
         drift=tuple(measure_drift(before, now)),
         added_rows=_samples(rows_of_controls(now, ids[1] - ids[0])),
         removed_rows=_samples(rows_of_controls(before, ids[0] - ids[1])),
     )
-
-
-def _share(flags: Mapping[str, Mapping[str, Any]], name: str) -> float:
-    return float(flags[name]["share"]) if name in flags else 0.0
 
 
 def _samples(rows: Rows) -> tuple[SampleRow, ...]:

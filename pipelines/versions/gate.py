@@ -8,13 +8,18 @@ from typing import Any
 
 from core.wording import interval, number, share
 from generators.quality.config import RulesConfig
-from generators.quality.flags import flag_rows, flag_shares, is_drawn
+from generators.quality.flags import flag_rows, is_drawn
 from generators.rules.duplicates import Duplicates
 from pipelines.artifacts.artifact import Artifact
 from pipelines.experiment.schedule_config import GateConfig
 from pipelines.steps.shared.metrics import KEPT_ROWS
 from pipelines.versions.drift import Drift, Rows, measure_drift
-from pipelines.versions.tables import control_ids, read_version, rows_of_controls
+from pipelines.versions.tables import (
+    control_ids,
+    read_version,
+    recorded_flags,
+    rows_of_controls,
+)
 
 GAINS = ("hidden_gain", "grounded_gain")
 """What a canary is judged by: the second where no view is masked."""
@@ -114,13 +119,13 @@ def _flagged(
     if not gate.max_flagged:
         return []
     if "quality" in artifacts:
-        flags = artifacts["quality"].record["counts"]["quality"]["flags"]
+        flags = recorded_flags(artifacts["quality"])
     else:
-        counts = flag_rows(rows.conversations, rows.questions, RulesConfig()).counts()
-        flags = flag_shares(counts, len(rows.conversations) + len(rows.questions))
+        checked = flag_rows(rows.conversations, rows.questions, RulesConfig())
+        flags = checked.count(len(rows.conversations) + len(rows.questions))
     checks: list[GateCheck | None] = []
     for flag, limit in gate.max_flagged.items():
-        found = float(flags[flag]["share"]) if flag in flags else 0.0
+        found = flags.share(flag)
         checks.append(
             GateCheck(
                 name=f"flag {flag}",

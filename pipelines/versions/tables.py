@@ -11,12 +11,10 @@ from core.table_files import (
     read_questions,
 )
 from core.tables import with_questions_of_completed
+from generators.quality.findings import FlagCounts, QualityFindings
 from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.data_tables import TABLE_STEPS, find_table
 from pipelines.versions.drift import Rows
-
-_CONVERSATIONS = ("quality", "complete", "conversations")
-_QUESTIONS = ("quality", "questions")
-"""Steps that write each table, the last one first."""
 
 
 def read_version(artifacts: Mapping[str, Artifact]) -> Rows | None:
@@ -28,13 +26,19 @@ def read_version(artifacts: Mapping[str, Artifact]) -> Rows | None:
     Raises:
         DataError: a table cannot be read.
     """
-    conversations = _table(artifacts, _CONVERSATIONS, CONVERSATIONS_FILE)
-    questions = _table(artifacts, _QUESTIONS, QUESTIONS_FILE)
+    folders = [artifacts[step].checked().data for step in TABLE_STEPS if step in artifacts]
+    conversations, questions = (
+        find_table(folders, name) for name in (CONVERSATIONS_FILE, QUESTIONS_FILE)
+    )
     if conversations is None or questions is None:
         return None
-    rows = read_conversations(conversations.data / CONVERSATIONS_FILE)
-    asked = read_questions(questions.data / QUESTIONS_FILE)
-    return Rows(rows, with_questions_of_completed(rows, asked))
+    rows = read_conversations(conversations)
+    return Rows(rows, with_questions_of_completed(rows, read_questions(questions)))
+
+
+def recorded_flags(quality: Artifact) -> FlagCounts:
+    """Return the flags that a step `quality` counted."""
+    return QualityFindings.model_validate(quality.record["counts"]["quality"])
 
 
 def rows_of_controls(rows: Rows, controls: Collection[str]) -> Rows:
@@ -47,9 +51,3 @@ def rows_of_controls(rows: Rows, controls: Collection[str]) -> Rows:
 def control_ids(rows: Rows) -> dict[str, str]:
     """Return the text of each control by its id."""
     return {row.control_id: row.control for row in rows.conversations}
-
-
-def _table(artifacts: Mapping[str, Artifact], steps: tuple[str, ...], file: str) -> Artifact | None:
-    found = (artifacts[step] for step in steps if step in artifacts)
-    table = next((one for one in found if (one.data / file).is_file()), None)
-    return None if table is None else table.checked()

@@ -11,9 +11,9 @@ from types import ModuleType
 import chain
 import pytest
 
+from core.estimate import Estimate
 from core.table_files import CONVERSATIONS_FILE, read_conversations
 from evaluators.comparison.values import ComparedValue
-from evaluators.stats.estimates import Estimate
 from pipelines.artifacts.root import ArtifactRoot
 
 CHECKOUT = Path(__file__).parents[2]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from evaluators.answers.metrics.base import Metric, WrittenAnswer
 from evaluators.answers.metrics.words import words
+from generators.rules.words import overlap_f1
 
 
 def word_f1(first: str, second: str) -> float:
     """Compute the F1 of the words of two texts: 1 for the same words, 0 for none in common."""
-    found, gold = Counter(words(first)), Counter(words(second))
-    if not found or not gold:
-        return float(found == gold)
-    return 2 * (found & gold).total() / (found.total() + gold.total())
+    return overlap_f1(words(first), words(second))
 
 
 def _score(written: WrittenAnswer) -> float:

@@ -184,7 +184,7 @@ def stats(ref: Ref, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False
     tables = load_tables(root, ref)
     numbers = describe(tables.conversations, tables.questions, tables.dropped)
     if as_json:
-        print_json({"ref": ref, **numbers, "quality": tables.quality})
+        print_json({"ref": ref, **numbers, "quality": tables.quality and tables.quality.to_json()})
     else:
         from latentqa.terminal.data_view import print_measured, print_stats
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import DataError
+from core.estimate import Estimate
 from evaluators.comparison.answers import compare_answers
 from evaluators.comparison.losses import compare_losses
 from evaluators.comparison.values import ComparedView, adjust_p_values
 from evaluators.measure.result_files import ANSWERS_FILE, read_rows
-from evaluators.stats.estimates import Estimate
 from pipelines.reports.compare.runs import Run
 
 

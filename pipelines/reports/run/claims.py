@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.estimate import Estimate
 from core.wording import join, number
-from evaluators.stats.estimates import Estimate
 from pipelines.reports.run.evaluation import Reading
 
 _EXCLUDED = {

@@ -7,7 +7,7 @@ the page says so in words. All losses and gains are nats per token; n counts con
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -149,7 +149,7 @@ def read_report_data(inputs: ReportInputs) -> ReportData:
         control_effects=_control_effects(steps.get("evaluate")),
         answers=_answers(steps.get("evaluate")),
         training=_training(steps.get("train")),
-        data=_data(steps),
+        data=_data(inputs),
         drops=read_drops(inputs.steps),
         counts=counts,
         foreign=tuple((inputs.metrics.get("foreign_target") or {}).get("differs") or ()),
@@ -250,16 +250,12 @@ def _means(
     }
 
 
-def _data(steps: Mapping[str, ReportStep]) -> DataSummary | None:
-    path = artifact_file(steps.get("complete"), CONVERSATIONS_FILE) or artifact_file(
-        steps.get("conversations"), CONVERSATIONS_FILE
-    )
+def _data(inputs: ReportInputs) -> DataSummary | None:
+    path = inputs.table(CONVERSATIONS_FILE)
     if path is None:
         return None
     rows = read_conversations(path)
-    questions = artifact_file(steps.get("quality"), QUESTIONS_FILE) or artifact_file(
-        steps.get("questions"), QUESTIONS_FILE
-    )
+    questions = inputs.table(QUESTIONS_FILE)
     samples: dict[str, Conversation] = {}
     for row in sorted(rows, key=lambda row: SPLITS.index(row.split)):
         samples.setdefault(row.view, _as_said(row))

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from core.errors import DamagedError
+from core.estimate import Estimate
 from core.tables import SPLITS, VIEWS
 from core.wording import sort_known, sort_pairs
 from evaluators.control.metrics import ControlMetrics, JudgedControl
@@ -24,7 +25,6 @@ from evaluators.measure.metrics import (
     SliceMetrics,
 )
 from evaluators.measure.result_files import JUDGED_FILE, METRICS_FILE
-from evaluators.stats.estimates import Estimate
 from evaluators.tasks.metrics import TasksMetrics
 from pipelines.reports.run.inputs import ReportInputs, artifact_file
 

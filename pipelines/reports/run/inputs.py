@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import DamagedError
 from core.redact import redact_value
+from pipelines.artifacts.artifact import DATA
+from pipelines.artifacts.data_tables import TABLE_STEPS, find_table
 from pipelines.experiment.config import Experiment
 
 
@@ -48,6 +50,11 @@ class ReportInputs:
         """Return a step by name; None where it did not run."""
         return next((one for one in self.steps if one.step == name), None)
 
+    def table(self, name: str, steps: Sequence[str] = TABLE_STEPS) -> Path | None:
+        """Find a data table in the output of the first of these steps that has it."""
+        found = (self.step(step) for step in steps)
+        return find_table((step.path / DATA for step in found if step is not None), name)
+
 
 def printed_config(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment as its report prints it: what decides it, without credentials."""
@@ -58,7 +65,7 @@ def printed_config(experiment: Experiment) -> dict[str, Any]:
 
 def artifact_file(step: ReportStep | None, name: str) -> Path | None:
     """Return a file of a step's output; None where the step or the file is not there."""
-    path = step.path / "data" / name if step else None
+    path = step.path / DATA / name if step else None
     return path if path and path.is_file() else None
 
 

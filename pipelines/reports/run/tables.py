@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from core.estimate import Estimate
 from core.text_tables import markdown
 from core.wording import ABSENT
 from evaluators.answers.answer_quality import AGAINST
 from evaluators.measure.metrics import SliceMetrics
-from evaluators.stats.estimates import Estimate
 from pipelines.reports.run.evaluation import Reading, readings_of
 
 GAINS = (

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from core.estimate import Estimate
 from evaluators.answers.answer_quality import measure_answers, measure_generic
 from evaluators.answers.metrics import METRICS, Metric, WrittenAnswer
 from evaluators.answers.metrics.words import words
 from evaluators.config import EvaluateConfig
-from evaluators.stats.estimates import Estimate
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"

@@ -13,6 +13,7 @@ import torch
 
 from activation_store.target.generation import Sampling
 from core.errors import ConfigError, DataError
+from core.estimate import Estimate
 from core.runtime import Runtime
 from core.steering_control import SteeringControl, WantedAnswer, find_control, packaged_controls
 from decoder.model import Decoder
@@ -25,7 +26,6 @@ from evaluators.control.methods import MethodMaker
 from evaluators.control.metrics import Readability, StrengthPoint
 from evaluators.control.readability import measure_readability
 from evaluators.control.text_measures import distinct_n, holds_fact, is_refusal, repetition
-from evaluators.stats.estimates import Estimate
 from generators.rules.obedience import adherence, obeys
 from generators.rules.tone import formality_of, sentiment_of
 

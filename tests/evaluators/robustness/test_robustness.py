@@ -15,6 +15,7 @@ import torch
 
 from activation_store.tokens.tokens import COMPLETION_IDS
 from core.errors import DataError
+from core.estimate import Estimate
 from core.tables import Message, View
 from decoder.model import Decoder
 from decoder.sources.target_run import capture, capture_rows
@@ -26,7 +27,6 @@ from evaluators.robustness.decoy_answers import estimate_own_answers, find_rival
 from evaluators.robustness.held_out import compare_held_out
 from evaluators.robustness.robustness import robustness
 from evaluators.robustness.target_finetune import FineTune
-from evaluators.stats.estimates import Estimate
 from trainers.data.rows import Row
 
 VIEWS: tuple[View, ...] = ("control", "system")

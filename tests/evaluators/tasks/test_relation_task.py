@@ -11,10 +11,10 @@ import reading_model
 import torch
 from reading_model import LAYER, OBJECTS, SUBJECTS, object_of
 
+from core.estimate import Estimate
 from core.tables import Split
 from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts, score_continuations
-from evaluators.stats.estimates import Estimate
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.measure import PredictorAnswers, measure_task, run_predictor
 from evaluators.tasks.metrics import TaskMetrics

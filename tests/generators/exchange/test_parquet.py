@@ -11,13 +11,22 @@ from endpoints import conversations, questions, resolved, small
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError
+from core.estimate import Estimate
 from core.tables import Conversation, Dropped, Question
 from generators.exchange import parquet
 from generators.exchange.exporting import to_records
 from generators.exchange.parquet import write_parquet
+from generators.quality.agreement import Agreement
+from generators.quality.findings import (
+    Answerability,
+    Answerable,
+    Faithful,
+    QualityFindings,
+    Verdicts,
+)
 
 Tables = tuple[list[Conversation], list[Question]]
-LEAF = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 9}
+LEAF = Estimate(estimate=0.5, low=0.25, high=0.75, n=9)
 
 
 @pytest.fixture(scope="module")
@@ -64,25 +73,32 @@ def test_datasets_loads_the_folder_with_all_that_is_in_it(
 
 
 def test_the_card_says_what_is_in_it_and_who_made_it(made: Tables, tmp_path: Path) -> None:
-    quality = {
-        "answerability": {
-            "all": {"own": LEAF, "other": LEAF, "above": LEAF},
-            "by_type": {},
-        },
-        "faithfulness": {
-            "answers": {
-                "own": {
-                    "n": 9,
-                    "digest": "d" * 64,
-                    "verdicts": ["faithful", "unfaithful"],
-                    "shares": {"faithful": 0.75},
-                    "agreement": {"kappa": 0.5},
-                },
-                "swapped": {"shares": {"faithful": 0.25}},
-            },
+    answerable = Answerable(own=LEAF, other=LEAF, above=LEAF, answerable=LEAF)
+
+    def verdicts(**shares: float) -> Verdicts:
+        return Verdicts(
+            rubric="judge_answer",
+            digest="d" * 64,
+            verdicts=("faithful", "unfaithful"),
+            n=9,
+            unread=0,
+            shares=shares,
+            agreement=Agreement(n=9, raw=0.75, kappa=0.5),
+        )
+
+    quality = QualityFindings(
+        flags={},
+        examples={},
+        compared=0,
+        answerability=Answerability(all=answerable, by_type={}, unread=0),
+        faithfulness={
+            "answers": Faithful(
+                own=verdicts(faithful=0.75, unfaithful=0.25),
+                swapped=verdicts(faithful=0.25, unfaithful=0.75),
+            ),
             "completions": None,
         },
-    }
+    )
     write_parquet(
         tmp_path,
         *made,

@@ -13,6 +13,7 @@ from endpoints import resolved
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError, DataError
+from core.estimate import Estimate
 from core.table_files import (
     read_conversations,
     read_dropped,
@@ -75,7 +76,8 @@ def tables(rows: Sequence[Row]) -> tuple[list[Conversation], list[Question]]:
 
 
 def reasons(rows: Sequence[Row], **rules: Any) -> dict[str, int]:
-    return flag_rows(*tables(rows), RulesConfig(**rules)).counts()
+    found = flag_rows(*tables(rows), RulesConfig(**rules)).count(len(rows))
+    return {flag: own.rows for flag, own in found.flags.items()}
 
 
 FERRY = "Be a ferryman who hums old songs and mistrusts every bridge that he has ever seen."
@@ -119,8 +121,8 @@ def test_a_control_in_several_views_is_no_duplicate_of_itself() -> None:
 
 def test_only_the_first_controls_are_compared_where_that_is_asked() -> None:
     rows = [row(f"{FERRY} {i}.", label=f"persona-x-{i}") for i in range(4)]
-    found = flag_rows(*tables(rows), RulesConfig(most_compared=2))
-    assert (found.compared, found.counts()) == (2, {"near_duplicate": 1})
+    found = flag_rows(*tables(rows), RulesConfig(most_compared=2)).count(len(rows))
+    assert (found.compared, found.flags["near_duplicate"].rows) == (2, 1)
     assert flag_rows(*tables(rows), RulesConfig(most_compared=0)).compared == 0
 
 
@@ -284,11 +286,14 @@ def test_a_larger_sample_begins_with_the_smaller_one_and_takes_controls_by_turns
 def test_token_f1_and_means_over_controls() -> None:
     assert token_f1("the red fox", "the red hen") == pytest.approx(2 / 3)
     assert token_f1("", "x") == 0.0
-    assert mean_over_controls({}, 0) == {"estimate": None, "low": None, "high": None, "n": 0}
-    assert mean_over_controls({"a": [0.0, 1.0]}, 0)["estimate"] == 0.5
+    assert mean_over_controls({}, 0) == Estimate()
+    assert mean_over_controls({"a": [0.0, 1.0]}, 0) == Estimate(estimate=0.5, n=1)
     found = mean_over_controls({"a": [0.0], "b": [1.0], "c": [0.5, 0.5]}, 0)
-    assert found["low"] < found["estimate"] == 0.5 < found["high"]
-    assert answerability([], [], 0.5, 0)["all"]["own"]["n"] == 0
+    assert found.low is not None
+    assert found.high is not None
+    assert found.estimate == 0.5
+    assert found.low < found.estimate < found.high
+    assert answerability([], [], 0.5, 0).all.own.n == 0
 
 
 def test_every_flag_is_explained() -> None:

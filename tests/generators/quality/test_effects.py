@@ -72,7 +72,7 @@ def test_rows_below_the_least_are_flagged_in_the_splits_named() -> None:
 def test_effects_are_summarised_and_stand_in_the_rows() -> None:
     found = summarise_effects(ROWS, EFFECTS)
     assert found["all"] == found["persona/sea"]
-    assert found["all"] == {
+    assert found["all"].to_json() == {
         "rows": 3,
         "controls": 2,
         "mean": 0.0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def test_each_item_gets_its_verdict_and_two_passes_agree(tmp_path: Path) -> None
     assert found.shares() == {"faithful": 0.25, "vague": 0.25, "unfaithful": 0.5}
     assert found.agreement == Agreement(n=4, raw=1.0, kappa=1.0)
     assert again == found
-    assert json.loads(json.dumps(found.summary()))["digest"] == RUBRIC.digest
+    assert found.summary().to_json()["digest"] == RUBRIC.digest
 
 
 def test_a_judge_that_takes_what_is_listed_first_disagrees_with_itself(tmp_path: Path) -> None:

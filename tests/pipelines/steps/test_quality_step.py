@@ -93,7 +93,8 @@ def test_the_commands_show_the_checked_rows_with_their_flags(
     assert {flag for row in tables.conversations for flag in row.flags} == {"too_long"}
     print_rows(to_records(tables.conversations, tables.questions), total=12)
     print_stats(describe(tables.conversations, tables.questions, tables.dropped))
-    assert tables.quality == result.metrics["quality"]
+    assert tables.quality is not None
+    assert tables.quality.to_json() == result.metrics["quality"]
     print_measured(tables.quality)
     shown = capsys.readouterr().out
     assert "token F1, with 95 % intervals" in shown

@@ -64,9 +64,11 @@ def test_flags_of_an_llm_are_compared_where_both_have_them(
     versions: Versions, tmp_path: Path
 ) -> None:
     def with_quality(side: dict[str, Artifact], share: float) -> dict[str, Any]:
-        flags = {"answerable": {"share": share}}
-        record = {"counts": {"quality": {"flags": flags}}}
-        return {**side, "quality": SimpleNamespace(record=record, data=tmp_path)}
+        flags = {"answerable": {"rows": 1, "share": share}}
+        quality = {"flags": flags, "examples": {}, "compared": 0}
+        own = SimpleNamespace(record={"counts": {"quality": quality}}, data=tmp_path)
+        own.checked = lambda: own
+        return {**side, "quality": own}
 
     judged = with_quality(versions[0], 0.25), with_quality(versions[1], 0.5)
     assert compared(*judged).flags == {"answerable": (0.25, 0.5)}

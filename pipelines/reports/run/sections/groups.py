@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.estimate import Estimate
 from core.tables import SPLITS, VIEWS
 from core.text_tables import markdown
 from core.wording import ABSENT, join, sort_known
@@ -15,7 +16,6 @@ from evaluators.breakdowns import LEAST_ASKED, group_metrics
 from evaluators.config import EvaluateConfig
 from evaluators.measure.metrics import PanelMetrics
 from evaluators.measure.result_files import ITEMS_FILE, LOSSES_FILE, read_rows
-from evaluators.stats.estimates import Estimate
 
 GroupTree = Mapping[str, Mapping[str, Mapping[str, PanelMetrics]]]
 """Panels by split, view and group."""

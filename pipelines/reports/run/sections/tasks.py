@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from core.estimate import Estimate
 from core.text_tables import CellValue, markdown
 from core.wording import ABSENT, sort_known
 from evaluators.measure.result_files import read_rows
-from evaluators.stats.estimates import Estimate
 from evaluators.tasks.config import PredictorName
 from evaluators.tasks.metrics import PredictorMetrics, TaskMetrics, TasksMetrics
 from pipelines.reports import plots

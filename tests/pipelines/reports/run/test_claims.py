@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from core.estimate import Estimate
 from evaluators.measure.metrics import SliceMetrics
-from evaluators.stats.estimates import Estimate
 from pipelines.reports.run.claims import ReadingClaim, assess_reading, headline
 from pipelines.reports.run.evaluation import Reading
 
