@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.stats.estimates import Bootstrap, Estimate
+from core.estimate import Estimate
+from evaluators.stats.estimates import Bootstrap
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.measure import OWN
 from evaluators.tasks.metrics import PredictorMetrics, TaskMetrics
