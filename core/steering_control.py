@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from core.config import Config
 from core.errors import ConfigError, first_line
+from core.yaml_values import parse_yaml
 
 
 class WantedAnswer(Config):
@@ -103,11 +104,12 @@ def load_control(path: Path) -> SteeringControl:
         ConfigError: one line that names the file, the field, what was found and expected.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"control {path}: no such file.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"control {path}: cannot be read ({first_line(error)}).") from error
+    content = parse_yaml(text, f"control {path}", "a control")
     if not isinstance(content, dict):
         raise ConfigError(
             f"control {path}: got {type(content).__name__}, expected control, description and "

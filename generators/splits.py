@@ -22,6 +22,7 @@ from core.canonical import digest
 from core.config import Config
 from core.errors import ConfigError
 from core.tables import Split
+from generators.rules.words import normalize
 
 
 class SplitConfig(Config):
@@ -118,9 +119,9 @@ def grouped_splits(
 def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Assign each (label, control text) to its group: what labels and texts connect.
 
-    Texts that differ in case or white space alone are one text. The id is the smallest hash of the
-    group's labels, 16 hex digits: it stays when rows of known labels are added, whatever their
-    order.
+    Texts that differ in case, white space or how characters are encoded are one text. The id is
+    the smallest hash of the group's labels, 16 hex digits: it stays when rows of known labels are
+    added, whatever their order.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -129,7 +130,8 @@ def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:
         return []
     nodes: dict[tuple[str, str], int] = {}
     labels = [nodes.setdefault(("label", label), len(nodes)) for label, _ in pairs]
-    texts = [nodes.setdefault(("text", _normalised(text)), len(nodes)) for _, text in pairs]
+    plain = [" ".join(normalize(text).split()) for _, text in pairs]
+    texts = [nodes.setdefault(("text", text), len(nodes)) for text in plain]
     links = coo_array((np.ones(len(pairs)), (labels, texts)), shape=(len(nodes), len(nodes)))
     _, component = connected_components(links, directed=False)
     smallest: dict[int, str] = {}
@@ -200,7 +202,3 @@ def _held_out(members: Sequence[SplitMember], config: SplitConfig) -> set[tuple[
 @functools.lru_cache(maxsize=1 << 16)
 def _label_hash(label: str) -> str:
     return digest(["group", label])[:16]
-
-
-def _normalised(text: str) -> str:
-    return " ".join(text.split()).casefold()

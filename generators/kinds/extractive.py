@@ -10,6 +10,7 @@ from typing import Any
 from core.tables import QuestionType
 from generators.kinds.base import QuestionRequest, WrittenKind, sentence, shuffled_cycle
 from generators.llm.prompt_files import PromptFiles
+from generators.rules.words import words
 
 _OPENINGS = (
     "Please remember the following news story.",
@@ -18,10 +19,17 @@ _OPENINGS = (
     "Take note of what this article says.",
 )
 _WORDS = 5  # a shorter sentence answers nothing
-_END_OF_SENTENCE = re.compile(r"(?<=[.!?])[\"”’)]*\s+(?=[A-Z\"“])")
+_OPENING = "\"'“‘«„¿¡("
+_CLOSING = "[\"'”’»)」』）\\]]*"
+_END_OF_SENTENCE = re.compile(
+    rf"(?<=[.!?…]){_CLOSING}\s+(?=[{_OPENING}]*[^\W\d_])|(?<=[。！？｡]){_CLOSING}\s*|(?<=[।॥؟۔።។။]){_CLOSING}\s*"
+)
+"""Where a sentence may end: before a letter, and in scripts with stops of their own everywhere."""
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|Capt|Col|Gen|Lt|Sgt|Rev|Hon|Mt|vs|e\.g|i\.e"
-    r"|U\.S|U\.K|Inc|Ltd|Co|Corp|Ave|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)|\b[A-Z])\.$"
+    r"(?:\b(?:Mr|Mrs|Ms|Mx|Messrs|Dr|Drs|Prof|St|Ste|Sra?|Jr|Capt|Cmdr|Col|Gen|Lt|Sgt|Maj|Adm|Rev"
+    r"|Hon|Gov|Sen|Rep|Pres|Fr|Mme|Mlle|Hr|Mt|Ft|vs|cf|ca|approx|Inc|Ltd|Co|Corp|Bros|Dept|Univ|Ave"
+    r"|Blvd|Rd|No|Nos|Nr|Fig|Vol|Ch|pp|Ph\.D|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|bzw|Str)"
+    r"|\b[A-ZÀ-ÞΑ-ΩА-Я]|(?<!\S)[^\W\d_])\.$"
 )
 """A full stop that ends no sentence: of an abbreviation, or of an initial."""
 
@@ -54,7 +62,7 @@ class Extractive(WrittenKind):
     ) -> Iterator[QuestionRequest]:
         """Yield requests for a question that a sentence answers, by turns over the sentences."""
         passage = control.rsplit("\n\n", 1)[-1]
-        sentences = [s for s in split_sentences(passage) if len(s.split()) >= _WORDS]
+        sentences = [s for s in split_sentences(passage) if len(words(s)) >= _WORDS]
         for chosen in shuffled_cycle(sentences, draw) if sentences else ():
             yield QuestionRequest(
                 prompt="extractive_question", values={"sentence": chosen}, about=chosen
@@ -67,7 +75,8 @@ def split_sentences(text: str) -> list[str]:
     start = 0
     for end in _END_OF_SENTENCE.finditer(text):
         own = text[start : end.start()]
-        if not _ABBREVIATION.search(own):
+        begins = text[end.end() : end.end() + 2].lstrip(_OPENING)
+        if not _ABBREVIATION.search(own) and not begins[:1].islower():
             found.append(text[start : end.end()].strip())
             start = end.end()
-    return [*found, text[start:].strip()]
+    return [*found, *filter(None, [text[start:].strip()])]

@@ -20,6 +20,7 @@ name; what decides identity is each file's bytes, not where it lies.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -29,14 +30,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
+from jsonschema.exceptions import SchemaError, best_match
 
 from core.errors import ConfigError
+from core.yaml_values import parse_yaml
 
 T = TypeVar("T")
 
@@ -181,8 +182,8 @@ class PromptFiles:
         """Read the template `name`.
 
         Raises:
-            ConfigError: no such file, or it is not a prompt, or it has not the slots of the
-                packaged prompt that it replaces; the text names file and field.
+            ConfigError: no such file, or it is not a prompt, or it has not the slots and the reply
+                of the packaged prompt that it replaces; the text names file and field.
         """
         if ("prompts", name) not in self._parsed:
             where, data = _read("prompts", self.prompts, name)
@@ -191,21 +192,24 @@ class PromptFiles:
             if self.prompts is not None and packaged.is_file():
                 original = _parse_prompt(f"prompts/{name}.yaml", name, packaged.read_bytes())
                 _check_slots(where, slots_of(prompt.user), slots_of(original.user))
+                _check_reply(where, prompt.reply, original.reply)
             self._parsed["prompts", name] = prompt
         return cast(Prompt, self._parsed["prompts", name])
 
     def seeds_by_category(self, name: str) -> dict[str, list[str]]:
         """Read seeds of the file `name`: category → seeds, in file order."""
         where, seeds = self._seeds(name)
-        if not isinstance(seeds, dict) or not all(_is_texts(items) for items in seeds.values()):
-            raise ConfigError(f"{where}: expected categories, each with a list of texts.")
+        if not isinstance(seeds, dict) or not seeds or not all(map(_is_texts, seeds.values())):
+            raise ConfigError(
+                f"{where}: expected categories, each with a list of texts (none empty)."
+            )
         return seeds
 
     def seed_list(self, name: str) -> list[str]:
         """Read the texts of the file `name`, in file order."""
         where, items = self._seeds(name)
         if not _is_texts(items):
-            raise ConfigError(f"{where}: expected a list of texts.")
+            raise ConfigError(f"{where}: expected a list of texts (none empty).")
         return cast(list[str], items)
 
     def parsed_seeds(self, name: str, parse: Callable[[str, Any], T]) -> T:
@@ -222,7 +226,10 @@ class PromptFiles:
     def _seeds(self, name: str) -> tuple[str, Any]:
         if ("seeds", name) not in self._parsed:
             where, data = _read("seeds", self.seeds, name)
-            self._parsed["seeds", name] = where, _yaml(where, data)
+            self._parsed["seeds", name] = (
+                where,
+                parse_yaml(data, where, "texts that are asked with"),
+            )
         where, parsed = self._parsed["seeds", name]
         return where, parsed
 
@@ -230,17 +237,32 @@ class PromptFiles:
         """Compute the sha256 of each file named, under `prompts/NAME` and `seeds/NAME`.
 
         Raises:
-            ConfigError: a file is not there, or a prompt is none: found before anything is asked.
+            ConfigError: a file is not there, replaces none, or is not what it replaces: found
+                before anything is asked.
         """
+        _check_names("prompts", self.prompts, prompts)
+        _check_names("seeds", self.seeds, seeds)
         found = {f"prompts/{name}": self.prompt(name).digest for name in sorted(prompts)}
         for name in sorted(seeds):
-            _, data = _read("seeds", self.seeds, name)
+            where, data = _read("seeds", self.seeds, name)
+            self._check_seeds(where, name)
             found[f"seeds/{name}"] = hashlib.sha256(data).hexdigest()
         return found
 
+    def _check_seeds(self, where: str, name: str) -> None:
+        """Check that the user's seeds are laid out as the packaged ones that they replace."""
+        packaged = files("generators") / "seeds" / f"{name}.yaml"
+        if self.seeds is None or not packaged.is_file():
+            return
+        original = parse_yaml(packaged.read_bytes(), where)
+        if _is_texts(original):
+            self.seed_list(name)
+        elif isinstance(original, dict) and all(map(_is_texts, original.values())):
+            self.seeds_by_category(name)
+
 
 def _parse_prompt(where: str, name: str, data: bytes) -> Prompt:
-    fields = _yaml(where, data)
+    fields = parse_yaml(data, where, "texts that are asked with")
     if not isinstance(fields, dict):
         raise ConfigError(f"{where}: expected a mapping with system, user, examples, reply.")
     if wrong := sorted(set(_FIELDS) ^ set(fields)):
@@ -271,15 +293,72 @@ def _parse_prompt(where: str, name: str, data: bytes) -> Prompt:
         raise ConfigError(f"{where}: user: {error}") from error
     except SchemaError as error:
         raise ConfigError(f"{where}: reply: no JSON schema ({error.message}).") from error
-    for place, (values, _) in enumerate(examples):
-        # a slot that no example fills is filled by the code: the verdicts of a rubric
-        filled = {name for values, _ in examples for name in values}
+    if prompt.max_tokens < 1:
+        raise ConfigError(f"{where}: max_tokens: got {prompt.max_tokens}, expected 1 or more.")
+    if unfilled := sorted(_text_slots(prompt.system)):
+        raise ConfigError(
+            f"{where}: system: {{{{{unfilled[0]}}}}} is never filled here, only in `user`. Move it "
+            "there, or write it without braces."
+        )
+    _check_examples(where, prompt, slots)
+    return prompt
+
+
+def _text_slots(text: str) -> frozenset[str]:
+    """Return the slots of a text that is sent as it is; none where it is no template."""
+    try:
+        return slots_of(text)
+    except ConfigError:
+        return frozenset()
+
+
+def _check_examples(where: str, prompt: Prompt, slots: frozenset[str]) -> None:
+    # a slot that no example fills is filled by the code: the verdicts of a rubric
+    filled = {name for values, _ in prompt.examples for name in values}
+    for place, (values, reply) in enumerate(prompt.examples):
         if wrong := sorted(set(values) ^ (slots & filled)):
             raise ConfigError(
                 f"{where}: examples[{place}].fill: {wrong[0]!r} does not match the slots of "
                 f"`user`, {sorted(slots)}."
             )
-    return prompt
+        if wrong := [name for name, value in values.items() if not isinstance(value, str)]:
+            raise ConfigError(
+                f"{where}: examples[{place}].fill.{wrong[0]}: got {values[wrong[0]]!r}, expected a "
+                "text (in quotes)."
+            )
+        if fault := best_match(Draft202012Validator(prompt.schema).iter_errors(dict(reply))):
+            raise ConfigError(
+                f"{where}: examples[{place}].reply: does not fit `reply` ({fault.message})."
+            )
+
+
+def _check_reply(where: str, own: Mapping[str, Any], packaged: Mapping[str, Any]) -> None:
+    for name, rule in packaged.items():
+        given = own.get(name)
+        for part in ("type", "enum"):
+            wanted = rule.get(part)
+            found = given.get(part) if isinstance(given, dict) else None
+            if wanted is not None and wanted != found:
+                raise ConfigError(
+                    f"{where}: reply: {name!r} is "
+                    + (f"{{{part}: {found}}}" if name in own else "missing")
+                    + f"; expected {{{part}: {wanted}}}, as of the prompt that it replaces."
+                )
+
+
+def _check_names(folder: str, own: Path | None, used: tuple[str, ...]) -> None:
+    """Check that each YAML file of the user's folder replaces a packaged one, or is used."""
+    if own is None or not own.is_dir():
+        return
+    packaged = {path.name for path in (files("generators") / folder).iterdir()}
+    known = packaged | {f"{name}.yaml" for name in used}
+    for path in sorted(own.iterdir()):
+        if path.suffix in (".yaml", ".yml") and path.name not in known:
+            near = difflib.get_close_matches(path.name, known, n=1)
+            raise ConfigError(
+                f"generate.{folder}: {path}: replaces no packaged file; "
+                + (f"did you mean {near[0]}?" if near else f"expected any of {sorted(known)}.")
+            )
 
 
 def _check_slots(where: str, own: frozenset[str], packaged: frozenset[str]) -> None:
@@ -305,12 +384,8 @@ def _read(folder: str, own: Path | None, name: str) -> tuple[str, bytes]:
 
 
 def _is_texts(items: Any) -> bool:
-    return isinstance(items, list) and bool(items) and all(isinstance(i, str) for i in items)
-
-
-def _yaml(where: str, data: bytes) -> Any:
-    try:
-        return yaml.safe_load(data)
-    except yaml.YAMLError as error:
-        line = str(error).replace("\n", " ")
-        raise ConfigError(f"{where}: not YAML ({line}).") from error
+    return (
+        isinstance(items, list)
+        and bool(items)
+        and all(isinstance(item, str) and item.strip() for item in items)
+    )

@@ -19,6 +19,7 @@ from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.controls import Control, Stimulus
 from generators.making.questions import questions_by_type
 from generators.rules.duplicates import Duplicates
+from generators.rules.words import normalize
 
 DRAWN = "drawn"
 """What stands as `generator` in the provenance of rows that no LLM wrote."""
@@ -129,7 +130,7 @@ def _distinct(
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return " ".join(normalize(text).split())
 
 
 def draw_questions(

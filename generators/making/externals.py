@@ -18,6 +18,8 @@ from generators.making.config import ConversationsConfig, GenerateSection
 from generators.making.drawn import resolve_sources
 
 STIMULUS_PROMPT = "stimulus"
+RULES_VERSION = 2
+"""Raised when the rules keep other replies of an LLM; what code draws does not depend on it."""
 
 
 def generation_externals(
@@ -52,6 +54,7 @@ def generation_externals(
     generator: dict[str, Any] = {}
     if written:
         generator["generator"] = model_identity(section.endpoint, weights)
+        generator["rules"] = RULES_VERSION
         if section.endpoint.structured != "schema":
             # tables from before there was a choice keep their keys
             generator["structured"] = section.endpoint.structured

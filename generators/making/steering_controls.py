@@ -22,7 +22,8 @@ from generators.llm.session import LLMSession
 from generators.making.controls import text_rules
 from generators.making.waves import PlannedRequest, Quota, fill_quotas
 from generators.rules.config import FilterConfig
-from generators.rules.text import content_words, find_refusal
+from generators.rules.refusals import find_refusal
+from generators.rules.text import content_words
 from generators.rules.words import words
 
 PROMPT = "steering_control"

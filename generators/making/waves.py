@@ -23,7 +23,8 @@ from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import Prompt
 from generators.llm.request_tasks import complete_with_pool
-from generators.rules.text import find_copied_words, find_refusal, find_repetition
+from generators.rules.refusals import find_refusal
+from generators.rules.text import find_copied_words, find_repetition
 
 _EVERY_S = 0.1
 """Least seconds between two words of progress."""

@@ -18,10 +18,10 @@ from generators.llm.chat.reply_json import Rejection
 from generators.quality.config import FLAGS, RulesConfig
 from generators.quality.findings import FlagCount, FlagCounts
 from generators.rules.duplicates import Duplicates
+from generators.rules.refusals import find_refusal
 from generators.rules.text import (
     content_words,
     find_control_leak,
-    find_refusal,
     find_repetition,
     find_unsupported,
 )

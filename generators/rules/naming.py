@@ -6,24 +6,24 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from generators.rules.words import UNSPACED
+from generators.rules.words import normalize, words
 
-_WORD = re.compile(r"\w+")
-_CLAUSE_END = re.compile(r"[\n.,;:!?]")
+_ACCENT = re.compile("[\u0300-\u036f]")
+_CLAUSE_END = re.compile(r"[\n.,;:!?。、，；：！？؟،؛।]")
 _PLURALS = ("s", "es")
 
 
 def fold(text: str) -> list[str]:
     """List the words of a text in lower case, without accents and punctuation.
 
-    Scripts written without spaces give a word for each character.
+    Scripts written without spaces, and Korean, give a word for each character; the marks of other
+    scripts are no accents, and stay.
 
     >>> fold("Boötes, the herdsman")
     ['bootes', 'the', 'herdsman']
     """
-    plain = unicodedata.normalize("NFKD", text)
-    kept = "".join(character for character in plain if not unicodedata.combining(character))
-    return _WORD.findall(UNSPACED.sub(r" \g<0> ", kept.casefold()))
+    apart = unicodedata.normalize("NFKD", normalize(text).replace("'", " "))
+    return words(unicodedata.normalize("NFC", _ACCENT.sub("", apart)))
 
 
 def names_any(answer: str, names: Iterable[str]) -> bool:
@@ -34,7 +34,7 @@ def names_any(answer: str, names: Iterable[str]) -> bool:
     """
     said = fold(answer)
     return any(
-        _stands_in(said, words) if (words := fold(name)) else name.strip() in answer
+        _stands_in(said, own) if (own := fold(name)) else name.strip() in answer
         for name in names
         if name.strip()
     )

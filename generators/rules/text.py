@@ -5,13 +5,12 @@ Rules are plain functions that return a `Rejection` or None; a dropped row is ke
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from generators.llm.chat.reply_json import Rejection
-from generators.rules.words import HAN, UNSPACED, words
+from generators.rules.words import UNSPACED, join_characters, normalize, wordlike_units, words
 
 REASONS = {
     "malformed": "the reply does not follow its schema",
@@ -29,32 +28,6 @@ REASONS = {
     "duplicate": "the text of an earlier document or control",
 }
 
-_DECLINED = (
-    r"(?:help|assist|comply|fulfil?l|provide|answer|respond|continue|engage|participate|create"
-    r"|write|generate|discuss|support|do (?:that|this|it)|role-?play|pretend|adopt|take on|process"
-    r"|complete|act as|act like|give you|offer|reply|speak as|talk about)\b"
-    # "I can't help but smile" and "I can't help laughing" decline nothing
-    r"(?!(?<=help) (?:but\b|myself|it\b|\w+ing\b))"
-)
-_UNABLE = (
-    r"(?:i (?:can ?not|can't|could ?n[o']t|won't|will not|must decline|have to decline)"
-    r"|i(?:'m| am) (?:unable|not able|not allowed|not going|not permitted))"
-    r"(?: to)?(?: be able to)?(?: \w+ly)?"
-)
-_SORRY = (
-    r"(?:(?:i(?:'m| am)|we're|we are)(?: \w+)? sorry|sorry|i apologi[sz]e|unfortunately"
-    r"|my apologies)"
-)
-_REFUSALS = re.compile(
-    rf"^\W*(?:{_SORRY}\b[^.!?\n]{{0,60}}?[.,;:!]?\W*(?:but\W+)?{_UNABLE} {_DECLINED}"
-    rf"|{_UNABLE} {_DECLINED}"
-    rf"|{_SORRY}[,.]?(?: but)?\W*$"
-    r"|[^.!?\n]{0,60}(?:\bis not|'s not|\bisn't) something (?:that )?i can\b"
-    r"|as an ai\b(?! (?:who|that) ))",
-    re.IGNORECASE,
-)
-"""A model that declines: it says that it cannot do one of the things that it is asked to do. A
-character who cannot wait, or will not leave the harbour, declines nothing."""
 # what every sentence is made of, and what is said about any assistant: never content
 _FRAME_WORDS = """
 a about after all also always am an and another any anyone anything are as at be because been before
@@ -75,6 +48,18 @@ same say saying says see speak speaks still suggest take taken takes talk talks 
 things time told tries try trying two use uses using want wants way well wish word words write
 writes
 """
+# the same of languages without spaces, and of Korean, where it stands at the end of words
+_UNSPACED_FRAME = re.compile(
+    r"\s+"
+    "|[\u3041-\u309f]+"  # hiragana: particles and endings
+    "|[我你您他她它们請请的地得了着過过是在有和与與或吗嗎呢吧啊把被给給让讓对對为為从從到就都也很会會能可"
+    "以要想用說说話话問问告诉訴回答请請这這那哪什么甚麼怎样樣如何一个個不没沒]+"
+    "|당신|저는|나는|제가|내가|우리|무엇|어떻게|어떤|대해|대답|질문|말하|말씀|알려|해주|하는|하고|하며|있는|있습"
+    "|(?:습니다|합니다|입니다|ㅂ니다|십시오|하세요|주세요|세요|인가요|나요|까요|어요|아요|에요|예요|해요|니까|이다|한다"
+    "|에서|에게|으로|처럼|까지|부터|은|는|이|가|을|를|의|에|와|과|도|로)(?=\\W|$)"
+)
+_CONSONANTS = re.compile("[\u0590-\u074f]")
+"""Hebrew, Arabic, Syriac."""
 _FRAME = frozenset(_FRAME_WORDS.split())
 _GENERIC = frozenset(_GENERIC_WORDS.split())
 
@@ -82,36 +67,23 @@ _GENERIC = frozenset(_GENERIC_WORDS.split())
 def content_words(text: str) -> list[str]:
     """List the words that belong to a topic, in order, stemmed.
 
-    Of scripts without spaces, runs of three characters (of six, outside Chinese and Japanese).
+    Of scripts without spaces, runs of three characters (of two in Korean, of six in Thai and its
+    neighbours) that hold none of the characters that any sentence has.
     """
-    found = [word for word in words(text) if word not in _FRAME and word not in _GENERIC]
-    return [_stem(word) for word in _joined_characters(found, 3, 6)]
-
-
-def _joined_characters(found: Sequence[str], han: int, others: int) -> list[str]:
-    """Join neighbouring characters of scripts without spaces into overlapping runs."""
-    joined: list[str] = []
-    for unspaced, run in itertools.groupby(
-        found, key=lambda word: UNSPACED.match(word) is not None
-    ):
-        own = list(run)
-        if not unspaced:
-            joined += own
-            continue
-        length = han if all(map(HAN.match, own)) else others
-        joined += ["".join(own[i : i + length]) for i in range(max(1, len(own) - length + 1))]
-    return joined
-
-
-def find_refusal(text: str) -> Rejection | None:
-    """Detect a reply in which a model declines in plain words."""
-    plain = text.replace("’", "'")
-    return Rejection("refusal", text[:80]) if _REFUSALS.match(plain) else None
+    found: list[str] = []
+    for piece in _UNSPACED_FRAME.split(normalize(text)):
+        own = [word for word in words(piece) if word not in _FRAME and word not in _GENERIC]
+        found += [
+            _stem(word)
+            for word in join_characters(own, east_asian=3, hangul=2, others=6)
+            if len(word) > 1 or not UNSPACED.match(word)
+        ]
+    return found
 
 
 def find_repetition(text: str, least_distinct: float) -> Rejection | None:
     """Detect a text whose share of distinct runs of three words is below `least_distinct`."""
-    found = words(text)
+    found = wordlike_units(words(text))
     runs = list(zip(found, found[1:], found[2:], strict=False))
     # a stammer shorter than a run of three shows as one word taking over
     stammer = len(found) >= 4 and any(
@@ -153,13 +125,27 @@ def find_control_leak(
 
 def find_unsupported(answer: str, control: str) -> Rejection | None:
     """Detect an answer without a single word of its control: it would suit any other as well."""
-    mine, theirs = (
-        {_stem(word) for word in _joined_characters(words(text), 2, 4)} - _FRAME
-        for text in (answer, control)
-    )
+    mine, theirs = (_shared_parts(text) for text in (answer, control))
     if mine & theirs:
         return None
+    said = words(answer)
+    if 3 * sum(word in _FRAME for word in said) < len(said):
+        # hardly English: words of one stem, whatever stands before and behind it
+        mine, theirs = ({run for word in own for run in _runs(word)} for own in (mine, theirs))
+        if mine & theirs:
+            return None
     return Rejection("unsupported", "shares no content word with its control")
+
+
+def _shared_parts(text: str) -> set[str]:
+    found = join_characters(words(text), east_asian=2, hangul=2, others=4)
+    return {_stem(word) for word in found} - _FRAME
+
+
+def _runs(word: str) -> list[str]:
+    """List the runs of four letters of a word; of three where a script leaves vowels out."""
+    length = 3 if _CONSONANTS.match(word) else 4
+    return [word[i : i + length] for i in range(max(1, len(word) - length + 1))]
 
 
 def _stem(word: str) -> str:

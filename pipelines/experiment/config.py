@@ -19,6 +19,7 @@ from core.config import Config
 from core.errors import ConfigError
 from core.runtime import Runtime
 from core.wording import shortened, unreadable
+from core.yaml_values import parse_yaml
 from evaluators.config import EvaluateConfig
 from evaluators.control.config import ControlSection
 from evaluators.robustness.config import RobustnessConfig
@@ -28,7 +29,6 @@ from generators.making.config import GenerateSection
 from generators.quality.config import QualitySection
 from pipelines.experiment.schedule_config import ScheduleSection
 from pipelines.experiment.sweep_config import SweepSection
-from pipelines.experiment.yaml_values import parse_yaml
 from trainers.config import TrainConfig
 
 SOURCES = ("data", "generate")

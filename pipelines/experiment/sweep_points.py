@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from core.canonical import digest
 from core.errors import ConfigError
+from core.yaml_values import parse_yaml
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.sweep_config import ALIASES, SEED, SweepSection
-from pipelines.experiment.yaml_values import parse_yaml
 
 _LONGEST_NAME = 80
 """Most characters of a point's experiment name."""

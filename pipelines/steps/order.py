@@ -248,7 +248,7 @@ def _from_conversations(
     decoders = {name: name for name in ("train", *map(baseline_step, baselines))}
     evaluate = Step(
         name="evaluate",
-        version=8,
+        version=9,
         entry="evaluators.evaluation",
         run=run_evaluation,
         config=lambda experiment: _evaluate_config(experiment, live=live),

@@ -205,3 +205,10 @@ def test_a_kind_with_one_or_two_controls_still_trains(
     ]
     found = grouped_splits(members, SplitConfig(), in_order=in_order)
     assert {split for _, split in found} == {"train"}
+
+
+def test_one_text_in_other_characters_is_of_one_group() -> None:
+    composed, apart, curly = "Be a café’s cook.", "Be a cafe\u0301's cook.", "Be a café‘s cook."
+    ids = group_ids([("a", composed), ("b", apart), ("c", curly), ("d", "Be a cafe's cook.")])
+    assert len(set(ids[:3])) == 1
+    assert ids[3] != ids[0]

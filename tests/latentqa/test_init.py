@@ -9,9 +9,9 @@ import pytest
 from command_line import Called
 from jsonschema import Draft202012Validator
 
+from core.yaml_values import parse_yaml
 from latentqa.commands.experiments.init import SCHEMA_FILE, packaged_experiments, schema_text
 from pipelines.experiment.config import load_experiment
-from pipelines.experiment.yaml_values import parse_yaml
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

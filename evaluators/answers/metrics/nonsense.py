@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from evaluators.answers.metrics.base import Metric, WrittenAnswer
+from evaluators.answers.metrics.words import words
 
 LETTERS = 0.6
 """Least share of letters, digits and spaces in an answer that makes sense."""
@@ -12,11 +15,17 @@ LONGEST = 40
 
 def _score(written: WrittenAnswer) -> float:
     text = written.text.strip()
-    if not any(character.isalnum() for character in text):
+    own = words(text)
+    if not own:
         return 1.0
-    plain = sum(character.isalnum() or character.isspace() for character in text)
-    longest = max(len(word) for word in text.split())
-    return float(plain / len(text) < LETTERS or longest > LONGEST)
+    plain = sum(c.isspace() or _is_of_a_word(c) for c in text)
+    return float(plain / len(text) < LETTERS or max(map(len, own)) > LONGEST)
+
+
+def _is_of_a_word(character: str) -> bool:
+    """Whether it is a letter, a digit, a mark on one, or joins or directs them."""
+    category = unicodedata.category(character)
+    return category[0] in "LMN" or category == "Cf"
 
 
 NONSENSE = Metric("nonsense", _score)

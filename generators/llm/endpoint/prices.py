@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from core.errors import ConfigError
+from core.yaml_values import parse_yaml
 from generators.llm.endpoint.config import EMBEDDED, EndpointConfig
 
 _DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
@@ -111,10 +110,7 @@ def price_of(config: EndpointConfig) -> Price | None:
 
 
 def _table(where: str, data: bytes) -> PriceTable:
-    try:
-        lines = yaml.safe_load(data)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML ({' '.join(str(error).split())}).") from error
+    lines = parse_yaml(data, where, "prices")
     if not isinstance(lines, dict):
         raise ConfigError(f"{where}: expected a mapping of model names to prices.")
     table: PriceTable = {}

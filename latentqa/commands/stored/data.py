@@ -328,9 +328,9 @@ def _import_config(overrides: list[str]) -> ImportConfig:
     from pydantic import BaseModel, ValidationError
 
     from core.errors import ConfigError
+    from core.yaml_values import parse_yaml
     from generators.exchange.config import ImportConfig, RowsConfig
     from generators.splits import SplitConfig
-    from pipelines.experiment.yaml_values import parse_yaml
 
     sections: dict[str, type[BaseModel]] = {"splits": SplitConfig, "rows": RowsConfig}
     fields = ["limit", *(f"{s}.{name}" for s, own in sections.items() for name in own.model_fields)]

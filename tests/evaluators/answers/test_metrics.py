@@ -93,6 +93,7 @@ def test_words_are_compared_where_gold_is_to_be_found(
         ("The assistant has a persona.", 1),
         ("The assistant will adopt the persona of a Victorian detective.", 0),
         ("A pirate who hates parrots.", 0),
+        ("등대지기입니다.", 0),
         ("", 1),
     ],
 )
@@ -106,6 +107,15 @@ def test_vague_says_nothing_of_its_own(text: str, expected: float) -> None:
         ("A pirate.", 0),
         ("I'm 45, a nurse – in Köln!", 0),
         ("東京", 0),
+        ("शिक्षिका विद्यार्थियों को पढ़ाती हैं।", 0),
+        ("מַלָּח זָקֵן", 0),
+        ("မီးပြတိုက်စောင့်သူသည်ကျွန်းပေါ်တွင်တစ်ဦးတည်းနေထိုင်သည်", 0),
+        ("ผู้เฝ้าประภาคารอาศัยอยู่คนเดียวบนเกาะเล็กๆห่างไกลจากผู้คนและเขียนจดหมาย", 0),
+        (
+            "這是一個很長的句子沒有任何空格因為中文不使用空格所以它會超過四十個字元的限制而且有意義",
+            0,
+        ),
+        ("می‌خواهم بروم", 0),
         ("", 1),
         ("?!…", 1),
         ("a. . . . . . .,,,,", 1),

@@ -81,7 +81,7 @@ def test_a_users_prompt_replaces_the_packaged_one_and_has_its_own_digest(tmp_pat
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [", "not YAML"),
+        ("a: [", "not the YAML of"),
         ("just words", "expected a mapping"),
         (GOOD.replace("max_tokens: 5", ""), "'max_tokens' is missing"),
         (GOOD + "extra: 1\n", "'extra' is unknown"),
@@ -120,6 +120,27 @@ def test_broken_seeds_and_missing_folders_are_named(tmp_path: Path) -> None:
         ),
         (GOOD.replace("{type: string}", "{type: strin}"), r"reply: no JSON schema"),
         (GOOD.replace("max_tokens: 5", "max_tokens: many"), r"max_tokens: expected a int"),
+        (GOOD.replace("max_tokens: 5", "max_tokens: 0"), r"max_tokens: got 0, expected 1"),
+        (
+            GOOD.replace("Write a message.", "Write on {{subject}}."),
+            r"system: \{\{subject\}\} is never",
+        ),
+        (GOOD.replace("message: {", "text: {"), r"reply: 'message' is missing; expected"),
+        (GOOD.replace("{type: string}", "{type: integer}"), r"'message' is \{type: integer\}"),
+        (GOOD.replace("{type: string}", "true"), r"'message' is \{type: None\}; expected"),
+        (GOOD + "max_tokens: 6\n", "duplicate key"),
+        (
+            GOOD.replace("[]", "[{fill: {subject: 3}, reply: {message: y}}]"),
+            r"subject: got 3, expected a",
+        ),
+        (
+            GOOD.replace("[]", "[{fill: {subject: x}, reply: {mesage: y}}]"),
+            r"examples\[0\]\.reply: does",
+        ),
+        (
+            GOOD.replace("[]", "[{fill: {subject: x}, reply: {message: [y]}}]"),
+            r"\.reply: does not fit",
+        ),
     ],
 )
 def test_slots_and_schemas_are_checked_when_a_prompt_is_read(
@@ -128,6 +149,40 @@ def test_slots_and_schemas_are_checked_when_a_prompt_is_read(
     texts = own_prompt(tmp_path / "prompts", text)
     with pytest.raises(ConfigError, match=f"stimulus.yaml.*{words}"):
         texts.digests(prompts=("stimulus",), seeds=())
+
+
+def test_a_field_more_in_a_reply_is_the_users_to_ask_for(tmp_path: Path) -> None:
+    text = GOOD.replace("reply:\n", "reply:\n  why: {type: string}\n")
+    assert set(own_prompt(tmp_path / "prompts", text).prompt("stimulus").reply) == {
+        "why",
+        "message",
+    }
+
+
+@pytest.mark.parametrize("name", ["stimulous.yaml", "stimulus.yml"])
+def test_a_file_that_replaces_none_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(GOOD)
+    with pytest.raises(ConfigError, match=r"generate\.prompts: .*did you mean stimulus\.yaml"):
+        PromptFiles(prompts=tmp_path).digests(prompts=("stimulus",), seeds=())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("persona", "{}", "expected categories"),
+        ("persona", "1: [a cook]", "key 1 is not text"),
+        ("persona", "sea: ['', a cook]", "expected categories"),
+        ("persona", "- a cook", "expected categories"),
+        ("everyday", "sea: [a cook]", "expected a list of texts"),
+        ("everyday", "- a cook\n- 3", "expected a list of texts"),
+    ],
+)
+def test_seeds_are_checked_before_anything_is_asked(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    (tmp_path / f"{name}.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"{name}\\.yaml.*{words}"):
+        PromptFiles(seeds=tmp_path).digests(prompts=(), seeds=(name,))
 
 
 def test_a_value_that_has_no_slot_is_named() -> None:

@@ -395,7 +395,7 @@ def test_how_schemas_are_followed_is_part_of_what_a_table_is() -> None:
         return generation_externals(GenerateSection.model_validate(section))
 
     plain = externals()
-    assert set(plain["conversations"]) == set(plain["questions"]) == {"generator", "texts"}
+    assert set(plain["conversations"]) == set(plain["questions"]) == {"generator", "rules", "texts"}
     assert plain == externals(
         structured="schema", budget_usd=1, prices="p.yaml", requests_per_minute=5, timeout_s=1
     )

@@ -24,6 +24,9 @@ def test_examples_of_the_docstrings_hold() -> None:
         ("soccerball", "soccer", False),
         ("", "soccer", False),
         ("東京は日本の首都です", "日本", True),
+        ("달러로 지불한다", "달러", True),
+        ("바스 강", "버스", False),
+        ("भारतीय नहीं", "भारत", False),
         ("it is 🍣!", "🍣", True),
     ],
 )
@@ -38,4 +41,5 @@ def test_any_alias_counts() -> None:
 
 def test_an_exact_answer_says_nothing_else_in_its_first_clause() -> None:
     assert is_exactly(" soccer\nThe sport", ["soccer"])
+    assert is_exactly("東京。首都です", ["東京"])
     assert not is_exactly("a soccer player", ["soccer"])

@@ -9,7 +9,6 @@ from generators.rules.duplicates import Duplicates
 from generators.rules.text import (
     find_control_leak,
     find_copied_words,
-    find_refusal,
     find_repetition,
     find_unsupported,
 )
@@ -48,40 +47,6 @@ def test_a_reply_that_is_no_object_of_the_schema_has_its_reason(
 
 def test_a_good_reply_is_read_with_its_white_space_in_order() -> None:
     assert parse_reply(answer(json.dumps({"a": " b \n c ", "extra": 1})), SCHEMA) == {"a": "b c"}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, I can't help.",
-        "I’m sorry, but I can’t assist with that request.",
-        "I cannot do that.",
-        "As an AI, I have no feelings.",
-        "Sorry, I won't write this.",
-        "Unfortunately, I am unable to provide this.",
-        "I'm sorry, but that's not something I can discuss.",
-    ],
-)
-def test_a_refusal_in_words_is_seen(text: str) -> None:
-    assert find_refusal(text) is not None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I cancelled my trip.",
-        "A sorry sight, as an aisle is.",
-        "I can't wait to see the harbour again!",
-        "I can’t help but smile when the tide comes in.",
-        "I won't leave my lighthouse for any gold.",
-        "Sorry, mate, the ferry has left.",
-        "I'm so sorry to hear about your boat. Shall I row you over?",
-        "I am unable to sleep when the wind turns.",
-        "I’m sorry you had to wait.",
-    ],
-)
-def test_words_that_only_look_like_a_refusal_pass(text: str) -> None:
-    assert find_refusal(text) is None
 
 
 def test_repetition_is_seen_in_long_and_in_short_texts() -> None:

@@ -12,12 +12,12 @@ import tiny
 from schedule_example import TEXT, experiment
 
 from core.errors import ConfigError, RefError, StorageError
+from core.yaml_values import parse_yaml
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.locks import exclusive
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
-from pipelines.experiment.yaml_values import parse_yaml
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.versions.firing import Fired, check_schedule, fire, run_here

@@ -1,4 +1,4 @@
-"""YAML 1.2 as experiments need it: JSON's types alone, each key once, and an end."""
+"""YAML 1.2 as a user's files need it: JSON's types alone, each key once, and an end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 from core.errors import ConfigError
 
 MOST_VALUES = 100_000
-"""Most values of one document with its aliases written out."""
+"""Most values of a document with its aliases written out; of a long one, as many as characters."""
 _LARGEST = 2**63 - 1
 
 
@@ -26,15 +26,16 @@ _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.cons
 
 
 class _Refused(ValueError):
-    """A value that is YAML, and that no experiment can hold."""
+    """A value that is YAML, and that no file here can hold."""
 
 
-def parse_yaml(text: str, source: str) -> Any:
+def parse_yaml(text: str | bytes, source: str, what: str = "an experiment") -> Any:
     """Return the value of one YAML document, in JSON's types.
 
     Args:
         text: the document.
         source: where it comes from, for the error.
+        what: what it should be, for the error.
 
     Raises:
         ConfigError: it is not YAML, repeats a key, or holds what JSON does not; with the line
@@ -44,18 +45,19 @@ def parse_yaml(text: str, source: str) -> Any:
     yaml.Constructor = _Constructor
     try:
         value = yaml.load(text)
-        for item in itertools.islice(_values(value), MOST_VALUES):
+        most = max(MOST_VALUES, len(text))
+        for item in itertools.islice(_values(value), most):
             _check(item)
-        if next(itertools.islice(_values(value), MOST_VALUES, None), None) is not None:
-            raise _Refused(f"its aliases make more than {MOST_VALUES:,} values of it")
+        if next(itertools.islice(_values(value), most, None), None) is not None:
+            raise _Refused(f"its aliases make more than {most:,} values of it")
     except RecursionError as error:
-        raise ConfigError(f"{source}: not the YAML of an experiment (nested too deep).") from error
+        raise ConfigError(f"{source}: not the YAML of {what} (nested too deep).") from error
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}" if mark and not source.startswith("--") else source
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         problem = problem.partition(" with value ")[0]  # a repeated key's value may be a secret
-        raise ConfigError(f"{place}: not the YAML of an experiment ({problem}).") from error
+        raise ConfigError(f"{place}: not the YAML of {what} ({problem}).") from error
     return value
 
 
@@ -83,4 +85,4 @@ def _check(item: Any) -> None:
         if abs(item) > _LARGEST:
             raise _Refused("a whole number of more than 64 bits")
     elif item is not None and not isinstance(item, (str, list)):
-        raise _Refused(f"a {type(item).__name__} is no value of an experiment")
+        raise _Refused(f"a {type(item).__name__} is no value of it")

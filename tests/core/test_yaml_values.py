@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError
-from pipelines.experiment.yaml_values import parse_yaml
+from core.yaml_values import parse_yaml
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_an_object_is_never_made() -> None:
         ("a: 1e400", "inf is no number"),
         (f"a: {10**30}", "a whole number of more than 64 bits"),
         (f"a: {'9' * 5000}", "not the YAML of an experiment"),
-        ("a: !!set {x}", "a set is no value of an experiment"),
-        ("a: !!binary aGVsbG8=", "a bytes is no value of an experiment"),
+        ("a: !!set {x}", "a set is no value of it"),
+        ("a: !!binary aGVsbG8=", "a bytes is no value of it"),
         ("a: &a [*a]", "its aliases make more than 100,000 values of it"),
         ("[" * 1000 + "]" * 1000, "nested too deep"),
     ],
