@@ -35,16 +35,17 @@ FAMILIES = {
 READ_LAYER = 2
 
 
-def model(family: str = "llama", seed: int = 0) -> ModelFiles:
+def model(family: str = "llama", seed: int = 0, blocks: int = 4) -> ModelFiles:
     """Make a tiny model on disk, the same for all tests of one process."""
-    return _model(family, seed)
+    return _model(family, seed, blocks)
 
 
 @functools.cache
-def _model(family: str, seed: int) -> ModelFiles:
+def _model(family: str, seed: int, blocks: int) -> ModelFiles:
     folder = Path(tempfile.mkdtemp(prefix="tiny-"))
     kind = "llama" if family == "llama3" else family
-    return resolve_model(str(tiny.save(folder, seed=seed, family=kind, template=FAMILIES[family])))
+    tiny.save(folder, seed=seed, family=kind, template=FAMILIES[family], num_hidden_layers=blocks)
+    return resolve_model(str(folder))
 
 
 def make(
@@ -53,10 +54,11 @@ def make(
     nudge: float = 0.05,
     lora: LoraSettings | None = None,
     dtype: str = "float32",
+    blocks: int = 4,
     **config: object,
 ) -> Decoder:
     """Make a decoder; `nudge` moves its adapter away from nothing, as training would."""
-    files = model(family)
+    files = model(family, blocks=blocks)
     made = Decoder.create(
         files,
         config=DecoderConfig.model_validate({"normalisation": "none", **config}),

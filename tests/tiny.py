@@ -151,7 +151,10 @@ def model(seed: int = 0, *, family: str = "llama", **changes: Any) -> PreTrained
         shape = {k: v for k, v in shape.items() if not k.endswith("token_id")}
     config = getattr(transformers, f"{kind}Config" if kind != "Gemma3" else "Gemma3TextConfig")
     network = getattr(transformers, f"{kind}ForCausalLM")
-    made: PreTrainedModel = network(config(**{**shape, **own, **changes})).eval()
+    settings = {**shape, **own, **changes}
+    if "layer_types" in settings:
+        settings["layer_types"] = settings["layer_types"][: settings["num_hidden_layers"]]
+    made: PreTrainedModel = network(config(**settings)).eval()
     return made
 
 

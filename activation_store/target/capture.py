@@ -30,16 +30,33 @@ class _StopForward(Exception):
 
 
 class _KeepsNothing(DynamicCache):
-    """A cache without keys and values.
-
-    Given one, transformers does not look at the positions for sequences that share a row, for which
-    the host would wait at every pass.
-    """
+    """A cache without keys and values."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return key_states, value_states
+
+
+def without_look(net: Any) -> dict[str, Any]:
+    """Return the arguments of a pass without a mask that keep the host from waiting for a GPU.
+
+    Given a cache, transformers does not look at the positions for sequences that share a row, as it
+    does at every pass otherwise.
+
+    Args:
+        net: a causal language model, possibly wrapped by peft.
+
+    Returns:
+        Nothing on a CPU, and for a model whose cache holds more than keys and values.
+    """
+    config: Any = net.config
+    device = next(net.parameters()).device
+    if device.type == "cpu" or getattr(config, "num_kv_shared_layers", None):
+        return {}
+    cache = _KeepsNothing(config=config)
+    own = (DynamicLayer, DynamicSlidingWindowLayer)
+    return {"past_key_values": cache} if all(type(x) in own for x in cache.layers) else {}
 
 
 class Capture:
@@ -119,7 +136,7 @@ class Capture:
         try:
             # weights that are gathered in inference mode could not be trained through later
             with self._gradient_mode(shared=self._shared or tidy is not None):
-                self._net(batch_BT, use_cache=False, **self._without_look())
+                self._net(batch_BT, use_cache=False, **without_look(self._net))
         except _StopForward:
             if tidy:
                 tidy()  # torch has not seen this pass end
@@ -127,15 +144,6 @@ class Capture:
             for handle in handles:
                 handle.remove()
         return kept
-
-    def _without_look(self) -> dict[str, Any]:
-        """Return what keeps transformers from looking at the batch; nothing on a CPU."""
-        config: Any = self._net.config
-        if self._device.type == "cpu" or getattr(config, "num_kv_shared_layers", None):
-            return {}
-        cache = _KeepsNothing(config=config)
-        own = (DynamicLayer, DynamicSlidingWindowLayer)
-        return {"past_key_values": cache} if all(type(x) in own for x in cache.layers) else {}
 
     def _gradient_mode(self, *, shared: bool) -> contextlib.AbstractContextManager[Any]:
         if self._gradients:

@@ -18,6 +18,7 @@ import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from activation_store.model_files.files import ModelFiles
+from activation_store.target.capture import without_look
 from activation_store.target.config import CompleteConfig
 from activation_store.target.generation import up_to_end
 from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
@@ -201,9 +202,10 @@ def count_chosen(
     ids = torch.tensor([[*prompt, *reply]], device=device)
     penalty = RepetitionPenaltyLogitsProcessor(repetition_penalty)
     with torch.no_grad():
-        logits = net(input_ids=ids, logits_to_keep=len(reply) + 1).logits[0]
+        kept = len(reply) + 1
+        logits = net(input_ids=ids, logits_to_keep=kept, **without_look(net)).logits[0]
     chosen = [
         penalty(ids[:, : len(prompt) + t], logits[t : t + 1].float()).argmax()
         for t in range(len(reply))
     ]
-    return int((torch.stack(chosen).to(device) == ids[0, len(prompt) :]).sum())
+    return int((torch.stack(chosen).to(device) == ids[0, len(prompt) :]).sum().cpu())

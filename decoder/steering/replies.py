@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from activation_store.target.generation import Sampling, generate_ids
 from activation_store.tokens.tokens import ends_of_reply
 from decoder.adapters import use_adapter
+from decoder.forward import attention_mask
 from decoder.model import Decoder
 from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.hooks import (
@@ -146,7 +147,7 @@ def score_replies(
         for stop in stops:
             found = net(
                 input_ids=ids[:, start:stop],
-                attention_mask=mask[:, :stop],
+                attention_mask=attention_mask(net, mask[:, :stop], ids[:, start:stop]),
                 position_ids=positions[:, start:stop],
                 past_key_values=cache,
                 use_cache=True,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from activation_store.target.capture import without_look
 from core.errors import DataError
 from decoder.model import Decoder
 from decoder.normalisation import ActivationStatistics
@@ -146,7 +147,8 @@ def measure_placeholder_length(decoder: Decoder) -> float:
     try:
         with decoder.without_adapter():
             ids = torch.from_numpy(prefix.ids)[None].to(decoder.device)
-            decoder.net(input_ids=ids, use_cache=False, logits_to_keep=1)
+            net = decoder.net
+            net(input_ids=ids, use_cache=False, logits_to_keep=1, **without_look(net))
     finally:
         handle.remove()
-    return float(found[0])
+    return float(found[0].cpu())

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from activation_store.target.capture import without_look
+
 
 def compute_language_loss(
     net: Any, sequences: Sequence[np.ndarray], *, given: Sequence[int] = ()
@@ -30,5 +32,5 @@ def compute_language_loss(
         ids_BT[i, : len(sequence)] = torch.from_numpy(sequence.astype(np.int64))
         targets_BT[i, start - 1 : len(sequence) - 1] = ids_BT[i, start : len(sequence)]
     # causal attention sees no padding behind a sequence
-    logits_BTV = net(input_ids=ids_BT.to(device), use_cache=False).logits
+    logits_BTV = net(input_ids=ids_BT.to(device), use_cache=False, **without_look(net)).logits
     return F.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.to(device).flatten())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ import torch
 from pydantic import ValidationError
 from reading_model import LAYER
 
+from activation_store.model_files.files import ModelFiles
+from core.runtime import Runtime
 from decoder.model import Decoder
 from decoder.sources.target_run import TargetNetwork
+from evaluators.tasks import tasks
 from evaluators.tasks.config import ShiftConfig, TasksConfig
 from evaluators.tasks.linear_map import LinearMap, TextActivations, pair_tokens, read_texts
 from evaluators.tasks.measure import measure_task, run_predictor
@@ -111,6 +115,22 @@ def test_tokens_are_paired_where_both_models_end_one() -> None:
 
     mine, theirs = pair_tokens(texts(1, 4, 9), texts(2, 4, 7, 9))
     assert mine.tolist() == theirs.tolist() == [[4.0], [9.0]]
+
+
+def test_the_other_model_is_spread_where_the_runtime_says_so(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {}
+
+    def load(model: ModelFiles, **how: Any) -> Any:
+        given.update(how)
+        return reading_model.network()
+
+    monkeypatch.setattr(tasks, "load_model", load)
+    files = reading_model.model()
+    inputs = tasks.TaskInputs(model=files, decoder=Path(), other=files)
+    tasks._load_other(inputs, decoder, Runtime(spread=True))
+    assert (given["runtime"].spread, given["device"]) == (True, decoder.device)
 
 
 def test_the_block_of_the_same_depth_is_read(decoder: Decoder, other: TargetNetwork) -> None:
