@@ -8,7 +8,9 @@ from pydantic import Field, model_validator
 
 from core.config import Config
 
-Normalisation = Literal["none", "length", "centre", "standardise", "wiener", "difference"]
+Normalisation = Literal[
+    "none", "length", "centre", "standardise", "wiener", "discriminant", "difference"
+]
 """How activations are normalised before they are injected (decoder/normalisation.py)."""
 
 
@@ -38,6 +40,9 @@ class DecoderConfig(Config):
     `wiener` then puts the best linear estimate of that change in the activation's place, learned
     from training rows whose visible text begins alike under several controls (crossed stimuli, or
     `train` in dump.swapped).
+    `discriminant` does so with what differs between the controls' mean activations (as linear
+    discriminants do), where what tells controls apart stands in the visible text itself
+    (complete.neutral_system).
     `difference` takes off the activations of the same visible text without the control, then brings
     the rest to that length: an ablation, for masked views and train.activations `live`; such a
     decoder can be evaluated, and not asked or steered."""

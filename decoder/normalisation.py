@@ -10,6 +10,9 @@ deviations of each feature, the best linear estimate of the change that one acti
 C S^-1 z: the Wiener filter, with the changes as its signal and the visible text as its noise. A
 long estimate is a sure one, so estimates are scaled together, not each to one length.
 
+Where nothing is hidden and replies themselves tell controls apart, the covariance of the controls'
+mean activations takes the place of C: the directions of linear discriminant analysis.
+
 The statistics are taken from training tokens alone and are saved beside the adapter. The map is
 differentiable, so that gradients for steering go through it.
 
@@ -33,6 +36,9 @@ from decoder.config import Normalisation
 from decoder.reading import at_least_float32
 
 STATISTICS_FILE = "normalisation.safetensors"
+FILTERS: tuple[Normalisation, ...] = ("wiener", "discriminant")
+"""Normalisations that keep what controls change."""
+_STANDARDISED: tuple[Normalisation, ...] = ("standardise", *FILTERS)
 _LEAST_DEVIATION = 1e-6
 _LEAST_LENGTH = 1e-6
 _RIDGE = 0.1
@@ -190,11 +196,11 @@ class Normaliser:
             return vectors_ND
         found = at_least_float32(vectors_ND)
         row_N = self._row_of_block[block_N]
-        if self.how in ("centre", "standardise", "wiener"):
+        if self.how in ("centre", *_STANDARDISED):
             found = found - self._mean_LD.index_select(0, row_N)
-        if self.how in ("standardise", "wiener"):
+        if self.how in _STANDARDISED:
             found = found / self._deviation_LD.index_select(0, row_N)
-        if self.how == "wiener":
+        if self.how in FILTERS:
             return self._filter(found, row_N)
         length = found.norm(dim=-1, keepdim=True).clamp_min(_LEAST_LENGTH)
         scaled: torch.Tensor = found * (self.statistics.length / length)
@@ -217,8 +223,8 @@ class Normaliser:
         rows = self._row_of_block[list(layers)]
         mean, deviation = self._mean_LD[rows], self._deviation_LD[rows]
         return (
-            mean if self.how in ("centre", "standardise", "wiener") else torch.zeros_like(mean),
-            deviation if self.how in ("standardise", "wiener") else torch.ones_like(deviation),
+            mean if self.how in ("centre", *_STANDARDISED) else torch.zeros_like(mean),
+            deviation if self.how in _STANDARDISED else torch.ones_like(deviation),
         )
 
     def changes(self, layers: Sequence[int]) -> torch.Tensor | None:

@@ -18,6 +18,13 @@ class CompleteConfig(ComputeConfig):
     unfinished: Literal["keep", "drop"] = "keep"
     """What happens to a reply that reaches `max_tokens`: `keep` flags it `unfinished`, `drop`
     counts and lists it. One that is cut within its thought is dropped in any case."""
+    disobedient: Literal["keep", "drop"] = "keep"
+    """What happens to a reply that code finds against its control (generators/rules/obedience.py):
+    `drop` counts and lists it."""
+    neutral_system: str | None = Field(default=None, min_length=1)
+    """System prompt that takes the control's place in the rows with replies, once they are written.
+    Such rows hide nothing: they hold what replies under a control are like, for a decoder that is
+    to steer replies. Null keeps the control."""
     temperature: float = Field(default=0.0, ge=0)
     """Sampling temperature; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)

@@ -41,6 +41,7 @@ from core.table_files import (
     write_dropped,
 )
 from core.tables import COMPLETES, Conversation, Dropped, Message, example_id
+from generators.rules.obedience import obeys_control
 
 if TYPE_CHECKING:
     from generators.llm.session import LLMSession
@@ -108,9 +109,9 @@ def complete(
     Args:
         conversations: folder with conversations.parquet.
         out: receives conversations.parquet (rows that came in, then the completed ones) and
-            dropped.parquet: replies that are empty, unfinished or cut within their thought, whose
-            conversation the chat template would write otherwise than the target saw it, and rows
-            that it cannot write.
+            dropped.parquet: replies that are empty, unfinished, disobedient or cut within their
+            thought, whose conversation the chat template would write otherwise than the target saw
+            it, and rows that it cannot write.
         work: keeps finished batches.
         config: how the target replies.
         model: the target.
@@ -148,10 +149,10 @@ def complete(
         made: list[Conversation] = []
         dropped: list[Dropped] = []
         for row, reply in zip(asked, replies, strict=True):
-            if reason := _drop_reason(reply, config):
+            if reason := _drop_reason(row, reply, config):
                 dropped.append(_dropped(row, reply, reason))
             else:
-                made.append(_completed(row, reply))
+                made.append(_completed(row, reply, config.neutral_system))
         order = {row.example_id: i for i, row in enumerate(rows)}
         made.sort(key=lambda row: order[row.provenance[COMPLETES]])
         write_conversations(out / CONVERSATIONS_FILE, [*rows, *made])
@@ -208,10 +209,13 @@ def _find_or_write(
     return list(itertools.chain(*replies)), served
 
 
-def _drop_reason(reply: Reply, config: CompleteConfig) -> str:
+def _drop_reason(row: Conversation, reply: Reply, config: CompleteConfig) -> str:
     if reply.reason:
         return reply.reason
-    return "unfinished" if not reply.finished and config.unfinished == "drop" else ""
+    if not reply.finished and config.unfinished == "drop":
+        return "unfinished"
+    against = config.disobedient == "drop" and not obeys_control(row, reply.text)
+    return "disobedient" if against else ""
 
 
 def _dropped(row: Conversation, reply: Reply, reason: str) -> Dropped:
@@ -220,10 +224,14 @@ def _dropped(row: Conversation, reply: Reply, reason: str) -> Dropped:
     return Dropped(reason=reason, where=where, detail=detail, raw=reply.text)
 
 
-def _completed(row: Conversation, reply: Reply) -> Conversation:
+def _completed(row: Conversation, reply: Reply, neutral_system: str | None) -> Conversation:
     from activation_store.tokens.tokens import COMPLETION_IDS
 
-    messages = (*row.messages, Message(role="assistant", content=reply.text, segment="completion"))
+    said = row.messages
+    if neutral_system is not None:
+        neutral = Message(role="system", content=neutral_system, segment="control")
+        said = (neutral, *(message for message in said if message.segment != "control"))
+    messages = (*said, Message(role="assistant", content=reply.text, segment="completion"))
     return replace(
         row,
         example_id=example_id(row.label, "stimulus_completion", messages),

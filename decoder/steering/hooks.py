@@ -168,7 +168,7 @@ class GradientAtEachToken:
                 own = [shift[place] for shift in self._shifts.shifts]
                 changed = _at_prompts(hidden_BTD, own, self._config)
                 self._held[block] = [
-                    self._read(row[len(row) - len(prompt.ids) + prompt.withheld :])
+                    self._read(row[len(row) - len(prompt.ids) + prompt.unread :])
                     for row, prompt in zip(changed, self._prompts, strict=True)
                 ]
                 return changed
@@ -209,11 +209,13 @@ class GradientAtEachToken:
         readings = []
         for row, prompt in enumerate(self._prompts):
             held = [self._held[block][row] for block in self._shifts.layers]
+            unread = 0 if prompt.last_tokens is None else max(0, len(held[0]) - prompt.last_tokens)
+            held = [own[unread:] for own in held]
             readings.append(
                 Reading(
                     held[0] if len(held) == 1 else torch.cat(held),
                     len(held[0]),
-                    prompt.withheld,
+                    prompt.unread + unread,
                     self._layers.layers if self._layers.named else (),
                 )
             )

@@ -15,6 +15,7 @@ import torch
 from activation_store.tokens.tokens import Encoded, tokenize_with_text
 from core.errors import DataError
 from core.tables import Message
+from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.visible_tokens import ReadLayers
 
@@ -30,11 +31,20 @@ class SteeringPrompt:
         ids: [T] token ids, a generation prompt at the end.
         withheld: leading tokens that the decoder does not read: a system prompt, also one that the
             template writes of itself.
+        last_tokens: most tokens that it reads, the last ones; None for all behind these.
     """
 
     messages: tuple[Message, ...]
     ids: np.ndarray
     withheld: int
+    last_tokens: int | None = None
+
+    @property
+    def unread(self) -> int:
+        """Leading tokens that the decoder does not read, by `withheld` or `last_tokens`."""
+        if self.last_tokens is None:
+            return self.withheld
+        return max(self.withheld, len(self.ids) - self.last_tokens)
 
     def followed_by(self, reply: Sequence[int]) -> SteeringPrompt:
         """Return the prompt with the token ids of a reply behind it."""
@@ -42,13 +52,23 @@ class SteeringPrompt:
 
     def reading(self, layers: ReadLayers, vectors_LTD: Sequence[torch.Tensor]) -> Reading:
         """Return what the decoder reads of activations [T, D] of each layer."""
-        read = [vectors[self.withheld : len(self.ids)] for vectors in vectors_LTD]
+        read = [vectors[self.unread : len(self.ids)] for vectors in vectors_LTD]
         return Reading(
             read[0] if len(read) == 1 else torch.cat(read),
             len(read[0]),
-            self.withheld,
+            self.unread,
             layers.layers if layers.named else (),
         )
+
+
+def make_prompt(decoder: Decoder, prompt: str, *, system: str | None = None) -> SteeringPrompt:
+    """Tokenize what a user says, to be read by a decoder as it was trained to read.
+
+    Raises:
+        DataError: as `tokenize_prompt`.
+    """
+    made = tokenize_prompt(decoder.tokenizer, prompt, system=system)
+    return replace(made, last_tokens=decoder.config.last_tokens)
 
 
 def tokenize_prompt(tokenizer: Any, prompt: str, *, system: str | None = None) -> SteeringPrompt:

@@ -46,6 +46,8 @@ class SteeredReply:
 
 
 _DEFAULT = ActivationSteeringConfig()
+_BATCH = 16
+"""Prompts that are replied to together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +92,33 @@ def write_replies(
             net, [prompt.ids.tolist() for prompt in prompts], ends, sampling, tell=tell
         )
     return [_reply(decoder.tokenizer, ids, ends) for ids in found]
+
+
+def follow_by_replies(
+    decoder: Decoder,
+    prompts: Sequence[SteeringPrompt],
+    asked: Sequence[SteeringPrompt],
+    tokens: int,
+) -> list[SteeringPrompt]:
+    """Put behind each prompt the beginning of the unsteered, greedy reply to another one.
+
+    Args:
+        decoder: whose target replies.
+        prompts: what is followed.
+        asked: what is replied to, one for each.
+        tokens: longest beginning; 0 leaves the prompts as they are.
+    """
+    if not tokens:
+        return list(prompts)
+    found: list[SteeringPrompt] = []
+    for start in range(0, len(prompts), _BATCH):
+        own = slice(start, start + _BATCH)
+        replies = write_replies(decoder, asked[own], Steering(), Sampling(max_tokens=tokens))
+        found += [
+            prompt.followed_by(reply.ids)
+            for prompt, reply in zip(prompts[own], replies, strict=True)
+        ]
+    return found
 
 
 @contextlib.contextmanager

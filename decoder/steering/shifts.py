@@ -45,7 +45,7 @@ class PromptShifts:
     def mean(self, prompts: Sequence[SteeringPrompt]) -> list[torch.Tensor]:
         """Average the shifts over the tokens that are shifted; [L, D] of each prompt."""
         return [
-            shift[:, prompt.withheld :][:, -(self.last_tokens or 0) :].mean(1)
+            shift[:, prompt.unread :][:, -(self.last_tokens or 0) :].mean(1)
             for shift, prompt in zip(self.shifts, prompts, strict=True)
         ]
 
@@ -86,7 +86,7 @@ def compute_shifts(
     losses, shifts = descent.losses, []
     for prompt, moved in zip(prompts, descent.shifts, strict=True):
         own = moved.new_zeros(len(layers.layers), len(prompt.ids), moved.shape[1])
-        own[:, prompt.withheld :] = moved.view(len(layers.layers), -1, moved.shape[1])
+        own[:, prompt.unread :] = moved.view(len(layers.layers), -1, moved.shape[1])
         shifts.append(own)
     return PromptShifts(
         layers.layers,

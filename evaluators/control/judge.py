@@ -13,7 +13,7 @@ from activation_store.target.generation import Sampling
 from core.estimate import Estimate
 from core.steering_control import SteeringControl
 from decoder.model import Decoder
-from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
+from decoder.steering.prompts import SteeringPrompt, make_prompt
 from decoder.steering.replies import SteeredReply, Steering, score_replies, write_replies
 from evaluators.control.config import ControlSection
 from evaluators.control.methods import PromptMaker
@@ -87,7 +87,7 @@ class ControlJudge:
     @cached_property
     def unsteered(self) -> Judged:
         """The target as it is."""
-        plain = [tokenize_prompt(self._decoder.tokenizer, text) for text in self._said]
+        plain = [make_prompt(self._decoder, text) for text in self._said]
         replies = self._write(plain, Steering())
         return self._judged(plain, replies, Steering(), ordinary=replies)
 
@@ -190,11 +190,9 @@ class ControlJudge:
         *,
         ordinary: list[SteeredReply],
     ) -> Judged:
-        tokenizer, control = self._decoder.tokenizer, self._control
-        plain = [tokenize_prompt(tokenizer, text) for text in self._said]
-        told = [
-            tokenize_prompt(tokenizer, text, system=control.system_prompt) for text in self._said
-        ]
+        decoder, control = self._decoder, self._control
+        plain = [make_prompt(decoder, text) for text in self._said]
+        told = [make_prompt(decoder, text, system=control.system_prompt) for text in self._said]
         lengths = np.array([len(reply.ids) for reply in replies])
         untold = self._score(plain, replies, Steering())
         gain = (untold - self._score(told, replies, Steering())) / lengths

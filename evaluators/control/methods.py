@@ -20,8 +20,8 @@ from core.progress import Progress, silent
 from core.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.steering.objective import SteeringObjective, make_objective
-from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
-from decoder.steering.replies import Steering, write_replies
+from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.replies import Steering, follow_by_replies, write_replies
 from decoder.steering.shifts import capture_prompts, compute_common_shift, compute_shifts
 from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection, Method
@@ -95,19 +95,19 @@ class MethodMaker:
         self._decoder, self._control, self._config = decoder, control, config
         self._sets, self._progress = prompts, progress
         self._objective: SteeringObjective = make_objective(decoder, [control])
-        self._plain = [tokenize_prompt(decoder.tokenizer, text) for text in prompts.train]
-        self._held_out = [tokenize_prompt(decoder.tokenizer, text) for text in prompts.validation]
+        self._plain = [make_prompt(decoder, text) for text in prompts.train]
+        self._held_out = [make_prompt(decoder, text) for text in prompts.validation]
 
     def plain_prompt(self, text: str) -> SteeringPrompt:
         """Make the prompt of a target that is told nothing."""
-        return tokenize_prompt(self._decoder.tokenizer, text)
+        return make_prompt(self._decoder, text)
 
     def told_prompt(self, text: str) -> SteeringPrompt:
         """Make the prompt of a target whose system prompt says the control."""
         return self._worded_prompt(text, self._control.system_prompt)
 
     def _worded_prompt(self, text: str, wording: str) -> SteeringPrompt:
-        return tokenize_prompt(self._decoder.tokenizer, text, system=wording)
+        return make_prompt(self._decoder, text, system=wording)
 
     def make(self, method: Method) -> SteeringMethod:
         """Make the steering that a method of comparison stands for."""
@@ -187,7 +187,9 @@ class MethodMaker:
 
     def _gradient_vector(self) -> SteeringMethod:
         own = self._config.activations
-        found = compute_common_shift(self._decoder, self._plain, self._objective, own)
+        tokens = self._decoder.config.last_tokens or 0
+        read = follow_by_replies(self._decoder, self._plain, self._plain, tokens)
+        found = compute_common_shift(self._decoder, read, self._objective, own)
         fall = found.before - found.after
         notes = []
         if fall < _LEAST_FALL:

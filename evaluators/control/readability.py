@@ -13,7 +13,8 @@ from decoder.model import Decoder
 from decoder.question_prompt import Turn
 from decoder.scoring import compute_turn_losses
 from decoder.steering.agreement import measure_agreement
-from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
+from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.replies import follow_by_replies
 from decoder.steering.shifts import capture_prompts
 from evaluators.control.metrics import Readability
 from evaluators.stats.estimates import bootstrap
@@ -34,6 +35,9 @@ def measure_readability(
 ) -> Readability:
     """Measure what the decoder reads of a target that is told the control in a hidden prompt.
 
+    A decoder of last tokens reads the reply of that target, which stands behind a prompt that does
+    not tell it.
+
     Args:
         decoder: reads.
         control: what the target is told.
@@ -41,9 +45,10 @@ def measure_readability(
         samples: bootstrap samples over prompts.
         seed: of the bootstrap.
     """
-    tokenizer = decoder.tokenizer
-    told = [tokenize_prompt(tokenizer, text, system=control.system_prompt) for text in said]
-    plain = [tokenize_prompt(tokenizer, text) for text in said]
+    told = [make_prompt(decoder, text, system=control.system_prompt) for text in said]
+    plain = [make_prompt(decoder, text) for text in said]
+    if tokens := decoder.config.last_tokens:
+        told, plain = (follow_by_replies(decoder, plain, own, tokens) for own in (told, plain))
     wanted = [decoder.prompt.turn(q.question, q.answer) for q in control.questions]
     margin_PQ = _losses(decoder, plain, wanted) - _losses(decoder, told, wanted)
 

@@ -12,7 +12,7 @@ from core.tool_use import message_text
 from generators.quality.config import RulesConfig
 from generators.quality.findings import Obedience
 from generators.quality.flags import flag_rows
-from generators.rules.obedience import obeys
+from generators.rules.obedience import checks_of, obeys
 
 
 def describe(
@@ -166,9 +166,7 @@ def count_obedience(conversations: Sequence[Conversation]) -> dict[str, Obedienc
     found: dict[str, list[bool]] = defaultdict(list)
     for row in conversations:
         reply = " ".join(m.content for m in row.messages if m.segment == "completion")
-        facts = row.provenance.get("facts")
-        checks = facts.get("checks", {}) if isinstance(facts, dict) else {}
-        for attribute, check in checks.items() if reply else ():
+        for attribute, check in checks_of(row).items() if reply else ():
             found[attribute].append(obeys(reply, check))
     return {
         name: Obedience(replies=len(own), obeyed=sum(own)) for name, own in sorted(found.items())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from core.tables import Conversation
 from generators.rules.tone import CLEAR_SENTIMENT, REGISTERS, SENTIMENTS, formality_of, sentiment_of
 from generators.rules.words import words
 
@@ -100,6 +101,20 @@ def obeys(reply: str, check: Mapping[str, object]) -> bool:
     raise ValueError(
         f"check {dict(check)!r}: expected words, language, form, sentiment or register"
     )
+
+
+def checks_of(row: Conversation) -> Mapping[str, Mapping[str, object]]:
+    """Return the checks of a row's control, by attribute; empty where code can check nothing."""
+    facts = row.provenance.get("facts")
+    found: Mapping[str, Mapping[str, object]] = (
+        facts.get("checks", {}) if isinstance(facts, dict) else {}
+    )
+    return found
+
+
+def obeys_control(row: Conversation, reply: str) -> bool:
+    """Tell whether `reply` passes all checks of a row's control."""
+    return all(obeys(reply, check) for check in checks_of(row).values())
 
 
 def adherence(reply: str, check: Mapping[str, object]) -> float:

@@ -16,7 +16,7 @@ import torch
 from activation_store.target.capture import without_look
 from core.errors import DataError
 from decoder.model import Decoder
-from decoder.normalisation import ActivationStatistics
+from decoder.normalisation import FILTERS, ActivationStatistics
 from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource
 from trainers.config import TrainConfig
@@ -47,14 +47,17 @@ def measure_statistics(
             learns from both.
 
     Raises:
-        DataError: normalisation `wiener`, and no visible text begins alike under two controls.
+        DataError: normalisation `wiener`, and no visible text begins alike under two controls; or
+            `discriminant`, and there are fewer than two controls.
     """
     texts = [_Text(row, row.example_id) for row in rows[:_MOST_ROWS]]
     masking, length = config.decoder.masking, measure_placeholder_length(decoder)
     seen = _VisibleTokens(decoder, activations, texts, masking)
     found = ActivationStatistics.measure(seen.activations(), length=length)
-    if config.decoder.normalisation != "wiener":
+    if config.decoder.normalisation not in FILTERS:
         return found
+    if config.decoder.normalisation == "discriminant":
+        return found.with_filter(*_measure_between_controls(seen, found.mean))
     swaps = swapped or {}
     others = [_Text(row, swaps[own]) for row, own in texts if own in swaps]
     seen = _VisibleTokens(decoder, activations, texts + others, masking)
@@ -82,6 +85,10 @@ class _VisibleTokens:
         for text, count in zip(self._texts, self._counts, strict=True):
             layers = self._source.read_layers(text.example_id, self._layers)
             yield np.stack([layer[-count:] for layer in layers])
+
+    def controls(self) -> list[str]:
+        """Name the control of each row."""
+        return [text.row.conversation.control_id for text in self._texts]
 
     def beginnings(self) -> list[list[bytes]]:
         """Name, for each token of each row, its view and the visible text up to it."""
@@ -130,6 +137,33 @@ def _measure_covariances(
     means_LGD = sums_LGD / sizes_G[:, None]
     between_LDD = means_LGD.transpose(0, 2, 1) @ (means_LGD * sizes_G[:, None])
     return total_LDD / tokens, (shared_LDD - between_LDD) / freedom
+
+
+def _measure_between_controls(
+    seen: _VisibleTokens, mean_LD: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the covariance of all activations, and that of the controls' means.
+
+    Returns:
+        Two arrays [L, D, D] float64.
+    """
+    tokens, total_LDD = 0, np.zeros((*mean_LD.shape, mean_LD.shape[1]))
+    sums: dict[str, np.ndarray] = {}
+    counts: Counter[str] = Counter()
+    for vectors_LTD, control in zip(seen.activations(), seen.controls(), strict=True):
+        moved_LTD = vectors_LTD.astype(np.float64) - mean_LD[:, None]
+        tokens += moved_LTD.shape[1]
+        total_LDD += moved_LTD.transpose(0, 2, 1) @ moved_LTD
+        counts[control] += moved_LTD.shape[1]
+        sums[control] = sums.get(control, 0) + moved_LTD.sum(1)
+    if len(sums) < 2:
+        raise DataError(
+            "train.decoder.normalisation: `discriminant` learns from what tells controls apart, "
+            f"and the training rows have {len(sums)}. Take more, or `standardise`."
+        )
+    means_LGD = np.stack([sums[control] / counts[control] for control in sums], 1)
+    shares_G1 = np.array([counts[control] / tokens for control in sums])[:, None]
+    return total_LDD / tokens, means_LGD.transpose(0, 2, 1) @ (means_LGD * shares_G1)
 
 
 @torch.no_grad()  # not inference_mode: a sharded base gathers its weights in place

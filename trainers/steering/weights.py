@@ -19,8 +19,6 @@ import torch
 from torch.nn import functional as F
 
 from activation_store.target.capture import Capture
-from activation_store.target.generation import Sampling, generate_ids
-from activation_store.tokens.tokens import ends_of_reply
 from core.progress import Progress, silent
 from decoder.adapters import use_adapter
 from decoder.model import Decoder
@@ -28,6 +26,7 @@ from decoder.reading import Reading
 from decoder.steering.gradient import answer_loss
 from decoder.steering.objective import SteeringObjective
 from decoder.steering.prompts import SteeringPrompt
+from decoder.steering.replies import follow_by_replies
 from trainers.steering.adapter import STEER, add_steering_adapter, steering_weights
 from trainers.steering.config import WeightSteeringConfig
 from trainers.steering.loop import AdapterTraining, train_adapter
@@ -56,8 +55,9 @@ def train_steering_adapter(
         progress: told the steps that are done.
     """
     add_steering_adapter(decoder, config.lora, blocks=max(decoder.layers) + 1, seed=config.seed)
-    training = SteeringRows(decoder, prompts, reply_tokens=config.reply_tokens)
-    checking = SteeringRows(decoder, held_out, reply_tokens=config.reply_tokens)
+    tokens = decoder.config.last_tokens or config.reply_tokens
+    training = SteeringRows(decoder, prompts, reply_tokens=tokens)
+    checking = SteeringRows(decoder, held_out, reply_tokens=tokens)
     anchor = KLAnchor(decoder, unrelated) if config.kl_weight and unrelated else None
 
     def loss_of(chosen: Sequence[int], step: int) -> torch.Tensor:
@@ -81,7 +81,7 @@ class SteeringRows:
         self, decoder: Decoder, prompts: Sequence[SteeringPrompt], *, reply_tokens: int
     ) -> None:
         self._decoder = decoder
-        self._prompts = extend_by_replies(decoder, prompts, reply_tokens)
+        self._prompts = follow_by_replies(decoder, prompts, prompts, reply_tokens)
 
     def loss(
         self, objective: SteeringObjective, chosen: Sequence[int], *, layer_turn: int = 0
@@ -120,23 +120,6 @@ class SteeringRows:
         ]
 
 
-def extend_by_replies(
-    decoder: Decoder, prompts: Sequence[SteeringPrompt], tokens: int, *, adapter: str | None = None
-) -> list[SteeringPrompt]:
-    """Put the beginning of the target's own greedy reply behind each prompt."""
-    if not tokens:
-        return list(prompts)
-    ends = ends_of_reply(decoder.tokenizer)
-    with use_adapter(decoder.net, adapter):
-        replies = generate_ids(
-            decoder.net.get_base_model(),
-            [prompt.ids.tolist() for prompt in prompts],
-            ends,
-            Sampling(max_tokens=tokens),
-        )
-    return [prompt.followed_by(reply) for prompt, reply in zip(prompts, replies, strict=True)]
-
-
 class KLAnchor:
     """Holds the steered target to the unsteered one on texts that have nothing to do with it."""
 
@@ -146,7 +129,7 @@ class KLAnchor:
     def __init__(self, decoder: Decoder, prompts: Sequence[SteeringPrompt]) -> None:
         self._decoder = decoder
         self._plain = prompts[: self._TEXTS]
-        self._texts = extend_by_replies(decoder, self._plain, self._TOKENS)
+        self._texts = follow_by_replies(decoder, self._plain, self._plain, self._TOKENS)
 
     def divergence(self, turn: int) -> torch.Tensor:
         """Compute KL(unsteered || steered) of the next tokens of one text's reply, in nats."""
