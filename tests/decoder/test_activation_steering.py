@@ -14,11 +14,14 @@ from core.errors import ConfigError, DataError, ModelError
 from core.steering_control import SteeringControl, WantedAnswer
 from decoder.model import Decoder
 from decoder.normalisation import ActivationStatistics
+from decoder.reading import Reading
+from decoder.steering import hooks
 from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.geometry import Geometry
+from decoder.steering.gradient import take_gradient
 from decoder.steering.objective import make_objective
-from decoder.steering.prompts import SteeringPrompt, tokenize_prompt
-from decoder.steering.replies import Steering, score_replies, write_replies
+from decoder.steering.prompts import SteeringPrompt, make_prompt, tokenize_prompt
+from decoder.steering.replies import Steering, follow_by_replies, score_replies, write_replies
 from decoder.steering.shifts import capture_prompts, compute_common_shift, compute_shifts
 from decoder.steering.vectors import SteeringVector
 
@@ -344,3 +347,34 @@ def test_an_unsteered_score_is_that_of_a_plain_pass(decoder: Decoder) -> None:
     assert score_replies(decoder, [prompt], [[7, 9]], Steering())[0] == pytest.approx(
         expected, rel=1e-4
     )
+
+
+def test_a_decoder_of_last_tokens_reads_and_moves_no_others() -> None:
+    decoder = decoders.make("llama", tokens="last:3")
+    prompt = make_prompt(decoder, "Tell me of the sea")
+    (reply,) = follow_by_replies(decoder, [prompt], [prompt], 2)
+    assert (len(reply.ids), reply.unread) == (len(prompt.ids) + 2, len(prompt.ids) - 1)
+    config = ActivationSteeringConfig(step_size=0.5, norm_limit=2.0)
+    objective = make_objective(decoder, [PIRATE])
+    (shift,) = compute_shifts(decoder, [reply], objective, config).shifts
+    assert not shift[0, :-3].any()
+    assert shift[0, -3:].any(-1).all()
+
+
+def test_what_a_decoder_of_last_tokens_reads_goes_along_with_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder = decoders.make("llama", tokens="last:3")
+    prompt = make_prompt(decoder, "Tell me of the sea")
+    config = ActivationSteeringConfig(new_tokens="gradient")
+    read: list[tuple[int, int]] = []
+
+    def spy(decoder: Decoder, readings: list[Reading], turns: object, **options: object) -> object:
+        read.extend((reading.n, reading.first_position) for reading in readings)
+        return take_gradient(decoder, readings, turns, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hooks, "take_gradient", spy)
+    steering = Steering(objective=make_objective(decoder, [PIRATE]), config=config)
+    write_replies(decoder, [prompt], steering, Sampling(max_tokens=3))
+    T = len(prompt.ids)
+    assert set(read) == {(3, T - 2), (3, T - 1)}

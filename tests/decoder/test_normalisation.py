@@ -11,7 +11,7 @@ import torch
 from core.errors import ModelError
 from decoder.config import Normalisation
 from decoder.injection import Injection
-from decoder.normalisation import STATISTICS_FILE, ActivationStatistics, Normaliser
+from decoder.normalisation import FILTERS, STATISTICS_FILE, ActivationStatistics, Normaliser
 from decoder.reading import UNNAMED_LAYER
 
 CPU = torch.device("cpu")
@@ -113,13 +113,12 @@ def test_each_layer_has_its_own_filter() -> None:
         assert not out.any()
 
 
-def test_estimates_are_as_long_as_what_they_replace_on_average() -> None:
+@pytest.mark.parametrize("how", FILTERS)
+def test_estimates_are_as_long_as_what_they_replace_on_average(how: Normalisation) -> None:
     seen = tokens(4000)[:1]
     measured = ActivationStatistics.measure([seen], length=3.0)
     filtered = measured.with_filter(np.cov(seen[0].T)[None], np.cov(seen[0].T)[None])
-    out = Normaliser("wiener", filtered, (3,), CPU)(
-        torch.from_numpy(seen[0]), torch.full((4000,), 3)
-    )
+    out = Normaliser(how, filtered, (3,), CPU)(torch.from_numpy(seen[0]), torch.full((4000,), 3))
     assert float(out.square().sum(-1).mean().sqrt()) == pytest.approx(3.0, rel=0.01)
 
 

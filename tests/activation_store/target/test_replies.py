@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from activation_store.target import replies as module
 from activation_store.target.config import CompleteConfig
 from activation_store.target.replies import CompleteResult, complete
 from activation_store.target.reply_text import Reply
+from activation_store.tokens.tokens import COMPLETION_IDS
 from core.errors import DataError
 from core.runtime import Runtime
 from core.table_files import (
@@ -183,3 +185,35 @@ def test_nothing_to_answer_is_one_line(tmp_path: Path, model: ModelFiles) -> Non
     write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, [row(0, "control")])
     with pytest.raises(DataError, match="no conversation has view `stimulus`"):
         run(tmp_path, model)
+
+
+def test_a_neutral_system_prompt_takes_the_place_of_the_control(
+    rows: list[Conversation], tmp_path: Path, model: ModelFiles
+) -> None:
+    run(tmp_path, model)
+    told = [
+        r for r in read_conversations(tmp_path / "out" / CONVERSATIONS_FILE) if r.completion_origin
+    ]
+    shutil.rmtree(tmp_path / "out")
+    run(tmp_path, model, CONFIG.model_copy(update={"neutral_system": "You help."}))
+    made = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
+    assert made[: len(rows)] == rows
+    for row, own in zip(made[len(rows) :], told, strict=True):
+        assert [(m.role, m.content, m.segment) for m in row.messages] == [
+            ("system", "You help.", "control"),
+            *((m.role, m.content, m.segment) for m in own.messages[2:]),
+        ]
+        assert row.control_id == own.control_id
+        assert row.provenance[COMPLETION_IDS] == own.provenance[COMPLETION_IDS]
+
+
+def test_a_reply_against_its_control_is_kept_or_dropped_and_counted(
+    tmp_path: Path, model: ModelFiles
+) -> None:
+    checks = {"word": {"words": ["nowhere-to-be-found"]}}
+    facts = {"facts": {"checks": checks}}
+    asked = [dataclasses.replace(row(0), provenance=facts), row(1)]
+    write_conversations(tmp_path / "in" / CONVERSATIONS_FILE, asked)
+    assert run(tmp_path, model).completions == 2
+    found = run(tmp_path, model, CONFIG.model_copy(update={"disobedient": "drop"}))
+    assert (found.completions, found.dropped) == (1, {"disobedient": 1})

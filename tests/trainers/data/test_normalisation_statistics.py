@@ -112,3 +112,34 @@ def test_texts_that_never_begin_alike_give_no_filter(tmp_path: Path) -> None:
     config = TrainConfig(decoder=DecoderConfig(normalisation="wiener"))
     with pytest.raises(DataError, match="begin alike under several controls"):
         measure_statistics(chain.decoder(made), store, rows, config)
+
+
+def test_discriminants_are_taken_from_the_means_of_controls(made: chain.Chain) -> None:
+    store = ActivationStore(made.store)
+    rows = load_rows(made.conversations, made.questions, store)
+    own = [r for r in rows if r.conversation.split == "train"]
+    config = TrainConfig(decoder=DecoderConfig(normalisation="discriminant"))
+    found = measure_statistics(chain.decoder(made), store, own, config)
+    by_control: dict[str, list[np.ndarray]] = {}
+    for row in own:
+        vectors = read_row(store, row, chain.LAYER, masking=True).vectors
+        assert vectors is not None
+        moved = (np.asarray(vectors) - found.mean[0]).astype(float)
+        by_control.setdefault(row.conversation.control_id, []).append(moved)
+    groups = [np.concatenate(own) for own in by_control.values()]
+    every = np.concatenate(groups)
+    between = sum(len(g) * np.outer(g.mean(0), g.mean(0)) for g in groups) / len(every)
+    expected = found.with_filter((every.T @ every / len(every))[None], between[None])
+    assert found.filter is not None
+    assert expected.filter is not None
+    np.testing.assert_allclose(found.filter, expected.filter, atol=1e-5)
+    assert found.changes is not None
+    assert np.linalg.matrix_rank(found.changes[0], tol=1e-4) < len(groups)
+
+
+def test_one_control_has_no_discriminants(made: chain.Chain) -> None:
+    store = ActivationStore(made.store)
+    rows = load_rows(made.conversations, made.questions, store)[:1]
+    config = TrainConfig(decoder=DecoderConfig(normalisation="discriminant"))
+    with pytest.raises(DataError, match="the training rows have 1"):
+        measure_statistics(chain.decoder(made), store, rows, config)
