@@ -128,7 +128,8 @@ def test_discriminants_are_taken_from_the_means_of_controls(made: chain.Chain) -
         by_control.setdefault(row.conversation.control_id, []).append(moved)
     groups = [np.concatenate(own) for own in by_control.values()]
     every = np.concatenate(groups)
-    between = sum(len(g) * np.outer(g.mean(0), g.mean(0)) for g in groups) / len(every)
+    squares = [len(g) * np.outer(g.mean(0), g.mean(0)) for g in groups]
+    between = np.sum(squares, 0) / len(every)
     expected = found.with_filter((every.T @ every / len(every))[None], between[None])
     assert found.filter is not None
     assert expected.filter is not None
