@@ -67,6 +67,8 @@ class PatchedText:
             raise ValueError("a patched text needs a vector, a mark, and some text after the mark")
         head = encode_plain_text(tokenizer, before).ids
         if vector is None:
+            if len(head) < 2:  # what follows is predicted from a token with one before it
+                head = encode_plain_text(tokenizer, f"\n{before}").ids
             return cls(head, np.zeros(0, np.int64), None)
         fill = np.full(repeats, Encoded.of(tokenizer, _PLACEHOLDER).ids[-1])
         ids = np.concatenate([head, fill, Encoded.of(tokenizer, after).ids])

@@ -64,10 +64,11 @@ def evaluate(
 
     documents, lines = [], []
     measured = {}
+    relations = [path for path in task if path != PROMPTS]
     for ref in refs:
         found = run_tasks_of(
             ref,
-            [path for path in task if path != PROMPTS],
+            relations,
             root=root,
             prompts=PROMPTS in task,
             overrides=override or (),
@@ -81,7 +82,12 @@ def evaluate(
             {"name": str(found.name), "path": str(where.path), "tasks": found.metrics["tasks"]}
         )
         lines += [ref] if len(refs) > 1 else []
-        lines += [task_tables(metrics), "", f"Named {found.name}: {where.path}"]
+        lines += [task_tables(metrics), ""]
+        if relations and "conversations" not in where.identity["inputs"]:
+            lines.append(
+                "The decoder's own rows are not here: subjects of the test may be among them."
+            )
+        lines.append(f"Named {found.name}: {where.path}")
     if rows is not None:
         write_rows(measured, rows)
     report(as_json, documents[0] if len(refs) == 1 else documents, *lines)

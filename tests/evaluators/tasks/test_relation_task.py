@@ -265,6 +265,13 @@ def test_what_continues_a_text_is_what_the_model_says(decoder: Decoder) -> None:
     np.testing.assert_allclose([-right, -wrong], logits[ids].numpy(), atol=1e-4)
 
 
+def test_a_text_of_one_token_is_continued(decoder: Decoder) -> None:
+    text = PatchedText.make(decoder.tokenizer, "B")
+    at = decoder.injection_at(0, "replace")
+    (answer,) = continue_texts(decoder, at, [text], max_tokens=4)
+    assert answer.text == object_of("B")
+
+
 def test_an_activation_enters_at_each_placeholder(decoder: Decoder) -> None:
     vector = np.arange(336, dtype=np.float32)
     text = PatchedText.make(decoder.tokenizer, f"of {PLACE} is", vector, repeats=3)

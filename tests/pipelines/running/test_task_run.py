@@ -61,6 +61,7 @@ def test_the_command_prints_tables_and_is_found_again(
     assert called.code == 0
     assert "| task | n | lit | probe |" in called.out
     assert "| number | 10 | 1.00" in called.out
+    assert "rows are not here: subjects of the test may be among them." in called.out
     again = Called(capsys, root, *words(relation), "--json", command="evaluate")
     document = json.loads(again.out)
     assert document["name"] == "toy_tasks:1"
