@@ -259,12 +259,15 @@ class Reader:
 
     def _negation(self, question: str) -> set[str]:
         doubted = re.fullmatch(
-            r"(?:Is it true that|Would it be right to say that) (\w+) (.+)\?", question
+            r"(?:Is it|Would it be) (true|right|false|wrong) (?:to say )?that (\w+) (.+)\?",
+            question,
         )
         if doubted:
-            what, value = read(doubted[2], PHRASES)
-            assert self.facts[doubted[1]][what] != value, f"it is true: {question}"
-            return {f"No, {doubted[1]} {what} {self.facts[doubted[1]][what]}"}
+            verdict, name, said = doubted.groups()
+            what, value = read(said, PHRASES)
+            holds = self.facts[name][what] == value
+            yes = "Yes" if holds == (verdict in ("true", "right")) else "No"
+            return {f"{yes}, {name} {what} {self.facts[name][what]}"}
         found = re.fullmatch(r"Which of the \w+ (.+)\?|Name all of the \w+ that (.+)\.", question)
         assert found, f"what does it deny: {question}"
         denied = found[1] or found[2]

@@ -40,9 +40,10 @@ class Kind(ABC):
         types: the types of questions that can be asked about it.
         control_texts: seeds files that its controls draw on.
         question_texts: seeds files that its questions draw on.
+        control_version: raised when code draws other controls from the same seeds or files.
+        question_version: raised when code asks or answers otherwise about the same controls.
         acknowledgements: what the assistant says to its control.
         endings: endings of the files that its plan names as `source`; empty where it reads none.
-        source_version: raised when something else is read from the same files.
         plain_text: whether its controls are natural text, which the target reads without its chat
             template.
     """
@@ -52,9 +53,10 @@ class Kind(ABC):
     types: ClassVar[tuple[QuestionType, ...]]
     control_texts: ClassVar[tuple[str, ...]] = ()
     question_texts: ClassVar[tuple[str, ...]] = ()
+    control_version: ClassVar[int] = 1
+    question_version: ClassVar[int] = 1
     acknowledgements: ClassVar[tuple[str, ...]] = ("Understood.",)
     endings: ClassVar[tuple[str, ...]] = ()
-    source_version: ClassVar[int] = 1
     plain_text: ClassVar[bool] = False
 
     @abstractmethod

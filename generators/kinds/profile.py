@@ -27,12 +27,17 @@ Possible = list[tuple[Callable[..., QuestionAnswer], tuple[Any, ...]]]
 """What can be asked: what words it, and with which arguments."""
 
 
+_RIGHT = ("Is it true that", "Would it be right to say that")
+_WRONG = ("Is it false that", "Would it be wrong to say that")
+
+
 class Profile(DrawnKind):
     """A few people or things of one world; the grade of a question is its type."""
 
     name = "profile"
     views = ("control", "stimulus", "system")
     types = ("single_fact", "two_hop", "comparison", "counting", "negation")
+    question_version = 2
     control_texts = ("profile", "messages")
     question_texts = ("profile",)
     acknowledgements = (
@@ -230,7 +235,7 @@ class _Sheet:
         return found
 
     def negation(self) -> Possible:
-        """List questions for which have something not, and whether something false is true."""
+        """List questions for which have something not, and whether a claim is right or wrong."""
         found: Possible = []
         for name, flag in self._world.flags.items():
             if 0 < sum(self._facts[name]) < len(self._things):
@@ -242,7 +247,7 @@ class _Sheet:
                 if there.count(value) < len(there):
                     denied = values.denied.format(value=value)
                     found.append((self._without, (denied, [other != value for other in there])))
-            found += [(self._untrue, (name, i)) for i in self._all]
+            found += [(self._judged, (name, i)) for i in self._all]
         return found
 
     def _askable(self) -> list[str]:
@@ -347,14 +352,18 @@ class _Sheet:
         answer = f"{_listed(names)} {denied}." if len(names) > 1 else f"Only {names[0]}."
         return QuestionAnswer(question=question, answer=answer)
 
-    def _untrue(self, name: str, i: int) -> QuestionAnswer:
+    def _judged(self, name: str, i: int) -> QuestionAnswer:
+        """Ask whether a claim is right, or wrong: the answer is yes in half, whatever is asked."""
         values: Values = self._world.values[name]
+        holds, affirmed = (self._draw.random() < 0.5 for _ in range(2))
         wrong = self._draw.choice([v for v in values.values if v != self._facts[name][i]])
-        said = f"{self._things[i]} {values.says[0].format(value=wrong)}"
-        question = self._draw.choice(
-            (f"Is it true that {said}?", f"Would it be right to say that {said}?")
+        value = self._facts[name][i] if holds else wrong
+        said = f"{self._things[i]} {values.says[0].format(value=value)}"
+        verdict = self._draw.choice(_RIGHT if affirmed else _WRONG)
+        answer = "Yes" if holds == affirmed else "No"
+        return QuestionAnswer(
+            question=f"{verdict} {said}?", answer=f"{answer}, {self._says(name, i)}"
         )
-        return QuestionAnswer(question=question, answer=f"No, {self._says(name, i)}")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ class Relations(DrawnKind):
     views = ("control",)
     types = ("single_fact",)
     endings = SUFFIXES
-    source_version = 2
+    control_version = 2
     plain_text = True
 
     def categories(self, texts: PromptFiles) -> None:

@@ -77,16 +77,13 @@ class ResolvedTexts:
                 yield from _file(file, path, self.source)
 
 
-def resolve_texts(
-    source: TextSource, endings: tuple[str, ...] = ENDINGS, version: int = 1
-) -> ResolvedTexts:
+def resolve_texts(source: TextSource, endings: tuple[str, ...] = ENDINGS) -> ResolvedTexts:
     """Locate `source` and compute the identity of its texts.
 
     Args:
         source: as the config has it.
         endings: of the files that are read; files with others than `ENDINGS` are read by the kind
             itself, and lie here.
-        version: of what that kind reads from such files.
 
     Raises:
         DataError: nothing that can be read is there.
@@ -94,8 +91,7 @@ def resolve_texts(
     path = Path(source.path).expanduser()
     if endings != ENDINGS:
         read = [[file.name, sha256_file(file)] for file in _files(path, endings)]
-        identity = {"files": digest([version, read])}
-        return ResolvedTexts(source=source, identity=identity, endings=endings)
+        return ResolvedTexts(source=source, identity={"files": digest(read)}, endings=endings)
     if path.exists():
         if is_saved_dataset(path):
             saved = sorted(p for p in path.rglob("*") if p.is_file())

@@ -33,10 +33,9 @@ def resolve_sources(config: ConversationsConfig) -> dict[str, ResolvedTexts]:
         DataError: nothing that can be read is there.
     """
     return {
-        name: resolve_texts(plan.source, kind.endings or ENDINGS, kind.source_version)
+        name: resolve_texts(plan.source, get_kind(name).endings or ENDINGS)
         for name, plan in config.kinds.items()
         if plan.source is not None
-        for kind in [get_kind(name)]
     }
 
 

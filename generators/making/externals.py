@@ -78,17 +78,25 @@ def generation_externals(
                     *(("everyday",) if stimuli else ()),
                 ),
             ),
+            **_versions({kind.name: kind.control_version for kind in kinds}),
             **({"sources": found} if found else {}),
             **({"earlier": before} if before else {}),
         },
         "questions": {
             **generator,
+            **_versions({kind.name: kind.question_version for kind in kinds}),
             "texts": texts.digests(
                 prompts=tuple(name for kind in written for name in kind.question_prompts),
                 seeds=tuple({name for kind in kinds for name in kind.question_texts}),
             ),
         },
     }
+
+
+def _versions(of_kinds: Mapping[str, int]) -> dict[str, Any]:
+    """Return the versions of kinds; a first one leaves keys as they were without versions."""
+    later = {name: version for name, version in of_kinds.items() if version > 1}
+    return {"kinds": later} if later else {}
 
 
 def needs_llm(config: ConversationsConfig) -> bool:

@@ -74,6 +74,20 @@ def test_every_answer_follows_from_the_sheets_text(
     assert grades == dict.fromkeys(GRADES, 4000)
 
 
+def test_half_of_the_claims_are_answered_with_yes_whatever_is_asked(
+    made: tuple[list[Conversation], list[Question]],
+) -> None:
+    asked: defaultdict[tuple[str | None, str], Counter[str]] = defaultdict(Counter)
+    for one in made[1]:
+        answer = one.answer.split(",")[0]
+        if answer in ("Yes", "No"):
+            verdict = one.question.split(" that ")[0] if one.type == "negation" else ""
+            asked[one.type, verdict][answer] += 1
+    assert len(asked) == 2 + 4  # flags, in one hop and in two, and four forms of a claim
+    for counts in asked.values():
+        assert 0.45 < counts["Yes"] / counts.total() < 0.55
+
+
 def test_the_reader_would_notice_a_wrong_answer(
     made: tuple[list[Conversation], list[Question]],
 ) -> None:
