@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 
-from activation_store.exchange.exporting import EXAMPLES_FILE, LAYER_FILE
+from activation_store.exchange.exporting import EXAMPLES_FILE, LAYER_FILE, ExportResult
 from activation_store.layout.arrays import CANARY_FILE, PHYSICAL, layer_array
 from activation_store.layout.checksummed_json import write_checksummed_json
 from activation_store.layout.config import CaptureConfig, Codec
@@ -34,6 +34,8 @@ from core.config import Config
 from core.errors import DataError, first_line
 from core.files import new_folder, sha256_file
 
+_DECLARED = frozenset({*(own.name for own in fields(ExportResult)), "target", "plan"})
+"""What `layer.json` may say."""
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -98,6 +100,11 @@ def open_safetensors(folder: Path) -> VectorSource:
     """
     from safetensors import safe_open
 
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: is no folder; expected one that holds .safetensors files, or a .npy file "
+            "with --index."
+        )
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise DataError(f"{folder}: no .safetensors file is here; expected one tensor an example.")
@@ -206,11 +213,16 @@ def check_declared(
 
     Raises:
         DataError: the width is not the model's, or `layer.json` names another layer, width,
-            number of tokens or target; both sides are shown.
+            number of tokens or target, or a token is not the model's; both sides are shown.
     """
     if source.d_model != shape.d_model:
         raise DataError(
             f"{source.path}: d_model {source.d_model}, and {shape.ref} has {shape.d_model}. "
+            "Name the target that the vectors are of."
+        )
+    if (largest := int(source.rows.ids.max())) >= shape.vocabulary:
+        raise DataError(
+            f"{source.path}: token id {largest}, and {shape.ref} knows {shape.vocabulary} tokens. "
             "Name the target that the vectors are of."
         )
     own = {
@@ -222,10 +234,10 @@ def check_declared(
     }
     for name, value in own.items():
         said = source.declared.get(name, value)
-        if said != value:
+        if said != value or type(said) is not type(value):
             expected = f"--layer {value}" if name == "layer" else f"the vectors have {value}"
             raise DataError(
-                f"{source.path / LAYER_FILE}: {name} is {said}, and {expected}. "
+                f"{source.path / LAYER_FILE}: {name} is {said!r}, and {expected}. "
                 "Say what they are, or export them again."
             )
     said_target = source.declared.get("target", {})
@@ -311,7 +323,8 @@ def _shard_content(plan: Plan, shard: int, source: VectorSource) -> dict[str, np
 def _in_store_format(values: Any, found: str, dtype: str) -> np.ndarray[Any, Any]:
     """Convert vectors of the source to the type in which `dtype` is stored."""
     if isinstance(values, np.ndarray):
-        values = torch.from_numpy(np.array(values))
+        native = values.dtype.newbyteorder("=")
+        values = torch.from_numpy(np.array(values, dtype=native))
         values = values.view(torch.bfloat16) if found == "bfloat16" else values
     return to_stored(values, dtype)
 
@@ -331,6 +344,8 @@ def _read_examples(path: Path, needed: Sequence[str] = ()) -> dict[str, dict[str
         raise DataError(f"{path}: it lacks the columns {sorted(lacking)}.")
     for name in columns:
         kind = table.schema.field(name).type
+        if pa.types.is_dictionary(kind):  # a categorical column of pandas
+            kind = kind.value_type
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         if table[name].null_count or not (
             text if name == "example_id" else pa.types.is_integer(kind)
@@ -340,6 +355,8 @@ def _read_examples(path: Path, needed: Sequence[str] = ()) -> dict[str, dict[str
     rows: dict[str, dict[str, Any]] = {row["example_id"]: row for row in table.to_pylist()}
     if len(rows) != len(table):
         raise DataError(f"{path}: an example_id stands twice.")
+    if "" in rows:
+        raise DataError(f"{path}: an example_id is empty.")
     return rows
 
 
@@ -350,6 +367,11 @@ def _read_declared(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not JSON ({error}).") from error
     if not isinstance(value, dict) or not isinstance(value.get("target", {}), dict):
         raise DataError(f"{path}: not what an export writes; remove it, or export again.")
+    if unknown := sorted(value.keys() - _DECLARED):
+        raise DataError(
+            f"{path}: unknown field {unknown[0]!r}; an export writes "
+            f"{', '.join(sorted(_DECLARED))}. Remove what is not one of these."
+        )
     return value
 
 
@@ -360,13 +382,18 @@ def _tokens(source: Path, example: str, n: int, known: Mapping[str, Any]) -> Tok
         DataError: they do not fit the vectors.
     """
     zeros = [0] * n
-    columns: list[Any] = [known.get("tokens"), known.get("segments")]
+    given = {name: known.get(name) for name in ("tokens", "segments")}
     try:
-        ids, segments = (np.asarray(zeros if c is None else c, np.int64) for c in columns)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(
-            f"{source}: example {example}: tokens and segments are not integers ({error})."
-        ) from error
+        columns = {name: np.asarray(zeros if c is None else c) for name, c in given.items()}
+    except ValueError as error:  # lists of several lengths
+        raise DataError(f"{source}: example {example}: tokens are no list ({error}).") from error
+    for name, column in columns.items():
+        if column.dtype.kind not in "iu":
+            raise DataError(
+                f"{source}: example {example}: {name} are {column.dtype}; expected integers of at "
+                "most 64 bits, none missing."
+            )
+    ids, segments = columns["tokens"], columns["segments"]
     withheld = known.get("withheld") or 0
     if n < 1 or len(ids) != n or len(segments) != n or known.get("n_tokens", n) != n:
         raise DataError(
@@ -381,7 +408,7 @@ def _tokens(source: Path, example: str, n: int, known: Mapping[str, Any]) -> Tok
             f"{source}: example {example}: segment {min(unknown)}; expected one of "
             f"{', '.join(f'{code} ({name})' for name, code in SEGMENT_CODES.items())}."
         )
-    if not isinstance(withheld, int) or not 0 <= withheld <= n:
+    if type(withheld) is not int or not 0 <= withheld <= n:
         raise DataError(
             f"{source}: example {example}: withheld is {withheld}; expected 0 to {n}, its tokens."
         )

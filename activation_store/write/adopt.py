@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from activation_store.layout.arrays import CANARY_FIELDS, CANARY_FILE, PLAN_FILE, ROOT_FILE
-from activation_store.layout.checksummed_json import read_checksummed_json
+from activation_store.layout.checksummed_json import checksummed_json, read_checksummed_json
 from activation_store.layout.commit_records import commit_path
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.file_digests import FileDigest
@@ -42,11 +42,23 @@ def adopt_store(
         model: the target that the store must be of.
 
     Raises:
-        StoreError: there is no finished store, or it is of another target, lacks a layer, or has
-            other tokens than a conversation, or none of them.
-        DamagedError: a file of it is not as it was committed.
+        StoreError: there is no finished store, or it is damaged, of another target, lacks a layer,
+            or has other tokens than a conversation, or none of them.
         StorageError: the disk is full.
     """
+    try:
+        return _adopt(source, out, conversations, config, model)
+    except DamagedError as error:
+        # nobody here can compute it again
+        raise StoreError(
+            f"{error} It stands at dump.store: fetch it again, run the experiment that dumped it, "
+            "or leave dump.store out."
+        ) from error
+
+
+def _adopt(
+    source: Path, out: Path, conversations: Path, config: CaptureConfig, model: ModelFiles
+) -> DumpResult:
     finished_root(source)
     store = ActivationStore(source)
     store.check_target(model.digests())
@@ -126,9 +138,9 @@ def _link_files(store: ActivationStore, out: Path) -> int:
             raise DamagedError(
                 f"store {store.root}: {name} is not as it was committed.", store.root / name
             )
-    records = [PLAN_FILE, ROOT_FILE]
-    records += [commit_path(Path(), shard).as_posix() for shard in sorted(store.commits)]
-    copies = {name: (store.root / name).read_bytes() for name in records}
+    copies = {name: (store.root / name).read_bytes() for name in (PLAN_FILE, ROOT_FILE)}
+    for shard, commit in store.commits.items():  # root.json has those whose records are lost
+        copies[commit_path(Path(), shard).as_posix()] = checksummed_json(commit.to_json())
     write_files({out / name: content for name, content in copies.items()})
     copies[CANARY_FILE] = (store.root / CANARY_FILE).read_bytes()  # last: it says it is finished
     write_files({out / CANARY_FILE: copies[CANARY_FILE]})

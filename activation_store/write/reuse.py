@@ -93,8 +93,13 @@ class ReusableStores:
                 continue
             there, here = shard_file(name, there_shard), shard_file(name, shard)
             known = store.commits[there_shard].files.get(there)
-            if known is not None and link_verified(store.root / there, root / here, known):
+            if known is None:
+                continue
+            if link_verified(store.root / there, root / here, known):
                 return {here: known}
+            _LOG.warning(
+                "%s is not as it was committed, and is computed again.", store.root / there
+            )
         return {}
 
     def read_bits(self, example: str, layer: int, tokens: Tokens) -> np.ndarray[Any, Any] | None:
@@ -197,7 +202,6 @@ def _has_layout(store: ActivationStore, plan: Plan) -> bool:
 def link_verified(there: Path, here: Path, known: FileDigest) -> bool:
     """Link or copy the file `there` to `here` if it is as it was committed; return whether."""
     if find_damage(there.parent, {there.name: known}):
-        _LOG.warning("%s is not as it was committed, and is computed again.", there)
         return False
     here.parent.mkdir(parents=True, exist_ok=True)
     aside = here.with_name(f".{here.name}.{os.getpid()}.{threading.get_ident()}.link")

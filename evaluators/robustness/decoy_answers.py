@@ -12,6 +12,7 @@ from decoder.model import Decoder
 from decoder.question_prompt import Turn
 from decoder.scoring import compute_turn_losses
 from decoder.sources.target_run import capture_rows
+from evaluators.answers.metrics.words import plain
 from evaluators.measure.metrics import AlteredEstimates
 from evaluators.measure.panel import make_bootstrap, stack_control_means
 from evaluators.robustness.alterations import AlteredRow
@@ -23,20 +24,17 @@ RivalAnswers = tuple[str, str, str]
 
 
 def find_rival_answers(row: Row, other: Row) -> list[RivalAnswers]:
-    """Find for each question the other control's answer of the same type and place."""
-    theirs: dict[tuple[str | None, int], str] = {}
-    counts: dict[str | None, int] = {}
-    for question in other.questions:
-        place = counts[question.type] = counts.get(question.type, -1) + 1
-        theirs[question.type, place] = question.answer
-    counts.clear()
-    out = []
-    for question in row.questions:
-        place = counts[question.type] = counts.get(question.type, -1) + 1
-        rival = theirs.get((question.type, place))
-        if rival is not None and rival != question.answer:
-            out.append((question.question, question.answer, rival))
-    return out
+    """Find for each question the other control's answer to it; a question of one alone has none.
+
+    An answer to another question would show by its form alone which of the two is the row's.
+    """
+    theirs = {plain(question.question): question.answer for question in other.questions}
+    return [
+        (question.question, question.answer, rival)
+        for question in row.questions
+        if (rival := theirs.get(plain(question.question))) is not None
+        and plain(rival) != plain(question.answer)
+    ]
 
 
 def score_choices(

@@ -93,6 +93,62 @@ def test_a_finished_store_of_another_target_is_refused(
     assert "Traceback" not in err
 
 
+def test_a_damaged_finished_store_is_refused_in_one_line_and_stays(
+    run: Run, experiment: Path, tmp_path: Path
+) -> None:
+    made = dump_step(run, experiment, tmp_path / "root")
+    store = Path(made["path"]) / "data"
+    there = ("run", str(experiment), "--root", str(tmp_path / "root"), "--until", "dump", "--set")
+    record = store / "commits" / "000000.json"
+    kept = record.read_bytes()
+    record.unlink()  # root.json has it too
+    assert run(*there, f"dump.store={store}")[0] == 0
+    record.write_bytes(kept)
+    shutil.copytree(store, tmp_path / "copied")
+    for damaged in (store, tmp_path / "copied"):
+        shard = damaged / "acts" / "L1" / "c" / "0" / "0"
+        content = bytearray(shard.read_bytes())
+        content[2000] ^= 1
+        shard.unlink()  # its bytes may be those of other stores too
+        shard.write_bytes(content)
+        code, _, err = run(*there, f"dump.store={damaged}", "--set", "dump.max_tokens=1000")
+        assert code == 2
+        assert "acts/L1/c/0/0 is not as it was committed. It stands at dump.store" in err
+        assert "again:" not in err
+        assert shard.read_bytes() == content
+    (tmp_path / "copied" / "root.json").unlink()
+    code, _, err = run(*there, f"dump.store={tmp_path / 'copied'}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "root.json: the file is missing" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("vectors.safetensors",), "is no folder; expected one that holds .safetensors files"),
+        (("nowhere",), "is no folder"),
+        (("layer", "--index", "i.parquet"), "--index: it goes with a .npy file"),
+    ],
+)
+def test_a_source_that_is_none_is_refused_in_one_line(
+    given: tuple[str, ...],
+    said: str,
+    run: Run,
+    experiment: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(experiment.parent)
+    (tmp_path / "vectors.safetensors").write_bytes(b"")
+    (tmp_path / "layer").mkdir()
+    options = ("--layer", "1", "--target", "model", "--out", "in")
+    code, _, err = run("store", "import", *given, *options)
+    line = err.splitlines()[-1]  # before it are transformers' of the target that was made
+    assert code == 2
+    assert line.startswith("latentqa: ")
+    assert said in line
+
+
 @pytest.mark.parametrize(
     ("changed", "words", "said"),
     [

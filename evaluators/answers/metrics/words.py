@@ -12,3 +12,8 @@ def words(text: str) -> list[str]:
     found = all_words(text)
     # an answer such as "A" is all article
     return [word for word in found if word not in _ARTICLES] or found
+
+
+def plain(text: str) -> str:
+    """Return the words of `text` as one text: what is the same here differs in form alone."""
+    return " ".join(words(text))

@@ -160,6 +160,8 @@ def import_(
 
     if source.suffix == ".npy" and index is None:
         raise ConfigError("--index: a .npy file needs a table of its examples.")
+    if source.suffix != ".npy" and index is not None:
+        raise ConfigError(f"--index: it goes with a .npy file, and the source is {source}.")
     model = resolve_model(target, adapter)
     shape = model_shape(model)
     config = importing.VectorImport.model_validate(

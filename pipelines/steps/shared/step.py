@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from activation_store.layout.config import CaptureConfig
 from core.canonical import digest
-from core.errors import ConfigError, RefError
+from core.errors import ConfigError, DamagedError, RefError, StoreError
 from core.files import sha256_file
 from core.progress import Progress
 from core.task_pool import TaskPool
@@ -99,8 +99,12 @@ class ExternalInputs:
         """What a dump comes from: the target, and the finished store that takes its place."""
         from activation_store.layout.root_record import finished_root
 
-        own = {} if self.store is None else {"store": finished_root(self.store)}
-        return {**self.model_digests, **own}
+        if self.store is None:
+            return self.model_digests
+        try:
+            return {**self.model_digests, "store": finished_root(self.store)}
+        except DamagedError as error:
+            raise StoreError(f"{error} It stands at dump.store: fetch or dump it again.") from error
 
     @cached_property
     def model_digests(self) -> dict[str, str]:

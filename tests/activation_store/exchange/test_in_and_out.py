@@ -136,6 +136,17 @@ def test_the_bits_of_bfloat16_come_in_from_a_memmap(tmp_path: Path) -> None:
     assert np.array_equal(ActivationStore(tmp_path / "in").bits("e1", 1), bits[10:])
 
 
+def test_other_byte_orders_and_categories_of_pandas_come_in(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(30, 8)).astype(">f4")
+    vectors, index = memmap(tmp_path, values, [10, 20])
+    table = pq.read_table(index)
+    ids = table["example_id"].dictionary_encode()
+    pq.write_table(table.set_column(0, "example_id", ids), index)
+    source = open_memmap(vectors, index)
+    import_vectors(source, tmp_path / "in", config=VectorImport(layer=1), target={})
+    assert np.array_equal(ActivationStore(tmp_path / "in").bits("e1", 1), values[10:])
+
+
 def test_rows_beyond_the_file_are_refused(tmp_path: Path) -> None:
     files = memmap(tmp_path, np.zeros((20, 8), np.float32), [10, 20])
     with pytest.raises(DataError, match=r"example e1 has rows 10 to 30, and v.npy has 20"):
@@ -203,6 +214,24 @@ def test_what_layer_json_says_is_compared(whole: Path, model: ModelFiles, tmp_pa
         check_declared(source, layer=2, shape=SHAPE, target=target)
 
 
+def test_tokens_that_the_target_does_not_know_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.zeros((3, 8), np.float32))
+    table = {"example_id": ["a"], "row_start": [0], "n_tokens": [3], "tokens": [[1, 300, 2]]}
+    pq.write_table(pa.table(table), tmp_path / "i.parquet")
+    source = open_memmap(tmp_path / "v.npy", tmp_path / "i.parquet")
+    with pytest.raises(DataError, match="token id 300, and tiny knows 300 tokens"):
+        check_declared(source, layer=1, shape=SHAPE, target={})
+
+
+def test_what_layer_json_says_is_known_by_name_and_type(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"unknown field 'model'; an export writes d_model, dtype"):
+        exported(whole, tmp_path / "x", model="Qwen/Qwen2")
+    source = exported(whole, tmp_path / "y", layer="2")
+    shape = Shape(ref="tiny", n_blocks=4, d_model=32, max_positions=100, vocabulary=320)
+    with pytest.raises(DataError, match=r"layer is '2', and --layer 2"):
+        check_declared(source, layer=2, shape=shape, target={})
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"target": "llama"}'])
 def test_a_layer_json_that_is_none_is_refused(content: str, whole: Path, tmp_path: Path) -> None:
     exported(whole, tmp_path / "x")
@@ -225,6 +254,12 @@ def test_rows_of_two_examples_that_overlap_are_refused(tmp_path: Path) -> None:
         ("tokens", [[1, 2, -3]], "a token id is negative or above 32 bits"),
         ("tokens", [[1, 2, 2**40]], "a token id is negative or above 32 bits"),
         ("tokens", [[1, 2]], "3 vectors, 2 tokens and 3 segments"),
+        ("tokens", [[1.5, 2.0, 3.0]], "tokens are float64; expected integers"),
+        ("segments", [[0.9, 1.0, 1.0]], "segments are float64; expected integers"),
+        ("segments", [["control"] * 3], r"segments are <U7; expected integers"),
+        ("tokens", [[1, None, 3]], "tokens are object; expected integers"),
+        ("withheld", [True], "withheld is True; expected 0 to 3"),
+        ("example_id", [""], "an example_id is empty"),
         ("segments", [[0, 1, 9]], r"segment 9; expected one of 0 \(template\)"),
         ("withheld", [4], "withheld is 4; expected 0 to 3"),
         ("withheld", [-1], "withheld is -1; expected 0 to 3"),

@@ -14,7 +14,7 @@ from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.verify import verify
 from activation_store.write.adopt import adopt_store
 from activation_store.write.dump import DumpResult
-from core.errors import DamagedError, StoreError
+from core.errors import StoreError
 
 
 def adopt(store: Path, out: Path, rows: Path, model: ModelFiles, **changes: object) -> DumpResult:
@@ -72,6 +72,6 @@ def test_a_damaged_store_is_refused_by_file(
     rows: Path, model: ModelFiles, store: Path, tmp_path: Path
 ) -> None:
     stores.flip(store / "acts/L0/c/1/0")
-    with pytest.raises(DamagedError, match=r"acts/L0/c/1/0 is not as it was committed"):
+    with pytest.raises(StoreError, match=r"acts/L0/c/1/0 is not as it was committed"):
         adopt(store, tmp_path / "out", rows, model)
     assert not (tmp_path / "out" / "canary.json").exists()

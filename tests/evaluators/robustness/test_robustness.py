@@ -170,8 +170,15 @@ def test_alterations() -> None:
     assert len(words) == 3
 
 
-def test_rivals_are_answers_of_one_type_and_place_that_differ() -> None:
-    assert find_rival_answers(row(0), row(1)) == [("Which?", "red", "blue")]
+def test_rivals_are_answers_to_the_same_question_that_differ() -> None:
+    own, other = row(0), row(1)
+    assert find_rival_answers(own, other) == [("Which?", "red", "blue")]
+    (asked,) = other.questions[:1]
+    elsewhere = replace(other, questions=(replace(asked, question="Why?"), asked))
+    assert find_rival_answers(own, elsewhere) == [("Which?", "red", "blue")]
+    assert find_rival_answers(own, replace(other, questions=elsewhere.questions[:1])) == []
+    same = replace(asked, question="which", answer="Red.")
+    assert find_rival_answers(own, replace(other, questions=(same,))) == []
 
 
 def test_own_answers_are_a_share() -> None:
