@@ -305,11 +305,12 @@ class _Study:
 def choose_strength(curve: Sequence[StrengthPoint]) -> StrengthPoint:
     """Choose the strength with the highest adherence among the harmless ones.
 
+    Of equal ones, as of a language that no reply is in yet, the one with the highest likelihood.
     Where none is harmless, the one whose perplexities grow least is chosen.
     """
     harmless = [point for point in curve if point.harmless]
     if harmless:
-        return max(harmless, key=lambda p: p.likelihood if p.adherence is None else p.adherence)
+        return max(harmless, key=lambda p: (p.adherence or 0.0, p.likelihood))
     return min(curve, key=lambda p: max(p.own_perplexity, p.ordinary_perplexity))
 
 

@@ -224,11 +224,13 @@ def test_prompts_are_drawn_into_sets_that_share_none() -> None:
         draw_prompts(SMALL.model_copy(update={"train_prompts": 500}))
 
 
-def point(strength: float, adherence: float, *, own: float = 1.0) -> StrengthPoint:
+def point(
+    strength: float, adherence: float | None, *, likelihood: float = 0.0, own: float = 1.0
+) -> StrengthPoint:
     return StrengthPoint(
         strength=strength,
         adherence=adherence,
-        likelihood=0.0,
+        likelihood=likelihood,
         distinct=1.0,
         own_perplexity=own,
         ordinary_perplexity=1.0,
@@ -241,6 +243,12 @@ def test_the_strongest_harmless_strength_is_chosen() -> None:
     assert choose_strength(curve).strength == 1
     broken = [point(1, 1.0, own=5.0), point(2, 9.0, own=3.0)]
     assert choose_strength(broken).strength == 2
+
+
+def test_of_equal_adherences_the_likelier_replies_are_chosen() -> None:
+    for equal in (0.0, None):
+        curve = [point(n, equal, likelihood=gain) for n, gain in ((1, 0.1), (2, 0.3), (4, 0.2))]
+        assert choose_strength(curve).strength == 2
 
 
 def test_bias_of_sentences_is_the_difference_of_their_likelihoods(tmp_path: Path) -> None:
