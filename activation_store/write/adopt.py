@@ -96,7 +96,8 @@ def _check_tokens(store: ActivationStore, prepared: PreparedDump) -> int:
     """Compare tokens; return how many conversations are not in the store.
 
     Raises:
-        StoreError: an example has other tokens in the store, or no conversation is in it.
+        StoreError: an example has other tokens in the store, or withholds others from the decoder,
+            or no conversation is in it.
     """
     absent = 0
     for example, tokens in prepared.tokens.items():
@@ -115,6 +116,12 @@ def _check_tokens(store: ActivationStore, prepared: PreparedDump) -> int:
             raise StoreError(
                 f"store {store.root}: example {example} has {len(there)} vectors, and its "
                 f"conversation {len(tokens.ids)} tokens. Use the conversations that they are of."
+            )
+        if (withheld := store.index[example].withheld) != tokens.withheld:
+            raise StoreError(
+                f"store {store.root}: of example {example}, {withheld} tokens are withheld from a "
+                f"masked decoder, and of its conversation {tokens.withheld}, the control's own. "
+                "Import the vectors again with these numbers in the column `withheld`."
             )
     if absent == len(prepared.tokens):
         raise StoreError(

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from conversation_lines import line, write
@@ -120,6 +122,27 @@ def test_a_damaged_finished_store_is_refused_in_one_line_and_stays(
     code, _, err = run(*there, f"dump.store={tmp_path / 'copied'}")
     assert (code, err.count("\n")) == (2, 1)
     assert "root.json: the file is missing" in err
+
+
+@pytest.mark.parametrize("withheld", [None, "all"])
+def test_vectors_that_show_the_control_or_nothing_at_all_are_refused(
+    withheld: str | None, run: Run, experiment: Path, tmp_path: Path
+) -> None:
+    made = dump_step(run, experiment, tmp_path / "root")
+    layer, store = tmp_path / "layer", tmp_path / "in"
+    form = ("--layer", "1", "--format", "safetensors", "--out", str(layer))
+    assert run("store", "export", f"{made['path']}/data", *form)[0] == 0
+    rows = pq.read_table(layer / "examples.parquet").to_pylist()
+    changed = [row | {"withheld": withheld and row["n_tokens"]} for row in rows]
+    pq.write_table(pa.Table.from_pylist(changed), layer / "examples.parquet")
+    of = ("--layer", "1", "--target", str(tmp_path / "model"), "--out", str(store))
+    assert run("store", "import", str(layer), *of)[0] == 0
+    code, _, err = run(
+        *("run", str(experiment), "--root", str(tmp_path / "root"), "--until", "dump"),
+        *("--set", f"dump.store={store}"),
+    )
+    assert code == 2
+    assert "tokens are withheld from a masked decoder, and of its conversation" in err
 
 
 @pytest.mark.parametrize(
