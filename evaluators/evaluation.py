@@ -104,7 +104,9 @@ def evaluate(
     if not slices:
         raise DataError(
             f"evaluate: no row in splits {', '.join(config.splits)} and views "
-            f"{', '.join(config.views)}; change evaluate.splits or data.splits."
+            f"{', '.join(config.views)}: nothing can be judged. Take at least three controls, or "
+            "change evaluate.splits or the splits (data.splits, generate.conversations.splits, or "
+            "the rows' own)."
         )
     sources = EvalSources(
         store=activations,

@@ -330,7 +330,8 @@ class _DatasetBuilder:
         if not rows:
             raise DataError(
                 f"train: no row of split {split} in views {', '.join(views)}; "
-                "change the splits (data.splits) or train.views."
+                "take at least three controls, or change train.views or the splits (data.splits, "
+                "generate.conversations.splits, or the rows' own)."
             )
         pool = select(self._rows, split=split, views=views, most=None, seed=seed)
         contrasts = None
