@@ -14,6 +14,7 @@ from reading_model import SUBJECTS
 
 from core.errors import DataError, RefError
 from core.runtime import Runtime
+from evaluators.config import Baseline
 from evaluators.tasks import relation_task, tasks
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.mean_task import MEAN
@@ -107,8 +108,13 @@ def test_hidden_prompts_need_conversations(root: Path) -> None:
         run_tasks_of("toy", [], prompts=True, root=root)
 
 
-def run_two(folder: Path, relations: dict[str, Path], **more: object) -> TasksMetrics:
-    """Run LIT and `none` on relations, with a decoder whose training had two checkpoints."""
+def run_two(
+    folder: Path, relations: dict[str, Path], *baselines: Baseline, **more: object
+) -> TasksMetrics:
+    """Run LIT and `none` on relations, with a decoder whose training had two checkpoints.
+
+    The adapters of baselines are the decoder's own, and change nothing.
+    """
     decoder = folder / "decoder"
     if not decoder.is_dir():
         decoder.mkdir()
@@ -117,7 +123,12 @@ def run_two(folder: Path, relations: dict[str, Path], **more: object) -> TasksMe
         lines += [{"step": step, "validation": {"right": 1.0}} for step in (0, 4, 8)]
         (decoder / LOG_FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         (folder / "out").mkdir()
-    inputs = tasks.TaskInputs(model=reading_model.model(), decoder=decoder, relations=relations)
+    inputs = tasks.TaskInputs(
+        model=reading_model.model(),
+        decoder=decoder,
+        baselines=dict.fromkeys(baselines, decoder),
+        relations=relations,
+    )
     config = TasksConfig.model_validate({**SETTINGS, "predictors": ["lit", "none"], **more})
     runtime = Runtime(device="cpu", threads=1)
     return tasks.run_tasks(inputs, folder / "out", folder, config=config, runtime=runtime)
@@ -136,6 +147,15 @@ def test_checkpoints_of_the_training_are_tries_of_lit(relation: Path, tmp_path: 
     found = run_two(tmp_path, {"number": relation}).tasks["number"].predictors
     assert (found["lit"].checkpoints, found["lit"].tried) == (2, 2 * len(found["lit"].tries))
     assert found["none"].tried == len(found["none"].tries)
+
+
+def test_baselines_see_the_word_alone_and_nothing(relation: Path, tmp_path: Path) -> None:
+    names: list[Baseline] = ["visible_text", "prior"]
+    found = run_two(tmp_path, {"number": relation}, *names, predictors=names).tasks["number"]
+    word, nothing = (found.predictors[name] for name in names)
+    # the target looks a subject up by its token, which is what stands there
+    assert (word.written.estimate, word.chosen.estimate) == (1.0, 1.0)
+    assert (nothing.written.estimate, nothing.chosen.estimate) == (0.0, 0.25)
 
 
 def test_several_relations_have_their_mean_beside_them(relation: Path, tmp_path: Path) -> None:
