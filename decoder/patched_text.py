@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from activation_store.tokens.tokens import Encoded, encode_plain_text
+from activation_store.tokens.tokens import encode_continuation, encode_plain_text
 from decoder.asking import Answer, continue_turns
 from decoder.batch import stack_rows, to_device
 from decoder.forward import compute_answer_losses, compute_prefix_cache
@@ -70,8 +70,11 @@ class PatchedText:
             if len(head) < 2:  # what follows is predicted from a token with one before it
                 head = encode_plain_text(tokenizer, f"\n{before}").ids
             return cls(head, np.zeros(0, np.int64), None)
-        fill = np.full(repeats, Encoded.of(tokenizer, _PLACEHOLDER).ids[-1])
-        ids = np.concatenate([head, fill, Encoded.of(tokenizer, after).ids])
+        placeholder = encode_continuation(tokenizer, _PLACEHOLDER)
+        if len(placeholder) == 1:  # its own space stands for the one before it
+            head = encode_plain_text(tokenizer, before.removesuffix(" ")).ids
+        fill = np.full(repeats, placeholder[-1])
+        ids = np.concatenate([head, fill, encode_continuation(tokenizer, after)])
         places = len(head) + np.arange(repeats)
         return cls(ids, places, np.repeat(vector[None], repeats, 0).astype(np.float32))
 
@@ -165,7 +168,7 @@ def _turn(ids: np.ndarray, prompt: int) -> Turn:
 
 
 def _continued(tokenizer: Any, text: PatchedText, option: str) -> Turn:
-    written = Encoded.of(tokenizer, option).ids
+    written = encode_continuation(tokenizer, option)
     return _turn(np.concatenate([text.ids[-1:], written]), 1)
 
 

@@ -106,7 +106,7 @@ def tokenizer(template: str = CHATML, *, merges: bool = False) -> PreTrainedToke
     other = () if chatml else CONTROL_TOKENS[template]
     special = ["<|endoftext|>", bos, eos, *other]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pairs = [("Ġ", "t"), ("h", "e"), ("i", "n"), ("e", "r"), ("s", "Ġ"), ("?", "Ċ")]
+    pairs = [("Ġ", "t"), ("h", "e"), ("i", "n"), ("e", "r"), ("s", "Ġ"), ("?", "Ċ"), ("Ġ", "x")]
     pairs = pairs if merges else []
     names = [*special, *alphabet, *(a + b for a, b in pairs)]
     inner = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=pairs))

@@ -124,6 +124,18 @@ def encode_plain_text(tokenizer: Any, text: str) -> Encoded:
     )
 
 
+def encode_continuation(tokenizer: Any, text: str) -> Array:
+    """Tokenize a text that goes on behind another, and return its ids.
+
+    Some tokenizers (SentencePiece) write a space before whatever they are given.
+    """
+    border = Encoded.of(tokenizer, "\n").ids
+    ids = Encoded.of(tokenizer, f"\n{text}").ids
+    if np.array_equal(ids[: len(border)], border):
+        return ids[len(border) :]
+    return Encoded.of(tokenizer, text).ids  # it joins a break of lines
+
+
 def end_of_turn(tokenizer: Any) -> int | None:
     """Return the control token with which the template ends an assistant's turn, if it has one.
 

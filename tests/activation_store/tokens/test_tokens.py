@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 import stores
 import tiny
+from tokenizers import Tokenizer, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from activation_store.tokens.template import locate
-from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize
+from activation_store.tokens.tokens import (
+    SEGMENT_CODES,
+    Encoded,
+    Tokens,
+    encode_continuation,
+    tokenize,
+)
 from core.errors import DataError
 from core.tables import VIEWS, Message, View
 
@@ -219,6 +227,24 @@ def test_a_token_across_control_and_stimulus_is_withheld() -> None:
         ],
     )
     assert tokenizer.decode(tokens.ids[tokens.withheld :]) == "hello"
+
+
+def test_a_continuation_has_no_space_that_only_begins_a_text() -> None:
+    names = ["▁", "\n", "a", "b", "▁a"]
+    inner = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [("▁", "a")]))
+    inner.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=inner)  # type: ignore[no-untyped-call]
+    assert Encoded.of(tokenizer, " ab").ids.tolist() == [0, 4, 3]
+    assert encode_continuation(tokenizer, " ab").tolist() == [4, 3]
+
+
+@pytest.mark.parametrize("text", [" is", "Answer", "\n\nAnswer", ". Then", "?\nwhat"])
+def test_a_continuation_is_tokenized_as_behind_a_text(text: str) -> None:
+    tokenizer = tiny.tokenizer(merges=True)
+    ids = tokenizer(f"a{text}", add_special_tokens=False)["input_ids"]
+    assert [*tokenizer("a")["input_ids"], *encode_continuation(tokenizer, text)] == ids
 
 
 def test_locate_finds_each_content_in_the_text() -> None:

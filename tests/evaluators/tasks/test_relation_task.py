@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reading_model
+import tiny
 import torch
 from reading_model import LAYER, OBJECTS, SUBJECTS, object_of
 
@@ -279,6 +280,14 @@ def test_an_activation_enters_at_each_placeholder(decoder: Decoder) -> None:
     assert text.places.tolist() == [3, 4, 5]
     assert text.vectors is not None
     np.testing.assert_array_equal(text.vectors, np.stack([vector] * 3))
+
+
+def test_a_placeholder_stands_as_its_letter_would() -> None:
+    tokenizer = tiny.tokenizer(merges=True)
+    vector = np.zeros(8, np.float32)
+    text = PatchedText.make(tokenizer, f"note of {PLACE} is", vector)
+    assert text.ids.tolist() == tokenizer("note of x is")["input_ids"]
+    assert tokenizer.decode(text.ids[text.places]) == " x"
 
 
 @pytest.mark.parametrize("text", ["no mark", f"ends with {PLACE}"])
