@@ -354,7 +354,7 @@ def train_step(
 
 @torch.no_grad()
 def run_target(target: nn.Module, ids: Sequence[np.ndarray]) -> None:
-    """All blocks and the head, as published; what it gives is what the readings hold already."""
+    """Run the whole target, as published; its activations are those of the readings."""
     longest = max(len(x) for x in ids)
     batch = torch.zeros(len(ids), longest, dtype=torch.long)
     for row, own in zip(batch, ids, strict=True):

@@ -1,4 +1,4 @@
-"""An estimate over controls with its 95 % interval: what every measured number is."""
+"""An estimate over controls with its 95 % interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: aside first, then synced, then renamed into place."""
+"""Write files whole or not at all: to a temporary name, synced, then renamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cutting credentials out of what is shown or kept: addresses, command lines, whole configs."""
+"""Remove credentials from what is shown or stored: URLs, command lines, configs."""
 
 from __future__ import annotations
 

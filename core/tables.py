@@ -130,7 +130,7 @@ def example_id(label: str, view: View, messages: Iterable[Message]) -> str:
 
 
 def message_identity(message: Message) -> list[str]:
-    """List what of `message` enters digests: its tool use only where it has any."""
+    """List the fields of a message that enter digests; tool use only where it has any."""
     plain = [message.role, message.content, message.segment]
     return plain if message.tool_use is None else [*plain, message.tool_use]
 

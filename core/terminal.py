@@ -1,4 +1,4 @@
-"""Text from elsewhere on a terminal: what moves the cursor or turns the reading order is drawn.
+"""Make text from elsewhere safe for a terminal: control and bidirectional characters are drawn.
 
 Labels, answers, names of files and messages of servers reach the terminal. Control bytes in them
 (C0, and C1, which many terminals obey) could recolour or rewrite what stands there, and

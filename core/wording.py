@@ -1,4 +1,4 @@
-"""Numbers, sizes, durations and lists as a reader wants them: one form everywhere."""
+"""Format numbers, sizes, durations and lists in one way everywhere."""
 
 from __future__ import annotations
 

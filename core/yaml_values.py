@@ -19,7 +19,7 @@ _LARGEST = 2**63 - 1
 
 
 class _Constructor(SafeConstructor):
-    """YAML's plain types, with a date as the text that it is."""
+    """Constructs YAML's plain types; a date stays text."""
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)

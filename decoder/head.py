@@ -1,4 +1,4 @@
-"""Logits at chosen places of a batch, by index: the size of a mask is known to the device alone."""
+"""Compute logits at chosen positions of a batch alone."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _add_direction(hidden_ND: torch.Tensor, vectors_ND: torch.Tensor) -> torch.T
 
 
 def _add_noise(vectors_ND: torch.Tensor, share: float) -> torch.Tensor:
-    """Add noise of `share` of each vector's length, of torch's generator, in float32 or wider."""
+    """Add Gaussian noise that has `share` of each vector's length."""
     wide = at_least_float32(vectors_ND)
     size_N1 = share * wide.norm(dim=-1, keepdim=True) / wide.shape[-1] ** 0.5
     noisy: torch.Tensor = wide + size_N1 * torch.randn_like(wide)

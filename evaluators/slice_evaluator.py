@@ -124,7 +124,7 @@ class _ResultCounter:
         self._progress(self._done, self._total, "conditions")
 
     def finish_slice(self) -> None:
-        """Count the results that a slice does not have as done."""
+        """Count the remaining results of a slice as done, which it does not have."""
         self._slices += 1
         if self._done < self._slices * self._per_slice:
             self._done = self._slices * self._per_slice - 1

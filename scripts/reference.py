@@ -125,13 +125,26 @@ def config_page() -> str:
         "writes a commented file to begin with. An unknown field is an error that names the "
         "nearest one.",
     ]
-    parts += list(_section(Experiment, "", "An experiment"))
+    parts += list(_section(Experiment, "", "An experiment", {}))
     return "\n\n".join(parts) + "\n"
 
 
-def _section(model: type[BaseModel], prefix: str, title: str) -> Iterator[str]:
-    """Write a model's table, then those of the models inside it."""
+def _section(
+    model: type[BaseModel], prefix: str, title: str, written: dict[type[BaseModel], str]
+) -> Iterator[str]:
+    """Write a model's table, then those of the models inside it; each model once.
+
+    Args:
+        model: of the section.
+        prefix: of its fields' names.
+        title: of the section.
+        written: title of each model whose table is written; models are added.
+    """
     yield f"## {title}"
+    if model in written:
+        yield f"{_prose(model.__doc__ or '')} Its fields are those of {written[model]}."
+        return
+    written[model] = title
     if prefix:
         yield _prose(model.__doc__ or "")
     rows, inner = [], []
@@ -145,7 +158,7 @@ def _section(model: type[BaseModel], prefix: str, title: str) -> Iterator[str]:
         inner += [(one, f"{prefix}{name}{mark}") for one, mark in nested]
     yield "\n".join(["| field | value | default | |", "|---|---|---|---|", *rows])
     for one, path in inner:
-        yield from _section(one, f"{path}.", f"`{path}`")
+        yield from _section(one, f"{path}.", f"`{path}`", written)
 
 
 def _models(annotation: Any) -> list[tuple[type[BaseModel], str]]:

@@ -148,7 +148,7 @@ def open_safetensors(folder: Path) -> VectorSource:
 
 
 def open_memmap(vectors: Path, index: Path, *, bfloat16: bool = False) -> VectorSource:
-    """Open one .npy file [N, D], which is read where it lies, and a Parquet table of its examples.
+    """Open a memory-mapped .npy file [N, D] and the Parquet table of its examples.
 
     Args:
         vectors: float32, float16, or with `bfloat16` the 16 bits of bfloat16 as uint16.

@@ -1,4 +1,4 @@
-"""Size and blake3 digest of a store's files, by which damage to them is found."""
+"""Sizes and blake3 digests of a store's files, which show whether a file is damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layout of a store: where every sequence will lie, decided before any forward pass.
+"""The layout of a store: the shard and rows of every sequence, planned before any forward pass.
 
 Sequences are laid out by length (then by example id), so that those of one batch are equally long,
 and padding is close to none. The plan is a function of tokens and config alone, so any number of
@@ -273,7 +273,7 @@ def write_plan(root: Path, plan: Plan, dropped: Sequence[Dropped] = ()) -> None:
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
-    """Return what plan.json holds of the plan itself."""
+    """Return the fields of plan.json that come from the plan."""
     return {
         "schema": STORE_SCHEMA,
         "digest": plan.digest,

@@ -34,7 +34,7 @@ class Sampling:
 
 
 class _TokenListener:
-    """Hands each generated token of a single prompt on, as transformers' streamers do."""
+    """Passes on each generated token of one prompt, like a streamer of transformers."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._tell, self._in_prompt = tell, True

@@ -111,7 +111,7 @@ class ReplyReader:
         return list(ids[prefix:])
 
     def _reply(self, prompt: Prompt, ids: list[int]) -> Reply:
-        """Return a reply with its text, if the conversation with that text is what the target saw.
+        """Return a reply with its text, if the rendered conversation equals what the target saw.
 
         Args:
             prompt: the conversation up to the stimulus.
@@ -149,7 +149,7 @@ class ReplyReader:
         return str(text)
 
     def _content(self, row: Conversation, seen: str) -> str:
-        """Return what of `seen` stands where the template writes a reply; empty if elsewhere."""
+        """Return the part of `seen` where the template writes a reply; empty if there is none."""
         messages = [*map(for_template, row.messages), {"role": "assistant", "content": "x"}]
         try:
             text, spans = locate(
@@ -187,5 +187,5 @@ class ReplyReader:
 
 
 def dropped_reply(reason: str, detail: str) -> Reply:
-    """Return a reply that is not there, and why."""
+    """Make the reply of a row that is dropped, with the reason."""
     return Reply(ids=[], text="", finished=False, reason=reason, detail=detail)

@@ -127,7 +127,7 @@ class _ServedTarget:
         return prompts, [self._ids(*own) for own in zip(asked, outcomes, strict=True)]
 
     def _ids(self, prompt: Prompt, outcome: Outcome) -> list[int] | Reply:
-        """Return the token ids of a reply, the end of turn among them, or why it has none."""
+        """Return the token ids of a reply with its end of turn, or why there are none."""
         if outcome.status not in ("answer", "cut_off"):
             return dropped_reply(outcome.status, outcome.detail)
         ids = (

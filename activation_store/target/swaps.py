@@ -145,7 +145,7 @@ def _written_by_target(row: Conversation) -> dict[str, Any]:
 
 
 def is_swappable(row: Conversation, splits: Collection[Split]) -> bool:
-    """Tell whether a row of these splits can have, or lend, a control that is swapped."""
+    """Tell whether a row can take part in a swap of controls within these splits."""
     return row.view != "control" and row.split in splits
 
 

@@ -109,7 +109,7 @@ def _tokenize_plain_text(tokenizer: Any, messages: Sequence[Message]) -> tuple[T
 
 
 def encode_plain_text(tokenizer: Any, text: str) -> Encoded:
-    """Tokenize a text; the token that begins one stands first, where the tokenizer has one."""
+    """Tokenize a text, with the tokenizer's begin-of-sequence token first if it has one."""
     encoded = Encoded.of(tokenizer, text)
     begins = list(tokenizer("", add_special_tokens=True)["input_ids"])[:1]
     if not begins or begins[0] != tokenizer.bos_token_id or list(encoded.ids[:1]) == begins:

@@ -128,7 +128,7 @@ class ReusableStores:
         return there is not None and np.array_equal(there, tokens.ids)
 
     def _read(self, store: ActivationStore, name: str, example: str) -> np.ndarray[Any, Any] | None:
-        """Read rows of an example; None where their shard is damaged, which is told once."""
+        """Read an example's activations from another store; None where their shard is damaged."""
         place = (store.root, name, store.place(example).shard)
         if place in self._damaged:
             return None

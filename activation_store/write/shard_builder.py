@@ -83,7 +83,7 @@ class ShardBuilder:
         return not self._left
 
     def run_batches(self, capture: Capture, copier: HostCopier) -> Iterator[Batch]:
-        """Run the target on what no store holds, batch by batch in the shard's order.
+        """Run the target, batch by batch, on the sequences that no other store holds.
 
         Raises:
             ModelError: the device has no room for a single sequence.

@@ -24,7 +24,7 @@ class DifferenceActivations(LiveActivations):
     def __init__(
         self, model: ModelFiles, rows: Sequence[Conversation], capture: CaptureConfig
     ) -> None:
-        """Tokenise `rows` and their visible texts.
+        """Tokenize `rows` and their visible texts.
 
         Args:
             model: the target's files.

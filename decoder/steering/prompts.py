@@ -1,4 +1,4 @@
-"""Prompts of a target that is steered, and what of their activations the decoder reads.
+"""Prompts of a steered target, and the tokens whose activations the decoder reads.
 
 Shapes: T tokens of a prompt, n that are read, L layers, D d_model.
 """

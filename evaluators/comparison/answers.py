@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from core.tables import SPLITS, VIEWS
 from core.wording import sort_pairs
 from evaluators.answers.answer_quality import parse_answers
 from evaluators.answers.metrics import METRICS
-from evaluators.comparison.values import ComparedValue, ComparedView, compare_value
+from evaluators.comparison.shared_questions import Key, Values, read_items
+from evaluators.comparison.values import ComparedMetric, ComparedView, compare_shared
 from evaluators.measure.panel import column_mean
-from evaluators.measure.result_files import ANSWERS_FILE, ITEMS_FILE, read_rows
-from evaluators.stats.estimates import average_by_control
+from evaluators.measure.result_files import ANSWERS_FILE, read_rows
 
 IDENTIFIED = "identified"
 """Share of the items of identification in which gold was found, given the row's own activations."""
+_SCORE = "score"
 
-MetricKey = tuple[str, str, str]
-"""Split, view and metric."""
-Scores = dict[tuple[str, ...], float]
-"""Score of each answer or item; a key starts with the control."""
+Scores = dict[tuple[str, str, str], Values]
+"""Scores of an evaluation by split, view and metric."""
 
 
 def compare_answers(sides: Sequence[Sequence[Path]]) -> list[ComparedView]:
@@ -41,73 +37,48 @@ def compare_answers(sides: Sequence[Sequence[Path]]) -> list[ComparedView]:
     shared = set(every[0]).intersection(*every[1:])
     out = []
     for split, view in sort_pairs(((s, v) for s, v, _ in shared), SPLITS, VIEWS):
-        compared = {
-            metric: _compare_metric([[one[split, view, metric] for one in side] for side in found])
-            for metric in (IDENTIFIED, *(one.name for one in METRICS))
+        compared = [
+            one
+            for metric in (IDENTIFIED, *(own.name for own in METRICS))
             if (split, view, metric) in shared
-        }
-        kept = {metric: line for metric, line in compared.items() if line.values}
-        if kept:
+            and (one := _compare_metric(split, view, metric, found)) is not None
+        ]
+        if compared:
             out.append(
                 ComparedView(
                     split,
                     view,
-                    max(line.controls for line in kept.values()),
-                    max(line.questions for line in kept.values()),
-                    {metric: line.values for metric, line in kept.items()},
+                    max(one.controls for one in compared),
+                    max(one.questions for one in compared),
+                    {metric: values for one in compared for metric, values in one.metrics.items()},
                 )
             )
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class _ComparedMetric:
-    """One metric of a split and view: what all runs share of it, and a value for each run."""
+def _compare_metric(
+    split: str,
+    view: str,
+    metric: str,
+    found: Sequence[Sequence[Scores]],
+) -> ComparedView | None:
+    scores = [[one[split, view, metric] for one in side] for side in found]
+    own = ComparedMetric(column_mean([_SCORE], _SCORE), lambda means_CK: means_CK[:, 0])
+    return compare_shared(split, view, scores, lambda conditions: {metric: own})
 
-    controls: int
-    questions: int
-    values: tuple[ComparedValue, ...]
 
-
-def _read_scores(folder: Path) -> dict[MetricKey, Scores]:
-    """Read the scores of one evaluation; a file that it does not have gives none."""
-    out: dict[MetricKey, Scores] = {}
-    answers, items = (
-        read_rows(path if (path := folder / name).is_file() else None)
-        for name in (ANSWERS_FILE, ITEMS_FILE)
-    )
-    for row in answers:
+def _read_scores(folder: Path) -> Scores:
+    """Read the scores of one evaluation ; a file that it does not have gives none."""
+    out: dict[tuple[str, str, str], dict[Key, dict[str, float]]] = {}
+    path = folder / ANSWERS_FILE
+    for row in read_rows(path if path.is_file() else None):
         own, _ = parse_answers(row)
         key = (row["control_id"], row["example_id"], row["question"])
         for metric in METRICS:
             if metric.applies(own):
                 place = (row["split"], row["view"], metric.name)
-                out.setdefault(place, {})[key] = metric.score(own)
-    for row in items:
-        if row["condition"] == "right":
-            item = (row["control_id"], row["example_id"], row["question"], *row["options"])
-            out.setdefault((row["split"], row["view"], IDENTIFIED), {})[item] = row["correct"]
-    return out
-
-
-def _compare_metric(sides: Sequence[Sequence[Mapping[tuple[str, ...], float]]]) -> _ComparedMetric:
-    """Compare the scores of what all runs share."""
-    every = [one for side in sides for one in side]
-    keys = sorted(set(every[0]).intersection(*every[1:]))
-    if not keys:
-        return _ComparedMetric(0, 0, ())
-    controls = np.array([key[0] for key in keys])
-    pools = [
-        [
-            average_by_control(np.array([one[key] for key in keys]), controls)[1][:, None]
-            for one in side
-        ]
-        for side in sides
-    ]
-    means_C = [np.mean(pool, 0)[:, 0] for pool in pools]
-    statistic = column_mean(["score"], "score")
-    values = tuple(
-        compare_value(pools[0], pool, statistic, own_C - means_C[0])
-        for pool, own_C in zip(pools, means_C, strict=True)
-    )
-    return _ComparedMetric(len(pools[0][0]), len(keys), values)
+                out.setdefault(place, {})[key] = {_SCORE: metric.score(own)}
+    for (split, view), items in read_items(folder).items():
+        chosen = {key: {_SCORE: found["right"]} for key, found in items.items() if "right" in found}
+        out[split, view, IDENTIFIED] = chosen
+    return dict(out)

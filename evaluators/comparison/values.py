@@ -10,12 +10,18 @@ condition or metric.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from core.estimate import Estimate
+from evaluators.comparison.shared_questions import (
+    Values,
+    control_means,
+    shared_conditions,
+    shared_keys,
+)
 from evaluators.config import EvaluateConfig
 from evaluators.stats.estimates import Statistic, difference, pooled, pooled_p_value
 from evaluators.stats.significance import adjust_holm, sign_flip_p_value
@@ -39,6 +45,19 @@ class ComparedValue:
 
 
 @dataclass(frozen=True, slots=True)
+class ComparedMetric:
+    """How a metric follows from the means under each condition.
+
+    Attributes:
+        statistic: of the means over controls.
+        by_control: the metric of each control [C], from its means [C, K].
+    """
+
+    statistic: Statistic
+    by_control: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
 class ComparedView:
     """One split and view: how much all runs share of it, and a value for each run by metric."""
 
@@ -47,6 +66,42 @@ class ComparedView:
     controls: int
     questions: int
     metrics: dict[str, tuple[ComparedValue, ...]]
+
+
+def compare_shared(
+    split: str,
+    view: str,
+    sides: Sequence[Sequence[Values]],
+    metrics: Callable[[Sequence[str]], Mapping[str, ComparedMetric]],
+) -> ComparedView | None:
+    """Compare metrics on the questions that every evaluation has; None where there are none.
+
+    Args:
+        split: of the questions.
+        view: of the questions.
+        sides: for each run the numbers of its pooled evaluations, the baseline first.
+        metrics: makes the metrics from the names of the conditions that all have.
+    """
+    every = [one for side in sides for one in side]
+    keys = shared_keys(every)
+    if not keys:
+        return None
+    conditions = shared_conditions(every, keys)
+    pools = [[control_means(one, keys, conditions) for one in side] for side in sides]
+    means_RCK = [np.mean(pool, 0) for pool in pools]
+    found = {
+        name: tuple(
+            compare_value(
+                pools[0],
+                pool,
+                metric.statistic,
+                metric.by_control(means_CK) - metric.by_control(means_RCK[0]),
+            )
+            for pool, means_CK in zip(pools, means_RCK, strict=True)
+        )
+        for name, metric in metrics(conditions).items()
+    }
+    return ComparedView(split, view, len(pools[0][0]), len(keys), found)
 
 
 def compare_value(

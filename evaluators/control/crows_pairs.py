@@ -21,11 +21,10 @@ from decoder.model import Decoder
 from decoder.steering.prompts import SteeringPrompt
 from decoder.steering.replies import Steering, score_replies
 from evaluators.control.metrics import BiasResult
-from evaluators.stats.estimates import bootstrap
+from evaluators.stats.estimates import mean_estimate
 
 _COLUMNS = ("sent_more", "sent_less", "bias_type")
 _BATCH = 16
-_MIN_PAIRS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,13 +132,7 @@ def measure_bias(
     def both(chosen: np.ndarray) -> dict[str, Estimate]:
         values = np.stack([np.abs(more - less), 100.0 * (more > less)], 1)[chosen]
         return {
-            name: bootstrap(
-                values,
-                lambda means, column=column: means[..., column],  # type: ignore[misc]
-                samples=samples,
-                seed=seed,
-                min_controls=_MIN_PAIRS,
-            )
+            name: mean_estimate(values[:, column], samples=samples, seed=seed)
             for column, name in enumerate(("difference", "stereotype"))
         }
 

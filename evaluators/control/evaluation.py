@@ -173,7 +173,7 @@ class _Study:
         self.rows: list[dict[str, Any]] = []
 
     def run(self, out: Path, tell: Any) -> ControlResult:
-        """Make and judge every method; vectors and adapters go into `out`."""
+        """Steer by every method and judge the replies; write vectors and adapters into `out`."""
         config = self._config
         readability = measure_readability(
             self._decoder,

@@ -19,14 +19,12 @@ from evaluators.control.config import ControlSection
 from evaluators.control.methods import PromptMaker
 from evaluators.control.metrics import SideEffects, StrengthPoint
 from evaluators.control.text_measures import distinct_n, holds_fact, is_refusal, repetition
-from evaluators.stats.estimates import bootstrap
+from evaluators.stats.estimates import mean_estimate
 from generators.llm.prompt_files import PromptFiles
 from generators.rules.obedience import adherence
 from generators.rules.tone import sentiment_of
 
 _BATCH = 8
-_MIN_PROMPTS = 8
-"""Prompts under which no interval is given."""
 _FACT_TOKENS = 24
 
 
@@ -128,13 +126,7 @@ class ControlJudge:
 
     def estimate(self, values: np.ndarray) -> Estimate:
         """Estimate a mean over prompts."""
-        return bootstrap(
-            np.asarray(values, float)[:, None],
-            lambda means: means[..., 0],
-            samples=self._config.bootstrap,
-            seed=self._config.seed,
-            min_controls=_MIN_PROMPTS,
-        )
+        return mean_estimate(values, samples=self._config.bootstrap, seed=self._config.seed)
 
     def effects(self, judged: Judged, make: PromptMaker, steering: Steering) -> SideEffects:
         """Measure what else a steered target does otherwise."""

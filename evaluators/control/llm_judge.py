@@ -7,12 +7,12 @@ said and the reply, but not which method wrote it; each reply is judged twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.estimate import Estimate
 from core.files import write_json
 from core.progress import Progress, silent
 from core.steering_control import load_control
@@ -29,7 +29,7 @@ from evaluators.measure.result_files import (
     write_table,
 )
 from evaluators.measure.result_rows import WHOLE
-from evaluators.stats.estimates import bootstrap
+from evaluators.stats.estimates import mean_estimate
 from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
 from generators.quality.agreement import agreement
@@ -41,7 +41,6 @@ RUBRICS: Mapping[JudgedMeasure, str] = {
 }
 """Measure to the prompt file of its rubric, whose verdicts go from the best to the worst of three,
 which count 1, 0 and −1."""
-_MIN_PROMPTS = 8
 
 Row = Mapping[str, Any]
 """A row of replies.parquet."""
@@ -134,15 +133,7 @@ def _measure(
     plain = by_method.pop("none", {})
     first, second = zip(*(own.verdicts for _, own in judged), strict=True)
 
-    def estimate(values: Sequence[float]) -> Estimate:
-        return bootstrap(
-            np.array(values, float)[:, None],
-            lambda means: means[..., 0],
-            samples=config.bootstrap,
-            seed=config.seed,
-            min_controls=_MIN_PROMPTS,
-        )
-
+    estimate = partial(mean_estimate, samples=config.bootstrap, seed=config.seed)
     return JudgedReplies(
         unsteered=estimate(list(plain.values())),
         gains={

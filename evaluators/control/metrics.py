@@ -38,7 +38,7 @@ class StrengthPoint(_Result):
 
 
 class SideEffects(_Result):
-    """What else steering changes, on test prompts; None where it was not measured.
+    """Side effects of steering on test prompts; None where one was not measured.
 
     Attributes:
         distinct: distinct-2 of replies, over the unsteered target's.
@@ -127,7 +127,7 @@ class Readability(_Result):
 
 
 class ControlResult(_Result):
-    """One control.
+    """Verdicts of an LLM on the replies steered towards one control.
 
     Attributes:
         readability: whether the decoder can read it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -17,10 +18,9 @@ from decoder.steering.prompts import SteeringPrompt, make_prompt
 from decoder.steering.replies import follow_by_replies
 from decoder.steering.shifts import capture_prompts
 from evaluators.control.metrics import Readability
-from evaluators.stats.estimates import bootstrap
+from evaluators.stats.estimates import mean_estimate
 
 _BATCH = 8
-_MIN_PROMPTS = 8
 _AGREEMENT_PROMPTS = 8
 """Prompts on which gradients of questions are compared."""
 
@@ -52,15 +52,7 @@ def measure_readability(
     wanted = [decoder.prompt.turn(q.question, q.answer) for q in control.questions]
     margin_PQ = _losses(decoder, plain, wanted) - _losses(decoder, told, wanted)
 
-    def estimate(values_P: np.ndarray) -> Estimate:
-        return bootstrap(
-            values_P[:, None],
-            lambda means: means[..., 0],
-            samples=samples,
-            seed=seed,
-            min_controls=_MIN_PROMPTS,
-        )
-
+    estimate = partial(mean_estimate, samples=samples, seed=seed)
     margin = estimate(margin_PQ.mean(1))
     closed = [q for q in control.questions if q.instead]
     accuracy, chance = None, None

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from evaluators.measure.metrics import HeldOutMetrics, SplitEstimates
-from evaluators.measure.panel import make_bootstrap
 from evaluators.robustness.config import RobustnessConfig
-from evaluators.stats.estimates import unpaired_difference
+from evaluators.stats.estimates import mean_estimate, unpaired_difference
 
 
 def compare_held_out(
@@ -47,7 +46,12 @@ def _compare(
 ) -> SplitEstimates:
     """Estimate both means and the drop; `harm` is the sign of a change for the worse."""
     test, test_ood = (
-        make_bootstrap(values_C[:, None], config.rows)(lambda means: means[..., 0])
+        mean_estimate(
+            values_C,
+            samples=config.bootstrap,
+            seed=config.seed,
+            min_controls=config.min_controls,
+        )
         for values_C in (test_C, test_ood_C)
     )
     drop = unpaired_difference(

@@ -28,7 +28,7 @@ _LONGEST = 256
 
 
 class FineTune:
-    """A fine-tune of the target, held beside the decoder.
+    """A LoRA fine-tune of the target, loaded beside the decoder's adapter.
 
     Attributes:
         losses: language-model loss of the first and of the last step, in nats a token.

@@ -62,7 +62,7 @@ class SweptRun:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurvePoint:
-    """One setting on a curve."""
+    """A point of a scaling curve: one setting and its estimate."""
 
     value: Any
     """Value of the axis."""

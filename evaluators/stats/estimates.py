@@ -96,11 +96,14 @@ class Bootstrap:
         return Estimate(estimate=estimate, low=low, high=high, n=self._n)
 
 
-def bootstrap(
-    values: np.ndarray, statistic: Statistic, *, samples: int, seed: int, min_controls: int
+def mean_estimate(
+    values: Sequence[float] | np.ndarray, *, samples: int, seed: int, min_controls: int = 8
 ) -> Estimate:
-    """Estimate one statistic of `values` [C, K]; see `Bootstrap`."""
-    return Bootstrap(values, samples=samples, seed=seed, min_controls=min_controls)(statistic)
+    """Estimate the mean of one value per control, prompt or pair; see `Bootstrap`."""
+    values_C1 = np.asarray(values, float)[:, None]
+    return Bootstrap(values_C1, samples=samples, seed=seed, min_controls=min_controls)(
+        lambda means: means[..., 0]
+    )
 
 
 def pooled(
@@ -109,7 +112,7 @@ def pooled(
     """Estimate a statistic of several runs that differ by their seeds, on the same controls.
 
     Controls and runs are both resampled (Owen 2007, the pigeonhole bootstrap): the interval is
-    about another run on other controls. With one run it is that of `bootstrap`, and about that run
+    about another run on other controls. With one run it is that of `Bootstrap`, and about that run
     alone; with a few it is widened for how little they show of the spread between runs
     (evaluators/stats/intervals.py).
 
@@ -123,7 +126,7 @@ def pooled(
     n = len(runs[0])
     if n < max(min_controls, 2):
         mean_CK = np.mean(runs, 0)
-        return bootstrap(mean_CK, statistic, samples=samples, seed=seed, min_controls=min_controls)
+        return Bootstrap(mean_CK, samples=samples, seed=seed, min_controls=min_controls)(statistic)
     mean_K = np.mean(runs, (0, 1))
     estimate = float(statistic(mean_K))
     drawn_SK = _resample([runs], samples, seed)[0]

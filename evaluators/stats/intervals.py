@@ -175,7 +175,7 @@ def _may_be_lowest(estimates_R: np.ndarray, drawn_SR: np.ndarray, n: int) -> np.
 
 
 def _joint_score(drawn_SR: np.ndarray, score: float) -> float:
-    """Return the score of each single upper end at which those of all means hold jointly."""
+    """Return the standard score of single upper ends that cover all means jointly."""
     samples = len(drawn_SR)
     # the share of samples below each one, ties counted half
     greatest_S = ((stats.rankdata(drawn_SR, axis=0) - 0.5) / samples).max(1)

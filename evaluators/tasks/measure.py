@@ -10,7 +10,7 @@ import numpy as np
 
 from core.estimate import Estimate
 from evaluators.answers.metrics.token_f1 import word_f1
-from evaluators.stats.estimates import Bootstrap, average_by_control
+from evaluators.stats.estimates import average_by_control, mean_estimate
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.metrics import PredictorMetrics, SettingValue, TaskMetrics, TryMetrics
 from evaluators.tasks.predictors.base import Predictor, Sees, Setting
@@ -245,13 +245,9 @@ def estimate_groups(
 ) -> Estimate:
     """Estimate the mean over groups of their mean values, with an interval over groups."""
     _, means_C = average_by_control(np.array(values), np.array(groups))
-    estimate = Bootstrap(
-        means_C[:, None],
-        samples=config.bootstrap,
-        seed=config.seed,
-        min_controls=config.min_intervals,
+    return mean_estimate(
+        means_C, samples=config.bootstrap, seed=config.seed, min_controls=config.min_intervals
     )
-    return estimate(lambda means: means[..., 0])
 
 
 def _mean(values: Values) -> float:

@@ -1,4 +1,4 @@
-"""Groups of four rows with four answers, which are the options of each.
+"""Groups of four rows whose four answers are the options of each row.
 
 Every row of a group is given the same question and the same four options, and each option is gold
 once. So a method that ignores a row's activations answers all four alike and is right about exactly

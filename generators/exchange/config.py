@@ -57,7 +57,7 @@ class RowsConfig(Config):
 
 
 class ImportConfig(Config):
-    """What decides the two tables, given the files."""
+    """Settings of an import that decide the two tables."""
 
     splits: SplitConfig = SplitConfig()
     """Grouped splits; rows of own conversations that name a split keep it."""

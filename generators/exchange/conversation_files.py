@@ -155,7 +155,7 @@ def read_own(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnRow], 
 
 
 def _own_controls(rows: list[OwnRow]) -> list[OwnRow]:
-    """Give rows of a system prompt that most rows share other controls: label or conversation."""
+    """Name the control of rows that share one system prompt by label, or by conversation."""
     texts = Counter(own.row.control for own in rows if own.may_be_shared)
     if not texts:
         return rows

@@ -38,7 +38,7 @@ def dataset_card(
     source_licences: Mapping[str, str],
     quality: QualityFindings | None,
 ) -> str:
-    """README.md of the data set: front matter that `datasets.load_dataset` reads, then tables.
+    """Write the README.md of a data set: front matter for `datasets.load_dataset`, then tables.
 
     Args:
         conversations: its rows.

@@ -146,7 +146,7 @@ def _is_json(text: bytes) -> bool:
 
 
 def _json_values(data: bytes) -> list[tuple[int, bytes]]:
-    """Return the elements of a JSON list, or values over several lines, with the number of each.
+    """Parse a JSON list, or JSON values over several lines; return each with its number.
 
     Returns:
         nothing where it is neither, to the last character.

@@ -61,7 +61,7 @@ class Kind(ABC):
 
     @abstractmethod
     def categories(self, texts: PromptFiles) -> Collection[str] | None:
-        """Return the categories that can be held out; None where only the rows tell."""
+        """Return the categories that can be held out; None where only the rows name them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ class Own(DescribedKind):
         raise NotImplementedError("controls of the kind `own` are imported, not written")
 
     def told_of(self, row: Conversation) -> str:
-        """Return the row's control as a transcript; the whole conversation where that is it."""
+        """Return the control as a transcript, or the whole conversation if that is the control."""
         whole = digest([message_identity(message) for message in row.messages])
         if row.control_id == control_id(row.kind, whole):
             return _transcript(row.messages)

@@ -34,7 +34,7 @@ _POLL_S = 0.2
 
 
 class LLMClient:
-    """Completes requests at one endpoint through one log, live or in batches.
+    """Sends requests to one endpoint, live or in batches, and caches replies in one log.
 
     The endpoint is tried with a small request before the first that is new; a run that finds all
     its replies in the log needs no endpoint at all. A request that another process is asking at the
@@ -137,7 +137,7 @@ class LLMClient:
             form = found
 
     async def _run(self, job: CompletionJob) -> Form | None:
-        """Complete all of `job`; where the endpoint takes another form than it has, that form."""
+        """Send the requests of a job; again in another form where the endpoint refuses its form."""
         async with self._heartbeat():
             while job.pending:
                 looked_up_at = time.monotonic()

@@ -71,7 +71,7 @@ class Slot:
 
 
 def slots(seeds: Mapping[str, Sequence[str]], seed: int) -> Iterator[Slot]:
-    """Yield planned controls without end: categories by turns in a drawn order, then their ideas.
+    """Yield planned controls endlessly, alternating between categories in a random order.
 
     The order does not depend on how many are taken, so a larger plan begins with a smaller one.
     """

@@ -20,7 +20,7 @@ from generators.rules.text import find_control_leak
 def share_stimuli(
     controls: Sequence[Control], counts: Mapping[str, int], filters: FilterConfig, seed: int
 ) -> None:
-    """Give controls that an LLM wrote the stimuli of other controls of their kind.
+    """Pair LLM-written controls with the stimuli of other controls of their kind.
 
     Args:
         controls: changed in place; each keeps its own stimulus as the first.

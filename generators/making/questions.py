@@ -115,7 +115,7 @@ def _topped_up(own: list[_TypeQuota], config: QuestionsConfig) -> list[_TypeQuot
 
 
 def questions_by_type(kind: Kind, config: QuestionsConfig) -> dict[QuestionType, int]:
-    """Divide a control's questions among the types of `kind`; the first types get the odd ones.
+    """Divide a control's questions evenly among the types; the first types get the remainder.
 
     Raises:
         ConfigError: the kind has none of the types asked for.

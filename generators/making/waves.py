@@ -1,4 +1,4 @@
-"""Requests go out in waves until enough replies are good, and always in the same order.
+"""Send requests in waves, in a fixed order, until enough replies are good.
 
 A quota wants a number of rows and has an ordered supply of things to ask. Each wave asks what is
 still missing; all its replies are judged in the order in which they were asked, not in which they

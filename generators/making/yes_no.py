@@ -69,7 +69,7 @@ def add_yes_no(
 def _places(
     rows: Sequence[Conversation], asked: Mapping[str, Sequence[ControlQuestion]]
 ) -> dict[str, tuple[str, str]]:
-    """Return kind and split of each control; `test_seen` are controls of the training split."""
+    """Return the kind and split of each control; `test_seen` counts as the training split."""
     found: dict[str, tuple[str, str]] = {}
     for row in rows:
         if row.control_id in asked:

@@ -1,4 +1,4 @@
-"""Groups of options that several commands take, each said once, as a dataclass."""
+"""Groups of options that several commands share, each a dataclass."""
 
 from __future__ import annotations
 

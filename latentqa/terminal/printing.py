@@ -10,7 +10,7 @@ from core.terminal import terminal_json, terminal_text
 
 
 def say(text: object = "", *, end: bool = True, err: bool = False) -> None:
-    """Print a text, with what a terminal would obey drawn as visible characters.
+    """Print a text, with control characters made visible.
 
     Args:
         text: what is printed.

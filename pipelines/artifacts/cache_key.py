@@ -106,7 +106,7 @@ def deciding(own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_computed(config: BaseModel) -> dict[str, Any]:
-    """Return every field of `config`, as `plain`, its number format only where it is not float32.
+    """Return every field of `config` as `plain` does; its number format only if not float32.
 
     In float32 such a step was computed before there was a choice: its artifacts stay hits.
     """

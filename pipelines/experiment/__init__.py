@@ -1,1 +1,1 @@
-"""Experiment files: YAML in, a frozen config out."""
+"""Experiment files: parse YAML into a frozen config."""

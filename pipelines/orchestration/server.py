@@ -1,4 +1,4 @@
-"""The Prefect server: whether it answers, what is left of a run without it, which runs are dead."""
+"""Check the Prefect server, run without it where it is lost, and mark killed runs as crashed."""
 
 from __future__ import annotations
 

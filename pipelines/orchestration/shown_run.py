@@ -1,4 +1,4 @@
-"""A run that a server shows, and that goes on where the server is lost."""
+"""State of a run on a Prefect server; the run goes on where the server is lost."""
 
 from __future__ import annotations
 

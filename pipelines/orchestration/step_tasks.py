@@ -74,7 +74,7 @@ def _result(state: State[Any], step: str, timeout_s: float | None) -> list[dict[
 
 
 def _is_endpoint_error(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Return whether a step failed because an endpoint did, which may be well a little later."""
+    """Return whether a step failed on an endpoint, so that a retry may succeed."""
     try:
         state.result()
     except EndpointError as error:

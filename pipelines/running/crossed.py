@@ -89,7 +89,7 @@ def crossed(
 
 
 def crossed_table(found: Mapping[tuple[str, str], Crossing]) -> str:
-    """Return a Markdown table, the decoders on one data set below each other.
+    """Write a Markdown table that groups the decoders by the data set they are judged on.
 
     Losses and gains are in nats a token, with 95 % intervals over controls.
     """

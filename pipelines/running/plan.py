@@ -158,7 +158,7 @@ def _miss(
 
 
 def _of_experiment(runner: Runner, artifacts: Sequence[Artifact]) -> list[Artifact]:
-    """Return those of `artifacts` that a version of the runner's own experiment holds."""
+    """Return the artifacts that versions of the runner's own experiment hold."""
     held = {
         target
         for name in Refs(runner.root).names()

@@ -160,5 +160,5 @@ def _experiment(
 
 
 def _plain_name(name: str) -> str:
-    """Spell a name as an experiment's may be."""
+    """Replace the characters that a name of an experiment may not have."""
     return re.sub(r"[^a-z0-9_-]", "-", name.lower()).lstrip("_-") or TASKS

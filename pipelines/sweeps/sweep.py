@@ -1,4 +1,4 @@
-"""A sweep run: the steps that its points share first, then the points, then what was measured."""
+"""Run a sweep: first the steps that its points share, then the points, then the curves."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Predictor(Protocol):
         """Write an answer to each row."""
 
     def score(self, rows: Sequence[TaskRow], setting: Setting) -> list[list[float]]:
-        """Score the options of each row, which has some; the highest is chosen."""
+        """Score the options of each row; the option with the highest score is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

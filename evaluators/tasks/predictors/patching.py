@@ -13,7 +13,7 @@ from evaluators.tasks.rows import TaskRow
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patch:
-    """How an activation enters a text.
+    """How an activation is patched into a text: its place and its block.
 
     Attributes:
         layer: block at whose output it was taken.

@@ -1,4 +1,4 @@
-"""Keep account of batches in the request log: which were intended and made, and each line's end.
+"""Record batches in the request log: planned, submitted, and the outcome of each line.
 
 A batch is written down with all its lines before anything is sent. Whatever a process was doing
 when it was killed, the next one so knows which batches may exist at the endpoint, and which

@@ -1,1 +1,1 @@
-"""One chat request and its reply: bodies, schemas, what a server takes, and how it fails."""
+"""Chat requests and replies: bodies, JSON schemas, dialects of servers, failures."""

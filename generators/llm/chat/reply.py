@@ -261,7 +261,7 @@ def _count(value: Any) -> int | None:
 
 
 def _token_ids(body: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Read the token ids of the first choice, as vLLM tells them (`return_token_ids`)."""
+    """Read the token ids of the first choice, as vLLM returns them (`return_token_ids`)."""
     choice = body["choices"][0] if body.get("choices") else None
     ids = choice.get("token_ids") if isinstance(choice, dict) else None
     if not isinstance(ids, list) or not all(type(one) is int for one in ids):

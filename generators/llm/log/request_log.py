@@ -96,7 +96,7 @@ class StoredReply(NamedTuple):
 
 
 class KnownEndpoint(NamedTuple):
-    """Form and dialect that a model at an address is known to take."""
+    """Form of structured output and dialect that a model at an address accepts."""
 
     address: str
     form: str

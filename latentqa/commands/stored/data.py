@@ -240,7 +240,7 @@ def export(
     _export(tables, format_, out, license_, _licences(source_license or []))
     address = None
     if repo is not None:
-        from core.hub import push_folder
+        from pipelines.reports.publish.hub import push_folder
 
         message = "Data set written by latentqa"
         address = push_folder(out, repo, kind="dataset", private=private, message=message)

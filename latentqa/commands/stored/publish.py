@@ -54,8 +54,8 @@ def publish(
     The card holds the keys of data, store and decoder, the settings, and what the newest evaluation
     measured, with intervals.
     """
-    from core.hub import push_folder
     from pipelines.reports.publish.decoder import newest_evaluation, write_folder
+    from pipelines.reports.publish.hub import push_folder
     from pipelines.reports.publish.target import describe_target
 
     if out is None and repo is None:

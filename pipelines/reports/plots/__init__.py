@@ -1,4 +1,4 @@
-"""Plots of reports and maps, one concept a file.
+"""Plots of reports and maps; each file draws one kind of plot.
 
 Every function takes plain values and returns a matplotlib figure that no global state knows of;
 `pipelines.reports.plots.style` turns it into SVG and PNG. Colours are names in its `PALETTE`.
@@ -6,23 +6,22 @@ Every function takes plain values and returns a matplotlib figure that no global
 
 from __future__ import annotations
 
-from pipelines.reports.plots.axes import Series
+from pipelines.reports.plots.axes import Series, SeriesPanel
 from pipelines.reports.plots.curve import smooth, training_curve
 from pipelines.reports.plots.heat import heat
 from pipelines.reports.plots.interval_plot import Panel, Point, common_limits, intervals
-from pipelines.reports.plots.lines import LinePanel, lines
+from pipelines.reports.plots.lines import lines
 from pipelines.reports.plots.scaling import FittedLine, ScalingLine, ScalingPanel, scaling
-from pipelines.reports.plots.scatter import ScatterPanel, paired
+from pipelines.reports.plots.scatter import paired
 
 __all__ = [
     "FittedLine",
-    "LinePanel",
     "Panel",
     "Point",
     "ScalingLine",
     "ScalingPanel",
-    "ScatterPanel",
     "Series",
+    "SeriesPanel",
     "common_limits",
     "heat",
     "intervals",

@@ -1,10 +1,13 @@
-"""What plots share: named points, widths, font sizes and frames."""
+"""What plots share: named points, small multiples, font sizes, frames and legends."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from pipelines.reports.plots.style import PALETTE
 
@@ -22,6 +25,84 @@ class Series:
     x: tuple[int, ...] | tuple[float, ...]
     y: tuple[float, ...]
     colour: str = "own"
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPanel:
+    """One panel of small multiples: series that share axes."""
+
+    title: str
+    note: str
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Small multiples of one size, filled row by row; lengths in inches.
+
+    Attributes:
+        columns: panels side by side.
+        width: of the whole figure.
+        left: room for the labels of the y axis.
+        gap: between two panels.
+        height: of a panel; None for a square one.
+        head: room above all panels, for a legend.
+    """
+
+    columns: int
+    width: float
+    left: float
+    right: float = 0.1
+    gap: float = 0.3
+    height: float | None = None
+    head: float = 0.0
+
+    def draw(self, count: int) -> tuple[Figure, list[Axes]]:
+        """Make a figure with the axes of `count` panels, each framed."""
+        top, below = 0.42, 0.62
+        wide = (self.width - self.left - self.right - self.gap * (self.columns - 1)) / self.columns
+        tall = wide if self.height is None else self.height
+        height = -(-count // self.columns) * (tall + top + below) + self.head
+        figure = Figure(figsize=(self.width, height))
+        for number in range(count):
+            row, column = divmod(number, self.columns)
+            x = self.left + column * (wide + self.gap)
+            y = height - self.head - (row + 1) * (tall + top + below) + below
+            box = (x / self.width, y / height, wide / self.width, tall / height)
+            frame(figure.add_axes(box), font_size(self.columns))
+        return figure, list(figure.axes)
+
+    def is_first(self, number: int) -> bool:
+        """Tell whether a panel, counted from 0, begins a row."""
+        return number % self.columns == 0
+
+
+def legend_above(
+    figure: Figure, found: Mapping[str, Artist], size: float, x: float, *, most: int = 5
+) -> None:
+    """Draw one legend for all panels at the top, from `x` on, a share of the figure's width."""
+    figure.legend(
+        list(found.values()),
+        list(found),
+        loc="upper left",
+        bbox_to_anchor=(x, 1.0),
+        ncols=min(len(found), most),
+        frameon=False,
+        fontsize=size,
+        labelcolor=PALETTE["muted"],
+        handletextpad=0.1,
+        columnspacing=1.2,
+        borderaxespad=0.0,
+    )
+
+
+def labelled(every: Sequence[Axes]) -> dict[str, Artist]:
+    """Return what the panels have labels for, by label."""
+    found: dict[str, Artist] = {}
+    for axes in every:
+        handles, labels = axes.get_legend_handles_labels()
+        found.update(zip(labels, handles, strict=True))
+    return found
 
 
 def frame(axes: Axes, size: float) -> None:

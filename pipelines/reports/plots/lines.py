@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipelines.reports.plots.axes import PAGE, PHONE, Series, font_size, frame, title
+from pipelines.reports.plots.axes import PAGE, PHONE, Grid, SeriesPanel, font_size, title
 from pipelines.reports.plots.style import PALETTE, STYLE
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
-@dataclass(frozen=True, slots=True)
-class LinePanel:
-    """One panel of `lines`."""
-
-    title: str
-    note: str
-    series: tuple[Series, ...]
-
-
-def lines(panels: Sequence[LinePanel], *, xlabel: str, ylabel: str, columns: int = 3) -> Figure:
+def lines(panels: Sequence[SeriesPanel], *, xlabel: str, ylabel: str, columns: int = 3) -> Figure:
     """Draw shares of 1 as lines in small multiples that have the same axes.
 
     Args:
@@ -34,46 +24,44 @@ def lines(panels: Sequence[LinePanel], *, xlabel: str, ylabel: str, columns: int
         columns: panels side by side; 1 suits a phone.
     """
     size = font_size(columns)
-    total = PAGE if columns > 1 else PHONE
-    left, right, gap, top, below, tall, head = 0.6, 0.1, 0.35, 0.42, 0.62, 1.7, 0.4
-    width = (total - left - right - gap * (columns - 1)) / columns
-    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    height = head + len(rows) * (tall + top + below)
+    grid = Grid(
+        columns=columns,
+        width=PAGE if columns > 1 else PHONE,
+        left=0.6,
+        gap=0.35,
+        height=1.7,
+        head=0.4,
+    )
     furthest = max((x for panel in panels for one in panel.series for x in one.x), default=1)
     names = list(dict.fromkeys(one.label for panel in panels for one in panel.series))
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(total, height))
-        for j, row in enumerate(rows):
-            y = height - head - (j + 1) * (tall + top + below) + below
-            for i, panel in enumerate(row):
-                x = left + i * (width + gap)
-                axes = figure.add_axes((x / total, y / height, width / total, tall / height))
-                frame(axes, size)
-                axes.set_xlim(-0.5, furthest + 0.5)
-                axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
-                axes.set_ylim(-0.03, 1.03)
-                axes.grid(axis="y", color=PALETTE["rule"], linewidth=0.6)
-                for series in panel.series:
-                    axes.plot(
-                        series.x,
-                        series.y,
-                        color=PALETTE[series.colour],
-                        linewidth=1.4,
-                        marker=_MARKERS[names.index(series.label) % len(_MARKERS)],
-                        markersize=4.5,
-                        label=series.label,
-                    )
-                axes.set_xlabel(f"{xlabel} ({panel.note})", size=size, color=PALETTE["muted"])
-                if i == 0:
-                    axes.set_ylabel(ylabel, size=size, color=PALETTE["muted"])
-                title(axes, panel.title, size)
+        figure, every = grid.draw(len(panels))
+        for i, (axes, panel) in enumerate(zip(every, panels, strict=True)):
+            axes.set_xlim(-0.5, furthest + 0.5)
+            axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
+            axes.set_ylim(-0.03, 1.03)
+            axes.grid(axis="y", color=PALETTE["rule"], linewidth=0.6)
+            for series in panel.series:
+                axes.plot(
+                    series.x,
+                    series.y,
+                    color=PALETTE[series.colour],
+                    linewidth=1.4,
+                    marker=_MARKERS[names.index(series.label) % len(_MARKERS)],
+                    markersize=4.5,
+                    label=series.label,
+                )
+            axes.set_xlabel(f"{xlabel} ({panel.note})", size=size, color=PALETTE["muted"])
+            if grid.is_first(i):
+                axes.set_ylabel(ylabel, size=size, color=PALETTE["muted"])
+            title(axes, panel.title, size)
         _shared_legend(figure, names, panels, size)
     return figure
 
 
 def _shared_legend(
-    figure: Figure, names: Sequence[str], panels: Sequence[LinePanel], size: float
+    figure: Figure, names: Sequence[str], panels: Sequence[SeriesPanel], size: float
 ) -> None:
     """Draw one legend for all panels, at the top."""
     colours = {one.label: one.colour for panel in panels for one in panel.series}

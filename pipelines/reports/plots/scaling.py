@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from core.wording import count
-from pipelines.reports.plots.axes import PAGE, PHONE, font_size, frame, padded, title
+from pipelines.reports.plots.axes import (
+    PAGE,
+    PHONE,
+    Grid,
+    font_size,
+    labelled,
+    legend_above,
+    padded,
+    title,
+)
 from pipelines.reports.plots.style import PALETTE, STYLE
 
 LINE_COLOURS = ("own", "other", "third", "plain", "ink")
@@ -82,33 +91,25 @@ def scaling(
     columns = max(2, min(columns, len(panels))) if columns > 1 else 1
     size = font_size(columns)
     total = PAGE if columns > 1 else PHONE
-    left, right, gap, top, below = 0.86, 0.12, 0.3, 0.42, 0.62
-    tall = 2.5
-    width = (total - left - right - gap * (columns - 1)) / columns
-    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    legend = 0.32 if any(line.label for panel in panels for line in panel.lines) else 0.0
-    height = len(rows) * (tall + top + below) + legend
+    has_labels = any(line.label for panel in panels for line in panel.lines)
+    head = 0.32 if has_labels else 0.0
+    grid = Grid(columns=columns, width=total, left=0.86, right=0.12, height=2.5, head=head)
     limits = _limits(panels, zero=zero)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(total, height))
-        for j, row in enumerate(rows):
-            y = height - legend - (j + 1) * (tall + top + below) + below
-            for i, panel in enumerate(row):
-                x = left + i * (width + gap)
-                axes = figure.add_axes((x / total, y / height, width / total, tall / height))
-                frame(axes, size)
-                _draw_panel(axes, panel, size, zero=zero)
-                _set_axis(axes, ticks, size, log=log)
-                axes.set_ylim(limits)
-                axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-                axes.set_xlabel(xlabel, size=size, color=PALETTE["muted"])
-                if i == 0:
-                    axes.set_ylabel(ylabel, size=size, color=PALETTE["muted"])
-                else:
-                    axes.tick_params(labelleft=False)
-                title(axes, panel.title, size)
-        if legend:
-            _legend(figure, size, left / total)
+        figure, every = grid.draw(len(panels))
+        for i, (axes, panel) in enumerate(zip(every, panels, strict=True)):
+            _draw_panel(axes, panel, size, zero=zero)
+            _set_axis(axes, ticks, size, log=log)
+            axes.set_ylim(limits)
+            axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+            axes.set_xlabel(xlabel, size=size, color=PALETTE["muted"])
+            if grid.is_first(i):
+                axes.set_ylabel(ylabel, size=size, color=PALETTE["muted"])
+            else:
+                axes.tick_params(labelleft=False)
+            title(axes, panel.title, size)
+        if has_labels:
+            legend_above(figure, labelled(every), size, grid.left / total - 0.01)
     return figure
 
 
@@ -163,26 +164,6 @@ def _set_axis(axes: Axes, ticks: Sequence[tuple[float, str]], size: float, *, lo
         axes.set_xlim(*padded(min(places), max(places), 0.1))
     axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes.set_xticks(places, [label for _, label in ticks], size=size)
-
-
-def _legend(figure: Figure, size: float, left: float) -> None:
-    found = {}
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        found.update(dict(zip(labels, handles, strict=True)))
-    figure.legend(
-        list(found.values()),
-        list(found),
-        loc="upper left",
-        bbox_to_anchor=(left - 0.01, 1.0),
-        ncols=min(len(found), 5),
-        frameon=False,
-        fontsize=size,
-        labelcolor=PALETTE["muted"],
-        handletextpad=0.1,
-        columnspacing=1.2,
-        borderaxespad=0.0,
-    )
 
 
 def _limits(panels: Sequence[ScalingPanel], *, zero: bool) -> tuple[float, float]:

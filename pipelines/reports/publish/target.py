@@ -9,8 +9,8 @@ from pathlib import Path
 from activation_store.model_files import embedded_model
 from activation_store.model_files.files import ModelFiles, public_name
 from core.errors import ConfigError
-from core.hub import HUB_ID
 from pipelines.artifacts.artifact import Artifact
+from pipelines.reports.publish.hub import HUB_ID
 
 _CARD = "README.md"
 

@@ -126,7 +126,7 @@ def _effects(split: str, effects: Sequence[ControlPoint]) -> PageFigure:
 
 def _scatter_panels(
     points: Sequence[ControlPoint], note: Callable[[Sequence[ControlPoint]], str]
-) -> list[plots.ScatterPanel]:
+) -> list[plots.SeriesPanel]:
     """Make a panel of each view, its kinds in colours of their own."""
     kinds = list(dict.fromkeys(point.kind for point in points))
     panels = []
@@ -141,7 +141,7 @@ def _scatter_panels(
             )
             for i, kind in enumerate(kinds)
         )
-        panels.append(plots.ScatterPanel(view, note(here), series))
+        panels.append(plots.SeriesPanel(view, note(here), series))
     return panels
 
 

@@ -36,7 +36,7 @@ class ReportStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportInputs:
-    """One finished experiment, as its report reads it."""
+    """Inputs of a report: a finished experiment, its metrics and its artifacts."""
 
     experiment: Experiment
     command: str

@@ -183,7 +183,7 @@ def _training_facts(counts: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _facts(
     counts: Mapping[str, Any], *rows: tuple[str, str, Callable[[Any], str]]
 ) -> list[tuple[str, str]]:
-    """Name and text of each row whose count is there: (name, key of the count, how to word it)."""
+    """Return name and text of each (name, key, format) whose key is among the counts."""
     return [(name, word(counts[key])) for name, key, word in rows if counts.get(key) is not None]
 
 

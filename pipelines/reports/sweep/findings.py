@@ -1,4 +1,4 @@
-"""What a sweep found, as its page and its tables take it."""
+"""Findings of a sweep: the values that its page and its tables show."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ class ExternalInputs:
 
     @cached_property
     def own_messages_digest(self) -> str:
-        """Digest of all that the conversations take from these files: not the questions.
+        """Digest of everything but the questions in these files.
 
         Raises:
             DataError: a file cannot be read.

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from simulated import SCENES, closed_coverage, coverage, hidden_coverage
 
-from evaluators.stats.estimates import average_by_control, bootstrap, pooled, pooled_p_value
+from evaluators.stats.estimates import Bootstrap, average_by_control, pooled, pooled_p_value
 from evaluators.stats.estimates import difference as run_difference
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -26,7 +26,7 @@ def difference(means: np.ndarray) -> Any:
 
 def measure(values: np.ndarray, statistic: Statistic = first, **changes: Any) -> dict[str, Any]:
     settings = {"samples": 2000, "seed": 0, "min_controls": 8, **changes}
-    return bootstrap(values, statistic, **settings).model_dump()
+    return Bootstrap(values, **settings)(statistic).model_dump()
 
 
 def test_a_control_counts_once_however_many_questions_it_has() -> None:

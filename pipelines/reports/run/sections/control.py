@@ -115,7 +115,7 @@ def control_tables(metrics: ControlMetrics) -> str:
 
 def control_figures(metrics: ControlMetrics) -> dict[str, PageFigure]:
     """Draw adherence against damage for every strength that was tried."""
-    panels: list[plots.LinePanel] = []
+    panels: list[plots.SeriesPanel] = []
     rows: list[dict[str, CellValue]] = []
     for name, control in metrics.controls.items():
         lines = []
@@ -133,7 +133,7 @@ def control_figures(metrics: ControlMetrics) -> dict[str, PageFigure]:
             rows += [
                 {"control": name, "method": method, **point.model_dump()} for point in found.curve
             ]
-        panels.append(plots.LinePanel(name, "validation", tuple(lines)))
+        panels.append(plots.SeriesPanel(name, "validation", tuple(lines)))
     if not panels:
         return {}
     wide, narrow = (

@@ -155,7 +155,7 @@ def task_figures(metrics: TasksMetrics) -> dict[str, PageFigure]:
                 lines.append(_line(predictor, points))
             rows += [_row(name, predictor, layer, found) for layer, found in points.items()]
         if lines:
-            panels.append(plots.LinePanel(name, f"n = {task.n}", tuple(lines)))
+            panels.append(plots.SeriesPanel(name, f"n = {task.n}", tuple(lines)))
     if not panels:
         return {}
     wide, narrow = (

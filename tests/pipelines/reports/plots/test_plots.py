@@ -32,7 +32,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         SERIES, plots.Series("validation", (1.0,), (1.5,), "other"), best=1, wide=True
     ),
     "paired": lambda: plots.paired(
-        [plots.ScatterPanel("control", "1 of 2", (SERIES,))], xlabel="right", ylabel="other"
+        [plots.SeriesPanel("control", "1 of 2", (SERIES,))], xlabel="right", ylabel="other"
     ),
 }
 

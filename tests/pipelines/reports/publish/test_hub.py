@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError, EndpointError
-from core.hub import push_folder
+from pipelines.reports.publish.hub import push_folder
 
 
 def push_mine(folder: Path, *, private: bool = False) -> str:
