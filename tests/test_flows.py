@@ -23,6 +23,7 @@ CHILD = Path(__file__).parent / "fake_cli.py"
 PATIENCE_S = 600.0
 pytestmark = pytest.mark.timeout(900)
 STEPS = ["conversations", "questions", "dump", "train", "evaluate"]
+TWO_PROCESSES = ("--set", "runtime.workers=2")
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +95,38 @@ def ask(url: str, path: str) -> Any:
         return json.loads(connection.getresponse().read())
 
 
-def test_a_server_shows_steps_hits_and_artifacts(
-    forks: ForkServer, home: Path, server: str
-) -> None:
+@pytest.fixture(scope="module")
+def first(forks: ForkServer, home: Path, server: str) -> subprocess.CompletedProcess[str]:
+    """Run everything once, with two processes of a pool; progress is shown at once."""
     (home / "log.progress").touch()
-    first = run(forks, home, server, "--json", "--root", "served")
+    done = run(forks, home, server, "--json", "--root", "served", *TWO_PROCESSES)
     (home / "log.progress").unlink()
-    assert first.returncode == 0, first.stderr
-    again = run(forks, home, server, "--json", "--root", "served")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def tasks_of_first(server: str, *needed: str) -> dict[str, Any]:
+    """Return the task runs of the first run by name, once the server has recorded them."""
+    until = time.monotonic() + PATIENCE_S
+    flow = min(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
+    while time.monotonic() < until:
+        runs = ask(server, "task_runs/filter")
+        tasks = {one["name"]: one for one in runs if one["flow_run_id"] == flow["id"]}
+        if {*needed, "report"} <= tasks.keys():
+            break
+        time.sleep(0.2)
+    return tasks
+
+
+def test_a_server_shows_steps_hits_and_artifacts(
+    forks: ForkServer, home: Path, server: str, first: subprocess.CompletedProcess[str]
+) -> None:
+    again = run(forks, home, server, "--json", "--root", "served", *TWO_PROCESSES)
     assert [step["cached"] for step in json.loads(first.stdout)["steps"]] == [False] * 5
     assert [step["cached"] for step in json.loads(again.stdout)["steps"]] == [True] * 5
 
     wanted = {(step, state) for step in [*STEPS, "report"] for state in ("Completed", "Cached")}
+    wanted |= {(f"pooled {number}", "Completed") for number in range(2)}
     until = time.monotonic() + PATIENCE_S  # the server records task runs a little later
     while time.monotonic() < until:
         tasks = ask(server, "task_runs/filter")
@@ -147,41 +168,37 @@ def test_a_server_that_does_not_answer_is_one_line(home: Path) -> None:
 
 
 def test_steps_have_edges_and_their_lines_are_logged(
-    forks: ForkServer, home: Path, server: str
+    server: str, first: subprocess.CompletedProcess[str]
 ) -> None:
-    done = run(forks, home, server, "--root", "edges")
-    assert done.returncode == 0, done.stderr
-    flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        runs = ask(server, "task_runs/filter")
-        tasks = {one["name"]: one for one in runs if one["flow_run_id"] == flow["id"]}
-        logs = [one["message"] for one in ask(server, "logs/filter")]
-        if {*STEPS, "report"} <= tasks.keys() and any(one.startswith("report") for one in logs):
-            break
-        time.sleep(0.2)
+    tasks = tasks_of_first(server, *STEPS)
     before = {one["id"] for one in tasks["train"]["task_inputs"]["wait_for"]}
     assert before == {tasks[name]["id"] for name in ("conversations", "questions", "dump")}
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        logs = [one["message"] for one in ask(server, "logs/filter")]
+        if any(one.startswith("report") for one in logs):
+            break
+        time.sleep(0.2)
     assert any(line.startswith("train ") and line.endswith(" s") for line in logs)
 
 
-@pytest.mark.parametrize("runner", ["processes", pytest.param("threads", marks=pytest.mark.prove)])
-def test_pieces_of_a_step_are_tasks_of_the_chosen_runner(
-    forks: ForkServer, home: Path, server: str, runner: str
+def test_pieces_of_a_step_are_tasks_of_a_pool_of_processes(
+    home: Path, server: str, first: subprocess.CompletedProcess[str]
 ) -> None:
-    chosen = ("--set", "runtime.workers=2", "--set", f"runtime.task_runner={runner}")
-    done = run(forks, home, server, "--root", f"pooled-{runner}", *chosen)
-    assert done.returncode == 0, done.stderr
-    flow = max(ask(server, "flow_runs/filter"), key=lambda one: one["created"])
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        runs = ask(server, "task_runs/filter")
-        tasks = {one["name"]: one for one in runs if one["flow_run_id"] == flow["id"]}
-        if {"pooled 0", "pooled 1", "report"} <= tasks.keys():
-            break
-        time.sleep(0.2)
+    tasks = tasks_of_first(server, "pooled 0", "pooled 1")
     assert {tasks[name]["state_name"] for name in ("pooled 0", "pooled 1")} == {"Completed"}
-    (folder,) = (home / f"pooled-{runner}" / "dump").iterdir()
+    (folder,) = (home / "served" / "dump").iterdir()
+    assert len(list(folder.glob("data/pooled-*"))) == 2
+
+
+@pytest.mark.prove
+def test_pieces_of_a_step_are_tasks_of_threads_too(
+    forks: ForkServer, home: Path, server: str
+) -> None:
+    chosen = (*TWO_PROCESSES, "--set", "runtime.task_runner=threads")
+    done = run(forks, home, server, "--root", "pooled-threads", *chosen)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (home / "pooled-threads" / "dump").iterdir()
     assert len(list(folder.glob("data/pooled-*"))) == 2
 
 
@@ -209,30 +226,26 @@ def test_a_credential_among_the_parameters_is_not_kept(
     forks: ForkServer, home: Path, server: str
 ) -> None:
     address = "evaluate.judge={endpoint: {base_url: 'http://me:hunter2@127.0.0.1:9/v1', model: m}}"
-    run(forks, home, server, "--root", "secret", "--until", "dump", "--set", address)
+    run(forks, home, server, "--root", "secret", "--until", "conversations", "--set", address)
     assert "hunter2" not in json.dumps(ask(server, "flow_runs/filter"))
 
 
-def test_a_profile_counts_as_the_environment_does(home: Path, server: str, tmp_path: Path) -> None:
+def test_a_profile_counts_as_the_environment_does_and_no_proxy_is_asked(
+    home: Path, server: str, tmp_path: Path
+) -> None:
     own = tmp_path / "home"
     own.mkdir()
     (own / "profiles.toml").write_text(
         f'active = "local"\n[profiles.local]\nPREFECT_API_URL = "{server}"\n'
     )
-    before = len(ask(server, "flow_runs/filter"))
-    done = run_anew(home, None, "--root", "profile", PREFECT_HOME=str(own))
-    assert done.returncode == 0, done.stderr
-    assert len(ask(server, "flow_runs/filter")) == before + 1
-
-
-def test_a_proxy_is_not_asked_for_a_server_of_this_machine(
-    forks: ForkServer, home: Path, server: str
-) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     proxies = {"HTTP_PROXY": dead, "http_proxy": dead, "NO_PROXY": "", "no_proxy": ""}
-    done = run(forks, home, server, "--root", "proxied", **proxies)
+    before = len(ask(server, "flow_runs/filter"))
+    until = ("--until", "conversations")
+    done = run_anew(home, None, "--root", "profile", *until, PREFECT_HOME=str(own), **proxies)
     assert done.returncode == 0, done.stderr
     assert "is lost" not in done.stderr
+    assert len(ask(server, "flow_runs/filter")) == before + 1
 
 
 @pytest.mark.parametrize(("failures", "code"), [(2, 0), (3, 2)])
@@ -241,7 +254,7 @@ def test_a_step_whose_endpoint_fails_is_tried_again(
 ) -> None:
     (home / "log.fails").write_text(str(failures))
     try:
-        done = run(forks, home, server, "--root", f"flaky-{failures}")
+        done = run(forks, home, server, "--root", f"flaky-{failures}", "--until", "questions")
     finally:
         (home / "log.fails").unlink()
     assert done.returncode == code, done.stderr

@@ -142,7 +142,12 @@ def read_hidden_bit(
         folder / "e",
         folder / "ew",
         config=EvaluateConfig(
-            splits=("test",), views=("system",), answers=0, identification=2, bootstrap=200
+            splits=("test",),
+            views=("system",),
+            conditions=("right", "swapped"),
+            answers=0,
+            identification=2,
+            bootstrap=200,
         ),
         runtime=chain.RUNTIME,
     )

@@ -34,6 +34,9 @@ def test_the_quickstart_runs_at_a_small_size_and_is_asked(
         "generate.questions.per_control=2",
         "complete.max_tokens=8",
         "evaluate.max_answer_tokens=8",
+        "evaluate.conditions=[right, other]",
+        "evaluate.identification=0",
+        "train.max_steps=1",
     )
     settings = [word for one in few for word in ("--set", one)]
     words = ("run", "experiments/quickstart.yaml", "--smoke", "--json", *settings)

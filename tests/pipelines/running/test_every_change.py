@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fake_steps import FakeSteps, runner
 from file_changes import count_changes, run_and_die
 
@@ -42,12 +45,22 @@ def damaged(root: Path) -> list[str]:
     return [a.short for a in ArtifactRoot(root).artifacts() if a.damaged_files()]
 
 
-def test_a_run_killed_at_any_change_resumes_to_the_same(tmp_path: Path) -> None:
+def chosen(total: int, share: float) -> Iterator[int]:
+    """Yield the changes, counted from 1, before which a process is killed: a share of all."""
+    wanted = random.Random(0).sample(range(1, total + 1), max(3, round(share * total)))
+    yield from sorted(wanted)
+
+
+SHARES = pytest.mark.parametrize("share", [0.2, pytest.param(1.0, marks=pytest.mark.prove)])
+
+
+@SHARES
+def test_a_run_killed_at_any_change_resumes_to_the_same(tmp_path: Path, share: float) -> None:
     run(tmp_path / "alone")  # in this process, so that what a process does once is done
     wanted = outputs(tmp_path / "alone")
     total = count_changes(tmp_path / "counted", lambda: run(tmp_path / "counted"))
     assert total > 50
-    for number in range(1, total + 1):
+    for number in chosen(total, share):
         root = tmp_path / f"killed-{number}"
         assert run_and_die(root, number, partial(run, root))
         assert damaged(root) == []
@@ -55,7 +68,8 @@ def test_a_run_killed_at_any_change_resumes_to_the_same(tmp_path: Path) -> None:
         assert outputs(root) == wanted, f"killed before change {number} of {total}"
 
 
-def test_a_removal_killed_at_any_change_leaves_no_damage(tmp_path: Path) -> None:
+@SHARES
+def test_a_removal_killed_at_any_change_leaves_no_damage(tmp_path: Path, share: float) -> None:
     def prepare(root: Path) -> ArtifactRoot:
         run(root)
         run(root, dump={"layers": [3]})
@@ -67,7 +81,7 @@ def test_a_removal_killed_at_any_change_leaves_no_damage(tmp_path: Path) -> None
     total = count_changes(tmp_path / "counted", lambda: collect_garbage(place))
     wanted = outputs(tmp_path / "counted")
     assert total > 6
-    for number in range(1, total + 1):
+    for number in chosen(total, share):
         root = tmp_path / f"killed-{number}"
         place = prepare(root)
         assert run_and_die(root, number, partial(collect_garbage, place))
@@ -76,7 +90,8 @@ def test_a_removal_killed_at_any_change_leaves_no_damage(tmp_path: Path) -> None
         assert outputs(root) == wanted, f"killed before change {number} of {total}"
 
 
-def test_a_demotion_killed_at_any_change_is_recomputed(tmp_path: Path) -> None:
+@SHARES
+def test_a_demotion_killed_at_any_change_is_recomputed(tmp_path: Path, share: float) -> None:
     def prepare(root: Path) -> None:
         result = run(root)
         piece = result.steps[2].artifact.data / "piece-0"
@@ -85,7 +100,7 @@ def test_a_demotion_killed_at_any_change_is_recomputed(tmp_path: Path) -> None:
     prepare(tmp_path / "counted")
     total = count_changes(tmp_path / "counted", lambda: run(tmp_path / "counted"))
     wanted = outputs(tmp_path / "counted")
-    for number in range(1, total + 1):
+    for number in chosen(total, share):
         root = tmp_path / f"killed-{number}"
         prepare(root)
         assert run_and_die(root, number, partial(run, root))

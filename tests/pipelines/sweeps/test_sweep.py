@@ -173,9 +173,9 @@ def test_no_activation_is_computed_twice(
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     (tmp_path / "tiny.yaml").write_text(TINY.format(model=tiny.save(tmp_path / "model")))
     controls = "generate.conversations.kinds.profile.controls=10,20"
-    found = sweep(tmp_path, controls, seeds=2, file="tiny.yaml").run()
+    found = sweep(tmp_path, controls, file="tiny.yaml").run()
     assert not found.failed
-    assert len(found.points) == 4
+    assert len(found.points) == 2
     assert found.stores is not None
     stores = ArtifactRoot(tmp_path / "root").artifacts("dump")
     largest = max(store.record["counts"]["tokens"] for store in stores)

@@ -145,7 +145,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, chain.Chain]:
 @pytest.fixture(scope="module")
 def two(made: dict[str, chain.Chain], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    run_distributed(every, 2, made, folder, progress=silent)
+    with chain.forked_processes():
+        run_distributed(every, 2, made, folder, progress=silent)
     return folder
 
 
@@ -223,7 +224,8 @@ def test_killed_and_resumed_they_end_with_the_bits_of_an_undisturbed_run(
 def test_each_holds_its_share_of_the_base_and_the_whole_adapter(
     made: dict[str, chain.Chain],
 ) -> None:
-    found = run_distributed(shares, 2, made["llama"], progress=silent)
+    with chain.forked_processes():
+        found = run_distributed(shares, 2, made["llama"], progress=silent)
     held, whole = found["base"]
     assert held == whole // 2
     held, whole = found["adapter"]
@@ -240,6 +242,7 @@ test_sharding.run("packed", made, Path(sys.argv[3]), test_sharding.RUNTIME, test
 """
 
 
+@pytest.mark.prove
 def test_a_script_of_torchrun_shares_them_too(
     made: dict[str, chain.Chain], two: Path, tmp_path: Path
 ) -> None:
