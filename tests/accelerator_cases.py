@@ -69,8 +69,10 @@ from trainers.loop.trainer import (
     compute_validation_loss,
     make_training_arguments,
 )
+from trainers.steering import language_loss
 from trainers.steering.adapter import remove_steering_adapter
 from trainers.steering.config import WeightSteeringConfig
+from trainers.steering.language_loss import compute_language_loss
 from trainers.steering.reply_tuning import train_reply_adapter
 from trainers.steering.weights import train_steering_adapter
 
@@ -496,6 +498,35 @@ def test_a_wait_or_a_tensor_of_the_cpu_in_a_capture_is_noticed(fault: str) -> No
         move(net)
         with pytest.raises((FakeTensorDeviceMismatchError, DataDependentOutputException)):
             Faulty(net, LAYERS)([np.arange(5)])
+
+
+@pytest.mark.parametrize("fault", ["item", "cpu"])
+def test_a_wait_or_a_tensor_of_the_cpu_in_an_answer_is_noticed(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = asking.attention_mask
+
+    def wrong(net: Any, mask: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        found = right(net, mask, ids)
+        if fault == "item":
+            return found * found.sum().item()
+        return found + torch.zeros(mask.shape[1])
+
+    monkeypatch.setattr(asking, "attention_mask", wrong)
+    with fake_device():
+        decoder = decoder_on("llama")
+        with pytest.raises((FakeTensorDeviceMismatchError, DataDependentOutputException)):
+            generate_answers(decoder, readings(decoder), ["Who?"] * 2, max_tokens=2)
+
+
+def test_a_look_at_the_positions_in_training_on_replies_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(language_loss, "without_look", lambda net: {})
+    with fake_device():
+        net = decoder_on("llama").net.get_base_model()
+        with pytest.raises(DataDependentOutputException):
+            compute_language_loss(net, [np.arange(5)])
 
 
 def test_a_look_at_each_token_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
