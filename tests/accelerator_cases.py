@@ -69,7 +69,7 @@ from trainers.loop.trainer import (
     compute_validation_loss,
     make_training_arguments,
 )
-from trainers.steering import language_loss
+from trainers.steering import language_loss, weights
 from trainers.steering.adapter import remove_steering_adapter
 from trainers.steering.config import WeightSteeringConfig
 from trainers.steering.language_loss import compute_language_loss
@@ -354,12 +354,20 @@ TRAINED = WeightSteeringConfig(lora=ADAPTED, steps=2, evaluate_every=1, reply_to
 
 @few
 def test_steering_by_weights_is_read_at_its_checks_and_its_end(
-    device: FakeDevice, family: str
+    device: FakeDevice, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def replied(own: Decoder, asked: Any, to: Any, tokens: int) -> list[SteeringPrompt]:
+        return [SteeringPrompt((), np.arange(len(one.ids) + tokens), 1) for one in asked]
+
+    # replies are written by transformers' own generate, which waits at each token
+    monkeypatch.setattr(weights, "follow_by_replies", replied)
     decoder = decoder_on(family)
     prompts = steered_prompts()
+    config = TRAINED.model_copy(update={"kl_weight": 0.5})
     try:
-        train_steering_adapter(decoder, prompts, prompts, objective(decoder), TRAINED)
+        train_steering_adapter(
+            decoder, prompts, prompts, objective(decoder), config, unrelated=prompts[:1]
+        )
         assert device.reads == {"SteeringRows.mean_loss": 3, "train_adapter": 2}
     finally:
         remove_steering_adapter(decoder)

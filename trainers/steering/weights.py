@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from activation_store.target.capture import Capture
+from activation_store.target.capture import Capture, without_look
 from core.progress import Progress, silent
 from decoder.adapters import use_adapter
 from decoder.model import Decoder
@@ -145,5 +145,5 @@ class KLAnchor:
 
     def _log_probabilities(self, ids: torch.Tensor, start: int) -> torch.Tensor:
         net = self._decoder.net.get_base_model()
-        logits: torch.Tensor = net(ids, use_cache=False).logits
+        logits: torch.Tensor = net(ids, use_cache=False, **without_look(net)).logits
         return logits[0, start:-1].float().log_softmax(-1)
