@@ -36,6 +36,7 @@ from activation_store.write.prepared import prepare_dump
 from decoder import asking, packed
 from decoder.asking import generate_answers
 from decoder.config import LoraSettings
+from decoder.forward import attention_mask
 from decoder.model import Decoder
 from decoder.normalisation import ActivationStatistics
 from decoder.patched_text import PLACE, PatchedText, continue_texts, score_continuations
@@ -512,7 +513,7 @@ def test_a_wait_or_a_tensor_of_the_cpu_in_a_capture_is_noticed(fault: str) -> No
 def test_a_wait_or_a_tensor_of_the_cpu_in_an_answer_is_noticed(
     fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = asking.attention_mask
+    right = attention_mask
 
     def wrong(net: Any, mask: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         found = right(net, mask, ids)
