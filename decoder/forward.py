@@ -6,6 +6,7 @@ plain computation with one question a row (facts: exact to rounding for every fa
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, cast
 
 import torch
@@ -32,12 +33,15 @@ _KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
 def check_cacheable(net: PreTrainedModel, ref: str) -> None:
     """Refuse a model that keeps something else of a prefix than keys and values of attention.
 
+    Or one whose positions cannot be set: they would be those of placeholders and packed rows.
+
     Args:
         net: the base model.
         ref: the model's reference, for the message.
 
     Raises:
-        ModelError: a block is recurrent (Mamba, linear attention), or keeps something else.
+        ModelError: a block is recurrent (Mamba, linear attention), or keeps something else; or
+            positions are counted by place (ALiBi and some older families).
     """
     layers = DynamicCache(config=net.config).layers
     others = {type(x).__name__ for x in layers if type(x) not in _KEPT}
@@ -46,6 +50,13 @@ def check_cacheable(net: PreTrainedModel, ref: str) -> None:
             f"model {ref}: type {net.config.model_type} keeps {', '.join(sorted(others)) or 'none'}"
             " of a prefix, expected the keys and values of attention in every block. "
             "Such a model cannot be a decoder; use another target."
+        )
+    takes = inspect.signature(net.forward).parameters
+    if "position_ids" not in takes or getattr(net.config, "alibi", False):
+        raise ModelError(
+            f"model {ref}: type {net.config.model_type} counts positions by place (ALiBi, or "
+            "without position_ids), expected positions that can be set. Such a model cannot be a "
+            "decoder; use another target."
         )
 
 

@@ -14,9 +14,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from activation_store.model_files.files import ModelFiles, public_name
 from activation_store.model_files.quiet import quiet_libraries
+from activation_store.target.adapter import load_adapter
 from activation_store.target.load import (
     blocks,
-    load_adapter,
     load_model,
     load_tokenizer,
     pick_device,

@@ -163,6 +163,12 @@ PHI4_MINI = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
 )
+PARTS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% for part in m.content %}"
+    "{{ part.text if part.type == 'text' else '<image>' }}{% endfor %}{{ '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""A processor's, of LLaVA or SmolVLM: it takes contents as lists of parts alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +272,7 @@ FAMILIES: dict[str, Family] = {
         tokens=("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
         tail="[/INST]",
     ),
+    "llava": Family(template=PARTS, tokens=_CHATML, tail="<|im_start|>assistant\n"),
     "phi4-mini": Family(
         template=PHI4_MINI,
         tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),

@@ -95,6 +95,31 @@ def no_seed(number: int, body: Mapping[str, Any]) -> Any:
     return 200, {}, good(body)
 
 
+def no_system_role(status: int) -> Behaviour:
+    """Refuse a system message, as templates of Gemma 2 do (llama.cpp: with HTTP 500)."""
+
+    def behaviour(number: int, body: Mapping[str, Any]) -> Any:
+        if body["messages"][0]["role"] == "system":
+            return refused("Jinja Exception: System role not supported", status)
+        return 200, {}, good(body)
+
+    return behaviour
+
+
+def refuses_one_after_another(number: int, body: Mapping[str, Any]) -> Any:
+    """Refuse nearly all that can be refused, each only when the others are mended."""
+    if "max_tokens" in body:
+        return refused("Use 'max_completion_tokens' instead of max_tokens.")
+    for name, spelled in (("temperature", "temperature"), ("top_p", "topP"), ("seed", "seed")):
+        if name in body:
+            return refused(f"This model doesn't support the {spelled} field.", 422)
+    if body["messages"][0]["role"] == "system":
+        return refused("Only user and assistant roles are supported!")
+    if "response_format" in body:
+        return refused("This response_format type is unavailable now")
+    return 200, {}, good(body)
+
+
 def thinks_first(number: int, body: Mapping[str, Any]) -> Any:
     made = good(body)
     if (body.get("max_tokens") or 4096) < 250:
@@ -133,6 +158,14 @@ def thought_of(begin: str, end: str) -> Behaviour:
 
 def tells_of_thoughts(number: int, body: Mapping[str, Any]) -> Any:
     return 200, {}, good(body, None if is_probe(body) else {"a": "It ends with </think>, it says."})
+
+
+def in_a_call(number: int, body: Mapping[str, Any]) -> Any:
+    made = good(body)
+    call = {"type": "function", "function": {"name": "json_tool", "arguments": text_of(made)}}
+    made["choices"][0]["message"] |= {"content": None, "tool_calls": [call]}
+    made["choices"][0] |= {"finish_reason": "tool_calls", "text": ""}
+    return 200, {}, made
 
 
 def content_as_object(number: int, body: Mapping[str, Any]) -> Any:
@@ -204,6 +237,17 @@ def declines(number: int, body: Mapping[str, Any]) -> Any:
     return with_choice(body, finish_reason="refusal", message=message)
 
 
+def declines_in_a_part(number: int, body: Mapping[str, Any]) -> Any:
+    part = {"type": "refusal", "refusal": "I would rather not."}
+    return with_choice(body, message={"role": "assistant", "content": [part]})
+
+
+def flagged_in_200(number: int, body: Mapping[str, Any]) -> Any:
+    if is_probe(body):
+        return 200, {}, good(body)
+    return 200, {}, {"error": {"message": "Refused by the content filter", "code": "filtered"}}
+
+
 def flagged_input(number: int, body: Mapping[str, Any]) -> Any:
     if is_probe(body):
         return 200, {}, good(body)
@@ -255,6 +299,11 @@ def limit_in_200(number: int, body: Mapping[str, Any]) -> Any:
     if number in (1, 3):
         return 200, {}, {"error": {"message": "Rate limit exceeded: per-min.", "code": 429}}
     return 200, {}, good(body)
+
+
+def throttled(status: int, body_of: Any) -> Behaviour:
+    """Say of the first requests in words alone that there are too many."""
+    return lambda number, body: (status, {}, body_of) if number in (1, 3) else (200, {}, good(body))
 
 
 def storm(number: int, body: Mapping[str, Any]) -> Any:

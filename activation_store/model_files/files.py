@@ -71,7 +71,7 @@ class ModelFiles:
 
     @property
     def _adapter_tokenizer(self) -> Path | None:
-        has_own = self.adapter is not None and (self.adapter / "tokenizer_config.json").is_file()
+        has_own = self.adapter is not None and _match(self.adapter, ("tokenizer*",))
         return self.adapter if has_own else None
 
     def digests(self) -> dict[str, str]:
@@ -120,6 +120,8 @@ class ModelFiles:
         if self.adapter is not None:
             own = [self.adapter / ADAPTER_CONFIG, *_adapter_weight_files(self.adapter)]
             out["adapter"] = files_digest(own)
+            if tokenizer is None and (template := _match(self.adapter, ("chat_template.jinja",))):
+                out["adapter_template"] = files_digest(template)
             if _adapts_embeddings(self.adapter):
                 out["adapter_merge"] = _EMBEDDINGS_MERGE
         if self.trust_remote_code and (code := _match(self.source, ("*.py",))):

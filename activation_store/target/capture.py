@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from activation_store.target.host_copy import send
-from activation_store.target.load import blocks
+from activation_store.target.load import blocks, rope_switch
 from core.errors import ModelError, first_line
 
 _LOG = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Capture:
         self._layers = tuple(layers)
         self._blocks = blocks(net)
         self._device = next(net.parameters()).device
-        self._rope_switch = _rope_switch(net)
+        self._rope_switch = rope_switch(net)
         # processes that share the weights meet in every block, and so run all of them
         self._shared = (getattr(net, "tp_size", None) or 1) > 1
 
@@ -167,22 +167,6 @@ class Capture:
         for row, ids in zip(batch_BT, sequences, strict=True):
             row[: len(ids)] = ids
         return send(torch.from_numpy(batch_BT), self._device)
-
-
-def _rope_switch(net: Any) -> int | None:
-    """Return the length past which a model encodes positions otherwise; None where it does not."""
-    config = net.config.get_text_config()
-    found: list[int] = []
-    settings = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-    kinds = [settings, *settings.values()] if isinstance(settings, dict) else []
-    for own in kinds:  # of all layers, or by kind of layer
-        kind = own.get("rope_type", own.get("type")) if isinstance(own, dict) else None
-        if kind in ("longrope", "dynamic"):
-            switch = own.get("original_max_position_embeddings") or getattr(
-                config, "original_max_position_embeddings", None
-            )
-            found.append(switch or config.max_position_embeddings)
-    return min(found, default=None)
 
 
 def split_to_fit(

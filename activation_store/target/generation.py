@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 from activation_store.model_files.quiet import quiet_libraries
+from activation_store.target.load import rope_switch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +61,8 @@ def generate_ids(
     """Generate the token ids that follow each prompt, up to the first of `ends` and with it.
 
     The model's generation_config.json takes no part. The prompts are padded on the left and run as
-    one batch; the generator of the process is seeded.
+    one batch, but for those that may grow past where the model encodes positions otherwise: in a
+    batch the longest would decide for all. The generator of the process is seeded.
 
     Args:
         net: a causal language model.
@@ -69,6 +71,15 @@ def generate_ids(
         sampling: how tokens are chosen.
         tell: called with each new token; one prompt alone.
     """
+    longest = rope_switch(net)
+    far = [longest is not None and len(own) + sampling.max_tokens > longest for own in prompts]
+    if any(far) and len(prompts) > 1:
+        near = [own for own, is_far in zip(prompts, far, strict=True) if not is_far]
+        others = iter(generate_ids(net, near, ends, sampling) if near else ())
+        return [
+            generate_ids(net, [own], ends, sampling)[0] if is_far else next(others)
+            for own, is_far in zip(prompts, far, strict=True)
+        ]
     width = max(map(len, prompts))
     device = next(net.parameters()).device
     batch = torch.zeros(len(prompts), width, dtype=torch.long)

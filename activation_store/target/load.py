@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from activation_store.model_files.files import ModelFiles
+from activation_store.model_files.files import ModelFiles, read_json_object
 from activation_store.model_files.quiet import quiet_libraries
-from activation_store.target.model_checks import check_adapter, check_quantization, check_whole
+from activation_store.target.adapter import add_adapter
+from activation_store.target.model_checks import (
+    check_quantization,
+    check_whole,
+    describe_failure,
+    find_pointer,
+    quantization_of,
+)
 from activation_store.tokens.template import TEMPLATE_SETTINGS
 from activation_store.tokens.tokens import EMBEDDED_TOKENS
 from core.errors import ConfigError, ModelError, first_line
 from core.runtime import Runtime
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_UNREADABLE = (ValueError, OSError, KeyError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,13 +107,21 @@ def _load_config(model: ModelFiles) -> Any:
 
 def _refusal(model: ModelFiles, what: str, error: Exception) -> ModelError:
     """Return the error for a model that cannot be loaded, with the next step where one is known."""
-    said = first_line(error)
-    advice = ""
-    if "trust_remote_code" in str(error):
+    said, advice = describe_failure(error), ""
+    if pointer := find_pointer(model.folder):
+        said = f"{pointer} is a pointer of Git LFS, and not the file"
+        advice = " Fetch the files themselves: git lfs pull."
+    elif "trust_remote_code" in str(error):
         said = "it needs Python code of its folder"
         advice = " If you trust that code, set dump.trust_remote_code."
+    elif said.startswith("Unrecognized configuration class"):
+        said = "transformers has no causal language model of this type"
+        advice = " Use one that reads text alone."
+    elif said.startswith("Couldn't instantiate the backend tokenizer"):
+        said = "no file that it could be made of"
+        advice = " Fetch the folder whole, with its tokenizer.json."
     elif isinstance(error, ImportError):
-        advice = " Install what it names, or use weights that are not quantised."
+        advice = " Install what it names, or use a model that does without."
     return ModelError(f"model {model.ref}: {what} ({said}).{advice}")
 
 
@@ -158,6 +171,14 @@ def load_tokenizer(model: ModelFiles) -> Any:
     tokenizer = _tokenizer_in(model, model.tokenizer_folder)
     if not tokenizer.is_fast:
         raise ModelError(f"model {model.ref}: its tokenizer gives no character offsets (not fast).")
+    if (apart := _template_apart(model, has_own=tokenizer.chat_template is not None)) is not None:
+        tokenizer.chat_template = apart
+    if tokenizer.chat_template is None and model.tokenizer_folder != model.folder:
+        raise ModelError(
+            f"adapter {model.adapter}: its tokenizer has no chat template. Copy the one that it "
+            "was trained with beside it (chat_template.jinja), or take its tokenizer away, so that "
+            "the model's is used."
+        )
     if tokenizer.chat_template is None:
         raise ModelError(
             f"model {model.ref}: its tokenizer has no chat template; use an instruct model."
@@ -169,12 +190,28 @@ def load_tokenizer(model: ModelFiles) -> Any:
     return tokenizer
 
 
+def _template_apart(model: ModelFiles, *, has_own: bool) -> str | None:
+    """Return the chat template of an adapter without a tokenizer, or of a model's processor.
+
+    Args:
+        model: the model.
+        has_own: whether its tokenizer has a template.
+    """
+    alone = model.adapter if model.tokenizer_folder != model.adapter else None
+    if alone is not None and (alone / "chat_template.jinja").is_file():
+        return (alone / "chat_template.jinja").read_text()
+    if has_own:
+        return None
+    found = read_json_object(model.tokenizer_folder / "chat_template.json").get("chat_template")
+    return found if isinstance(found, str) else None
+
+
 def _tokenizer_in(model: ModelFiles, folder: Path) -> Any:
     with quiet_libraries():
         try:
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
         except Exception as error:  # the Rust library raises a bare Exception for a broken file
-            raise _refusal(model, "no usable tokenizer", error) from error
+            raise _refusal(model, f"no usable tokenizer in {folder}", error) from error
 
 
 def _check_vocabulary(model: ModelFiles, tokenizer: Any) -> None:
@@ -230,6 +267,7 @@ def load_model(
                 dtype=DTYPES[dtype],
                 weights_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, with both sizes
                 trust_remote_code=model.trust_remote_code,
                 **_placement(runtime, tensor_parallel=tensor_parallel),
                 **_cut_behind(model, first_blocks),
@@ -237,13 +275,9 @@ def load_model(
         except Exception as error:  # quantised, multimodal and broken models fail in any way
             raise _refusal(model, "transformers cannot load it", error) from error
         net, found = loaded
-        check_whole(model, found["missing_keys"])
+        check_whole(model, net, found)
         if model.adapter is not None:
-            check_adapter(model, net)
-            if merged:
-                _untie(net)
-            net = load_adapter(net, model.adapter)
-            net = net.merge_and_unload() if merged else net
+            net = add_adapter(net, model, merged=merged)
         try:
             if not tensor_parallel and (runtime is None or not runtime.spread):
                 net = net.to(device)
@@ -276,7 +310,7 @@ def _cut_behind(model: ModelFiles, first_blocks: int | None) -> dict[str, Any]:
     config = _load_config(model)
     if first_blocks is None or model.adapter is not None or model.trust_remote_code:
         return {}
-    if getattr(config, "quantization_config", None) is not None:
+    if quantization_of(config, model.ref):
         return {}
     own = config.get_text_config()
     if first_blocks >= own.num_hidden_layers or getattr(own, "num_kv_shared_layers", None):
@@ -294,28 +328,20 @@ def cut_config(config: Any, first_blocks: int) -> None:
             setattr(config, name, value[:first_blocks])
 
 
-def _untie(net: Any) -> None:
-    """Give a head that shares the embedding's weights its own: adapters change one of the two."""
-    head = net.get_output_embeddings()
-    if head is not None and head.weight is net.get_input_embeddings().weight:
-        head.weight = nn.Parameter(head.weight.detach().clone())
-
-
-def load_adapter(net: nn.Module, folder: Path) -> Any:
-    """Put the PEFT adapter in `folder` on `net`.
-
-    Raises:
-        ModelError: the adapter cannot be read, or does not fit `net`.
-    """
-    from peft import PeftModel
-
-    with quiet_libraries():
-        try:
-            return PeftModel.from_pretrained(net, folder)
-        except (*_UNREADABLE, TypeError, ImportError) as error:
-            raise ModelError(
-                f"adapter {folder}: peft cannot load it into this model ({first_line(error)})."
-            ) from error
+def rope_switch(net: Any) -> int | None:
+    """Return the length past which a model encodes positions otherwise; None where it does not."""
+    config = net.config.get_text_config()
+    found: list[int] = []
+    settings = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    kinds = [settings, *settings.values()] if isinstance(settings, dict) else []
+    for own in kinds:  # of all layers, or by kind of layer
+        kind = own.get("rope_type", own.get("type")) if isinstance(own, dict) else None
+        if kind in ("longrope", "dynamic"):
+            switch = own.get("original_max_position_embeddings") or getattr(
+                config, "original_max_position_embeddings", None
+            )
+            found.append(switch or config.max_position_embeddings)
+    return min(found, default=None)
 
 
 def blocks(net: nn.Module) -> nn.ModuleList:

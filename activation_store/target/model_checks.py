@@ -1,30 +1,61 @@
-"""Checks of a model and its adapter, before and after their weights are loaded."""
+"""Checks of a model, before and after its weights are loaded."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-from activation_store.model_files.files import ADAPTER_CONFIG, ModelFiles, read_json_object
-from core.errors import ModelError
+from activation_store.model_files.files import ModelFiles
+from core.errors import ModelError, first_line
 
-_LOG = logging.getLogger(__name__)
-_EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight")
+_POINTER, _POINTER_BYTES = b"version https://git-lfs", 1024
+_SCALE = re.compile(
+    r"(?:weight_scale(?:_inv|_2)?|input_scale|q?zeros|qweight|weight_packed|scales|absmax)$"
+)
+"""Ends of names of tensors without which quantised weights cannot be read."""
+
+
+def quantization_of(config: Any, ref: str) -> dict[str, Any]:
+    """Return the quantisation that a model's config names; empty for none.
+
+    Args:
+        config: of transformers.
+        ref: the model's reference, for the message.
+
+    Raises:
+        ModelError: it is no object, or of a kind that transformers does not know.
+    """
+    found = (
+        getattr(own, "quantization_config", None) for own in (config, config.get_text_config())
+    )
+    settings = next((one for one in found if one is not None), {})
+    own = settings.to_dict() if hasattr(settings, "to_dict") else settings
+    if not isinstance(own, dict):
+        raise ModelError(f"model {ref}: the quantization_config of its config.json is no object.")
+    bitsandbytes = own.get("load_in_4bit") or own.get("load_in_8bit")
+    method = own.get("quant_method")
+    if own and not bitsandbytes and method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+        # transformers would read such weights as if they were not quantised
+        raise ModelError(
+            f"model {ref}: its weights are quantised by {method!r}, which transformers does not "
+            "know. Use weights that are not quantised, or quantised in a way that it knows."
+        )
+    return own
 
 
 def check_quantization(model: ModelFiles, config: Any) -> None:
     """Refuse numbers that follow from which rows share a batch.
 
     Raises:
-        ModelError: activations are quantised with one scale for all tokens of a batch.
+        ModelError: activations are quantised with one scale for all tokens of a batch; or as
+            `quantization_of`.
     """
-    settings = getattr(config, "quantization_config", None) or {}
-    own = settings if isinstance(settings, dict) else settings.to_dict()
+    own = quantization_of(config, model.ref)
     groups = (own.get("config_groups") or {}).values()
     inputs = [group.get("input_activations") or {} for group in groups if isinstance(group, dict)]
     a_batch = any(one.get("dynamic") and one.get("strategy") == "tensor" for one in inputs)
@@ -37,48 +68,53 @@ def check_quantization(model: ModelFiles, config: Any) -> None:
         )
 
 
-def check_whole(model: ModelFiles, missing: Collection[str]) -> None:
-    """Refuse a model of which transformers has drawn a part at random.
+def check_whole(model: ModelFiles, net: Any, found: Mapping[str, Collection[Any]]) -> None:
+    """Refuse a model of which transformers has drawn a part at random, or left out the scales.
+
+    Args:
+        model: the model's files.
+        net: as it was loaded.
+        found: what transformers tells of loading: weights that its config asks for and no file
+            holds, tensors that the config does not ask for, and those of another size.
 
     Raises:
-        ModelError: weights that its config asks for stand in none of its files.
+        ModelError: there are missing weights, or scales without use, or other sizes.
     """
+    missing, unexpected = found["missing_keys"], found["unexpected_keys"]
+    if found["mismatched_keys"]:
+        name, in_file, in_config = min(found["mismatched_keys"], key=lambda one: one[0])
+        raise ModelError(
+            f"model {model.ref}: its files hold {name} of size {list(in_file)}, and its "
+            f"config.json asks for {list(in_config)} (a resized vocabulary? another model's "
+            "config?). Mend config.json, or fetch the model again."
+        )
     if missing:
         raise ModelError(
             f"model {model.ref}: its files hold no {min(missing)} ({len(missing)} weights of its "
             "config are missing), which would be drawn at random. Fetch the model again, or mend "
             "its config.json (a head without weights of its own: tie_word_embeddings)."
         )
-
-
-def check_adapter(model: ModelFiles, net: Any) -> None:
-    """Compare an adapter with the model that it is to be put on.
-
-    Raises:
-        ModelError: it holds an embedding of another vocabulary.
-    """
-    assert model.adapter is not None
-    named = read_json_object(model.adapter / ADAPTER_CONFIG).get("base_model_name_or_path") or ""
-    if named and Path(named).name.lower() != Path(model.ref.partition("@")[0]).name.lower():
-        _LOG.warning(
-            "adapter %s: its base is said to be %s, and the model is %s.",
-            *(model.adapter, named, model.ref),
+    scales = [name for name in unexpected if _SCALE.search(name)]
+    if scales and getattr(net, "hf_quantizer", None) is None:
+        raise ModelError(
+            f"model {model.ref}: its files hold {min(scales)} ({len(scales)} scales of quantised "
+            "weights), and its config.json no quantization_config. Fetch the model again."
         )
-    rows = net.get_input_embeddings().weight.shape[0]
-    for name, own in _adapter_shapes(model.adapter).items():
-        if name.endswith(_EMBEDDINGS) and own[0] != rows:
-            raise ModelError(
-                f"adapter {model.adapter}: its vocabulary has {own[0]} tokens ({name}), and model "
-                f"{model.ref} has {rows}. Merge the adapter into a model with the resized "
-                "vocabulary, and use that."
-            )
 
 
-def _adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of an adapter's tensors; none of what peft itself is going to refuse."""
-    found: dict[str, tuple[int, ...]] = {}
-    for file in folder.glob("adapter_model*.safetensors"):
-        with contextlib.suppress(SafetensorError), safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - no mapping
-                found[name] = tuple(tensors.get_slice(name).get_shape())
-    return found
+def describe_failure(error: Exception) -> str:
+    """Say in one line why a library could not load weights."""
+    lines = str(error).splitlines()
+    if "Weights only load failed" in str(error):
+        return "its pickled file holds more than weights: code that would run"
+    return next((line.strip() for line in lines if "size mismatch" in line), first_line(error))
+
+
+def find_pointer(folder: Path) -> str | None:
+    """Find a file of a model's folder that Git LFS has left its pointer in place of."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.stat().st_size < _POINTER_BYTES:
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                if file.read(len(_POINTER)) == _POINTER:
+                    return path.name
+    return None

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -57,10 +58,12 @@ class _Turn:
     Attributes:
         message: its fields but the content.
         pieces: its content, in pieces that are located apart.
+        as_part: whether the content is given as a list of one part of text.
     """
 
     message: dict[str, Any]
     pieces: tuple[str, ...]
+    as_part: bool = False
 
     @property
     def calls_tools(self) -> bool:
@@ -75,7 +78,9 @@ class _Turn:
         pieces[-1] = strip[1](pieces[-1])
         if marks:
             pieces = [a + piece + b for piece, (a, b) in zip(pieces, marks, strict=True)]
-        return self.message | {"content": _BETWEEN.join(pieces)}
+        content = _BETWEEN.join(pieces)
+        part = [{"type": "text", "text": content}]
+        return self.message | {"content": part if self.as_part else content}
 
 
 def render(
@@ -152,8 +157,8 @@ def locate(
     """Return the chat template's text for `messages`, and where in it each content stands.
 
     What a template refuses is tried once more in the other ways in which templates want it: calls
-    with their arguments as JSON text, an empty list of tools, and, where the model's settings say
-    so, a system text as part of the first user's message.
+    with their arguments as JSON text, an empty list of tools, contents as lists of parts, and,
+    where the model's settings say so, a system text as part of the first user's message.
 
     Args:
         tokenizer: the target's.
@@ -200,7 +205,8 @@ def renders_alike(
             )
         except DataError:
             continue
-        return first == second
+        if other[-1].pieces[-1].strip() in second:  # else what it leaves out may be all of it
+            return first == second
     return False
 
 
@@ -219,10 +225,19 @@ def _ways(
         yield turns, []
         if calls:
             yield as_text, []
+    if not calls:
+        yield _as_parts(turns), tools
     roles = [message["role"] for message in messages[:2]]
     if settings.system_role == "join" and roles == ["system", "user"]:
         system, user, *rest = turns
-        yield [_Turn(user.message, (*system.pieces, *user.pieces)), *rest], tools
+        turns = [_Turn(user.message, (*system.pieces, *user.pieces)), *rest]
+        yield turns, tools
+        if not calls:
+            yield _as_parts(turns), tools
+
+
+def _as_parts(turns: Sequence[_Turn]) -> list[_Turn]:
+    return [replace(turn, as_part=True) for turn in turns]
 
 
 def _locate(
@@ -233,6 +248,8 @@ def _locate(
 
     messages = [turn.written() for turn in turns]
     text = rendered(messages)
+    if turns[0].as_part and re.search(r"['\"]type['\"]: ['\"]text['\"]", text):
+        raise _changed(turns)  # it has written the list itself
     if tools and render(tokenizer, messages, generation=generation) == text:
         raise DataError("the chat template leaves out the tools that are offered.")
     free = (chr(code) for code in _PRIVATE_USE if chr(code) not in text)

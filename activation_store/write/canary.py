@@ -8,7 +8,7 @@ work, in one batch as the dump runs them, and more of the finished store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,11 +188,16 @@ def _compute_plainly(
 ) -> dict[int, np.ndarray[Any, Any]]:
     device = next(net.parameters()).device
     last = len(blocks(net)) - 1
-    kept: list[torch.Tensor] = []
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(block: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, out: Any) -> None:
+            kept[block] = out if isinstance(out, torch.Tensor) else out[0]
+
+        return hook
+
     # hidden_states of the last block has passed the final norm, so there a hook is the plain path
-    hook = blocks(net)[last].register_forward_hook(
-        lambda module, args, out: kept.append(out if isinstance(out, torch.Tensor) else out[0])
-    )
+    hooks = [blocks(net)[block].register_forward_hook(keep(block)) for block in {0, last}]
     try:
         states = net(
             torch.from_numpy(ids.astype(np.int64))[None].to(device),
@@ -200,5 +205,10 @@ def _compute_plainly(
             output_hidden_states=True,
         ).hidden_states
     finally:
-        hook.remove()
-    return {k: (kept[0] if k == last else states[k + 1])[0].float().cpu().numpy() for k in layers}
+        for hook in hooks:
+            hook.remove()
+    # some families (Mamba, RWKV) list no embeddings: they begin with the output of block 0
+    first = 0 if torch.equal(states[0], kept[0]) else 1
+    return {
+        k: (kept[last] if k == last else states[k + first])[0].float().cpu().numpy() for k in layers
+    }

@@ -59,7 +59,8 @@ def schema_of(request: Mapping[str, Any]) -> dict[str, Any] | None:
         found = wanted["json_schema"]["schema"]
     else:
         _, _, stated = request["messages"][0]["content"].rpartition(STATEMENT)
-        found = json.loads(stated) if stated.startswith("{") else None
+        if stated.startswith("{"):  # what the user says may follow, where roles are joined
+            found, _ = json.JSONDecoder().raw_decode(stated)
     return found
 
 

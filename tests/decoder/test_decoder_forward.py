@@ -374,6 +374,28 @@ def test_a_model_that_remembers_otherwise_is_refused(kind: str) -> None:
         check_cacheable(recurrent(kind), "tiny")
 
 
+def by_place(kind: str) -> PreTrainedModel:
+    """Make a tiny model that counts positions by place."""
+    import transformers
+
+    if kind == "bloom":
+        bloom = transformers.BloomConfig(vocab_size=32, hidden_size=16, n_layer=1, n_head=2)
+        return transformers.BloomForCausalLM(bloom)
+    if kind == "mpt":
+        config = transformers.MptConfig(d_model=16, n_layers=1, n_heads=2, vocab_size=32)
+        return transformers.MptForCausalLM(config)
+    falcon = transformers.FalconConfig(
+        vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, alibi=True
+    )
+    return transformers.FalconForCausalLM(falcon)
+
+
+@pytest.mark.parametrize("kind", ["bloom", "mpt", "falcon"])
+def test_a_model_that_counts_positions_by_place_is_refused(kind: str) -> None:
+    with pytest.raises(ModelError, match=f"type {kind} counts positions by place .* cannot be a"):
+        check_cacheable(by_place(kind), "tiny")
+
+
 @pytest.mark.parametrize("family", decoders.FAMILIES)
 def test_attention_of_every_kind_is_accepted(family: str) -> None:
     check_cacheable(decoders.make(family).net.get_base_model(), "tiny")

@@ -1,8 +1,9 @@
 """What a server takes in the body of a chat request, as it tells by refusing the rest.
 
 Servers share one protocol and differ in its fields: newer models of OpenAI want
-`max_completion_tokens`, some take one of `temperature` and `top_p` or neither, some have no `seed`.
-A field that is refused is renamed or left out once, and stays so.
+`max_completion_tokens`, some take one of `temperature` and `top_p` or neither, some have no `seed`,
+some no system message. What is refused is renamed, left out or joined to the user's first message
+once, and stays so.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,11 +38,25 @@ _OPTIONAL_WITH_TOKENS: Mapping[str, Any] = {
 """Likewise where token ids are continued, and the value that a field must have to be left out
 (None: any). How a reply is sampled is not left to the server there."""
 _REFUSES = re.compile(
-    r"unsupport|not (?:\w+ )?(?:support|permit|allow|accept|recogni|available)|unrecogni|unknown"
-    r"|unexpected|extra[_ ](?:input|field|argument|forbid)|additional propert|cannot both"
-    r"|cannot be (?:both|used|set|specified)|only one|one of|deprecated|mutually exclusive|instead",
+    r"unsupport|(?:not|n['’]t) (?:\w+ )?"
+    r"(?:support|permit|allow|accept|recogni|available|enabled|implement|compatib|valid param)"
+    r"|incompatib|unrecogni|unknown|unexpected|extraneous|extra[_ ](?:input|field|argument|forbid)"
+    r"|additional propert|cannot both|cannot be (?:both|used|set|specified)|mutually exclusive"
+    r"|only one|one of|only [^\s,]+ (?:is|are|value)|may only be|fixed at|unset|deprecated|instead",
     re.IGNORECASE,
 )
+_REFUSES_SYSTEM = re.compile(
+    r"system['\"`]? (?:role|message|prompt|instruction)|role['\"`]?,? ['\"`]?system"
+    r"|does not support ['\"`]system|developer instruction"
+    r"|only user(?:,| and) (?:assistant|model) roles|roles must alternate",
+    re.IGNORECASE,
+)
+"""Words for a system message, beside those of `_REFUSES`; some templates only tell the roles that
+they take."""
+_ECHOES = frozenset(
+    ("failed_generation", "generated_text", "input", "body", "request", "messages", "prompt")
+)
+"""Names in an error under which servers repeat what was sent, or what the model wrote."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,10 +66,12 @@ class ChatDialect:
     Attributes:
         limit_field: the field of the longest reply.
         omitted: fields of sampling that are left out.
+        system_joined: whether a system message is sent as the beginning of the user's first.
     """
 
     limit_field: LimitField = "max_tokens"
     omitted: tuple[str, ...] = ()
+    system_joined: bool = False
 
     @classmethod
     def of(cls, endpoint: ResolvedEndpoint) -> ChatDialect:
@@ -66,7 +83,7 @@ class ChatDialect:
     def from_json(cls, text: str) -> ChatDialect:
         """Read what `to_json` wrote."""
         fields = json.loads(text)
-        return cls(limit_field=fields["limit_field"], omitted=tuple(fields["omitted"]))
+        return cls(**{**fields, "omitted": tuple(fields["omitted"])})
 
     def to_json(self) -> str:
         """Write it as JSON."""
@@ -77,9 +94,11 @@ class ChatDialect:
         settings = {**request.sampling.model_dump(exclude={"seed"}), "seed": request.seed}
         asked: dict[str, Any] = {"prompt": list(request.prompt_ids)}
         if not request.prompt_ids:
-            asked = {
-                "messages": [{"role": role, "content": said} for role, said in request.messages]
-            }
+            messages = request.messages
+            if self.system_joined and [role for role, _ in messages[:2]] == ["system", "user"]:
+                (_, system), (_, user), *rest = messages
+                messages = (("user", f"{system}\n\n{user}"), *rest)
+            asked = {"messages": [{"role": role, "content": said} for role, said in messages]}
         limit = "max_tokens" if request.prompt_ids else self.limit_field
         return {
             "model": endpoint.model,
@@ -107,20 +126,23 @@ class ChatDialect:
         Returns:
             the dialect to go on with; None where the refusal is about something else.
         """
-        if not _REFUSES.search(refusal):
+        said = " ".join(_own_words(refusal))
+        roles = [message["role"] for message in sent.get("messages", ())[:2]]
+        if roles == ["system", "user"] and _REFUSES_SYSTEM.search(said):
+            return dataclasses.replace(self, system_joined=True)
+        if not _REFUSES.search(said):
             return None
-        named = set(re.findall(r"[a-z]+(?:_[a-z]+)*", refusal.lower()))
         if "prompt" in sent:
             for field, value in _OPTIONAL_WITH_TOKENS.items():
-                if field in named and field in sent and value in (None, sent[field]):
+                if field in sent and value in (None, sent[field]) and _names(said, field):
                     return dataclasses.replace(self, omitted=(*self.omitted, field))
             return None
         for field, other in _OTHER_LIMIT.items():
             # the other's name in the text as well: it is what to use instead
-            if field in sent and field in named and self.limit_field == field:
+            if field in sent and self.limit_field == field and _names(said, field):
                 return dataclasses.replace(self, limit_field=other)
         for field in _OPTIONAL:
-            if field in sent and field in named and field not in self.omitted:
+            if field in sent and field not in self.omitted and _names(said, field):
                 return dataclasses.replace(self, omitted=(*self.omitted, field))
         return None
 
@@ -129,4 +151,34 @@ class ChatDialect:
         left_out = [field for field in self.omitted if field not in before.omitted]
         if left_out:
             return f"refuses {', '.join(left_out)}, which is left out from now on"
+        if self.system_joined and not before.system_joined:
+            return "refuses system messages, which begin the user's first message from now on"
         return f"takes {self.limit_field} in place of {before.limit_field}"
+
+
+def _own_words(refusal: str) -> Iterator[str]:
+    """Yield the texts of a refusal that are the server's own, out of JSON however deep."""
+    try:
+        value = json.loads(refusal)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict | list):
+        yield refusal
+        return
+    left: list[Any] = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield from _own_words(one)  # gateways put a provider's whole body into a text
+        elif isinstance(one, list):
+            left += one
+        elif isinstance(one, dict):
+            left += [inner for name, inner in one.items() if name not in _ECHOES]
+
+
+def _names(said: str, field: str) -> bool:
+    """Tell whether a text names a field: `top_p`, `topP`, `top-p` or `Top P`, or the penalty."""
+    spelled = "[_ -]?".join(field.split("_"))
+    if field == "frequency_penalty":
+        spelled = r"(?:(?:frequency|presence)[_ -]?)?penalty"
+    return bool(re.search(rf"(?<![A-Za-z_]){spelled}(?![A-Za-z_])", said, re.IGNORECASE))

@@ -2,7 +2,7 @@
 
 | what came | what it is |
 |---|---|
-| 429, 503, 529 | `TransientError` of kind `overloaded`: all requests wait, then it is sent again |
+| 429, 503, 529, or words for it | `TransientError` of kind `overloaded`: all requests wait |
 | 408, 409, 5xx, a time-out, a broken reply | `TransientError`: sent again |
 | another 4xx | `RequestFailed`: this request gets no reply, others may |
 | 401, 403, 404, a 400 about a key, no server | `EndpointError`: the run ends |
@@ -35,6 +35,8 @@ LONGEST_PAUSE_S = 300.0
 _LONGEST_BACKOFF_S = 30.0
 _SHOWN_CHARACTERS = 160
 """Characters of an endpoint's own words that are repeated."""
+_MESSAGES = ("message", "detail", "msg", "error_msg")
+"""Names of an error's text in a body that is no more than the error."""
 OVERLOADED = (429, 503, 529)
 _TRANSIENT = (408, 409, 425, 429)
 FailureKind = Literal["overloaded", "answered", "silent", "unreachable"]
@@ -64,12 +66,30 @@ _BAD_KEY = re.compile(
     r"|(?:invalid|incorrect|expired|revoked|missing|no)(?: \w+)? api[ _-]?key|api_key_invalid",
     re.IGNORECASE,
 )
+_KEY_WORDS = re.compile(r"key|token|credential|authori[sz]ation|authenticat", re.IGNORECASE)
+"""Words of a text that may repeat a part of the key."""
+_HAS_ENOUGH = re.compile(
+    r"rate[_ -]?limit[_ -]?(?:\w*exceeded|reached|hit|error)|too[_ -]?many[_ -]?requests|throttl"
+    r"|resource[_ ]exhausted|overloaded",
+    re.IGNORECASE,
+)
+"""What some say with HTTP 400, 403 or 500, or in a 200, in place of 429."""
+_INVALID = re.compile(
+    r"invalid[_ ](?:request|argument|param)|bad[_ ]?request|unsupported", re.IGNORECASE
+)
 _TOO_LARGE = re.compile(r"request too large|too many tokens in", re.IGNORECASE)
+_FILLER = r"(?:\s+(?:again|your|this|the|request|in|after|for|at least|about|around|another))*"
 _DELAY = re.compile(
-    r"(?:retry|try|wait|available|reset)\w*(?: again)?(?: (?:in|after|for))?[\"':= ]+"
+    rf"(?:retry|try|wait|available|reset)\w*{_FILLER}[\"':= ]+"
     r"((?:\d+(?:\.\d+)?\s*(?:milliseconds?|ms|seconds?|secs?|minutes?|mins?|hours?|hrs?|[smhd])(?![a-z])\s*)+)",
     re.IGNORECASE,
 )
+_DELAY_FIELD = re.compile(
+    r"(?:retry_?after|estimated_time)(_?(?:ms|millis\w*))?(?:_?sec\w*)?[\"']?\s*[:=]\s*[\"']?"
+    r"(\d+(?:\.\d+)?)(?![\d.\w])",
+    re.IGNORECASE,
+)
+"""A pause as a number of its own."""
 _PART = re.compile(
     r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|d)"
 )
@@ -172,31 +192,46 @@ def error_from_response(
         )
     if status in (400, 403, 422, 451) and _FILTER_WORDS.search(raw):
         return RequestFailed(f"HTTP {status}: {said}", filtered=True)
-    # the servers' own text is not repeated for 401 and 403: some echo a part of the key
-    if status in (401, 403) or (status == 400 and _BAD_KEY.search(words)):
-        return endpoint_error(
-            endpoint,
-            f"refuses the key (HTTP {status})",
-            "Check the environment variable that generate.endpoint.api_key_env names.",
-        )
+    has_enough = status in OVERLOADED or (
+        status in (400, 403, 500) and bool(_HAS_ENOUGH.search(" ".join((words, *codes))))
+    )
+    if (status in (401, 403) and not has_enough) or (status == 400 and _BAD_KEY.search(words)):
+        return _access_error(endpoint, status, "" if error is None else said)
     if (status == 404 and "parameter" not in words) or "model_not_found" in codes:
+        told = "" if error is None else f": {said}"
         return endpoint_error(
             endpoint,
-            f"has no model {endpoint.model!r}, or no chat completions (HTTP {status}){offered}",
+            f"has no model {endpoint.model!r}, or no chat completions (HTTP {status}{told})"
+            f"{offered}",
             "Check generate.endpoint.model and base_url (it usually ends with /v1).",
         )
-    if status in OVERLOADED and wait_s is not None and wait_s > LONGEST_PAUSE_S:
+    if has_enough and wait_s is not None and wait_s > LONGEST_PAUSE_S:
         return endpoint_error(
             endpoint,
             f"asks for a pause of {wait_s:,.0f} s (HTTP {status}: {said})",
             "Finished replies are kept; run again after it.",
             transient=True,
         )
-    is_transient = status in _TRANSIENT or (status >= 500 and status != 501)
+    is_transient = has_enough or status in _TRANSIENT or (status >= 500 and status != 501)
     if is_transient and not _TOO_LARGE.search(words):
-        kind: FailureKind = "overloaded" if status in OVERLOADED else "answered"
+        kind: FailureKind = "overloaded" if has_enough else "answered"
         return TransientError(f"HTTP {status}: {said}", wait_s, kind=kind)
     return RequestFailed(f"HTTP {status}: {said}")
+
+
+def _access_error(endpoint: ResolvedEndpoint, status: int, said: str) -> EndpointError:
+    """Make the error of a refused key, or of what the account may not use (a country, a model)."""
+    if status == 403 and said and not _KEY_WORDS.search(said):
+        return endpoint_error(
+            endpoint,
+            f"refuses access (HTTP {status}: {said})",
+            "Check what the account may use, and generate.endpoint.api_key_env.",
+        )
+    return endpoint_error(
+        endpoint,
+        f"refuses the key (HTTP {status})",
+        "Check the environment variable that generate.endpoint.api_key_env names.",
+    )
 
 
 def endpoint_error(
@@ -257,6 +292,9 @@ def retry_delay_s(headers: Mapping[str, str], raw: str = "") -> float | None:
         for match in _DELAY.finditer(raw[:10_000])
         if (seconds := _duration_s(match[1])) is not None
     ]
+    found += [
+        float(match[2]) / (1000 if match[1] else 1) for match in _DELAY_FIELD.finditer(raw[:10_000])
+    ]
     return max(found, default=None)
 
 
@@ -290,8 +328,9 @@ def _error_object(raw: str) -> Mapping[str, Any] | None:
     if body is None:
         return None
     error = body_error(body)
-    if error is None and isinstance(body.get("message"), str) and "choices" not in body:
-        error = body
+    if error is None and "choices" not in body:
+        message = next((body[name] for name in _MESSAGES if isinstance(body.get(name), str)), None)
+        error = None if message is None else {**body, "message": message}
     return error
 
 
@@ -308,7 +347,13 @@ def _words_and_codes(error: Mapping[str, Any] | None, raw: str) -> tuple[str, se
         return raw, set()
     message = error.get("message")
     codes = {str(error.get(name)).lower() for name in ("code", "type", "status") if error.get(name)}
-    return (message if isinstance(message, str) and message else raw), codes
+    words = message if isinstance(message, str) and message else raw
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and isinstance(cause := metadata.get("raw"), str):
+        # OpenRouter's: what the provider behind it said
+        inner = _error_object(cause)
+        words += f": {cause if inner is None else _words_and_codes(inner, cause)[0]}"
+    return words, codes
 
 
 def _status_of(error: Mapping[str, Any]) -> int:
@@ -319,8 +364,10 @@ def _status_of(error: Mapping[str, Any]) -> int:
     if isinstance(code, int) and 400 <= code < 600:
         return code
     words = f"{error.get('code')} {error.get('type')} {error.get('message')}".lower()
-    if "rate" in words and "limit" in words:
+    if _HAS_ENOUGH.search(words) or ("rate" in words and "limit" in words):
         return 429
     if _NO_CREDIT.search(words):
         return 402
-    return 502
+    if _BAD_KEY.search(words):
+        return 401
+    return 400 if _FILTER_WORDS.search(words) or _INVALID.search(words) else 502

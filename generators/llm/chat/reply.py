@@ -3,6 +3,7 @@
 | what differs | how it is read |
 |---|---|
 | content as a list of parts | parts of text are joined, parts of thought left out |
+| the JSON as arguments of a tool, with no content | as its text |
 | content as the JSON object that was asked for | as its text |
 | thought beside the content | kept apart, to tell a reply that was cut within its thought |
 | finish reasons of Gemini, Anthropic, Mistral | as the status that they stand for |
@@ -125,6 +126,9 @@ def body_error(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
             return {"message": error}
         if isinstance(error, dict) and error:
             return error
+    own = body.get("base_resp")  # MiniMax's
+    if isinstance(own, dict) and own.get("status_code"):
+        return {"code": own["status_code"], "message": str(own.get("status_msg"))}
     if isinstance(choice, dict) and _FAILED.search(_word(choice.get("finish_reason"))):
         return {"message": "the server ended the reply with an error"}
     return None
@@ -155,16 +159,17 @@ def _read_choice(
     message = choice.get("message")
     if _FILTERED.search(finish):
         return "filtered", "", "the endpoint's content filter held the reply back"
-    if isinstance(text := choice.get("text"), str):  # what follows token ids, thought and all
-        text = without_lone_surrogates(text)
-        return "cut_off" if _CUT_OFF.search(finish) else "answer", text, ""
     if not isinstance(message, dict):
-        return None
+        text = choice.get("text")  # what follows token ids, thought and all
+        if not isinstance(text, str):
+            return None
+        return "cut_off" if _CUT_OFF.search(finish) else "answer", without_lone_surrogates(text), ""
     content, thought = _texts(message.get("content"))
     if content is None:
         return None
+    content = content or _called_with(message)
     thought = thought or any(message.get(name) for name in _THOUGHT_FIELDS)
-    refusal = message.get("refusal")
+    refusal = message.get("refusal") or _refusal_part(message.get("content"))
     if refusal or _REFUSED.search(finish):
         said = refusal if isinstance(refusal, str) else content
         return "refusal", content, without_lone_surrogates(said) or "the model declined"
@@ -217,6 +222,26 @@ def _texts(content: Any) -> tuple[str | None, bool]:
     return without_lone_surrogates("".join(found)), thought
 
 
+def _called_with(message: Mapping[str, Any]) -> str:
+    """Return the arguments of the only call of a tool: some gateways ask for JSON in that way."""
+    calls = message.get("tool_calls")
+    call = calls[0] if isinstance(calls, list) and len(calls) == 1 else None
+    function = call.get("function") if isinstance(call, dict) else None
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if isinstance(arguments, dict):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return without_lone_surrogates(arguments) if isinstance(arguments, str) else ""
+
+
+def _refusal_part(content: Any) -> str | None:
+    """Return what a part of kind `refusal` says."""
+    for part in content if isinstance(content, list) else ():
+        said = part.get("refusal") if isinstance(part, dict) else None
+        if isinstance(said, str):
+            return said
+    return None
+
+
 def _prompt_was_blocked(body: Mapping[str, Any]) -> bool:
     feedback = body.get("promptFeedback") or body.get("prompt_feedback")
     if isinstance(feedback, dict) and (feedback.get("blockReason") or feedback.get("block_reason")):
@@ -233,10 +258,13 @@ def _usage(body: Mapping[str, Any]) -> TokenCounts | None:
     prompt, completion = (
         _count(usage.get(f"{one}_tokens", usage.get(f"{other}_tokens"))) for one, other in names
     )
-    if prompt is None or completion is None or prompt + completion == 0:
+    total = _count(usage.get("total_tokens"))
+    if prompt is None or (completion is None and total is None):
         return None
-    # some count thought in the total alone
-    completion = max(completion, (_count(usage.get("total_tokens")) or 0) - prompt)
+    # some count thought in the total alone, and leave out a reply of no other token
+    completion = max(completion or 0, (total or 0) - prompt)
+    if prompt + completion == 0:
+        return None
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     for name in ("prompt_cache_hit_tokens", "cache_read_input_tokens"):

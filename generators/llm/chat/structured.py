@@ -41,9 +41,9 @@ _SHOWN_CHARACTERS = 2_000
 
 
 def probe_request(sampling: SamplingConfig, form: Form) -> Request:
-    """Build the trial request, which samples as the real requests do."""
+    """Build the trial request, which samples and has roles as the real requests do."""
     request = Request(
-        messages=(("user", "Name a colour, in a full sentence."),),
+        messages=(("system", "You name things."), ("user", "A colour, in a full sentence.")),
         schema=PROBE_SCHEMA,
         name="probe",
         max_tokens=PROBE_TOKENS,

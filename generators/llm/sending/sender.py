@@ -259,15 +259,15 @@ class RequestSender:
                 if self.dialect == dialect:
                     adapted = dialect.adapted(body, error.raw)
                     if adapted is None or adapted in used:
-                        raise RequestFailed(str(error), filtered=error.filtered) from None
+                        raise error.failure from None
                     self.dialect = adapted
                     self._remember()
                     self._say(
                         f"generate.endpoint: {self.endpoint.model} "
-                        f"{adapted.difference(dialect)} ({error})."
+                        f"{adapted.difference(dialect)} ({error.failure})."
                     )
                 elif self.dialect in used:
-                    raise RequestFailed(str(error), filtered=error.filtered) from None
+                    raise error.failure from None
 
     async def _limited(
         self, request: Request, key: str, body: Mapping[str, Any], timeout_s: float
@@ -348,9 +348,9 @@ class RequestSender:
         failure = error_from_response(
             self.endpoint, response.status, response.headers, raw, offered
         )
-        if isinstance(failure, RequestFailed):
-            return _RefusedError(str(failure), filtered=failure.filtered, raw=raw)
-        return failure
+        # some servers (llama.cpp) answer what a chat template refuses with HTTP 500
+        may_adapt = isinstance(failure, RequestFailed) or response.status == 500
+        return _RefusedError(failure, raw) if may_adapt else failure
 
     def _remember(self) -> None:
         """Keep what was found out for later runs."""
@@ -367,11 +367,12 @@ class RequestSender:
         }
 
 
-class _RefusedError(RequestFailed):
-    """A request that was refused, with the text of the response."""
+class _RefusedError(Exception):
+    """A request that was refused, perhaps for a field: the error that it is, and the response."""
 
-    def __init__(self, detail: str, *, filtered: bool, raw: str) -> None:
-        super().__init__(detail, filtered=filtered)
+    def __init__(self, failure: Exception, raw: str) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
         self.raw = raw
 
 

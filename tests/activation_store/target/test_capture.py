@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from activation_store.layout.arrays import to_float32
 from activation_store.target.capture import Capture, split_to_fit
+from activation_store.target.generation import Sampling, generate_ids
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import blocks
 from core.errors import ModelError
@@ -162,15 +164,28 @@ def test_other_errors_are_not_taken_for_a_full_device() -> None:
         list(split_to_fit(FullDevice(0, RuntimeError("shapes differ")), [1, 2]))
 
 
-def test_rows_on_both_sides_of_a_switch_of_positions_are_what_they_are_alone() -> None:
+def with_long_positions() -> Any:
+    """Make a model that encodes all positions otherwise past 16 tokens."""
     factors = {"short_factor": [1.0] * 4, "long_factor": [7.0] * 4}
     rope = {"rope_type": "longrope", "original_max_position_embeddings": 16, **factors}
-    net = tiny.model(
+    return tiny.model(
         family="phi3",
         rope_parameters={**rope, "rope_theta": 1e4},
         max_position_embeddings=64,
         original_max_position_embeddings=16,
     )
+
+
+def test_replies_on_both_sides_of_a_switch_of_positions_are_what_they_are_alone() -> None:
+    net = with_long_positions()
+    prompts = [list(range(5, 5 + n)) for n in (4, 14, 30, 8)]
+    sampling = Sampling(max_tokens=6)
+    together = generate_ids(net, prompts, (), sampling)
+    assert together == [generate_ids(net, [own], (), sampling)[0] for own in prompts]
+
+
+def test_rows_on_both_sides_of_a_switch_of_positions_are_what_they_are_alone() -> None:
+    net = with_long_positions()
     rows = [np.arange(5, 5 + n) for n in (9, 40, 16, 30)]
     capture = Capture(net, (0, 3))
     together = capture(rows)

@@ -15,10 +15,12 @@ import stores
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Gemma3Config, LlamaConfig
 
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
-from activation_store.target.load import load_model
+from activation_store.target.load import load_model, load_tokenizer
+from activation_store.target.model_checks import quantization_of
 from core.errors import ModelError
 from core.table_files import DROPPED_FILE, read_dropped
 
@@ -28,9 +30,12 @@ UP = "model.layers.2.mlp.up_proj.weight"
 Tensors = dict[str, torch.Tensor]
 
 
-def loaded(folder: Path | str, adapter: Path | None = None) -> Any:
-    model = resolve_model(str(folder), None if adapter is None else str(adapter))
+def loaded_of(model: ModelFiles) -> Any:
     return load_model(model, dtype="float32", device=CPU)
+
+
+def loaded(folder: Path | str, adapter: Path | None = None) -> Any:
+    return loaded_of(resolve_model(str(folder), None if adapter is None else str(adapter)))
 
 
 def logits(net: Any) -> torch.Tensor:
@@ -51,9 +56,9 @@ def edited(folder: Path, change: Callable[[Tensors], Any], **config: Any) -> Pat
     return folder
 
 
-def refusal(folder: Path) -> str:
+def refusal(folder: Path | str, adapter: Path | None = None) -> str:
     with pytest.raises(ModelError) as caught:
-        loaded(folder)
+        loaded(folder, adapter)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -70,8 +75,9 @@ def prefix(tensors: Tensors) -> None:
         (prefix, {}, "weights of its config are missing"),
         (dict, {"num_hidden_layers": 5}, "hold no model.layers.4.input_layernorm.weight (9"),
         (dict, {"tie_word_embeddings": False}, "hold no lm_head.weight (1 weights"),
+        (dict, {"vocab_size": 400}, "embed_tokens.weight of size [320, 32], and its config.json"),
     ],
-    ids=["a tensor is missing", "all have other names", "a block too many", "no head"],
+    ids=["a tensor is missing", "all have other names", "a block too many", "no head", "resized"],
 )
 def test_weights_that_would_be_drawn_at_random_are_refused(
     change: Callable[[Tensors], Any], config: dict[str, Any], words: str, tmp_path: Path
@@ -133,6 +139,67 @@ def test_pickled_weights_beside_others_are_not_loaded(model: ModelFiles, tmp_pat
     folder = tiny.save(tmp_path / "model")
     torch.save(tiny.model(seed=5).state_dict(), folder / "pytorch_model.bin")
     assert torch.equal(logits(loaded(folder)), logits(loaded(model.ref)))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_file_that_git_lfs_has_not_fetched_is_named(name: str, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "model")
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:a\n")
+    load = load_tokenizer if name.startswith("tokenizer") else loaded_of
+    with pytest.raises(ModelError, match=rf"{name} is a pointer of Git LFS.*git lfs pull"):
+        load(resolve_model(str(folder)))
+
+
+class Code:
+    def __init__(self, trace: Path) -> None:
+        self._trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._trace,)
+
+
+def test_pickled_code_never_runs_and_is_told(model: ModelFiles, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    folder = tiny.save(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": Code(trace)}, folder / "pytorch_model.bin")
+    adapter = make_adapter(tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save({"a": Code(trace)}, adapter / "adapter_model.bin")
+    for said in (refusal(folder), refusal(model.ref, adapter)):
+        assert "holds more than weights: code that would run" in said
+    assert not trace.exists()
+
+
+# quantised weights
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, "quantised by 'modelopt', which"),
+        ({"quant_method": "exl2", "bits": 4}, "quantised by 'exl2', which"),
+        ({"group_size": 64, "bits": 4}, "quantised by None, which"),
+        ("4 bits", "quantization_config of its config.json is no object"),
+    ],
+)
+@pytest.mark.parametrize("place", ["model", "text"])
+def test_a_quantisation_that_would_be_left_out_is_refused(
+    settings: Any, words: str, place: str
+) -> None:
+    config: Any = LlamaConfig()
+    if place == "text":
+        config = Gemma3Config(text_config={"num_hidden_layers": 1})
+    config.get_text_config().quantization_config = settings
+    with pytest.raises(ModelError, match=r"^model m: ") as caught:
+        quantization_of(config, "m")
+    assert words in str(caught.value)
+
+
+def test_scales_that_no_config_tells_of_are_refused(tmp_path: Path) -> None:
+    scale = {f"{UP}_scale_inv": torch.ones(1)}
+    said = refusal(edited(tmp_path / "model", lambda tensors: tensors.update(scale)))
+    assert f"hold {UP}_scale_inv (1 scales of quantised weights)" in said
 
 
 # tokens without an embedding
@@ -223,3 +290,99 @@ def test_what_was_merged_into_both_tied_layers_is_another_model(
         for place, (name, settings) in enumerate(ADAPTERS.items())
     }
     assert marked == {name: name in TIED for name in ADAPTERS}
+
+
+def renamed(tensors: Tensors) -> Tensors:
+    return {name.replace("layers.", "blocks."): one.clone() for name, one in tensors.items()}
+
+
+def without_a_block(tensors: Tensors) -> Tensors:
+    return {name: one for name, one in tensors.items() if ".layers.1." not in name}
+
+
+def with_a_block_more(tensors: Tensors) -> Tensors:
+    return tensors | {
+        name.replace("layers.1.", "layers.9."): one.clone() for name, one in tensors.items()
+    }
+
+
+def with_another_vocabulary(tensors: Tensors) -> Tensors:
+    return tensors | {"base_model.model.model.embed_tokens.weight": torch.zeros(330, 32)}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (renamed, "it lacks base_model.model.model.layers.0.mlp.up_proj.lora_A.weight (16 of 16"),
+        (without_a_block, "it lacks base_model.model.model.layers.1.mlp.up_proj.lora_A.weight (4"),
+        (with_a_block_more, "it has, with no place for, base_model.model.model.layers.9.mlp.up"),
+        (with_another_vocabulary, "its vocabulary has 330 tokens"),
+    ],
+)
+@pytest.mark.parametrize("pickled", [False, True])
+def test_an_adapter_that_would_be_loaded_in_part_is_refused(
+    change: Callable[[Tensors], Tensors],
+    words: str,
+    pickled: bool,
+    model: ModelFiles,
+    tmp_path: Path,
+) -> None:
+    file = make_adapter(tmp_path / "adapter") / "adapter_model.safetensors"
+    tensors = change(load_file(file))
+    if pickled:
+        file.unlink()
+        torch.save(tensors, file.with_suffix(".bin"))
+    else:
+        save_file(tensors, file)
+    assert words in refusal(model.ref, file.parent)
+
+
+def test_an_adapter_of_another_width_is_refused_with_both_sizes(
+    model: ModelFiles, tmp_path: Path
+) -> None:
+    file = make_adapter(tmp_path / "adapter") / "adapter_model.safetensors"
+    wide = {name: torch.zeros(one.shape[0], 64) for name, one in load_file(file).items()}
+    save_file(wide, file)
+    said = refusal(model.ref, file.parent)
+    assert "size mismatch for" in said
+    assert all(f"[2, {width}]" in said for width in (32, 64))
+
+
+def test_an_adapter_that_changes_no_weights_is_refused(model: ModelFiles, tmp_path: Path) -> None:
+    from peft import PromptTuningConfig, get_peft_model
+
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    get_peft_model(tiny.model(), config).save_pretrained(str(tmp_path / "adapter"))
+    said = refusal(model.ref, tmp_path / "adapter")
+    assert "it is of kind PROMPT_TUNING, expected one that changes weights" in said
+
+
+# templates apart from a tokenizer
+
+
+def test_the_template_of_an_adapter_without_a_tokenizer_is_used(
+    model: ModelFiles, tmp_path: Path
+) -> None:
+    adapter = make_adapter(tmp_path / "adapter")
+    before = resolve_model(model.ref, str(adapter)).digests()
+    (adapter / "chat_template.jinja").write_text(tiny.LLAMA3)
+    found = resolve_model(model.ref, str(adapter))
+    assert load_tokenizer(found).chat_template == tiny.LLAMA3
+    assert found.digests().keys() - before.keys() == {"adapter_template"}
+
+
+def test_a_tokenizer_of_an_adapter_without_a_template_is_named(
+    model: ModelFiles, tmp_path: Path
+) -> None:
+    adapter = make_adapter(tmp_path / "adapter")
+    tiny.tokenizer().save_pretrained(adapter)
+    (adapter / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match=f"adapter {adapter}: its tokenizer has no chat template"):
+        load_tokenizer(resolve_model(model.ref, str(adapter)))
+
+
+def test_the_template_of_a_processor_is_used(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "model")
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": tiny.LLAMA3}))
+    assert load_tokenizer(resolve_model(str(folder))).chat_template == tiny.LLAMA3

@@ -12,6 +12,7 @@ import pytest
 import stores
 import tiny
 import torch
+import transformers
 from transformers import MixtralConfig
 
 from activation_store.layout.commit_records import list_commit_paths
@@ -242,3 +243,24 @@ def test_the_sample_is_spread_over_the_lengths_and_fixed(n: int) -> None:
 def test_stores_are_judged_at_different_rows() -> None:
     sampled = [canary.sample_sequences(plan_of(50, first), 8) for first in range(6)]
     assert len({tuple(s.example_id for s in own) for own in sampled}) > 1
+
+
+STATES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mamba": ("Mamba", {"state_size": 4}),
+    "rwkv": ("Rwkv", {"context_length": 512}),
+}
+
+
+@pytest.mark.parametrize("family", STATES)
+def test_a_family_that_lists_no_embeddings_among_its_states_is_dumped(
+    family: str, tmp_path: Path
+) -> None:
+    kind, own = STATES[family]
+    shape = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 3, **own}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**shape)
+    getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(tmp_path / "model")
+    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    rows = stores.table(tmp_path / "rows", [stores.conversation(i, "control") for i in range(3)])
+    model = resolve_model(str(tmp_path / "model"))
+    assert stores.fill(rows, tmp_path / "store", model, layers=(0, 1, 2)).canary.tokens > 0

@@ -23,6 +23,7 @@ from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.prices import Price
 from generators.llm.log.request_log import RequestLog
+from generators.llm.testing import is_probe
 
 PRICE = Price(input=100.0, output=100.0)
 
@@ -66,7 +67,10 @@ ANSWERS: dict[str, Behaviour] = {
     "temperature or top_p": kinds.one_of_temperature_and_top_p,
     "no sampling": kinds.neither_temperature_nor_top_p,
     "no seed": kinds.no_seed,
+    "no system role": kinds.no_system_role(400),
+    "no system role, llama.cpp": kinds.no_system_role(500),
     "content in parts": kinds.content_parts,
+    "content in a call": kinds.in_a_call,
     "thought inside": kinds.thought_inside,
     "thought of Seed": kinds.thought_of("<seed:think>", "</seed:think>"),
     "thought of Magistral": kinds.thought_of("[THINK]", "[/THINK]"),
@@ -88,6 +92,14 @@ ANSWERS: dict[str, Behaviour] = {
     "HTML at first": kinds.html_at_first,
     "error in a choice": kinds.error_in_choice,
     "limit in a 200": kinds.limit_in_200,
+    "Google's limit": kinds.throttled(403, {"error": {"message": "Rate limit exceeded"}}),
+    "Bedrock's limit": kinds.throttled(400, {"message": "ThrottlingException: please wait"}),
+    "MiniMax's limit": kinds.throttled(
+        200, {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}, "choices": None}
+    ),
+    "Anthropic's overload": kinds.throttled(
+        200, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    ),
 }
 STATUSES: dict[str, tuple[Behaviour, str]] = {
     "native safety": (kinds.native_safety, "filtered"),
@@ -99,6 +111,8 @@ STATUSES: dict[str, tuple[Behaviour, str]] = {
     "vLLM's length": (kinds.ended_as("max_model_length"), "cut_off"),
     "Cohere's filter": (kinds.ended_as("ERROR_TOXIC", cut=False), "filtered"),
     "declines": (kinds.declines, "refusal"),
+    "declines in a part": (kinds.declines_in_a_part, "refusal"),
+    "flagged in a 200": (kinds.flagged_in_200, "filtered"),
 }
 NO_MONEY: dict[str, Behaviour] = {
     "402": kinds.no_money(402, "Insufficient Balance"),
@@ -214,6 +228,17 @@ def test_a_field_that_is_refused_is_found_out_once_and_kept(
     assert len(said) == 1
 
 
+def test_refusals_one_after_another_are_all_found_by_the_trial_and_kept(tmp_path: Path) -> None:
+    said: list[str] = []
+    with EndpointOfKind(kinds.refuses_one_after_another) as endpoint:
+        for count in (2, 5):
+            outcomes, client = ask(endpoint, tmp_path, count, said=said, structured="auto")
+            assert [outcome.status for outcome in outcomes] == ["answer"] * count
+        assert len(endpoint.work) == 5
+    assert sum("scripted refuses" in line or "scripted takes" in line for line in said) == 5
+    assert client.form == "prompt"
+
+
 def test_the_old_name_of_the_limit_is_taken_where_the_new_one_is_refused(tmp_path: Path) -> None:
     from generators.llm.chat.dialect import ChatDialect
 
@@ -304,7 +329,8 @@ def test_a_poisoned_reply_is_an_outcome_and_ends_no_later_run(
 
 def test_a_budget_counts_both_replies_of_a_request_over_resumes(tmp_path: Path) -> None:
     def malformed(number: int, body: Any) -> Any:
-        content = None if len(body["messages"]) != 2 else '{"b": 1}'
+        is_first = len(body["messages"]) == 2 and not is_probe(body)
+        content = '{"b": 1}' if is_first else None
         return 200, {}, kinds.good(body, content)
 
     with EndpointOfKind(malformed) as endpoint:

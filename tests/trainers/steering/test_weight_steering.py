@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from activation_store.target.load import load_adapter, load_model
+from activation_store.target.adapter import load_adapter
+from activation_store.target.load import load_model
 from core.steering_control import SteeringControl, WantedAnswer
 from decoder.adapters import use_adapter
 from decoder.config import LoraSettings

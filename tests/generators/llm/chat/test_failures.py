@@ -60,6 +60,8 @@ def test_no_credit_is_an_error_of_its_own(status: int, body: Any) -> None:
         (529, said("Overloaded", type="overloaded_error")),
         (200, said("Rate limit exceeded: free-models-per-min.", code=429)),
         (200, said("rate_limit", code="rate_limit_exceeded")),
+        (403, said("API rate limit exceeded for this organisation")),
+        (500, said("ThrottlingException: Too many tokens, please wait.")),
         (429, said("You exceeded your current quota, check your plan and billing. Retry in 9s.")),
     ],
 )
@@ -81,6 +83,8 @@ def test_what_may_pass_is_transient(status: int, body: Any) -> None:
     ("status", "body", "filtered"),
     [
         (400, said("bad"), False),
+        (200, said("no such field", type="invalid_request_error"), False),
+        (200, said("no", code="content_filter"), True),
         (501, said("not implemented"), False),
         (429, said("Request too large for m on tokens per min: Limit 10, Requested 20."), False),
         (400, said("x", code="content_filter"), True),
@@ -102,8 +106,11 @@ def test_a_request_that_was_refused_ends_no_run(status: int, body: Any, filtered
     ("status", "body", "words"),
     [
         (401, said("bad key"), "refuses the key"),
-        (403, said("forbidden"), "refuses the key"),
-        (404, said("no"), "has no model 'm'"),
+        (403, said("Invalid token"), "refuses the key"),
+        (403, said("Country not supported"), "refuses access (HTTP 403: Country not supported)"),
+        (403, "<html>Just a moment", "refuses the key"),
+        (200, said("Incorrect API key provided"), "refuses the key (HTTP 401)"),
+        (404, said("no"), "has no model 'm', or no chat completions (HTTP 404: no)"),
         (400, said("no", code="model_not_found"), "has no model 'm'"),
         (429, said("Try again in 7200s"), "asks for a pause of 7,200 s"),
     ],
@@ -113,6 +120,12 @@ def test_what_will_refuse_all_ends_the_run(status: int, body: Any, words: str) -
     assert isinstance(found, EndpointError)
     assert words in str(found)
     assert "\n" not in str(found)
+
+
+def test_what_the_provider_behind_a_gateway_said_is_told() -> None:
+    cause = json.dumps(said("context of 8,192 tokens exceeded"))
+    found = error(400, said("Provider returned error", metadata={"raw": cause}))
+    assert str(found) == "HTTP 400: Provider returned error: context of 8,192 tokens exceeded"
 
 
 def test_no_secret_stands_in_an_error() -> None:
@@ -145,6 +158,10 @@ def test_a_pause_is_read_from_headers_in_all_its_forms() -> None:
         ({"error": {"message": "Try again in 20ms"}}, 0.02),
         ({"error": {"message": "Too many requests, wait 12 seconds."}}, 12),
         ({"error": {"message": "Rate limit resets in 1 minute"}}, 60),
+        ({"error": {"message": "Please retry your request after 20 seconds."}}, 20),
+        ({"error": {"message": "Slow down", "retry_after": 12}}, 12),
+        ({"retry_after_ms": 1500, "message": "x"}, 1.5),
+        ({"error": "Model x is loading", "estimated_time": 20.0}, 20),
         ({"error": {"message": "Limit of 60 requests per minute reached"}}, None),
         ({"error": {"message": "You may try 3 models"}}, None),
     ],

@@ -53,3 +53,10 @@ def test_token_ids_of_a_continued_prompt_are_read_and_its_text_stays_whole(
     outcome = read(json.dumps({"choices": [choice]}))
     assert outcome is not None
     assert (outcome.status, outcome.content, outcome.token_ids) == ("cut_off", choice["text"], ids)
+
+
+def test_tokens_that_stand_in_the_total_alone_are_the_replys() -> None:
+    usage = {"prompt_tokens": 10, "total_tokens": 74}  # Gemini's, of a thought without an answer
+    outcome = read(json.dumps({**json.loads(reply("")), "usage": usage}))
+    assert outcome is not None
+    assert (outcome.tokens, outcome.estimated) == (TokenCounts(prompt=10, completion=64), False)
