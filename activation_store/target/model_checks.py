@@ -33,7 +33,7 @@ def quantization_of(config: Any, ref: str) -> dict[str, Any]:
     found = (
         getattr(own, "quantization_config", None) for own in (config, config.get_text_config())
     )
-    settings = next((one for one in found if one is not None), {})
+    settings: Any = next((one for one in found if one is not None), {})
     own = settings.to_dict() if hasattr(settings, "to_dict") else settings
     if not isinstance(own, dict):
         raise ModelError(f"model {ref}: the quantization_config of its config.json is no object.")

@@ -261,6 +261,9 @@ def _usage(body: Mapping[str, Any]) -> TokenCounts | None:
     total = _count(usage.get("total_tokens"))
     if prompt is None or (completion is None and total is None):
         return None
+    if "prompt_tokens" not in usage:  # Anthropic counts what its cache had, or took, apart
+        apart = (usage.get(f"cache_{what}_input_tokens") for what in ("read", "creation"))
+        prompt += sum(_count(one) or 0 for one in apart)
     # some count thought in the total alone, and leave out a reply of no other token
     completion = max(completion or 0, (total or 0) - prompt)
     if prompt + completion == 0:

@@ -60,3 +60,10 @@ def test_tokens_that_stand_in_the_total_alone_are_the_replys() -> None:
     outcome = read(json.dumps({**json.loads(reply("")), "usage": usage}))
     assert outcome is not None
     assert (outcome.tokens, outcome.estimated) == (TokenCounts(prompt=10, completion=64), False)
+
+
+def test_tokens_that_a_cache_had_are_among_the_prompts() -> None:
+    usage = {"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 100}
+    outcome = read(json.dumps({**json.loads(reply("{}")), "usage": usage}))
+    assert outcome is not None
+    assert outcome.tokens == TokenCounts(prompt=105, completion=2, cached=100)
