@@ -18,7 +18,7 @@ from transformers import MixtralConfig
 from activation_store.layout.commit_records import list_commit_paths
 from activation_store.layout.plan import Plan, make_plan
 from activation_store.model_files.files import ModelFiles, resolve_model
-from activation_store.target import load as target
+from activation_store.target import adapter as module
 from activation_store.target.capture import Capture
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import Tokens
@@ -169,7 +169,7 @@ def test_another_adapter_is_refused(
     rows: Path, model: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right, wrong = (tiny.save_adapter(tmp_path / str(seed), seed=seed) for seed in (0, 1))
-    plain, loaded = target.load_adapter, []
+    plain, loaded = module.load_adapter, []
 
     def load(net: torch.nn.Module, folder: Path) -> object:
         loaded.append(folder)
@@ -177,7 +177,7 @@ def test_another_adapter_is_refused(
 
     adapted = resolve_model(model.ref, str(right))
     assert stores.fill(rows, tmp_path / "right", adapted).canary.rows == 8
-    monkeypatch.setattr(target, "load_adapter", load)
+    monkeypatch.setattr(module, "load_adapter", load)
     with pytest.raises(StoreError, match=r"canary: layer \d of example \w{16} differs .* refused"):
         stores.fill(rows, tmp_path / "store", adapted)
     assert loaded == [adapted.adapter] * 2
