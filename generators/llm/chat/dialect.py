@@ -45,14 +45,15 @@ _REFUSES = re.compile(
     r"|only one|one of|only [^\s,]+ (?:is|are|value)|may only be|fixed at|unset|deprecated|instead",
     re.IGNORECASE,
 )
-_REFUSES_SYSTEM = re.compile(
+_SYSTEM = re.compile(
     r"system['\"`]? (?:role|message|prompt|instruction)|role['\"`]?,? ['\"`]?system"
-    r"|does not support ['\"`]system|developer instruction"
-    r"|only user(?:,| and) (?:assistant|model) roles|roles must alternate",
+    r"|does not support ['\"`]system|developer instruction",
     re.IGNORECASE,
 )
-"""Words for a system message, beside those of `_REFUSES`; some templates only tell the roles that
-they take."""
+_OTHER_ROLES = re.compile(
+    r"only user(?:,| and) (?:assistant|model) roles|roles must alternate", re.IGNORECASE
+)
+"""What some templates say of the roles that they take, in place of a system message."""
 _ECHOES = frozenset(
     ("failed_generation", "generated_text", "input", "body", "request", "messages", "prompt")
 )
@@ -128,9 +129,11 @@ class ChatDialect:
         """
         said = " ".join(_own_words(refusal))
         roles = [message["role"] for message in sent.get("messages", ())[:2]]
-        if roles == ["system", "user"] and _REFUSES_SYSTEM.search(said):
+        refuses = bool(_REFUSES.search(said))
+        no_system = _OTHER_ROLES.search(said) or (refuses and _SYSTEM.search(said))
+        if roles == ["system", "user"] and no_system:
             return dataclasses.replace(self, system_joined=True)
-        if not _REFUSES.search(said):
+        if not refuses:
             return None
         if "prompt" in sent:
             for field, value in _OPTIONAL_WITH_TOKENS.items():

@@ -87,6 +87,7 @@ OTHERS = {
         {"detail": [{"loc": ["body", "x"], "msg": "Unexpected", "input": {"seed": 1}}]}
     ),
     "a limit": said("'max_tokens' is too large: this model's maximum context is 4096 tokens"),
+    "a long system prompt": said("The system prompt has 900 tokens, at most 800 fit."),
     "a range": said("temperature: range: 0..1"),
     "another field": said("'reasoning_effort' does not support 'minimal'; use one of 'low'."),
     "a form": said("'response_format' of type 'json_schema' is not supported with this model."),
