@@ -143,6 +143,12 @@ class Capture:
         finally:
             for handle in handles:
                 handle.remove()
+        if skipped := sorted(set(self._layers) - kept.keys()):
+            config: Any = self._net.config
+            raise ModelError(
+                f"model of type {config.model_type}: block {skipped[0]} does not run on text alone "
+                "(cross-attention to an image?). Change dump.layers."
+            )
         return kept
 
     def _gradient_mode(self, *, shared: bool) -> contextlib.AbstractContextManager[Any]:

@@ -196,8 +196,7 @@ def _compute_plainly(
 
         return hook
 
-    # hidden_states of the last block has passed the final norm, so there a hook is the plain path
-    hooks = [blocks(net)[block].register_forward_hook(keep(block)) for block in {0, last}]
+    hooks = [blocks(net)[block].register_forward_hook(keep(block)) for block in layers]
     try:
         states = net(
             torch.from_numpy(ids.astype(np.int64))[None].to(device),
@@ -207,8 +206,17 @@ def _compute_plainly(
     finally:
         for hook in hooks:
             hook.remove()
-    # some families (Mamba, RWKV) list no embeddings: they begin with the output of block 0
-    first = 0 if torch.equal(states[0], kept[0]) else 1
-    return {
-        k: (kept[last] if k == last else states[k + first])[0].float().cpu().numpy() for k in layers
-    }
+    listed = [_to_numpy(state) for state in states]
+    found: dict[int, np.ndarray[Any, Any]] = {}
+    for k in layers:
+        own = _to_numpy(kept[k])
+        # hidden_states of the last block has passed the final norm; some families begin the list
+        # with the output of block 0 (Mamba), or leave out blocks that do not run (Mllama)
+        is_listed = k == last or any(np.array_equal(own, one) for one in listed)
+        found[k] = own if is_listed else listed[min(k + 1, last)]
+    return found
+
+
+def _to_numpy(state_1TD: torch.Tensor) -> np.ndarray[Any, Any]:
+    out: np.ndarray[Any, Any] = state_1TD[0].float().cpu().numpy()
+    return out

@@ -13,7 +13,7 @@ import stores
 import tiny
 import torch
 import transformers
-from transformers import MixtralConfig
+from transformers import MambaConfig, MixtralConfig, MllamaTextConfig, RwkvConfig
 
 from activation_store.layout.commit_records import list_commit_paths
 from activation_store.layout.plan import Plan, make_plan
@@ -23,7 +23,7 @@ from activation_store.target.capture import Capture
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import Tokens
 from activation_store.write import canary, capture_shards, dump
-from core.errors import StoreError
+from core.errors import ModelError, StoreError
 
 Found = dict[int, torch.Tensor]
 Wrapped = Callable[[Capture, Sequence[np.ndarray], Callable[..., Found]], Found]
@@ -245,22 +245,44 @@ def test_stores_are_judged_at_different_rows() -> None:
     assert len({tuple(s.example_id for s in own) for own in sampled}) > 1
 
 
-STATES: dict[str, tuple[str, dict[str, Any]]] = {
-    "mamba": ("Mamba", {"state_size": 4}),
-    "rwkv": ("Rwkv", {"context_length": 512}),
+def saved(folder: Path, kind: str, config: Any) -> ModelFiles:
+    torch.manual_seed(0)
+    net: Any = getattr(transformers, kind)(config)
+    with torch.no_grad():
+        for values in net.parameters():
+            values.add_(torch.randn_like(values) * 0.2)
+    net.save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return resolve_model(str(folder))
+
+
+SHAPE = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 4}
+STATES: dict[str, tuple[str, Any]] = {
+    "mamba": ("MambaForCausalLM", MambaConfig(**SHAPE, state_size=4)),
+    "rwkv": ("RwkvForCausalLM", RwkvConfig(**SHAPE, context_length=512)),
+    "mllama": (
+        "MllamaForCausalLM",
+        MllamaTextConfig(
+            **SHAPE,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=32,
+            cross_attention_layers=[1],
+            pad_token_id=0,
+        ),
+    ),
 }
 
 
 @pytest.mark.parametrize("family", STATES)
-def test_a_family_that_lists_no_embeddings_among_its_states_is_dumped(
-    family: str, tmp_path: Path
-) -> None:
-    kind, own = STATES[family]
-    shape = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 3, **own}
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**shape)
-    getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(tmp_path / "model")
-    tiny.tokenizer().save_pretrained(tmp_path / "model")
+def test_a_family_that_lists_its_states_otherwise_is_dumped(family: str, tmp_path: Path) -> None:
     rows = stores.table(tmp_path / "rows", [stores.conversation(i, "control") for i in range(3)])
-    model = resolve_model(str(tmp_path / "model"))
-    assert stores.fill(rows, tmp_path / "store", model, layers=(0, 1, 2)).canary.tokens > 0
+    model = saved(tmp_path / "model", *STATES[family])
+    assert stores.fill(rows, tmp_path / "store", model, layers=(0, 2, 3)).canary.tokens > 0
+
+
+def test_a_block_that_does_not_run_on_text_is_named(tmp_path: Path) -> None:
+    rows = stores.table(tmp_path / "rows", [stores.conversation(1, "control")])
+    model = saved(tmp_path / "model", *STATES["mllama"])
+    with pytest.raises(ModelError, match=r"block 1 does not run on text alone .* Change dump.lay"):
+        stores.fill(rows, tmp_path / "store", model, layers=(1,))
