@@ -13,7 +13,7 @@ import stores
 import tiny
 import torch
 import transformers
-from transformers import MambaConfig, MixtralConfig, MllamaTextConfig, RwkvConfig
+from transformers import MambaConfig, MixtralConfig, MllamaConfig, RwkvConfig
 
 from activation_store.layout.commit_records import list_commit_paths
 from activation_store.layout.plan import Plan, make_plan
@@ -261,14 +261,30 @@ STATES: dict[str, tuple[str, Any]] = {
     "mamba": ("MambaForCausalLM", MambaConfig(**SHAPE, state_size=4)),
     "rwkv": ("RwkvForCausalLM", RwkvConfig(**SHAPE, context_length=512)),
     "mllama": (
-        "MllamaForCausalLM",
-        MllamaTextConfig(
-            **SHAPE,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            intermediate_size=32,
-            cross_attention_layers=[1],
-            pad_token_id=0,
+        "MllamaForConditionalGeneration",
+        MllamaConfig(
+            text_config={
+                **SHAPE,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "intermediate_size": 32,
+                "cross_attention_layers": [1],
+                "pad_token_id": 0,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+            },
+            vision_config={
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_global_layers": 1,
+                "attention_heads": 2,
+                "image_size": 16,
+                "patch_size": 8,
+                "max_num_tiles": 1,
+                "intermediate_layers_indices": [0],
+                "vision_output_dim": 32,
+                "supported_aspect_ratios": [[1, 1]],
+            },
         ),
     ),
 }
