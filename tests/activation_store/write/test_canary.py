@@ -256,7 +256,7 @@ def saved(folder: Path, kind: str, config: Any) -> ModelFiles:
     return resolve_model(str(folder))
 
 
-SHAPE = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 4}
+SHAPE: dict[str, Any] = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 4}
 STATES: dict[str, tuple[str, Any]] = {
     "mamba": ("MambaForCausalLM", MambaConfig(**SHAPE, state_size=4)),
     "rwkv": ("RwkvForCausalLM", RwkvConfig(**SHAPE, context_length=512)),
