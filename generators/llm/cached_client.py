@@ -77,13 +77,16 @@ class LLMClient:
             tokens_per_minute=endpoint.tokens_per_minute,
         )
         self._api = EndpointApi(endpoint)
-        self._sender = RequestSender(endpoint, self._limiter, log, self._api, say)
         self._budget = Budget(endpoint.budget_usd, self.usage, endpoint.thinking_tokens)
+        self._sender = RequestSender(
+            endpoint, self._limiter, log, self._api, say, self._budget.count_lost
+        )
         self._batches = BatchClient(
             self._sender, log, self._api, budget=self._budget, usage=self.usage, say=say
         )
         self._settled: Form | None = None
         self._failures = 0
+        self._known_losses: set[str] = set()
         self._warned = False
 
     @property
@@ -138,6 +141,8 @@ class LLMClient:
 
     async def _run(self, job: CompletionJob) -> Form | None:
         """Send the requests of a job; again in another form where the endpoint refuses its form."""
+        if self.budget_left is not None:
+            self._count_earlier_losses(job)
         async with self._heartbeat():
             while job.pending:
                 looked_up_at = time.monotonic()
@@ -180,6 +185,13 @@ class LLMClient:
                     job.finish(key, outcome, tell=False)
             await asyncio.sleep(0)  # progress bars and others have their turn
         return unanswered
+
+    def _count_earlier_losses(self, job: CompletionJob) -> None:
+        """Count what earlier runs may have paid for responses that did not come, each once."""
+        lost = self._log.lost_costs()
+        new = (job.pending.keys() & lost.keys()) - self._known_losses
+        self.usage.cost_of_cached += sum(lost[key] for key in new)
+        self._known_losses |= job.pending.keys()
 
     def _count_found(self, job: CompletionJob) -> None:
         """Count the replies that were found in the log, each once."""

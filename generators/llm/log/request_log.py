@@ -199,6 +199,11 @@ class RequestLog:
         """
         self.change(lambda db: _insert_attempt(db, attempt))
 
+    def lost_costs(self) -> dict[str, float]:
+        """Return what attempts without a response can have cost at most, by request, in dollars."""
+        query = "SELECT key, sum(cost) FROM attempts WHERE status IS NULL AND cost > 0 GROUP BY key"
+        return dict(self.rows(query))
+
     def change(self, change: Change[T]) -> Future[T]:
         """Carry out `change` in a transaction; a future of its result, had once it is committed.
 

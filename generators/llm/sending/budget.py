@@ -12,7 +12,7 @@ from typing import Any
 from core.errors import BudgetError
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.request import Request
-from generators.llm.endpoint.prices import Price
+from generators.llm.endpoint.prices import Price, TokenCounts
 
 _SPENT = (
     *("requests", "failed_requests", "estimated_requests"),
@@ -148,6 +148,19 @@ class Budget:
             async with self._changed:
                 self._reserved.remove(most)
                 self._changed.notify_all()
+
+    def count_lost(self, tokens: TokenCounts) -> None:
+        """Count a request whose response did not come, as the most that it can have cost.
+
+        Raises:
+            BudgetError: once more so much does not fit.
+        """
+        if self._usage.price is None:
+            return
+        self._usage.add_cost(Outcome(key="", status="failed", tokens=tokens, estimated=True))
+        most = self._usage.price.of(tokens)
+        if not self.fits(most):
+            raise self.exceeded(most)
 
     def most(self, request: Request) -> float:
         """US dollars that `request` could cost, asked live; 0 where there is no limit."""

@@ -33,6 +33,7 @@ from generators.llm.chat.reply_json import extract_json
 from generators.llm.chat.request import Attempt, Form, Request
 from generators.llm.chat.structured import FORMS, PROBE_REPLY, PROBE_TOKENS, probe_request
 from generators.llm.endpoint.config import SamplingConfig
+from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import KnownEndpoint, RequestLog
 from generators.llm.sending.openai_client import EndpointApi, HttpResponse, NoResponseError
@@ -80,6 +81,7 @@ class RequestSender:
         log: keeps every attempt, and what was found out about the endpoint.
         api: the endpoint's API.
         say: told a line where a field of the body is left out.
+        lose: told the tokens that a request can have taken whose response did not come.
     """
 
     def __init__(
@@ -89,12 +91,14 @@ class RequestSender:
         log: RequestLog,
         api: EndpointApi,
         say: Callable[[str], None] = lambda line: None,
+        lose: Callable[[TokenCounts], None] = lambda tokens: None,
     ) -> None:
         self.endpoint = endpoint
         self._limiter = limiter
         self._log = log
         self._api = api
         self._say = say
+        self._lose = lose
         self._form: Form | None = None
         self._has_replied = False
         known = [one for one in log.endpoints(endpoint.identity) if one.address == endpoint.address]
@@ -320,6 +324,10 @@ class RequestSender:
                 )
                 return Reply(raw, attempt, outcome)
             failure = await self._failure(response, raw)
+        was_sent = not (isinstance(failure, TransientError) and failure.kind == "unreachable")
+        lost = None
+        if response is None and was_sent:
+            lost = request.max_usage(self.endpoint.thinking_tokens)
         self._log.note(
             Attempt(
                 key=key,
@@ -327,8 +335,12 @@ class RequestSender:
                 seconds=time.monotonic() - start,
                 detail=str(failure),
                 headers={} if response is None else self._kept(response.headers),
+                tokens=lost or NO_TOKENS,
+                cost=None if lost is None else self.endpoint.cost(lost),
             )
         )
+        if lost is not None:
+            self._lose(lost)
         # what the endpoint said is in the line already; a traceback of it could show more
         raise failure from None
 

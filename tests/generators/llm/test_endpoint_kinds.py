@@ -311,6 +311,23 @@ def test_without_usage_the_most_it_can_have_cost_counts_and_shows_as_that(tmp_pa
     assert client.usage.summary().startswith("at most ")
 
 
+def test_responses_that_do_not_come_count_against_a_budget_over_resumes(tmp_path: Path) -> None:
+    def silent(number: int, body: Any) -> Any:
+        if not is_probe(body):
+            time.sleep(0.6)
+        return 200, {}, kinds.good(body)
+
+    settings: dict[str, Any] = {"price": PRICE, "budget_usd": 0.05, "timeout_s": 0.3, "retries": 9}
+    with EndpointOfKind(silent) as endpoint:
+        with pytest.raises(BudgetError, match=r"at most, as the endpoint counts no tokens"):
+            ask(endpoint, tmp_path, 1, **settings)
+        asked = len(endpoint.work)
+        assert 1 < asked < 9
+        with pytest.raises(BudgetError):
+            ask(endpoint, tmp_path, 1, **settings)
+        assert len(endpoint.work) == asked
+
+
 @pytest.mark.parametrize("behaviour", [kinds.half_a_pair, kinds.deep_nesting])
 def test_a_poisoned_reply_is_an_outcome_and_ends_no_later_run(
     behaviour: Behaviour, tmp_path: Path
