@@ -196,7 +196,8 @@ def error_from_response(
         status in (400, 403, 500) and bool(_HAS_ENOUGH.search(" ".join((words, *codes))))
     )
     if (status in (401, 403) and not has_enough) or (status == 400 and _BAD_KEY.search(words)):
-        return _access_error(endpoint, status, "" if error is None else said)
+        page = describe_body(raw) if raw.lstrip().startswith("<") else ""
+        return _access_error(endpoint, status, page if error is None else said)
     if (status == 404 and "parameter" not in words) or "model_not_found" in codes:
         told = "" if error is None else f": {said}"
         return endpoint_error(
