@@ -117,8 +117,7 @@ def compute_answer_losses(
     """Compute the answer loss [Q] of each question, in nats per token.
 
     It is the mean over the answer's tokens, end of turn included. Both layouts of a batch give the
-    same losses and gradients, to rounding; the packed one pads less (see
-    benchmarks/decoder_layouts.py).
+    same losses and gradients, to rounding; the packed one pads less.
 
     Args:
         net: a causal language model, possibly wrapped (peft, DDP).

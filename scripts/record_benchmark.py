@@ -79,10 +79,7 @@ RUNS = (
     Run("steering", "", 3, "--words 4 --tokens 2 --repeats 1"),
     Run("training", "--profiles --rounds 1", 4, "--profiles --steps 1", title="profiles"),
 )
-ON_A_RUN = (
-    Run("training", "--rounds 1", 5, "--steps 1 --rows 1", title="published views"),
-    Run("decoder_layouts", "", 3, "--batches 1 --rows 1 --repeats 1"),
-)
+ON_A_RUN = (Run("training", "--rounds 1", 5, "--steps 1 --rows 1", title="published views"),)
 """Those that need a finished dump: `latentqa run experiments/latentqa_eval.yaml --until dump`."""
 ON_A_GPU = (Run("gpu", "", 10, "--shape 2x64 --tokens 600 --rows 1 --steps 1"),)
 """Those that need a GPU: recorded where they are named."""

@@ -31,7 +31,7 @@ from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import use_threads
 from activation_store.target.number_format import resolve_section
-from activation_store.target.shared import run_with_shared_target
+from activation_store.target.tensor_parallel import run_with_shared_target
 from activation_store.write.canary import CanaryResult, check_canary, check_first
 from activation_store.write.capture_shards import WriteCounts, capture_shards
 from activation_store.write.prepared import plan_store, prepare_dump

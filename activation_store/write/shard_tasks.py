@@ -22,7 +22,7 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.layout.plan import Plan
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target.load import load_model, pick_device, use_threads
-from activation_store.target.shared import load_shared
+from activation_store.target.tensor_parallel import load_shared
 from activation_store.tokens.config import TemplateConfig
 from activation_store.tokens.token_table import TokenTable
 from activation_store.write.capture_shards import WriteCounts, capture_shards

@@ -15,20 +15,17 @@ Every leaf is an `Estimate`. Views and conditions that were not measured are abs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from core.document import Document
 from core.estimate import Estimate
 from generators.quality.agreement import Agreement
 
 
-class Metrics(BaseModel):
+class Metrics(Document):
     """A part of the model; optional parts that were not measured are left out of the JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_serializer(mode="wrap")
     def _omit_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -38,29 +35,6 @@ class Metrics(BaseModel):
             for name, value in found.items()
             if value is not None or type(self).model_fields[name].is_required()
         }
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the metrics as a JSON document."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Build the metrics from a JSON document.
-
-        Raises:
-            pydantic.ValidationError: it is not such a document.
-        """
-        return cls.model_validate(document)
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read the metrics from a JSON file.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            pydantic.ValidationError: it holds something else.
-        """
-        return cls.model_validate_json(path.read_bytes())
 
 
 class PairedEstimates(Metrics):

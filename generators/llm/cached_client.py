@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from core.errors import EndpointError, StorageError
@@ -17,7 +17,7 @@ from generators.llm.chat.request import Form, Request
 from generators.llm.chat.structured import FORMS, correction_request, read_content
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.job import CompletionJob, PendingRequest
-from generators.llm.log.claims import HEARTBEAT_S, RequestClaims
+from generators.llm.log.claims import RequestClaims
 from generators.llm.log.request_log import RequestLog, StoredReply
 from generators.llm.sending.budget import Budget, Usage
 from generators.llm.sending.openai_client import EndpointApi
@@ -106,8 +106,8 @@ class LLMClient:
             self._claims.release_all()
 
     def status_line(self) -> str:
-        """Say what was spent and how far batches are, for a progress line; may be empty."""
-        return ", ".join(part for part in (self._batches.status(), self.usage.summary()) if part)
+        """Say what was spent and how far batches are; may be empty."""
+        return ", ".join(filter(None, (self._batches.status(), self.usage.summary())))
 
     async def complete_all(
         self, requests: Sequence[Request], report: Callable[[int], None] = lambda outcomes: None
@@ -143,7 +143,7 @@ class LLMClient:
         """Send the requests of a job; again in another form where the endpoint refuses its form."""
         if self.budget_left is not None:
             self._count_earlier_losses(job)
-        async with self._heartbeat():
+        async with self._claims.kept_alive():
             while job.pending:
                 looked_up_at = time.monotonic()
                 unanswered = await self._look_up(job)
@@ -360,24 +360,6 @@ class LLMClient:
                 "tell them apart with generate.endpoint.revision."
             )
         self._warned = True
-
-    @contextlib.asynccontextmanager
-    async def _heartbeat(self) -> AsyncIterator[None]:
-        """Show others meanwhile that what is claimed here is being asked."""
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(HEARTBEAT_S)
-                self._claims.heartbeat()
-
-        task = asyncio.create_task(beat())
-        try:
-            yield
-        finally:
-            task.cancel()
-            # a log that cannot be written fails for those who wait for their replies as well
-            with contextlib.suppress(asyncio.CancelledError, StorageError):
-                await task
 
 
 def _fallback_line(model: str, form: Form) -> str:

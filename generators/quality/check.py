@@ -45,13 +45,13 @@ from generators.quality.answerability import (
     token_f1,
 )
 from generators.quality.config import QualityConfig
-from generators.quality.describe import count_obedience
-from generators.quality.effects import (
+from generators.quality.control_effects import (
     flag_ignored,
     record_effects,
     spread_effects,
     summarise_effects,
 )
+from generators.quality.describe import count_obedience
 from generators.quality.findings import (
     QUALITY_FILE,
     Answerability,

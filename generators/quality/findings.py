@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
-from core.errors import DamagedError
+from core.document import Document
 from core.estimate import Estimate
 from generators.quality.agreement import Agreement
 
 QUALITY_FILE = "quality.json"
 
 
-class _Finding(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON types."""
-        return self.model_dump(mode="json")
-
-
-class FlagCount(_Finding):
+class FlagCount(Document):
     """Rows with a flag, conversations and questions together."""
 
     rows: int
     share: float
 
 
-class FlagCounts(_Finding):
+class FlagCounts(Document):
     """The flags of a data set."""
 
     flags: dict[str, FlagCount]
@@ -44,7 +34,7 @@ class FlagCounts(_Finding):
         return self.flags[flag].share if flag in self.flags else 0.0
 
 
-class Answerable(_Finding):
+class Answerable(Document):
     """How far questions alone lead to their answers: means over controls of token F1."""
 
     own: Estimate
@@ -57,7 +47,7 @@ class Answerable(_Finding):
     """Share of questions whose F1 with gold is high enough to be answerable."""
 
 
-class Answerability(_Finding):
+class Answerability(Document):
     """Answerability of all sampled questions, and by their kind and type."""
 
     all: Answerable
@@ -71,7 +61,7 @@ class Answerability(_Finding):
         return {"all": self.all, **self.by_type}
 
 
-class Verdicts(_Finding):
+class Verdicts(Document):
     """What a judge said of a sample by one rubric."""
 
     rubric: str
@@ -88,7 +78,7 @@ class Verdicts(_Finding):
     """Of the first two passes; None where there was one."""
 
 
-class Faithful(_Finding):
+class Faithful(Document):
     """Verdicts on answers or completions under their own controls, and under others."""
 
     own: Verdicts
@@ -101,7 +91,7 @@ class Faithful(_Finding):
         return [(name, own[name], swapped.get(name)) for name in self.own.verdicts if own]
 
 
-class ControlEffects(_Finding):
+class ControlEffects(Document):
     """How much likelier completions are under their own control than under another, in nats."""
 
     rows: int
@@ -112,7 +102,7 @@ class ControlEffects(_Finding):
     """Share of completions that are no likelier under their own control."""
 
 
-class Obedience(_Finding):
+class Obedience(Document):
     """Replies under an instruction that code can check, and those that obey it."""
 
     replies: int
@@ -128,7 +118,7 @@ class QualityFindings(FlagCounts):
     """Of `answers` and `completions`, null where there are none; null where no LLM was asked."""
     control_effect: dict[str, ControlEffects] | None = None
     """Of `all` and each `kind/category`; null where it was not measured."""
-    obedience: dict[str, Obedience] = {}
+    obedience: dict[str, Obedience] = Field(default_factory=dict)
     """By the attribute that a control sets."""
 
     @property
@@ -136,21 +126,3 @@ class QualityFindings(FlagCounts):
         """What was judged to be faithful or not, by name."""
         found = self.faithfulness or {}
         return {name: part for name, part in found.items() if part is not None}
-
-
-def read_findings(path: Path) -> QualityFindings:
-    """Read what a step `quality` wrote.
-
-    Raises:
-        DamagedError: the file holds something else.
-    """
-    try:
-        return QualityFindings.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DamagedError(
-            f"{path}: not what this version writes ({where}: {first['msg'].lower()}). Delete its "
-            "artifact and run again.",
-            path,
-        ) from error

@@ -30,7 +30,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from core.errors import ConfigError
 from core.progress import Progress, silent
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.reply_json import Rejection, parse_reply
@@ -97,21 +96,11 @@ def rubric_named(texts: PromptFiles, name: str) -> Rubric:
     """Load the rubric in the prompt file `name`.
 
     Raises:
-        ConfigError: there is no such file, or it is no rubric; the text names file and field.
+        ConfigError: the file is wrong, or differs in its verdicts from the packaged one that it
+            replaces; the text names file and field.
     """
     prompt = texts.prompt(name)
-    rule = prompt.reply.get(VERDICT)
-    verdicts = rule.get("enum") if isinstance(rule, Mapping) else None
-    if (
-        not isinstance(verdicts, list)
-        or len(set(map(str, verdicts))) < 2
-        or not all(isinstance(verdict, str) for verdict in verdicts)
-    ):
-        raise ConfigError(
-            f"prompts/{name}.yaml: reply.{VERDICT}: expected an enum of two verdicts or more."
-        )
-    if _SLOT not in prompt.user:
-        raise ConfigError(f"prompts/{name}.yaml: user: expected {_SLOT} where they are listed.")
+    verdicts: list[str] = prompt.reply[VERDICT]["enum"]
     return Rubric(
         name=name,
         digest=prompt.digest,

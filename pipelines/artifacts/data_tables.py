@@ -21,7 +21,7 @@ from core.table_files import (
     read_questions,
 )
 from core.tables import Conversation, Dropped, Question, with_questions_of_completed
-from generators.quality.findings import QUALITY_FILE, QualityFindings, read_findings
+from generators.quality.findings import QUALITY_FILE, QualityFindings
 from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -85,7 +85,7 @@ def load_tables(root: Path, ref: str) -> Tables:
         conversations=conversations,
         questions=questions,
         dropped=dropped,
-        quality=None if measured is None else read_findings(measured),
+        quality=None if measured is None else QualityFindings.read(measured),
     )
 
 

@@ -47,23 +47,13 @@ def load(
     """Load a decoder with its target.
 
     Args:
-        ref: a REF of a train artifact (a path, kind/key-prefix or name[:version]), or a folder
-            that a decoder was copied to.
+        ref: a REF of a train artifact, or a folder that a decoder was copied to.
         root: the artifact root; None takes `LATENTQA_ROOT`, else `artifacts`.
-        model: where the target is now; None takes what the decoder was trained with.
-        adapter: where the target's own adapter is now, likewise.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `spread` puts some blocks on each GPU.
+        model, adapter, device, foreign_target, foreign_adapter: as for `latentqa.load`.
         compute_dtype: number format of target and decoder; `auto` is bfloat16 on a GPU that
             computes in it, and float32 elsewhere.
-        foreign_target: a model of the same shape whose activations are read in place of the
-            target's own, for shift experiments; every result says so.
-        foreign_adapter: a PEFT adapter of it; alone, it is put on the decoder's own target.
 
-    Raises:
-        RefError: `ref` names nothing, or no decoder.
-        ModelError: the target is not where it was, or a foreign one has another shape.
-        StoreError: `model` is not the decoder's target.
-        DamagedError: the decoder's bytes are not those committed.
+    Raises: as `latentqa.load`.
     """
     found = _find(ref, root or Path(os.environ.get("LATENTQA_ROOT", "artifacts")))
     target = _target(found, model, adapter)

@@ -160,7 +160,8 @@ def load_experiment(
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        near = difflib.get_close_matches(path.stem, _yaml_stems(path.parent), n=1)
+        beside = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        near = difflib.get_close_matches(path.stem, beside, n=1)
         hint = ". `latentqa init` writes one to begin with; --list has the packaged ones."
         if near:
             hint = f"; did you mean {path.with_name(near[0] + '.yaml')}?"
@@ -395,7 +396,3 @@ _PLAIN: dict[Any, str] = {
 def _a(value: Any) -> str:
     names = {dict: "a section", list: "a list", type(None): "nothing"}
     return names.get(type(value)) or shortened(json.dumps(value, ensure_ascii=False))
-
-
-def _yaml_stems(folder: Path) -> list[str]:
-    return sorted(p.stem for p in folder.glob("*.yaml")) if folder.is_dir() else []

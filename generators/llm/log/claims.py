@@ -6,14 +6,17 @@ known to have ended; claims of the dead go to whoever comes next.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import secrets
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
 
+from core.errors import StorageError
 from generators.llm.log.request_log import RequestLog, rows_in_pieces
 
 HEARTBEAT_S = 2.0
@@ -66,9 +69,23 @@ class RequestClaims:
 
         return self._log.change(change)
 
-    def heartbeat(self) -> None:
-        """Show that the owner is alive."""
-        self._log.change(lambda db: self._write_heartbeat(db, time.time()))
+    @contextlib.asynccontextmanager
+    async def kept_alive(self) -> AsyncIterator[None]:
+        """Write a heartbeat every `HEARTBEAT_S` seconds while the context is open."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(HEARTBEAT_S)
+                self._log.change(lambda db: self._write_heartbeat(db, time.time()))
+
+        task = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            # a log that cannot be written fails for those who wait for their replies as well
+            with contextlib.suppress(asyncio.CancelledError, StorageError):
+                await task
 
     def release(self, keys: Iterable[str]) -> None:
         """Give up claims: each has its reply in the log now, or may be asked by others."""

@@ -75,7 +75,7 @@ def evaluate(
             model=target.model,
             adapter=target.adapter,
         )
-        metrics = TasksMetrics.from_json({"tasks": found.metrics["tasks"]})
+        metrics = TasksMetrics.model_validate({"tasks": found.metrics["tasks"]})
         where = found.steps[-1].artifact
         measured[ref] = where
         documents.append(

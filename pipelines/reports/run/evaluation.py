@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import ValidationError
-
-from core.errors import DamagedError
 from core.estimate import Estimate
 from core.tables import SPLITS, VIEWS
 from core.wording import sort_known, sort_pairs
@@ -19,7 +14,6 @@ from evaluators.measure.metrics import (
     EvaluationMetrics,
     JudgedMetrics,
     JudgedSlice,
-    Metrics,
     PairedEstimates,
     RobustnessMetrics,
     SliceMetrics,
@@ -33,8 +27,6 @@ CONDITIONS = (
     *("prior", "visible_text", "text"),
 )
 """Order in which conditions are shown; any other comes after them, by name."""
-
-M = TypeVar("M", bound=Metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +84,12 @@ def read_readings(inputs: ReportInputs) -> tuple[Reading, ...]:
     """
     path = artifact_file(inputs.step("evaluate"), METRICS_FILE)
     if path is not None:
-        metrics = _read(path, EvaluationMetrics)
+        metrics = EvaluationMetrics.read(path)
     else:
         tree = inputs.metrics.get("reading") or {}
-        metrics = EvaluationMetrics.from_json({"reading": tree})
+        metrics = EvaluationMetrics.model_validate({"reading": tree})
     path = artifact_file(inputs.step("judge"), JUDGED_FILE)
-    judged = _read(path, JudgedMetrics) if path else JudgedMetrics(judged={})
+    judged = JudgedMetrics.read(path) if path else JudgedMetrics(judged={})
     return tuple(_readings(metrics, judged))
 
 
@@ -107,20 +99,20 @@ def readings_of(tree: Mapping[str, Any]) -> tuple[Reading, ...]:
     Raises:
         pydantic.ValidationError: it is no such tree.
     """
-    metrics = EvaluationMetrics.from_json({"reading": tree})
+    metrics = EvaluationMetrics.model_validate({"reading": tree})
     return tuple(_readings(metrics, JudgedMetrics(judged={})))
 
 
 def read_robustness(inputs: ReportInputs) -> RobustnessMetrics | None:
     """Return what the step `robustness` measured; None where it did not run."""
     found = inputs.metrics.get("robustness")
-    return RobustnessMetrics.from_json(found) if found else None
+    return RobustnessMetrics.model_validate(found) if found else None
 
 
 def read_tasks(inputs: ReportInputs) -> TasksMetrics | None:
     """Return what the step `tasks` measured; None where it did not run."""
     found = inputs.metrics.get("tasks")
-    return None if found is None else TasksMetrics.from_json({"tasks": found})
+    return None if found is None else TasksMetrics.model_validate({"tasks": found})
 
 
 def read_control(inputs: ReportInputs) -> ControlMetrics | None:
@@ -140,20 +132,3 @@ def _readings(metrics: EvaluationMetrics, judged: JudgedMetrics) -> Iterator[Rea
     for split, view in sort_pairs(pairs, SPLITS, VIEWS):
         verdicts = judged.judged.get(split, {}).get(view)
         yield Reading(split, view, metrics.reading[split][view], verdicts)
-
-
-def _read(path: Path, model: type[M]) -> M:
-    """Read metrics of a type from a JSON file.
-
-    Raises:
-        DamagedError: it holds something else.
-    """
-    try:
-        return model.from_json(json.loads(path.read_bytes()))
-    except json.JSONDecodeError as error:
-        problem = f"not readable as JSON ({error})"
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        problem = f"not what this version writes ({where}: {first['msg'].lower()})"
-    raise DamagedError(f"{path}: {problem}. Delete its artifact and run again.", path)

@@ -54,12 +54,12 @@ def read_results(refs: Refs, ref: str) -> Results:
         tables.append(markdown_groups(groups))
     if robust is not None:
         document["robustness"] = json.loads((robust.checked().data / ROBUSTNESS_FILE).read_text())
-        tables.append(robustness_tables(RobustnessMetrics.from_json(document["robustness"])))
+        tables.append(robustness_tables(RobustnessMetrics.model_validate(document["robustness"])))
     if tasks is not None:
         judge = found.get("judge_tasks")
         judged = {} if judge is None else judge.record["counts"]["judged_tasks"]
         document["tasks"] = with_verdicts(tasks.record["counts"]["tasks"], judged)
-        tables.append(task_tables(TasksMetrics.from_json({"tasks": document["tasks"]})))
+        tables.append(task_tables(TasksMetrics.model_validate({"tasks": document["tasks"]})))
     if (control := found.get("control")) is not None:
         document["control"] = control.record["counts"]
         tables.append(control_tables(ControlMetrics.model_validate(document["control"])))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from activation_store.layout.config import CaptureConfig
 from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
-from activation_store.target.shared import load_shared
+from activation_store.target.tensor_parallel import load_shared
 from activation_store.write.dump import DumpResult, dump
 from core.errors import ModelError
 from core.runtime import Runtime

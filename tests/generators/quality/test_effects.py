@@ -6,7 +6,7 @@ import pytest
 
 from core.tables import COMPLETES, Conversation, Message, Split, View
 from generators.quality.config import ControlEffectConfig
-from generators.quality.effects import (
+from generators.quality.control_effects import (
     EFFECT,
     flag_ignored,
     record_effects,

@@ -120,13 +120,15 @@ def test_the_packaged_rubrics_show_every_verdict(name: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("[faithful, vague, unfaithful]", "[faithful]", "enum of two verdicts or more"),
+        ("[faithful, vague, unfaithful]", "[faithful]", "of the prompt that it replaces"),
         ("{{verdicts}}", "these", "{{verdicts}} is missing"),
-        ("verdict: {type: string", "said: {type: string", "enum of two verdicts or more"),
+        ("verdict: {type: string", "said: {type: string", "of the prompt that it replaces"),
     ],
 )
 def test_what_is_no_rubric_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
     packaged = Path(__file__).parents[3] / "generators/prompts/judge_answer.yaml"
-    (tmp_path / packaged.name).write_text(packaged.read_text().replace(old, new))
+    head, _, rest = packaged.read_text().partition("examples:")
+    text = f"{head}examples: []{rest[rest.index(chr(10) + 'reply:') :]}"
+    (tmp_path / packaged.name).write_text(text.replace(old, new))
     with pytest.raises(ConfigError, match=words):
         rubric_named(PromptFiles(prompts=tmp_path), "judge_answer")

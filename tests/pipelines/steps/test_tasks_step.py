@@ -57,7 +57,7 @@ def test_a_judge_is_a_step_of_its_own() -> None:
     assert found["tasks"]["sport"]["predictors"]["probe"]["judged"] == leaf(0.5)
     assert "judged" not in found["tasks"]["sport"]["predictors"]["lit"]
     assert "judges to say the same" in task_tables(
-        TasksMetrics.from_json({"tasks": found["tasks"]})
+        TasksMetrics.model_validate({"tasks": found["tasks"]})
     )
 
 
@@ -175,7 +175,7 @@ def test_without_the_step_the_report_has_no_such_section(tmp_path: Path) -> None
 
 
 def test_tables_have_a_row_a_task() -> None:
-    text = task_tables(TasksMetrics.from_json({"tasks": example()}))
+    text = task_tables(TasksMetrics.model_validate({"tasks": example()}))
     assert "| sport | 40 | 0.25 [0.15, 0.35] | 0.75 [0.65, 0.85] |" in text
     assert "| sport | 32 |" in text
     assert "star: not measurable" in text
@@ -183,9 +183,9 @@ def test_tables_have_a_row_a_task() -> None:
 
 
 def test_yes_and_no_are_no_names_of_objects() -> None:
-    named, exact, *_, claims, _ = task_tables(TasksMetrics.from_json({"tasks": example()})).split(
-        ":\n\n"
-    )[1:]
+    named, exact, *_, claims, _ = task_tables(
+        TasksMetrics.model_validate({"tasks": example()})
+    ).split(":\n\n")[1:]
     assert "| sport |" in named
     assert "| sport |" in exact
     assert "sport_direct" not in named + exact
@@ -208,7 +208,7 @@ def test_hidden_prompts_have_their_own_tables(tmp_path: Path) -> None:
             }
         },
     }
-    text = task_tables(TasksMetrics.from_json({"tasks": {"hidden_system_test": task}}))
+    text = task_tables(TasksMetrics.model_validate({"tasks": {"hidden_system_test": task}}))
     assert "name the object" not in text
     assert "| hidden_system_test | 12 | 0.25 | 0.75 [0.65, 0.85] |" in text
     rows = [
@@ -221,7 +221,7 @@ def test_hidden_prompts_have_their_own_tables(tmp_path: Path) -> None:
 
 
 def test_the_plot_has_each_block_that_was_read() -> None:
-    figure = task_figures(TasksMetrics.from_json({"tasks": example()}))["tasks-layers"]
+    figure = task_figures(TasksMetrics.model_validate({"tasks": example()}))["tasks-layers"]
     lines = figure.csv.decode().splitlines()
     assert [line.split(",")[:3] for line in lines[1:]] == [
         ["sport", "lit", "2"],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
 from generators.quality.config import RulesConfig
 from generators.quality.describe import describe
-from generators.quality.findings import QUALITY_FILE, QualityFindings, read_findings
+from generators.quality.findings import QUALITY_FILE, QualityFindings
 from pipelines.reports.run.inputs import ReportInputs, artifact_file
 
 _MOST_COMPARED = 2_000
@@ -51,7 +51,7 @@ def read_quality(inputs: ReportInputs) -> QualityData | None:
     by_rules = {**numbers["checks"], "obedience": numbers["obedience"]}
     section = inputs.experiment.quality
     return QualityData(
-        found=read_findings(path) if path else QualityFindings.model_validate(by_rules),
+        found=QualityFindings.read(path) if path else QualityFindings.model_validate(by_rules),
         dropped=frozenset(section.drop if section is not None else ()),
         controls=numbers["controls"],
         split_twice=sum(map(len, numbers["leaks"].values())),

@@ -41,7 +41,7 @@ FOUND: dict[str, Any] = {
 
 
 def tables(found: dict[str, Any]) -> list[str]:
-    return robustness_tables(RobustnessMetrics.from_json(found)).split("\n\n")
+    return robustness_tables(RobustnessMetrics.model_validate(found)).split("\n\n")
 
 
 def test_a_change_has_its_drop_and_a_fine_tune_how_far_it_went() -> None:

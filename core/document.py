@@ -1,0 +1,40 @@
+"""Typed JSON documents: steps write them, and whoever shows them reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core.errors import DamagedError
+
+
+class Document(BaseModel):
+    """A frozen pydantic model that is written as JSON; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document as plain JSON types."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the document from a file of an artifact.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            DamagedError: it holds something else.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            what = f"{where}: {first['msg'].lower()}" if where else first["msg"]
+            raise DamagedError(
+                f"{path}: not what this version writes ({what}). Delete its artifact and run "
+                "again.",
+                path,
+            ) from error
