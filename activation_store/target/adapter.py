@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Collection
 from pathlib import Path
@@ -99,9 +100,9 @@ def _check_vocabulary(model: ModelFiles, net: Any) -> None:
     named = read_json_object(model.adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
     base = REPOSITORY if model.ref == "embedded" else model.ref.partition("@")[0]
     if named and Path(str(named)).name.lower() != Path(base).name.lower():
-        _LOG.warning(
-            "adapter %s: its base is said to be %s, and the model is %s.",
-            *(model.adapter, named, model.ref),
+        _warn_once(
+            f"adapter {model.adapter}: its base is said to be {named}, and the model is "
+            f"{model.ref}."
         )
     rows = net.get_input_embeddings().weight.shape[0]
     for name, own in _adapter_shapes(model.adapter).items():
@@ -111,6 +112,11 @@ def _check_vocabulary(model: ModelFiles, net: Any) -> None:
                 f"{model.ref} has {rows}. Merge the adapter into a model with the resized "
                 "vocabulary, and use that."
             )
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    _LOG.warning("%s", line)
 
 
 def _check_tensors(folder: Path, used: Collection[str], prefix: str) -> None:

@@ -53,7 +53,8 @@ _NO_CREDIT = re.compile(
     r"(?:too low|exhausted|used up|depleted|insufficient)"
     r"|check your (?:plan and )?billing|billing (?:is )?not active|hard limit|payment required"
     r"|account is (?:not active|in arrears|overdue)|spend(?:ing)?[ _](?:limit|cap)"
-    r"|usage limits?\b.{0,80}regain|account \S+ is suspended",
+    r"|usage limits?\b.{0,80}regain|account \S+ is suspended|insufficient[_ ](?:\w+[_ ])?quota"
+    r"|please recharge|余额不足|额度(?:不足|已用)|欠费|充值",
     re.IGNORECASE,
 )
 _FILTER_WORDS = re.compile(
@@ -66,7 +67,9 @@ _BAD_KEY = re.compile(
     r"|(?:invalid|incorrect|expired|revoked|missing|no)(?: \w+)? api[ _-]?key|api_key_invalid",
     re.IGNORECASE,
 )
-_KEY_WORDS = re.compile(r"key|token|credential|authori[sz]ation|authenticat", re.IGNORECASE)
+_KEY_WORDS = re.compile(
+    r"key|\btoken\b(?! (?:quota|limit))|credential|authori[sz]ation|authenticat", re.IGNORECASE
+)
 """Words of a text that may repeat a part of the key."""
 _HAS_ENOUGH = re.compile(
     r"rate[_ -]?limit[_ -]?(?:\w*exceeded|reached|hit|error)|too[_ -]?many[_ -]?requests|throttl"
@@ -339,7 +342,8 @@ def _has_no_credit(status: int, codes: set[str], words: str, wait_s: float | Non
     if status == 402 or codes & _NO_CREDIT_CODES:
         return True
     # a quota that comes back after a pause is a limit on the rate
-    return status in (400, 403, 412, 429) and wait_s is None and bool(_NO_CREDIT.search(words))
+    said = " ".join((words, *codes))
+    return status in (400, 403, 412, 429) and wait_s is None and bool(_NO_CREDIT.search(said))
 
 
 def _words_and_codes(error: Mapping[str, Any] | None, raw: str) -> tuple[str, set[str]]:
@@ -359,11 +363,12 @@ def _words_and_codes(error: Mapping[str, Any] | None, raw: str) -> tuple[str, se
 
 def _status_of(error: Mapping[str, Any]) -> int:
     """HTTP status that the error object of a response of HTTP 200 stands for."""
-    code = error.get("code", error.get("status"))
-    if isinstance(code, str) and code.isdigit():
-        code = int(code)
-    if isinstance(code, int) and 400 <= code < 600:
-        return code
+    for name in ("code", "status", "status_code", "statusCode", "http_code"):
+        code = error.get(name)
+        if isinstance(code, str) and code.isdigit():
+            code = int(code)
+        if isinstance(code, int) and 400 <= code < 600:
+            return code
     words = f"{error.get('code')} {error.get('type')} {error.get('message')}".lower()
     if _HAS_ENOUGH.search(words) or ("rate" in words and "limit" in words):
         return 429

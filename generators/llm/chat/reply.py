@@ -29,7 +29,8 @@ Status = Literal["answer", "empty", "cut_off", "refusal", "filtered", "failed"]
 
 _CUT_OFF = re.compile(r"length|max_.*tokens|context_window|token_limit")
 _FILTERED = re.compile(
-    r"filter|safety|recitation|blocklist|prohibited|spii|guardrail|sensitive|toxic|moderation"
+    r"filter|safety|recitation|block|prohibited|spii|guardrail|sensitive|toxic|moderation|armor"
+    r"|policy"
 )
 _REFUSED = re.compile(r"refus")
 _FAILED = re.compile(r"error(?!_toxic)|abort|cancel|insufficient_system_resource|time_?out")
@@ -89,7 +90,7 @@ def read_reply(
     if body is None:
         return None
     tokens = _usage(body)
-    read = _read_choice(body, tokens)
+    read = _read_choice(body)
     if read is None:
         return None
     status, content, detail = read
@@ -119,9 +120,13 @@ def body_error(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Find the error object that some servers put into a response of HTTP 200."""
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    places = (body, choice if isinstance(choice, dict) else {})
+    detail = body.get("detail")
+    places = (body, *(one for one in (choice, detail) if isinstance(one, dict)))
     for place in places:
-        error = place.get("error")
+        errors = place.get("errors")
+        error = place.get("error") or (errors[0] if isinstance(errors, list) and errors else None)
+        while isinstance(error, dict) and isinstance(inner := error.get("error"), dict):
+            error = inner
         if isinstance(error, str) and error:
             return {"message": error}
         if isinstance(error, dict) and error:
@@ -143,14 +148,12 @@ def without_lone_surrogates(text: str) -> str:
     )
 
 
-def _read_choice(
-    body: Mapping[str, Any], tokens: TokenCounts | None
-) -> tuple[Status, str, str] | None:
+def _read_choice(body: Mapping[str, Any]) -> tuple[Status, str, str] | None:
     """Read (status, content, detail) of the first choice; None where there is none."""
-    choices = body.get("choices")
-    if not isinstance(choices, list) or body_error(body) is not None:
+    if body_error(body) is not None:
         return None
-    choice = choices[0] if choices else None
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         if _prompt_was_blocked(body):
             return "filtered", "", "the endpoint's content filter refused the prompt"
@@ -174,7 +177,7 @@ def _read_choice(
         said = refusal if isinstance(refusal, str) else content
         return "refusal", content, without_lone_surrogates(said) or "the model declined"
     if _CUT_OFF.search(finish):
-        return "cut_off", content, _cut_words(content, thought, body, tokens)
+        return "cut_off", content, _cut_words(content)
     if not content.lstrip().startswith("{"):  # a JSON answer may tell of such marks
         answer = after_thought(content)
         content = content if answer is None else answer
@@ -183,15 +186,9 @@ def _read_choice(
     return "answer", content, ""
 
 
-def _cut_words(
-    content: str, thought: bool, body: Mapping[str, Any], tokens: TokenCounts | None
-) -> str:
-    """Say where a reply was cut off: within its thought, or within the answer."""
-    open_thought = ends_within_thought(content)
-    unseen_thought = not content.strip() and (
-        thought or (tokens is not None and _reasoning_tokens(body) > 0)
-    )
-    if open_thought or unseen_thought:
+def _cut_words(content: str) -> str:
+    """Say where a reply was cut off: within its thought, seen or not, or within the answer."""
+    if ends_within_thought(content) or not content.strip():
         return (
             "the reply was cut within its thought, before any answer; give it room with "
             "generate.endpoint.thinking_tokens"
@@ -206,7 +203,10 @@ def _texts(content: Any) -> tuple[str | None, bool]:
     if isinstance(content, str):
         return without_lone_surrogates(content), False
     if isinstance(content, dict):
-        return without_lone_surrogates(json.dumps(content, ensure_ascii=False)), False
+        text = _part_text(content)
+        if content.get("type") != "text" or text is None:
+            text = json.dumps(content, ensure_ascii=False)
+        return without_lone_surrogates(text), False
     if not isinstance(content, list):
         return None, False
     found: list[str] = []
@@ -215,11 +215,18 @@ def _texts(content: Any) -> tuple[str | None, bool]:
         if isinstance(part, str):
             found.append(part)
         elif isinstance(part, dict):
-            kind, text = part.get("type", "text"), part.get("text")
-            if kind in ("text", "output_text") and isinstance(text, str):
+            kind, text = part.get("type", "text"), _part_text(part)
+            if kind in ("text", "output_text") and text is not None:
                 found.append(text)
             thought = thought or kind not in ("text", "output_text")
     return without_lone_surrogates("".join(found)), thought
+
+
+def _part_text(part: Mapping[str, Any]) -> str | None:
+    text = part.get("text")
+    if isinstance(text, dict):
+        text = text.get("value")
+    return text if isinstance(text, str) else None
 
 
 def _called_with(message: Mapping[str, Any]) -> str:
@@ -273,13 +280,6 @@ def _usage(body: Mapping[str, Any]) -> TokenCounts | None:
     for name in ("prompt_cache_hit_tokens", "cache_read_input_tokens"):
         cached = usage.get(name) if cached is None else cached
     return TokenCounts(prompt=prompt, completion=completion, cached=_count(cached) or 0)
-
-
-def _reasoning_tokens(body: Mapping[str, Any]) -> int:
-    usage = body.get("usage")
-    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
-    count = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
-    return count or 0
 
 
 def _count(value: Any) -> int | None:

@@ -201,9 +201,10 @@ class RequestSender:
                 transient=True,
             ) from error
         count(reply.outcome)
-        if reply.outcome.status == "cut_off":
+        in_thought = "thought" in reply.outcome.detail
+        if reply.outcome.status == "cut_off" or (reply.outcome.status == "empty" and in_thought):
             self._log.note(reply.attempt)
-            where = "within its thought" if "thought" in reply.outcome.detail else "unfinished"
+            where = "within its thought" if in_thought else "unfinished"
             room = PROBE_TOKENS + self.endpoint.thinking_tokens
             return f"cut its reply to a trial request {where}, at {room:,} tokens"
         content = extract_json(reply.outcome).content.strip()

@@ -282,6 +282,21 @@ def test_a_cut_thought_is_named_and_room_for_it_is_a_setting(tmp_path: Path) -> 
     assert [outcome.status for outcome in outcomes] == ["answer"] * 3
 
 
+def test_a_trial_that_is_all_thought_and_says_that_it_ended_is_told_as_that(
+    tmp_path: Path,
+) -> None:
+    def thinks(number: int, body: Any) -> Any:
+        made = kinds.good(body)
+        made["choices"][0]["message"] = {"content": "", "reasoning": "Let me see."}
+        return 200, {}, made
+
+    with (
+        EndpointOfKind(thinks) as endpoint,
+        pytest.raises(EndpointError, match=r"within its thought, at 64 .*thinking_tokens"),
+    ):
+        ask(endpoint, tmp_path)
+
+
 def test_a_delay_in_the_body_is_heeded(tmp_path: Path) -> None:
     with EndpointOfKind(kinds.window(2, 0.6)) as endpoint:
         outcomes, _ = ask(endpoint, tmp_path, 5, retries=1)

@@ -36,6 +36,47 @@ def test_only_a_whole_reply_is_an_answer(raw: str, status: str) -> None:
     assert outcome.tokens == TokenCounts(prompt=5, completion=2)
 
 
+def parts(*content: Any) -> str:
+    return json.dumps({"choices": [{"message": {"content": list(content)}}]})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        parts("{", {"text": '"a": 1}'}),
+        parts({"type": "text", "text": {"value": '{"a": 1}'}}),
+        parts({"type": "reasoning", "text": "{no}"}, {"type": "output_text", "text": '{"a": 1}'}),
+        json.dumps({"choices": [{"message": {"content": {"type": "text", "text": '{"a": 1}'}}}]}),
+        json.dumps({"choices": [{"message": {"content": {"a": 1}}}]}),
+    ],
+)
+def test_a_content_is_read_in_every_form(raw: str) -> None:
+    outcome = read(raw)
+    assert outcome is not None
+    assert (outcome.status, outcome.content) == ("answer", '{"a": 1}')
+
+
+def test_a_reply_of_no_text_that_was_cut_was_cut_within_its_thought() -> None:
+    for raw in (reply(None, "length"), reply("<think>Well", "MAX_TOKENS")):
+        outcome = read(raw)
+        assert outcome is not None
+        assert outcome.detail.startswith("the reply was cut within its thought")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"candidates": [], "promptFeedback": {"blockReason": "SAFETY"}},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "MODEL_ARMOR"}]},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "content_policy_violation"}]},
+    ],
+)
+def test_what_a_filter_holds_back_is_told_in_every_word(body: dict[str, Any]) -> None:
+    outcome = read(json.dumps(body))
+    assert outcome is not None
+    assert outcome.status == "filtered"
+
+
 @pytest.mark.parametrize(
     "raw", ["", "<html>", "[]", '{"choices": []}', '{"choices": [{}]}', "null"]
 )
