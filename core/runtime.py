@@ -14,10 +14,10 @@ class Runtime(Config):
 
     device: str = "auto"
     """Where models run: `auto` (CUDA, then MPS, then CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of torch; null leaves torch's own choice. A dump on a CPU shares them among as
     many as four forward passes at once."""
-    workers: int | None = Field(default=None, ge=1)
+    workers: int | None = Field(default=None, ge=1, le=1024)
     """Tasks at once: shards of an activation store, requests to an LLM endpoint, points of a sweep;
     each in a process with `threads` CPU threads, and with the target or the decoder in memory and a
     GPU of its own where it needs them. Null is one, and for the shards of a store one a GPU."""
@@ -25,7 +25,7 @@ class Runtime(Config):
     """Who runs tasks where `workers` is above 1: a pool of processes, each of which runs several in
     turn; or threads, each of which waits for a process of its task's own. On a Prefect server these
     are its task runners."""
-    processes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1, le=1024)
     """Processes that train together, each with a GPU of its own or with `threads` CPU threads;
     `train.rows_per_batch` is shared among them."""
     sharding: Literal["none", "full"] = "none"

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from core.config import Config
 from core.errors import ConfigError, first_line
-from core.yaml_values import parse_yaml
+from core.yaml_values import parse_yaml, read_yaml
 
 
 class WantedAnswer(Config):
@@ -104,7 +104,7 @@ def load_control(path: Path) -> SteeringControl:
         ConfigError: one line that names the file, the field, what was found and expected.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_yaml(path)
     except FileNotFoundError as error:
         raise ConfigError(f"control {path}: no such file.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -12,10 +13,14 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
 from core.errors import ConfigError
+from core.wording import size
 
 MOST_VALUES = 100_000
 """Most values of a document with its aliases written out; of a long one, as many as characters."""
 _LARGEST = 2**63 - 1
+
+
+_MOST_BYTES = 4_000_000
 
 
 class _Constructor(SafeConstructor):
@@ -27,6 +32,21 @@ _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.cons
 
 class _Refused(ValueError):
     """A value that is YAML, and that no file here can hold."""
+
+
+def read_yaml(path: Path) -> str:
+    """Read the text of a user's YAML file; one that does not end, such as a device, is refused.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is no UTF-8.
+        ConfigError: it is larger than such files are.
+    """
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ConfigError(f"{path}: has more than {size(_MOST_BYTES)}; name another file.")
+    return content.decode()
 
 
 def parse_yaml(text: str | bytes, source: str, what: str = "an experiment") -> Any:

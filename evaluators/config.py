@@ -75,7 +75,7 @@ class EvaluateConfig(ComputeConfig):
     passes of the whole target over those rows."""
     judge: JudgeConfig | None = None
     """An LLM that judges the written answers, in a step of its own; null leaves it out."""
-    bootstrap: int = Field(default=10_000, ge=100)
+    bootstrap: int = Field(default=10_000, ge=100, le=100_000)
     """Bootstrap samples over controls of every interval."""
     min_controls: int = Field(default=8, ge=2)
     """Controls under which an estimate is given without an interval."""

@@ -77,7 +77,7 @@ class ControlSection(ComputeConfig):
     """CSV file of CrowS-Pairs, on which bias is measured before and after; null for none."""
     crows_rows: int | None = Field(default=None, ge=10)
     """Most of its pairs, drawn by seed; null for all."""
-    bootstrap: int = Field(default=10_000, ge=100)
+    bootstrap: int = Field(default=10_000, ge=100, le=100_000)
     """Bootstrap samples over prompts of every interval."""
     seed: int = 0
     """Seed of prompts and bootstrap."""

@@ -34,7 +34,7 @@ class RobustnessConfig(ComputeConfig):
     """Rank of its LoRA adapter."""
     max_controls: int | None = Field(default=20, ge=1)
     """Most controls of a split and view, drawn by seed; null for all."""
-    bootstrap: int = Field(default=10_000, ge=100)
+    bootstrap: int = Field(default=10_000, ge=100, le=100_000)
     """Bootstrap samples over controls of every interval."""
     min_controls: int = Field(default=8, ge=2)
     """Controls under which an estimate is given without an interval."""

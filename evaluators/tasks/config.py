@@ -119,7 +119,7 @@ class TasksConfig(ComputeConfig):
     """Most source texts of a training subject; tests have one of each subject."""
     answer_tokens: int = Field(default=20, ge=1)
     """Tokens of a written answer, in which the object has to be named."""
-    bootstrap: int = Field(default=10_000, ge=100)
+    bootstrap: int = Field(default=10_000, ge=100, le=100_000)
     """Bootstrap samples of every interval."""
     min_intervals: int = Field(default=8, ge=2)
     """Subjects, or groups of four, under which an estimate is given without an interval."""

@@ -19,7 +19,7 @@ from core.config import Config
 from core.errors import ConfigError
 from core.runtime import Runtime
 from core.wording import shortened, unreadable
-from core.yaml_values import parse_yaml
+from core.yaml_values import parse_yaml, read_yaml
 from evaluators.config import EvaluateConfig
 from evaluators.control.config import ControlSection
 from evaluators.robustness.config import RobustnessConfig
@@ -158,7 +158,7 @@ def load_experiment(
         ConfigError: one line that names file (or override), field, what was found and expected.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_yaml(path)
     except FileNotFoundError as error:
         beside = sorted(p.stem for p in path.parent.glob("*.yaml"))
         near = difflib.get_close_matches(path.stem, beside, n=1)

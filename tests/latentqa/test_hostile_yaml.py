@@ -35,6 +35,23 @@ def write(text: str) -> None:
     Path("x.yaml").write_text(f"experiment: x\ndata: {{path: .}}\n{text}\n")
 
 
+def test_a_file_without_end_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "/dev/zero: has more than 4 MB" in Called(capsys, "plan", "/dev/zero").refused()
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["evaluate.bootstrap", "robustness.bootstrap", "tasks.bootstrap", "runtime.threads",
+     "runtime.workers", "runtime.processes"],
+)  # fmt: skip
+def test_a_number_that_would_take_all_memory_is_one_line(
+    field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("robustness: {}\ntasks: {}")
+    line = Called(capsys, "plan", "x.yaml", "--set", f"{field}=1000000000000").refused()
+    assert "less than or equal to" in line
+
+
 def test_a_name_that_no_file_can_have_is_refused_before_the_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

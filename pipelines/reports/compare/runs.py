@@ -156,8 +156,9 @@ def _check_pool(run: Run) -> None:
         if change.field.rpartition(".")[2] != "seed"
     }
     if other:
-        named = [str(change) for change in other.values()][:_MOST_NAMED]
-        more = f" and {len(other) - len(named)} more" if len(other) > len(named) else ""
+        changes = list(dict.fromkeys(map(str, other.values())))  # of data, every step has the same
+        named = changes[:_MOST_NAMED]
+        more = f" and {len(changes) - len(named)} more" if len(changes) > len(named) else ""
         raise RefError(
             f"compare: the runs pooled as {run.name} differ by more than their seeds "
             f"({'; '.join(named)}{more}): an interval over them is about none of these settings. "
