@@ -13,7 +13,6 @@ from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.measure import OWN
 from evaluators.tasks.metrics import PredictorMetrics, TaskMetrics
 
-MEAN = "mean_of_relations"
 Row = Mapping[str, Any]
 
 

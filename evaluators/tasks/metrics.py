@@ -10,6 +10,8 @@ from evaluators.measure.metrics import Metrics
 from evaluators.tasks.rows import Headline
 
 SettingValue = int | float | str
+MEAN = "mean_of_relations"
+"""Name of the mean over relations, among the tasks."""
 
 
 class TryMetrics(Metrics):

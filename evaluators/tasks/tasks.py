@@ -32,9 +32,9 @@ from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
 from evaluators.tasks.config import PredictorName, TasksConfig
 from evaluators.tasks.graded_task import grade_tasks
-from evaluators.tasks.mean_task import MEAN, measure_mean
+from evaluators.tasks.mean_task import measure_mean
 from evaluators.tasks.measure import PredictorAnswers, item_rows, measure_task, run_predictor
-from evaluators.tasks.metrics import TaskMetrics, TasksMetrics
+from evaluators.tasks.metrics import MEAN, TaskMetrics, TasksMetrics
 from evaluators.tasks.predictors import PREDICTORS
 from evaluators.tasks.predictors.base import FormCounts, PredictorContext
 from evaluators.tasks.prompt_task import build_prompt_tasks

@@ -17,8 +17,7 @@ from core.runtime import Runtime
 from evaluators.config import Baseline
 from evaluators.tasks import relation_task, tasks
 from evaluators.tasks.config import TasksConfig
-from evaluators.tasks.mean_task import MEAN
-from evaluators.tasks.metrics import TasksMetrics
+from evaluators.tasks.metrics import MEAN, TasksMetrics
 from evaluators.tasks.predictors import PREDICTORS
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot

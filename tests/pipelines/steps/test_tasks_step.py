@@ -11,7 +11,7 @@ import reading_model
 
 from core.errors import ConfigError
 from evaluators.measure.result_files import write_table
-from evaluators.tasks.metrics import TasksMetrics
+from evaluators.tasks.metrics import MEAN, TasksMetrics
 from evaluators.tasks.result_files import TASK_ANSWERS
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.smoke import smoke
@@ -180,6 +180,13 @@ def test_tables_have_a_row_a_task() -> None:
     assert "| sport | 32 |" in text
     assert "star: not measurable" in text
     assert "sport: less was tried of some method than of LIT." in text
+
+
+def test_the_mean_stands_behind_the_relations() -> None:
+    tasks = {"zebra": example()["sport"], MEAN: example()["sport"], "ant": example()["sport"]}
+    text = task_tables(TasksMetrics.from_json({"tasks": tasks})).split("\n\n")[1]
+    rows = [line.split("|")[1].strip() for line in text.splitlines()[2:]]
+    assert rows == ["zebra", "ant", MEAN]
 
 
 def test_yes_and_no_are_no_names_of_objects() -> None:

@@ -11,7 +11,7 @@ from core.text_tables import CellValue, markdown
 from core.wording import ABSENT, sort_known
 from evaluators.measure.result_files import read_rows
 from evaluators.tasks.config import PredictorName
-from evaluators.tasks.metrics import PredictorMetrics, TaskMetrics, TasksMetrics
+from evaluators.tasks.metrics import MEAN, PredictorMetrics, TaskMetrics, TasksMetrics
 from pipelines.reports import plots
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
 
@@ -100,7 +100,8 @@ class TaskPage:
 
 def task_page(metrics: TasksMetrics) -> TaskPage:
     """Sort what was measured for a page."""
-    measured = {name: task for name, task in metrics.tasks.items() if task.predictors}
+    in_order = sorted(metrics.tasks, key=lambda name: name == MEAN)  # behind what it is of
+    measured = {name: metrics.tasks[name] for name in in_order if metrics.tasks[name].predictors}
     return TaskPage(
         predictors=sort_known(
             (name for one in measured.values() for name in one.predictors), _ORDER
