@@ -184,7 +184,7 @@ def test_tables_have_a_row_a_task() -> None:
 
 def test_the_mean_stands_behind_the_relations() -> None:
     tasks = {"zebra": example()["sport"], MEAN: example()["sport"], "ant": example()["sport"]}
-    text = task_tables(TasksMetrics.from_json({"tasks": tasks})).split("\n\n")[1]
+    text = task_tables(TasksMetrics.model_validate({"tasks": tasks})).split("\n\n")[1]
     rows = [line.split("|")[1].strip() for line in text.splitlines()[2:]]
     assert rows == ["zebra", "ant", MEAN]
 
