@@ -144,7 +144,7 @@ def read_hidden_bit(
         config=EvaluateConfig(
             splits=("test",),
             views=("system",),
-            conditions=("right", "swapped"),
+            conditions=("right", "other", "swapped"),
             answers=0,
             identification=2,
             bootstrap=200,
