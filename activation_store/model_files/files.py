@@ -28,6 +28,11 @@ _TOKENIZER = (
     *("*.model", "*.tiktoken"),
 )
 _TEMPLATE = ("chat_template*", "additional_chat_templates/*")
+_NOT_FETCHED = [
+    *("consolidated*", "*.onnx", "*.msgpack", "*.h5"),
+    *("[!a]*/*", "a/*", "a[!d]*/*", "ad/*", "ad[!d]*/*"),
+]
+"""Copies of the weights for other programs, and all folders but `additional_chat_templates`."""
 _EMBEDDINGS = {"embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings"}
 """Names of embeddings and heads, which may share their weights."""
 _EMBEDDINGS_MERGE = "2"
@@ -279,8 +284,7 @@ def _snapshot(ref: str, what: str, weights: str) -> Path:
                 name,
                 revision=revision or None,
                 allow_patterns=[weights, *_TOKENIZER, *_TEMPLATE, "*.json", "*.py"],
-                # copies of the weights for other programs, mostly in folders of their own
-                ignore_patterns=["consolidated*", "*/*", "*.onnx", "*.msgpack", "*.h5"],
+                ignore_patterns=_NOT_FETCHED,
                 etag_timeout=_HUB_SECONDS,
             )
         )

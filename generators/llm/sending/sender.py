@@ -263,6 +263,10 @@ class RequestSender:
             except _RefusedError as error:
                 if self.dialect == dialect:
                     adapted = dialect.adapted(body, error.raw)
+                    if isinstance(error.failure, TransientError) and not (
+                        adapted is not None and adapted.system_joined != dialect.system_joined
+                    ):
+                        adapted = None  # a server that fails may say anything of fields
                     if adapted is None or adapted in used:
                         raise error.failure from None
                     self.dialect = adapted

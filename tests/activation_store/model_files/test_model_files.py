@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stores
@@ -197,6 +198,27 @@ def test_a_hub_model_fetches_pickled_weights_only_where_it_has_no_others(
     (folder / "model.safetensors").unlink()
     resolve_model("org/name")
     assert asked[1:] == ["*.safetensors", "pytorch_model*.bin"]
+
+
+def test_a_hub_model_fetches_named_templates_and_no_copies_of_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    wanted = ["config.json", "model.safetensors", "additional_chat_templates/tool_use.jinja"]
+    copies = ["onnx/config.json", "consolidated.safetensors", "original/x.safetensors"]
+    copies += ["adapters/model.safetensors", "a/b.json", "model.onnx", "tf_model.h5"]
+    fetched: list[str] = []
+
+    def download(name: str, *, allow_patterns: Any, ignore_patterns: Any, **options: Any) -> str:
+        patterns = {"allow_patterns": allow_patterns, "ignore_patterns": ignore_patterns}
+        fetched.extend(filter_repo_objects([*wanted, *copies], **patterns))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    resolve_model("org/name")
+    assert fetched == wanted
 
 
 def test_an_adapter_is_part_of_the_model(folder: Path, adapter: Path) -> None:

@@ -239,6 +239,20 @@ def test_refusals_one_after_another_are_all_found_by_the_trial_and_kept(tmp_path
     assert client.form == "prompt"
 
 
+def test_a_server_that_fails_is_not_taken_to_refuse_a_field(tmp_path: Path) -> None:
+    def fails(number: int, body: Any) -> Any:
+        if number in (1, 3):
+            return kinds.refused("Unexpected failure of the seed at temperature 0.7", 500)
+        return 200, {}, kinds.good(body)
+
+    said: list[str] = []
+    with EndpointOfKind(fails) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path, said=said)
+        assert all({"seed", "temperature"} <= set(body) for body in endpoint.requests)
+    assert [outcome.status for outcome in outcomes] == ["answer"] * 3
+    assert said == []
+
+
 def test_the_old_name_of_the_limit_is_taken_where_the_new_one_is_refused(tmp_path: Path) -> None:
     from generators.llm.chat.dialect import ChatDialect
 
