@@ -190,7 +190,7 @@ class Decoder:
         """
         from peft import LoraConfig, get_peft_model
 
-        base = load_model(model, dtype=dtype, device=device, runtime=runtime)
+        base: Any = load_model(model, dtype=dtype, device=device, runtime=runtime)
         check_cacheable(base, binding.model)  # before peft has its own words for it
         torch.manual_seed(seed)
         targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)

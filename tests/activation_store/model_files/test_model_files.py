@@ -204,7 +204,7 @@ def test_a_hub_model_fetches_named_templates_and_no_copies_of_weights(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
-    from huggingface_hub.utils import filter_repo_objects
+    from huggingface_hub.utils._paths import filter_repo_objects
 
     wanted = ["config.json", "model.safetensors", "additional_chat_templates/tool_use.jinja"]
     copies = ["onnx/config.json", "consolidated.safetensors", "original/x.safetensors"]
