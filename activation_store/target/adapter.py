@@ -58,7 +58,7 @@ def load_adapter(net: nn.Module, folder: Path) -> Any:
         try:
             loaded = PeftModel.from_pretrained(net, folder)
         except Exception as error:  # a pickle, another version's settings: all kinds of errors
-            why = describe_failure(error)
+            why = describe_failure(error, folder)
             raise ModelError(
                 f"adapter {folder}: peft cannot load it into this model ({why})."
             ) from error

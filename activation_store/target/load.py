@@ -18,7 +18,6 @@ from activation_store.target.model_checks import (
     check_quantization,
     check_whole,
     describe_failure,
-    find_pointer,
     quantization_of,
 )
 from activation_store.tokens.template import TEMPLATE_SETTINGS
@@ -107,11 +106,8 @@ def _load_config(model: ModelFiles) -> Any:
 
 def _refusal(model: ModelFiles, what: str, error: Exception) -> ModelError:
     """Return the error for a model that cannot be loaded, with the next step where one is known."""
-    said, advice = describe_failure(error), ""
-    if pointer := find_pointer(model.folder):
-        said = f"{pointer} is a pointer of Git LFS, and not the file"
-        advice = " Fetch the files themselves: git lfs pull."
-    elif "trust_remote_code" in str(error):
+    said, advice = describe_failure(error, model.folder), ""
+    if "trust_remote_code" in str(error):
         said = "it needs Python code of its folder"
         advice = " If you trust that code, set dump.trust_remote_code."
     elif said.startswith("Unrecognized configuration class"):
@@ -199,7 +195,7 @@ def _template_apart(model: ModelFiles, *, has_own: bool) -> str | None:
     """
     alone = model.adapter if model.tokenizer_folder != model.adapter else None
     if alone is not None and (alone / "chat_template.jinja").is_file():
-        return (alone / "chat_template.jinja").read_text()
+        return (alone / "chat_template.jinja").read_text("utf-8", "replace")
     if has_own:
         return None
     found = read_json_object(model.tokenizer_folder / "chat_template.json").get("chat_template")

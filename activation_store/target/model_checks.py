@@ -102,15 +102,17 @@ def check_whole(model: ModelFiles, net: Any, found: Mapping[str, Collection[Any]
         )
 
 
-def describe_failure(error: Exception) -> str:
-    """Say in one line why a library could not load weights."""
+def describe_failure(error: Exception, folder: Path) -> str:
+    """Say in one line why a library could not load what is in a folder."""
+    if pointer := _find_pointer(folder):
+        return f"{pointer} is a pointer of Git LFS, and not the file; fetch it with git lfs pull"
     lines = str(error).splitlines()
     if "Weights only load failed" in str(error):
         return "its pickled file holds more than weights: code that would run"
     return next((line.strip() for line in lines if "size mismatch" in line), first_line(error))
 
 
-def find_pointer(folder: Path) -> str | None:
+def _find_pointer(folder: Path) -> str | None:
     """Find a file of a model's folder that Git LFS has left its pointer in place of."""
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.stat().st_size < _POINTER_BYTES:

@@ -150,6 +150,14 @@ def test_a_file_that_git_lfs_has_not_fetched_is_named(name: str, tmp_path: Path)
         load(resolve_model(str(folder)))
 
 
+def test_weights_of_an_adapter_that_git_lfs_has_not_fetched_are_named(
+    model: ModelFiles, tmp_path: Path
+) -> None:
+    adapter = make_adapter(tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec")
+    assert "adapter_model.safetensors is a pointer of Git LFS" in refusal(model.ref, adapter)
+
+
 class Code:
     def __init__(self, trace: Path) -> None:
         self._trace = trace
