@@ -79,7 +79,7 @@ class DecoderConfig(Config):
 class LoraSettings(Config):
     """The LoRA adapter (peft)."""
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=8192)
     """Rank of each pair of matrices."""
     alpha: float = Field(default=32, gt=0)
     """Scale of the adapter is alpha / rank."""

@@ -62,7 +62,7 @@ class EvaluateConfig(ComputeConfig):
     """Most controls of a split and view, drawn by seed; null for all."""
     answers: int = Field(default=3, ge=0)
     """Controls of each split and view for which answers are written out beside gold."""
-    max_answer_tokens: int = Field(default=40, ge=1)
+    max_answer_tokens: int = Field(default=40, ge=1, le=100_000)
     """Longest written answer, in tokens."""
     identification: int = Field(default=4, ge=0)
     """Answers to the same question among which the decoder has to find the gold one by their
@@ -79,7 +79,7 @@ class EvaluateConfig(ComputeConfig):
     """Bootstrap samples over controls of every interval."""
     min_controls: int = Field(default=8, ge=2)
     """Controls under which an estimate is given without an interval."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of subset, `other`, `noise`, distractors and bootstrap."""
 
     @field_validator("identification")

@@ -84,7 +84,7 @@ class TrainConfig(Config):
     validation_rows: int = Field(default=32, ge=1)
     """Validation rows of each such measurement, drawn by seed, the views interleaved as
     `mixture` weighs them."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of adapter, order, dropout and subset."""
 
     @model_validator(mode="after")

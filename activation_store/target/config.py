@@ -13,7 +13,7 @@ from generators.llm.endpoint.config import EndpointConfig
 class CompleteConfig(ComputeConfig):
     """How the target replies. Its own generation_config.json sets nothing."""
 
-    max_tokens: int = Field(default=48, ge=1)
+    max_tokens: int = Field(default=48, ge=1, le=100_000)
     """Longest reply, in tokens, a thought included."""
     unfinished: Literal["keep", "drop"] = "keep"
     """What happens to a reply that reaches `max_tokens`: `keep` flags it `unfinished`, `drop`
@@ -35,7 +35,7 @@ class CompleteConfig(ComputeConfig):
     """What the scores of tokens that stand in the prompt or the reply are divided by; 1 is none."""
     batch_rows: int = Field(default=16, ge=1)
     """Conversations that are answered together; the unit of resuming."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of sampling."""
     endpoint: EndpointConfig | None = None
     """Server of the target that writes the replies, such as vLLM's: it has to continue token ids at

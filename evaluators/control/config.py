@@ -60,7 +60,7 @@ class ControlSection(ComputeConfig):
     """Prompts on which strengths are chosen."""
     test_prompts: int = Field(default=24, ge=2)
     """Prompts on which the methods are judged."""
-    max_tokens: int = Field(default=40, ge=1)
+    max_tokens: int = Field(default=40, ge=1, le=100_000)
     """Longest reply, in tokens."""
     activations: ActivationSteeringConfig = ActivationSteeringConfig()
     """Steering by activations, at strength 1."""
@@ -79,7 +79,7 @@ class ControlSection(ComputeConfig):
     """Most of its pairs, drawn by seed; null for all."""
     bootstrap: int = Field(default=10_000, ge=100, le=100_000)
     """Bootstrap samples over prompts of every interval."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of prompts and bootstrap."""
 
     @field_validator("controls", "methods", "strengths")

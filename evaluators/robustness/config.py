@@ -30,7 +30,7 @@ class RobustnessConfig(ComputeConfig):
     """Optimiser steps of that fine-tune, on the training split's conversations."""
     shift_learning_rate: float = Field(default=1e-3, gt=0)
     """Its learning rate."""
-    shift_rank: int = Field(default=8, ge=1)
+    shift_rank: int = Field(default=8, ge=1, le=8192)
     """Rank of its LoRA adapter."""
     max_controls: int | None = Field(default=20, ge=1)
     """Most controls of a split and view, drawn by seed; null for all."""
@@ -38,7 +38,7 @@ class RobustnessConfig(ComputeConfig):
     """Bootstrap samples over controls of every interval."""
     min_controls: int = Field(default=8, ge=2)
     """Controls under which an estimate is given without an interval."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of subset, decoys, words, fine-tune and bootstrap."""
 
     @field_validator("strengths", "alterations")

@@ -123,7 +123,7 @@ class TasksConfig(ComputeConfig):
     """Bootstrap samples of every interval."""
     min_intervals: int = Field(default=8, ge=2)
     """Subjects, or groups of four, under which an estimate is given without an interval."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of shares, sources, options and bootstrap."""
 
     @model_validator(mode="after")

@@ -42,14 +42,22 @@ def test_a_file_without_end_is_refused(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     "field",
     ["evaluate.bootstrap", "robustness.bootstrap", "tasks.bootstrap", "runtime.threads",
-     "runtime.workers", "runtime.processes"],
+     "runtime.workers", "runtime.processes", "train.lora.rank", "evaluate.max_answer_tokens",
+     "complete.max_tokens", "train.seed", "evaluate.seed", "robustness.seed", "tasks.seed"],
 )  # fmt: skip
-def test_a_number_that_would_take_all_memory_is_one_line(
+def test_a_number_beyond_what_a_library_takes_is_one_line(
     field: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write("robustness: {}\ntasks: {}")
+    write("robustness: {}\ntasks: {}\ncomplete: {}")
     line = Called(capsys, "plan", "x.yaml", "--set", f"{field}=1000000000000").refused()
-    assert "less than or equal to" in line
+    assert "should be less than" in line
+
+
+@pytest.mark.parametrize("section", ["train", "evaluate", "robustness", "tasks", "complete"])
+def test_a_seed_below_zero_is_one_line(section: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("robustness: {}\ntasks: {}\ncomplete: {}")
+    line = Called(capsys, "plan", "x.yaml", "--set", f"{section}.seed=-1").refused()
+    assert f"{section}.seed: got -1" in line
 
 
 def test_a_name_that_no_file_can_have_is_refused_before_the_work(

@@ -31,5 +31,5 @@ class WeightSteeringConfig(Config):
     """Measurements without a new lowest after which training ends; the lowest is kept."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient norm above which gradients are clipped."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the adapter's weights and of the order of prompts."""
