@@ -5,13 +5,14 @@ Nothing is loaded but the model's config (trainers/memory.py says how it is reck
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ConfigError
+from core.errors import ConfigError, LatentQAError, ModelError, first_line
 from core.wording import count, join, size
 from pipelines.experiment.config import Experiment
 
@@ -127,7 +128,7 @@ def plan_memory(experiment: Experiment, model: ModelFiles, device: int) -> Memor
         device: bytes of one device.
 
     Raises:
-        ModelError: the model has not the layers.
+        ModelError: the model has not the layers, or its passes cannot be run without weights.
     """
     from activation_store.target.load import model_shape
     from trainers.memory import MemoryModel
@@ -135,7 +136,18 @@ def plan_memory(experiment: Experiment, model: ModelFiles, device: int) -> Memor
     shape = model_shape(model)
     layers = [shape.layer(k, "dump.layers") for k in experiment.dump.layers]
     config = MemoryModel.read(model, experiment.train.precision).config
-    return fit(measure(experiment, config, layers), experiment, device)
+    # what torch cannot run so it also tells in pages of its own
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
+    try:
+        measured = measure(experiment, config, layers)
+    except LatentQAError:
+        raise
+    except Exception as error:  # blocks that look at numbers, experts, positions: of any kind
+        raise ModelError(
+            f"plan --memory: model {model.ref} (type {config.model_type}) cannot be reckoned "
+            f"without its weights ({first_line(error)}). Run it with --smoke to see what it takes."
+        ) from error
+    return fit(measured, experiment, device)
 
 
 def measure(experiment: Experiment, config: Any, layers: Sequence[int]) -> MeasuredPasses:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
-from transformers import LlamaConfig
+from pathlib import Path
 
-from core.errors import ConfigError
+import pytest
+from transformers import BloomConfig, LlamaConfig
+
+from activation_store.model_files.files import ModelFiles
+from core.errors import ConfigError, ModelError
 from pipelines.experiment.config import Experiment
-from pipelines.running.memory_plan import MeasuredPasses, describe, fit, measure, parse_bytes
+from pipelines.running.memory_plan import (
+    MeasuredPasses,
+    describe,
+    fit,
+    measure,
+    parse_bytes,
+    plan_memory,
+)
 
 GB = 10**9
 LLAMA_8B = LlamaConfig(
@@ -63,3 +73,16 @@ def test_amounts_of_memory() -> None:
     assert parse_bytes("1.5 GiB") == 3 << 29
     with pytest.raises(ConfigError, match=r"got 'much', expected an amount such as 80GB"):
         parse_bytes("much")
+
+
+def test_a_model_that_cannot_run_without_weights_is_one_line(tmp_path: Path) -> None:
+    config = BloomConfig(vocab_size=64, hidden_size=16, n_layer=4, n_head=2)
+    config.save_pretrained(tmp_path)
+    bloom = ModelFiles(ref="bloom", source=tmp_path)
+    experiment = EXPERIMENT.model_copy(
+        update={"dump": EXPERIMENT.dump.model_copy(update={"layers": (1,)})}
+    )
+    with pytest.raises(
+        ModelError, match=r"model bloom \(type bloom\) cannot be reckoned .*--smoke"
+    ):
+        plan_memory(experiment, bloom, 10**9)
