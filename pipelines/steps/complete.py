@@ -22,6 +22,10 @@ _COMPUTED = ("compute_dtype", "batch_rows")
 """Settings of how replies are computed here."""
 
 
+_KEPT = {"disobedient": "keep", "neutral_system": None}
+"""Settings that leave replies as they are, and are no part of the key then."""
+
+
 def _complete(call: StepCall) -> StepResult:
     from activation_store.target.replies import complete
     from generators.llm.prompt_files import PromptFiles
@@ -58,7 +62,7 @@ def _config(experiment: Experiment) -> dict[str, Any]:
     served = own.pop("endpoint") is not None
     for name in ("check_rows", "min_agreement", *(_COMPUTED if served else ())):
         del own[name]
-    return own
+    return {name: value for name, value in own.items() if name not in _KEPT or value != _KEPT[name]}
 
 
 def _external(outside: ExternalInputs) -> dict[str, Any]:

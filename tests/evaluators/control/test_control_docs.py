@@ -14,10 +14,12 @@ from ask_calls import make_root
 from command_line import Called
 from scripted_endpoint import ScriptedEndpoint
 
+from activation_store.target.config import CompleteConfig
 from core.steering_control import SteeringControl, find_control
 from evaluators.control.config import ControlSection, Method
 from generators.llm.testing import is_probe, plausible_reply
 from generators.rules.obedience import adherence
+from trainers.config import TrainConfig
 
 PAGE = (Path(__file__).parents[3] / "docs" / "control.md").read_text()
 
@@ -32,7 +34,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files_on_the_page_are_valid() -> None:
-    control, section = (yaml.safe_load(block) for block in blocks("yaml"))
+    control, of_replies, section = (yaml.safe_load(block) for block in blocks("yaml"))
+    CompleteConfig.model_validate(of_replies["complete"])
+    TrainConfig.model_validate(of_replies["train"])
     made = SteeringControl.model_validate(control)
     assert made.check is not None
     adherence("calm", made.check)

@@ -63,6 +63,12 @@ def test_replies_that_are_written_here_keep_their_keys(tmp_path: Path, target: P
     assert COMPLETE.external(outside) == outside.model_digests
 
 
+def test_what_becomes_of_replies_is_in_the_key(tmp_path: Path, target: Path) -> None:
+    own = request(tmp_path, target, disobedient="drop", neutral_system="You help.").open()
+    found = COMPLETE.config(own.experiment)
+    assert (found["disobedient"], found["neutral_system"]) == ("drop", "You help.")
+
+
 def test_another_model_of_a_server_is_another_key(tmp_path: Path, target: Path) -> None:
     found = []
     for name in ("one", "two"):
