@@ -146,9 +146,9 @@ def test_an_adapter_of_another_width_is_refused(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("control: [", "cannot be read"),
+        ("control: [", "not the YAML of a control"),
         ("control: Big Name\ndescription: x\nquestions: []", "control: String should match"),
-        ("\x00", "cannot be read"),
+        ("\x00", "not the YAML of a control"),
     ],
 )
 def test_a_broken_control_is_one_line(
