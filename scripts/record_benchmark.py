@@ -76,7 +76,7 @@ RUNS = (
     ),
     Run("store_codecs", "--tokens 8192", 2, "--random 2x64 --tokens 512"),
     Run("store_memory", "--plot docs/images/store_memory.png", 2, "--tokens 512"),
-    Run("steering", "", 3, "--words 4 --tokens 2 --repeats 1"),
+    Run("steering", "", 6, "--words 4 --tokens 2 --repeats 1"),
     Run("training", "--profiles --rounds 1", 4, "--profiles --steps 1", title="profiles"),
 )
 ON_A_RUN = (Run("training", "--rounds 1", 5, "--steps 1 --rows 1", title="published views"),)
