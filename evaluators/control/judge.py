@@ -18,10 +18,11 @@ from decoder.steering.replies import SteeredReply, Steering, score_replies, writ
 from evaluators.control.config import ControlSection
 from evaluators.control.methods import PromptMaker
 from evaluators.control.metrics import SideEffects, StrengthPoint
-from evaluators.control.text_measures import distinct_n, holds_fact, is_refusal, repetition
+from evaluators.control.text_measures import distinct_n, holds_fact, repetition
 from evaluators.stats.estimates import mean_estimate
 from generators.llm.prompt_files import PromptFiles
 from generators.rules.obedience import adherence
+from generators.rules.refusals import find_refusal
 from generators.rules.tone import sentiment_of
 
 _BATCH = 8
@@ -143,7 +144,9 @@ class ControlJudge:
             repetition=self.estimate(np.array([repetition(text) for text in judged.texts])),
             own_perplexity=judged.own_perplexity / base.own_perplexity,
             ordinary_perplexity=judged.ordinary_perplexity / base.ordinary_perplexity,
-            refusals=self.estimate(np.array([is_refusal(text) for text in judged.texts])),
+            refusals=self.estimate(
+                np.array([find_refusal(text) is not None for text in judged.texts])
+            ),
             facts=self.estimate(np.array(right)),
             sentiment=self.estimate(np.array([sentiment_of(text) for text in judged.texts])),
         )

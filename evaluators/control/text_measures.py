@@ -1,17 +1,11 @@
-"""Measures of written replies that code takes: diversity, repetition, refusals, plain facts."""
+"""Measures of written replies that code takes: diversity, repetition, plain facts."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from generators.rules.words import words
 
-_REFUSAL = re.compile(
-    r"\b(?:I(?:'m| am) (?:sorry|unable|not able)|I can(?:no|')t (?:help|assist|answer|provide)|"
-    r"I cannot|as an AI|I won't)\b",
-    re.IGNORECASE,
-)
 _REPEATED = 3
 """Words of a sequence that counts as repeated."""
 
@@ -29,11 +23,6 @@ def repetition(text: str) -> float:
     """Compute the share of sequences of three words that stood earlier in the same text."""
     grams = _grams(text, _REPEATED)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def is_refusal(text: str) -> bool:
-    """Tell whether a reply refuses, by the phrases in which assistants do."""
-    return _REFUSAL.search(text) is not None
 
 
 def holds_fact(text: str, answers: Sequence[str]) -> bool:

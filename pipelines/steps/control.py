@@ -27,7 +27,7 @@ def control_step() -> Step:
     """Return the step, which takes the decoder and its target."""
     return Step(
         name=CONTROL,
-        version=5,
+        version=6,
         entry="evaluators.control.evaluation",
         run=_control,
         config=_config,

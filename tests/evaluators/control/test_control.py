@@ -25,8 +25,9 @@ from evaluators.control.evaluation import choose_strength, draw_prompts, evaluat
 from evaluators.control.methods import MethodMaker
 from evaluators.control.metrics import Readability, StrengthPoint
 from evaluators.control.readability import measure_readability
-from evaluators.control.text_measures import distinct_n, holds_fact, is_refusal, repetition
+from evaluators.control.text_measures import distinct_n, holds_fact, repetition
 from generators.rules.obedience import adherence, obeys
+from generators.rules.refusals import find_refusal
 from generators.rules.tone import formality_of, sentiment_of
 
 PIRATE = SteeringControl(
@@ -312,8 +313,8 @@ def test_a_wrong_control_is_refused_by_field(tmp_path: Path, text: str, wrong: s
 def test_measures_of_texts() -> None:
     assert distinct_n(["a b a b"], 2) == pytest.approx(2 / 3)
     assert repetition("a b c a b c") == pytest.approx(1 / 4)
-    assert is_refusal("I'm sorry, but I can't help with that.")
-    assert not is_refusal("Sure, take two eggs.")
+    assert find_refusal("I'm sorry, but I can't help with that.")
+    assert not find_refusal("Sure, take two eggs.")
     assert holds_fact("It is Paris.", ("paris",))
     assert not holds_fact("It is Parisian.", ("paris",))
 
