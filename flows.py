@@ -31,8 +31,8 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import SecretStr
 
 from core.errors import ConfigError, LatentQAError
-from core.redact import redact
 from core.runtime import Runtime
+from core.text.redact import redact
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import load_experiment
 from pipelines.orchestration.artifacts import artifact_key, emit_schedule_event, show_artifact

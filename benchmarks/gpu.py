@@ -29,7 +29,7 @@ from activation_store.target.load import DTYPES, load_tokenizer, pick_device
 from activation_store.target.number_format import resolve_dtype
 from activation_store.write.capture_shards import capture_shards
 from core.runtime import Runtime
-from core.wording import size
+from core.text.wording import size
 from decoder.asking import generate_answers
 from decoder.batch import to_device
 from decoder.config import DecoderConfig, LoraSettings

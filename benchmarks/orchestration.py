@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from pipelines.artifacts.records import StepResult
 from pipelines.running.request import RunRequest
 from pipelines.steps.shared.step import Step, StepCall
@@ -98,7 +98,7 @@ def make_steps(count: int) -> tuple[Step, ...]:
         Step(
             name=f"step-{number}",
             version=1,
-            entry="core.canonical",
+            entry="core.documents.canonical",
             run=partial(write_file, number),
             config=lambda experiment: {},
             inputs={"before": f"step-{number - 1}"} if number else {},

@@ -20,8 +20,8 @@ import torch
 from activation_store.model_files.files import resolve_model
 from activation_store.target.generation import Sampling, generate_ids
 from activation_store.target.load import pick_device
+from core.records.steering_control import SteeringControl, WantedAnswer
 from core.runtime import Runtime
-from core.steering_control import SteeringControl, WantedAnswer
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
 from decoder.steering.config import ActivationSteeringConfig

@@ -33,8 +33,8 @@ from torch.nn import functional as F
 from activation_store.model_files.files import resolve_model
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import load_model, pick_device
+from core.records.tables import VIEWS
 from core.runtime import Runtime
-from core.tables import VIEWS
 from decoder.batch import Batch, to_device
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses

@@ -1,1 +1,5 @@
-"""What every other package stands on: errors, files, digests, the config base, the tables."""
+"""The base of all other packages: errors, whole files, the base of configs, runtime, progress.
+
+Folders: `text`; `documents` (JSON and YAML); `records` (what packages hand to each other);
+`processes`.
+"""

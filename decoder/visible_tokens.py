@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from activation_store.layout.index import SequenceSpan
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import ConfigError, DataError
 from decoder.config import DecoderConfig
 from decoder.reading import Reading

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from activation_store.target.number_format import ComputeConfig
 from core.config import Config
-from core.tables import VIEWS, Split, View
+from core.records.tables import VIEWS, Split, View
 from generators.llm.endpoint.config import EndpointConfig
 
 ConditionName = Literal[

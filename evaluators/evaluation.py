@@ -12,8 +12,13 @@ from activation_store.target.load import use_threads
 from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
+from core.records.table_files import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    read_conversations,
+    write_dropped,
+)
 from core.runtime import Runtime
-from core.table_files import CONVERSATIONS_FILE, DROPPED_FILE, read_conversations, write_dropped
 from decoder.model import Decoder, read_sidecar
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs

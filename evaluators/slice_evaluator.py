@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from core.progress import Progress
-from core.tables import Conversation
+from core.records.tables import Conversation
 from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource, ReadLayers

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field, model_validator
 
-from core.canonical import digest
 from core.config import Config
+from core.documents.canonical import digest
 from core.errors import ConfigError
-from core.tables import Split
+from core.records.tables import Split
 from generators.rules.words import normalize
 
 

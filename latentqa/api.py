@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from activation_store.read.reader import ActivationStore
-    from core.steering_control import SteeringControl
+    from core.records.steering_control import SteeringControl
     from pipelines.artifacts.refs import Refs
     from pipelines.asking.reader import Reader
     from pipelines.asking.steering import SteeredTarget, SteeringWay
@@ -291,7 +291,7 @@ def steer(
         ConfigError: a control is neither packaged nor a file, or arguments do not go together.
         RefError: `decoder` names nothing, or no decoder.
     """
-    from core.steering_control import SteeringControl, find_control
+    from core.records.steering_control import SteeringControl, find_control
     from pipelines.asking.reader import Reader
     from pipelines.asking.steering import steer as steer_target
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from core.errors import LatentQAError
-from core.terminal import terminal_text
+from core.text.terminal import terminal_text
 from latentqa.commands.asking import ask, control, map, steer
 from latentqa.commands.comparison import compare, crossed, results
 from latentqa.commands.experiments import evaluate, init, run, serve, setup, sweep

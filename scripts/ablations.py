@@ -26,10 +26,10 @@ from typing import Any
 import yaml
 
 from core.errors import LatentQAError
-from core.estimate import Estimate
-from core.table_files import CONVERSATIONS_FILE, read_conversations
-from core.tables import Conversation
-from core.text_tables import markdown
+from core.records.estimate import Estimate
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
+from core.records.tables import Conversation
+from core.text.text_tables import markdown
 from evaluators.comparison.values import ComparedValue
 from generators.kinds.instruction import Attribute, instruction_seeds
 from generators.llm.prompt_files import PromptFiles

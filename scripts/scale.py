@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from transformers import LlamaConfig
 
-from core.wording import duration, size
+from core.text.wording import duration, size
 from pipelines.experiment.config import Experiment
 from pipelines.running.memory_plan import MeasuredPasses, describe, fit, measure
 

@@ -25,14 +25,14 @@ from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.read.reader import ActivationStore
 from activation_store.write.dump import dump
-from core.runtime import Runtime
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATIONS_FILE,
     QUESTIONS_FILE,
     write_conversations,
     write_questions,
 )
-from core.tables import Conversation, Message, Question, Split, View, control_id, example_id
+from core.records.tables import Conversation, Message, Question, Split, View, control_id, example_id
+from core.runtime import Runtime
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
 from decoder.sources.step_inputs import StepInputs

@@ -12,7 +12,7 @@ import tiny
 import torch
 
 from activation_store.model_files.files import ModelFiles, resolve_model
-from core.tables import Message
+from core.records.tables import Message
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder
 from decoder.reading import Reading

@@ -100,7 +100,7 @@ class FakeSteps:
             Step(
                 name=name,
                 version=1,
-                entry="core.canonical",
+                entry="core.documents.canonical",
                 run=partial(self.make, name),
                 config=configs.get(name, lambda e: {}),
                 inputs={role: role for role in inputs},

@@ -27,8 +27,8 @@ from endpoints import resolved
 from activation_store.model_files.files import resolve_model
 from activation_store.read.verify import verify
 from core.errors import LatentQAError
-from core.table_files import CONVERSATIONS_FILE, read_conversations
-from core.terminal import terminal_text
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
+from core.text.terminal import terminal_text
 from generators.exchange.config import ImportConfig
 from generators.exchange.conversation_files import import_own_conversations, import_own_questions
 from generators.llm.cached_client import LLMClient

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
@@ -21,7 +21,7 @@ from core.table_files import (
     write_dropped,
     write_questions,
 )
-from core.tables import (
+from core.records.tables import (
     VIEWS,
     Conversation,
     Dropped,

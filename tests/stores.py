@@ -21,9 +21,9 @@ from activation_store.target.capture import Capture
 from activation_store.write import dump as dumping
 from activation_store.write.dump import DumpResult, dump
 from core.progress import Progress, silent
+from core.records.table_files import CONVERSATIONS_FILE, write_conversations
+from core.records.tables import VIEWS, Conversation, Message, View, example_id
 from core.runtime import Runtime
-from core.table_files import CONVERSATIONS_FILE, write_conversations
-from core.tables import VIEWS, Conversation, Message, View, example_id
 
 RUNTIME = Runtime(device="cpu", threads=1)
 CAPTURE = CaptureConfig(

@@ -23,8 +23,8 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.tokens.tokens import tokenize
 from activation_store.write.dump import dump
-from core.estimate import Estimate
-from core.tables import Conversation, Message, Question, Split, example_id
+from core.records.estimate import Estimate
+from core.records.tables import Conversation, Message, Question, Split, example_id
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.sources.step_inputs import StepInputs
 from evaluators.config import EvaluateConfig

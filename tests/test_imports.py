@@ -16,6 +16,10 @@ CHECKOUT = Path(__file__).parents[1]
 
 ORDER = (
     "core",
+    "core.text",
+    "core.documents",
+    "core.records",
+    "core.processes",
     # generators
     "generators.llm.endpoint",
     "generators.llm.chat",

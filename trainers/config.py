@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from core.config import Config
-from core.tables import KIND_NAMES, SOURCES, VIEWS, View
+from core.records.tables import KIND_NAMES, SOURCES, VIEWS, View
 from decoder.config import DecoderConfig, LoraSettings
 
 __all__ = ["LOG_FILE", "DecoderConfig", "LoraSettings", "TrainConfig", "Variant"]

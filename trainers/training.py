@@ -18,9 +18,14 @@ from activation_store.target.number_format import resolve_section
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
 from core.progress import Progress, silent
+from core.records.table_files import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    read_conversations,
+    write_dropped,
+)
+from core.records.tables import Dropped, Split
 from core.runtime import Runtime
-from core.table_files import CONVERSATIONS_FILE, DROPPED_FILE, read_conversations, write_dropped
-from core.tables import Dropped, Split
 from decoder.model import Binding, Decoder
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
@@ -106,7 +111,7 @@ def train(
 
     The training resumes from the last whole checkpoint in `work`; on a CPU in float32 the result is
     then, to the bit, that of an undisturbed run. Where several processes call this
-    (core/launch.py), they train together, and the first writes.
+    (core/processes/launch.py), they train together, and the first writes.
 
     Args:
         inputs: tables, store and target.

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from activation_store.read.reader import ActivationStore
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.files import new_folder, write_json
 
 FORMATS = ("safetensors", "datasets")

@@ -29,8 +29,8 @@ from activation_store.target.load import Shape
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import SEGMENT_CODES, Tokens
 from activation_store.write.shard_writer import ShardWriter
-from core.canonical import digest
 from core.config import Config
+from core.documents.canonical import digest
 from core.errors import DataError, first_line
 from core.files import new_folder, sha256_file
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DamagedError
 from core.files import json_bytes, write_bytes
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from activation_store.target.number_format import ComputeConfig
 from activation_store.tokens.config import TemplateConfig
-from core.tables import Split
+from core.records.tables import Split
 
 Codec = Literal["raw", "lossless"]
 

@@ -31,11 +31,11 @@ from activation_store.layout.file_digests import FileDigest, digest_file
 from activation_store.layout.index import SequenceIndex, SequenceSpan
 from activation_store.layout.shard_image import CHECKSUM_BYTES, INDEX_ENTRY_BYTES
 from activation_store.tokens.token_table import TokenTable
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import ConfigError, StoreError
 from core.files import write_files
-from core.table_files import DROPPED_FILE, write_dropped
-from core.tables import Dropped
+from core.records.table_files import DROPPED_FILE, write_dropped
+from core.records.tables import Dropped
 
 PLAN_FIELDS = ("schema", "digest", "layers", "n_shards", "files")
 """Fields that every plan.json has."""

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.files import sha256_file, write_json
 
 _NAME = "digests.json"

@@ -17,7 +17,7 @@ from activation_store.model_files import embedded_model as embedded
 from activation_store.model_files.file_digests import file_digest, files_digest
 from activation_store.model_files.gguf import CONVERSION, convert
 from activation_store.tokens.config import TemplateConfig
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import ModelError, first_line
 
 ADAPTER_CONFIG = "adapter_config.json"

@@ -28,19 +28,19 @@ from activation_store.model_files.files import ModelFiles, read_json_object
 from activation_store.target.config import CompleteConfig
 from activation_store.target.number_format import resolve_dtype
 from activation_store.target.reply_text import Prompt, Reply, ReplyReader
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
 from core.progress import Progress, silent
-from core.runtime import Runtime
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     read_conversations,
     write_conversations,
     write_dropped,
 )
-from core.tables import COMPLETES, Conversation, Dropped, Message, example_id
+from core.records.tables import COMPLETES, Conversation, Dropped, Message, example_id
+from core.runtime import Runtime
 from generators.rules.obedience import obeys_control
 
 if TYPE_CHECKING:

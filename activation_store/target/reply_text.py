@@ -9,9 +9,9 @@ from typing import Any
 from activation_store.tokens.template import locate, renders_alike
 from activation_store.tokens.tokens import Encoded, end_of_turn, ends_of_reply, tokenize_with_text
 from core.errors import DataError
-from core.tables import Conversation, Message
-from core.thoughts import ends_within_thought
-from core.tool_use import for_template, offered_tools
+from core.records.tables import Conversation, Message
+from core.records.tool_use import for_template, offered_tools
+from core.text.thoughts import ends_within_thought
 
 _TAIL = 64
 """Characters of a prompt's end in which a template may open a thought."""

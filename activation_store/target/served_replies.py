@@ -24,10 +24,10 @@ from activation_store.target.generation import up_to_end
 from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
 from activation_store.target.reply_text import Prompt, Reply, ReplyReader, dropped_reply
-from core.canonical import canonical_json
+from core.documents.canonical import canonical_json
 from core.errors import EndpointError
+from core.records.tables import Conversation
 from core.runtime import Runtime
-from core.tables import Conversation
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.request import Request

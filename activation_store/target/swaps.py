@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from activation_store.tokens.tokens import COMPLETION_IDS, Tokens, tokenize_row
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DataError
-from core.tables import Conversation, Message, Split, example_id
+from core.records.tables import Conversation, Message, Split, example_id
 
 SWAPPED_FROM = "swapped_from"
 """Name in a swapped conversation's provenance of the example whose visible text it has."""

@@ -17,7 +17,7 @@ from torch import nn
 from activation_store.model_files.files import ModelFiles
 from activation_store.target.load import load_model, pick_device
 from core.errors import ModelError
-from core.launch import run_distributed
+from core.processes.launch import run_distributed
 from core.progress import Progress
 from core.runtime import Runtime
 

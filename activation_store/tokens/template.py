@@ -22,7 +22,7 @@ from typing import Any
 
 from activation_store.tokens.config import TemplateConfig
 from core.errors import DataError
-from core.tool_use import arguments_as_text
+from core.records.tool_use import arguments_as_text
 
 TEMPLATE_SETTINGS = "latentqa_template"
 """Attribute of a tokenizer that holds the `TemplateConfig` of the model that it is of."""

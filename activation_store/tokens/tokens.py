@@ -10,8 +10,8 @@ import numpy as np
 
 from activation_store.tokens.template import locate
 from core.errors import DataError
-from core.tables import PLAIN_TEXT, Conversation, Message
-from core.tool_use import for_template, message_text, offered_tools
+from core.records.tables import PLAIN_TEXT, Conversation, Message
+from core.records.tool_use import for_template, message_text, offered_tools
 
 SEGMENT_CODES = {"template": 0, "control": 1, "stimulus": 2, "completion": 3}
 COMPLETION_IDS = "completion_ids"

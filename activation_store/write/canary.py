@@ -24,7 +24,7 @@ from activation_store.target.capture import Capture, split_to_fit
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import blocks
 from activation_store.tokens.tokens import Tokens
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import StoreError
 
 # largest |stored - recomputed| / |recomputed| of a token, by number format

@@ -39,9 +39,9 @@ from activation_store.write.reuse import ReusableStores
 from activation_store.write.shard_tasks import ShardWork, choose_pool, write_with_pool
 from core.errors import DamagedError, StoreError
 from core.files import storage_errors
+from core.processes.task_pool import TaskPool
 from core.progress import Progress, silent
 from core.runtime import Runtime
-from core.task_pool import TaskPool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,8 +16,8 @@ from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import Tokens, tokenize_row
 from activation_store.write.reuse import ReusableStores, read_started_plan
 from core.errors import ConfigError, DataError
-from core.table_files import CONVERSATIONS_FILE, read_conversations
-from core.tables import Conversation, Dropped
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
+from core.records.tables import Conversation, Dropped
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,10 +28,10 @@ from activation_store.tokens.token_table import TokenTable
 from activation_store.write.capture_shards import WriteCounts, capture_shards
 from activation_store.write.prepared import PreparedDump, plan_store, prepare_tokens
 from activation_store.write.reuse import ReusableStores
-from core.canonical import canonical_json
+from core.documents.canonical import canonical_json
 from core.errors import StoreError, first_line
+from core.processes.task_pool import LocalPool, TaskPool, local_pool, split, worker_number
 from core.runtime import Runtime
-from core.task_pool import LocalPool, TaskPool, local_pool, split, worker_number
 
 TOKENS_FILE = "tokens.arrow"
 """Tokens of all sequences, for the time of the dump."""

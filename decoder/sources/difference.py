@@ -14,7 +14,7 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.model_files.files import ModelFiles
 from activation_store.target.swaps import without_control
 from core.errors import DataError
-from core.tables import Conversation
+from core.records.tables import Conversation
 from decoder.sources.live import LiveActivations
 
 

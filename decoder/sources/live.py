@@ -20,7 +20,7 @@ from activation_store.target.host_copy import to_stored
 from activation_store.target.load import load_tokenizer, model_shape
 from activation_store.write.prepared import tokenize_rows
 from core.errors import DataError, StoreError
-from core.tables import Conversation
+from core.records.tables import Conversation
 from decoder.model import Decoder
 
 

@@ -9,8 +9,8 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
 from core.errors import ConfigError
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
 from core.runtime import Runtime
-from core.table_files import CONVERSATIONS_FILE, read_conversations
 from decoder.config import Normalisation
 from decoder.sources.difference import DifferenceActivations
 from decoder.sources.live import LiveActivations

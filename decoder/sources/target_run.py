@@ -20,7 +20,7 @@ from torch import nn
 from activation_store.target.capture import Capture
 from activation_store.tokens.tokens import Encoded, Tokens, tokenize_row, tokenize_with_text
 from core.errors import ConfigError
-from core.tables import Conversation, Message
+from core.records.tables import Conversation, Message
 from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.visible_tokens import ReadLayers, count_withheld

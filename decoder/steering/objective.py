@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.errors import ConfigError
-from core.steering_control import SteeringControl
+from core.records.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.sources.target_run import refuse_differences
 from decoder.steering.gradient import WeightedTurn

@@ -14,7 +14,7 @@ import torch
 
 from activation_store.tokens.tokens import Encoded, tokenize_with_text
 from core.errors import DataError
-from core.tables import Message
+from core.records.tables import Message
 from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.visible_tokens import ReadLayers

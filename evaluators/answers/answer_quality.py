@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.answers.metrics import METRICS, Metric, WrittenAnswer
 from evaluators.answers.metrics.words import words
 from evaluators.config import EvaluateConfig

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.files import write_json
 from core.progress import Progress, silent
 from evaluators.answers.answer_quality import SIDES, estimate_pair

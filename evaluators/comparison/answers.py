@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.tables import SPLITS, VIEWS
-from core.wording import sort_pairs
+from core.records.tables import SPLITS, VIEWS
+from core.text.wording import sort_pairs
 from evaluators.answers.answer_quality import parse_answers
 from evaluators.answers.metrics import METRICS
 from evaluators.comparison.shared_questions import Key, Values, read_items

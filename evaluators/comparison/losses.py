@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core.tables import SPLITS, VIEWS
-from core.wording import sort_pairs
+from core.records.tables import SPLITS, VIEWS
+from core.text.wording import sort_pairs
 from evaluators.comparison.shared_questions import read_losses
 from evaluators.comparison.values import ComparedMetric, ComparedView, compare_shared
 from evaluators.measure.panel import UNINFORMED, column_mean, find_lowest, lowest_minus

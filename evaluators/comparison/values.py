@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.comparison.shared_questions import (
     Values,
     control_means,

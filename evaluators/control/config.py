@@ -40,7 +40,7 @@ class ControlSection(ComputeConfig):
     """What is steered, how, and how it is judged."""
 
     controls: tuple[str, ...] = ("cheerful", "formal", "ocean")
-    """Controls: names of packaged ones, or paths of files (core/steering_control.py)."""
+    """Controls: names of packaged ones, or paths of files (core/records/steering_control.py)."""
     methods: tuple[Method, ...] = (
         "prompting",
         "activations",

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import DataError
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from decoder.model import Decoder
 from decoder.steering.prompts import SteeringPrompt
 from decoder.steering.replies import Steering, score_replies

@@ -19,13 +19,13 @@ from activation_store.model_files.files import ModelFiles
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DataError
-from core.estimate import Estimate
 from core.files import storage_errors, write_bytes, write_json
 from core.progress import Progress, silent
+from core.records.estimate import Estimate
+from core.records.steering_control import SteeringControl, write_control
 from core.runtime import Runtime
-from core.steering_control import SteeringControl, write_control
 from decoder.model import Decoder
 from decoder.steering.replies import Steering
 from evaluators.control.config import ControlSection, Method

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from activation_store.target.generation import Sampling
-from core.estimate import Estimate
-from core.steering_control import SteeringControl
+from core.records.estimate import Estimate
+from core.records.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.steering.prompts import SteeringPrompt, make_prompt
 from decoder.steering.replies import SteeredReply, Steering, score_replies, write_replies

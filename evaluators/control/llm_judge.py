@@ -15,7 +15,7 @@ import numpy as np
 
 from core.files import write_json
 from core.progress import Progress, silent
-from core.steering_control import load_control
+from core.records.steering_control import load_control
 from evaluators.answers.judge import ask_judge
 from evaluators.control.config import ControlSection, JudgedMeasure
 from evaluators.control.metrics import JudgedControl, JudgedControls, JudgedReplies

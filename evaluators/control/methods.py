@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 
 from activation_store.target.generation import Sampling
 from core.progress import Progress, silent
-from core.steering_control import SteeringControl
+from core.records.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.steering.objective import SteeringObjective, make_objective
 from decoder.steering.prompts import SteeringPrompt, make_prompt

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from generators.quality.agreement import Agreement
 
 

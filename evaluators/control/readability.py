@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from core.estimate import Estimate
-from core.steering_control import SteeringControl
+from core.records.estimate import Estimate
+from core.records.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.question_prompt import Turn
 from decoder.scoring import compute_turn_losses

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.control.metrics import ControlMetrics
 from evaluators.measure.result_rows import WHOLE, row_without_interval
 

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from core.canonical import digest
-from core.tables import Question
+from core.documents.canonical import digest
+from core.records.tables import Question
 from evaluators.answers.metrics.words import plain
 from trainers.data.rows import Row
 

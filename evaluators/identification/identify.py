@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from decoder.model import Decoder
 from decoder.reading import Reading
 from evaluators.config import EvaluateConfig

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from activation_store.target.swaps import make_swaps
 from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize_row
 from core.errors import DataError
-from core.estimate import Estimate
-from core.tables import Conversation
+from core.records.estimate import Estimate
+from core.records.tables import Conversation
 from decoder.batch import to_device
 from decoder.forward import attention_mask
 from decoder.head import logits_at

@@ -19,8 +19,8 @@ from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from core.document import Document
-from core.estimate import Estimate
+from core.documents.document import Document
+from core.records.estimate import Estimate
 from generators.quality.agreement import Agreement
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.config import EvaluateConfig
 from evaluators.measure.metrics import PanelMetrics
 from evaluators.stats.estimates import Bootstrap, LowestMean, Statistic, average_by_control

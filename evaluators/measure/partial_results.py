@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.files import write_json
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.measure.metrics import JudgedMetrics, Metrics, RobustnessMetrics
 from trainers.data.rows import Row
 

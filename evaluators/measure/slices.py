@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.tables import VIEWS, Dropped, View
+from core.records.tables import VIEWS, Dropped, View
 from decoder.question_prompt import DecoderPrompt
 from evaluators.config import EvaluateConfig
 from trainers.data.rows import Row, drop_unwritable_questions, select

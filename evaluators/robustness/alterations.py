@@ -19,8 +19,8 @@ from pathlib import Path
 
 import yaml
 
-from core.canonical import digest
-from core.tables import PLAIN_TEXT, Conversation, Message
+from core.documents.canonical import digest
+from core.records.tables import PLAIN_TEXT, Conversation, Message
 from trainers.data.rows import Row
 
 _WORDS = Path(__file__).with_name("alterations.yaml")

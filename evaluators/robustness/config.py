@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from activation_store.target.number_format import ComputeConfig
-from core.tables import VIEWS, Split, View
+from core.records.tables import VIEWS, Split, View
 from evaluators.config import EvaluateConfig
 
 AlterationName = Literal["decoy", "forbidden", "novel_question"]

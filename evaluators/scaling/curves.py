@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.scaling.shared_values import (
     METRICS,
     ScalingMetric,

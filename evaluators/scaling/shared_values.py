@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import DataError
-from core.tables import SPLITS, VIEWS
-from core.wording import sort_pairs
+from core.records.tables import SPLITS, VIEWS
+from core.text.wording import sort_pairs
 from evaluators.comparison.shared_questions import (
     Key,
     Slice,

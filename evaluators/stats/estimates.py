@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.stats.intervals import (
     VariancePart,
     lowest_mean_interval,

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.rows import PlainPrompt, TaskData, TaskRow
 from generators.kinds.relation_files import Subject

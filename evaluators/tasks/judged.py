@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DataError
-from core.estimate import Estimate
 from core.files import storage_errors
 from core.progress import Progress, silent
+from core.records.estimate import Estimate
 from evaluators.answers.judge import ask_judge
 from evaluators.config import RUBRIC, JudgeConfig
 from evaluators.measure.metrics import Metrics

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.stats.estimates import Bootstrap
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.measure import OWN

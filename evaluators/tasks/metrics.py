@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.measure.metrics import Metrics
 from evaluators.tasks.rows import Headline
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from activation_store.target.swaps import make_swaps
 from activation_store.tokens.tokens import tokenize_row
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DataError
-from core.tables import Conversation, Message, Question
+from core.records.tables import Conversation, Message, Question
 from decoder.model import Decoder
 from decoder.patched_text import PLACE
 from decoder.sources.target_run import CapturedTokens, capture_rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from generators.rules.naming import fold
 
 SIZE = 4

@@ -15,8 +15,8 @@ import torch
 
 from activation_store.target.capture import Capture
 from activation_store.tokens.tokens import encode_plain_text
-from core.canonical import digest
-from core.tables import Split
+from core.documents.canonical import digest
+from core.records.tables import Split
 from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts
 from evaluators.measure.partial_results import PartialResultCache

@@ -18,13 +18,13 @@ from activation_store.target.load import (
     shape_of,
     use_threads,
 )
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
+from core.records.tables import Conversation
 from core.runtime import Runtime
-from core.table_files import CONVERSATIONS_FILE, read_conversations
-from core.tables import Conversation
 from decoder.model import Decoder
 from decoder.sources.target_run import TargetNetwork
 from evaluators.config import Baseline

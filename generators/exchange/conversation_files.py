@@ -27,9 +27,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.canonical import digest
-from core.errors import DataError
-from core.strict_json import (
+from core.documents.canonical import digest
+from core.documents.strict_json import (
     InvalidJSON,
     fits_utf8,
     has_finite_numbers,
@@ -38,7 +37,8 @@ from core.strict_json import (
     json_type_name,
     parse_json,
 )
-from core.table_files import (
+from core.errors import DataError
+from core.records.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
@@ -46,7 +46,7 @@ from core.table_files import (
     write_dropped,
     write_questions,
 )
-from core.tables import (
+from core.records.tables import (
     SPLITS,
     Dropped,
     Message,
@@ -57,7 +57,7 @@ from core.tables import (
     example_id,
     message_identity,
 )
-from core.tool_use import TOOLS
+from core.records.tool_use import TOOLS
 from generators.exchange.config import ImportConfig, RowsConfig
 from generators.exchange.latentqa_files import NO_CATEGORY
 from generators.exchange.own_messages import MalformedRow, read_conversation, read_text

@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from core.table_files import tool_use_cell
-from core.tables import SPLITS, Conversation, Dropped, Question
-from core.text_tables import markdown
+from core.records.table_files import tool_use_cell
+from core.records.tables import SPLITS, Conversation, Dropped, Question
+from core.text.text_tables import markdown
 from generators.quality.describe import describe
 from generators.quality.findings import QualityFindings
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from core.errors import DataError
 from core.files import remove_leftovers, storage_errors, write_bytes
-from core.table_files import TOOL_USE_FIELD, tool_use_cell
-from core.tables import SPLITS, VIEWS, Conversation, Dropped, Question
-from core.tool_use import TOOLS, offered_tools, tool_fields
+from core.records.table_files import TOOL_USE_FIELD, tool_use_cell
+from core.records.tables import SPLITS, VIEWS, Conversation, Dropped, Question
+from core.records.tool_use import TOOLS, offered_tools, tool_fields
 from generators.exchange.latentqa_files import (
     FIELDS,
     OF_LABEL,

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import DataError
 from core.files import sha256_file
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
@@ -20,7 +20,7 @@ from core.table_files import (
     write_dropped,
     write_questions,
 )
-from core.tables import VIEWS, Dropped, Question
+from core.records.tables import VIEWS, Dropped, Question
 from generators.exchange.config import ImportConfig
 from generators.exchange.latentqa_files import (
     FILES,

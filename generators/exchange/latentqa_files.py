@@ -4,7 +4,7 @@ A folder holds `qa.json` and any of the four view files, joined by `label`:
 
 ```
 qa.json      {label: [[question, answer], ...], ...}
-VIEW.json    [{the view's fields, "label": ...}, ...]     VIEW as in core.tables.VIEWS
+VIEW.json    [{the view's fields, "label": ...}, ...]     VIEW as in core.records.tables.VIEWS
 ```
 
 A file that is no JSON stops the import; a malformed row is set aside as `Dropped` with the name of
@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.errors import DataError
-from core.strict_json import (
+from core.documents.strict_json import (
     RepeatedKeys,
     fits_utf8,
     has_finite_numbers,
@@ -29,7 +28,8 @@ from core.strict_json import (
     json_type_name,
     read_json,
 )
-from core.tables import KIND_NAMES, VIEWS, Dropped, Message, Segment, View
+from core.errors import DataError
+from core.records.tables import KIND_NAMES, VIEWS, Dropped, Message, Segment, View
 from generators.exchange.source_rows import SourceRow
 
 QA_FILE = "qa.json"

@@ -13,9 +13,9 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from core.strict_json import json_line, json_type_name
-from core.tables import PLAIN_TEXT, Message, Segment
-from core.tool_use import TOOLS, InvalidToolUse, offer_tools, read_tool_use
+from core.documents.strict_json import json_line, json_type_name
+from core.records.tables import PLAIN_TEXT, Message, Segment
+from core.records.tool_use import TOOLS, InvalidToolUse, offer_tools, read_tool_use
 
 ROLES = ("system", "developer", "user", "assistant", "tool", PLAIN_TEXT)
 SEGMENTS: tuple[Segment, ...] = get_args(Segment)

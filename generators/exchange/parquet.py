@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from core.errors import ConfigError
 from core.files import storage_errors
-from core.table_files import CONVERSATION_SCHEMA, QUESTION_SCHEMA, TOOL_USE_FIELD
-from core.tables import SPLITS, Conversation, Dropped, Question
+from core.records.table_files import CONVERSATION_SCHEMA, QUESTION_SCHEMA, TOOL_USE_FIELD
+from core.records.tables import SPLITS, Conversation, Dropped, Question
 from generators.exchange.dataset_card import count_sources, dataset_card
 from generators.exchange.exporting import to_columns
 from generators.quality.findings import QualityFindings

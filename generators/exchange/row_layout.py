@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.strict_json import InvalidJSON, json_type_name, parse_json
+from core.documents.strict_json import InvalidJSON, json_type_name, parse_json
 from generators.exchange.config import ROW_COLUMNS, RowsConfig
 from generators.exchange.own_messages import MalformedRow, read_messages
 

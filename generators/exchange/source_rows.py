@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
-from core.table_files import CONVERSATIONS_FILE, DROPPED_FILE, write_conversations, write_dropped
-from core.tables import (
+from core.records.table_files import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    write_conversations,
+    write_dropped,
+)
+from core.records.tables import (
     KIND_NAMES,
     SPLITS,
     VIEWS,

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 from core.errors import ConfigError
-from core.tables import Conversation
+from core.records.tables import Conversation
 from generators.kinds.base import DrawnKind, Kind, WrittenKind
 from generators.kinds.context import Context
 from generators.kinds.extractive import Extractive

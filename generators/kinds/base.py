@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
 
-from core.tables import Conversation, Dropped, QuestionType, View
+from core.records.tables import Conversation, Dropped, QuestionType, View
 from generators.kinds.sources import ResolvedTexts
 from generators.llm.prompt_files import PromptFiles
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from core.config import Config
-from core.tables import View
+from core.records.tables import View
 
 
 class TextSource(Config):

@@ -12,8 +12,8 @@ import unicodedata
 from collections.abc import Iterator
 from random import Random
 
-from core.canonical import digest
-from core.tables import Conversation, Dropped, QuestionType
+from core.documents.canonical import digest
+from core.records.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
 from generators.kinds.sources import ENDINGS, Document, ResolvedTexts
 from generators.llm.prompt_files import PromptFiles

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
 
-from core.tables import QuestionType
+from core.records.tables import QuestionType
 from generators.kinds.base import QuestionRequest, WrittenKind, sentence, shuffled_cycle
 from generators.llm.prompt_files import PromptFiles
 from generators.rules.words import words

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from core.config import Config
 from core.errors import ConfigError
-from core.tables import Conversation, Dropped, QuestionType
+from core.records.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
 from generators.kinds.sources import ResolvedTexts
 from generators.llm.prompt_files import PromptFiles

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from core.canonical import digest
-from core.tables import Conversation, Message, control_id, message_identity
+from core.documents.canonical import digest
+from core.records.tables import Conversation, Message, control_id, message_identity
 from generators.kinds.base import DescribedKind
 
 _DESCRIPTIONS = {

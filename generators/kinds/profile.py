@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from core.tables import Conversation, Dropped, QuestionType
+from core.records.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
 from generators.kinds.sources import ResolvedTexts
 from generators.kinds.worlds import Relation, Values, World, worlds

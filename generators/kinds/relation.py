@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from core.canonical import digest
-from core.tables import Conversation, Dropped, QuestionType
+from core.documents.canonical import digest
+from core.records.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
 from generators.kinds.relation_files import SUFFIXES, Relation, Subject, read_relation
 from generators.kinds.sources import ResolvedTexts

@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DataError, first_line
 from core.files import sha256_file
-from core.tables import Dropped
+from core.records.tables import Dropped
 from generators.kinds.config import TextSource
 
 TEXT_ENDINGS = (".txt", ".md")

@@ -36,8 +36,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
 
+from core.documents.yaml_values import parse_yaml
 from core.errors import ConfigError
-from core.yaml_values import parse_yaml
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import LatentQAError
-from core.task_pool import split
+from core.processes.task_pool import split
 from generators.llm.cached_client import LLMClient, run_async
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.request import Request

@@ -23,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from generators.llm.chat.structured import PROBE_REPLY, PROBE_SCHEMA, STATEMENT
 
 PROSE = "Certainly! Here is what you asked for."

@@ -11,7 +11,7 @@ from typing import get_args
 from pydantic import Field, field_validator
 
 from core.config import Config
-from core.tables import QuestionType
+from core.records.tables import QuestionType
 from generators.kinds.config import KindPlan
 from generators.llm.endpoint.config import EndpointConfig, SamplingConfig
 from generators.rules.config import FilterConfig

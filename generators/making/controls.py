@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.progress import Progress
-from core.tables import Dropped
+from core.records.tables import Dropped
 from generators.kinds import written_kinds
 from generators.kinds.base import Kind, WrittenKind
 from generators.llm.cached_client import LLMClient

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from core.canonical import digest
-from core.tables import Split
+from core.documents.canonical import digest
+from core.records.tables import Split
 from generators.making.controls import Control, Stimulus
 from generators.rules.config import FilterConfig
 from generators.rules.text import find_control_leak

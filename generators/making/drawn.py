@@ -10,7 +10,7 @@ from typing import Any
 
 from core.errors import DataError
 from core.progress import Progress
-from core.tables import Conversation, Dropped, Question, QuestionType
+from core.records.tables import Conversation, Dropped, Question, QuestionType
 from generators.kinds import drawn_kinds, get_kind
 from generators.kinds.base import DrawnKind, QuestionAnswer
 from generators.kinds.sources import ENDINGS, ResolvedTexts, resolve_texts

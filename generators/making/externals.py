@@ -8,7 +8,7 @@ from typing import Any
 
 from core.errors import DataError
 from core.files import sha256_file
-from core.table_files import CONVERSATIONS_FILE
+from core.records.table_files import CONVERSATIONS_FILE
 from generators.kinds import KINDS, OWN, get_kind, written_kinds
 from generators.kinds.base import Kind, WrittenKind
 from generators.kinds.sources import ResolvedTexts

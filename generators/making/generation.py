@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import DataError
 from core.progress import Progress, silent
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
@@ -24,7 +24,7 @@ from core.table_files import (
     write_dropped,
     write_questions,
 )
-from core.tables import Dropped, Question
+from core.records.tables import Dropped, Question
 from generators.kinds import asking_kinds, written_kinds
 from generators.kinds.sources import ResolvedTexts
 from generators.llm.cached_client import LLMClient

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import ConfigError
 from core.progress import Progress
-from core.tables import Conversation, Dropped, Question, QuestionType
+from core.records.tables import Conversation, Dropped, Question, QuestionType
 from generators.kinds import asking_kinds
 from generators.kinds.base import Kind, QuestionRequest, WrittenKind
 from generators.llm.cached_client import LLMClient

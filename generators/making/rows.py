@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from core.canonical import digest
-from core.tables import PLAIN_TEXT, Conversation, Message, View, control_id, example_id
+from core.documents.canonical import digest
+from core.records.tables import PLAIN_TEXT, Conversation, Message, View, control_id, example_id
 from generators.kinds import drawn_kinds, get_kind, written_kinds
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from core.errors import DataError
 from core.progress import silent
-from core.steering_control import SteeringControl
-from core.tables import Dropped
+from core.records.steering_control import SteeringControl
+from core.records.tables import Dropped
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply_json import Rejection
 from generators.llm.endpoint.config import SamplingConfig

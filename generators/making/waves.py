@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.progress import Progress
-from core.tables import Dropped
+from core.records.tables import Dropped
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request

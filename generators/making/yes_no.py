@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from core.canonical import digest
-from core.tables import Conversation, QuestionType
+from core.documents.canonical import digest
+from core.records.tables import Conversation, QuestionType
 from generators.making.questions import ControlQuestion
 
 STATED: tuple[QuestionType, ...] = ("description", "extraction")

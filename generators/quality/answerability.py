@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.canonical import digest
-from core.estimate import Estimate
+from core.documents.canonical import digest
 from core.progress import Progress
-from core.tables import Conversation, Question
+from core.records.estimate import Estimate
+from core.records.tables import Conversation, Question
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DataError
 from core.files import write_json
 from core.progress import Progress, silent
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
@@ -32,7 +32,7 @@ from core.table_files import (
     write_dropped,
     write_questions,
 )
-from core.tables import Conversation, Question
+from core.records.tables import Conversation, Question
 from generators.llm.chat.reply_json import Rejection
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.sending.budget import Usage

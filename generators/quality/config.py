@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator
 
 from core.config import Config
-from core.tables import SPLITS, Split
+from core.records.tables import SPLITS, Split
 from generators.llm.endpoint.config import EndpointConfig
 
 Flag = Literal[

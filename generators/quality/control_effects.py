@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from core.tables import COMPLETES, Conversation
+from core.records.tables import COMPLETES, Conversation
 from generators.llm.chat.reply_json import Rejection
 from generators.quality.config import ControlEffectConfig
 from generators.quality.findings import ControlEffects

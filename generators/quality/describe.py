@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from core.tables import KIND_NAMES, SPLITS, VIEWS, Conversation, Dropped, Question
-from core.tool_use import message_text
+from core.records.tables import KIND_NAMES, SPLITS, VIEWS, Conversation, Dropped, Question
+from core.records.tool_use import message_text
 from generators.quality.config import RulesConfig
 from generators.quality.findings import Obedience
 from generators.quality.flags import flag_rows

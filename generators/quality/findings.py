@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from core.document import Document
-from core.estimate import Estimate
+from core.documents.document import Document
+from core.records.estimate import Estimate
 from generators.quality.agreement import Agreement
 
 QUALITY_FILE = "quality.json"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from core.tables import Conversation, Dropped, Question, Segment
-from core.tool_use import message_text
+from core.records.tables import Conversation, Dropped, Question, Segment
+from core.records.tool_use import message_text
 from generators.kinds import KINDS
 from generators.kinds.base import DrawnKind
 from generators.llm.chat.reply_json import Rejection

@@ -10,10 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from core.table_files import DROPPED_FILE
-from core.terminal import plain_console, terminal_text
-from core.tool_use import call_texts
-from core.wording import number, share
+from core.records.table_files import DROPPED_FILE
+from core.records.tool_use import call_texts
+from core.text.terminal import plain_console, terminal_text
+from core.text.wording import number, share
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import ConfigError, DataError
-from core.wording import unreadable
+from core.text.wording import unreadable
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
     ConfigArgument,

@@ -32,8 +32,8 @@ StepName = Literal[
 
 ViewName = Literal["control", "stimulus", "stimulus_completion", "system"]
 SplitName = Literal["train", "validation", "test", "test_seen", "test_ood"]
-"""Views and splits as in core/tables.py, which takes too long to import for a help text; a test
-compares them."""
+"""Views and splits as in core/records/tables.py, which takes too long to import for a help text; a
+test compares them."""
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="An experiment file (YAML).")]
 RefArgument = Annotated[str, typer.Argument(metavar="REF", help=REF_HELP)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from core.terminal import terminal_json, terminal_text
+from core.text.terminal import terminal_json, terminal_text
 
 
 def say(text: object = "", *, end: bool = True, err: bool = False) -> None:

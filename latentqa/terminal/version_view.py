@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from core.wording import number, share
+from core.text.wording import number, share
 
 if TYPE_CHECKING:
     from pipelines.versions.comparison import SampleRow, VersionComparison

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.canonical import canonical_json
+from core.documents.canonical import canonical_json
 from core.errors import UserError
 
 SCHEMA = 1

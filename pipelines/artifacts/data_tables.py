@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import DataError
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     QUESTIONS_FILE,
@@ -20,7 +20,7 @@ from core.table_files import (
     read_dropped,
     read_questions,
 )
-from core.tables import Conversation, Dropped, Question, with_questions_of_completed
+from core.records.tables import Conversation, Dropped, Question, with_questions_of_completed
 from generators.quality.findings import QUALITY_FILE, QualityFindings
 from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs

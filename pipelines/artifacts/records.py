@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from core.redact import redact_value
+from core.text.redact import redact_value
 
 SOURCE_FOLDER = Path(__file__).resolve().parents[2]
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import ConfigError, DamagedError
 from core.files import fsync_dir, fsync_tree, sha256_file, storage_errors, write_bytes, write_json
 from pipelines.artifacts.artifact import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
 from core.errors import ConfigError, DataError
-from core.tables import PLAIN_TEXT, Message, Segment, View
+from core.records.tables import PLAIN_TEXT, Message, Segment, View
 
 ACKNOWLEDGEMENT = "Understood."
 """What the target is taken to have said to its control before a stimulus."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from core.files import storage_errors, write_bytes
-from core.text_tables import csv_bytes
+from core.text.text_tables import csv_bytes
 from pipelines.asking.reading_map import ReadingMap, Window
 from pipelines.reports import plots
 from pipelines.reports.plots.style import png, svg

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from activation_store.read.reader import ActivationStore
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import LatentQAError
-from core.table_files import CONVERSATIONS_FILE, read_conversations
-from core.tables import Conversation
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
+from core.records.tables import Conversation
 from decoder.model import Decoder
 from decoder.sources.training_distribution import ActivationOODDetector
 from decoder.visible_tokens import ReadLayers, read_visible

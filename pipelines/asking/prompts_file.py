@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
-from core.wording import unreadable
+from core.text.wording import unreadable
 from pipelines.asking.reader import make_prompt
 from pipelines.asking.results import Prompt
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from activation_store.target.load import shape_of
 from core.config import Config
 from core.errors import ConfigError, DataError, UserError
-from core.tables import Message
+from core.records.tables import Message
 from decoder.asking import Answer, generate_answers
 from decoder.model import Decoder
 from decoder.reading import Reading

@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from core.tables import Message, View
+from core.records.tables import Message, View
 from decoder.asking import Answer
 from decoder.sources.token_choice import VISIBLE
 from decoder.sources.training_distribution import OODScore

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from activation_store.target.generation import Sampling
 from activation_store.target.load import shape_of
 from core.errors import ConfigError, DataError, ModelError, first_line
-from core.steering_control import SteeringControl, WantedAnswer
+from core.records.steering_control import SteeringControl, WantedAnswer
 from decoder.model import Decoder
 from decoder.steering.objective import make_objective
 from decoder.steering.prompts import make_prompt

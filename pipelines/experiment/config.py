@@ -16,10 +16,10 @@ from activation_store.layout.config import DumpSection
 from activation_store.target.config import CompleteConfig
 from activation_store.target.number_format import resolve_section
 from core.config import Config
+from core.documents.yaml_values import parse_yaml, read_yaml
 from core.errors import ConfigError
 from core.runtime import Runtime
-from core.wording import shortened, unreadable
-from core.yaml_values import parse_yaml, read_yaml
+from core.text.wording import shortened, unreadable
 from evaluators.config import EvaluateConfig
 from evaluators.control.config import ControlSection
 from evaluators.robustness.config import RobustnessConfig

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.canonical import digest
+from core.documents.canonical import digest
+from core.documents.yaml_values import parse_yaml
 from core.errors import ConfigError
-from core.yaml_values import parse_yaml
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.sweep_config import ALIASES, SEED, SweepSection
 

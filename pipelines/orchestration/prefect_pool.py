@@ -13,8 +13,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectConcurrentFuture, PrefectFuture, as_completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from core.processes.task_pool import InProcess, TaskOutcome, TaskPool, call_apart, end_with_parent
 from core.runtime import Runtime
-from core.task_pool import InProcess, TaskOutcome, TaskPool, call_apart, end_with_parent
 from pipelines.orchestration.server import mark_task_crashed
 from pipelines.orchestration.shown_run import guarded
 

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 
 from core.errors import EndpointError
-from core.redact import redact
+from core.text.redact import redact
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.orchestration.run_locks import clear_killed_runs
 from pipelines.orchestration.shown_run import guarded, with_fallback

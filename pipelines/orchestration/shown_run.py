@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from core.errors import LatentQAError
-from core.redact import redact
+from core.text.redact import redact
 from pipelines.running.prefect_settings import configured_api_url
 from pipelines.running.results import RunResult
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError, StoreError
-from core.text_tables import markdown
+from core.text.text_tables import markdown
 from pipelines.artifacts.records import StepResult
 from pipelines.reports.run.evaluation import readings_of
 from pipelines.reports.run.tables import GAINS, gain_texts

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError, LatentQAError, ModelError, first_line
-from core.wording import count, join, size
+from core.text.wording import count, join, size
 from pipelines.experiment.config import Experiment
 
 if TYPE_CHECKING:

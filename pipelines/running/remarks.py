@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from core.redact import redact_value
+from core.text.redact import redact_value
 from pipelines.artifacts.artifact import Artifact
 from pipelines.experiment.config import Experiment
 from pipelines.running.results import StepRun

@@ -11,8 +11,8 @@ from typing import Any
 
 from core.errors import ConfigError, DamagedError, DataError
 from core.files import full_disk_errors
+from core.processes.task_pool import TaskPool, local_pool
 from core.progress import Progress, silent
-from core.task_pool import TaskPool, local_pool
 from pipelines.artifacts.artifact import PROGRESS, Artifact
 from pipelines.artifacts.cache_key import StepIdentity, differences
 from pipelines.artifacts.locks import Holder, exclusive, shared

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from core.wording import ABSENT, interval, program
+from core.text.wording import ABSENT, interval, program
 from pipelines.running.remarks import nothing_judged
 from pipelines.running.results import RunResult
 from pipelines.steps.shared.metrics import dropped_rows

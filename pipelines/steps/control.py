@@ -7,7 +7,7 @@ from typing import Any
 
 from core.errors import ConfigError
 from core.files import sha256_file
-from core.steering_control import SteeringControl, find_control
+from core.records.steering_control import SteeringControl, find_control
 from evaluators.control.config import ControlSection
 from pipelines.artifacts.cache_key import plain_computed
 from pipelines.artifacts.records import StepResult

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from activation_store.layout.config import CaptureConfig
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.runtime import Runtime
 from pipelines.artifacts.cache_key import deciding, plain
 from pipelines.artifacts.records import StepResult, StoreDigests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from generators.exchange.config import ImportConfig
 from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult

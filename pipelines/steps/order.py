@@ -96,7 +96,7 @@ def _with_control(rest: tuple[Step, ...], *, judged: bool) -> tuple[Step, ...]:
 
 
 def _train(call: StepCall, variant: Variant = "own") -> StepResult:
-    from core.launch import run_distributed
+    from core.processes.launch import run_distributed
     from trainers.training import train
 
     processes = call.experiment.runtime.processes

@@ -60,7 +60,7 @@ def _check(call: StepCall) -> StepResult:
 def _measure_effects(call: StepCall) -> dict[str, float]:
     """Measure the control effect of every row with a completion, with the target."""
     from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
-    from core.table_files import CONVERSATIONS_FILE, read_conversations
+    from core.records.table_files import CONVERSATIONS_FILE, read_conversations
     from evaluators.measure.control_effect import measure_control_effects
 
     runtime, model = call.experiment.runtime, call.outside.model

@@ -14,7 +14,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from pipelines.artifacts.records import SOURCE_FOLDER
 
 PACKAGES = (

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.errors import LatentQAError, first_line
-from core.task_pool import TaskPool
+from core.processes.task_pool import TaskPool
 from pipelines.running.request import RunRequest
 from pipelines.running.results import RunResult
 

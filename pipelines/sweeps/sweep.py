@@ -10,8 +10,8 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from core.errors import LatentQAError
+from core.processes.task_pool import local_pool
 from core.runtime import Runtime
-from core.task_pool import local_pool
 from evaluators.scaling.curves import SweptRun, scaling_curves
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.refs import Refs

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from core.canonical import digest
-from core.tables import Conversation
+from core.documents.canonical import digest
+from core.records.tables import Conversation
 from generators.quality.describe import describe
 from generators.quality.findings import FlagCounts
 from pipelines.artifacts.artifact import Artifact

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from core.tables import Conversation, Question
-from core.tool_use import message_text
+from core.records.tables import Conversation, Question
+from core.records.tool_use import message_text
 from evaluators.stats.significance import adjust_holm
 
 LEVEL = 0.05

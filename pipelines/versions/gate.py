@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from core.wording import interval, number, share
+from core.text.wording import interval, number, share
 from generators.quality.config import RulesConfig
 from generators.quality.flags import flag_rows, is_drawn
 from generators.rules.duplicates import Duplicates

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATIONS_FILE,
     QUESTIONS_FILE,
     read_conversations,
     read_questions,
 )
-from core.tables import with_questions_of_completed
+from core.records.tables import with_questions_of_completed
 from generators.quality.findings import FlagCounts, QualityFindings
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.data_tables import TABLE_STEPS, find_table

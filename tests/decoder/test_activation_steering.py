@@ -11,7 +11,7 @@ import torch
 
 from activation_store.target.generation import Sampling
 from core.errors import ConfigError, DataError, ModelError
-from core.steering_control import SteeringControl, WantedAnswer
+from core.records.steering_control import SteeringControl, WantedAnswer
 from decoder.model import Decoder
 from decoder.normalisation import ActivationStatistics
 from decoder.reading import Reading

@@ -15,7 +15,7 @@ import torch
 
 from activation_store.read.reader import ActivationStore
 from core.errors import DataError
-from core.tables import VIEWS, Message, View
+from core.records.tables import VIEWS, Message, View
 from decoder import asking
 from decoder.asking import Answer, generate_answers
 from decoder.batch import Batch, make_batch

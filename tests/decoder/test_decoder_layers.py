@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from activation_store.read.reader import ActivationStore
 from core.errors import ConfigError
-from core.tables import Message
+from core.records.tables import Message
 from decoder.asking import generate_answers
 from decoder.config import DecoderConfig
 from decoder.model import Decoder

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from activation_store.model_files.files import resolve_model
 from activation_store.target.generation import Sampling
-from core.steering_control import SteeringControl, WantedAnswer
+from core.records.steering_control import SteeringControl, WantedAnswer
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses
 from decoder.model import Binding, Decoder

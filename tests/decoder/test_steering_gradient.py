@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from core.tables import Message
+from core.records.tables import Message
 from decoder.adapters import use_adapter
 from decoder.model import Decoder
 from decoder.reading import Reading

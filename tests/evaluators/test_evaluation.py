@@ -17,8 +17,8 @@ import pytest
 from activation_store.model_files.files import ModelFiles
 from core.errors import DataError, ModelError, StoreError
 from core.progress import Progress, silent
-from core.table_files import DROPPED_FILE, read_dropped
-from core.tables import Question, Split, View
+from core.records.table_files import DROPPED_FILE, read_dropped
+from core.records.tables import Question, Split, View
 from decoder import scoring
 from decoder.forward import compute_answer_losses
 from decoder.sources.step_inputs import StepInputs

@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 
 from core.errors import ConfigError, DataError, LatentQAError, StorageError
 from core.files import sha256_file, write_json
-from core.table_files import read_conversations, write_conversations
-from core.tables import Split
+from core.records.table_files import read_conversations, write_conversations
+from core.records.tables import Split
 from generators.exchange.importing import source_digests
 from latentqa.commands.stored.data import app
 

@@ -17,7 +17,7 @@ from command_line import Called
 
 from activation_store.exchange.exporting import FORMATS as STORE_FORMATS
 from activation_store.layout.config import Codec
-from core.tables import Split, View
+from core.records.tables import Split, View
 from generators.exchange.config import DataFormat
 from generators.exchange.exporting import FORMATS as ROW_FORMATS
 from latentqa.cli import app

@@ -9,7 +9,7 @@ import pytest
 from command_line import Called
 from jsonschema import Draft202012Validator
 
-from core.yaml_values import parse_yaml
+from core.documents.yaml_values import parse_yaml
 from latentqa.commands.experiments.init import SCHEMA_FILE, packaged_experiments, schema_text
 from pipelines.experiment.config import load_experiment
 

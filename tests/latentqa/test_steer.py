@@ -11,8 +11,8 @@ import torch
 from ask_calls import Called, make_root
 from peft import LoraConfig, get_peft_model
 
-from core.steering_control import find_control
-from core.terminal import terminal_text
+from core.records.steering_control import find_control
+from core.text.terminal import terminal_text
 from decoder.steering.vectors import SteeringVector
 
 WORDS = ("toy", "--prompt", "Hello!", "--max-tokens", "4", "--device", "cpu")

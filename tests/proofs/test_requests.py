@@ -19,7 +19,7 @@ import pytest
 from endpoints import FaultMix
 from scripted_endpoint import ScriptedEndpoint
 
-from core.table_files import read_conversations, read_dropped
+from core.records.table_files import read_conversations, read_dropped
 from generators.llm.testing import request_id
 from generators.rules.text import REASONS
 

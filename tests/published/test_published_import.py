@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from core.table_files import read_conversations, read_dropped, read_questions
-from core.tables import VIEWS, Conversation, Dropped, Question
+from core.records.table_files import read_conversations, read_dropped, read_questions
+from core.records.tables import VIEWS, Conversation, Dropped, Question
 from generators.exchange.config import ImportConfig
 from generators.exchange.exporting import write_latentqa
 from generators.exchange.importing import import_conversations, import_questions, source_digests

@@ -11,8 +11,8 @@ from types import ModuleType
 import chain
 import pytest
 
-from core.estimate import Estimate
-from core.table_files import CONVERSATIONS_FILE, read_conversations
+from core.records.estimate import Estimate
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
 from evaluators.comparison.values import ComparedValue
 from pipelines.artifacts.root import ArtifactRoot
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from core.errors import DataError
-from core.tables import PLAIN_TEXT, Conversation, Message, Question, Split, example_id
+from core.records.tables import PLAIN_TEXT, Conversation, Message, Question, Split, example_id
 from decoder.config import DecoderConfig
 from decoder.model import Decoder
 from decoder.sources.target_run import capture

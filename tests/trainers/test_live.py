@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from activation_store.layout.config import CaptureConfig
 from activation_store.read.reader import ActivationStore
 from core.errors import DataError, StoreError
-from core.table_files import CONVERSATIONS_FILE, read_conversations
-from core.tables import View
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
+from core.records.tables import View
 from decoder.config import LoraSettings
 from decoder.sources.live import LiveActivations
 from decoder.visible_tokens import ReadLayers, read_visible

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from activation_store.read.reader import ActivationStore
 from core.errors import ConfigError, DataError, StorageError, StoreError
-from core.table_files import DROPPED_FILE, read_dropped
-from core.tables import Question
+from core.records.table_files import DROPPED_FILE, read_dropped
+from core.records.tables import Question
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Decoder, read_sidecar
 from decoder.normalisation import STATISTICS_FILE, ActivationStatistics

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from activation_store.target.swaps import Swap, make_swaps
 from core.errors import DataError
-from core.tables import Conversation, Question
+from core.records.tables import Conversation, Question
 from decoder.visible_tokens import ActivationSource
 from trainers.data.rows import Row
 

@@ -22,7 +22,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DataError
 from decoder.question_prompt import DecoderPrompt
 from decoder.reading import Reading

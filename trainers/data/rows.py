@@ -7,10 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DataError
-from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
-from core.tables import COMPLETES, KIND_NAMES, SOURCES, Conversation, Dropped, Question, View
+from core.records.table_files import (
+    CONVERSATIONS_FILE,
+    QUESTIONS_FILE,
+    read_conversations,
+    read_questions,
+)
+from core.records.tables import (
+    COMPLETES,
+    KIND_NAMES,
+    SOURCES,
+    Conversation,
+    Dropped,
+    Question,
+    View,
+)
 from decoder.question_prompt import DecoderPrompt, Turn
 from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource, ReadLayers, count_withheld, read_visible

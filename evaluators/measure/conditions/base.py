@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from core.canonical import digest
-from core.tables import View
+from core.documents.canonical import digest
+from core.records.tables import View
 from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource, ReadLayers, read_visible
 from trainers.data.decoder_inputs import make_visible_text_reading

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions.base import Condition
 from trainers.data.rows import Row, count_visible_tokens

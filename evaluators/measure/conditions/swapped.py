@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from core.tables import Conversation
+from core.records.tables import Conversation
 from decoder.reading import Reading
 from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions.base import Condition, EvalContext

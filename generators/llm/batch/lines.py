@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from core.strict_json import json_line
+from core.documents.strict_json import json_line
 from generators.llm.endpoint.resolve import CHAT_PATH
 
 

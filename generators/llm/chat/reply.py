@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from core.strict_json import fits_utf8
-from core.thoughts import after_thought, ends_within_thought
+from core.documents.strict_json import fits_utf8
+from core.text.thoughts import after_thought, ends_within_thought
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 
 Status = Literal["answer", "empty", "cut_off", "refusal", "filtered", "failed"]

@@ -11,7 +11,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from core.strict_json import InvalidJSON, fits_utf8, parse_json
+from core.documents.strict_json import InvalidJSON, fits_utf8, parse_json
 from generators.llm.chat.reply import Outcome, with_content
 
 

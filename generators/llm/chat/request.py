@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from core.canonical import canonical_json, digest
+from core.documents.canonical import canonical_json, digest
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 

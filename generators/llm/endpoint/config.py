@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from core.config import Config
-from core.redact import redact_value
+from core.text.redact import redact_value
 
 Structured = Literal["auto", "schema", "json", "prompt"]
 Mode = Literal["live", "batch"]

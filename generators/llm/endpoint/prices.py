@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from core.documents.yaml_values import parse_yaml
 from core.errors import ConfigError
-from core.yaml_values import parse_yaml
 from generators.llm.endpoint.config import EMBEDDED, EndpointConfig
 
 _DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")

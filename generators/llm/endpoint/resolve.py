@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from core.canonical import canonical_json
+from core.documents.canonical import canonical_json
 from core.errors import ConfigError, EndpointError
-from core.task_pool import InProcess, TaskPool
+from core.processes.task_pool import InProcess, TaskPool
 from generators.llm.endpoint.config import EMBEDDED, BatchConfig, EndpointConfig, Mode, Structured
 from generators.llm.endpoint.embedded_server import SLOTS, embedded_server
 from generators.llm.endpoint.prices import Price, TokenCounts, price_of

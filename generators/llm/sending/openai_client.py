@@ -20,7 +20,7 @@ import openai
 from openai.types import Batch
 from openai.types.chat import ChatCompletionMessageParam
 
-from core.redact import redact
+from core.text.redact import redact
 from generators.llm.chat.failures import (
     TransientError,
     endpoint_error,

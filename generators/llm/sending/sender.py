@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from core.canonical import digest
-from core.redact import redact
-from core.strict_json import InvalidJSON, parse_json
+from core.documents.canonical import digest
+from core.documents.strict_json import InvalidJSON, parse_json
+from core.text.redact import redact
 from generators.llm.chat.dialect import ChatDialect
 from generators.llm.chat.failures import (
     RequestFailed,

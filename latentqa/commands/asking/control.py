@@ -57,7 +57,7 @@ def write(
     if out.exists():
         raise ConfigError(f"control: {out} exists already; name a new file with --out.")
     from activation_store.model_files.gguf import served
-    from core.steering_control import write_control
+    from core.records.steering_control import write_control
     from generators.llm.endpoint.resolve import open_endpoint
     from generators.llm.session import LLMSession
     from generators.making.config import GenerateSection

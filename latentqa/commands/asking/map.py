@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.errors import ConfigError
-from core.terminal import plain_console
+from core.text.terminal import plain_console
 from latentqa.terminal.answers_view import print_foreign, reader_document
 from latentqa.terminal.option_groups import ConversationOptions, ReaderOptions, takes_groups
 from latentqa.terminal.options import JsonOption

@@ -113,7 +113,7 @@ def steer(
             raise ConfigError(f"steer: {option} {path} exists already; name another path.")
     weighed = [_weighed(own) for own in control]
     from activation_store.target.generation import Sampling
-    from core.steering_control import find_control, write_control
+    from core.records.steering_control import find_control, write_control
     from pipelines.asking.steering import QUESTIONS, read_control, steer_with_file
     from pipelines.asking.steering import steer as steer_target
 

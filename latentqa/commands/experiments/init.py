@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import ConfigError
-from core.wording import program
+from core.text.wording import program
 from latentqa.terminal.options import JsonOption
 from latentqa.terminal.printing import report, say
 
@@ -97,7 +97,7 @@ def packaged_experiments() -> dict[str, str]:
 
 def schema_text() -> str:
     """Write the JSON Schema of experiment files, as the file that editors read."""
-    from core.terminal import terminal_json
+    from core.text.terminal import terminal_json
     from pipelines.experiment.config import Experiment
 
     found: dict[str, Any] = Experiment.model_json_schema()

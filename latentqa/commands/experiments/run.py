@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.wording import duration, size
+from core.text.wording import duration, size
 from latentqa.terminal.option_groups import RunOptions, takes_groups
 from latentqa.terminal.options import JsonOption, root_words
 from latentqa.terminal.printing import print_json, say

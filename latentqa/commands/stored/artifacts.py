@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import ConfigError, DamagedError, RefError
-from core.wording import duration, size
+from core.text.wording import duration, size
 from latentqa.api import open_refs
 from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RefArgument, RootOption
 from latentqa.terminal.printing import print_json, say

@@ -327,8 +327,8 @@ def _import_config(overrides: list[str]) -> ImportConfig:
 
     from pydantic import BaseModel, ValidationError
 
+    from core.documents.yaml_values import parse_yaml
     from core.errors import ConfigError
-    from core.yaml_values import parse_yaml
     from generators.exchange.config import ImportConfig, RowsConfig
     from generators.splits import SplitConfig
 

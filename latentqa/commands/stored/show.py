@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from core.wording import duration, size
+from core.text.wording import duration, size
 from latentqa.api import open_refs
 from latentqa.commands.stored.artifacts import artifact_document
 from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RefArgument, RootOption

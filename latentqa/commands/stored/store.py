@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from core.errors import ConfigError, DamagedError
-from core.wording import size
+from core.text.wording import size
 from latentqa.api import open_store, store_folder
 from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption
 from latentqa.terminal.printing import print_json, report, say

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import DataError
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.comparison.answers import compare_answers
 from evaluators.comparison.losses import compare_losses
 from evaluators.comparison.values import ComparedView, adjust_p_values

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from core.files import write_bytes
-from core.text_tables import csv_bytes
-from core.wording import count, number
+from core.text.text_tables import csv_bytes
+from core.text.wording import count, number
 from evaluators.comparison.losses import METRICS
 from evaluators.comparison.values import BOOTSTRAP, ComparedView
 from pipelines.reports import plots

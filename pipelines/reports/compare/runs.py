@@ -12,7 +12,7 @@ from pathlib import Path
 
 from activation_store.model_files.files import public_name
 from core.errors import RefError
-from core.redact import redact_value
+from core.text.redact import redact_value
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.cache_key import Difference, differences
 from pipelines.artifacts.refs import Refs

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from core.terminal import terminal_text
+from core.text.terminal import terminal_text
 
 TEMPLATES = Path(__file__).parents[1]
 _STYLE = Path(__file__).with_name("style.css")

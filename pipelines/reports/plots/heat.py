@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from core.wording import number
+from core.text.wording import number
 from pipelines.reports.plots.axes import PAGE, font_size, frame
 from pipelines.reports.plots.style import PALETTE, STYLE
 

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from core.wording import number
+from core.text.wording import number
 from pipelines.reports.plots.axes import PAGE, PHONE, TITLE, font_size, frame, padded, title
 from pipelines.reports.plots.style import PALETTE, STYLE
 

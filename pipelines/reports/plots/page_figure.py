@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from core.files import write_bytes
-from core.text_tables import CellValue, csv_bytes
+from core.text.text_tables import CellValue, csv_bytes
 from pipelines.reports.plots.style import inline_svg, png, svg
 
 FOLDER = "figures"

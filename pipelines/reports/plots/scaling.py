@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from core.wording import count
+from core.text.wording import count
 from pipelines.reports.plots.axes import (
     PAGE,
     PHONE,

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from core.text_tables import markdown
+from core.text.text_tables import markdown
 from pipelines.artifacts.artifact import Artifact
 from pipelines.reports.publish.target import PublishedTarget
 from pipelines.reports.run.tables import reading_tables

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from core.tool_use import call_texts
+from core.records.tool_use import call_texts
 from pipelines.reports.pages.render import render
 
 FILTERS = ("kind", "view", "split", "category", "type", "flag")

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.estimate import Estimate
-from core.wording import join, number
+from core.records.estimate import Estimate
+from core.text.wording import join, number
 from pipelines.reports.run.evaluation import Reading
 
 _EXCLUDED = {

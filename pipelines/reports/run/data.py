@@ -12,10 +12,15 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
-from core.tables import SPLITS, VIEWS, Conversation
-from core.tool_use import message_text
-from core.wording import sort_known, sort_pairs
+from core.records.table_files import (
+    CONVERSATIONS_FILE,
+    QUESTIONS_FILE,
+    read_conversations,
+    read_questions,
+)
+from core.records.tables import SPLITS, VIEWS, Conversation
+from core.records.tool_use import message_text
+from core.text.wording import sort_known, sort_pairs
 from evaluators.measure.result_files import read_rows
 from pipelines.reports.run.evaluation import Reading, read_readings
 from pipelines.reports.run.inputs import ReportInputs, ReportStep, artifact_file, json_object

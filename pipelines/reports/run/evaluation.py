@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.estimate import Estimate
-from core.tables import SPLITS, VIEWS
-from core.wording import sort_known, sort_pairs
+from core.records.estimate import Estimate
+from core.records.tables import SPLITS, VIEWS
+from core.text.wording import sort_known, sort_pairs
 from evaluators.control.metrics import ControlMetrics, JudgedControl
 from evaluators.measure.metrics import (
     EvaluationMetrics,

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import itemgetter
 
-from core.estimate import Estimate
-from core.tables import VIEWS
-from core.text_tables import CellValue
-from core.wording import sort_known
+from core.records.estimate import Estimate
+from core.records.tables import VIEWS
+from core.text.text_tables import CellValue
+from core.text.wording import sort_known
 from pipelines.reports import plots
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
 from pipelines.reports.plots.style import png

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DamagedError
-from core.redact import redact_value
+from core.text.redact import redact_value
 from pipelines.artifacts.artifact import DATA
 from pipelines.artifacts.data_tables import TABLE_STEPS, find_table
 from pipelines.experiment.config import Experiment

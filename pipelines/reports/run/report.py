@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from core.files import write_bytes
-from core.redact import redact
-from core.wording import count, duration, number, share, size, sort_known
+from core.text.redact import redact
+from core.text.wording import count, duration, number, share, size, sort_known
 from evaluators.breakdowns import LEAST_ASKED
 from evaluators.control.metrics import ControlMetrics
 from evaluators.measure.result_files import LOSSES_FILE

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from core.text_tables import align_columns
+from core.text.text_tables import align_columns
 from evaluators.config import EvaluateConfig
 from evaluators.control.metrics import ControlMetrics
 from evaluators.measure.metrics import RobustnessMetrics

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.estimate import Estimate
-from core.text_tables import markdown
-from core.wording import ABSENT
+from core.records.estimate import Estimate
+from core.text.text_tables import markdown
+from core.text.wording import ABSENT
 from evaluators.answers.answer_quality import AGAINST
 from evaluators.measure.metrics import SliceMetrics
 from pipelines.reports.run.evaluation import Reading, readings_of

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.files import write_bytes
-from core.text_tables import csv_bytes
-from core.wording import count, duration, number
+from core.text.text_tables import csv_bytes
+from core.text.wording import count, duration, number
 from evaluators.scaling.curves import MIN_CONTROLS, Curve
 from evaluators.scaling.shared_values import METRICS, ScalingMetric
 from pipelines.experiment.sweep_config import ALIASES

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import write_bytes
-from core.wording import number
+from core.text.wording import number
 from pipelines.reports.pages.render import render
 
 HEADLINES = {

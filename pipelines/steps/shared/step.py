@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from activation_store.layout.config import CaptureConfig
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import ConfigError, DamagedError, RefError, StoreError
 from core.files import sha256_file
+from core.processes.task_pool import TaskPool
 from core.progress import Progress
-from core.task_pool import TaskPool
 from pipelines.artifacts.artifact import DATA, Artifact
 from pipelines.artifacts.cache_key import plain
 from pipelines.artifacts.records import StepResult

@@ -22,7 +22,7 @@ from activation_store.read.reader import ActivationStore
 from activation_store.target.load import load_model, load_tokenizer
 from activation_store.target.model_checks import quantization_of
 from core.errors import ModelError
-from core.table_files import DROPPED_FILE, read_dropped
+from core.records.table_files import DROPPED_FILE, read_dropped
 
 CPU = torch.device("cpu")
 IDS = torch.arange(5, 25)[None]

@@ -18,15 +18,15 @@ from activation_store.target.replies import CompleteResult, complete
 from activation_store.target.reply_text import Reply
 from activation_store.tokens.tokens import COMPLETION_IDS
 from core.errors import DataError
-from core.runtime import Runtime
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
     read_conversations,
     read_dropped,
     write_conversations,
 )
-from core.tables import COMPLETES, Conversation, Message, control_id, example_id
+from core.records.tables import COMPLETES, Conversation, Message, control_id, example_id
+from core.runtime import Runtime
 
 CONFIG = CompleteConfig(max_tokens=6, batch_rows=2)
 

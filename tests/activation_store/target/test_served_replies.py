@@ -19,9 +19,9 @@ from activation_store.target.replies import CompleteResult, complete
 from activation_store.target.served_replies import count_chosen
 from activation_store.tokens.tokens import COMPLETION_IDS, ends_of_reply
 from core.errors import EndpointError
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
+from core.records.tables import Conversation
 from core.runtime import Runtime
-from core.table_files import CONVERSATIONS_FILE, read_conversations
-from core.tables import Conversation
 from generators.llm.endpoint.config import EndpointConfig
 from generators.llm.endpoint.resolve import open_endpoint
 from generators.llm.session import LLMSession

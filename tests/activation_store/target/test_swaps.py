@@ -9,7 +9,7 @@ import tiny
 
 from activation_store.target.swaps import SWAPPED_FROM, make_swaps, tokenize_swapped
 from activation_store.tokens.tokens import COMPLETION_IDS, tokenize_row
-from core.tables import Conversation, Message, Split, View, example_id
+from core.records.tables import Conversation, Message, Split, View, example_id
 
 
 def row(

@@ -23,8 +23,13 @@ from activation_store.target.swaps import make_swaps
 from activation_store.tokens.template import locate, render
 from activation_store.tokens.tokens import COMPLETION_IDS, end_of_turn, tokenize
 from core.errors import DataError
-from core.table_files import CONVERSATIONS_FILE, DROPPED_FILE, read_conversations, read_dropped
-from core.tables import VIEWS, Conversation, Message
+from core.records.table_files import (
+    CONVERSATIONS_FILE,
+    DROPPED_FILE,
+    read_conversations,
+    read_dropped,
+)
+from core.records.tables import VIEWS, Conversation, Message
 from decoder.asking import generate_answers
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Binding, Decoder

@@ -13,7 +13,7 @@ import tiny
 from tool_turns import TOOLS_CHATML
 
 from activation_store.tokens.tokens import SEGMENT_CODES, tokenize
-from core.tables import Message
+from core.records.tables import Message
 from generators.exchange.conversation_files import read_own
 
 CASES = Path(

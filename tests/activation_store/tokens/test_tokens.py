@@ -20,7 +20,7 @@ from activation_store.tokens.tokens import (
     tokenize,
 )
 from core.errors import DataError
-from core.tables import VIEWS, Message, View
+from core.records.tables import VIEWS, Message, View
 
 CONTROL, STIMULUS, COMPLETION = "You are a pirate.", "Where to?", "To the sea."
 

@@ -16,8 +16,8 @@ from activation_store.model_files.files import resolve_model
 from activation_store.read.reader import ActivationStore
 from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize
 from core.errors import DataError
-from core.table_files import DROPPED_FILE, read_dropped
-from core.tables import Message, example_id
+from core.records.table_files import DROPPED_FILE, read_dropped
+from core.records.tables import Message, example_id
 from generators.exchange.conversation_files import read_own
 
 CALLS = (

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from activation_store.write.shard_tasks import choose_pool
+from core.processes.task_pool import InProcess, LocalPool
 from core.runtime import Runtime
-from core.task_pool import InProcess, LocalPool
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from activation_store.target.load import load_model, load_tokenizer
 from activation_store.tokens.tokens import tokenize
 from activation_store.write import dump as dump_module
 from core.errors import ConfigError, DataError, ModelError, StoreError
-from core.table_files import DROPPED_FILE, read_conversations, read_dropped
-from core.tables import Message
+from core.records.table_files import DROPPED_FILE, read_conversations, read_dropped
+from core.records.tables import Message
 
 CPU = torch.device("cpu")
 

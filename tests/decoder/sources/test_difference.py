@@ -10,8 +10,8 @@ import pytest
 
 from activation_store.target.capture import Capture
 from core.errors import ConfigError, DataError
-from core.table_files import CONVERSATIONS_FILE, read_conversations
-from core.tables import Conversation
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
+from core.records.tables import Conversation
 from decoder.sources.difference import DifferenceActivations
 from decoder.sources.live import LiveActivations
 from decoder.sources.target_run import capture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.answers.answer_quality import measure_answers, measure_generic
 from evaluators.answers.metrics import METRICS, Metric, WrittenAnswer
 from evaluators.answers.metrics.words import words

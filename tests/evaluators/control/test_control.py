@@ -13,9 +13,14 @@ import torch
 
 from activation_store.target.generation import Sampling
 from core.errors import ConfigError, DataError
-from core.estimate import Estimate
+from core.records.estimate import Estimate
+from core.records.steering_control import (
+    SteeringControl,
+    WantedAnswer,
+    find_control,
+    packaged_controls,
+)
 from core.runtime import Runtime
-from core.steering_control import SteeringControl, WantedAnswer, find_control, packaged_controls
 from decoder.model import Decoder
 from decoder.steering.replies import Steering, write_replies
 from decoder.steering.shifts import capture_prompts

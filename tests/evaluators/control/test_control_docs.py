@@ -15,7 +15,7 @@ from command_line import Called
 from scripted_endpoint import ScriptedEndpoint
 
 from activation_store.target.config import CompleteConfig
-from core.steering_control import SteeringControl, find_control
+from core.records.steering_control import SteeringControl, find_control
 from evaluators.control.config import ControlSection, Method
 from generators.llm.testing import is_probe, plausible_reply
 from generators.rules.obedience import adherence

@@ -12,7 +12,7 @@ import pytest
 from endpoints import resolved
 from scripted_endpoint import ScriptedEndpoint
 
-from core.steering_control import SteeringControl, WantedAnswer, write_control
+from core.records.steering_control import SteeringControl, WantedAnswer, write_control
 from evaluators.control.config import ControlSection
 from evaluators.control.llm_judge import judge_replies
 from evaluators.control.metrics import JudgedControls

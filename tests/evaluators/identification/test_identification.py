@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from activation_store.read.reader import ActivationStore
-from core.tables import Conversation, Question
+from core.records.tables import Conversation, Question
 from evaluators.config import EvaluateConfig
 from evaluators.identification.choice_items import ChoiceItem, make_items
 from evaluators.identification.identify import (

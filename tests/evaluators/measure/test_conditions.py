@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from activation_store.read.reader import ActivationStore
-from core.tables import View
+from core.records.tables import View
 from evaluators.config import ConditionName, EvaluateConfig
 from evaluators.measure.conditions import (
     CONDITIONS,

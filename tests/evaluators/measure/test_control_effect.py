@@ -11,7 +11,7 @@ import torch
 from activation_store.target.load import load_model, load_tokenizer
 from activation_store.target.swaps import make_swaps
 from activation_store.tokens.tokens import SEGMENT_CODES, tokenize_row
-from core.tables import Conversation, Message
+from core.records.tables import Conversation, Message
 from evaluators.measure.control_effect import measure_control_effects
 
 

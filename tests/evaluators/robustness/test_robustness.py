@@ -15,8 +15,8 @@ import torch
 
 from activation_store.tokens.tokens import COMPLETION_IDS
 from core.errors import DataError
-from core.estimate import Estimate
-from core.tables import Message, View
+from core.records.estimate import Estimate
+from core.records.tables import Message, View
 from decoder.model import Decoder
 from decoder.sources.target_run import capture, capture_rows
 from evaluators.measure.result_files import RESULTS_FILE, ROBUSTNESS_FILE

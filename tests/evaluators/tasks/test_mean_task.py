@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.mean_task import measure_mean
 from evaluators.tasks.metrics import PredictorMetrics, TaskMetrics

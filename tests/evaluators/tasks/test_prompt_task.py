@@ -10,9 +10,9 @@ import reading_model
 import torch
 from reading_model import LAYER, SUBJECTS, object_of
 
+from core.records.table_files import CONVERSATIONS_FILE, write_conversations
+from core.records.tables import Conversation, Message, Split, control_id, example_id
 from core.runtime import Runtime
-from core.table_files import CONVERSATIONS_FILE, write_conversations
-from core.tables import Conversation, Message, Split, control_id, example_id
 from decoder.model import Decoder
 from evaluators.tasks.config import PromptsConfig, TasksConfig
 from evaluators.tasks.metrics import PredictorMetrics

@@ -12,8 +12,8 @@ import tiny
 import torch
 from reading_model import LAYER, OBJECTS, SUBJECTS, object_of
 
-from core.estimate import Estimate
-from core.tables import Split
+from core.records.estimate import Estimate
+from core.records.tables import Split
 from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts, score_continuations
 from evaluators.tasks.config import TasksConfig

@@ -12,7 +12,7 @@ from conversation_lines import MESSAGES, QUESTIONS, line, write
 from typer.testing import CliRunner
 
 from core.errors import DataError
-from core.table_files import read_conversations, read_dropped, read_questions
+from core.records.table_files import read_conversations, read_dropped, read_questions
 from generators.exchange.config import ImportConfig
 from generators.exchange.conversation_files import (
     import_own_conversations,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from published_files import FIELDS, published, qa, row, write_folder
 
 from core.errors import DataError
-from core.table_files import read_conversations, read_dropped, read_questions
-from core.tables import Conversation, Dropped, Question
+from core.records.table_files import read_conversations, read_dropped, read_questions
+from core.records.tables import Conversation, Dropped, Question
 from generators.exchange.config import ImportConfig
 from generators.exchange.exporting import (
     to_latentqa,

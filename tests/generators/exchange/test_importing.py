@@ -10,8 +10,8 @@ import pytest
 from published_files import published, qa, row, write_folder
 
 from core.errors import ConfigError, DataError
-from core.table_files import read_conversations, read_dropped, read_questions
-from core.tables import Conversation, Dropped, Message, Question
+from core.records.table_files import read_conversations, read_dropped, read_questions
+from core.records.tables import Conversation, Dropped, Message, Question
 from generators.exchange.config import ImportConfig
 from generators.exchange.importing import import_conversations, import_questions, source_digests
 from generators.splits import SplitConfig

@@ -11,8 +11,8 @@ from endpoints import conversations, questions, resolved, small
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError
-from core.estimate import Estimate
-from core.tables import Conversation, Dropped, Question
+from core.records.estimate import Estimate
+from core.records.tables import Conversation, Dropped, Question
 from generators.exchange import parquet
 from generators.exchange.exporting import to_records
 from generators.exchange.parquet import write_parquet
@@ -32,7 +32,7 @@ LEAF = Estimate(estimate=0.5, low=0.25, high=0.75, n=9)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Written by a scripted model, with profiles beside."""
-    from core.table_files import read_conversations, read_questions
+    from core.records.table_files import read_conversations, read_questions
 
     folder = tmp_path_factory.mktemp("made")
     kinds = {"persona": {"controls": 4}, "profile": {"controls": 9, "views": ["control"]}}

@@ -12,8 +12,8 @@ from endpoints import conversations, questions, resolved
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import DataError
-from core.table_files import read_conversations, read_questions
-from core.tables import Conversation, Question
+from core.records.table_files import read_conversations, read_questions
+from core.records.tables import Conversation, Question
 from generators.exchange.config import ImportConfig
 from generators.exchange.conversation_files import import_own_conversations, import_own_questions
 from generators.exchange.exporting import write_datasets, write_jsonl, write_latentqa

@@ -10,8 +10,8 @@ import pytest
 from mutations import check_rows
 
 from core.errors import DataError
-from core.table_files import read_conversations, read_dropped
-from core.tables import Conversation
+from core.records.table_files import read_conversations, read_dropped
+from core.records.tables import Conversation
 from generators.exchange.config import ImportConfig, RowsConfig
 from generators.exchange.conversation_files import (
     import_own_conversations,

@@ -11,7 +11,7 @@ from conversation_lines import write
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError
-from core.table_files import read_conversations, read_questions
+from core.records.table_files import read_conversations, read_questions
 from pipelines.experiment.config import load_experiment
 from pipelines.running.request import RunRequest
 

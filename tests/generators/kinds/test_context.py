@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.errors import ConfigError, DataError
-from core.table_files import read_conversations, read_dropped
-from core.table_files import read_questions as read_all
-from core.tables import Conversation, Dropped
+from core.records.table_files import read_conversations, read_dropped
+from core.records.table_files import read_questions as read_all
+from core.records.tables import Conversation, Dropped
 from generators.kinds.config import TextSource
 from generators.kinds.sources import Document, ResolvedTexts, resolve_texts
 from generators.llm.session import LLMSession

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from core.errors import ConfigError
-from core.tables import Conversation
+from core.records.tables import Conversation
 from generators.kinds.base import DrawnControl
 from generators.kinds.instruction import Instruction, instruction_seeds
 from generators.llm.prompt_files import PromptFiles

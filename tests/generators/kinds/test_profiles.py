@@ -15,8 +15,8 @@ import pytest
 from profile_reader import Reader
 
 from core.errors import ConfigError, DataError
-from core.table_files import read_conversations, read_questions
-from core.tables import Conversation, Question
+from core.records.table_files import read_conversations, read_questions
+from core.records.tables import Conversation, Question
 from generators.kinds import get_kind
 from generators.kinds.worlds import worlds
 from generators.llm.prompt_files import PromptFiles
@@ -226,7 +226,7 @@ def test_a_broken_world_is_named(tmp_path: Path, old: str, new: str, words: str)
 def test_rows_without_facts_cannot_be_asked_about(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from core.table_files import write_conversations
+    from core.records.table_files import write_conversations
 
     rows, _ = draw(tmp_path, 3)
     write_conversations(

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError, DataError
-from core.table_files import read_conversations, read_questions
-from core.tables import Conversation
+from core.records.table_files import read_conversations, read_questions
+from core.records.tables import Conversation
 from generators.kinds.base import DrawnControl
 from generators.kinds.config import TextSource
 from generators.kinds.relation import Relations

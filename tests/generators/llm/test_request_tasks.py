@@ -13,7 +13,7 @@ from lantern_requests import numbered, request
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import BudgetError
-from core.task_pool import LocalPool, TaskOutcome
+from core.processes.task_pool import LocalPool, TaskOutcome
 from generators.llm import request_tasks
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome

@@ -18,7 +18,7 @@ import pytest
 from endpoint_kinds import EndpointOfKind, good
 
 from core.errors import DataError, EndpointError, NoCreditError
-from core.table_files import read_conversations
+from core.records.table_files import read_conversations
 from pipelines.running.request import RunRequest
 
 CASES = (

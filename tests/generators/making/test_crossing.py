@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from core.table_files import read_conversations
-from core.tables import Conversation
+from core.records.table_files import read_conversations
+from core.records.tables import Conversation
 from generators.kinds.persona import Persona
 from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig

@@ -15,7 +15,7 @@ from forks import fork_server
 from scripted_endpoint import Fault, ScriptedEndpoint
 
 from core.errors import ConfigError, DataError, EndpointError
-from core.table_files import read_conversations, read_dropped, read_questions
+from core.records.table_files import read_conversations, read_dropped, read_questions
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.request import Request

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from core.table_files import read_questions
+from core.records.table_files import read_questions
 from generators.kinds import KINDS
 from generators.kinds.config import KindPlan
 from generators.llm.endpoint.config import EndpointConfig

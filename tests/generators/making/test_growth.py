@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError, DataError
-from core.table_files import read_conversations, read_dropped, read_questions
-from core.tables import Conversation, Question
+from core.records.table_files import read_conversations, read_dropped, read_questions
+from core.records.tables import Conversation, Question
 from generators.kinds.config import KindPlan
 from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig

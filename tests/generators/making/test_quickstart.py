@@ -8,7 +8,7 @@ import yaml
 from endpoints import conversations, questions, resolved
 from scripted_endpoint import ScriptedEndpoint
 
-from core.table_files import read_conversations, read_questions
+from core.records.table_files import read_conversations, read_questions
 from generators.making.config import GenerateSection
 
 SECTION = GenerateSection.model_validate(

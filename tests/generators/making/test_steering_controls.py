@@ -11,7 +11,7 @@ from endpoints import resolved
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import DataError
-from core.steering_control import load_control, write_control
+from core.records.steering_control import load_control, write_control
 from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe, plausible_reply
 from generators.making.steering_controls import WrittenControl, write_steering_control

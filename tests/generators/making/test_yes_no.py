@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.tables import Conversation, Message, QuestionType, Split
+from core.records.tables import Conversation, Message, QuestionType, Split
 from generators.making.questions import ControlQuestion
 from generators.making.yes_no import NO, YES, add_yes_no, count_yes_no
 from pipelines.experiment.config import Experiment

@@ -13,15 +13,15 @@ from endpoints import resolved
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError, DataError
-from core.estimate import Estimate
-from core.table_files import (
+from core.records.estimate import Estimate
+from core.records.table_files import (
     read_conversations,
     read_dropped,
     read_questions,
     write_conversations,
     write_questions,
 )
-from core.tables import Conversation, Message, Question, control_id, example_id
+from core.records.tables import Conversation, Message, Question, control_id, example_id
 from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe, plausible_reply, schema_of
 from generators.quality.answerability import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.tables import COMPLETES, Conversation, Message, Split, View
+from core.records.tables import COMPLETES, Conversation, Message, Split, View
 from generators.quality.config import ControlEffectConfig
 from generators.quality.control_effects import (
     EFFECT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.tables import Conversation, Message
+from core.records.tables import Conversation, Message
 from generators.quality.describe import describe
 
 CHECKS = {"form": {"form": "question"}, "persona": {"words": ["ahoy"]}}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.canonical import digest
+from core.documents.canonical import digest
 from core.errors import DamagedError, StorageError
 from core.files import sha256_file
 from pipelines.artifacts.artifact import Artifact

@@ -10,7 +10,7 @@ import pytest
 from fake_steps import FakeSteps, runner
 
 from core.errors import DamagedError, DataError, RefError
-from core.table_files import write_conversations
+from core.records.table_files import write_conversations
 from evaluators.measure.result_files import LOSSES_FILE
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.data_tables import load_tables

@@ -11,7 +11,7 @@ import reading_model
 from ask_calls import Called
 
 import latentqa
-from core.table_files import CONVERSATIONS_FILE, read_conversations
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
 
 TASKS = {"min_subjects": 2, "layers": [2], "predictors": ["lit", "none"], "bootstrap": 200}
 EXPERIMENT = Path(__file__).parents[3] / "experiments" / "relations.yaml"

@@ -11,7 +11,7 @@ import pytest
 
 from activation_store.model_files import embedded_model as embedded
 from core.errors import ModelError
-from core.table_files import read_conversations
+from core.records.table_files import read_conversations
 from pipelines.running.request import RunRequest
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.shared.step import ExternalInputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import chain
 
-from core.tables import View
+from core.records.tables import View
 from pipelines.versions.drift import Drift, Rows, measure_drift
 
 

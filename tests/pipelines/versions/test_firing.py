@@ -11,8 +11,8 @@ import pytest
 import tiny
 from schedule_example import TEXT, experiment
 
+from core.documents.yaml_values import parse_yaml
 from core.errors import ConfigError, RefError, StorageError
-from core.yaml_values import parse_yaml
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.locks import exclusive
 from pipelines.artifacts.refs import Refs

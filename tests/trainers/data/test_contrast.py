@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from activation_store.read.reader import ActivationStore
 from core.errors import DataError
-from core.table_files import CONVERSATIONS_FILE, read_conversations
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
 from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
 from decoder.packed import make_loss_batch

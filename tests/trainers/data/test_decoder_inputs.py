@@ -12,7 +12,7 @@ import pytest
 
 from activation_store.read.reader import ActivationStore
 from core.errors import DataError
-from core.tables import View
+from core.records.tables import View
 from decoder.batch import make_batch
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.packed import make_packed_batch

@@ -11,7 +11,7 @@ import pytest
 
 from activation_store.read.reader import ActivationStore
 from core.errors import DataError
-from core.tables import Question, View
+from core.records.tables import Question, View
 from trainers.data.rows import Row, load_rows, select, tokenize_questions
 
 VIEWS: tuple[View, ...] = ("control", "stimulus", "system")

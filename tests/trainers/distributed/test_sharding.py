@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from activation_store.write.dump import dump
 from core.errors import ConfigError
-from core.launch import run_distributed
+from core.processes.launch import run_distributed
 from core.progress import Progress, silent
 from core.runtime import Runtime
 from decoder.config import DecoderConfig, LoraSettings

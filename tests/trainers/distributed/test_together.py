@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.launch import run_distributed
+from core.processes.launch import run_distributed
 from core.progress import Progress, silent
 from decoder.config import LoraSettings
 from trainers.config import LOG_FILE, TrainConfig
@@ -96,7 +96,7 @@ def assert_same(folder: Path, alone: Path) -> None:
 
 
 def by_latentqa(made: chain.Chain, folder: Path) -> None:
-    """Train in two processes that core/launch.py starts."""
+    """Train in two processes that core/processes/launch.py starts."""
     with chain.forked_processes():
         run_distributed(together, 2, made, folder, progress=silent)
 

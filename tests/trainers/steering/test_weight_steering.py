@@ -12,7 +12,7 @@ import torch
 
 from activation_store.target.adapter import load_adapter
 from activation_store.target.load import load_model
-from core.steering_control import SteeringControl, WantedAnswer
+from core.records.steering_control import SteeringControl, WantedAnswer
 from decoder.adapters import use_adapter
 from decoder.config import LoraSettings
 from decoder.model import Decoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from core.text_tables import CellValue, markdown
+from core.text.text_tables import CellValue, markdown
 from evaluators.control.metrics import (
     ControlMetrics,
     ControlResult,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.table_files import DROPPED_FILE, read_dropped
+from core.records.table_files import DROPPED_FILE, read_dropped
 from pipelines.reports.run.inputs import ReportStep, artifact_file
 
 _KEPT = {"dump": "sequences", "train": "rows", "quality": "questions"}

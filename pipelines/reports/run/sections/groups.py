@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.estimate import Estimate
-from core.tables import SPLITS, VIEWS
-from core.text_tables import markdown
-from core.wording import ABSENT, join, sort_known
+from core.records.estimate import Estimate
+from core.records.tables import SPLITS, VIEWS
+from core.text.text_tables import markdown
+from core.text.wording import ABSENT, join, sort_known
 from evaluators.breakdowns import LEAST_ASKED, group_metrics
 from evaluators.config import EvaluateConfig
 from evaluators.measure.metrics import PanelMetrics

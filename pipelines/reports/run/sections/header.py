@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 
 from activation_store.model_files.files import public_name
-from core.redact import redact
-from core.table_files import read_questions
-from core.tables import VIEWS, Conversation
-from core.wording import join, sort_known
+from core.records.table_files import read_questions
+from core.records.tables import VIEWS, Conversation
+from core.text.redact import redact
+from core.text.wording import join, sort_known
 from decoder.config import DecoderConfig
 from generators.exchange.dataset_card import count_sources
 from pipelines.experiment.config import Experiment

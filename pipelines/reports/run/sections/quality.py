@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.table_files import CONVERSATIONS_FILE, QUESTIONS_FILE, read_conversations, read_questions
+from core.records.table_files import (
+    CONVERSATIONS_FILE,
+    QUESTIONS_FILE,
+    read_conversations,
+    read_questions,
+)
 from generators.quality.config import RulesConfig
 from generators.quality.describe import describe
 from generators.quality.findings import QUALITY_FILE, QualityFindings

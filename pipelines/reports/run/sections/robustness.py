@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.text_tables import markdown
-from core.wording import share
+from core.text.text_tables import markdown
+from core.text.wording import share
 from evaluators.measure.metrics import ChangeMetrics, RobustnessMetrics
 
 _CHANGES = {

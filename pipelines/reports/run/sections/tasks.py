@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from core.estimate import Estimate
-from core.text_tables import CellValue, markdown
-from core.wording import ABSENT, sort_known
+from core.records.estimate import Estimate
+from core.text.text_tables import CellValue, markdown
+from core.text.wording import ABSENT, sort_known
 from evaluators.measure.result_files import read_rows
 from evaluators.tasks.config import PredictorName
 from evaluators.tasks.metrics import MEAN, PredictorMetrics, TaskMetrics, TasksMetrics

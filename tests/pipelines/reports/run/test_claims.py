@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.estimate import Estimate
+from core.records.estimate import Estimate
 from evaluators.measure.metrics import SliceMetrics
 from pipelines.reports.run.claims import ReadingClaim, assess_reading, headline
 from pipelines.reports.run.evaluation import Reading

@@ -13,7 +13,7 @@ import pytest
 from report_example import SMALL, Page, cell, hiding, leaf, report, without, write_example
 
 from core.errors import DamagedError
-from core.table_files import CONVERSATIONS_FILE, read_conversations, write_conversations
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations, write_conversations
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report

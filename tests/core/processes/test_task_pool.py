@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from core.runtime import Runtime
-from core.task_pool import (
+from core.processes.task_pool import (
     MOST_CALLS,
     InProcess,
     LocalPool,
@@ -22,6 +21,7 @@ from core.task_pool import (
     split,
     worker_number,
 )
+from core.runtime import Runtime
 
 
 def halve(number: int) -> dict[str, int]:

@@ -9,8 +9,8 @@ import json
 import pytest
 from rich.table import Table
 
-import core.terminal
-from core.terminal import plain_console, terminal_json, terminal_text
+import core.text.terminal
+from core.text.terminal import plain_console, terminal_json, terminal_text
 
 
 @pytest.mark.parametrize("unsafe", ["\x1b", "\r", "\x9b", "\x85", "\u202e", "\u2067", "\ud800"])
@@ -40,4 +40,4 @@ def test_brackets_and_colons_are_text_in_a_table() -> None:
 
 
 def test_the_examples_of_the_docstrings_hold() -> None:
-    assert doctest.testmod(core.terminal).failed == 0
+    assert doctest.testmod(core.text.terminal).failed == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.wording import program
+from core.text.wording import program
 
 
 @pytest.mark.parametrize("on_path", [True, False])

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from core.errors import DataError, first_line
 from core.files import write_bytes
-from core.tables import Conversation, Dropped, Message, Question
+from core.records.tables import Conversation, Dropped, Message, Question
 
 CONVERSATIONS_FILE = "conversations.parquet"
 QUESTIONS_FILE = "questions.parquet"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from core.canonical import digest
+from core.documents.canonical import digest
 
 View = Literal["control", "stimulus", "stimulus_completion", "system"]
 Segment = Literal["template", "control", "stimulus", "completion"]
@@ -44,7 +44,7 @@ PLAIN_TEXT = "text"
 class Message:
     """One message of a target conversation.
 
-    `tool_use` is JSON of the calls of tools that it makes or answers (core/tool_use.py).
+    `tool_use` is JSON of the calls of tools that it makes or answers (core/records/tool_use.py).
     """
 
     role: str

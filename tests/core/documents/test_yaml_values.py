@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from core.documents.yaml_values import parse_yaml
 from core.errors import ConfigError
-from core.yaml_values import parse_yaml
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from tool_turns import TRANSCRIPT, WEATHER, call, line
 from typer.testing import CliRunner
 
 from core.errors import DataError
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATION_SCHEMA,
     read_conversations,
     read_questions,
     write_conversations,
 )
-from core.tables import Conversation, Message, example_id
-from core.tool_use import for_template, message_text, offered_tools
+from core.records.tables import Conversation, Message, example_id
+from core.records.tool_use import for_template, message_text, offered_tools
 from generators.exchange.config import ImportConfig
 from generators.exchange.conversation_files import (
     import_own_conversations,
@@ -37,7 +37,7 @@ PLAIN = [
     {"role": "user", "content": "Be a ferryman.", "segment": "control"},
     {"role": "user", "content": "Will it rain?", "segment": "stimulus"},
 ]
-DOCS = (Path(__file__).parents[2] / "docs/data.md").read_text()
+DOCS = (Path(__file__).parents[3] / "docs/data.md").read_text()
 
 
 def write(path: Path, *lines: Any) -> Path:

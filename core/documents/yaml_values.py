@@ -13,7 +13,7 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
 from core.errors import ConfigError
-from core.wording import size
+from core.text.wording import size
 
 MOST_VALUES = 100_000
 """Most values of a document with its aliases written out; of a long one, as many as characters."""

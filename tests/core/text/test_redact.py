@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.redact import redact, redact_value
+from core.text.redact import redact, redact_value
 
 
 @pytest.mark.parametrize(

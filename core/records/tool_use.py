@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from core.strict_json import (
+from core.documents.strict_json import (
     InvalidJSON,
     fits_utf8,
     has_finite_numbers,
@@ -28,7 +28,7 @@ from core.strict_json import (
     json_type_name,
     parse_json,
 )
-from core.tables import Message
+from core.records.tables import Message
 
 TOOLS = "tools"
 _CALL = {"id", "type", "function"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.wording import count, duration, interval, join, number, size
+from core.text.wording import count, duration, interval, join, number, size
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from core.config import Config
+from core.documents.yaml_values import parse_yaml, read_yaml
 from core.errors import ConfigError, first_line
-from core.yaml_values import parse_yaml, read_yaml
 
 
 class WantedAnswer(Config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from core.wording import interval
+from core.text.wording import interval
 
 
 class Estimate(BaseModel):

@@ -12,7 +12,7 @@ import launched
 import pytest
 
 from core.errors import ConfigError
-from core.launch import run_distributed
+from core.processes.launch import run_distributed
 from core.progress import silent
 
 
@@ -44,13 +44,13 @@ def test_they_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import launched\n"
         "from core.progress import silent\n"
-        "from core.launch import run_distributed\n"
+        "from core.processes.launch import run_distributed\n"
         "if __name__ == '__main__':\n"
         "    run_distributed(launched.waits, 2, Path(sys.argv[1]), progress=silent)\n"
     )
     (tmp_path / "script.py").write_text(script)
     here = Path(__file__)
-    paths = os.pathsep.join([str(here.parents[2]), str(here.parents[1])])
+    paths = os.pathsep.join([str(here.parents[3]), str(here.parents[2])])
     parent = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py"), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": paths},

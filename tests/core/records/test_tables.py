@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import DataError
-from core.table_files import (
+from core.records.table_files import (
     CONVERSATION_SCHEMA,
     read_conversations,
     read_dropped,
@@ -23,7 +23,7 @@ from core.table_files import (
     write_dropped,
     write_questions,
 )
-from core.tables import Conversation, Dropped, Message, Question, control_id, example_id
+from core.records.tables import Conversation, Dropped, Message, Question, control_id, example_id
 
 ODD = [
     "",

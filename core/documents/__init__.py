@@ -1,0 +1,1 @@
+"""JSON and YAML: canonical bytes and their digests, strict reading, typed documents."""

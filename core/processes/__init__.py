@@ -1,0 +1,1 @@
+"""Work spread over processes and devices of this machine."""
