@@ -19,21 +19,32 @@ TITLE = 7.0
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A named set of (x, y) points."""
+    """A named set of (x, y) points.
+
+    Attributes:
+        ends: lower and upper end of each point's interval, None where it has none; empty where no
+            point has one.
+    """
 
     label: str
     x: tuple[int, ...] | tuple[float, ...]
     y: tuple[float, ...]
     colour: str = "own"
+    ends: tuple[tuple[float, float] | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesPanel:
-    """One panel of small multiples: series that share axes."""
+    """One panel of small multiples: series that share axes.
+
+    Attributes:
+        level: where a dashed line crosses the panel, such as chance; None for no line.
+    """
 
     title: str
     note: str
     series: tuple[Series, ...]
+    level: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import offset_copy
 
-from pipelines.reports.plots.axes import PAGE, PHONE, Grid, SeriesPanel, font_size, title
+from pipelines.reports.plots.axes import PAGE, PHONE, Grid, Series, SeriesPanel, font_size, title
 from pipelines.reports.plots.style import PALETTE, STYLE
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_ASIDE = 2.5
+"""How far the intervals of two lines of a panel stand apart, in points."""
 
 
 def lines(panels: Sequence[SeriesPanel], *, xlabel: str, ylabel: str, columns: int = 3) -> Figure:
@@ -42,22 +46,37 @@ def lines(panels: Sequence[SeriesPanel], *, xlabel: str, ylabel: str, columns: i
             axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
             axes.set_ylim(-0.03, 1.03)
             axes.grid(axis="y", color=PALETTE["rule"], linewidth=0.6)
-            for series in panel.series:
-                axes.plot(
-                    series.x,
-                    series.y,
-                    color=PALETTE[series.colour],
-                    linewidth=1.4,
-                    marker=_MARKERS[names.index(series.label) % len(_MARKERS)],
-                    markersize=4.5,
-                    label=series.label,
-                )
+            if panel.level is not None:
+                axes.axhline(panel.level, color=PALETTE["muted"], linewidth=0.9, dashes=(3, 3))
+            for k, series in enumerate(panel.series):
+                marker = _MARKERS[names.index(series.label) % len(_MARKERS)]
+                _draw_series(axes, series, marker, k - (len(panel.series) - 1) / 2)
             axes.set_xlabel(f"{xlabel} ({panel.note})", size=size, color=PALETTE["muted"])
             if grid.is_first(i):
                 axes.set_ylabel(ylabel, size=size, color=PALETTE["muted"])
             title(axes, panel.title, size)
         _shared_legend(figure, names, panels, size)
     return figure
+
+
+def _draw_series(axes: Axes, series: Series, marker: str, place: float) -> None:
+    """Draw a line with its intervals, moved aside by `place` so that intervals stand apart."""
+    aside = place * _ASIDE if any(series.ends) else 0.0
+    moved = offset_copy(axes.transData, axes.get_figure(root=True), x=aside, units="points")
+    colour = PALETTE[series.colour]
+    for x, ends in zip(series.x, series.ends, strict=False):
+        if ends is not None:
+            axes.plot((x, x), ends, color=colour, linewidth=1.4, alpha=0.6, transform=moved)
+    axes.plot(
+        series.x,
+        series.y,
+        color=colour,
+        linewidth=1.4,
+        marker=marker,
+        markersize=4.5,
+        label=series.label,
+        transform=moved,
+    )
 
 
 def _shared_legend(

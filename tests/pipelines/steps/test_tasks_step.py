@@ -165,6 +165,8 @@ def test_the_report_shows_the_tasks(tmp_path: Path) -> None:
     assert "star: not measurable; the target knows 3 of 20 subjects." in text
     assert "sport lit activations layer 2 6 sport probe activations layer 2 1" in text
     assert "sport: less was tried of some method than of LIT." in text
+    assert "probe: LIT is above it in 0 of 1, below it in 1 (sport)." in text
+    assert "sport test known 40" in text
     assert 'href="#tasks"' in page
     assert (tmp_path / "figures" / "tasks-layers.csv").is_file()
 
@@ -235,3 +237,17 @@ def test_the_plot_has_each_block_that_was_read() -> None:
         ["sport", "probe", "0"],
         ["sport", "probe", "2"],
     ]
+
+
+def test_the_plot_has_intervals_n_and_chance() -> None:
+    metrics = example()
+    metrics["sport_direct"]["predictors"]["lit"]["by_layer"] = {"2": leaf(0.625)}
+    wide = task_figures(TasksMetrics.model_validate({"tasks": metrics}))["tasks-layers"].svg
+    metrics["sport"]["predictors"]["probe"]["by_layer"]["0"] |= {"low": None, "high": None}
+    fewer = task_figures(TasksMetrics.model_validate({"tasks": metrics}))["tasks-layers"].svg
+    assert wide.count("stroke-opacity: 0.6") == 4
+    assert fewer.count("stroke-opacity: 0.6") == 3
+    assert "block that is read (n = 40)" in wide
+    # a choice's n counts its rows, and has a level of chance
+    assert "block that is read (n = 20)" in wide
+    assert wide.count("stroke-dasharray: 2.7,2.7") == 1

@@ -54,11 +54,13 @@ class TaskPage:
         predictors: methods in the order of their columns.
         measured: tasks by name.
         why_not: why a task was not measured, by name.
+        counts: subjects of each task, and rows that were dropped, in words.
     """
 
     predictors: list[str]
     measured: dict[str, TaskMetrics]
     why_not: dict[str, str]
+    counts: dict[str, str]
 
     @property
     def fewer_tries(self) -> list[str]:
@@ -72,6 +74,23 @@ class TaskPage:
                 for method in task.predictors.values()
             )
         ]
+
+    @property
+    def leads(self) -> list[str]:
+        """In how many tasks LIT is above each method, and below, by the interval of its lead."""
+        found = []
+        for method in self.predictors:
+            leads = [
+                (name, lead)
+                for name, task in self.measured.items()
+                if name != MEAN and (lead := task.cell(method, "lead")) is not None
+            ]
+            above = [name for name, lead in leads if lead.above_zero]
+            below = [name for name, lead in leads if lead.excludes_zero and not lead.above_zero]
+            if leads:
+                trails = f"below it in {len(below)}" + (f" ({', '.join(below)})" if below else "")
+                found.append(f"{method}: LIT is above it in {len(above)} of {len(leads)}, {trails}")
+        return found
 
     @property
     def tables(self) -> list[TaskTable]:
@@ -110,6 +129,11 @@ def task_page(metrics: TasksMetrics) -> TaskPage:
         why_not={
             name: task.why_not for name, task in metrics.tasks.items() if task.why_not is not None
         },
+        counts={
+            name: ", ".join(f"{rule.replace('_', ' ')} {n}" for rule, n in task.counts.items())
+            for name, task in metrics.tasks.items()
+            if task.counts
+        },
     )
 
 
@@ -122,6 +146,7 @@ def task_tables(metrics: TasksMetrics) -> str:
     notes = [f"{name}: not measurable; {why}." for name, why in page.why_not.items()]
     if page.fewer_tries:
         notes.append(f"{', '.join(page.fewer_tries)}: less was tried of some method than of LIT.")
+    notes += [f"{lead}." for lead in page.leads]
     return "\n\n".join([*parts, *notes])
 
 
@@ -156,14 +181,16 @@ def task_figures(metrics: TasksMetrics) -> dict[str, PageFigure]:
                 lines.append(_line(predictor, points))
             rows += [_row(name, predictor, layer, found) for layer, found in points.items()]
         if lines:
-            panels.append(plots.SeriesPanel(name, f"n = {task.n}", tuple(lines)))
+            claims = task.headline == _CLAIMS
+            n, level = (task.choices, task.chance) if claims else (task.n, None)
+            panels.append(plots.SeriesPanel(name, f"n = {n}", tuple(lines), level))
     if not panels:
         return {}
     wide, narrow = (
         plots.lines(panels, xlabel="block that is read", ylabel="share", columns=columns)
         for columns in (3, 1)
     )
-    description = "What each method gets right, by block that is read"
+    description = "What each method gets right, by block that is read, with intervals"
     return {_FIGURE: make_page_figure(_FIGURE, description, wide, narrow, rows)}
 
 
@@ -174,7 +201,11 @@ def _by_layer(own: PredictorMetrics) -> dict[int, Estimate]:
 
 def _line(name: str, points: dict[int, Estimate]) -> plots.Series:
     values = tuple(one.estimate or 0.0 for one in points.values())
-    return plots.Series(name, tuple(points), values, _COLOURS.get(name, "plain"))
+    ends = tuple(
+        None if one.low is None or one.high is None else (one.low, one.high)
+        for one in points.values()
+    )
+    return plots.Series(name, tuple(points), values, _COLOURS.get(name, "plain"), ends)
 
 
 def _row(task: str, predictor: str, layer: int, found: Estimate) -> dict[str, CellValue]:
