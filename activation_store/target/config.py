@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from activation_store.target.number_format import ComputeConfig
 from generators.llm.endpoint.config import EndpointConfig
@@ -21,6 +21,10 @@ class CompleteConfig(ComputeConfig):
     disobedient: Literal["keep", "drop"] = "keep"
     """What happens to a reply that code finds against its control (generators/rules/obedience.py):
     `drop` counts and lists it."""
+    attempts: int = Field(default=1, ge=1, le=1000)
+    """Most replies drawn for a conversation whose control code can check; the first that obeys it is
+    kept, else the last. The first reply is drawn as set here, each further one at `temperature`, or
+    at 1 if that is 0."""
     neutral_system: str | None = Field(default=None, min_length=1)
     """System prompt that takes the control's place in the rows with replies, once they are written.
     Such rows hide nothing: they hold what replies under a control are like, for a decoder that is
@@ -57,3 +61,12 @@ class CompleteConfig(ComputeConfig):
                     + (", and raise complete.max_tokens" if name == "thinking_tokens" else "")
                 )
         return endpoint
+
+    @model_validator(mode="after")
+    def _attempts_are_made_here(self) -> Self:
+        if self.attempts > 1 and self.endpoint is not None:
+            raise ValueError(
+                f"attempts: got {self.attempts} with an endpoint, which is asked once; "
+                "expected 1, or leave the endpoint out"
+            )
+        return self

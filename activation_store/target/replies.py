@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from generators.llm.session import LLMSession
 
 _LOG = logging.getLogger(__name__)
+_SEEDS_APART = 1_000_000_000_039
+"""Step between the seeds of a batch's attempts, larger than all seeds of batches."""
 _SERVED_ROWS = 4096
 """Conversations that an endpoint answers together: enough for it to be busy nearly all the time."""
 _SCHEMA = pa.schema(
@@ -277,19 +279,47 @@ class _ReplyWriter:
             )
 
     def write(self, rows: Sequence[Conversation], *, seed: int) -> list[Reply]:
-        """Write a reply to each row; one that the template cannot write says why."""
-        prompts = self._reader.prompts(rows)
-        ids = [own.ids for own in prompts if isinstance(own, Prompt)]
-        return self._reader.replies(prompts, self._generate(ids, seed) if ids else [])
+        """Write a reply to each row; one that the template cannot write says why.
 
-    def _generate(self, prompts: list[list[int]], seed: int) -> list[list[int]]:
+        Of several attempts the first that obeys the row's control is kept, else the last.
+        """
+        prompts = self._reader.prompts(rows)
+        replies = self._attempt(prompts, seed, self._config.temperature)
+        for attempt in range(1, self._config.attempts):
+            again = [
+                i
+                for i, (row, prompt, reply) in enumerate(zip(rows, prompts, replies, strict=True))
+                if isinstance(prompt, Prompt) and not self._is_wanted(row, reply)
+            ]
+            if not again:
+                break
+            drawn = self._attempt(
+                [prompts[i] for i in again],
+                seed + attempt * _SEEDS_APART,
+                self._config.temperature or 1.0,
+            )
+            for i, reply in zip(again, drawn, strict=True):
+                replies[i] = reply
+        return replies
+
+    def _is_wanted(self, row: Conversation, reply: Reply) -> bool:
+        unfinished = not reply.finished and self._config.unfinished == "drop"
+        return not (reply.reason or unfinished) and obeys_control(row, reply.text)
+
+    def _attempt(
+        self, prompts: Sequence[Prompt | Reply], seed: int, temperature: float
+    ) -> list[Reply]:
+        ids = [own.ids for own in prompts if isinstance(own, Prompt)]
+        return self._reader.replies(prompts, self._generate(ids, seed, temperature) if ids else [])
+
+    def _generate(self, prompts: list[list[int]], seed: int, temperature: float) -> list[list[int]]:
         """Generate the token ids that follow each prompt, up to the end of turn and with it."""
         from activation_store.target.generation import Sampling, generate_ids
 
         config = self._config
         sampling = Sampling(
             max_tokens=config.max_tokens,
-            temperature=config.temperature,
+            temperature=temperature,
             top_p=config.top_p,
             top_k=config.top_k,
             repetition_penalty=config.repetition_penalty,

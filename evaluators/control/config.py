@@ -62,6 +62,10 @@ class ControlSection(ComputeConfig):
     """Prompts on which the methods are judged."""
     max_tokens: int = Field(default=40, ge=1, le=100_000)
     """Longest reply, in tokens."""
+    reply_attempts: int = Field(default=1, ge=1, le=1000)
+    """Replies under the control drawn for each prompt from which `difference`, `reading_vector` and
+    `sft` are made; the one with the highest adherence is kept. The first is greedy, the others are
+    sampled at temperature 0.7."""
     activations: ActivationSteeringConfig = ActivationSteeringConfig()
     """Steering by activations, at strength 1."""
     weights: WeightSteeringConfig = WeightSteeringConfig()

@@ -21,17 +21,27 @@ from core.records.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.steering.objective import SteeringObjective, make_objective
 from decoder.steering.prompts import SteeringPrompt, make_prompt
-from decoder.steering.replies import Steering, follow_by_replies, write_replies
+from decoder.steering.replies import (
+    SteeredReply,
+    Steering,
+    follow_by_replies,
+    write_replies,
+)
 from decoder.steering.shifts import capture_prompts, compute_common_shift, compute_shifts
 from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection, Method
 from trainers.steering.adapter import STEER, scaled_adapter
 from trainers.steering.loop import AdapterTraining
 from trainers.steering.reply_tuning import train_reply_adapter
+from generators.rules.obedience import adherence
 from trainers.steering.weights import train_steering_adapter
 
 SFT = "sft"
 _BATCH = 8
+_SEEDS_APART = 1_000_003
+"""Step between the seeds of attempts."""
+_TEMPERATURE = 0.7
+"""Of replies under the control after the first, greedy one."""
 _LEAST_FALL = 1e-3
 """Fall of the loss below which a gradient is taken for dead, in nats a token."""
 
@@ -204,8 +214,9 @@ class MethodMaker:
         The target reads both behind the plain prompt: what a system prompt leaves in activations
         beside the reply need not move a reply (docs/control.md).
         """
-        told = self._mean_activations(self._replies_to(self._sets.train, self.told_prompt))
-        return told - self._mean_activations(self._replies_to(self._sets.train, self.plain_prompt))
+        told = self._mean_activations(self._replies_under_control(self._sets.train))
+        plain = self._replies_to(self._sets.train, self.plain_prompt)
+        return told - self._mean_activations([reply.ids for reply in plain])
 
     def _mean_activations(self, replies: Sequence[Sequence[int]]) -> torch.Tensor:
         """Average activations over each reply's tokens, behind its plain prompt; [P, L, D]."""
@@ -224,14 +235,31 @@ class MethodMaker:
                 found.append(torch.stack(replied))
         return torch.stack(found)
 
-    def _replies_to(self, texts: Sequence[str], make: PromptMaker) -> list[tuple[int, ...]]:
-        """Let the unsteered target reply to what users say; token ids."""
-        found: list[tuple[int, ...]] = []
+    def _replies_under_control(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Reply to each prompt under the control; keep the attempt with the highest adherence."""
+        check = self._control.check
+        number = 1 if check is None else self._config.reply_attempts
+        attempts = [self._replies_to(texts, self.told_prompt, i) for i in range(number)]
+        return [
+            max(own, key=lambda reply: adherence(reply.text, check or {})).ids
+            if number > 1
+            else own[0].ids
+            for own in zip(*attempts, strict=True)
+        ]
+
+    def _replies_to(
+        self, texts: Sequence[str], make: PromptMaker, attempt: int = 0
+    ) -> list[SteeredReply]:
+        """Let the unsteered target reply to what users say: greedily at first, else sampled."""
+        found: list[SteeredReply] = []
         for start in range(0, len(texts), _BATCH):
             prompts = [make(text) for text in texts[start : start + _BATCH]]
-            sampling = Sampling(max_tokens=self._config.max_tokens)
-            replies = write_replies(self._decoder, prompts, Steering(), sampling)
-            found += [reply.ids for reply in replies]
+            sampling = Sampling(
+                max_tokens=self._config.max_tokens,
+                temperature=_TEMPERATURE if attempt else 0.0,
+                seed=self._config.seed + attempt * _SEEDS_APART + start,
+            )
+            found += write_replies(self._decoder, prompts, Steering(), sampling)
         return found
 
     def _difference(self) -> SteeringMethod:
@@ -293,7 +321,7 @@ class MethodMaker:
 
     def _sft(self) -> SteeringMethod:
         def rows(texts: Sequence[str]) -> list[tuple[SteeringPrompt, Sequence[int]]]:
-            replies = self._replies_to(texts, self.told_prompt)
+            replies = self._replies_under_control(texts)
             return [
                 (self.plain_prompt(text), ids) for text, ids in zip(texts, replies, strict=True)
             ]

@@ -22,7 +22,7 @@ _COMPUTED = ("compute_dtype", "batch_rows")
 """Settings of how replies are computed here."""
 
 
-_KEPT = {"disobedient": "keep", "neutral_system": None}
+_KEPT = {"disobedient": "keep", "neutral_system": None, "attempts": 1}
 """Settings that leave replies as they are, and are no part of the key then."""
 
 

@@ -217,3 +217,31 @@ def test_a_reply_against_its_control_is_kept_or_dropped_and_counted(
     assert run(tmp_path, model).completions == 2
     found = run(tmp_path, model, CONFIG.model_copy(update={"disobedient": "drop"}))
     assert (found.completions, found.dropped) == (1, {"disobedient": 1})
+
+
+def test_replies_are_drawn_until_one_obeys_and_an_obeying_one_is_left_alone(
+    rows: list[Conversation], tmp_path: Path, model: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, model)
+    made = [
+        r for r in read_conversations(tmp_path / "out" / CONVERSATIONS_FILE) if r.completion_origin
+    ]
+    greedy = {row.provenance[COMPLETES]: row.messages[-1].content for row in made}
+    obeying = set(list(greedy)[:2])
+    monkeypatch.setattr(
+        module,
+        "obeys_control",
+        lambda row, text: row.example_id in obeying or text != greedy[row.example_id],
+    )
+    shutil.rmtree(tmp_path / "work")
+    run(tmp_path, model, CONFIG.model_copy(update={"attempts": 20}))
+    again = [
+        r for r in read_conversations(tmp_path / "out" / CONVERSATIONS_FILE) if r.completion_origin
+    ]
+    kept = {row.provenance[COMPLETES]: row.messages[-1].content for row in again}
+    assert {own for own in kept if kept[own] == greedy[own]} == obeying
+
+
+def test_attempts_are_not_for_an_endpoint() -> None:
+    with pytest.raises(ValueError, match="attempts: got 2 with an endpoint"):
+        CompleteConfig.model_validate({"attempts": 2, "endpoint": {"model": "m"}})

@@ -150,6 +150,34 @@ def test_a_difference_is_that_of_replies_under_the_control_and_without(folder: P
     )
 
 
+def test_of_several_replies_under_a_control_the_most_adherent_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = Decoder.load(folder, decoders.model(), dtype="float32", device=torch.device("cpu"))
+    scored: list[str] = []
+
+    def prefer_the_last(reply: str, check: dict[str, object]) -> float:
+        scored.append(reply)
+        return len(scored)
+
+    monkeypatch.setattr("evaluators.control.methods.adherence", prefer_the_last)
+
+    def difference(attempts: int, check: dict[str, object] | None) -> torch.Tensor:
+        config = SMALL.model_copy(update={"reply_attempts": attempts})
+        control = PIRATE.model_copy(update={"check": check})
+        vector = (
+            MethodMaker(decoder, control, draw_prompts(SMALL), config).make("difference").vector
+        )
+        assert vector is not None
+        return next(iter(vector.layers.values()))
+
+    greedy = difference(1, PIRATE.check)
+    assert torch.equal(difference(3, None), greedy)
+    assert not scored  # without a check nothing ranks attempts
+    assert not torch.equal(difference(3, PIRATE.check), greedy)
+    assert len(scored) == 3 * SMALL.train_prompts
+
+
 def test_prompting_is_tried_in_as_many_wordings_as_others_have_strengths(folder: Path) -> None:
     decoder = decoders.make()
     config = SMALL.model_copy(update={"strengths": (0.5, 1.0, 2.0, 4.0)})
