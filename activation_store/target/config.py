@@ -22,9 +22,9 @@ class CompleteConfig(ComputeConfig):
     """What happens to a reply that code finds against its control (generators/rules/obedience.py):
     `drop` counts and lists it."""
     attempts: int = Field(default=1, ge=1, le=1000)
-    """Most replies drawn for a conversation whose control code can check; the first that obeys it is
-    kept, else the last. The first reply is drawn as set here, each further one at `temperature`, or
-    at 1 if that is 0."""
+    """Most replies drawn for a conversation whose control code can check; the first one that obeys
+    is kept, else the last. The first reply is drawn as set here, each further one at `temperature`,
+    or at 1 if that is 0."""
     neutral_system: str | None = Field(default=None, min_length=1)
     """System prompt that takes the control's place in the rows with replies, once they are written.
     Such rows hide nothing: they hold what replies under a control are like, for a decoder that is

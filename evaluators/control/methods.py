@@ -30,10 +30,10 @@ from decoder.steering.replies import (
 from decoder.steering.shifts import capture_prompts, compute_common_shift, compute_shifts
 from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection, Method
+from generators.rules.obedience import adherence
 from trainers.steering.adapter import STEER, scaled_adapter
 from trainers.steering.loop import AdapterTraining
 from trainers.steering.reply_tuning import train_reply_adapter
-from generators.rules.obedience import adherence
 from trainers.steering.weights import train_steering_adapter
 
 SFT = "sft"
