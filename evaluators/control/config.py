@@ -54,6 +54,9 @@ class ControlSection(ComputeConfig):
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     """Strengths that each method is tried at on validation prompts, as multiples of what it makes
     of itself; the same for every method but `prompting`, which is tried in as many wordings."""
+    prompts: str | None = None
+    """Text file of ordinary prompts, one a line, that are drawn into the sets below; null for the
+    packaged ones."""
     train_prompts: int = Field(default=32, ge=4)
     """Ordinary prompts from which vectors and adapters are made."""
     validation_prompts: int = Field(default=8, ge=2)

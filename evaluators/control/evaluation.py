@@ -13,14 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from activation_store.model_files.files import ModelFiles
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
 from core.documents.canonical import digest
-from core.errors import DataError
 from core.files import storage_errors, write_bytes, write_json
 from core.progress import Progress, silent
 from core.records.estimate import Estimate
@@ -34,7 +31,6 @@ from evaluators.control.judge import ControlJudge, Judged
 from evaluators.control.methods import (
     SFT,
     MethodMaker,
-    PromptSets,
     SteeringMethod,
     describe_training,
 )
@@ -45,16 +41,15 @@ from evaluators.control.metrics import (
     MethodResult,
     StrengthPoint,
 )
+from evaluators.control.prompts import PromptSets, draw_prompts
 from evaluators.control.readability import measure_readability
 from evaluators.control.result_files import CONTROL_FILE, REPLIES, REPLIES_FILE
 from evaluators.control.result_rows import control_rows
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
-from generators.llm.prompt_files import PromptFiles
 from trainers.steering.adapter import STEER, remove_steering_adapter, save_steering_adapter
 
 _LOG = logging.getLogger(__name__)
 _ADAPTERS = {"weights": STEER, "sft": SFT}
-_UNRELATED = "Tell me about {}."
 
 
 def evaluate_control(
@@ -126,31 +121,6 @@ def evaluate_control(
         write_table(out / REPLIES_FILE, rows, REPLIES)
         write_table(out / RESULTS_FILE, control_rows(metrics), RESULTS)
     return metrics
-
-
-def draw_prompts(config: ControlSection) -> PromptSets:
-    """Draw ordinary prompts from the packaged messages, each into one set.
-
-    Raises:
-        DataError: there are not as many.
-    """
-    texts = PromptFiles()
-    messages = texts.seed_list("messages")
-    sizes = (config.train_prompts, config.validation_prompts, config.test_prompts)
-    if sum(sizes) > len(messages):
-        raise DataError(
-            f"control: train, validation and test prompts are {sum(sizes)} together, expected at "
-            f"most {len(messages)}."
-        )
-    order = np.random.default_rng(config.seed).permutation(len(messages))
-    chosen = [messages[i] for i in order]
-    first, second = sizes[0], sizes[0] + sizes[1]
-    return PromptSets(
-        train=tuple(chosen[:first]),
-        validation=tuple(chosen[first:second]),
-        test=tuple(chosen[second : sum(sizes)]),
-        unrelated=tuple(_UNRELATED.format(subject) for subject in texts.seed_list("everyday")),
-    )
 
 
 class _Study:

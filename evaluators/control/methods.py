@@ -30,6 +30,7 @@ from decoder.steering.replies import (
 from decoder.steering.shifts import capture_prompts, compute_common_shift, compute_shifts
 from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection, Method
+from evaluators.control.prompts import PromptSets
 from generators.rules.obedience import adherence
 from trainers.steering.adapter import STEER, scaled_adapter
 from trainers.steering.loop import AdapterTraining
@@ -47,23 +48,6 @@ _LEAST_FALL = 1e-3
 
 PromptMaker = Callable[[str], SteeringPrompt]
 """Makes the prompt that a method gives the target of what a user says."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PromptSets:
-    """Ordinary things that users say, for making, choosing and judging.
-
-    Attributes:
-        train: from which methods are made.
-        validation: on which strengths are chosen.
-        test: on which methods are judged.
-        unrelated: to which a target whose weights change is held (`weights.kl_weight`).
-    """
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
-    unrelated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

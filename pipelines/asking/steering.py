@@ -19,8 +19,8 @@ from decoder.steering.prompts import make_prompt
 from decoder.steering.replies import SteeredReply, Steering, write_replies
 from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection
-from evaluators.control.evaluation import draw_prompts
 from evaluators.control.methods import MethodMaker, SteeringMethod
+from evaluators.control.prompts import draw_prompts
 from pipelines.asking.reader import Reader
 from trainers.steering.adapter import (
     STEER,

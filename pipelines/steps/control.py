@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from core.documents.canonical import digest
 from core.errors import ConfigError
 from core.files import sha256_file
 from core.records.steering_control import SteeringControl, find_control
 from evaluators.control.config import ControlSection
+from evaluators.control.prompts import draw_prompts
 from pipelines.artifacts.cache_key import plain_computed
 from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
@@ -55,8 +57,14 @@ def _controls(experiment: Experiment) -> list[SteeringControl]:
 
 
 def _config(experiment: Experiment) -> dict[str, Any]:
-    """Return what decides the output; controls count by what they say."""
-    own: dict[str, Any] = plain_computed(_section(experiment))
+    """Return what decides the output; controls and prompts count by what they say."""
+    section = _section(experiment)
+    own: dict[str, Any] = plain_computed(section)
+    prompts = draw_prompts(section)  # too few are told before any work
+    if section.prompts is None:
+        del own["prompts"]
+    else:
+        own["prompts"] = digest([prompts.train, prompts.validation, prompts.test])
     own["controls"] = [control.model_dump(mode="json") for control in _controls(experiment)]
     del own["crows_pairs"], own["judge"]  # a digest outside, and a step of its own
     return own

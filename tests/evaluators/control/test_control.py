@@ -26,9 +26,10 @@ from decoder.steering.replies import Steering, write_replies
 from decoder.steering.shifts import capture_prompts
 from evaluators.control.config import ControlSection
 from evaluators.control.crows_pairs import measure_bias, read_pairs, score_sentences
-from evaluators.control.evaluation import choose_strength, draw_prompts, evaluate_control
+from evaluators.control.evaluation import choose_strength, evaluate_control
 from evaluators.control.methods import MethodMaker
 from evaluators.control.metrics import Readability, StrengthPoint
+from evaluators.control.prompts import draw_prompts
 from evaluators.control.readability import measure_readability
 from evaluators.control.text_measures import distinct_n, holds_fact, repetition
 from generators.rules.obedience import adherence, obeys
@@ -254,8 +255,21 @@ def test_a_control_that_cannot_be_read_is_named_before_the_long_work(
 def test_prompts_are_drawn_into_sets_that_share_none() -> None:
     sets = draw_prompts(SMALL)
     assert len({*sets.train, *sets.validation, *sets.test}) == 14
-    with pytest.raises(DataError, match="expected at most"):
+    with pytest.raises(DataError, match="510 together, but the packaged file has"):
         draw_prompts(SMALL.model_copy(update={"train_prompts": 500}))
+
+
+def test_prompts_come_from_a_file_each_once(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    said = [f"Tell me about {i}." for i in range(14)]
+    path.write_text("\ufeff" + "\n\n".join([*said, said[0], "  "]))
+    config = SMALL.model_copy(update={"prompts": str(path)})
+    sets = draw_prompts(config)
+    assert sorted([*sets.train, *sets.validation, *sets.test]) == sorted(said)
+    with pytest.raises(DataError, match=r"15 together, but .*prompts.txt has 14"):
+        draw_prompts(config.model_copy(update={"test_prompts": 9}))
+    with pytest.raises(ConfigError, match=r"control.prompts: .*none.txt cannot be read"):
+        draw_prompts(config.model_copy(update={"prompts": str(tmp_path / "none.txt")}))
 
 
 def point(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from evaluators.control.metrics import ControlMetrics
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.smoke import smoke
@@ -62,6 +62,22 @@ def test_two_controls_of_one_name_are_refused(tmp_path: Path) -> None:
     own = experiment(control={"controls": [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]})
     with pytest.raises(ConfigError, match="two are called calm"):
         step_of(own).config(own)
+
+
+def test_prompts_count_by_what_is_drawn_and_too_few_are_told_before_any_work(
+    tmp_path: Path,
+) -> None:
+    sizes = {"train_prompts": 4, "validation_prompts": 2, "test_prompts": 2}
+    paths = [tmp_path / f"{name}.txt" for name in "abc"]
+    for path in paths[:2]:
+        path.write_text("\n".join(f"Prompt {i}" for i in range(8)))
+    paths[2].write_text("\n".join(f"Other {i}" for i in range(8)))
+    owns = [experiment(control={"prompts": str(path), **sizes}) for path in paths]
+    same, again, other = (step_of(own).config(own)["prompts"] for own in owns)
+    assert same == again != other
+    few = experiment(control={"prompts": str(paths[0])})
+    with pytest.raises(DataError, match="64 together, but"):
+        step_of(few).config(few)
 
 
 def test_the_file_of_pairs_counts_by_its_bytes(tmp_path: Path) -> None:
