@@ -1,4 +1,4 @@
-"""Answers a second: one prefix with its keys and values kept, against recomputing each token.
+"""Answers per second: a cached prefix (keys and values kept) against recomputing the sequence.
 
 A prefix of 256 activations, 8 questions, 20 tokens an answer, greedy; an untrained decoder, whose
 answers are as long as a trained one's at most. Both ways write the same tokens.

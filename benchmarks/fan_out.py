@@ -1,4 +1,4 @@
-"""A dump over 1, 2 and 4 processes, one thread each: tokens a second, and the same bytes.
+"""A dump on 1, 2 and 4 processes of one thread each: tokens per second, and equal bytes.
 
 Whole is the dump from its call to the finished store, the start of the processes and the canary
 included; steady is what is written between the first and the last shard that is reported.

@@ -1,4 +1,4 @@
-"""How much of the throughput of openai's own client ours has, what a request costs, and its memory.
+"""Throughput of the LLM client relative to openai's own, CPU time per request, and memory.
 
 The endpoint is a lean server of our own in another process: so many slots, each reply after so many
 seconds. The peer is openai's client in a bare loop: as many tasks behind a semaphore as there are

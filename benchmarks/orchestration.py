@@ -1,4 +1,4 @@
-"""What a Prefect server adds to a run: seconds a run, milliseconds a task.
+"""Overhead of a Prefect server: seconds per run, milliseconds per task.
 
 Steps that only write a file are run by themselves and as tasks of a flow on a server of the
 benchmark's own (SQLite), a few and many of them; the difference of the two is what a task costs,

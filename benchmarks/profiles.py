@@ -1,4 +1,4 @@
-"""Profiles: rows a second, from a seed to Parquet on the disk, on one core.
+"""Generation of profiles on one core, from a seed to Parquet on disk: rows per second.
 
 Both tables are written as the steps write them: conversations with their facts, and questions of
 every grade. Two shapes: one row a control, and a control in three views.

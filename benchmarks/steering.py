@@ -1,4 +1,4 @@
-"""Cost of steering: tokens a second under each way, against plain generation.
+"""Cost of steering: tokens per second with each method, relative to plain generation.
 
 One prompt of 32 words, 32 new tokens, greedy; an untrained decoder that reads block 14, one
 question with a short answer. The gradient is taken 4 times at the prompt, or 4 times there and at

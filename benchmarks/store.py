@@ -1,4 +1,4 @@
-"""The activation store against the least that its work could cost, and against what others do.
+"""Speed of the activation store, relative to its lower bounds and to other formats.
 
 Capture against bare forward passes over the same batches. Then, on made-up activations of the same
 width and without the model: raw writing against a sequential write with fsync of the same bytes;

@@ -1,4 +1,4 @@
-"""What the lossless codec saves on real activations, by layer and number format, and its speed.
+"""Compression ratio and speed of the lossless codec on real activations, by layer and dtype.
 
 The residual stream of one model over this project's own text, captured once a format. Sizes are of
 whole shard files; packing and reading are in MB of raw activations a second, on one thread, and

@@ -1,4 +1,4 @@
-"""Peak memory of a capture from 1 to 100 times the rows: the model and a few shards, and no more.
+"""Peak memory of a capture from 1 to 100 times the rows: the model and a few shards.
 
 Each size runs in a process of its own, on a small random model whose shards are large beside it.
 The peak is the process' resident set, the pages of files that are mapped included; what it has

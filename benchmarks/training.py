@@ -1,4 +1,4 @@
-"""Training from a store with a shared prefix, against the published way, fault by fault.
+"""Training from a store with a shared prefix, against the published code, change by change.
 
 The published way (arXiv 2412.08686 and its code) runs the target in full at every step, has one
 question a row, computes the logits of every token, and sorts batches by characters. Here each of

@@ -20,8 +20,9 @@ from pages import ROOT, provenance, replace_sections
 
 INTRODUCTION = """# Proofs
 
-Written by `make prove`: the full counts behind what the documentation promises. A proof that
-failed is said to have failed; one whose data was not at hand is said to have been left out.
+Written by `make prove`: the full counts behind what the documentation promises. Each section is one
+proof, with its outcome, commit and machine. A failed proof is marked as failed, one whose data was
+missing as skipped.
 """
 
 

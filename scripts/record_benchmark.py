@@ -22,10 +22,10 @@ from pages import ROOT, provenance, replace_sections
 
 INTRODUCTION = """# Benchmarks
 
-Written by `scripts/record_benchmark.py`, a section a run of a script in benchmarks/. Each compares
-ways of doing one thing side by side in one run, with medians over rounds; what counts are the
-ratios, since the absolute figures are those of the machine named in the section.
-`python scripts/record_benchmark.py` measures all of them anew, in half an hour on a quiet machine.
+Each section is one run of a script in `benchmarks/`. It compares several ways of doing one thing
+side by side in one run, with medians over rounds. Compare the ratios; the absolute figures depend
+on the machine named in the section. `python scripts/record_benchmark.py` measures everything again
+and writes this page (half an hour on a quiet machine).
 """
 
 

@@ -41,7 +41,7 @@ def run(config: Path, root: Path, *words: str) -> tuple[dict[str, Any], float]:
 @pytest.mark.published
 @pytest.mark.embedded
 def test_published_rows(proved: dict[str, Any], tmp_path: Path) -> None:
-    """The published rows on the embedded model read in view control, in at most 20 minutes"""
+    """The published rows give gains in view control on the embedded model within 20 minutes"""
     if not PUBLISHED.is_dir():
         pytest.skip(f"the published files are not at {PUBLISHED}")
     config = REPOSITORY / "experiments/latentqa_eval.yaml"
@@ -72,7 +72,7 @@ def test_published_rows(proved: dict[str, Any], tmp_path: Path) -> None:
         listing = [sys.executable, "-m", "latentqa.cli", "ls", "--root", str(tmp_path)]
         subprocess.run(listing, check=True, capture_output=True)
         reruns.append(rerun - (time.perf_counter() - start))
-    proved["rerun less `latentqa ls`, median of 3 (s)"] = round(statistics.median(reruns), 2)
+    proved["rerun minus `latentqa ls`, median of 3 (s)"] = round(statistics.median(reruns), 2)
     control = document["metrics"]["reading"]["test"]["control"]
     assert seconds < 20 * 60
     assert control["below_untrained"]["estimate"] >= 0.4
@@ -86,7 +86,7 @@ def test_published_rows(proved: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.prove
 def test_many_kills(proved: dict[str, Any], tmp_path: Path) -> None:
-    """Runs killed at random moments of every step end as an undisturbed run"""
+    """Runs killed at random moments of every step resume to the result of an undisturbed run"""
     model = tiny.save(tmp_path / "model")
     undisturbed = Chain(tmp_path / "undisturbed", model)
     start = time.perf_counter()
@@ -114,6 +114,6 @@ def test_many_kills(proved: dict[str, Any], tmp_path: Path) -> None:
     chain.run()
     assert chain.digests() == undisturbed.digests()
     proved["kills"] = kills
-    proved["finished runs, all with the digests of the undisturbed one"] = runs + 1
-    proved["kills by artifacts finished before"] = str(dict(sorted(steps.items())))
+    proved["finished runs, all with the digests of the undisturbed run"] = runs + 1
+    proved["kills by number of artifacts finished before"] = str(dict(sorted(steps.items())))
     proved["seed"] = 0

@@ -24,7 +24,7 @@ FIRST = int(os.environ.get("LATENTQA_FIRST_SEED", "0"))
 def test_mutations(
     what: str, proved: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is changed by accident or on purpose gives a result or one line, and good rows stay"""
+    """Mutated inputs give a result or a one-line error, and intact rows are kept"""
     steps = FakeSteps(tmp_path / "log", pieces=1)
     monkeypatch.setattr(pipelines.running.runner, "steps_for", lambda experiment: steps.table())
     checks: dict[str, Callable[[], Callable[[int], None]]] = {

@@ -20,8 +20,8 @@ CLAIMS = 0.03
 @pytest.mark.prove
 @pytest.mark.parametrize("controls", WITHIN)
 def test_coverage(proved: dict[str, Any], controls: int) -> None:
-    """Over 2,000 simulated datasets the 95 % interval holds the true gain as often as it says"""
-    proved["datasets of each scene, bootstrap samples, seed"] = f"{DATASETS}, {SAMPLES}, 0"
+    """Over 2,000 simulated datasets the 95 % intervals contain the true gain at the stated rate"""
+    proved["datasets per scenario, bootstrap samples, seed"] = f"{DATASETS}, {SAMPLES}, 0"
     found = {
         (scene, name): one
         for scene in SCENES
@@ -30,7 +30,7 @@ def test_coverage(proved: dict[str, Any], controls: int) -> None:
         ).items()
     }
     for (scene, name), one in found.items():
-        proved[f"{name}, {scene}: holds it, is above it"] = (
+        proved[f"{name}, {scene}: contains it, lies above it"] = (
             f"{100 * one.holds:.1f} %, {100 * one.too_high:.1f} %"
         )
     low, high = WITHIN[controls]
@@ -42,11 +42,11 @@ def test_coverage(proved: dict[str, Any], controls: int) -> None:
 @pytest.mark.prove
 @pytest.mark.parametrize("controls", WITHIN)
 def test_coverage_of_reading(proved: dict[str, Any], controls: int) -> None:
-    """So do the intervals of the hidden gain, the lead over the rivals, and closed accuracy"""
-    proved["datasets of each scene, bootstrap samples, seed"] = f"{DATASETS}, {SAMPLES}, 0"
+    """The intervals of hidden gain, gain over the rivals and closed accuracy contain the truth"""
+    proved["datasets per scenario, bootstrap samples, seed"] = f"{DATASETS}, {SAMPLES}, 0"
     found = dict(every_hidden_coverage(controls, datasets=DATASETS, samples=SAMPLES))
     for name, one in found.items():
-        proved[f"{name}: holds it, is above it"] = (
+        proved[f"{name}: contains it, lies above it"] = (
             f"{100 * one.holds:.1f} %, {100 * one.too_high:.1f} %"
         )
     low, high = WITHIN[controls]

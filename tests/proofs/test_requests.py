@@ -63,7 +63,7 @@ def replies(log: Path) -> dict[str, str]:
 @pytest.mark.prove
 @pytest.mark.timeout(1800)
 def test_many_faults_and_kills(proved: dict[str, Any], tmp_path: Path) -> None:
-    """Under faults and kills every row is made or listed, none twice, no reply asked for again"""
+    """Under faults and kills every row is written or listed, none twice, no request repeated"""
     draw = random.Random(0)
     faults = FaultMix(seed=0)
     log = tmp_path / "log.sqlite"
@@ -96,10 +96,10 @@ def test_many_faults_and_kills(proved: dict[str, Any], tmp_path: Path) -> None:
     kept = {row.control_id for row in rows}
     proved["seed"] = 0
     proved["kills"] = kills
-    proved["requests on the wire"] = sent
-    proved["faults met"] = str(dict(sorted(faults.counts.items())))
+    proved["requests sent"] = sent
+    proved["faults injected"] = str(dict(sorted(faults.counts.items())))
     proved["finished requests"] = len(had)
-    proved["finished requests that were asked again"] = repeated
+    proved["finished requests that were sent again"] = repeated
     proved["controls planned, kept"] = f"{3 * CONTROLS}, {len(kept)}"
     proved["rows"] = len(rows)
     proved["dropped, by reason"] = str(dict(Counter(row.reason for row in dropped)))

@@ -198,7 +198,7 @@ def test_a_kill_at_every_change(
     proved: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    """A small run that is killed before each single change of a step resumes to the same"""
+    """A small run killed before any single change of a step resumes to the same result"""
     runs, killed = undisturbed[name], tmp_path / "killed"
     wanted = state(runs.after(step))
     total = runs.changes[step]

@@ -48,7 +48,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ModelF
 def test_killed_writers(
     proved: dict[str, Any], chain: tuple[Path, ModelFiles, Path], tmp_path: Path
 ) -> None:
-    """Stores whose writers were killed at random moments end as an undisturbed run's"""
+    """Stores whose writers were killed at random moments equal that of an undisturbed run"""
     rows, model, whole = chain
     draw = random.Random(0)
     kills, finished = 0, 0
@@ -71,7 +71,7 @@ def test_corruptions(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Random damage to a store is found with shard and layer, and mended shard by shard"""
+    """Random damage to a store is located by shard and layer, and repaired shard by shard"""
     rows, model, whole = chain
     draw = random.Random(0)
     counted = stores.CountedTokens(monkeypatch)
@@ -88,14 +88,14 @@ def test_corruptions(
         assert stores.contents(store) == stores.contents(whole), harm
         shutil.rmtree(store)
         found[harm.kind] += 1
-        proved["found and mended, computing the damaged shards alone"] = found.total()
+        proved["found and repaired, recomputing only the damaged shards"] = found.total()
         proved["by kind"] = str(dict(sorted(found.items())))
     proved["seed"] = 0
 
 
 @pytest.mark.prove
 def test_a_large_store_opens_fast(proved: dict[str, Any], tmp_path: Path) -> None:
-    """A store of 10 million tokens opens in under a second, and answers an example at once"""
+    """A store of 10 million tokens opens in under a second and returns any example at once"""
     width, length = 16, 100
     values = np.lib.format.open_memmap(
         tmp_path / "v.npy", mode="w+", dtype=np.float16, shape=(TOKENS, width)

@@ -34,7 +34,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.prove
 def test_a_killed_training(proved: dict[str, Any], tmp_path: Path) -> None:
-    """Trainings killed at each step and resumed have the undisturbed run's curve and weights"""
+    """Trainings killed at any step resume to the loss curve and weights of an undisturbed run"""
     made = chain.make(tmp_path / "chain")
     tools: dict[str, Any] = {"config": CONFIG, "runtime": chain.RUNTIME}
     train(*made.places(tmp_path / "whole"), **tools)
