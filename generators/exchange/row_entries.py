@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -15,18 +14,12 @@ import pyarrow.parquet as pq
 
 from core.errors import DataError, first_line
 from core.files import sha256_file
+from core.text.byte_order import as_utf8
 from generators.exchange.config import RowsConfig
 from generators.kinds.config import TextSource
 from generators.kinds.sources import is_saved_dataset, load_saved, resolve_texts, stream_from_hub
 
 ENDINGS = (".jsonl", ".json", ".parquet")
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, with which it begins
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +111,7 @@ def _parquet_entries(name: str, file: Path) -> Iterator[Entry]:
 def _text_entries(name: str, file: Path) -> Iterator[Entry]:
     """Yield the lines of a text file that are not blank, or the values of a JSON file."""
     try:
-        data = _as_utf8(file.read_bytes())
+        data = as_utf8(file.read_bytes())
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
     lines = [(number, text) for number, text in enumerate(data.split(b"\n"), 1) if text.strip()]
@@ -126,15 +119,6 @@ def _text_entries(name: str, file: Path) -> Iterator[Entry]:
         lines = _json_values(data) or lines
     for number, text in lines:
         yield Entry(file=name, number=number, text=text)
-
-
-def _as_utf8(data: bytes) -> bytes:
-    """Return text in UTF-8, whatever its byte order mark says it was in."""
-    for mark, encoding in _BYTE_ORDER_MARKS.items():
-        if data.startswith(mark):
-            text = data.removeprefix(mark)
-            return text if encoding == "utf-8" else text.decode(encoding, "replace").encode()
-    return data
 
 
 def _is_json(text: bytes) -> bool:

@@ -5,31 +5,29 @@
 | `subject`, `object` | the two names of a fact |
 | `prompt_source` or `source` | a text in which the subject stands |
 | `prompt_target` or `question` | the relation, with `x`, `{}` or the subject where that belongs |
-| `aliases` | other names of the object, `|` between them (in JSON a list); may be absent |
+| `aliases` | other names of the object, `|` between them, or a list; may be absent |
 
 Several rows of a subject are several texts. Rows that cannot be used are dropped by a named rule.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import ast
 import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import DataError, first_line
+from core.errors import DataError
+from generators.kinds.row_files import SUFFIXES, read_rows
 from generators.kinds.sources import list_files
 from generators.rules.naming import fold, names_any
 from generators.rules.words import UNSPACED
 
-SUFFIXES = (".tsv", ".csv", ".json", ".jsonl")
 _COLUMNS = {
     "subject": ("subject",),
     "object": ("object",),
@@ -255,7 +253,7 @@ def _key(name: str) -> str:
 
 def _named_rows(path: Path) -> Iterator[_Row]:
     """Yield each row under our names of its columns."""
-    for number, raw in enumerate(_raw_rows(path), 1):
+    for number, raw in enumerate(read_rows(path, _COLUMNS["subject"]), 1):
         row = {str(name).strip().casefold(): value for name, value in raw.items()}
         values: dict[str, Any] = {}
         for name, columns in _COLUMNS.items():
@@ -263,7 +261,7 @@ def _named_rows(path: Path) -> Iterator[_Row]:
             if column is None:
                 raise DataError(
                     f"{path}: row {number} has no {' or '.join(columns)}; it has "
-                    f"{', '.join(map(str, raw)) or 'nothing'}."
+                    f"{', '.join(map(str, raw)) or 'nothing'}. Name the column so."
                 )
             values[name] = row[column]
         aliases = row.get(_ALIASES)
@@ -277,49 +275,24 @@ def _named_rows(path: Path) -> Iterator[_Row]:
 
 
 def _texts(value: Any, separator: str | None = None) -> list[str]:
-    """List the texts of a value: of a list each, of a text its parts."""
+    """List the texts of a value: of a list each, also of one in a cell, of a text its parts."""
     if isinstance(value, list):
         return [_text(one).strip() for one in value]
     text = _text(value).strip()
+    if text.startswith("[") and isinstance(found := _literal(text), list):
+        return _texts(found)
     return text.split(separator) if separator is not None else [text]
+
+
+def _literal(text: str) -> Any:
+    """Read a cell in which a list was written, as JSON or as Python; None where it is no such."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float):  # pandas writes NaN for none, and whole numbers beside it as 2.0
         value = None if math.isnan(value) else int(value) if value.is_integer() else value
     return "" if value is None else unicodedata.normalize("NFC", str(value))
-
-
-def _raw_rows(path: Path) -> Sequence[Mapping[Any, Any]]:
-    suffix = path.suffix.lower()
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if suffix in (".tsv", ".csv"):
-            return _table_rows(text, "\t" if suffix == ".tsv" else ",")
-        if suffix == ".jsonl":
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        else:
-            rows = json.loads(text)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as relations ({first_line(error)}).") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: expected a JSON list of objects with subject and object.")
-    return rows
-
-
-def _table_rows(text: str, delimiter: str) -> list[dict[Any, Any]]:
-    """Read a table; its quotes hold cells together, or are part of names where rows fit only so."""
-    rows, error = None, None
-    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
-        lines = io.StringIO(text, newline="")
-        try:
-            found = list(csv.DictReader(lines, delimiter=delimiter, strict=True, quoting=quoting))
-        except csv.Error as caught:
-            error = caught
-            continue
-        if not any(None in row or None in row.values() for row in found):
-            return found
-        rows = found if rows is None and error is None else rows
-    if rows is None:
-        raise error or csv.Error("no row")
-    return rows

@@ -223,6 +223,55 @@ def test_what_is_no_file_of_relations_is_refused_in_a_line(
     assert "\n" not in str(caught.value)
 
 
+TABLE = f"{HEAD}\nJapan\tYen\tin Japan\tof x\nPeru\tSol\tin Peru\tof x\n"
+COLUMNS = {
+    "subject": ["Japan", "Peru"],
+    "object": ["Yen", "Sol"],
+    "source": ["in Japan", "in Peru"],
+    "question": ["of x", "of x"],
+}
+ROWS = [dict(zip(COLUMNS, own, strict=True)) for own in zip(*COLUMNS.values(), strict=True)]
+LINES = "".join(f"{json.dumps(own)}\r\n" for own in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "encoding"),
+    [
+        ("a.csv", TABLE.replace("\t", ";"), "utf-8"),
+        ("a.csv", TABLE, "utf-8"),
+        ("a.tsv", TABLE.replace("\t", ","), "utf-8"),
+        ("a.tsv", TABLE, "utf-16"),
+        ("a.jsonl", LINES, "utf-8-sig"),
+        ("a.json", LINES, "utf-8"),
+        ("a.json", json.dumps({"version": 1, "data": ROWS, "notes": ["a"]}), "utf-8"),
+        ("a.json", json.dumps({**COLUMNS, "version": 1}), "utf-8"),
+        ("a.json", json.dumps({k: dict(enumerate(v)) for k, v in COLUMNS.items()}), "utf-8"),
+    ],
+)
+def test_rows_are_found_however_a_file_divides_them(
+    tmp_path: Path, name: str, text: str, encoding: str
+) -> None:
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    found = read_relation(tmp_path / name).subjects
+    assert [(one.name, one.objects, one.texts) for one in found] == [
+        ("Japan", ("Yen",), ("in Japan",)),
+        ("Peru", ("Sol",), ("in Peru",)),
+    ]
+
+
+@pytest.mark.parametrize("cell", ["JPY|¥en", "['JPY', '¥en']", '["JPY", "¥en"]'])
+def test_aliases_of_a_cell_may_be_a_list(tmp_path: Path, cell: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([row(aliases=cell)]))
+    assert read_relation(path).subjects[0].objects == ("Yen", "JPY", "¥en")
+
+
+def test_a_cell_that_only_looks_like_a_list_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([row(object="[sic] Yen")]))
+    assert read_relation(path).subjects[0].objects == ("[sic] Yen",)
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"subject": "a", "object": "b", "source": "c"}]))
