@@ -16,7 +16,8 @@ from typing import Any
 from core.documents.canonical import digest
 from core.records.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
-from generators.kinds.relation_files import SUFFIXES, Relation, Subject, read_relation
+from generators.kinds.relation_files import Relation, Subject, read_relation
+from generators.kinds.row_files import SUFFIXES
 from generators.kinds.sources import ResolvedTexts
 from generators.llm.prompt_files import PromptFiles
 

@@ -56,11 +56,13 @@ def _json_rows(text: str, columns: Sequence[str]) -> Any:
     if not isinstance(value, dict):
         return value
     own = next((value[name] for name in value if str(name).strip().casefold() in columns), None)
-    if isinstance(own, dict | list):
-        named = {name: one for name, one in value.items() if isinstance(one, type(own))}
-        if isinstance(own, dict):
-            return [{name: one.get(row) for name, one in named.items()} for row in own]
-        return [dict(zip(named, row, strict=True)) for row in zip(*named.values(), strict=True)]
+    if isinstance(own, dict):
+        columns_by_row = {k: one for k, one in value.items() if isinstance(one, dict)}
+        return [{k: one.get(row) for k, one in columns_by_row.items()} for row in own]
+    if isinstance(own, list):
+        lists_by_name = {k: one for k, one in value.items() if isinstance(one, list)}
+        found = zip(*lists_by_name.values(), strict=True)
+        return [dict(zip(lists_by_name, row, strict=True)) for row in found]
     lists = [one for one in value.values() if isinstance(one, list) and _are_rows(one)]
     return [value] if own is not None else lists[0] if len(lists) == 1 else value
 
