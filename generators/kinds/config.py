@@ -11,12 +11,13 @@ from core.records.tables import View
 
 
 class TextSource(Config):
-    """Texts to cut rows from; a plain string stands for its `path`."""
+    """Texts to cut rows from; a plain string, or a list of them, stands for its `path`."""
 
-    path: str
-    """A file (.txt, .md, .jsonl, .parquet; of relations .tsv, .csv, .json, .jsonl), a folder of
-    them, a folder that `datasets` saved, or the id of a Hugging Face dataset. What lies there is
-    part of the identity, the path is not."""
+    path: str | tuple[str, ...]
+    """A file (.txt, .md, .jsonl, .parquet; of relations .tsv, .csv, .json, .jsonl, .yaml), a folder
+    of them, a folder that `datasets` saved, or the id of a Hugging Face dataset. Of relations also
+    `packaged`, those of the package, and several in a list. What lies there is part of the
+    identity, the path is not."""
     revision: str | None = None
     """Revision of a Hugging Face dataset; null for the newest, whose commit is then looked up."""
     subset: str | None = None
@@ -36,7 +37,15 @@ class TextSource(Config):
     @model_validator(mode="before")
     @classmethod
     def _path_alone(cls, given: Any) -> Any:
-        return {"path": given} if isinstance(given, str) else given
+        own = given if isinstance(given, dict) else {"path": given}
+        path = own.get("path")
+        # what a validator returns is no JSON any more, in which a list would do for a tuple
+        return {**own, "path": tuple(path)} if isinstance(path, list) else own
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths."""
+        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class KindPlan(Config):

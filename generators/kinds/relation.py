@@ -16,8 +16,13 @@ from typing import Any
 from core.documents.canonical import digest
 from core.records.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
-from generators.kinds.relation_files import Relation, Subject, read_relation
-from generators.kinds.row_files import SUFFIXES
+from generators.kinds.relation_files import (
+    SUFFIXES,
+    Relation,
+    Subject,
+    find_relation_files,
+    read_relation,
+)
 from generators.kinds.sources import ResolvedTexts
 from generators.llm.prompt_files import PromptFiles
 
@@ -55,7 +60,8 @@ class Relations(DrawnKind):
         about one text is asked about one control.
         """
         assert source is not None  # the plan was checked for it
-        relations = [read_relation(path) for path in source.files()]
+        found_files = find_relation_files(source.source.paths, "relation.source.path")
+        relations = [read_relation(path) for path in found_files.values()]
         for relation in relations:
             for rule, count in relation.dropped.items():
                 reason = rule.replace(" ", "_")

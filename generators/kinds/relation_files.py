@@ -8,6 +8,14 @@
 | `aliases` | other names of the object, `|` between them, or a list; may be absent |
 
 Several rows of a subject are several texts. Rows that cannot be used are dropped by a named rule.
+
+A YAML file says the same once, for subjects that share their texts:
+
+```yaml
+question: "The capital of x"
+texts: ["A friend of mine has just come back from x"]
+facts: {Paris: France, "Kyiv|Kiev": [Ukraine]}     # object, with its aliases: its subjects
+```
 """
 
 from __future__ import annotations
@@ -23,11 +31,14 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError
-from generators.kinds.row_files import SUFFIXES, read_rows
-from generators.kinds.sources import list_files
+from generators.kinds.relation_yaml import YAML_SUFFIXES, yaml_rows
+from generators.kinds.row_files import SUFFIXES as ROW_SUFFIXES
+from generators.kinds.row_files import read_rows
+from generators.kinds.sources import list_files, local_path
 from generators.rules.naming import fold, names_any
 from generators.rules.words import UNSPACED
 
+SUFFIXES = (*ROW_SUFFIXES, *YAML_SUFFIXES)
 _COLUMNS = {
     "subject": ("subject",),
     "object": ("object",),
@@ -112,7 +123,7 @@ def find_relation_files(paths: Iterable[str], field: str) -> dict[str, Path]:
     """Find the files of relations by the name of their task, in the order of `paths`.
 
     Args:
-        paths: files, or folders of such.
+        paths: files, or folders of such; `packaged` for those of the package.
         field: of the config that names them, for errors.
 
     Raises:
@@ -120,7 +131,7 @@ def find_relation_files(paths: Iterable[str], field: str) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for named in paths:
-        files = list_files(Path(named).expanduser(), SUFFIXES)
+        files = list_files(local_path(named), SUFFIXES)
         if not files:
             raise DataError(
                 f"{field}: {named} is no file of relations, and no folder with one; expected a "
@@ -253,7 +264,9 @@ def _key(name: str) -> str:
 
 def _named_rows(path: Path) -> Iterator[_Row]:
     """Yield each row under our names of its columns."""
-    for number, raw in enumerate(read_rows(path, _COLUMNS["subject"]), 1):
+    in_yaml = path.suffix.lower() in YAML_SUFFIXES
+    rows = yaml_rows(path, _SUBJECT_PLACE) if in_yaml else read_rows(path, _COLUMNS["subject"])
+    for number, raw in enumerate(rows, 1):
         row = {str(name).strip().casefold(): value for name, value in raw.items()}
         values: dict[str, Any] = {}
         for name, columns in _COLUMNS.items():

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from core.files import sha256_file
 from core.records.tables import Dropped
 from generators.kinds.config import TextSource
 
+PACKAGED = "packaged"
+"""Path in a config that stands for the packaged files of relations; a folder of that name is
+`./packaged`."""
 TEXT_ENDINGS = (".txt", ".md")
 ENDINGS = (*TEXT_ENDINGS, ".jsonl", ".parquet")
 _SAVED = ("dataset_dict.json", "state.json")  # what `Dataset.save_to_disk` leaves
@@ -58,7 +62,7 @@ class ResolvedTexts:
 
     def files(self) -> list[Path]:
         """Return the local files, in order."""
-        return _files(Path(self.source.path).expanduser(), self.endings)
+        return _all_files(self.source, self.endings)
 
     def documents(self) -> Iterator[Document | Dropped]:
         """Yield the source's texts in order, and `Dropped` for entries without text.
@@ -66,7 +70,7 @@ class ResolvedTexts:
         Raises:
             DataError: a file cannot be read, or has not the columns that the source names.
         """
-        path = Path(self.source.path).expanduser()
+        path = Path(_one_path(self.source)).expanduser()
         if "commit" in self.identity:
             yield from _rows(stream_from_hub(self.source, self.identity["commit"]), "", self.source)
         elif is_saved_dataset(path):
@@ -75,6 +79,14 @@ class ResolvedTexts:
         else:
             for file in self.files():
                 yield from _file(file, path, self.source)
+
+
+def local_path(name: str) -> Path:
+    """Return the path that a config names; `packaged` is the folder of the packaged relations."""
+    first, *rest = name.split("/")
+    if first == PACKAGED:
+        return Path(str(files("generators"))) / "seeds" / "relations" / "/".join(rest)
+    return Path(name).expanduser()
 
 
 def resolve_texts(source: TextSource, endings: tuple[str, ...] = ENDINGS) -> ResolvedTexts:
@@ -88,10 +100,11 @@ def resolve_texts(source: TextSource, endings: tuple[str, ...] = ENDINGS) -> Res
     Raises:
         DataError: nothing that can be read is there.
     """
-    path = Path(source.path).expanduser()
     if endings != ENDINGS:
-        read = [[file.name, sha256_file(file)] for file in _files(path, endings)]
+        read = [[file.name, sha256_file(file)] for file in _all_files(source, endings)]
         return ResolvedTexts(source=source, identity={"files": digest(read)}, endings=endings)
+    name = _one_path(source)
+    path = Path(name).expanduser()
     if path.exists():
         if is_saved_dataset(path):
             saved = sorted(p for p in path.rglob("*") if p.is_file())
@@ -99,23 +112,36 @@ def resolve_texts(source: TextSource, endings: tuple[str, ...] = ENDINGS) -> Res
         else:
             digests = [[*_told(p, path, source), sha256_file(p)] for p in _files(path, endings)]
         return ResolvedTexts(source=source, identity={"files": digest(digests)})
-    if path.suffix.lower() in ENDINGS or not _DATASET_ID.fullmatch(source.path):
-        raise DataError(f"{source.path}: no such file or folder; expected texts to cut rows from.")
-    return ResolvedTexts(
-        source=source, identity={"dataset": source.path, "commit": _commit(source)}
-    )
+    if path.suffix.lower() in ENDINGS or not _DATASET_ID.fullmatch(name):
+        raise DataError(f"{name}: no such file or folder; expected texts to cut rows from.")
+    return ResolvedTexts(source=source, identity={"dataset": name, "commit": _commit(source, name)})
 
 
-def _commit(source: TextSource) -> str:
+def _one_path(source: TextSource) -> str:
+    """Return the source's only path.
+
+    Raises:
+        DataError: it has several, which only files of relations may have.
+    """
+    if len(source.paths) != 1:
+        raise DataError(f"source.path: got {len(source.paths)} paths; expected one of texts.")
+    return source.paths[0]
+
+
+def _all_files(source: TextSource, endings: tuple[str, ...]) -> list[Path]:
+    return [file for name in source.paths for file in _files(local_path(name), endings)]
+
+
+def _commit(source: TextSource, name: str) -> str:
     if source.revision is not None and _COMMIT.fullmatch(source.revision):
         return source.revision
     from huggingface_hub import HfApi
 
     try:
-        found = HfApi().dataset_info(source.path, revision=source.revision).sha
+        found = HfApi().dataset_info(name, revision=source.revision).sha
     except Exception as error:  # whatever the hub's client raises, the way out is the same
         raise DataError(
-            f"{source.path}: neither a file or folder here, nor a data set whose commit could be "
+            f"{name}: neither a file or folder here, nor a data set whose commit could be "
             f"looked up ({first_line(error)}). Mend the path, or give the commit's 40 hex digits "
             "as source.revision."
         ) from error
@@ -132,10 +158,16 @@ def stream_from_hub(source: TextSource, commit: str) -> Iterator[dict[str, Any]]
 
     try:
         yield from load_dataset(
-            source.path, source.subset, split=source.split, revision=commit, streaming=True
+            _one_path(source),
+            source.subset,
+            split=source.split,
+            revision=commit,
+            streaming=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{source.path}: cannot be streamed ({first_line(error)}).") from error
+        raise DataError(
+            f"{_one_path(source)}: cannot be streamed ({first_line(error)})."
+        ) from error
 
 
 def load_saved(path: Path, split: str | None) -> dict[str | None, Iterable[dict[str, Any]]]:

@@ -102,7 +102,7 @@ def _conversations_config(experiment: Experiment) -> dict[str, Any]:
 def _location(experiment: Experiment) -> dict[str, Any]:
     section = _section(experiment)
     sources = {
-        name: plan.source.path
+        name: plan.source.path if isinstance(plan.source.path, str) else list(plan.source.path)
         for name, plan in section.conversations.kinds.items()
         if plan.source is not None
     }
