@@ -24,11 +24,16 @@ CONFIG = TasksConfig.model_validate(
 PAGE = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text()
 
 
-def test_the_sections_are_valid() -> None:
+def test_the_sections_and_the_relation_are_valid(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        TasksConfig.model_validate(yaml.safe_load(block)["tasks"])
+    parsed = [yaml.safe_load(block) for block in blocks]
+    sections = [block["tasks"] for block in parsed if "tasks" in block]
+    (relation,) = (block for block in parsed if "tasks" not in block)
+    assert len(sections) == 2
+    for section in sections:
+        TasksConfig.model_validate(section)
+    (tmp_path / "capital.yaml").write_text(yaml.safe_dump(relation))
+    assert len(read_relation(tmp_path / "capital.yaml").subjects) == 2
 
 
 def test_every_method_is_described() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from core.errors import DataError
+from core.errors import DataError, LatentQAError
 from generators.kinds.relation_files import find_relation_files, read_relation
+from generators.kinds.sources import local_path
 
 HEAD = "subject\tobject\tprompt_source\tprompt_target"
 
@@ -308,3 +309,53 @@ def test_files_are_found_by_name_and_folder(tmp_path: Path) -> None:
         find_relation_files([str(folder), str(write(tmp_path / "a.json"))], "tasks.relations")
     with pytest.raises(DataError, match=r"is no file of relations"):
         find_relation_files([str(tmp_path / "none.tsv")], "tasks.relations")
+
+
+YAML = """
+question: "The capital of x"
+texts: ["back from x", "to {} by train"]
+facts:
+  Paris: France
+  "Kyiv|Kiev": [Ukraine]
+"""
+
+
+def test_subjects_that_share_their_texts_are_listed_in_yaml(tmp_path: Path) -> None:
+    (tmp_path / "capital.yaml").write_text(YAML)
+    france, ukraine = read_relation(tmp_path / "capital.yaml").subjects
+    assert (france.name, france.objects) == ("France", ("Paris",))
+    assert france.texts == ("back from France", "to France")
+    assert (ukraine.name, ukraine.objects) == ("Ukraine", ("Kyiv", "Kiev"))
+    assert ukraine.fill("x") == "The capital of x"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (YAML.replace("facts", "fact"), "facts: Field required"),
+        (YAML.replace('["back from x", "to {} by train"]', "[]"), "texts: Tuple should have"),
+        (YAML + "more: 1", "more: Extra inputs are not permitted"),
+        ("question: [", "not the YAML of a relation"),
+        (YAML.replace("capital of x", "capital"), "no place for the subject in the question"),
+    ],
+)
+def test_a_wrong_yaml_file_is_refused_in_a_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "capital.yaml"
+    path.write_text(text)
+    with pytest.raises(LatentQAError, match=said) as caught:
+        read_relation(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_packaged_relations_can_be_read() -> None:
+    files = find_relation_files(["packaged"], "tasks.relations")
+    assert find_relation_files(["packaged/country_capital.yaml"], "tasks.relations") == {
+        "country_capital": local_path("packaged/country_capital.yaml")
+    }
+    relations = [read_relation(path) for path in files.values()]
+    assert len(relations) == 6
+    for relation in relations:
+        assert len(relation.subjects) > 70
+        assert not relation.dropped
+        assert all(len(subject.texts) == 4 for subject in relation.subjects)

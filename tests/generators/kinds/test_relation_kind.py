@@ -157,6 +157,21 @@ def test_the_identity_is_what_the_files_say(folder: Path) -> None:
     assert identity() != before
 
 
+def test_files_of_several_paths_are_read_together_and_each_name_once(
+    folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other, "peak", "The highest peak of x", "peak")
+    _, rows = generate(folder, tmp_path / "out", source=[str(folder), str(other)])
+    assert {"relation/peak", "relation/money"} <= {row.category for row in rows} | {
+        f"relation/{own['relation']}" for row in rows for own in row.provenance["facts"]["asked"]
+    }
+    write(other, "money", "The coin of x", "coin")
+    with pytest.raises(DataError, match="have one name; rename one"):
+        generate(folder, tmp_path / "twice", source=[str(folder), str(other)])
+
+
 def test_a_source_that_is_no_file_of_relations_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no text; expected files that end in \.tsv"):
         generate(tmp_path / "none", tmp_path / "a")
