@@ -51,8 +51,7 @@ def yaml_rows(path: Path, place: re.Pattern[str]) -> list[dict[str, str]]:
         for names, subjects in shared.facts.items():
             for subject in [subjects] if isinstance(subjects, str) else subjects:
                 first_name, _, aliases = names.partition("|")
-                # a function, so that nothing in the name is read as a reference
-                source = place.sub(lambda _, subject=subject: subject, text)
+                source = place.sub(subject.replace("\\", r"\\"), text)
                 row = {"subject": subject, "object": first_name, "aliases": aliases}
                 rows.append({**row, "question": shared.question, "source": source})
     return rows
