@@ -10,62 +10,61 @@ from core.config import Config
 
 
 class Runtime(Config):
-    """Device, workers and other settings that change speed and place, not results."""
+    """Device, workers and other settings that change speed and place but not results."""
 
     device: str = "auto"
     """Where models run: `auto` (CUDA, then MPS, then CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
     threads: int | None = Field(default=None, ge=1, le=1024)
-    """CPU threads of torch; null leaves torch's own choice. A dump on a CPU shares them among as
-    many as four forward passes at once."""
+    """CPU threads of torch; null keeps torch's default. A dump on a CPU divides them among up to
+    four concurrent forward passes."""
     workers: int | None = Field(default=None, ge=1, le=1024)
-    """Tasks at once: shards of an activation store, requests to an LLM endpoint, points of a sweep;
-    each in a process with `threads` CPU threads, and with the target or the decoder in memory and a
-    GPU of its own where it needs them. Null is one, and for the shards of a store one a GPU."""
+    """Concurrent tasks: shards of an activation store, requests to an LLM endpoint, points of a
+    sweep. Each task has its own process with `threads` CPU threads and, if it needs a model, its
+    own copy of it and its own GPU. Null is 1, and one per GPU for the shards of a store."""
     task_runner: Literal["processes", "threads"] = "processes"
-    """Who runs tasks where `workers` is above 1: a pool of processes, each of which runs several in
-    turn; or threads, each of which waits for a process of its task's own. On a Prefect server these
-    are its task runners."""
+    """How concurrent tasks run (`workers` above 1): `processes` is a pool of processes that run
+    several tasks each; `threads` starts a new process for each task. On a Prefect server these
+    select the task runner."""
     processes: int = Field(default=1, ge=1, le=1024)
-    """Processes that train together, each with a GPU of its own or with `threads` CPU threads;
-    `train.rows_per_batch` is shared among them."""
+    """Processes that train together, each with its own GPU or with `threads` CPU threads; they
+    share `train.rows_per_batch`."""
     sharding: Literal["none", "full"] = "none"
-    """How the base's weights lie in the processes that train together: `none` is whole in each;
-    `full` is a share in each, gathered block by block as they run, for a base too large for one
-    device."""
+    """How processes that train together hold the base's weights: `none` keeps a full copy in each;
+    `full` keeps a share in each and gathers block by block, for a base too large for one device."""
     attn_implementation: str | None = None
-    """Attention of transformers with which models are loaded (`sdpa`, `eager`, `flash_attention_2`,
-    ...); null leaves its own choice, `sdpa` for most. Flash attention takes no mask: a decoder's
-    rows are then not packed, and each question continues the keys and values of its prefix."""
+    """Attention implementation of transformers (`sdpa`, `eager`, `flash_attention_2`, ...); null
+    keeps its default, mostly `sdpa`. Flash attention takes no mask, so a decoder's rows are not
+    packed with it, and each question extends the cached keys and values of its prefix."""
     spread: bool = False
-    """Whether a model is spread over all GPUs of the machine, some blocks on each, for one that is
-    too large for a single GPU: in dump, complete, evaluate, robustness, tasks and control. Training
-    shares weights by `sharding`."""
+    """Whether a model is spread over all GPUs of the machine, some blocks on each, because it is
+    too large for one: in dump, complete, evaluate, robustness, tasks and control. For training use
+    `sharding`."""
     tensor_parallel: int = Field(default=1, ge=1)
-    """Processes that share the target in a dump, each with a GPU and with a share of every weight
+    """Processes that share the target in a dump, each with one GPU and a share of every weight
     (transformers' `tp_plan`), so that all GPUs compute at once; for a target without an adapter
-    that is too large for a single GPU. Other steps may have it spread."""
+    that is too large for one GPU. Other steps can use `spread`."""
     checkpointing: bool = False
-    """Whether training keeps little more of a block's activations than what went into it, and
-    computes the rest again in the backward pass (gradient checkpointing): much less memory, about a
-    third more time, the same result. For decoders whose rows are packed."""
+    """Whether training recomputes activations in the backward pass (gradient checkpointing): much
+    less memory, about a third more time, the same result. Only for decoders whose rows are
+    packed."""
     concurrency: int = Field(default=256, ge=1)
-    """Most LLM requests under way at once; how many there are follows what the endpoint takes well.
-    The embedded generator takes 4."""
+    """Most concurrent LLM requests; the number in use adapts to the endpoint's limits. The embedded
+    generator takes 4."""
     shard_cache_mb: int = Field(default=512, ge=16)
-    """Decoded shards of the activation store kept in memory, in MiB."""
+    """Memory for decoded shards of the activation store, in MiB."""
     reuse_rows: bool = True
-    """Whether activations that another store of the same target in the artifact root holds are
-    taken over from it, and not computed again."""
+    """Whether activations are copied from other stores of the same target in the artifact root
+    instead of being computed again."""
     store_gb: float | None = Field(default=None, gt=0)
-    """Most that a new activation store may take, in GB of raw shards; a larger one is refused
-    before the target runs. Null sets no limit."""
+    """Largest size of a new activation store, in GB of raw shards; a larger one is refused before
+    the target runs. Null sets no limit."""
     step_timeout_s: float | None = Field(default=None, gt=0)
-    """Most seconds that a step may take in runs on a Prefect server; null sets no limit."""
+    """Longest duration of a step on a Prefect server, in seconds; null sets no limit."""
     step_retries: int = Field(default=2, ge=0)
-    """How often a step whose LLM endpoint could not be reached is tried again in runs on a Prefect
-    server; the wait before each retry doubles."""
+    """Retries on a Prefect server of a step whose LLM endpoint could not be reached; the wait
+    doubles before each."""
     report_to: tuple[str, ...] = ()
-    """Where transformers logs training besides our own log: `tensorboard`, `wandb`."""
+    """Further places to which transformers logs training: `tensorboard`, `wandb`."""
 
     @model_validator(mode="after")
     def _one_copy(self) -> Runtime:

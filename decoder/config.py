@@ -18,46 +18,43 @@ class DecoderConfig(Config):
     """Injection and prompt of the decoder."""
 
     read_layer: int | None = Field(default=None, ge=-1)
-    """Stored layer that the decoder reads; null where the store has just one, or where it reads
-    several."""
+    """Stored layer that the decoder reads; null if the store has only one, or with
+    `read_layers`."""
     read_layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Several stored layers that it reads, each named in its prompt; empty for `read_layer` alone.
-    The first is the one that is asked where nothing else is said."""
+    """Several stored layers that the decoder reads, each named in its prompt; empty for
+    `read_layer` alone. The first is asked by default."""
     combine: Literal["sampled", "concatenated"] = "sampled"
-    """Layers that are read of a row where there are several: `sampled` is one of them, drawn by
-    seed in each epoch, and any can be asked later; `concatenated` is all of them, one run of
-    placeholders after the other."""
+    """How several layers are read: `sampled` reads one of them per row and epoch, drawn by seed,
+    and any can be asked later; `concatenated` reads all of them, one run of placeholders after the
+    other."""
     write_layer: int = Field(default=0, ge=0)
-    """Decoder block at whose output the activations enter, at the placeholders."""
+    """Decoder block at whose output the activations are injected at the placeholders."""
     injection: Literal["replace", "add"] = "replace"
-    """`replace` puts the activation itself there (arXiv 2412.08686, section 3); `add` adds its
-    direction, at the length of what is there (arXiv 2512.15674)."""
+    """`replace` puts the activation in place of the placeholder's state (arXiv 2412.08686, section
+    3); `add` adds its direction, scaled to the norm of that state (arXiv 2512.15674)."""
     normalisation: Normalisation = "none"
-    """What is done to activations first: `none` leaves them as they are (the paper); `length`
-    brings each to the mean length of what it replaces; `centre` takes off the mean training token
-    before that, and `standardise` divides each feature by its deviation over training tokens as
-    well. A few massive features hide the change of some percent that a hidden control makes.
-    `wiener` then puts the best linear estimate of that change in the activation's place, learned
-    from training rows whose visible text begins alike under several controls (crossed stimuli, or
-    `train` in dump.swapped).
-    `discriminant` does so with what differs between the controls' mean activations (as linear
-    discriminants do), where what tells controls apart stands in the visible text itself
-    (complete.neutral_system).
-    `difference` takes off the activations of the same visible text without the control, then brings
-    the rest to that length: an ablation, for masked views and train.activations `live`; such a
-    decoder can be evaluated, and not asked or steered."""
+    """What is done to activations before injection (docs/training.md): `none` leaves them unchanged
+    (the paper); `length` scales each to the mean norm of what it replaces; `centre` first subtracts
+    the mean training token; `standardise` also divides each feature by its standard deviation.
+    `wiener` replaces the activation by the best linear estimate of what a control changed in it,
+    learned from visible text that occurs under several controls (crossed stimuli, or `train` in
+    dump.swapped). `discriminant` is the same estimate for rows that hide nothing
+    (complete.neutral_system), from the differences between the controls' mean activations.
+    `difference` subtracts the activations of the same visible text without the control: an ablation
+    for masked views and train.activations `live`, whose decoder can be evaluated but not asked or
+    steered with."""
     positions: Literal["target", "plain"] = "target"
-    """`target`: each placeholder has the position that its activation had in the target's own
-    sequence (the paper's rule); `plain`: the decoder's sequence is counted from 0."""
+    """Position ids of placeholders: `target` uses the position of each activation in the target's
+    own sequence (the paper); `plain` counts the decoder's sequence from 0."""
     masking: bool = True
-    """Withhold the control's own tokens in every view but `control`."""
+    """Whether the control's own tokens are withheld in every view except `control`."""
     tokens: str = Field(default="visible", pattern=r"^(visible|last:[1-9]\d*)$")
-    """Tokens of a row that are read: `visible`, all that masking leaves, or `last:N`, the last N of
-    these (`last:1` of rows of kind `relation` is the subject's last token)."""
+    """Tokens of a row that are read: `visible` is all that masking leaves; `last:N` is the last N
+    of these (`last:1` for rows of kind `relation`: the subject's last token)."""
     placeholder: str = "?"
-    """Text of a placeholder; must be one token."""
+    """Text of a placeholder; it must be one token."""
     preamble: str = "I have read the assistant. Ask me."
-    """The decoder's own turn between the placeholders and the question."""
+    """Fixed decoder turn between the placeholders and the question."""
 
     @property
     def last_tokens(self) -> int | None:
@@ -82,8 +79,9 @@ class LoraSettings(Config):
     rank: int = Field(default=16, ge=1, le=8192)
     """Rank of each pair of matrices."""
     alpha: float = Field(default=32, gt=0)
-    """Scale of the adapter is alpha / rank."""
+    """Scaling: the adapter's output is multiplied by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout before the adapter."""
+    """Dropout probability before the adapter."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names of the linear layers that are adapted; `all-linear` is all but the language head."""
+    """Names of the linear layers that are adapted; `all-linear` is all except the language model
+    head."""

@@ -25,16 +25,17 @@ class JudgeConfig(Config):
     """An LLM that judges written answers, and how many of them."""
 
     endpoint: EndpointConfig = EndpointConfig()
-    """The judge; the embedded model is there to try it, too small to be believed."""
+    """LLM that judges; the embedded model only serves to try the step and is too small to be
+    reliable."""
     answers: int = Field(default=40, ge=1)
-    """Most questions of a split and view whose answers are judged, drawn by seed."""
+    """Most questions per split and view whose answers are judged, drawn by seed."""
 
 
 class EvaluateConfig(ComputeConfig):
-    """The rows that are evaluated, under which conditions, with which statistics."""
+    """Which rows are evaluated, under which conditions and with which statistics."""
 
     splits: tuple[Split, ...] = ("test", "test_ood", "test_seen")
-    """Splits that are evaluated; one without rows is left out, and the report says so."""
+    """Splits that are evaluated; one without rows is skipped, and the report says so."""
     views: tuple[View, ...] = VIEWS
     """Views that are evaluated, each separately."""
     conditions: tuple[ConditionName, ...] = (
@@ -45,40 +46,40 @@ class EvaluateConfig(ComputeConfig):
         "mean",
         "none",
     )
-    """Activations that the decoder is given; `right` and `other` are always among them. Each costs
-    a forward pass over all questions. `swapped` and `shifted_positions` are those of masked views
-    and need `dump.swapped`; `wrong_layer` needs a second layer in dump.layers."""
+    """Activations given to the decoder; `right` and `other` are required. Each costs a forward pass
+    over all questions. `swapped` and `shifted_positions` apply to masked views and need
+    `dump.swapped`; `wrong_layer` needs a second layer in dump.layers."""
     read_layer: int | None = Field(default=None, ge=0)
-    """Layer that is asked of a decoder which reads several by turns; null takes its first."""
+    """Layer that is asked of a decoder with several read layers; null takes the first."""
     baselines: tuple[Baseline, ...] = ()
-    """Decoders trained for comparison, each a step of its own that takes as long as `train`:
-    `prior` on the activations of other controls, `visible_text` on the visible tokens without
-    activations (reading is claimed where the decoder is better than both), and `text` on the
-    control's own words in place of activations (an upper bound)."""
+    """Decoders trained for comparison, each in its own step that takes as long as `train`: `prior`
+    on the activations of other controls, `visible_text` on the visible tokens without activations
+    (a claim of reading needs the decoder to beat both), and `text` on the control's own words
+    instead of activations (an upper bound)."""
     visible_too: bool = False
-    """Also evaluate the masked views with the control visible, under their own names
+    """Whether masked views are also evaluated with the control visible, under their own names
     (`system+visible`, ...)."""
     max_controls: int | None = Field(default=40, ge=1)
-    """Most controls of a split and view, drawn by seed; null for all."""
+    """Most controls per split and view, drawn by seed; null for all."""
     answers: int = Field(default=3, ge=0)
-    """Controls of each split and view for which answers are written out beside gold."""
+    """Controls per split and view for which answers are written out with gold."""
     max_answer_tokens: int = Field(default=40, ge=1, le=100_000)
     """Longest written answer, in tokens."""
     identification: int = Field(default=4, ge=0)
-    """Answers to the same question among which the decoder has to find the gold one by their
-    likelihood, gold counted; a question that fewer controls were asked is left out and counted. 0
-    leaves identification out. Costs a forward pass over as many answers for each of `right`,
-    `swapped` (in view `control` `other`), `none` and the baselines."""
+    """Answers to the same question among which the decoder must find gold by likelihood, gold
+    included; questions asked of too few controls are skipped and counted. 0 skips identification.
+    Costs a forward pass over that many answers for each of `right`, `swapped` (`other` in view
+    `control`), `none` and the baselines."""
     control_effect: bool = True
-    """Whether the target's hold on the control is measured where rows have completions: how much
-    likelier, in nats, a completion is under its own control than under the swapped one. Costs two
-    passes of the whole target over those rows."""
+    """Whether to measure, where rows have completions, how many nats likelier a completion is under
+    its own control than under the swapped one. Costs two passes of the whole target over those
+    rows."""
     judge: JudgeConfig | None = None
-    """An LLM that judges the written answers, in a step of its own; null leaves it out."""
+    """LLM that judges the written answers, in its own step; null for none."""
     bootstrap: int = Field(default=10_000, ge=100, le=100_000)
-    """Bootstrap samples over controls of every interval."""
+    """Bootstrap samples over controls for each interval."""
     min_controls: int = Field(default=8, ge=2)
-    """Controls under which an estimate is given without an interval."""
+    """Controls below which an estimate has no interval."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of subset, `other`, `noise`, distractors and bootstrap."""
 

@@ -26,7 +26,7 @@ from generators.rules.words import normalize
 
 
 class SplitConfig(Config):
-    """How groups of rows are divided; a group falls into one split."""
+    """How groups of rows are divided into splits; a group is in one split."""
 
     validation: float = Field(default=0.1, ge=0, lt=1)
     """Share of the groups of each kind for validation."""
@@ -35,9 +35,8 @@ class SplitConfig(Config):
     test_ood: tuple[str, ...] = ()
     """Categories (`kind/category`) that are held out whole, as split `test_ood`."""
     stimuli: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the stimuli that are held out from training where controls have several: controls of
-    the training split are asked them in the split `test_seen` (controls that training has seen,
-    with stimuli that it has not), and the controls of all other splits are asked them alone."""
+    """Share of the stimuli held out of training, if controls have several. Training controls with
+    held-out stimuli form the split `test_seen`; all other splits have held-out stimuli only."""
     seed: int = 0
     """Seed of the draw."""
 

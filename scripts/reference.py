@@ -60,8 +60,8 @@ def commands_page() -> str:
     """Write every command with its arguments and options, from their help texts."""
     parts = [
         "# Commands",
-        "Written by `python scripts/reference.py` from the help texts; the option `--help` of a "
-        "command prints them too. `--install-completion` sets shell completion up.",
+        "Written by `python scripts/reference.py` from the help texts, which `--help` prints as "
+        "well. `--install-completion` installs shell completion.",
     ]
     parts += list(_family(typer.main.get_command(app), ["latentqa"]))
     return "\n\n".join(parts) + "\n"
@@ -120,10 +120,9 @@ def config_page() -> str:
     """Write every field of an experiment file, from the config models."""
     parts = [
         "# Fields of an experiment file",
-        "Written by `python scripts/reference.py` from the config models. `latentqa schema` prints "
-        "the same as a JSON Schema, which editors complete and check fields with; `latentqa init` "
-        "writes a commented file to begin with. An unknown field is an error that names the "
-        "nearest one.",
+        "Written by `python scripts/reference.py` from the config models. `latentqa init` writes a "
+        "commented file to start from; `latentqa schema` prints the JSON Schema with which editors "
+        "complete and check fields. An unknown field is an error that names the nearest one.",
     ]
     parts += list(_section(Experiment, "", "An experiment", {}))
     return "\n\n".join(parts) + "\n"

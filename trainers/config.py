@@ -22,12 +22,12 @@ class TrainConfig(Config):
     """The decoder, its data and its optimisation."""
 
     decoder: DecoderConfig = DecoderConfig()
-    """How activations enter the decoder."""
+    """Injection and prompt of the decoder."""
     lora: LoraSettings = LoraSettings()
     """The adapter that is trained."""
     activations: Literal["store", "live"] = "store"
-    """Where activations come from: `store` is the step dump's; `live` runs the target (the
-    decoder's base, its adapter off) at every read, and the experiment has no dump."""
+    """Where activations come from: `store` is the step dump; `live` runs the target (the decoder's
+    base without its adapter) at every read, and the experiment has no dump."""
     views: tuple[View, ...] = VIEWS
     """Views whose rows are trained on."""
     max_rows: int | None = Field(default=None, ge=1)
@@ -37,53 +37,52 @@ class TrainConfig(Config):
     mixture: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
-    """Weight of a view, a kind (persona, profile, context, ...) or a source (import, generator)
-    among the rows that `max_rows` leaves: sources are interleaved, within each its kinds, within
-    each its views; 1 where it is not named, and none of its rows at 0."""
+    """Weights of views, kinds (persona, profile, context, ...) and sources (import, generator)
+    among the rows that `max_rows` keeps. Sources are interleaved, within them kinds, within these
+    views. A name that is not listed weighs 1; weight 0 leaves it out."""
     rows_per_batch: int = Field(default=8, ge=1)
-    """Rows (activation prefixes, each with its questions) of one batch; where several processes
-    train together, of all of them."""
+    """Rows (activation prefixes, each with its questions) per batch, over all processes that train
+    together."""
     contrastive: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Weight of a term by which each answer must be likelier given the row's own activations than
-    given those of its visible text under another control (trainers/data/contrast.py); 0 leaves it
-    out. Needs `train` in dump.swapped, and costs up to another forward pass of each masked row."""
+    """Weight of a loss term that makes each answer likelier given the row's own activations than
+    given those of its visible text under another control (trainers/data/contrast.py); 0 for none.
+    Needs `train` in dump.swapped and costs up to one more forward pass per masked row."""
     micro_batch_tokens: int = Field(default=1024, ge=1)
-    """Most tokens of a micro-batch, which goes through the decoder at once; a larger batch is split
-    into several, which bounds memory and changes no result beyond rounding: it is no part of what
-    is cached. A row alone may have more."""
+    """Most tokens of a micro-batch; larger batches are split, which bounds memory. It changes
+    results only by rounding and is not part of the cache key. A single row may be longer."""
     accumulation: int = Field(default=1, ge=1)
     """Batches summed into one optimiser step."""
     epochs: float = Field(default=1.0, gt=0)
-    """Epochs over the training rows, the last batch of each as short as it comes; ignored where
+    """Epochs over the training rows; the last batch of an epoch may be smaller. Ignored if
     `max_steps` is set."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps in all; null takes `epochs`."""
+    """Total optimiser steps; null uses `epochs`."""
     noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Gaussian noise on the injected activations while training, root mean square as a share of
-    their length. A decoder that is to steer wants some: it then reads the directions in which
-    activations differ widely, and its gradient follows them, not whatever else tells them apart."""
+    """Gaussian noise on the injected activations during training: root mean square as a share of
+    their length. Meant for decoders that are to steer: it makes them read directions in which
+    activations differ widely."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Weight decay of AdamW."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the steps over which the rate rises; it then falls as a cosine, step by step."""
+    """Share of the steps in which the learning rate rises; it then falls along a cosine."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient norm above which gradients are clipped."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the decoder's weights and arithmetic, `auto` as dump.compute_dtype; LoRA
-    weights are kept in float32, and rounded where they are multiplied."""
+    """Number format of the decoder's weights and arithmetic; `auto` as in dump.compute_dtype. LoRA
+    weights are kept in float32 and rounded where they are multiplied."""
     evaluations: int = Field(default=4, ge=1)
-    """How often, evenly over training, validation `right` is measured and a checkpoint written."""
+    """Number of evenly spaced measurements of validation `right`, each with a checkpoint."""
     keep: Literal["best", "last"] = "best"
-    """The checkpoint that is handed on: that of the lowest validation `right`, or the last. The
-    best on held-out controls can be one from before training controls are told apart."""
+    """Checkpoint that is used: the one with the lowest validation `right` (`best`), or the `last`.
+    With held-out controls, `best` can date from before the training controls are distinguished."""
     patience: int | None = Field(default=None, ge=1)
-    """Measurements of validation without a new lowest after which training ends early; null trains
-    to the end."""
+    """Measurements without a new lowest validation loss after which training stops; null never
+    stops early."""
     validation_rows: int = Field(default=32, ge=1)
-    """Validation rows of each such measurement, drawn by seed, the views interleaved as
-    `mixture` weighs them."""
+    """Validation rows per measurement, drawn by seed, with views interleaved as `mixture` weighs
+    them."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of adapter, order, dropout and subset."""
 

@@ -17,34 +17,33 @@ _SHARD_ROWS, _SHARD_CHUNKS = 8192, 32
 
 
 class CaptureConfig(ComputeConfig):
-    """Which activations are kept, and how they are laid out."""
+    """Which activations are stored, and how they are laid out."""
 
     layers: tuple[int | float, ...] = (14,)
-    """Read layers: blocks, counted from 0, whose output residual stream is stored; -1 is the last,
-    and a fraction is a relative depth: 0.5 is the block behind which half of the blocks are done,
-    whatever the model (15 of 32, 14 of 30)."""
+    """Read layers: the blocks, counted from 0, whose output residual stream is stored. -1 is the
+    last block. A fraction is a relative depth: 0.5 is the block after which half of the blocks have
+    run (15 of 32, 14 of 30)."""
     store_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """Number format in which activations are stored."""
+    """Number format of the stored activations."""
     max_tokens: int = Field(default=1024, ge=8)
     """Longest sequence, in tokens."""
     too_long: Literal["drop", "refuse"] = "drop"
-    """What happens to a longer sequence: `drop` counts and lists it, `refuse` stops with its
-    name."""
+    """What happens to a longer sequence: `drop` leaves it out, counts and lists it; `refuse` stops
+    the dump and names it."""
     swapped: tuple[Split, ...] = ("test", "test_ood", "test_seen")
-    """Splits whose rows in masked views are dumped a second time with another control of their kind
-    before the same visible text (`swapped`), for the hidden gain; empty for none."""
+    """Splits whose masked rows are also dumped with another control of their kind before the same
+    visible text (`swapped`), for the hidden gain; empty for none."""
     batch_tokens: int = Field(default=2048, ge=1)
-    """Most tokens of one forward pass, padding counted. It changes no result beyond rounding, and
-    is no part of what is cached."""
+    """Most tokens of one forward pass, padding included. It changes results only by rounding and is
+    not part of the cache key."""
     shard_rows: int | None = Field(default=None, ge=256)
-    """Rows (tokens) of one shard, the unit of work and of commit; a multiple of `chunk_rows`. Null:
-    8,192, or as many as the longest sequence or 32 chunks of a narrow target's width take."""
+    """Rows (tokens) of one shard, the unit of work and of commit; a multiple of `chunk_rows`. Null
+    takes 8,192, or more if the longest sequence or 32 chunks need it."""
     chunk_rows: int | None = Field(default=None, ge=16)
-    """Rows of one inner chunk, the unit of a checksum. Null: 256, doubled until a layer's chunk has
-    more than 256 KiB, so that what is paid for each chunk and shard is little beside its bytes
-    however narrow the target is."""
+    """Rows of one inner chunk, the unit of a checksum. Null takes 256, doubled until a layer's
+    chunk exceeds 256 KiB, so that narrow targets have little overhead per chunk."""
     codec: Codec = "raw"
-    """How activations are packed: `raw` is read at the disk's speed, `lossless` is smaller and
+    """How activations are packed: `raw` is read at the speed of the disk; `lossless` is smaller and
     gives the same bits."""
 
     @field_validator("layers")
@@ -89,20 +88,20 @@ class CaptureConfig(ComputeConfig):
 
 
 class DumpSection(CaptureConfig, TemplateConfig):
-    """The YAML's section `dump`: a capture and the target that it is taken from."""
+    """The YAML's section `dump`: the target, and which of its activations are stored."""
 
     model: str = "embedded"
     """The target: a Hugging Face id (`org/name` or `org/name@revision`), a local folder, a GGUF
     file, or `embedded` (SmolLM2-135M-Instruct, needs no network)."""
     adapter: str | None = None
-    """Folder or id of a PEFT adapter that is part of the target; null for none. Where it has a
-    tokenizer and chat template of its own, these are used."""
+    """Folder or id of a PEFT adapter that is part of the target; null for none. Its own tokenizer
+    and chat template are used if it has them."""
     store: str | None = None
-    """A finished store that is used in place of a dump: a REF or its folder. It is known by its
-    root digest, and must be of this target and hold `layers`; null dumps."""
+    """REF or folder of a finished store that is used instead of a dump; it must come from this
+    target and contain `layers`. Its root digest is part of the cache key. Null runs a dump."""
     trust_remote_code: bool = False
-    """Whether Python code in the target's folder may run, for models that transformers has no code
-    of its own for. It is never asked for at a prompt."""
+    """Whether Python code in the target's folder may run, for models that transformers does not
+    implement. There is no interactive prompt for it."""
 
     @property
     def template(self) -> TemplateConfig:

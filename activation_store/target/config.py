@@ -11,44 +11,44 @@ from generators.llm.endpoint.config import EndpointConfig
 
 
 class CompleteConfig(ComputeConfig):
-    """How the target replies. Its own generation_config.json sets nothing."""
+    """How the target replies; its generation_config.json is ignored."""
 
     max_tokens: int = Field(default=48, ge=1, le=100_000)
-    """Longest reply, in tokens, a thought included."""
+    """Longest reply in tokens, thinking included."""
     unfinished: Literal["keep", "drop"] = "keep"
-    """What happens to a reply that reaches `max_tokens`: `keep` flags it `unfinished`, `drop`
-    counts and lists it. One that is cut within its thought is dropped in any case."""
+    """What happens to a reply that reaches `max_tokens`: `keep` flags it `unfinished`; `drop`
+    leaves it out, counts and lists it. A reply cut within its thinking is always dropped."""
     disobedient: Literal["keep", "drop"] = "keep"
-    """What happens to a reply that code finds against its control (generators/rules/obedience.py):
-    `drop` counts and lists it."""
+    """What happens to a reply that does not obey its control by the code check
+    (generators/rules/obedience.py): `keep` keeps it; `drop` leaves it out, counts and lists it."""
     attempts: int = Field(default=1, ge=1, le=1000)
-    """Most replies drawn for a conversation whose control code can check; the first one that obeys
-    is kept, else the last. The first reply is drawn as set here, each further one at `temperature`,
-    or at 1 if that is 0."""
+    """Most replies drawn for a conversation whose control code can check. The first reply that
+    obeys is kept, otherwise the last. Replies after the first are sampled at `temperature`, or at 1
+    if that is 0."""
     neutral_system: str | None = Field(default=None, min_length=1)
-    """System prompt that takes the control's place in the rows with replies, once they are written.
-    Such rows hide nothing: they hold what replies under a control are like, for a decoder that is
-    to steer replies. Null keeps the control."""
+    """System prompt that replaces the control in the rows once replies are written. Such rows hide
+    nothing: they contain what replies under a control are like, for a decoder that is to steer.
+    Null keeps the control."""
     temperature: float = Field(default=0.0, ge=0)
     """Sampling temperature; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Share of the probability that is sampled from, the likeliest tokens first; 1 is all."""
+    """Probability mass of the likeliest tokens that are sampled from; 1 is all."""
     top_k: int = Field(default=0, ge=0)
-    """Number of tokens that are sampled from, the likeliest first; 0 is all."""
+    """Number of the likeliest tokens that are sampled from; 0 is all."""
     repetition_penalty: float = Field(default=1.0, gt=0)
-    """What the scores of tokens that stand in the prompt or the reply are divided by; 1 is none."""
+    """Divisor of the scores of tokens that already occur in the prompt or the reply; 1 is none."""
     batch_rows: int = Field(default=16, ge=1)
-    """Conversations that are answered together; the unit of resuming."""
+    """Conversations that are answered in one batch; the unit of resuming."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of sampling."""
     endpoint: EndpointConfig | None = None
-    """Server of the target that writes the replies, such as vLLM's: it has to continue token ids at
-    `/completions`. Null has the target reply here."""
+    """Server of the target that writes the replies, such as vLLM; it must continue token ids at
+    `/completions`. Null runs the target here."""
     check_rows: int = Field(default=8, ge=0)
-    """Conversations that the endpoint answers greedily before all others, to be compared with the
-    target, which is loaded for it; 0 compares none."""
+    """Conversations that the endpoint first answers greedily, to compare it with the target, which
+    is loaded for this check; 0 skips the check."""
     min_agreement: float = Field(default=0.9, ge=0, le=1)
-    """Share of the tokens of these replies that the target itself has to choose too."""
+    """Smallest share of the tokens of these replies that the target itself must also choose."""
 
     @field_validator("endpoint")
     @classmethod

@@ -26,8 +26,8 @@ class ComputeConfig(Config):
     """The number format of a step that runs models."""
 
     compute_dtype: ComputeDtype = "auto"
-    """Number format in which models run; `auto` is bfloat16 on a GPU that computes in it, and
-    float32 elsewhere. On a GPU float32 is multiplied as TF32."""
+    """Number format in which models run. `auto` is bfloat16 on a GPU that supports it and float32
+    elsewhere; float32 on a GPU is multiplied as TF32."""
 
 
 def resolve_dtype(dtype: str, runtime: Runtime) -> str:

@@ -23,10 +23,10 @@ class TemplateConfig(Config):
 
     template_args: dict[str, JsonValue] = Field(default_factory=dict)
     """Arguments of the target's chat template by name, such as `enable_thinking: false` or
-    `date_string: 01 Jan 2025` (which is its default); they are part of what the target is."""
+    `date_string: 01 Jan 2025` (the default); they are part of the target's identity."""
     system_role: Literal["own", "join"] = "own"
-    """What happens to a system message that the chat template refuses or leaves out: `own` drops
-    and counts the row, `join` writes its text, and an empty line, before the first user message."""
+    """What happens to a system message that the chat template refuses or omits: `own` drops and
+    counts the row; `join` puts its text and an empty line before the first user message."""
 
     @field_validator("template_args")
     @classmethod

@@ -30,28 +30,28 @@ class WantedAnswer(Config):
     """A question about the assistant, and the answer that steering makes likelier."""
 
     question: str = Field(min_length=1)
-    """Asked of the decoder, as it stands."""
+    """Question that the decoder is asked, word for word."""
     answer: str = Field(min_length=1)
-    """The answer that is wanted."""
+    """Wanted answer."""
     instead: tuple[str, ...] = ()
-    """Answers that hold without the control; with them, whether the decoder can tell the control at
-    all is a closed question."""
+    """Answers that hold without the control; they make a closed question, which shows whether the
+    decoder can read the control at all."""
 
 
 class SteeringControl(Config):
-    """A control to steer to: questions with the answers that the decoder is to give."""
+    """A control to steer towards: questions with the wanted answers."""
 
     control: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    """Name: lower case letters, digits, `_` and `-`."""
+    """Name: lower-case letters, digits, `_` and `-`."""
     description: str = Field(min_length=1)
-    """What it is, in a sentence; the system prompt of the baseline that prompts."""
+    """The control in one sentence; the system prompt of the prompting baseline."""
     prompt: str | None = None
-    """System prompt of that baseline, where it is to say more than `description`."""
+    """System prompt of the prompting baseline, if it should say more than `description`."""
     questions: tuple[WantedAnswer, ...] = Field(min_length=1)
-    """Questions and the answers wanted; each counts the same."""
+    """Questions and the wanted answers, all with the same weight."""
     check: dict[str, Any] | None = None
-    """How code tells that a reply obeys (generators/rules/obedience.py): `words`, `language`,
-    `form`, `sentiment` or `register`; null where it cannot."""
+    """How code checks that a reply obeys (generators/rules/obedience.py): `words`, `language`,
+    `form`, `sentiment` or `register`; null if it cannot."""
 
     @property
     def system_prompt(self) -> str:

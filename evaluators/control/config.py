@@ -26,21 +26,23 @@ JudgedMeasure = Literal["adherence", "sentiment"]
 
 
 class ControlJudgeConfig(Config):
-    """An LLM that judges steered replies, beside code and likelihood."""
+    """An LLM that judges steered replies, in addition to code and likelihood."""
 
     endpoint: EndpointConfig = EndpointConfig()
-    """The judge; the embedded model is there to try it, too small to be believed."""
+    """LLM that judges; the embedded model only serves to try the step and is too small to be
+    reliable."""
     measures: tuple[JudgedMeasure, ...] = ("adherence",)
-    """What is judged of each reply, each with two requests."""
+    """What is judged of each reply, with two requests each: whether it follows the control
+    (`adherence`), its mood (`sentiment`)."""
     prompts: int = Field(default=24, ge=1)
-    """Most test prompts of a control whose replies are judged, the same of every method."""
+    """Most test prompts per control whose replies are judged, the same for every method."""
 
 
 class ControlSection(ComputeConfig):
-    """What is steered, how, and how it is judged."""
+    """Towards what the target is steered, how, and how the replies are evaluated."""
 
     controls: tuple[str, ...] = ("cheerful", "formal", "ocean")
-    """Controls: names of packaged ones, or paths of files (core/records/steering_control.py)."""
+    """Controls: names of packaged ones, or paths of files (docs/control.md)."""
     methods: tuple[Method, ...] = (
         "prompting",
         "activations",
@@ -50,42 +52,42 @@ class ControlSection(ComputeConfig):
         "reading_vector",
         "sft",
     )
-    """Ways to steer that are compared."""
+    """Steering methods that are compared."""
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    """Strengths that each method is tried at on validation prompts, as multiples of what it makes
-    of itself; the same for every method but `prompting`, which is tried in as many wordings."""
+    """Strengths at which each method is tried on validation prompts, as multiples of its own shift;
+    `prompting` is tried in as many wordings instead."""
     prompts: str | None = None
-    """Text file of ordinary prompts, one a line, that are drawn into the sets below; null for the
-    packaged ones."""
+    """Text file of ordinary prompts, one per line, from which the sets below are drawn; null for
+    the packaged ones."""
     train_prompts: int = Field(default=32, ge=4)
     """Ordinary prompts from which vectors and adapters are made."""
     validation_prompts: int = Field(default=8, ge=2)
     """Prompts on which strengths are chosen."""
     test_prompts: int = Field(default=24, ge=2)
-    """Prompts on which the methods are judged."""
+    """Prompts on which the methods are evaluated."""
     max_tokens: int = Field(default=40, ge=1, le=100_000)
     """Longest reply, in tokens."""
     reply_attempts: int = Field(default=1, ge=1, le=1000)
-    """Replies under the control drawn for each prompt from which `difference`, `reading_vector` and
-    `sft` are made; the one with the highest adherence is kept. The first is greedy, the others are
-    sampled at temperature 0.7."""
+    """Replies under the control drawn per prompt to make `difference`, `reading_vector` and `sft`;
+    the one with the highest adherence is kept. The first is greedy, the others are sampled at
+    temperature 0.7."""
     activations: ActivationSteeringConfig = ActivationSteeringConfig()
     """Steering by activations, at strength 1."""
     weights: WeightSteeringConfig = WeightSteeringConfig()
-    """Steering by weights; `sft` has the same adapter and the same steps."""
+    """Steering by weights; `sft` uses the same adapter and steps."""
     perplexity_limit: float = Field(default=1.3, ge=1)
-    """Highest ratio of either perplexity to the unsteered target's at which a strength may be
-    chosen."""
+    """Highest ratio of either perplexity to the unsteered target's for a strength to be chosen."""
     distinct_limit: float = Field(default=0.2, ge=0)
-    """Largest relative change of distinct-2 at which a strength may be chosen."""
+    """Largest relative change of distinct-2 for a strength to be chosen."""
     judge: ControlJudgeConfig | None = None
-    """An LLM that judges the replies as well, a step of its own; null for none."""
+    """LLM that also judges the replies, in its own step; null for none."""
     crows_pairs: str | None = None
-    """CSV file of CrowS-Pairs, on which bias is measured before and after; null for none."""
+    """CSV file of CrowS-Pairs, on which bias is measured before and after steering; null for
+    none."""
     crows_rows: int | None = Field(default=None, ge=10)
-    """Most of its pairs, drawn by seed; null for all."""
+    """Most pairs of that file, drawn by seed; null for all."""
     bootstrap: int = Field(default=10_000, ge=100, le=100_000)
-    """Bootstrap samples over prompts of every interval."""
+    """Bootstrap samples over prompts for each interval."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of prompts and bootstrap."""
 

@@ -14,30 +14,30 @@ AlterationName = Literal["decoy", "forbidden", "novel_question"]
 
 
 class RobustnessConfig(ComputeConfig):
-    """Which rows are altered, and how; and how far the target is moved from what was read."""
+    """How rows are altered, and how far the target is fine-tuned, to test an unchanged decoder."""
 
     splits: tuple[Split, ...] = ("test", "test_ood")
     """Splits that are evaluated; with both, held-out categories are compared with the others."""
     views: tuple[View, ...] = VIEWS
     """Views that are evaluated, each separately."""
     alterations: tuple[AlterationName, ...] = ("decoy", "forbidden", "novel_question")
-    """What is done to each row (evaluators/robustness/alterations.py); each costs a forward
-    pass of the target and two of the decoder over all questions."""
+    """Alterations of each row (evaluators/robustness/alterations.py); each costs a forward pass of
+    the target and two of the decoder over all questions."""
     strengths: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    """Strengths at which a fine-tune of the target, made here, is read by the unchanged decoder;
-    1 is the fine-tune as it was trained."""
+    """Strengths at which the unchanged decoder reads a fine-tune of the target that this step
+    trains; 1 is the fine-tune as trained. Empty for no fine-tune."""
     shift_steps: int = Field(default=20, ge=1)
-    """Optimiser steps of that fine-tune, on the training split's conversations."""
+    """Optimiser steps of the fine-tune, on the conversations of the training split."""
     shift_learning_rate: float = Field(default=1e-3, gt=0)
-    """Its learning rate."""
+    """Learning rate of the fine-tune."""
     shift_rank: int = Field(default=8, ge=1, le=8192)
-    """Rank of its LoRA adapter."""
+    """Rank of the fine-tune's LoRA adapter."""
     max_controls: int | None = Field(default=20, ge=1)
-    """Most controls of a split and view, drawn by seed; null for all."""
+    """Most controls per split and view, drawn by seed; null for all."""
     bootstrap: int = Field(default=10_000, ge=100, le=100_000)
-    """Bootstrap samples over controls of every interval."""
+    """Bootstrap samples over controls for each interval."""
     min_controls: int = Field(default=8, ge=2)
-    """Controls under which an estimate is given without an interval."""
+    """Controls below which an estimate has no interval."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of subset, decoys, words, fine-tune and bootstrap."""
 

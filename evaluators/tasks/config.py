@@ -27,13 +27,13 @@ PREDICTOR_NAMES: tuple[PredictorName, ...] = get_args(PredictorName)
 
 
 class SubjectShares(Config):
-    """Shares of a task's subjects, drawn by hash; a subject falls into one of them."""
+    """Shares of a task's subjects, drawn by hash; each subject is in one part."""
 
     train: float = Field(default=0.2, gt=0, lt=1)
-    """What the probe, the nearest neighbour and few-shot prompts learn from, beside all subjects of
-    the other parts that these leave over: unknown to the target, or more than are asked."""
+    """Share that the probe, the nearest neighbour and few-shot prompts learn from. Subjects that
+    the other parts do not use (unknown to the target, or beyond their maximum) are added to it."""
     validation: float = Field(default=0.2, gt=0, lt=1)
-    """Where each method's settings are chosen; what is left is the test."""
+    """Share on which each method's settings are chosen; the remaining subjects are the test."""
 
     @model_validator(mode="after")
     def _leave_a_test(self) -> SubjectShares:
@@ -46,14 +46,15 @@ class SubjectShares(Config):
 
 
 class ShiftConfig(Config):
-    """Another model, whose activations the decoder reads through a linear map, and without one."""
+    """Another model, whose activations the decoder reads with and without a linear map."""
 
     model: str | None = None
-    """The other model; null takes the decoder's own target, to which `adapter` is applied."""
+    """The other model; null takes the decoder's own target with `adapter`."""
     adapter: str | None = None
-    """Folder or id of a PEFT adapter of it, such as a fine-tune; null for none."""
+    """Folder or id of a PEFT adapter of the other model, such as a fine-tune; null for none."""
     layer: int | None = Field(default=None, ge=0)
-    """Block of it that is read; null takes that of the same depth as the decoder's."""
+    """Block of the other model that is read; null takes the one at the depth of the decoder's read
+    layer."""
 
     @model_validator(mode="after")
     def _another(self) -> ShiftConfig:
@@ -67,62 +68,63 @@ Grade = Literal["direct", "negation", "comparison", "counting", "two_hop"]
 
 
 class PromptsConfig(Config):
-    """Hidden system prompts: told from the activations of what is visible after them."""
+    """Tasks that identify a hidden system prompt from activations of the visible text after it."""
 
     view: Literal["system", "stimulus", "stimulus_completion"] = "system"
-    """View whose rows are read, the control hidden."""
+    """View whose rows are read; the control is hidden."""
     splits: tuple[Literal["test", "test_ood", "test_seen"], ...] = ("test", "test_ood")
     """Splits, each a task: `test` has categories of training (easy), `test_ood` new ones (hard)."""
     decoys: bool = True
-    """Whether each split is also a task in which the user quotes another control of the choice."""
+    """Whether each split also becomes a task in which the user quotes another of the controls to
+    choose from."""
     max_controls: int = Field(default=40, ge=4)
-    """Most controls of a task, drawn by hash; one row of each."""
+    """Most controls of a task, drawn by hash, with one row each."""
     answer_tokens: int = Field(default=60, ge=1)
-    """Tokens of a written answer, which is compared with the hidden text."""
+    """Longest written answer, in tokens; it is compared with the hidden text."""
 
 
 class TasksConfig(ComputeConfig):
     """The reading tasks, and the methods that are compared on them."""
 
     relations: tuple[str, ...] = ()
-    """Files of relations (TSV or JSON), or folders of such; each file is a task: read the object
-    off the activation at the subject's last token."""
+    """Files of relations (TSV, CSV, JSON or JSON Lines), or folders of them. Each file is a task:
+    read the object from the activation at the subject's last token."""
     grades: tuple[Grade, ...] = ()
-    """Grades at which each relation is asked too, by claims to be answered with yes or no, each a
-    task of its own; `two_hop` where the objects of one file are subjects of another."""
+    """Further tasks per relation, each with yes/no claims of one grade; `two_hop` needs a file
+    whose subjects are the objects of another."""
     shift: ShiftConfig | None = None
-    """Each relation read off another model's activations too; null for none."""
+    """Another model whose activations are read for each relation as well; null for none."""
     prompts: PromptsConfig | None = None
-    """Hidden system prompts of the experiment's own conversations; null for none."""
+    """Tasks on hidden system prompts of the experiment's own conversations; null for none."""
     judge: JudgeConfig | None = None
-    """An LLM that judges what was written about hidden prompts, in a step of its own; `answers` is
-    the most prompts of a task; null leaves it out."""
+    """LLM that judges the answers written about hidden prompts, in its own step; its `answers` is
+    the most prompts per task. Null for none."""
     predictors: tuple[PredictorName, ...] = PREDICTOR_NAMES
-    """Methods that are compared, each on the tasks that it can be asked about; `prior` and
-    `visible_text` only where `evaluate.baselines` has them."""
+    """Methods that are compared, each on the tasks it can answer; `prior` and `visible_text` only
+    if `evaluate.baselines` has them."""
     layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Blocks that are read, those of the decoder besides; empty takes six, evenly spaced."""
+    """Blocks that are read in addition to the decoder's; empty takes six, evenly spaced."""
     shares: SubjectShares = SubjectShares()
-    """How the subjects of a relation are divided; those of the decoder's own rows of kind
-    `relation` stay in the split that they have there."""
+    """How a relation's subjects are divided; subjects of the decoder's own rows of kind `relation`
+    stay in the split they have there."""
     max_subjects: int = Field(default=100, ge=1)
-    """Most subjects of a test, drawn by hash from those that the target knows."""
+    """Most test subjects, drawn by hash from those that the target knows."""
     min_subjects: int = Field(default=30, ge=2)
-    """Subjects under which a task is not measured."""
+    """Subjects below which a task is not measured."""
     validation_subjects: int = Field(default=20, ge=1)
-    """Most subjects on which settings are chosen, likewise."""
+    """Most validation subjects, drawn in the same way."""
     max_asked: int = Field(default=600, ge=1)
-    """Most subjects of a part that the target is asked about, in search of those that it knows."""
+    """Most subjects per part that the target is asked about, to find those it knows."""
     train_subjects: int = Field(default=400, ge=1)
     """Most subjects that the probe, the nearest neighbour and few-shot prompts learn from."""
     train_sources: int = Field(default=4, ge=1)
-    """Most source texts of a training subject; tests have one of each subject."""
+    """Most source texts per training subject; test subjects have one each."""
     answer_tokens: int = Field(default=20, ge=1)
-    """Tokens of a written answer, in which the object has to be named."""
+    """Longest written answer, in tokens; it has to name the object."""
     bootstrap: int = Field(default=10_000, ge=100, le=100_000)
-    """Bootstrap samples of every interval."""
+    """Bootstrap samples for each interval."""
     min_intervals: int = Field(default=8, ge=2)
-    """Subjects, or groups of four, under which an estimate is given without an interval."""
+    """Subjects, or groups of four, below which an estimate has no interval."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of shares, sources, options and bootstrap."""
 

@@ -11,28 +11,28 @@ from core.records.tables import View
 
 
 class TextSource(Config):
-    """Texts to cut rows from; a plain string, or a list of them, stands for its `path`."""
+    """Texts that rows are cut from; a plain string, or a list of them, is its `path`."""
 
     path: str | tuple[str, ...]
-    """A file (.txt, .md, .jsonl, .parquet; of relations .tsv, .csv, .json, .jsonl, .yaml), a folder
-    of them, a folder that `datasets` saved, or the id of a Hugging Face dataset. Of relations also
-    `packaged`, those of the package, and several in a list. What lies there is part of the
-    identity, the path is not."""
+    """A file (.txt, .md, .jsonl, .parquet; for relations .tsv, .csv, .json, .jsonl, .yaml), a
+    folder of them, a folder saved by `datasets`, or the id of a Hugging Face dataset. For relations
+    also `packaged` (those of the package), or a list of paths. The content is part of the cache
+    key, the path is not."""
     revision: str | None = None
-    """Revision of a Hugging Face dataset; null for the newest, whose commit is then looked up."""
+    """Revision of a Hugging Face dataset; null looks up the newest commit."""
     subset: str | None = None
     """Configuration of a Hugging Face dataset; null for its default."""
     split: str = "train"
-    """Split of a Hugging Face dataset or of a folder that `datasets` saved."""
+    """Split of a Hugging Face dataset or of a folder saved by `datasets`."""
     column: str = "text"
-    """Column with the text, except in .txt and .md files."""
+    """Column with the text; unused for .txt and .md files."""
     category: str | None = None
-    """Column with the category; null takes a folder's first sub-folder, or `text`."""
+    """Column with the category; null takes the name of a folder's first sub-folder, or `text`."""
     windows: int = Field(default=4, ge=1)
-    """Most rows of one document, or of one subject of a file of relations."""
+    """Most rows per document, or per subject of a file of relations."""
     characters: int = Field(default=240, ge=40, le=20_000)
-    """Length of a control of `context` and of the passage after it, in characters; answers have a
-    third."""
+    """Length of a `context` control and of the passage after it, in characters; an answer has a
+    third of it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,22 +49,22 @@ class TextSource(Config):
 
 
 class KindPlan(Config):
-    """What is made of one kind of control."""
+    """How many rows of one kind of control are made, and of which sort."""
 
     controls: int = Field(default=24, ge=1)
-    """Controls that are planned; replies that are dropped are replaced within `over_ask`, and a
-    source of texts may end before."""
+    """Planned controls. Dropped replies are replaced within `over_ask`; a source of texts may have
+    too few for all."""
     categories: dict[str, int] | None = None
-    """Controls of each category, which make up `controls`; null for all categories by turns."""
+    """Controls per category, whose sum is `controls`; null takes all categories in turn."""
     views: tuple[View, ...] | None = None
-    """Views of each control; null for all that the kind has. `stimulus_completion` is added by the
-    step `complete`."""
+    """Views of each control; null for all that the kind has. The step `complete` adds
+    `stimulus_completion`."""
     stimuli: int = Field(default=1, ge=1)
-    """Stimuli of each control (a crossed design: several stimuli a control, and each of them under
-    several controls). A kind that an LLM writes has one of its own and takes the others from other
-    controls of its kind; of a kind that is cut from texts each control has one."""
+    """Stimuli per control. More than 1 makes a crossed design, in which several controls share each
+    stimulus. In kinds written by an LLM a control has one stimulus of its own and borrows the
+    others from controls of its kind; in kinds cut from texts it has only one."""
     source: TextSource | None = None
-    """Where the texts of `context`, or the files of relations of `relation`, are."""
+    """Texts of kind `context`, or files of relations of kind `relation`."""
 
     @model_validator(mode="after")
     def _categories_make_up_controls(self) -> KindPlan:

@@ -19,22 +19,23 @@ from generators.splits import SplitConfig
 
 
 class ConversationsConfig(Config):
-    """What decides the controls and stimuli."""
+    """Settings that decide the controls and stimuli."""
 
     kinds: dict[str, KindPlan] = Field(
         default_factory=lambda: {name: KindPlan() for name in ("persona", "goal", "extractive")}
     )
-    """Kinds of controls (generators/kinds), each with its plan."""
+    """Kinds of controls (generators/kinds) with a plan each."""
     sampling: SamplingConfig = SamplingConfig()
-    """How controls and stimuli are sampled."""
+    """How the LLM samples controls and stimuli."""
     filters: FilterConfig = FilterConfig()
     """Which replies are dropped."""
     over_ask: float = Field(default=2.0, ge=1)
-    """Most requests for a planned row, on average over its quota, replacements included."""
+    """Most requests per planned row on average, replacements included."""
     splits: SplitConfig = SplitConfig()
-    """Grouped splits; name at least one category of each kind in `test_ood`."""
+    """How controls are divided into splits; name at least one category of each kind in
+    `test_ood`."""
     seed: int = 0
-    """Seed of all that is drawn here: order of categories, openings, subjects of stimuli."""
+    """Seed of all random choices: order of categories, openings, subjects of stimuli."""
 
     @field_validator("kinds")
     @classmethod
@@ -45,26 +46,26 @@ class ConversationsConfig(Config):
 
 
 class QuestionsConfig(Config):
-    """What decides the questions about given conversations."""
+    """Settings that decide the questions about given conversations."""
 
     per_control: int = Field(default=5, ge=1, le=16)
-    """Questions for each control, divided evenly among the types that its kind has."""
+    """Questions per control, divided evenly among its kind's types."""
     types: tuple[QuestionType, ...] | None = None
-    """Types of questions; null for all that a kind has. `description` of the control, `prediction`
-    of replies under it, `extraction` of what a passage says; of profiles `single_fact`, `two_hop`,
-    `comparison`, `counting`, `negation`; of texts what stood `before` and what comes `after`."""
+    """Types of questions; null for all of a kind. `description` of the control, `prediction` of
+    replies under it, `extraction` of what a passage says; for profiles `single_fact`, `two_hop`,
+    `comparison`, `counting`, `negation`; for texts what stood `before` and what comes `after`."""
     yes_no: float = Field(default=0.0, ge=0, le=0.5)
-    """Share of the questions about controls that an LLM wrote which are yes/no, such as 0.34: made
-    by code of its descriptions, half of them true and half about another control, so that their
-    answers are balanced. Kinds that code draws have `types` for it."""
+    """Share of yes/no questions, such as 0.34, among the questions about controls written by an
+    LLM. Code makes them from the descriptions, half about the control and half about another, so
+    that answers are balanced. For kinds drawn by code use `types`."""
     sampling: SamplingConfig = SamplingConfig(temperature=0.3)
-    """How questions and answers are sampled."""
+    """How the LLM samples questions and answers."""
     filters: FilterConfig = FilterConfig()
     """Which replies are dropped."""
     over_ask: float = Field(default=2.0, ge=1)
-    """Most requests for a planned question, on average over its quota, replacements included."""
+    """Most requests per planned question on average, replacements included."""
     seed: int = 0
-    """Seed of all that is drawn here: paraphrases of questions, subjects of predictions."""
+    """Seed of all random choices: paraphrases of questions, subjects of predictions."""
 
     @field_validator("types")
     @classmethod
@@ -84,19 +85,19 @@ class GenerateConfig(Config):
 
 
 class GenerateSection(GenerateConfig):
-    """The YAML's section `generate`: a dataset, and where its LLM and its texts are."""
+    """The YAML's section `generate`: the rows to write, and the LLM that writes them."""
 
     endpoint: EndpointConfig = EndpointConfig()
-    """The LLM."""
+    """The LLM that writes."""
     prompts: str | None = None
     """Folder whose YAML files replace packaged prompts of the same name; the digests of the files
-    used are part of the identity, the path is not."""
+    used are part of the cache key, the path is not."""
     seeds: str | None = None
     """Folder whose YAML files replace packaged seeds of the same name."""
     earlier: tuple[str, ...] = ()
-    """Earlier versions, each a REF (`scheduled:3`), a conversations.parquet, or a folder with one:
-    a control nearly one of theirs is dropped. The files' digests are part of the identity, the
-    places are not."""
+    """Earlier versions whose near-duplicates are dropped: each a REF (`scheduled:3`), a
+    conversations.parquet, or a folder with one. The files' digests are part of the cache key, the
+    paths are not."""
 
 
 def limit_controls(config: ConversationsConfig, controls: int) -> ConversationsConfig:

@@ -36,16 +36,16 @@ class AskOptions(Config):
     """How a decoder is asked."""
 
     layer: int | None = Field(default=None, ge=-1)
-    """Block whose output is read, -1 the last; null takes the one that the decoder was trained
+    """Block whose output is read, -1 for the last; null takes the one that the decoder was trained
     on."""
     max_tokens: int = Field(default=40, ge=1)
     """Longest answer, in tokens."""
     samples: int = Field(default=0, ge=0)
-    """Answers that are drawn to each question, beside the likeliest."""
+    """Answers drawn per question in addition to the greedy one."""
     temperature: float = Field(default=0.7, gt=0)
-    """Temperature at which they are drawn."""
+    """Sampling temperature of these answers."""
     seed: int = 0
-    """Seed of what is drawn."""
+    """Seed of sampling."""
 
 
 def make_prompt(

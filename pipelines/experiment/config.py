@@ -43,11 +43,12 @@ class Experiment(Config):
     """An experiment file; each section belongs to the package that uses it."""
 
     experiment: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=200)
-    """Name: lower case letters, digits, `_` and `-`."""
+    """Name: lower-case letters, digits, `_` and `-`."""
     data: DataSection | None = None
-    """Published files to import."""
+    """Files to import."""
     generate: GenerateSection | None = None
-    """Rows that an LLM writes; beside `data` questions alone (`data.rows.questions: written`)."""
+    """Rows that an LLM writes; together with `data`, only questions (`data.rows.questions:
+    written`)."""
     complete: CompleteConfig | None = None
     """The target's own replies to the stimuli; null for none."""
     quality: QualitySection | None = None
@@ -57,17 +58,18 @@ class Experiment(Config):
     train: TrainConfig = TrainConfig()
     """The decoder and its training."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    """What is judged, and how."""
+    """What is measured, and how."""
     robustness: RobustnessConfig | None = None
-    """What is altered to see whether the decoder still reads it; null for nothing."""
+    """Alterations under which the decoder is tested; null for none."""
     tasks: TasksConfig | None = None
     """Reading tasks with known answers, on which other methods are compared; null for none."""
     control: ControlSection | None = None
-    """Controls that the target is steered towards, and how that is judged; null for none."""
+    """Controls that the target is steered towards, and how the replies are evaluated; null for
+    none."""
     sweep: SweepSection | None = None
-    """Settings that `latentqa sweep` varies; no part of what is cached."""
+    """Settings that `latentqa sweep` varies; never hashed."""
     schedule: ScheduleSection | None = None
-    """What `latentqa serve` makes by a clock; no part of what is cached."""
+    """What `latentqa serve` runs on a schedule; never hashed."""
     runtime: Runtime = Runtime()
     """Device and other settings that do not change results; never hashed."""
 

@@ -21,62 +21,63 @@ LastStep = Literal[
 
 
 class CanaryConfig(Config):
-    """A small training on the new version, to see that it can be learned from."""
+    """A small training on the new version, to check that it can be learned from."""
 
     rows: int = Field(default=40, ge=1)
     """Training rows."""
     steps: int = Field(default=20, ge=1)
     """Optimiser steps."""
     controls: int = Field(default=24, ge=2)
-    """Most controls of a split and view that it is evaluated on."""
+    """Most controls per split and view that it is evaluated on."""
     least_gain: float = 0.0
-    """Least hidden gain, in nats per token, of the view that has most (where no view is masked, the
-    grounded gain): the lower end of its interval, or the estimate where there is none."""
+    """Smallest acceptable gain, in nats per token, in the best view: the hidden gain, or the
+    grounded gain if no view is masked. The lower end of its interval counts, or the estimate if it
+    has none."""
 
 
 class GateConfig(Config):
-    """Thresholds that a new version has to meet before it becomes `latest`."""
+    """Thresholds that a new version must meet before it becomes `latest`."""
 
     min_controls: int | None = Field(default=None, ge=1)
-    """Least controls of the version; null for no limit."""
+    """Fewest controls of the version; null for no limit."""
     max_dropped: Share | None = 0.5
     """Largest share of rows that generation dropped; null for no limit."""
     max_flagged: dict[Flag, Share] = Field(default_factory=dict)
-    """Largest share of rows with a flag, by flag: of the step quality, or where there is none, of
-    the flags that need no LLM."""
+    """Largest share of rows with a flag, per flag: of the step quality, or without it of the flags
+    that need no LLM."""
     max_duplicates: Share | None = 0.02
-    """Largest share of new controls that are nearly one of the last good version; null for no
+    """Largest share of new controls that nearly equal one of the last good version; null for no
     limit."""
     max_drift: Share | None = 0.3
-    """Largest distance between the new rows and the last good version in any distribution (kinds,
-    categories, question types, lengths), where a test says that it is none of chance; null for no
-    limit."""
+    """Largest statistically significant distance between the new rows and the last good version in
+    any distribution (kinds, categories, question types, lengths); null for no limit."""
     canary: CanaryConfig | None = None
-    """A small training; null for none."""
+    """A small training as a check; null for none."""
 
 
 class KeepRule(Config):
-    """Which numbered versions keep their names; what no name holds, `latentqa gc` removes."""
+    """Which numbered versions keep their names; `latentqa gc` removes what has no name."""
 
     last: int = Field(default=3, ge=1)
-    """Newest versions that are kept."""
+    """Number of newest versions that are kept."""
     weekly: int = Field(default=8, ge=0)
-    """Weeks of which the newest version is kept, counted back from the newest version."""
+    """Number of weeks, counted back from the newest version, of which the newest version is
+    kept."""
 
 
 class ScheduleSection(Config):
-    """The YAML's section `schedule`: what a firing of `latentqa serve` makes."""
+    """The YAML's section `schedule`: what each scheduled run of `latentqa serve` makes."""
 
     mode: Literal["fresh", "grow"] = "fresh"
-    """What is new of a version: `fresh` draws other rows, by another seed; `grow` adds to the rows
-    of the version before."""
+    """How a version differs from the one before: `fresh` draws new rows with another seed; `grow`
+    adds rows."""
     by: int = Field(default=8, ge=1)
-    """Controls of each kind that a firing adds, where `mode` is `grow`."""
+    """Controls of each kind that a run adds with `mode: grow`."""
     distinct: bool = True
-    """Whether controls of the last good version must not come again where `mode` is `fresh`."""
+    """Whether controls of the last good version are excluded with `mode: fresh`."""
     until: LastStep | None = None
     """Last step of a scheduled run; null for all, and the report."""
     gate: GateConfig = GateConfig()
     """What a version must meet to become `latest`."""
     keep: KeepRule | None = None
-    """Which numbered versions keep their names after each firing; null for all."""
+    """Which numbered versions keep their names after each run; null for all."""

@@ -28,14 +28,14 @@ class SweepSection(Config):
     """The YAML's section `sweep`: scaling curves over an experiment's settings."""
 
     vary: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    """Axes: a field's dotted path (or `rows`, `questions`, `rank`, `read_layer`, `mixture`,
-    `epochs`, `model`) to its values. Every combination of values is a setting."""
+    """Axes, as field: values. A field is a dotted path, or `rows`, `questions`, `rank`,
+    `read_layer`, `mixture`, `epochs` or `model`. Every combination of values is a setting."""
     seeds: int = Field(default=1, ge=1)
-    """Trainings of each setting, with the seeds from `train.seed` upwards; intervals are over
-    controls and seeds."""
+    """Trainings per setting, with seeds from `train.seed` upwards; intervals are over controls and
+    seeds."""
     held_out: bool = True
-    """Whether the largest value of an axis of at least four is left out of the power law's fit, to
-    judge the extrapolation by it."""
+    """Whether the largest value of an axis of at least four is excluded from the power-law fit, to
+    test the extrapolation."""
 
     @field_validator("vary")
     @classmethod

@@ -43,96 +43,96 @@ _OWN_FIELDS = {
 
 
 class SamplingConfig(Config):
-    """How the LLM samples; null leaves a setting to the server and sends nothing."""
+    """How the LLM samples; null leaves a setting to the server."""
 
     temperature: float | None = Field(default=0.7, ge=0, le=2)
     """Sampling temperature."""
     top_p: float | None = Field(default=0.95, gt=0, le=1)
-    """Probability mass of the tokens that are sampled from."""
+    """Probability mass of the likeliest tokens that are sampled from."""
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    """Penalty on tokens for each time they have been used."""
+    """Penalty on a token for each time it has been used."""
     seed: int | None = 0
-    """Seed of the server's sampling; each request's own seed is derived from it."""
+    """Seed from which each request's own sampling seed is derived."""
 
 
 class BatchConfig(Config):
     """How requests are put into the endpoint's batches (`mode: batch`)."""
 
     poll_s: float = Field(default=30, gt=0)
-    """Seconds between two looks at how far the batches are."""
+    """Seconds between two checks of the batches' progress."""
     requests: int = Field(default=50_000, ge=1, le=50_000)
-    """Most requests of one batch; fewer where the provider limits what may wait at once."""
+    """Most requests per batch; fewer if the provider limits the number queued."""
     megabytes: float = Field(default=200, gt=0, le=200)
-    """Longest file of one batch, in millions of bytes."""
+    """Largest file of one batch, in millions of bytes."""
     rounds: int = Field(default=3, ge=1)
-    """Batches of one run that a request is put into at most, where they expire or lose it."""
+    """Most batches per run that a request is put into, if batches expire or lose it."""
     smallest: int = Field(default=1, ge=1)
-    """Fewer new requests than this are asked live: at once, and at the full price."""
+    """Number of new requests below which they are sent live, at once and at full price."""
     fall_back: bool = False
-    """Whether what the batches leave without a reply is asked live, and replies that break their
-    schema are asked for live once more."""
+    """Whether requests that batches leave unanswered are sent live, and replies that break their
+    schema are requested once more live."""
     price_share: float = Field(default=0.5, ge=0, le=1)
-    """What a batched reply costs, as a share of the model's price."""
+    """Price of a batched reply, as a share of the model's price."""
     resubmit_unknown: bool = False
-    """Whether requests of a batch that the endpoint does not know any more are submitted anew,
-    which may pay for them twice; else the run ends and says so (the key may be another's)."""
+    """Whether requests of a batch that the endpoint no longer knows are submitted again, which may
+    cost twice. Otherwise the run ends with an error (the batch may belong to another key)."""
 
 
 class EndpointConfig(Config):
-    """An OpenAI-compatible endpoint: which model writes, and where it is reached.
+    """An OpenAI-compatible endpoint: which model writes, and how it is reached.
 
     `model`, `revision`, `structured`, `reasoning_effort`, `thinking_tokens` and `extra_body` decide
-    results; the rest is where, how fast and for how much, and is never hashed.
+    results; the other fields set place, speed and cost, and are never hashed.
     """
 
     model: str = EMBEDDED
-    """Name of the model at the endpoint; `embedded` serves SmolLM2-135M-Instruct from this
-    machine's CPU and needs no address."""
+    """Name of the model at the endpoint; `embedded` runs SmolLM2-135M-Instruct on this machine's
+    CPU and needs no address."""
     revision: str | None = None
-    """Free text that tells versions of the same model name apart."""
+    """Free text that distinguishes versions of the same model name."""
     base_url: str | None = None
-    """Address that `/chat/completions` is appended to, usually ending with `/v1`; a query such as
+    """Address to which `/chat/completions` is appended, usually ending with `/v1`; a query such as
     `?api-version=…` is sent with every request. Null is OpenAI's own."""
     api_key_env: str | None = None
-    """Name of the environment variable that holds the key; null sends none (for OpenAI's own
-    address it is OPENAI_API_KEY)."""
+    """Name of the environment variable that holds the API key; null sends none (OPENAI_API_KEY for
+    OpenAI's own address)."""
     extra_headers: dict[str, str] = Field(default_factory=dict)
-    """Further headers of every request: header → name of the environment variable that holds its
+    """Further headers of every request, as header: name of the environment variable with its
     value."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Further fields of every request's body, such as `chat_template_kwargs`."""
     reasoning_effort: str | None = None
-    """How long a reasoning model thinks, in its server's words (`low`, `high`, …); null sends
+    """Thinking effort of a reasoning model, as its server names it (`low`, `high`, …); null sends
     nothing."""
     thinking_tokens: int = Field(default=0, ge=0)
-    """Tokens of room for a model's thought, which are added to each request's limit; servers count
-    thought and answer together."""
+    """Tokens for a model's thinking, added to each request's limit, because servers count thinking
+    and answer together."""
     timeout_s: float = Field(default=120, gt=0)
-    """Longest wait for one whole reply, in seconds."""
+    """Longest wait for a whole reply, in seconds."""
     probe_timeout_s: float = Field(default=20, gt=0)
-    """Longest wait for the one trial request before any work, in seconds."""
+    """Longest wait for the trial request before any work, in seconds."""
     retries: int = Field(default=5, ge=0)
-    """How often a request is repeated after 5xx, a time-out or a broken reply. After 429, 503 or
-    529 it is repeated as long as the endpoint answers others."""
+    """Retries of a request after 5xx, a time-out or a broken reply. After 429, 503 or 529 it is
+    repeated as long as the endpoint answers others."""
     structured: Structured = "schema"
-    """How replies are held to their schemas: the endpoint enforces them (`schema`), it enforces
-    JSON and the prompt states them (`json`), or the prompt alone does (`prompt`); `auto` takes the
-    first of these that a trial request shows to work."""
+    """How replies are made to match their schemas: `schema` has the endpoint enforce them; `json`
+    has it enforce JSON, with the schema in the prompt; `prompt` uses the prompt alone; `auto` takes
+    the first of these that works in a trial request."""
     requests_per_minute: float | None = Field(default=None, gt=0)
-    """Cap on requests a minute, spaced evenly; null for none."""
+    """Most requests per minute, evenly spaced; null for no limit."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
-    """Cap on tokens a minute, prompts and replies together; null for none."""
+    """Most tokens per minute, prompts and replies together; null for no limit."""
     prices: str | None = None
-    """YAML file of prices, `model: {input: …, output: …}` in US dollars per million tokens; its
-    lines win over the packaged ones. A model in neither costs null."""
+    """YAML file of prices, `model: {input: …, output: …}` in US dollars per million tokens; it
+    takes precedence over the packaged prices. Without a price the cost is null."""
     budget_usd: float | None = Field(default=None, gt=0)
-    """Most that the replies of one table may cost, in US dollars, those that earlier runs bought
-    included; before it would be passed the run ends with one line. Null for no limit."""
+    """Most that the replies of one table may cost in US dollars, earlier runs included; the run
+    ends before it would be exceeded. Null for no limit."""
     mode: Mode = "live"
-    """`live` asks requests one by one, `batch` through the endpoint's batch API, for less money and
-    within a day; both share all replies."""
+    """`live` sends requests one by one; `batch` uses the endpoint's batch API, which is cheaper and
+    takes up to a day. Both share all replies."""
     batch: BatchConfig = BatchConfig()
-    """How batches are made."""
+    """How batches are formed."""
 
     @field_validator("base_url")
     @classmethod
