@@ -45,7 +45,7 @@ from pipelines.reports.sweep.findings import SweepFindings
 from pipelines.running.console import Console
 from pipelines.running.request import RunRequest, hide_credentials, reveal
 from pipelines.running.results import RunResult
-from pipelines.sweeps.points import PointCall, PointOutcome, run_with_pool
+from pipelines.sweeps.points import PointCall, PointOutcome, run_with_pool, why_failed
 from pipelines.sweeps.sweep import Sweep
 from pipelines.versions.firing import fire
 
@@ -156,8 +156,10 @@ def _run_as_flow(call: PointCall) -> PointOutcome:
             config=call.config, root=call.root, overrides=hide_credentials(call.overrides)
         )
         return PointOutcome.of(call.label, result)
-    except LatentQAError as error:
-        return PointOutcome(label=call.label, error=" ".join(str(error).split()))
+    except Exception as error:
+        if not isinstance(error, LatentQAError) and current_run().error is None:
+            raise  # of a server that is lost
+        return PointOutcome(label=call.label, error=why_failed(error))
     finally:
         current_run().error = None
 

@@ -207,7 +207,7 @@ def test_a_sweep_on_a_server_is_a_flow_with_a_flow_for_each_point(
     "command",
     [
         "prefect work-pool create latentqa-process --type process",
-        "prefect deploy --prefect-file prefect.yaml --name quickstart-process",
+        "prefect --no-prompt deploy --prefect-file prefect.yaml --name quickstart-process",
     ],
 )
 def test_the_prefect_commands_of_the_page_run(command: str, home: Path, programs: Programs) -> None:

@@ -64,7 +64,7 @@ def query(port: int, statement: str) -> list[str]:
 def test_runs_are_kept_in_postgresql(database: str, tmp_path: Path) -> None:
     (tmp_path / "fake.yaml").write_text("experiment: fake\ndata: {path: .}\n")
     words = (str(CHILD), str(tmp_path / "log"), "1", "0", "run", "fake.yaml", "--root", "root")
-    settings = {"PREFECT_API_DATABASE_CONNECTION_URL": database}
+    settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
     with prefect_server(tmp_path, **settings) as (url, _):
         for _ in range(2):
             assert start(tmp_path, url, *words).wait(400) == 0

@@ -63,6 +63,13 @@ PointRunner = Callable[[Sequence[PointCall]], Iterator[PointOutcome]]
 """Runs points, and yields their outcomes as they come."""
 
 
+def why_failed(error: Exception) -> str:
+    """Say in one line why a point failed."""
+    if isinstance(error, LatentQAError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def run_point(label: str, config: str, root: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Run one point in this process; an error is an outcome too.
 
@@ -84,15 +91,11 @@ def run_with_pool(calls: Sequence[PointCall], pool: TaskPool) -> Iterator[PointO
         if came.error is None:
             yield PointOutcome(**{**came.value, "made": tuple(came.value["made"])})
         else:  # its process was killed
-            said = f"{type(came.error).__name__}: {first_line(came.error)}"
-            yield PointOutcome(label=label, error=said)
+            yield PointOutcome(label=label, error=why_failed(came.error))
 
 
 def _run(call: PointCall) -> PointOutcome:
     try:
         return PointOutcome.of(call.label, call.request.run())
-    except LatentQAError as error:
-        return PointOutcome(label=call.label, error=" ".join(str(error).split()))
     except Exception as error:  # a point that fails must not end the others
-        said = f"{type(error).__name__}: {first_line(error)}"
-        return PointOutcome(label=call.label, error=said)
+        return PointOutcome(label=call.label, error=why_failed(error))

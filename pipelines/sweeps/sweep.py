@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-from core.errors import LatentQAError
 from core.processes.task_pool import local_pool
 from core.runtime import Runtime
 from evaluators.scaling.curves import SweptRun, scaling_curves
@@ -27,6 +26,7 @@ from pipelines.sweeps.points import (
     PointOutcome,
     PointRunner,
     run_with_pool,
+    why_failed,
 )
 
 LAST_SHARED = "dump"
@@ -80,8 +80,8 @@ class Sweep:
         for point in self.plan.points:
             try:
                 _compute_shared(point, root, console)
-            except LatentQAError as error:
-                failed[point.label] = " ".join(str(error).split())
+            except Exception as error:  # a point that fails must not end the others
+                failed[point.label] = why_failed(error)
         return failed
 
     def run(

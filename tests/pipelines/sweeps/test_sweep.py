@@ -118,15 +118,24 @@ def test_a_failed_point_is_told_and_the_rest_is_done(
     assert "no model" not in again.out
 
 
-def test_a_shared_step_that_fails_fails_its_points_alone(tmp_path: Path, steps: FakeSteps) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModelError("no memory for this model."), "no memory for this model."),
+        (MemoryError("of the device\nused up"), "MemoryError: of the device"),
+    ],
+)
+def test_a_shared_step_that_fails_fails_its_points_alone(
+    tmp_path: Path, steps: FakeSteps, error: Exception, said: str
+) -> None:
     def fail(step: str, piece: int) -> None:
         if step == "dump" and not (tmp_path / "once").exists():
             (tmp_path / "once").touch()
-            raise ModelError("no memory for this model.")
+            raise error
 
     steps.before_piece = fail
     found = sweep(tmp_path, "dump.layers=[1],[2]").run()
-    assert found.failed == (("dump.layers=[1] seed=0", "no memory for this model."),)
+    assert found.failed == (("dump.layers=[1] seed=0", said),)
     assert [point.label for point in found.points] == ["dump.layers=[2] seed=0"]
 
 
