@@ -51,7 +51,10 @@ def _options(
         ),
     ] = False,
     traceback_: Annotated[
-        bool, typer.Option(TRACEBACK, help="Show where an error comes from; anywhere on the line.")
+        bool,
+        typer.Option(
+            TRACEBACK, help="Print the traceback of an error; may stand anywhere on the line."
+        ),
     ] = False,
 ) -> None:
     """Ask a language model's hidden activations open questions."""

@@ -81,9 +81,9 @@ class RunOptions:
     root: RootOption = DEFAULT_ROOT
     set_: SetOption = field(default_factory=list)
     until: Annotated[StepName | None, typer.Option("--until", help="Stop after this step.")] = None
-    smoke: Annotated[
-        bool, typer.Option("--smoke", help="Run every step of this experiment on eight rows.")
-    ] = False
+    smoke: Annotated[bool, typer.Option("--smoke", help="Run every step on about eight rows.")] = (
+        False
+    )
 
     @property
     def request(self) -> RunRequest:
@@ -106,7 +106,7 @@ class TargetOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="MODEL", help="Where the decoder's target is now, if it has moved."
+            "--model", metavar="MODEL", help="New place of the decoder's target, if it has moved."
         ),
     ] = None
     adapter: Annotated[
@@ -114,7 +114,7 @@ class TargetOptions:
         typer.Option(
             "--adapter",
             metavar="DIR",
-            help="Where the target's own adapter is now, if it has moved.",
+            help="New place of the target's own adapter, if it has moved.",
         ),
     ] = None
 
@@ -129,7 +129,7 @@ class DecoderOptions(TargetOptions):
         typer.Option(
             "--device",
             metavar="DEVICE",
-            help="auto, cpu, cuda, cuda:N or mps; spread puts some blocks on each GPU.",
+            help="auto, cpu, cuda, cuda:N, mps, or spread (some blocks on each GPU).",
         ),
     ] = "auto"
     root: RootOption = DEFAULT_ROOT
@@ -163,7 +163,7 @@ class ReaderOptions(DecoderOptions):
         typer.Option(
             "--foreign-target",
             metavar="MODEL",
-            help="Read this model instead of the decoder's own target; every result says so.",
+            help="Read this model instead of the decoder's own target; every result is marked.",
         ),
     ] = None
     foreign_adapter: Annotated[
@@ -171,7 +171,7 @@ class ReaderOptions(DecoderOptions):
         typer.Option(
             "--foreign-adapter",
             metavar="DIR",
-            help="A fine-tune to read: an adapter of the foreign target, or of the target itself.",
+            help="Adapter to read: of the foreign target, or of the decoder's own target.",
         ),
     ] = None
 
@@ -185,18 +185,18 @@ class ConversationOptions:
     """The conversation that a target runs on, and which of its tokens are read."""
 
     prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="TEXT", help="What a user says to the target.")
+        str | None, typer.Option("--prompt", metavar="TEXT", help="User message to the target.")
     ] = None
     system: Annotated[
         str | None,
-        typer.Option("--system", metavar="TEXT", help="A system prompt before the prompt."),
+        typer.Option("--system", metavar="TEXT", help="System prompt before the prompt."),
     ] = None
     stimulus: Annotated[
         str | None,
         typer.Option(
             "--stimulus",
             metavar="TEXT",
-            help="What the user says next, once the target has acknowledged the prompt.",
+            help="Next user message, after the target has acknowledged the prompt.",
         ),
     ] = None
     messages: Annotated[
@@ -204,7 +204,8 @@ class ConversationOptions:
         typer.Option(
             "--messages",
             metavar="JSON",
-            help="A whole dialogue instead: a list of {role, content}, its file, or - for stdin.",
+            help="Whole dialogue instead: a list of {role, content}, a file with one, or "
+            "- for stdin.",
         ),
     ] = None
     tokens: Annotated[

@@ -50,7 +50,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="FIELD=VALUE",
-        help="Override a field, such as train.lora.rank=8; may be given many times.",
+        help="Override a field, such as train.lora.rank=8; repeatable.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -59,12 +59,10 @@ RepoOption = Annotated[
     typer.Option(
         "--repo",
         metavar="ORG/NAME",
-        help="Upload it to this repository of the hub; the token is taken from HF_TOKEN.",
+        help="Upload to this repository of the hub, with the token in HF_TOKEN.",
     ),
 ]
-PrivateOption = Annotated[
-    bool, typer.Option("--private", help="Make the repository private, where it is new.")
-]
+PrivateOption = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
 
 
 def root_words(root: Path) -> str:

@@ -24,7 +24,7 @@ def ask(
     *,
     question: Annotated[
         list[str],
-        typer.Option("--question", metavar="TEXT", help="A question; may be given many times."),
+        typer.Option("--question", metavar="TEXT", help="Question; repeatable."),
     ] = [],  # noqa: B006 - typer's default, never changed
     said: ConversationOptions,
     file: Annotated[
@@ -32,19 +32,25 @@ def ask(
         typer.Option(
             "--file",
             metavar="PATH",
-            help="Many prompts instead: JSON lines (.jsonl), or text with one a line. "
-            "Answers are JSON lines on stdout.",
+            help="File with many prompts instead: JSON Lines (.jsonl), or text with one "
+            "per line. Answers are JSON Lines on stdout.",
         ),
     ] = None,
     layer: Annotated[
         int | None,
-        typer.Option("--layer", min=-1, help="Block that is read, instead of the trained one."),
+        typer.Option(
+            "--layer", min=-1, help="Read this block instead of the one the decoder was trained on."
+        ),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, help="Also draw so many answers, and compare them.")
+        int,
+        typer.Option(
+            "--samples", min=0, help="Also draw this many answers, and report how far they agree."
+        ),
     ] = 0,
     temperature: Annotated[
-        float, typer.Option("--temperature", min=0.01, help="Temperature of the drawn answers.")
+        float,
+        typer.Option("--temperature", min=0.01, help="Sampling temperature of the drawn answers."),
     ] = 0.7,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the drawn answers.")] = 0,
     decoder: ReaderOptions,
@@ -52,19 +58,20 @@ def ask(
 ) -> None:
     """Ask a decoder about the activations of a conversation.
 
-    The target runs on it; the decoder is given activations, none of its text, and answers. Which
-    activations it reads:
+    The target runs on the conversation. The decoder is given activations, none of the text, and
+    answers. It reads the activations of:
 
-    --prompt alone (view control): those of the whole prompt.
+    --prompt alone (view control): the whole prompt.
 
-    --system and --prompt (view system): a decoder with masking reads those of the prompt, where
-    the system prompt shows only by what attention carried there.
+    --system and --prompt (view system): the prompt; with masking, the system prompt is withheld and
+    reaches the decoder only through attention.
 
-    --prompt and --stimulus (view stimulus): likewise, those of the stimulus.
+    --prompt and --stimulus (view stimulus): the stimulus; with masking, the prompt is withheld.
 
-    --messages: all of a dialogue, but for a system message that comes first.
+    --messages: the whole dialogue, except a system message at its start.
 
-    --tokens names others; --layer another block. `latentqa map` shows where an answer can be read.
+    Choose other tokens with --tokens, another block with --layer. `latentqa map` shows where an
+    answer can be read.
     """
     said.check_one_source("ask", file=file)
     if file is None and not question:

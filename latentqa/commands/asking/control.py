@@ -26,24 +26,27 @@ def _group() -> None:
 @app.command()
 def write(
     sentence: Annotated[
-        str, typer.Argument(metavar="SENTENCE", help="What the target is to become.")
+        str, typer.Argument(metavar="SENTENCE", help="What the target should become.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="New file of the control (YAML).")
+        Path, typer.Option("--out", metavar="FILE", help="New file for the control (YAML).")
     ],
     config: Annotated[
         str | None,
         typer.Option(
             "--config",
             metavar="CONFIG",
-            help="An experiment file whose generate section names LLM, budget and prompts.",
+            help="Experiment file whose section `generate` sets LLM, budget and prompts.",
             show_default="the embedded model",
         ),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(
-            "--name", metavar="NAME", help="Name of the control.", show_default="the sentence's"
+            "--name",
+            metavar="NAME",
+            help="Name of the control.",
+            show_default="made from the sentence",
         ),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
@@ -51,8 +54,8 @@ def write(
 ) -> None:
     """Have an LLM write a control from one sentence: description, questions, wanted answers.
 
-    Its requests go through the request log of the root, so that the same sentence costs nothing a
-    second time. Read the file before steering with it.
+    Its requests use the request log of the root, so the same sentence is paid for once. Read the
+    file before you steer with it.
     """
     if out.exists():
         raise ConfigError(f"control: {out} exists already; name a new file with --out.")

@@ -28,7 +28,9 @@ def map_(
     said: ConversationOptions,
     answer: Annotated[
         str | None,
-        typer.Option("--answer", metavar="TEXT", help="Map this answer, not the decoder's own."),
+        typer.Option(
+            "--answer", metavar="TEXT", help="Map this answer instead of the decoder's own."
+        ),
     ] = None,
     layers: Annotated[
         str | None,
@@ -51,10 +53,10 @@ def map_(
     decoder: ReaderOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Map where an answer can be read: over blocks and windows of tokens.
+    """Map where an answer can be read, over blocks and windows of tokens.
 
-    A cell is the answer's log-probability given the activations of one window of tokens at one
-    block, less its log-probability given none, in nats per token.
+    A cell is the answer's log-probability given the activations of one window at one block, minus
+    its log-probability given none, in nats per token.
     """
     said.check_one_source("map")
     from pipelines.asking.map_view import write_map

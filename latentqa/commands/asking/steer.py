@@ -26,15 +26,15 @@ def steer(
     *,
     prompt: Annotated[
         list[str],
-        typer.Option("--prompt", metavar="TEXT", help="What a user says; may be given many times."),
+        typer.Option("--prompt", metavar="TEXT", help="User message; repeatable."),
     ],
     control: Annotated[
         list[str],
         typer.Option(
             "--control",
             metavar="CONTROL",
-            help="A control's file or packaged name; NAME=WEIGHT weighs it, below 0 for less of "
-            "it. May be given many times.",
+            help="File or packaged name of a control; NAME=WEIGHT weights it, a negative "
+            "weight steers away from it; repeatable.",
         ),
     ] = [],  # noqa: B006 - typer's default, never changed
     from_prompt: Annotated[
@@ -42,37 +42,44 @@ def steer(
         typer.Option(
             "--from-prompt",
             metavar="TEXT",
-            help="Read the control off this prompt: the decoder's answers are what is wanted.",
+            help="Take the control from this prompt: the decoder's answers about it are "
+            "the wanted answers.",
         ),
     ] = None,
     question: Annotated[
         list[str],
         typer.Option(
-            "--question", metavar="TEXT", help="What the decoder is asked of --from-prompt."
+            "--question",
+            metavar="TEXT",
+            help="Question that the decoder is asked about --from-prompt; repeatable.",
         ),
     ] = [],  # noqa: B006
     save_control: Annotated[
         Path | None,
-        typer.Option("--save-control", metavar="PATH", help="Write the control that was read."),
+        typer.Option(
+            "--save-control",
+            metavar="PATH",
+            help="Write the control taken from --from-prompt to this file.",
+        ),
     ] = None,
     using: Annotated[
         Path | None,
         typer.Option(
             "--using",
             metavar="PATH",
-            help="A saved steering vector or adapter, in place of a control.",
+            help="Saved steering vector or adapter to use instead of a control.",
         ),
     ] = None,
     by: Annotated[
         Literal["activations", "vector", "weights"] | None,
-        typer.Option("--by", help="Which way the target is steered.", show_default="activations"),
+        typer.Option("--by", help="Steering method.", show_default="activations"),
     ] = None,
     strength: Annotated[
-        float, typer.Option("--strength", help="Multiple of what the way makes of itself.")
+        float, typer.Option("--strength", help="Multiple of the method's own shift.")
     ] = 1.0,
     system: Annotated[
         str | None,
-        typer.Option("--system", metavar="TEXT", help="A system prompt before every prompt."),
+        typer.Option("--system", metavar="TEXT", help="System prompt before every prompt."),
     ] = None,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", min=1, help="Longest reply, in tokens.")
@@ -80,7 +87,7 @@ def steer(
     temperature: Annotated[
         float, typer.Option("--temperature", min=0.0, help="Sampling temperature; 0 is greedy.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -90,16 +97,17 @@ def steer(
     decoder: DecoderOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Steer a decoder's target towards a control, and print its replies beside the unsteered ones.
+    """Steer a decoder's target towards a control, and print steered and unsteered replies.
 
-    A control says what the target is to become, as questions with the answers wanted; the gradient
-    of the decoder's loss of these answers moves the target's activations.
+    A control lists questions with wanted answers. The gradient of the decoder's loss on these
+    answers moves the target's activations.
 
-    --by activations: at every prompt, with the decoder.
+    --by activations: shift the activations at every prompt, with the decoder.
 
-    --by vector: their mean over ordinary prompts; --out keeps it, --using applies it.
+    --by vector: shift all prompts by one vector made from ordinary prompts; --out saves it, --using
+    applies it.
 
-    --by weights: a LoRA adapter of the target; likewise.
+    --by weights: train a LoRA adapter of the target; --out saves it, --using applies it.
     """
     _check_sources(bool(control), from_prompt, using, by=by, out=out)
     if not 0 < strength < math.inf:

@@ -31,10 +31,10 @@ def compare(
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare evaluated runs on the same questions, significant differences marked.
+    """Compare evaluated runs on the same questions, and mark significant differences.
 
-    Writes a page with figures (PNG, SVG, CSV), and prints the numbers. `latentqa diff` compares
-    settings instead.
+    Writes a page with figures (PNG, SVG, CSV) and prints the numbers. `latentqa diff` compares
+    settings.
     """
     from pipelines.reports.compare.comparison import compare_runs, comparison_rows
     from pipelines.reports.compare.page import write_comparison

@@ -22,23 +22,23 @@ def crossed(
         typer.Option(
             "--data",
             metavar="DIR",
-            help="Folder of the published files, for the experiments that import some.",
+            help="Folder of the published files, for experiments that import them.",
         ),
     ] = None,
     foreign_target: Annotated[
         bool,
         typer.Option(
             "--foreign-target",
-            help="Let the experiments have different targets of one shape; every result says so.",
+            help="Allow different targets of the same shape; every result is marked.",
         ),
     ] = False,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge the decoder of each experiment on the rows of every other, as a Markdown table.
+    """Evaluate the decoder of each experiment on the rows of all, as a Markdown table.
 
-    Runs what has not been run yet, all in one root. With --foreign-target the experiments may have
-    different targets, such as a model and its fine-tune.
+    Runs the experiments first if needed. With --foreign-target their targets may differ, such as a
+    model and its fine-tune.
     """
     from pipelines.experiment.config import load_experiment
     from pipelines.running.crossed import crossed as cross

@@ -8,10 +8,10 @@ from latentqa.terminal.printing import report
 
 
 def results(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """Print losses and gains of each split and view, robustness, tasks and control, as Markdown.
+    """Print losses and gains by split and view, robustness, tasks and control, as Markdown.
 
-    The same stands there by category, by type of question and by question: which attribute of a
-    control is read, and which is not. Intervals are 95 % bootstrap intervals over controls.
+    Tables by category, question type and question show which attributes of a control are read.
+    Intervals are 95 % bootstrap intervals over controls.
     """
     from pipelines.reports.run.results import read_results
 

@@ -28,7 +28,7 @@ def evaluate(
             "--task",
             metavar="PATH",
             help="A file of relations (TSV or JSON) or a folder of such, or the word `prompts` for "
-            "the run's own hidden system prompts; may be given many times.",
+            "the run's own hidden system prompts; repeatable.",
         ),
     ],
     override: Annotated[
@@ -44,7 +44,7 @@ def evaluate(
         typer.Option(
             "--rows",
             metavar="FILE",
-            help="Also write every number of all decoders to this Parquet file, a row each.",
+            help="Also write the numbers of all decoders to this Parquet file, one row each.",
         ),
     ] = None,
     target: TargetOptions,
@@ -53,10 +53,10 @@ def evaluate(
 ) -> None:
     """Compare LIT, probe, nearest neighbour, Patchscope and SelfIE on reading tasks, as Markdown.
 
-    Each file of relations is a task: read the object off the activation at the subject's last
-    token. Hidden system prompts are told from the user's message alone. What was measured is an
-    artifact, found again, with the name REF_tasks. With several decoders, such as those of a sweep,
-    --rows has the numbers of all for a plot.
+    Each file of relations is a task: read the object from the activation at the subject's last
+    token. The task `prompts` identifies hidden system prompts from the user's message alone. The
+    results are a cached artifact named REF_tasks. For several decoders, such as those of a sweep,
+    --rows writes all numbers for a plot.
     """
     from evaluators.tasks.metrics import TasksMetrics
     from pipelines.reports.run.sections.tasks import task_tables

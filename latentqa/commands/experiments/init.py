@@ -22,9 +22,7 @@ SCHEMA_FILE = "experiment.schema.json"
 def init(
     experiment: Annotated[
         str,
-        typer.Argument(
-            metavar="EXPERIMENT", help="The packaged experiment to begin with (see --list)."
-        ),
+        typer.Argument(metavar="EXPERIMENT", help="Packaged experiment to copy (see --list)."),
     ] = TEMPLATE,
     out: Annotated[
         Path | None,
@@ -32,7 +30,7 @@ def init(
             "--out",
             metavar="FILE",
             help="New experiment file.",
-            show_default="EXPERIMENT.yaml; of the template experiment.yaml",
+            show_default="EXPERIMENT.yaml, or experiment.yaml for the template",
         ),
     ] = None,
     list_: Annotated[
@@ -40,7 +38,7 @@ def init(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented experiment file to begin with, and its JSON Schema beside it."""
+    """Write a commented experiment file to start from, and its JSON Schema next to it."""
     packaged = packaged_experiments()
     if list_:
         document = [{"name": name, "about": _about(text)} for name, text in packaged.items()]
@@ -70,11 +68,11 @@ def init(
 
 def schema(
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write it to this file.")
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the schema to this file.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the JSON Schema of experiment files, which editors complete and check fields with."""
+    """Print the JSON Schema of experiment files, with which editors complete and check fields."""
     if out is None:
         say(schema_text().rstrip())
         return

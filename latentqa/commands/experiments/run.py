@@ -49,19 +49,19 @@ def plan(
         bool,
         typer.Option(
             "--memory",
-            help="Reckon the memory of dump, train and evaluate from the model's config, and "
-            "propose settings that fit this machine's device.",
+            help="Estimate the memory of dump, train and evaluate from the model's "
+            "config, and propose settings that fit this machine's device.",
         ),
     ] = False,
     device_memory: Annotated[
         str | None,
         typer.Option(
-            metavar="SIZE", help="Likewise for a device of this size, such as 80GB or 40GiB."
+            metavar="SIZE", help="Do the same for a device of this size, such as 80GB or 40GiB."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say for each step whether it is a hit or a miss and why, and what it would take."""
+    """Show for each step whether it is a cache hit or miss, why, and what it would cost."""
     from pipelines.running import memory_plan
     from pipelines.running.plan import make_plan
 
@@ -96,7 +96,7 @@ def plan(
 
 @takes_groups
 def status(*, options: RunOptions, as_json: JsonOption = False) -> None:
-    """Say for each step whether it is complete, how far it is, who runs it, and until when."""
+    """Show for each step whether it is complete, its progress, who runs it, and the time left."""
     from pipelines.running.status import status_of
 
     runner = options.request.open()

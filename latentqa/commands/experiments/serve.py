@@ -24,21 +24,27 @@ def serve(
     cron: Annotated[
         str,
         typer.Option(
-            "--cron", metavar="TIME", help="Minute, hour, day, month, weekday: '0 3 * * *'."
+            "--cron",
+            metavar="TIME",
+            help="Minute, hour, day, month, weekday: '0 3 * * *' is daily at 3:00.",
         ),
     ],
     timezone: Annotated[
         str | None,
-        typer.Option("--timezone", metavar="ZONE", help="Such as Europe/Berlin; UTC without it."),
+        typer.Option(
+            "--timezone",
+            metavar="ZONE",
+            help="Time zone of --cron, such as Europe/Berlin; UTC if not given.",
+        ),
     ] = None,
     set_: SetOption = [],  # noqa: B006 - typer's default, never changed
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the next version of an experiment by the clock, until stopped.
+    """Make new versions of an experiment on a schedule, until stopped.
 
-    What is new of a version, and when it becomes `latest`, says the file's section `schedule`.
-    Needs a Prefect server (PREFECT_API_URL), which holds the schedule and shows the runs.
+    The file's section `schedule` says how versions differ and when one becomes `latest`. Needs a
+    Prefect server (PREFECT_API_URL), which keeps the schedule and shows the runs.
     """
     from pipelines.artifacts.root import ArtifactRoot
     from pipelines.experiment.config import load_experiment
@@ -78,9 +84,9 @@ def fire(
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the next version of an experiment now, as its section `schedule` says, and judge it.
+    """Make the next version of an experiment now, as its section `schedule` says, and gate it.
 
-    Exits with 1 where the gate refuses the version; the last good one then stays `latest`.
+    The exit code is 1 if the gate refuses the version; the last good one then stays `latest`.
     """
     from pipelines.artifacts.root import ArtifactRoot
     from pipelines.experiment.config import load_experiment

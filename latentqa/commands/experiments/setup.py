@@ -23,12 +23,12 @@ def embedded(
         bool,
         typer.Option(
             "--convert",
-            help="Also make the copies that load in a second (680 MB in the cache, a minute).",
+            help="Also make copies that load in a second (680 MB in the cache, takes a minute).",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch the embedded model's weights (98 MB), alone, and check their digest."""
+    """Download the embedded model's weights (98 MB) and check their digest."""
     from activation_store.model_files import embedded_model as weights
 
     paths = {"weights": weights.setup()}

@@ -29,12 +29,12 @@ def sweep(
         typer.Option(
             "--vary",
             metavar="FIELD=A,B,C",
-            help="An axis: a field, or rows, questions, rank, read_layer, mixture, epochs, model, "
-            "with its values; may be given many times. In place of the file's own.",
+            help="An axis and its values: a field, or rows, questions, rank, read_layer, "
+            "mixture, epochs or model; repeatable. Replaces the axes of the file.",
         ),
     ] = [],  # noqa: B006 - typer's default, never changed
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="N", min=1, help="Trainings of each setting.")
+        int | None, typer.Option("--seeds", metavar="N", min=1, help="Trainings per setting.")
     ] = None,
     set_: SetOption = [],  # noqa: B006 - typer's default, never changed
     out: Annotated[
@@ -43,11 +43,11 @@ def sweep(
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Train an experiment at several settings, and draw what it measures against them.
+    """Train an experiment at several settings and plot its metrics against them.
 
-    Every point is an ordinary run. Rows and activations are made once for all of them; a sweep that
-    was interrupted goes on, and a point that fails ends no other: it is told, and the exit code
-    is 1. Writes a page with figures (PNG, SVG, CSV), rows.parquet and CSV tables.
+    Every point is an ordinary run; all points share rows and activations. An interrupted sweep
+    resumes. A failed point is reported and does not stop the others; the exit code is then 1.
+    Writes a page with figures (PNG, SVG, CSV), rows.parquet and CSV tables.
     """
     from latentqa.api import sweep as run_sweep
     from pipelines.reports.sweep.page import write_sweep

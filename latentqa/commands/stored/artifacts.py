@@ -18,7 +18,7 @@ from pipelines.artifacts.root import ArtifactRoot
 
 
 def ls(root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """List artifacts, the names that hold them, and what is unfinished."""
+    """List artifacts with their names, and unfinished ones."""
     place = ArtifactRoot(root.expanduser())
     names = holders(Refs(place).names())
     artifacts, partials = place.artifacts(), place.partials()
@@ -54,8 +54,8 @@ def diff(
 ) -> None:
     """Compare two artifacts, or two runs step by step, field by field.
 
-    Of two runs whose rows differ, also counts, flags, the drift of distributions with tests, and
-    sample rows.
+    For runs whose rows differ, also compares counts and flags, tests the drift of distributions,
+    and shows sample rows.
     """
     from pipelines.artifacts.diff import compare
     from pipelines.versions.comparison import compare_versions
@@ -89,10 +89,11 @@ def diff(
 
 def gc(
     delete: Annotated[
-        bool, typer.Option("--delete", help="Remove them; without this, only list them.")
+        bool,
+        typer.Option("--delete", help="Remove them; without this option they are only listed."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list, which is so without --delete too.")
+        bool, typer.Option("--dry-run", help="Only list them (the default).")
     ] = False,
     keep_last: Annotated[
         int | None,
@@ -100,23 +101,26 @@ def gc(
             "--keep-last",
             metavar="N",
             min=1,
-            help="First drop the names of all numbered versions of each experiment but the newest "
-            "N, those of --keep-weekly, `latest`, and what is tagged.",
+            help="First remove the names of each experiment's numbered versions, except "
+            "the newest N, those of --keep-weekly, `latest`, and tags.",
         ),
     ] = None,
     keep_weekly: Annotated[
         int,
         typer.Option(
-            "--keep-weekly", metavar="N", min=0, help="With --keep-last: the newest of N weeks."
+            "--keep-weekly",
+            metavar="N",
+            min=0,
+            help="With --keep-last: also keep the newest version of each of N weeks.",
         ),
     ] = 0,
     partials: Annotated[
-        bool, typer.Option("--partials", help="Also the unfinished artifacts of stopped runs.")
+        bool, typer.Option("--partials", help="Include unfinished artifacts of stopped runs.")
     ] = False,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """List, or remove, the artifacts that no name holds."""
+    """List, or remove, artifacts without a name."""
     from pipelines.artifacts.gc import collect_garbage, find_garbage
 
     if delete and dry_run:
@@ -173,7 +177,7 @@ def verify(
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Read every byte of artifacts and compare it with their records; exit 1 where one differs."""
+    """Read every byte of artifacts and compare it with their records; exit 1 if any differs."""
     place = ArtifactRoot(root.expanduser())
     artifacts = place.artifacts() if ref is None else list(Refs(place).resolve_set(ref).values())
     found = [(one.short, one.path, size(one.size), _damaged_files(one)) for one in artifacts] + [

@@ -49,14 +49,15 @@ def import_(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A folder with qa.json and any of control, stimulus, stimulus_completion and "
-            "system.json; for --format conversations a .jsonl file or a folder of them.",
+            help="Folder with qa.json and any of control.json, stimulus.json, "
+            "stimulus_completion.json, system.json; with --format conversations a "
+            ".jsonl file or a folder of them.",
         ),
     ],
     format_: Annotated[
         ImportFormat,
         typer.Option(
-            "--format", help="LatentQA's JSON files, or own conversations (docs/data.md)."
+            "--format", help="LatentQA's JSON files, or your own conversations (docs/data.md)."
         ),
     ] = "latentqa",
     out: Annotated[
@@ -73,14 +74,15 @@ def import_(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="A setting of the import, such as limit=100 or splits.seed=1; repeatable.",
+            help="Setting of the import, such as limit=100 or splits.seed=1; repeatable.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert published files or own conversations to Parquet tables, outside of any experiment.
+    """Convert published files or your own conversations to Parquet tables, outside any experiment.
 
-    An experiment with a `data` section imports by itself; this command is for a look beforehand.
+    An experiment with a `data` section imports by itself; use this command to inspect the rows
+    first.
     """
     from core.files import new_folder, write_json
 
@@ -141,13 +143,13 @@ def show(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="Write a self-contained HTML page to browse them in."
+            "--out", metavar="FILE", help="Write the rows to a self-contained HTML page instead."
         ),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Show rows: messages in the colour of their segment, questions and answers beneath."""
+    """Show rows: messages coloured by segment, with questions and answers below."""
     from generators.exchange.exporting import to_records
     from pipelines.artifacts.data_tables import load_tables
 
@@ -177,7 +179,7 @@ def show(
 
 @app.command("stats")
 def stats(ref: Ref, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """Count rows by kind, view, split and category; lengths, what was dropped, leaks, quality."""
+    """Count rows by kind, view, split and category; show lengths, dropped rows, leaks, quality."""
     from generators.quality.describe import describe
     from pipelines.artifacts.data_tables import load_tables
 
@@ -209,13 +211,15 @@ def export(
     ],
     license_: Annotated[
         str | None,
-        typer.Option("--license", metavar="LICENCE", help="Licence of the whole, for the card."),
+        typer.Option(
+            "--license", metavar="LICENCE", help="Licence of the whole dataset, for the card."
+        ),
     ] = None,
     source_license: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SOURCE=LICENCE",
-            help="Licence of one source of the card, such as 'import qa.json=apache-2.0'.",
+            help="Licence of one source, for the card, such as 'import qa.json=apache-2.0'.",
         ),
     ] = None,
     repo: RepoOption = None,
@@ -225,7 +229,7 @@ def export(
 ) -> None:
     """Write rows in another format, or publish them.
 
-    `datasets.load_dataset` reads the Parquet shards, from the folder or from the hub.
+    `datasets.load_dataset` reads the Parquet shards from the folder or the hub.
     """
     from core.errors import ConfigError
     from pipelines.artifacts.data_tables import load_tables

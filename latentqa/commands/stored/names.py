@@ -18,7 +18,7 @@ def tag(
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Give artifacts a name of their own, which gc respects."""
+    """Name artifacts; gc keeps what has a name."""
     made = open_refs(root).tag(ref, name)
     pairs = (target.split("/") for target in made.artifacts)
     shorts = [f"{kind}/{key[:SHORT]}" for kind, key in pairs]

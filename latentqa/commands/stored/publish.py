@@ -26,7 +26,7 @@ def publish(
     decoder: DecoderArgument,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write it to this folder, new or empty."),
+        typer.Option("--out", metavar="DIR", help="New or empty folder to write to."),
     ] = None,
     repo: RepoOption = None,
     private: PrivateOption = False,
@@ -35,7 +35,7 @@ def publish(
         typer.Option(
             "--base-model",
             metavar="ORG/NAME",
-            help="The target's repository on the hub (ORG/NAME@COMMIT), where it is not known.",
+            help="The target's repository on the hub (ORG/NAME@COMMIT), if it is not known.",
         ),
     ] = None,
     license_: Annotated[
@@ -43,16 +43,16 @@ def publish(
         typer.Option(
             "--license",
             metavar="LICENCE",
-            help="The target's licence, where its own card has none.",
+            help="The target's licence, if its own card has none.",
         ),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish a decoder: an ordinary peft adapter, latentqa.json, and a model card.
+    """Publish a decoder as a peft adapter with latentqa.json and a model card.
 
-    The card holds the keys of data, store and decoder, the settings, and what the newest evaluation
-    measured, with intervals.
+    The card has the keys of data, store and decoder, the settings, and the results of the newest
+    evaluation with intervals.
     """
     from pipelines.reports.publish.decoder import newest_evaluation, write_folder
     from pipelines.reports.publish.hub import push_folder

@@ -46,9 +46,9 @@ _FACTS = 8
 
 
 def show(ref: RefArgument, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """Summarise an artifact or a run: what it is, of which model, its verdict and its report.
+    """Summarise an artifact or a run: its model, its verdict and its report.
 
-    The whole identity and record of each artifact are in --json.
+    --json has the full identity and record of each artifact.
     """
     refs = open_refs(root)
     names = holders(refs.names())

@@ -37,7 +37,7 @@ def _family() -> None:
 
 @app.command()
 def info(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """Say what a store holds, of which target, and how much of it is committed."""
+    """Show a store's content, its target, and how much of it is committed."""
     found = _describe(open_store(ref, root=root))
     if as_json:
         print_json(found)
@@ -65,7 +65,7 @@ def info(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fals
 
 @app.command()
 def verify(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
-    """Read every byte of a store and compare it with its digests; exit 1 where one differs."""
+    """Read every byte of a store and compare it with its digests; exit 1 if any differs."""
     from activation_store.read.verify import verify as check
     from pipelines.artifacts.artifact import flag_damaged
 
@@ -96,7 +96,7 @@ def find(
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which rows of the arrays belong to an example."""
+    """Show which rows of the arrays belong to an example."""
     placed = asdict(open_store(ref, root=root).place(example))
     report(as_json, placed, "  ".join(f"{name} {value}" for name, value in placed.items()))
 
@@ -109,12 +109,13 @@ def export_(
         ExportFormat, typer.Option("--format", help="Safetensors files, or a `datasets` folder.")
     ],
     layer: Annotated[
-        int | None, typer.Option("--layer", help="Block, from 0; the store's only one if left out.")
+        int | None,
+        typer.Option("--layer", help="Block, counted from 0; required if the store has several."),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a layer's vectors, each example's with its id, in a format that other programs read."""
+    """Write the vectors of one layer, with example ids, in a format that other programs read."""
     from activation_store.exchange.exporting import export_layer
 
     store = open_store(ref, root=root)
@@ -131,9 +132,14 @@ def import_(
             metavar="SOURCE", help="A folder of .safetensors files, or one .npy file [N, d_model]."
         ),
     ],
-    layer: Annotated[int, typer.Option("--layer", help="Block, from 0, whose output they are.")],
+    layer: Annotated[
+        int, typer.Option("--layer", help="Block, counted from 0, whose output the vectors are.")
+    ],
     target: Annotated[
-        str, typer.Option("--target", metavar="MODEL", help="The model that they are of.")
+        str,
+        typer.Option(
+            "--target", metavar="MODEL", help="Model that the vectors were captured from."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the store.")],
     index: Annotated[
@@ -146,14 +152,14 @@ def import_(
         bool, typer.Option("--bfloat16", help="For .npy of uint16: the bits are bfloat16.")
     ] = False,
     codec: Annotated[
-        Codec, typer.Option("--codec", help="How the numbers are stored (docs/store.md).")
+        Codec, typer.Option("--codec", help="How the activations are packed (docs/store.md).")
     ] = "raw",
     adapter: Annotated[
         str | None, typer.Option("--adapter", help="PEFT adapter that is part of the target.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a store of vectors that another program captured from the target that you name."""
+    """Make a store from vectors that another program captured."""
     from activation_store.exchange import importing
     from activation_store.model_files.files import resolve_model
     from activation_store.target.load import model_shape
