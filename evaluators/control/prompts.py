@@ -32,7 +32,7 @@ class PromptSets:
 
 
 def draw_prompts(config: ControlSection) -> PromptSets:
-    """Draw prompts from the packaged messages, or from `config.prompts`, each into one set.
+    """Draw prompts from the packaged ones, or from `config.prompts`, each into one set.
 
     Raises:
         ConfigError: the file of prompts is missing or cannot be read.
@@ -40,7 +40,7 @@ def draw_prompts(config: ControlSection) -> PromptSets:
     """
     texts = PromptFiles()
     if config.prompts is None:
-        messages, where = texts.seed_list("messages"), "the packaged file"
+        messages, where = texts.seed_list("steering_prompts"), "the packaged file"
     else:
         messages, where = _read(config.prompts), config.prompts
     sizes = (config.train_prompts, config.validation_prompts, config.test_prompts)

@@ -32,6 +32,7 @@ from evaluators.control.metrics import Readability, StrengthPoint
 from evaluators.control.prompts import draw_prompts
 from evaluators.control.readability import measure_readability
 from evaluators.control.text_measures import distinct_n, holds_fact, repetition
+from generators.llm.prompt_files import PromptFiles
 from generators.rules.obedience import adherence, obeys
 from generators.rules.refusals import find_refusal
 from generators.rules.tone import formality_of, sentiment_of
@@ -257,6 +258,13 @@ def test_prompts_are_drawn_into_sets_that_share_none() -> None:
     assert len({*sets.train, *sets.validation, *sets.test}) == 14
     with pytest.raises(DataError, match="510 together, but the packaged file has"):
         draw_prompts(SMALL.model_copy(update={"train_prompts": 500}))
+
+
+def test_no_packaged_prompt_is_a_stimulus_of_training() -> None:
+    texts = PromptFiles()
+    prompts = texts.seed_list("steering_prompts")
+    assert len(set(prompts)) == len(prompts) >= 160
+    assert not set(prompts) & set(texts.seed_list("messages"))
 
 
 def test_prompts_come_from_a_file_each_once(tmp_path: Path) -> None:
