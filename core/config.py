@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+LARGEST_WHOLE = 2**31 - 1
+LARGEST = 1e9
+"""Largest numbers of a field that names no bound of its own; libraries take no larger ones."""
 
 
 class Config(BaseModel):
@@ -24,3 +29,22 @@ class Config(BaseModel):
             pydantic.ValidationError: a changed field is wrong, or does not go with the others.
         """
         return type(self).model_validate({**dict(self), **changes})
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            if name == "seed" or "Any" in str(field.annotation):
+                continue  # any seed is hashed; what is passed on is for others to judge
+            for number in _numbers(getattr(self, name)):
+                most = LARGEST_WHOLE if isinstance(number, int) else LARGEST
+                if not abs(number) <= most:
+                    raise ValueError(f"{name}: got {number}, expected a number up to {most:,.0f}")
+        return self
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """Yield the numbers of a field's value: itself, or those in it."""
+    items = value.values() if isinstance(value, dict) else value
+    for item in items if isinstance(value, dict | tuple) else (value,):
+        if isinstance(item, int | float) and not isinstance(item, bool):
+            yield item

@@ -39,7 +39,7 @@ class Runtime(Config):
     """Whether a model is spread over all GPUs of the machine, some blocks on each, because it is
     too large for one: in dump, complete, evaluate, robustness, tasks and control. For training use
     `sharding`."""
-    tensor_parallel: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1, le=1024)
     """Processes that share the target in a dump, each with one GPU and a share of every weight
     (transformers' `tp_plan`), so that all GPUs compute at once; for a target without an adapter
     that is too large for one GPU. Other steps can use `spread`."""
@@ -60,7 +60,7 @@ class Runtime(Config):
     the target runs. Null sets no limit."""
     step_timeout_s: float | None = Field(default=None, gt=0)
     """Longest duration of a step on a Prefect server, in seconds; null sets no limit."""
-    step_retries: int = Field(default=2, ge=0)
+    step_retries: int = Field(default=2, ge=0, le=50)
     """Retries on a Prefect server of a step whose LLM endpoint could not be reached; the wait
     doubles before each."""
     report_to: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache
 
 from activation_store.target.host_copy import send
-from decoder.batch import Batch, make_batch, to_device
+from decoder.batch import Batch, check_positions, stack_rows, to_device
 from decoder.forward import attention_mask, compute_prefix_cache, select_rows
 from decoder.head import logits_at
 from decoder.model import Decoder
@@ -71,6 +71,9 @@ def generate_answers(
         max_tokens: longest answer, in tokens.
         temperature: 0 takes the likeliest token at each place; above it, tokens are drawn.
         seed: of what is drawn.
+
+    Raises:
+        DataError: a prompt with its answer may be longer than the model encodes positions alike.
     """
     sampler = None if temperature == 0 else TokenSampler(temperature, seed, decoder.device)
     rows = list({id(reading): reading for reading in readings}.values())
@@ -85,7 +88,10 @@ def generate_answers(
     prefixes = None
     for asked in by_length.values():
         turns = [[turn for _, turn in own] for own in asked]
-        batch = to_device(make_batch(decoder.prompt, rows, turns), decoder.device)
+        prompts = [decoder.prompt.prefix(reading) for reading in rows]
+        most = decoder.prompt.most_positions
+        check_positions(prompts, turns, most, more=max_tokens - 1)
+        batch = to_device(stack_rows(prompts, rows, turns, most=most), decoder.device)
         prefixes = prefixes or compute_prefix_cache(decoder.net, decoder.injection, batch)
         cache = prefixes if len(by_length) == 1 else copy.deepcopy(prefixes)
         found = continue_turns(decoder, batch, cache, max_tokens=max_tokens, sampler=sampler)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from activation_store.target.host_copy import send
+from core.errors import DataError
 from decoder.question_prompt import DecoderPrompt, Prefix, Turn
 from decoder.reading import Reading
 
@@ -53,12 +54,18 @@ def make_batch(
 
     Raises:
         ValueError: some readings have vectors, others none.
+        DataError: a row is longer than the model encodes positions alike.
     """
-    return stack_rows([prompt.prefix(r) for r in readings], readings, turns)
+    prefixes = [prompt.prefix(r) for r in readings]
+    return stack_rows(prefixes, readings, turns, most=prompt.most_positions)
 
 
 def stack_rows(
-    prefixes: Sequence[Prefix], readings: Sequence[Reading], turns: Sequence[Sequence[Turn]]
+    prefixes: Sequence[Prefix],
+    readings: Sequence[Reading],
+    turns: Sequence[Sequence[Turn]],
+    *,
+    most: int | None,
 ) -> Batch:
     """Pad and stack rows whose prefixes are made already.
 
@@ -66,12 +73,15 @@ def stack_rows(
         prefixes: B token sequences with their placeholders.
         readings: what stands at the placeholders of each, all with vectors or all without.
         turns: for each row, its questions.
+        most: positions that the model encodes alike; None for all.
 
     Raises:
         ValueError: some readings have vectors, others none.
+        DataError: a row has more than `most` positions.
     """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
+    check_positions(prefixes, turns, most)
     rows, width = len(readings), max(len(p.ids) for p in prefixes)
     ids = np.zeros((rows, width), np.int64)
     mask = np.zeros((rows, width), np.int64)
@@ -111,6 +121,34 @@ def stack_rows(
     }
     batch = {name: torch.from_numpy(value) for name, value in arrays.items()}
     return cast(Batch, batch | stack_vectors(readings, places))
+
+
+def check_positions(
+    prefixes: Sequence[Prefix], turns: Sequence[Sequence[Turn]], most: int | None, more: int = 0
+) -> None:
+    """Refuse rows past the length where a model changes how it encodes positions.
+
+    It does so for a whole batch, and for the turn of a prefix that it has encoded before.
+
+    Args:
+        prefixes: of B rows.
+        turns: for each row, its questions.
+        most: positions that the model encodes alike; None for all.
+        more: tokens that may be written behind each turn.
+
+    Raises:
+        DataError: a row has more than `most` positions.
+    """
+    if most is None:
+        return
+    for prefix, own in zip(prefixes, turns, strict=True):
+        stop = len(prefix.ids) + max(len(turn.ids) for turn in own) + more
+        if (positions := int(prefix.positions(stop - 1, stop)[0]) + 1) > most:
+            raise DataError(
+                f"a decoder's prompt reaches {positions} positions, and its model encodes "
+                f"positions otherwise past {most} (rope_scaling in its config.json), so that a row "
+                "would follow from its neighbours. Lower dump.max_tokens, or shorten the question."
+            )
 
 
 def stack_vectors(

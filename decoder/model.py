@@ -20,6 +20,7 @@ from activation_store.target.load import (
     load_model,
     load_tokenizer,
     pick_device,
+    rope_switch,
     shape_of,
 )
 from activation_store.target.number_format import resolve_dtype
@@ -76,10 +77,10 @@ class Decoder:
         multiply_in_base_format(net)
         self.adapter: str = net.active_adapter
         self.tokenizer = tokenizer
-        self.prompt = DecoderPrompt(tokenizer, config)
+        base = net.get_base_model()
+        self.prompt = DecoderPrompt(tokenizer, config, most_positions=rope_switch(base))
         self.config = config
         self.binding = binding
-        base = net.get_base_model()
         check_cacheable(base, binding.model)
         shape = shape_of(base.config, binding.model)
         self.can_pack = can_pack(base)
@@ -188,24 +189,10 @@ class Decoder:
         Raises:
             ModelError: the model cannot be loaded or handled.
         """
-        from peft import LoraConfig, get_peft_model
-
         base: Any = load_model(model, dtype=dtype, device=device, runtime=runtime)
         check_cacheable(base, binding.model)  # before peft has its own words for it
         torch.manual_seed(seed)
-        targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-        adapter = LoraConfig(
-            r=lora.rank,
-            lora_alpha=cast(int, lora.alpha),  # peft takes any number
-            lora_dropout=lora.dropout,
-            target_modules=targets,
-            task_type="CAUSAL_LM",
-        )
-        with quiet_libraries():
-            try:
-                net = get_peft_model(base, adapter)
-            except ValueError as error:
-                raise ModelError(f"train.lora: {first_line(error)}") from error
+        net = _add_lora(base, lora)
         return cls(net.eval(), load_tokenizer(model), config, binding)
 
     @classmethod
@@ -347,6 +334,45 @@ class Decoder:
         The network is then the target itself, and the decoder as it was before training.
         """
         return use_adapter(self.net, None)
+
+
+def check_base(net: Any, model: ModelFiles, *, config: DecoderConfig, lora: LoraSettings) -> None:
+    """Refuse a base of which no decoder can be made.
+
+    Args:
+        net: the base, on any device, `meta` included; its blocks are changed.
+        model: its files.
+        config: how activations would enter.
+        lora: shape of the adapter.
+
+    Raises:
+        ModelError: its blocks are not found or keep something else of a prefix, or it lacks the
+            block or the layers that `config` and `lora` name.
+    """
+    check_cacheable(net, model.ref)
+    shape = shape_of(net.config, model.ref)
+    shape.layer(config.write_layer, "decoder.write_layer")
+    blocks(net)
+    _add_lora(net, lora)
+
+
+def _add_lora(base: Any, lora: LoraSettings) -> Any:
+    """Put an adapter that changes nothing yet on a network."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    adapter = LoraConfig(
+        r=lora.rank,
+        lora_alpha=cast(int, lora.alpha),  # peft takes any number
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    with quiet_libraries():
+        try:
+            return get_peft_model(base, adapter)
+        except ValueError as error:
+            raise ModelError(f"train.lora: {first_line(error)}") from error
 
 
 def read_sidecar(folder: Path) -> tuple[DecoderConfig, Binding]:

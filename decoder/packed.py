@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from decoder.batch import Batch, make_batch, stack_vectors
+from decoder.batch import Batch, check_positions, make_batch, stack_vectors
 from decoder.head import logits_at
 from decoder.injection import Injection
 from decoder.question_prompt import DecoderPrompt, Turn
@@ -75,10 +75,12 @@ def make_packed_batch(
 
     Raises:
         ValueError: some readings have vectors, others none.
+        DataError: a row is longer than the model encodes positions alike.
     """
     if len({r.vectors is None for r in readings}) > 1:
         raise ValueError("readings with and without vectors cannot share a batch")
     prefixes = [prompt.prefix(r) for r in readings]
+    check_positions(prefixes, turns, prompt.most_positions)
     lengths = [
         len(p.ids) + sum(len(t.ids) for t in own) for p, own in zip(prefixes, turns, strict=True)
     ]

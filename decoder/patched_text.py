@@ -18,7 +18,7 @@ import torch
 
 from activation_store.tokens.tokens import encode_continuation, encode_plain_text
 from decoder.asking import Answer, continue_turns
-from decoder.batch import stack_rows, to_device
+from decoder.batch import check_positions, stack_rows, to_device
 from decoder.forward import compute_answer_losses, compute_prefix_cache
 from decoder.injection import Injection
 from decoder.model import Decoder
@@ -94,12 +94,14 @@ def continue_texts(
         max_tokens: longest continuation, in tokens.
     """
     out: dict[int, Answer] = {}
+    most = decoder.prompt.most_positions
     with decoder.without_adapter():
         for rows in _batches([len(text.ids) for text in texts]):
             chosen = [texts[i] for i in rows]
             turns = [[_turn(text.ids[-1:], 1)] for text in chosen]
-            batch = stack_rows(*_prefixes(chosen), turns)
-            batch = to_device(batch, decoder.device)
+            prefixes, readings = _prefixes(chosen)
+            check_positions(prefixes, turns, most, more=max_tokens - 1)
+            batch = to_device(stack_rows(prefixes, readings, turns, most=most), decoder.device)
             cache = compute_prefix_cache(decoder.net, injection, batch)
             first = _NoEmptyAnswer(decoder.prompt.end_of_turn)
             written = continue_turns(decoder, batch, cache, max_tokens=max_tokens, sampler=first)
@@ -124,6 +126,7 @@ def score_continuations(
     """
     owners: list[int] = []
     losses: list[torch.Tensor] = []
+    most = decoder.prompt.most_positions
     with decoder.without_adapter():
         for rows in _batches([len(text.ids) for text in texts]):
             chosen = [texts[i] for i in rows]
@@ -131,7 +134,7 @@ def score_continuations(
                 [_continued(decoder.tokenizer, texts[i], option) for option in options[i]]
                 for i in rows
             ]
-            batch = to_device(stack_rows(*_prefixes(chosen), turns), decoder.device)
+            batch = to_device(stack_rows(*_prefixes(chosen), turns, most=most), decoder.device)
             losses.append(compute_answer_losses(decoder.net, injection, batch))
             owners += [i for i in rows for _ in options[i]]
     out: list[list[float]] = [[] for _ in texts]

@@ -68,16 +68,25 @@ class DecoderPrompt:
 
     Attributes:
         end_of_turn: token id that ends an answer.
+        most_positions: positions that the model encodes alike; None for all.
     """
 
-    def __init__(self, tokenizer: Any, config: DecoderConfig) -> None:
+    def __init__(
+        self, tokenizer: Any, config: DecoderConfig, *, most_positions: int | None = None
+    ) -> None:
         """Render the template once.
+
+        Args:
+            tokenizer: of the model.
+            config: the decoder's.
+            most_positions: positions that the model encodes alike; None for all.
 
         Raises:
             ModelError: the template cannot be handled, or the placeholder is not one token.
         """
         self._tokenizer = tokenizer
         self._config = config
+        self.most_positions = most_positions
         try:
             encoded, spans = self._encode(_PROBE, _PROBE)
             place = np.flatnonzero(encoded.inside(*spans[0], "decoder.placeholder"))

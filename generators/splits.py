@@ -24,6 +24,9 @@ from core.errors import ConfigError
 from core.records.tables import Split
 from generators.rules.words import normalize
 
+_TURNS = 10_000
+"""Groups among which every split with a share worth the name has had its turn."""
+
 
 class SplitConfig(Config):
     """How groups of rows are divided into splits; a group is in one split."""
@@ -113,6 +116,25 @@ def grouped_splits(
     return [
         (group, member.split or split_of[group]) for member, group in zip(members, ids, strict=True)
     ]
+
+
+def splits_of(groups: int, config: SplitConfig, *, in_order: bool = False) -> set[Split]:
+    """Return the splits among which so many groups of one kind are divided.
+
+    Args:
+        groups: of the kind, those with a held-out category left out.
+        config: the shares.
+        in_order: whether they come in a drawn order (see `grouped_splits`).
+    """
+    if in_order and groups >= 3:
+        return set(itertools.islice(_as_they_come(config), min(groups, _TURNS)))
+    test, validation = _counts(groups, config)
+    sizes: dict[Split, int] = {
+        "test": test,
+        "validation": validation,
+        "train": groups - test - validation,
+    }
+    return {split for split, size in sizes.items() if size}
 
 
 def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:

@@ -40,7 +40,7 @@ class TrainConfig(Config):
     """Weights of views, kinds (persona, profile, context, ...) and sources (import, generator)
     among the rows that `max_rows` keeps. Sources are interleaved, within them kinds, within these
     views. A name that is not listed weighs 1; weight 0 leaves it out."""
-    rows_per_batch: int = Field(default=8, ge=1)
+    rows_per_batch: int = Field(default=8, ge=1, le=1_000_000)
     """Rows (activation prefixes, each with its questions) per batch, over all processes that train
     together."""
     contrastive: float = Field(default=0.0, ge=0, allow_inf_nan=False)
@@ -50,14 +50,14 @@ class TrainConfig(Config):
     micro_batch_tokens: int = Field(default=1024, ge=1)
     """Most tokens of a micro-batch; larger batches are split, which bounds memory. It changes
     results only by rounding and is not part of the cache key. A single row may be longer."""
-    accumulation: int = Field(default=1, ge=1)
+    accumulation: int = Field(default=1, ge=1, le=1_000_000)
     """Batches summed into one optimiser step."""
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0, le=1_000_000)
     """Epochs over the training rows; the last batch of an epoch may be smaller. Ignored if
     `max_steps` is set."""
     max_steps: int | None = Field(default=None, ge=1)
     """Total optimiser steps; null uses `epochs`."""
-    noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    noise: float = Field(default=0.0, ge=0, le=100, allow_inf_nan=False)
     """Gaussian noise on the injected activations during training: root mean square as a share of
     their length. Meant for decoders that are to steer: it makes them read directions in which
     activations differ widely."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from core.records.table_files import (
     read_conversations,
     write_dropped,
 )
-from core.records.tables import Dropped, Split
+from core.records.tables import Dropped, Split, View
 from core.runtime import Runtime
 from decoder.model import Binding, Decoder
 from decoder.sources.live import LiveActivations
@@ -51,6 +52,8 @@ from trainers.loop.trainer import (
     steps_per_epoch,
 )
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
@@ -62,7 +65,7 @@ class TrainResult:
         questions: questions trained on, a repeated one counted each time.
         throughput: of this process; None where no step was left to do.
         loss: mean of the last tenth of the steps.
-        validation: the kept checkpoint's `right`.
+        validation: the kept checkpoint's `right`; None where there was no row to validate on.
         untrained_validation: the same of the untrained decoder.
         best_step: step of the kept checkpoint.
         trainable_parameters: numbers that the adapter has.
@@ -74,8 +77,8 @@ class TrainResult:
     questions: int
     throughput: Throughput | None
     loss: float
-    validation: float
-    untrained_validation: float
+    validation: float | None
+    untrained_validation: float | None
     best_step: int
     trainable_parameters: int
     dropped: dict[str, int]
@@ -110,8 +113,9 @@ def train(
     """Train a decoder to answer from activations.
 
     The training resumes from the last whole checkpoint in `work`; on a CPU in float32 the result is
-    then, to the bit, that of an undisturbed run. Where several processes call this
-    (core/processes/launch.py), they train together, and the first writes.
+    then, to the bit, that of an undisturbed run. Without a row to validate on, the last checkpoint
+    is kept. Where several processes call this (core/processes/launch.py), they train together, and the first
+    writes.
 
     Args:
         inputs: tables, store and target.
@@ -124,7 +128,7 @@ def train(
         progress: receives finished optimiser steps.
 
     Raises:
-        DataError: no row to train or to validate on.
+        DataError: no row to train on.
         ConfigError: the loss is no longer finite, or the device cannot be trained on.
         ModelError: the model cannot be a decoder, or not be sharded.
         StoreError: the store is another model's, or lacks the layer.
@@ -143,11 +147,18 @@ def train(
         activations.attach_decoder(decoder)
     activations.last_tokens = config.decoder.last_tokens
     builder = _DatasetBuilder(inputs, activations, decoder, layer, config, variant)
-    rows = builder.build("train", config.max_rows)
+    rows = builder.build("train")
+    if rows is None:
+        raise DataError(
+            f"train: no row of split train in views {', '.join(config.views)}; change train.views "
+            "or the splits (data.splits, generate.conversations.splits, or the rows' own)."
+        )
     if config.decoder.normalisation != "none":
         swapped = builder.find_swapped(rows.rows)
         decoder.use_statistics(measure_statistics(decoder, activations, rows.rows, config, swapped))
-    validation = builder.build("validation", config.validation_rows)
+    validation = builder.build("validation")
+    if validation is None:
+        _LOG.warning("train: no row to validate on, so that the last checkpoint is kept.")
     steps = count_optimiser_steps(config, len(rows))
     with storage_errors(work), checkpoints.surface_full_disk(work):
         resume = _find_resume_point(work, distributed)
@@ -164,6 +175,7 @@ def train(
                     steps=steps,
                     distributed=distributed,
                     report_to=runtime.report_to,
+                    validated=validation is not None,
                 ),
                 noise=config.noise,
                 callbacks=_make_callbacks(config, progress),
@@ -175,22 +187,23 @@ def train(
         distributed.barrier()
         last = checkpoints.newest(work)
         history = _reproducible_history(checkpoints.log_history(last))
-        validation_loss, best_step = _kept_checkpoint(history, config.keep)
+        done = checkpoints.step_of(last)
+        curve = {x["step"]: x["validation"]["right"] for x in history if "validation" in x}
+        best_step = _kept_step(curve, config.keep) if validation is not None else done
         with quiet_libraries():
             best = checkpoints.checkpoint_folder(work, best_step)
             decoder.net.load_adapter(str(best), decoder.net.active_adapter)
         if distributed.is_main:
             _write_outputs(decoder, history, builder.dropped, out)
         distributed.barrier()
-    done = checkpoints.step_of(last)
     return TrainResult(
         steps=done,
         rows=len(rows),
         questions=_count_questions(config, rows, done),
         throughput=throughput,
         loss=_last_loss(history),
-        validation=validation_loss,
-        untrained_validation=next(x["validation"]["right"] for x in history if x["step"] == 0),
+        validation=curve.get(best_step),
+        untrained_validation=curve.get(0),
         best_step=best_step,
         trainable_parameters=sum(p.numel() for p in decoder.net.parameters() if p.requires_grad),
         dropped=dict(sorted(Counter(row.reason for row in builder.dropped).items())),
@@ -314,16 +327,13 @@ class _DatasetBuilder:
             found |= {own: swap.swapped.example_id for own, swap in swaps.items()}
         return found
 
-    def build(self, split: Split, most: int | None) -> RowDataset:
-        """Build the dataset of a split, of at most `most` rows.
-
-        Raises:
-            DataError: the split has no row.
-        """
+    def build(self, split: Literal["train", "validation"]) -> RowDataset | None:
+        """Build the dataset of a split; None where the split has no row."""
         config, prompt = self._config, self._decoder.prompt
         views, seed = config.views, config.seed
+        most = config.max_rows if split == "train" else config.validation_rows
         masked = tuple(view for view in views if view != "control")
-        if split == "validation" and config.decoder.masking and masked:
+        if split == "validation" and config.decoder.masking and self._has(split, masked):
             views = masked  # checkpoints are chosen by what is hidden, not by what is copied
         rows = select(
             self._rows, split=split, views=views, most=most, seed=seed, mixture=config.mixture
@@ -333,11 +343,7 @@ class _DatasetBuilder:
         rows, unwritable = drop_unwritable_questions(prompt, rows)
         self.dropped += unwritable
         if not rows:
-            raise DataError(
-                f"train: no row of split {split} in views {', '.join(views)}; "
-                "take at least three controls, or change train.views or the splits (data.splits, "
-                "generate.conversations.splits, or the rows' own)."
-            )
+            return None
         pool = select(self._rows, split=split, views=views, most=None, seed=seed)
         contrasts = None
         if split == "train" and config.contrastive and self._variant == "own":
@@ -360,6 +366,10 @@ class _DatasetBuilder:
             contrasts=contrasts,
         )
 
+    def _has(self, split: Split, views: Sequence[View]) -> bool:
+        rows = (row.conversation for row in self._rows)
+        return any(row.split == split and row.view in views for row in rows)
+
     def _draw_layers(self, example_id: str, epoch: int) -> ReadLayers:
         config = self._config
         return draw_row_layers(
@@ -378,16 +388,17 @@ def _reproducible_history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def _kept_checkpoint(
-    history: list[dict[str, Any]], keep: Literal["best", "last"]
-) -> tuple[float, int]:
-    """Find the checkpoint that is handed on: its validation `right`, and its step.
+def _kept_step(curve: Mapping[int, float], keep: Literal["best", "last"]) -> int:
+    """Find the step of the checkpoint that is handed on.
 
-    It is the last, or that of the lowest loss, the earliest of equals.
+    It is the last, or that of the lowest validation loss, the earliest of equals.
+
+    Args:
+        curve: validation `right` by step; at step 0 there is no checkpoint.
+        keep: which of the two.
     """
-    curve = [(x["validation"]["right"], x["step"]) for x in history if "validation" in x]
-    checkpoints_made = [pair for pair in curve if pair[1] > 0]
-    return checkpoints_made[-1] if keep == "last" else min(checkpoints_made)
+    steps = [step for step in curve if step > 0]
+    return steps[-1] if keep == "last" else min(steps, key=lambda step: (curve[step], step))
 
 
 def _last_loss(history: list[dict[str, Any]]) -> float:

@@ -16,6 +16,7 @@ mantissas, which do not) and packs them with Zstandard. Any Zarr reader undoes b
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core import sync
 
 from activation_store.layout.config import Codec
 from core.errors import StoreError
@@ -38,6 +40,22 @@ COMMITS = "commits"
 PHYSICAL = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 PACKING: dict[str, Any] = {"cname": "zstd", "clevel": 5}
 """Blosc's settings under the codec `lossless`, beside the shuffling of bytes."""
+
+
+_LONGEST_WAIT_S = 60.0
+
+
+@atexit.register
+def stop_zarr() -> None:
+    """End zarr's event loop at the end of the process, before zarr does.
+
+    zarr gives its thread 0.2 s, and then closes the loop even while it runs, which is an error: on
+    a busy machine the thread needs longer.
+    """
+    loop, thread = sync.loop[0], sync.iothread[0]
+    if loop is not None and thread is not None:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(_LONGEST_WAIT_S)
 
 
 def layer_array(layer: int) -> str:

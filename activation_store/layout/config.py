@@ -36,10 +36,10 @@ class CaptureConfig(ComputeConfig):
     batch_tokens: int = Field(default=2048, ge=1)
     """Most tokens of one forward pass, padding included. It changes results only by rounding and is
     not part of the cache key."""
-    shard_rows: int | None = Field(default=None, ge=256)
+    shard_rows: int | None = Field(default=None, ge=256, le=2**24)
     """Rows (tokens) of one shard, the unit of work and of commit; a multiple of `chunk_rows`. Null
     takes 8,192, or more if the longest sequence or 32 chunks need it."""
-    chunk_rows: int | None = Field(default=None, ge=16)
+    chunk_rows: int | None = Field(default=None, ge=16, le=2**20)
     """Rows of one inner chunk, the unit of a checksum. Null takes 256, doubled until a layer's
     chunk exceeds 256 KiB, so that narrow targets have little overhead per chunk."""
     codec: Codec = "raw"

@@ -10,6 +10,10 @@ from activation_store.target.number_format import ComputeConfig
 from generators.llm.endpoint.config import EndpointConfig
 
 
+_LEAST_TEMPERATURE = 1e-3
+"""Scores divided by a smaller one are no longer finite."""
+
+
 class CompleteConfig(ComputeConfig):
     """How the target replies; its generation_config.json is ignored."""
 
@@ -29,13 +33,13 @@ class CompleteConfig(ComputeConfig):
     """System prompt that replaces the control in the rows once replies are written. Such rows hide
     nothing: they contain what replies under a control are like, for a decoder that is to steer.
     Null keeps the control."""
-    temperature: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=0.0, ge=0, le=100)
     """Sampling temperature; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Probability mass of the likeliest tokens that are sampled from; 1 is all."""
     top_k: int = Field(default=0, ge=0)
     """Number of the likeliest tokens that are sampled from; 0 is all."""
-    repetition_penalty: float = Field(default=1.0, gt=0)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=100)
     """Divisor of the scores of tokens that already occur in the prompt or the reply; 1 is none."""
     batch_rows: int = Field(default=16, ge=1)
     """Conversations that are answered in one batch; the unit of resuming."""
@@ -49,6 +53,13 @@ class CompleteConfig(ComputeConfig):
     is loaded for this check; 0 skips the check."""
     min_agreement: float = Field(default=0.9, ge=0, le=1)
     """Smallest share of the tokens of these replies that the target itself must also choose."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _can_be_divided_by(cls, temperature: float) -> float:
+        if 0 < temperature < _LEAST_TEMPERATURE:
+            raise ValueError(f"got {temperature}, expected 0 or at least {_LEAST_TEMPERATURE}")
+        return temperature
 
     @field_validator("endpoint")
     @classmethod

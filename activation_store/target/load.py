@@ -71,7 +71,7 @@ def model_shape(model: ModelFiles) -> Shape:
     Raises:
         ModelError: the config is no causal language model's, or needs code of the folder.
     """
-    config = _load_config(model)
+    config = load_config(model)
     try:
         return shape_of(config, model.ref)
     except AttributeError as error:
@@ -93,7 +93,12 @@ def shape_of(config: Any, ref: str) -> Shape:
     )
 
 
-def _load_config(model: ModelFiles) -> Any:
+def load_config(model: ModelFiles) -> Any:
+    """Read a model's config.
+
+    Raises:
+        ModelError: transformers cannot, or it needs code of the folder.
+    """
     with quiet_libraries():
         try:
             return AutoConfig.from_pretrained(
@@ -101,10 +106,10 @@ def _load_config(model: ModelFiles) -> Any:
             )
         except Exception as error:  # a folder's config fails in any way, its own code included
             what = "its config.json is not one that transformers can use"
-            raise _refusal(model, what, error) from error
+            raise refusal(model, what, error) from error
 
 
-def _refusal(model: ModelFiles, what: str, error: Exception) -> ModelError:
+def refusal(model: ModelFiles, what: str, error: Exception) -> ModelError:
     """Return the error for a model that cannot be loaded, with the next step where one is known."""
     said, advice = describe_failure(error, model.folder), ""
     if "trust_remote_code" in str(error):
@@ -207,7 +212,7 @@ def _tokenizer_in(model: ModelFiles, folder: Path) -> Any:
         try:
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
         except Exception as error:  # the Rust library raises a bare Exception for a broken file
-            raise _refusal(model, f"no usable tokenizer in {folder}", error) from error
+            raise refusal(model, f"no usable tokenizer in {folder}", error) from error
 
 
 def _check_vocabulary(model: ModelFiles, tokenizer: Any) -> None:
@@ -241,7 +246,7 @@ def load_model(
     Args:
         model: the target's files; they are compared with their digests before and after.
         dtype: number format in which it runs.
-        device: where it runs.
+        device: where it runs; on `meta` no weights are read.
         merged: whether its adapter (if any) is merged into the weights, or works beside them.
         runtime: its attention, and whether it is spread over all GPUs, `device` being the first.
         first_blocks: blocks that are needed; the others are left on the disk, where the model can
@@ -253,7 +258,7 @@ def load_model(
         ModelError: transformers cannot load it, or peft its adapter, or its files changed.
     """
     model.check_unchanged()
-    check_quantization(model, _load_config(model))
+    check_quantization(model, load_config(model))
     if device.type == "cuda" and dtype == "float32":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     with quiet_libraries():
@@ -265,11 +270,11 @@ def load_model(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, with both sizes
                 trust_remote_code=model.trust_remote_code,
-                **_placement(runtime, tensor_parallel=tensor_parallel),
+                **_placement(runtime, device, tensor_parallel=tensor_parallel),
                 **_cut_behind(model, first_blocks),
             )
         except Exception as error:  # quantised, multimodal and broken models fail in any way
-            raise _refusal(model, "transformers cannot load it", error) from error
+            raise refusal(model, "transformers cannot load it", error) from error
         net, found = loaded
         check_whole(model, net, found)
         if model.adapter is not None:
@@ -279,15 +284,17 @@ def load_model(
                 net = net.to(device)
             net = net.eval().requires_grad_(False)
         except (ValueError, NotImplementedError) as error:  # some quantised weights do not move
-            raise _refusal(model, f"it cannot run on {device}", error) from error
+            raise refusal(model, f"it cannot run on {device}", error) from error
     model.check_unchanged()
     whole: nn.Module = net
     return whole
 
 
-def _placement(runtime: Runtime | None, *, tensor_parallel: bool) -> dict[str, Any]:
+def _placement(
+    runtime: Runtime | None, device: torch.device, *, tensor_parallel: bool
+) -> dict[str, Any]:
     """Return how transformers is to load a model, where `runtime` says."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"device_map": device} if device.type == "meta" else {}
     if tensor_parallel:
         from transformers.distributed.configuration_utils import DistributedConfig
 
@@ -303,7 +310,7 @@ def _placement(runtime: Runtime | None, *, tensor_parallel: bool) -> dict[str, A
 
 def _cut_behind(model: ModelFiles, first_blocks: int | None) -> dict[str, Any]:
     """Return the config of a model that ends behind its first blocks; nothing for the whole one."""
-    config = _load_config(model)
+    config = load_config(model)
     if first_blocks is None or model.adapter is not None or model.trust_remote_code:
         return {}
     if quantization_of(config, model.ref):

@@ -48,8 +48,8 @@ def quantization_of(config: Any, ref: str) -> dict[str, Any]:
     return own
 
 
-def check_quantization(model: ModelFiles, config: Any) -> None:
-    """Refuse numbers that follow from which rows share a batch.
+def check_quantization(model: ModelFiles, config: Any) -> bool:
+    """Tell whether a model is quantised; refuse numbers that follow from which rows share a batch.
 
     Raises:
         ModelError: activations are quantised with one scale for all tokens of a batch; or as
@@ -66,6 +66,7 @@ def check_quantization(model: ModelFiles, config: Any) -> None:
             "that a row's numbers follow from its neighbours. Use weights that are not quantised "
             "so."
         )
+    return bool(own)
 
 
 def check_whole(model: ModelFiles, net: Any, found: Mapping[str, Collection[Any]]) -> None:

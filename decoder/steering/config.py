@@ -29,7 +29,7 @@ class ActivationSteeringConfig(Config):
     """Noise on copies of a prompt's activations over which the gradient is averaged: root mean
     square as a share of the activation's (Smilkov et al. 2017, "SmoothGrad"). It reduces what only
     the decoder reacts to; 0 uses the plain gradient."""
-    copies: int = Field(default=8, ge=2)
+    copies: int = Field(default=8, ge=2, le=1000)
     """Copies for `smoothing`, one of them without noise; each costs a decoder pass."""
     last_tokens: int | None = Field(default=None, ge=1)
     """Number of a prompt's last tokens that are shifted; null shifts all that the decoder reads."""

@@ -13,6 +13,7 @@ from transformers import DynamicCache
 
 from activation_store.target.generation import Sampling, generate_ids
 from activation_store.tokens.tokens import ends_of_reply
+from core.errors import DataError
 from decoder.adapters import use_adapter
 from decoder.forward import attention_mask
 from decoder.model import Decoder
@@ -157,7 +158,17 @@ def score_replies(
 
     Returns:
         Of each, the sum over its tokens, in nats.
+
+    Raises:
+        DataError: a prompt with its reply is longer than the target encodes positions alike.
     """
+    most = decoder.prompt.most_positions
+    longest = max(len(p.ids) + len(own) for p, own in zip(prompts, replies, strict=True))
+    if most is not None and longest > most:
+        raise DataError(
+            f"a prompt with its reply has {longest} tokens, and the target encodes positions "
+            f"otherwise past {most} (rope_scaling in its config.json). Use shorter ones."
+        )
     width, length = max(len(p.ids) for p in prompts), max(map(len, replies))
     ids = torch.zeros(len(prompts), width + length, dtype=torch.long)
     mask = torch.zeros_like(ids)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from activation_store.target.load import rope_switch
 from activation_store.target.swaps import make_swaps
 from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize_row
 from core.errors import DataError
@@ -92,9 +93,14 @@ def _completion_log_likelihoods(
     device = next(net.parameters()).device
     order = sorted(conversations, key=lambda key: len(conversations[key].ids))
     found: dict[tuple[str, str], float] = {}
+    most = rope_switch(net)
     while order:
         width = len(conversations[order[-1]].ids)
         batch = [order.pop() for _ in range(min(len(order), max(1, _BATCH_TOKENS // width)))]
+        if most is not None and width > most:  # a batch past it encodes all positions otherwise
+            near = [key for key in batch if len(conversations[key].ids) <= most]
+            order += reversed(near)
+            batch = batch[: len(batch) - len(near)]
         ids = np.zeros((len(batch), width), np.int64)
         mask = np.zeros((len(batch), width), np.int64)
         wanted = np.zeros((len(batch), width), bool)

@@ -10,6 +10,10 @@ from core.config import Config
 from core.records.tables import View
 
 
+MOST_CONTROLS = 10_000_000
+"""Of one kind."""
+
+
 class TextSource(Config):
     """Texts that rows are cut from; a plain string, or a list of them, is its `path`."""
 
@@ -51,7 +55,7 @@ class TextSource(Config):
 class KindPlan(Config):
     """How many rows of one kind of control are made, and of which sort."""
 
-    controls: int = Field(default=24, ge=1)
+    controls: int = Field(default=24, ge=1, le=MOST_CONTROLS)
     """Planned controls. Dropped replies are replaced within `over_ask`; a source of texts may have
     too few for all."""
     categories: dict[str, int] | None = None
@@ -59,7 +63,7 @@ class KindPlan(Config):
     views: tuple[View, ...] | None = None
     """Views of each control; null for all that the kind has. The step `complete` adds
     `stimulus_completion`."""
-    stimuli: int = Field(default=1, ge=1)
+    stimuli: int = Field(default=1, ge=1, le=10_000)
     """Stimuli per control. More than 1 makes a crossed design, in which several controls share each
     stimulus. In kinds written by an LLM a control has one stimulus of its own and borrows the
     others from controls of its kind; in kinds cut from texts it has only one."""
@@ -73,6 +77,8 @@ class KindPlan(Config):
         if not self.categories or min(self.categories.values()) < 1:
             raise ValueError("categories: expected at least one, each with a number above 0")
         total = sum(self.categories.values())
+        if total > MOST_CONTROLS:
+            raise ValueError(f"categories: got {total} in all, expected at most {MOST_CONTROLS:,}")
         if "controls" in self.model_fields_set and self.controls != total:
             raise ValueError(
                 f"controls: got {self.controls}, and {total} in all categories; leave one out"

@@ -100,11 +100,28 @@ class GenerateSection(GenerateConfig):
     paths are not."""
 
 
+_LEAST_CONTROLS = 4
+"""Of a kind: one for each split, and one more where a category is held out."""
+
+
 def limit_controls(config: ConversationsConfig, controls: int) -> ConversationsConfig:
-    """Limit `config` to `controls` controls in all, spread evenly over its kinds."""
-    each = max(1, controls // len(config.kinds))
+    """Limit `config` to about `controls` controls, spread evenly over its kinds.
+
+    Each kind has enough of them for every split, whatever it had, and more of them are tested, so
+    that a kind alone can be trained on and judged.
+    """
+    each = max(_LEAST_CONTROLS, controls // len(config.kinds))
     kinds = {
-        name: plan.model_copy(update={"controls": min(plan.controls, each), "categories": None})
+        name: plan.model_copy(
+            update={
+                "controls": min(max(plan.controls, _LEAST_CONTROLS), each),
+                "categories": None,
+            }
+        )
         for name, plan in config.kinds.items()
     }
-    return config.model_copy(update={"kinds": kinds})
+    splits = config.splits.with_changes(
+        test=0.4 if config.splits.test else 0.0,
+        validation=0.2 if config.splits.validation else 0.0,
+    )
+    return config.model_copy(update={"kinds": kinds, "splits": splits})

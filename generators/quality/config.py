@@ -74,7 +74,7 @@ class QualityConfig(Config):
     control_effect: ControlEffectConfig | None = None
     """How strongly the target follows each row's control, where rows have completions; null does
     not measure it. Costs two passes of the whole target over those rows."""
-    passes: int = Field(default=2, ge=2)
+    passes: int = Field(default=2, ge=2, le=100)
     """Judgements of each answer or completion; it is flagged if all find it unfaithful."""
     sample: int | None = Field(default=200, ge=1)
     """Most answers, and most completions, that an LLM checks; null for all, which dropping by an

@@ -6,10 +6,14 @@ language, a form, a word. It errs towards "no" on very short replies.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 
+from core.documents.strict_json import json_type_name
+from core.errors import DataError
 from core.records.tables import Conversation
+from core.text.wording import shortened
 from generators.rules.tone import CLEAR_SENTIMENT, REGISTERS, SENTIMENTS, formality_of, sentiment_of
 from generators.rules.words import words
 
@@ -74,6 +78,11 @@ FORMS: Mapping[str, Callable[[str], bool]] = {
     "exclamations": _exclamations,
 }
 """Checks of a reply's form, by name."""
+_EXPECTED = (
+    "words, language, form, sentiment or register of a known value (languages "
+    f"{', '.join(_FREQUENT)}; forms {', '.join(FORMS)}; sentiments {', '.join(SENTIMENTS)}; "
+    f"registers {', '.join(REGISTERS)})"
+)
 
 
 def obeys(reply: str, check: Mapping[str, object]) -> bool:
@@ -98,18 +107,34 @@ def obeys(reply: str, check: Mapping[str, object]) -> bool:
             return sentiment_of(reply) * SENTIMENTS[wanted] > CLEAR_SENTIMENT
         case {"register": str(wanted)} if wanted in REGISTERS:
             return formality_of(reply) * REGISTERS[wanted] > 0
-    raise ValueError(
-        f"check {dict(check)!r}: expected words, language, form, sentiment or register"
-    )
+    raise ValueError(f"got {shortened(json.dumps(dict(check)))}, expected {_EXPECTED}")
 
 
 def checks_of(row: Conversation) -> Mapping[str, Mapping[str, object]]:
-    """Return the checks of a row's control, by attribute; empty where code can check nothing."""
+    """Return the checks of a row's control, by attribute; empty where code can check nothing.
+
+    Raises:
+        DataError: a table that was not made here has something else in their place.
+    """
     facts = row.provenance.get("facts")
-    found: Mapping[str, Mapping[str, object]] = (
-        facts.get("checks", {}) if isinstance(facts, dict) else {}
-    )
+    found = facts.get("checks", {}) if isinstance(facts, dict) else {}
+    if not isinstance(found, dict):
+        raise _malformed(row, "", f"got {json_type_name(found)}, expected an object")
+    for name, check in found.items():
+        try:
+            if not isinstance(check, dict):
+                raise ValueError(f"got {json_type_name(check)}, expected {_EXPECTED}")
+            obeys("", check)
+        except ValueError as error:
+            raise _malformed(row, f".{name}", str(error)) from error
     return found
+
+
+def _malformed(row: Conversation, name: str, said: str) -> DataError:
+    where = f"example {row.example_id}"
+    if "file" in row.provenance:
+        where = f"{row.provenance['file']}:{row.provenance.get('position')}, {where}"
+    return DataError(f"{where}: facts.checks{name}: {said}. Mend the row, or take `checks` out.")
 
 
 def obeys_control(row: Conversation, reply: str) -> bool:

@@ -30,7 +30,7 @@ class SweepSection(Config):
     vary: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Axes, as field: values. A field is a dotted path, or `rows`, `questions`, `rank`,
     `read_layer`, `mixture`, `epochs` or `model`. Every combination of values is a setting."""
-    seeds: int = Field(default=1, ge=1)
+    seeds: int = Field(default=1, ge=1, le=1000)
     """Trainings per setting, with seeds from `train.seed` upwards; intervals are over controls and
     seeds."""
     held_out: bool = True

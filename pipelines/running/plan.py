@@ -86,10 +86,16 @@ def make_plan(runner: Runner, *, sampled: bool = False) -> list[StepPlan]:
         sampled: run the target on a sample, to measure the size of a packed store.
 
     Raises:
-        UserError: something from outside is missing, or an artifact was changed by hand.
+        UserError: something from outside is missing or cannot be used, or an artifact was changed
+            by hand.
     """
     runner.prepare()
-    return [_plan_step(runner, step, sampled) for step in runner.steps]
+    planned = [_plan_step(runner, step, sampled) for step in runner.steps]
+    for step, one in zip(runner.steps, planned, strict=True):
+        if one.status != "hit":
+            runner.check_models(step, here=False)
+            break
+    return planned
 
 
 def _plan_step(runner: Runner, step: Step, sampled: bool) -> StepPlan:

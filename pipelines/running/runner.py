@@ -22,8 +22,10 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment, resolve_number_formats
 from pipelines.reports.run.inputs import ReportStep
 from pipelines.running.console import Console, ProgressFile, combine
+from pipelines.running.coverage import check_plan, check_table
 from pipelines.running.remarks import remarks
 from pipelines.running.results import RunResult, StepRun
+from pipelines.steps.dump import DUMP, compare_store
 from pipelines.steps.order import steps_for
 from pipelines.steps.shared.metrics import dropped_rows, metrics_of
 from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
@@ -80,10 +82,16 @@ class Runner:
         """Find everything from outside that any step needs, before any work is done.
 
         Raises:
-            UserError: a folder, file or model is missing or malformed, or the experiment's name is
-                a tag of the user's.
+            UserError: a folder, file or model is missing or malformed, the experiment's name is
+                a tag of the user's, the planned rows leave none to train on or to judge, or a
+                finished store is not as the experiment says.
         """
         Refs(self.root).check_free(self.experiment.experiment)
+        remarks = [check_plan(self.experiment, self._by_name)]
+        if DUMP in self._by_name:
+            remarks.append(compare_store(self.experiment, self.outside))
+        for remark in filter(None, remarks):
+            self.console.say(remark)
         for step in self.steps:
             step.config(self.experiment)
             step.external(self.outside)
@@ -221,6 +229,9 @@ class Runner:
         inputs = {role: self.runs[name].artifact for role, name in step.inputs.items()}
         for artifact in inputs.values():
             artifact.check_bytes()  # the key holds its digest, so its bytes have to be those
+        self.check_models(step, here=True)
+        if (rows := inputs.get("conversations")) is not None:
+            check_table(rows.data, self.experiment, self._by_name)
         self._check_outside(step, identity)  # likewise
         resumed = self.root.partial(identity).path.exists()
         partial = self.root.begin(identity, keep_output=step.resumes_output)
@@ -263,6 +274,24 @@ class Runner:
             source=source_digest(step.entry),
         )
         return self.root.commit(identity, record, result.store)
+
+    def check_models(self, step: Step, *, here: bool) -> None:
+        """Check the models of `step` and of what follows, before work is done that they would undo.
+
+        Args:
+            step: the first step that is to be computed.
+            here: whether it is this machine that is to compute it.
+
+        Raises:
+            ModelError: one cannot be loaded.
+            ConfigError: `runtime.device` is not here.
+        """
+        later = self.steps[self.steps.index(step) :]
+        if any("weights" in one.external(self.outside) for one in later):
+            from pipelines.running.preflight import check_models
+
+            trained = "train" in self._by_name
+            check_models(self.experiment, self.outside, trained=trained, here=here)
 
     def _check_outside(self, step: Step, identity: StepIdentity) -> None:
         """Compare the files from outside that a step reads with its identity.

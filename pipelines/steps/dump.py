@@ -8,6 +8,7 @@ from pathlib import Path
 
 from activation_store.layout.config import CaptureConfig
 from core.documents.canonical import digest
+from core.errors import ConfigError
 from core.runtime import Runtime
 from pipelines.artifacts.cache_key import deciding, plain
 from pipelines.artifacts.records import StepResult, StoreDigests
@@ -22,6 +23,8 @@ from pipelines.steps.shared.step import (
 )
 
 DUMP = "dump"
+_OF_STORE = {"store_dtype": "dtype", "codec": "codec", "chunk_rows": "chunk_rows"}
+"""Settings of a dump that its store has in its plan, and their names there."""
 
 
 def dump_step(conversations: str) -> Step:
@@ -76,6 +79,39 @@ def _dump(call: StepCall) -> StepResult:
         )
         digests = store_digests(call.out)
     return StepResult(counts=result.to_json(), store=digests)
+
+
+def compare_store(experiment: Experiment, outside: ExternalInputs) -> str | None:
+    """Compare a finished store that takes the dump's place with the settings of the dump.
+
+    Returns:
+        A line on settings that the experiment leaves open and the store has otherwise; None for
+        none, and without such a store.
+
+    Raises:
+        ConfigError: the experiment names a setting, and the store has another.
+        StoreError: the store's plan cannot be read.
+    """
+    from activation_store.layout.plan import read_plan
+
+    if outside.store is None:
+        return None
+    dump, plan = experiment.dump, read_plan(outside.store)
+    wanted = {name: getattr(dump, name) for name in _OF_STORE}
+    other = {
+        name: plan[there]
+        for name, there in _OF_STORE.items()
+        if wanted[name] not in (None, plan[there])
+    }
+    for name, value in other.items():
+        if name in dump.model_fields_set:
+            raise ConfigError(
+                f"dump.{name}: got {wanted[name]}, and the store of dump.store has {value}. Leave "
+                "the field out to take the store as it is, or leave out dump.store to dump again."
+            )
+    if not other:
+        return None
+    return "dump.store is taken as it is: " + ", ".join(f"{k} {v}" for k, v in other.items()) + "."
 
 
 def store_digests(folder: Path) -> StoreDigests:

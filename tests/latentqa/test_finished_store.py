@@ -204,3 +204,22 @@ def test_vectors_that_contradict_the_command_are_refused_in_one_line(
     assert (code, err.count("\n")) == (2, 1)
     assert said in err
     assert not (tmp_path / "in").exists()
+
+
+def test_a_setting_that_the_finished_store_has_otherwise_is_refused_or_said(
+    run: Run, experiment: Path, tmp_path: Path
+) -> None:
+    made = dump_step(run, experiment, tmp_path / "first", "--set", "dump.store_dtype=float32")
+    there = (str(experiment), "--set", f"dump.store={Path(made['path']) / 'data'}")
+    root = ("--root", str(tmp_path / "second"), "--until", "dump")
+    _, _, said = run("run", *there, *root)
+    assert "dump.store is taken as it is: store_dtype float32." in said
+    for name, value, has in (
+        ("store_dtype", "bfloat16", "float32"),
+        ("codec", "lossless", "raw"),
+        ("chunk_rows", "16", ""),
+    ):
+        for command in ("plan", "run"):
+            code, _, said = run(command, *there, *root, "--set", f"dump.{name}={value}")
+            assert code == 2
+            assert f"dump.{name}: got {value}, and the store of dump.store has {has}" in said

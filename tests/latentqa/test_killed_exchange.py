@@ -23,6 +23,18 @@ from pipelines.artifacts.root import ArtifactRoot
 
 KILLS = 6
 """Places at which each command is killed, spread over its changes of the file system."""
+COMMANDS = [
+    ("data", "import", "files"),
+    ("data", "import", "own.jsonl", "--format", "conversations"),
+    ("data", "export", "tables", "--format", "latentqa"),
+    ("data", "export", "tables", "--format", "jsonl"),
+    ("data", "export", "tables", "--format", "parquet"),
+    ("data", "export", "tables", "--format", "datasets"),
+    ("store", "export", "store", "--layer", "2", "--format", "safetensors"),
+    ("store", "export", "store", "--layer", "2", "--format", "datasets"),
+    ("store", "import", "layer", "--layer", "2", "--target", "model"),
+    ("publish", "toy", "--root", "root"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,22 +86,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return {file.relative_to(path.parent).as_posix(): file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("data", "import", "files"),
-        ("data", "import", "own.jsonl", "--format", "conversations"),
-        ("data", "export", "tables", "--format", "latentqa"),
-        ("data", "export", "tables", "--format", "jsonl"),
-        ("data", "export", "tables", "--format", "parquet"),
-        ("data", "export", "tables", "--format", "datasets"),
-        ("store", "export", "store", "--layer", "2", "--format", "safetensors"),
-        ("store", "export", "store", "--layer", "2", "--format", "datasets"),
-        ("store", "import", "layer", "--layer", "2", "--target", "model"),
-        ("publish", "toy", "--root", "root"),
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_killed_command_leaves_nothing_half_written(
     words: tuple[str, ...], sources: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +110,26 @@ def test_a_killed_command_leaves_nothing_half_written(
         to("killed")()
     assert comparable(contents(out)) == comparable(expected)
     assert os.listdir(tmp_path / "killed") == ["out"]
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_killed_before_any_change_is_made_good_by_the_next(
+    words: tuple[str, ...], sources: Path, tmp_path: Path
+) -> None:
+    def to(place: str) -> Callable[[], None]:
+        (tmp_path / place).mkdir(exist_ok=True)
+        return lambda: call(*words, "--out", str(tmp_path / place / "out"))(sources)
+
+    to("whole")()
+    expected = comparable(contents(tmp_path / "whole/out"))
+    for kill in range(1, 1 + count_changes(tmp_path / "counted", to("counted"))):
+        own = f"killed-{kill}"
+        assert run_and_die(tmp_path / own, kill, to(own))
+        if not (tmp_path / own / "out").exists():
+            to(own)()
+        assert comparable(contents(tmp_path / own / "out")) == expected, kill
+        assert os.listdir(tmp_path / own) == ["out"], kill
 
 
 def comparable(files: dict[str, bytes]) -> dict[str, object]:

@@ -313,6 +313,7 @@ def make_training_arguments(
     steps: int,
     distributed: DistributedContext,
     report_to: tuple[str, ...],
+    validated: bool = True,
 ) -> TrainingArguments:
     """Translate `config` into transformers' settings.
 
@@ -322,6 +323,7 @@ def make_training_arguments(
         steps: optimiser steps in all.
         distributed: the processes that train.
         report_to: trackers (`tensorboard`, `wandb`).
+        validated: whether there are rows to validate on.
 
     Raises:
         ConfigError: a process alone is on a GPU that transformers does not train on, or several
@@ -348,7 +350,7 @@ def make_training_arguments(
         seed=config.seed,
         data_seed=config.seed,
         # transformers evaluates and saves at the last step too
-        eval_strategy="steps",
+        eval_strategy="steps" if validated else "no",
         eval_steps=interval,
         save_strategy="steps",
         save_steps=interval,

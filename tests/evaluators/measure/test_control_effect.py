@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import chain
+import numpy as np
 import pytest
+import tiny
 import torch
 
 from activation_store.target.load import load_model, load_tokenizer
 from activation_store.target.swaps import make_swaps
-from activation_store.tokens.tokens import SEGMENT_CODES, tokenize_row
+from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize_row
 from core.records.tables import Conversation, Message
-from evaluators.measure.control_effect import measure_control_effects
+from evaluators.measure.control_effect import (
+    _completion_log_likelihoods,
+    measure_control_effects,
+)
 
 
 def rows() -> list[Conversation]:
@@ -47,3 +52,19 @@ def test_it_is_how_much_likelier_a_reply_is_under_its_own_control() -> None:
     assert len(expected) == 2
     found = measure_control_effects(net, tokenizer, table, table)
     assert found == {name: pytest.approx(value, abs=1e-4) for name, value in expected.items()}
+
+
+def test_rows_on_both_sides_of_a_switch_of_positions_are_what_they_are_alone() -> None:
+    factors = {"short_factor": [1.0] * 4, "long_factor": [7.0] * 4, "rope_theta": 1e4}
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 40, **factors}
+    net = tiny.model(family="phi3", rope_parameters=rope, original_max_position_embeddings=40)
+    ids = np.arange(5, 200, dtype=np.int32)
+    said = np.full(195, SEGMENT_CODES["completion"], np.uint8)
+    rows = {
+        (str(n), ""): Tokens(ids=ids[:n], segments=said[:n], withheld=0)
+        for n in (30, 70, 38, 190, 41)
+    }
+    together = _completion_log_likelihoods(net, rows)
+    for key, tokens in rows.items():
+        alone = _completion_log_likelihoods(net, {key: tokens})
+        assert together[key] == pytest.approx(alone[key], abs=1e-3)

@@ -29,6 +29,7 @@ from generators.making.config import GenerateSection, QuestionsConfig, limit_con
 from generators.making.externals import generation_externals, texts_of
 from generators.making.generation import generate_conversations
 from generators.rules.text import REASONS
+from generators.splits import splits_of
 
 TABLES = (
     "c/conversations.parquet",
@@ -319,8 +320,15 @@ def test_an_endpoint_that_keeps_failing_stops_the_run_and_keeps_what_it_had(tmp_
 
 
 def test_at_most_spreads_few_controls_over_the_kinds() -> None:
-    assert [p.controls for p in limit_controls(small(24), 8).kinds.values()] == [2, 2, 2]
-    assert [p.controls for p in limit_controls(small(1), 8).kinds.values()] == [1, 1, 1]
+    assert [p.controls for p in limit_controls(small(24), 24).kinds.values()] == [8, 8, 8]
+
+
+def test_few_controls_are_enough_for_every_split() -> None:
+    assert [p.controls for p in limit_controls(small(24), 8).kinds.values()] == [4, 4, 4]
+    few = limit_controls(small(1), 8)
+    assert [p.controls for p in few.kinds.values()] == [4, 4, 4]
+    assert splits_of(4, few.splits) == splits_of(4, few.splits, in_order=True)
+    assert splits_of(4, few.splits) == {"train", "validation", "test"}
 
 
 def test_it_runs_where_an_event_loop_runs_already(tmp_path: Path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import chain
 import pytest
 
-from generators.rules.obedience import language_of, obeys
+from core.errors import DataError
+from generators.rules.obedience import language_of, obeys, obeys_control
 
 
 @pytest.mark.parametrize(
@@ -50,3 +55,19 @@ def test_a_reply_is_checked(reply: str, check: dict[str, object], expected: bool
 def test_an_unknown_check_is_an_error(check: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected words, language, form"):
         obeys("Ahoy!", check)
+
+
+@pytest.mark.parametrize(
+    ("checks", "says"),
+    [
+        ({"form": {"form": "haiku"}}, r'facts.checks.form: got {"form": "haiku"}, expected words'),
+        ({"form": "haiku"}, "facts.checks.form: got a string, expected words"),
+        (["haiku"], "facts.checks: got a list, expected an object"),
+    ],
+)
+def test_checks_of_another_make_are_refused_in_a_line(checks: Any, says: str) -> None:
+    said = {"file": "own.parquet", "position": 3, "facts": {"checks": checks}}
+    own = replace(chain.row(0)[0], provenance=said)
+    with pytest.raises(DataError, match=says) as refused:
+        obeys_control(own, "Hello.")
+    assert str(refused.value).startswith("own.parquet:3, example ")

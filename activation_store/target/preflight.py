@@ -1,0 +1,48 @@
+"""Whether a model can be loaded: found from its configs and the headers of its files alone."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from transformers.quantizers.auto import get_hf_quantizer
+
+from activation_store.model_files.files import ModelFiles
+from activation_store.model_files.quiet import quiet_libraries
+from activation_store.target.load import load_config, load_model, load_tokenizer, refusal
+from activation_store.target.model_checks import check_quantization
+from core.runtime import Runtime
+
+
+def check_loadable(model: ModelFiles, runtime: Runtime, *, here: bool) -> Any:
+    """Load a model as a step does, but for its weights: their names and sizes are compared.
+
+    Args:
+        model: the model's files.
+        runtime: how it is to be loaded.
+        here: whether it is this machine that is to run it.
+
+    Returns:
+        The network on the device `meta`, without its adapter; None for quantised weights, whose
+        form is known only once they are loaded.
+
+    Raises:
+        ModelError: transformers or peft cannot load it, or it has no chat template.
+    """
+    load_tokenizer(model)
+    config = load_config(model)
+    if not check_quantization(model, config):
+        alone = runtime.model_copy(update={"spread": False})
+        meta = torch.device("meta")
+        net: Any = load_model(model, dtype="float32", device=meta, merged=False, runtime=alone)
+        return net if model.adapter is None else net.unload()
+    placed = "auto" if runtime.spread else None
+    with quiet_libraries():
+        try:
+            get_hf_quantizer(copy.deepcopy(config), None, placed, True, {})  # type: ignore[no-untyped-call]
+        except Exception as error:  # what a quantiser misses, each says in its own way
+            if here or isinstance(error, ImportError):
+                what = "its quantised weights cannot be loaded here"
+                raise refusal(model, what, error) from error
+    return None

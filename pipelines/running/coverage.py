@@ -1,0 +1,111 @@
+"""Which splits and views have rows: whether all steps of a run can do their work.
+
+It is known before an LLM is paid: of the plan before its first request, and of the rows that were
+kept before anything is made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from core.errors import ConfigError, DataError
+from core.records.table_files import CONVERSATIONS_FILE
+from generators.kinds import drawn_kinds, get_kind
+from generators.making.config import ConversationsConfig
+from generators.splits import splits_of
+from pipelines.experiment.config import Experiment
+
+_ADVICE = "Plan more controls, change the splits or views, or run --until {step}."
+
+
+def check_plan(experiment: Experiment, steps: Collection[str]) -> str | None:
+    """Check that the rows that an experiment plans are of splits and views that its steps use.
+
+    Args:
+        experiment: the experiment; one that imports its rows is not checked.
+        steps: names of the steps that are to run.
+
+    Returns:
+        A line where training cannot choose among its checkpoints; else None.
+
+    Raises:
+        ConfigError: none are there to train on or to judge.
+    """
+    if experiment.generate is None or experiment.data is not None:
+        return None
+    config = experiment.generate.conversations
+    found = _planned(config)
+    if gap := _find_gap(found, experiment, steps):
+        planned = ", ".join(f"{plan.controls} of {name}" for name, plan in config.kinds.items())
+        raise ConfigError(
+            f"generate.conversations.kinds: of the planned controls ({planned}) {gap}"
+        )
+    if "train" in steps and not any(split == "validation" for split, _ in found):
+        return "No planned control is for validation: the last checkpoint of the training is kept."
+    return None
+
+
+def check_table(folder: Path, experiment: Experiment, steps: Collection[str]) -> None:
+    """Likewise of the conversations that were made.
+
+    Args:
+        folder: of the table.
+        experiment: the experiment.
+        steps: names of the steps that are to run.
+
+    Raises:
+        DataError: none are there to train on or to judge.
+    """
+    path = folder / CONVERSATIONS_FILE
+    if not path.is_file():
+        return
+    table = pq.read_table(path, columns=["split", "view"])
+    found = set(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    if gap := _find_gap(found, experiment, steps):
+        raise DataError(f"{folder}: of its {table.num_rows} conversations {gap}")
+
+
+def _planned(config: ConversationsConfig) -> set[tuple[str, str]]:
+    """Return splits and views that rows can have if all planned controls are kept."""
+    found: set[tuple[str, str]] = set()
+    in_order = drawn_kinds(config.kinds)
+    held_out = {category.partition("/")[0] for category in config.splits.test_ood}
+    for name, plan in config.kinds.items():
+        splits: set[str] = {*splits_of(plan.controls, config.splits, in_order=name in in_order)}
+        if name in held_out:
+            splits.add("test_ood")
+        if config.splits.stimuli and plan.stimuli > 1:
+            splits.add("test_seen")
+        views = plan.views or get_kind(name).views
+        found |= {(split, view) for split in splits for view in views}
+    return found
+
+
+def _find_gap(
+    found: Collection[tuple[str, str]], experiment: Experiment, steps: Collection[str]
+) -> str | None:
+    """Say which step has no row; None where each has some.
+
+    Args:
+        found: splits and views that there are.
+        experiment: what it trains on and judges.
+        steps: names of the steps that are to run.
+    """
+    wanted = {
+        "train": (("train",), experiment.train.views),
+        "evaluate": (experiment.evaluate.splits, experiment.evaluate.views),
+    }
+    completed = {(split, "stimulus_completion") for split, _ in found if experiment.complete}
+    earlier = "questions"
+    for step, (splits, views) in wanted.items():
+        has_any = any(split in splits and view in views for split, view in {*found, *completed})
+        if step in steps and not has_any:
+            return (
+                f"none is left for {step} (splits {', '.join(splits)}; views {', '.join(views)}). "
+                f"{_ADVICE.format(step=earlier)}"
+            )
+        earlier = step
+    return None
