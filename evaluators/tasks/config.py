@@ -79,7 +79,7 @@ class PromptsConfig(Config):
     choose from."""
     max_controls: int = Field(default=40, ge=4)
     """Most controls of a task, drawn by hash, with one row each."""
-    answer_tokens: int = Field(default=60, ge=1)
+    answer_tokens: int = Field(default=60, ge=1, le=100_000)
     """Longest written answer, in tokens; it is compared with the hidden text."""
 
 
@@ -119,7 +119,7 @@ class TasksConfig(ComputeConfig):
     """Most subjects that the probe, the nearest neighbour and few-shot prompts learn from."""
     train_sources: int = Field(default=4, ge=1)
     """Most source texts per training subject; test subjects have one each."""
-    answer_tokens: int = Field(default=20, ge=1)
+    answer_tokens: int = Field(default=20, ge=1, le=100_000)
     """Longest written answer, in tokens; it has to name the object."""
     bootstrap: int = Field(default=10_000, ge=100, le=100_000)
     """Bootstrap samples for each interval."""

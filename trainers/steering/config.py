@@ -19,7 +19,7 @@ class WeightSteeringConfig(Config):
     """Most optimiser steps."""
     prompts_per_step: int = Field(default=4, ge=1)
     """Prompts per optimiser step."""
-    reply_tokens: int = Field(default=12, ge=0)
+    reply_tokens: int = Field(default=12, ge=0, le=100_000)
     """Tokens of the target's own, unsteered reply that are read after each prompt, so that the
     state in which a reply continues is steered as well; 0 reads only prompts."""
     kl_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)

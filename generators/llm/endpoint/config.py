@@ -118,7 +118,7 @@ class EndpointConfig(Config):
     """How replies are made to match their schemas: `schema` has the endpoint enforce them; `json`
     has it enforce JSON, with the schema in the prompt; `prompt` uses the prompt alone; `auto` takes
     the first of these that works in a trial request."""
-    requests_per_minute: float | None = Field(default=None, gt=0)
+    requests_per_minute: float | None = Field(default=None, ge=0.01)
     """Most requests per minute, evenly spaced; null for no limit."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
     """Most tokens per minute, prompts and replies together; null for no limit."""
