@@ -114,8 +114,8 @@ def train(
 
     The training resumes from the last whole checkpoint in `work`; on a CPU in float32 the result is
     then, to the bit, that of an undisturbed run. Without a row to validate on, the last checkpoint
-    is kept. Where several processes call this (core/processes/launch.py), they train together, and the first
-    writes.
+    is kept. Where several processes call this (core/processes/launch.py), they train together, and
+    the first writes.
 
     Args:
         inputs: tables, store and target.

@@ -9,13 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from core.errors import ConfigError, DataError
-from core.records.table_files import CONVERSATIONS_FILE
-from generators.kinds import drawn_kinds, get_kind
 from generators.making.config import ConversationsConfig
-from generators.splits import splits_of
 from pipelines.experiment.config import Experiment
 
 _ADVICE = "Plan more controls, change the splits or views, or run --until {step}."
@@ -59,6 +54,11 @@ def check_table(folder: Path, experiment: Experiment, steps: Collection[str]) ->
     Raises:
         DataError: none are there to train on or to judge.
     """
+    # a rerun with nothing changed does without
+    import pyarrow.parquet as pq
+
+    from core.records.table_files import CONVERSATIONS_FILE
+
     path = folder / CONVERSATIONS_FILE
     if not path.is_file():
         return
@@ -70,6 +70,9 @@ def check_table(folder: Path, experiment: Experiment, steps: Collection[str]) ->
 
 def _planned(config: ConversationsConfig) -> set[tuple[str, str]]:
     """Return splits and views that rows can have if all planned controls are kept."""
+    from generators.kinds import drawn_kinds, get_kind
+    from generators.splits import splits_of
+
     found: set[tuple[str, str]] = set()
     in_order = drawn_kinds(config.kinds)
     held_out = {category.partition("/")[0] for category in config.splits.test_ood}
