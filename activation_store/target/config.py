@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from activation_store.target.number_format import ComputeConfig
 from generators.llm.endpoint.config import EndpointConfig
 
-
 _LEAST_TEMPERATURE = 1e-3
 """Scores divided by a smaller one are no longer finite."""
 

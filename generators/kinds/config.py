@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from core.config import Config
 from core.records.tables import View
 
-
 MOST_CONTROLS = 10_000_000
 """Of one kind."""
 
