@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from activation_store.layout.arrays import PHYSICAL, layer_array
 from activation_store.layout.config import CaptureConfig
-from activation_store.layout.plan import Plan, make_plan, write_plan
+from activation_store.layout.plan import Plan, plan_layout, write_plan
 from activation_store.layout.root_record import write_root
 from activation_store.model_files.files import resolve_model
 from activation_store.target.load import (
@@ -93,7 +93,7 @@ def lengths(tokens: int) -> TokenTable:
 def planned(rows: TokenTable, layers: tuple[int, ...], d_model: int, **changes: Any) -> Plan:
     """Make a plan for these rows, bound to no model."""
     config = CaptureConfig(layers=layers, compute_dtype="float32", **changes)
-    return make_plan(rows, config=config, layers=layers, d_model=d_model, target={})
+    return plan_layout(rows, config=config, layers=layers, d_model=d_model, target={})
 
 
 def captured(root: Path, plan: Plan, rows: TokenTable, net: nn.Module) -> None:

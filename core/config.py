@@ -1,4 +1,4 @@
-"""Every config derives from one frozen, closed base."""
+"""The base of every config: a frozen pydantic model that refuses unknown keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This tree holds every error that a user can meet.
+"""The errors that a user can meet, as one tree of exceptions.
 
 ```
 LatentQAError                      exit 1

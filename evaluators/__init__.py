@@ -1,1 +1,1 @@
-"""What a decoder is worth: reading, its controls, and the statistics."""
+"""Evaluation of a decoder: reading, robustness, reading tasks, steering, and the statistics."""

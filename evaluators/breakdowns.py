@@ -57,7 +57,7 @@ def label_groups(asked: Sequence[_Row]) -> dict[str, list[str | None]]:
 def group_metrics(
     losses: Iterable[_Row], items: Iterable[_Row], config: EvaluateConfig
 ) -> dict[str, dict[str, dict[str, PanelMetrics]]]:
-    """Measure the groups of an evaluation from its files.
+    """Compute the metrics of each group of questions from the files of an evaluation.
 
     Args:
         losses: rows of losses.parquet.

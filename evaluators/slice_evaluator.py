@@ -29,8 +29,8 @@ from evaluators.identification.choice_items import ChoiceItem, make_items
 from evaluators.identification.identify import CONDITIONS as IDENTIFICATION_CONDITIONS
 from evaluators.identification.identify import (
     OptionLosses,
+    choice_item_rows,
     compute_option_losses,
-    item_rows,
     measure_identification,
 )
 from evaluators.measure.arms import EvalArm, make_arms
@@ -337,7 +337,7 @@ class SliceEvaluator:
             # where something is hidden, a row is compared with its swapped self
             if name != ("other" if measured.context.swaps else SWAPPED.name)
         }
-        made = item_rows(items, losses, rows)
+        made = choice_item_rows(items, losses, rows)
         asked = made[: len(items)]  # a condition's rows are in order
         controls = [row["control_id"] for row in asked]
         found = measure_identification(losses, controls, left_out, config)

@@ -1,4 +1,4 @@
-"""Groups of rows are divided into splits, and rows taken evenly over them.
+"""Divide groups of rows into splits, and sample rows evenly over strata.
 
 Label and control text are not one to one: a label can have several control texts and a text
 several labels. Rows that share either, even through other rows, are one group, and a group falls

@@ -111,12 +111,12 @@ def plan(
     Raises:
         UserError: the experiment, a file or a model is not as it must be.
     """
-    from pipelines.running.plan import make_plan
+    from pipelines.running.plan import plan_run
     from pipelines.running.request import RunRequest
 
     opened = _open(config, root, overrides, until, smoke=smoke)
     runner = opened.open() if isinstance(opened, RunRequest) else opened
-    return make_plan(runner, sampled=sample)
+    return plan_run(runner, sampled=sample)
 
 
 def results(ref: StrPath, *, root: StrPath | None = None) -> dict[str, Any]:

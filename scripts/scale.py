@@ -19,7 +19,7 @@ from transformers import LlamaConfig
 
 from core.text.wording import duration, size
 from pipelines.experiment.config import Experiment
-from pipelines.running.memory_plan import MeasuredPasses, describe, fit, measure
+from pipelines.running.memory_plan import MeasuredPasses, describe_memory, fit, measure
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
 BEGIN, END = "<!-- reckoned: scripts/scale.py -->\n", "<!-- end -->\n"
@@ -82,7 +82,7 @@ def section(shape: Shape) -> str:
     measured = measure(experiment, shape.config, [shape.read_layer])
     lines = [f"### {shape.name}\n", "```text"]
     for gigabytes in DEVICES:
-        lines += [*describe(fit(measured, experiment, gigabytes * 10**9)), ""]
+        lines += [*describe_memory(fit(measured, experiment, gigabytes * 10**9)), ""]
     return "\n".join([*lines[:-1], "```\n", *costs(shape, measured), ""])
 
 

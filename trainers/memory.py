@@ -1,4 +1,4 @@
-"""The memory that a step takes, from the config alone: its passes run on tensors without numbers.
+"""The memory that a step takes, from the model's config alone: its passes run on fake tensors.
 
 torch's fake tensors have shapes and sizes and compute nothing. The real passes (capture, the
 decoder's loss, its gradient, the optimiser) run on them with two and with three blocks, what is

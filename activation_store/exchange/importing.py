@@ -22,7 +22,7 @@ from activation_store.exchange.exporting import EXAMPLES_FILE, LAYER_FILE, Expor
 from activation_store.layout.arrays import CANARY_FILE, PHYSICAL, layer_array
 from activation_store.layout.checksummed_json import write_checksummed_json
 from activation_store.layout.config import CaptureConfig, Codec
-from activation_store.layout.plan import Plan, make_plan, write_plan
+from activation_store.layout.plan import Plan, plan_layout, write_plan
 from activation_store.layout.root_record import write_root
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import Shape
@@ -277,7 +277,7 @@ def import_vectors(
         shard_rows=config.shard_rows,
         max_tokens=max(8, int(source.rows.lengths.max())),
     )
-    plan = make_plan(
+    plan = plan_layout(
         source.rows,
         config=capture,
         layers=(config.layer,),

@@ -123,7 +123,7 @@ class Plan:
             yield batch
 
 
-def make_plan(
+def plan_layout(
     rows: TokenTable,
     *,
     config: CaptureConfig,

@@ -66,13 +66,13 @@ def finished_root(folder: Path) -> str:
     """Return the root digest of a finished store, by which it is known.
 
     Raises:
-        StoreError: there is no store, or its dump has not come to its end.
+        StoreError: there is no store, or its dump has not finished.
         DamagedError: its records are not as they were written.
     """
     if not (folder / PLAN_FILE).is_file():
         raise StoreError(f"store {folder}: no activation store is here (no {PLAN_FILE}).")
     if not (folder / CANARY_FILE).is_file():
-        raise StoreError(f"store {folder}: its dump has not come to its end. Finish it first.")
+        raise StoreError(f"store {folder}: its dump has not finished. Finish it first.")
     root, _ = read_root(folder)
     if read_checksummed_json(folder / CANARY_FILE, CANARY_FIELDS)["root"] != root:
         raise DamagedError(f"{folder / CANARY_FILE}: it names another root digest.", folder)

@@ -188,7 +188,7 @@ def weight_files(folder: Path) -> list[Path]:
     return _named_weights(folder, "pytorch_model.bin") or _match(folder, ("pytorch_model*.bin",))
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+def read_model_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a model's folder; empty where there is none.
 
     Raises:
@@ -212,7 +212,7 @@ def _named_weights(folder: Path, name: str) -> list[Path]:
         return [folder / name]
     if not index.is_file():
         return []
-    places = read_json_object(index).get("weight_map")
+    places = read_model_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(one, str) for one in places.values()):
         raise ModelError(f"{index}: expected a weight_map of names to files. Fetch it again.")
     files = [index.parent / name for name in sorted(set(places.values()))]
@@ -228,7 +228,7 @@ def _adapter_weight_files(folder: Path) -> list[Path]:
 
 def _adapts_embeddings(adapter: Path) -> bool:
     """Tell whether an adapter names an embedding or a head among what it adapts."""
-    config = read_json_object(adapter / ADAPTER_CONFIG)
+    config = read_model_json(adapter / ADAPTER_CONFIG)
     fields = (config.get(name) for name in ("target_modules", "modules_to_save"))
     names = [name for own in fields if isinstance(own, list) for name in own]
     return any(str(name).rsplit(".", 1)[-1] in _EMBEDDINGS for name in names)

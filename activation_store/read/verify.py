@@ -65,7 +65,7 @@ class VerificationReport:
         files: number of files that are there.
         committed: shards with a good record.
         planned: shards of the plan; None where the plan cannot be read.
-        finished: whether the dump came to its end.
+        finished: whether the dump finished.
         root: digest over the plan and all shards; None where it cannot be read.
         damaged: files that are not as they were committed, by name.
     """

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from activation_store.model_files.embedded_model import REPOSITORY
-from activation_store.model_files.files import ADAPTER_CONFIG, ModelFiles, read_json_object
+from activation_store.model_files.files import ADAPTER_CONFIG, ModelFiles, read_model_json
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.model_checks import describe_failure
 from core.errors import ModelError, first_line
@@ -97,7 +97,7 @@ def _check_vocabulary(model: ModelFiles, net: Any) -> None:
         ModelError: it holds an embedding of another vocabulary.
     """
     assert model.adapter is not None
-    named = read_json_object(model.adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
+    named = read_model_json(model.adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
     base = REPOSITORY if model.ref == "embedded" else model.ref.partition("@")[0]
     if named and Path(str(named)).name.lower() != Path(base).name.lower():
         _warn_once(

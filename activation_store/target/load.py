@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from activation_store.model_files.files import ModelFiles, read_json_object
+from activation_store.model_files.files import ModelFiles, read_model_json
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.adapter import add_adapter
 from activation_store.target.model_checks import (
@@ -203,7 +203,7 @@ def _template_apart(model: ModelFiles, *, has_own: bool) -> str | None:
         return (alone / "chat_template.jinja").read_text("utf-8", "replace")
     if has_own:
         return None
-    found = read_json_object(model.tokenizer_folder / "chat_template.json").get("chat_template")
+    found = read_model_json(model.tokenizer_folder / "chat_template.json").get("chat_template")
     return found if isinstance(found, str) else None
 
 

@@ -1,7 +1,8 @@
 """The number format in which models run: the one rule behind `auto`.
 
-`auto` is bfloat16 on a GPU that computes in it, and float32 elsewhere. What it comes to is part of
-a step's identity, so that a store computed on a GPU is not taken for one computed on a CPU.
+`auto` is bfloat16 on a GPU that computes in it, and float32 elsewhere. The resolved
+format is part of a step's identity, so that a store computed on a GPU is not taken for one computed
+on a CPU.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ class ComputeConfig(Config):
 
 
 def resolve_dtype(dtype: str, runtime: Runtime) -> str:
-    """Return the number format that `dtype` comes to on the device of `runtime`."""
+    """Return the dtype that `dtype` stands for on the device of `runtime`."""
     if dtype != "auto":
         return dtype
     return "bfloat16" if _has_bfloat16(runtime.device) else "float32"
 
 
 def resolve_section(section: C, runtime: Runtime) -> C:
-    """Return a section with its number format resolved, wherever `section` keeps it."""
+    """Return a config section whose `compute_dtype` or `precision` is no longer `auto`."""
     changes = {
         name: resolve_dtype(getattr(section, name), runtime)
         for name in ("compute_dtype", "precision")

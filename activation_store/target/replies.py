@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from activation_store.model_files.files import ModelFiles, read_json_object
+from activation_store.model_files.files import ModelFiles, read_model_json
 from activation_store.target.config import CompleteConfig
 from activation_store.target.number_format import resolve_dtype
-from activation_store.target.reply_text import Prompt, Reply, ReplyReader
+from activation_store.target.reply_text import ReplyReader, StimulusPrompt, TargetReply
 from core.documents.canonical import digest
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
@@ -177,7 +177,7 @@ def _find_or_write(
     runtime: Runtime,
     session: LLMSession | None,
     progress: Progress,
-) -> tuple[list[Reply], dict[str, Any] | None]:
+) -> tuple[list[TargetReply], dict[str, Any] | None]:
     """Return the replies to `asked`, in order, and what an endpoint was asked."""
     size = config.batch_rows if session is None else _SERVED_ROWS
     batches = [asked[i : i + size] for i in range(0, len(asked), size)]
@@ -186,7 +186,7 @@ def _find_or_write(
     missing = [i for i, own in enumerate(replies) if not own]
     served: dict[str, Any] | None = None
 
-    def keep(i: int, own: list[Reply]) -> None:
+    def keep(i: int, own: list[TargetReply]) -> None:
         _keep_batch(parts[i], own)
         replies[i] = own
         progress(sum(map(len, replies)), len(asked), "replies")
@@ -211,7 +211,7 @@ def _find_or_write(
     return list(itertools.chain(*replies)), served
 
 
-def _drop_reason(row: Conversation, reply: Reply, config: CompleteConfig) -> str:
+def _drop_reason(row: Conversation, reply: TargetReply, config: CompleteConfig) -> str:
     if reply.reason:
         return reply.reason
     if not reply.finished and config.unfinished == "drop":
@@ -220,13 +220,13 @@ def _drop_reason(row: Conversation, reply: Reply, config: CompleteConfig) -> str
     return "disobedient" if against else ""
 
 
-def _dropped(row: Conversation, reply: Reply, reason: str) -> Dropped:
+def _dropped(row: Conversation, reply: TargetReply, reason: str) -> Dropped:
     where = f"example {row.example_id} ({row.label})"
     detail = reply.detail or "the target's own reply"
     return Dropped(reason=reason, where=where, detail=detail, raw=reply.text)
 
 
-def _completed(row: Conversation, reply: Reply, neutral_system: str | None) -> Conversation:
+def _completed(row: Conversation, reply: TargetReply, neutral_system: str | None) -> Conversation:
     from activation_store.tokens.tokens import COMPLETION_IDS
 
     said = row.messages
@@ -269,7 +269,7 @@ class _ReplyWriter:
 
     def _tell_ignored_settings(self) -> None:
         folder = self._model.folder
-        own = read_json_object(folder / "generation_config.json")
+        own = read_model_json(folder / "generation_config.json")
         if ignored := {name: own[name] for name in _SHAPING if own.get(name) is not None}:
             _LOG.warning(
                 "complete: generation_config.json of %s sets %s; it is not used. What is to shape "
@@ -278,7 +278,7 @@ class _ReplyWriter:
                 ", ".join(f"{name} {value}" for name, value in ignored.items()),
             )
 
-    def write(self, rows: Sequence[Conversation], *, seed: int) -> list[Reply]:
+    def write(self, rows: Sequence[Conversation], *, seed: int) -> list[TargetReply]:
         """Write a reply to each row; one that the template cannot write says why.
 
         Of several attempts the first that obeys the row's control is kept, else the last.
@@ -289,7 +289,7 @@ class _ReplyWriter:
             again = [
                 i
                 for i, (row, prompt, reply) in enumerate(zip(rows, prompts, replies, strict=True))
-                if isinstance(prompt, Prompt) and not self._is_wanted(row, reply)
+                if isinstance(prompt, StimulusPrompt) and not self._is_wanted(row, reply)
             ]
             if not again:
                 break
@@ -302,14 +302,14 @@ class _ReplyWriter:
                 replies[i] = reply
         return replies
 
-    def _is_wanted(self, row: Conversation, reply: Reply) -> bool:
+    def _is_wanted(self, row: Conversation, reply: TargetReply) -> bool:
         unfinished = not reply.finished and self._config.unfinished == "drop"
         return not (reply.reason or unfinished) and obeys_control(row, reply.text)
 
     def _attempt(
-        self, prompts: Sequence[Prompt | Reply], seed: int, temperature: float
-    ) -> list[Reply]:
-        ids = [own.ids for own in prompts if isinstance(own, Prompt)]
+        self, prompts: Sequence[StimulusPrompt | TargetReply], seed: int, temperature: float
+    ) -> list[TargetReply]:
+        ids = [own.ids for own in prompts if isinstance(own, StimulusPrompt)]
         return self._reader.replies(prompts, self._generate(ids, seed, temperature) if ids else [])
 
     def _generate(self, prompts: list[list[int]], seed: int, temperature: float) -> list[list[int]]:
@@ -328,16 +328,16 @@ class _ReplyWriter:
         return generate_ids(self._net, prompts, self._reader.ends, sampling)
 
 
-def _keep_batch(path: Path, replies: list[Reply]) -> None:
+def _keep_batch(path: Path, replies: list[TargetReply]) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([asdict(reply) for reply in replies], _SCHEMA), buffer)
     write_bytes(path, buffer.getvalue())
 
 
-def _load_batch(path: Path, rows: list[Conversation]) -> list[Reply] | None:
+def _load_batch(path: Path, rows: list[Conversation]) -> list[TargetReply] | None:
     """Read the replies of a finished batch; None where there are none."""
     try:
-        replies = [Reply(**row) for row in pq.read_table(path, schema=_SCHEMA).to_pylist()]
+        replies = [TargetReply(**row) for row in pq.read_table(path, schema=_SCHEMA).to_pylist()]
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
     return replies if len(replies) == len(rows) else None

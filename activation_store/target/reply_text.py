@@ -18,7 +18,7 @@ _TAIL = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
+class TargetReply:
     """What the target wrote to one stimulus, or why that is not kept.
 
     Attributes:
@@ -37,7 +37,7 @@ class Reply:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prompt:
+class StimulusPrompt:
     """A conversation up to the stimulus, as the target reads it.
 
     Attributes:
@@ -66,21 +66,23 @@ class ReplyReader:
         turn = end_of_turn(tokenizer)
         self.end: int | None = tokenizer.eos_token_id if turn is None else turn
 
-    def prompts(self, rows: Sequence[Conversation]) -> list[Prompt | Reply]:
+    def prompts(self, rows: Sequence[Conversation]) -> list[StimulusPrompt | TargetReply]:
         """Return the prompt of each row; for one that the template cannot write, why."""
-        found: list[Prompt | Reply] = []
+        found: list[StimulusPrompt | TargetReply] = []
         for row in rows:
             try:
                 tokens, encoded = tokenize_with_text(self.tokenizer, row.messages)
             except DataError as error:
                 found.append(dropped_reply("template", str(error)))
             else:
-                found.append(Prompt(row=row, ids=tokens.ids.tolist(), text=encoded.text))
+                found.append(StimulusPrompt(row=row, ids=tokens.ids.tolist(), text=encoded.text))
         return found
 
     def replies(
-        self, prompts: Sequence[Prompt | Reply], written: Iterable[list[int] | Reply]
-    ) -> list[Reply]:
+        self,
+        prompts: Sequence[StimulusPrompt | TargetReply],
+        written: Iterable[list[int] | TargetReply],
+    ) -> list[TargetReply]:
         """Return the replies to `prompts`, in their order.
 
         Args:
@@ -88,16 +90,16 @@ class ReplyReader:
             written: for each that is a prompt, the token ids that followed it, or why none did.
         """
         following = iter(written)
-        found: list[Reply] = []
+        found: list[TargetReply] = []
         for prompt in prompts:
-            if isinstance(prompt, Reply):
+            if isinstance(prompt, TargetReply):
                 found.append(prompt)
                 continue
             own = next(following)
-            found.append(own if isinstance(own, Reply) else self._reply(prompt, own))
+            found.append(own if isinstance(own, TargetReply) else self._reply(prompt, own))
         return found
 
-    def ids_of(self, prompt: Prompt, text: str) -> list[int] | None:
+    def ids_of(self, prompt: StimulusPrompt, text: str) -> list[int] | None:
         """Tokenize a reply of which the text alone is known.
 
         Returns:
@@ -110,7 +112,7 @@ class ReplyReader:
             return None
         return list(ids[prefix:])
 
-    def _reply(self, prompt: Prompt, ids: list[int]) -> Reply:
+    def _reply(self, prompt: StimulusPrompt, ids: list[int]) -> TargetReply:
         """Return a reply with its text, if the rendered conversation equals what the target saw.
 
         Args:
@@ -136,9 +138,9 @@ class ReplyReader:
             refusal := self._differs(row, text, seen)
         ):
             reason, detail = "rendering", refusal
-        return Reply(ids=ids, text=text, finished=finished, reason=reason, detail=detail)
+        return TargetReply(ids=ids, text=text, finished=finished, reason=reason, detail=detail)
 
-    def _said(self, prompt: Prompt, ids: list[int]) -> str:
+    def _said(self, prompt: StimulusPrompt, ids: list[int]) -> str:
         """Return the text of token ids that follow a prompt."""
         return self._decode([*prompt.ids, *ids])[len(self._decode(prompt.ids)) :]
 
@@ -186,6 +188,6 @@ class ReplyReader:
         )
 
 
-def dropped_reply(reason: str, detail: str) -> Reply:
+def dropped_reply(reason: str, detail: str) -> TargetReply:
     """Make the reply of a row that is dropped, with the reason."""
-    return Reply(ids=[], text="", finished=False, reason=reason, detail=detail)
+    return TargetReply(ids=[], text="", finished=False, reason=reason, detail=detail)

@@ -23,7 +23,12 @@ from activation_store.target.config import CompleteConfig
 from activation_store.target.generation import up_to_end
 from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
-from activation_store.target.reply_text import Prompt, Reply, ReplyReader, dropped_reply
+from activation_store.target.reply_text import (
+    ReplyReader,
+    StimulusPrompt,
+    TargetReply,
+    dropped_reply,
+)
 from core.documents.canonical import canonical_json
 from core.errors import EndpointError
 from core.records.tables import Conversation
@@ -38,7 +43,7 @@ from generators.llm.session import LLMSession
 
 def write_served(
     batches: Mapping[int, Sequence[Conversation]],
-    keep: Callable[[int, list[Reply]], None],
+    keep: Callable[[int, list[TargetReply]], None],
     sample: Sequence[Conversation],
     *,
     config: CompleteConfig,
@@ -107,12 +112,12 @@ class _ServedTarget:
 
     async def ask(
         self, rows: Sequence[Conversation], *, temperature: float
-    ) -> tuple[list[Prompt | Reply], list[list[int] | Reply]]:
+    ) -> tuple[list[StimulusPrompt | TargetReply], list[list[int] | TargetReply]]:
         """Return the prompt of each row, and of each that has one what followed it."""
         config = self._config
         sampling = SamplingConfig(temperature=temperature, top_p=config.top_p, seed=config.seed)
         prompts = self._reader.prompts(rows)
-        asked = [own for own in prompts if isinstance(own, Prompt)]
+        asked = [own for own in prompts if isinstance(own, StimulusPrompt)]
         requests = [
             Request(
                 prompt_ids=tuple(own.ids),
@@ -126,7 +131,7 @@ class _ServedTarget:
         outcomes = await self._client.complete_all(requests)
         return prompts, [self._ids(*own) for own in zip(asked, outcomes, strict=True)]
 
-    def _ids(self, prompt: Prompt, outcome: Outcome) -> list[int] | Reply:
+    def _ids(self, prompt: StimulusPrompt, outcome: Outcome) -> list[int] | TargetReply:
         """Return the token ids of a reply with its end of turn, or why there are none."""
         if outcome.status not in ("answer", "cut_off"):
             return dropped_reply(outcome.status, outcome.detail)
@@ -150,8 +155,8 @@ class _ServedTarget:
 
 
 def _check(
-    prompts: Sequence[Prompt | Reply],
-    written: Sequence[list[int] | Reply],
+    prompts: Sequence[StimulusPrompt | TargetReply],
+    written: Sequence[list[int] | TargetReply],
     endpoint: ResolvedEndpoint,
     config: CompleteConfig,
     model: ModelFiles,
@@ -162,16 +167,16 @@ def _check(
     Raises:
         EndpointError: there is nothing to compare, or too few tokens are the same.
     """
-    asked = [own for own in prompts if isinstance(own, Prompt)]
+    asked = [own for own in prompts if isinstance(own, StimulusPrompt)]
     replies = [
         (prompt.ids, own)
         for prompt, own in zip(asked, written, strict=True)
-        if not isinstance(own, Reply)
+        if not isinstance(own, TargetReply)
     ]
     if not replies:
         if not asked:
             return {"tokens": 0, "share": None}
-        why = next(own for own in written if isinstance(own, Reply))
+        why = next(own for own in written if isinstance(own, TargetReply))
         raise EndpointError(
             f"complete.endpoint {endpoint.address}: none of {len(asked)} trial prompts, given as "
             f"token ids to /completions, got a usable reply ({why.reason}: {why.detail}). Use a "

@@ -22,7 +22,7 @@ from activation_store.target.capture import Capture
 from activation_store.target.host_copy import HostCopier
 from activation_store.tokens.token_table import TokenTable
 from activation_store.write.reuse import ReusableStores
-from activation_store.write.shard_builder import Batch, ShardBuilder
+from activation_store.write.shard_builder import ShardBatch, ShardBuilder
 from activation_store.write.shard_writer import IN_MEMORY, ShardWriter
 from core.files import storage_errors
 
@@ -80,9 +80,9 @@ def capture_shards(
     # a CPU has its forward passes to run, and an accelerator is faster than one commit
     under_way = 1 if capture.device.type == "cpu" else IN_MEMORY
     with ShardWriter(out, plan, in_memory=under_way) as writer:
-        pending: tuple[ShardBuilder, Batch] | None = None
+        pending: tuple[ShardBuilder, ShardBatch] | None = None
 
-        def finish(builder: ShardBuilder, batch: Batch) -> None:
+        def finish(builder: ShardBuilder, batch: ShardBatch) -> None:
             nonlocal counts
             builder.put(batch)
             counts += WriteCounts(batch.tokens, batch.forward_tokens)

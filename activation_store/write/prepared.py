@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from activation_store.layout.config import CaptureConfig
-from activation_store.layout.plan import Plan, SharedShard, make_plan
+from activation_store.layout.plan import Plan, SharedShard, plan_layout
 from activation_store.model_files.files import ModelFiles
 from activation_store.target.load import load_tokenizer, model_shape
 from activation_store.target.swaps import is_swappable, tokenize_swapped
@@ -41,7 +41,7 @@ class PreparedDump:
 
     def make_plan(self, shared: Sequence[SharedShard] = ()) -> Plan:
         """Lay out the store, with these shards of other stores first."""
-        return make_plan(
+        return plan_layout(
             self.tokens,
             config=self.config,
             layers=self.layers,

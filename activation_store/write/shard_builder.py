@@ -19,8 +19,8 @@ from activation_store.write.reuse import ReusableStores
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """One batch of a shard whose activations are on their way to the CPU.
+class ShardBatch:
+    """A forward batch of a shard, whose activations are being copied to the CPU.
 
     Attributes:
         sequences: its sequences.
@@ -46,7 +46,7 @@ class Batch:
 
 
 class ShardBuilder:
-    """The content of a shard, batch by batch.
+    """Assembles one shard in memory, batch by batch.
 
     Args:
         plan: the store's plan.
@@ -82,7 +82,7 @@ class ShardBuilder:
         """Whether all batches are in place."""
         return not self._left
 
-    def run_batches(self, capture: Capture, copier: HostCopier) -> Iterator[Batch]:
+    def run_batches(self, capture: Capture, copier: HostCopier) -> Iterator[ShardBatch]:
         """Run the target, batch by batch, on the sequences that no other store holds.
 
         Raises:
@@ -102,9 +102,9 @@ class ShardBuilder:
                     else:
                         reused.append((layer, s, bits))
             computed = list(split_to_fit(run, list(missing))) if missing else []
-            yield Batch(sequences, reused, missing, computed)
+            yield ShardBatch(sequences, reused, missing, computed)
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: ShardBatch) -> None:
         """Put the rows of a batch in place, once its copy to the CPU has ended."""
         if not self.content:
             self.content = self._without_activations()

@@ -1,4 +1,4 @@
-"""Canonical JSON gives every value one text and one digest; all identities are made from it.
+"""Canonical JSON: one text, and so one digest, for each value; cache keys are made from it.
 
 Two values have one text if and only if they are the same value: keys are sorted, no white space,
 no NaN, and nothing without a stable identity (objects, sets, paths, dates, bytes) is let in.

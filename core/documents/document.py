@@ -1,4 +1,4 @@
-"""Typed JSON documents: steps write them, and whoever shows them reads them."""
+"""Typed JSON documents that steps write and pages read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strict JSON reading refuses what the standard refuses, and says where and why."""
+"""Strict JSON: refuse what the standard refuses, and say where and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables are Parquet files; this module has their schemas, and writes and reads them.
+"""Write and read the tables as Parquet files; their schemas.
 
 `messages` and `flags` are nested Arrow types and `provenance` is JSON text, so that
 `datasets.load_dataset("parquet", ...)` and any other reader opens the files as they are.

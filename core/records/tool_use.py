@@ -1,4 +1,4 @@
-"""A message can call tools or answer a call; this module reads, keeps and renders such content.
+"""Tool calls in messages, and the answers to them: read, stored and rendered.
 
 It is kept in OpenAI's form, which chat templates read:
 

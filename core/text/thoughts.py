@@ -1,4 +1,4 @@
-"""Thoughts that models write into their replies, told by the marks of many families.
+"""Reasoning blocks in models' replies, recognised by the marks of many model families.
 
 | family | begins with | ends with |
 |---|---|---|
@@ -24,7 +24,7 @@ _END = re.compile(
 
 
 def ends_within_thought(text: str) -> bool:
-    """Return whether a thought has begun in `text` and not ended.
+    """Return whether a reasoning block has begun in `text` and not ended.
 
     >>> ends_within_thought("[THINK]Well"), ends_within_thought("<think>Well</think>Aye")
     (True, False)
@@ -34,7 +34,7 @@ def ends_within_thought(text: str) -> bool:
 
 
 def after_thought(text: str) -> str | None:
-    """Return what follows the last thought in `text`; None where none ends in it.
+    """Return what follows the last reasoning block in `text`; None where none ends in it.
 
     >>> after_thought("Well.</seed:think> Aye")
     ' Aye'

@@ -44,7 +44,7 @@ def interval(estimate: float | None, low: float | None, high: float | None) -> s
 
 
 def share(value: float | None) -> str:
-    """Format a share of 1 in per cent.
+    """Format a fraction as a percentage.
 
     >>> share(0.125), share(None)
     ('12 %', '–')

@@ -1,1 +1,1 @@
-"""Sources of readings: live activations, conversations, chosen tokens; and how usual they are."""
+"""Sources of readings: live activations, conversations, chosen tokens; OOD detection."""

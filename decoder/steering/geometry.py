@@ -18,7 +18,7 @@ LEAST_NORM = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How lengths of activations and of their shifts are measured: as the decoder reads them.
+    """The norm in which activations and their shifts are measured, as the decoder reads them.
 
     A decoder that standardises sees each feature in units of its deviation, from its mean. Steepest
     descent in those units moves a feature by as much as it varies; in raw units a few massive
@@ -57,7 +57,7 @@ class Geometry:
         )
 
     def slope(self, gradient_ND: torch.Tensor) -> torch.Tensor:
-        """Return the way of steepest ascent, in these units; [L * n, D] as the gradient."""
+        """Return the direction of steepest ascent, in these units; [L * n, D] as the gradient."""
         slope_ND = gradient_ND * self.unit_of(len(gradient_ND) // len(self.unit_LD))
         if self.changes_LDD is None:
             return slope_ND

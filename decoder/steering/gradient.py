@@ -1,4 +1,4 @@
-"""The decoder's gradient: how an answer becomes likelier, by the activations that it is read from.
+"""The gradient of the decoder's answer loss with respect to the activations that it reads.
 
 `answer_loss` is one differentiable step. Its forward pass reads detached activations with the
 decoder's adapter, and takes the gradient at once; its backward pass hands that on to whatever made

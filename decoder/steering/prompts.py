@@ -61,7 +61,9 @@ class SteeringPrompt:
         )
 
 
-def make_prompt(decoder: Decoder, prompt: str, *, system: str | None = None) -> SteeringPrompt:
+def make_steering_prompt(
+    decoder: Decoder, prompt: str, *, system: str | None = None
+) -> SteeringPrompt:
     """Tokenize what a user says, to be read by a decoder as it was trained to read.
 
     Raises:

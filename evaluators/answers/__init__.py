@@ -1,1 +1,1 @@
-"""Written answers and what they are worth."""
+"""Written answers, their metrics, and their judgement by an LLM."""

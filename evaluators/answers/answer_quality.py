@@ -9,7 +9,7 @@ import numpy as np
 
 from core.records.estimate import Estimate
 from evaluators.answers.metrics import METRICS, Metric, WrittenAnswer
-from evaluators.answers.metrics.words import words
+from evaluators.answers.metrics.words import answer_words
 from evaluators.config import EvaluateConfig
 from evaluators.measure.metrics import PairedEstimates
 from evaluators.measure.panel import column_mean, make_bootstrap, stack_control_means
@@ -66,7 +66,9 @@ def measure_generic(
     for name in AGAINST:
         counted = [answer for answer in answers if answer.get(name) is not None]
         if counted:
-            same = np.array([float(words(a["right"]) == words(a[name])) for a in counted])
+            same = np.array(
+                [float(answer_words(a["right"]) == answer_words(a[name])) for a in counted]
+            )
             controls = np.array([answer["control_id"] for answer in counted])
             means = stack_control_means({name: same}, controls)
             out[name] = make_bootstrap(means, config)(column_mean([name], name))

@@ -74,7 +74,7 @@ def judge_answers(
     config: EvaluateConfig,
     progress: Progress = silent,
 ) -> tuple[JudgedMetrics, Usage]:
-    """Judge answers of an evaluation by the rubric `judge_reading`.
+    """Have an LLM judge a sample of an evaluation's answers by the rubric `judge_reading`.
 
     A verdict's share is a mean over questions, then over controls. A question of which a side has
     no readable verdict is left out, and counted.

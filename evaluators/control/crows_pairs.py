@@ -43,7 +43,7 @@ class SentencePair:
 
 
 def read_pairs(path: Path, *, most: int | None = None, seed: int = 0) -> list[SentencePair]:
-    """Read the pairs of a CSV file as it was published.
+    """Read the pairs of CrowS-Pairs from its published CSV file.
 
     Args:
         path: the file.

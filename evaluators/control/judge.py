@@ -13,7 +13,7 @@ from activation_store.target.generation import Sampling
 from core.records.estimate import Estimate
 from core.records.steering_control import SteeringControl
 from decoder.model import Decoder
-from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.prompts import SteeringPrompt, make_steering_prompt
 from decoder.steering.replies import SteeredReply, Steering, score_replies, write_replies
 from evaluators.control.config import ControlSection
 from evaluators.control.methods import PromptMaker
@@ -86,7 +86,7 @@ class ControlJudge:
     @cached_property
     def unsteered(self) -> Judged:
         """The target as it is."""
-        plain = [make_prompt(self._decoder, text) for text in self._said]
+        plain = [make_steering_prompt(self._decoder, text) for text in self._said]
         replies = self._write(plain, Steering())
         return self._judged(plain, replies, Steering(), ordinary=replies)
 
@@ -186,8 +186,10 @@ class ControlJudge:
         ordinary: list[SteeredReply],
     ) -> Judged:
         decoder, control = self._decoder, self._control
-        plain = [make_prompt(decoder, text) for text in self._said]
-        told = [make_prompt(decoder, text, system=control.system_prompt) for text in self._said]
+        plain = [make_steering_prompt(decoder, text) for text in self._said]
+        told = [
+            make_steering_prompt(decoder, text, system=control.system_prompt) for text in self._said
+        ]
         lengths = np.array([len(reply.ids) for reply in replies])
         untold = self._score(plain, replies, Steering())
         gain = (untold - self._score(told, replies, Steering())) / lengths

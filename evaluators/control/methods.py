@@ -20,7 +20,7 @@ from core.progress import Progress, silent
 from core.records.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.steering.objective import SteeringObjective, make_objective
-from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.prompts import SteeringPrompt, make_steering_prompt
 from decoder.steering.replies import (
     SteeredReply,
     Steering,
@@ -59,7 +59,7 @@ class SteeringMethod:
         prompt_maker: how it gives the target what a user says, by strength.
         at: opens the steering at a strength.
         strengths: those that are tried.
-        training: what training an adapter came to, or None.
+        training: the result of training an adapter, or None.
         vector: the vector, or None.
         wordings: system prompts that are tried, the first at strength 1.
         notes: signs that it cannot work, in words.
@@ -89,19 +89,19 @@ class MethodMaker:
         self._decoder, self._control, self._config = decoder, control, config
         self._sets, self._progress = prompts, progress
         self._objective: SteeringObjective = make_objective(decoder, [control])
-        self._plain = [make_prompt(decoder, text) for text in prompts.train]
-        self._held_out = [make_prompt(decoder, text) for text in prompts.validation]
+        self._plain = [make_steering_prompt(decoder, text) for text in prompts.train]
+        self._held_out = [make_steering_prompt(decoder, text) for text in prompts.validation]
 
     def plain_prompt(self, text: str) -> SteeringPrompt:
         """Make the prompt of a target that is told nothing."""
-        return make_prompt(self._decoder, text)
+        return make_steering_prompt(self._decoder, text)
 
     def told_prompt(self, text: str) -> SteeringPrompt:
         """Make the prompt of a target whose system prompt says the control."""
         return self._worded_prompt(text, self._control.system_prompt)
 
     def _worded_prompt(self, text: str, wording: str) -> SteeringPrompt:
-        return make_prompt(self._decoder, text, system=wording)
+        return make_steering_prompt(self._decoder, text, system=wording)
 
     def make(self, method: Method) -> SteeringMethod:
         """Make the steering that a method of comparison stands for."""
@@ -322,5 +322,5 @@ class MethodMaker:
 
 
 def describe_training(method: SteeringMethod) -> dict[str, Any] | None:
-    """Return what training an adapter came to, as plain JSON types."""
+    """Return the result of training an adapter, as plain JSON types."""
     return None if method.training is None else method.training.to_json()

@@ -1,4 +1,4 @@
-"""What evaluation of steering comes to: typed results that the step writes and pages read."""
+"""Typed results of the evaluation of steering, which the step writes and pages read."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Readability(_Result):
 
 
 class ControlResult(_Result):
-    """Verdicts of an LLM on the replies steered towards one control.
+    """What steering towards one control does, by method.
 
     Attributes:
         readability: whether the decoder can read it.
@@ -170,7 +170,7 @@ class JudgedReplies(_Result):
 
 
 class JudgedControl(_Result):
-    """One control.
+    """An LLM's verdicts on the replies steered towards one control.
 
     Attributes:
         measures: by what was judged, `adherence` or `sentiment`.

@@ -14,7 +14,7 @@ from decoder.model import Decoder
 from decoder.question_prompt import Turn
 from decoder.scoring import compute_turn_losses
 from decoder.steering.agreement import measure_agreement
-from decoder.steering.prompts import SteeringPrompt, make_prompt
+from decoder.steering.prompts import SteeringPrompt, make_steering_prompt
 from decoder.steering.replies import follow_by_replies
 from decoder.steering.shifts import capture_prompts
 from evaluators.control.metrics import Readability
@@ -45,8 +45,8 @@ def measure_readability(
         samples: bootstrap samples over prompts.
         seed: of the bootstrap.
     """
-    told = [make_prompt(decoder, text, system=control.system_prompt) for text in said]
-    plain = [make_prompt(decoder, text) for text in said]
+    told = [make_steering_prompt(decoder, text, system=control.system_prompt) for text in said]
+    plain = [make_steering_prompt(decoder, text) for text in said]
     if tokens := decoder.config.last_tokens:
         told, plain = (follow_by_replies(decoder, plain, own, tokens) for own in (told, plain))
     wanted = [decoder.prompt.turn(q.question, q.answer) for q in control.questions]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from core.documents.canonical import digest
 from core.records.tables import Question
-from evaluators.answers.metrics.words import plain
+from evaluators.answers.metrics.words import comparable_form
 from trainers.data.rows import Row
 
 
@@ -49,12 +49,14 @@ def make_items(
     same_question: dict[str, list[tuple[Row, str]]] = defaultdict(list)
     for row in pool:
         for question in row.questions:
-            same_question[plain(question.question)].append((row, question.answer))
+            same_question[comparable_form(question.question)].append((row, question.answer))
     items: list[ChoiceItem] = []
     left_out = 0
     for index, row in enumerate(rows):
         for question in row.questions:
-            found = _distractors(row, question, same_question[plain(question.question)], seed)
+            found = _distractors(
+                row, question, same_question[comparable_form(question.question)], seed
+            )
             if len(found) >= options - 1:
                 chosen = (question.answer, *found[: options - 1])
                 items.append(ChoiceItem(index, question, chosen))
@@ -72,8 +74,8 @@ def _distractors(
     for other, answer in answers:
         theirs = other.conversation
         if theirs.group_id != own.group_id and theirs.control_id != own.control_id:
-            apart.setdefault(plain(answer), answer)
-    apart.pop(plain(question.answer), None)
+            apart.setdefault(comparable_form(answer), answer)
+    apart.pop(comparable_form(question.answer), None)
     return sorted(
         apart.values(), key=lambda text: digest([seed, row.example_id, question.question, text])
     )

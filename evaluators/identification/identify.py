@@ -106,7 +106,7 @@ def measure_identification(
     )
 
 
-def item_rows(
+def choice_item_rows(
     items: Sequence[ChoiceItem], losses: Mapping[str, OptionLosses], rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
     """Make the rows of items.parquet, one per item and condition, without split and view."""

@@ -12,7 +12,7 @@ from decoder.model import Decoder
 from decoder.question_prompt import Turn
 from decoder.scoring import compute_turn_losses
 from decoder.sources.target_run import capture_rows
-from evaluators.answers.metrics.words import plain
+from evaluators.answers.metrics.words import comparable_form
 from evaluators.measure.metrics import AlteredEstimates
 from evaluators.measure.panel import make_bootstrap, stack_control_means
 from evaluators.robustness.alterations import AlteredRow
@@ -28,12 +28,12 @@ def find_rival_answers(row: Row, other: Row) -> list[RivalAnswers]:
 
     An answer to another question would show by its form alone which of the two is the row's.
     """
-    theirs = {plain(question.question): question.answer for question in other.questions}
+    theirs = {comparable_form(question.question): question.answer for question in other.questions}
     return [
         (question.question, question.answer, rival)
         for question in row.questions
-        if (rival := theirs.get(plain(question.question))) is not None
-        and plain(rival) != plain(question.answer)
+        if (rival := theirs.get(comparable_form(question.question))) is not None
+        and comparable_form(rival) != comparable_form(question.answer)
     ]
 
 

@@ -38,7 +38,7 @@ VERDICTS = pa.schema([(name, pa.string()) for name in (*_TOLD, "first", "second"
 
 
 class JudgedMethod(Metrics):
-    """The judge's word on one method.
+    """The judge's verdicts on one method.
 
     Attributes:
         judged: share of answers that say the same as the hidden prompt.
@@ -48,7 +48,7 @@ class JudgedMethod(Metrics):
 
 
 class JudgedTask(Metrics):
-    """The judge's word on one task.
+    """The judge's verdicts on one task.
 
     Attributes:
         predictors: by name.

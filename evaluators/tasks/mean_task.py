@@ -1,4 +1,4 @@
-"""The mean over relations of what each method got right: one more row of the tables."""
+"""The mean over relations of each method's accuracy: one more row of the tables."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def measure_task(
     config: TasksConfig,
     checkpoints: int | None = None,
 ) -> TaskMetrics:
-    """Estimate what each predictor got right, with intervals over groups of rows.
+    """Estimate each predictor's accuracy, with intervals over groups of rows.
 
     Args:
         data: the task.
@@ -127,7 +127,7 @@ def measure_task(
     )
 
 
-def item_rows(data: TaskData, found: Mapping[str, PredictorAnswers]) -> list[dict[str, Any]]:
+def task_answer_rows(data: TaskData, found: Mapping[str, PredictorAnswers]) -> list[dict[str, Any]]:
     """Make the rows of task_answers.parquet of one task, one a test row and predictor."""
     named = not data.compares_words
     return [

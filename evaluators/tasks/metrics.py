@@ -27,7 +27,7 @@ class TryMetrics(Metrics):
 
 
 class PredictorMetrics(Metrics):
-    """One method on one task; shares of 1 over test subjects.
+    """One method on one task; fractions of the test subjects.
 
     Attributes:
         sees: `activations`, `text` or `nothing` of a row.
@@ -58,7 +58,7 @@ class PredictorMetrics(Metrics):
 
     @property
     def tried(self) -> int:
-        """Ways of answering among which validation chose, checkpoints of the training included."""
+        """Number of configurations among which validation chose: settings times checkpoints."""
         return len(self.tries) * max(self.checkpoints or 1, 1)
 
     @property
@@ -108,7 +108,7 @@ class TasksMetrics(Metrics):
 
 
 def with_verdicts(tasks: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a judge's word on each method beside what was measured of it."""
+    """Add a judge's verdicts on each method to what was measured of it."""
     found = dict(tasks)
     for name, verdicts in judged.items():
         methods = dict(found[name]["predictors"])

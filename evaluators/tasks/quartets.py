@@ -19,7 +19,7 @@ SIZE = 4
 def make_quartets(
     answers: Sequence[str], strata: Sequence[Hashable], *, seed: int
 ) -> list[tuple[int, ...]]:
-    """Group rows so that the four of a group have four answers; as many as can be had.
+    """Group rows so that the four of a group have four answers; as many as possible.
 
     Args:
         answers: gold answer of each row.

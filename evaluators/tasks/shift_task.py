@@ -44,7 +44,7 @@ def shift_tasks(
             data, name=f"{data.name}_shift", why_not=why, train=(), validation=(), test=()
         )
         return
-    theirs = other_layer(decoder, other, config)
+    theirs = matching_layer(decoder, other, config)
     texts = [[row.text for row in part] for part in (data.train, data.validation, data.test)]
     with decoder.without_adapter():
         own = [read_texts(own_network(decoder), part, layer) for part in texts[:2]]
@@ -59,7 +59,7 @@ def shift_tasks(
         yield _shifted(data, "shift_raw", layer, raw, detector, {})
 
 
-def other_layer(decoder: Decoder, other: TargetNetwork, config: ShiftConfig) -> int:
+def matching_layer(decoder: Decoder, other: TargetNetwork, config: ShiftConfig) -> int:
     """Return the other model's block that is read: the configured one, or of the same depth."""
     net = decoder.net.get_base_model()
     own = shape_of(net.config, decoder.binding.model).n_blocks

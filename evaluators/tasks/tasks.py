@@ -33,7 +33,7 @@ from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
 from evaluators.tasks.config import PredictorName, TasksConfig
 from evaluators.tasks.graded_task import grade_tasks
 from evaluators.tasks.mean_task import measure_mean
-from evaluators.tasks.measure import PredictorAnswers, item_rows, measure_task, run_predictor
+from evaluators.tasks.measure import PredictorAnswers, measure_task, run_predictor, task_answer_rows
 from evaluators.tasks.metrics import MEAN, TaskMetrics, TasksMetrics
 from evaluators.tasks.predictors import PREDICTORS
 from evaluators.tasks.predictors.base import FormCounts, PredictorContext
@@ -118,7 +118,7 @@ def run_tasks(
                 partial(progress, min(len(measured), total), total),
             )
             measured[data.name] = measure_task(data, found, config, checkpoints)
-            answers += item_rows(data, found)
+            answers += task_answer_rows(data, found)
         progress(total, total, "tasks")
         mean = measure_mean(answers, measured, inputs.relations, config)
         if mean is not None:

@@ -63,7 +63,7 @@ from generators.exchange.latentqa_files import NO_CATEGORY
 from generators.exchange.own_messages import MalformedRow, read_conversation, read_text
 from generators.exchange.row_entries import Entry, read_entries
 from generators.exchange.row_layout import lay_out, parse_lists
-from generators.exchange.source_rows import SourceRow, count_by_reason, write_rows
+from generators.exchange.source_rows import SourceRow, count_by_reason, write_conversation_rows
 
 _LOG = logging.getLogger(__name__)
 OWN = "own"
@@ -108,7 +108,7 @@ def messages_digest(path: Path, rows: RowsConfig | None = None) -> str:
     Raises:
         DataError: there is no file, or one cannot be read.
     """
-    found, dropped = read_own(path, rows)
+    found, dropped = read_own_rows(path, rows)
     kept = [
         [
             _line_of(r.where),
@@ -129,7 +129,7 @@ def _line_of(where: str) -> str:
     return where.rpartition(":")[2]
 
 
-def read_own(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnRow], list[Dropped]]:
+def read_own_rows(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnRow], list[Dropped]]:
     """Read the rows of all files at `path`, by file name and line, and the malformed ones.
 
     Raises:
@@ -185,7 +185,7 @@ def import_own_conversations(path: Path, out: Path, *, config: ImportConfig) -> 
         DataError: no file can be read, or no row is left.
         ConfigError: a held-out category is none of the data's.
     """
-    rows, dropped = read_own(path, config.rows)
+    rows, dropped = read_own_rows(path, config.rows)
     if shared := sum(own.shares_prompt for own in rows):
         _LOG.warning(
             "%s: %d of %d rows share one system prompt: each label, or conversation without one, "
@@ -194,7 +194,9 @@ def import_own_conversations(path: Path, out: Path, *, config: ImportConfig) -> 
             path.name, shared, len(rows),
         )  # fmt: skip
     found = [own.row for own in rows]
-    return write_rows(path, found, dropped, out, config=config, completions_of="import")
+    return write_conversation_rows(
+        path, found, dropped, out, config=config, completions_of="import"
+    )
 
 
 def import_own_questions(
@@ -216,7 +218,7 @@ def import_own_questions(
         DataError: no file can be read, or a conversation is in none of them.
     """
     by_example: dict[str, OwnRow] = {}
-    for own in read_own(path, rows)[0]:
+    for own in read_own_rows(path, rows)[0]:
         row = own.row
         by_example.setdefault(example_id(row.label, row.view, row.messages), own)
     table = conversations / CONVERSATIONS_FILE if conversations.is_dir() else conversations

@@ -9,7 +9,7 @@ from typing import Any
 from core.records.table_files import tool_use_cell
 from core.records.tables import SPLITS, Conversation, Dropped, Question
 from core.text.text_tables import markdown
-from generators.quality.describe import describe
+from generators.quality.describe import describe_dataset
 from generators.quality.findings import QualityFindings
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -51,7 +51,7 @@ def dataset_card(
     """
     from huggingface_hub import DatasetCardData
 
-    numbers = describe(conversations, questions, dropped)
+    numbers = describe_dataset(conversations, questions, dropped)
     calls_tools = any(tool_use_cell(row.messages) for row in conversations)
     present = [split for split in SPLITS if split in numbers["by_split"]]
     front = DatasetCardData(

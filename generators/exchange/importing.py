@@ -30,7 +30,12 @@ from generators.exchange.latentqa_files import (
     read_questions_by_label,
     read_view,
 )
-from generators.exchange.source_rows import QA_LABEL, SourceRow, count_by_reason, write_rows
+from generators.exchange.source_rows import (
+    QA_LABEL,
+    SourceRow,
+    count_by_reason,
+    write_conversation_rows,
+)
 
 
 def source_digests(folder: Path) -> dict[str, str]:
@@ -67,7 +72,9 @@ def import_conversations(folder: Path, out: Path, *, config: ImportConfig) -> di
     rows, dropped = _read_views(folder)
     kept, without = _asked(rows, read_questions_by_label(folder)[0])
     gone = [*dropped, *without]
-    return write_rows(folder, kept, gone, out, config=config, completions_of="published")
+    return write_conversation_rows(
+        folder, kept, gone, out, config=config, completions_of="published"
+    )
 
 
 def import_questions(folder: Path, conversations: Path, out: Path) -> dict[str, Any]:

@@ -50,7 +50,7 @@ files have one of the row's own."""
 
 
 class Field(NamedTuple):
-    """A field of a view file and the message that it becomes."""
+    """A field of a published JSON file, with role and segment of the message that it becomes."""
 
     name: str
     role: str

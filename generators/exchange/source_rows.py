@@ -187,7 +187,7 @@ def _ordered(kinds: set[str] | Counter[str]) -> list[str]:
     return [*(kind for kind in KIND_NAMES if kind in kinds), *sorted(set(kinds) - set(KIND_NAMES))]
 
 
-def write_rows(
+def write_conversation_rows(
     path: Path,
     rows: Sequence[SourceRow],
     dropped: Sequence[Dropped],

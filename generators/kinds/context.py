@@ -15,7 +15,7 @@ from random import Random
 from core.documents.canonical import digest
 from core.records.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
-from generators.kinds.sources import ENDINGS, Document, ResolvedTexts
+from generators.kinds.sources import ENDINGS, ResolvedTexts, SourceText
 from generators.llm.prompt_files import PromptFiles
 
 _BEFORE = (
@@ -85,7 +85,7 @@ class Context(DrawnKind):
 
 
 def _windows(
-    document: Document, most: int, characters: int, identity: str, draw: Random
+    document: SourceText, most: int, characters: int, identity: str, draw: Random
 ) -> Iterator[DrawnControl]:
     """Yield up to `most` windows that do not overlap, at drawn places."""
     text, answer = document.text.strip(), characters // 3
@@ -128,5 +128,5 @@ def _cut(text: str, at: int) -> int:
     return at
 
 
-def _dropped(reason: str, document: Document, detail: str) -> Dropped:
+def _dropped(reason: str, document: SourceText, detail: str) -> Dropped:
     return Dropped(reason=reason, where=document.where, detail=detail, raw=document.text[:200])

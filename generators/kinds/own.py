@@ -1,4 +1,4 @@
-"""Questions that an LLM writes about conversations of one's own."""
+"""Questions that an LLM writes about the user's own conversations."""
 
 from __future__ import annotations
 

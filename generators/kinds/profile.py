@@ -15,7 +15,7 @@ from typing import Any
 from core.records.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
 from generators.kinds.sources import ResolvedTexts
-from generators.kinds.worlds import Relation, Values, World, worlds
+from generators.kinds.worlds import ChoiceFact, LinkFact, World, worlds
 from generators.llm.prompt_files import PromptFiles
 
 _COUNTS = ("none", "one", "two", "three", "four", "five")
@@ -253,7 +253,7 @@ class _Sheet:
     def _askable(self) -> list[str]:
         return [name for name in self._world.askable if name in self._facts]
 
-    def _values(self) -> list[tuple[str, Values]]:
+    def _values(self) -> list[tuple[str, ChoiceFact]]:
         return [item for item in self._world.values.items() if item[0] in self._facts]
 
     def _says(self, name: str, i: int) -> str:
@@ -268,7 +268,7 @@ class _Sheet:
         return QuestionAnswer(question=question, answer=said)
 
     def _the(self, i: int, name: str) -> str:
-        relation: Relation = self._world.relations[name]
+        relation: LinkFact = self._world.relations[name]
         return self._draw.choice(relation.the).format(name=self._things[i])
 
     def _other_of(self, i: int, name: str) -> QuestionAnswer:
@@ -312,7 +312,7 @@ class _Sheet:
         )
         return QuestionAnswer(question=question, answer=f"{thing} {said}.")
 
-    def _absent(self, name: str, values: Values) -> str:
+    def _absent(self, name: str, values: ChoiceFact) -> str:
         return self._draw.choice([v for v in values.values if v not in self._facts[name]])
 
     def _count_value(self, name: str, value: str) -> QuestionAnswer:
@@ -354,7 +354,7 @@ class _Sheet:
 
     def _judged(self, name: str, i: int) -> QuestionAnswer:
         """Ask whether a claim is right, or wrong: the answer is yes in half, whatever is asked."""
-        values: Values = self._world.values[name]
+        values: ChoiceFact = self._world.values[name]
         holds, affirmed = (self._draw.random() < 0.5 for _ in range(2))
         wrong = self._draw.choice([v for v in values.values if v != self._facts[name][i]])
         value = self._facts[name][i] if holds else wrong

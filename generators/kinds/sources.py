@@ -34,7 +34,7 @@ _DATASET_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
+class SourceText:
     """One text of a source, with where it comes from.
 
     Attributes:
@@ -64,7 +64,7 @@ class ResolvedTexts:
         """Return the local files, in order."""
         return _all_files(self.source, self.endings)
 
-    def documents(self) -> Iterator[Document | Dropped]:
+    def documents(self) -> Iterator[SourceText | Dropped]:
         """Yield the source's texts in order, and `Dropped` for entries without text.
 
         Raises:
@@ -232,7 +232,7 @@ def _told(file: Path, path: Path, source: TextSource) -> tuple[str, str]:
     return ending, _folder(_name(file, path)) if by_folder else ""
 
 
-def _file(file: Path, path: Path, source: TextSource) -> Iterator[Document | Dropped]:
+def _file(file: Path, path: Path, source: TextSource) -> Iterator[SourceText | Dropped]:
     name = _name(file, path)
     suffix = file.suffix.lower()
     if suffix in TEXT_ENDINGS:
@@ -240,7 +240,7 @@ def _file(file: Path, path: Path, source: TextSource) -> Iterator[Document | Dro
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{file}: not UTF-8 ({error}); convert it, or move it away.") from error
-        yield Document(where=name, category=_folder(name), text=text)
+        yield SourceText(where=name, category=_folder(name), text=text)
     elif suffix == ".parquet":
         yield from _rows(_parquet(file, source), name, source)
     else:
@@ -271,14 +271,14 @@ def _json_lines(file: Path) -> Iterator[Any]:
                 yield line.decode(errors="replace")
 
 
-def _rows(rows: Iterable[Any], name: str, source: TextSource) -> Iterator[Document | Dropped]:
+def _rows(rows: Iterable[Any], name: str, source: TextSource) -> Iterator[SourceText | Dropped]:
     for number, row in enumerate(rows):
         where = f"{name}[{number}]"
         if fault := _fault(row, source):
             yield Dropped(reason="malformed", where=where, detail=fault, raw=str(row)[:200])
             continue
         category = str(row[source.category]) if source.category else _folder(name)
-        yield Document(where=where, category=category, text=row[source.column])
+        yield SourceText(where=where, category=category, text=row[source.column])
 
 
 def _fault(row: Any, source: TextSource) -> str | None:

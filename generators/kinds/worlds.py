@@ -31,8 +31,8 @@ class Fact(Config):
     """The same of those that have it not."""
 
 
-class Values(Fact):
-    """One of a list of values."""
+class ChoiceFact(Fact):
+    """A fact whose value is one of a list."""
 
     says: Phrases = Field(min_length=1)
     """What is said of one thing, with `{value}`."""
@@ -40,14 +40,14 @@ class Values(Fact):
     """What it can be."""
 
     @model_validator(mode="after")
-    def _slots(self) -> Values:
+    def _slots(self) -> ChoiceFact:
         _expect((*self.says, self.plural, self.denied), {"value"})
         _expect(self.asks, {"who"})
         return self
 
 
-class Flag(Fact):
-    """A boolean attribute of a world."""
+class BooleanFact(Fact):
+    """A fact that holds or does not."""
 
     yes: Phrases = Field(min_length=1)
     """What is said where it holds."""
@@ -55,14 +55,14 @@ class Flag(Fact):
     """What is said where it does not."""
 
     @model_validator(mode="after")
-    def _slots(self) -> Flag:
+    def _slots(self) -> BooleanFact:
         _expect((*self.yes, *self.no, self.plural, self.denied), set())
         _expect(self.asks, {"who"})
         return self
 
 
-class Number(Config):
-    """A whole number, another one for each thing of a sheet."""
+class NumberFact(Config):
+    """A fact whose value is an integer, different for each thing of a sheet."""
 
     says: Phrases = Field(min_length=1)
     """What is said of one thing, with `{value}`."""
@@ -82,7 +82,7 @@ class Number(Config):
     """Greatest number."""
 
     @model_validator(mode="after")
-    def _slots(self) -> Number:
+    def _slots(self) -> NumberFact:
         _expect((*self.says, self.above), {"value"})
         _expect(self.asks, {"who"})
         _expect((self.comparative, self.superlative, self.lowest), set())
@@ -91,8 +91,8 @@ class Number(Config):
         return self
 
 
-class Relation(Config):
-    """Another thing of the sheet."""
+class LinkFact(Config):
+    """A fact whose value is another thing of the sheet: the first hop of a two-hop question."""
 
     says: Phrases = Field(min_length=1)
     """What is said of one thing, with `{other}`."""
@@ -100,7 +100,7 @@ class Relation(Config):
     """Descriptions of the other thing, by `{name}` of the first."""
 
     @model_validator(mode="after")
-    def _slots(self) -> Relation:
+    def _slots(self) -> LinkFact:
         _expect(self.says, {"other"})
         _expect(self.the, {"name"})
         return self
@@ -121,17 +121,17 @@ class World(Config):
     """First sentences, with `{names}` and, if they like, `{count}`."""
     names: Phrases = Field(min_length=12)
     """Names of things."""
-    values: dict[str, Values] = Field(min_length=1)
+    values: dict[str, ChoiceFact] = Field(min_length=1)
     """Facts with values."""
-    numbers: dict[str, Number] = Field(min_length=1)
+    numbers: dict[str, NumberFact] = Field(min_length=1)
     """Facts that can be compared."""
-    flags: dict[str, Flag] = Field(min_length=1)
+    flags: dict[str, BooleanFact] = Field(min_length=1)
     """Facts that hold or do not."""
-    relations: dict[str, Relation] = Field(min_length=1)
+    relations: dict[str, LinkFact] = Field(min_length=1)
     """Facts that lead to another thing."""
 
     @cached_property
-    def askable(self) -> dict[str, Values | Number | Flag]:
+    def askable(self) -> dict[str, ChoiceFact | NumberFact | BooleanFact]:
         """Facts that can be asked for by themselves, by name."""
         return {**self.values, **self.numbers, **self.flags}
 

@@ -100,7 +100,7 @@ def _compiled(template: str) -> Template:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class PromptTemplate:
     """One prompt template file, with its digest.
 
     Attributes:
@@ -178,7 +178,7 @@ class PromptFiles:
     seeds: Path | None = None
     _parsed: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
-    def prompt(self, name: str) -> Prompt:
+    def prompt(self, name: str) -> PromptTemplate:
         """Read the template `name`.
 
         Raises:
@@ -194,7 +194,7 @@ class PromptFiles:
                 _check_slots(where, slots_of(prompt.user), slots_of(original.user))
                 _check_reply(where, prompt.reply, original.reply)
             self._parsed["prompts", name] = prompt
-        return cast(Prompt, self._parsed["prompts", name])
+        return cast(PromptTemplate, self._parsed["prompts", name])
 
     def seeds_by_category(self, name: str) -> dict[str, list[str]]:
         """Read seeds of the file `name`: category → seeds, in file order."""
@@ -261,7 +261,7 @@ class PromptFiles:
             self.seeds_by_category(name)
 
 
-def _parse_prompt(where: str, name: str, data: bytes) -> Prompt:
+def _parse_prompt(where: str, name: str, data: bytes) -> PromptTemplate:
     fields = parse_yaml(data, where, "texts that are asked with")
     if not isinstance(fields, dict):
         raise ConfigError(f"{where}: expected a mapping with system, user, examples, reply.")
@@ -277,7 +277,7 @@ def _parse_prompt(where: str, name: str, data: bytes) -> Prompt:
         examples = tuple((dict(e["fill"]), dict(e["reply"])) for e in fields["examples"])
     except (TypeError, KeyError, ValueError) as error:
         raise ConfigError(f"{where}: each of `examples` needs `fill` and `reply`.") from error
-    prompt = Prompt(
+    prompt = PromptTemplate(
         name=name,
         digest=hashlib.sha256(data).hexdigest(),
         system=fields["system"].strip(),
@@ -312,7 +312,7 @@ def _text_slots(text: str) -> frozenset[str]:
         return frozenset()
 
 
-def _check_examples(where: str, prompt: Prompt, slots: frozenset[str]) -> None:
+def _check_examples(where: str, prompt: PromptTemplate, slots: frozenset[str]) -> None:
     # a slot that no example fills is filled by the code: the verdicts of a rubric
     filled = {name for values, _ in prompt.examples for name in values}
     for place, (values, reply) in enumerate(prompt.examples):

@@ -41,7 +41,7 @@ class Stimulus:
 
 @dataclass(kw_only=True)
 class Control:
-    """A control that is kept, and in time its stimulus.
+    """A control that passed the rules; its stimulus is added later.
 
     Attributes:
         slot: its place in the order of planning of its kind.

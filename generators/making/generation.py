@@ -1,7 +1,7 @@
 """A data set is generated in two tables: conversations, then questions about them.
 
 Both functions give the same tables for the same replies, whatever the order in which these came,
-and take from the request log every reply that was had before. Kinds that code draws need neither
+and take from the request log every reply that it already has. Kinds that code draws need neither
 endpoint nor log.
 """
 

@@ -25,7 +25,7 @@ from generators.rules.text import find_unsupported
 
 @dataclass(frozen=True, kw_only=True)
 class ControlQuestion:
-    """A question about a control, before it goes to the control's rows."""
+    """A question about a control, from which a question about each of its rows is made."""
 
     question: str
     answer: str

@@ -1,4 +1,4 @@
-"""Controls become rows of the conversations table, each in its views, group and split."""
+"""Build rows of the conversations table from controls: views, groups, splits."""
 
 from __future__ import annotations
 

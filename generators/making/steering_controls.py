@@ -16,7 +16,7 @@ from core.records.tables import Dropped
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply_json import Rejection
 from generators.llm.endpoint.config import SamplingConfig
-from generators.llm.prompt_files import Prompt
+from generators.llm.prompt_files import PromptTemplate
 from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
 from generators.making.controls import text_rules
@@ -100,7 +100,9 @@ def write_steering_control(
 
 
 def _asks(
-    prompt: Prompt, sentence: str, accept: Callable[[dict[str, Any], str], Sequence[Rejection]]
+    prompt: PromptTemplate,
+    sentence: str,
+    accept: Callable[[dict[str, Any], str], Sequence[Rejection]],
 ) -> Iterator[PlannedRequest]:
     for sample in itertools.count():
         yield PlannedRequest(

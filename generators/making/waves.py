@@ -21,7 +21,7 @@ from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
-from generators.llm.prompt_files import Prompt
+from generators.llm.prompt_files import PromptTemplate
 from generators.llm.request_tasks import complete_with_pool
 from generators.rules.refusals import find_refusal
 from generators.rules.text import find_copied_words, find_repetition
@@ -45,7 +45,7 @@ class PlannedRequest:
     """
 
     where: str
-    prompt: Prompt
+    prompt: PromptTemplate
     values: Mapping[str, str]
     sample: int
     accept: Callable[[dict[str, Any], str], Sequence[Rejection]]

@@ -15,7 +15,7 @@ from generators.quality.flags import flag_rows
 from generators.rules.obedience import checks_of, obeys
 
 
-def describe(
+def describe_dataset(
     conversations: Sequence[Conversation],
     questions: Sequence[Question],
     dropped: Sequence[Dropped] = (),

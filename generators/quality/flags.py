@@ -1,4 +1,4 @@
-"""Rules flag rows that look wrong, without asking an LLM.
+"""Flag rows that look wrong by rules, without asking an LLM.
 
 Nothing is dropped here. A flag stands with its row; whether flagged rows are dropped is a setting
 (`generators.quality.config`). Rules that judge what an LLM writes spare the kinds that code draws:

@@ -35,7 +35,7 @@ from generators.llm.chat.reply import Outcome
 from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
-from generators.llm.prompt_files import Prompt, PromptFiles
+from generators.llm.prompt_files import PromptFiles, PromptTemplate
 from generators.quality.agreement import Agreement, agreement
 from generators.quality.findings import Verdicts
 
@@ -68,7 +68,7 @@ class Rubric:
     name: str
     digest: str
     verdicts: tuple[str, ...]
-    _prompts: tuple[Prompt, Prompt]
+    _prompts: tuple[PromptTemplate, PromptTemplate]
 
     def request(self, item: Mapping[str, str], number: int, sampling: SamplingConfig) -> Request:
         """Build the request of pass `number` (from 0) on `item`, whose values fill the template.
@@ -207,7 +207,7 @@ async def judge(
     return Judgement(rubric=rubric, items=judged, agreement=agreed)
 
 
-def _listing(prompt: Prompt, verdicts: Sequence[str]) -> Prompt:
+def _listing(prompt: PromptTemplate, verdicts: Sequence[str]) -> PromptTemplate:
     """Return `prompt` with `verdicts` listed in this order, in its text and in its schema."""
     rule = {**prompt.reply[VERDICT], "enum": list(verdicts)}
     return dataclasses.replace(

@@ -152,7 +152,7 @@ class Artifact:
             )
 
     def checked(self) -> Artifact:
-        """Return the artifact itself, whose bytes are those of the record: for whoever opens it.
+        """Compare the bytes with the record, and return the artifact itself, to be opened.
 
         Raises:
             DamagedError: as `check_bytes`.

@@ -101,7 +101,7 @@ identities once: the defaults of then stand there for all, so that keys stay as 
 
 
 def deciding(own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings without what decides nothing."""
+    """Return settings with the fields that cannot change the output set to fixed values."""
     return {name: _NOT_DECIDING.get(name, value) for name, value in own.items()}
 
 

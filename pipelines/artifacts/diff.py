@@ -9,7 +9,7 @@ from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.cache_key import Difference, differences
 
 
-def compare(left: Artifact, right: Artifact) -> list[Difference]:
+def compare_artifacts(left: Artifact, right: Artifact) -> list[Difference]:
     """Return the fields of identity, output, code and packages in which two artifacts differ."""
     found = differences(left.identity, right.identity)
     for field in ("output", "store_root", "source"):

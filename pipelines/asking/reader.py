@@ -135,7 +135,7 @@ class Reader:
 
     @functools.cached_property
     def ood_detector(self) -> ActivationOODDetector | None:
-        """Detector of activations unlike those of training; None where these are not at hand."""
+        """Out-of-distribution detector; None where the training activations are not available."""
         return self._find_ood_detector()
 
     def capture(

@@ -69,8 +69,8 @@ class AskResult:
 
     @property
     def agreement(self) -> tuple[float | None, ...]:
-        """Of each question, how far its drawn answers agree (see `agreement`)."""
-        return tuple(agreement([own.text for own in drawn]) for drawn in self.samples)
+        """Of each question, how far its drawn answers agree (see `answer_agreement`)."""
+        return tuple(answer_agreement([own.text for own in drawn]) for drawn in self.samples)
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole as a JSON document."""
@@ -108,7 +108,7 @@ class AskResult:
         }
 
 
-def agreement(texts: Sequence[str]) -> float | None:
+def answer_agreement(texts: Sequence[str]) -> float | None:
     """Average the token F1 of each two of `texts`; None for fewer than two.
 
     1 means that all have the same words. It measures how sure the decoder is, not whether it is

@@ -15,7 +15,7 @@ from core.errors import ConfigError, DataError, ModelError, first_line
 from core.records.steering_control import SteeringControl, WantedAnswer
 from decoder.model import Decoder
 from decoder.steering.objective import make_objective
-from decoder.steering.prompts import make_prompt
+from decoder.steering.prompts import make_steering_prompt
 from decoder.steering.replies import SteeredReply, Steering, write_replies
 from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection
@@ -76,7 +76,7 @@ class SteeredTarget:
         Raises:
             DataError: a text is empty, or holds one of the model's control tokens.
         """
-        made = make_prompt(self.decoder, prompt, system=system)
+        made = make_steering_prompt(self.decoder, prompt, system=system)
         listener = None if tell is None else _TextListener(self.decoder.tokenizer, tell)
         (reply,) = write_replies(self.decoder, [made], self.steering, sampling, tell=listener)
         if listener is not None:
@@ -247,7 +247,7 @@ def steer_with_file(
     yield SteeredTarget(decoder=decoder, steering=Steering(vector=scaled), vector=scaled)
 
 
-def read_control(
+def infer_control(
     reader: Reader, prompt: str, *, questions: Sequence[str] = QUESTIONS, name: str = "read"
 ) -> SteeringControl:
     """Read a control off a prompt: the decoder's own answers are what steering will want.

@@ -1,6 +1,6 @@
 """The memory that an experiment's steps take on a device, and settings that fit into it.
 
-Nothing is loaded but the model's config (trainers/memory.py says how it is reckoned).
+Nothing is loaded but the model's config (trainers/memory.py says how it is estimated).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOM = 0.9
 """Share of a device that is planned with: its allocator and libraries take of the rest."""
 ROW_TOKENS = 256
-"""Tokens of a row that is reckoned with."""
+"""Tokens of a row that estimates assume."""
 _LEAST_TOKENS, _MOST_TOKENS = 1024, 1 << 16
 _SCORED_TOKENS = 2048
 """Tokens of a pass of an evaluation (decoder/scoring.py)."""
@@ -120,7 +120,7 @@ class MeasuredPasses:
 
 
 def plan_memory(experiment: Experiment, model: ModelFiles, device: int) -> MemoryPlan:
-    """Reckon what dump, train and evaluate take, and which settings fit.
+    """Estimate the memory of dump, train and evaluate, and find settings that fit.
 
     Args:
         experiment: with its number formats resolved.
@@ -144,14 +144,14 @@ def plan_memory(experiment: Experiment, model: ModelFiles, device: int) -> Memor
         raise
     except Exception as error:  # blocks that look at numbers, experts, positions: of any kind
         raise ModelError(
-            f"plan --memory: model {model.ref} (type {config.model_type}) cannot be reckoned "
+            f"plan --memory: model {model.ref} (type {config.model_type}) cannot be estimated "
             f"without its weights ({first_line(error)}). Run it with --smoke to see what it takes."
         ) from error
     return fit(measured, experiment, device)
 
 
 def measure(experiment: Experiment, config: Any, layers: Sequence[int]) -> MeasuredPasses:
-    """Measure the passes of an experiment's steps on tensors without numbers.
+    """Measure the passes of an experiment's steps on fake tensors, which have shapes and no data.
 
     Args:
         experiment: with its number formats resolved.
@@ -180,7 +180,7 @@ def measure(experiment: Experiment, config: Any, layers: Sequence[int]) -> Measu
 
 
 def fit(measured: MeasuredPasses, experiment: Experiment, device: int) -> MemoryPlan:
-    """Reckon an experiment's steps from measured passes, and propose settings for a device."""
+    """Estimate the memory of the steps from measured passes, and propose settings for a device."""
     own = measured.recomputed if experiment.runtime.checkpointing else measured.kept
     return MemoryPlan(
         parameters=measured.parameters,
@@ -224,7 +224,7 @@ def _most_tokens(measured: list[StepMemory], room: int, devices: int) -> int | N
 
 
 def _propose(measured: MeasuredPasses, room: int) -> Proposal:
-    """Propose as few devices as do, and no recomputation where it is not needed."""
+    """Propose the fewest devices that fit, with recomputation only where it is needed."""
     dump_devices = next((n for n in (1, 2, 4, 8) if _most_tokens(measured.dumps, room, n)), 8)
     found = Proposal(
         batch_tokens=_most_tokens(measured.dumps, room, dump_devices),
@@ -247,7 +247,7 @@ def _propose(measured: MeasuredPasses, room: int) -> Proposal:
     return found
 
 
-def describe(plan: MemoryPlan) -> list[str]:
+def describe_memory(plan: MemoryPlan) -> list[str]:
     """Put a plan of memory into lines for a terminal."""
     lines = [f"memory         {count(plan.parameters)} parameters, a device of {size(plan.device)}"]
     for name, step in plan.steps.items():

@@ -78,7 +78,7 @@ class StepPlan:
         }
 
 
-def make_plan(runner: Runner, *, sampled: bool = False) -> list[StepPlan]:
+def plan_run(runner: Runner, *, sampled: bool = False) -> list[StepPlan]:
     """Return the plan of every step of `runner`, in order.
 
     Args:

@@ -108,7 +108,7 @@ def _rows_of(train: Artifact, place: ArtifactRoot) -> Artifact | None:
     return next((Artifact(folder) for folder in folders if (folder / RECORD).is_file()), None)
 
 
-def write_rows(measured: Mapping[str, Artifact], path: Path) -> None:
+def write_result_rows(measured: Mapping[str, Artifact], path: Path) -> None:
     """Write the numbers of several artifacts `tasks` as one Parquet file, with the column `run`.
 
     Args:

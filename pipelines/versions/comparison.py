@@ -8,7 +8,7 @@ from typing import Any
 
 from core.documents.canonical import digest
 from core.records.tables import Conversation
-from generators.quality.describe import describe
+from generators.quality.describe import describe_dataset
 from generators.quality.findings import FlagCounts
 from pipelines.artifacts.artifact import Artifact
 from pipelines.versions.drift import Drift, Rows, measure_drift
@@ -72,7 +72,7 @@ def compare_versions(
     before, now = read_version(left), read_version(right)
     if before is None or now is None:
         return None
-    told = [describe(rows.conversations, rows.questions) for rows in (before, now)]
+    told = [describe_dataset(rows.conversations, rows.questions) for rows in (before, now)]
     flags = [FlagCounts.model_validate(one["checks"]) for one in told]
     if "quality" in left and "quality" in right:
         flags = [recorded_flags(side["quality"]) for side in (left, right)]

@@ -43,7 +43,7 @@ class Drift:
 
     @property
     def stands_out(self) -> bool:
-        """Whether the distance is none of chance."""
+        """Whether the distance is significant."""
         return self.p is not None and self.p < LEVEL
 
 

@@ -20,7 +20,7 @@ from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.geometry import Geometry
 from decoder.steering.gradient import take_gradient
 from decoder.steering.objective import make_objective
-from decoder.steering.prompts import SteeringPrompt, make_prompt, tokenize_prompt
+from decoder.steering.prompts import SteeringPrompt, make_steering_prompt, tokenize_prompt
 from decoder.steering.replies import Steering, follow_by_replies, score_replies, write_replies
 from decoder.steering.shifts import capture_prompts, compute_common_shift, compute_shifts
 from decoder.steering.vectors import SteeringVector
@@ -351,7 +351,7 @@ def test_an_unsteered_score_is_that_of_a_plain_pass(decoder: Decoder) -> None:
 
 def test_a_decoder_of_last_tokens_reads_and_moves_no_others() -> None:
     decoder = decoders.make("llama", tokens="last:3")
-    prompt = make_prompt(decoder, "Tell me of the sea")
+    prompt = make_steering_prompt(decoder, "Tell me of the sea")
     (reply,) = follow_by_replies(decoder, [prompt], [prompt], 2)
     assert (len(reply.ids), reply.unread) == (len(prompt.ids) + 2, len(prompt.ids) - 1)
     config = ActivationSteeringConfig(step_size=0.5, norm_limit=2.0)
@@ -365,7 +365,7 @@ def test_what_a_decoder_of_last_tokens_reads_goes_along_with_new_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoder = decoders.make("llama", tokens="last:3")
-    prompt = make_prompt(decoder, "Tell me of the sea")
+    prompt = make_steering_prompt(decoder, "Tell me of the sea")
     config = ActivationSteeringConfig(new_tokens="gradient")
     read: list[tuple[int, int]] = []
 

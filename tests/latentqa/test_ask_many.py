@@ -19,7 +19,7 @@ from pipelines.asking.conversations import (
 from pipelines.asking.load import load
 from pipelines.asking.prompts_file import read_prompts
 from pipelines.asking.reader import AskOptions, Reader, make_prompt
-from pipelines.asking.results import agreement
+from pipelines.asking.results import answer_agreement
 
 DIALOGUE = [
     {"role": "system", "content": "Be red."},
@@ -134,14 +134,14 @@ def test_drawn_answers_stand_beside_the_likeliest(
     assert "nats a token; drawn answers agree" in shown
     (found,) = json.loads(Called(capsys, root, "toy", *words, *drawn, "--json").out)["answers"]
     assert len(found["samples"]) == 3
-    assert found["agreement"] == agreement([own["answer"] for own in found["samples"]])
+    assert found["agreement"] == answer_agreement([own["answer"] for own in found["samples"]])
 
 
 def test_agreement() -> None:
-    assert agreement(["A pirate.", "a pirate"]) == 1
-    assert agreement(["pirate", "parrot"]) == 0
-    assert agreement(["old pirate", "old pirate", "old parrot"]) == pytest.approx(2 / 3)
-    assert agreement(["alone"]) is None
+    assert answer_agreement(["A pirate.", "a pirate"]) == 1
+    assert answer_agreement(["pirate", "parrot"]) == 0
+    assert answer_agreement(["old pirate", "old pirate", "old parrot"]) == pytest.approx(2 / 3)
+    assert answer_agreement(["alone"]) is None
 
 
 def file_of(folder: Path, *rows: object) -> Path:

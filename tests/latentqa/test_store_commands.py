@@ -165,7 +165,7 @@ def test_verify_of_a_dump_under_way_says_so(store: Path, run: Run) -> None:
     stores.uncommit(store, 0)
     code, out, _ = run("store", "verify", str(store))
     assert code == 0
-    assert "good so far, the dump has not come to its end" in out
+    assert "good so far, the dump has not finished" in out
 
 
 def test_info_of_a_damaged_store_names_the_file(store: Path, run: Run) -> None:

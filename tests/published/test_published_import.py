@@ -15,7 +15,7 @@ from core.records.tables import VIEWS, Conversation, Dropped, Question
 from generators.exchange.config import ImportConfig
 from generators.exchange.exporting import write_latentqa
 from generators.exchange.importing import import_conversations, import_questions, source_digests
-from generators.quality.describe import describe
+from generators.quality.describe import describe_dataset
 from generators.splits import SplitConfig
 
 DEFAULT = Path(__file__).parents[2] / ".." / "shared" / "data" / "latentqa_eval"
@@ -69,7 +69,7 @@ def test_the_files_come_back_byte_for_byte(imported: Imported, tmp_path: Path) -
 
 
 def test_no_group_label_or_control_is_in_two_splits(imported: Imported) -> None:
-    leaks = describe(imported.rows, imported.questions)["leaks"]
+    leaks = describe_dataset(imported.rows, imported.questions)["leaks"]
     assert leaks == {"groups": [], "labels": [], "controls": []}
 
 

@@ -1,4 +1,4 @@
-"""The loop that trains an adapter of the target, and keeps the best of what it passed through."""
+"""The loop that trains an adapter of the target, and keeps the best checkpoint."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def train_adapter(
     rows: int,
     progress: Progress,
 ) -> AdapterTraining:
-    """Lower a loss of rows, and keep the weights with the lowest loss on held-out ones."""
+    """Train adapter weights by AdamW, and restore those with the lowest validation loss."""
     for weight in weights:
         weight.requires_grad_(True)
     optimiser = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from evaluators.answers.metrics.base import Metric, WrittenAnswer
-from evaluators.answers.metrics.words import words
+from evaluators.answers.metrics.words import answer_words
 
 LETTERS = 0.6
 """Least share of letters, digits and spaces in an answer that makes sense."""
@@ -15,7 +15,7 @@ LONGEST = 40
 
 def _score(written: WrittenAnswer) -> float:
     text = written.text.strip()
-    own = words(text)
+    own = answer_words(text)
     if not own:
         return 1.0
     plain = sum(c.isspace() or _is_of_a_word(c) for c in text)

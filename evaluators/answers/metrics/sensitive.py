@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from evaluators.answers.metrics.base import Metric, WrittenAnswer
-from evaluators.answers.metrics.words import words
+from evaluators.answers.metrics.words import answer_words
 
 
 def _score(written: WrittenAnswer) -> float:
-    return float(words(written.text) != words(written.against))
+    return float(answer_words(written.text) != answer_words(written.against))
 
 
 SENSITIVE = Metric("sensitive", _score)

@@ -6,7 +6,7 @@ Not asked of extraction questions, whose right answer may be a single word.
 from __future__ import annotations
 
 from evaluators.answers.metrics.base import Metric, WrittenAnswer
-from evaluators.answers.metrics.words import words
+from evaluators.answers.metrics.words import answer_words
 
 SPECIFIC = 2
 """Words of its own that an answer needs not to be vague."""
@@ -26,7 +26,7 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 
 
 def _score(written: WrittenAnswer) -> float:
-    own = set(words(written.text)) - set(words(written.question)) - _COMMON
+    own = set(answer_words(written.text)) - set(answer_words(written.question)) - _COMMON
     return float(len(own) < SPECIFIC)
 
 

@@ -7,13 +7,13 @@ from generators.rules.words import words as all_words
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
-def words(text: str) -> list[str]:
+def answer_words(text: str) -> list[str]:
     """List the words and numbers of `text` in lower case, without punctuation or articles."""
     found = all_words(text)
     # an answer such as "A" is all article
     return [word for word in found if word not in _ARTICLES] or found
 
 
-def plain(text: str) -> str:
+def comparable_form(text: str) -> str:
     """Return the words of `text` as one text: what is the same here differs in form alone."""
-    return " ".join(words(text))
+    return " ".join(answer_words(text))

@@ -10,7 +10,7 @@ from evaluators.measure.conditions.base import Condition, EvalContext
 from trainers.data.rows import Row
 
 
-def other_layer(store: ActivationSource, layer: int) -> int | None:
+def farthest_layer(store: ActivationSource, layer: int) -> int | None:
     """Find the stored layer farthest from `layer`, of two the earlier; None if there is no other.
 
     Neighbouring blocks differ little, so the farthest is the strictest check.
@@ -20,7 +20,7 @@ def other_layer(store: ActivationSource, layer: int) -> int | None:
 
 
 def _read(row: Row, context: EvalContext) -> Reading:
-    wrong = other_layer(context.store, context.layers.layers[0])
+    wrong = farthest_layer(context.store, context.layers.layers[0])
     assert wrong is not None
     # where the prompt names the layer, it names the right one
     return replace(context.own_reading(row), vectors=context.read(row, wrong).vectors)
@@ -29,7 +29,7 @@ def _read(row: Row, context: EvalContext) -> Reading:
 def _why_unavailable(store: ActivationSource, layers: ReadLayers) -> str | None:
     if len(layers.layers) > 1:
         return f"the decoder reads layers {list(layers.layers)} together"
-    if other_layer(store, layers.layers[0]) is not None:
+    if farthest_layer(store, layers.layers[0]) is not None:
         return None
     return f"the store has layer {layers.layers[0]} alone; add another to dump.layers"
 

@@ -14,7 +14,7 @@ from evaluators.tasks.predictors.decoder_predictor import DecoderPredictor
 from evaluators.tasks.rows import TaskRow
 
 
-def read_own(rows: Sequence[TaskRow], layers: ReadLayers) -> list[Reading]:
+def read_row_activations(rows: Sequence[TaskRow], layers: ReadLayers) -> list[Reading]:
     """Return the rows' own activations."""
     return [
         Reading(
@@ -28,7 +28,7 @@ def read_own(rows: Sequence[TaskRow], layers: ReadLayers) -> list[Reading]:
 
 
 def _make(context: PredictorContext) -> DecoderPredictor:
-    return DecoderPredictor(context, read_own, contextlib.nullcontext)
+    return DecoderPredictor(context, read_row_activations, contextlib.nullcontext)
 
 
 LIT = PredictorKind(name="lit", sees="activations", make=_make)

@@ -13,12 +13,12 @@ from decoder.reading import Reading
 from decoder.visible_tokens import ReadLayers
 from evaluators.tasks.predictors.base import PredictorContext, PredictorKind
 from evaluators.tasks.predictors.decoder_predictor import DecoderPredictor
-from evaluators.tasks.predictors.lit import read_own
+from evaluators.tasks.predictors.lit import read_row_activations
 from evaluators.tasks.rows import TaskRow
 
 
 def _read_swapped(rows: Sequence[TaskRow], layers: ReadLayers) -> list[Reading]:
-    return read_own(
+    return read_row_activations(
         [row if row.swapped is None else replace(row, vectors=row.swapped) for row in rows], layers
     )
 

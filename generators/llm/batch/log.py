@@ -114,7 +114,7 @@ class BatchLog:
         detail: str,
         results: Mapping[str, LineResult] | None = None,
     ) -> None:
-        """Record that nothing more is to be had of the batch; lines without a result are lost."""
+        """Record that the batch has ended; lines without a result are lost."""
 
         def change(db: sqlite3.Connection) -> None:
             db.execute(

@@ -46,7 +46,7 @@ _MOST_TOKENS = 10**9
 class Outcome:
     """The end of a request: an answer, or why there is none.
 
-    Only status `answer` carries content to read. `failed` means that no reply was had within the
+    Only status `answer` carries content to read. `failed` means that no reply came within the
     retries: it is asked again by the next run, all else is final.
 
     Attributes:

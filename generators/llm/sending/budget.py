@@ -103,7 +103,7 @@ class Usage:
 
 
 class Budget:
-    """The most money that the replies of one table may cost.
+    """A cap on what the replies of one table may cost.
 
     Each request takes room for the most that it could cost before it is sent, and gives it back
     when its true cost is counted in `usage`: so what is spent stays within the limit also with many

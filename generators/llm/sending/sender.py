@@ -55,8 +55,8 @@ _OF_FORMS = re.compile(r"\(.*(?:response_format|schema|json)", re.IGNORECASE)
 """A refusal that is about the form of replies."""
 
 
-class Reply(NamedTuple):
-    """A chat completion that came.
+class ChatCompletion(NamedTuple):
+    """A chat completion that the endpoint returned.
 
     Attributes:
         raw: the HTTP body.
@@ -106,7 +106,7 @@ class RequestSender:
             ChatDialect.from_json(known[0].dialect) if known else ChatDialect.of(endpoint)
         )
 
-    async def send(self, request: Request, key: str) -> Reply:
+    async def send(self, request: Request, key: str) -> ChatCompletion:
         """Send `request` until it has a reply.
 
         Raises:
@@ -220,7 +220,7 @@ class RequestSender:
         key: str,
         timeout_s: float,
         is_exhausted: Callable[[int, TransientError], bool],
-    ) -> Reply:
+    ) -> ChatCompletion:
         return await retry_with_backoff(
             partial(self._adapted, request, key, timeout_s), is_exhausted, self._delay_s
         )
@@ -251,7 +251,7 @@ class RequestSender:
             or self._limiter.overloaded_s > _OVERLOAD_PATIENCE_S
         )
 
-    async def _adapted(self, request: Request, key: str, timeout_s: float) -> Reply:
+    async def _adapted(self, request: Request, key: str, timeout_s: float) -> ChatCompletion:
         """Attempt `request` in the endpoint's dialect, which it may only now be found to have."""
         used: set[ChatDialect] = set()
         while True:
@@ -280,7 +280,7 @@ class RequestSender:
 
     async def _limited(
         self, request: Request, key: str, body: Mapping[str, Any], timeout_s: float
-    ) -> Reply:
+    ) -> ChatCompletion:
         most = request.max_usage(self.endpoint.thinking_tokens)
         expected = unused = most.prompt + most.completion
         sent_at = await self._limiter.acquire(expected)
@@ -301,7 +301,7 @@ class RequestSender:
 
     async def _attempt(
         self, request: Request, key: str, body: Mapping[str, Any], timeout_s: float
-    ) -> Reply:
+    ) -> ChatCompletion:
         start = time.monotonic()
         response: HttpResponse | None = None
         failure: Exception
@@ -327,7 +327,7 @@ class RequestSender:
                     tokens=outcome.tokens,
                     cost=self.endpoint.cost(outcome.tokens),
                 )
-                return Reply(raw, attempt, outcome)
+                return ChatCompletion(raw, attempt, outcome)
             failure = await self._failure(response, raw)
         was_sent = not (isinstance(failure, TransientError) and failure.kind == "unreachable")
         lost = None

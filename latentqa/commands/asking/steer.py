@@ -122,13 +122,13 @@ def steer(
     weighed = [_weighed(own) for own in control]
     from activation_store.target.generation import Sampling
     from core.records.steering_control import find_control, write_control
-    from pipelines.asking.steering import QUESTIONS, read_control, steer_with_file
+    from pipelines.asking.steering import QUESTIONS, infer_control, steer_with_file
     from pipelines.asking.steering import steer as steer_target
 
     controls = [find_control(name) for name, _ in weighed]
     reader = decoder.load()
     if from_prompt is not None:
-        controls = [read_control(reader, from_prompt, questions=tuple(question) or QUESTIONS)]
+        controls = [infer_control(reader, from_prompt, questions=tuple(question) or QUESTIONS)]
         if save_control is not None:
             write_control(save_control, controls[0])
     if using is not None:

@@ -60,7 +60,7 @@ def evaluate(
     """
     from evaluators.tasks.metrics import TasksMetrics
     from pipelines.reports.run.sections.tasks import task_tables
-    from pipelines.running.task_run import run_tasks_of, write_rows
+    from pipelines.running.task_run import run_tasks_of, write_result_rows
 
     documents, lines = [], []
     measured = {}
@@ -89,5 +89,5 @@ def evaluate(
             )
         lines.append(f"Named {found.name}: {where.path}")
     if rows is not None:
-        write_rows(measured, rows)
+        write_result_rows(measured, rows)
     report(as_json, documents[0] if len(refs) == 1 else documents, *lines)

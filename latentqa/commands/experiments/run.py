@@ -63,11 +63,11 @@ def plan(
 ) -> None:
     """Show for each step whether it is a cache hit or miss, why, and what it would cost."""
     from pipelines.running import memory_plan
-    from pipelines.running.plan import make_plan
+    from pipelines.running.plan import plan_run
 
     size_given = None if device_memory is None else memory_plan.parse_bytes(device_memory)
     runner = options.request.open()
-    steps = make_plan(runner, sampled=sample)
+    steps = plan_run(runner, sampled=sample)
     found = None
     if memory or size_given is not None:
         device = memory_plan.device_memory() if size_given is None else size_given
@@ -90,7 +90,7 @@ def plan(
             "had none, begin with `latentqa run CONFIG --smoke`."
         )
     if found is not None:
-        for line in memory_plan.describe(found):
+        for line in memory_plan.describe_memory(found):
             say(line)
 
 

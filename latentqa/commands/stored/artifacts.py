@@ -57,7 +57,7 @@ def diff(
     For runs whose rows differ, also compares counts and flags, tests the drift of distributions,
     and shows sample rows.
     """
-    from pipelines.artifacts.diff import compare
+    from pipelines.artifacts.diff import compare_artifacts
     from pipelines.versions.comparison import compare_versions
 
     refs = open_refs(root)
@@ -68,7 +68,7 @@ def diff(
             f"{left} and {right}: no kind in common ({', '.join(a)}; {', '.join(b)}). "
             "Compare artifacts of one kind, or two runs."
         )
-    found = {step: compare(a[step], b[step]) for step in both}
+    found = {step: compare_artifacts(a[step], b[step]) for step in both}
     rows = compare_versions(a, b)
     if as_json:
         document: dict[str, Any] = {

@@ -180,11 +180,11 @@ def show(
 @app.command("stats")
 def stats(ref: Ref, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = False) -> None:
     """Count rows by kind, view, split and category; show lengths, dropped rows, leaks, quality."""
-    from generators.quality.describe import describe
+    from generators.quality.describe import describe_dataset
     from pipelines.artifacts.data_tables import load_tables
 
     tables = load_tables(root, ref)
-    numbers = describe(tables.conversations, tables.questions, tables.dropped)
+    numbers = describe_dataset(tables.conversations, tables.questions, tables.dropped)
     if as_json:
         print_json({"ref": ref, **numbers, "quality": tables.quality and tables.quality.to_json()})
     else:

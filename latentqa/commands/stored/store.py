@@ -43,7 +43,7 @@ def info(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fals
         print_json(found)
         return
     shards, canary = found["shards"], found["canary"]
-    checked = "not checked yet: the dump has not come to its end"
+    checked = "not checked yet: the dump has not finished"
     if canary is not None and "imported" in canary:
         checked = "imported: its vectors were not computed here"
     elif canary is not None:
@@ -85,7 +85,7 @@ def verify(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fa
             folder,
         )
     if not as_json:
-        state = "good" if verdict.finished else "good so far, the dump has not come to its end"
+        state = "good" if verdict.finished else "good so far, the dump has not finished"
         say(f"{folder}: {state}; {verdict.files} files, {verdict.committed} of {planned} shards")
 
 

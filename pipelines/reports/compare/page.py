@@ -14,7 +14,7 @@ from evaluators.comparison.values import BOOTSTRAP, ComparedView
 from pipelines.reports import plots
 from pipelines.reports.compare.comparison import ComparedAnswer, Comparison, comparison_rows
 from pipelines.reports.compare.runs import changed_settings, single_seed_runs
-from pipelines.reports.pages.render import render
+from pipelines.reports.pages.render import render_page
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure, write_figures
 
 PAGE = "compare.html"
@@ -93,7 +93,7 @@ def _panel(comparison: Comparison, view: ComparedView, metric: str) -> plots.Pan
 
 
 def _page(comparison: Comparison, figures: Sequence[PageFigure]) -> str:
-    return render(
+    return render_page(
         "compare/compare.html",
         filters={"nats": number, "count": count, "p": _p},
         comparison=comparison,

@@ -15,7 +15,7 @@ TEMPLATES = Path(__file__).parents[1]
 _STYLE = Path(__file__).with_name("style.css")
 
 
-def render(
+def render_page(
     template: str, *, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any
 ) -> str:
     """Render a template that extends pages/page.html.

@@ -19,7 +19,7 @@ _ASIDE = 2.5
 
 
 def lines(panels: Sequence[SeriesPanel], *, xlabel: str, ylabel: str, columns: int = 3) -> Figure:
-    """Draw shares of 1 as lines in small multiples that have the same axes.
+    """Draw fractions from 0 to 1 as lines in small multiples that share axes.
 
     Args:
         panels: filled row by row.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from core.records.tool_use import call_texts
-from pipelines.reports.pages.render import render
+from pipelines.reports.pages.render import render_page
 
 FILTERS = ("kind", "view", "split", "category", "type", "flag")
 """What rows are filtered by, each with a list of the values that there are."""
@@ -21,7 +21,7 @@ def rows_page(records: Sequence[Mapping[str, Any]], *, title: str, total: int) -
         total: rows that fit, of which these are the first.
     """
     values = [{name: filter_values(record, name) for name in FILTERS} for record in records]
-    return render(
+    return render_page(
         "rows/rows.html",
         title=title,
         total=total,

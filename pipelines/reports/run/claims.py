@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from core.records.estimate import Estimate
 from core.text.wording import join, number
-from pipelines.reports.run.evaluation import Reading
+from pipelines.reports.run.evaluation import ReadingResult
 
 _EXCLUDED = {
     "no_other_control": "no row has another control of its kind and split to be compared with",
@@ -40,7 +40,7 @@ class ReadingClaim:
     sentence: str
 
 
-def assess_reading(reading: Reading) -> ReadingClaim:
+def assess_reading(reading: ReadingResult) -> ReadingClaim:
     """Assess the claim that a decoder reads on one split and view."""
     if not reading.losses:
         nothing = "no row could be measured"
@@ -66,7 +66,9 @@ def assess_reading(reading: Reading) -> ReadingClaim:
     )
 
 
-def headline(readings: Sequence[Reading], claims: Sequence[ReadingClaim], *, least: int) -> str:
+def headline(
+    readings: Sequence[ReadingResult], claims: Sequence[ReadingClaim], *, least: int
+) -> str:
     """Say in one sentence where the decoder reads, or why that cannot be said.
 
     Args:
@@ -100,7 +102,7 @@ def headline(readings: Sequence[Reading], claims: Sequence[ReadingClaim], *, lea
     )
 
 
-def _reasons(readings: Sequence[Reading]) -> list[str]:
+def _reasons(readings: Sequence[ReadingResult]) -> list[str]:
     """Word why rows were left out, each reason once."""
     reasons = dict.fromkeys(reason for reading in readings for reason in reading.metrics.excluded)
     return [_EXCLUDED.get(reason, reason.replace("_", " ")) for reason in reasons]
@@ -125,7 +127,7 @@ def _missing_rivals(gain: Estimate | None) -> str | None:
     return f"right is not below the better trained rival ({gain} apart)"
 
 
-def _proof(reading: Reading) -> str:
+def _proof(reading: ReadingResult) -> str:
     """Word the numbers behind a claim that holds."""
     right, metrics = reading.losses["right"], reading.metrics
     sentence = (
@@ -139,7 +141,7 @@ def _proof(reading: Reading) -> str:
     return sentence
 
 
-def _asides(reading: Reading) -> str:
+def _asides(reading: ReadingResult) -> str:
     """Add what a reader must know beside the claim: positions that tell, a target that ignores."""
     out = ""
     shift, effect = reading.metrics.position_effect, reading.metrics.control_effect
@@ -157,7 +159,7 @@ def _asides(reading: Reading) -> str:
     return out
 
 
-def _instrument_check(reading: Reading) -> str:
+def _instrument_check(reading: ReadingResult) -> str:
     """Word the gains of a view whose control is visible."""
     metrics = reading.metrics
     gains = (

@@ -22,7 +22,7 @@ from core.records.tables import SPLITS, VIEWS, Conversation
 from core.records.tool_use import message_text
 from core.text.wording import sort_known, sort_pairs
 from evaluators.measure.result_files import read_rows
-from pipelines.reports.run.evaluation import Reading, read_readings
+from pipelines.reports.run.evaluation import ReadingResult, read_readings
 from pipelines.reports.run.inputs import ReportInputs, ReportStep, artifact_file, json_object
 from pipelines.reports.run.sections.drops import Drop, read_drops
 
@@ -39,7 +39,7 @@ class TrainingLog:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ShownAnswer:
     """One written answer beside gold."""
 
     question: str
@@ -58,7 +58,7 @@ class AnsweredControl:
     category: str
     control: str
     other_controls: tuple[str, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[ShownAnswer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class DataSummary:
 class ReportData:
     """All that a report is made of."""
 
-    readings: tuple[Reading, ...]
+    readings: tuple[ReadingResult, ...]
     absent_splits: tuple[str, ...]
     control_losses: tuple[ControlPoint, ...]
     """Answer loss of each control given `right` and given `other`, nats per token."""
@@ -199,7 +199,7 @@ def _answered(rows: list[dict[str, Any]]) -> AnsweredControl:
             dict.fromkeys(row["other_control"] for row in rows if row["other_control"])
         ),
         answers=tuple(
-            Answer(
+            ShownAnswer(
                 row["question"],
                 row["gold"],
                 row["right"] or "",

@@ -30,7 +30,7 @@ CONDITIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadingResult:
     """What an evaluation measured on one split and view.
 
     Attributes:
@@ -76,7 +76,7 @@ class Reading:
         return max((estimate.n for estimate in self.losses.values()), default=0)
 
 
-def read_readings(inputs: ReportInputs) -> tuple[Reading, ...]:
+def read_readings(inputs: ReportInputs) -> tuple[ReadingResult, ...]:
     """Read what the run's evaluation measured, in the order in which it is shown.
 
     Raises:
@@ -93,7 +93,7 @@ def read_readings(inputs: ReportInputs) -> tuple[Reading, ...]:
     return tuple(_readings(metrics, judged))
 
 
-def readings_of(tree: Mapping[str, Any]) -> tuple[Reading, ...]:
+def readings_of(tree: Mapping[str, Any]) -> tuple[ReadingResult, ...]:
     """Read the tree `reading` of `run --json`, in the order in which it is shown.
 
     Raises:
@@ -127,8 +127,8 @@ def read_control_judged(inputs: ReportInputs) -> dict[str, JudgedControl]:
     return {name: JudgedControl.model_validate(own) for name, own in found.items()}
 
 
-def _readings(metrics: EvaluationMetrics, judged: JudgedMetrics) -> Iterator[Reading]:
+def _readings(metrics: EvaluationMetrics, judged: JudgedMetrics) -> Iterator[ReadingResult]:
     pairs = ((split, view) for split, views in metrics.reading.items() for view in views)
     for split, view in sort_pairs(pairs, SPLITS, VIEWS):
         verdicts = judged.judged.get(split, {}).get(view)
-        yield Reading(split, view, metrics.reading[split][view], verdicts)
+        yield ReadingResult(split, view, metrics.reading[split][view], verdicts)

@@ -14,7 +14,7 @@ from pipelines.reports import plots
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
 from pipelines.reports.plots.style import png
 from pipelines.reports.run.data import ControlPoint, ReportData, TrainingLog
-from pipelines.reports.run.evaluation import Reading
+from pipelines.reports.run.evaluation import ReadingResult
 
 _NATS = "nats per token"
 _CONDITION_COLOURS = {"right": "own", "other": "other"}
@@ -173,7 +173,7 @@ def _training(log: TrainingLog, best: int | None) -> PageFigure:
     return make_page_figure("training", description, wide, narrow, rows)
 
 
-def _loss_points(reading: Reading, section: str = "") -> plots.Panel:
+def _loss_points(reading: ReadingResult, section: str = "") -> plots.Panel:
     points = [
         _point(name, estimate, _CONDITION_COLOURS.get(name, "plain"))
         for name, estimate in reading.losses.items()
@@ -183,7 +183,7 @@ def _loss_points(reading: Reading, section: str = "") -> plots.Panel:
     return plots.Panel(reading.view, f"n = {reading.n}", tuple(points), section)
 
 
-def _gain_points(reading: Reading) -> plots.Panel:
+def _gain_points(reading: ReadingResult) -> plots.Panel:
     points = tuple(
         _point(name, gain, "own" if gain.above_zero else "plain", hollow=not gain.above_zero)
         for name, gain in _gains(reading)
@@ -196,7 +196,7 @@ def _point(name: str, estimate: Estimate, colour: str, *, hollow: bool = False) 
     return plots.Point(name, estimate.estimate, estimate.low, estimate.high, colour, hollow=hollow)
 
 
-def _gains(reading: Reading) -> list[tuple[str, Estimate]]:
+def _gains(reading: ReadingResult) -> list[tuple[str, Estimate]]:
     """Return the gains that were measured, by name."""
     found = ((name, getattr(reading.metrics, name)) for name in _GAINS)
     return [
@@ -204,7 +204,7 @@ def _gains(reading: Reading) -> list[tuple[str, Estimate]]:
     ]
 
 
-def _row(reading: Reading, name: str, estimate: Estimate) -> dict[str, CellValue]:
+def _row(reading: ReadingResult, name: str, estimate: Estimate) -> dict[str, CellValue]:
     return {
         "split": reading.split,
         "view": reading.view,

@@ -20,7 +20,7 @@ from evaluators.control.metrics import ControlMetrics
 from evaluators.measure.result_files import LOSSES_FILE
 from evaluators.tasks.metrics import TasksMetrics
 from evaluators.tasks.result_files import TASK_ANSWERS_FILE
-from pipelines.reports.pages.render import render
+from pipelines.reports.pages.render import render_page
 from pipelines.reports.plots.page_figure import PageFigure, write_figures
 from pipelines.reports.run.claims import assess_reading, headline
 from pipelines.reports.run.data import ReportData, read_report_data
@@ -88,7 +88,7 @@ def _page(
         for reading in data.readings
         if reading.metrics.identification is not None
     ]
-    return render(
+    return render_page(
         "run/report.html",
         filters={"nats": number, "count": count, "duration": duration, "share": share},
         experiment=experiment.experiment,

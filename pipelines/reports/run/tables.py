@@ -10,7 +10,7 @@ from core.text.text_tables import markdown
 from core.text.wording import ABSENT
 from evaluators.answers.answer_quality import AGAINST
 from evaluators.measure.metrics import SliceMetrics
-from pipelines.reports.run.evaluation import Reading, readings_of
+from pipelines.reports.run.evaluation import ReadingResult, readings_of
 
 GAINS = (
     *("hidden_gain", "below_rivals", "share_recovered"),
@@ -63,7 +63,7 @@ def gain_texts(metrics: SliceMetrics) -> list[str]:
     return [_text(getattr(metrics, name)) for name in GAINS]
 
 
-def _identification(readings: Sequence[Reading]) -> list[str]:
+def _identification(readings: Sequence[ReadingResult]) -> list[str]:
     """Write the table of identification; none where it was not measured."""
     measured = [
         (one.split, one.view, one.metrics.identification)
@@ -92,7 +92,7 @@ def _identification(readings: Sequence[Reading]) -> list[str]:
     ]
 
 
-def _generic(readings: Sequence[Reading]) -> list[str]:
+def _generic(readings: Sequence[ReadingResult]) -> list[str]:
     """Write the table of generic answers; none where no answers were written."""
     measured = [(one, one.metrics.generic) for one in readings if one.metrics.generic]
     head = ["split", "view", "n", *(f"generic: same for {name}" for name in AGAINST)]

@@ -18,7 +18,7 @@ from evaluators.scaling.shared_values import METRICS, ScalingMetric
 from pipelines.experiment.sweep_config import ALIASES
 from pipelines.experiment.sweep_points import shown
 from pipelines.reports import plots
-from pipelines.reports.pages.render import render
+from pipelines.reports.pages.render import render_page
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure, write_figures
 from pipelines.reports.plots.scaling import size_ticks
 from pipelines.reports.sweep.findings import SweepFindings
@@ -65,7 +65,7 @@ def write_sweep(found: SweepFindings, out: Path) -> Path:
     write_bytes(out / "settings.csv", csv_bytes(found.settings()))
     write_bytes(out / "fits.csv", csv_bytes(found.fits()))
     page = out / PAGE
-    text = render(
+    text = render_page(
         "sweep/sweep.html",
         filters={"nats": number, "count": count, "duration": duration, "shown": shown},
         found=found,

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.files import write_bytes
 from core.text.wording import number
-from pipelines.reports.pages.render import render
+from pipelines.reports.pages.render import render_page
 
 HEADLINES = {
     "promoted": "{version} is now the latest version.",
@@ -31,7 +31,7 @@ def write_firing(experiment: str, firing: Mapping[str, Any], path: Path) -> None
     headline = HEADLINES[firing["state"]].format(
         version=firing["version"], last_good=firing["last_good"] or "no version"
     )
-    page = render(
+    page = render_page(
         "versions/firing.html",
         filters={"nats": number},
         experiment=experiment,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from activation_store.layout.config import CaptureConfig
-from activation_store.layout.plan import Plan, describe_plan, make_plan
+from activation_store.layout.plan import Plan, describe_plan, plan_layout
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import Tokens
 from core.errors import ConfigError
@@ -29,7 +29,7 @@ def tokens(length: int, *, first: int = 7, withheld: int = 0) -> Tokens:
 
 def plan_of(rows: dict[str, Tokens], config: CaptureConfig = CONFIG, **changes: object) -> Plan:
     given = {"layers": (1,), "d_model": 8, "target": TARGET, **changes}
-    return make_plan(TokenTable(rows.items()), config=config, **given)  # type: ignore[arg-type]
+    return plan_layout(TokenTable(rows.items()), config=config, **given)  # type: ignore[arg-type]
 
 
 def rows_of(lengths: list[int]) -> dict[str, Tokens]:
@@ -164,7 +164,7 @@ def test_a_plan_takes_some_bytes_a_sequence() -> None:
     n = 10_000
     rows = TokenTable((f"{i:016x}", tokens(4, first=i)) for i in range(n))
     tracemalloc.start()
-    plan = make_plan(rows, config=CaptureConfig(), layers=(1,), d_model=8, target=TARGET)
+    plan = plan_layout(rows, config=CaptureConfig(), layers=(1,), d_model=8, target=TARGET)
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(plan.index) == n

@@ -15,7 +15,7 @@ from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target import replies as module
 from activation_store.target.config import CompleteConfig
 from activation_store.target.replies import CompleteResult, complete
-from activation_store.target.reply_text import Reply
+from activation_store.target.reply_text import TargetReply
 from activation_store.tokens.tokens import COMPLETION_IDS
 from core.errors import DataError
 from core.records.table_files import (
@@ -161,7 +161,7 @@ def test_finished_batches_are_not_written_again(
     asked: list[int] = []
     write = module._ReplyWriter.write
 
-    def counted(self: object, batch: list[Conversation], *, seed: int) -> list[Reply]:
+    def counted(self: object, batch: list[Conversation], *, seed: int) -> list[TargetReply]:
         asked.append(len(batch))
         return write(self, batch, seed=seed)  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from tool_turns import TOOLS_CHATML
 
 from activation_store.tokens.tokens import SEGMENT_CODES, tokenize
 from core.records.tables import Message
-from generators.exchange.conversation_files import read_own
+from generators.exchange.conversation_files import read_own_rows
 
 CASES = Path(
     os.environ.get("LATENTQA_CASES", Path(__file__).parents[3].parent / "shared" / "cases")
@@ -36,7 +36,7 @@ def template(name: str) -> str:
 def test_transcripts_are_kept_whole(name: str, rows: int) -> None:
     as_text = name == "tool_arguments_as_text"
     tokenizer = tiny.tokenizer(template("deepseek-like") if as_text else TOOLS_CHATML)
-    kept, dropped = read_own(CASES / "rows" / f"{name}.jsonl")
+    kept, dropped = read_own_rows(CASES / "rows" / f"{name}.jsonl")
     assert (len(kept), dropped) == (rows, [])
     for own in kept:
         tokens = tokenize(tokenizer, own.row.messages)

@@ -18,7 +18,7 @@ from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize
 from core.errors import DataError
 from core.records.table_files import DROPPED_FILE, read_dropped
 from core.records.tables import Message, example_id
-from generators.exchange.conversation_files import read_own
+from generators.exchange.conversation_files import read_own_rows
 
 CALLS = (
     '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo", "at": 9}}\n</tool_call>\n'
@@ -35,7 +35,7 @@ def imported(folder: Path, messages: Any = TRANSCRIPT, **more: Any) -> tuple[Mes
     """`messages` as the import makes them."""
     file = folder / "own.jsonl"
     file.write_text(json.dumps(line(messages, **more)))
-    ((own,), dropped) = read_own(file)
+    ((own,), dropped) = read_own_rows(file)
     assert not dropped
     return own.row.messages
 

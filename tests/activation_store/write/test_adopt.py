@@ -62,7 +62,7 @@ def test_a_store_that_is_not_finished_or_not_there_is_refused(
     rows: Path, model: ModelFiles, store: Path, tmp_path: Path
 ) -> None:
     (store / "canary.json").unlink()
-    with pytest.raises(StoreError, match="its dump has not come to its end"):
+    with pytest.raises(StoreError, match="its dump has not finished"):
         adopt(store, tmp_path / "out", rows, model)
     with pytest.raises(StoreError, match="no activation store is here"):
         adopt(tmp_path / "nothing", tmp_path / "out", rows, model)

@@ -16,7 +16,7 @@ import transformers
 from transformers import MambaConfig, MixtralConfig, MllamaConfig, RwkvConfig
 
 from activation_store.layout.commit_records import list_commit_paths
-from activation_store.layout.plan import Plan, make_plan
+from activation_store.layout.plan import Plan, plan_layout
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target import adapter as module
 from activation_store.target.capture import Capture
@@ -225,7 +225,7 @@ def plan_of(n: int, first: int = 0) -> Plan:
         )
         for i in range(n)
     }
-    return make_plan(
+    return plan_layout(
         TokenTable(tokens.items()), config=stores.CAPTURE, layers=(1,), d_model=4, target={}
     )
 

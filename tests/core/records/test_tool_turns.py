@@ -26,11 +26,11 @@ from generators.exchange.conversation_files import (
     import_own_conversations,
     import_own_questions,
     messages_digest,
-    read_own,
+    read_own_rows,
 )
 from generators.exchange.exporting import to_latentqa, write_datasets, write_jsonl
 from generators.exchange.parquet import write_parquet
-from generators.quality.describe import describe
+from generators.quality.describe import describe_dataset
 from latentqa.commands.stored.data import app
 
 PLAIN = [
@@ -46,7 +46,7 @@ def write(path: Path, *lines: Any) -> Path:
 
 
 def messages_of(folder: Path, messages: Any = TRANSCRIPT, **more: Any) -> tuple[Message, ...]:
-    ((own,), dropped) = read_own(write(folder / "a.jsonl", line(messages, **more)))
+    ((own,), dropped) = read_own_rows(write(folder / "a.jsonl", line(messages, **more)))
     assert not dropped
     return own.row.messages
 
@@ -155,7 +155,7 @@ BAD = [
 
 def test_a_malformed_call_is_told_by_its_place(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", *(line(messages) for messages, _, _ in BAD))
-    rows, dropped = read_own(file)
+    rows, dropped = read_own_rows(file)
     assert rows == []
     for one, (_, reason, words) in zip(dropped, BAD, strict=True):
         assert (one.reason, words in one.detail) == (reason, True), one
@@ -163,7 +163,7 @@ def test_a_malformed_call_is_told_by_its_place(tmp_path: Path) -> None:
 
 
 def test_tools_that_are_no_list_of_definitions_are_told(tmp_path: Path) -> None:
-    _, dropped = read_own(
+    _, dropped = read_own_rows(
         write(tmp_path / "a.jsonl", line(tools="weather"), line(tools=["weather"]))
     )
     assert [(one.reason, one.detail.partition(";")[0]) for one in dropped] == [
@@ -174,8 +174,8 @@ def test_tools_that_are_no_list_of_definitions_are_told(tmp_path: Path) -> None:
 
 def test_empty_lists_of_calls_and_tools_are_none(tmp_path: Path) -> None:
     empty = [PLAIN[0] | {"tool_calls": []}, *PLAIN[1:]]
-    (own,), dropped = read_own(write(tmp_path / "a.jsonl", line(empty, tools=[])))
-    (plain,), _ = read_own(write(tmp_path / "b.jsonl", line(PLAIN)))
+    (own,), dropped = read_own_rows(write(tmp_path / "a.jsonl", line(empty, tools=[])))
+    (plain,), _ = read_own_rows(write(tmp_path / "b.jsonl", line(PLAIN)))
     assert dropped == []
     assert own.row.messages == plain.row.messages
 
@@ -198,7 +198,7 @@ def test_what_is_exported_as_json_lines_is_imported_again_as_it_was(tmp_path: Pa
     write_jsonl(tmp_path / "out.jsonl", rows, questions)
     records = [json.loads(one) for one in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert "tools" not in records[1]
-    again, dropped = read_own(tmp_path / "out.jsonl")
+    again, dropped = read_own_rows(tmp_path / "out.jsonl")
     assert not dropped
     assert [own.row.messages for own in again] == [row.messages for row in rows]
 
@@ -241,7 +241,7 @@ def test_calls_count_as_what_is_said(tmp_path: Path) -> None:
     assert call_lines.splitlines()[1] == (
         '{"name": "weather", "arguments": {"city": "Bergen", "at": 7}}'
     )
-    numbers = describe([row], [])
+    numbers = describe_dataset([row], [])
     others = sum(len(m.content) for m in row.messages if m.segment == "stimulus")
     assert numbers["characters"]["stimulus"]["max"] == others + len(call_lines)
 

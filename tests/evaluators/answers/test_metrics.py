@@ -11,7 +11,7 @@ import pytest
 from core.records.estimate import Estimate
 from evaluators.answers.answer_quality import measure_answers, measure_generic
 from evaluators.answers.metrics import METRICS, Metric, WrittenAnswer
-from evaluators.answers.metrics.words import words
+from evaluators.answers.metrics.words import answer_words
 from evaluators.config import EvaluateConfig
 
 BY_NAME = {metric.name: metric for metric in METRICS}
@@ -48,7 +48,7 @@ def score(name: str, text: str, **changes: Any) -> float:
     ],
 )
 def test_words_are_plain(text: str, expected: list[str]) -> None:
-    assert words(text) == expected
+    assert answer_words(text) == expected
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from evaluators.tasks.predictors.base import PredictorContext
 from evaluators.tasks.predictors.lit import LIT
 from evaluators.tasks.relation_task import build_relation_task
 from evaluators.tasks.rows import TaskData
-from evaluators.tasks.shift_task import other_layer, shift_tasks
+from evaluators.tasks.shift_task import matching_layer, shift_tasks
 from evaluators.tasks.tasks import count_forms
 from generators.kinds.relation_files import read_relation
 
@@ -134,8 +134,8 @@ def test_the_other_model_is_spread_where_the_runtime_says_so(
 
 
 def test_the_block_of_the_same_depth_is_read(decoder: Decoder, other: TargetNetwork) -> None:
-    assert other_layer(decoder, other, SHIFT) == LAYER
-    assert other_layer(decoder, other, ShiftConfig(model="other", layer=1)) == 1
+    assert matching_layer(decoder, other, SHIFT) == LAYER
+    assert matching_layer(decoder, other, ShiftConfig(model="other", layer=1)) == 1
 
 
 def test_a_shift_needs_another_model() -> None:

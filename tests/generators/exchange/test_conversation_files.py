@@ -18,7 +18,7 @@ from generators.exchange.conversation_files import (
     import_own_conversations,
     import_own_questions,
     messages_digest,
-    read_own,
+    read_own_rows,
 )
 from generators.exchange.row_entries import own_digests
 from latentqa.commands.stored.data import app
@@ -53,7 +53,7 @@ TOOLS = [
     ],
 )
 def test_the_view_follows_from_the_segments(tmp_path: Path, messages: Any, view: str) -> None:
-    ((own,), dropped) = read_own(write(tmp_path / "a.jsonl", line(messages)))
+    ((own,), dropped) = read_own_rows(write(tmp_path / "a.jsonl", line(messages)))
     assert dropped == []
     assert own.row.view == view
     found = [{"role": m.role, "content": m.content, "segment": m.segment} for m in own.row.messages]

@@ -16,7 +16,7 @@ from generators.exchange.config import ImportConfig, RowsConfig
 from generators.exchange.conversation_files import (
     import_own_conversations,
     import_own_questions,
-    read_own,
+    read_own_rows,
 )
 
 QUESTIONS = [["Who?", "A ferryman."]]
@@ -168,7 +168,7 @@ def test_columns_and_roles_of_other_names_in_a_saved_dataset(tmp_path: Path) -> 
         roles={"seeker": "user"},
         segments="first_turn",
     )
-    found, dropped = read_own(tmp_path / "saved", config)
+    found, dropped = read_own_rows(tmp_path / "saved", config)
     assert dropped == []
     assert [one.row.split for one in found] == ["train"] * 3 + ["test"] * 3
     assert [m.segment for m in found[0].row.messages] == ["control", "completion"]
@@ -191,7 +191,7 @@ def test_columns_and_roles_of_other_names_in_a_saved_dataset(tmp_path: Path) -> 
 def test_a_file_as_other_programs_write_it(data: bytes, ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"rows.{ending}"
     path.write_bytes(data)
-    found, dropped = read_own(path)
+    found, dropped = read_own_rows(path)
     assert dropped == []
     assert [own.row.messages[1].content for own in found] == ["Turn 0", "Turn 1", "Turn 2"]
 
@@ -200,7 +200,7 @@ def test_a_broken_element_of_a_list_leaves_the_others(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     odd = json.dumps(shared(1)).replace('"Turn 1"', "NaN")
     path.write_text(f"[{json.dumps(shared(0))},\n{odd},\n{json.dumps(shared(2))}]")
-    found, dropped = read_own(path)
+    found, dropped = read_own_rows(path)
     assert len(found) == 2
     assert [(one.reason, one.where) for one in dropped] == [("malformed", "rows.json:2")]
 
@@ -208,7 +208,7 @@ def test_a_broken_element_of_a_list_leaves_the_others(tmp_path: Path) -> None:
 def test_a_json_file_beside_lines_holds_no_rows(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(shared(0)))
     (tmp_path / "dataset_infos.json").write_text("{}")
-    assert [len(found) for found in read_own(tmp_path)] == [1, 0]
+    assert [len(found) for found in read_own_rows(tmp_path)] == [1, 0]
 
 
 @pytest.mark.parametrize(

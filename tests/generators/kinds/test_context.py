@@ -16,7 +16,7 @@ from core.records.table_files import read_conversations, read_dropped
 from core.records.table_files import read_questions as read_all
 from core.records.tables import Conversation, Dropped
 from generators.kinds.config import TextSource
-from generators.kinds.sources import Document, ResolvedTexts, resolve_texts
+from generators.kinds.sources import ResolvedTexts, SourceText, resolve_texts
 from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
@@ -158,7 +158,7 @@ def test_categories_come_from_a_column_or_the_folder_and_can_be_held_out(tmp_pat
 
 def read(path: Path, **settings: Any) -> list[str]:
     found = resolve_texts(TextSource(path=str(path), **settings)).documents()
-    return [one.text for one in found if isinstance(one, Document)]
+    return [one.text for one in found if isinstance(one, SourceText)]
 
 
 def test_files_folders_and_saved_data_sets_give_the_same_texts(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_hub_data_set_is_streamed_at_its_commit(monkeypatch: pytest.MonkeyPatc
     source = TextSource(path="someone/texts", revision="ab" * 20, subset="en", split="test")
     found = resolve_texts(source)
     assert found.identity == {"dataset": "someone/texts", "commit": "ab" * 20}
-    assert [one.text for one in found.documents() if isinstance(one, Document)] == ["one", "two"]
+    assert [one.text for one in found.documents() if isinstance(one, SourceText)] == ["one", "two"]
     assert calls == [
         (
             ("someone/texts", "en"),

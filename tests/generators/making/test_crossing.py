@@ -13,7 +13,7 @@ from generators.making.config import ConversationsConfig
 from generators.making.controls import Control, Stimulus
 from generators.making.crossing import choose_stimuli, is_held_out, share_stimuli
 from generators.making.generation import generate_conversations
-from generators.quality.describe import describe
+from generators.quality.describe import describe_dataset
 from generators.rules.config import FilterConfig
 
 STIMULI = tuple(Stimulus(text=f"message {number}") for number in range(40))
@@ -112,5 +112,5 @@ def test_written_controls_borrow_stimuli_that_do_not_give_them_away() -> None:
 
 
 def test_controls_that_training_has_seen_are_no_leak(tmp_path: Path) -> None:
-    found = describe(rows(tmp_path / "rows", 8, 0.25), [], [])
+    found = describe_dataset(rows(tmp_path / "rows", 8, 0.25), [], [])
     assert found["leaks"] == {"groups": [], "labels": [], "controls": []}

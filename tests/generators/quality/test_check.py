@@ -32,7 +32,7 @@ from generators.quality.answerability import (
 )
 from generators.quality.check import check_quality
 from generators.quality.config import FLAGS, QualityConfig, RulesConfig
-from generators.quality.describe import describe
+from generators.quality.describe import describe_dataset
 from generators.quality.flags import apply_flags, flag_rows
 
 Row = tuple[Conversation, list[Question]]
@@ -148,7 +148,7 @@ def test_flags_stand_with_their_rows_and_drop_what_the_config_says() -> None:
 
 def test_stats_tell_the_checks_and_what_controls_share() -> None:
     rows = [row(FERRY), row("Be a baker of bread.", [("What is the assistant?", "A baker.")])]
-    numbers = describe(*tables(rows))
+    numbers = describe_dataset(*tables(rows))
     assert numbers["shared"] == {"question": 1.0, "answer": 0.0}
     assert numbers["per_control"] == {"min": 1, "median": 1, "max": 1}
     assert numbers["checks"] == {"flags": {}, "examples": {}, "compared": 2}

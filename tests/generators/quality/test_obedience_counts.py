@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.records.tables import Conversation, Message
-from generators.quality.describe import describe
+from generators.quality.describe import describe_dataset
 
 CHECKS = {"form": {"form": "question"}, "persona": {"words": ["ahoy"]}}
 
@@ -33,7 +33,7 @@ def row(number: int, reply: str | None, facts: object = None) -> Conversation:
 def test_replies_that_obey_are_counted_by_attribute() -> None:
     facts = {"checks": CHECKS}
     rows = [row(0, "Ahoy?", facts), row(1, "Ahoy!", facts), row(2, "No.", facts)]
-    assert describe(rows, [], [])["obedience"] == {
+    assert describe_dataset(rows, [], [])["obedience"] == {
         "form": {"replies": 3, "obeyed": 1},
         "persona": {"replies": 3, "obeyed": 2},
     }
@@ -41,4 +41,4 @@ def test_replies_that_obey_are_counted_by_attribute() -> None:
 
 def test_rows_without_a_reply_or_a_check_are_not_counted() -> None:
     rows = [row(0, None, {"checks": CHECKS}), row(1, "Ahoy?"), row(2, "Ahoy?", {"world": "x"})]
-    assert describe(rows, [], [])["obedience"] == {}
+    assert describe_dataset(rows, [], [])["obedience"] == {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fake_steps import FakeSteps, runner
 
-from pipelines.artifacts.diff import compare, nearest
+from pipelines.artifacts.diff import compare_artifacts, nearest
 from pipelines.artifacts.root import ArtifactRoot
 
 
@@ -14,14 +14,14 @@ def test_two_artifacts_differ_in_named_fields(tmp_path: Path) -> None:
     steps = FakeSteps(tmp_path / "log", pieces=1)
     a = runner(tmp_path / "r", steps, until="dump").run().steps[2].artifact
     b = runner(tmp_path / "r", steps, until="dump", dump={"layers": [3]}).run().steps[2].artifact
-    assert [str(d) for d in compare(a, b)] == ["config.layers: [14] → [3]"]
+    assert [str(d) for d in compare_artifacts(a, b)] == ["config.layers: [14] → [3]"]
 
 
 def test_other_bytes_of_the_same_identity_are_shown(tmp_path: Path) -> None:
     a = runner(tmp_path / "a", FakeSteps(tmp_path / "log"), "conversations").run()
     changed = FakeSteps(tmp_path / "log", digits={"conversations": "x"})
     b = runner(tmp_path / "b", changed, "conversations").run()
-    found = compare(a.steps[0].artifact, b.steps[0].artifact)
+    found = compare_artifacts(a.steps[0].artifact, b.steps[0].artifact)
     assert [d.field for d in found] == ["output"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_steps import FakeSteps, runner
 
-from pipelines.running.plan import StepEstimate, StepPlan, make_plan
+from pipelines.running.plan import StepEstimate, StepPlan, plan_run
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def steps(tmp_path: Path) -> FakeSteps:
 
 
 def plans(tmp_path: Path, steps: FakeSteps, **changes: Any) -> dict[str, StepPlan]:
-    return {plan.step: plan for plan in make_plan(runner(tmp_path / "r", steps, **changes))}
+    return {plan.step: plan for plan in plan_run(runner(tmp_path / "r", steps, **changes))}
 
 
 def test_in_an_empty_root_all_is_missing_and_nothing_is_made(
@@ -104,10 +104,10 @@ def test_a_step_may_tell_its_size_once_its_inputs_are_there(
 
     made = runner(tmp_path / "r", steps)
     made.steps = tuple(replace(s, size=size) if s.name == "dump" else s for s in made.steps)
-    assert make_plan(made)[2].estimate.raw_bytes is None
+    assert plan_run(made)[2].estimate.raw_bytes is None
     runner(tmp_path / "r", steps, until="conversations").run()
     for sampled in (False, True):
-        dump = next(s for s in make_plan(made, sampled=sampled) if s.step == "dump")
+        dump = next(s for s in plan_run(made, sampled=sampled) if s.step == "dump")
         assert dump.estimate.raw_bytes == 10 + sampled
 
 

@@ -12,7 +12,7 @@ from core.errors import ConfigError, ModelError
 from pipelines.experiment.config import Experiment
 from pipelines.running.memory_plan import (
     MeasuredPasses,
-    describe,
+    describe_memory,
     fit,
     measure,
     parse_bytes,
@@ -63,9 +63,9 @@ def test_a_small_card_is_given_recomputation_and_then_company(eight: MeasuredPas
     assert small.proposal.checkpointing
     assert (small.proposal.micro_batch_tokens or 0) < (large.proposal.micro_batch_tokens or 0)
     assert tiny.proposal.devices > 1
-    assert "12 GB" in describe(tiny)[0]
-    assert "with runtime.sharding full" in describe(tiny)[-1]
-    assert describe(tiny)[-1].endswith("not evaluate")  # whose weights are on one device
+    assert "12 GB" in describe_memory(tiny)[0]
+    assert "with runtime.sharding full" in describe_memory(tiny)[-1]
+    assert describe_memory(tiny)[-1].endswith("not evaluate")  # whose weights are on one device
 
 
 def test_amounts_of_memory() -> None:
@@ -83,6 +83,6 @@ def test_a_model_that_cannot_run_without_weights_is_one_line(tmp_path: Path) -> 
         update={"dump": EXPERIMENT.dump.model_copy(update={"layers": (1,)})}
     )
     with pytest.raises(
-        ModelError, match=r"model bloom \(type bloom\) cannot be reckoned .*--smoke"
+        ModelError, match=r"model bloom \(type bloom\) cannot be estimated .*--smoke"
     ):
         plan_memory(experiment, bloom, 10**9)

@@ -83,7 +83,7 @@ def test_the_commands_show_the_checked_rows_with_their_flags(
     checked: tuple[Path, RunResult], capsys: pytest.CaptureFixture[str]
 ) -> None:
     from generators.exchange.exporting import to_records
-    from generators.quality.describe import describe
+    from generators.quality.describe import describe_dataset
 
     folder, result = checked
     key = result.steps[-1].artifact.key[:12]
@@ -92,7 +92,7 @@ def test_the_commands_show_the_checked_rows_with_their_flags(
     assert len(tables.conversations) == 12
     assert {flag for row in tables.conversations for flag in row.flags} == {"too_long"}
     print_rows(to_records(tables.conversations, tables.questions), total=12)
-    print_stats(describe(tables.conversations, tables.questions, tables.dropped))
+    print_stats(describe_dataset(tables.conversations, tables.questions, tables.dropped))
     assert tables.quality is not None
     assert tables.quality.to_json() == result.metrics["quality"]
     print_measured(tables.quality)

@@ -23,7 +23,7 @@ _COLOURS = {"weights": "own", "vector": "raw", "difference": "other", "sft": "th
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """What a method changed that nobody asked it to change, with the target as it is beside it."""
+    """The side effects of one method beside those of the unsteered target."""
 
     control: str
     method: str

@@ -34,7 +34,7 @@ class Group:
     """Some questions of a split and view.
 
     Attributes:
-        name: `question=Who speaks?` and the like.
+        name: such as `question=Who speaks?`.
         n: controls that they are about.
         values: numbers in the order of the table's columns; None where one was not measured.
         read: whether the claim of reading holds here, as for the whole view; None where it was not

@@ -11,7 +11,7 @@ from core.records.table_files import (
     read_questions,
 )
 from generators.quality.config import RulesConfig
-from generators.quality.describe import describe
+from generators.quality.describe import describe_dataset
 from generators.quality.findings import QUALITY_FILE, QualityFindings
 from pipelines.reports.run.inputs import ReportInputs, artifact_file
 
@@ -48,7 +48,7 @@ def read_quality(inputs: ReportInputs) -> QualityData | None:
     # the questions before any was dropped: what was found is told, whatever was done about it
     questions = inputs.table(QUESTIONS_FILE, ("questions",))
     path = artifact_file(inputs.step("quality"), QUALITY_FILE)
-    numbers = describe(
+    numbers = describe_dataset(
         read_conversations(conversations),
         read_questions(questions) if questions else [],
         rules=RulesConfig(most_compared=0 if path else _MOST_COMPARED),

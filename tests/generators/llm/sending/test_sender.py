@@ -22,7 +22,7 @@ from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import RequestLog
 from generators.llm.sending.openai_client import EndpointApi
 from generators.llm.sending.rate_limiter import AdaptiveRateLimiter
-from generators.llm.sending.sender import Reply, RequestSender
+from generators.llm.sending.sender import ChatCompletion, RequestSender
 
 T = TypeVar("T")
 
@@ -35,8 +35,8 @@ REQUEST = Request(
 )
 
 
-def send(endpoint: ScriptedEndpoint, log: Path | None = None, **changes: Any) -> Reply:
-    async def work(sender: RequestSender) -> Reply:
+def send(endpoint: ScriptedEndpoint, log: Path | None = None, **changes: Any) -> ChatCompletion:
+    async def work(sender: RequestSender) -> ChatCompletion:
         return await sender.send(REQUEST, "key")
 
     return with_sender(resolved(endpoint, **changes), log, work)

@@ -9,7 +9,7 @@ import pytest
 from core.records.estimate import Estimate
 from evaluators.measure.metrics import SliceMetrics
 from pipelines.reports.run.claims import ReadingClaim, assess_reading, headline
-from pipelines.reports.run.evaluation import Reading
+from pipelines.reports.run.evaluation import ReadingResult
 
 
 def estimated(value: float, low: float | None, high: float | None, n: int) -> Estimate:
@@ -17,7 +17,7 @@ def estimated(value: float, low: float | None, high: float | None, n: int) -> Es
 
 
 ABOVE = estimated(0.5, 0.4, 0.6, 20)
-READS = Reading(
+READS = ReadingResult(
     split="test",
     view="system",
     metrics=SliceMetrics(
@@ -37,7 +37,7 @@ READS = Reading(
 )
 
 
-def changed(**change: object) -> Reading:
+def changed(**change: object) -> ReadingResult:
     """Change metrics of `READS`."""
     return replace(READS, metrics=READS.metrics.model_copy(update=change))
 
