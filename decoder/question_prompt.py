@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.tokens.template import locate
+from activation_store.tokens.content_spans import locate
 from activation_store.tokens.tokens import Encoded, end_of_turn
 from core.errors import DataError, ModelError
 from decoder.config import DecoderConfig

@@ -16,13 +16,10 @@ from transformers.trainer_callback import TrainerCallback
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import use_threads
 from activation_store.target.number_format import resolve_section
-from core.errors import DataError
 from core.files import storage_errors, write_bytes
 from core.progress import Progress, silent
 from core.records.table_files import (
-    CONVERSATIONS_FILE,
     DROPPED_FILE,
-    read_conversations,
     write_dropped,
 )
 from core.records.tables import Dropped, Split, View
@@ -30,13 +27,10 @@ from core.runtime import Runtime
 from decoder.model import Binding, Decoder
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
-from decoder.visible_tokens import ActivationSource, ReadLayers, draw_row_layers
+from decoder.visible_tokens import ActivationSource
 from trainers.config import LOG_FILE, TrainConfig, Variant
-from trainers.data.contrast import find_contrasts, find_stored_swaps
 from trainers.data.dataset import RowDataset
-from trainers.data.decoder_inputs import make_decoder_inputs
 from trainers.data.normalisation import measure_statistics
-from trainers.data.rows import Row, drop_unwritable_questions, limit_questions, load_rows, select
 from trainers.distributed.processes import DistributedContext
 from trainers.loop import checkpoints
 from trainers.loop.throughput import Throughput

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from activation_store.tokens.template import locate, renders_alike
+from activation_store.tokens.content_spans import locate, renders_alike
 from activation_store.tokens.tokens import Encoded, end_of_turn, ends_of_reply, tokenize_with_text
 from core.errors import DataError
 from core.records.tables import Conversation, Message

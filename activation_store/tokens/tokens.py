@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.tokens.template import locate
+from activation_store.tokens.content_spans import locate
 from core.errors import DataError
 from core.records.tables import PLAIN_TEXT, Conversation, Message
 from core.records.tool_use import for_template, message_text, offered_tools

@@ -16,6 +16,7 @@ from generators.llm.chat.reply import Outcome, read_reply
 from generators.llm.chat.request import Form, Request
 from generators.llm.chat.structured import FORMS, correction_request, read_content
 from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.form_finder import FormFinder
 from generators.llm.job import CompletionJob, PendingRequest
 from generators.llm.log.claims import RequestClaims
 from generators.llm.log.request_log import RequestLog, StoredReply
@@ -84,7 +85,9 @@ class LLMClient:
         self._batches = BatchClient(
             self._sender, log, self._api, budget=self._budget, usage=self.usage, say=say
         )
-        self._settled: Form | None = None
+        self._forms = FormFinder(
+            endpoint, log, self._sender, budget=self._budget, usage=self.usage, say=say
+        )
         self._failures = 0
         self._known_losses: set[str] = set()
         self._warned = False
@@ -127,10 +130,10 @@ class LLMClient:
         """
         self._warn_of_other_servers()
         if requests and requests[0].form == "tokens":
-            self._settled = "tokens"  # there is no schema whose form had to be found
-        form = self._known_form()
+            self._forms.settled = "tokens"  # there is no schema whose form had to be found
+        form = self._forms.look_up()
         if form is None and requests:
-            form = await self._settle(FORMS[0], requests[0])
+            form = await self._forms.find(FORMS[0], requests[0])
         while True:
             job = CompletionJob(requests, form or FORMS[0], self.endpoint.identity, report)
             found = await self._run(job)
@@ -149,8 +152,8 @@ class LLMClient:
                 unanswered = await self._look_up(job)
                 asked = {one.key: one.asked_key for one in unanswered}
                 mine = await asyncio.wrap_future(self._claims.claim(asked)) if asked else set()
-                if mine and self._settled is None:
-                    form = await self._settle(job.form, next(iter(job.pending.values())))
+                if mine and self._forms.settled is None:
+                    form = await self._forms.find(job.form, next(iter(job.pending.values())))
                     if form != job.form:
                         self._claims.release(mine)
                         return form
@@ -319,30 +322,6 @@ class LLMClient:
         most = request.max_usage(self.endpoint.thinking_tokens)
         return read_reply(key, standing, most=most) or reply.outcome
 
-    # the form of structured replies
-
-    def _known_form(self) -> Form | None:
-        """Look up the form of requests, as far as it is known without asking."""
-        if self._settled is not None:
-            return self._settled
-        wanted = self.endpoint.structured
-        if wanted != "auto":
-            return wanted
-        known = {one.form for one in self._log.endpoints(self.endpoint.identity)[:1]}
-        return next((form for form in FORMS if form in known), None)
-
-    async def _settle(self, first: Form, like: Request) -> Form:
-        """Find by trial requests which form of structured output the endpoint takes, once."""
-        if self._settled is None:
-            auto = self.endpoint.structured == "auto"
-            async with self._budget.room(like):
-                self._settled = await self._sender.find_form(
-                    first, like.sampling, fall_back=auto, count=self.usage.add_cost
-                )
-            if auto and self._settled != FORMS[0]:
-                self._say(_fallback_line(self.endpoint.model, self._settled))
-        return self._settled
-
     def _key(self, request: Request) -> str:
         return request.key(self.endpoint.identity)
 
@@ -360,16 +339,6 @@ class LLMClient:
                 "tell them apart with generate.endpoint.revision."
             )
         self._warned = True
-
-
-def _fallback_line(model: str, form: Form) -> str:
-    used = {
-        "schema": "JSON schemas",
-        "json": "JSON mode, with the schema in the prompt",
-        "prompt": "the prompt alone, with the schema in it",
-        "tokens": "none",
-    }[form]
-    return f"generate.endpoint: {model} does not enforce JSON schemas; used is {used}."
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

@@ -19,7 +19,8 @@ import tiny
 import torch
 from store_kills import kill_until_done
 
-from activation_store.exchange.importing import VectorImport, import_vectors, open_memmap
+from activation_store.exchange.importing import VectorImport, import_vectors
+from activation_store.exchange.vector_sources import open_memmap
 from activation_store.layout.root_record import root_digest
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from activation_store.tokens.template import locate
+from activation_store.tokens.content_spans import locate
 from core.errors import ModelError
 from decoder.patched_text import PatchedText, continue_texts, score_continuations
 from evaluators.tasks.predictors.base import PredictorContext, PredictorKind, Setting

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from activation_store.tokens.template import locate
+from activation_store.tokens.content_spans import locate
 from decoder.patched_text import PLACE
 from evaluators.tasks.predictors.base import PredictorContext, PredictorKind, Setting
 from evaluators.tasks.predictors.patching import Patch, score_patched, write_patched

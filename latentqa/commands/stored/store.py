@@ -160,7 +160,8 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Make a store from vectors that another program captured."""
-    from activation_store.exchange import importing
+    from activation_store.exchange import vector_sources
+    from activation_store.exchange.importing import VectorImport, import_vectors
     from activation_store.model_files.files import resolve_model
     from activation_store.target.load import model_shape
 
@@ -170,16 +171,14 @@ def import_(
         raise ConfigError(f"--index: it goes with a .npy file, and the source is {source}.")
     model = resolve_model(target, adapter)
     shape = model_shape(model)
-    config = importing.VectorImport.model_validate(
-        {"layer": shape.layer(layer, "--layer"), "codec": codec}
-    )
+    config = VectorImport.model_validate({"layer": shape.layer(layer, "--layer"), "codec": codec})
     if index is not None:
-        found = importing.open_memmap(source, index, bfloat16=bfloat16)
+        found = vector_sources.open_memmap(source, index, bfloat16=bfloat16)
     else:
-        found = importing.open_safetensors(source)
+        found = vector_sources.open_safetensors(source)
     target_digests = model.digests()
-    importing.check_declared(found, layer=config.layer, shape=shape, target=target_digests)
-    result = importing.import_vectors(found, out, config=config, target=target_digests)
+    vector_sources.check_declared(found, layer=config.layer, shape=shape, target=target_digests)
+    result = import_vectors(found, out, config=config, target=target_digests)
     text = f"{out}: {result.sequences} examples, {result.tokens} tokens"
     report(as_json, {"out": str(out), **asdict(result)}, text)
 

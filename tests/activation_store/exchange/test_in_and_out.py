@@ -17,11 +17,10 @@ from mutations import ImportedVectors
 from safetensors.torch import load_file, save_file
 
 from activation_store.exchange.exporting import export_layer
-from activation_store.exchange.importing import (
-    VectorImport,
+from activation_store.exchange.importing import VectorImport, import_vectors
+from activation_store.exchange.vector_sources import (
     VectorSource,
     check_declared,
-    import_vectors,
     open_memmap,
     open_safetensors,
 )

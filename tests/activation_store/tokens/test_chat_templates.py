@@ -20,7 +20,8 @@ from activation_store.target.generation import up_to_end
 from activation_store.target.load import load_tokenizer
 from activation_store.target.replies import complete
 from activation_store.target.swaps import make_swaps
-from activation_store.tokens.template import locate, render
+from activation_store.tokens.content_spans import locate
+from activation_store.tokens.template import render
 from activation_store.tokens.tokens import COMPLETION_IDS, end_of_turn, tokenize
 from core.errors import DataError
 from core.records.table_files import (

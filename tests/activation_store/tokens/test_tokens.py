@@ -11,7 +11,7 @@ import tiny
 from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from activation_store.tokens.template import locate
+from activation_store.tokens.content_spans import locate
 from activation_store.tokens.tokens import (
     SEGMENT_CODES,
     Encoded,
