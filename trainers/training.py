@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +16,14 @@ from transformers.trainer_callback import TrainerCallback
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import use_threads
 from activation_store.target.number_format import resolve_section
+from core.errors import DataError
 from core.files import storage_errors, write_bytes
 from core.progress import Progress, silent
 from core.records.table_files import (
     DROPPED_FILE,
     write_dropped,
 )
-from core.records.tables import Dropped, Split, View
+from core.records.tables import Dropped
 from core.runtime import Runtime
 from decoder.model import Binding, Decoder
 from decoder.sources.live import LiveActivations
@@ -30,6 +31,7 @@ from decoder.sources.step_inputs import StepInputs
 from decoder.visible_tokens import ActivationSource
 from trainers.config import LOG_FILE, TrainConfig, Variant
 from trainers.data.dataset import RowDataset
+from trainers.data.dataset_builder import DatasetBuilder
 from trainers.data.normalisation import measure_statistics
 from trainers.distributed.processes import DistributedContext
 from trainers.loop import checkpoints
@@ -140,7 +142,7 @@ def train(
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(decoder)
     activations.last_tokens = config.decoder.last_tokens
-    builder = _DatasetBuilder(inputs, activations, decoder, layer, config, variant)
+    builder = DatasetBuilder(inputs, activations, decoder, layer, config, variant)
     rows = builder.build("train")
     if rows is None:
         raise DataError(
@@ -286,89 +288,6 @@ def _has_ended(resume: Path | None, steps: int, config: TrainConfig) -> bool:
         return False
     log = checkpoints.log_history(resume)
     return checkpoints.step_of(resume) >= steps or patience_exhausted(log, config.patience)
-
-
-class _DatasetBuilder:
-    """Builds the datasets of a training.
-
-    Attributes:
-        dropped: questions that the chat template cannot write, of all datasets built so far.
-    """
-
-    def __init__(
-        self,
-        inputs: StepInputs,
-        activations: ActivationSource,
-        decoder: Decoder,
-        layer: int,
-        config: TrainConfig,
-        variant: Variant,
-    ) -> None:
-        self._rows = load_rows(inputs.conversations, inputs.questions, activations)
-        self._table = read_conversations(inputs.conversations / CONVERSATIONS_FILE)
-        self._activations = activations
-        self._decoder = decoder
-        self._layer = layer
-        self._config = config
-        self._variant = variant
-        self.dropped: list[Dropped] = []
-
-    def find_swapped(self, rows: Sequence[Row]) -> dict[str, str]:
-        """Find, by example id of a training row, its visible text under another control."""
-        found: dict[str, str] = {}
-        for view in sorted({row.conversation.view for row in rows}):
-            swaps = find_stored_swaps(self._table, self._activations, "train", view)
-            found |= {own: swap.swapped.example_id for own, swap in swaps.items()}
-        return found
-
-    def build(self, split: Literal["train", "validation"]) -> RowDataset | None:
-        """Build the dataset of a split; None where the split has no row."""
-        config, prompt = self._config, self._decoder.prompt
-        views, seed = config.views, config.seed
-        most = config.max_rows if split == "train" else config.validation_rows
-        masked = tuple(view for view in views if view != "control")
-        if split == "validation" and config.decoder.masking and self._has(split, masked):
-            views = masked  # checkpoints are chosen by what is hidden, not by what is copied
-        rows = select(
-            self._rows, split=split, views=views, most=most, seed=seed, mixture=config.mixture
-        )
-        if split == "train":
-            rows = limit_questions(rows, config.questions_per_row, seed=seed)
-        rows, unwritable = drop_unwritable_questions(prompt, rows)
-        self.dropped += unwritable
-        if not rows:
-            return None
-        pool = select(self._rows, split=split, views=views, most=None, seed=seed)
-        contrasts = None
-        if split == "train" and config.contrastive and self._variant == "own":
-            contrasts = find_contrasts(rows, pool, self._table, self._activations)
-        inputs = make_decoder_inputs(
-            self._variant,
-            pool,
-            self._activations,
-            prompt,
-            layers=self._draw_layers,
-            masking=config.decoder.masking,
-            seed=seed,
-        )
-        return RowDataset(
-            rows,
-            inputs,
-            prompt,
-            packed=self._decoder.can_pack,
-            micro_batch_tokens=config.micro_batch_tokens,
-            contrasts=contrasts,
-        )
-
-    def _has(self, split: Split, views: Sequence[View]) -> bool:
-        rows = (row.conversation for row in self._rows)
-        return any(row.split == split and row.view in views for row in rows)
-
-    def _draw_layers(self, example_id: str, epoch: int) -> ReadLayers:
-        config = self._config
-        return draw_row_layers(
-            config.decoder, self._layer, example_id, seed=config.seed, epoch=epoch
-        )
 
 
 def _reproducible_history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:

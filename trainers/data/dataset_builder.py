@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from core.errors import DataError
 from core.records.table_files import CONVERSATIONS_FILE, read_conversations
-from core.records.tables import Dropped, Split
+from core.records.tables import Dropped, Split, View
 from decoder.model import Decoder
 from decoder.sources.step_inputs import StepInputs
 from decoder.visible_tokens import ActivationSource, ReadLayers, draw_row_layers
@@ -50,16 +50,13 @@ class DatasetBuilder:
             found |= {own: swap.swapped.example_id for own, swap in swaps.items()}
         return found
 
-    def build(self, split: Split, most: int | None) -> RowDataset:
-        """Build the dataset of a split, of at most `most` rows.
-
-        Raises:
-            DataError: the split has no row.
-        """
+    def build(self, split: Literal["train", "validation"]) -> RowDataset | None:
+        """Build the dataset of a split; None where the split has no row."""
         config, prompt = self._config, self._decoder.prompt
         views, seed = config.views, config.seed
+        most = config.max_rows if split == "train" else config.validation_rows
         masked = tuple(view for view in views if view != "control")
-        if split == "validation" and config.decoder.masking and masked:
+        if split == "validation" and config.decoder.masking and self._has(split, masked):
             views = masked  # checkpoints are chosen by what is hidden, not by what is copied
         rows = select(
             self._rows, split=split, views=views, most=most, seed=seed, mixture=config.mixture
@@ -69,11 +66,7 @@ class DatasetBuilder:
         rows, unwritable = drop_unwritable_questions(prompt, rows)
         self.dropped += unwritable
         if not rows:
-            raise DataError(
-                f"train: no row of split {split} in views {', '.join(views)}; "
-                "take at least three controls, or change train.views or the splits (data.splits, "
-                "generate.conversations.splits, or the rows' own)."
-            )
+            return None
         pool = select(self._rows, split=split, views=views, most=None, seed=seed)
         contrasts = None
         if split == "train" and config.contrastive and self._variant == "own":
@@ -95,6 +88,10 @@ class DatasetBuilder:
             micro_batch_tokens=config.micro_batch_tokens,
             contrasts=contrasts,
         )
+
+    def _has(self, split: Split, views: Sequence[View]) -> bool:
+        rows = (row.conversation for row in self._rows)
+        return any(row.split == split and row.view in views for row in rows)
 
     def _draw_layers(self, example_id: str, epoch: int) -> ReadLayers:
         config = self._config
