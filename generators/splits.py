@@ -11,7 +11,7 @@ import difflib
 import functools
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -118,8 +118,8 @@ def grouped_splits(
     ]
 
 
-def splits_of(groups: int, config: SplitConfig, *, in_order: bool = False) -> set[Split]:
-    """Return the splits among which so many groups of one kind are divided.
+def split_sizes(groups: int, config: SplitConfig, *, in_order: bool = False) -> Counter[Split]:
+    """Count the groups of each split among which so many groups of one kind are divided.
 
     Args:
         groups: of the kind, those with a held-out category left out.
@@ -127,14 +127,10 @@ def splits_of(groups: int, config: SplitConfig, *, in_order: bool = False) -> se
         in_order: whether they come in a drawn order (see `grouped_splits`).
     """
     if in_order and groups >= 3:
-        return set(itertools.islice(_as_they_come(config), min(groups, _TURNS)))
+        return Counter(itertools.islice(_as_they_come(config), min(groups, _TURNS)))
     test, validation = _counts(groups, config)
-    sizes: dict[Split, int] = {
-        "test": test,
-        "validation": validation,
-        "train": groups - test - validation,
-    }
-    return {split for split, size in sizes.items() if size}
+    sizes: dict[Split, int] = {"test": test, "validation": validation}
+    return +Counter({**sizes, "train": groups - test - validation})
 
 
 def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:

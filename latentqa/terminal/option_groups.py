@@ -16,6 +16,7 @@ from core.errors import ConfigError, DataError
 from core.text.wording import unreadable
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
+    MOST_TOKENS,
     ConfigArgument,
     DecoderArgument,
     RootOption,
@@ -212,7 +213,7 @@ class ConversationOptions:
         str, typer.Option("--tokens", metavar="CHOICE", help=f"Which tokens are read: {_TOKENS}.")
     ] = "visible"
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")
+        int, typer.Option("--max-tokens", min=1, max=MOST_TOKENS, help="Longest answer, in tokens.")
     ] = 40
 
     def check_one_source(self, command: str, **more: object) -> None:

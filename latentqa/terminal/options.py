@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from core.errors import ConfigError
+
 DEFAULT_ROOT = Path("artifacts")
+MOST_TOKENS = 100_000
+MOST_SEED = 2**32 - 1
+"""Largest numbers that the options of asking and steering take."""
 REF_HELP = "A path, kind/key-prefix, or name[:version|latest]."
 
 StepName = Literal[
@@ -63,6 +69,17 @@ RepoOption = Annotated[
     ),
 ]
 PrivateOption = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
+
+
+def check_finite(command: str, **options: float) -> None:
+    """Refuse a number that is none, which no bound of an option refuses.
+
+    Raises:
+        ConfigError: names the command and the option.
+    """
+    for name, value in options.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"{command}: --{name} is {value:g}, expected a finite number.")
 
 
 def root_words(root: Path) -> str:

@@ -6,6 +6,7 @@ kept before anything is made of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from core.errors import ConfigError, DataError
 from generators.making.config import ConversationsConfig
 from pipelines.experiment.config import Experiment
 
+_COMPARED = 2
+"""Controls of a kind and a split of which one can be compared with the other."""
 _ADVICE = "Plan more controls, change the splits or views, or run --until {step}."
 
 
@@ -24,7 +27,8 @@ def check_plan(experiment: Experiment, steps: Collection[str]) -> str | None:
         steps: names of the steps that are to run.
 
     Returns:
-        A line where training cannot choose among its checkpoints; else None.
+        A line where training cannot choose among its checkpoints, or an evaluation has no second
+        control to compare with; else None.
 
     Raises:
         ConfigError: none are there to train on or to judge.
@@ -38,9 +42,16 @@ def check_plan(experiment: Experiment, steps: Collection[str]) -> str | None:
         raise ConfigError(
             f"generate.conversations.kinds: of the planned controls ({planned}) {gap}"
         )
+    said = []
     if "train" in steps and not any(split == "validation" for split, _ in found):
-        return "No planned control is for validation: the last checkpoint of the training is kept."
-    return None
+        said.append("none is for validation, so that training keeps its last checkpoint")
+    judged = [n for (split, _), n in found.items() if split in experiment.evaluate.splits]
+    if "evaluate" in steps and max(judged) < _COMPARED:
+        said.append(
+            "at most one of a kind is for testing, so that nothing can be judged: it is compared "
+            "with another of its kind"
+        )
+    return f"Of the planned controls {', and '.join(said)}. Plan more." if said else None
 
 
 def check_table(folder: Path, experiment: Experiment, steps: Collection[str]) -> None:
@@ -68,22 +79,24 @@ def check_table(folder: Path, experiment: Experiment, steps: Collection[str]) ->
         raise DataError(f"{folder}: of its {table.num_rows} conversations {gap}")
 
 
-def _planned(config: ConversationsConfig) -> set[tuple[str, str]]:
-    """Return splits and views that rows can have if all planned controls are kept."""
+def _planned(config: ConversationsConfig) -> Counter[tuple[str, str]]:
+    """Count the controls of one kind, at most, of each split and view if all that are planned are
+    kept.
+    """
     from generators.kinds import drawn_kinds, get_kind
-    from generators.splits import splits_of
+    from generators.splits import split_sizes
 
-    found: set[tuple[str, str]] = set()
+    found: Counter[tuple[str, str]] = Counter()
     in_order = drawn_kinds(config.kinds)
     held_out = {category.partition("/")[0] for category in config.splits.test_ood}
     for name, plan in config.kinds.items():
-        splits: set[str] = {*splits_of(plan.controls, config.splits, in_order=name in in_order)}
+        sizes = split_sizes(plan.controls, config.splits, in_order=name in in_order)
         if name in held_out:
-            splits.add("test_ood")
+            sizes["test_ood"] = plan.controls
         if config.splits.stimuli and plan.stimuli > 1:
-            splits.add("test_seen")
+            sizes["test_seen"] = sizes["train"]
         views = plan.views or get_kind(name).views
-        found |= {(split, view) for split in splits for view in views}
+        found |= Counter({(split, view): n for split, n in sizes.items() for view in views})
     return found
 
 

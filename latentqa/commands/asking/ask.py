@@ -11,7 +11,7 @@ import typer
 from core.errors import ConfigError, DataError
 from latentqa.terminal.answers_view import print_answers, reader_document
 from latentqa.terminal.option_groups import ConversationOptions, ReaderOptions, takes_groups
-from latentqa.terminal.options import JsonOption
+from latentqa.terminal.options import MOST_SEED, JsonOption, check_finite
 from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
@@ -45,14 +45,21 @@ def ask(
     samples: Annotated[
         int,
         typer.Option(
-            "--samples", min=0, help="Also draw this many answers, and report how far they agree."
+            "--samples",
+            min=0,
+            max=1000,
+            help="Also draw this many answers, and report how far they agree.",
         ),
     ] = 0,
     temperature: Annotated[
         float,
-        typer.Option("--temperature", min=0.01, help="Sampling temperature of the drawn answers."),
+        typer.Option(
+            "--temperature", min=0.01, max=100, help="Sampling temperature of the drawn answers."
+        ),
     ] = 0.7,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the drawn answers.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the drawn answers.")
+    ] = 0,
     decoder: ReaderOptions,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,6 +81,7 @@ def ask(
     answer can be read.
     """
     said.check_one_source("ask", file=file)
+    check_finite("ask", temperature=temperature)
     if file is None and not question:
         raise ConfigError("ask: nothing is asked; expected --question TEXT at least once.")
     if file is not None and (said.system is not None or said.stimulus is not None):

@@ -11,7 +11,7 @@ import typer
 
 from core.errors import ConfigError
 from latentqa.terminal.option_groups import DecoderOptions, takes_groups
-from latentqa.terminal.options import JsonOption
+from latentqa.terminal.options import MOST_SEED, MOST_TOKENS, JsonOption, check_finite
 from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
@@ -82,12 +82,15 @@ def steer(
         typer.Option("--system", metavar="TEXT", help="System prompt before every prompt."),
     ] = None,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, help="Longest reply, in tokens.")
+        int, typer.Option("--max-tokens", min=1, max=MOST_TOKENS, help="Longest reply, in tokens.")
     ] = 60,
     temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="Sampling temperature; 0 is greedy.")
+        float,
+        typer.Option("--temperature", min=0.0, max=100, help="Sampling temperature; 0 is greedy."),
     ] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of sampling.")
+    ] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -110,6 +113,7 @@ def steer(
     --by weights: train a LoRA adapter of the target; --out saves it, --using applies it.
     """
     _check_sources(bool(control), from_prompt, using, by=by, out=out)
+    check_finite("steer", temperature=temperature)
     if not 0 < strength < math.inf:
         raise ConfigError(f"steer: --strength is {strength:g}, expected a number above 0.")
     if question and from_prompt is None:

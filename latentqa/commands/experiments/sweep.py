@@ -34,7 +34,8 @@ def sweep(
         ),
     ] = [],  # noqa: B006 - typer's default, never changed
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="N", min=1, help="Trainings per setting.")
+        int | None,
+        typer.Option("--seeds", metavar="N", min=1, max=1000, help="Trainings per setting."),
     ] = None,
     set_: SetOption = [],  # noqa: B006 - typer's default, never changed
     out: Annotated[

@@ -29,7 +29,7 @@ from generators.making.config import GenerateSection, QuestionsConfig, limit_con
 from generators.making.externals import generation_externals, texts_of
 from generators.making.generation import generate_conversations
 from generators.rules.text import REASONS
-from generators.splits import splits_of
+from generators.splits import split_sizes
 
 TABLES = (
     "c/conversations.parquet",
@@ -327,8 +327,8 @@ def test_few_controls_are_enough_for_every_split() -> None:
     assert [p.controls for p in limit_controls(small(24), 8).kinds.values()] == [4, 4, 4]
     few = limit_controls(small(1), 8)
     assert [p.controls for p in few.kinds.values()] == [4, 4, 4]
-    assert splits_of(4, few.splits) == splits_of(4, few.splits, in_order=True)
-    assert splits_of(4, few.splits) == {"train", "validation", "test"}
+    assert split_sizes(4, few.splits) == split_sizes(4, few.splits, in_order=True)
+    assert split_sizes(4, few.splits) == {"train": 1, "validation": 1, "test": 2}
 
 
 def test_it_runs_where_an_event_loop_runs_already(tmp_path: Path) -> None:

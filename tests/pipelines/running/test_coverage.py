@@ -11,6 +11,8 @@ import tiny
 
 import latentqa
 from core.errors import ConfigError, DataError
+from pipelines.experiment.config import load_experiment
+from pipelines.running.coverage import check_plan
 
 LLM = {"model": "m", "base_url": "http://127.0.0.1:9", "revision": "1"}
 """An endpoint where nobody listens."""
@@ -48,6 +50,18 @@ def test_planned_controls_that_leave_none_to_judge_are_refused_before_any_reques
     for act in (latentqa.plan, latentqa.run):
         with pytest.raises(ConfigError, match=rf"\({controls} of persona\) none is left for eval"):
             act(own, root=tmp_path / "root")
+
+
+def test_a_plan_that_tests_one_control_says_that_it_can_judge_nothing(tmp_path: Path) -> None:
+    said = {
+        controls: check_plan(
+            load_experiment(config(tmp_path, {"persona": {"controls": controls}})),
+            ("train", "evaluate"),
+        )
+        for controls in (3, 8)
+    }
+    assert "so that nothing can be judged" in str(said[3])
+    assert said[8] is None
 
 
 @pytest.mark.parametrize(
