@@ -61,7 +61,8 @@ def model_card(train: Artifact, evaluated: Artifact | None, target: PublishedTar
         if evaluated is not None
         else "It has not been evaluated.",
         counts_table=markdown(
-            ["", ""], [[name, str(counts[name])] for name in _COUNTS if name in counts]
+            ["", ""],
+            [[name, str(counts[name])] for name in _COUNTS if counts.get(name) is not None],
         ),
         settings=yaml.safe_dump(train.identity["config"], sort_keys=False).rstrip(),
         keys_table=markdown(["step", "key"], [[step, f"`{key}`"] for step, key in keys.items()]),
