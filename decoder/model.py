@@ -370,7 +370,8 @@ def _add_lora(base: Any, lora: LoraSettings) -> Any:
     )
     with quiet_libraries():
         try:
-            return get_peft_model(base, adapter)
+            on_meta = next(base.parameters()).is_meta
+            return get_peft_model(base, adapter, low_cpu_mem_usage=on_meta)
         except ValueError as error:
             raise ModelError(f"train.lora: {first_line(error)}") from error
 
