@@ -1,7 +1,7 @@
 """The decoder's forward pass: a row's prefix once, then all its questions on top of it.
 
 Keys and values of the prefix are kept with their gradient, so loss and gradients are those of the
-plain computation with one question a row (facts: exact to rounding for every family tried).
+plain computation with one question per row (up to rounding, in every model family tested).
 """
 
 from __future__ import annotations

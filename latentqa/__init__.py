@@ -3,7 +3,7 @@
 ```python
 import latentqa
 
-result = latentqa.run("experiments/quickstart.yaml")   # make an experiment, or find it made
+result = latentqa.run("experiments/quickstart.yaml")   # run an experiment, or reuse its steps
 steps = latentqa.plan("experiments/quickstart.yaml")   # what a run would do
 latentqa.results("quickstart")["groups"]               # its numbers, by question too
 found = latentqa.sweep("experiments/quickstart.yaml", vary=["rank=4,16"])   # scaling curves

@@ -204,7 +204,7 @@ class MemoryModel:
         def run(adapted: Any) -> None:
             base = adapted.get_base_model()
             if checkpointing:
-                # the state of random numbers is none of a tensor without numbers
+                # a fake tensor has no random state
                 again = {"use_reentrant": False, "preserve_rng_state": False}
                 base.activation_checkpointing_enable(again)
             torch.autograd.backward(_loss(adapted, base, work).sum())

@@ -1,7 +1,7 @@
 """Import of vectors that another program captured, as a store like any other.
 
-What they are of is declared, not computed: the target, whose digests bind the store as they would
-after a dump, and the layer. There is no canary of an imported store; `canary.json` says so.
+Target and layer are declared by the caller, not computed; the target's digests bind the store as
+after a dump. An imported store has no canary check, and its `canary.json` says so.
 """
 
 from __future__ import annotations

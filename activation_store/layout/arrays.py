@@ -5,8 +5,8 @@ zarr.json  acts/L{k} [rows, d_model]  tokens [rows] int32  segments [rows] uint8
 plan.json  index.parquet  dropped.parquet  commits/{shard}.json  root.json  canary.json
 ```
 
-A shard is `shard_rows` consecutive rows of every array; a sequence lies in one shard. Rows of a
-shard behind its last sequence hold zeros and belong to nobody. bfloat16, for which zarr has no
+A shard is `shard_rows` consecutive rows of every array; a sequence lies in one shard. Unused rows
+at the end of a shard are zeros. bfloat16, for which zarr has no
 type on Python 3.11, is kept as its 16 bits in uint16, with the logical type in the attributes.
 
 The codec `raw` leaves activations as they are; `lossless` puts the high bytes of a chunk's numbers

@@ -1,7 +1,7 @@
 """The rows of each sequence of a store, as columns that open in a fraction of a second.
 
-Nothing here is a Python object a sequence but the ids by which they are looked up, which are made
-at the first look-up.
+Columns are arrays, not one Python object per sequence; only the ids become Python objects, at the
+first look-up.
 """
 
 from __future__ import annotations

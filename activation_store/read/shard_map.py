@@ -1,7 +1,7 @@
 """One shard of one array as rows: memory-mapped where it is raw, decoded where it is not.
 
-In a raw shard file (activation_store/layout/shard_image.py) the rows of a chunk lie as they are,
-so they can be taken from it where it lies, which costs a copy of them and no more.
+In a raw shard file (activation_store/layout/shard_image.py) the rows of a chunk are stored
+uncompressed, so they can be read from the memory map without decoding.
 """
 
 from __future__ import annotations

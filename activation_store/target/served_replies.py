@@ -1,8 +1,8 @@
 """Replies of the target behind an OpenAI-compatible server, such as vLLM's.
 
 The server continues token ids (`/completions` with ids as the prompt), so that its chat template
-takes no part. It tells the ids that it wrote where it can (`return_token_ids`); else they are those
-of its text, if these say the same text again and are as many as the server counted.
+takes no part. It returns the ids that it generated if it can (`return_token_ids`); otherwise its
+text is tokenized, and accepted if the ids decode to the same text and match the server's count.
 
 Before the long work a sample is answered greedily, and the target itself reads these replies: the
 share of tokens that it would have chosen too shows whether the server runs the same model.

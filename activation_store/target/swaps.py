@@ -2,7 +2,7 @@
 
 The target runs on the row's own stimulus (and completion, as it was written) behind another control
 of the same kind. A decoder to which the control is hidden then sees the same tokens; only what the
-hidden control left in their activations differs. No other contrast leaves nothing else.
+hidden control left in their activations differs. No other comparison isolates that.
 """
 
 from __future__ import annotations

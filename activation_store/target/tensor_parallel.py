@@ -1,8 +1,8 @@
 """A target whose weights are shared among processes, which compute at the same time.
 
 Each process holds a share of every weight, cut by the model's own plan in transformers (tensor
-parallelism, `tp_plan`). The first works as if it were alone: what it loads and what it runs it
-tells the others, which do the same.
+parallelism, `tp_plan`). The first process drives: it broadcasts
+what it loads and runs, and the others do the same.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run_with_shared_target(
 def _join(
     work: Callable[..., T], *args: Any, runtime: Runtime, progress: Progress, **kwargs: Any
 ) -> T | None:
-    # what is told goes from CPU to CPU, so that no device is waited for
+    # broadcasts go between CPUs, so that no device is waited for
     on_gpu = pick_device(runtime).type == "cuda"
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:

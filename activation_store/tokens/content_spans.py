@@ -5,9 +5,9 @@ to text, and the marks are taken out again: what stood between them is that cont
 without marks must equal the plain rendering, so nothing depends on how a template is written. Where
 it does not, the template strips contents, and which it strips is found message by message.
 
-A message that calls tools has its calls in its segment as well, with all that the template writes
-around them. Where they stand is found by what stands before and after the same message when it says
-a marked content alone.
+The segment of a message that calls tools includes its calls, with all that the template writes
+around them. Their position follows from the text before and after the same message, rendered once
+with marked content and without calls.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class TokenTable(Mapping[str, Tokens]):
                 values.tofile(file)
 
     def _map(self) -> None:
-        """Map the files of this table; whoever has them mapped shares their pages."""
+        """Memory-map the files of this table; processes that map them share their pages."""
         assert self._folder is not None
         for name, dtype in _COLUMNS.items():
             setattr(self, name, np.memmap(self._folder / name, dtype, "r"))

@@ -1,9 +1,9 @@
 """Writing shards: compute each with the target, and commit it while the next one is computed.
 
-Forward passes go on from one shard to the next without a stop. On a CPU one commit is under way at
-a time, so that a writer holds the shard that it fills and the one that it commits: two shards, and
-with a codec that packs the second one's packed bytes, which are less. On an accelerator several
-commits are under way, each by a thread of its own.
+Forward passes continue from one shard to the next without a pause. On a CPU one commit runs at a
+time, so a writer holds two shards, the one that it fills and the one that it commits (and the
+latter's packed bytes, if the codec packs). On an accelerator several commits run, each in its own
+thread.
 """
 
 from __future__ import annotations

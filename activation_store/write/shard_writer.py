@@ -1,7 +1,7 @@
 """Writing shards in the background: each is written, synced, read back, then published.
 
-What is read back must have, chunk by chunk, the checksum of the bytes in memory, of which the
-digest in the record is. A shard that is committed twice ends as the same bytes and record.
+Each chunk that is read back must have the checksum of the bytes in memory, over which the recorded
+digest is computed. Committing a shard twice gives the same bytes and the same record.
 """
 
 from __future__ import annotations

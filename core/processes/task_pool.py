@@ -1,15 +1,15 @@
 """Task pools: calls of a function with plain arguments, spread over processes.
 
-A step hands its pieces (shards, requests, points of a sweep) to the pool that it is given, and
-does not know what is behind it: this process, threads, a pool of processes, or an orchestrator's
-task runner. Whatever that is, a function that a pool can run
+A step hands its pieces (shards, requests, points of a sweep) to a pool, and does not depend on
+what is behind it: this process, threads, a pool of processes, or an orchestrator's task runner. A
+function that a pool can run
 
 - stands in a module, and takes and returns plain values (text, numbers, lists, dicts), so that it
   can be called in any process that sees the same files;
 - leaves its result on disk or returns it whole, so that a call that is lost is only called again.
 
-A call that fails or whose process is killed is an outcome, not an error: the caller sees what is
-missing then, and does it again or by itself.
+A call that fails or whose process is killed is an outcome, not an error: the caller checks what is
+missing and repeats it, or does it itself.
 """
 
 from __future__ import annotations

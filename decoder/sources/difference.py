@@ -1,7 +1,7 @@
 """Activations less those of the same visible text without the control, computed on the fly.
 
-What is left is what the control changed, and nothing that the text itself brings along. The target
-runs twice at every read: a store would need a row more for each visible text.
+The difference is what the control changed, without what the text itself contributes. The target
+runs twice at every read; a store would need one more row for each visible text.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class SteeringPrompt:
 def make_steering_prompt(
     decoder: Decoder, prompt: str, *, system: str | None = None
 ) -> SteeringPrompt:
-    """Tokenize what a user says, to be read by a decoder as it was trained to read.
+    """Tokenize a user message as a prompt whose activations the decoder reads as in training.
 
     Raises:
         DataError: as `tokenize_prompt`.
@@ -74,7 +74,7 @@ def make_steering_prompt(
 
 
 def tokenize_prompt(tokenizer: Any, prompt: str, *, system: str | None = None) -> SteeringPrompt:
-    """Tokenize what a user says, with a system prompt before it where one is given.
+    """Tokenize a user message, after a system prompt if one is given.
 
     Raises:
         DataError: a text is empty, the template refuses it, or it holds a control token.

@@ -102,7 +102,7 @@ class ControlJudge:
         return self._judged(prompts, replies, steering, ordinary=self.unsteered.replies)
 
     def point(self, strength: float, judged: Judged) -> StrengthPoint:
-        """Compare with the target as it is."""
+        """Compare the replies at one strength with those of the unsteered target."""
         base, config = self.unsteered, self._config
         distinct = distinct_n(judged.texts) / max(distinct_n(base.texts), 1e-9)
         own = judged.own_perplexity / base.own_perplexity

@@ -8,8 +8,7 @@
 | visible_text | trained on the visible tokens | the visible tokens |
 | text | trained on the control's own words | the control's own words |
 
-The prior decoder gets what it was trained on, so that it cannot know the row whatever a patched
-activation shows by itself.
+The prior decoder gets the kind of input that it was trained on, so it knows nothing of the row.
 """
 
 from __future__ import annotations

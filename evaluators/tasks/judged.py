@@ -62,7 +62,7 @@ class JudgedTask(Metrics):
 
 
 class JudgedTasks(Metrics):
-    """All tasks with hidden prompts, by name."""
+    """A judge's verdicts on all tasks with hidden prompts, by task."""
 
     judged_tasks: dict[str, JudgedTask]
 

@@ -100,7 +100,7 @@ def find_known(
         subjects: in the order in which they are asked.
         most: subjects that are enough.
         tokens: in which the object has to be named.
-        least: subjects without which nobody needs any; where so many cannot be had, no more are
+        least: fewest subjects that a task needs; once these cannot be reached, no more are
             asked.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Kind `persona`: the assistant is to be somebody else."""
+"""Kind `persona`: the assistant plays a person or a creature."""
 
 from __future__ import annotations
 

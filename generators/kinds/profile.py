@@ -1,8 +1,8 @@
 """Kind `profile`: sheets of drawn facts about a few things, with exact answers at five grades.
 
-No LLM is needed, and there is no end of them. A sheet names all of its things first, so that what
-is counted or denied is closed; each fact stands in it once, in one of several wordings and
-layouts. The facts themselves lie beside it, and answers are computed from them.
+No LLM is needed, and the supply is endless. A sheet names all of its things first, so that counts
+and negations are well defined; each fact occurs once, in one of several wordings and layouts. The
+facts are kept in the row's provenance, and answers are computed from them.
 """
 
 from __future__ import annotations

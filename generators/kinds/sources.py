@@ -1,7 +1,7 @@
 """Texts from files, folders and Hugging Face datasets are read as documents, in a fixed order.
 
-Documents are read as a stream and as often as asked for; what cannot be one is told, not skipped.
-`datasets` is imported where a data set needs it and nowhere else.
+Documents are read as a stream and as often as asked for; what cannot be one is reported, not
+skipped. `datasets` is imported where a data set needs it and nowhere else.
 """
 
 from __future__ import annotations

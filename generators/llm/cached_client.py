@@ -31,7 +31,7 @@ _MOST_FAILURES_IN_A_ROW = 20
 _REQUESTS_PER_LOOKUP = 500
 """Requests that are looked up in one piece: some milliseconds, in which nothing else happens."""
 _POLL_S = 0.2
-"""Seconds between two looks at requests that somebody else is asking."""
+"""Seconds between two polls of requests that another process has in flight."""
 
 
 class LLMClient:

@@ -1,8 +1,8 @@
 """Requests as calls of a task pool: each call asks some, and leaves the replies in the request log.
 
 One process sends some 600 requests a second. Where an endpoint takes more, the requests of a wave
-are cut into pieces; whoever wants the replies then finds them in the log, and asks itself what a
-call that failed or was killed has left.
+are divided among calls; the caller then finds the replies in the log, and itself sends what a
+failed or killed call left.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Crossed designs: several stimuli a control, and each stimulus under several controls.
 
-A decoder that reads the hidden control must tell two rows apart that share every visible word, and
-know a control again under words that it has not seen. Both need stimuli that are shared.
+A decoder that reads the hidden control must distinguish two rows that share every visible word, and
+recognise a control under words that it has not seen. Both require shared stimuli.
 """
 
 from __future__ import annotations

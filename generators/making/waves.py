@@ -2,8 +2,8 @@
 
 A quota wants a number of rows and has an ordered supply of things to ask. Each wave asks what is
 still missing; all its replies are judged in the order in which they were asked, not in which they
-came. So what is kept depends on the replies alone, and a quota of ten asks and keeps first what a
-quota of one had asked and kept.
+came. So what is kept depends on the replies alone, and a larger quota begins with the requests and
+rows of a smaller one.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Each cell is the answer's log-probability given the activations of one window at one block, less
 that given none (the placeholders' own embeddings, as many and at the same positions): nats a token
-that the activations tell the decoder. The decoder was trained on one block and on whole readings;
-what it makes of others is what it can make of them untrained.
+that the activations tell the decoder. The decoder was trained on one block and on complete
+readings; other cells show what it can read without training on them.
 
 Shapes: L blocks, W windows.
 """

@@ -1,7 +1,7 @@
 """Every step of an experiment as a Prefect task, which takes plain values.
 
-Prefect retries a step whose endpoint failed and ends one that takes too long; what is cached, the
-artifact root alone decides, and a task returns the state `Cached` on a hit.
+Prefect retries a step whose endpoint failed and ends one that takes too long. The artifact root
+alone decides what is cached; on a hit a task returns the state `Cached`.
 """
 
 from __future__ import annotations

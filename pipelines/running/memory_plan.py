@@ -136,13 +136,13 @@ def plan_memory(experiment: Experiment, model: ModelFiles, device: int) -> Memor
     shape = model_shape(model)
     layers = [shape.layer(k, "dump.layers") for k in experiment.dump.layers]
     config = MemoryModel.read(model, experiment.train.precision).config
-    # what torch cannot run so it also tells in pages of its own
+    # torch logs pages about what it cannot run on fake tensors
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
     try:
         measured = measure(experiment, config, layers)
     except LatentQAError:
         raise
-    except Exception as error:  # blocks that look at numbers, experts, positions: of any kind
+    except Exception as error:  # blocks that read values (experts, positions) fail in any way
         raise ModelError(
             f"plan --memory: model {model.ref} (type {config.model_type}) cannot be estimated "
             f"without its weights ({first_line(error)}). Run it with --smoke to see what it takes."
@@ -248,7 +248,7 @@ def _propose(measured: MeasuredPasses, room: int) -> Proposal:
 
 
 def describe_memory(plan: MemoryPlan) -> list[str]:
-    """Put a plan of memory into lines for a terminal."""
+    """Format a memory plan as lines for a terminal."""
     lines = [f"memory         {count(plan.parameters)} parameters, a device of {size(plan.device)}"]
     for name, step in plan.steps.items():
         parts = {

@@ -21,7 +21,7 @@ Sees = Literal["activations", "text", "nothing"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FormCounts:
-    """How many forms a task's rows have of a question, of patched texts, of plain prompts."""
+    """Numbers of phrasings of a task's question, its patched text and its plain prompt."""
 
     questions: int = 1
     patched: int = 1

@@ -1,6 +1,6 @@
 """`swapped`: the trained decoder given the same visible text, run under another control.
 
-It sees the same tokens; what the row's own control left in them is all that it lacks.
+It sees the same tokens; only what the row's own control left in their activations is missing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Requests through an endpoint's batch API, in three short steps that any later run can take up.
 
-*Submit*: a batch and its lines are written down with a number of our own (the nonce), the lines are
-uploaded, the batch is made and carries the nonce. *Poll*: until it has ended. *Collect*: its output
-and error files are read, each reply is committed, and then what became of every line.
-
+*Submit*: a batch and its lines are recorded with a nonce, the lines are uploaded, and the batch is
+created with the nonce. *Poll*: until it has ended. *Collect*: its output and error files are read,
+and each reply is committed, then the outcome of every line.
 A run that was killed between making a batch and writing that down finds it at the endpoint by its
 nonce, so none is made twice. What a batch left without a reply (expired, lost, an error of the
 server's) goes into another one.
@@ -101,7 +100,7 @@ class BatchClient:
             outcomes by key, and for requests that no batch brought one for, why the last did not.
 
         Raises:
-            EndpointError: no batches can be had, or one failed as a whole.
+            EndpointError: the endpoint has no batch API, or a batch failed as a whole.
             BudgetError: the money allowed is spent.
         """
         outcomes: dict[str, Outcome] = {}
@@ -270,7 +269,7 @@ class BatchClient:
             what became of each of its lines, by key.
 
         Raises:
-            EndpointError: the batch failed as a whole, or was cancelled by somebody, or its lines
+            EndpointError: the batch failed as a whole, or was cancelled, or its lines
                 were refused for a reason that will refuse others too. What it brought is kept.
         """
         if state is None:

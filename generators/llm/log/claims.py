@@ -1,7 +1,7 @@
 """Claim requests, so that two experiments that want the same replies pay for them once.
 
-A claim is a row of the request log. Its owner is alive while its heart beats and its process is not
-known to have ended; claims of the dead go to whoever comes next.
+A claim is a row of the request log. Its owner counts as alive while it writes heartbeats and its
+process is not known to have ended; claims of ended processes can be taken over.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RequestClaims:
 
         Returns:
             a future of the requests' keys that are ours now: the others have their reply, or are
-            being asked by somebody who is alive.
+            in flight in another live process.
         """
         keys = list(asked)
 

@@ -249,7 +249,7 @@ class RequestLog:
         try:
             if self._failure is None:
                 future.set_result(transaction(self._writer_db, change))
-        except Exception as error:  # whoever waits must hear of it, whatever it is
+        except Exception as error:  # the waiting caller gets it, whatever it is
             self._failure = self._worded(error)
         if self._failure is not None:
             future.set_exception(self._failure)

@@ -74,7 +74,7 @@ class Usage:
         self.bought += cost
 
     def spent(self) -> dict[str, float]:
-        """Return the numbers of what was spent now, by name."""
+        """Return the requests, tokens and cost of this run, by name."""
         return {name: getattr(self, name) for name in _SPENT}
 
     def to_json(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class AdaptiveRateLimiter:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             try:
-                await turn  # whoever lets it through counts it as under way
+                await turn  # the waker has counted it as under way
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
                     self.release()

@@ -108,7 +108,7 @@ def legend_above(
 
 
 def labelled(every: Sequence[Axes]) -> dict[str, Artist]:
-    """Return what the panels have labels for, by label."""
+    """Return the legend handle of each label in the panels."""
     found: dict[str, Artist] = {}
     for axes in every:
         handles, labels = axes.get_legend_handles_labels()
