@@ -18,8 +18,9 @@ from activation_store.model_files.files import resolve_model
 from activation_store.target.load import pick_device
 from core.runtime import Runtime
 from decoder.asking import generate_answers
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 from decoder.reading import Reading
 
 QUESTIONS = [

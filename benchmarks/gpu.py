@@ -32,9 +32,10 @@ from core.runtime import Runtime
 from core.text.wording import size
 from decoder.asking import generate_answers
 from decoder.batch import to_device
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 from decoder.packed import make_loss_batch
 from decoder.question_prompt import Turn
 from decoder.reading import Reading

@@ -22,8 +22,9 @@ from activation_store.target.generation import Sampling, generate_ids
 from activation_store.target.load import pick_device
 from core.records.steering_control import SteeringControl, WantedAnswer
 from core.runtime import Runtime
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.objective import make_objective
 from decoder.steering.prompts import SteeringPrompt, tokenize_prompt

@@ -36,9 +36,10 @@ from activation_store.target.load import load_model, pick_device
 from core.records.tables import VIEWS
 from core.runtime import Runtime
 from decoder.batch import Batch, to_device
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 from decoder.packed import PackedBatch, make_loss_batch, make_packed_mask
 from decoder.question_prompt import Turn
 from decoder.reading import Reading

@@ -19,7 +19,8 @@ from core.records.table_files import (
     write_dropped,
 )
 from core.runtime import Runtime
-from decoder.model import Decoder, read_sidecar
+from decoder.binding import read_sidecar
+from decoder.model import Decoder
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
 from evaluators.config import Baseline, EvaluateConfig

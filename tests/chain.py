@@ -33,8 +33,9 @@ from core.records.table_files import (
 )
 from core.records.tables import Conversation, Message, Question, Split, View, control_id, example_id
 from core.runtime import Runtime
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 from decoder.sources.step_inputs import StepInputs
 
 RUNTIME = Runtime(device="cpu", threads=1)

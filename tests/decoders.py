@@ -13,8 +13,9 @@ import torch
 
 from activation_store.model_files.files import ModelFiles, resolve_model
 from core.records.tables import Message
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.sources.target_run import capture
 from decoder.sources.token_choice import choose_tokens

@@ -19,8 +19,9 @@ import torch
 
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.model_files.quiet import quiet_libraries
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 
 OBJECTS = "1234"
 SUBJECTS = "BDEFGHJKLMNOPQRTUVWXZ"

@@ -25,7 +25,8 @@ from core.records.table_files import (
 )
 from core.records.tables import Dropped
 from core.runtime import Runtime
-from decoder.model import Binding, Decoder
+from decoder.binding import Binding
+from decoder.model import Decoder
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
 from decoder.visible_tokens import ActivationSource
@@ -155,31 +156,17 @@ def train(
     validation = builder.build("validation")
     if validation is None:
         _LOG.warning("train: no row to validate on, so that the last checkpoint is kept.")
-    steps = count_optimiser_steps(config, len(rows))
     with storage_errors(work), checkpoints.surface_full_disk(work):
-        resume = _find_resume_point(work, distributed)
-        throughput = None
-        if not _has_ended(resume, steps, config):
-            trainer = DecoderTrainer(
-                decoder,
-                rows,
-                validation,
-                distributed=distributed,
-                args=make_training_arguments(
-                    config,
-                    work,
-                    steps=steps,
-                    distributed=distributed,
-                    report_to=runtime.report_to,
-                    validated=validation is not None,
-                ),
-                noise=config.noise,
-                callbacks=_make_callbacks(config, progress),
-                contrastive=config.contrastive,
-            )
-            with quiet_libraries():
-                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-            throughput = trainer.meter.summarise()
+        throughput = _optimise(
+            decoder,
+            rows,
+            validation,
+            work,
+            config=config,
+            runtime=runtime,
+            distributed=distributed,
+            progress=progress,
+        )
         distributed.barrier()
         last = checkpoints.newest(work)
         history = _reproducible_history(checkpoints.log_history(last))
@@ -204,6 +191,44 @@ def train(
         trainable_parameters=sum(p.numel() for p in decoder.net.parameters() if p.requires_grad),
         dropped=dict(sorted(Counter(row.reason for row in builder.dropped).items())),
     )
+
+
+def _optimise(
+    decoder: Decoder,
+    rows: RowDataset,
+    validation: RowDataset | None,
+    work: Path,
+    *,
+    config: TrainConfig,
+    runtime: Runtime,
+    distributed: DistributedContext,
+    progress: Progress,
+) -> Throughput | None:
+    """Run the optimiser steps that no checkpoint in `work` has; None where all are done."""
+    steps = count_optimiser_steps(config, len(rows))
+    resume = _find_resume_point(work, distributed)
+    if _has_ended(resume, steps, config):
+        return None
+    trainer = DecoderTrainer(
+        decoder,
+        rows,
+        validation,
+        distributed=distributed,
+        args=make_training_arguments(
+            config,
+            work,
+            steps=steps,
+            distributed=distributed,
+            report_to=runtime.report_to,
+            validated=validation is not None,
+        ),
+        noise=config.noise,
+        callbacks=_make_callbacks(config, progress),
+        contrastive=config.contrastive,
+    )
+    with quiet_libraries():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    return trainer.meter.summarise()
 
 
 def _main_layer(config: TrainConfig, activations: ActivationSource) -> int:

@@ -20,7 +20,8 @@ from activation_store.target.load import load_model, load_tokenizer, model_shape
 from activation_store.tokens.config import TemplateConfig
 from core.errors import ModelError
 from core.runtime import Runtime
-from decoder.model import SIDECAR, Decoder, read_sidecar
+from decoder.binding import SIDECAR, read_sidecar
+from decoder.model import Decoder
 from decoder.sources.target_run import TargetNetwork
 from decoder.sources.training_distribution import ActivationOODDetector
 from pipelines.artifacts.artifact import RECORD, Artifact

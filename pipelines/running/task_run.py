@@ -142,7 +142,7 @@ def _experiment(
     adapter: str | None,
 ) -> Experiment:
     """Build an experiment that has the decoder's target and the tasks, and no rows of its own."""
-    from decoder.model import read_sidecar
+    from decoder.binding import read_sidecar
 
     where = train.record["locations"]
     _, binding = read_sidecar(train.checked().data)

@@ -17,9 +17,10 @@ import torch
 from activation_store.model_files.files import ModelFiles, resolve_model
 from core.errors import ModelError, StoreError
 from decoder.batch import make_batch
+from decoder.binding import SIDECAR, Binding, read_sidecar
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses
-from decoder.model import SIDECAR, Binding, Decoder, read_sidecar
+from decoder.model import Decoder
 
 IDS = torch.arange(5, 25)[None]
 

@@ -10,8 +10,9 @@ import torch
 from activation_store.model_files.files import resolve_model
 from core.errors import DataError
 from decoder.asking import generate_answers
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.steering.prompts import tokenize_prompt

@@ -24,9 +24,10 @@ from torch.nn import functional as F
 from activation_store.model_files.files import resolve_model
 from activation_store.target.generation import Sampling
 from core.records.steering_control import SteeringControl, WantedAnswer
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 from decoder.packed import make_loss_batch
 from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.objective import SteeringObjective, make_objective

@@ -19,8 +19,9 @@ from activation_store.read.reader import ActivationStore
 from core.errors import ConfigError, DataError, StorageError, StoreError
 from core.records.table_files import DROPPED_FILE, read_dropped
 from core.records.tables import Question
+from decoder.binding import read_sidecar
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Decoder, read_sidecar
+from decoder.model import Decoder
 from decoder.normalisation import STATISTICS_FILE, ActivationStatistics
 from decoder.visible_tokens import ReadLayers
 from trainers.config import LOG_FILE, TrainConfig

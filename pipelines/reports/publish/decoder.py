@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from core.files import new_folder, write_json
-from decoder.model import SIDECAR
+from decoder.binding import SIDECAR
 from decoder.normalisation import STATISTICS_FILE
 from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.root import ArtifactRoot

@@ -32,8 +32,9 @@ from core.records.table_files import (
 )
 from core.records.tables import VIEWS, Conversation, Message
 from decoder.asking import generate_answers
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 from decoder.reading import Reading
 
 NAMES = sorted(FAMILIES)

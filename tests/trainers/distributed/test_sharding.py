@@ -23,8 +23,9 @@ from core.errors import ConfigError
 from core.processes.launch import run_distributed
 from core.progress import Progress, silent
 from core.runtime import Runtime
+from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
-from decoder.model import Binding, Decoder
+from decoder.model import Decoder
 from decoder.normalisation import STATISTICS_FILE
 from trainers.config import LOG_FILE, TrainConfig
 from trainers.distributed.processes import DistributedContext

@@ -10,12 +10,12 @@ from core.records.table_files import read_questions
 from core.records.tables import VIEWS, Conversation
 from core.text.redact import redact
 from core.text.wording import join, sort_known
+from decoder.binding import SIDECAR
 from decoder.config import DecoderConfig
 from generators.exchange.dataset_card import count_sources
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs, artifact_file
 
-_SIDECAR = "latentqa.json"
 _MOST_SOURCES = 4
 
 
@@ -75,7 +75,7 @@ def _read_layers(inputs: ReportInputs) -> tuple[float, ...]:
     """Return the blocks that the decoder reads: those it was trained on, else the experiment's."""
     experiment = inputs.experiment
     decoder, read = experiment.train.decoder, experiment.train.decoder.read_layer
-    path = artifact_file(inputs.step("train"), _SIDECAR)
+    path = artifact_file(inputs.step("train"), SIDECAR)
     if path is not None:
         sidecar = json.loads(path.read_bytes())
         decoder = DecoderConfig.model_validate(sidecar["decoder"])
