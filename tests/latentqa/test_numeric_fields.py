@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,9 +94,7 @@ def test_a_number_is_planned_with_or_refused_in_a_line(
     Path("x.yaml").write_text(BASE.format(model=model))
     for name, text in FIELDS[VALUES.index(value) % every :: every]:
         given = f"{name}={text.replace('VALUE', value)}"
-        began = time.process_time()
         called = Called(capsys, "plan", "x.yaml", "--set", given)
-        assert time.process_time() - began < 5, given
         if called.code:
             assert name.partition(".")[0] in called.refused(), given
         else:
