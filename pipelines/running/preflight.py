@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from activation_store.model_files.files import ModelFiles
 from core.documents.canonical import digest
 from core.runtime import Runtime
@@ -16,7 +18,7 @@ _CHECKED: set[str] = set()
 
 
 def check_models(
-    experiment: Experiment, outside: ExternalInputs, *, trained: bool, here: bool
+    experiment: Experiment, outside: ExternalInputs, steps: Collection[str], *, here: bool
 ) -> None:
     """Check that the target can be loaded, read at the layers named, and be a decoder.
 
@@ -26,7 +28,7 @@ def check_models(
     Args:
         experiment: the experiment.
         outside: its models.
-        trained: whether a decoder is to be made.
+        steps: names of the steps that are to run.
         here: whether it is this machine that is to run it.
 
     Raises:
@@ -37,11 +39,12 @@ def check_models(
 
     if here:
         pick_device(experiment.runtime)
-    train = experiment.train if trained else None
+    train = experiment.train if "train" in steps else None
     for model, decoder in ((outside.model, train), (outside.shift_model, None)):
         if model is not None and (here or not model.is_gguf):
             _check(model, decoder, experiment.runtime, here=here)
-    if here or not outside.model.is_gguf:
+    read = "dump" in steps or (train is not None and train.activations == "live")
+    if read and (here or not outside.model.is_gguf):
         shape = model_shape(outside.model)
         for layer in experiment.dump.layers:
             shape.layer(layer, "dump.layers")

@@ -290,8 +290,7 @@ class Runner:
         if any("weights" in one.external(self.outside) for one in later):
             from pipelines.running.preflight import check_models
 
-            trained = "train" in self._by_name
-            check_models(self.experiment, self.outside, trained=trained, here=here)
+            check_models(self.experiment, self.outside, self._by_name, here=here)
 
     def _check_outside(self, step: Step, identity: StepIdentity) -> None:
         """Compare the files from outside that a step reads with its identity.

@@ -58,7 +58,7 @@ def test_the_command_prints_tables_and_is_found_again(
     root: Path, relation: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called = Called(capsys, root, *words(relation), command="evaluate")
-    assert called.code == 0
+    assert called.code == 0, called.err
     assert "| task | n | lit | probe |" in called.out
     assert "| number | 10 | 1.00" in called.out
     assert "rows are not here: subjects of the test may be among them." in called.out
