@@ -20,14 +20,16 @@ class Runtime(Config):
     workers: int | None = Field(default=None, ge=1, le=1024)
     """Concurrent tasks: shards of an activation store, requests to an LLM endpoint, points of a
     sweep. Each task has its own process with `threads` CPU threads and, if it needs a model, its
-    own copy of it and its own GPU. Null is 1, and one per GPU for the shards of a store."""
+    own copy of it and its own GPU. Null is 1, and one per GPU for the shards of a store, batches of
+    replies and slices of an evaluation."""
     task_runner: Literal["processes", "threads"] = "processes"
     """How concurrent tasks run (`workers` above 1): `processes` is a pool of processes that run
     several tasks each; `threads` starts a new process for each task. On a Prefect server these
     select the task runner."""
-    processes: int = Field(default=1, ge=1, le=1024)
+    processes: int | None = Field(default=None, ge=1, le=1024)
     """Processes that train together, each with its own GPU or with `threads` CPU threads; they
-    share `train.rows_per_batch`."""
+    share `train.rows_per_batch`. Null is one per GPU, as far as they divide that number; 1 without
+    several GPUs, and where `workers` is set."""
     sharding: Literal["none", "full"] = "none"
     """How processes that train together hold the base's weights: `none` keeps a full copy in each;
     `full` keeps a share in each and gathers block by block, for a base too large for one device."""

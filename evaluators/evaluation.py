@@ -18,6 +18,7 @@ from core.records.table_files import (
     read_conversations,
     write_dropped,
 )
+from core.records.tables import Dropped
 from core.runtime import Runtime
 from decoder.binding import read_sidecar
 from decoder.model import Decoder
@@ -25,7 +26,7 @@ from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
 from evaluators.config import Baseline, EvaluateConfig
 from evaluators.measure.foreign import open_foreign
-from evaluators.measure.metrics import EvaluationMetrics, SliceMetrics
+from evaluators.measure.metrics import EvaluationMetrics, ForeignTarget, SliceMetrics
 from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import (
     ANSWERS,
@@ -39,7 +40,7 @@ from evaluators.measure.result_files import (
     RESULTS_FILE,
     write_table,
 )
-from evaluators.measure.slices import drop_unwritable, select_slices
+from evaluators.measure.slices import EvalSlice, drop_unwritable, select_slices
 from evaluators.slice_evaluator import EvalSources, SliceEvaluator, SliceResult
 from trainers.data.rows import load_rows
 
@@ -55,6 +56,23 @@ class TrainedDecoders:
 
     decoder: Path
     baselines: Mapping[Baseline, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenEvaluation:
+    """An evaluation whose models are loaded.
+
+    Attributes:
+        sources: what every slice is evaluated with.
+        slices: parts of the data, in order.
+        dropped: rows that the decoder's chat template cannot write.
+        foreign_target: the other target whose store it is; None for the decoder's own.
+    """
+
+    sources: EvalSources
+    slices: Sequence[EvalSlice]
+    dropped: Sequence[Dropped]
+    foreign_target: ForeignTarget | None
 
 
 def evaluate(
@@ -85,6 +103,37 @@ def evaluate(
         DataError: none of the splits has a row.
         StoreError: decoder, store and model do not belong together.
         ConfigError: `foreign` without a store.
+    """
+    opened = open_evaluation(inputs, decoders, config, runtime, foreign=foreign)
+    sources, slices = opened.sources, opened.slices
+    cache = PartialResultCache(work)
+    evaluator = SliceEvaluator(sources, config, cache, slices=len(slices), progress=progress)
+    with storage_errors(out):
+        results = [evaluator.evaluate(eval_slice) for eval_slice in slices]
+        _write_tables(results, out, foreign=sources.foreign)
+        if opened.dropped:
+            write_dropped(out / DROPPED_FILE, opened.dropped)
+        reading: dict[str, dict[str, SliceMetrics]] = {}
+        for result in results:
+            view = result.eval_slice.name
+            reading.setdefault(result.eval_slice.split, {})[view] = result.metrics
+        metrics = EvaluationMetrics(reading=reading, foreign_target=opened.foreign_target)
+        write_json(out / METRICS_FILE, metrics.to_json())
+    return metrics
+
+
+def open_evaluation(
+    inputs: StepInputs,
+    decoders: TrainedDecoders,
+    config: EvaluateConfig,
+    runtime: Runtime,
+    *,
+    foreign: bool,
+) -> OpenEvaluation:
+    """Load the decoders, open the activations, and select the slices: arguments of `evaluate`.
+
+    Raises:
+        DataError, StoreError, ConfigError: as `evaluate` raises them.
     """
     use_threads(runtime)
     activations: ActivationStore | LiveActivations
@@ -121,20 +170,9 @@ def evaluate(
         table=read_conversations(inputs.conversations / CONVERSATIONS_FILE),
         foreign=foreign_target is not None,
     )
-    cache = PartialResultCache(work)
-    evaluator = SliceEvaluator(sources, config, cache, slices=len(slices), progress=progress)
-    with storage_errors(out):
-        results = [evaluator.evaluate(eval_slice) for eval_slice in slices]
-        _write_tables(results, out, foreign=sources.foreign)
-        if dropped:
-            write_dropped(out / DROPPED_FILE, dropped)
-        reading: dict[str, dict[str, SliceMetrics]] = {}
-        for result in results:
-            view = result.eval_slice.name
-            reading.setdefault(result.eval_slice.split, {})[view] = result.metrics
-        metrics = EvaluationMetrics(reading=reading, foreign_target=foreign_target)
-        write_json(out / METRICS_FILE, metrics.to_json())
-    return metrics
+    return OpenEvaluation(
+        sources=sources, slices=slices, dropped=dropped, foreign_target=foreign_target
+    )
 
 
 def _load_decoders(

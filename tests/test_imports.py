@@ -59,6 +59,7 @@ ORDER = (
     "evaluators.breakdowns",
     "evaluators.slice_evaluator",
     "evaluators.evaluation",
+    "evaluators.slice_tasks",
     "evaluators.robustness",
     "evaluators.tasks",
     "evaluators.control",

@@ -259,6 +259,7 @@ def load_model(
     """
     model.check_unchanged()
     check_quantization(model, load_config(model))
+    placement = _placement(model, device, runtime, tensor_parallel=tensor_parallel)
     if device.type == "cuda" and dtype == "float32":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     with quiet_libraries():
@@ -270,7 +271,7 @@ def load_model(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, with both sizes
                 trust_remote_code=model.trust_remote_code,
-                **_placement(runtime, device, tensor_parallel=tensor_parallel),
+                **placement,
                 **_cut_behind(model, first_blocks),
             )
         except Exception as error:  # quantised, multimodal and broken models fail in any way
@@ -280,7 +281,7 @@ def load_model(
         if model.adapter is not None:
             net = add_adapter(net, model, merged=merged)
         try:
-            if not tensor_parallel and (runtime is None or not runtime.spread):
+            if not tensor_parallel and "device_map" not in placement:
                 net = net.to(device)
             net = net.eval().requires_grad_(False)
         except (ValueError, NotImplementedError) as error:  # some quantised weights do not move
@@ -291,10 +292,14 @@ def load_model(
 
 
 def _placement(
-    runtime: Runtime | None, device: torch.device, *, tensor_parallel: bool
+    model: ModelFiles, device: torch.device, runtime: Runtime | None, *, tensor_parallel: bool
 ) -> dict[str, Any]:
-    """Return how transformers is to load a model, where `runtime` says."""
-    found: dict[str, Any] = {"device_map": device} if device.type == "meta" else {}
+    """Return how transformers is to load a model, where that is not as a whole and then moved."""
+    found: dict[str, Any] = {}
+    quantised = device.type != "cpu" and quantization_of(load_config(model), model.ref)
+    if quantised or device.type == "meta":
+        # kernels are chosen by the device while loading, and some quantised weights do not move
+        found["device_map"] = {"": device}
     if tensor_parallel:
         from transformers.distributed.configuration_utils import DistributedConfig
 

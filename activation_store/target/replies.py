@@ -12,25 +12,24 @@ Nothing of the model's generation_config.json takes part: what shapes a reply is
 
 from __future__ import annotations
 
-import io
 import itertools
-import logging
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from activation_store.model_files.files import ModelFiles, read_model_json
 from activation_store.target.config import CompleteConfig
-from activation_store.target.number_format import resolve_dtype
-from activation_store.target.reply_text import ReplyReader, StimulusPrompt, TargetReply
-from core.documents.canonical import digest
+from activation_store.target.reply_batches import (
+    ReplyJob,
+    ReplyWriter,
+    cut_batches,
+    find_asked,
+    write_with_pool,
+)
+from activation_store.target.reply_text import TargetReply
 from core.errors import DataError
-from core.files import storage_errors, write_bytes
+from core.files import storage_errors
+from core.processes.task_pool import TaskPool
 from core.progress import Progress, silent
 from core.records.table_files import (
     CONVERSATIONS_FILE,
@@ -40,28 +39,13 @@ from core.records.table_files import (
     write_dropped,
 )
 from core.records.tables import COMPLETES, Conversation, Dropped, Message, example_id
-from core.runtime import Runtime
 from generators.rules.obedience import obeys_control
 
 if TYPE_CHECKING:
     from generators.llm.session import LLMSession
 
-_LOG = logging.getLogger(__name__)
-_SEEDS_APART = 1_000_000_000_039
-"""Step between the seeds of a batch's attempts, larger than all seeds of batches."""
 _SERVED_ROWS = 4096
 """Conversations that an endpoint answers together: enough for it to be busy nearly all the time."""
-_SCHEMA = pa.schema(
-    {
-        "ids": pa.list_(pa.int32()),
-        "text": pa.string(),
-        "finished": pa.bool_(),
-        "reason": pa.string(),
-        "detail": pa.string(),
-    }
-)
-_SHAPING = ("repetition_penalty", "temperature", "top_p", "top_k", "min_p", "bad_words_ids")
-"""Settings of generation_config.json whose absence a user may notice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,34 +76,28 @@ class CompleteResult:
 
 
 def complete(
-    conversations: Path,
+    job: ReplyJob,
     out: Path,
-    work: Path,
     *,
-    config: CompleteConfig,
-    model: ModelFiles,
-    runtime: Runtime,
     session: LLMSession | None = None,
     progress: Progress = silent,
+    pool: TaskPool | None = None,
 ) -> CompleteResult:
     """Write the target's replies to every stimulus.
 
     Rows of view `stimulus` are answered; where there is none, as in own conversations whose
     controls are system prompts, those of view `system`. Goes on from the batches that are whole in
-    `work`.
+    `job.work`.
 
     Args:
-        conversations: folder with conversations.parquet.
+        job: conversations, the target and how it replies.
         out: receives conversations.parquet (rows that came in, then the completed ones) and
             dropped.parquet: replies that are empty, unfinished, disobedient or cut within their
             thought, whose conversation the chat template would write otherwise than the target saw
             it, and rows that it cannot write.
-        work: keeps finished batches.
-        config: how the target replies.
-        model: the target.
-        runtime: device and threads.
         session: the endpoint that serves the target; None where it replies here.
         progress: told the replies that are done.
+        pool: runs batches side by side; None for that of `runtime`. Replies are the same.
 
     Raises:
         DataError: no conversation ends with a stimulus.
@@ -127,27 +105,14 @@ def complete(
         ModelError: the target cannot be loaded.
         StorageError: the disk is full; finished batches stay.
     """
-    rows = read_conversations(conversations / CONVERSATIONS_FILE)
-    view = "stimulus" if any(row.view == "stimulus" for row in rows) else "system"
-    # by length: rows of one batch are then padded little; characters will do for that
-    asked = sorted(
-        (row for row in rows if row.view == view),
-        key=lambda row: (sum(len(m.content) for m in row.messages), row.example_id),
-    )
+    rows, config = read_conversations(job.conversations / CONVERSATIONS_FILE), job.config
+    asked = find_asked(rows)
     if not asked:
         raise DataError(
             "complete: no conversation has view `stimulus` or `system`; there is nothing to answer."
         )
     with storage_errors(out):
-        replies, served = _find_or_write(
-            asked,
-            work,
-            config=config,
-            model=model,
-            runtime=runtime,
-            session=session,
-            progress=progress,
-        )
+        replies, served = _find_or_write(job, asked, session=session, progress=progress, pool=pool)
         made: list[Conversation] = []
         dropped: list[Dropped] = []
         for row, reply in zip(asked, replies, strict=True):
@@ -169,45 +134,50 @@ def complete(
 
 
 def _find_or_write(
+    job: ReplyJob,
     asked: list[Conversation],
-    work: Path,
     *,
-    config: CompleteConfig,
-    model: ModelFiles,
-    runtime: Runtime,
     session: LLMSession | None,
     progress: Progress,
+    pool: TaskPool | None,
 ) -> tuple[list[TargetReply], dict[str, Any] | None]:
     """Return the replies to `asked`, in order, and what an endpoint was asked."""
-    size = config.batch_rows if session is None else _SERVED_ROWS
-    batches = [asked[i : i + size] for i in range(0, len(asked), size)]
-    parts = [work / f"{digest([row.example_id for row in own])[:16]}.parquet" for own in batches]
-    replies = [_load_batch(*own) or [] for own in zip(parts, batches, strict=True)]
-    missing = [i for i, own in enumerate(replies) if not own]
+    config = job.config
+    batches = cut_batches(asked, job.work, config.batch_rows if session is None else _SERVED_ROWS)
+    replies: list[list[TargetReply]] = []
     served: dict[str, Any] | None = None
 
+    def find() -> list[int]:
+        """Load what was written, and return the numbers of the batches that are missing."""
+        replies[:] = [batch.load() or [] for batch in batches]
+        progress(sum(map(len, replies)), len(asked), "replies")
+        return [i for i, own in enumerate(replies) if not own]
+
     def keep(i: int, own: list[TargetReply]) -> None:
-        _keep_batch(parts[i], own)
+        batches[i].keep(own)
         replies[i] = own
         progress(sum(map(len, replies)), len(asked), "replies")
 
-    progress(sum(map(len, replies)), len(asked), "replies")
+    missing = find()
     if missing and session is not None:
         from activation_store.target.served_replies import write_served
 
         served = write_served(
-            {i: batches[i] for i in missing},
+            {i: batches[i].rows for i in missing},
             keep,
             asked[:: max(1, len(asked) // max(1, config.check_rows))][: config.check_rows],
             config=config,
-            model=model,
-            runtime=runtime,
+            model=job.model,
+            runtime=job.runtime,
             session=session,
         )
     elif missing:
-        writer = _ReplyWriter(config, model, runtime)
+        if write_with_pool(job, missing, pool, find):
+            missing = find()
+        writer = ReplyWriter(config, job.model, job.runtime) if missing else None
         for i in missing:
-            keep(i, writer.write(batches[i], seed=config.seed * 1_000_003 + i))
+            assert writer is not None
+            keep(i, writer.write_batch(batches[i], i))
     return list(itertools.chain(*replies)), served
 
 
@@ -243,101 +213,3 @@ def _completed(row: Conversation, reply: TargetReply, neutral_system: str | None
         flags=(*row.flags, *(() if reply.finished else ("unfinished",))),
         provenance={**row.provenance, COMPLETES: row.example_id, COMPLETION_IDS: reply.ids},
     )
-
-
-class _ReplyWriter:
-    """The target in memory, loaded when the first reply is missing."""
-
-    def __init__(self, config: CompleteConfig, model: ModelFiles, runtime: Runtime) -> None:
-        from activation_store.target.load import (
-            load_model,
-            load_tokenizer,
-            pick_device,
-            use_threads,
-        )
-
-        use_threads(runtime)
-        self._config, self._model = config, model
-        self._reader = ReplyReader(load_tokenizer(model))
-        self._net: Any = load_model(
-            model,
-            dtype=resolve_dtype(config.compute_dtype, runtime),
-            device=pick_device(runtime),
-            runtime=runtime,
-        )
-        self._tell_ignored_settings()
-
-    def _tell_ignored_settings(self) -> None:
-        folder = self._model.folder
-        own = read_model_json(folder / "generation_config.json")
-        if ignored := {name: own[name] for name in _SHAPING if own.get(name) is not None}:
-            _LOG.warning(
-                "complete: generation_config.json of %s sets %s; it is not used. What is to shape "
-                "replies stands in the section `complete`.",
-                self._model.ref,
-                ", ".join(f"{name} {value}" for name, value in ignored.items()),
-            )
-
-    def write(self, rows: Sequence[Conversation], *, seed: int) -> list[TargetReply]:
-        """Write a reply to each row; one that the template cannot write says why.
-
-        Of several attempts the first that obeys the row's control is kept, else the last.
-        """
-        prompts = self._reader.prompts(rows)
-        replies = self._attempt(prompts, seed, self._config.temperature)
-        for attempt in range(1, self._config.attempts):
-            again = [
-                i
-                for i, (row, prompt, reply) in enumerate(zip(rows, prompts, replies, strict=True))
-                if isinstance(prompt, StimulusPrompt) and not self._is_wanted(row, reply)
-            ]
-            if not again:
-                break
-            drawn = self._attempt(
-                [prompts[i] for i in again],
-                seed + attempt * _SEEDS_APART,
-                self._config.temperature or 1.0,
-            )
-            for i, reply in zip(again, drawn, strict=True):
-                replies[i] = reply
-        return replies
-
-    def _is_wanted(self, row: Conversation, reply: TargetReply) -> bool:
-        unfinished = not reply.finished and self._config.unfinished == "drop"
-        return not (reply.reason or unfinished) and obeys_control(row, reply.text)
-
-    def _attempt(
-        self, prompts: Sequence[StimulusPrompt | TargetReply], seed: int, temperature: float
-    ) -> list[TargetReply]:
-        ids = [own.ids for own in prompts if isinstance(own, StimulusPrompt)]
-        return self._reader.replies(prompts, self._generate(ids, seed, temperature) if ids else [])
-
-    def _generate(self, prompts: list[list[int]], seed: int, temperature: float) -> list[list[int]]:
-        """Generate the token ids that follow each prompt, up to the end of turn and with it."""
-        from activation_store.target.generation import Sampling, generate_ids
-
-        config = self._config
-        sampling = Sampling(
-            max_tokens=config.max_tokens,
-            temperature=temperature,
-            top_p=config.top_p,
-            top_k=config.top_k,
-            repetition_penalty=config.repetition_penalty,
-            seed=seed,
-        )
-        return generate_ids(self._net, prompts, self._reader.ends, sampling)
-
-
-def _keep_batch(path: Path, replies: list[TargetReply]) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(reply) for reply in replies], _SCHEMA), buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-def _load_batch(path: Path, rows: list[Conversation]) -> list[TargetReply] | None:
-    """Read the replies of a finished batch; None where there are none."""
-    try:
-        replies = [TargetReply(**row) for row in pq.read_table(path, schema=_SCHEMA).to_pylist()]
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return None
-    return replies if len(replies) == len(rows) else None

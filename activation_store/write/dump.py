@@ -32,11 +32,12 @@ from activation_store.read.reader import ActivationStore
 from activation_store.target.load import use_threads
 from activation_store.target.number_format import resolve_section
 from activation_store.target.tensor_parallel import run_with_shared_target
+from activation_store.target.worker_devices import choose_pool
 from activation_store.write.canary import CanaryResult, check_canary, check_first
 from activation_store.write.capture_shards import WriteCounts, capture_shards
 from activation_store.write.prepared import plan_store, prepare_dump
 from activation_store.write.reuse import ReusableStores
-from activation_store.write.shard_tasks import ShardWork, choose_pool, write_with_pool
+from activation_store.write.shard_tasks import ShardWork, write_with_pool
 from core.errors import DamagedError, StoreError
 from core.files import storage_errors
 from core.processes.task_pool import TaskPool

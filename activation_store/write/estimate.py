@@ -14,9 +14,9 @@ from activation_store.target.capture import Capture
 from activation_store.target.host_copy import to_stored
 from activation_store.target.load import load_model, use_threads
 from activation_store.target.number_format import resolve_section
+from activation_store.target.worker_devices import worker_device
 from activation_store.write.canary import sample_sequences
 from activation_store.write.prepared import prepare_dump
-from activation_store.write.shard_tasks import worker_device
 from core.runtime import Runtime
 
 SAMPLED = 16

@@ -20,17 +20,17 @@ from torch import nn
 from activation_store.layout.commit_records import commit_path
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.plan import Plan
-from activation_store.model_files.files import ModelFiles, resolve_model
-from activation_store.target.load import load_model, pick_device, use_threads
+from activation_store.model_files.files import ModelFiles
+from activation_store.target.load import load_model, use_threads
 from activation_store.target.tensor_parallel import load_shared
-from activation_store.tokens.config import TemplateConfig
+from activation_store.target.worker_devices import find_model, plain_model, worker_device
 from activation_store.tokens.token_table import TokenTable
 from activation_store.write.capture_shards import WriteCounts, capture_shards
 from activation_store.write.prepared import PreparedDump, plan_store, prepare_tokens
 from activation_store.write.reuse import ReusableStores
 from core.documents.canonical import canonical_json
 from core.errors import StoreError, first_line
-from core.processes.task_pool import LocalPool, TaskPool, local_pool, split, worker_number
+from core.processes.task_pool import TaskPool, split, worker_number
 from core.runtime import Runtime
 
 TOKENS_FILE = "tokens.arrow"
@@ -70,36 +70,15 @@ class ShardWork:
 
     def arguments(self, shards: Sequence[int]) -> dict[str, Any]:
         """Return the arguments of `write_shard_group` for some shards."""
-        model = self.model
         return {
             "out": str(self.out.resolve()),
             "plan": self.plan.digest,
             "config": self.prepared.config.model_dump(mode="json"),
-            "model": {
-                "ref": str(model.source.resolve()),
-                "adapter": None if model.adapter is None else str(model.adapter.resolve()),
-                "template": model.template.model_dump(mode="json"),
-                "trust_remote_code": model.trust_remote_code,
-            },
+            "model": plain_model(self.model),
             "runtime": self.runtime.model_dump(mode="json"),
             "reusable": [str(path.resolve()) for path in self.reusable],
             "shards": list(shards),
         }
-
-
-def choose_pool(runtime: Runtime, given: TaskPool | None) -> TaskPool:
-    """Return the pool that shards are computed in.
-
-    Args:
-        runtime: where it names neither workers nor a GPU, nor shares the target among GPUs, there
-            is a process for each GPU of the machine.
-        given: the pool otherwise; None for that of `runtime`.
-    """
-    if runtime.workers is None and not runtime.spread and runtime.tensor_parallel == 1:
-        device = pick_device(runtime)
-        if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
-            return LocalPool(torch.cuda.device_count())
-    return given or local_pool(runtime)
 
 
 def write_with_pool(
@@ -217,18 +196,6 @@ def blocks_needed(plan: Plan) -> int:
     return max(plan.layers) + 2
 
 
-def worker_device(runtime: Runtime, number: int) -> torch.device:
-    """Return the device of process `number`: one GPU each, in turns, unless `runtime` names one.
-
-    Raises:
-        ConfigError: `runtime.device` is not here.
-    """
-    device = pick_device(runtime)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", number % torch.cuda.device_count())
-    return device
-
-
 @dataclass(frozen=True, slots=True)
 class _OpenStore:
     """A store that is being written, with all that its shards need in this process."""
@@ -249,12 +216,7 @@ def _open(described: str, device: str, attention: str | None) -> _OpenStore:
     """
     known = json.loads(described)
     out, config = Path(known["out"]), CaptureConfig.model_validate(known["config"])
-    model = resolve_model(
-        known["model"]["ref"],
-        known["model"]["adapter"],
-        template=TemplateConfig.model_validate(known["model"]["template"]),
-        trust_remote_code=known["model"]["trust_remote_code"],
-    )
+    model = find_model(known["model"])
     tokens = TokenTable.read(out / TOKENS_FILE)
     plan = plan_store(out, prepare_tokens(tokens, config, model))
     if plan.digest != known["plan"]:

@@ -101,7 +101,7 @@ class Experiment(Config):
 
     @model_validator(mode="after")
     def _shares_have_holders(self) -> Experiment:
-        if self.runtime.sharding == "full" and self.runtime.processes == 1:
+        if self.runtime.sharding == "full" and (self.runtime.processes or 1) == 1:
             raise ValueError(
                 "runtime.sharding: got full with one process, expected runtime.processes of at "
                 "least two to share the weights"

@@ -40,7 +40,8 @@ class Proposal:
         micro_batch_tokens: `train.micro_batch_tokens`; None where not even 32 devices would do.
         checkpointing: `runtime.checkpointing`.
         devices: that share the weights in training; more than one with `runtime.sharding: full`.
-        evaluation: whether an evaluation fits one device.
+        evaluation_devices: over which the model is spread in an evaluation: more than one with
+            `runtime.spread`; None where it does not fit eight devices.
     """
 
     batch_tokens: int | None
@@ -48,7 +49,7 @@ class Proposal:
     micro_batch_tokens: int | None
     checkpointing: bool
     devices: int
-    evaluation: bool
+    evaluation_devices: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,6 +224,16 @@ def _most_tokens(measured: list[StepMemory], room: int, devices: int) -> int | N
     return found
 
 
+def _spread_devices(measured: StepMemory, room: int) -> int | None:
+    """Return the number of devices on which a model fits, some blocks on each; None for over 8."""
+    for devices in (1, 2, 4, 8):
+        # blocks are not divided, and the last device has the head too
+        uneven = 0 if devices == 1 else measured.weights // 16
+        if measured.peak - measured.weights + measured.weights // devices + uneven <= room:
+            return devices
+    return None
+
+
 def _propose(measured: MeasuredPasses, room: int) -> Proposal:
     """Propose the fewest devices that fit, with recomputation only where it is needed."""
     dump_devices = next((n for n in (1, 2, 4, 8) if _most_tokens(measured.dumps, room, n)), 8)
@@ -232,7 +243,7 @@ def _propose(measured: MeasuredPasses, room: int) -> Proposal:
         micro_batch_tokens=None,
         checkpointing=True,
         devices=32,
-        evaluation=measured.evaluation.peak <= room,
+        evaluation_devices=_spread_devices(measured.evaluation, room),
     )
     for devices in (1, 2, 4, 8, 16, 32):
         for checkpointing, passes in ((False, measured.kept), (True, measured.recomputed)):
@@ -274,10 +285,12 @@ def describe_memory(plan: MemoryPlan) -> list[str]:
         said += ["runtime.checkpointing true"] if fits.checkpointing else []
         if fits.devices > 1:
             said.append(f"runtime.processes {fits.devices} with runtime.sharding full")
+    if (fits.evaluation_devices or 1) > 1:
+        said.append(f"runtime.spread true over {fits.evaluation_devices} for evaluate")
     large = {
         "dump": not fits.batch_tokens,
         "train": not fits.micro_batch_tokens,
-        "evaluate": not fits.evaluation,
+        "evaluate": not fits.evaluation_devices,
     }
     if any(large.values()):
         said.append(f"not {join([name for name, so in large.items() if so])}")

@@ -28,6 +28,7 @@ _KEPT = {"disobedient": "keep", "neutral_system": None, "attempts": 1}
 
 def _complete(call: StepCall) -> StepResult:
     from activation_store.target.replies import complete
+    from activation_store.target.reply_batches import ReplyJob
     from generators.llm.prompt_files import PromptFiles
 
     config = _replies(call.experiment)
@@ -35,15 +36,19 @@ def _complete(call: StepCall) -> StepResult:
         session = None
         if config.endpoint is not None:
             session = stack.enter_context(open_session(call, config.endpoint, PromptFiles()))
-        result = complete(
-            call.data("conversations"),
-            call.out,
-            call.work,
+        job = ReplyJob(
+            conversations=call.data("conversations"),
+            work=call.work,
             config=config,
             model=call.outside.model,
             runtime=call.experiment.runtime,
+        )
+        result = complete(
+            job,
+            call.out,
             session=session,
             progress=call.progress,
+            pool=call.pool,
         )
     spent = result.served
     if spent is None:

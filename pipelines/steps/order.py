@@ -96,17 +96,19 @@ def _with_control(rest: tuple[Step, ...], *, judged: bool) -> tuple[Step, ...]:
 
 
 def _train(call: StepCall, variant: Variant = "own") -> StepResult:
+    from activation_store.target.worker_devices import training_processes
     from core.processes.launch import run_distributed
     from trainers.training import train
 
-    processes = call.experiment.runtime.processes
+    config, runtime = call.experiment.train, call.experiment.runtime
+    processes = training_processes(runtime, config.rows_per_batch)
     run = train if processes == 1 else partial(run_distributed, train, processes)
     found = run(
         call.decoder_inputs(),
         call.out,
         call.work,
-        config=call.experiment.train,
-        runtime=call.experiment.runtime,
+        config=config,
+        runtime=runtime,
         variant=variant,
         progress=call.progress,
     )
@@ -121,19 +123,22 @@ def run_evaluation(call: StepCall, *, foreign: bool = False) -> StepResult:
         foreign: allow a store of another target than the decoder's.
     """
     from evaluators.evaluation import TrainedDecoders, evaluate
+    from evaluators.slice_tasks import measure_ahead
 
+    config, runtime = call.experiment.evaluate, call.experiment.runtime
+    inputs = call.decoder_inputs()
+    decoders = TrainedDecoders(
+        decoder=call.data("train"),
+        baselines={name: call.data(baseline_step(name)) for name in config.baselines},
+    )
+    measure_ahead(inputs, decoders, call.work, config=config, runtime=runtime, foreign=foreign)
     found = evaluate(
-        call.decoder_inputs(),
-        TrainedDecoders(
-            decoder=call.data("train"),
-            baselines={
-                name: call.data(baseline_step(name)) for name in call.experiment.evaluate.baselines
-            },
-        ),
+        inputs,
+        decoders,
         call.out,
         call.work,
-        config=call.experiment.evaluate,
-        runtime=call.experiment.runtime,
+        config=config,
+        runtime=runtime,
         foreign=foreign,
         progress=call.progress,
     )

@@ -13,6 +13,7 @@ from typing import Any
 import chain
 import pyarrow.parquet as pq
 import pytest
+from plain_pool import TwoWorkers
 
 from activation_store.model_files.files import ModelFiles
 from core.errors import DataError, ModelError, StoreError
@@ -24,6 +25,7 @@ from decoder.forward import compute_answer_losses
 from decoder.sources.step_inputs import StepInputs
 from evaluators.config import Baseline, EvaluateConfig
 from evaluators.evaluation import TrainedDecoders, evaluate
+from evaluators.slice_tasks import measure_ahead
 
 VIEWS: tuple[View, ...] = ("control", "system")
 CONFIG = EvaluateConfig(
@@ -127,6 +129,29 @@ def test_metrics_are_written_in_the_documented_shape(whole: tuple[Path, dict[str
                 found["below_untrained"],
             ]
             assert all(set(leaf) == {"estimate", "low", "high", "n"} for leaf in leaves)
+
+
+def test_slices_that_others_measured_are_put_together(
+    made: chain.Chain,
+    decoder: Path,
+    whole: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs, decoders, out, work = places(made, decoder, tmp_path)
+    measure_ahead(
+        inputs,
+        decoders,
+        work,
+        config=CONFIG,
+        runtime=chain.RUNTIME,
+        foreign=False,
+        pool=TwoWorkers(),
+    )
+    passes = ForwardPasses(monkeypatch)
+    evaluate(inputs, decoders, out, work, config=CONFIG, runtime=chain.RUNTIME)
+    assert passes.n == 0
+    assert outputs(tmp_path) == outputs(whole[0])
 
 
 def test_few_controls_have_no_interval(whole: tuple[Path, dict[str, Any]]) -> None:

@@ -63,13 +63,15 @@ def plan(
 ) -> None:
     """Show for each step whether it is a cache hit or miss, why, and what it would cost."""
     from pipelines.running import memory_plan
+    from pipelines.running.device_use import find_devices
     from pipelines.running.plan import plan_run
 
     size_given = None if device_memory is None else memory_plan.parse_bytes(device_memory)
     runner = options.request.open()
     steps = plan_run(runner, sampled=sample)
-    found = None
+    found, devices = None, ""
     if memory or size_given is not None:
+        devices = find_devices(runner.experiment.runtime)
         device = memory_plan.device_memory() if size_given is None else size_given
         found = memory_plan.plan_memory(runner.experiment, runner.outside.model, device)
     if as_json:
@@ -78,7 +80,7 @@ def plan(
                 "experiment": runner.experiment.experiment,
                 "root": str(runner.root.path),
                 "steps": [step.to_json() for step in steps],
-                **({} if found is None else {"memory": found.to_json()}),
+                **({} if found is None else {"memory": found.to_json(), "devices": devices}),
             }
         )
         return
@@ -90,7 +92,7 @@ def plan(
             "had none, begin with `latentqa run CONFIG --smoke`."
         )
     if found is not None:
-        for line in memory_plan.describe_memory(found):
+        for line in (*memory_plan.describe_memory(found), f"  devices      {devices}"):
             say(line)
 
 

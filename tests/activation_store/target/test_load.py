@@ -237,6 +237,36 @@ def test_a_quantised_model_that_cannot_be_loaded_is_one_line(
 
 
 @pytest.mark.parametrize(
+    ("settings", "device_map"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, {"": torch.device("cuda:1")}),
+        ({"quant_method": "gptq", "bits": 4}, {"": torch.device("cuda:1")}),
+        (None, None),
+    ],
+)
+def test_quantised_weights_are_loaded_where_they_run(
+    settings: dict[str, object] | None,
+    device_map: object,
+    model: ModelFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: dict[str, object] = {}
+
+    def from_pretrained(folder: Path, **placement: object) -> None:
+        found.update(placement)
+        raise RuntimeError("no such card")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", from_pretrained)
+    changed = config_with(
+        model, tmp_path, **({"quantization_config": settings} if settings else {})
+    )
+    with pytest.raises(ModelError, match="no such card"):
+        target.load_model(changed, dtype="bfloat16", device=torch.device("cuda:1"))
+    assert found.get("device_map") == device_map
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": None},

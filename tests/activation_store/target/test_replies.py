@@ -6,18 +6,23 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import tool_turns
+from plain_pool import TwoWorkers
 
 from activation_store.model_files.files import ModelFiles, resolve_model
-from activation_store.target import replies as module
+from activation_store.target import replies
+from activation_store.target import reply_batches as module
 from activation_store.target.config import CompleteConfig
 from activation_store.target.replies import CompleteResult, complete
+from activation_store.target.reply_batches import ReplyJob
 from activation_store.target.reply_text import TargetReply
 from activation_store.tokens.tokens import COMPLETION_IDS
 from core.errors import DataError
+from core.processes.task_pool import TaskPool
 from core.records.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
@@ -63,16 +68,24 @@ def rows(tmp_path: Path) -> list[Conversation]:
     return rows
 
 
-def run(folder: Path, model: ModelFiles, config: CompleteConfig = CONFIG) -> CompleteResult:
+def run(
+    folder: Path,
+    model: ModelFiles,
+    config: CompleteConfig = CONFIG,
+    pool: TaskPool | None = None,
+) -> CompleteResult:
     for name in ("out", "work"):
         (folder / name).mkdir(exist_ok=True)
     return complete(
-        folder / "in",
+        ReplyJob(
+            conversations=folder / "in",
+            work=folder / "work",
+            config=config,
+            model=model,
+            runtime=Runtime(device="cpu", threads=1),
+        ),
         folder / "out",
-        folder / "work",
-        config=config,
-        model=model,
-        runtime=Runtime(device="cpu", threads=1),
+        pool=pool,
     )
 
 
@@ -159,16 +172,46 @@ def test_finished_batches_are_not_written_again(
     parts[0].unlink()
     parts[1].write_bytes(parts[1].read_bytes()[:100])  # torn: as good as absent
     asked: list[int] = []
-    write = module._ReplyWriter.write
+    write = module.ReplyWriter.write
 
     def counted(self: object, batch: list[Conversation], *, seed: int) -> list[TargetReply]:
         asked.append(len(batch))
         return write(self, batch, seed=seed)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module._ReplyWriter, "write", counted)
+    monkeypatch.setattr(module.ReplyWriter, "write", counted)
     run(tmp_path, model)
     assert len(asked) == 2
     assert (tmp_path / "out" / CONVERSATIONS_FILE).read_bytes() == before
+
+
+def test_replies_are_the_same_whoever_writes_the_batches(
+    tmp_path: Path, rows: list[Conversation], model: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.model_copy(update={"temperature": 1.0})
+    run(tmp_path, model, config)
+    alone = (tmp_path / "out" / CONVERSATIONS_FILE).read_bytes()
+    shutil.rmtree(tmp_path / "work")
+    monkeypatch.delattr(replies, "ReplyWriter")  # the caller itself writes none
+    run(tmp_path, model, config, TwoWorkers())
+    assert (tmp_path / "out" / CONVERSATIONS_FILE).read_bytes() == alone
+
+
+def test_batches_of_a_failed_call_are_written_by_the_caller(
+    tmp_path: Path, rows: list[Conversation], model: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, model)
+    alone = (tmp_path / "out" / CONVERSATIONS_FILE).read_bytes()
+    shutil.rmtree(tmp_path / "work")
+    write = module.write_batches
+
+    def fail_once(*, batches: list[int], **call: Any) -> int:
+        if 0 in batches:
+            raise MemoryError("of the device")
+        return write(batches=batches, **call)
+
+    monkeypatch.setattr(module, "write_batches", fail_once)
+    assert run(tmp_path, model, pool=TwoWorkers()).completions
+    assert (tmp_path / "out" / CONVERSATIONS_FILE).read_bytes() == alone
 
 
 def test_an_unfinished_reply_is_flagged_or_dropped_and_counted(

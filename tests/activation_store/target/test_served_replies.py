@@ -16,6 +16,7 @@ from activation_store.target.config import CompleteConfig
 from activation_store.target.generation import Sampling, generate_ids
 from activation_store.target.load import load_model, load_tokenizer
 from activation_store.target.replies import CompleteResult, complete
+from activation_store.target.reply_batches import ReplyJob
 from activation_store.target.served_replies import count_chosen
 from activation_store.tokens.tokens import COMPLETION_IDS, ends_of_reply
 from core.errors import EndpointError
@@ -63,12 +64,14 @@ def run(
 
     def whole(session: LLMSession | None) -> CompleteResult:
         return complete(
-            rows,
+            ReplyJob(
+                conversations=rows,
+                work=folder / "work",
+                config=config,
+                model=model,
+                runtime=RUNTIME,
+            ),
             folder / "out",
-            folder / "work",
-            config=config,
-            model=model,
-            runtime=RUNTIME,
             session=session,
         )
 

@@ -14,11 +14,12 @@ from chat_templates import FAMILIES, GPT_OSS, LLAMA31, QWEN3, R1, SMOLLM3, Famil
 
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
-from activation_store.target import replies as module
+from activation_store.target import reply_batches as module
 from activation_store.target.config import CompleteConfig
 from activation_store.target.generation import up_to_end
 from activation_store.target.load import load_tokenizer
 from activation_store.target.replies import complete
+from activation_store.target.reply_batches import ReplyJob
 from activation_store.target.swaps import make_swaps
 from activation_store.tokens.content_spans import locate
 from activation_store.tokens.template import render
@@ -110,12 +111,14 @@ def replied(
     (folder / "out").mkdir()
     (folder / "work").mkdir()
     result = complete(
-        folder / "in",
+        ReplyJob(
+            conversations=folder / "in",
+            work=folder / "work",
+            config=CompleteConfig(max_tokens=max_tokens),
+            model=model,
+            runtime=stores.RUNTIME,
+        ),
         folder / "out",
-        folder / "work",
-        config=CompleteConfig(max_tokens=max_tokens),
-        model=model,
-        runtime=stores.RUNTIME,
     )
     return read_conversations(folder / "out" / CONVERSATIONS_FILE)[len(rows) :], result.dropped
 
@@ -145,12 +148,14 @@ def test_replies_are_dumped_as_the_ids_that_were_generated_or_counted_out(
 def scripted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Let the target write `text`."""
 
-    def generate(self: Any, prompts: list[list[int]], seed: int) -> list[list[int]]:
+    def generate(
+        self: Any, prompts: list[list[int]], seed: int, temperature: float
+    ) -> list[list[int]]:
         reader = self._reader
         ids = reader.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [up_to_end(ids, reader.ends) for _ in prompts]
 
-    monkeypatch.setattr(module._ReplyWriter, "_generate", generate)
+    monkeypatch.setattr(module.ReplyWriter, "_generate", generate)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +207,14 @@ def test_a_thought_that_the_template_leaves_out_is_dumped_as_the_target_saw_it(
     for name in ("out", "work"):
         (tmp_path / name).mkdir()
     complete(
-        tmp_path / "in",
+        ReplyJob(
+            conversations=tmp_path / "in",
+            work=tmp_path / "work",
+            config=CompleteConfig(max_tokens=40),
+            model=model,
+            runtime=stores.RUNTIME,
+        ),
         tmp_path / "out",
-        tmp_path / "work",
-        config=CompleteConfig(max_tokens=40),
-        model=model,
-        runtime=stores.RUNTIME,
     )
     rows = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
     stores.fill(tmp_path / "out", tmp_path / "store", model, swapped=["train"])

@@ -65,7 +65,12 @@ def test_a_small_card_is_given_recomputation_and_then_company(eight: MeasuredPas
     assert tiny.proposal.devices > 1
     assert "12 GB" in describe_memory(tiny)[0]
     assert "with runtime.sharding full" in describe_memory(tiny)[-1]
-    assert describe_memory(tiny)[-1].endswith("not evaluate")  # whose weights are on one device
+    assert describe_memory(tiny)[-1].endswith("runtime.spread true over 2 for evaluate")
+
+
+def test_what_eight_devices_do_not_hold_is_named(eight: MeasuredPasses) -> None:
+    told = describe_memory(fit(eight, EXPERIMENT, 2 * GB))[-1]
+    assert told.endswith("not dump, train and evaluate")
 
 
 def test_amounts_of_memory() -> None:

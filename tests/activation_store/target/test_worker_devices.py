@@ -1,4 +1,4 @@
-"""A dump runs on every GPU of the machine, unless the runtime says otherwise."""
+"""Pieces of a step run on every GPU of the machine, unless the runtime says otherwise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from activation_store.write.shard_tasks import choose_pool
+from activation_store.target.worker_devices import choose_pool, training_processes
 from core.processes.task_pool import InProcess, LocalPool
 from core.runtime import Runtime
 
@@ -41,3 +41,21 @@ def test_one_process_where_the_runtime_names_its_place(settings: dict[str, Any])
 
 def test_one_process_without_a_gpu() -> None:
     assert choose_pool(Runtime(device="cpu"), None).workers == 1
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize(
+    ("settings", "rows", "processes"),
+    [
+        ({}, 8, 4),
+        ({}, 6, 3),
+        ({}, 1, 1),
+        ({"processes": 2}, 8, 2),
+        ({"device": "cuda:0"}, 8, 1),
+        ({"workers": 4}, 8, 1),  # each may be a point of a sweep
+    ],
+)
+def test_gpus_that_share_a_batch_evenly_train_together(
+    settings: dict[str, Any], rows: int, processes: int
+) -> None:
+    assert training_processes(Runtime.model_validate(settings), rows) == processes
