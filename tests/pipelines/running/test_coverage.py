@@ -100,11 +100,8 @@ def test_rows_that_were_kept_are_looked_at_before_the_next_step(tmp_path: Path) 
         latentqa.run(tmp_path / "own.yaml", root=tmp_path / "root")
 
 
-@pytest.mark.parametrize("controls", [1, 2])
-def test_a_smoke_run_of_a_few_controls_goes_through_every_step(
-    controls: int, tmp_path: Path, model: Path
-) -> None:
-    done = latentqa.run(small(tmp_path, controls, model), root=tmp_path / "root", smoke=True)
+def test_a_smoke_run_of_one_control_goes_through_every_step(tmp_path: Path, model: Path) -> None:
+    done = latentqa.run(small(tmp_path, 1, model), root=tmp_path / "root", smoke=True)
     assert done.metrics["data"]["controls"] == 4
     right = done.metrics["reading"]["test"]["system"]["answer_loss"]["right"]
     assert right["n"] == 2
