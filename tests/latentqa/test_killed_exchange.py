@@ -113,6 +113,7 @@ def test_a_killed_command_leaves_nothing_half_written(
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_command_killed_before_any_change_is_made_good_by_the_next(
     words: tuple[str, ...], sources: Path, tmp_path: Path
