@@ -36,8 +36,8 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise _disk_full(path) from error
         if error.errno in _REFUSED:
             raise StorageError(
-                f"{path}: cannot write here ({os.strerror(error.errno or 0)}). "
-                "Choose another folder with --root, or change its permissions."
+                f"{path}: cannot write here ({os.strerror(error.errno or 0)}). Choose "
+                "another folder with --root, or change the permissions."
             ) from error
         raise
 
@@ -165,8 +165,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         path.rmdir()
     if path.exists():
         raise StorageError(
-            f"{path}: already there; expected a new or an empty folder. "
-            "Name another, or move this one away."
+            f"{path}: already exists and is not empty, expected a new or empty folder. Name "
+            "another folder, or move this one away."
         )
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -73,6 +73,7 @@ class Runtime(Config):
         if (self.spread or self.tensor_parallel > 1) and (self.workers or 1) > 1:
             way = "spread" if self.spread else "tensor_parallel"
             raise ValueError(
-                f"workers: got {self.workers} with {way}, expected 1; all GPUs hold one model"
+                f"workers: got {self.workers} together with {way}, expected 1, because all "
+                "GPUs share one model"
             )
         return self

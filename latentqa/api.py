@@ -387,8 +387,8 @@ def _open(
         )
     if overrides:
         raise ConfigError(
-            f"overrides: got {len(overrides)} with an Experiment, expected none; make the "
-            "Experiment with those values, or name its file."
+            f"overrides: got {len(overrides)} together with an Experiment, expected none. "
+            "Build the Experiment with those values, or pass its file."
         )
     experiment = make_small(config) if smoke else config
     name = experiment.experiment

@@ -244,7 +244,7 @@ NO_TIMES = {
     ("--cron", "0 0 31 2 *"): "never comes",
     ("--cron", "0 3 * * *", "--timezone", "Mars/Olympus"): "--timezone Mars/Olympus: is no time",
     ("--cron", "0 3 * * *", "--set", "schedule={mode: fresh, gate: {min_controls: 1000}}"): (
-        "schedule.gate.min_controls is 1000, and a version is planned with 32 controls"
+        "schedule.gate.min_controls is 1000, but a version is planned with only 32 controls"
     ),
 }
 
@@ -260,4 +260,4 @@ def test_serving_without_a_server_is_one_line(
         done = Called(capsys, "serve", str(home / "sheets.yaml"), *words)
         assert why in done.refused()
     done = Called(capsys, "serve", str(home / "fake.yaml"), "--cron", "0 3 * * *")
-    assert "fake: has no section schedule" in done.refused()
+    assert "fake: has no section `schedule`" in done.refused()

@@ -59,9 +59,7 @@ def _refuse(value: Any, where: str) -> None:
         return
     if type(value) is float:
         if not math.isfinite(value):
-            raise TypeError(
-                f"{where}: {value} has no JSON form; use null or a string that says what is meant."
-            )
+            raise TypeError(f"{where}: {value} cannot be written as JSON; use null or a string.")
         return
     if type(value) in (list, tuple):
         for i, item in enumerate(value):
@@ -87,6 +85,6 @@ def _check_text(text: str, where: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise TypeError(
-            f"{where}: the text has half a surrogate pair ({text[error.start]!r} at character "
-            f"{error.start}), which no UTF-8 can hold; pass whole characters."
+            f"{where}: the text has half a surrogate pair ({text[error.start]!r} at "
+            f"character {error.start}), which UTF-8 cannot encode; pass whole characters."
         ) from error

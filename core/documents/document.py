@@ -34,7 +34,7 @@ class Document(BaseModel):
             where = ".".join(map(str, first["loc"]))
             what = f"{where}: {first['msg'].lower()}" if where else first["msg"]
             raise DamagedError(
-                f"{path}: not what this version writes ({what}). Delete its artifact and run "
-                "again.",
+                f"{path}: not in the format of this version ({what}). Delete its artifact "
+                "and run again.",
                 path,
             ) from error

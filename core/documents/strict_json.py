@@ -102,7 +102,8 @@ def _constant_at(text: str) -> int:
 def _refuse(path: Path, before: str, what: str, error: Exception) -> NoReturn:
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
     raise DataError(
-        f"{path}: not JSON at line {line}, column {column}: {what}. Mend the file and run again."
+        f"{path}: not valid JSON at line {line}, column {column}: {what}. Correct the file "
+        "and run again."
     ) from error
 
 

@@ -45,7 +45,9 @@ def read_yaml(path: Path) -> str:
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
-        raise ConfigError(f"{path}: has more than {size(_MOST_BYTES)}; name another file.")
+        raise ConfigError(
+            f"{path}: larger than {size(_MOST_BYTES)}, expected a smaller file. Check the path."
+        )
     return content.decode()
 
 
@@ -69,15 +71,15 @@ def parse_yaml(text: str | bytes, source: str, what: str = "an experiment") -> A
         for item in itertools.islice(_values(value), most):
             _check(item)
         if next(itertools.islice(_values(value), most, None), None) is not None:
-            raise _Refused(f"its aliases make more than {most:,} values of it")
+            raise _Refused(f"its aliases expand to more than {most:,} values")
     except RecursionError as error:
-        raise ConfigError(f"{source}: not the YAML of {what} (nested too deep).") from error
+        raise ConfigError(f"{source}: not valid YAML for {what} (nested too deeply).") from error
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}" if mark and not source.startswith("--") else source
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         problem = problem.partition(" with value ")[0]  # a repeated key's value may be a secret
-        raise ConfigError(f"{place}: not the YAML of {what} ({problem}).") from error
+        raise ConfigError(f"{place}: not valid YAML for {what} ({problem}).") from error
     return value
 
 
@@ -100,9 +102,9 @@ def _check(item: Any) -> None:
                 raise _Refused(f"the key {key!r} is not text")
     elif isinstance(item, float):
         if not math.isfinite(item):
-            raise _Refused(f"{item} is no number that can be computed with")
+            raise _Refused(f"{item} is not a finite number")
     elif isinstance(item, int):
         if abs(item) > _LARGEST:
-            raise _Refused("a whole number of more than 64 bits")
+            raise _Refused("an integer has more than 64 bits")
     elif item is not None and not isinstance(item, (str, list)):
-        raise _Refused(f"a {type(item).__name__} is no value of it")
+        raise _Refused(f"a {type(item).__name__} is not an allowed value")

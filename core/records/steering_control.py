@@ -93,7 +93,8 @@ def find_control(reference: str) -> SteeringControl:
     if path.suffix in (".yaml", ".yml") or path.exists():
         return load_control(path)
     raise ConfigError(
-        f"control {reference!r}: neither a file nor one of {', '.join(packaged_controls())}."
+        f"control {reference!r}: not found, expected a file or one of "
+        f"{', '.join(packaged_controls())}."
     )
 
 

@@ -75,14 +75,18 @@ class Artifact:
         """
         record = read_json_object(self.path / RECORD)
         if missing := _REQUIRED.keys() - record.keys():
-            raise DamagedError(f"{self.path / RECORD}: lacks {sorted(missing)}.", self.path)
+            raise DamagedError(
+                f"{self.path / RECORD}: fields {sorted(missing)} are missing.", self.path
+            )
         wrong = [name for name, kind in _REQUIRED.items() if not isinstance(record[name], kind)]
         if not wrong and not all(map(_is_file_entry, record["files"])):
             wrong = ["files"]
         if not wrong and not all(isinstance(key, str) for key in record["inputs"].values()):
             wrong = ["inputs"]
         if wrong:
-            raise DamagedError(f"{self.path / RECORD}: its {wrong[0]} are of no record.", self.path)
+            raise DamagedError(
+                f"{self.path / RECORD}: field {wrong[0]} has a wrong type.", self.path
+            )
         return record
 
     @cached_property
@@ -119,10 +123,12 @@ class Artifact:
             if name not in stats:
                 raise DamagedError(f"{path}: the file is missing.", path)
             if name not in expected:
-                raise DamagedError(f"{path}: not a file of this artifact.", path)
+                raise DamagedError(f"{path}: the record does not list this file.", path)
             if stats[name].st_size != expected[name]:
                 raise DamagedError(
-                    f"{path}: {stats[name].st_size} bytes, the record says {expected[name]}.", path
+                    f"{path}: has {stats[name].st_size} bytes, expected {expected[name]} by "
+                    "the record.",
+                    path,
                 )
         if any(stat.st_mtime_ns > committed_ns for stat in stats.values()):
             self.check_bytes(whole_store=True)
@@ -146,8 +152,8 @@ class Artifact:
         if bad:
             path = self.data / bad[0]
             raise DamagedError(
-                f"{path}: its bytes are not those of the record. Run the experiment again: it "
-                "notices, and makes them anew.",
+                f"{path}: its content differs from the record's digest. Run the experiment "
+                "again to recompute it.",
                 path,
             )
 

@@ -68,8 +68,8 @@ def load_tables(root: Path, ref: str) -> Tables:
     table = find_table(folders, CONVERSATIONS_FILE)
     if table is None:
         raise DataError(
-            f"{ref}: no {CONVERSATIONS_FILE} there or behind it; expected an artifact, an "
-            "experiment, a folder that `latentqa data import` wrote, or a conversations file."
+            f"{ref}: found no {CONVERSATIONS_FILE}, expected an artifact, an experiment, a "
+            "folder written by `latentqa data import`, or a conversations file."
         )
     conversations = read_conversations(table)
     asked = find_table(folders, QUESTIONS_FILE)

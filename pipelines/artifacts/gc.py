@@ -53,14 +53,14 @@ def find_garbage(
     """
     if not root.is_marked:
         raise StorageError(
-            f"{root.path}: is not marked as an artifact root (no {MARK}). "
-            "Check --root; `latentqa run` marks the root that it writes to."
+            f"{root.path}: is not an artifact root (no file {MARK}). Check --root; "
+            "`latentqa run` creates that file."
         )
     refs = Refs(root)
     if broken := refs.broken_files():
         raise DamagedError(
-            f"{broken[0]}: cannot be read, so nothing is removed: what it holds is not known. "
-            "Remove the file, or run the experiment again.",
+            f"{broken[0]}: cannot be read, so it is unknown which artifacts it names, and "
+            "nothing is removed. Remove the file, or run the experiment again.",
             broken[0],
         )
     artifacts, unfinished = root.artifacts(), root.partials()
@@ -91,8 +91,8 @@ def collect_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garba
     with exclusive_or_none(root.in_use) as alone:
         if not alone:
             raise StorageError(
-                f"{root.path}: a run is under way here, and may be reading what would go. "
-                "Wait for it, then run gc again."
+                f"{root.path}: a run is in progress here and may read what gc would remove. "
+                "Wait for it to end, then run gc again."
             )
         garbage = find_garbage(root, partials=partials)
         for left in _left_behind(root.path, _LEFT):
@@ -137,8 +137,8 @@ def _held_keys(
             record = refs.root.folder(kind, key) / RECORD
             if key not in by_key and record.exists():
                 raise DamagedError(
-                    f"{record}: cannot be read, so nothing is removed: {name} holds this artifact, "
-                    "and what it was made from is not known. Run the experiment again.",
+                    f"{record}: cannot be read, so the inputs of this artifact, named "
+                    f"{name}, are unknown, and nothing is removed. Run the experiment again.",
                     record,
                 )
             pending.append(key)

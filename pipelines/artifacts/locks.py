@@ -100,7 +100,7 @@ def _opened(path: Path) -> Iterator[IO[str]]:
         raise
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot be made ({error.strerror}). Choose another folder with --root."
+            f"{path}: cannot be created ({error.strerror}). Choose another folder with --root."
         ) from error
     with file:
         yield file

@@ -86,7 +86,7 @@ class Refs:
         if latest is not None and latest.number is None:
             raise RefError(
                 f"{experiment}: is a tag in {self.root.path}, and a run does not move tags. "
-                f"Name the experiment otherwise, or forget the tag: latentqa untag {experiment}"
+                f"Rename the experiment, or remove the tag: latentqa untag {experiment}"
             )
 
     def publish(
@@ -135,7 +135,7 @@ class Refs:
             RefError: `latest` is a tag of the user's, or `name` is no numbered version.
         """
         if name.number is None:
-            raise RefError(f"{name}: is a tag; expected a numbered version of an experiment.")
+            raise RefError(f"{name}: is a tag, expected a numbered version of an experiment.")
         self.check_free(name.name)
         with exclusive(self.root.path / "locks" / "refs.lock", lambda holder: None):
             self._write(replace(name, version=LATEST))
@@ -157,15 +157,15 @@ class Refs:
         version = version or LATEST
         if not _NAME.fullmatch(base) or not _NAME.fullmatch(version):
             raise RefError(
-                f"{name}: cannot be a name; expected letters, digits, '_', '-' and '.', and at "
-                "most one ':' before a version."
+                f"{name}: not a valid name, expected letters, digits, '_', '-' and '.', and "
+                "at most one ':' before a version."
             )
         if version.isdigit():
-            raise RefError(f"{name}: `latentqa run` gives numbered versions; choose a word.")
+            raise RefError(f"{name}: version numbers are given by `latentqa run`; choose a word.")
         if version == LATEST and any(self._numbers(base)):
             raise RefError(
-                f"{name}: is the name of an experiment, and points at its newest run. "
-                f"Choose another name, or a word for a version: {base}:WORD"
+                f"{name}: is the name of an experiment and refers to its newest run. Choose "
+                f"another name, or a word for a version: {base}:WORD"
             )
         artifacts = tuple(f"{a.kind}/{a.key}" for a in self.resolve_set(ref).values())
         made = Name(name=base, version=version, artifacts=artifacts)
@@ -201,18 +201,18 @@ class Refs:
         if kind is not None and len(found) > 1:
             if kind not in found:
                 raise RefError(
-                    f"{ref}: holds {', '.join(found)}; expected an artifact of kind {kind}. "
-                    "Run the experiment up to there."
+                    f"{ref}: has {', '.join(found)}, expected an artifact of kind {kind}. "
+                    "Run the experiment up to that step."
                 )
             found = {kind: found[kind]}
         if len(found) > 1:
             shorts = ", ".join(a.short for a in found.values())
-            raise RefError(f"{ref}: names {len(found)} artifacts ({shorts}); give one.")
+            raise RefError(f"{ref}: names {len(found)} artifacts ({shorts}), expected one.")
         artifact = next(iter(found.values()))
         if kind is not None and artifact.kind != kind:
             raise RefError(
-                f"{ref}: is {artifact.short}; expected an artifact of kind {kind}. "
-                f"`latentqa ls` shows what there is."
+                f"{ref}: is {artifact.short}, expected an artifact of kind {kind}. "
+                "`latentqa ls` lists all."
             )
         return artifact
 
@@ -251,7 +251,10 @@ class Refs:
         found = [a for a in self.root.artifacts(kind) if a.key.startswith(prefix)]
         if len(found) > 1:
             shorts = ", ".join(a.short for a in found)
-            raise RefError(f"{ref}: fits {len(found)} artifacts ({shorts}); add digits.")
+            raise RefError(
+                f"{ref}: matches {len(found)} artifacts ({shorts}), expected "
+                "one. Give more digits of the key."
+            )
         return found[0] if found else None
 
     def _nothing(self, ref: str) -> str:

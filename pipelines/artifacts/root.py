@@ -110,8 +110,8 @@ class ArtifactRoot:
             found = differences(artifact.identity, identity.payload())
             what = "; ".join(map(str, found)) or f"key {artifact.key} → {identity.key}"
             raise IdentityError(
-                f"{folder}: holds another identity than its name says ({what}). "
-                "It was changed by hand: move the folder away and run again."
+                f"{folder}: its identity does not match its name ({what}), so it was "
+                "changed by hand. Move the folder away and run again."
             )
         artifact.check()
         return artifact

@@ -38,8 +38,8 @@ def conversation_from_texts(
             raise DataError(f"ask: the {what} is empty; expected some text.")
     if system is not None and stimulus is not None:
         raise ConfigError(
-            "ask: got a system prompt and a stimulus, expected one of them. With a system prompt, "
-            "the prompt is the stimulus already."
+            "ask: got a system prompt and a stimulus, expected one of them. With a system "
+            "prompt, the prompt itself is the stimulus."
         )
     if system is not None:
         return "system", (
@@ -79,8 +79,8 @@ def conversation_from_messages(messages: ChatMessages) -> tuple[View, tuple[Mess
     said = ["segment" in message for message in messages]
     if any(said) and not all(said):
         raise DataError(
-            f"messages: message {said.index(False) + 1} says no segment and others do; "
-            "expected all of them, or none."
+            f"messages: message {said.index(False) + 1} has no segment although others "
+            "have, expected a segment for all messages or for none."
         )
     if all(said):
         found = tuple(
@@ -121,7 +121,7 @@ def _check(number: int, message: Any) -> None:
     if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
         raise DataError(f'{where} is {_short(message)}, expected {{"role", "content"}}.')
     if extra := sorted(set(message) - set(_KEYS)):
-        raise DataError(f"{where} has {extra[0]!r}, expected {', '.join(_KEYS)} alone.")
+        raise DataError(f"{where} has the key {extra[0]!r}, expected only {', '.join(_KEYS)}.")
     if message["role"] not in ROLES:
         raise DataError(f"{where} has role {_short(message['role'])}, expected {', '.join(ROLES)}.")
     if not isinstance(message["content"], str) or not message["content"].strip():

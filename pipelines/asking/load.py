@@ -104,8 +104,8 @@ def _target(found: _Found, model: str | None, adapter: str | None) -> ModelFiles
         if model is not None:
             raise
         raise ModelError(
-            f"decoder {found.name}: its target is not where it was when it was trained: {error} "
-            "Name it with --model."
+            f"decoder {found.name}: its target is no longer where it was during training: "
+            f"{error} Give its new place with --model."
         ) from error
 
 
@@ -121,8 +121,9 @@ def _foreign(
     found, own = ((shape.n_blocks, shape.d_model) for shape in shapes)
     if found != own:
         raise ModelError(
-            f"model {other.ref}: it has {found[0]} blocks of width {found[1]}, the decoder's own "
-            f"target {own[0]} of {own[1]}. A foreign target must be of the same shape."
+            f"model {other.ref}: has {found[0]} blocks of width {found[1]}, expected "
+            f"{own[0]} of width {own[1]} as in the decoder's own target. A foreign target "
+            "must have the same shape."
         )
     theirs, ours = other.digests(), target.digests()
     return LoadedForeignTarget(

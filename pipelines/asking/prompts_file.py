@@ -56,7 +56,7 @@ def read_prompts(path: Path, questions: Sequence[str], tokens: str) -> list[Line
             row = _object(line, where) if as_json else {"prompt": line.strip()}
             out.append(_line(row, number, where, questions, tokens))
     if not out:
-        raise DataError(f"{path}: holds no prompt; expected one a line.")
+        raise DataError(f"{path}: has no prompt, expected one per line.")
     return out
 
 
@@ -64,7 +64,9 @@ def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{where}: not JSON ({error}); expected an object a line.") from error
+        raise DataError(
+            f"{where}: not valid JSON ({error}), expected one object per line."
+        ) from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: got a {type(row).__name__}, expected an object.")
     if unknown := sorted(set(row) - set(_KEYS)):
@@ -84,10 +86,10 @@ def _line(
 ) -> Line:
     own = row.get("questions", [row["question"]] if "question" in row else list(questions))
     if not isinstance(own, list) or not all(isinstance(question, str) for question in own):
-        raise DataError(f"{where}: questions is no list of texts.")
+        raise DataError(f"{where}: questions is not a list of texts.")
     if not own:
         raise DataError(
-            f"{where}: nothing is asked; give the line `questions`, or the command --question."
+            f"{where}: has no question, expected `questions` in the line or --question for all."
         )
     try:
         prompt = make_prompt(

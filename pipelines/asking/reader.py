@@ -75,7 +75,8 @@ def make_prompt(
         view, messages = conversation_from_texts(prompt, system=system, stimulus=stimulus)
     elif system is not None or stimulus is not None:
         raise ConfigError(
-            "ask: got a whole dialogue and a system prompt or stimulus; put it in the dialogue."
+            "ask: got a whole dialogue together with a system prompt or stimulus, expected "
+            "the dialogue alone. Put them into the dialogue."
         )
     else:
         view, messages = conversation_from_messages(prompt)

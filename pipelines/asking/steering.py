@@ -148,12 +148,13 @@ def steer(
     config = config or ControlSection()
     decoder = reader.decoder
     if reader.foreign is not None:
-        raise ConfigError("steer: got a foreign target; the decoder's own target is steered.")
+        raise ConfigError("steer: got a foreign target, expected the decoder's own target.")
     _check_strength(strength)
     if by == "activations":
         if save_to is not None:
             raise ConfigError(
-                "steer: activations leave nothing to save; expected by vector or weights."
+                "steer: --by activations makes nothing to save, expected --by vector or "
+                "--by weights."
             )
         own = config.activations
         scaled = own.model_copy(
@@ -167,8 +168,9 @@ def steer(
         return
     if len(controls) != 1 or tuple(weights) not in ((), (1.0,)):
         raise ConfigError(
-            f"steer: by {by} takes one control of weight 1, got {len(controls)} of weights "
-            f"{list(weights)}; several, and other weights, go by activations."
+            f"steer: got {len(controls)} controls with weights {list(weights)} and --by "
+            f"{by}, expected one control with weight 1. Use --by activations for several "
+            "controls or other weights."
         )
     try:
         method = MethodMaker(decoder, controls[0], draw_prompts(config), config).make(by)
@@ -219,7 +221,7 @@ def steer_with_file(
     decoder = reader.decoder
     if path.is_dir():
         if not (path / "adapter_config.json").is_file():
-            raise ModelError(f"adapter {path}: no peft adapter is here (no adapter_config.json).")
+            raise ModelError(f"adapter {path}: not a peft adapter (no adapter_config.json).")
         try:
             remove_steering_adapter(decoder, STEER)
             decoder.net.load_adapter(str(path), STEER)
@@ -268,5 +270,7 @@ def infer_control(
         if answer.text.strip()
     )
     if not wanted:
-        raise DataError("steer: the decoder answered nothing about the prompt; ask otherwise.")
+        raise DataError(
+            "steer: the decoder gave empty answers about the prompt. Ask other questions."
+        )
     return SteeringControl(control=name, description=prompt, questions=wanted)

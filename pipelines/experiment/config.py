@@ -80,17 +80,18 @@ class Experiment(Config):
         if written and self.data is not None and self.data.format != "conversations":
             raise ValueError(
                 "data.rows.questions: got written with data.format latentqa, expected "
-                "conversations; published files bring their questions"
+                "data.format conversations, because the published files already have "
+                "questions"
             )
         if written and self.generate is None:
             raise ValueError(
-                "data.rows.questions: got written, expected the section generate too, with the "
-                "endpoint that writes them"
+                "data.rows.questions: got written without a section generate, expected one "
+                "with the endpoint that writes them"
             )
         if written and self.generate and "conversations" in self.generate.model_fields_set:
             raise ValueError(
-                "generate.conversations: got one beside data.rows.questions written, expected "
-                "none; the conversations are those of data"
+                "generate.conversations: got one together with data.rows.questions "
+                "written, expected none, because the conversations come from data"
             )
         if len(given) != 1 and not written:
             raise ValueError(
@@ -103,8 +104,8 @@ class Experiment(Config):
     def _shares_have_holders(self) -> Experiment:
         if self.runtime.sharding == "full" and (self.runtime.processes or 1) == 1:
             raise ValueError(
-                "runtime.sharding: got full with one process, expected runtime.processes of at "
-                "least two to share the weights"
+                "runtime.sharding: got full with one process, expected runtime.processes "
+                "of at least 2"
             )
         return self
 

@@ -42,7 +42,9 @@ class SweepSection(Config):
     def _axes(cls, vary: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         fields = [ALIASES.get(name, name) for name in vary]
         if len(set(fields)) != len(fields):
-            raise ValueError("expected each field once; a short name and its path are one field")
+            raise ValueError(
+                "expected each field once (a short name and its path are the same field)"
+            )
         for name, field, values in zip(vary, fields, vary.values(), strict=True):
             if field.split(".")[0] in NOT_VARIED or field in NOT_VARIED:
                 raise ValueError(f"{name} cannot be varied; expected a field that decides a result")

@@ -125,8 +125,8 @@ def _section(base: Experiment, vary: Sequence[str], seeds: int | None) -> SweepS
         raise ConfigError(f"--vary: {said}.") from error
     if not section.vary:
         raise ConfigError(
-            "sweep: nothing is varied. Give --vary FIELD=a,b,c, such as --vary rows=20,40,80, or "
-            "a section sweep in the experiment file."
+            "sweep: got no axis, expected --vary FIELD=a,b,c, such as --vary "
+            "rows=20,40,80, or a section `sweep` in the experiment file."
         )
     return section
 
@@ -140,8 +140,8 @@ def _parse_axis(text: str) -> tuple[str, list[Any]]:
         near = difflib.get_close_matches(axis, ALIASES, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(
-            f"--vary {text}: no axis {axis}; expected one of {', '.join(ALIASES)}, or a field's "
-            f"whole path.{hint}"
+            f"--vary {text}: unknown axis {axis}, expected one of {', '.join(ALIASES)}, or "
+            f"the full path of a field.{hint}"
         )
     return axis, list(parse_yaml(f"[{values}]", f"--vary {text}"))
 

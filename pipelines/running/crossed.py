@@ -126,15 +126,17 @@ def _check_targets(
             raise StoreError(
                 f"crossed: {first} and {name} have different targets: {which} is "
                 f"{str(own.get(which, _ABSENT))[:24]} in {first} and "
-                f"{str(found.get(which, _ABSENT))[:24]} in {name}. Cross experiments of one "
-                "target, or read a foreign one with --foreign-target; the results then say so."
+                f"{str(found.get(which, _ABSENT))[:24]} in {name}. Cross experiments with "
+                "the same target, or allow others with --foreign-target; the results are "
+                "then marked."
             )
     if len({repr(sorted(own.items())) for own in targets.values()}) > 1:
         for name, runner in runners.items():
             if "dump" not in _evaluation(runner).inputs:
                 raise ConfigError(
-                    f"crossed: {name} has no store (train.activations: live), and decoders of "
-                    "another target cannot compute its activations. Set it to `store`."
+                    f"crossed: {name} has no store (train.activations: live), so decoders "
+                    "of another target cannot read its activations. Set train.activations "
+                    "to `store`."
                 )
 
 

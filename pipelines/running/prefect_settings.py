@@ -53,7 +53,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path}: Prefect's settings cannot be read ({error}). Mend the file, or set {URL}."
+            f"{path}: Prefect's settings cannot be read ({error}). Correct the file, or set {URL}."
         ) from error
 
 

@@ -304,8 +304,8 @@ class Runner:
         self.outside.forget_digests()
         if changed := differences(identity.external, step.external(self.outside)):
             raise DataError(
-                f"{step.name}: what it reads changed on disk while the run was under way "
-                f"({changed[0]}). Run again: results are then filed under what is there."
+                f"{step.name}: an input changed on disk during the run ({changed[0]}). Run "
+                "again; the results then belong to the new files."
             )
 
     def _closure(self, step: Step) -> Mapping[str, Artifact]:

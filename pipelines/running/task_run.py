@@ -59,16 +59,16 @@ def run_tasks_of(
     found = refs.resolve_set(ref)
     if _TRAIN not in found:
         raise RefError(
-            f"{ref}: holds {', '.join(found)}; expected a trained decoder (kind train). "
-            "Run the experiment up to there."
+            f"{ref}: has {', '.join(found)}, expected a trained decoder (kind train). Run "
+            "the experiment up to the step train."
         )
     rows = next((step for step in _CONVERSATIONS if step in found), None)
     if rows is None and (own := _rows_of(found[_TRAIN], place)) is not None:
         rows, found = own.kind, {**found, own.kind: own}
     if prompts and rows is None:
         raise RefError(
-            f"{ref}: holds {', '.join(found)}; expected conversations too, whose hidden prompts "
-            "are read. Name the run, not the decoder alone."
+            f"{ref}: has {', '.join(found)}, expected conversations as well, for their "
+            "hidden prompts. Name the run instead of the decoder."
         )
     named = refs.get(ref)
     experiment = _experiment(

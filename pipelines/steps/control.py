@@ -52,7 +52,10 @@ def _controls(experiment: Experiment) -> list[SteeringControl]:
     found = [find_control(reference) for reference in _section(experiment).controls]
     names = [control.control for control in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"control.controls: two are called {twice[0]}; name one otherwise.")
+        raise ConfigError(
+            f"control.controls: got two controls named {twice[0]}, expected "
+            "different names. Rename one."
+        )
     return found
 
 
@@ -76,7 +79,7 @@ def _external(outside: ExternalInputs) -> dict[str, Any]:
         return dict(outside.model_digests)
     path = Path(pairs).expanduser()
     if not path.is_file():
-        raise ConfigError(f"control.crows_pairs: {path} is no file.")
+        raise ConfigError(f"control.crows_pairs: {path} is not a file.")
     return {**outside.model_digests, "crows_pairs": sha256_file(path)}
 
 

@@ -212,9 +212,9 @@ def check_schedule(experiment: Experiment) -> None:
     planned = sum(plan.controls for plan in section.conversations.kinds.values())
     if planned < least:
         raise ConfigError(
-            f"{experiment.experiment}: schedule.gate.min_controls is {least}, and a version is "
-            f"planned with {planned} controls (generate.conversations.kinds), so that the gate "
-            "would refuse every one. Lower the first or raise the second."
+            f"{experiment.experiment}: schedule.gate.min_controls is {least}, but a version "
+            f"is planned with only {planned} controls (generate.conversations.kinds), so "
+            "the gate would refuse every version. Lower the first or raise the second."
         )
 
 
@@ -247,8 +247,8 @@ def canary_experiment(experiment: Experiment, canary: CanaryConfig) -> Experimen
 def _schedule(experiment: Experiment) -> ScheduleSection:
     if experiment.schedule is None:
         raise ConfigError(
-            f"{experiment.experiment}: has no section schedule, which says what a firing makes; "
-            "write `schedule: {mode: fresh}` or `schedule: {mode: grow, by: 8}`."
+            f"{experiment.experiment}: has no section `schedule`, expected `schedule: "
+            f"{{mode: fresh}}` or `schedule: {{mode: grow, by: 8}}`."
         )
     return experiment.schedule
 

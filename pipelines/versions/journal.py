@@ -123,6 +123,7 @@ def _read(path: Path) -> Firing:
         return Firing(**{**value, "checks": tuple(value["checks"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(
-            f"{path}: not a record of a firing ({error}); remove it, to make it again.",
+            f"{path}: not a valid record of a scheduled run ({error}). Remove the file and "
+            "run again.",
             path,
         ) from error

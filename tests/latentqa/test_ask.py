@@ -196,7 +196,9 @@ def test_a_ref_that_is_no_decoder_is_one_line(
 def test_a_target_that_has_moved_is_named_with_model(root: Path, tmp_path: Path) -> None:
     # a copied decoder knows its target's name alone
     shutil.copytree(Refs(ArtifactRoot(root)).resolve("toy", "train").data, tmp_path / "copy")
-    with pytest.raises(ModelError, match=r"not where it was.*Name it with --model"):
+    with pytest.raises(
+        ModelError, match=r"no longer where it was.*Give its new place with --model"
+    ):
         load(str(tmp_path / "copy"), device="cpu")
     moved = load(str(tmp_path / "copy"), model=chain.model().ref, device="cpu")
     assert isinstance(moved.ask(PROMPT, QUESTION, max_tokens=1), str)
@@ -207,7 +209,9 @@ def test_damaged_weights_are_noticed(root: Path, tmp_path: Path) -> None:
     artifact = Refs(ArtifactRoot(tmp_path / "root")).resolve("toy", "train")
     weights = artifact.data / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(DamagedError, match=r"adapter_model\.safetensors: its bytes are not those"):
+    with pytest.raises(
+        DamagedError, match=r"adapter_model\.safetensors: its content differs from the record"
+    ):
         load("toy", root=tmp_path / "root", device="cpu")
 
 

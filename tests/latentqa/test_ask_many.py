@@ -78,7 +78,7 @@ def test_messages_that_say_their_segments_make_the_views(
         ([{"role": "user", "content": " "}], "expected some text"),
         ([{"role": "user", "content": "x", "name": "n"}], "has 'name'"),
         ([{"role": "user", "content": "x", "segment": "reply"}], 'segment "reply", expected'),
-        ([{**DIALOGUE[0], "segment": "control"}, DIALOGUE[1]], "message 2 says no segment"),
+        ([{**DIALOGUE[0], "segment": "control"}, DIALOGUE[1]], "message 2 has no segment"),
     ],
 )
 def test_another_form_of_messages_is_one_line(messages: list[Any], said: str) -> None:
@@ -207,7 +207,7 @@ def test_a_text_file_has_a_prompt_a_line(tmp_path: Path) -> None:
         ('{"prompt": "p", "ask": 1}', "unknown key 'ask'"),
         ('{"question": "q"}', "expected one of `prompt` and `messages`"),
         ('{"prompt": 3}', "prompt is a int, expected text"),
-        ('{"prompt": "p", "questions": "q"}', "questions is no list"),
+        ('{"prompt": "p", "questions": "q"}', "questions is not a list"),
         ('{"prompt": "p"}', "nothing is asked"),
         ('{"prompt": " ", "question": "q"}', "line 1: ask: the prompt is empty"),
         ('{"messages": [], "question": "q"}', "line 1: messages: got list"),

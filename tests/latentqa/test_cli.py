@@ -80,8 +80,8 @@ finally:
         ),
         (
             ["sweep", "fake.yaml", "--vary", "rnk=1,2"],
-            "--vary rnk=1,2: no axis rnk; expected one of rows, questions, rank, read_layer, "
-            "mixture, epochs, model, or a field's whole path. Did you mean rank?",
+            "--vary rnk=1,2: unknown axis rnk, expected one of rows, questions, rank, read_layer, "
+            "mixture, epochs, model, or the full path of a field. Did you mean rank?",
         ),
         (
             ["run", "fake.yaml", "--set", "train.lora.rnak=1"],
@@ -210,7 +210,7 @@ def test_verify_reads_every_byte(place: Path, capsys: pytest.CaptureFixture[str]
     called = Called(capsys, "verify", "fake")
     assert called.code == DamagedError.exit_code == 1
     assert "damaged: piece-0" in called.out
-    assert "1 of its files are not as they were committed" in called.err
+    assert "1 of its files differ from the record" in called.err
 
 
 @pytest.mark.parametrize("name", ["record.json", "identity.json"])

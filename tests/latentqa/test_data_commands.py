@@ -145,7 +145,9 @@ def test_import_names_its_folder_after_the_source(
 
 def test_import_never_replaces_work(data: Path, tmp_path: Path) -> None:
     published(tmp_path / "in")
-    with pytest.raises(StorageError, match="already there; expected a new or an empty folder"):
+    with pytest.raises(
+        StorageError, match="already exists and is not empty, expected a new or empty folder"
+    ):
         latentqa("import", tmp_path / "in", "--out", data)
 
 
@@ -165,7 +167,7 @@ def test_a_failed_import_leaves_nothing(tmp_path: Path) -> None:
         ("limit=many", "limit: got 'many': Input should be a valid integer"),
         ("splits.test=1.5", "splits.test: got 1.5"),
         ("splits.test=0.9", "leave nothing to train on|splits"),
-        ("splits.test_ood=[a", "not the YAML"),
+        ("splits.test_ood=[a", "not valid YAML"),
     ],
 )
 def test_a_wrong_setting_is_one_line(override: str, words: str, tmp_path: Path) -> None:
@@ -215,9 +217,11 @@ def test_show_takes_flags_of_rows(data: Path, tmp_path: Path) -> None:
 
 
 def test_show_names_what_there_is_when_nothing_fits(data: Path) -> None:
-    with pytest.raises(ConfigError, match="--kind person: no row has it; found extractive, goal"):
+    with pytest.raises(
+        ConfigError, match="--kind person: no row matches; the rows have extractive, goal"
+    ):
         latentqa("show", data, "--kind", "person")
-    with pytest.raises(ConfigError, match="--flag x: no row has it; found none"):
+    with pytest.raises(ConfigError, match="--flag x: no row matches; the rows have none"):
         latentqa("show", data, "--flag", "x")
 
 
@@ -308,10 +312,10 @@ def test_export_writes_a_datasets_folder(data: Path, tmp_path: Path) -> None:
 
 def test_export_refuses_what_it_cannot_do(data: Path, tmp_path: Path) -> None:
     assert latentqa("export", data, "--format", "csv", "--out", tmp_path / "x").exit_code == 2
-    with pytest.raises(DataError, match="need questions, and none belong"):
+    with pytest.raises(DataError, match="found no questions for these conversations"):
         latentqa("export", data / "conversations", "--format", "latentqa", "--out", tmp_path / "x")
     (tmp_path / "rows.jsonl").write_text("mine")
-    with pytest.raises(ConfigError, match="already there; name a new file"):
+    with pytest.raises(ConfigError, match="already exists; name a new file"):
         latentqa("export", data, "--format", "jsonl", "--out", tmp_path / "rows.jsonl")
     with pytest.raises(StorageError, match="already there"):
         latentqa("export", data, "--format", "datasets", "--out", data)
@@ -349,7 +353,7 @@ def test_a_ref_that_names_nothing_is_an_error(artifacts: Path, tmp_path: Path) -
     with pytest.raises(LookupError, match=r"nothing: names nothing in .*names here: mine"):
         latentqa("stats", "nothing", "--root", artifacts)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: no conversations\.parquet there or behind it"):
+    with pytest.raises(DataError, match=r"empty: found no conversations\.parquet"):
         latentqa("stats", tmp_path / "empty", "--root", artifacts)
 
 

@@ -115,7 +115,9 @@ def test_a_damaged_finished_store_is_refused_in_one_line_and_stays(
         shard.write_bytes(content)
         code, _, err = run(*there, f"dump.store={damaged}", "--set", "dump.max_tokens=1000")
         assert code == 2
-        assert "acts/L1/c/0/0 is not as it was committed. It stands at dump.store" in err
+        assert (
+            "acts/L1/c/0/0 is not as it was committed. It is the store named in dump.store" in err
+        )
         assert "again:" not in err
         assert shard.read_bytes() == content
     (tmp_path / "copied" / "root.json").unlink()
@@ -150,7 +152,7 @@ def test_vectors_that_show_the_control_or_nothing_at_all_are_refused(
     [
         (("vectors.safetensors",), "is no folder; expected one that holds .safetensors files"),
         (("nowhere",), "is no folder"),
-        (("layer", "--index", "i.parquet"), "--index: it goes with a .npy file"),
+        (("layer", "--index", "i.parquet"), "--index: got it with"),
     ],
 )
 def test_a_source_that_is_none_is_refused_in_one_line(

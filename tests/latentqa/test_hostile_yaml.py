@@ -36,7 +36,7 @@ def write(text: str) -> None:
 
 
 def test_a_file_without_end_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "/dev/zero: has more than 4 MB" in Called(capsys, "plan", "/dev/zero").refused()
+    assert "/dev/zero: larger than 4 MB" in Called(capsys, "plan", "/dev/zero").refused()
 
 
 @pytest.mark.parametrize(

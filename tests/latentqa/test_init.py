@@ -37,7 +37,7 @@ def test_a_packaged_experiment_can_be_the_beginning(capsys: pytest.CaptureFixtur
 
 def test_init_overwrites_no_file(capsys: pytest.CaptureFixture[str]) -> None:
     Path("experiment.yaml").write_text("mine")
-    assert "already there; name a new file with --out" in Called(capsys, "init").refused()
+    assert "already exists; name a new file with --out" in Called(capsys, "init").refused()
     assert Path("experiment.yaml").read_text() == "mine"
 
 

@@ -76,22 +76,25 @@ def test_a_vector_is_kept_and_applied(
     [
         ((), "got 0 of --control"),
         (("--control", "cheerful", "--from-prompt", "x"), "got 2 of --control"),
-        (("--control", "nobody"), "neither a file nor one of"),
-        (("--control", "cheerful=much"), "expected a number that is not 0"),
+        (("--control", "nobody"), "not found, expected a file or one of"),
+        (("--control", "cheerful=much"), "expected a number other than 0"),
         (("--control", "cheerful", "--strength", "0"), "expected a number above 0"),
         (("--control", "cheerful", "--out", "v"), "nothing to save"),
-        (("--control", "cheerful", "--control", "formal", "--by", "vector"), "takes one control"),
+        (
+            ("--control", "cheerful", "--control", "formal", "--by", "vector"),
+            "expected one control with weight 1",
+        ),
         (("--control", "cheerful", "--strength", "nan"), "expected a number above 0"),
         (("--control", "cheerful", "--strength", "-1"), "expected a number above 0"),
-        (("--control", "cheerful=0"), "expected a number that is not 0"),
-        (("--control", "cheerful=nan"), "expected a number that is not 0"),
-        (("--control", "cheerful=-1", "--by", "vector"), "takes one control of weight 1"),
+        (("--control", "cheerful=0"), "expected a number other than 0"),
+        (("--control", "cheerful=nan"), "expected a number other than 0"),
+        (("--control", "cheerful=-1", "--by", "vector"), "expected one control with weight 1"),
         (("--control", "cheerful", "--question", "Who?"), "asked of --from-prompt"),
         (("--control", "."), "cannot be read"),
         (("--using", "nothing.safetensors"), "no such file"),
-        (("--using", "x", "--by", "vector"), "goes with neither --by nor --out"),
+        (("--using", "x", "--by", "vector"), "got --using together with --by or --out"),
         (("--using", "x", "--strength", "0"), "expected a number above 0"),
-        (("--using", "."), "no peft adapter is here"),
+        (("--using", "."), "not a peft adapter"),
         (("--control", "cheerful", "--save-control", "c.yaml"), "which is missing"),
     ],
 )
@@ -146,9 +149,9 @@ def test_an_adapter_of_another_width_is_refused(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("control: [", "not the YAML of a control"),
+        ("control: [", "not valid YAML for a control"),
         ("control: Big Name\ndescription: x\nquestions: []", "control: String should match"),
-        ("\x00", "not the YAML of a control"),
+        ("\x00", "not valid YAML for a control"),
     ],
 )
 def test_a_broken_control_is_one_line(

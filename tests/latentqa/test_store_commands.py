@@ -143,8 +143,8 @@ def test_verify_has_a_line_for_each_finding(store: Path, run: Run) -> None:
         "tokens/c/1 (shard 1, tokens): missing",
     ]
     assert err == (
-        f"latentqa: store {store}: 3 of its files are not as they were committed. "
-        "Run the experiment again: it computes what they belong to again, and nothing else.\n"
+        f"latentqa: store {store}: 3 of its files are damaged. "
+        "Run the experiment again: it recomputes only the affected shards.\n"
     )
 
 
@@ -211,4 +211,4 @@ def test_options_of_export_and_import_are_checked(
     code, _, err = run("store", "import", str(tmp_path), "--layer", "9", *target)
     assert (code, "it has blocks 0 to 3, got 9. Change --layer" in err) == (2, True)
     code, _, err = run("store", "import", "v.npy", "--layer", "1", *target)
-    assert (code, "--index: a .npy file needs" in err) == (2, True)
+    assert (code, "--index: missing" in err) == (2, True)

@@ -83,9 +83,13 @@ def ask(
     said.check_one_source("ask", file=file)
     check_finite("ask", temperature=temperature)
     if file is None and not question:
-        raise ConfigError("ask: nothing is asked; expected --question TEXT at least once.")
+        raise ConfigError("ask: got no question, expected --question TEXT at least once.")
     if file is not None and (said.system is not None or said.stimulus is not None):
-        raise ConfigError("ask: got --file and --system or --stimulus; put them in its lines.")
+        raise ConfigError(
+            "ask: got --file together with --system or --stimulus, expected "
+            "--file alone. Put system and stimulus into the lines of the "
+            "file."
+        )
     from pipelines.asking.prompts_file import read_prompts
     from pipelines.asking.reader import AskOptions
 
@@ -129,6 +133,6 @@ def _answer_file(
         say(json.dumps(document, ensure_ascii=False, allow_nan=False))
     if failed:
         raise DataError(
-            f"ask: {failed} of {len(lines)} prompts could not be asked; their lines say why "
-            "(key `error`)."
+            f"ask: {failed} of {len(lines)} prompts could not be asked; their output lines "
+            "give the reason (key `error`)."
         )

@@ -58,7 +58,7 @@ def write(
     file before you steer with it.
     """
     if out.exists():
-        raise ConfigError(f"control: {out} exists already; name a new file with --out.")
+        raise ConfigError(f"control: {out} already exists; name a new file with --out.")
     from activation_store.model_files.gguf import served
     from core.records.steering_control import write_control
     from generators.llm.endpoint.resolve import open_endpoint
@@ -74,7 +74,10 @@ def write(
     if config is not None:
         experiment = load_experiment(Path(config))
         if experiment.generate is None:
-            raise ConfigError(f"{config}: has no section generate, which names the LLM.")
+            raise ConfigError(
+                f"{config}: has no section `generate`, expected one that sets "
+                "the LLM (generate.endpoint)."
+            )
         section, threads = experiment.generate, experiment.runtime.threads
     folder = ArtifactRoot(root.expanduser()).path
     folder.mkdir(parents=True, exist_ok=True)

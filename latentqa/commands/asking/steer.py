@@ -117,12 +117,18 @@ def steer(
     if not 0 < strength < math.inf:
         raise ConfigError(f"steer: --strength is {strength:g}, expected a number above 0.")
     if question and from_prompt is None:
-        raise ConfigError("steer: --question is asked of --from-prompt, which is missing.")
+        raise ConfigError(
+            "steer: got --question without --from-prompt, expected both: the "
+            "question is about that prompt."
+        )
     if save_control is not None and from_prompt is None:
-        raise ConfigError("steer: --save-control keeps what --from-prompt read, which is missing.")
+        raise ConfigError(
+            "steer: got --save-control without --from-prompt, expected both: "
+            "it saves the control taken from that prompt."
+        )
     for option, path in (("--out", out), ("--save-control", save_control)):
         if path is not None and path.exists():
-            raise ConfigError(f"steer: {option} {path} exists already; name another path.")
+            raise ConfigError(f"steer: {option} {path} already exists; name a new path.")
     weighed = [_weighed(own) for own in control]
     from activation_store.target.generation import Sampling
     from core.records.steering_control import find_control, write_control
@@ -167,7 +173,8 @@ def _check_sources(
         )
     if using is not None and (by is not None or out is not None):
         raise ConfigError(
-            "steer: --using applies what is saved; it goes with neither --by nor --out."
+            "steer: got --using together with --by or --out, expected --using alone: it "
+            "applies a saved vector or adapter."
         )
 
 
@@ -181,7 +188,7 @@ def _weighed(control: str) -> tuple[str, float]:
         number = math.nan
     if not math.isfinite(number) or number == 0:
         raise ConfigError(
-            f"steer: --control {control!r} has weight {weight!r}, expected a number that is not 0."
+            f"steer: --control {control!r} has weight {weight!r}, expected a number other than 0."
         )
     return name, number
 

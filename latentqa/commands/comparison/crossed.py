@@ -53,7 +53,9 @@ def crossed(
         runner = RunRequest(config=config, root=str(root), overrides=overrides).open()
         name = runner.experiment.experiment
         if name in runners:
-            raise ConfigError(f"{config}: an experiment {name} was named before it.")
+            raise ConfigError(
+                f"{config}: got a second experiment named {name}, expected different names."
+            )
         runners[name] = runner
     if len(runners) < 2:
         raise ConfigError("crossed: got one experiment, expected at least two.")

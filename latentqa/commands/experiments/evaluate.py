@@ -27,7 +27,7 @@ def evaluate(
         typer.Option(
             "--task",
             metavar="PATH",
-            help="A file of relations (TSV or JSON) or a folder of such, or the word `prompts` for "
+            help="File of relations (docs/tasks.md) or folder of them, or the word `prompts` for "
             "the run's own hidden system prompts; repeatable.",
         ),
     ],

@@ -46,14 +46,14 @@ def init(
         return
     if experiment not in packaged:
         raise ConfigError(
-            f"{experiment}: no packaged experiment; expected one of {', '.join(packaged)}."
+            f"{experiment}: not a packaged experiment, expected one of {', '.join(packaged)}."
         )
     from core.files import write_bytes
 
     name = "experiment" if experiment == TEMPLATE else experiment
     target = (out or Path(f"{name}.yaml")).expanduser()
     if target.exists():
-        raise ConfigError(f"{target}: already there; name a new file with --out.")
+        raise ConfigError(f"{target}: already exists; name a new file with --out.")
     schema_path = target.with_name(SCHEMA_FILE)
     write_bytes(schema_path, schema_text().encode())
     write_bytes(target, packaged[experiment].encode())

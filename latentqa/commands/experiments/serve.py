@@ -59,8 +59,9 @@ def serve(
     due = flows.next_firings(cron, timezone)
     if not configured_api_url():
         raise ConfigError(
-            "serve: no Prefect server is configured, which holds the schedule. Start one with "
-            "`prefect server start`, and set PREFECT_API_URL=http://127.0.0.1:4200/api."
+            "serve: no Prefect server is configured, expected one that keeps the schedule. "
+            "Start it with `prefect server start` and set "
+            "PREFECT_API_URL=http://127.0.0.1:4200/api."
         )
     if as_json:
         place_words = dict(zip(("config", "root"), place, strict=True))

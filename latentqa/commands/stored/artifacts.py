@@ -65,8 +65,8 @@ def diff(
     both = [step for step in a if step in b]
     if not both:
         raise RefError(
-            f"{left} and {right}: no kind in common ({', '.join(a)}; {', '.join(b)}). "
-            "Compare artifacts of one kind, or two runs."
+            f"{left} and {right}: have no artifact kind in common ({', '.join(a)}; "
+            f"{', '.join(b)}). Compare artifacts of the same kind, or two runs."
         )
     found = {step: compare_artifacts(a[step], b[step]) for step in both}
     rows = compare_versions(a, b)
@@ -194,8 +194,8 @@ def verify(
     if bad:
         name, path, files = bad[0]
         raise DamagedError(
-            f"{name}: {len(files)} of its files are not as they were committed; "
-            "`latentqa run` notices when it reads them and makes them again.",
+            f"{name}: {len(files)} of its files differ from the record. Run the experiment "
+            "again: it recomputes what it needs.",
             path,
         )
 

@@ -236,8 +236,8 @@ def export(
 
     if format_ != "parquet" and (license_ or source_license or repo):
         raise ConfigError(
-            f"--format {format_}: has no card and goes to no hub; expected parquet with --license, "
-            "--source-license and --repo."
+            f"--format {format_}: got --license, --source-license or --repo, which only "
+            "--format parquet supports."
         )
     tables = load_tables(root, ref)
     out = out.expanduser()
@@ -296,14 +296,15 @@ def _export(
     if format_ == "latentqa":
         if not tables.questions:
             raise DataError(
-                f"{out}: LatentQA's files need questions, and none belong to these conversations. "
-                "Name the experiment or the questions artifact, or export as jsonl."
+                f"{out}: found no questions for these conversations, but LatentQA's format "
+                "needs them. Name the experiment or the questions artifact, or export as "
+                "jsonl."
             )
         with new_folder(out) as aside:
             write_latentqa(aside, tables.conversations, tables.questions, tables.dropped)
     elif format_ == "jsonl":
         if out.exists():
-            raise ConfigError(f"{out}: already there; name a new file.")
+            raise ConfigError(f"{out}: already exists; name a new file.")
         write_jsonl(out, tables.conversations, tables.questions)
     elif format_ == "parquet":
         with new_folder(out) as aside:
@@ -375,6 +376,6 @@ def _select(records: list[dict[str, Any]], wanted: dict[str, str | None]) -> lis
         ):
             there = sorted({found for row in records for found in filter_values(row, name)})
             shown = ", ".join(there[:8]) + (f", … ({len(there)})" if len(there) > 8 else "")
-            raise ConfigError(f"--{name} {value}: no row has it; found {shown or 'none'}.")
+            raise ConfigError(f"--{name} {value}: no row matches; the rows have {shown or 'none'}.")
         kept = [row for row in kept if any(fnmatchcase(f, value) for f in filter_values(row, name))]
     return kept

@@ -80,8 +80,8 @@ def verify(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fa
     if verdict.damaged:
         flag_damaged(folder / finding.file for finding in verdict.damaged)
         raise DamagedError(
-            f"store {folder}: {len(verdict.damaged)} of its files are not as they were committed. "
-            "Run the experiment again: it computes what they belong to again, and nothing else.",
+            f"store {folder}: {len(verdict.damaged)} of its files are damaged. Run the "
+            "experiment again: it recomputes only the affected shards.",
             folder,
         )
     if not as_json:
@@ -166,9 +166,11 @@ def import_(
     from activation_store.target.load import model_shape
 
     if source.suffix == ".npy" and index is None:
-        raise ConfigError("--index: a .npy file needs a table of its examples.")
+        raise ConfigError(
+            "--index: missing, expected a Parquet table of the examples in the .npy file."
+        )
     if source.suffix != ".npy" and index is not None:
-        raise ConfigError(f"--index: it goes with a .npy file, and the source is {source}.")
+        raise ConfigError(f"--index: got it with {source}, expected it only with a .npy file.")
     model = resolve_model(target, adapter)
     shape = model_shape(model)
     config = VectorImport.model_validate({"layer": shape.layer(layer, "--layer"), "codec": codec})

@@ -57,8 +57,8 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     losses = compare_losses(folders)
     if not losses:
         raise DataError(
-            f"compare: {', '.join(run.name for run in runs)} have no question in common; expected "
-            "evaluations of the same data, splits and views."
+            f"compare: {', '.join(run.name for run in runs)} have no question in common, "
+            "expected evaluations of the same data, splits and views."
         )
     return Comparison(
         runs=tuple(runs),

@@ -96,7 +96,7 @@ def find_runs(refs: Refs, names: Sequence[str]) -> tuple[Run, ...]:
         DamagedError: bytes of an evaluation are not those committed.
     """
     if len(set(names)) != len(names) or len(names) < 2:
-        raise RefError(f"compare: got {', '.join(names)}; expected at least two other REFs.")
+        raise RefError(f"compare: got {', '.join(names)}, expected at least two different REFs.")
     runs = tuple(Run(name=name, sets=tuple(_resolve_pool(refs, name))) for name in names)
     for run in runs:
         _check_pool(run)
@@ -142,12 +142,13 @@ def _check_pool(run: Run) -> None:
     """Refuse a pool whose runs are no seeds of one setting."""
     if len({found.key for found in run.evaluations}) < len(run.sets):
         raise RefError(
-            f"compare: {run.name} names one evaluation twice; pool runs of several seeds."
+            f"compare: {run.name} names the same evaluation twice, expected runs with "
+            "different seeds."
         )
     if len(run.decoders) < sum(TRAIN in steps for steps in run.sets):
         raise RefError(
-            f"compare: {run.name} names one decoder twice, which tells nothing of another "
-            "seed; pool runs of several seeds."
+            f"compare: {run.name} names the same decoder twice, expected decoders trained "
+            "with different seeds."
         )
     other = {
         f"{step}.{change.field}": change
@@ -160,9 +161,9 @@ def _check_pool(run: Run) -> None:
         named = changes[:_MOST_NAMED]
         more = f" and {len(changes) - len(named)} more" if len(changes) > len(named) else ""
         raise RefError(
-            f"compare: the runs pooled as {run.name} differ by more than their seeds "
-            f"({'; '.join(named)}{more}): an interval over them is about none of these settings. "
-            "Compare them as runs of their own."
+            f"compare: the runs pooled as {run.name} differ in more than their seeds "
+            f"({'; '.join(named)}{more}), so a pooled interval would describe none of these "
+            "settings. Compare them as separate runs."
         )
 
 

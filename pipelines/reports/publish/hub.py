@@ -41,8 +41,8 @@ def push_folder(
     token = os.environ.get(TOKEN, "").strip()
     if not token:
         raise ConfigError(
-            f"--repo {repo}: {TOKEN} is not set; set it to a token that may write there, "
-            "or give --out alone."
+            f"--repo {repo}: {TOKEN} is not set. Set it to a token with write access, or "
+            "use only --out."
         )
     api = HfApi(token=token)
     try:
@@ -53,7 +53,7 @@ def push_folder(
     except Exception as error:  # whatever the hub's client raises, the way out is the same
         said = " ".join(str(error).split()).replace(token, "…")
         raise EndpointError(
-            f"--repo {repo}: the hub did not take it ({type(error).__name__}: {said}). Push again "
-            "when it can be reached and the token may write there."
+            f"--repo {repo}: the upload failed ({type(error).__name__}: {said}). Check the "
+            "connection and the token's write access, then publish again."
         ) from error
     return str(made)

@@ -104,7 +104,9 @@ class ExternalInputs:
         try:
             return {**self.model_digests, "store": finished_root(self.store)}
         except DamagedError as error:
-            raise StoreError(f"{error} It stands at dump.store: fetch or dump it again.") from error
+            raise StoreError(
+                f"{error} It is the store named in dump.store: fetch it or dump it again."
+            ) from error
 
     @cached_property
     def model_digests(self) -> dict[str, str]:

@@ -42,7 +42,7 @@ def test_a_repeated_key_is_refused_with_its_line() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_yaml("a: 1\nb: 2\na: 3\n", "x.yaml")
     assert str(caught.value) == (
-        'x.yaml:3: not the YAML of an experiment (found duplicate key "a").'
+        'x.yaml:3: not valid YAML for an experiment (found duplicate key "a").'
     )
 
 
@@ -57,7 +57,7 @@ def test_a_key_that_is_no_text_is_refused() -> None:
 
 
 def test_what_is_no_yaml_is_refused_with_its_line() -> None:
-    with pytest.raises(ConfigError, match=r"^x\.yaml:2: not the YAML of an experiment \("):
+    with pytest.raises(ConfigError, match=r"^x\.yaml:2: not valid YAML for an experiment \("):
         parse_yaml("a: 1\n b: [", "x.yaml")
 
 
@@ -69,13 +69,13 @@ def test_an_object_is_never_made() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: .inf", "inf is no number that can be computed with"),
-        ("a: 1e400", "inf is no number"),
-        (f"a: {10**30}", "a whole number of more than 64 bits"),
-        (f"a: {'9' * 5000}", "not the YAML of an experiment"),
+        ("a: .inf", "inf is not a finite number"),
+        ("a: 1e400", "inf is not a finite number"),
+        (f"a: {10**30}", "an integer has more than 64 bits"),
+        (f"a: {'9' * 5000}", "not valid YAML for an experiment"),
         ("a: !!set {x}", "a set is no value of it"),
         ("a: !!binary aGVsbG8=", "a bytes is no value of it"),
-        ("a: &a [*a]", "its aliases make more than 100,000 values of it"),
+        ("a: &a [*a]", "its aliases expand to more than 100,000 values"),
         ("[" * 1000 + "]" * 1000, "nested too deep"),
     ],
 )
@@ -88,7 +88,7 @@ def test_what_no_experiment_can_hold_is_refused_in_one_line(text: str, says: str
 
 def test_aliases_that_grow_without_end_are_refused_at_once() -> None:
     rows = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
-    with pytest.raises(ConfigError, match="its aliases make more than"):
+    with pytest.raises(ConfigError, match="its aliases expand to more than"):
         parse_yaml("\n".join(["a0: &a0 [x]", *rows]), "x.yaml")
 
 

@@ -345,7 +345,7 @@ def test_packaged_controls_can_be_read() -> None:
         assert control.control == name
         assert control.check is not None
         adherence("Some text.", control.check)
-    with pytest.raises(ConfigError, match="neither a file nor one of"):
+    with pytest.raises(ConfigError, match="not found, expected a file or one of"):
         find_control("nobody")
 
 

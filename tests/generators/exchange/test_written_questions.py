@@ -74,7 +74,7 @@ def test_every_control_is_asked_about_in_its_own_words(tmp_path: Path) -> None:
 
 def test_the_endpoint_has_to_be_named(tmp_path: Path) -> None:
     path = experiment(tmp_path, "http://127.0.0.1:1/v1", generate=None)
-    with pytest.raises(ConfigError, match="got written, expected the section generate too"):
+    with pytest.raises(ConfigError, match="got written without a section generate"):
         load_experiment(path)
 
 
@@ -86,7 +86,7 @@ def test_given_questions_and_an_endpoint_are_two_sources(tmp_path: Path) -> None
 
 def test_conversations_are_written_or_imported(tmp_path: Path) -> None:
     path = experiment(tmp_path, "http://127.0.0.1:1/v1")
-    with pytest.raises(ConfigError, match="the conversations are those of data"):
+    with pytest.raises(ConfigError, match="the conversations come from data"):
         load_experiment(path, ["generate.conversations.seed=1"])
 
 

@@ -335,7 +335,7 @@ def test_subjects_that_share_their_texts_are_listed_in_yaml(tmp_path: Path) -> N
         (YAML.replace("facts", "fact"), "facts: Field required"),
         (YAML.replace('["back from x", "to {} by train"]', "[]"), "texts: Tuple should have"),
         (YAML + "more: 1", "more: Extra inputs are not permitted"),
-        ("question: [", "not the YAML of a relation"),
+        ("question: [", "not valid YAML for a relation"),
         (YAML.replace("capital of x", "capital"), "no place for the subject in the question"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_users_prompt_replaces_the_packaged_one_and_has_its_own_digest(tmp_pat
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [", "not the YAML of"),
+        ("a: [", "not valid YAML for"),
         ("just words", "expected a mapping"),
         (GOOD.replace("max_tokens: 5", ""), "'max_tokens' is missing"),
         (GOOD + "extra: 1\n", "'extra' is unknown"),

@@ -107,8 +107,11 @@ def test_begin_removes_the_output_of_an_earlier_attempt_that_is_not_resumed(
     ("harm", "words"),
     [
         (lambda a: (a.data / "a.bin").unlink(), r"a\.bin: the file is missing"),
-        (lambda a: os.truncate(a.data / "a.bin", 3), r"3 bytes, the record says 4"),
-        (lambda a: (a.data / "c.bin").write_bytes(b""), r"c\.bin: not a file of this artifact"),
+        (lambda a: os.truncate(a.data / "a.bin", 3), r"3 bytes, expected 4 by the record"),
+        (
+            lambda a: (a.data / "c.bin").write_bytes(b""),
+            r"c\.bin: the record does not list this file",
+        ),
         (lambda a: (a.path / "record.json").unlink(), r"record\.json: the file is missing"),
         (lambda a: (a.path / "record.json").write_bytes(b"{"), r"record\.json: not JSON"),
         (lambda a: (a.path / "identity.json").write_bytes(b""), r"identity\.json: not JSON"),
@@ -136,7 +139,7 @@ def test_another_whole_key_under_the_same_name_is_an_error(root: ArtifactRoot) -
     made = make(root)
     record = {**made.record, "key": made.key[:16] + "0" * 48}
     (made.path / "record.json").write_text(json.dumps(record))
-    with pytest.raises(IdentityError, match="holds another identity"):
+    with pytest.raises(IdentityError, match="its identity does not match its name"):
         root.lookup(identity())
 
 
@@ -151,7 +154,7 @@ def test_a_flipped_byte_is_found_by_reading_all(root: ArtifactRoot) -> None:
     made = make(root)
     replace_bytes(made.data / "deep" / "b.bin", b"bc")
     assert root.lookup(identity()) is not None
-    with pytest.raises(DamagedError, match=r"b\.bin: its bytes are not those of the record"):
+    with pytest.raises(DamagedError, match=r"b\.bin: its content differs from the record"):
         made.check_bytes()
     assert made.damaged_files() == ["deep/b.bin"]
 
@@ -160,7 +163,7 @@ def test_a_hit_notices_a_file_that_was_written_after_the_record(root: ArtifactRo
     made = make(root)
     (made.data / "deep" / "b.bin").write_bytes(b"bc")
     os.utime(made.data / "deep" / "b.bin", (2**31, 2**31))
-    with pytest.raises(DamagedError, match=r"b\.bin: its bytes are not those of the record"):
+    with pytest.raises(DamagedError, match=r"b\.bin: its content differs from the record"):
         root.lookup(identity())
 
 

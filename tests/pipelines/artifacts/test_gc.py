@@ -106,7 +106,7 @@ def test_what_an_unfinished_step_is_made_from_is_held(tmp_path: Path) -> None:
 def test_a_run_under_way_keeps_gc_away(tmp_path: Path, steps: FakeSteps) -> None:
     root = stopped_run(tmp_path, steps)
     busy = runner(tmp_path / "r", steps)
-    with busy.open(), pytest.raises(StorageError, match="a run is under way here"):
+    with busy.open(), pytest.raises(StorageError, match="a run is in progress here"):
         collect_garbage(root)
 
 
@@ -128,7 +128,7 @@ def test_what_a_run_publishes_before_gc_has_the_lock_is_kept(
 def test_a_folder_that_is_no_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home" / "dump" / "0123456789abcdef.partial").mkdir(parents=True)
     for find in (find_garbage, collect_garbage):
-        with pytest.raises(StorageError, match="is not marked as an artifact root"):
+        with pytest.raises(StorageError, match="is not an artifact root"):
             find(ArtifactRoot(tmp_path / "home"), partials=True)
     assert sorted(p.name for p in (tmp_path / "home").iterdir()) == ["dump"]
 
@@ -187,7 +187,9 @@ def test_nothing_is_removed_while_a_name_cannot_be_read(
     root = ArtifactRoot(tmp_path / "r")
     (root.path / "refs" / "fake" / f"{name}.json").write_text("{")
     before = len(root.artifacts())
-    with pytest.raises(DamagedError, match=r"so nothing is removed: what it holds is not known"):
+    with pytest.raises(
+        DamagedError, match=r"so it is unknown which artifacts it names, and nothing is removed"
+    ):
         collect_garbage(root)
     assert len(root.artifacts()) == before
 
@@ -261,7 +263,9 @@ def test_nothing_is_removed_while_a_name_holds_what_is_none(
     root = stopped_run(tmp_path, steps)
     (root.path / "refs" / "fake").mkdir(parents=True, exist_ok=True)
     (root.path / "refs" / "fake" / "1.json").write_text(json.dumps(value))
-    with pytest.raises(DamagedError, match="so nothing is removed: what it holds is not known"):
+    with pytest.raises(
+        DamagedError, match="so it is unknown which artifacts it names, and nothing is removed"
+    ):
         collect_garbage(root)
 
 

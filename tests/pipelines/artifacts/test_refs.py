@@ -78,8 +78,7 @@ def test_another_kind_is_refused(refs: Refs) -> None:
     with pytest.raises(RefError) as caught:
         refs.resolve(short, "train")
     assert str(caught.value) == (
-        f"{short}: is {short}; expected an artifact of kind train. "
-        "`latentqa ls` shows what there is."
+        f"{short}: is {short}, expected an artifact of kind train. `latentqa ls` lists all."
     )
 
 
@@ -103,7 +102,7 @@ def test_a_folder_of_the_same_name_never_shadows_the_rows_of_an_experiment(
 ) -> None:
     (tmp_path / "fake").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"fake: no conversations\.parquet there or behind it"):
+    with pytest.raises(DataError, match=r"fake: found no conversations\.parquet"):
         load_tables(refs.root.path, "fake")
     write_conversations(the(refs, "conversations").data / "conversations.parquet", [])
     monkeypatch.setattr(Artifact, "check_bytes", lambda self: None)  # the fake step writes none
@@ -113,16 +112,14 @@ def test_a_folder_of_the_same_name_never_shadows_the_rows_of_an_experiment(
 def test_what_a_command_opens_is_what_was_committed(refs: Refs) -> None:
     write_conversations(the(refs, "conversations").data / "conversations.parquet", [])
     with pytest.raises(
-        DamagedError, match=r"are not those of the record\. Run the experiment again"
+        DamagedError, match=r"differs from the record's digest\. Run the experiment again"
     ):
         load_tables(refs.root.path, "fake")
     losses = the(refs, "evaluate").data / LOSSES_FILE
     stat = losses.stat()
     losses.write_bytes(losses.read_bytes()[::-1])
     os.utime(losses, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    with pytest.raises(
-        DamagedError, match=r"losses\.parquet: its bytes are not those of the record"
-    ):
+    with pytest.raises(DamagedError, match=r"losses\.parquet: its content differs from the record"):
         read_results(refs, "fake")
 
 
@@ -131,8 +128,8 @@ def test_a_run_names_what_it_holds_where_another_kind_is_wanted(tmp_path: Path) 
     with pytest.raises(RefError) as caught:
         Refs(ArtifactRoot(tmp_path / "r")).resolve("fake", "train")
     assert str(caught.value) == (
-        "fake: holds conversations, questions, dump; expected an artifact of kind train. "
-        "Run the experiment up to there."
+        "fake: has conversations, questions, dump, expected an artifact of kind train. "
+        "Run the experiment up to that step."
     )
 
 

@@ -44,7 +44,7 @@ def test_a_foreign_target_is_read_and_named(root: Path, capsys: pytest.CaptureFi
 
 def test_a_foreign_target_of_another_shape_is_one_line(root: Path, tmp_path: Path) -> None:
     wide = tiny.save(tmp_path / "wide", hidden_size=64)
-    with pytest.raises(ModelError, match=r"blocks of width 64, the decoder's own target 4 of 32"):
+    with pytest.raises(ModelError, match=r"blocks of width 64, expected 4 of width 32"):
         load("toy", root=root, device="cpu", foreign_target=str(wide))
 
 

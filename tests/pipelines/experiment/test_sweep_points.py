@@ -70,7 +70,7 @@ def test_read_layers_share_one_store(config: Path) -> None:
 @pytest.mark.parametrize(
     ("vary", "says"),
     [
-        ([], "sweep: nothing is varied. Give --vary"),
+        ([], "sweep: got no axis, expected --vary"),
         (["rows"], "--vary rows: expected FIELD=a,b,c"),
         (["rows=4,4"], "rows: expected distinct values"),
         (["rows=4,8", "train.max_rows=2"], "expected each field once"),
@@ -79,7 +79,7 @@ def test_read_layers_share_one_store(config: Path) -> None:
         (["runtime.threads=1,2"], "runtime.threads cannot be varied"),
         (["train.lora.rnak=1,2"], "did you mean train.lora.rank?"),
         (["rows=0,4"], "train.max_rows: got 0"),
-        (["rows=[4"], "not the YAML of an experiment"),
+        (["rows=[4"], "not valid YAML for an experiment"),
     ],
 )
 def test_a_wrong_axis_is_refused_in_one_line(config: Path, vary: list[str], says: str) -> None:

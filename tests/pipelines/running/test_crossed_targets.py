@@ -135,5 +135,5 @@ def test_a_decoder_is_compared_with_itself_on_a_target_that_moved(
 
 
 def test_two_evaluations_of_one_decoder_are_no_pool(root: Path) -> None:
-    with pytest.raises(RefError, match="base_on_tuned names one decoder twice"):
+    with pytest.raises(RefError, match="base_on_tuned names the same decoder twice"):
         find_runs(Refs(ArtifactRoot(root)), ["tuned", "base+base_on_tuned"])

@@ -249,7 +249,7 @@ def test_files_from_outside_are_what_the_key_says_they_are(tmp_path: Path) -> No
     ]
     made = Runner(made.experiment, made.root, steps=steps, console=made.console)
     made.prepare()
-    with pytest.raises(DataError, match=r"questions: what it reads changed on disk .*own\.jsonl"):
+    with pytest.raises(DataError, match=r"questions: an input changed on disk .*own\.jsonl"):
         made.run()
     assert [artifact.kind for artifact in made.root.artifacts()] == ["conversations"]
     del edits["questions", 1]

@@ -60,7 +60,7 @@ def test_two_controls_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(CONTROL)
     own = experiment(control={"controls": [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]})
-    with pytest.raises(ConfigError, match="two are called calm"):
+    with pytest.raises(ConfigError, match="got two controls named calm"):
         step_of(own).config(own)
 
 

@@ -90,5 +90,5 @@ def test_another_whole_store_of_the_same_sizes_is_noticed_before_it_is_read(
         stat = (made.data / name).stat()
         shutil.copyfile(tmp_path / "store" / name, made.data / name)
         os.utime(made.data / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    with pytest.raises(DamagedError, match=r"root\.json: its bytes are not those of the record"):
+    with pytest.raises(DamagedError, match=r"root\.json: its content differs from the record"):
         made.check_bytes()

@@ -186,7 +186,7 @@ def test_old_versions_lose_their_names(root: ArtifactRoot) -> None:
 
 def test_an_experiment_without_a_schedule_is_refused(root: ArtifactRoot) -> None:
     plain = Experiment.model_validate({"experiment": "sheets", "data": {"path": "."}})
-    with pytest.raises(ConfigError, match="sheets: has no section schedule"):
+    with pytest.raises(ConfigError, match="sheets: has no section `schedule`"):
         fire(plain, root)
 
 
@@ -210,7 +210,9 @@ def test_a_canary_is_trained_on_the_versions_own_store(root: ArtifactRoot, tmp_p
 
 
 def test_a_gate_that_no_version_can_pass_is_refused_before_it_is_served() -> None:
-    with pytest.raises(ConfigError, match="min_controls is 1000, and a version is planned with 12"):
+    with pytest.raises(
+        ConfigError, match="min_controls is 1000, but a version is planned with only 12"
+    ):
         check_schedule(experiment(gate=STRICT))
     check_schedule(experiment(mode="grow", gate=STRICT))  # it is reached one day
 

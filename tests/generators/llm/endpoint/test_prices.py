@@ -39,7 +39,7 @@ def test_the_users_table_wins(tmp_path: Path) -> None:
         ("mine: {input: 1}", "mine: got"),
         ("mine: {input: -1, output: 1}", "mine: got"),
         ("- mine", "expected a mapping"),
-        ("a: b: c", "not the YAML of prices"),
+        ("a: b: c", "not valid YAML for prices"),
         (None, r"generate\.endpoint\.prices: cannot read .*No such file"),
     ],
 )

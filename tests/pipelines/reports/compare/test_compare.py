@@ -242,11 +242,11 @@ def test_what_another_seed_may_turn_is_not_marked(refs: Refs, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (("base",), "expected at least two other REFs"),
-        (("base", "base"), "expected at least two other REFs"),
+        (("base",), "expected at least two different REFs"),
+        (("base", "base"), "expected at least two different REFs"),
         (("base", "nothing"), "nothing: names nothing"),
         (("base", "base+nothing"), "nothing: names nothing"),
-        (("again", "base+base:1"), "base+base:1 names one evaluation twice"),
+        (("again", "base+base:1"), "base+base:1 names the same evaluation twice"),
     ],
 )
 def test_names_that_stand_for_no_run_are_refused(
@@ -259,7 +259,9 @@ def test_names_that_stand_for_no_run_are_refused(
 def test_damaged_numbers_are_not_compared(refs: Refs) -> None:
     path = refs.resolve("base", "evaluate").data / LOSSES_FILE
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DamagedError, match=r"are not those of the record\. Run the experiment"):
+    with pytest.raises(
+        DamagedError, match=r"differs from the record's digest\. Run the experiment"
+    ):
         find_runs(refs, ["base", "better"])
 
 
@@ -314,10 +316,10 @@ def test_runs_that_differ_by_more_than_their_seeds_are_no_pool(
     refs: Refs, tmp_path: Path, other: dict[str, Any], field: str
 ) -> None:
     evaluated(tmp_path, "longer", **other)
-    with pytest.raises(RefError, match=r"pooled as base\+longer differ by more") as refused:
+    with pytest.raises(RefError, match=r"pooled as base\+longer differ in more") as refused:
         compared(refs, "base+longer", "better")
     assert field in str(refused.value)
-    assert "Compare them as runs of their own." in str(refused.value)
+    assert "Compare them as separate runs." in str(refused.value)
 
 
 def test_one_target_is_named_once(refs: Refs, tmp_path: Path) -> None:

@@ -67,5 +67,5 @@ def test_a_hub_out_of_reach_is_one_line_without_the_token(
     assert "ConnectionError: no route to host" in said
     monkeypatch.undo()
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    with pytest.raises(EndpointError, match="Push again when it can be reached"):
+    with pytest.raises(EndpointError, match="Check the connection and the token's write access"):
         push_mine(tmp_path)  # HF_HUB_OFFLINE, or no network at all

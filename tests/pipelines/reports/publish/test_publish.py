@@ -261,9 +261,13 @@ def test_a_hub_is_sent_the_folder(
         (
             ("--repo", "me/decoder"),
             "secret",
-            "hub did not take it (ConnectionError: 403 for …)",
+            "upload failed (ConnectionError: 403 for …)",
         ),
-        (("--out", "."), "secret", "already there; expected a new or an empty folder"),
+        (
+            ("--out", "."),
+            "secret",
+            "already exists and is not empty, expected a new or empty folder",
+        ),
         (
             ("--out", "x", "--base-model", "tiny"),
             "secret",
