@@ -180,7 +180,7 @@ def next_firings(cron: str, timezone: str | None, count: int = 3) -> list[dateti
         schedule = CronSchedule(cron=cron, timezone=timezone or "UTC")
         return [*asyncio.run(schedule.get_dates(count))]
     except ValueError as error:
-        why = "never comes" if "next date" in str(error) else "is no time, or no timezone"
+        why = "never comes" if "next date" in str(error) else "not a valid time or time zone"
         raise ConfigError(
             f"--cron {cron!r} --timezone {timezone or 'UTC'}: {why}; expected minute, hour, day, "
             "month and weekday, such as '0 3 * * *', and a timezone such as Europe/Berlin."
@@ -210,8 +210,9 @@ def serve(
     """
     if secret := next((o for o in overrides if redact(o) != o), None):
         raise ConfigError(
-            f"--set {redact(secret)}: the server keeps a schedule's parameters, so that they must "
-            "hold no credential. Name the environment variable that holds it (api_key_env)."
+            f"--set {redact(secret)}: the server stores a schedule's parameters, so they "
+            "must not contain a credential. Name the environment variable that holds it "
+            "(api_key_env)."
         )
     prepare_server()
     mark_killed_runs(ArtifactRoot(Path(root)))
@@ -219,7 +220,7 @@ def serve(
         name=load_experiment(Path(config), overrides).experiment,
         schedules=[Cron(cron, timezone=timezone)],
         parameters={"config": config, "root": root, "overrides": list(overrides)},
-        description=f"The next version of {config}, judged by its gate.",
+        description=f"The next version of {config}, checked by its gate.",
         entrypoint_type=EntrypointType.MODULE_PATH,
         pause_on_shutdown=False,
         print_starting_message=False,

@@ -244,7 +244,7 @@ def test_a_profile_counts_as_the_environment_does_and_no_proxy_is_asked(
     until = ("--until", "conversations")
     done = run_anew(home, None, "--root", "profile", *until, PREFECT_HOME=str(own), **proxies)
     assert done.returncode == 0, done.stderr
-    assert "is lost" not in done.stderr
+    assert "cannot be reached any more" not in done.stderr
     assert len(ask(server, "flow_runs/filter")) == before + 1
 
 
@@ -293,7 +293,7 @@ def test_a_lost_server_ends_no_run_and_is_told_once(home: Path, tmp_path: Path) 
         out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert [step["step"] for step in json.loads(out)["steps"]] == STEPS
-    assert len([line for line in err.splitlines() if "is lost (" in line]) == 1
+    assert len([line for line in err.splitlines() if "cannot be reached any more (" in line]) == 1
     assert "Traceback" not in err
     assert "ERROR" not in err
 

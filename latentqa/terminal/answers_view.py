@@ -34,21 +34,19 @@ def print_answers(reader: Reader, asked: AskResult) -> None:
     print_foreign(reader)
     if asked.ood is not None and asked.ood.out_of_distribution:
         say(
-            f"Out of distribution: these activations lie farther from those of its training than "
-            f"{asked.ood.share_nearer:.0%} of {asked.ood.rows} held-out rows; its "
-            "answers may mean nothing."
+            "Out of distribution: these activations lie farther from the decoder's "
+            f"training activations than {asked.ood.share_nearer:.0%} of {asked.ood.rows} "
+            "held-out rows; its answers may mean nothing."
         )
     if asked.withheld:
-        say(
-            f"{asked.withheld} of them are of tokens that its training withheld: the control's own."
-        )
+        say(f"{asked.withheld} of them belong to control tokens, which its training withheld.")
     for question, found, drawn, agreed in zip(
         asked.prompt.questions, asked.answers, asked.samples, asked.agreement, strict=True
     ):
         say(f"\nQ: {question}")
         say(f"A: {found.text}{'' if found.finished else ' …'}")
         sure = f"   {found.log_probability:.2f} nats a token"
-        say(sure if agreed is None else f"{sure}; drawn answers agree {agreed:.2f}")
+        say(sure if agreed is None else f"{sure}; agreement of drawn answers {agreed:.2f}")
         for own in drawn:
             say(f"   drawn: {own.text}{'' if own.finished else ' …'}")
 
@@ -59,7 +57,7 @@ def print_foreign(reader: Reader) -> None:
         adapter = reader.foreign.adapter
         named = reader.foreign.model + (f" with {adapter}" if adapter else "")
         differs = ", ".join(reader.foreign.differs) or "nothing"
-        say(f"Foreign target {named}: {differs} differs from what it was trained to read.")
+        say(f"Foreign target {named}: {differs} differs from the decoder's own target.")
 
 
 def _blocks(layers: tuple[int, ...]) -> str:

@@ -144,7 +144,7 @@ def _print_leaks(console: Console, numbers: Mapping[str, Any]) -> None:
             Text(f"{len(found)} {name} in more than one split: {terminal_text(shown)}", "red")
         )
     if not leaks:
-        console.print("no group, label or control stands in two splits")
+        console.print("no group, label or control is in two splits")
 
 
 def print_measured(quality: QualityFindings) -> None:
@@ -180,9 +180,9 @@ def _print_checks(console: Console, numbers: Mapping[str, Any]) -> None:
     many, shared = numbers["per_control"], numbers["shared"]
     if many:
         console.print(
-            f"questions a control: {many['min']} to {many['max']}, median {many['median']:g}; "
-            f"{shared['question']:.0%} of them, and {shared['answer']:.0%} of the answers, stand "
-            "with another control too"
+            f"questions per control: {many['min']} to {many['max']}, median "
+            f"{many['median']:g}; {shared['question']:.0%} of them, and "
+            f"{shared['answer']:.0%} of the answers, occur with another control as well"
         )
     checks = numbers["checks"]
     if checks["flags"]:

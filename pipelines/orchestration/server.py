@@ -68,14 +68,14 @@ def mark_killed_runs(root: ArtifactRoot) -> list[str]:
 
 def mark_task_crashed(run: UUID) -> None:
     """Mark a task run whose process of the pool was killed as `Crashed`."""
-    message = "A process of the pool was killed; what is missing is done again."
+    message = "A process of the pool was killed; its unfinished tasks are run again."
     with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
         client.set_task_run_state(run, Crashed(message=message), force=True)
 
 
 def _mark_crashed(run: UUID) -> bool:
     """Mark a flow run and its task runs as crashed; False where it has ended, or is unknown."""
-    message = "Its process was killed; the next run goes on from its finished work."
+    message = "Its process was killed; the next run resumes from the finished work."
     with get_client(sync_client=True) as client:
         try:
             found = client.read_flow_run(run)

@@ -40,8 +40,9 @@ class ShownRun:
         if not self.server_lost:
             self.server_lost = True
             print(
-                f"Prefect at {redact(configured_api_url() or '')} is lost "
-                f"({type(error).__name__}); the run goes on and is not shown there any more.",
+                f"Prefect at {redact(configured_api_url() or '')} cannot be reached any "
+                f"more ({type(error).__name__}); the run continues but is no longer shown "
+                "there.",
                 file=sys.stderr,
                 flush=True,
             )

@@ -64,8 +64,8 @@ def _result(state: State[Any], step: str, timeout_s: float | None) -> list[dict[
     """Return what a task returned, or raise what it raised."""
     if state.name == "TimedOut":
         error = ConfigError(
-            f"{step}: took longer than runtime.step_timeout_s, {timeout_s:g} s. Finished work is "
-            "kept: allow more, and run again."
+            f"{step}: took longer than runtime.step_timeout_s, {timeout_s:g} s. Finished "
+            "work is kept: raise the limit and run again."
         )
         current_run().error = error
         raise error

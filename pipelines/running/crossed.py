@@ -150,7 +150,9 @@ def _evaluate(
         # a baseline of the rows' experiment is an adapter of their target, not of the decoder's
         kept = tuple(one for one in kept if one in decoder.experiment.evaluate.baselines)
         for lost in sorted(set(asked.baselines) - set(kept)):
-            rows.console.say(f"{name}: no `{lost}`, of which the decoder's experiment has none.")
+            rows.console.say(
+                f"{name}: no `{lost}`, because the decoder's experiment did not train it."
+            )
     experiment = rows.experiment.model_copy(
         update={
             "experiment": name,

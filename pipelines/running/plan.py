@@ -124,7 +124,7 @@ def _plan_step(runner: Runner, step: Step, sampled: bool) -> StepPlan:
     runner.runs[step.name] = StepRun(step=step, artifact=artifact, cached=True, seconds=0.0)
     why = "complete."
     if artifact.record.get("source") != source_digest(step.entry):
-        why = "complete; its code has changed since, its version has not."
+        why = "complete; its code has changed since, but not its step version."
     return StepPlan(step=step.name, status="hit", key=identity.key, why=why)
 
 
@@ -151,7 +151,7 @@ def _miss(
     if not why:
         why = "no such artifact yet." if near else f"no {step.name} artifact in this root yet."
         if identity is not None and runner.root.partial(identity).path.exists():
-            why = "begun, not finished: goes on from where it stopped."
+            why = "unfinished: resumes where it stopped."
     return StepPlan(
         step=step.name,
         status=status,

@@ -41,7 +41,8 @@ def remarks(experiment: Experiment, runs: Mapping[str, StepRun]) -> Iterator[str
     if changed:
         yield (
             f"The code of {len(changed)} steps has changed since their artifacts were made, "
-            f"and their step versions have not, so they are kept: {', '.join(changed)}."
+            "but not their step versions, so the artifacts are reused: "
+            f"{', '.join(changed)}."
         )
 
 
@@ -87,7 +88,7 @@ def other_server(
     if was.get("base_url") == now.get("base_url"):
         return None
     return (
-        f"Replies of {model!r} at {was.get('base_url') or 'api.openai.com'} serve for the model of "
-        f"that name at {now.get('base_url') or 'api.openai.com'}. If these differ, tell them apart "
-        "with endpoint.revision."
+        f"Replies of {model!r} at {was.get('base_url') or 'api.openai.com'} are reused for "
+        f"the model of that name at {now.get('base_url') or 'api.openai.com'}. If the "
+        "models differ, set endpoint.revision."
     )

@@ -58,7 +58,7 @@ class RunRequest:
         runner = self.open()
         runner.prepare()
         if runner.experiment.runtime.step_timeout_s is not None:
-            runner.console.say("runtime.step_timeout_s: needs a Prefect server, so there is none.")
+            runner.console.say("runtime.step_timeout_s: has no effect without a Prefect server.")
         with runner.open():
             return runner.run()
 

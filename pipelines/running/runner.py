@@ -332,7 +332,7 @@ class Runner:
         if kind not in self._by_name or (kind, name) in self._recomputed:
             raise error
         self._recomputed.add((kind, name))
-        self.console.say(f"{kind}/{name} is damaged and is made again: {error}")
+        self.console.say(f"{kind}/{name} is damaged and is recomputed: {error}")
         with exclusive(self.root.lock(kind, name), self._waiting(f"{kind}/{name}")):
             if owner.path.exists():
                 self.root.demote(owner)
@@ -357,7 +357,7 @@ class Runner:
     def _waiting(self, short: str) -> Callable[[Holder | None], None]:
         def tell(holder: Holder | None) -> None:
             who = holder or "another process"
-            self.console.say(f"{short}: {who} is making it; waiting for it.")
+            self.console.say(f"{short}: {who} is computing it; waiting.")
 
         return tell
 

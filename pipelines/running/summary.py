@@ -30,11 +30,11 @@ def summary(result: RunResult, root_option: str = "") -> str:
         lines.append("Answer loss in nats per token, 95 % intervals over controls:")
         lines.append(_table(rows))
         lines.append(
-            "It reads what is hidden where the hidden gain and `below rivals` are above zero; the "
-            "grounded gain checks the instrument."
+            "The decoder reads what is hidden if the intervals of the hidden gain and "
+            "`below rivals` lie above zero; the grounded gain only checks the instrument."
         )
         if any(_without_interval(row["grounded gain"]) for row in rows):
-            lines.append("Fewer controls than evaluate.min_controls give no interval.")
+            lines.append("With fewer controls than evaluate.min_controls there is no interval.")
     for name, run in by_step.items():
         if dropped := dropped_rows(name, run.artifact.record["counts"]):
             lines.append(f"{name}: {dropped}")
@@ -43,7 +43,7 @@ def summary(result: RunResult, root_option: str = "") -> str:
     if not result.name.whole:
         done = result.steps[-1]
         lines.append(f"Stopped after {done.step.name}: {done.artifact.path}")
-        lines.append(f"Named {result.name}; `latentqa untag {result.name}` forgets it.")
+        lines.append(f"Named {result.name}; `latentqa untag {result.name}` removes the name.")
         return "\n".join(lines)
     name, number, own = result.name.name, result.name.number, program()
     lines.append("Next:")

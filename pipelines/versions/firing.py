@@ -83,14 +83,13 @@ def fire(
     say = (console or Console()).say
 
     def waiting(holder: Holder | None) -> None:
-        say(f"{experiment.experiment}: {holder or 'another process'} makes a version; waiting.")
+        say(f"{experiment.experiment}: {holder or 'another process'} is making a version; waiting.")
 
     with exclusive(journal.lock, waiting):
         if (before := journal.caught_up_by(due)) is not None:
             return Fired(
                 firing=None,
-                skipped=f"firing {before.number} began later than this one was due, and has caught "
-                "it up",
+                skipped=f"run {before.number} started after this one was due and already covers it",
             )
         firing = journal.begin(due)
         try:

@@ -108,8 +108,8 @@ def _dropped(gate: GateConfig, artifacts: Mapping[str, Artifact]) -> GateCheck |
         value=shares[worst],
         limit=gate.max_dropped,
         passed=shares[worst] <= gate.max_dropped,
-        detail=f"{worst} dropped {share(shares[worst])} of its rows, at most "
-        f"{share(gate.max_dropped)} may be.",
+        detail=f"{worst} dropped {share(shares[worst])} of its rows, expected at most "
+        f"{share(gate.max_dropped)}.",
     )
 
 
@@ -132,8 +132,8 @@ def _flagged(
                 value=found,
                 limit=limit,
                 passed=found <= limit,
-                detail=f"{share(found)} of the rows have the flag {flag}, at most {share(limit)} "
-                "may have.",
+                detail=f"{share(found)} of the rows have the flag {flag}, expected at most "
+                f"{share(limit)}.",
             )
         )
     return checks
@@ -160,8 +160,8 @@ def _duplicates(gate: GateConfig, before: Rows, new: Rows) -> GateCheck | None:
         value=found,
         limit=gate.max_duplicates,
         passed=found <= gate.max_duplicates,
-        detail=f"{repeated} of {len(controls)} new controls are nearly one of the last good "
-        f"version, at most {share(gate.max_duplicates)} may be.",
+        detail=f"{repeated} of {len(controls)} new controls are near-duplicates of the last "
+        f"good version, expected at most {share(gate.max_duplicates)}.",
     )
 
 
@@ -176,15 +176,15 @@ def _drift(gate: GateConfig, before: Rows, new: Rows) -> GateCheck | None:
             value=found[0].distance if found else None,
             limit=gate.max_drift,
             passed=True,
-            detail="No distribution differs from the last good version's by more than chance.",
+            detail="No distribution differs significantly from the last good version's.",
         )
     return GateCheck(
         name="drift",
         value=far.distance,
         limit=gate.max_drift,
         passed=far.distance <= gate.max_drift,
-        detail=f"{far.name} is {number(far.distance)} from the last good version's ({far.most}; "
-        f"p = {far.p:.2g}), at most {number(gate.max_drift)} may be.",
+        detail=f"{far.name} is {number(far.distance)} from the last good version's "
+        f"({far.most}; p = {far.p:.2g}), expected at most {number(gate.max_drift)}.",
     )
 
 

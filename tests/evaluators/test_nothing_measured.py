@@ -77,4 +77,4 @@ def test_the_summary_shows_dashes(inputs: ReportInputs) -> None:
 
 def test_the_report_is_written(inputs: ReportInputs, tmp_path: Path) -> None:
     page = write_report(inputs, tmp_path)
-    assert "This run could judge nothing: no row has another control" in page.read_text()
+    assert "This run measured nothing: no row has another control" in page.read_text()

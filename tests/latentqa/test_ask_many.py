@@ -117,7 +117,7 @@ def test_tokens_and_layer_are_what_is_read(
     called = Called(capsys, root, "toy", *words, *chosen)
     head, *lines = called.out.splitlines()
     assert head.endswith("7 activations of block 3 (the decoder was trained on block 2)")
-    assert any(line.startswith("7 of them are of tokens that its training") for line in lines)
+    assert any(line.startswith("7 of them belong to control tokens") for line in lines)
     asked = reader.ask_all(DIALOGUE, [QUESTION], tokens="segment:control", layer=3, max_tokens=2)
     assert (asked.activations, asked.withheld, asked.layers) == (7, 7, (3,))
     other = reader.ask_all(DIALOGUE, [QUESTION], tokens="segment:control", max_tokens=2)
@@ -131,7 +131,7 @@ def test_drawn_answers_stand_beside_the_likeliest(
     drawn = ("--samples", "3", "--temperature", "2", "--seed", "5")
     shown = Called(capsys, root, "toy", *words, *drawn).out
     assert shown.count("   drawn: ") == 3
-    assert "nats a token; drawn answers agree" in shown
+    assert "nats a token; agreement of drawn answers" in shown
     (found,) = json.loads(Called(capsys, root, "toy", *words, *drawn, "--json").out)["answers"]
     assert len(found["samples"]) == 3
     assert found["agreement"] == answer_agreement([own["answer"] for own in found["samples"]])

@@ -265,7 +265,7 @@ def test_stats_counts_everything(data: Path) -> None:
 
 def test_stats_shows_tables(data: Path) -> None:
     shown = latentqa("stats", data).stdout
-    for text in ("persona/job", "stimulus_completion", "no_conversation", "stands in two splits"):
+    for text in ("persona/job", "stimulus_completion", "no_conversation", "is in two splits"):
         assert text in shown
 
 
@@ -284,7 +284,7 @@ def test_stats_finds_a_leak(data: Path, tmp_path: Path) -> None:
     }
     shown = latentqa("stats", tmp_path / "rows.parquet").stdout
     assert "1 groups in more than one split" in shown
-    assert "stands in two splits" not in shown
+    assert "is in two splits" not in shown
 
 
 # ---------------------------------------------------------------------------------- export

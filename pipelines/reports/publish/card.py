@@ -19,9 +19,9 @@ from pipelines.reports.run.tables import reading_tables
 _TEMPLATE = Path(__file__).with_name("card.md")
 _COUNTS = ("rows", "questions", "steps", "best_step", "loss", "validation")
 _READING = (
-    "Answer loss in nats a token on held-out controls, with 95 % bootstrap intervals over "
-    "controls. It reads where both gains are above zero and `right` is below the untrained "
-    "decoder's.\n\n"
+    "Answer loss in nats per token on held-out controls, with 95 % bootstrap intervals over "
+    "controls. The decoder reads what is hidden in a masked view if the intervals of the hidden "
+    "gain and `below rivals` lie above zero.\n\n"
 )
 
 

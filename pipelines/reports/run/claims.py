@@ -16,8 +16,8 @@ from core.text.wording import join, number
 from pipelines.reports.run.evaluation import ReadingResult
 
 _EXCLUDED = {
-    "no_other_control": "no row has another control of its kind and split to be compared with",
-    "unwritable": "the chat template cannot write the questions",
+    "no_other_control": "no row has another control of its kind and split for comparison",
+    "unwritable": "the chat template cannot render the questions",
 }
 
 
@@ -48,7 +48,7 @@ def assess_reading(reading: ReadingResult) -> ReadingClaim:
         sentence = f"{nothing.capitalize()}{f': {why}' if why else ''}."
         return ReadingClaim(reading.split, reading.view, False, (nothing,), sentence)
     if not reading.hides_control:
-        visible = "the control is visible here, so that nothing hidden is read"
+        visible = "the control is visible here, so nothing hidden is read"
         return ReadingClaim(
             reading.split, reading.view, False, (visible,), _instrument_check(reading)
         )
@@ -81,22 +81,22 @@ def headline(
     measured = [reading for reading in readings if reading.losses]
     if not measured:
         why = join(_reasons(readings))
-        return f"This run could judge nothing{f': {why}' if why else ''}."
+        return f"This run measured nothing{f': {why}' if why else ''}."
     most = max(reading.n for reading in measured)
     if most < least:
         controls = "control" if most == 1 else "controls"
         return (
-            f"This run could judge nothing: it has at most {most} {controls} a split and view, and "
-            f"an interval needs {least}."
+            f"This run has too few controls for a verdict: at most {most} {controls} per "
+            f"split and view, and an interval needs {least}."
         )
     hiding = [reading for reading in readings if reading.hides_control]
     if not hiding:
-        return "Nothing hidden was judged: the control is visible in every view of this run."
+        return "No masked view was evaluated: the control is visible in every view of this run."
     where = [f"{claim.view} ({claim.split})" for claim in claims if claim.holds]
     if not where:
         return "This run does not show that the decoder reads what is hidden."
     if len(where) == len(hiding):
-        return f"The decoder reads what is hidden, in every masked view judged: {join(where)}."
+        return f"The decoder reads what is hidden in every masked view evaluated: {join(where)}."
     return (
         f"The decoder reads what is hidden in {join(where)}; elsewhere this run does not show it."
     )
@@ -121,9 +121,9 @@ def _missing_gain(name: str, gain: Estimate | None) -> str | None:
 
 def _missing_rivals(gain: Estimate | None) -> str | None:
     if gain is None or gain.estimate is None:
-        return "it was not held against trained rivals (evaluate.baselines: [prior, visible_text])"
+        return "trained rivals are missing (evaluate.baselines: [prior, visible_text])"
     if gain.low is None or gain.above_zero:
-        return _missing_gain("lead over the trained rivals", gain)
+        return _missing_gain("gain over the trained rivals", gain)
     return f"right is not below the better trained rival ({gain} apart)"
 
 
@@ -131,13 +131,15 @@ def _proof(reading: ReadingResult) -> str:
     """Word the numbers behind a claim that holds."""
     right, metrics = reading.losses["right"], reading.metrics
     sentence = (
-        f"On {reading.n} controls, an answer costs {number(right.estimate or 0.0)} nats per token: "
-        f"{metrics.hidden_gain} less than with the same visible text under another control, and "
-        f"{metrics.below_rivals} less than for the better of the decoders that were trained "
-        "without what is hidden."
+        f"On {reading.n} controls, the answer loss is {number(right.estimate or 0.0)} nats "
+        f"per token: {metrics.hidden_gain} less than with the same visible text under "
+        f"another control, and {metrics.below_rivals} less than for the better of the "
+        "rivals trained without the hidden control."
     )
     if metrics.share_recovered is not None:
-        sentence += f" It recovers {metrics.share_recovered} of what the control itself would tell."
+        sentence += (
+            f" It recovers {metrics.share_recovered} of the lead that the control's own text gives."
+        )
     return sentence
 
 
@@ -147,8 +149,8 @@ def _asides(reading: ReadingResult) -> str:
     shift, effect = reading.metrics.position_effect, reading.metrics.control_effect
     if shift is not None and shift.above_zero:
         out += (
-            f" Its own activations at shifted positions cost {shift} more: the decoder also reads "
-            "the length of what is hidden."
+            f" Its own activations at shifted positions cost {shift} more: the decoder also "
+            "reads the length of the hidden text."
         )
     if effect is not None and effect.measured:
         holds = "holds" if effect.above_zero else "hardly holds"

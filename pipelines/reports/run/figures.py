@@ -80,7 +80,7 @@ def _reading(split: str, data: ReportData) -> PageFigure:
             *((f"untrained {name}", own) for name, own in reading.untrained.items()),
         )
     ]
-    description = f"Answer loss on split {split}, by view and by what the decoder was given"
+    description = f"Answer loss on split {split}, by view and condition"
     return make_page_figure(f"reading-{split}", description, wide, narrow, rows)
 
 
@@ -192,7 +192,7 @@ def _gain_points(reading: ReadingResult) -> plots.Panel:
 
 
 def _point(name: str, estimate: Estimate, colour: str, *, hollow: bool = False) -> plots.Point:
-    assert estimate.estimate is not None, "what was not measured is not drawn"
+    assert estimate.estimate is not None, "conditions that were not measured are not drawn"
     return plots.Point(name, estimate.estimate, estimate.low, estimate.high, colour, hollow=hollow)
 
 

@@ -49,7 +49,7 @@ def reading_tables(reading: Mapping[str, Any]) -> str:
     more = [*_identification(readings), *_generic(readings)]
     return "\n\n".join(
         [
-            "Answer loss in nats per token, by what the decoder was given (n counts controls):",
+            "Answer loss in nats per token, by condition (n counts controls):",
             markdown(head, losses),
             "Differences of these losses, in nats per token:",
             markdown(names, gains),
@@ -87,7 +87,7 @@ def _identification(readings: Sequence[ReadingResult]) -> list[str]:
     ]
     names = (name.replace("_", " ") for name in _IDENTIFIED)
     return [
-        "Identification, the share of items whose own answer is the likeliest:",
+        "Identification: share of items whose gold answer is the likeliest:",
         markdown([*head, *names], lines),
     ]
 
@@ -105,7 +105,10 @@ def _generic(readings: Sequence[ReadingResult]) -> list[str]:
         ]
         for one, found in measured
     ]
-    title = "Share of written answers that stay word for word the same without the row's own:"
+    title = (
+        "Share of generic written answers, word for word the same without the row's "
+        "own activations:"
+    )
     return [title, markdown(head, lines)] if lines else []
 
 

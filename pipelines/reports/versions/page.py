@@ -13,7 +13,7 @@ from pipelines.reports.pages.render import render_page
 HEADLINES = {
     "promoted": "{version} is now the latest version.",
     "refused": "{version} was refused; {last_good} stays the latest version.",
-    "unchanged": "Nothing is new: {version} is the latest version already.",
+    "unchanged": "No change: {version} is already the latest version.",
 }
 
 

@@ -86,7 +86,7 @@ def test_two_runs_at_a_time_make_each_piece_once(forks: ForkServer, tmp_path: Pa
     told = [process.communicate(240)[1] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
     assert len(lines(log)) == len(set(lines(log))) == 6 * PIECES
-    assert any("is making it; waiting for it." in text for text in told)
+    assert any("is computing it; waiting." in text for text in told)
 
 
 def test_two_experiments_at_a_time_make_what_they_share_once(

@@ -69,7 +69,7 @@ def test_what_was_begun_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^$"):
         runner(tmp_path / "r", FakeSteps(tmp_path / "log", before_piece=fail)).run()
     found = plans(tmp_path, FakeSteps(tmp_path / "log"))["conversations"]
-    assert found.why == "begun, not finished: goes on from where it stopped."
+    assert found.why == "unfinished: resumes where it stopped."
 
 
 def test_seconds_and_bytes_are_those_of_this_experiments_nearest(
@@ -118,4 +118,4 @@ def test_other_source_files_are_told_and_stay_a_hit(
     monkeypatch.setattr("pipelines.running.plan.source_digest", lambda entry: "0" * 64)
     found = plans(tmp_path, steps)["dump"]
     assert found.status == "hit"
-    assert found.why == "complete; its code has changed since, its version has not."
+    assert found.why == "complete; its code has changed since, but not its step version."

@@ -160,7 +160,8 @@ def test_a_flipped_byte_is_mended_where_it_is_read(
     assert steps.written() == ["dump 0", "evaluate 0", "evaluate 1", "report 0", "report 1"]
     lines = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
     assert len(lines) == 1
-    assert lines[0].startswith(f"dump/{first.steps[2].artifact.key[:16]} is damaged and is made")
+    key = first.steps[2].artifact.key[:16]
+    assert lines[0].startswith(f"dump/{key} is damaged and is recomputed")
 
 
 def swap_bytes(path: Path, old: bytes, new: bytes) -> None:

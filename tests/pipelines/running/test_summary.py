@@ -34,7 +34,7 @@ def test_a_run_that_stopped_early_says_where(tmp_path: Path) -> None:
     result = runner(tmp_path / "r", FakeSteps(tmp_path / "log"), until="dump").run()
     lines = summary(result).splitlines()
     assert lines[-2] == f"Stopped after dump: {result.steps[-1].artifact.path}"
-    assert lines[-1] == "Named fake:1; `latentqa untag fake:1` forgets it."
+    assert lines[-1] == "Named fake:1; `latentqa untag fake:1` removes the name."
 
 
 def test_dropped_rows_are_told_with_their_reasons(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_the_commands_show_the_checked_rows_with_their_flags(
     assert "two passes agree on" in shown
     assert "flags: too_long" in shown
     assert "no row is flagged by a rule" in shown  # the default rules know no longest
-    assert "questions a control: " in shown
+    assert "questions per control: " in shown
 
 
 def test_the_report_has_a_section_on_it(checked: tuple[Path, RunResult], tmp_path: Path) -> None:
@@ -138,6 +138,6 @@ def test_the_report_has_a_section_on_it(checked: tuple[Path, RunResult], tmp_pat
     ):
         assert words in whole
     plain = page({"conversations", "questions"}, tmp_path / "plain")
-    assert "No group, label or control stands in two splits" in plain
+    assert "No group, label or control is in two splits" in plain
     assert "Answered from the question alone" not in plain
     assert 'id="quality"' not in page(set(), tmp_path / "none")

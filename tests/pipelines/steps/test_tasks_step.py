@@ -56,7 +56,7 @@ def test_a_judge_is_a_step_of_its_own() -> None:
     )
     assert found["tasks"]["sport"]["predictors"]["probe"]["judged"] == leaf(0.5)
     assert "judged" not in found["tasks"]["sport"]["predictors"]["lit"]
-    assert "judges to say the same" in task_tables(
+    assert "judges equivalent" in task_tables(
         TasksMetrics.model_validate({"tasks": found["tasks"]})
     )
 
@@ -164,7 +164,7 @@ def test_the_report_shows_the_tasks(tmp_path: Path) -> None:
     assert "sport 40 −0.50 [−0.60, −0.40]" in text
     assert "star: not measurable; the target knows 3 of 20 subjects." in text
     assert "sport lit activations layer 2 6 sport probe activations layer 2 1" in text
-    assert "sport: less was tried of some method than of LIT." in text
+    assert "sport: fewer settings were tried for some method than for LIT." in text
     assert "probe: LIT is above it in 0 of 1, below it in 1 (sport)." in text
     assert "sport test known 40" in text
     assert 'href="#tasks"' in page
@@ -181,7 +181,7 @@ def test_tables_have_a_row_a_task() -> None:
     assert "| sport | 40 | 0.25 [0.15, 0.35] | 0.75 [0.65, 0.85] |" in text
     assert "| sport | 32 |" in text
     assert "star: not measurable" in text
-    assert "sport: less was tried of some method than of LIT." in text
+    assert "sport: fewer settings were tried for some method than for LIT." in text
 
 
 def test_the_mean_stands_behind_the_relations() -> None:

@@ -159,7 +159,7 @@ def test_missed_firings_are_caught_up_once(root: ArtifactRoot) -> None:
     fired = [fire(experiment(), root, due=due) for due in days]
     assert state(fired[0]) == (1, "promoted")
     assert [one.skipped for one in fired[1:]] == [
-        "firing 1 began later than this one was due, and has caught it up"
+        "run 1 started after this one was due and already covers it"
     ] * 2
     assert state(fire(experiment(), root, due=datetime.now(UTC))) == (2, "promoted")
 

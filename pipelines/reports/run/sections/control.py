@@ -62,8 +62,9 @@ def control_page(
         ]
         if not control.readability.readable:
             why = (
-                f"the decoder does not read it from a target that is told it (margin "
-                f"{control.readability.margin} nats a token), so its gradient says little"
+                "the decoder cannot read it even when the target is told it (margin "
+                f"{control.readability.margin} nats per token), so its gradient is little "
+                "use"
             )
             warnings.append((name, why))
         warnings += [
@@ -142,5 +143,5 @@ def control_figures(metrics: ControlMetrics) -> dict[str, PageFigure]:
         )
         for columns in (3, 1)
     )
-    description = "Adherence against damage, by method, at each strength that was tried"
+    description = "Adherence against damage, by method and strength"
     return {_FIGURE: make_page_figure(_FIGURE, description, wide, narrow, rows)}

@@ -145,9 +145,9 @@ def markdown_groups(tree: GroupTree) -> str:
             parts += ["By group, in nats per token:", markdown(head, lines)]
     left_out = sum(len(table.groups) - len(_shown(table)) for table in tables)
     if left_out:
-        parts.append(f"{left_out} groups of too few controls for an interval: --json has them.")
+        parts.append(f"{left_out} groups have too few controls for an interval; --json lists them.")
     if parts and any("question=" in group.name for table in tables for group in table.groups):
-        parts.append(f"Questions are those that at least {LEAST_ASKED} controls were asked.")
+        parts.append(f"Only questions asked of at least {LEAST_ASKED} controls are shown.")
     return "\n\n".join(parts)
 
 

@@ -24,12 +24,12 @@ _NAMED, _CLAIMS = "contained", "chosen"
 """Headlines of tasks that ask for a name, and of those that are choices alone."""
 _TABLES: tuple[tuple[str, str, str | None], ...] = (
     ("Share of answers that name the object", "contained", _NAMED),
-    ("Share of answers that are the object and nothing else", "exact", _NAMED),
+    ("Share of answers that are exactly the object", "exact", _NAMED),
     ("Right choices among options", "chosen", None),
     ("Share of written answers with the right yes or no", "contained", _CLAIMS),
-    ("Words that the answer has in common with the hidden prompt (F1)", "similarity", None),
-    ("Answers that an LLM judges to say the same as the hidden prompt", "judged", None),
-    ("LIT less each method, paired", "lead", None),
+    ("Word overlap of the answer with the hidden prompt (F1)", "similarity", None),
+    ("Share of answers that an LLM judges equivalent to the hidden prompt", "judged", None),
+    ("LIT minus each method, paired", "lead", None),
 )
 """Each table's title, its measure, and the headline of its tasks; None for any."""
 _COLOURS = {"lit": "own", "probe": "other", "neighbour": "raw", "patchscope": "third"}
@@ -145,7 +145,10 @@ def task_tables(metrics: TasksMetrics) -> str:
         parts += [f"{table.title}:", _table(table)]
     notes = [f"{name}: not measurable; {why}." for name, why in page.why_not.items()]
     if page.fewer_tries:
-        notes.append(f"{', '.join(page.fewer_tries)}: less was tried of some method than of LIT.")
+        notes.append(
+            f"{', '.join(page.fewer_tries)}: fewer settings were tried for some "
+            "method than for LIT."
+        )
     notes += [f"{lead}." for lead in page.leads]
     return "\n\n".join([*parts, *notes])
 
@@ -190,7 +193,7 @@ def task_figures(metrics: TasksMetrics) -> dict[str, PageFigure]:
         plots.lines(panels, xlabel="block that is read", ylabel="share", columns=columns)
         for columns in (3, 1)
     )
-    description = "What each method gets right, by block that is read, with intervals"
+    description = "Accuracy of each method by block, with intervals"
     return {_FIGURE: make_page_figure(_FIGURE, description, wide, narrow, rows)}
 
 

@@ -47,7 +47,7 @@ def test_it_reads_where_the_hidden_gain_and_the_lead_over_rivals_are_above_zero(
     assert claim.holds
     assert claim.missing == ()
     assert "0.50\u00a0[0.40,\u00a00.60] less than with the same visible text" in claim.sentence
-    assert "0.30\u00a0[0.20,\u00a00.40] less than for the better of the decoders" in claim.sentence
+    assert "0.30\u00a0[0.20,\u00a00.40] less than for the better of the rivals" in claim.sentence
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_it_reads_where_the_hidden_gain_and_the_lead_over_rivals_are_above_zero(
             "0.30, has too few controls for an interval",
         ),
         ({"hidden_gain": None}, "the hidden gain was not measured"),
-        ({"below_rivals": None}, "was not held against trained rivals"),
+        ({"below_rivals": None}, "trained rivals are missing"),
         (
             {"below_rivals": estimated(0.1, -0.1, 0.3, 20)},
             "right is not below the better trained rival",
@@ -87,7 +87,7 @@ def test_where_the_control_is_visible_nothing_is_claimed(view: str) -> None:
 
 def test_positions_that_tell_the_length_are_said() -> None:
     claim = assess_reading(changed(position_effect=ABOVE))
-    assert "also reads the length of what is hidden" in claim.sentence
+    assert "also reads the length of the hidden text" in claim.sentence
     assert "length" not in assess_reading(changed(position_effect=estimated(0, -1, 1, 9))).sentence
 
 
@@ -105,7 +105,7 @@ def test_a_target_that_ignores_its_control_is_said() -> None:
         ((False, False), "This run does not show that the decoder reads what is hidden."),
         (
             (True, True),
-            "The decoder reads what is hidden, in every masked view judged: v0 (test) and "
+            "The decoder reads what is hidden in every masked view evaluated: v0 (test) and "
             "v1 (test).",
         ),
         (
@@ -125,13 +125,13 @@ def test_headline_claims_no_more_than_the_claims(reads: tuple[bool, ...], words:
     [
         (
             {"answer_loss": {}, "excluded": {"no_other_control": 4}},
-            "This run could judge nothing: no row has another control of its kind and split to be "
-            "compared with.",
+            "This run measured nothing: no row has another control of its kind and split for "
+            "comparison.",
         ),
         (
             {"answer_loss": {"right": estimated(2.0, None, None, 1)}},
-            "This run could judge nothing: it has at most 1 control a split and view, and an "
-            "interval needs 8.",
+            "This run has too few controls for a verdict: at most 1 control per split and view, "
+            "and an interval needs 8.",
         ),
     ],
 )

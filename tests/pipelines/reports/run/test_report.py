@@ -149,7 +149,7 @@ def test_too_few_controls_for_an_interval_is_no_reading(tmp_path: Path) -> None:
     few = cell(2.1, 2.9, 2.6, 2.7, 2.8, None, 6)
     reading = {"test": {"system": hiding(few, 0.8, 0.3)}}
     page = report(write_example(tmp_path / "root", reading), tmp_path / "out")
-    assert "This run could judge nothing: it has at most 6 controls" in page.text
+    assert "This run has too few controls for a verdict: at most 6 controls" in page.text
     assert "On 6 controls: the hidden gain, 0.80, has too few controls" in page.text
 
 
@@ -201,7 +201,7 @@ def test_absent_files_do_not_stop_the_page(tmp_path: Path, name: str) -> None:
     for path in (tmp_path / "root").rglob(name):
         path.unlink()
     assert (
-        "Nothing hidden was judged: the control is visible in every view of this run."
+        "No masked view was evaluated: the control is visible in every view of this run."
         in report(inputs, tmp_path / "out").text
     )
 
@@ -210,7 +210,7 @@ def test_metrics_stand_in_for_a_missing_evaluation_file(
     small: ReportInputs, tmp_path: Path
 ) -> None:
     assert (
-        "Nothing hidden was judged: the control is visible in every view of this run."
+        "No masked view was evaluated: the control is visible in every view of this run."
         in report(without(small, "evaluate"), tmp_path).text
     )
 
@@ -218,7 +218,7 @@ def test_metrics_stand_in_for_a_missing_evaluation_file(
 def test_empty_records_do_not_stop_the_page(small: ReportInputs, tmp_path: Path) -> None:
     steps = tuple(dataclasses.replace(step, record={}) for step in small.steps)
     assert (
-        "Nothing hidden was judged: the control is visible in every view of this run."
+        "No masked view was evaluated: the control is visible in every view of this run."
         in report(dataclasses.replace(small, steps=steps), tmp_path).text
     )
 
