@@ -109,7 +109,7 @@ def test_a_new_folder_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:
 
 def test_a_new_folder_never_replaces_work(tmp_path: Path) -> None:
     write_bytes(tmp_path / "out" / "a", b"work")
-    with pytest.raises(StorageError, match="already there"), new_folder(tmp_path / "out"):
+    with pytest.raises(StorageError, match="already exists"), new_folder(tmp_path / "out"):
         pass
     assert (tmp_path / "out" / "a").read_bytes() == b"work"
 

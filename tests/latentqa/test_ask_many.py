@@ -201,14 +201,14 @@ def test_a_text_file_has_a_prompt_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "holds no prompt"),
-        ("{", "line 1: not JSON"),
+        ("", "has no prompt"),
+        ("{", "line 1: not valid JSON"),
         ("[]", "line 1: got a list, expected an object"),
         ('{"prompt": "p", "ask": 1}', "unknown key 'ask'"),
         ('{"question": "q"}', "expected one of `prompt` and `messages`"),
         ('{"prompt": 3}', "prompt is a int, expected text"),
         ('{"prompt": "p", "questions": "q"}', "questions is not a list"),
-        ('{"prompt": "p"}', "nothing is asked"),
+        ('{"prompt": "p"}', "has no question"),
         ('{"prompt": " ", "question": "q"}', "line 1: ask: the prompt is empty"),
         ('{"messages": [], "question": "q"}', "line 1: messages: got list"),
     ],

@@ -317,7 +317,7 @@ def test_export_refuses_what_it_cannot_do(data: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("mine")
     with pytest.raises(ConfigError, match="already exists; name a new file"):
         latentqa("export", data, "--format", "jsonl", "--out", tmp_path / "rows.jsonl")
-    with pytest.raises(StorageError, match="already there"):
+    with pytest.raises(StorageError, match="already exists"):
         latentqa("export", data, "--format", "datasets", "--out", data)
 
 

@@ -89,13 +89,13 @@ def test_a_vector_is_kept_and_applied(
         (("--control", "cheerful=0"), "expected a number other than 0"),
         (("--control", "cheerful=nan"), "expected a number other than 0"),
         (("--control", "cheerful=-1", "--by", "vector"), "expected one control with weight 1"),
-        (("--control", "cheerful", "--question", "Who?"), "asked of --from-prompt"),
+        (("--control", "cheerful", "--question", "Who?"), "got --question without --from-prompt"),
         (("--control", "."), "cannot be read"),
         (("--using", "nothing.safetensors"), "no such file"),
         (("--using", "x", "--by", "vector"), "got --using together with --by or --out"),
         (("--using", "x", "--strength", "0"), "expected a number above 0"),
         (("--using", "."), "not a peft adapter"),
-        (("--control", "cheerful", "--save-control", "c.yaml"), "which is missing"),
+        (("--control", "cheerful", "--save-control", "c.yaml"), "got --save-control without --from-prompt"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -77,7 +77,7 @@ def test_datasets_load_from_disk(whole: Path, tmp_path: Path) -> None:
 
 def test_nothing_is_written_over(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("mine")
-    with pytest.raises(StorageError, match="expected a new or an empty folder"):
+    with pytest.raises(StorageError, match="expected a new or empty folder"):
         export_layer(ActivationStore(whole), 0, tmp_path, format="safetensors")
     assert (tmp_path / "kept").read_text() == "mine"
 

@@ -275,7 +275,7 @@ def test_a_record_of_other_types_is_damage(root: ArtifactRoot, field: str, value
     made = make(root)
     path = made.path / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    with pytest.raises(DamagedError, match=f"its {field} are of no record"):
+    with pytest.raises(DamagedError, match=f"field {field} has a wrong type"):
         root.lookup(identity())
     assert root.artifacts() == []
     assert root.unreadable() == [made.path]

@@ -41,5 +41,5 @@ def test_two_servers_that_are_both_called_local_are_told(
     with ScriptedEndpoint() as one, ScriptedEndpoint() as two:
         assert "revision" not in run(one)
         assert "revision" not in run(one)
-        assert f"Replies of 'local' at {one.base_url} serve for" in run(two)
+        assert f"Replies of 'local' at {one.base_url} are reused for" in run(two)
         assert not two.requests

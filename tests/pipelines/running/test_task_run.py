@@ -103,7 +103,7 @@ def test_a_ref_without_a_decoder_is_refused(root: Path, relation: Path, tmp_path
 
 
 def test_hidden_prompts_need_conversations(root: Path) -> None:
-    with pytest.raises(RefError, match="expected conversations too"):
+    with pytest.raises(RefError, match="expected conversations as well"):
         run_tasks_of("toy", [], prompts=True, root=root)
 
 

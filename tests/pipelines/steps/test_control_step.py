@@ -86,7 +86,7 @@ def test_the_file_of_pairs_counts_by_its_bytes(tmp_path: Path) -> None:
     own = experiment(control={"crows_pairs": str(path)})
     assert "crows_pairs" not in step_of(own).config(own)
     missing = experiment(control={"crows_pairs": str(tmp_path / "none.csv")})
-    with pytest.raises(ConfigError, match="is no file"):
+    with pytest.raises(ConfigError, match="is not a file"):
         step_of(missing).external(ExternalInputs(missing))
 
 
