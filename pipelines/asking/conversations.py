@@ -109,7 +109,9 @@ def parse_messages(text: str, source: str) -> ChatMessages:
     try:
         value: Any = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{source}: not JSON ({error}); expected a list of messages.") from error
+        raise DataError(
+            f"{source}: not valid JSON ({error}), expected a list of messages."
+        ) from error
     if isinstance(value, dict) and "messages" in value:
         value = value["messages"]
     conversation_from_messages(value)

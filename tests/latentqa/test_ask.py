@@ -163,7 +163,7 @@ def test_the_root_is_taken_from_the_environment(
         (("--question", "q"), "expected one of --prompt, --messages, --file, got none"),
         (("--prompt", "p", "--messages", "[]", "--question", "q"), "got --prompt and --messages"),
         (("--messages", "[]", "--question", "q"), "got list, expected a list of"),
-        (("--messages", "[{]", "--question", "q"), "--messages: not JSON"),
+        (("--messages", "[{]", "--question", "q"), "--messages: not valid JSON"),
         (("--messages", "nowhere.json", "--question", "q"), "nowhere.json: cannot be read"),
         (("--prompt", "p", "--question", "q", "--tokens", "most"), "got 'most', expected visible"),
         (("--prompt", "p", "--question", "q", "--tokens", "match:xyz"), "names none of the"),

@@ -232,5 +232,5 @@ def test_batches_are_as_one_at_a_time(reader: Reader) -> None:
 
 def test_messages_are_json(tmp_path: Path) -> None:
     assert parse_messages(json.dumps(DIALOGUE), "here") == DIALOGUE
-    with pytest.raises(DataError, match="here: not JSON"):
+    with pytest.raises(DataError, match="here: not valid JSON"):
         parse_messages("{", "here")

@@ -153,7 +153,7 @@ def test_import_never_replaces_work(data: Path, tmp_path: Path) -> None:
 
 def test_a_failed_import_leaves_nothing(tmp_path: Path) -> None:
     write_folder(tmp_path / "in", qa={}, control="[{]")
-    with pytest.raises(DataError, match=r"control\.json: not JSON at line 1, column 3"):
+    with pytest.raises(DataError, match=r"control\.json: not valid JSON at line 1, column 3"):
         latentqa("import", tmp_path / "in", "--out", tmp_path / "out")
     assert os.listdir(tmp_path) == ["in"]
 

@@ -95,7 +95,10 @@ def test_a_vector_is_kept_and_applied(
         (("--using", "x", "--by", "vector"), "got --using together with --by or --out"),
         (("--using", "x", "--strength", "0"), "expected a number above 0"),
         (("--using", "."), "not a peft adapter"),
-        (("--control", "cheerful", "--save-control", "c.yaml"), "got --save-control without --from-prompt"),
+        (
+            ("--control", "cheerful", "--save-control", "c.yaml"),
+            "got --save-control without --from-prompt",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(

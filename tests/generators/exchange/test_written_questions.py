@@ -92,5 +92,7 @@ def test_conversations_are_written_or_imported(tmp_path: Path) -> None:
 
 def test_published_files_bring_their_questions(tmp_path: Path) -> None:
     path = experiment(tmp_path, "http://127.0.0.1:1/v1")
-    with pytest.raises(ConfigError, match=r"data\.format latentqa, expected data\.format conversations"):
+    with pytest.raises(
+        ConfigError, match=r"data\.format latentqa, expected data\.format conversations"
+    ):
         load_experiment(path, ["data.format=latentqa"])
