@@ -145,9 +145,10 @@ def check_positions(
         stop = len(prefix.ids) + max(len(turn.ids) for turn in own) + more
         if (positions := int(prefix.positions(stop - 1, stop)[0]) + 1) > most:
             raise DataError(
-                f"a decoder's prompt reaches {positions} positions, and its model encodes "
-                f"positions otherwise past {most} (rope_scaling in its config.json), so that a row "
-                "would follow from its neighbours. Lower dump.max_tokens, or shorten the question."
+                f"a decoder's prompt reaches {positions} positions, but its model encodes "
+                f"positions differently past {most} (rope_scaling in its config.json), so a "
+                "row would depend on its neighbours. Lower dump.max_tokens, or shorten the "
+                "question."
             )
 
 

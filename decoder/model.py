@@ -283,13 +283,14 @@ class Decoder:
         config, binding = read_sidecar(folder)
         if config.normalisation != self.config.normalisation:
             raise ModelError(
-                f"decoder {folder}: it was trained with normalisation {config.normalisation}, the "
-                f"decoder beside it with {self.config.normalisation}. Train both alike."
+                f"decoder {folder}: trained with normalisation {config.normalisation}, "
+                f"expected {self.config.normalisation} as in the other decoder. Train both "
+                "with the same."
             )
         if binding.target != self.binding.target:
             raise StoreError(
-                f"decoder {folder}: it reads another target ({binding.model}) than the decoder "
-                f"beside it ({self.binding.model})."
+                f"decoder {folder}: reads target {binding.model}, expected "
+                f"{self.binding.model} as the other decoder does."
             )
         with quiet_libraries():
             try:

@@ -70,7 +70,7 @@ def import_vectors(
         StorageError: the disk is full, or something stands at `out`.
     """
     if not len(source.rows):
-        raise DataError(f"{source.path}: there is no example to import.")
+        raise DataError(f"{source.path}: has no example to import.")
     capture = CaptureConfig(
         layers=(config.layer,),
         compute_dtype=source.dtype,

@@ -63,8 +63,8 @@ def open_safetensors(folder: Path) -> VectorSource:
 
     if not folder.is_dir():
         raise DataError(
-            f"{folder}: is no folder; expected one that holds .safetensors files, or a .npy file "
-            "with --index."
+            f"{folder}: not a folder, expected a folder of .safetensors files, or a .npy "
+            "file with --index."
         )
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -79,7 +79,9 @@ def open_safetensors(folder: Path) -> VectorSource:
             raise DataError(f"{file}: not a safetensors file ({error}).") from error
         for example in handle.keys():  # noqa: SIM118 - no mapping
             if example in place:
-                raise DataError(f"{file}: example {example} stands in an earlier file too.")
+                raise DataError(
+                    f"{file}: example {example} is in an earlier file as well, expected each once."
+                )
             part = handle.get_slice(example)
             place[example], shapes[example] = handle, tuple(part.get_shape())
             kinds.add(part.get_dtype())
@@ -93,8 +95,8 @@ def open_safetensors(folder: Path) -> VectorSource:
     known = _read_examples(table) if table.is_file() else {}
     if known and (unlike := known.keys() ^ shapes.keys()):
         raise DataError(
-            f"{table}: {len(known)} examples, and {len(shapes)} tensors are beside it; "
-            f"example {min(unlike)} is in one of them only."
+            f"{table}: has {len(known)} examples but there are {len(shapes)} tensors; "
+            f"example {min(unlike)} is only in one of them."
         )
     others = [file for file in (table, about) if file.is_file()]
     return VectorSource(
@@ -236,7 +238,7 @@ def _read_examples(path: Path, needed: Sequence[str] = ()) -> dict[str, dict[str
             raise DataError(f"{path}: column {name} is {kind}; expected {wanted}, none missing.")
     rows: dict[str, dict[str, Any]] = {row["example_id"]: row for row in table.to_pylist()}
     if len(rows) != len(table):
-        raise DataError(f"{path}: an example_id stands twice.")
+        raise DataError(f"{path}: an example_id occurs twice, expected each once.")
     if "" in rows:
         raise DataError(f"{path}: an example_id is empty.")
     return rows
@@ -268,7 +270,7 @@ def _tokens(source: Path, example: str, n: int, known: Mapping[str, Any]) -> Tok
     try:
         columns = {name: np.asarray(zeros if c is None else c) for name, c in given.items()}
     except ValueError as error:  # lists of several lengths
-        raise DataError(f"{source}: example {example}: tokens are no list ({error}).") from error
+        raise DataError(f"{source}: example {example}: tokens are not a list ({error}).") from error
     for name, column in columns.items():
         if column.dtype.kind not in "iu":
             raise DataError(

@@ -67,7 +67,7 @@ class CaptureConfig(ComputeConfig):
         chunk_rows = self.chunk_rows or _CHUNK_ROWS
         if self.shard_rows is not None and self.shard_rows % chunk_rows:
             raise ValueError(
-                f"shard_rows {self.shard_rows} is no multiple of chunk_rows {chunk_rows}"
+                f"shard_rows {self.shard_rows} is not a multiple of chunk_rows {chunk_rows}"
             )
         return self
 

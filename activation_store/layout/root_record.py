@@ -31,8 +31,8 @@ def write_root(root: Path) -> str:
     commits = read_commits(root, plan["digest"])
     if len(commits) != plan["n_shards"]:
         raise StoreError(
-            f"store {root}: {len(commits)} of {plan['n_shards']} shards are committed. "
-            "Run the dump again: it goes on from there."
+            f"store {root}: only {len(commits)} of {plan['n_shards']} shards are committed. "
+            "Run the dump again: it resumes."
         )
     shards = [commits[shard].to_json() for shard in sorted(commits)]
     found = digest({"plan": plan, "shards": shards})

@@ -254,9 +254,9 @@ def _find_folder(ref: str, what: str, needed: str) -> Path:
     if what == "model" and (path / ADAPTER_CONFIG).is_file():
         # transformers would load the adapter's base, whatever weights stand beside it
         raise ModelError(
-            f"model {ref}: the folder holds a PEFT adapter ({ADAPTER_CONFIG}). Name the folder in "
-            "dump.adapter, and in dump.model the model that it belongs to; where the weights "
-            "beside it are meant, move the adapter away."
+            f"model {ref}: the folder holds a PEFT adapter ({ADAPTER_CONFIG}). Set "
+            "dump.adapter to this folder and dump.model to the adapter's base model. To "
+            "use the weights in the folder without the adapter, move the adapter away."
         )
     if not (path / needed).is_file():
         raise ModelError(f"{what} {ref}: the folder has no {needed}; is it the right one?")

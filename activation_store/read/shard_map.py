@@ -68,7 +68,7 @@ class MappedShard:
         n = rows // chunk_rows
         size = chunk_rows * int(np.prod(width, dtype=np.int64)) * dtype.itemsize
         if len(raw) != n * (size + CHECKSUM_BYTES + INDEX_ENTRY_BYTES) + CHECKSUM_BYTES:
-            raise DamagedError(f"{path}: it is no raw shard of {rows} rows.", path)
+            raise DamagedError(f"{path}: not a raw shard of {rows} rows.", path)
         entries = raw[-n * INDEX_ENTRY_BYTES - CHECKSUM_BYTES : -CHECKSUM_BYTES]
         index = entries.view("<u8").reshape(n, 2).tolist()
         if any(count != size + CHECKSUM_BYTES for _, count in index):

@@ -65,8 +65,8 @@ def load_adapter(net: nn.Module, folder: Path) -> Any:
         kind: Any = loaded.base_model
         if not hasattr(kind, "merge_and_unload"):
             raise ModelError(
-                f"adapter {folder}: it is of kind {loaded.active_peft_config.peft_type.value}, "
-                "expected one that changes weights, such as LoRA. Use a model that needs none."
+                f"adapter {folder}: has type {loaded.active_peft_config.peft_type.value}, "
+                "expected one that changes weights, such as LoRA."
             )
         used = get_peft_model_state_dict(loaded, save_embedding_layers=False)
     _check_tensors(folder, used, kind.prefix)

@@ -36,7 +36,7 @@ def quantization_of(config: Any, ref: str) -> dict[str, Any]:
     settings: Any = next((one for one in found if one is not None), {})
     own = settings.to_dict() if hasattr(settings, "to_dict") else settings
     if not isinstance(own, dict):
-        raise ModelError(f"model {ref}: the quantization_config of its config.json is no object.")
+        raise ModelError(f"model {ref}: quantization_config in its config.json is not an object.")
     bitsandbytes = own.get("load_in_4bit") or own.get("load_in_8bit")
     method = own.get("quant_method")
     if own and not bitsandbytes and method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
@@ -85,9 +85,9 @@ def check_whole(model: ModelFiles, net: Any, found: Mapping[str, Collection[Any]
     if found["mismatched_keys"]:
         name, in_file, in_config = min(found["mismatched_keys"], key=lambda one: one[0])
         raise ModelError(
-            f"model {model.ref}: its files hold {name} of size {list(in_file)}, and its "
-            f"config.json asks for {list(in_config)} (a resized vocabulary? another model's "
-            "config?). Mend config.json, or fetch the model again."
+            f"model {model.ref}: its files hold {name} of size {list(in_file)}, but its "
+            f"config.json expects {list(in_config)} (a resized vocabulary? another model's "
+            "config?). Correct config.json, or fetch the model again."
         )
     if missing:
         raise ModelError(

@@ -109,7 +109,8 @@ def complete(
     asked = find_asked(rows)
     if not asked:
         raise DataError(
-            "complete: no conversation has view `stimulus` or `system`; there is nothing to answer."
+            "complete: no conversation has view `stimulus` or `system`, so there is "
+            "nothing to reply to."
         )
     with storage_errors(out):
         replies, served = _find_or_write(job, asked, session=session, progress=progress, pool=pool)

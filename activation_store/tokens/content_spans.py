@@ -300,8 +300,8 @@ def _locate_calls(
             own = whole[start:stop]
             return stop - len(own.lstrip()), start + len(own.rstrip())
     raise DataError(
-        f"message {index + 1} ({message['role']}): the chat template changes what is around a call "
-        "of a tool; its tokens cannot be told apart."
+        f"message {index + 1} ({message['role']}): the chat template changes the text "
+        "around a tool call, so its tokens cannot be located."
     )
 
 

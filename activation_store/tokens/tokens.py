@@ -98,8 +98,8 @@ def _tokenize_plain_text(tokenizer: Any, messages: Sequence[Message]) -> tuple[T
     """Tokenize the only message of a row without the chat template."""
     if len(messages) > 1:
         raise DataError(
-            f"a message of role {PLAIN_TEXT!r} has {len(messages) - 1} others beside it; it is "
-            "read without the chat template, and has to stand alone."
+            f"a message of role {PLAIN_TEXT!r} comes with {len(messages) - 1} others, "
+            "expected it alone, because it is read without the chat template."
         )
     (message,) = messages
     encoded = encode_plain_text(tokenizer, message.content)

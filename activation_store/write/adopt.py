@@ -51,8 +51,8 @@ def adopt_store(
     except DamagedError as error:
         # nobody here can compute it again
         raise StoreError(
-            f"{error} It stands at dump.store: fetch it again, run the experiment that dumped it, "
-            "or leave dump.store out."
+            f"{error} It is the store named in dump.store: fetch it again, run the "
+            "experiment that dumped it, or leave dump.store out."
         ) from error
 
 

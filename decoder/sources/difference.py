@@ -57,9 +57,9 @@ class DifferenceActivations(LiveActivations):
         plain = self._plain.get(visible.tobytes())
         if plain is None:
             raise DataError(
-                f"example {example_id}: there is no such text without its control, which "
-                "normalisation `difference` takes off. It is for masked views; leave view "
-                "control out of train.views and evaluate.views."
+                f"example {example_id}: its text cannot be read without the control, which "
+                "normalisation `difference` needs. Leave view control out of train.views "
+                "and evaluate.views."
             )
         size = len(visible)
         own, alone = super().read_layers(example_id, layers), super().read_layers(plain, layers)

@@ -56,8 +56,9 @@ class StepInputs:
             return made(self.model, rows, self.capture)
         if normalisation == "difference":
             raise ConfigError(
-                "train.decoder.normalisation: `difference` takes off activations of texts without "
-                "their control, which a store does not hold. Set train.activations to `live`."
+                "train.decoder.normalisation: `difference` needs activations of texts "
+                "without their control, which a store does not have. Set train.activations "
+                "to `live`."
             )
         opened = ActivationStore(self.store, cache_mb=runtime.shard_cache_mb)
         opened.check_target(self.model.digests())

@@ -167,9 +167,9 @@ def refuse_differences(decoder: Decoder) -> None:
     """
     if decoder.config.normalisation == "difference":
         raise ConfigError(
-            "this decoder reads activations less those of the same text without its control "
-            "(normalisation `difference`), which a conversation alone does not give. It can be "
-            "evaluated; to ask or steer, train one with another normalisation."
+            "this decoder needs activations of the same text without its control "
+            "(normalisation `difference`), so it can only be evaluated. To ask or steer, "
+            "train one with another normalisation."
         )
 
 

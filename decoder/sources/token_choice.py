@@ -76,7 +76,9 @@ def _match(choice: str, rest: str, tokens: Tokens, encoded: Encoded) -> np.ndarr
     try:
         pattern = re.compile(rest)
     except re.error as error:
-        raise ConfigError(f"tokens: {choice!r} is no regular expression ({error}).") from error
+        raise ConfigError(
+            f"tokens: {choice!r} is not a valid regular expression ({error})."
+        ) from error
     chosen = np.zeros(len(tokens.ids), bool)
     for found in pattern.finditer(encoded.text):
         chosen |= (encoded.starts < found.end()) & (encoded.stops > found.start())

@@ -166,8 +166,9 @@ def score_replies(
     longest = max(len(p.ids) + len(own) for p, own in zip(prompts, replies, strict=True))
     if most is not None and longest > most:
         raise DataError(
-            f"a prompt with its reply has {longest} tokens, and the target encodes positions "
-            f"otherwise past {most} (rope_scaling in its config.json). Use shorter ones."
+            f"a prompt with its reply has {longest} tokens, but the target encodes "
+            f"positions differently past {most} (rope_scaling in its config.json). Use "
+            "shorter ones."
         )
     width, length = max(len(p.ids) for p in prompts), max(map(len, replies))
     ids = torch.zeros(len(prompts), width + length, dtype=torch.long)

@@ -96,6 +96,6 @@ class SteeringVector:
         own, other = self.target.get("weights"), target.get("weights")
         if own and other and own != other:
             raise ModelError(
-                f"steering vector: it is of a target whose weights are {own[:24]}, this target's "
-                f"are {other[:24]}. Make it anew for this target."
+                f"steering vector: made for a target with weights {own[:24]}, but this "
+                f"target has {other[:24]}. Make it again for this target."
             )

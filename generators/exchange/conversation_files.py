@@ -305,7 +305,7 @@ def _object(line: Entry, config: RowsConfig) -> dict[str, Any]:
         got = json_type_name(value)
         raise MalformedRow("not_an_object", f"the line is {got}; expected an object")
     if has_repeated_key(value) or has_repeated_key(value := parse_lists(value, config)):
-        raise MalformedRow("repeated_field", "a field stands in an object twice; expected it once")
+        raise MalformedRow("repeated_field", "a field occurs twice in an object; expected it once")
     if not has_finite_numbers(value):
         raise MalformedRow("not_finite", "a number is beyond what a float holds")
     if not fits_utf8(json.dumps(value, ensure_ascii=False)):

@@ -117,7 +117,7 @@ def read_message(index: int, value: Mapping[str, Any]) -> Message:
         if name not in _FIELDS and near and item not in ("", [], {}):
             raise MalformedRow(
                 "unknown_field",
-                f"{where}{name!r} is no field of a message; did you mean {near[0]!r}?",
+                f"{where}{name!r} is not a field of a message; did you mean {near[0]!r}?",
             )
     role, segment = read_text(value, "role", where), read_text(value, "segment", where)
     if role not in ROLES:

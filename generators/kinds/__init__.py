@@ -43,7 +43,7 @@ def get_kind(name: str) -> Kind:
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, n=1)
         hint = f"did you mean {near[0]!r}" if near else "known are " + ", ".join(KINDS)
-        raise ConfigError(f"generate.conversations.kinds: there is no kind {name!r} ({hint}).")
+        raise ConfigError(f"generate.conversations.kinds: unknown kind {name!r} ({hint}).")
     return KINDS[name]
 
 

@@ -87,7 +87,7 @@ class InstructionSeeds(Config):
     def _known(self) -> InstructionSeeds:
         for name in itertools.chain.from_iterable(self.orders):
             if name not in self.attributes:
-                raise ValueError(f"orders: there is no attribute {name!r}")
+                raise ValueError(f"orders: unknown attribute {name!r}")
         return self
 
 

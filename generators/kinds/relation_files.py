@@ -134,8 +134,8 @@ def find_relation_files(paths: Iterable[str], field: str) -> dict[str, Path]:
         files = list_files(local_path(named), SUFFIXES)
         if not files:
             raise DataError(
-                f"{field}: {named} is no file of relations, and no folder with one; expected a "
-                f"file that ends in {', '.join(SUFFIXES)}."
+                f"{field}: {named} is neither a file of relations nor a folder with one; "
+                f"expected a file that ends in {', '.join(SUFFIXES)}."
             )
         for file in files:
             if file.stem in found:

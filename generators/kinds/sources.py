@@ -142,8 +142,8 @@ def _commit(source: TextSource, name: str) -> str:
     except Exception as error:  # whatever the hub's client raises, the way out is the same
         raise DataError(
             f"{name}: neither a file or folder here, nor a data set whose commit could be "
-            f"looked up ({first_line(error)}). Mend the path, or give the commit's 40 hex digits "
-            "as source.revision."
+            f"looked up ({first_line(error)}). Correct the path, or give the commit's 40 "
+            "hex digits as source.revision."
         ) from error
     return str(found)
 

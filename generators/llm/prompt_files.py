@@ -379,7 +379,9 @@ def _read(folder: str, own: Path | None, name: str) -> tuple[str, bytes]:
             return str(path), path.read_bytes()
     packaged = files("generators") / folder / f"{name}.yaml"
     if not packaged.is_file():
-        raise ConfigError(f"generate.{folder}: there is no {name}.yaml, neither packaged nor own.")
+        raise ConfigError(
+            f"generate.{folder}: found no {name}.yaml, neither packaged nor in that folder."
+        )
     return f"{folder}/{name}.yaml", packaged.read_bytes()
 
 

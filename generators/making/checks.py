@@ -37,18 +37,18 @@ def check_conversations(config: ConversationsConfig, texts: PromptFiles) -> None
             unknown := [one for one in plan.categories or () if one not in categories]
         ):
             raise ConfigError(
-                f"generate.conversations.kinds.{name}.categories: there is no {unknown[0]!r}; "
-                f"expected any of {', '.join(categories)}."
+                f"generate.conversations.kinds.{name}.categories: unknown category "
+                f"{unknown[0]!r}; expected any of {', '.join(categories)}."
             )
         if wrong := sorted(set(plan.views or ()) - set(kind.views)):
             raise ConfigError(
-                f"generate.conversations.kinds.{name}.views: {wrong[0]!r} is no view of this kind; "
-                f"it has {', '.join(kind.views)}."
+                f"generate.conversations.kinds.{name}.views: got {wrong[0]!r}, expected "
+                f"views of this kind: {', '.join(kind.views)}."
             )
     for category in config.splits.test_ood:
         kind_of = category.partition("/")[0]
         if category not in known and kind_of in config.kinds and kind_of not in told_by_rows:
             raise ConfigError(
-                f"generate.conversations.splits.test_ood: there is no category {category!r}; "
+                f"generate.conversations.splits.test_ood: unknown category {category!r}; "
                 f"expected one of {', '.join(sorted(known))}."
             )

@@ -93,8 +93,9 @@ def write_steering_control(
     if not kept:
         reason, detail = rejected[-1]
         raise DataError(
-            f"control {sentence!r}: {len(rejected)} replies of {endpoint.model} break a rule, the "
-            f"last {reason} ({detail}). Say it otherwise, or ask a larger model."
+            f"control {sentence!r}: {len(rejected)} replies of {endpoint.model} break a "
+            f"rule, the last {reason} ({detail}). Rephrase the sentence, or use a larger "
+            "model."
         )
     return WrittenControl(control=kept[0], rejected=tuple(rejected), usage=client.usage)
 

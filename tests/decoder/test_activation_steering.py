@@ -282,7 +282,7 @@ def test_a_vector_is_saved_and_steers_without_the_decoder(
     loaded = SteeringVector.load(tmp_path / "v.safetensors")
     assert loaded.about == {"controls": "pirate"}
     loaded.check_target(decoder.binding.target)
-    with pytest.raises(ModelError, match="Make it anew"):
+    with pytest.raises(ModelError, match="Make it again"):
         loaded.check_target({"weights": "other"})
     steered = write_replies(decoder, prompts, Steering(vector=loaded.scaled(4.0)), WRITE)
     plain = write_replies(decoder, prompts, Steering(), WRITE)

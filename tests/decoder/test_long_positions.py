@@ -1,4 +1,4 @@
-"""A model that encodes positions otherwise past a length: no row follows from its neighbours."""
+"""A model that encodes positions differently past a length: no row follows from its neighbours."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_row_past_the_length_is_refused(
 ) -> None:
     monkeypatch.setattr(decoder, "can_pack", packed)
     turn = decoder.prompt.turn("Who?", "I.")
-    with pytest.raises(DataError, match=rf"positions otherwise past {MOST}.*dump.max_tokens"):
+    with pytest.raises(DataError, match=rf"positions differently past {MOST}.*dump.max_tokens"):
         compute_turn_losses(decoder, [reading(MOST)], [[turn]])
 
 

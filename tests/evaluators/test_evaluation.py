@@ -484,7 +484,7 @@ def test_a_baseline_of_another_target_is_refused(
     sidecar["target"]["weights"] = "0" * 64
     (tmp_path / "prior" / "latentqa.json").write_text(json.dumps(sidecar))
     config = EvaluateConfig.model_validate({**CONFIG.model_dump(), "baselines": ["prior"]})
-    with pytest.raises(StoreError, match="it reads another target"):
+    with pytest.raises(StoreError, match="reads target"):
         judge(made, decoder, tmp_path, config, baselines={"prior": tmp_path / "prior"})
 
 

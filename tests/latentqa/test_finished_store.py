@@ -150,8 +150,8 @@ def test_vectors_that_show_the_control_or_nothing_at_all_are_refused(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("vectors.safetensors",), "is no folder; expected one that holds .safetensors files"),
-        (("nowhere",), "is no folder"),
+        (("vectors.safetensors",), "not a folder, expected a folder of .safetensors files"),
+        (("nowhere",), "not a folder"),
         (("layer", "--index", "i.parquet"), "--index: got it with"),
     ],
 )

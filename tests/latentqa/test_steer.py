@@ -118,7 +118,7 @@ def save_vector(path: Path, layers: dict[int, torch.Tensor], **target: str) -> P
 @pytest.mark.parametrize(
     ("layers", "target", "said"),
     [
-        ({2: torch.ones(32)}, {"weights": "another"}, "Make it anew for this target"),
+        ({2: torch.ones(32)}, {"weights": "another"}, "Make it again for this target"),
         ({2: torch.ones(7)}, {}, "d_model 7, the target has 32"),
         ({99: torch.ones(32)}, {}, "the vector's layer"),
         ({2: torch.full((32,), float("nan"))}, {}, "not finite"),

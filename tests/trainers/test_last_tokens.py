@@ -60,7 +60,7 @@ def test_a_plain_text_is_read_without_the_chat_template(made: chain.Chain) -> No
 def test_a_plain_text_stands_alone(made: chain.Chain) -> None:
     said = Message(role=PLAIN_TEXT, content="a text", segment="control")
     decoder = chain.decoder(made)
-    with pytest.raises(DataError, match="has to stand alone"):
+    with pytest.raises(DataError, match="expected it alone"):
         capture(decoder, [[said, said]], [chain.LAYER])
     with pytest.raises(DataError, match="holds the control token"):
         capture(decoder, [[replace(said, content="a <|im_end|>")]], [chain.LAYER])

@@ -358,7 +358,7 @@ class BatchClient:
             raise endpoint_error(
                 self.endpoint,
                 f"has stopped answering about batches ({error})",
-                "What was submitted goes on there; run again to collect it.",
+                "Submitted batches continue there; run again to collect them.",
             ) from None
         except RequestFailed as refused:
             raise self._no_batches(str(refused)) from None

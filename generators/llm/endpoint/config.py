@@ -146,7 +146,7 @@ class EndpointConfig(Config):
             known = parts.scheme in ("http", "https") and bool(parts.hostname)
             parts.port  # noqa: B018  # raises where it is no number
         except ValueError:
-            raise ValueError(f"{shown!r} is no address; {expected}") from None
+            raise ValueError(f"{shown!r} is not an address; {expected}") from None
         if not known:
             raise ValueError(f"{shown!r} does not begin with http:// or https://; {expected}")
         if parts.fragment or any(character.isspace() for character in base_url):
@@ -169,7 +169,7 @@ class EndpointConfig(Config):
     def _headers_name_variables(cls, headers: dict[str, str]) -> dict[str, str]:
         for header, name in headers.items():
             if not _HEADER.fullmatch(header):
-                raise ValueError(f"{header!r} is no name of a header")
+                raise ValueError(f"{header!r} is not a valid header name")
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(
                     f"{header}: expected the name of an environment variable in capitals that "

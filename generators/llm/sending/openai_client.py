@@ -105,7 +105,7 @@ class EndpointApi:
             raise endpoint_error(
                 endpoint,
                 f"cannot be asked through the proxy of this environment ({redact(str(error))})",
-                "Mend HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or name the host in NO_PROXY.",
+                "Correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or name the host in NO_PROXY.",
             ) from error
         made = openai.AsyncOpenAI(
             base_url=endpoint.url_without_query,

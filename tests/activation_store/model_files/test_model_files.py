@@ -128,7 +128,7 @@ def test_pickled_weights_count_where_there_are_no_others(folder: Path) -> None:
 
 def test_a_folder_with_an_adapter_beside_its_weights_is_refused(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
-    assert "holds a PEFT adapter (adapter_config.json). Name the folder in dump.adapter" in refusal(
+    assert "holds a PEFT adapter (adapter_config.json). Set dump.adapter to this folder" in refusal(
         str(folder)
     )
 

@@ -75,7 +75,7 @@ def prefix(tensors: Tensors) -> None:
         (prefix, {}, "weights of its config are missing"),
         (dict, {"num_hidden_layers": 5}, "hold no model.layers.4.input_layernorm.weight (9"),
         (dict, {"tie_word_embeddings": False}, "hold no lm_head.weight (1 weights"),
-        (dict, {"vocab_size": 400}, "embed_tokens.weight of size [320, 32], and its config.json"),
+        (dict, {"vocab_size": 400}, "embed_tokens.weight of size [320, 32], but its config.json"),
     ],
     ids=["a tensor is missing", "all have other names", "a block too many", "no head", "resized"],
 )
@@ -188,7 +188,7 @@ def test_pickled_code_never_runs_and_is_told(model: ModelFiles, tmp_path: Path) 
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, "quantised by 'modelopt', which"),
         ({"quant_method": "exl2", "bits": 4}, "quantised by 'exl2', which"),
         ({"group_size": 64, "bits": 4}, "quantised by None, which"),
-        ("4 bits", "quantization_config of its config.json is no object"),
+        ("4 bits", "quantization_config in its config.json is not an object"),
     ],
 )
 @pytest.mark.parametrize("place", ["model", "text"])

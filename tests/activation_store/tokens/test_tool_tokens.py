@@ -183,7 +183,7 @@ def test_a_template_that_words_a_turn_with_calls_otherwise_is_refused(
 ) -> None:
     other = TOOLS_CHATML.replace("{{ '<|im_start|>assistant' }}", "{{ '<|im_start|>caller' }}")
     messages = [*TRANSCRIPT[:2], TRANSCRIPT[2] | {"content": content}, *TRANSCRIPT[3:]]
-    with pytest.raises(DataError, match=r"message 3 \(assistant\).* cannot be told apart"):
+    with pytest.raises(DataError, match=r"message 3 \(assistant\).* cannot be located"):
         tokenize(tiny.tokenizer(other), imported(tmp_path, messages))
 
 

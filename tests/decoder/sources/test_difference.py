@@ -48,7 +48,7 @@ def test_visible_tokens_are_less_those_of_the_text_alone(made: chain.Chain) -> N
         one.attach_decoder(decoder)
     for row in rows:
         if row.view == "control":
-            with pytest.raises(DataError, match="no such text without its control"):
+            with pytest.raises(DataError, match="cannot be read without the control"):
                 source.read_layers(row.example_id, (chain.LAYER,))
             continue
         (found,) = source.read_layers(row.example_id, (chain.LAYER,))

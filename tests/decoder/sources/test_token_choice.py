@@ -67,7 +67,7 @@ def test_matches_may_lie_apart() -> None:
         ("range:a:b", "expected range:START:STOP"),
         ("range:-:", "expected range:START:STOP"),
         ("last:0", "N at least 1"),
-        ("match:(", "no regular expression"),
+        ("match:(", "not a valid regular expression"),
     ],
 )
 def test_another_form_is_one_line(choice: str, said: str) -> None:

@@ -101,7 +101,7 @@ BAD = [
     (
         line([*MESSAGES, {**turn("assistant", "completion"), "contents": "Hi"}]),
         "unknown_field",
-        "messages[3]: 'contents' is no field of a message; did you mean 'content'?",
+        "messages[3]: 'contents' is not a field of a message; did you mean 'content'?",
     ),
     (line([MESSAGES[2], MESSAGES[0]]), "control_late", "after messages[0], a stimulus"),
     (line([*MESSAGES, turn("assistant", "stimulus")]), "open_end", "messages[3]: the conversation"),
@@ -109,7 +109,7 @@ BAD = [
     (line(questions=[{"question": "Who?"}]), "missing_field", "questions[0]: no field 'answer'"),
     (line(split="holdout"), "unknown_split", "split 'holdout'; expected one of train"),
     (line(label=[3]), "not_a_string", "'label' is a list"),
-    ('{"messages": 1, "messages": 2}', "repeated_field", "a field stands in an object twice"),
+    ('{"messages": 1, "messages": 2}', "repeated_field", "a field occurs twice in an object"),
     (line(label="\ud800"), "invalid_unicode", "half a surrogate pair"),
     ("{'messages': []}", "malformed", "not JSON at column 2"),
 ]

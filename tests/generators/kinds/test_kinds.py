@@ -66,7 +66,7 @@ def test_questions_are_divided_among_the_types_of_a_kind(
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"no kind 'gaol' \(did you mean 'goal'"):
+    with pytest.raises(ConfigError, match=r"unknown kind 'gaol' \(did you mean 'goal'"):
         get_kind("gaol")
 
 

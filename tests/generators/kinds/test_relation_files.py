@@ -307,7 +307,7 @@ def test_files_are_found_by_name_and_folder(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match=r"have one name"):
         find_relation_files([str(folder), str(write(tmp_path / "a.json"))], "tasks.relations")
-    with pytest.raises(DataError, match=r"is no file of relations"):
+    with pytest.raises(DataError, match=r"is neither a file of relations"):
         find_relation_files([str(tmp_path / "none.tsv")], "tasks.relations")
 
 

@@ -288,9 +288,9 @@ def test_a_small_plan_may_miss_a_held_out_category_but_not_a_made_up_one(tmp_pat
         ok = small(1, splits={"test_ood": ["persona/sea", "goal/tone", "goal/form"]})
         conversations(tmp_path, resolved(endpoint), ok)
         for config, words in (
-            (small(1, splits={"test_ood": ["goal/nothing"]}), "no category 'goal/nothing'"),
-            (small(1, kinds={"personas": {}}), "no kind 'personas' .did you mean 'persona'"),
-            (small(1, kinds={"extractive": {"views": ["system"]}}), "'system' is no view"),
+            (small(1, splits={"test_ood": ["goal/nothing"]}), "unknown category 'goal/nothing'"),
+            (small(1, kinds={"personas": {}}), "unknown kind 'personas' .did you mean 'persona'"),
+            (small(1, kinds={"extractive": {"views": ["system"]}}), "got 'system', expected views"),
         ):
             before = len(endpoint.requests)
             with pytest.raises(ConfigError, match=words):

@@ -71,7 +71,9 @@ def test_a_plan_that_does_not_add_up_is_refused(plan: dict[str, Any], words: str
 
 
 def test_an_unknown_category_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"profile\.categories: there is no 'moon'; expected any"):
+    with pytest.raises(
+        ConfigError, match=r"profile\.categories: unknown category 'moon'; expected any"
+    ):
         drawn(tmp_path, {"categories": {"moon": 2}})
 
 
