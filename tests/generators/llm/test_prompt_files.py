@@ -103,7 +103,7 @@ def test_broken_seeds_and_missing_folders_are_named(tmp_path: Path) -> None:
         texts.seed_list("everyday")
     with pytest.raises(ConfigError, match=r"generate\.prompts: .* is not a folder"):
         PromptFiles(prompts=tmp_path / "none").prompt("stimulus")
-    with pytest.raises(ConfigError, match=r"there is no nothing\.yaml"):
+    with pytest.raises(ConfigError, match=r"found no nothing\.yaml"):
         PromptFiles().prompt("nothing")
 
 
