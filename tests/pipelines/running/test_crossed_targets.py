@@ -131,7 +131,7 @@ def test_a_decoder_is_compared_with_itself_on_a_target_that_moved(
     }
     page = write_comparison(found, tmp_path).read_text()
     assert page.count("foreign target") == 1
-    assert "One seed a side" not in page  # it is one decoder
+    assert "One seed." not in page  # it is one decoder
 
 
 def test_two_evaluations_of_one_decoder_are_no_pool(root: Path) -> None:

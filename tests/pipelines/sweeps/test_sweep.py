@@ -216,7 +216,7 @@ def test_four_sizes_and_two_seeds_give_curves_with_intervals_and_judge_the_large
     assert law["held_out"] == 32
     assert law["inside"] == (law["predicted_low"] <= law["measured"] <= law["predicted_high"])
     page = write_sweep(found, tmp_path / "out").read_text()
-    assert "lies in the interval of the prediction in" in page
+    assert "lies in the prediction interval in" in page
 
 
 @pytest.mark.parametrize("runner", [pytest.param("threads", marks=pytest.mark.prove), "processes"])

@@ -130,7 +130,7 @@ def test_counts_of_a_step_stand_in_for_its_list_of_dropped_rows(page: Page) -> N
 
 
 def test_answers_alike_are_counted(page: Page) -> None:
-    assert "4 questions, 2 answered word for word alike" in page.text
+    assert "4 questions, 2 with identical answers" in page.text
 
 
 def test_csv_holds_each_plotted_number(out: Path) -> None:
