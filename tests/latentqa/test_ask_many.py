@@ -76,7 +76,7 @@ def test_messages_that_say_their_segments_make_the_views(
         ([{"role": "user"}], "message 1 is"),
         ([{"role": "tool", "content": "x"}], 'role "tool", expected system, user, assistant'),
         ([{"role": "user", "content": " "}], "expected some text"),
-        ([{"role": "user", "content": "x", "name": "n"}], "has 'name'"),
+        ([{"role": "user", "content": "x", "name": "n"}], "has the key 'name'"),
         ([{"role": "user", "content": "x", "segment": "reply"}], 'segment "reply", expected'),
         ([{**DIALOGUE[0], "segment": "control"}, DIALOGUE[1]], "message 2 has no segment"),
     ],
