@@ -164,7 +164,7 @@ def test_vectors_that_are_not_finite_are_refused_and_leave_nothing(tmp_path: Pat
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ([{"a": (3, 4)}, {"a": (3, 4)}], "example a stands in an earlier file too"),
+        ([{"a": (3, 4)}, {"a": (3, 4)}], "example a is in an earlier file as well"),
         ([{"a": (3, 4), "b": (3, 5)}], r"example b has shape \[3, 5\], example a \[3, 4\]"),
         ([{"a": (3,)}], r"example a has shape \[3\]"),
         ([], "no .safetensors file is here"),

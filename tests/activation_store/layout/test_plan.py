@@ -115,9 +115,9 @@ def test_a_sequence_that_fits_no_shard_is_refused() -> None:
 
 
 def test_shards_are_whole_chunks() -> None:
-    with pytest.raises(ValidationError, match="shard_rows 300 is no multiple of chunk_rows 64"):
+    with pytest.raises(ValidationError, match="shard_rows 300 is not a multiple of chunk_rows 64"):
         CaptureConfig(shard_rows=300, chunk_rows=64)
-    with pytest.raises(ValidationError, match="shard_rows 300 is no multiple of chunk_rows 256"):
+    with pytest.raises(ValidationError, match="shard_rows 300 is not a multiple of chunk_rows 256"):
         CaptureConfig(shard_rows=300)
 
 

@@ -86,7 +86,7 @@ def test_the_command_that_writes_a_control_runs(
         other = [word.replace("pirate.yaml", "other.yaml") for word in words]
         cached = Called(capsys, *other, "--root", str(tmp_path / "root"), "--json").json()
     assert find_control("pirate.yaml").control == "a-pirate-captain-who-loves-parrots"
-    assert "pirate.yaml exists already" in again.refused()
+    assert "pirate.yaml already exists" in again.refused()
     assert (cached["requests"], cached["cached_requests"]) == (0, 1)
 
 

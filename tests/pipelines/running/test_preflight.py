@@ -67,7 +67,7 @@ def experiment(folder: Path, model: Path, **sections: Any) -> Path:
 BROKEN: dict[str, tuple[Break, str]] = {
     "truncated": (truncate, "cannot load it"),
     "missing weights": (with_json("config.json", num_hidden_layers=6), "its files hold no "),
-    "other sizes": (with_json("config.json", intermediate_size=48), "mend|Mend config.json"),
+    "other sizes": (with_json("config.json", intermediate_size=48), "mend|Correct config.json"),
     "unknown type": (with_json("config.json", model_type="moonlight"), "its config.json is not"),
     "no language model": (with_json("config.json", model_type="vit"), "cannot load it"),
     "quantised by what is not here": (
