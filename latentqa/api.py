@@ -92,7 +92,7 @@ def plan(
 ) -> list[StepPlan]:
     """Say for each step whether it is a hit or a miss and why, and what it would take.
 
-    Nothing is made, and no model is loaded unless `sample` is set.
+    Nothing is made, and no weights are read unless `sample` is set.
 
     >>> [(step.step, step.status) for step in plan(config, root=root)][-2:]
     [('evaluate', 'hit'), ('report', 'hit')]

@@ -1,4 +1,4 @@
-"""The plan of a run: what it would do and why. Nothing is computed, no model is loaded."""
+"""The plan of a run: what it would do and why. Nothing is computed, no weights are read."""
 
 from __future__ import annotations
 
