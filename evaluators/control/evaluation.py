@@ -50,6 +50,7 @@ from trainers.steering.adapter import STEER, remove_steering_adapter, save_steer
 
 _LOG = logging.getLogger(__name__)
 _ADAPTERS = {"weights": STEER, "sft": SFT}
+_TIMES: Any = {"controls": {"__all__": {"methods": {"__all__": {"seconds"}}}}}
 
 
 def evaluate_control(
@@ -117,7 +118,8 @@ def evaluate_control(
             },
             controls=found,
         )
-        write_json(out / CONTROL_FILE, metrics.model_dump(mode="json"))
+        # times are for the record: with them no two runs of a key would have one output
+        write_json(out / CONTROL_FILE, metrics.model_dump(mode="json", exclude=_TIMES))
         write_table(out / REPLIES_FILE, rows, REPLIES)
         write_table(out / RESULTS_FILE, control_rows(metrics), RESULTS)
     return metrics
