@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from core.errors import EndpointError
 from generators.llm.batch.lines import request_line, split_into_files
@@ -45,6 +45,18 @@ _ENDED = ("completed", "failed", "expired", "cancelled")
 _UNHEARD_S = 86_400
 """How much older than our intent a batch may look: clocks differ, but not by a day."""
 _NEVER_SENT = "never submitted"
+
+
+class BatchedOutcomes(NamedTuple):
+    """What batches brought for some requests.
+
+    Attributes:
+        outcomes: by the request's key.
+        unanswered: key of each other request to why its last batch brought no reply.
+    """
+
+    outcomes: dict[str, Outcome]
+    unanswered: dict[str, str]
 
 
 class BatchClient:
@@ -89,15 +101,12 @@ class BatchClient:
 
     async def complete(
         self, requests: Mapping[str, Request], looked: Callable[[], None]
-    ) -> tuple[dict[str, Outcome], dict[str, str]]:
-        """Complete `requests` in batches.
+    ) -> BatchedOutcomes:
+        """Send requests in batches and wait for them, again where a batch leaves some unanswered.
 
         Args:
             requests: key → request as it is sent; none of them has a reply in the log.
             looked: told after each look at a batch.
-
-        Returns:
-            outcomes by key, and for requests that no batch brought one for, why the last did not.
 
         Raises:
             EndpointError: the endpoint has no batch API, or a batch failed as a whole.
@@ -114,7 +123,7 @@ class BatchClient:
             }
             under_way = await self.submit(wanted)
             if not under_way:
-                return outcomes, left
+                return BatchedOutcomes(outcomes, left)
             async for batch, state in self.poll(under_way, looked):
                 results = await self.collect(batch, state)
                 rounds.update(list(batch.prompts))
