@@ -362,7 +362,7 @@ def test_an_adapter_that_changes_no_weights_is_refused(model: ModelFiles, tmp_pa
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     get_peft_model(tiny.model(), config).save_pretrained(str(tmp_path / "adapter"))
     said = refusal(model.ref, tmp_path / "adapter")
-    assert "it is of kind PROMPT_TUNING, expected one that changes weights" in said
+    assert "has type PROMPT_TUNING, expected one that changes weights" in said
 
 
 # templates apart from a tokenizer
