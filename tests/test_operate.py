@@ -242,7 +242,7 @@ NO_TIMES = {
     ("--cron", "at three"): "--cron 'at three' --timezone UTC: not a valid time or time zone",
     ("--cron", "61 * * * *"): "not a valid time",
     ("--cron", "0 0 31 2 *"): "never comes",
-    ("--cron", "0 3 * * *", "--timezone", "Mars/Olympus"): "--timezone Mars/Olympus: not a valid time",
+    ("--cron", "0 3 * * *", "--timezone", "Mars/Olympus"): "Mars/Olympus: not a valid time",
     ("--cron", "0 3 * * *", "--set", "schedule={mode: fresh, gate: {min_controls: 1000}}"): (
         "schedule.gate.min_controls is 1000, but a version is planned with only 32 controls"
     ),
