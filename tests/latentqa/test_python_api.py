@@ -77,7 +77,7 @@ def test_an_experiment_made_in_python_is_that_of_its_file(config: Path, tmp_path
 
 def test_overrides_belong_to_a_file(config: Path, tmp_path: Path) -> None:
     made = latentqa.Experiment(experiment="fake", data={"path": "."})
-    with pytest.raises(ConfigError, match="overrides: got 1 with an Experiment"):
+    with pytest.raises(ConfigError, match="overrides: got 1 together with an Experiment"):
         latentqa.plan(made, root=tmp_path, overrides=["dump.layers=[3]"])
 
 

@@ -51,5 +51,5 @@ def test_an_adapter_is_refused_before_anything_is_loaded(tmp_path: Path, model: 
 
 @pytest.mark.parametrize("way", ["spread", "tensor_parallel"])
 def test_a_model_on_all_gpus_takes_no_workers(way: str) -> None:
-    with pytest.raises(ValidationError, match=f"workers: got 2 with {way}, expected 1"):
+    with pytest.raises(ValidationError, match=f"workers: got 2 together with {way}, expected 1"):
         Runtime.model_validate({"workers": 2, way: 2 if way == "tensor_parallel" else True})

@@ -384,8 +384,9 @@ def test_killed_again_and_again_it_ends_with_the_same_tables_and_repeats_nothing
             str((b["messages"], b["seed"], b["response_format"])) for b in endpoint.work
         )
     assert tables(whole) == tables(killed)
-    # a request can be asked again only if the kill came before its reply
-    assert sum(count - 1 for count in asked.values()) <= 3 * 8
+    # a request is asked again only if the kill came before its reply was in the log: those under
+    # way, at most 8 at each kill, and as many whose replies waited to be written
+    assert sum(count - 1 for count in asked.values()) <= 3 * 2 * 8
 
 
 def test_cost_is_counted_and_unknown_where_there_is_no_price(tmp_path: Path) -> None:

@@ -300,8 +300,8 @@ def test_a_single_seed_is_said_to_be_one(refs: Refs, tmp_path: Path) -> None:
         for names in (("base+again", "better"), ("base", "better"))
     }
     said = [" ".join(page.split()) for page in pages.values()]
-    assert "Of better there is one training run:" in said[0]
-    assert "Of base, better there is one training run each:" in said[1]
+    assert "One seed.</b> better: one training run." in said[0]
+    assert "One seed.</b> base, better: one training run each." in said[1]
 
 
 @pytest.mark.parametrize(

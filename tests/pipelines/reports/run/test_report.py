@@ -142,7 +142,7 @@ def test_csv_holds_each_plotted_number(out: Path) -> None:
 
 def test_split_without_rows_gets_a_word(tmp_path: Path) -> None:
     page = report(write_example(tmp_path / "root", SMALL), tmp_path / "out")
-    assert "Split test_ood was asked for and has no rows" in page.text
+    assert "Split test_ood has no rows, so it was not evaluated" in page.text
 
 
 def test_too_few_controls_for_an_interval_is_no_reading(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_identification_is_shown_with_chance(page: Page) -> None:
     assert "test control 30 40 0.60 [0.50, 0.70]" in page.text
     assert "items n right other none prior chance" in page.text  # what was measured, no more
     assert "0.35 [0.25, 0.45] 0.44 [0.34, 0.54] 0.36" in page.text
-    assert "2 questions have no other control’s answer" in page.text
+    assert "2 questions left out, asked of too few other controls" in page.text
 
 
 def test_a_condition_that_is_left_out_is_said(page: Page) -> None:
