@@ -222,12 +222,14 @@ class MethodMaker:
     def _replies_under_control(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Reply to each prompt under the control; keep the attempt with the highest adherence."""
         check = self._control.check
-        number = 1 if check is None else self._config.reply_attempts
-        attempts = [self._replies_to(texts, self.told_prompt, i) for i in range(number)]
+        if check is None or self._config.reply_attempts == 1:  # nothing ranks, or nothing to rank
+            return [reply.ids for reply in self._replies_to(texts, self.told_prompt)]
+        attempts = [
+            self._replies_to(texts, self.told_prompt, attempt)
+            for attempt in range(self._config.reply_attempts)
+        ]
         return [
-            max(own, key=lambda reply: adherence(reply.text, check or {})).ids
-            if number > 1
-            else own[0].ids
+            max(own, key=lambda reply: adherence(reply.text, check)).ids
             for own in zip(*attempts, strict=True)
         ]
 
