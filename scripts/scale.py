@@ -1,9 +1,9 @@
-"""Write the reckoned figures of docs/scale.md: memory, disk and time of models of known shapes.
+"""Write the estimated figures of docs/scale.md: memory, disk and time of models of known shapes.
 
     python scripts/scale.py
 
-No weights are needed: the shapes stand below, and the memory is what `latentqa plan --memory`
-reckons. Replaces what stands between the marks of docs/scale.md.
+No weights are needed: the shapes are defined below, and memory is estimated as by `latentqa plan
+--memory`. Replaces the text between the two comments in docs/scale.md.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pipelines.experiment.config import Experiment
 from pipelines.running.memory_plan import MeasuredPasses, describe_memory, fit, measure
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
-BEGIN, END = "<!-- reckoned: scripts/scale.py -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- estimated: scripts/scale.py -->\n", "<!-- end -->\n"
 DEVICES = (24, 40, 80)
 """Memory of one device, in GB."""
 FLOPS, MFU = 989e12, 0.4
-"""bfloat16 operations a second of an H100, and the share of them that is reckoned with."""
+"""bfloat16 operations a second of an H100, and the assumed share of them that is used."""
 CONTROLS, VIEWS, TOKENS, QUESTIONS = 1_000_000, 3, 200, 100
 """Of a large data set: controls, views of each, tokens of a row, tokens of its questions."""
 
@@ -59,7 +59,7 @@ SHAPES = (
 
 
 def main() -> None:
-    """Write the page anew."""
+    """Replace the figures of the page."""
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
@@ -87,7 +87,7 @@ def section(shape: Shape) -> str:
 
 
 def costs(shape: Shape, measured: MeasuredPasses) -> list[str]:
-    """Reckon disk and time of a large data set."""
+    """Estimate disk and time of a large data set."""
     rows = CONTROLS * VIEWS
     own = shape.config
     vocabulary = own.vocab_size * own.hidden_size
@@ -98,7 +98,7 @@ def costs(shape: Shape, measured: MeasuredPasses) -> list[str]:
     stored = 2 * own.hidden_size * rows * TOKENS
     return [
         f"{CONTROLS:,} controls in {VIEWS} views of {TOKENS} tokens, on one H100 at "
-        f"{MFU:.0%} of its operations:".replace("%", " %"),
+        f"{MFU:.0%} of its peak:".replace("%", " %"),
         "",
         "| | |",
         "|---|---|",

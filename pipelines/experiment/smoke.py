@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from evaluators.tasks.config import TasksConfig
+from generators.kinds.relation_files import find_relation_files
 from generators.making.config import limit_controls
 from pipelines.experiment.config import Experiment
 
@@ -11,6 +13,8 @@ ROWS = 8
 """Most rows of each view."""
 CONTROLS = 12
 """Most controls that an LLM writes: of each of three kinds one for every split, and one more."""
+RELATIONS = 2
+"""Most relations that are tasks: two have a mean."""
 
 
 def smoke(experiment: Experiment) -> Experiment:
@@ -43,23 +47,7 @@ def smoke(experiment: Experiment) -> Experiment:
             bootstrap=min(robustness.bootstrap, 200),
         )
     if experiment.tasks is not None:
-        prompts = experiment.tasks.prompts
-        changes["tasks"] = experiment.tasks.with_changes(
-            prompts=None
-            if prompts is None
-            else prompts.with_changes(max_controls=4, answer_tokens=8),
-            max_subjects=min(experiment.tasks.max_subjects, 8),
-            min_subjects=2,
-            max_asked=min(experiment.tasks.max_asked, 24),
-            train_subjects=min(experiment.tasks.train_subjects, 16),
-            answer_tokens=min(experiment.tasks.answer_tokens, 8),
-            validation_subjects=min(experiment.tasks.validation_subjects, 2),
-            layers=experiment.tasks.layers or (0,),
-            bootstrap=min(experiment.tasks.bootstrap, 200),
-            judge=None
-            if experiment.tasks.judge is None
-            else experiment.tasks.judge.with_changes(answers=2),
-        )
+        changes["tasks"] = _few_tasks(experiment.tasks)
     if experiment.control is not None:
         control = experiment.control
         changes["control"] = control.with_changes(
@@ -83,6 +71,26 @@ def smoke(experiment: Experiment) -> Experiment:
         bootstrap=_least(evaluate.bootstrap, 200),
     )
     return experiment.with_changes(**changes)
+
+
+def _few_tasks(tasks: TasksConfig) -> TasksConfig:
+    """Return reading tasks over few relations, in which each method tries few settings."""
+    files = find_relation_files(tasks.relations, "tasks.relations")
+    prompts, judge = tasks.prompts, tasks.judge
+    return tasks.with_changes(
+        relations=tuple(map(str, files.values()))[:RELATIONS],
+        prompts=None if prompts is None else prompts.with_changes(max_controls=4, answer_tokens=4),
+        layers=tasks.layers[:1] or (0,),
+        max_subjects=min(tasks.max_subjects, ROWS),
+        min_subjects=2,
+        max_asked=min(tasks.max_asked, 2 * ROWS),
+        train_subjects=min(tasks.train_subjects, 2 * ROWS),
+        train_sources=1,
+        validation_subjects=min(tasks.validation_subjects, 2),
+        answer_tokens=min(tasks.answer_tokens, 4),
+        bootstrap=min(tasks.bootstrap, 200),
+        judge=None if judge is None else judge.with_changes(answers=2),
+    )
 
 
 def _least(value: int | None, limit: int) -> int:

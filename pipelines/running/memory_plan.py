@@ -271,7 +271,7 @@ def describe_memory(plan: MemoryPlan) -> list[str]:
         words = ", ".join(f"{part} {size(value)}" for part, value in parts.items() if value)
         lines.append(f"  {name:<13}{size(step.peak)}: {words}")
     lines.append(
-        f"  a token      of training takes {size(plan.token)}, {size(plan.recomputed_token)} with "
+        f"  per token    {size(plan.token)} in training, {size(plan.recomputed_token)} with "
         "runtime.checkpointing"
     )
     fits = plan.proposal
@@ -292,6 +292,7 @@ def describe_memory(plan: MemoryPlan) -> list[str]:
         "train": not fits.micro_batch_tokens,
         "evaluate": not fits.evaluation_devices,
     }
+    lines += [f"  fits         {', '.join(said)}"] if said else []
     if any(large.values()):
-        said.append(f"not {join([name for name, so in large.items() if so])}")
-    return [*lines, f"  fits         {', '.join(said)}"]
+        lines.append(f"  too large    {join([name for name, so in large.items() if so])}")
+    return lines

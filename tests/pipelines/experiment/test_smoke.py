@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fake_steps import experiment
 
 from pipelines.experiment.smoke import smoke
@@ -48,3 +50,15 @@ def test_optional_steps_are_small_too() -> None:
     assert small.robustness is not None
     assert (small.robustness.max_controls, small.robustness.shift_steps) == (4, 2)
     assert small.robustness.strengths == (1.0,)
+
+
+def test_reading_tasks_try_little_over_two_relations() -> None:
+    small = smoke(experiment(tasks={"relations": ["packaged"], "layers": [2, 7, 9]}))
+    assert small.tasks is not None
+    assert [Path(file).name for file in small.tasks.relations] == [
+        "animal_class.yaml",
+        "city_country.yaml",
+    ]
+    assert small.tasks.layers == (2,)
+    assert (small.tasks.max_asked, small.tasks.answer_tokens) == (16, 4)
+    assert (small.tasks.max_subjects, small.tasks.validation_subjects) == (8, 2)
