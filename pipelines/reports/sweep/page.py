@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.files import write_bytes
+from core.text.redact import redact
 from core.text.text_tables import csv_bytes
 from core.text.wording import count, duration, number
 from evaluators.scaling.curves import MIN_CONTROLS, Curve
@@ -67,7 +68,13 @@ def write_sweep(found: SweepFindings, out: Path) -> Path:
     page = out / PAGE
     text = render_page(
         "sweep/sweep.html",
-        filters={"nats": number, "count": count, "duration": duration, "shown": shown},
+        filters={
+            "nats": number,
+            "count": count,
+            "duration": duration,
+            "shown": shown,
+            "redact": redact,
+        },
         found=found,
         figures=figures,
         axis_title=axis_title,

@@ -53,7 +53,7 @@ def sweep(folder: Path, *vary: str, seeds: int = 1, file: str = "fake.yaml") -> 
         plan=plan_sweep(config, vary=vary, seeds=seeds),
         config=str(config),
         root=str(folder / "root"),
-        command="latentqa sweep fake.yaml",
+        command="latentqa sweep fake.yaml --set x.base_url=https://me:secret@host/v1",
     )
 
 
@@ -149,6 +149,8 @@ def test_tables_and_figures_hold_the_same_numbers(tmp_path: Path, steps: FakeSte
     for form in ("svg", "png", "csv"):
         assert (tmp_path / f"out/figures/rank-right.{form}").is_file()
     assert "power law" in page.read_text()
+    assert "https://host/v1" in page.read_text()
+    assert "secret" not in page.read_text()
     (law,) = [row for row in found.fits() if row["metric"] == "right"]
     assert law["held_out"] == 16
 
