@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from core.text.wording import number, share
 
 if TYPE_CHECKING:
+    from pipelines.artifacts.locks import Holder
     from pipelines.versions.comparison import SampleRow, VersionComparison
+    from pipelines.versions.journal import Firing
 
 _LONGEST = 160
 """Most characters of a sample's text."""
@@ -30,6 +32,31 @@ def version_lines(found: VersionComparison) -> Iterator[str]:
     for sign, rows in (("+", found.added_rows), ("-", found.removed_rows)):
         for row in rows:
             yield from _sample_lines(sign, row)
+
+
+def firing_line(firing: Firing, who: Holder | None) -> str:
+    """Say how a firing of a schedule ended, or how far it is.
+
+    Args:
+        firing: its record.
+        who: the process that is making a version now; None for none.
+    """
+    if firing.state == "begun" or who is not None:
+        state = f"under way, {who}" if who else "was stopped; the next firing resumes it"
+    elif firing.state == "failed":
+        state = f"failed, and the next firing resumes it: {firing.error}"
+    else:
+        state = verdict(firing)
+    return f"firing {firing.number} of {firing.started[:16].replace('T', ' ')} UTC: {state}"
+
+
+def verdict(firing: Firing) -> str:
+    """Say what became of the version of a firing that ended, and which one is `latest`."""
+    if firing.state == "refused":
+        latest = f"{firing.last_good} stays latest" if firing.last_good else "there is no latest"
+        return f"{firing.version} is refused; {latest}."
+    words = {"promoted": "promoted: it is now latest", "unchanged": "unchanged"}
+    return f"{firing.version} is {words[firing.state]}."
 
 
 def _sample_lines(sign: str, row: SampleRow) -> Iterator[str]:

@@ -259,7 +259,12 @@ class Refs:
 
     def _nothing(self, ref: str) -> str:
         known = sorted({name.name for name in self.names()})
+        base = ref.partition(":")[0]
         hint = f"names here: {', '.join(known)}" if known else "no names here yet"
+        if base in known:
+            own = (name.version for name in self.names() if name.name == base)
+            versions = sorted(own, key=lambda version: (len(version), version))
+            hint = f"versions of {base} here: {', '.join(versions)}"
         return (
             f"{ref}: names nothing in {self.root.path} ({hint}); expected a path, "
             "kind/key-prefix or name[:version]. `latentqa ls` shows what there is."

@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from core.errors import ConfigError, LatentQAError
+from core.text.redact import redact
 from generators.kinds.config import KindPlan
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.locks import Holder, exclusive
+from pipelines.artifacts.locks import Holder, exclusive, holder
 from pipelines.artifacts.refs import LATEST, Refs
 from pipelines.artifacts.retention import find_expired
 from pipelines.artifacts.root import ArtifactRoot
@@ -21,7 +22,7 @@ from pipelines.running.console import Console
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.versions.gate import GateInputs, judge_version
-from pipelines.versions.journal import Firing, Journal
+from pipelines.versions.journal import FINAL, Firing, Journal
 
 RunExperiment = Callable[[Runner], RunResult]
 """Runs all steps of a runner, such as as tasks of an orchestrator."""
@@ -95,7 +96,7 @@ def fire(
         try:
             done = _Version(experiment, schedule, root, firing, command, run, console).make(journal)
         except (LatentQAError, OSError) as error:
-            journal.end(firing, "failed", error=" ".join(str(error).split()))
+            journal.end(firing, "failed", error=redact(" ".join(str(error).split())))
             raise
         page = journal.page(done)
         write_firing(experiment.experiment, done.to_json(), page)
@@ -195,6 +196,33 @@ def next_experiment(
         conversations=conversations, questions=questions, earlier=earlier
     )
     return experiment.with_changes(generate=changed)
+
+
+def newest_firing(runner: Runner) -> tuple[Firing, Runner, Holder | None] | None:
+    """Find the newest firing of an experiment's schedule.
+
+    Args:
+        runner: of the experiment as its file says it.
+
+    Returns:
+        Its record, a runner of the version that it makes, and the process that makes one now (None
+        for none); None where it has not fired in this root.
+
+    Raises:
+        ConfigError: the experiment has no schedule.
+    """
+    experiment, refs = runner.experiment, Refs(runner.root)
+    journal = Journal(runner.root, experiment.experiment)
+    firings = journal.firings()
+    if not firings:
+        return None
+    firing = firings[-1]
+    named = firing.last_good if firing.state in FINAL else f"{experiment.experiment}:{LATEST}"
+    good = None if named is None else refs.get(named)
+    before = None if good is None else refs.resolve_set(str(good))
+    made = next_experiment(experiment, firing.number, before)
+    made_by = Runner(made, runner.root, until=_schedule(experiment).until)
+    return firing, made_by, holder(journal.lock)
 
 
 def check_schedule(experiment: Experiment) -> None:

@@ -104,11 +104,15 @@ class Journal:
         return self.folder / f"{firing.number:05}.html"
 
     def caught_up_by(self, due: datetime | None) -> Firing | None:
-        """Return the firing that began after this one was due, and so has caught it up."""
+        """Return the firing that began after this one was due, and so has caught it up.
+
+        One that began later than now did so before the clock was set back, and does not count.
+        """
         if due is None:
             return None
         done = [firing for firing in self.firings() if firing.state in FINAL]
-        later = (one for one in done if datetime.fromisoformat(one.started) >= due)
+        present = datetime.now(UTC)
+        later = (one for one in done if due <= datetime.fromisoformat(one.started) <= present)
         return next(later, None)
 
 

@@ -98,10 +98,20 @@ def plan(
 
 @takes_groups
 def status(*, options: RunOptions, as_json: JsonOption = False) -> None:
-    """Show for each step whether it is complete, its progress, who runs it, and the time left."""
+    """Show for each step whether it is complete, its progress, who runs it, and the time left.
+
+    Where the experiment's schedule has fired, the steps are those of the newest firing.
+    """
     from pipelines.running.status import status_of
 
-    runner = options.request.open()
+    runner, firing, line = options.request.open(), None, ""
+    if runner.experiment.schedule is not None:
+        from latentqa.terminal.version_view import firing_line
+        from pipelines.versions.firing import newest_firing
+
+        if (newest := newest_firing(runner)) is not None:
+            firing, runner, who = newest
+            line = firing_line(firing, who)
     steps = status_of(runner)
     if as_json:
         print_json(
@@ -109,9 +119,12 @@ def status(*, options: RunOptions, as_json: JsonOption = False) -> None:
                 "experiment": runner.experiment.experiment,
                 "root": str(runner.root.path),
                 "steps": [step.to_json() for step in steps],
+                **({} if firing is None else {"firing": firing.to_json()}),
             }
         )
         return
+    if line:
+        say(line)
     for step in steps:
         _print_status(step)
 

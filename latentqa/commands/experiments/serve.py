@@ -17,6 +17,7 @@ from latentqa.terminal.options import (
     SetOption,
 )
 from latentqa.terminal.printing import print_json, say
+from latentqa.terminal.version_view import verdict
 
 
 def serve(
@@ -105,7 +106,7 @@ def fire(
     else:
         for check in fired.firing.checks:
             say(f"{'passed' if check['passed'] else 'FAILED':<8}{check['name']}: {check['detail']}")
-        say(f"{fired.firing.version} is {fired.firing.state}.")
+        say(verdict(fired.firing))
         say(f"Page:  {fired.page}")
     if fired.firing.state == "refused":
         raise typer.Exit(1)

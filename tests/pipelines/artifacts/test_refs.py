@@ -82,10 +82,15 @@ def test_another_kind_is_refused(refs: Refs) -> None:
     )
 
 
-@pytest.mark.parametrize("ref", ["fkae", "dump/00000000", "fake:9", "locks/refs", "no/such/path"])
+@pytest.mark.parametrize("ref", ["fkae", "dump/00000000", "locks/refs", "no/such/path"])
 def test_nothing_is_refused_with_what_there_is(refs: Refs, ref: str) -> None:
     with pytest.raises(RefError, match=r"names nothing in .* \(names here: fake\)"):
         refs.resolve(ref)
+
+
+def test_a_version_that_is_gone_names_those_that_are_there(refs: Refs) -> None:
+    with pytest.raises(RefError, match=r"versions of fake here: 1, latest"):
+        refs.resolve_set("fake:7")
 
 
 def test_a_folder_of_the_same_name_never_shadows_an_experiment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from schedule_example import TEXT, experiment
 
 from core.documents.yaml_values import parse_yaml
 from core.errors import ConfigError, RefError, StorageError
+from latentqa.terminal.version_view import firing_line
 from pipelines.artifacts.artifact import Artifact
-from pipelines.artifacts.locks import exclusive
+from pipelines.artifacts.locks import Holder, exclusive
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
-from pipelines.versions.firing import Fired, check_schedule, fire, run_here
-from pipelines.versions.journal import Journal
+from pipelines.running.status import status_of
+from pipelines.versions.firing import Fired, check_schedule, fire, newest_firing, run_here
+from pipelines.versions.journal import Firing, Journal
 from pipelines.versions.tables import control_ids, read_version
 
 STRICT: dict[str, Any] = {"min_controls": 1000}
@@ -162,6 +165,44 @@ def test_missed_firings_are_caught_up_once(root: ArtifactRoot) -> None:
         "run 1 started after this one was due and already covers it"
     ] * 2
     assert state(fire(experiment(), root, due=datetime.now(UTC))) == (2, "promoted")
+
+
+def test_a_clock_that_was_set_back_stops_no_schedule(root: ArtifactRoot) -> None:
+    fire(experiment(), root)
+    journal = Journal(root, "sheets")
+    (done,) = journal.firings()
+    journal.write(replace(done, started="2126-01-01T00:00:00+00:00"))
+    assert state(fire(experiment(), root, due=datetime.now(UTC))) == (2, "promoted")
+
+
+def test_the_status_is_that_of_the_newest_firing(root: ArtifactRoot) -> None:
+    asked = Runner(experiment(), root)
+    assert newest_firing(asked) is None
+    fire(experiment(), root)
+    fire(experiment(gate=STRICT), root)
+    newest = newest_firing(asked)
+    assert newest is not None
+    firing, runner, who = newest
+    assert {step.state for step in status_of(runner)} == {"complete"}
+    assert firing_line(firing, who).endswith("sheets:2 is refused; sheets:1 stays latest.")
+
+
+def test_a_firing_that_a_kill_ended_is_told_from_one_under_way() -> None:
+    begun = Firing(number=4, state="begun", due=None, started="2026-11-30T01:08:15+00:00")
+    stopped = "firing 4 of 2026-11-30 01:08 UTC: was stopped; the next firing resumes it"
+    assert firing_line(begun, None) == stopped
+    who = Holder(pid=7, host="here", since=0.0)
+    assert "under way, process 7 on here" in firing_line(begun, who)
+
+
+def test_the_journal_holds_no_credential(root: ArtifactRoot) -> None:
+    def fail(runner: Runner) -> RunResult:
+        raise StorageError("https://me:secret@host/v1 said no.")
+
+    with pytest.raises(StorageError):
+        fire(experiment(), root, run=fail)
+    (record,) = Journal(root, "sheets").firings()
+    assert record.error == "https://host/v1 said no."
 
 
 def test_a_firing_waits_for_the_one_under_way(root: ArtifactRoot) -> None:
