@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from core.documents.canonical import digest
 from core.files import sha256_file, write_json
 
 _NAME = "digests.json"
+_TICK_NS = 20_000_000
+"""Longer than a tick of the clock by which a file system tells two changes apart."""
 
 
 def cache_folder() -> Path:
@@ -32,19 +35,29 @@ def file_digest(path: Path) -> str:
 
 
 def file_digests(paths: list[Path]) -> dict[str, str]:
-    """Return the sha256 of each of `paths`, by file name."""
+    """Return the sha256 of each of `paths`, by file name; with its folder where two have one name.
+
+    A file that changed a moment ago is not remembered: if it changes again within a tick of the
+    file system's clock, nothing but its bytes tells.
+    """
     cache_path = cache_folder() / _NAME
     cache = _load(cache_path)
     out: dict[str, str] = {}
     fresh: dict[str, list[Any]] = {}
-    for path in paths:
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        top = os.path.commonpath([path.parent for path in paths])
+        names = [path.relative_to(top).as_posix() for path in paths]
+    for name, path in zip(names, paths, strict=True):
         real = path.resolve()
         stat = real.stat()
         state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
         known = cache.get(str(real))
         if known is None or known[0] != state:
-            known = fresh[str(real)] = [state, sha256_file(real)]
-        out[path.name] = known[1]
+            known = [state, sha256_file(real)]
+            if time.time_ns() - stat.st_ctime_ns > _TICK_NS:
+                fresh[str(real)] = known
+        out[name] = known[1]
     if fresh:
         # a cache that cannot be written costs time, never a result
         with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from activation_store.model_files import embedded_model as embedded
 from activation_store.model_files.file_digests import file_digest, files_digest
-from activation_store.model_files.gguf import CONVERSION, convert
+from activation_store.model_files.gguf import CONVERSION, convert, is_converted
 from activation_store.tokens.config import TemplateConfig
 from core.documents.canonical import digest
 from core.errors import ModelError, first_line
@@ -92,6 +93,10 @@ class ModelFiles:
     def _digests(self) -> dict[str, str]:
         return self._read_digests()
 
+    def expect(self, digests: Mapping[str, str]) -> None:
+        """Take these digests as the model's, such as those that another process found first."""
+        self.__dict__["_digests"] = dict(digests)
+
     def check_unchanged(self) -> None:
         """Compare the model's files with what they were when `digests` was first called.
 
@@ -108,6 +113,11 @@ class ModelFiles:
                     f"({str(self._digests.get(name))[:12]}… before, {str(now.get(name))[:12]}… "
                     "now). Run again: results are then filed under the model that is there."
                 )
+        if self.is_gguf and "folder" in self.__dict__ and not is_converted(self.source):
+            raise ModelError(
+                f"model {self.ref}: its conversion {self.folder} changed on disk while it was in "
+                "use. Run again: it is then converted anew."
+            )
 
     def _read_digests(self) -> dict[str, str]:
         if self.is_gguf:

@@ -7,8 +7,9 @@ import fcntl
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from activation_store.model_files.file_digests import cache_folder, file_digest, file_digests
 from activation_store.model_files.quiet import quiet_libraries
@@ -34,7 +35,30 @@ def convert(path: Path) -> Path:
         ModelError: the package `gguf` is missing, or the file cannot be read.
         StorageError: the cache's disk is full.
     """
-    return _made_once(path, f"{file_digest(path)[:16]}-{CONVERSION}", _write_folder)
+    return _made_once(path, _conversion(path), _write_folder)
+
+
+def is_converted(path: Path) -> bool:
+    """Return whether the folder that `convert` makes is there, with the bytes that were written."""
+    return _is_whole(_cached(_conversion(path)))
+
+
+def read_header(path: Path) -> tuple[Any, bool]:
+    """Read what a GGUF file says of its model, without its weights.
+
+    Returns:
+        The config as transformers has it, and whether there is a chat template.
+
+    Raises:
+        ModelError: the package `gguf` is missing, or transformers cannot read the file.
+    """
+    from transformers import AutoConfig
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    with _reading(path):
+        found: Any = load_gguf_checkpoint(str(path), return_tensors=False)  # type: ignore[no-untyped-call]
+        config = AutoConfig.for_model(**found["config"])
+        return config, bool(found["tokenizer_config"].get("chat_template"))
 
 
 def served(path: Path) -> Path:
@@ -57,9 +81,17 @@ def served_identity(path: Path) -> str:
     return f"{SERVED}:{file_digest(path)}"
 
 
+def _conversion(path: Path) -> str:
+    return f"{file_digest(path)[:16]}-{CONVERSION}"
+
+
+def _cached(name: str) -> Path:
+    return cache_folder() / "models" / name
+
+
 def _made_once(path: Path, name: str, write: Callable[[Path, Path], None]) -> Path:
     """Return the cached conversion of this name; make it if it is missing or damaged."""
-    folder = cache_folder() / "models" / name
+    folder = _cached(name)
     if _is_whole(folder):
         return folder
     with storage_errors(folder):
@@ -91,26 +123,34 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and p.name != _DIGESTS)
 
 
-def _write_folder(path: Path, out: Path) -> None:
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Have transformers read a GGUF file in silence, or refuse the file in one line."""
     _need_gguf(path)
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
     # the reader draws a progress bar of its own, which no setting of transformers reaches
     with quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent,
-                gguf_file=path.name,
-                dtype=torch.float32,
-                quantization_config=GgufConfig(dequantize=True),
-            )
+            yield
         except Exception as error:  # a broken file fails anywhere in the reader, in any way
             raise ModelError(
                 f"model {path}: transformers cannot read this GGUF file ({first_line(error)}). "
                 "Use a safetensors folder of the same model."
             ) from error
+
+
+def _write_folder(path: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    with _reading(path):
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+    with quiet_libraries():
         model.config.architectures = [type(model).__name__]
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)

@@ -71,18 +71,21 @@ def plain_model(model: ModelFiles) -> dict[str, Any]:
         "adapter": None if model.adapter is None else str(model.adapter.resolve()),
         "template": model.template.model_dump(mode="json"),
         "trust_remote_code": model.trust_remote_code,
+        "digests": model.digests(),
     }
 
 
 def find_model(plain: Mapping[str, Any]) -> ModelFiles:
-    """Find a model by what `plain_model` returned.
+    """Find a model by what `plain_model` returned; a step that loads it compares its files.
 
     Raises:
         ModelError: it is not there any more.
     """
-    return resolve_model(
+    found = resolve_model(
         plain["ref"],
         plain["adapter"],
         template=TemplateConfig.model_validate(plain["template"]),
         trust_remote_code=plain["trust_remote_code"],
     )
+    found.expect(plain["digests"])
+    return found

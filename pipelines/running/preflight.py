@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from activation_store.model_files.files import ModelFiles
 from core.documents.canonical import digest
@@ -11,10 +12,13 @@ from pipelines.experiment.config import Experiment
 from pipelines.steps.shared.step import ExternalInputs
 from trainers.config import TrainConfig
 
+if TYPE_CHECKING:
+    from activation_store.target.load import Shape
+
 _DECODER = {"decoder", "lora"}
 """Settings on which it depends whether a decoder can be made."""
-_CHECKED: set[str] = set()
-"""What was found to be right in this process."""
+_CHECKED: dict[str, Shape] = {}
+"""Shapes of the models that were found to be right in this process."""
 
 
 def check_models(
@@ -23,7 +27,7 @@ def check_models(
     """Check that the target can be loaded, read at the layers named, and be a decoder.
 
     No weights are read. A GGUF file is converted for it where this machine runs the experiment;
-    else it is left to the run.
+    else its header is read.
 
     Args:
         experiment: the experiment.
@@ -35,23 +39,21 @@ def check_models(
         ModelError: a model cannot be loaded or be a decoder, or lacks a layer.
         ConfigError: `runtime.device` is not here.
     """
-    from activation_store.target.load import model_shape, pick_device
+    from activation_store.target.load import pick_device
 
     if here:
         pick_device(experiment.runtime)
     train = experiment.train if "train" in steps else None
-    for model, decoder in ((outside.model, train), (outside.shift_model, None)):
-        if model is not None and (here or not model.is_gguf):
-            _check(model, decoder, experiment.runtime, here=here)
-    read = "dump" in steps or (train is not None and train.activations == "live")
-    if read and (here or not outside.model.is_gguf):
-        shape = model_shape(outside.model)
+    shape = _check(outside.model, train, experiment.runtime, here=here)
+    if outside.shift_model is not None:
+        _check(outside.shift_model, None, experiment.runtime, here=here)
+    if "dump" in steps or (train is not None and train.activations == "live"):
         for layer in experiment.dump.layers:
             shape.layer(layer, "dump.layers")
 
 
-def _check(model: ModelFiles, train: TrainConfig | None, runtime: Runtime, *, here: bool) -> None:
-    """Check a model once in a process.
+def _check(model: ModelFiles, train: TrainConfig | None, runtime: Runtime, *, here: bool) -> Shape:
+    """Check a model once in a process, and return its shape.
 
     Args:
         model: its files.
@@ -59,15 +61,17 @@ def _check(model: ModelFiles, train: TrainConfig | None, runtime: Runtime, *, he
         runtime: how it is loaded.
         here: whether this machine runs it.
     """
+    from activation_store.target.load import model_shape, shape_of
     from activation_store.target.preflight import check_loadable
 
     decoder = None if train is None else train.model_dump(mode="json", include=_DECODER)
     key = digest([model.digests(), decoder, runtime.model_dump(mode="json"), here])
     if key in _CHECKED:
-        return
+        return _CHECKED[key]
     net = check_loadable(model, runtime, here=here)
     if net is not None and train is not None:
         from decoder.model import check_base
 
         check_base(net, model, config=train.decoder, lora=train.lora)
-    _CHECKED.add(key)
+    _CHECKED[key] = model_shape(model) if net is None else shape_of(net.config, model.ref)
+    return _CHECKED[key]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from core.errors import ConfigError, DamagedError, DataError
+from core.errors import ConfigError, DamagedError, DataError, ModelError
 from core.files import full_disk_errors
 from core.processes.task_pool import TaskPool, local_pool
 from core.progress import Progress, silent
@@ -263,7 +264,13 @@ class Runner:
                 result = step.run(call)
             finally:
                 _release_models()
-        self._check_outside(step, identity)
+        try:
+            self._check_outside(step, identity)
+            for artifact in inputs.values():
+                artifact.check_bytes()
+        except (DamagedError, DataError, ModelError):
+            shutil.rmtree(partial.path)  # what was made of other files is nothing to go on from
+            raise
         record = make_record(
             result=result,
             earlier=Spent.of(a.record for a in self._closure(step).values()),
@@ -296,15 +303,19 @@ class Runner:
         """Compare the files from outside that a step reads with its identity.
 
         Raises:
-            ModelError: the target has changed.
-            DataError: another file has.
+            ModelError: the target, or another model, has changed.
+            DataError: another file has; some count among the settings by what they say.
         """
         if "weights" in identity.external:
             self.outside.model.check_unchanged()
+        if "shift" in identity.external and self.outside.shift_model is not None:
+            self.outside.shift_model.check_unchanged()
         self.outside.forget_digests()
-        if changed := differences(identity.external, step.external(self.outside)):
+        before = {"config": identity.config, "external": identity.external}
+        now = {"config": step.config(self.experiment), "external": step.external(self.outside)}
+        if changed := differences(before, now):
             raise DataError(
-                f"{step.name}: an input changed on disk during the run ({changed[0]}). Run "
+                f"{step.name}: an input changed on disk during the run ({changed[0].field}). Run "
                 "again; the results then belong to the new files."
             )
 

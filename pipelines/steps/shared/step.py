@@ -51,11 +51,17 @@ class ExternalInputs:
         local = ["dump_digests", "relation_digests"]
         if self.experiment.data is not None and self.data_folder.exists():
             local += ["data_digests", "labels_digest", "own_digests", "own_messages_digest"]
-        found: Mapping[str, ResolvedTexts] = self.__dict__.get("text_sources", {})
-        if all("files" in texts.identity for texts in found.values()):
-            local.append("text_sources")
         for name in local:
             self.__dict__.pop(name, None)
+        if "text_sources" in self.__dict__:
+            from generators.kinds.sources import resolve_texts
+
+            self.text_sources = {
+                name: resolve_texts(texts.source, texts.endings)
+                if "files" in texts.identity
+                else texts
+                for name, texts in self.text_sources.items()
+            }
 
     @cached_property
     def model(self) -> ModelFiles:

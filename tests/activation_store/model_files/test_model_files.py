@@ -17,6 +17,7 @@ import tiny
 from pydantic import ValidationError
 
 from activation_store.model_files import file_digests as digests_module
+from activation_store.model_files import gguf
 from activation_store.model_files.file_digests import cache_folder, file_digest, files_digest
 from activation_store.model_files.files import ModelFiles, public_name, resolve_model, weight_files
 from activation_store.tokens.config import TemplateConfig
@@ -146,6 +147,25 @@ def test_weights_that_change_while_a_model_is_in_use_are_an_error(folder: Path) 
     stores.flip(folder / "model.safetensors")
     with pytest.raises(ModelError, match="its weights changed on disk while it was in use"):
         found.check_unchanged()
+
+
+def test_a_conversion_that_changes_while_it_is_in_use_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, out: Path) -> None:
+        out.mkdir()
+        (out / "model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setenv("LATENTQA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(gguf, "_write_folder", write)
+    (tmp_path / "own.gguf").write_bytes(b"GGUF")
+    found = resolve_model(str(tmp_path / "own.gguf"))
+    weights = found.folder / "model.safetensors"
+    found.check_unchanged()
+    stores.flip(weights)
+    with pytest.raises(ModelError, match=r"its conversion .* changed on disk"):
+        found.check_unchanged()
+    assert (resolve_model(found.ref).folder / weights.name).read_bytes() == b"weights"
 
 
 def test_an_adapters_settings_are_part_of_the_model(folder: Path, adapter: Path) -> None:
@@ -375,8 +395,30 @@ def test_a_digest_is_remembered(
 ) -> None:
     path, hashed = tmp_path / "a.bin", Hashed(monkeypatch)
     path.write_bytes(b"one")
+    time.sleep(0.03)
     assert file_digest(path) == file_digest(path) == sha256_file(path)
     assert hashed.paths == ["a.bin"]
+
+
+def test_a_digest_is_not_remembered_within_a_tick_of_the_file_systems_clock(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"one")
+    monkeypatch.setattr(time, "time_ns", lambda: path.stat().st_ctime_ns)
+    hashed = Hashed(monkeypatch)
+    assert file_digest(path) == file_digest(path)
+    assert len(hashed.paths) == 2
+
+
+def test_two_files_of_one_name_both_count(own_cache: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "part.bin" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b"one")
+    before = files_digest(paths)
+    paths[0].write_bytes(b"two")
+    assert files_digest(paths) != before
 
 
 @pytest.mark.parametrize("change", ["time", "size", "inode"])
@@ -407,6 +449,7 @@ def test_a_link_shares_the_memory_of_its_file(
 ) -> None:
     (tmp_path / "a.bin").write_bytes(b"one")
     (tmp_path / "link.bin").symlink_to("a.bin")
+    time.sleep(0.03)
     hashed = Hashed(monkeypatch)
     assert file_digest(tmp_path / "a.bin") == file_digest(tmp_path / "link.bin")
     assert len(hashed.paths) == 1
@@ -419,6 +462,7 @@ def test_a_broken_memory_costs_time_and_no_more(
     own_cache.mkdir()
     (own_cache / "digests.json").write_bytes(content)
     (tmp_path / "a.bin").write_bytes(b"one")
+    time.sleep(0.03)
     assert file_digest(tmp_path / "a.bin") == sha256_file(tmp_path / "a.bin")
     assert json.loads((own_cache / "digests.json").read_text())
 

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import stores
+import tiny
 import torch
 
-from activation_store.target.worker_devices import choose_pool, training_processes
+from activation_store.model_files.files import resolve_model
+from activation_store.target.load import load_tokenizer
+from activation_store.target.worker_devices import (
+    choose_pool,
+    find_model,
+    plain_model,
+    training_processes,
+)
+from core.errors import ModelError
 from core.processes.task_pool import InProcess, LocalPool
 from core.runtime import Runtime
+
+
+def test_a_worker_refuses_a_target_that_was_swapped_since_the_key_was_made(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "model")
+    plain = plain_model(resolve_model(str(folder)))
+    load_tokenizer(find_model(plain))
+    stores.flip(folder / "model.safetensors")
+    with pytest.raises(ModelError, match="its weights changed on disk while it was in use"):
+        load_tokenizer(find_model(plain))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import tiny
 
@@ -27,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what was found to be right before."""
-    monkeypatch.setattr(preflight, "_CHECKED", set())
+    monkeypatch.setattr(preflight, "_CHECKED", {})
 
 
 def with_json(name: str, **changes: Any) -> Break:
@@ -143,3 +144,59 @@ def test_an_adapter_that_fits_passes_and_changes_no_file(model: Path, tmp_path: 
     )
     assert {step.status for step in found} == {"miss"}
     assert {path: sha256_file(path) for path in adapter.iterdir()} == before
+
+
+def write_gguf(
+    path: Path, architecture: str = "llama", template: str | None = "{{ messages }}"
+) -> Path:
+    """Write the header of a small model, without weights."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(4)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["a", "b", "ab"])
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(0)
+    if template is not None:
+        writer.add_chat_template(template)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "words", "says"),
+    [
+        ({}, ["dump.layers=[9]"], "blocks 0 to 3, got 9. Change dump.layers"),
+        ({}, ["train.lora.targets=[q_prok]"], "train.lora: Target modules"),
+        ({"template": None}, [], "no chat template"),
+        ({"architecture": "moonlight"}, [], "cannot read this GGUF file"),
+    ],
+)
+def test_a_plan_reads_the_header_of_a_gguf_file_that_is_not_converted(
+    header: dict[str, Any],
+    words: Sequence[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LATENTQA_CACHE", str(tmp_path / "cache"))
+    path = experiment(tmp_path, write_gguf(tmp_path / "own.gguf", **header))
+    with pytest.raises(ModelError, match=says):
+        latentqa.plan(path, root=tmp_path / "root", overrides=words)
+
+
+def test_a_plan_of_a_gguf_file_that_fits_converts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATENTQA_CACHE", str(tmp_path / "cache"))
+    path = experiment(tmp_path, write_gguf(tmp_path / "own.gguf"))
+    latentqa.plan(path, root=tmp_path / "root")
+    assert not (tmp_path / "cache" / "models").exists()

@@ -259,6 +259,68 @@ def test_files_from_outside_are_what_the_key_says_they_are(tmp_path: Path) -> No
     assert questions.identity["external"] == {"own.jsonl": sha256_file(data)}
 
 
+def test_a_file_that_counts_by_what_it_says_is_compared_after_the_step(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one")
+
+    def edit(step: str, piece: int) -> None:
+        if step == "evaluate":
+            prompts.write_text("two")
+
+    made = runner(tmp_path / "r", FakeSteps(tmp_path / "log", before_piece=edit))
+    steps = [
+        replace(step, config=lambda own: {"prompts": prompts.read_text()})
+        if step.name == "evaluate"
+        else step
+        for step in made.steps
+    ]
+    made = Runner(made.experiment, made.root, steps=steps, console=made.console)
+    with pytest.raises(DataError, match=r"evaluate: an input changed on disk .*config\.prompts"):
+        made.run()
+    assert made.root.artifacts("evaluate") == []
+
+
+def test_nothing_resumes_from_what_was_made_of_other_files(tmp_path: Path) -> None:
+    data = tmp_path / "own.jsonl"
+    data.write_text("{}")
+    edits = {("questions", 1): "[]"}
+
+    def edit(step: str, piece: int) -> None:
+        if text := edits.pop((step, piece), None):
+            data.write_text(text)
+
+    steps = FakeSteps(tmp_path / "log", before_piece=edit)
+    made = runner(tmp_path / "r", steps, data={"path": str(data), "format": "conversations"})
+    table = [
+        replace(step, external=lambda outside: outside.own_digests)
+        if step.name == "questions"
+        else step
+        for step in made.steps
+    ]
+    with pytest.raises(DataError, match="changed on disk"):
+        Runner(made.experiment, made.root, steps=table).run()
+    assert made.root.partials() == []
+    data.write_text("{}")  # put back: the pieces of the attempt before are not taken for its own
+    Runner(made.experiment, made.root, steps=table).run()
+    assert steps.written().count("questions 0") == 2
+
+
+def test_an_input_that_is_swapped_under_a_step_makes_no_artifact(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    swaps = [("train", 1)]
+
+    def swap(step: str, piece: int) -> None:
+        if (step, piece) in swaps:
+            swaps.clear()
+            (questions,) = (root / "questions").glob("*/data/piece-1")
+            swap_bytes(questions, b"questions 1", b"1 questions")
+
+    steps = FakeSteps(tmp_path / "log", before_piece=swap)
+    result = runner(root, steps).run()
+    assert steps.written().count("train 0") == 2
+    assert not any(step.artifact.damaged_files() for step in result.steps)
+
+
 def test_what_verify_finds_is_recomputed_by_a_run_that_reads_nothing(
     tmp_path: Path, steps: FakeSteps
 ) -> None:

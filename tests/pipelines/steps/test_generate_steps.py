@@ -12,6 +12,8 @@ import pytest
 from activation_store.model_files import embedded_model as embedded
 from core.errors import ModelError
 from core.records.table_files import read_conversations
+from generators.kinds.config import TextSource
+from generators.kinds.sources import ResolvedTexts, resolve_texts
 from pipelines.running.request import RunRequest
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.shared.step import ExternalInputs
@@ -104,3 +106,19 @@ def test_the_experiment_on_profiles_is_drawn(tmp_path: Path) -> None:
     )
     rows = read_conversations(done.open().run().steps[0].artifact.data / "conversations.parquet")
     assert {row.split for row in rows} == {"train", "validation", "test", "test_ood"}
+
+
+def test_local_texts_are_read_again_beside_a_data_set_that_stays_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    path.write_text("one")
+    local = TextSource(path=str(path))
+    elsewhere = ResolvedTexts(source=local, identity={"dataset": "a/b", "commit": "0" * 40})
+    outside = ExternalInputs(request(tmp_path, {"profile": {"controls": 2}}).open().experiment)
+    before = resolve_texts(local)
+    outside.text_sources = {"own": before, "hub": elsewhere}
+    outside.forget_digests()
+    assert outside.text_sources == {"own": before, "hub": elsewhere}
+    path.write_text("two")
+    outside.forget_digests()
+    assert outside.text_sources["own"].identity != before.identity
+    assert outside.text_sources["hub"] is elsewhere
