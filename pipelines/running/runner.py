@@ -228,7 +228,9 @@ class Runner:
 
     def _make(self, step: Step, identity: StepIdentity, listener: Progress) -> Artifact:
         inputs = {role: self.runs[name].artifact for role, name in step.inputs.items()}
-        for artifact in inputs.values():
+        known = [run.artifact for run in self.runs.values()]
+        opened = known if step.reads_all else list(inputs.values())
+        for artifact in opened:
             artifact.check_bytes()  # the key holds its digest, so its bytes have to be those
         self.check_models(step, here=True)
         if (rows := inputs.get("conversations")) is not None:
@@ -266,7 +268,7 @@ class Runner:
                 _release_models()
         try:
             self._check_outside(step, identity)
-            for artifact in inputs.values():
+            for artifact in opened:
                 artifact.check_bytes()
         except (DamagedError, DataError, ModelError):
             shutil.rmtree(partial.path)  # what was made of other files is nothing to go on from

@@ -270,6 +270,7 @@ def _from_conversations(
         config=printed_config,
         inputs={**tables, **{one.name: one.name for one in (train, evaluate, *judge)}},
         external=lambda outside: {},
+        reads_all=True,
         listed=False,
     )
     later = (train, *trained, evaluate, *judge, report)

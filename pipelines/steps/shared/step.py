@@ -348,5 +348,7 @@ class Step:
     """Tells a plan the size of the output; None where nothing but an earlier one can."""
     resumes_output: bool = False
     """Whether an attempt goes on from the output that a killed one left; else that is removed."""
+    reads_all: bool = False
+    """Whether it opens the outputs of all finished steps, its inputs or not."""
     listed: bool = True
     """Whether the step stands among those of `run --json`."""

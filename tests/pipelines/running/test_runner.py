@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
+from pipelines.steps.order import every_step
 
 STEPS = ["conversations", "questions", "dump", "train", "evaluate"]
 
@@ -185,6 +187,30 @@ def test_an_input_is_hashed_before_a_step_opens_it(tmp_path: Path, steps: FakeSt
     result = runner(tmp_path / "r", steps, evaluate={"answers": 1}).run()
     assert made(result) == ["train", "evaluate"]
     assert swapped.read_bytes() == before
+
+
+def test_the_report_opens_nothing_that_is_not_as_it_was_committed(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
+    made_of = runner(tmp_path / "r", steps)
+    table = [
+        replace(step, inputs={"evaluate": "evaluate"}, reads_all=True)
+        if step.name == "report"
+        else step
+        for step in made_of.steps
+    ]
+    first = Runner(made_of.experiment, made_of.root, steps=table).run()
+    swap_bytes(path_of(first, "questions") / "data" / "piece-0", b"questions 0", b"0 questions")
+    (report,) = made_of.root.artifacts("report")
+    shutil.rmtree(report.path)
+    steps.written()
+    Runner(made_of.experiment, made_of.root, steps=table).run()
+    assert {line.split()[0] for line in steps.written()} == {"questions", "report"}
+
+
+def test_the_report_of_an_experiment_checks_all_steps() -> None:
+    (report,) = [step for step in every_step() if step.name == "report"]
+    assert report.reads_all
 
 
 def test_rotated_answers_of_the_same_size_are_never_trained_on(
