@@ -75,12 +75,15 @@ def find_garbage(
     return [Garbage(short=g.short, path=g.path, size=folder_bytes(g.path)) for g in garbage]
 
 
-def collect_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garbage]:
+def collect_garbage(
+    root: ArtifactRoot, *, partials: bool = False, without: Collection[Name] = ()
+) -> list[Garbage]:
     """Remove the artifacts that no name holds, and return them.
 
     Args:
         root: the artifact root.
         partials: as for `find_garbage`.
+        without: names that are forgotten first.
 
     Raises:
         StorageError: a run uses this root now, or the folder is not marked as an artifact root.
@@ -94,7 +97,9 @@ def collect_garbage(root: ArtifactRoot, *, partials: bool = False) -> list[Garba
                 f"{root.path}: a run is in progress here and may read what gc would remove. "
                 "Wait for it to end, then run gc again."
             )
-        garbage = find_garbage(root, partials=partials)
+        garbage = find_garbage(root, partials=partials, without=without)
+        for name in without:
+            Refs(root).untag(str(name))
         for left in _left_behind(root.path, _LEFT):
             shutil.rmtree(left)
         for place in (root.path, *_own_folders(Refs(root).folder)):

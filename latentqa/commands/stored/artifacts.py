@@ -129,12 +129,8 @@ def gc(
         raise ConfigError("gc: got --keep-weekly without --keep-last; expected both, or neither.")
     place = ArtifactRoot(root.expanduser())
     expired = [] if keep_last is None else _expired(place, keep_last, keep_weekly)
-    if delete:
-        for name in expired:
-            Refs(place).untag(str(name))
-        garbage = collect_garbage(place, partials=partials)
-    else:
-        garbage = find_garbage(place, partials=partials, without=expired)
+    collect = collect_garbage if delete else find_garbage
+    garbage = collect(place, partials=partials, without=expired)
     if as_json:
         print_json(
             {

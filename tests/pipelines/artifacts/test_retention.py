@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Called
 
+from pipelines.artifacts.locks import shared
 from pipelines.artifacts.refs import Name, Refs
 from pipelines.artifacts.retention import find_expired
 from pipelines.artifacts.root import ArtifactRoot
@@ -87,6 +88,15 @@ def test_dropped_names_free_their_artifacts(refs: Refs, capsys: pytest.CaptureFi
     told = Called(capsys, *words, "--json").json()
     assert told["names"] == [f"e:{n}" for n in range(1, 9)]
     assert [str(name) for name in refs.names()] == ["e:10", "e:9", "e:latest"]
+
+
+def test_no_name_is_dropped_where_nothing_can_be_removed(
+    refs: Refs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("gc", "--root", str(refs.root.path), "--keep-last", "2", "--delete")
+    with shared(refs.root.in_use):
+        assert "a run is in progress here" in Called(capsys, *words).refused()
+    assert len(refs.names()) == 11
 
 
 def test_a_dry_run_does_not_delete(refs: Refs, capsys: pytest.CaptureFixture[str]) -> None:
