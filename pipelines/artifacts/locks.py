@@ -59,21 +59,23 @@ def exclusive(path: Path, waiting: Callable[[Holder | None], None]) -> Iterator[
 
 @contextlib.contextmanager
 def exclusive_or_none(path: Path) -> Iterator[bool]:
-    """Hold the lock at `path` if it is free, and yield whether it is held."""
+    """Hold the lock at `path` if it is free, and yield whether it is held.
+
+    It is not signed: a full disk keeps nobody from freeing some of it.
+    """
     with _opened(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
-        with _signed(file):
-            yield True
+        yield True
 
 
 @contextlib.contextmanager
 def shared(path: Path) -> Iterator[None]:
-    """Hold the lock at `path` together with others that share it."""
-    with _opened(path) as file:
+    """Hold the lock at `path` together with others that share it, on a read-only disk too."""
+    with _opened(path, readable=True) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
@@ -91,13 +93,21 @@ def holder(path: Path) -> Holder | None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[str]]:
+def _opened(path: Path, *, readable: bool = False) -> Iterator[IO[str]]:
+    """Open a lock file, made where it is missing.
+
+    Args:
+        path: the file.
+        readable: be content with one that can be read, which a shared lock needs.
+    """
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "a+")  # noqa: SIM115 - closed below, after the lock's own scope
     except StorageError:
-        raise
+        if not readable or not path.is_file():
+            raise
+        file = open(path)  # noqa: SIM115 - as above
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be created ({error.strerror}). Choose another folder with --root."

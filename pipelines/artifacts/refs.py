@@ -109,24 +109,32 @@ class Refs:
             latest: whether `latest` may move; else `promote` moves it later.
         """
         wanted = tuple(f"{a.kind}/{a.key}" for a in artifacts)
+        name, writes = self._changes(experiment, wanted, whole=whole, latest=latest)
+        if not writes:  # so that a run which finds everything needs no root that can be written to
+            return name
         with exclusive(self.root.path / "locks" / "refs.lock", lambda holder: None):
-            versions = [n for n in self.names() if n.name == experiment and n.version.isdigit()]
-            same = [n for n in versions if _holds(n, wanted, whole=whole)]
-            if same:
-                name = same[-1]
-            else:
-                number = 1 + max(self._numbers(experiment), default=0)
-                name = Name(
-                    name=experiment,
-                    version=str(number),
-                    artifacts=wanted,
-                    number=number,
-                    whole=whole,
-                )
-                self._write(name)
-            if latest:
-                self._move_latest(name, whole=whole)
+            name, writes = self._changes(experiment, wanted, whole=whole, latest=latest)
+            for one in writes:
+                self._write(one)
         return name
+
+    def _changes(
+        self, experiment: str, wanted: tuple[str, ...], *, whole: bool, latest: bool
+    ) -> tuple[Name, list[Name]]:
+        """Return the name of a finished run, and the names that are to be written for it."""
+        versions = [n for n in self.names() if n.name == experiment and n.version.isdigit()]
+        same = [n for n in versions if _holds(n, wanted, whole=whole)]
+        number = 1 + max(self._numbers(experiment), default=0)
+        new = Name(
+            name=experiment, version=str(number), artifacts=wanted, number=number, whole=whole
+        )
+        name, writes = (same[-1], []) if same else (new, [new])
+        now = self._read_or_none(self._file(experiment, LATEST))
+        is_tag = now is not None and now.number is None
+        moves = latest and not is_tag and (whole or now is None or not now.whole)
+        if moves and (now is None or now.number != name.number):
+            writes.append(replace(name, version=LATEST))
+        return name, writes
 
     def promote(self, name: Name) -> None:
         """Point `latest` of an experiment at one of its numbered versions.
@@ -138,13 +146,6 @@ class Refs:
             raise RefError(f"{name}: is a tag, expected a numbered version of an experiment.")
         self.check_free(name.name)
         with exclusive(self.root.path / "locks" / "refs.lock", lambda holder: None):
-            self._write(replace(name, version=LATEST))
-
-    def _move_latest(self, name: Name, *, whole: bool) -> None:
-        latest = self._read_or_none(self._file(name.name, LATEST))
-        is_tag = latest is not None and latest.number is None
-        moves = whole or latest is None or not latest.whole
-        if moves and not is_tag and (latest is None or latest.number != name.number):
             self._write(replace(name, version=LATEST))
 
     def tag(self, ref: str, name: str) -> Name:

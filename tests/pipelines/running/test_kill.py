@@ -4,6 +4,7 @@ for whole, no finished piece is made twice, and the result is that of a run left
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -107,20 +108,38 @@ def test_two_experiments_at_a_time_make_what_they_share_once(
     assert first["evaluate"].key != second["evaluate"].key
 
 
+def test_a_read_only_root_serves_a_run_that_finds_everything(tmp_path: Path) -> None:
+    steps = FakeSteps(tmp_path / "log", pieces=1)
+    first = runner(tmp_path / "r", steps)
+    with first.open():
+        first.run()
+    place = tmp_path / "read-only"
+    with mounted(place, "--bind", str(tmp_path / "r")):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], check=True)
+        found = runner(place, steps)
+        with found.open():
+            assert all(step.cached for step in found.run().steps)
+        changed = runner(place, steps, evaluate={"answers": 7})
+        with changed.open(), pytest.raises(OSError, match="cannot write here"):
+            changed.run()
+
+
+@contextlib.contextmanager
+def mounted(place: Path, *words: str) -> Iterator[None]:
+    """Mount what the words of `mount` say at a new folder; skip the test without the right to."""
+    place.mkdir()
+    words = ("mount", *words, str(place))
+    if os.geteuid() or subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 def test_a_tiny_disk_that_fills_keeps_finished_work(tmp_path: Path) -> None:
     mount = tmp_path / "disk"
-    mount.mkdir()
-    mounted = (
-        os.geteuid() == 0
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(mount)],
-            capture_output=True,
-            check=False,
-        ).returncode
-    )
-    if not mounted:
-        pytest.skip("needs the right to mount a small disk")
-    try:
+    with mounted(mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs"):
         log = tmp_path / "log"
         ballast = mount / "ballast"
 
@@ -137,5 +156,3 @@ def test_a_tiny_disk_that_fills_keeps_finished_work(tmp_path: Path) -> None:
         steps.written()
         result = runner(mount / "r", steps).run()
         assert [r.step.name for r in result.steps if not r.cached] == ["train", "evaluate"]
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
