@@ -45,7 +45,7 @@ class Relations(DrawnKind):
     views = ("control",)
     types = ("single_fact",)
     endings = SUFFIXES
-    control_version = 2
+    control_version = 3
     plain_text = True
 
     def categories(self, texts: PromptFiles) -> None:

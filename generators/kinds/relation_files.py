@@ -7,7 +7,8 @@
 | `prompt_target` or `question` | the relation, with `x`, `{}` or the subject where that belongs |
 | `aliases` | other names of the object, `|` between them, or a list; may be absent |
 
-Several rows of a subject are several texts. Rows that cannot be used are dropped by a named rule.
+Other common names of columns are known too, such as `head` and `tail`. Several rows of a subject
+are several texts. Rows that cannot be used are dropped by a named rule.
 
 A YAML file says the same once, for subjects that share their texts:
 
@@ -40,15 +41,17 @@ from generators.rules.words import UNSPACED
 
 SUFFIXES = (*ROW_SUFFIXES, *YAML_SUFFIXES)
 _COLUMNS = {
-    "subject": ("subject",),
-    "object": ("object",),
-    "source": ("prompt_source", "source"),
-    "question": ("prompt_target", "question"),
+    "subject": ("subject", "subj", "sub_label", "head", "entity"),
+    "object": ("object", "obj", "obj_label", "tail", "target", "answer"),
+    "source": ("prompt_source", "source", "text", "sentence", "context"),
+    "question": ("prompt_target", "question", "template", "prompt", "relation"),
 }
-_ALIASES = "aliases"
+_ALIASES = ("aliases", "alias", "object_aliases", "obj_aliases")
 _LETTER = rf"[^\W{UNSPACED.pattern[1:-1]}]"
 """A character of a word, in scripts with spaces between words: no border of a name is beside it."""
-_SUBJECT_PLACE = re.compile(rf"(?<!{_LETTER})x(?!{_LETTER})|\{{\w*\}}")
+_SUBJECT_PLACE = re.compile(rf"(?<!{_LETTER})x(?!{_LETTER})|\{{\w*\}}|\[X\]|%s")
+_OBJECT_PLACE = re.compile(r"\s*\[Y\]\W*$")
+"""The object's place in a template such as `[X] was born in [Y] .`, which the object follows."""
 _LONGEST_TEXT = 4_000
 """Most characters of a text up to the end of its subject."""
 
@@ -241,6 +244,8 @@ def _why_dropped(row: _Row, names: Sequence[str], task: str) -> str | None:
     """Return the rule by which a row is dropped; None for a usable one."""
     if not row.subject or not row.objects:
         return "no subject or object"
+    if names_any(row.subject, names):
+        return "object in the subject's name"  # whoever repeats the subject names it
     if row.relation is None:
         return "no place for the subject in the question" if row.question else "no question"
     if not row.source.strip():
@@ -266,24 +271,29 @@ def _named_rows(path: Path) -> Iterator[_Row]:
     """Yield each row under our names of its columns."""
     in_yaml = path.suffix.lower() in YAML_SUFFIXES
     rows = yaml_rows(path, _SUBJECT_PLACE) if in_yaml else read_rows(path, _COLUMNS["subject"])
-    for number, raw in enumerate(rows, 1):
-        row = {str(name).strip().casefold(): value for name, value in raw.items()}
-        values: dict[str, Any] = {}
-        for name, columns in _COLUMNS.items():
-            column = next((one for one in columns if one in row), None)
-            if column is None:
-                raise DataError(
-                    f"{path}: row {number} has no {' or '.join(columns)}; it has "
-                    f"{', '.join(map(str, raw)) or 'nothing'}. Name the column so."
-                )
-            values[name] = row[column]
-        aliases = row.get(_ALIASES)
-        names = _texts(values["object"]) + _texts(aliases, "|")
+    plain = [{str(n).strip().casefold(): value for n, value in raw.items()} for raw in rows]
+    there = set().union(*plain)
+    found: dict[str, str] = {}
+    for name, columns in _COLUMNS.items():
+        column = next((one for one in columns if one in there), None)
+        if column is None and plain:
+            has = ", ".join(map(str, rows[0])) or "nothing"
+            raise DataError(
+                f"{path}: row 1 has no {' or '.join(columns[:2])}; it has {has}. Name the column "
+                "so."
+            )
+        found[name] = column or ""
+    others = [name for name in _ALIASES if name in there]
+    for row in plain:
+        values = {name: row.get(column) for name, column in found.items()}
+        names = _texts(values["object"])
+        for column in others:
+            names += _texts(row.get(column), "|")
         yield _Row(
             subject="".join(_texts(values["subject"])[:1]),
             objects=tuple(dict.fromkeys(name.strip() for name in names if name.strip())),
             source=_text(values["source"]),
-            question=_text(values["question"]).strip(),
+            question=_OBJECT_PLACE.sub("", _text(values["question"]).strip()),
         )
 
 

@@ -38,7 +38,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Sequence[Row]:
             return _table_rows(text, _delimiter(text, "\t" if suffix == ".tsv" else ","))
         rows = _json_rows(text, columns)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as relations ({first_line(error)}).") from error
+        raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: expected a JSON list of objects with subject and object.")
     return rows
@@ -87,6 +87,7 @@ def _delimiter(text: str, usual: str) -> str:
 
 def _table_rows(text: str, delimiter: str) -> list[dict[Any, Any]]:
     """Read a table; its quotes hold cells together, or are part of names where rows fit only so."""
+    csv.field_size_limit(2**31 - 1)  # a cell may hold a whole conversation
     rows, error = None, None
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
         lines = io.StringIO(text, newline="")

@@ -209,8 +209,8 @@ def test_heads_are_read_whatever_their_case_and_mark(tmp_path: Path) -> None:
     [
         ("a.tsv", "", "it is empty"),
         ("a.json", "[1]", "expected a JSON list of objects"),
-        ("a.json", "{", "cannot be read as relations"),
-        ("a.tsv", f'{HEAD}\n"Japan\tYen\n', "cannot be read as relations"),
+        ("a.json", "{", "cannot be read"),
+        ("a.tsv", f'{HEAD}\n"Japan\tYen\n', "cannot be read"),
         ("a.tsv", "Japan\tYen\tin Japan\tof x\nPeru\tSol\tin Peru\tof x\n", "row 1 has no subject"),
         ("a.tsv", f"{HEAD}\nJapan\tYen\tin Japan\tof\n", "expected a subject, its object"),
     ],
@@ -359,3 +359,36 @@ def test_the_packaged_relations_can_be_read() -> None:
         assert len(relation.subjects) > 70
         assert not relation.dropped
         assert all(len(subject.texts) == 4 for subject in relation.subjects)
+
+
+def test_an_object_within_its_subjects_name_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "company.json"
+    rows = [
+        row(subject="Toyota Corolla", object="Toyota", source="in a Toyota Corolla"),
+        row(subject="Civic", object="Honda", source="in a Civic"),
+        row(subject="トヨタ・カローラ", object="トヨタ", source="今日はトヨタ・カローラ"),
+    ]
+    path.write_text(json.dumps(rows))
+    found = read_relation(path)
+    assert [one.name for one in found.subjects] == ["Civic"]
+    assert found.dropped == {"object in the subject's name": 2}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("head", "tail", "sentence", "template"), ("subj", "obj", "text", "prompt")],
+)
+def test_columns_of_other_common_names_are_read(tmp_path: Path, names: tuple[str, ...]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{','.join(names)}\nJapan,Yen,in Japan,The currency of [X] is [Y] .\n")
+    (subject,) = read_relation(path).subjects
+    assert (subject.name, subject.objects) == ("Japan", ("Yen",))
+    assert subject.fill("it") == "The currency of it is"
+
+
+def test_a_row_without_an_object_leaves_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([row(), {"subject": "Peru", "source": "in Peru", "question": "x"}]))
+    found = read_relation(path)
+    assert len(found.subjects) == 1
+    assert found.dropped == {"no subject or object": 1}
