@@ -11,6 +11,7 @@ import difflib
 import functools
 import itertools
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,17 @@ from pydantic import Field, model_validator
 from core.config import Config
 from core.documents.canonical import digest
 from core.errors import ConfigError
-from core.records.tables import Split
+from core.records.tables import SPLITS, Split
 from generators.rules.words import normalize
 
+_SPLIT_NAMES: dict[str, Split] = {
+    **dict(zip(SPLITS, SPLITS, strict=True)),
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "eval": "validation",
+}
 _TURNS = 10_000
 """Groups among which every split with a share worth the name has had its turn."""
 
@@ -60,6 +69,15 @@ class SplitMember:
     category: str
     split: Split | None = None
     """The split that the row itself names; its group's other rows without one follow it."""
+
+
+def split_named(name: str) -> Split | None:
+    """Return the split that a data set's own name of one means; None for any other name.
+
+    What follows in the name says which rows or which file: `train_sft`, `test-00000-of-00002`.
+    """
+    plain = name.strip().lower()
+    return _SPLIT_NAMES.get(plain) or _SPLIT_NAMES.get(re.split(r"[^a-z]", plain)[0])
 
 
 def grouped_splits(

@@ -32,14 +32,20 @@ def read_json(path: Path) -> Any:
         _refuse(path, text[: error.at], error.detail, error)
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, nan_is_null: bool = False) -> Any:
     """Parse a JSON text; an object that repeats a key comes as `RepeatedKeys`.
 
+    Args:
+        text: of the value.
+        nan_is_null: take NaN for null, as tables have it where a value is missing.
+
     Raises:
-        NotJSON: it is none, or holds NaN or an infinity, which Python's reader would let through.
+        InvalidJSON: it is none, or holds NaN or an infinity, which Python's reader would let
+            through.
     """
+    constant = _null_if_nan if nan_is_null else _no_constant
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise InvalidJSON(error.msg, error.pos) from error
     except _ConstantError as error:
@@ -89,6 +95,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise _ConstantError(name)
+
+
+def _null_if_nan(name: str) -> None:
+    if name != "NaN":
+        _no_constant(name)
 
 
 def _constant_at(text: str) -> int:

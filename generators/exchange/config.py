@@ -11,7 +11,8 @@ from generators.splits import SplitConfig
 
 ROW_COLUMNS = (
     "messages", "role", "content", "segment", "system", "instruction", "input", "output",
-    "questions", "question", "answer", "label", "kind", "category", "split", "control_id", "tools",
+    "history", "prompt", "completion", "questions", "question", "answer", "label", "kind",
+    "category", "split", "control_id", "tools",
 )  # fmt: skip
 """Fields of a row of own conversations, which another column may stand for."""
 
@@ -19,12 +20,13 @@ ROW_COLUMNS = (
 class RowsConfig(Config):
     """The layout of rows of your own conversations, and which part is the control."""
 
-    shape: Literal["messages", "sharegpt", "alpaca"] = "messages"
+    shape: Literal["messages", "sharegpt", "alpaca", "prompt"] = "messages"
     """`messages`: a list of {role, content}; `sharegpt`: `conversations`, a list of {from, value};
-    `alpaca`: `instruction`, `input` and `output`, with an optional `system`."""
+    `alpaca`: `instruction`, `input` and `output`, with an optional `system` and `history`;
+    `prompt`: `prompt` and `completion`, each a text or messages."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Column names that differ from the field names, as field: column, such as `{messages:
-    dialogue, role: speaker}`."""
+    dialogue, role: speaker}`; a path such as `body.messages` leads into an object."""
     roles: dict[str, str] = Field(default_factory=dict)
     """Role names that differ, as name: role, such as `{seeker: user}`; ShareGPT's names are
     known."""
@@ -42,8 +44,9 @@ class RowsConfig(Config):
     """Where the questions come from: `given` in every row, or `written` by an LLM as the section
     `generate` says (`endpoint`, `questions`)."""
     dataset_split: str | None = None
-    """Split of a Hugging Face dataset. Null takes every split of a saved folder (one named like a
-    split of ours becomes that split), and `train` of a dataset on the hub."""
+    """Split of a Hugging Face dataset. Null takes every split of a saved folder, and `train` of a
+    dataset on the hub. Rows of splits, or files, that are named `train`, `validation`, `test`, …
+    keep that split where `train` and another one are among them."""
     subset: str | None = None
     """Configuration of a dataset on the hub; null for its default."""
     revision: str | None = None
@@ -76,9 +79,9 @@ class DataSection(ImportConfig):
 
     path: str
     """LatentQA's layout: a folder with qa.json and any of control.json, stimulus.json,
-    stimulus_completion.json, system.json. `conversations`: a .jsonl, .json or .parquet file, a
-    folder of them, a folder saved by `datasets`, or the id of a dataset on the hub. The files'
-    digests are part of the cache key, the path is not."""
+    stimulus_completion.json, system.json. `conversations`: a .jsonl, .json, .parquet, .csv or .tsv
+    file, a folder of them, a folder saved by `datasets`, or the id of a dataset on the hub. The
+    files' digests are part of the cache key, the path is not."""
     format: DataFormat = "latentqa"
     """Layout of the files: `latentqa` is LatentQA's published one; `conversations` is your own, one
     conversation per line with segments and questions."""

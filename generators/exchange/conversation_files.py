@@ -63,7 +63,9 @@ from generators.exchange.latentqa_files import NO_CATEGORY
 from generators.exchange.own_messages import MalformedRow, read_conversation, read_text
 from generators.exchange.row_entries import Entry, read_entries
 from generators.exchange.row_layout import lay_out, parse_lists
+from generators.exchange.row_questions import OwnQuestion, find_new, read_questions
 from generators.exchange.source_rows import SourceRow, count_by_reason, write_conversation_rows
+from generators.splits import split_named
 
 _LOG = logging.getLogger(__name__)
 OWN = "own"
@@ -74,13 +76,6 @@ _FIELDS = (
 _HEADS = {"system", "developer"}
 _SHARING_ROWS = 4
 """Fewest rows that share a system prompt as a collection does."""
-_SPLIT_NAMES = {
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "dev": "validation",
-    "eval": "validation",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,14 +84,16 @@ class OwnRow:
 
     Attributes:
         row: the conversation.
-        questions: question, answer and type of each.
+        questions: its questions, with those of later lines about the same conversation.
+        dropped: questions that were left out.
         may_be_shared: whether its control is a system prompt and nothing in the line names it.
         names_label: whether the line has a label.
         shares_prompt: whether its system prompt is that of most rows, and so not its control.
     """
 
     row: SourceRow
-    questions: tuple[tuple[str, str, str | None], ...]
+    questions: tuple[OwnQuestion, ...]
+    dropped: tuple[Dropped, ...]
     may_be_shared: bool
     names_label: bool
     shares_prompt: bool = False
@@ -151,7 +148,27 @@ def read_own_rows(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnR
                     raw=raw.strip(),
                 )
             )
+    found = _join_questions(found)
     return _own_controls(found) if config.control is None else found, dropped
+
+
+def _join_questions(rows: list[OwnRow]) -> list[OwnRow]:
+    """Join rows of one conversation with different questions, as flat tables have them."""
+    joined: dict[tuple[str, Split | None], OwnRow] = {}
+    repeated: list[OwnRow] = []
+    for own in rows:
+        row = own.row
+        key = example_id(row.label, row.view, row.messages), row.split
+        first = joined.get(key)
+        known = () if first is None else first.questions
+        new = tuple(find_new(known, own.questions))
+        if first is not None and not new:
+            repeated.append(own)
+            continue
+        again = (one.drop_repeated() for one in own.questions if one not in new)
+        dropped = (*(() if first is None else first.dropped), *own.dropped, *again)
+        joined[key] = replace(first or own, questions=(*known, *new), dropped=dropped)
+    return [*joined.values(), *repeated]
 
 
 def _own_controls(rows: list[OwnRow]) -> list[OwnRow]:
@@ -211,8 +228,7 @@ def import_own_questions(
         rows: the layout of the rows.
 
     Returns:
-        counts: `questions`, `labels` that are asked about, and `dropped`, which is empty: a line
-        with a malformed question is dropped whole.
+        counts: `questions`, `labels` that are asked about, and `dropped` by reason.
 
     Raises:
         DataError: no file can be read, or a conversation is in none of them.
@@ -224,6 +240,7 @@ def import_own_questions(
     table = conversations / CONVERSATIONS_FILE if conversations.is_dir() else conversations
     known = read_conversations(table)
     questions: list[Question] = []
+    dropped: list[Dropped] = []
     for conversation in known:
         found = by_example.get(conversation.example_id)
         if found is None:
@@ -231,27 +248,27 @@ def import_own_questions(
                 f"{path}: no line for conversation {conversation.example_id} of {table}; the files "
                 "have changed since that import. Import the conversations again."
             )
-        source = found.row
         questions += [
             Question(
                 example_id=conversation.example_id,
-                question=question,
-                answer=answer,
-                type=kind,
-                provenance={"file": source.file, "position": [source.position, index]},
+                question=one.question,
+                answer=one.answer,
+                type=one.type,
+                provenance={"file": one.file, "position": list(one.position)},
             )
-            for index, (question, answer, kind) in enumerate(found.questions)
+            for one in found.questions
         ]
+        dropped += found.dropped
     write_questions(out / QUESTIONS_FILE, questions)
-    write_dropped(out / DROPPED_FILE, [])
+    write_dropped(out / DROPPED_FILE, dropped)
     labels = len({row.label for row in known})
-    return {"questions": len(questions), "labels": labels, "dropped": count_by_reason([])}
+    return {"questions": len(questions), "labels": labels, "dropped": count_by_reason(dropped)}
 
 
 def _row(line: Entry, config: RowsConfig) -> OwnRow:
     value = lay_out(_object(line, config), config)
     messages = read_conversation(value)
-    questions = tuple(_question(i, one) for i, one in enumerate(_questions(value, config)))
+    questions, dropped = read_questions(value, config, line.file, line.number)
     kind = read_text(value, "kind") if "kind" in value else OWN
     named = _named_control(value)
     if named == control_id(kind, _control_text(messages)):  # as an export names it
@@ -278,6 +295,7 @@ def _row(line: Entry, config: RowsConfig) -> OwnRow:
     return OwnRow(
         row=row,
         questions=questions,
+        dropped=dropped,
         may_be_shared=named is None and heads <= _HEADS,
         names_label="label" in value,
     )
@@ -295,7 +313,7 @@ def _object(line: Entry, config: RowsConfig) -> dict[str, Any]:
     value = line.value
     if line.text is not None:
         try:
-            value = parse_json(line.text.decode())
+            value = parse_json(line.text.decode(), nan_is_null=True)
         except UnicodeDecodeError as error:
             raise MalformedRow("malformed", f"not UTF-8 at byte {error.start}") from error
         except InvalidJSON as error:
@@ -311,23 +329,6 @@ def _object(line: Entry, config: RowsConfig) -> dict[str, Any]:
     if not fits_utf8(json.dumps(value, ensure_ascii=False)):
         raise MalformedRow("invalid_unicode", "the text has half a surrogate pair; expected UTF-8")
     return value
-
-
-def _questions(value: Mapping[str, Any], config: RowsConfig) -> Sequence[Any]:
-    """Return the row's questions, of which there must be one unless an LLM writes them."""
-    if config.questions == "written":
-        return ()
-    if "questions" not in value:
-        raise MalformedRow(
-            "missing_field",
-            f"no field 'questions'; found {sorted(value)} "
-            "(rows.questions: written has an LLM write them)",
-        )
-    found = value["questions"]
-    if not isinstance(found, list) or not found:
-        got = "an empty list" if found == [] else json_type_name(found)
-        raise MalformedRow("empty_field", f"'questions' is {got}; expected a list")
-    return found
 
 
 def _named_control(value: Mapping[str, Any]) -> str | None:
@@ -349,27 +350,11 @@ def _control_text(messages: Sequence[Message]) -> str:
 def _split(value: Mapping[str, Any], line: Entry) -> Split | None:
     """Return the split that the row keeps; None where splits are drawn."""
     if "split" not in value:
-        name = _SPLIT_NAMES.get(line.split or "", line.split)
-        return next((split for split in SPLITS if split == name), None)
-    given = read_text(value, "split").strip().lower()
-    name = _SPLIT_NAMES.get(given, given)
-    for split in SPLITS:
-        if split == name:
-            return split
-    raise MalformedRow("unknown_split", f"split {given!r}; expected one of {', '.join(SPLITS)}")
-
-
-def _question(index: int, value: Any) -> tuple[str, str, str | None]:
-    where = f"questions[{index}]: "
-    if isinstance(value, list) and len(value) == 2:
-        value = dict(zip(("question", "answer"), value, strict=True))
-    if not isinstance(value, dict):
-        raise MalformedRow(
-            "malformed_qa",
-            f"{where}{json_type_name(value)}; expected {{question, answer}} or [question, answer]",
-        )
-    kind = read_text(value, "type", where) if value.get("type") else None
-    return read_text(value, "question", where), read_text(value, "answer", where), kind
+        return line.split
+    given = read_text(value, "split")
+    if (split := split_named(given)) is None:
+        raise MalformedRow("unknown_split", f"split {given!r}; expected one of {', '.join(SPLITS)}")
+    return split
 
 
 def _view(messages: Sequence[Message]) -> View:

@@ -13,7 +13,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from core.documents.strict_json import json_line, json_type_name
+from core.documents.strict_json import InvalidJSON, json_line, json_type_name, parse_json
 from core.records.tables import PLAIN_TEXT, Message, Segment
 from core.records.tool_use import TOOLS, InvalidToolUse, offer_tools, read_tool_use
 
@@ -68,14 +68,22 @@ def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[
             raise MalformedRow(
                 "not_an_object", f"{where}{json_type_name(value)}; expected an object"
             )
-        given = _of_items({name: item for name, item in value.items() if item is not None})
+        given = _of_items(_filled(value))
         role = given.get("role")
         if isinstance(role, str):
             plain = role.strip().lower()
             known = plain if plain in ROLES else role
             given["role"] = roles.get(role, ROLE_NAMES.get(plain, known))
+            if plain == "function_call":
+                given = _with_calls_in_content(given)
         elif given.get("type") == "reasoning":
             continue  # an item of its own in OpenAI's Responses
+        elif role is None:
+            raise MalformedRow(
+                "missing_field",
+                f"{where}no field 'role'; found {sorted(value)} (rows.columns: {{role: NAME, "
+                "content: NAME} takes them from others)",
+            )
         if not given.get("content") and isinstance(given.get("refusal"), str):
             given["content"] = given["refusal"]
         if given.get("tool_calls") == []:
@@ -87,6 +95,27 @@ def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[
             given["content"] = json_line(given["content"])  # a result as the SDK parsed it
         found += _without_parts(given, where) if isinstance(given.get("content"), list) else [given]
     return found
+
+
+def _filled(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a message that hold something, its segment in lower case."""
+    given = {name: item for name, item in value.items() if item is not None}
+    if isinstance(segment := given.pop("segment", ""), str):
+        segment = segment.strip().lower()
+    return given if segment == "" else given | {"segment": segment}
+
+
+def _with_calls_in_content(given: dict[str, Any]) -> dict[str, Any]:
+    """Read a message whose content is a call, or a list of calls, as JSON text; else return it."""
+    try:
+        found = parse_json(given.get("content", ""))
+    except (InvalidJSON, TypeError):
+        return given
+    calls = found if isinstance(found, list) else [found]
+    if not calls or not all(isinstance(call, dict) and "name" in call for call in calls):
+        return given
+    own = {name: item for name, item in given.items() if name != "content"}
+    return own | {"tool_calls": [{"function": call} for call in calls]}
 
 
 def _of_items(given: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +228,8 @@ def _joined(content: Any, where: str) -> str:
         text = (
             part.get("refusal" if kind == "refusal" else "text") if isinstance(part, dict) else part
         )
+        if isinstance(text, dict):  # as threads of OpenAI's Assistants have it
+            text = text.get("value")
         if kind not in _TEXT_PARTS or not isinstance(text, str):
             raise MalformedRow(
                 "not_text",

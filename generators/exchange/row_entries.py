@@ -1,12 +1,12 @@
-"""Entries of own conversations in files: JSON, Parquet, data sets saved or on the hub."""
+"""Entries of own conversations: JSON, Parquet and tables, data sets saved or on the hub."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -14,23 +14,37 @@ import pyarrow.parquet as pq
 
 from core.errors import DataError, first_line
 from core.files import sha256_file
+from core.records.tables import Split
 from core.text.byte_order import as_utf8
 from generators.exchange.config import RowsConfig
 from generators.kinds.config import TextSource
-from generators.kinds.sources import is_saved_dataset, load_saved, resolve_texts, stream_from_hub
+from generators.kinds.row_files import read_rows
+from generators.kinds.sources import (
+    is_saved_dataset,
+    list_files,
+    load_saved,
+    resolve_texts,
+    stream_from_hub,
+)
+from generators.splits import split_named
 
-ENDINGS = (".jsonl", ".json", ".parquet")
+_TABLES = (".csv", ".tsv")
+ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", *_TABLES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One entry of a file: JSON text, or a value that a data set holds."""
+    """One entry of a file: JSON text, or a value that a data set holds.
+
+    Attributes:
+        split: what its file or part of a data set is named for.
+    """
 
     file: str
     number: int
     text: bytes | None = None
     value: Any = None
-    split: str | None = None
+    split: Split | None = None
 
 
 def conversation_files(path: Path) -> dict[str, Path]:
@@ -39,26 +53,23 @@ def conversation_files(path: Path) -> dict[str, Path]:
     Raises:
         DataError: there is none.
     """
-    if path.is_file() and path.suffix in ENDINGS:
+    if path.is_file() and path.suffix.lower() in ENDINGS:
         return {path.name: path}
     if is_saved_dataset(path):
         found = sorted(file for file in path.rglob("*") if file.is_file())
     else:
-        # `data` is where the hub's data sets, and exports as parquet, have their files
-        found = _files_in(path) or _files_in(path / "data")
+        found = list_files(path, ENDINGS)
+        # beside rows by the line, a .json file describes them, as dataset_infos.json does
+        found = [file for file in found if file.suffix.lower() != ".json"] or found
     if not found:
-        what = "no such file or folder" if not path.exists() else "holds no conversations"
+        what = "no such file or folder"
+        if path.exists():
+            what = "holds no conversations" if path.is_dir() else f"ends in {path.suffix!r}"
         raise DataError(
             f"{path}: {what}; expected a file that ends in {', '.join(ENDINGS)}, a folder of them, "
             "a folder that `datasets` saved, or the id of a dataset on the hub."
         )
     return {file.relative_to(path).as_posix(): file for file in found}
-
-
-def _files_in(folder: Path) -> list[Path]:
-    found = sorted(f for f in folder.glob("*") if f.is_file() and f.suffix in ENDINGS)
-    # beside rows by the line, a .json file describes them, as dataset_infos.json does
-    return [f for f in found if f.suffix != ".json"] or found
 
 
 def own_digests(path: Path, rows: RowsConfig | None = None) -> dict[str, str]:
@@ -83,32 +94,54 @@ def read_entries(path: Path, config: RowsConfig) -> Iterator[Entry]:
     if _is_hub_id(path):
         source = _hub_source(path, config)
         commit = resolve_texts(source).identity["commit"]
-        for number, value in enumerate(stream_from_hub(source, commit), 1):
-            yield Entry(file=str(path), number=number, value=_plain(value))
+        yield from _values(str(path), stream_from_hub(source, commit))
         return
     if is_saved_dataset(path):
-        for split, rows in load_saved(path, config.dataset_split).items():
-            for number, value in enumerate(rows, 1):
-                yield Entry(
-                    file=split or path.name, number=number, value=_plain(value), split=split
-                )
+        saved = load_saved(path, config.dataset_split)
+        splits = _named_splits(name or "" for name in saved)
+        for part, rows in saved.items():
+            yield from _values(part or path.name, rows, splits.get(part or ""))
         return
-    for name, file in conversation_files(path).items():
-        entries_of = _parquet_entries if file.suffix == ".parquet" else _text_entries
-        yield from entries_of(name, file)
+    files = conversation_files(path)
+    splits = _named_splits(files)
+    for name, file in files.items():
+        entries_of = _READERS.get(file.suffix.lower(), _text_entries)
+        for entry in entries_of(name, file, config):
+            yield entry if entry.split else replace(entry, split=splits.get(name))
 
 
-def _parquet_entries(name: str, file: Path) -> Iterator[Entry]:
+def _named_splits(names: Iterable[str]) -> dict[str, Split | None]:
+    """Return the split that each of the parts of a data set is named for.
+
+    Returns:
+        nothing where `train` and another are not among them: that leaves nothing to divide.
+    """
+    splits = {name: split_named(PurePath(name).name) for name in names}
+    found = {*splits.values()} - {None}
+    return splits if "train" in found and len(found) > 1 else {}
+
+
+def _values(name: str, rows: Iterable[Any], split: Split | None = None) -> Iterator[Entry]:
+    """Yield rows that are values already, each with its number."""
+    for number, value in enumerate(rows, 1):
+        yield Entry(file=name, number=number, value=_plain(value), split=split)
+
+
+def _parquet_entries(name: str, file: Path, config: RowsConfig) -> Iterator[Entry]:
     """Yield the rows of a Parquet file."""
     try:
-        values = pq.read_table(file).to_pylist()
+        rows = pq.read_table(file).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: not a readable Parquet file ({first_line(error)}).") from error
-    for number, value in enumerate(values, 1):
-        yield Entry(file=name, number=number, value=_plain(value))
+    yield from _values(name, rows)
 
 
-def _text_entries(name: str, file: Path) -> Iterator[Entry]:
+def _table_entries(name: str, file: Path, config: RowsConfig) -> Iterator[Entry]:
+    """Yield the rows of a table with a head."""
+    yield from _values(name, read_rows(file, ()))
+
+
+def _text_entries(name: str, file: Path, config: RowsConfig) -> Iterator[Entry]:
     """Yield the lines of a text file that are not blank, or the values of a JSON file."""
     try:
         data = as_utf8(file.read_bytes())
@@ -117,8 +150,44 @@ def _text_entries(name: str, file: Path) -> Iterator[Entry]:
     lines = [(number, text) for number, text in enumerate(data.split(b"\n"), 1) if text.strip()]
     if lines and (len(lines) == 1 or not _is_json(lines[0][1])):
         lines = _json_values(data) or lines
+    if len(lines) == 1 and (within := _rows_within(lines[0][1], config)):
+        splits = _named_splits(within)
+        for part, rows in within.items():
+            yield from _values(part or name, rows, splits.get(part))
+        return
     for number, text in lines:
-        yield Entry(file=name, number=number, text=text)
+        # a comma is left where somebody took the lines out of a list
+        yield Entry(file=name, number=number, text=text.strip().removesuffix(b","))
+
+
+_READERS = {".parquet": _parquet_entries, **dict.fromkeys(_TABLES, _table_entries)}
+
+
+def _rows_within(text: bytes, config: RowsConfig) -> dict[str, list[Any]]:
+    """Return the rows in a JSON object, by the name of their list; nothing where it is a row.
+
+    As programs write them: lists of rows under names, rows under ids, or pandas' columns.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    names = {"messages", "conversations", "instruction", "prompt", *config.columns.values()}
+    if not isinstance(value, dict) or any(isinstance(value.get(n), str | list) for n in names):
+        return {}
+    if value and all(isinstance(one, dict) for one in value.values()):
+        if _are_rows(value.values(), names):
+            return {"": list(value.values())}
+        first, *others = value.values()
+        is_table = bool(names & value.keys()) and all(first.keys() == one.keys() for one in others)
+        return {"": [{n: value[n][row] for n in value} for row in first]} if is_table else {}
+    lists = {name: one for name, one in value.items() if isinstance(one, list) and one}
+    return {name: rows for name, rows in lists.items() if _are_rows(rows, names)}
+
+
+def _are_rows(values: Iterable[Any], names: set[str]) -> bool:
+    """Tell whether values are rows, by their fields."""
+    return all(isinstance(one, dict) and bool(names & one.keys()) for one in values)
 
 
 def _is_json(text: bytes) -> bool:
@@ -163,5 +232,8 @@ def _hub_source(path: Path, config: RowsConfig) -> TextSource:
 
 
 def _plain(value: Any) -> Any:
-    """Return a data set's value as JSON has it; what has no JSON form becomes text."""
-    return json.loads(json.dumps(value, default=str))
+    """Return a data set's value as JSON has it; what has no JSON form becomes text, NaN null."""
+    return json.loads(
+        json.dumps(value, default=str),
+        parse_constant=lambda name: None if name == "NaN" else float(name),
+    )

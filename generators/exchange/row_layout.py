@@ -6,7 +6,8 @@ message with its segment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.documents.strict_json import InvalidJSON, json_type_name, parse_json
@@ -46,14 +47,21 @@ def lay_out(value: Mapping[str, Any], config: RowsConfig) -> dict[str, Any]:
     if config.shape == "sharegpt":
         names |= _SHAREGPT
     names |= config.columns
+    paths = {path: _within(value, path) for path in config.columns.values() if "." in path}
     taken = {theirs: ours for ours, theirs in names.items() if ours not in _OF_MESSAGE}
-    row = {taken.get(name, name): item for name, item in value.items()}
-    row = {name: item for name, item in row.items() if item not in (None, "")}
+    row = {
+        taken.get(name, name): item
+        for name, item in (paths | dict(value)).items()
+        # a field that stands in another column is not read from the one of its own name
+        if item not in (None, "") and (name in taken or name not in config.columns)
+    }
     for name in _NAMES:
         if type(row.get(name)) is int:  # a class number, as tables of labels have it
             row[name] = str(row[name])
     if config.shape == "alpaca":
         row["messages"] = _alpaca(row)
+    elif config.shape == "prompt":
+        row["messages"] = _prompted(row, names["prompt"])
     elif "messages" not in row:
         raise MalformedRow(
             "missing_field",
@@ -69,7 +77,7 @@ def lay_out(value: Mapping[str, Any], config: RowsConfig) -> dict[str, Any]:
         else one
         for one in row["messages"]
     ]
-    if config.shape != "alpaca" and (system := row.pop("system", None)):
+    if system := row.pop("system", None):
         messages = [*_system_message(system, messages), *messages]
     row["messages"] = _with_segments(read_messages(messages, config.roles), config)
     if "questions" not in row and "question" in row and "answer" in row:
@@ -86,30 +94,71 @@ def _system_message(system: Any, messages: list[Any]) -> list[dict[str, Any]]:
     spoken = [one for one in messages if isinstance(one, dict)]
     if any(one.get("role") == "system" and one.get("content") == content for one in spoken):
         return []
-    segment = {"segment": "control"} if any("segment" in one for one in spoken) else {}
+    segment = {"segment": "control"} if any(one.get("segment") for one in spoken) else {}
     return [{"role": "system", "content": content, **segment}]
+
+
+def _within(value: Any, path: str) -> Any:
+    """Return what stands at `path` in nested objects and lists; None where nothing does."""
+    for name in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(name)
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return None
+    return value
 
 
 def _other_layout(value: Mapping[str, Any]) -> str:
     """Name the setting that reads a row of another layout, in brackets."""
-    if "conversations" in value:
-        return " (rows.shape: sharegpt reads these)"
-    if "instruction" in value:
-        return " (rows.shape: alpaca reads these)"
-    return " (rows.columns: {messages: NAME} takes them from another)"
+    shapes = {"conversations": "sharegpt", "instruction": "alpaca", "prompt": "prompt"}
+    for name, shape in shapes.items():
+        if name in value:
+            return f" (rows.shape: {shape} reads these)"
+    path = next(_paths_of_messages(value, ""), None)
+    return f" (rows.columns: {{messages: {path or 'NAME'}}} takes them from another)"
+
+
+def _paths_of_messages(value: Mapping[str, Any], above: str) -> Iterator[str]:
+    """Yield the paths of lists of objects that may be messages, at most three objects deep."""
+    for name, item in value.items():
+        if isinstance(item, list) and item and isinstance(item[0], dict) and name != "questions":
+            yield above + name
+        elif isinstance(item, dict) and above.count(".") < 2:
+            yield from _paths_of_messages(item, f"{above}{name}.")
+
+
+def _prompted(row: dict[str, Any], prompt: str) -> list[Any]:
+    """Build the messages of a row of prompt and completion, which leave it."""
+    if "prompt" not in row:
+        raise MalformedRow("missing_field", f"no field {prompt!r}; found {sorted(row)}")
+    return [*_said("user", row.pop("prompt")), *_said("assistant", row.pop("completion", None))]
+
+
+def _said(role: str, value: Any) -> list[Any]:
+    """Return messages as they are, and a text as a message of `role`."""
+    if isinstance(value, list):
+        return value
+    if value is None:
+        return []
+    return [value if isinstance(value, dict) else {"role": role, "content": value}]
 
 
 def _alpaca(row: dict[str, Any]) -> list[dict[str, Any]]:
     """Build the messages of an Alpaca row, whose fields leave it."""
-    system, instruction = row.pop("system", None), row.pop("instruction", None)
+    instruction, history = row.pop("instruction", None), row.pop("history", [])
     given, output = row.pop("input", None), row.pop("output", None)
     if not isinstance(instruction, str) or not instruction.strip():
         raise MalformedRow("missing_field", "no text in 'instruction'; found " + str(sorted(row)))
+    if not isinstance(history, list) or any(
+        not isinstance(turns, list) or len(turns) != 2 for turns in history
+    ):
+        raise MalformedRow("not_an_object", "'history' is not a list of [user, assistant] pairs")
     asked = f"{instruction}\n\n{given}" if isinstance(given, str) and given.strip() else instruction
-    messages = [{"role": "user", "content": asked}]
-    if system:
-        messages.insert(0, {"role": "system", "content": system})
-    return [*messages, {"role": "assistant", "content": output}] if output else messages
+    said = [*itertools.chain.from_iterable(history), asked, *([output] if output else [])]
+    roles = itertools.cycle(("user", "assistant"))
+    return [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
 
 
 def _with_segments(messages: list[dict[str, Any]], config: RowsConfig) -> list[dict[str, Any]]:

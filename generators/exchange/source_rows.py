@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from core.records.tables import (
 from generators.exchange.config import ImportConfig
 from generators.splits import SplitMember, grouped_splits, take_evenly
 
+_LOG = logging.getLogger(__name__)
 QA_LABEL = "qa_label"
 """Key of an imported row's provenance: the label of its questions, where that is not the row's."""
 
@@ -111,6 +113,8 @@ def split_conversations(
         )
         for row in rows
     ]
+    grouped = grouped_splits(members, config.splits)
+    _warn_of_shared_groups(rows, grouped)
     made = [
         Conversation(
             example_id=example_id(row.label, row.view, row.messages),
@@ -128,9 +132,25 @@ def split_conversations(
             | ({"extra": row.extra} if row.extra else {})
             | ({QA_LABEL: row.qa_label} if row.qa_label not in (None, row.label) else {}),
         )
-        for row, (group, split) in zip(rows, grouped_splits(members, config.splits), strict=True)
+        for row, (group, split) in zip(rows, grouped, strict=True)
     ]
     return (made, []) if config.limit is None else _limited(rows, made, config.limit)
+
+
+def _warn_of_shared_groups(rows: Sequence[SourceRow], grouped: Sequence[tuple[str, Split]]) -> None:
+    """Warn where the splits that rows name put a group into training and beside it."""
+    splits: dict[str, set[Split]] = {}
+    for group, split in grouped:
+        splits.setdefault(group, set()).add(split)
+    shared = {one for one, own in splits.items() if "train" in own and own - {"train", "test_seen"}}
+    if shared:
+        first = next(row for row, own in zip(rows, grouped, strict=True) if own[0] in shared)
+        _LOG.warning(
+            "%d of %d groups have rows in train and in a held-out split, as the rows say "
+            "themselves (first: %s, label %r): what is measured there, training has seen. Give "
+            "rows of one label or control one split, or call the split test_seen.",
+            len(shared), len(splits), first.where, first.label,
+        )  # fmt: skip
 
 
 def conversation_counts(rows: Sequence[Conversation], dropped: Sequence[Dropped]) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def test_a_file_as_other_programs_write_it(data: bytes, ending: str, tmp_path: P
 
 def test_a_broken_element_of_a_list_leaves_the_others(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    odd = json.dumps(shared(1)).replace('"Turn 1"', "NaN")
+    odd = json.dumps(shared(1)).replace('"Turn 1"', "Infinity")
     path.write_text(f"[{json.dumps(shared(0))},\n{odd},\n{json.dumps(shared(2))}]")
     found, dropped = read_own_rows(path)
     assert len(found) == 2
