@@ -9,7 +9,11 @@ from typing import Any
 HIDDEN = "…"
 """Stands where a secret value stood."""
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s'\"<>|\\^`]*)")
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
+_URL = re.compile(
+    # a password may hold what ends a URL elsewhere; a comma may stand between two URLs
+    rf"({_SCHEME})((?:(?:(?!://)[^\s\"])*@)?(?:(?!{_SCHEME})[^\s'\"<>|\\^`])*)"
+)
 _NO_SCHEME = re.compile(r"^[^\s/@]*:[^\s@]*@")
 _SECRET_NAMES = re.compile(
     r"(?:^|[_.-])(?:authorization|cookie|pass(?:word|wd|phrase)?|secrets?|token|credentials?"
@@ -45,9 +49,10 @@ def redact_value(value: Any, name: str = "") -> Any:
     if value is not None and _SECRET_NAMES.search(name):
         return HIDDEN
     if isinstance(value, str):
-        if name.endswith("url") and "://" not in value:
-            return _NO_SCHEME.sub("", value)
-        return redact(value)
+        if not name.endswith("url"):
+            return redact(value)
+        scheme, mark, rest = value.partition("://")
+        return scheme + mark + _without_credentials(rest) if mark else _NO_SCHEME.sub("", value)
     return value
 
 

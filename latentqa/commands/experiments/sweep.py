@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.text.redact import redact
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
     ConfigArgument,
@@ -57,7 +58,12 @@ def sweep(
     words += [] if seeds is None else ["--seeds", str(seeds)]
     words += [w for o in set_ for w in ("--set", o)]
     found = run_sweep(
-        config, root=root, overrides=set_, vary=vary, seeds=seeds, command=shlex.join(words)
+        config,
+        root=root,
+        overrides=set_,
+        vary=vary,
+        seeds=seeds,
+        command=shlex.join(map(redact, words)),
     )
     page = write_sweep(found, out.expanduser())
     if as_json:

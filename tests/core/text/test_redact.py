@@ -21,6 +21,9 @@ from core.text.redact import redact, redact_value
             "run c.yaml --set 'e.base_url=https://me:secret@host/v1?key=secret' --until dump",
             "run c.yaml --set 'e.base_url=https://host/v1' --until dump",
         ),
+        ("https://user:sec'ret@host/v1?key=secret", "https://host/v1"),
+        ("https://user:s^cr|t@host/v1", "https://host/v1"),
+        ("https://one/v1,https://user:secret@two/v1", "https://one/v1,https://two/v1"),
         ("org/name@main", "org/name@main"),
         ("/a/folder", "/a/folder"),
     ],
@@ -44,6 +47,12 @@ def test_a_value_that_is_no_secret_stays(name: str) -> None:
 
 def test_an_address_without_a_scheme_loses_its_password() -> None:
     assert redact_value({"base_url": "me:secret@host:8000/v1"}) == {"base_url": "host:8000/v1"}
+
+
+def test_an_address_is_cut_whole_where_it_is_known_to_be_one() -> None:
+    assert redact_value({"base_url": 'https://me:sec"ret@host/v1'}) == {
+        "base_url": "https://host/v1"
+    }
 
 
 def test_lists_are_walked() -> None:
