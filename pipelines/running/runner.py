@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from core.errors import ConfigError, DamagedError, DataError, ModelError
+from core.errors import ConfigError, DamagedError, DataError, LatentQAError
 from core.files import full_disk_errors
 from core.processes.task_pool import TaskPool, local_pool
 from core.progress import Progress, silent
@@ -270,7 +270,7 @@ class Runner:
             self._check_outside(step, identity)
             for artifact in opened:
                 artifact.check_bytes()
-        except (DamagedError, DataError, ModelError):
+        except LatentQAError:
             shutil.rmtree(partial.path)  # what was made of other files is nothing to go on from
             raise
         record = make_record(

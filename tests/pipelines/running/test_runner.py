@@ -304,6 +304,7 @@ def test_a_file_that_counts_by_what_it_says_is_compared_after_the_step(tmp_path:
     with pytest.raises(DataError, match=r"evaluate: an input changed on disk .*config\.prompts"):
         made.run()
     assert made.root.artifacts("evaluate") == []
+    assert made.root.partials() == []
 
 
 def test_nothing_resumes_from_what_was_made_of_other_files(tmp_path: Path) -> None:
