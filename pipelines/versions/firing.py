@@ -95,8 +95,9 @@ def fire(
         firing = journal.begin(due)
         try:
             done = _Version(experiment, schedule, root, firing, command, run, console).make(journal)
-        except (LatentQAError, OSError) as error:
-            journal.end(firing, "failed", error=redact(" ".join(str(error).split())))
+        except Exception as error:  # a device without memory too: the record says why it failed
+            kind = "" if isinstance(error, LatentQAError) else f"{type(error).__name__}: "
+            journal.end(firing, "failed", error=redact(kind + " ".join(str(error).split())))
             raise
         page = journal.page(done)
         write_firing(experiment.experiment, done.to_json(), page)

@@ -157,6 +157,16 @@ def test_an_error_is_recorded_and_the_next_firing_goes_on(root: ArtifactRoot) ->
     assert state(fire(experiment(), root)) == (1, "promoted")
 
 
+def test_whatever_ends_a_firing_stands_in_its_record(root: ArtifactRoot) -> None:
+    def fail(runner: Runner) -> RunResult:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        fire(experiment(), root, run=fail)
+    (record,) = Journal(root, "sheets").firings()
+    assert (record.state, record.error) == ("failed", "RuntimeError: out of memory")
+
+
 def test_missed_firings_are_caught_up_once(root: ArtifactRoot) -> None:
     days = [datetime.now(UTC) - timedelta(days=n) for n in (3, 2, 1)]
     fired = [fire(experiment(), root, due=due) for due in days]
