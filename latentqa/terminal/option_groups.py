@@ -82,9 +82,13 @@ class RunOptions:
     root: RootOption = DEFAULT_ROOT
     set_: SetOption = field(default_factory=list)
     until: Annotated[StepName | None, typer.Option("--until", help="Stop after this step.")] = None
-    smoke: Annotated[bool, typer.Option("--smoke", help="Run every step on about eight rows.")] = (
-        False
-    )
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            "--smoke",
+            help="Take about eight rows through every step, as the experiment NAME-smoke.",
+        ),
+    ] = False
 
     @property
     def request(self) -> RunRequest:

@@ -14,7 +14,7 @@ DEFAULT_ROOT = Path("artifacts")
 MOST_TOKENS = 100_000
 MOST_SEED = 2**32 - 1
 """Largest numbers that the options of asking and steering take."""
-REF_HELP = "A path, kind/key-prefix, or name[:version|latest]."
+REF_HELP = "name[:version|latest], such as quickstart; kind/key-prefix; or a path."
 
 StepName = Literal[
     "conversations",
@@ -42,10 +42,12 @@ SplitName = Literal["train", "validation", "test", "test_seen", "test_ood"]
 test compares them."""
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="An experiment file (YAML).")]
-RefArgument = Annotated[str, typer.Argument(metavar="REF", help=REF_HELP)]
+RefArgument = Annotated[
+    str, typer.Argument(metavar="REF", help=f"An artifact or a run: {REF_HELP}")
+]
 DecoderArgument = Annotated[
     str,
-    typer.Argument(metavar="DECODER", help=f"A trained decoder. {REF_HELP} Or its folder."),
+    typer.Argument(metavar="DECODER", help=f"A trained decoder: {REF_HELP}"),
 ]
 RootOption = Annotated[
     Path,

@@ -162,7 +162,10 @@ class Refs:
                 "at most one ':' before a version."
             )
         if version.isdigit():
-            raise RefError(f"{name}: version numbers are given by `latentqa run`; choose a word.")
+            raise RefError(
+                f"{name}: got a number as version, expected a word, such as best: `latentqa run` "
+                "numbers its runs itself."
+            )
         if version == LATEST and any(self._numbers(base)):
             raise RefError(
                 f"{name}: is the name of an experiment and refers to its newest run. Choose "

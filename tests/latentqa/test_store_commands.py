@@ -88,7 +88,7 @@ def test_info_reads_well(store: Path, run: Run) -> None:
     assert code == 0
     assert f"shards     {shards} of {shards} committed" in out
     assert "layers     0, 2; d_model 32" in out
-    assert "sequences recomputed, at most" in out
+    assert "sequences recomputed, largest relative difference" in out
 
 
 def test_info_of_a_dump_under_way_says_so(store: Path, run: Run) -> None:

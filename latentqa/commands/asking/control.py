@@ -12,7 +12,7 @@ from core.errors import ConfigError
 from latentqa.terminal.options import DEFAULT_ROOT, JsonOption, RootOption
 from latentqa.terminal.printing import print_json, say
 
-app = typer.Typer(help="Controls: what a target is steered towards.", no_args_is_help=True)
+app = typer.Typer(help="Write a control, towards which a target is steered.", no_args_is_help=True)
 
 _NAME = re.compile(r"[^a-z0-9]+")
 _LONGEST_NAME = 40

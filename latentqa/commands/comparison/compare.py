@@ -21,7 +21,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="REF...",
-            help=f"Evaluated runs, the baseline first. {REF_HELP} Runs joined by + are pooled: "
+            help=f"Evaluated runs, the baseline first: {REF_HELP} Runs joined by + are pooled: "
             "name:1+name:2, where their seeds alone differ.",
         ),
     ],

@@ -20,7 +20,7 @@ def evaluate(
     *,
     refs: Annotated[
         list[str],
-        typer.Argument(metavar="REF...", help=f"Trained decoders, one or more. {REF_HELP}"),
+        typer.Argument(metavar="REF...", help=f"Trained decoders, one or more: {REF_HELP}"),
     ],
     task: Annotated[
         list[str],

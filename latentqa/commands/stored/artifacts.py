@@ -169,7 +169,10 @@ def _expired(place: ArtifactRoot, last: int, weekly: int) -> list[Name]:
 
 
 def verify(
-    ref: Annotated[str | None, typer.Argument(metavar="[REF]", help=REF_HELP)] = None,
+    ref: Annotated[
+        str | None,
+        typer.Argument(metavar="[REF]", help=f"An artifact or a run: {REF_HELP} Default: all."),
+    ] = None,
     root: RootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:

@@ -104,6 +104,20 @@ def _print_verdict(found: Mapping[str, Artifact]) -> None:
         _row("verdict", headline(readings, claims, least=least))
         for claim in claims:
             _row("", f"{claim.view} ({claim.split}): {claim.sentence}")
+    if "tasks" in found:
+        from evaluators.tasks.metrics import TasksMetrics
+        from pipelines.reports.run.sections.tasks import task_page
+
+        measured = TasksMetrics.model_validate(found["tasks"].record["counts"])
+        for name, sentence in task_page(measured).in_short:
+            _row("task", f"{name}: {sentence}")
+    if "control" in found:
+        from evaluators.control.metrics import ControlMetrics
+        from pipelines.reports.run.sections.control import control_page
+
+        steered = ControlMetrics.model_validate(found["control"].record["counts"])
+        for name, sentence in control_page(steered).in_short:
+            _row("steering", f"{name}: {sentence}")
     if "report" in found:
         report = found["report"]
         _row("report", str(report.data / report.record["counts"]["page"]))
@@ -140,7 +154,11 @@ def _inputs(artifact: Artifact) -> Iterator[str]:
 
 
 def _told(kind: str, counts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: counts[name] for name in _TOLD[kind] if name in counts}
+    found = {name: counts[name] for name in _TOLD[kind] if name in counts}
+    return {
+        name: f"({_facts(value)})" if isinstance(value, Mapping) and value else value
+        for name, value in found.items()
+    }
 
 
 def _facts(values: Mapping[str, Any], *, most: int | None = None) -> str:

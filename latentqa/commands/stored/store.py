@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from core.errors import ConfigError, DamagedError
-from core.text.wording import size
+from core.text.wording import count, size
 from latentqa.api import open_store, store_folder
 from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption
 from latentqa.terminal.printing import print_json, report, say
@@ -27,7 +27,7 @@ ExportFormat = Literal["safetensors", "datasets"]
 Codec = Literal["raw", "lossless"]
 """Formats and codecs of activation_store; a test compares them."""
 
-Store = Annotated[str, typer.Argument(metavar="REF", help=f"A store. {REF_HELP} Or its folder.")]
+Store = Annotated[str, typer.Argument(metavar="REF", help=f"A store: {REF_HELP}")]
 
 
 @app.callback()
@@ -48,11 +48,11 @@ def info(ref: Store, root: RootOption = DEFAULT_ROOT, as_json: JsonOption = Fals
         checked = "imported: its vectors were not computed here"
     elif canary is not None:
         checked = (
-            f"{canary['rows']} sequences recomputed, at most {canary['max_relative']:.2g} off "
-            f"relative (tolerance {canary['tolerance']:.2g})"
+            f"{canary['rows']} sequences recomputed, largest relative difference "
+            f"{canary['max_relative']:.2g} (tolerance {canary['tolerance']:.2g})"
         )
     say(found["path"])
-    say(f"  sequences  {found['sequences']}, {found['tokens']} tokens")
+    say(f"  sequences  {count(found['sequences'])}, {count(found['tokens'])} tokens")
     say(f"  size       {size(found['bytes'])}")
     say(f"  shards     {shards['committed']} of {shards['planned']} committed")
     say(f"  layers     {', '.join(map(str, found['layers']))}; d_model {found['d_model']}")
@@ -155,7 +155,8 @@ def import_(
         Codec, typer.Option("--codec", help="How the activations are packed (docs/store.md).")
     ] = "raw",
     adapter: Annotated[
-        str | None, typer.Option("--adapter", help="PEFT adapter that is part of the target.")
+        str | None,
+        typer.Option("--adapter", metavar="DIR", help="PEFT adapter that is part of the target."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

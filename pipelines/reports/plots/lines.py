@@ -18,14 +18,23 @@ _ASIDE = 2.5
 """How far the intervals of two lines of a panel stand apart, in points."""
 
 
-def lines(panels: Sequence[SeriesPanel], *, xlabel: str, ylabel: str, columns: int = 3) -> Figure:
-    """Draw fractions from 0 to 1 as lines in small multiples that share axes.
+def lines(
+    panels: Sequence[SeriesPanel],
+    *,
+    xlabel: str,
+    ylabel: str,
+    columns: int = 3,
+    shares: bool = True,
+) -> Figure:
+    """Draw lines in small multiples.
 
     Args:
         panels: filled row by row.
         xlabel: what is on the x axis.
-        ylabel: what is on the y axis, from 0 to 1.
+        ylabel: what is on the y axis.
         columns: panels side by side; 1 suits a phone.
+        shares: whether y is a fraction, so that all panels show 0 to 1; otherwise each has a range
+            of its own, with a line at zero.
     """
     size = font_size(columns)
     grid = Grid(
@@ -44,8 +53,10 @@ def lines(panels: Sequence[SeriesPanel], *, xlabel: str, ylabel: str, columns: i
         for i, (axes, panel) in enumerate(zip(every, panels, strict=True)):
             axes.set_xlim(-0.5, furthest + 0.5)
             axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
-            axes.set_ylim(-0.03, 1.03)
+            axes.set_ylim(*((-0.03, 1.03) if shares else _range_with_zero(panel)))
             axes.grid(axis="y", color=PALETTE["rule"], linewidth=0.6)
+            if not shares:
+                axes.axhline(0.0, color=PALETTE["muted"], linewidth=0.9)
             if panel.level is not None:
                 axes.axhline(panel.level, color=PALETTE["muted"], linewidth=0.9, dashes=(3, 3))
             for k, series in enumerate(panel.series):
@@ -57,6 +68,13 @@ def lines(panels: Sequence[SeriesPanel], *, xlabel: str, ylabel: str, columns: i
             title(axes, panel.title, size)
         _shared_legend(figure, names, panels, size)
     return figure
+
+
+def _range_with_zero(panel: SeriesPanel) -> tuple[float, float]:
+    """Return the range of a panel's values and zero, with a margin."""
+    values = [0.0, *(y for series in panel.series for y in series.y)]
+    margin = 0.06 * (max(values) - min(values)) or 0.5
+    return min(values) - margin, max(values) + margin
 
 
 def _draw_series(axes: Axes, series: Series, marker: str, place: float) -> None:

@@ -31,6 +31,7 @@ class ReadingClaim:
         holds: whether all three conditions hold.
         missing: each condition that does not hold, in words; empty where the claim holds.
         sentence: the claim with its numbers, or what is missing.
+        masked: whether the control is hidden, so that something can be claimed.
     """
 
     split: str
@@ -38,6 +39,14 @@ class ReadingClaim:
     holds: bool
     missing: tuple[str, ...]
     sentence: str
+    masked: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """One or two words for the claim."""
+        if not self.masked:
+            return "Check only"
+        return "Reads" if self.holds else "Not shown"
 
 
 def assess_reading(reading: ReadingResult) -> ReadingClaim:
@@ -50,7 +59,12 @@ def assess_reading(reading: ReadingResult) -> ReadingClaim:
     if not reading.hides_control:
         visible = "the control is visible here, so nothing hidden is read"
         return ReadingClaim(
-            reading.split, reading.view, False, (visible,), _instrument_check(reading)
+            reading.split,
+            reading.view,
+            False,
+            (visible,),
+            _instrument_check(reading),
+            masked=False,
         )
     missing = tuple(
         text
@@ -124,7 +138,7 @@ def _missing_rivals(gain: Estimate | None) -> str | None:
         return "trained rivals are missing (evaluate.baselines: [prior, visible_text])"
     if gain.low is None or gain.above_zero:
         return _missing_gain("gain over the trained rivals", gain)
-    return f"right is not below the better trained rival ({gain} apart)"
+    return f"the answer loss is not below that of the better trained rival (difference {gain})"
 
 
 def _proof(reading: ReadingResult) -> str:
@@ -156,7 +170,7 @@ def _asides(reading: ReadingResult) -> str:
         holds = "holds" if effect.above_zero else "hardly holds"
         out += (
             f" The target {holds} its control: a completion is {effect} nats likelier under its "
-            "own."
+            "own than under another."
         )
     return out
 

@@ -81,6 +81,8 @@ def _page(
 ) -> str:
     experiment = inputs.experiment
     claims = [assess_reading(reading) for reading in data.readings]
+    task_results = None if tasks is None else task_page(tasks)
+    steering = None if control is None else control_page(control, read_control_judged(inputs))
     least = experiment.evaluate.min_controls
     robustness = read_robustness(inputs)
     identified = [
@@ -104,9 +106,14 @@ def _page(
         quality=read_quality(inputs),
         robustness=robustness,
         changes=list(named_changes(robustness)) if robustness else [],
-        tasks=None if tasks is None else task_page(tasks),
+        in_short=[
+            (what, *one)
+            for what, page in (("reading task", task_results), ("steering", steering))
+            for one in (page.in_short if page else ())
+        ],
+        tasks=task_results,
         task_examples=read_examples(artifact_file(inputs.step("tasks"), TASK_ANSWERS_FILE)),
-        control=None if control is None else control_page(control, read_control_judged(inputs)),
+        control=steering,
         least=least,
         identified=identified,
         hidden=any(reading.metrics.hidden_gain for reading in data.readings),

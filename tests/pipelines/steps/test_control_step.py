@@ -172,6 +172,7 @@ def test_the_report_shows_steering_and_the_safety_audit(tmp_path: Path) -> None:
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
     assert "weights 2 12.00 [11.50, 12.50] 0.25 [−0.25, 0.75] 0.90 1.20 1.10" in text
     assert "cheerful : the decoder cannot read it" in text
+    assert "12.00 [11.50, 12.50]) and prompting (12.00 [11.50, 12.50]) raise adherence." in text
     assert "norm-limited: 60% of the shifts" in text
     assert "cheerful none 0.00" in text
     assert 'href="#control"' in page

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.text.text_tables import CellValue, markdown
+from core.text.wording import join
 from evaluators.control.metrics import (
     ControlMetrics,
     ControlResult,
@@ -46,6 +47,34 @@ class ControlPage:
     audit: list[AuditRow]
     warnings: list[tuple[str, str]]
     judged: Mapping[str, JudgedControl]
+
+    @property
+    def in_short(self) -> list[tuple[str, str]]:
+        """Each control with the methods that steer towards it, in words."""
+        controls = self.metrics.controls.items()
+        return [(name, _steered_in_short(control)) for name, control in controls]
+
+
+def _steered_in_short(control: ControlResult) -> str:
+    """Name the methods that steer within the limits on side effects, and the others."""
+    scored = any(found.adherence.measured for found in control.methods.values())
+    gains = {
+        method: found.adherence if scored else found.likelihood
+        for method, found in control.methods.items()
+    }
+    raised = [
+        method
+        for method, found in control.methods.items()
+        if found.chosen_harmless and gains[method].above_zero
+    ]
+    others = [method for method in gains if method not in raised]
+    what = "adherence" if scored else "likelihood"
+    if not raised:
+        return f"No method raises {what} within the limits on side effects ({join(others)})."
+    named = join([f"{method} ({gains[method]})" for method in raised])
+    does = "raises" if len(raised) == 1 else "raise"
+    rest = f"; {join(others)} {'does' if len(others) == 1 else 'do'} not" if others else ""
+    return f"Within the limits on side effects, {named} {does} {what}{rest}."
 
 
 def control_page(
@@ -139,7 +168,11 @@ def control_figures(metrics: ControlMetrics) -> dict[str, PageFigure]:
         return {}
     wide, narrow = (
         plots.lines(
-            panels, xlabel="perplexity ratio (larger of two)", ylabel="adherence", columns=columns
+            panels,
+            xlabel="perplexity ratio (larger of two)",
+            ylabel="adherence",
+            columns=columns,
+            shares=False,
         )
         for columns in (3, 1)
     )

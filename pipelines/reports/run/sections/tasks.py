@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from core.records.estimate import Estimate
 from core.text.text_tables import CellValue, markdown
-from core.text.wording import ABSENT, sort_known
+from core.text.wording import ABSENT, count, sort_known
 from evaluators.measure.result_files import read_rows
 from evaluators.tasks.config import PredictorName
 from evaluators.tasks.metrics import MEAN, PredictorMetrics, TaskMetrics, TasksMetrics
@@ -93,6 +93,13 @@ class TaskPage:
         return found
 
     @property
+    def in_short(self) -> list[tuple[str, str]]:
+        """The main comparison in words: on the mean of relations, else on each task."""
+        names = [MEAN] if MEAN in self.measured else list(self.measured)
+        compared = [(name, _compare_in_short(self.measured[name])) for name in names]
+        return [(name, sentence) for name, sentence in compared if sentence]
+
+    @property
     def tables(self) -> list[TaskTable]:
         """The tables that have a number, in the order in which they are shown."""
         found = []
@@ -115,6 +122,26 @@ class TaskPage:
                 ]
                 found.append(TaskTable(title, measure, methods, tasks))
         return found
+
+
+def _compare_in_short(task: TaskMetrics) -> str:
+    """Compare LIT with the best other method and with no activations; empty without LIT."""
+    found = {name: task.cell(name, task.headline) for name in task.predictors}
+    shares = {name: one for name, one in found.items() if one is not None and one.measured}
+    if _OWN not in shares:
+        return ""
+    named = task.headline == _NAMED
+    does, cases = ("names the object", task.n) if named else ("chooses right", task.choices)
+    parts = [f"LIT {does} in {shares[_OWN]} of {count(cases)} cases"]
+    rivals = [
+        name for name in shares if name != _OWN and task.predictors[name].sees == "activations"
+    ]
+    if rivals:
+        best = max(rivals, key=lambda name: shares[name].estimate or 0.0)
+        parts.append(f"{best}, the best other method that reads activations, in {shares[best]}")
+    if "none" in shares:
+        parts.append(f"the decoder without activations in {shares['none']}")
+    return f"{'; '.join(parts)}."
 
 
 def task_page(metrics: TasksMetrics) -> TaskPage:

@@ -117,3 +117,16 @@ def test_common_limits_hold_every_interval_and_zero() -> None:
     low, high = plots.common_limits(PANELS, zero=True)
     assert low < 0.0 < 2.8 < high
     assert plots.common_limits(PANELS)[0] > 0.0
+
+
+def test_lines_that_are_no_shares_are_shown_whole_and_with_zero() -> None:
+    steered = plots.Series("vector", (1.0, 2.0), (-18.0, 41.5), "own")
+    figure = plots.lines(
+        [plots.SeriesPanel("cheerful", "validation", (steered,))],
+        xlabel="perplexity ratio",
+        ylabel="adherence",
+        shares=False,
+    )
+    low, high = figure.axes[0].get_ylim()
+    assert low < -18.0
+    assert high > 41.5

@@ -64,7 +64,7 @@ def test_it_reads_where_the_hidden_gain_and_the_lead_over_rivals_are_above_zero(
         ({"below_rivals": None}, "trained rivals are missing"),
         (
             {"below_rivals": estimated(0.1, -0.1, 0.3, 20)},
-            "right is not below the better trained rival",
+            "the answer loss is not below that of the better trained rival",
         ),
         ({"answer_loss": {}}, "no row could be measured"),
     ],
@@ -82,6 +82,7 @@ def test_one_missing_condition_is_no_reading_and_is_named(
 def test_where_the_control_is_visible_nothing_is_claimed(view: str) -> None:
     claim = assess_reading(replace(READS, view=view))
     assert not claim.holds
+    assert claim.verdict == "Check only"
     assert "a check of the instrument" in claim.sentence
 
 
