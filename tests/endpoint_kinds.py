@@ -128,6 +128,21 @@ def thinks_first(number: int, body: Mapping[str, Any]) -> Any:
     return 200, {}, made
 
 
+def lists_what_it_takes(number: int, body: Mapping[str, Any]) -> Any:
+    """Refuse fields one by one, and list those that are known, as Rust's servers do."""
+    for name in ("seed", "top_p"):
+        if name in body:
+            known = "expected one of `model`, `messages`, `max_tokens`, `temperature`"
+            return 422, {}, f"Failed to deserialize the body: unknown field `{name}`, {known}"
+    return (200, {}, good(body)) if "max_tokens" in body else refused("unknown field")
+
+
+def only_one(number: int, body: Mapping[str, Any]) -> Any:
+    if "temperature" in body:
+        return refused("temperature must be 1 for this model")
+    return 200, {}, good(body)
+
+
 # replies in others' words
 
 
@@ -208,6 +223,18 @@ def fenced(number: int, body: Mapping[str, Any]) -> Any:
     message = made["choices"][0]["message"]
     message["content"] = f"Here you are:\n```json\n{message['content']}\n```"
     return 200, {}, made
+
+
+def ends_within_its_thought(number: int, body: Mapping[str, Any]) -> Any:
+    message = {"role": "assistant", "content": "<think>It may be that"}
+    return with_choice(body, message=message)
+
+
+def context_in_200(number: int, body: Mapping[str, Any]) -> Any:
+    if is_probe(body):
+        return 200, {}, good(body)
+    message = "This model's maximum context length is 2048 tokens."
+    return 200, {}, {"object": "error", "message": message, "code": 40303}
 
 
 def native_safety(number: int, body: Mapping[str, Any]) -> Any:

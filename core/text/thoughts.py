@@ -33,6 +33,15 @@ def ends_within_thought(text: str) -> bool:
     return bool(begins) and begins[-1] > max(ends, default=-1)
 
 
+def is_thought_alone(text: str) -> bool:
+    """Return whether `text` is a reasoning block that does not end, and no more.
+
+    >>> is_thought_alone("<think>Well"), is_thought_alone("The mark <think> begins it.")
+    (True, False)
+    """
+    return _BEGIN.match(text.lstrip()) is not None and ends_within_thought(text)
+
+
 def after_thought(text: str) -> str | None:
     """Return what follows the last reasoning block in `text`; None where none ends in it.
 

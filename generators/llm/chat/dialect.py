@@ -42,9 +42,16 @@ _REFUSES = re.compile(
     r"(?:support|permit|allow|accept|recogni|available|enabled|implement|compatib|valid param)"
     r"|incompatib|unrecogni|unknown|unexpected|extraneous|extra[_ ](?:input|field|argument|forbid)"
     r"|additional propert|cannot both|cannot be (?:both|used|set|specified)|mutually exclusive"
+    r"|must be (?:set to )?(?:1|1\.0|the default)(?!\.?\d| ?(?:to|or|and|-))"
     r"|only one|one of|only [^\s,]+ (?:is|are|value)|may only be|fixed at|unset|deprecated|instead",
     re.IGNORECASE,
 )
+_TAKEN = re.compile(
+    r"\bexpected one of\b.*|(?<!not )\b(?:supported|allowed|valid|accepted|known) "
+    r"(?:fields|parameters|params|properties|keys|arguments)\b.*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What a server lists as the fields that it does take."""
 _SYSTEM = re.compile(
     r"system['\"`]? (?:role|message|prompt|instruction)|role['\"`]?,? ['\"`]?system"
     r"|does not support ['\"`]system|developer instruction",
@@ -127,7 +134,7 @@ class ChatDialect:
         Returns:
             the dialect to go on with; None where the refusal is about something else.
         """
-        said = " ".join(_own_words(refusal))
+        said = " ".join(_TAKEN.sub("", one) for one in _own_words(refusal))
         roles = [message["role"] for message in sent.get("messages", ())[:2]]
         refuses = bool(_REFUSES.search(said))
         no_system = _OTHER_ROLES.search(said) or (refuses and _SYSTEM.search(said))

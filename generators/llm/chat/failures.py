@@ -46,20 +46,20 @@ _NO_CREDIT_CODES = {
     "insufficient_balance", "insufficient_credits", "insufficient_funds", "payment_required",
 }  # fmt: skip
 _NO_CREDIT = re.compile(
-    r"(?:insufficient|not enough|no (?:more |remaining )?|out of|ran out of|run out of|low on"
-    r"|exhausted|add(?: more)?|top up|recharge)\s+(?:your\s+|account\s+)?"
+    r"(?:insufficient|not enough|(?:no|any)(?: more| remaining)?|out of|ran out of|run out of"
+    r"|low on|exhausted|add(?: more)?|top up|recharge)\s+(?:your\s+|account\s+)?"
     r"(?:balance|credit|fund|money)"
     r"|(?:balance|credits?(?: balance)?|funds) (?:is|are) "
     r"(?:too low|exhausted|used up|depleted|insufficient)"
     r"|check your (?:plan and )?billing|billing (?:is )?not active|hard limit|payment required"
     r"|account is (?:not active|in arrears|overdue)|spend(?:ing)?[ _](?:limit|cap)"
     r"|usage limits?\b.{0,80}regain|account \S+ is suspended|insufficient[_ ](?:\w+[_ ])?quota"
-    r"|please recharge|余额不足|额度(?:不足|已用)|欠费|充值",
+    r"|please recharge|key limit exceeded|余额不足|额度(?:不足|已用)|欠费|充值",
     re.IGNORECASE,
 )
 _FILTER_WORDS = re.compile(
     r"content[_ ]?(?:filter|policy|management)|responsibleai|moderation|was flagged|flagged_input"
-    r"|data_inspection|safety (?:system|filter|policy)|usage polic",
+    r"|data_inspection|safety (?:system|filter|policy)|usage polic|content exists risk",
     re.IGNORECASE,
 )
 _BAD_KEY = re.compile(
@@ -78,7 +78,8 @@ _HAS_ENOUGH = re.compile(
 )
 """What some say with HTTP 400, 403 or 500, or in a 200, in place of 429."""
 _INVALID = re.compile(
-    r"invalid[_ ](?:request|argument|param)|bad[_ ]?request|unsupported", re.IGNORECASE
+    r"invalid[_ ](?:request|argument|param)|bad[_ ]?request|unsupported|context (?:length|window)",
+    re.IGNORECASE,
 )
 _TOO_LARGE = re.compile(r"request too large|too many tokens in", re.IGNORECASE)
 _FILLER = r"(?:\s+(?:again|your|this|the|request|in|after|for|at least|about|around|another))*"

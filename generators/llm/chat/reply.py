@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core.documents.strict_json import fits_utf8
-from core.text.thoughts import after_thought, ends_within_thought
+from core.text.thoughts import after_thought, ends_within_thought, is_thought_alone
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 
 Status = Literal["answer", "empty", "cut_off", "refusal", "filtered", "failed"]
@@ -178,7 +178,14 @@ def _read_choice(body: Mapping[str, Any]) -> tuple[Status, str, str] | None:
         return "refusal", content, without_lone_surrogates(said) or "the model declined"
     if _CUT_OFF.search(finish):
         return "cut_off", content, _cut_words(content)
-    if not content.lstrip().startswith("{"):  # a JSON answer may tell of such marks
+    return _without_thought(content, thought)
+
+
+def _without_thought(content: str, thought: bool) -> tuple[Status, str, str]:
+    """Read (status, content, detail) of a reply that ended; `thought` says that one stood apart."""
+    if is_thought_alone(content):
+        content, thought = "", True
+    elif not content.lstrip().startswith("{"):  # a JSON answer may tell of such marks
         answer = after_thought(content)
         content = content if answer is None else answer
     if not content.strip():

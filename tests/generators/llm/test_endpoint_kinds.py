@@ -67,6 +67,8 @@ ANSWERS: dict[str, Behaviour] = {
     "temperature or top_p": kinds.one_of_temperature_and_top_p,
     "no sampling": kinds.neither_temperature_nor_top_p,
     "no seed": kinds.no_seed,
+    "lists what it takes": kinds.lists_what_it_takes,
+    "temperature 1": kinds.only_one,
     "no system role": kinds.no_system_role(400),
     "no system role, llama.cpp": kinds.no_system_role(500),
     "content in parts": kinds.content_parts,
@@ -110,6 +112,14 @@ STATUSES: dict[str, tuple[Behaviour, str]] = {
     "Anthropic's length": (kinds.ended_as("model_context_window_exceeded"), "cut_off"),
     "vLLM's length": (kinds.ended_as("max_model_length"), "cut_off"),
     "Cohere's filter": (kinds.ended_as("ERROR_TOXIC", cut=False), "filtered"),
+    "ends within its thought": (kinds.ends_within_its_thought, "empty"),
+    "context in a 200": (kinds.context_in_200, "failed"),
+    "DeepSeek's filter": (
+        lambda number, body: (
+            (200, {}, kinds.good(body)) if is_probe(body) else kinds.refused("Content Exists Risk")
+        ),
+        "filtered",
+    ),
     "declines": (kinds.declines, "refusal"),
     "declines in a part": (kinds.declines_in_a_part, "refusal"),
     "flagged in a 200": (kinds.flagged_in_200, "filtered"),
@@ -123,6 +133,9 @@ NO_MONEY: dict[str, Behaviour] = {
         *(200, {}),
         {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}, "choices": None},
     ),
+    "no credits": kinds.no_money(403, "Your team doesn't have any credits yet."),
+    "no more credits": kinds.no_money(429, "You have no more credits."),
+    "OpenRouter's key": kinds.no_money(403, "Key limit exceeded (total limit)."),
     "spending limit": kinds.no_money(412, "Account x is suspended: monthly spending limit."),
     "regained later": kinds.no_money(
         400, "You have reached your specified API usage limits. You will regain access on 1 May."
