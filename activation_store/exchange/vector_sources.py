@@ -66,7 +66,8 @@ def open_safetensors(folder: Path) -> VectorSource:
             f"{folder}: not a folder, expected a folder of .safetensors files, or a .npy "
             "file with --index."
         )
-    files = sorted(folder.glob("*.safetensors"))
+    # what is hidden is left by other systems
+    files = sorted(f for f in folder.glob("*.safetensors") if not f.name.startswith("."))
     if not files:
         raise DataError(f"{folder}: no .safetensors file is here; expected one tensor an example.")
     place: dict[str, Any] = {}
@@ -239,6 +240,8 @@ def _read_examples(path: Path, needed: Sequence[str] = ()) -> dict[str, dict[str
     rows: dict[str, dict[str, Any]] = {row["example_id"]: row for row in table.to_pylist()}
     if len(rows) != len(table):
         raise DataError(f"{path}: an example_id occurs twice, expected each once.")
+    if not rows:
+        raise DataError(f"{path}: has no example.")
     if "" in rows:
         raise DataError(f"{path}: an example_id is empty.")
     return rows
@@ -272,10 +275,11 @@ def _tokens(source: Path, example: str, n: int, known: Mapping[str, Any]) -> Tok
     except ValueError as error:  # lists of several lengths
         raise DataError(f"{source}: example {example}: tokens are not a list ({error}).") from error
     for name, column in columns.items():
-        if column.dtype.kind not in "iu":
+        if column.dtype.kind not in "iu" or column.ndim != 1:
+            found = f"{column.dtype} {list(column.shape)}"
             raise DataError(
-                f"{source}: example {example}: {name} are {column.dtype}; expected integers of at "
-                "most 64 bits, none missing."
+                f"{source}: example {example}: {name} are {found}; expected a list of integers of "
+                "at most 64 bits, none missing."
             )
     ids, segments = columns["tokens"], columns["segments"]
     withheld = known.get("withheld") or 0

@@ -253,10 +253,11 @@ def test_rows_of_two_examples_that_overlap_are_refused(tmp_path: Path) -> None:
         ("tokens", [[1, 2, -3]], "a token id is negative or above 32 bits"),
         ("tokens", [[1, 2, 2**40]], "a token id is negative or above 32 bits"),
         ("tokens", [[1, 2]], "3 vectors, 2 tokens and 3 segments"),
-        ("tokens", [[1.5, 2.0, 3.0]], "tokens are float64; expected integers"),
-        ("segments", [[0.9, 1.0, 1.0]], "segments are float64; expected integers"),
-        ("segments", [["control"] * 3], r"segments are <U7; expected integers"),
-        ("tokens", [[1, None, 3]], "tokens are object; expected integers"),
+        ("tokens", [[1.5, 2.0, 3.0]], r"tokens are float64 \[3\]; expected a list of integers"),
+        ("segments", [[0.9, 1.0, 1.0]], "segments are float64"),
+        ("segments", [["control"] * 3], "segments are <U7"),
+        ("tokens", [[1, None, 3]], "tokens are object"),
+        ("tokens", [[[1], [2], [3]]], r"tokens are int64 \[3, 1\]; expected a list"),
         ("withheld", [True], "withheld is True; expected 0 to 3"),
         ("example_id", [""], "an example_id is empty"),
         ("segments", [[0, 1, 9]], r"segment 9; expected one of 0 \(template\)"),
@@ -274,6 +275,19 @@ def test_a_column_that_does_not_fit_is_one_line(
     pq.write_table(pa.table(table), tmp_path / "i.parquet")
     with pytest.raises(DataError, match=words):
         open_memmap(tmp_path / "v.npy", tmp_path / "i.parquet")
+
+
+def test_a_table_without_an_example_is_one_line(tmp_path: Path) -> None:
+    vectors, index = memmap(tmp_path, np.zeros((3, 8), np.float32), [3])
+    pq.write_table(pq.read_table(index).slice(0, 0), index)
+    with pytest.raises(DataError, match="has no example"):
+        open_memmap(vectors, index)
+
+
+def test_what_other_systems_leave_beside_tensors_is_not_read(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(3, 8)}, tmp_path / "v.safetensors")
+    (tmp_path / "._v.safetensors").write_bytes(b"left")
+    assert list(open_safetensors(tmp_path).rows.lengths) == [3]
 
 
 def test_a_mutated_file_of_vectors_is_a_store_or_one_line(tmp_path: Path) -> None:
