@@ -234,7 +234,7 @@ class _Study:
             curve=curve,
             training=describe_training(method),
             wording=wording,
-            notes=list(method.notes),
+            notes=method.notes,
         ), rows
 
     def _bias(self, steering: Steering, *, before: str = "") -> BiasResult | None:

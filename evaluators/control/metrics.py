@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from core.documents.document import Document
 from core.records.estimate import Estimate
 from generators.quality.agreement import Agreement
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StrengthPoint(_Result):
+class StrengthPoint(Document):
     """A method at one strength, on validation prompts.
 
     Attributes:
@@ -37,7 +32,7 @@ class StrengthPoint(_Result):
     harmless: bool
 
 
-class SideEffects(_Result):
+class SideEffects(Document):
     """Side effects of steering on test prompts; None where one was not measured.
 
     Attributes:
@@ -59,7 +54,7 @@ class SideEffects(_Result):
     sentiment: Estimate
 
 
-class BiasResult(_Result):
+class BiasResult(Document):
     """Bias measured on CrowS-Pairs, over all pairs and by type.
 
     Attributes:
@@ -73,7 +68,7 @@ class BiasResult(_Result):
     by_type: dict[str, dict[str, Estimate]]
 
 
-class MethodResult(_Result):
+class MethodResult(Document):
     """A method at the strength that validation chose, on test prompts.
 
     Attributes:
@@ -100,11 +95,11 @@ class MethodResult(_Result):
     curve: list[StrengthPoint]
     training: dict[str, Any] | None = None
     wording: str | None = None
-    notes: list[str] = []
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
-class Readability(_Result):
+class Readability(Document):
     """Whether the decoder can read a control at all, from a target that is told it.
 
     Attributes:
@@ -123,10 +118,10 @@ class Readability(_Result):
     chance: float | None
     readable: bool
     agreement: Estimate | None = None
-    opposed: list[str] = []
+    opposed: tuple[str, ...] = ()
 
 
-class ControlResult(_Result):
+class ControlResult(Document):
     """What steering towards one control does, by method.
 
     Attributes:
@@ -141,7 +136,7 @@ class ControlResult(_Result):
     methods: dict[str, MethodResult]
 
 
-class ControlMetrics(_Result):
+class ControlMetrics(Document):
     """What the step `control` measured, by control.
 
     Attributes:
@@ -153,7 +148,7 @@ class ControlMetrics(_Result):
     controls: dict[str, ControlResult]
 
 
-class JudgedReplies(_Result):
+class JudgedReplies(Document):
     """What an LLM judged of the replies about one control, by one rubric.
 
     Attributes:
@@ -169,7 +164,7 @@ class JudgedReplies(_Result):
     unread: int
 
 
-class JudgedControl(_Result):
+class JudgedControl(Document):
     """An LLM's verdicts on the replies steered towards one control.
 
     Attributes:
@@ -179,7 +174,7 @@ class JudgedControl(_Result):
     measures: dict[str, JudgedReplies]
 
 
-class JudgedControls(_Result):
+class JudgedControls(Document):
     """An LLM's verdicts on steered replies.
 
     Attributes:

@@ -69,7 +69,7 @@ def measure_readability(
         chance = float(np.mean(chances))
     cosines_PQQ = measure_agreement(decoder, plain[:_AGREEMENT_PROMPTS], wanted)
     pairs = list(itertools.combinations(range(len(wanted)), 2))
-    agreement, opposed = None, []
+    agreement, opposed = None, list[str]()
     if pairs:
         agreement = estimate(np.mean([cosines_PQQ[:, i, j] for i, j in pairs], 0))
     for i, j in pairs:
@@ -83,7 +83,7 @@ def measure_readability(
         chance=chance,
         readable=_is_above_zero(margin),
         agreement=agreement,
-        opposed=opposed,
+        opposed=tuple(opposed),
     )
 
 

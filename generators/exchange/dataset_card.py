@@ -11,6 +11,7 @@ from core.records.tables import SPLITS, Conversation, Dropped, Question
 from core.text.text_tables import markdown
 from generators.quality.describe import describe_dataset
 from generators.quality.findings import QualityFindings
+from generators.quality.tables import answerability_table, verdict_table
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _FIELDS = """
@@ -146,26 +147,17 @@ def _checks(numbers: Mapping[str, Any]) -> str:
 def _measured(quality: QualityFindings) -> list[str]:
     found: list[str] = []
     if quality.answerability is not None:
-        rows: list[tuple[str, ...]] = [
-            (name, str(value.own), str(value.other), str(value.above))
-            for name, value in quality.answerability.groups.items()
-        ]
         found += [
             "Answered by a model from the question alone (token F1 with gold, with the gold of "
             "another control, and what is above it):",
-            _table(("questions", "gold", "another's gold", "above"), rows),
+            answerability_table(quality.answerability).to_markdown(),
         ]
     for name, part in quality.judged.items():
-        kappa = None if part.own.agreement is None else part.own.agreement.kappa
-        rows = [
-            (verdict, f"{share:.0%}", f"{swapped or 0.0:.0%}")
-            for verdict, share, swapped in part.shares
-        ]
+        agreed = "" if part.own.agreement is None else f", which agree on {part.own.agreement}"
         found += [
             f"{part.own.n} {name} judged by rubric `{part.own.digest[:16]}`, in two passes"
-            + (f" (Cohen's kappa {kappa:.2f})" if kappa is not None else "")
-            + ", and under another control:",
-            _table(("verdict", "own control", "another control"), rows),
+            f"{agreed}:",
+            verdict_table(part).to_markdown(),
         ]
     return found
 

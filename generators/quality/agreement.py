@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
+from core.documents.document import Document
+from core.text.wording import number, share
 
 
-class Agreement(BaseModel):
+class Agreement(Document):
     """Agreement of two judging passes: share, and Cohen's kappa.
 
     Attributes:
@@ -18,11 +19,14 @@ class Agreement(BaseModel):
             of verdicts would give by chance. None where chance alone would give full agreement.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     n: int
     raw: float | None
     kappa: float | None
+
+    def __str__(self) -> str:
+        """Format as `90 % of 12 (κ 0.80)`."""
+        kappa = "" if self.kappa is None else f" (κ {number(self.kappa)})"
+        return f"{share(self.raw)} of {self.n}{kappa}"
 
 
 def agreement(first: Sequence[str | None], second: Sequence[str | None]) -> Agreement:

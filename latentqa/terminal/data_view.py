@@ -10,10 +10,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from core.records.result_table import ResultTable
 from core.records.table_files import DROPPED_FILE
 from core.records.tool_use import call_texts
 from core.text.terminal import plain_console, terminal_text
-from core.text.wording import number, share
+from generators.quality.tables import answerability_table, effect_table, verdict_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,27 +94,20 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
         f"{numbers['distinct_answers']} distinct answers), {numbers['groups']} groups"
     )
     _print_parts(console, numbers)
-    if numbers["by_type"]:
-        types = Table("type", "questions")
-        for part, n in numbers["by_type"].items():
-            types.add_row(terminal_text(part), str(n))
-        console.print(_right(types))
-    lengths = Table("characters", "rows", "mean", "median", "95 %", "longest")
-    for part, n in numbers["characters"].items():
-        cells = (n["count"], n["mean"], n["median"], n["p95"], n["max"])
-        lengths.add_row(terminal_text(part), *map(str, cells))
-    console.print(_right(lengths))
-    for title in ("dropped", "flags"):
-        if numbers[title]:
-            table = Table(title, "rows")
-            for reason, n in numbers[title].items():
-                table.add_row(terminal_text(reason), str(n))
-            console.print(_right(table))
-    if numbers["obedience"]:
-        obeyed = Table("instruction", "replies", "obeyed")
-        for attribute, n in numbers["obedience"].items():
-            obeyed.add_row(terminal_text(attribute), str(n["replies"]), str(n["obeyed"]))
-        console.print(_right(obeyed))
+    for head, rows in (
+        (("type", "questions"), numbers["by_type"].items()),
+        (
+            ("characters", "rows", "mean", "median", "95 %", "longest"),
+            ((part, *map(str, n.values())) for part, n in numbers["characters"].items()),
+        ),
+        (("dropped", "rows"), numbers["dropped"].items()),
+        (("flags", "rows"), numbers["flags"].items()),
+        (
+            ("instruction", "replies", "obeyed"),
+            ((name, n["replies"], n["obeyed"]) for name, n in numbers["obedience"].items()),
+        ),
+    ):
+        _print_table(console, ResultTable(head, tuple(rows)))
     _print_checks(console, numbers)
     if numbers["unanswered"]:
         console.print(Text(f"{numbers['unanswered']} conversations without a question", "yellow"))
@@ -123,16 +117,17 @@ def print_stats(numbers: Mapping[str, Any]) -> None:
 def _print_parts(console: Console, numbers: Mapping[str, Any]) -> None:
     """Print the counts by kind, view, split and category."""
     for name in ("kind", "view", "split", "category"):
-        table = Table(name, "controls", "conversations", "questions")
         parts = list(numbers[f"by_{name}"].items())
+        caption = None
         if name == "category" and len(parts) > MOST_CATEGORIES:
             parts.sort(key=lambda item: -item[1]["examples"])
-            table.caption = f"{len(parts) - MOST_CATEGORIES} smaller ones: --json"
+            caption = f"{len(parts) - MOST_CATEGORIES} smaller ones: --json"
             parts = parts[:MOST_CATEGORIES]
-        for part, n in parts:
-            counts = (n["controls"], n["examples"], n["questions"])
-            table.add_row(Text(terminal_text(part)), *map(str, counts))
-        console.print(_right(table))
+        table = ResultTable(
+            head=(name, "controls", "conversations", "questions"),
+            rows=tuple((part, n["controls"], n["examples"], n["questions"]) for part, n in parts),
+        )
+        _print_table(console, table, caption)
 
 
 def _print_leaks(console: Console, numbers: Mapping[str, Any]) -> None:
@@ -151,28 +146,15 @@ def print_measured(quality: QualityFindings) -> None:
     """Print what an LLM found in the step `quality`, and the control effects."""
     console = plain_console()
     if quality.answerability is not None:
-        table = Table("from the question alone", "controls", "gold", "another's gold", "above")
-        for name, value in quality.answerability.groups.items():
-            cells = (value.own.n, value.own, value.other, value.above)
-            table.add_row(Text(terminal_text(name)), *map(str, cells))
-        table.caption = "token F1, with 95 % intervals over controls"
-        console.print(_right(table))
+        caption = "token F1 from the question alone, with 95 % intervals over controls"
+        _print_table(console, answerability_table(quality.answerability), caption)
     for name, part in quality.judged.items():
-        table = Table(f"{part.own.n} {name}", "own control", "another control")
-        for verdict, own, swapped in part.shares:
-            table.add_row(terminal_text(verdict), share(own), share(swapped))
         agreed = part.own.agreement
-        if agreed is not None and agreed.raw is not None:
-            kappa = "" if agreed.kappa is None else f", kappa {agreed.kappa:.2f}"
-            table.caption = f"two passes agree on {share(agreed.raw)}{kappa}"
-        console.print(_right(table))
+        passes = "" if agreed is None else f"; two passes agree on {agreed}"
+        _print_table(console, verdict_table(part), f"{part.own.n} {name}{passes}")
     if quality.control_effect:
-        table = Table("control effect", "rows", "controls", "mean", "median", "not above zero")
-        for name, n in quality.control_effect.items():
-            numbers = (number(n.mean), number(n.median), share(n.below_zero))
-            table.add_row(terminal_text(name), str(n.rows), str(n.controls), *numbers)
-        table.caption = "nats by which a completion is likelier under its own control"
-        console.print(_right(table))
+        caption = "nats by which a completion is likelier under its own control"
+        _print_table(console, effect_table(quality.control_effect), caption)
 
 
 def _print_checks(console: Console, numbers: Mapping[str, Any]) -> None:
@@ -213,7 +195,12 @@ def _print_question(console: Console, question: Mapping[str, Any]) -> None:
     console.print(Padding(answer, (0, 0, 0, 2)))
 
 
-def _right(table: Table) -> Table:
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+def _print_table(console: Console, found: ResultTable, caption: str | None = None) -> None:
+    """Print a table, unless it has no row."""
+    table = Table(caption=caption)
+    for place, name in enumerate(found.head):
+        table.add_column(name, justify="left" if place < found.names else "right")
+    for row in found.texts():
+        table.add_row(*(Text(terminal_text(text)) for text in row))
+    if found.rows:
+        console.print(table)

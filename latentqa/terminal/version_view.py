@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from core.text.wording import number, share
+from core.text.wording import number, share, shortened
 
 if TYPE_CHECKING:
     from pipelines.artifacts.locks import Holder
@@ -66,5 +66,4 @@ def _sample_lines(sign: str, row: SampleRow) -> Iterator[str]:
 
 
 def _short(text: str) -> str:
-    plain = " ".join(text.split())
-    return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
+    return shortened(" ".join(text.split()), most=_LONGEST)

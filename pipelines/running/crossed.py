@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError, StoreError
-from core.text.text_tables import markdown
+from core.records.result_table import ResultTable
 from pipelines.artifacts.records import StepResult
 from pipelines.reports.run.evaluation import readings_of
-from pipelines.reports.run.tables import GAINS, gain_texts
+from pipelines.reports.run.tables import GAINS
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.steps.order import baseline_step, run_evaluation
@@ -93,21 +93,21 @@ def crossed_table(found: Mapping[tuple[str, str], Crossing]) -> str:
 
     Losses and gains are in nats a token, with 95 % intervals over controls.
     """
-    head = ["trained on", "tested on", "split", "view", "n", "right", *GAINS]
-    lines = [
-        [
-            trained,
-            f"{tested} (foreign target)" if one.foreign else tested,
-            case.split,
-            case.view,
-            str(case.metrics.grounded_gain.n),
-            str(case.metrics.answer_loss["right"]),
-            *gain_texts(case.metrics),
-        ]
-        for (trained, tested), one in sorted(found.items(), key=lambda item: item[0][::-1])
-        for case in readings_of(one.reading)
-    ]
-    return markdown([name.replace("_", " ") for name in head], lines)
+    head = ("trained on", "tested on", "split", "view", "n", "right", *GAINS)
+    table = ResultTable(
+        head=tuple(name.replace("_", " ") for name in head),
+        rows=tuple(
+            (
+                *(trained, f"{tested} (foreign target)" if one.foreign else tested),
+                *(case.split, case.view, case.metrics.grounded_gain.n),
+                case.metrics.answer_loss["right"],
+                *(getattr(case.metrics, name) for name in GAINS),
+            )
+            for (trained, tested), one in sorted(found.items(), key=lambda item: item[0][::-1])
+            for case in readings_of(one.reading)
+        ),
+    )
+    return table.to_markdown()
 
 
 def _target(runner: Runner) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from core.files import write_bytes
 from core.text.text_tables import csv_bytes
-from core.text.wording import count, number
 from evaluators.comparison.losses import METRICS
 from evaluators.comparison.values import BOOTSTRAP, ComparedView
 from pipelines.reports import plots
@@ -64,15 +64,11 @@ def _figure(comparison: Comparison, metric: str, rows: Sequence[dict[str, Any]])
     """Draw one metric: a panel for each split and view, a point for each run."""
     panels = [_panel(comparison, view, metric) for view in comparison.losses]
     zero = metric != "right"
-    wide, narrow = (
-        plots.intervals(panels, xlabel="nats per token", columns=columns, zero=zero)
-        for columns in (3, 1)
-    )
+    draw = partial(plots.intervals, panels, xlabel="nats per token", zero=zero)
     return make_page_figure(
         metric.replace("_", "-"),
         f"{TITLES[metric]} of each run, by split and view",
-        wide,
-        narrow,
+        draw,
         [row for row in rows if row["metric"] == metric],
     )
 
@@ -95,7 +91,7 @@ def _panel(comparison: Comparison, view: ComparedView, metric: str) -> plots.Pan
 def _page(comparison: Comparison, figures: Sequence[PageFigure]) -> str:
     return render_page(
         "compare/compare.html",
-        filters={"nats": number, "count": count, "p": _p},
+        filters={"p": _p},
         comparison=comparison,
         title=metric_title,
         least=BOOTSTRAP.min_controls,

@@ -10,9 +10,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.text.terminal import terminal_text
+from core.text.wording import count, duration, number, share
 
 TEMPLATES = Path(__file__).parents[1]
 _STYLE = Path(__file__).with_name("style.css")
+_FILTERS: Mapping[str, Callable[..., Any]] = {
+    "nats": number,
+    "count": count,
+    "duration": duration,
+    "share": share,
+}
+"""Formats of numbers that every template may use."""
 
 
 def render_page(
@@ -24,7 +32,7 @@ def render_page(
 
     Args:
         template: its path below pipelines/reports.
-        filters: functions by the name under which the template calls them.
+        filters: further functions by the name under which the template calls them.
         values: what the template shows.
     """
     environment = Environment(
@@ -34,7 +42,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= filters or {}
+    environment.filters |= {**_FILTERS, **(filters or {})}
     css = Markup(_STYLE.read_text(encoding="utf-8"))
     # after rendering: control bytes and bidirectional marks of any text, figures included
     return terminal_text(environment.get_template(template).render(css=css, **values))

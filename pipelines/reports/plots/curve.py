@@ -11,17 +11,17 @@ from pipelines.reports.plots.axes import PAGE, PHONE, Series, font_size, frame, 
 from pipelines.reports.plots.style import PALETTE, STYLE
 
 
-def training_curve(loss: Series, validation: Series, *, best: int | None, wide: bool) -> Figure:
+def training_curve(loss: Series, validation: Series, *, best: int | None, columns: int) -> Figure:
     """Draw training loss, raw and smoothed, and validation `right` over optimiser steps.
 
     Args:
         loss: training loss by step, nats per token.
         validation: validation `right` by step, nats per token.
         best: step of the checkpoint that was kept.
-        wide: for a page's width; otherwise for a phone's.
+        columns: above 1 for a page's width, 1 for a phone's.
     """
-    size = font_size(2 if wide else 1)
-    total, height = (PAGE, 3.6) if wide else (PHONE, 3.4)
+    size = font_size(columns)
+    total, height = (PAGE, 3.6) if columns > 1 else (PHONE, 3.4)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(total, height))
         axes = figure.add_axes(

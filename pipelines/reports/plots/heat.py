@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from core.text.wording import number
+from core.text.wording import number, shortened
 from pipelines.reports.plots.axes import PAGE, font_size, frame
 from pipelines.reports.plots.style import PALETTE, STYLE
 
@@ -62,7 +62,9 @@ def heat(
             edgecolors=PALETTE["paper"],
             linewidth=0.6,
         )
-        axes.set_xticks(np.arange(len(columns)) + 0.5, [_short(name) for name in columns])
+        axes.set_xticks(
+            np.arange(len(columns)) + 0.5, [shortened(name, most=24) for name in columns]
+        )
         axes.tick_params(axis="x", rotation=90, length=0)
         axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
         axes.tick_params(axis="y", length=0)
@@ -91,7 +93,3 @@ def heat(
         bar.ax.tick_params(labelsize=size - 1, labelcolor=PALETTE["muted"], length=0)
         bar.set_label(unit, size=size, color=PALETTE["muted"])
     return figure
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"

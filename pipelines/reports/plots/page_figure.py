@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,19 +32,21 @@ class PageFigure:
 def make_page_figure(
     name: str,
     description: str,
-    wide: Figure,
-    narrow: Figure,
+    draw: Callable[..., Figure],
     rows: Sequence[Mapping[str, CellValue]],
+    *,
+    columns: tuple[int, int] = (3, 1),
 ) -> PageFigure:
     """Make all forms of a figure.
 
     Args:
         name: of its files; unique in its page.
         description: what it shows, for screen readers.
-        wide: the figure for a page's width.
-        narrow: the figure for a phone's width.
+        draw: draws it, given the number of its `columns`.
         rows: its numbers, for CSV.
+        columns: for a page's width, and for a phone's.
     """
+    wide, narrow = (draw(columns=count) for count in columns)
     document = svg(wide)
     return PageFigure(
         name=name,

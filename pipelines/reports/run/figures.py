@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 
 from core.records.estimate import Estimate
@@ -68,10 +69,7 @@ def _reading(split: str, data: ReportData) -> PageFigure:
     limits = plots.common_limits([_loss_points(reading) for reading in data.readings])
     readings = [reading for reading in data.readings if reading.split == split]
     panels = [_loss_points(reading) for reading in readings]
-    wide, narrow = (
-        plots.intervals(panels, xlabel=_NATS, columns=columns, guide="right", limits=limits)
-        for columns in (_columns(data), 1)
-    )
+    draw = partial(plots.intervals, panels, xlabel=_NATS, guide="right", limits=limits)
     rows = [
         _row(reading, condition, estimate)
         for reading in readings
@@ -81,21 +79,19 @@ def _reading(split: str, data: ReportData) -> PageFigure:
         )
     ]
     description = f"Answer loss on split {split}, by view and condition"
-    return make_page_figure(f"reading-{split}", description, wide, narrow, rows)
+    columns = (_columns(data), 1)
+    return make_page_figure(f"reading-{split}", description, draw, rows, columns=columns)
 
 
 def _gain(split: str, data: ReportData) -> PageFigure:
     limits = plots.common_limits([_gain_points(reading) for reading in data.readings], zero=True)
     readings = [reading for reading in data.readings if reading.split == split]
     panels = [_gain_points(reading) for reading in readings]
-    wide, narrow = (
-        plots.intervals(panels, xlabel=_NATS, columns=columns, zero=True, limits=limits)
-        for columns in (_columns(data), 1)
-    )
+    draw = partial(plots.intervals, panels, xlabel=_NATS, zero=True, limits=limits)
     rows = [_row(reading, name, gain) for reading in readings for name, gain in _gains(reading)]
-    return make_page_figure(
-        f"gains-{split}", f"Gains on split {split}, by view", wide, narrow, rows
-    )
+    description = f"Gains on split {split}, by view"
+    columns = (_columns(data), 1)
+    return make_page_figure(f"gains-{split}", description, draw, rows, columns=columns)
 
 
 def _controls(split: str, losses: Sequence[ControlPoint], columns: int) -> PageFigure:
@@ -103,25 +99,20 @@ def _controls(split: str, losses: Sequence[ControlPoint], columns: int) -> PageF
         return f"{sum(loss.x < loss.y for loss in here)} of {len(here)} above"
 
     panels = _scatter_panels(losses, note)
-    wide, narrow = (
-        plots.paired(panels, xlabel="right", ylabel="other", columns=n) for n in (columns, 2)
-    )
+    draw = partial(plots.paired, panels, xlabel="right", ylabel="other")
     description = f"Answer loss of each control on split {split}: right against other"
     rows = _point_rows(losses, "right", "other")
-    return make_page_figure(f"controls-{split}", description, wide, narrow, rows)
+    return make_page_figure(f"controls-{split}", description, draw, rows, columns=(columns, 2))
 
 
 def _effects(split: str, effects: Sequence[ControlPoint]) -> PageFigure:
     panels = _scatter_panels(effects, lambda here: f"n = {len(here)}")
-    wide, narrow = (
-        plots.paired(
-            panels, xlabel="control effect", ylabel="hidden gain", columns=n, same_axes=False
-        )
-        for n in (3, 2)
+    draw = partial(
+        plots.paired, panels, xlabel="control effect", ylabel="hidden gain", same_axes=False
     )
     description = f"Hidden gain of each control on split {split} against its control effect"
     rows = _point_rows(effects, "effect", "gain")
-    return make_page_figure(f"effects-{split}", description, wide, narrow, rows)
+    return make_page_figure(f"effects-{split}", description, draw, rows, columns=(3, 2))
 
 
 def _scatter_panels(
@@ -155,9 +146,7 @@ def _point_rows(points: Sequence[ControlPoint], x: str, y: str) -> list[dict[str
 def _training(log: TrainingLog, best: int | None) -> PageFigure:
     loss = plots.Series("training loss", log.steps, log.losses)
     validation = plots.Series("validation right", log.validation_steps, log.validation, "other")
-    wide, narrow = (
-        plots.training_curve(loss, validation, best=best, wide=wide) for wide in (True, False)
-    )
+    draw = partial(plots.training_curve, loss, validation, best=best)
     logged = [
         *((*own, None) for own in zip(log.steps, log.losses, log.rates, strict=True)),
         *(
@@ -170,7 +159,7 @@ def _training(log: TrainingLog, best: int | None) -> PageFigure:
         for step, loss, rate, right in sorted(logged, key=itemgetter(0))
     ]
     description = "Training loss and validation right by optimiser step"
-    return make_page_figure("training", description, wide, narrow, rows)
+    return make_page_figure("training", description, draw, rows)
 
 
 def _loss_points(reading: ReadingResult, section: str = "") -> plots.Panel:

@@ -14,12 +14,18 @@ import yaml
 
 from core.files import write_bytes
 from core.text.redact import redact
-from core.text.wording import count, duration, number, share, size, sort_known
+from core.text.wording import count, number, size, sort_known
 from evaluators.breakdowns import LEAST_ASKED
 from evaluators.control.metrics import ControlMetrics
 from evaluators.measure.result_files import LOSSES_FILE
 from evaluators.tasks.metrics import TasksMetrics
 from evaluators.tasks.result_files import TASK_ANSWERS_FILE
+from generators.quality.tables import (
+    answerability_table,
+    effect_table,
+    obedience_table,
+    verdict_table,
+)
 from pipelines.reports.pages.render import render_page
 from pipelines.reports.plots.page_figure import PageFigure, write_figures
 from pipelines.reports.run.claims import assess_reading, headline
@@ -38,8 +44,14 @@ from pipelines.reports.run.sections.drops import dropped_by_step
 from pipelines.reports.run.sections.groups import GroupTable, group_tables, measure_groups
 from pipelines.reports.run.sections.header import header_facts
 from pipelines.reports.run.sections.quality import read_quality
-from pipelines.reports.run.sections.robustness import named_changes
+from pipelines.reports.run.sections.robustness import change_table, held_out_table
 from pipelines.reports.run.sections.tasks import read_examples, task_figures, task_page
+from pipelines.reports.run.tables import (
+    gain_table,
+    generic_table,
+    identification_table,
+    loss_table,
+)
 
 
 def write_report(inputs: ReportInputs, out: Path) -> Path:
@@ -85,14 +97,8 @@ def _page(
     steering = None if control is None else control_page(control, read_control_judged(inputs))
     least = experiment.evaluate.min_controls
     robustness = read_robustness(inputs)
-    identified = [
-        (reading, reading.metrics.identification)
-        for reading in data.readings
-        if reading.metrics.identification is not None
-    ]
     return render_page(
         "run/report.html",
-        filters={"nats": number, "count": count, "duration": duration, "share": share},
         experiment=experiment.experiment,
         command=redact(inputs.command),
         config=yaml.safe_dump(
@@ -101,11 +107,19 @@ def _page(
         header=header_facts(inputs, data.data.rows if data.data else ()),
         data=data,
         groups=_groups(inputs),
-        generic=[reading for reading in data.readings if reading.metrics.generic],
+        losses=loss_table(data.readings),
+        gains=gain_table(data.readings),
+        identified=identification_table(data.readings),
+        generic=generic_table(data.readings),
         least_asked=LEAST_ASKED,
         quality=read_quality(inputs),
+        answerability_table=answerability_table,
+        verdict_table=verdict_table,
+        effect_table=effect_table,
+        obedience_table=obedience_table,
         robustness=robustness,
-        changes=list(named_changes(robustness)) if robustness else [],
+        changes=None if robustness is None else change_table(robustness),
+        held_out=None if robustness is None else held_out_table(robustness),
         in_short=[
             (what, *one)
             for what, page in (("reading task", task_results), ("steering", steering))
@@ -115,11 +129,7 @@ def _page(
         task_examples=read_examples(artifact_file(inputs.step("tasks"), TASK_ANSWERS_FILE)),
         control=steering,
         least=least,
-        identified=identified,
         hidden=any(reading.metrics.hidden_gain for reading in data.readings),
-        identified_under=sort_known(
-            (name for _, found in identified for name in found.accuracy), CONDITIONS
-        ),
         figures=figures,
         headline=headline(data.readings, claims, least=least),
         claims=claims,

@@ -1,16 +1,14 @@
-"""What a decoder reads as Markdown: losses, gains, and identification where it was measured."""
+"""Tables of what a decoder reads: losses, gains, identification, generic answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.records.estimate import Estimate
-from core.text.text_tables import markdown
-from core.text.wording import ABSENT
+from core.records.result_table import ResultTable
+from core.text.wording import sort_known
 from evaluators.answers.answer_quality import AGAINST
-from evaluators.measure.metrics import SliceMetrics
-from pipelines.reports.run.evaluation import ReadingResult, readings_of
+from pipelines.reports.run.evaluation import CONDITIONS, ReadingResult, readings_of
 
 GAINS = (
     *("hidden_gain", "below_rivals", "share_recovered"),
@@ -18,6 +16,7 @@ GAINS = (
 )
 """Fields of `SliceMetrics`."""
 _IDENTIFIED = ("chance", "hidden_gain", "grounded_gain", "information_gain")
+_UNTRAINED = ("right", "other")
 
 
 def reading_tables(reading: Mapping[str, Any]) -> str:
@@ -29,88 +28,92 @@ def reading_tables(reading: Mapping[str, Any]) -> str:
         pydantic.ValidationError: it is no such tree.
     """
     readings = readings_of(reading)
-    conditions = list(dict.fromkeys(name for one in readings for name in one.metrics.answer_loss))
-    head = ["split", "view", "n", *conditions, "untrained right", "untrained other"]
-    losses = [
-        [
-            one.split,
-            one.view,
-            str(one.metrics.grounded_gain.n),
-            *(_text(one.metrics.answer_loss.get(name)) for name in conditions),
-            *(_text(one.metrics.untrained.get(name)) for name in ("right", "other")),
-        ]
-        for one in readings
-    ]
-    gains = [
-        [one.split, one.view, *gain_texts(one.metrics), one.metrics.best_uninformed or ABSENT]
-        for one in readings
-    ]
-    names = ["split", "view", *(name.replace("_", " ") for name in GAINS), "best uninformed"]
-    more = [*_identification(readings), *_generic(readings)]
+    titled = {
+        "Answer loss in nats per token, by condition (n counts controls):": loss_table(readings),
+        "Differences of these losses, in nats per token:": gain_table(readings),
+        "Identification: share of items whose gold answer is the likeliest:": (
+            identification_table(readings)
+        ),
+        "Share of generic written answers, word for word the same without the row's "
+        "own activations:": generic_table(readings),
+    }
     return "\n\n".join(
-        [
-            "Answer loss in nats per token, by condition (n counts controls):",
-            markdown(head, losses),
-            "Differences of these losses, in nats per token:",
-            markdown(names, gains),
-            *more,
-        ]
+        f"{title}\n\n{table.to_markdown()}" for title, table in titled.items() if table is not None
     )
 
 
-def gain_texts(metrics: SliceMetrics) -> list[str]:
-    """Format each of `GAINS` with its interval."""
-    return [_text(getattr(metrics, name)) for name in GAINS]
+def loss_table(readings: Sequence[ReadingResult]) -> ResultTable:
+    """Collect the answer loss of each condition, in nats per token."""
+    names = sort_known((name for one in readings for name in one.metrics.answer_loss), CONDITIONS)
+    return ResultTable(
+        head=("split", "view", "n", *names, *(f"untrained {name}" for name in _UNTRAINED)),
+        rows=tuple(
+            (
+                *(one.split, one.view, one.metrics.grounded_gain.n),
+                *map(one.metrics.answer_loss.get, names),
+                *map(one.metrics.untrained.get, _UNTRAINED),
+            )
+            for one in readings
+        ),
+        names=2,
+    )
 
 
-def _identification(readings: Sequence[ReadingResult]) -> list[str]:
-    """Write the table of identification; none where it was not measured."""
+def gain_table(readings: Sequence[ReadingResult]) -> ResultTable:
+    """Collect the differences of answer losses, in nats per token."""
+    return ResultTable(
+        head=("split", "view", *map(_words, GAINS), "best uninformed"),
+        rows=tuple(
+            (
+                *(one.split, one.view),
+                *(getattr(one.metrics, name) for name in GAINS),
+                one.metrics.best_uninformed,
+            )
+            for one in readings
+        ),
+        names=2,
+    )
+
+
+def identification_table(readings: Sequence[ReadingResult]) -> ResultTable | None:
+    """Collect the shares of items whose gold answer is the likeliest; None if not measured."""
     measured = [
         (one.split, one.view, one.metrics.identification)
         for one in readings
         if one.metrics.identification is not None and one.metrics.identification.asked
     ]
-    if not measured:
-        return []
-    given = list(dict.fromkeys(name for _, _, found in measured for name in found.accuracy))
-    head = ["split", "view", "items", "n", *given]
-    lines = [
-        [
-            split,
-            view,
-            str(found.asked),
-            str(found.chance.n),
-            *(_text(found.accuracy.get(name)) for name in given),
-            *(_text(getattr(found, name)) for name in _IDENTIFIED),
-        ]
-        for split, view, found in measured
-    ]
-    names = (name.replace("_", " ") for name in _IDENTIFIED)
-    return [
-        "Identification: share of items whose gold answer is the likeliest:",
-        markdown([*head, *names], lines),
-    ]
-
-
-def _generic(readings: Sequence[ReadingResult]) -> list[str]:
-    """Write the table of generic answers; none where no answers were written."""
-    measured = [(one, one.metrics.generic) for one in readings if one.metrics.generic]
-    head = ["split", "view", "n", *(f"generic: same for {name}" for name in AGAINST)]
-    lines = [
-        [
-            one.split,
-            one.view,
-            str(max(own.n for own in found.values())),
-            *(_text(found.get(name)) for name in AGAINST),
-        ]
-        for one, found in measured
-    ]
-    title = (
-        "Share of generic written answers, word for word the same without the row's "
-        "own activations:"
+    names = sort_known((name for *_, found in measured for name in found.accuracy), CONDITIONS)
+    table = ResultTable(
+        head=("split", "view", "items", "n", *names, *map(_words, _IDENTIFIED)),
+        rows=tuple(
+            (
+                *(split, view, found.asked, found.chance.n),
+                *map(found.accuracy.get, names),
+                *(getattr(found, name) for name in _IDENTIFIED),
+            )
+            for split, view, found in measured
+        ),
+        names=2,
     )
-    return [title, markdown(head, lines)] if lines else []
+    return table if measured else None
 
 
-def _text(estimate: Estimate | None) -> str:
-    return ABSENT if estimate is None else str(estimate)
+def generic_table(readings: Sequence[ReadingResult]) -> ResultTable | None:
+    """Collect the shares of written answers that do without activations; None if there are none."""
+    measured = [(one, one.metrics.generic) for one in readings if one.metrics.generic]
+    table = ResultTable(
+        head=("split", "view", "n", *(f"generic: same for {name}" for name in AGAINST)),
+        rows=tuple(
+            (
+                *(one.split, one.view, max(own.n for own in found.values())),
+                *map(found.get, AGAINST),
+            )
+            for one, found in measured
+        ),
+        names=2,
+    )
+    return table if measured else None
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

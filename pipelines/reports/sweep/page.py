@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pyarrow.parquet as pq
 from core.files import write_bytes
 from core.text.redact import redact
 from core.text.text_tables import csv_bytes
-from core.text.wording import count, duration, number
 from evaluators.scaling.curves import MIN_CONTROLS, Curve
 from evaluators.scaling.shared_values import METRICS, ScalingMetric
 from pipelines.experiment.sweep_config import ALIASES
@@ -68,13 +68,7 @@ def write_sweep(found: SweepFindings, out: Path) -> Path:
     page = out / PAGE
     text = render_page(
         "sweep/sweep.html",
-        filters={
-            "nats": number,
-            "count": count,
-            "duration": duration,
-            "shown": shown,
-            "redact": redact,
-        },
+        filters={"shown": shown, "redact": redact},
         found=found,
         figures=figures,
         axis_title=axis_title,
@@ -112,21 +106,18 @@ def _figure(found: SweepFindings, axis: str, metric: ScalingMetric) -> PageFigur
         for (split, view) in dict.fromkeys((one.split, one.view) for one in curves)
         for curves_here in [[one for one in curves if (one.split, one.view) == (split, view)]]
     ]
-    wide, narrow = (
-        plots.scaling(
-            panels,
-            xlabel=axis_title(axis),
-            ylabel=metric.unit,
-            ticks=ticks,
-            log=log,
-            columns=columns,
-            zero="gain" in metric.name,
-        )
-        for columns in (3, 1)
+    draw = partial(
+        plots.scaling,
+        panels,
+        xlabel=axis_title(axis),
+        ylabel=metric.unit,
+        ticks=ticks,
+        log=log,
+        zero="gain" in metric.name,
     )
     name = f"{axis.replace('.', '-').replace('_', '-')}-{metric.name.replace('_', '-')}"
     rows = [row for row in found.settings() if (row["axis"], row["metric"]) == (axis, metric.name)]
-    return make_page_figure(name, f"{metric.title} by {axis_title(axis)}", wide, narrow, rows)
+    return make_page_figure(name, f"{metric.title} by {axis_title(axis)}", draw, rows)
 
 
 def _line(curve: Curve, values: Sequence[str], *, log: bool) -> plots.ScalingLine:

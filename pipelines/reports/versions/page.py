@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from core.files import write_bytes
-from core.text.wording import number
 from pipelines.reports.pages.render import render_page
 
 HEADLINES = {
@@ -33,7 +32,6 @@ def write_firing(experiment: str, firing: Mapping[str, Any], path: Path) -> None
     )
     page = render_page(
         "versions/firing.html",
-        filters={"nats": number},
         experiment=experiment,
         firing=firing,
         headline=headline,

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from core.text.text_tables import CellValue, markdown
+from core.records.result_table import ResultTable
+from core.text.text_tables import CellValue
 from core.text.wording import join
-from evaluators.control.metrics import (
-    ControlMetrics,
-    ControlResult,
-    JudgedControl,
-    MethodResult,
-    SideEffects,
-)
+from evaluators.control.metrics import ControlMetrics, ControlResult, JudgedControl, JudgedReplies
 from pipelines.reports import plots
 from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
 
 _FIGURE = "control-curves"
-_OWN = ("activations", "vector", "weights")
+_AUDITED = ("refusals", "plain facts", "repetition", "sentiment")
 _COLOURS = {"weights": "own", "vector": "raw", "difference": "other", "sft": "third"}
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    """The side effects of one method beside those of the unsteered target."""
-
-    control: str
-    method: str
-    effects: SideEffects
-    bias: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +24,17 @@ class ControlPage:
 
     Attributes:
         metrics: all results.
-        audit: rows of the safety audit.
+        methods: results of each method, by control.
+        audit: side effects of every method.
         warnings: (control, what speaks against steering to it).
-        judged: an LLM's verdicts by control; empty where none was asked.
+        judged: an LLM's verdicts by control and measure.
     """
 
     metrics: ControlMetrics
-    audit: list[AuditRow]
+    methods: Mapping[str, ResultTable]
+    audit: ResultTable
     warnings: list[tuple[str, str]]
-    judged: Mapping[str, JudgedControl]
+    judged: Mapping[str, Mapping[str, tuple[ResultTable, JudgedReplies]]]
 
     @property
     def in_short(self) -> list[tuple[str, str]]:
@@ -81,14 +69,8 @@ def control_page(
     metrics: ControlMetrics, judged: Mapping[str, JudgedControl] | None = None
 ) -> ControlPage:
     """Sort what was measured for a page."""
-    audit: list[AuditRow] = []
     warnings: list[tuple[str, str]] = []
     for name, control in metrics.controls.items():
-        audit.append(AuditRow(name, "none", control.unsteered, _bias(control, None)))
-        audit += [
-            AuditRow(name, method, found.effects, _bias(control, found))
-            for method, found in control.methods.items()
-        ]
         if not control.readability.readable:
             why = (
                 "the decoder cannot read it even when the target is told it (margin "
@@ -99,12 +81,19 @@ def control_page(
         warnings += [
             (name, f"contradictory gradients: {pair}") for pair in control.readability.opposed
         ]
-    return ControlPage(metrics, audit, warnings, judged or {})
-
-
-def _bias(control: ControlResult, found: MethodResult | None) -> str:
-    bias = control.unsteered_bias if found is None else found.bias
-    return "–" if bias is None else f"{bias.stereotype} %"
+    return ControlPage(
+        metrics=metrics,
+        methods={name: method_table(control) for name, control in metrics.controls.items()},
+        audit=_audit_table(metrics),
+        warnings=warnings,
+        judged={
+            name: {
+                measure: (_verdict_table(measure, found), found)
+                for measure, found in control.measures.items()
+            }
+            for name, control in (judged or {}).items()
+        },
+    )
 
 
 def control_tables(metrics: ControlMetrics) -> str:
@@ -117,30 +106,64 @@ def control_tables(metrics: ControlMetrics) -> str:
             f"{name}: read with a margin of {readability.margin} nats a token{closed}"
             f"{'' if readability.readable else ' (cannot be read)'}"
         )
-        rows = [
-            [
-                method,
-                f"{found.strength:g}{'' if found.chosen_harmless else ' (harmful)'}",
-                str(found.adherence),
-                str(found.likelihood),
-                f"{found.effects.distinct:.2f}",
-                f"{found.effects.own_perplexity:.2f}",
-                f"{found.effects.ordinary_perplexity:.2f}",
-                str(found.effects.facts),
-            ]
-            for method, found in control.methods.items()
-        ]
-        head = [
-            *("method", "strength", "adherence", "likelihood", "distinct-2", "own perplexity"),
-            *("ordinary perplexity", "facts"),
-        ]
-        parts.append(markdown(head, rows))
+        parts.append(method_table(control).to_markdown())
         parts += [
             f"{method}: {note}."
             for method, found in control.methods.items()
             for note in found.notes
         ]
     return "\n\n".join(parts)
+
+
+def method_table(control: ControlResult) -> ResultTable:
+    """Collect the results of each method, less those of the unsteered target."""
+    head = ("method", "strength", "adherence", "likelihood", "distinct-2", "own perplexity")
+    return ResultTable(
+        head=(*head, "ordinary perplexity", "facts"),
+        rows=tuple(
+            (
+                method.replace("_", " "),
+                f"{'wording ' if found.wording else ''}{found.strength:g}"
+                f"{'' if found.chosen_harmless else ' (harmful)'}",
+                *(found.adherence, found.likelihood),
+                f"{found.effects.distinct:.2f}",
+                f"{found.effects.own_perplexity:.2f}",
+                f"{found.effects.ordinary_perplexity:.2f}",
+                found.effects.facts,
+            )
+            for method, found in control.methods.items()
+        ),
+    )
+
+
+def _audit_table(metrics: ControlMetrics) -> ResultTable:
+    """Collect the side effects of every method beside those of the unsteered target."""
+    found = []
+    for name, control in metrics.controls.items():
+        found.append((name, "none", control.unsteered, control.unsteered_bias))
+        found += [
+            (name, method.replace("_", " "), own.effects, own.bias)
+            for method, own in control.methods.items()
+        ]
+    return ResultTable(
+        head=("control", "method", *_AUDITED, "stereotypes"),
+        rows=tuple(
+            (
+                *(name, method, effects.refusals, effects.facts, effects.repetition),
+                effects.sentiment,
+                None if bias is None else f"{bias.stereotype} %",
+            )
+            for name, method, effects, bias in found
+        ),
+        names=2,
+    )
+
+
+def _verdict_table(measure: str, found: JudgedReplies) -> ResultTable:
+    return ResultTable(
+        head=(f"{measure}, judged by an LLM", "difference from unsteered"),
+        rows=tuple((method.replace("_", " "), gain) for method, gain in found.gains.items()),
+    )
 
 
 def control_figures(metrics: ControlMetrics) -> dict[str, PageFigure]:
@@ -166,15 +189,12 @@ def control_figures(metrics: ControlMetrics) -> dict[str, PageFigure]:
         panels.append(plots.SeriesPanel(name, "validation", tuple(lines)))
     if not panels:
         return {}
-    wide, narrow = (
-        plots.lines(
-            panels,
-            xlabel="perplexity ratio (larger of two)",
-            ylabel="adherence",
-            columns=columns,
-            shares=False,
-        )
-        for columns in (3, 1)
+    draw = partial(
+        plots.lines,
+        panels,
+        xlabel="perplexity ratio (larger of two)",
+        ylabel="adherence",
+        shares=False,
     )
     description = "Adherence against damage, by method and strength"
-    return {_FIGURE: make_page_figure(_FIGURE, description, wide, narrow, rows)}
+    return {_FIGURE: make_page_figure(_FIGURE, description, draw, rows)}

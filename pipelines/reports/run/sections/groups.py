@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.records.estimate import Estimate
+from core.records.result_table import ResultTable
 from core.records.tables import SPLITS, VIEWS
 from core.text.text_tables import markdown
 from core.text.wording import ABSENT, join, sort_known
@@ -79,6 +80,15 @@ class GroupTable:
             if asked:
                 parts.append(f"{verdict} for {join(asked)}")
         return f"By question: {'; '.join(parts)}." if parts else ""
+
+    def of(self, groups: Sequence[Group]) -> ResultTable:
+        """Collect the numbers of some of its groups."""
+        return ResultTable(
+            head=("group", "n", *self.columns),
+            rows=tuple(
+                (group.name.replace("=", ": ", 1), group.n, *group.values) for group in groups
+            ),
+        )
 
     @property
     def whole(self) -> list[Group]:

@@ -1,11 +1,9 @@
-"""Changes of rows and of the target, in words and as Markdown tables."""
+"""Tables of what changes of rows and of the target cost a decoder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-from core.text.text_tables import markdown
+from core.records.estimate import Estimate
+from core.records.result_table import ResultTable
 from core.text.wording import share
 from evaluators.measure.metrics import ChangeMetrics, RobustnessMetrics
 
@@ -16,69 +14,57 @@ _CHANGES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class NamedChange:
-    """One change on one split and view; a drop above zero is harm."""
-
-    split: str
-    view: str
-    name: str
-    metrics: ChangeMetrics
-
-    @property
-    def excluded(self) -> int:
-        """Rows that were not measured."""
-        return sum(self.metrics.excluded.values())
-
-
-def named_changes(found: RobustnessMetrics) -> Iterator[NamedChange]:
-    """Name every change, in the order in which they were measured."""
-    for split, by_view in found.views.items():
-        for view, changes in by_view.items():
-            for name, metrics in changes.items():
-                yield NamedChange(split, view, _name(name), metrics)
-
-
 def robustness_tables(found: RobustnessMetrics) -> str:
-    """Write the changes, then held-out categories where both splits were judged, as Markdown.
+    """Write the changes, then held-out categories where both splits were judged, as Markdown."""
+    tables = [change_table(found), held_out_table(found)]
+    return "\n\n".join(table.to_markdown() for table in tables if table is not None)
 
-    Losses in nats per token with 95 % intervals over controls.
-    """
-    head = ["split", "view", "change", "n", "right", "drop", "none − right", "drop of it"]
-    head += ["own answer before, after", "moved", "out of distribution"]
-    lines = [
-        [
-            one.split,
-            one.view,
-            one.name,
-            str(one.metrics.right.drop.n),
-            str(one.metrics.right.altered),
-            str(one.metrics.right.drop),
-            str(one.metrics.none_minus_right.altered),
-            str(one.metrics.none_minus_right.drop),
-            _own_answer(one.metrics),
-            share(one.metrics.moved),
-            share(one.metrics.out_of_distribution),
-        ]
-        for one in named_changes(found)
-    ]
-    tables = [markdown(head, lines)]
-    if found.held_out:
-        kept = [
-            [view, name.replace("_minus_", " − "), *map(str, (own.test, own.test_ood, own.drop))]
+
+def change_table(found: RobustnessMetrics) -> ResultTable:
+    """Collect every change: losses in nats per token; a drop above zero is harm."""
+    head = ["split", "view", "change", "n", "right", "changed", "drop", "none − right"]
+    head += ["drop of it", "own answer before", "own answer after", "moved"]
+    head += ["out of distribution", "left out"]
+    return ResultTable(
+        head=tuple(head),
+        rows=tuple(
+            (
+                *(split, view, _name(name), metrics.right.drop.n),
+                *(metrics.right.plain, metrics.right.altered, metrics.right.drop),
+                *(metrics.none_minus_right.altered, metrics.none_minus_right.drop),
+                *_own_answer(metrics),
+                *(share(metrics.moved), share(metrics.out_of_distribution)),
+                sum(metrics.excluded.values()),
+            )
+            for split, by_view in found.views.items()
+            for view, changes in by_view.items()
+            for name, metrics in changes.items()
+        ),
+        names=3,
+    )
+
+
+def held_out_table(found: RobustnessMetrics) -> ResultTable | None:
+    """Collect losses of held-out categories, in nats per token; None if there are none."""
+    table = ResultTable(
+        head=("view", "measure", "test", "test_ood", "drop"),
+        rows=tuple(
+            (view, name, own.test, own.test_ood, own.drop)
             for view, metrics in found.held_out.items()
             for name, own in (
                 ("right", metrics.right),
-                ("none_minus_right", metrics.none_minus_right),
+                ("none − right", metrics.none_minus_right),
             )
-        ]
-        tables.append(markdown(["view", "measure", "test", "test_ood", "drop"], kept))
-    return "\n\n".join(tables)
+        ),
+        names=2,
+    )
+    return table if found.held_out else None
 
 
-def _own_answer(metrics: ChangeMetrics) -> str:
+def _own_answer(metrics: ChangeMetrics) -> tuple[Estimate | None, Estimate | None]:
+    """Return how often its own answer was likelier than the decoy's, before and after."""
     found = metrics.own_answer
-    return "–" if found is None else f"{found.plain}, {found.altered}"
+    return (None, None) if found is None else (found.plain, found.altered)
 
 
 def _name(name: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from core.records.estimate import Estimate
-from core.text.text_tables import CellValue, markdown
-from core.text.wording import ABSENT, count, sort_known
+from core.records.result_table import ResultTable
+from core.text.text_tables import CellValue
+from core.text.wording import count, sort_known
 from evaluators.measure.result_files import read_rows
 from evaluators.tasks.config import PredictorName
 from evaluators.tasks.metrics import MEAN, PredictorMetrics, TaskMetrics, TasksMetrics
@@ -34,16 +37,6 @@ _TABLES: tuple[tuple[str, str, str | None], ...] = (
 """Each table's title, its measure, and the headline of its tasks; None for any."""
 _COLOURS = {"lit": "own", "probe": "other", "neighbour": "raw", "patchscope": "third"}
 """Colours of methods in the plot; any other is drawn in a plain one."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskTable:
-    """A measure of each method on each task that has it."""
-
-    title: str
-    measure: str
-    predictors: list[str]
-    tasks: dict[str, TaskMetrics]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +93,8 @@ class TaskPage:
         return [(name, sentence) for name, sentence in compared if sentence]
 
     @property
-    def tables(self) -> list[TaskTable]:
-        """The tables that have a number, in the order in which they are shown."""
+    def tables(self) -> list[tuple[str, ResultTable]]:
+        """The tables that have a number, with titles, in the order in which they are shown."""
         found = []
         for title, measure, headline in _TABLES:
             tasks = {
@@ -115,13 +108,31 @@ class TaskPage:
                 )
             }
             if tasks:
-                methods = [
-                    one
-                    for one in self.predictors
-                    if any(task.cell(one, measure) is not None for task in tasks.values())
-                ]
-                found.append(TaskTable(title, measure, methods, tasks))
+                found.append((title, self._table(measure, tasks)))
         return found
+
+    def _table(self, measure: str, tasks: Mapping[str, TaskMetrics]) -> ResultTable:
+        """Collect a measure of each method that has it on any of some tasks."""
+        methods = [
+            one
+            for one in self.predictors
+            if any(task.cell(one, measure) is not None for task in tasks.values())
+        ]
+        chosen = measure == "chosen"
+        return ResultTable(
+            head=(
+                *("task", "n", *(["chance"] if chosen else [])),
+                *(name.replace("_", " ") for name in methods),
+            ),
+            rows=tuple(
+                (
+                    *(name, task.choices if chosen else task.n),
+                    *([f"{task.chance:g}"] if chosen else []),
+                    *(task.cell(one, measure) for one in methods),
+                )
+                for name, task in tasks.items()
+            ),
+        )
 
 
 def _compare_in_short(task: TaskMetrics) -> str:
@@ -168,8 +179,8 @@ def task_tables(metrics: TasksMetrics) -> str:
     """Write the tasks as Markdown, with 95 % intervals: named objects, choices, LIT's lead."""
     page = task_page(metrics)
     parts = []
-    for table in page.tables:
-        parts += [f"{table.title}:", _table(table)]
+    for title, table in page.tables:
+        parts += [f"{title}:", table.to_markdown()]
     notes = [f"{name}: not measurable; {why}." for name, why in page.why_not.items()]
     if page.fewer_tries:
         notes.append(
@@ -216,12 +227,9 @@ def task_figures(metrics: TasksMetrics) -> dict[str, PageFigure]:
             panels.append(plots.SeriesPanel(name, f"n = {n}", tuple(lines), level))
     if not panels:
         return {}
-    wide, narrow = (
-        plots.lines(panels, xlabel="block that is read", ylabel="share", columns=columns)
-        for columns in (3, 1)
-    )
+    draw = partial(plots.lines, panels, xlabel="block that is read", ylabel="share")
     description = "Accuracy of each method by block, with intervals"
-    return {_FIGURE: make_page_figure(_FIGURE, description, wide, narrow, rows)}
+    return {_FIGURE: make_page_figure(_FIGURE, description, draw, rows)}
 
 
 def _by_layer(own: PredictorMetrics) -> dict[int, Estimate]:
@@ -240,18 +248,3 @@ def _line(name: str, points: dict[int, Estimate]) -> plots.Series:
 
 def _row(task: str, predictor: str, layer: int, found: Estimate) -> dict[str, CellValue]:
     return {"task": task, "predictor": predictor, "layer": layer, **found.model_dump()}
-
-
-def _table(table: TaskTable) -> str:
-    lines = []
-    for name, task in table.tasks.items():
-        found = [task.cell(one, table.measure) for one in table.predictors]
-        cells = [ABSENT if one is None else str(one) for one in found]
-        if table.measure == "chosen":
-            cells.insert(0, f"{task.chance:g}")
-        n = task.choices if table.measure == "chosen" else task.n
-        lines.append([name, str(n), *cells])
-    chance = ["chance"] if table.measure == "chosen" else []
-    return markdown(
-        ["task", "n", *chance, *(name.replace("_", " ") for name in table.predictors)], lines
-    )

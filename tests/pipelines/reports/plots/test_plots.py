@@ -29,7 +29,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "wide": lambda: plots.intervals(PANELS, xlabel="nats per token", zero=True, guide="right"),
     "narrow": lambda: plots.intervals(PANELS, xlabel="nats per token", columns=1),
     "training": lambda: plots.training_curve(
-        SERIES, plots.Series("validation", (1.0,), (1.5,), "other"), best=1, wide=True
+        SERIES, plots.Series("validation", (1.0,), (1.5,), "other"), best=1, columns=3
     ),
     "paired": lambda: plots.paired(
         [plots.SeriesPanel("control", "1 of 2", (SERIES,))], xlabel="right", ylabel="other"
@@ -91,7 +91,7 @@ def test_points_without_an_interval_or_a_spread_are_drawn() -> None:
 
 def test_a_training_run_of_validation_alone_is_drawn() -> None:
     empty = plots.Series("training loss", (), ())
-    figure = plots.training_curve(empty, SERIES, best=None, wide=False)
+    figure = plots.training_curve(empty, SERIES, best=None, columns=1)
     assert "optimiser step" in svg(figure)
 
 

@@ -48,13 +48,16 @@ def test_a_change_has_its_drop_and_a_fine_tune_how_far_it_went() -> None:
     changes, _ = tables(FOUND)
     _, _, decoy, shift = changes.splitlines()
     numbers = (
-        "| 9 | 1.50 [1.25, 1.75] | 0.50 [0.25, 0.75] | 1.25 [1.00, 1.50] | 0.75 [0.50, 1.00] |"
+        "| 9 | 1.00 [0.75, 1.25] | 1.50 [1.25, 1.75] | 0.50 [0.25, 0.75] "
+        "| 1.25 [1.00, 1.50] | 0.75 [0.50, 1.00] |"
     )
     assert decoy == (
         f"| test | control | another control quoted {numbers} "
-        "1.00 [0.75, 1.25], 0.50 [0.25, 0.75] | – | – |"
+        "1.00 [0.75, 1.25] | 0.50 [0.25, 0.75] | – | – | 0 |"
     )
-    assert shift == f"| test | control | target fine-tuned, strength 2 {numbers} – | 12 % | 75 % |"
+    assert shift == (
+        f"| test | control | target fine-tuned, strength 2 {numbers} – | – | 12 % | 75 % | 0 |"
+    )
 
 
 def test_held_out_categories_have_a_table_where_both_splits_were_judged() -> None:
