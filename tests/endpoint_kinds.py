@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from generators.llm import testing
+import http_endpoint
+from http_endpoint import ScriptedResponse
+
 from generators.llm.chat.structured import PROBE_REPLY
-from generators.llm.testing import ScriptedResponse, chat_completion, is_probe, plausible_reply
+from generators.llm.testing import chat_completion, is_probe, plausible_reply
 
 Behaviour = Callable[[int, Mapping[str, Any]], tuple[int, Mapping[str, str], Any]]
 
 
-class EndpointOfKind(testing.ScriptedEndpoint):
+class EndpointOfKind(http_endpoint.ScriptedEndpoint):
     """An endpoint that behaves as its kind does; `sent` has every body, refused ones too."""
 
     def __init__(self, behaviour: Behaviour) -> None:

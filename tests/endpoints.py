@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import http_endpoint
 from scripted_endpoint import Fault
 
-from generators.llm import testing
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe
@@ -52,7 +52,7 @@ class FaultMix:
         return None
 
 
-def resolved(endpoint: testing.ScriptedEndpoint, **changes: Any) -> ResolvedEndpoint:
+def resolved(endpoint: http_endpoint.ScriptedEndpoint, **changes: Any) -> ResolvedEndpoint:
     """Resolve the scripted endpoint as the stages want it, impatient so that tests are quick."""
     settings: dict[str, Any] = {
         "base_url": endpoint.base_url,

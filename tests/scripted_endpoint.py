@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
+import http_endpoint
+from http_endpoint import ScriptedResponse
 from scripted_batches import BatchFault, ScriptedBatches
 
-from generators.llm import testing
-from generators.llm.testing import PROSE, ScriptedResponse, chat_completion, plausible_reply
+from generators.llm.testing import PROSE, chat_completion, plausible_reply
 
 Fault = Literal[
     "400", "401", "404", "429", "429_after", "500", "503", "hang", "garbage", "prose", "bad_json",
@@ -45,7 +46,7 @@ def no_headers(number: int) -> Mapping[str, str]:
 
 
 @dataclass(eq=False)
-class ScriptedEndpoint(testing.ScriptedEndpoint):
+class ScriptedEndpoint(http_endpoint.ScriptedEndpoint):
     """The endpoint, for as long as the context lasts.
 
     Attributes:

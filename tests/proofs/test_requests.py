@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 from endpoints import FaultMix
+from http_endpoint import request_id
 from scripted_endpoint import ScriptedEndpoint
 
 from core.records.table_files import read_conversations, read_dropped
-from generators.llm.testing import request_id
 from generators.rules.text import REASONS
 
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import tiny
 from file_changes import Changes
+from http_endpoint import ScriptedEndpoint
 from published_chain import CONFIG, QUIET, write_published
 
-from generators.llm.testing import ScriptedEndpoint
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import load_experiment
 from pipelines.running.request import RunRequest

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from http_endpoint import ScriptedEndpoint, ScriptedResponse
 from pydantic import ValidationError
 
 from activation_store.model_files.files import ModelFiles
@@ -26,7 +27,6 @@ from core.runtime import Runtime
 from generators.llm.endpoint.config import EndpointConfig
 from generators.llm.endpoint.resolve import open_endpoint
 from generators.llm.session import LLMSession
-from generators.llm.testing import ScriptedEndpoint, ScriptedResponse
 
 RUNTIME = Runtime(device="cpu", threads=1)
 Serve = Callable[[Mapping[str, Any]], Any]

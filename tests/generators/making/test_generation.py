@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from endpoints import conversations, questions, resolved, small
 from forks import fork_server
+from http_endpoint import ScriptedResponse
 from scripted_endpoint import Fault, ScriptedEndpoint
 
 from core.errors import ConfigError, DataError, EndpointError
@@ -24,7 +25,7 @@ from generators.llm.endpoint.prices import Price
 from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.session import LLMSession
-from generators.llm.testing import ScriptedResponse, is_probe, plausible_reply
+from generators.llm.testing import is_probe, plausible_reply
 from generators.making.config import GenerateSection, QuestionsConfig, limit_controls
 from generators.making.externals import generation_externals, texts_of
 from generators.making.generation import generate_conversations

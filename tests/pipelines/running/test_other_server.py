@@ -2,8 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
+from http_endpoint import ScriptedEndpoint
 
-from generators.llm.testing import ScriptedEndpoint
 from pipelines.running.remarks import other_server
 from pipelines.running.request import RunRequest
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import tiny
+from http_endpoint import ScriptedEndpoint
 
-from generators.llm.testing import ScriptedEndpoint
 from pipelines.running.request import RunRequest
 from pipelines.steps.complete import COMPLETE
 from pipelines.steps.shared.step import ExternalInputs
