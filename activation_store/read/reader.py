@@ -34,6 +34,7 @@ from activation_store.layout.plan import read_plan
 from activation_store.layout.root_record import read_committed
 from activation_store.read.shard_map import DecodedShard, MappedShard, ShardRows
 from core.errors import DamagedError, DataError, StoreError
+from core.text.wording import shortened
 
 MAX_MAPPED = 256
 """Most shard files that are open at once; a mapping keeps its file open."""
@@ -259,4 +260,4 @@ class ActivationStore:
 
 
 def _short(value: str | None) -> str:
-    return "absent" if value is None else value if len(value) <= 24 else value[:23] + "…"
+    return "absent" if value is None else shortened(value, most=24)

@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 
 from core.errors import ConfigError, DataError
 from core.records.tables import PLAIN_TEXT, Message, Segment, View
+from core.text.wording import shortened
 
 ACKNOWLEDGEMENT = "Understood."
 """What the target is taken to have said to its control before a stimulus."""
@@ -150,5 +151,4 @@ def _view(messages: Sequence[Message]) -> View:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:59] + "…"
+    return shortened(json.dumps(value, ensure_ascii=False, default=str), most=60)

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import ipaddress
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,12 @@ OPENAI_URL = "https://api.openai.com/v1"
 CHAT_PATH = "/chat/completions"
 _EMBEDDED_TIMEOUT_S = 600
 """Least time-out for our own server: on a busy machine it is slow, but it does not hang."""
+_ANY_ENDPOINT = ("extra_body", "reasoning_effort", "thinking_tokens", "retries", "structured")
+_REMOTE_ENDPOINT = (
+    *("timeout_s", "probe_timeout_s", "requests_per_minute", "tokens_per_minute"),
+    *("budget_usd", "mode", "batch"),
+)
+"""Fields that an endpoint takes over from its config as they are."""
 _NO_KEY = "none"
 """Sent where no key is configured: openai's client insists on some text."""
 
@@ -200,15 +206,11 @@ def open_endpoint(
                 api_key=server.api_key,
                 model=server.model,
                 identity=identity,
-                extra_body=config.extra_body,
-                reasoning_effort=config.reasoning_effort,
-                thinking_tokens=config.thinking_tokens,
+                slots=SLOTS,
+                price=price,
                 timeout_s=max(config.timeout_s, _EMBEDDED_TIMEOUT_S),
                 probe_timeout_s=max(config.probe_timeout_s, _EMBEDDED_TIMEOUT_S),
-                retries=config.retries,
-                slots=SLOTS,
-                structured=config.structured,
-                price=price,
+                **_configured(config, _ANY_ENDPOINT),
             )
         return
     headers = {
@@ -221,22 +223,16 @@ def open_endpoint(
         model=config.model,
         identity=identity,
         headers=headers,
-        extra_body=config.extra_body,
-        reasoning_effort=config.reasoning_effort,
-        thinking_tokens=config.thinking_tokens,
-        timeout_s=config.timeout_s,
-        probe_timeout_s=config.probe_timeout_s,
-        retries=config.retries,
-        structured=config.structured,
-        requests_per_minute=config.requests_per_minute,
-        tokens_per_minute=config.tokens_per_minute,
         price=price,
-        budget_usd=config.budget_usd,
-        mode=config.mode,
-        batch=config.batch,
         config=config,
         pool=pool or InProcess(),
+        **_configured(config, (*_ANY_ENDPOINT, *_REMOTE_ENDPOINT)),
     )
+
+
+def _configured(config: EndpointConfig, names: Sequence[str]) -> dict[str, Any]:
+    """Return the fields that an endpoint takes over from its config as they are."""
+    return {name: getattr(config, name) for name in names}
 
 
 def _key(config: EndpointConfig) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from evaluators.tasks.metrics import with_verdicts
 from pipelines.artifacts.records import Spent
@@ -54,43 +54,40 @@ class RunMetrics(TypedDict, total=False):
     cost: CostMetrics
 
 
+_TAKEN_OVER: Mapping[str, tuple[str, str | None]] = {
+    "quality": ("quality", "quality"),
+    "store": ("dump", None),
+    "train": ("train", None),
+    "reading": ("evaluate", "reading"),
+    "foreign_target": ("evaluate", "foreign_target"),
+    "judged": ("judge", "judged"),
+    "robustness": ("robustness", None),
+    "tasks": ("tasks", "tasks"),
+    "control": ("control", None),
+    "control_judged": ("judge_control", "controls"),
+}
+"""Metrics that are counts of a step: one field of them, or all (None)."""
+
+
 def metrics_of(records: Mapping[str, Mapping[str, Any]]) -> RunMetrics:
     """Return the metrics of the steps whose records are given, by step."""
     counts: dict[str, Any] = {step: record["counts"] for step, record in records.items()}
-    metrics: RunMetrics = {}
+    found: dict[str, Any] = {}
     if data := _data_metrics(counts):
-        metrics["data"] = data
-    if "quality" in counts:
-        metrics["quality"] = counts["quality"]["quality"]
-    if "dump" in counts:
-        metrics["store"] = dict(counts["dump"])
-    if "train" in counts:
-        metrics["train"] = dict(counts["train"])
-    if "evaluate" in counts:
-        metrics["reading"] = counts["evaluate"]["reading"]
-        if "foreign_target" in counts["evaluate"]:
-            metrics["foreign_target"] = counts["evaluate"]["foreign_target"]
-    if "judge" in counts:
-        metrics["judged"] = counts["judge"]["judged"]
-    metrics |= _optional_metrics(counts)
+        found["data"] = data
+    for name, (step, field) in _TAKEN_OVER.items():
+        own = counts.get(step, {})
+        if step in counts and field is None:
+            found[name] = dict(own)
+        elif field in own:
+            found[name] = own[field]
+    if "tasks" in found:
+        judged = counts.get("judge_tasks", {}).get("judged_tasks", {})
+        found["tasks"] = with_verdicts(found["tasks"], judged)
+    metrics = cast(RunMetrics, found)
     if records:
         spent = Spent.of(records.values())
         metrics["cost"] = {"tokens": spent.tokens, "usd": spent.cost}
-    return metrics
-
-
-def _optional_metrics(counts: Mapping[str, Any]) -> RunMetrics:
-    """Return the metrics of the steps that only some experiments have."""
-    metrics: RunMetrics = {}
-    if "robustness" in counts:
-        metrics["robustness"] = dict(counts["robustness"])
-    if "tasks" in counts:
-        judged = counts.get("judge_tasks", {}).get("judged_tasks", {})
-        metrics["tasks"] = with_verdicts(counts["tasks"]["tasks"], judged)
-    if "control" in counts:
-        metrics["control"] = dict(counts["control"])
-    if "judge_control" in counts:
-        metrics["control_judged"] = counts["judge_control"]["controls"]
     return metrics
 
 
