@@ -16,7 +16,6 @@ import torch
 from sklearn.decomposition import PCA
 
 from activation_store.target.generation import Sampling
-from core.progress import Progress, silent
 from core.records.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.steering.objective import SteeringObjective, make_objective
@@ -84,10 +83,9 @@ class MethodMaker:
         control: SteeringControl,
         prompts: PromptSets,
         config: ControlSection,
-        progress: Progress = silent,
     ) -> None:
         self._decoder, self._control, self._config = decoder, control, config
-        self._sets, self._progress = prompts, progress
+        self._sets = prompts
         self._objective: SteeringObjective = make_objective(decoder, [control])
         self._plain = [make_steering_prompt(decoder, text) for text in prompts.train]
         self._held_out = [make_steering_prompt(decoder, text) for text in prompts.validation]
@@ -298,7 +296,6 @@ class MethodMaker:
             self._objective,
             self._config.weights,
             unrelated=self._unrelated(),
-            progress=self._progress,
         )
         return self._adapter("weights", STEER, training)
 
@@ -318,7 +315,6 @@ class MethodMaker:
             rows(self._sets.validation),
             self._config.weights,
             name=SFT,
-            progress=self._progress,
         )
         return self._adapter("sft", SFT, training)
 

@@ -75,7 +75,7 @@ class Verdicts(Document):
     shares: dict[str, float]
     """Share of each verdict among the first pass's readable ones; empty without any."""
     agreement: Agreement | None
-    """Of the first two passes; None where there was one."""
+    """Of the first two passes; None without an item."""
 
 
 class Faithful(Document):

@@ -70,7 +70,7 @@ class Rubric:
     verdicts: tuple[str, ...]
     _prompts: tuple[PromptTemplate, PromptTemplate]
 
-    def request(self, item: Mapping[str, str], number: int, sampling: SamplingConfig) -> Request:
+    def request(self, item: Mapping[str, str], number: int) -> Request:
         """Build the request of pass `number` (from 0) on `item`, whose values fill the template.
 
         Raises:
@@ -82,7 +82,7 @@ class Rubric:
             schema=prompt.schema,
             name=self.name,
             max_tokens=prompt.max_tokens,
-            sampling=sampling,
+            sampling=SAMPLING,
             sample=number,
         )
 
@@ -133,7 +133,7 @@ class Judgement:
     Attributes:
         rubric: its name and digest.
         items: in the order in which they were given.
-        agreement: of the first two passes; None where there was one.
+        agreement: of the first two passes; None without an item.
     """
 
     rubric: Rubric
@@ -169,7 +169,6 @@ async def judge(
     items: Sequence[Mapping[str, str]],
     *,
     passes: int = 2,
-    sampling: SamplingConfig = SAMPLING,
     progress: Progress = silent,
 ) -> Judgement:
     """Judge each of `items` by `rubric`.
@@ -178,21 +177,15 @@ async def judge(
         client: what is asked.
         rubric: by which is judged.
         items: what fills the rubric's template, one mapping an item.
-        passes: how often each is judged; 1 measures no agreement.
-        sampling: how verdicts are sampled.
+        passes: how often each is judged, at least twice.
         progress: told the verdicts had.
 
     Raises:
         EndpointError: the endpoint cannot be used.
         BudgetError: the money allowed is spent.
         ConfigError: the template names a slot that an item lacks.
-        ValueError: `passes` is less than 1.
     """
-    if passes < 1:
-        raise ValueError(f"passes: expected 1 or more, got {passes}")
-    requests = [
-        rubric.request(item, number, sampling) for number in range(passes) for item in items
-    ]
+    requests = [rubric.request(item, number) for number in range(passes) for item in items]
     done = 0
 
     def heard(outcomes: int) -> None:

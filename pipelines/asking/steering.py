@@ -250,7 +250,7 @@ def steer_with_file(
 
 
 def infer_control(
-    reader: Reader, prompt: str, *, questions: Sequence[str] = QUESTIONS, name: str = "read"
+    reader: Reader, prompt: str, *, questions: Sequence[str] = QUESTIONS
 ) -> SteeringControl:
     """Read a control off a prompt: the decoder's own answers are what steering will want.
 
@@ -258,7 +258,6 @@ def infer_control(
         reader: the decoder with its target.
         prompt: what sets the target's state.
         questions: what the decoder is asked of it.
-        name: of the control.
 
     Raises:
         DataError: a text is empty, or the decoder answered nothing.
@@ -273,4 +272,4 @@ def infer_control(
         raise DataError(
             "steer: the decoder gave empty answers about the prompt. Ask other questions."
         )
-    return SteeringControl(control=name, description=prompt, questions=wanted)
+    return SteeringControl(control="read", description=prompt, questions=wanted)

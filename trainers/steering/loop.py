@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.progress import Progress
 from trainers.steering.config import WeightSteeringConfig
 
 
@@ -46,7 +45,6 @@ def train_adapter(
     config: WeightSteeringConfig,
     *,
     rows: int,
-    progress: Progress,
 ) -> AdapterTraining:
     """Train adapter weights by AdamW, and restore those with the lowest validation loss."""
     for weight in weights:
@@ -64,7 +62,6 @@ def train_adapter(
         norms.append(torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm))
         optimiser.step()
         losses.append(loss.detach())
-        progress(step, config.steps, "steps")
         if step % config.evaluate_every == 0 or step == config.steps:
             found.append((step, check()))
             if found[-1][1] < min(value for _, value in found[:-1]):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from core.progress import Progress, silent
 from decoder.adapters import use_adapter
 from decoder.model import Decoder
 from decoder.steering.prompts import SteeringPrompt
@@ -24,7 +23,6 @@ def train_reply_adapter(
     config: WeightSteeringConfig,
     *,
     name: str,
-    progress: Progress = silent,
 ) -> AdapterTraining:
     """Train an adapter of the same shape by supervised fine-tuning on replies (a baseline).
 
@@ -34,7 +32,6 @@ def train_reply_adapter(
         held_out: likewise; the weights with the lowest loss on them are kept.
         config: shape and optimisation.
         name: of the adapter.
-        progress: told the steps that are done.
     """
     blocks = max(decoder.layers) + 1
     add_steering_adapter(decoder, config.lora, blocks=blocks, seed=config.seed, name=name)
@@ -53,7 +50,6 @@ def train_reply_adapter(
         check,
         config,
         rows=len(rows),
-        progress=progress,
     )
 
 

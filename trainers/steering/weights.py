@@ -19,7 +19,6 @@ import torch
 from torch.nn import functional as F
 
 from activation_store.target.capture import Capture, without_look
-from core.progress import Progress, silent
 from decoder.adapters import use_adapter
 from decoder.model import Decoder
 from decoder.reading import Reading
@@ -40,7 +39,6 @@ def train_steering_adapter(
     config: WeightSteeringConfig,
     *,
     unrelated: Sequence[SteeringPrompt] = (),
-    progress: Progress = silent,
 ) -> AdapterTraining:
     """Train an adapter, which then stands on the decoder's network under the name `STEER`.
 
@@ -52,7 +50,6 @@ def train_steering_adapter(
         config: shape and optimisation.
         unrelated: prompts about other matters, in whose replies the target is to stay as it was
             (`kl_weight`).
-        progress: told the steps that are done.
     """
     add_steering_adapter(decoder, config.lora, blocks=max(decoder.layers) + 1, seed=config.seed)
     tokens = decoder.config.last_tokens or config.reply_tokens
@@ -70,7 +67,6 @@ def train_steering_adapter(
         lambda: checking.mean_loss(objective),
         config,
         rows=len(prompts),
-        progress=progress,
     )
 
 

@@ -91,11 +91,10 @@ def test_a_reply_without_a_verdict_is_counted_and_takes_no_part(tmp_path: Path) 
     assert found.agreement == Agreement(n=1, raw=1.0, kappa=None)
 
 
-def test_one_pass_measures_no_agreement_and_nothing_gives_nothing(tmp_path: Path) -> None:
+def test_nothing_gives_nothing(tmp_path: Path) -> None:
     with ScriptedEndpoint() as endpoint:
-        assert ask(tmp_path, endpoint, ["a"], passes=1).agreement is None
         none = ask(tmp_path, endpoint, [])
-    assert (none.items, none.shares()) == ((), {})
+    assert (none.items, none.shares(), none.agreement) == ((), {}, None)
 
 
 def test_kappa_is_cohens() -> None:
