@@ -12,7 +12,7 @@ from generators.quality.findings import Answerability, ControlEffects, Faithful,
 def answerability_table(found: Answerability) -> ResultTable:
     """Collect token F1 of the answers that a model gave to the questions alone."""
     return ResultTable(
-        head=("questions", "controls", "gold", "another's gold", "above", "answerable"),
+        head=("questions", "controls", "gold", "another’s gold", "above", "answerable"),
         rows=tuple(
             (name, own.own.n, own.own, own.other, own.above, own.answerable)
             for name, own in found.groups.items()

@@ -124,9 +124,9 @@ def test_the_card_says_what_is_in_it_and_who_made_it(made: Tables, tmp_path: Pat
         "| not stated |",
         f"| control of persona | `{prompt[:16]}` |",
         "| refusal | 1 |",
-        "| all | 0.50 [0.25, 0.75] |",
-        "| faithful | 75% | 25% |",
-        "(Cohen's kappa 0.50)",
+        "| all | 9 | 0.50 [0.25, 0.75] |",
+        "| faithful | 75 % | 25 % |",
+        "which agree on 75 % of 9 (κ 0.50)",
         "0 groups, labels or controls stand in two splits",
     ):
         assert words in text, words

@@ -199,7 +199,7 @@ def test_the_report_shows_contradictory_questions_and_an_llm_s_verdicts(tmp_path
     text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page).split()))
     assert "contradictory gradients: 'A?' against 'B?'" in text
     assert "weights 0.75 [0.25, 1.25]" in text
-    assert "agreed with itself on 0.90 of 24 replies" in text
+    assert "agreed with itself on 90 % of 24" in text
 
 
 def test_the_judge_is_a_step_of_its_own_that_leaves_steering_a_hit() -> None:

@@ -134,7 +134,7 @@ def test_the_report_has_a_section_on_it(checked: tuple[Path, RunResult], tmp_pat
         "Answered from the question alone",
         "judged by scripted",
         "another’s gold",
-        "% the same",
+        "two passes agree on",
     ):
         assert words in whole
     plain = page({"conversations", "questions"}, tmp_path / "plain")

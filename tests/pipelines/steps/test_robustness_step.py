@@ -75,9 +75,8 @@ def test_the_report_shows_drops(tmp_path: Path) -> None:
     page = write_report(inputs, tmp_path).read_text()
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
     assert "another control quoted 9 1.25 [1.15, 1.35] 1.75 [1.65, 1.85] 0.50 [0.40, 0.60]" in text
-    assert "2 rows left out" in text
-    assert "target fine-tuned, strength 0.5" in text
-    assert "activations moved by 12&nbsp;%, 50&nbsp;% of rows out of distribution" in text
+    assert re.search(r"another control quoted .* – – 2 ", text)
+    assert re.search(r"target fine-tuned, strength 0.5 .* 12 % 50 % \d", text)
     assert "language-model loss 4.00 to 3.50 nats" in text
     assert 'href="#robustness"' in page
 
