@@ -13,18 +13,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from core.errors import LatentQAError
 from core.processes.task_pool import split
 from generators.llm.cached_client import LLMClient, run_async
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.request import Request
-from generators.llm.endpoint.config import EndpointConfig, SamplingConfig
+from generators.llm.endpoint.config import EndpointConfig
 from generators.llm.endpoint.resolve import ResolvedEndpoint, open_endpoint
 from generators.llm.log.request_log import RequestLog
 
 LEAST_REQUESTS = 200
 """Requests of a call at least: it starts a process and tries the endpoint."""
 _MOST_REQUESTS = 2000
+_REQUESTS = TypeAdapter(list[Request])
+"""Requests as plain values, and back."""
 _LEAST_LIMIT = 1e-9
 """A limit is above zero; by this one nothing is asked."""
 
@@ -81,7 +85,7 @@ def _calls(client: LLMClient, pieces: Sequence[Sequence[Request]]) -> list[dict[
             "endpoint": {**config.model_dump(mode="json"), **limits},
             "log": str(client.log_path.resolve()),
             "concurrency": max(1, client.concurrency // at_once),
-            "requests": [_to_json(request) for request in piece],
+            "requests": _REQUESTS.dump_python(list(piece), mode="json"),
         }
         for piece in pieces
     ]
@@ -117,7 +121,7 @@ def ask_requests(
             client = LLMClient(at, kept, concurrency)
             try:
                 with contextlib.suppress(LatentQAError):
-                    await client.complete_all([_from_json(one) for one in requests])
+                    await client.complete_all(_REQUESTS.validate_python(requests))
             finally:
                 await client.close()
         return {"spent": client.usage.spent(), "asked": sorted(client.asked)}
@@ -127,25 +131,3 @@ def ask_requests(
 
 def _share(limit: float | None, parts: int) -> float | None:
     return None if limit is None else max(limit / parts, _LEAST_LIMIT)
-
-
-def _to_json(request: Request) -> dict[str, Any]:
-    return {
-        "messages": [list(message) for message in request.messages],
-        "schema": request.schema,
-        "name": request.name,
-        "max_tokens": request.max_tokens,
-        "sampling": request.sampling.model_dump(mode="json"),
-        "sample": request.sample,
-    }
-
-
-def _from_json(value: Mapping[str, Any]) -> Request:
-    return Request(
-        messages=tuple((role, content) for role, content in value["messages"]),
-        schema=value["schema"],
-        name=value["name"],
-        max_tokens=value["max_tokens"],
-        sampling=SamplingConfig.model_validate(value["sampling"]),
-        sample=value["sample"],
-    )
