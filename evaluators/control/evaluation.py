@@ -6,9 +6,10 @@ validation prompts, and is judged once, on test prompts, at the strength that wa
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from activation_store.model_files.files import ModelFiles
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
+from core.documents.canonical import digest
 from core.files import storage_errors, write_bytes, write_json
 from core.progress import Progress, silent
 from core.records.estimate import Estimate
@@ -43,7 +45,6 @@ from evaluators.control.prompts import PromptSets, draw_prompts
 from evaluators.control.readability import measure_readability
 from evaluators.control.result_files import CONTROL_FILE, REPLIES, REPLIES_FILE
 from evaluators.control.result_rows import control_rows
-from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
 from trainers.steering.adapter import STEER, remove_steering_adapter, save_steering_adapter
 
@@ -138,7 +139,6 @@ class _Study:
     ) -> None:
         self._decoder, self._control, self._config = decoder, control, config
         self._prompts, self._pairs, self._work = prompts, pairs, work
-        self._cache = PartialResultCache(work)
         self._maker = MethodMaker(decoder, control, prompts, config)
         self._validation = ControlJudge(decoder, control, prompts.validation, config)
         self._test = ControlJudge(decoder, control, prompts.test, config)
@@ -183,14 +183,12 @@ class _Study:
         )
 
     def _method(self, name: Method, out: Path) -> MethodResult:
-        subject = self._control.model_dump(mode="json")
-        part = f"{self._control.control}.{name}"
-        kept = self._work / part
-        if (known := self._cache.load(part, subject)) is not None:
-            found, *rows = known
-            self.rows += rows
+        part = self._work / f"{digest([self._control.model_dump(mode='json'), name])[:16]}.json"
+        kept = self._work / part.stem
+        if (known := _load(part)) is not None:
+            self.rows += known["rows"]
             _copy_files(kept, out)
-            return MethodResult.model_validate(found)
+            return MethodResult.model_validate(known["result"])
         start = time.monotonic()
         method = self._maker.make(name)
         kept.mkdir(parents=True, exist_ok=True)
@@ -200,7 +198,7 @@ class _Study:
         for adapter in _ADAPTERS.values():
             remove_steering_adapter(self._decoder, adapter)
         _copy_files(kept, out)
-        self._cache.store(part, subject, [result.to_json(), *rows])
+        write_json(part, {"result": result.model_dump(mode="json"), "rows": rows})
         self.rows += rows
         return result
 
@@ -286,6 +284,14 @@ def choose_strength(curve: Sequence[StrengthPoint]) -> StrengthPoint:
     if harmless:
         return max(harmless, key=lambda p: (p.adherence or 0.0, p.likelihood))
     return min(curve, key=lambda p: max(p.own_perplexity, p.ordinary_perplexity))
+
+
+def _load(path: Path) -> Mapping[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
 
 
 def _copy_files(folder: Path, out: Path) -> None:
