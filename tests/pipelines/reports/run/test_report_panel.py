@@ -101,5 +101,5 @@ def test_a_judges_verdicts_stand_beside_what_was_measured_with_its_agreement(
     found = report(made, tmp_path / "out")
     assert "judged right" in found.text
     words = " ".join(found.text.split())
-    assert "its passes agree on 85 % of 20 answers (κ 0.61)" in words
+    assert "its passes agree on 85 % of 20 (κ 0.61)." in words
     assert "could not be read: 3 questions" in words
