@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -171,6 +172,34 @@ def test_a_schedule_set_for_the_next_minute_fires_twice(home: Path, programs: Pr
     first, second, *_ = firings(home / "clock")
     assert (first["state"], second["state"]) == ("promoted", "refused")
     assert first["due"] < second["due"]
+
+
+@pytest.mark.prove
+def test_two_serves_of_one_schedule_make_a_version_once(
+    home: Path, server: str, programs: Programs
+) -> None:
+    before = len(flow_states(server, "latentqa-schedule"))
+    words = ("-m", "latentqa.cli", "serve", "sheets.yaml", "--root", "twice")
+    both = [programs.start(*words, "--cron", "0 0 1 1 *") for _ in range(2)]
+    try:
+
+        def deployed() -> Any:
+            return ask(server, "GET", "deployments/name/latentqa-schedule/sheets").get("id")
+
+        new_run = f"deployments/{wait_for(deployed)}/create_flow_run"
+        time.sleep(10)  # until both ask the server for runs
+        for _ in range(2):
+            wait_for(lambda: ask(server, "POST", new_run, {}).get("id"))
+        wait_for(
+            lambda: (
+                sorted(flow_states(server, "latentqa-schedule")[before:]) == ["Promoted", "Skipped"]
+            )
+        )
+    finally:
+        for process in both:
+            process.stop(signal.SIGINT)
+    (only,) = firings(home / "twice")
+    assert (only["number"], only["state"]) == (1, "promoted")
 
 
 def test_a_run_that_a_kill_left_running_is_marked_at_the_next_start(

@@ -117,10 +117,11 @@ class RequestLog:
         try:
             self._db, self._writer_db = _connect(path), _connect(path)
             _create_tables(self._db, path)
+        except sqlite3.OperationalError as error:  # a full or a read-only disk
+            raise self._worded(error) from error
         except sqlite3.Error as error:
             raise StorageError(
-                f"{path}: cannot be used as the request log ({error}). "
-                "Move the file away, or make its folder writable."
+                f"{path}: cannot be used as the request log ({error}). Move the file away."
             ) from error
         self._failure: Exception | None = None
         self._writer = ThreadPoolExecutor(1, "request log")

@@ -95,6 +95,17 @@ def test_a_file_that_is_no_log_is_refused_by_name(tmp_path: Path) -> None:
         RequestLog(path)
 
 
+def test_a_full_disk_asks_nobody_to_move_the_log_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(request_log, "_connect", full)
+    with pytest.raises(StorageError, match=r"\(disk I/O error\)\. Finished replies are kept"):
+        RequestLog(tmp_path / "log.sqlite")
+
+
 def test_two_that_make_a_log_at_the_same_time_both_have_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
