@@ -168,7 +168,7 @@ def test_the_report_shows_the_tasks(tmp_path: Path) -> None:
         "LIT names the object in 0.25 [0.15, 0.35] of 40 cases; probe, the best other method that "
         "reads activations, in 0.75 [0.65, 0.85]." in text
     )
-    assert "LIT chooses right in 0.62 [" in text
+    assert "LIT chooses right in 0.50 [0.40, 0.60] of 20 cases." in text
     assert "sport lit activations layer 2 6 sport probe activations layer 2 1" in text
     assert "sport: fewer settings were tried for some method than for LIT." in text
     assert "probe: LIT is above it in 0 of 1, below it in 1 (sport)." in text
