@@ -193,7 +193,7 @@ def test_a_name_that_is_none_is_refused(refs: Refs, name: str) -> None:
 
 
 def test_numbers_are_not_for_tags(refs: Refs) -> None:
-    with pytest.raises(RefError, match="choose a word"):
+    with pytest.raises(RefError, match="expected a word"):
         refs.tag("fake", "fake:7")
 
 
