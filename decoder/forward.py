@@ -83,14 +83,15 @@ def compute_prefix_cache(net: nn.Module, injection: Injection, batch: Batch) -> 
     """Compute the keys and values of the B prefixes, their activations injected."""
     model: Any = getattr(net, "module", net)  # DDP hides the config
     cache = DynamicCache(config=model.config)
-    with injection(batch.get("places"), batch.get("vectors"), batch.get("vector_layers")):
+    injected = injection(batch.get("places"), batch.get("vectors"), batch.get("vector_layers"))
+    nowhere = batch["prefix_ids"].new_empty(0)  # no logits are needed
+    with injected, logits_at(net, nowhere):
         net(
             input_ids=batch["prefix_ids"],
             attention_mask=attention_mask(model, batch["prefix_mask"], batch["prefix_ids"]),
             position_ids=batch["prefix_positions"],
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
         )
     if cache.get_seq_length() != batch["prefix_ids"].shape[1]:
         raise RuntimeError(

@@ -288,7 +288,19 @@ def load_model(
             raise refusal(model, f"it cannot run on {device}", error) from error
     model.check_unchanged()
     whole: nn.Module = net
+    _multiply_once(whole)
     return whole
+
+
+def _multiply_once(net: Any) -> None:
+    """Let the language head multiply the last tokens of several rows in one product.
+
+    `logits_to_keep` hands it a slice of B rows that is not contiguous. For frozen weights
+    torch.matmul makes B products of that, and in bfloat16 on a CPU copies the head's weight for each.
+    """
+    head = net.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(lambda head, args: (args[0].contiguous(), *args[1:]))
 
 
 def _placement(

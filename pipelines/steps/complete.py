@@ -88,7 +88,7 @@ def _location(experiment: Experiment) -> dict[str, Any]:
 
 COMPLETE = Step(
     name="complete",
-    version=4,
+    version=5,
     entry="activation_store.target.replies",
     run=_complete,
     config=_config,

@@ -264,6 +264,17 @@ def test_a_row_alone_is_what_it_is_in_a_batch(questions: int) -> None:
     torch.testing.assert_close(whole[before : before + questions + 1], alone, rtol=1e-5, atol=1e-5)
 
 
+def test_the_head_runs_on_the_tokens_that_predict_answers_alone() -> None:
+    decoder = decoders.make()
+    seen: list[int] = []
+    head = decoder.net.get_output_embeddings()
+    head.register_forward_hook(lambda head, args, logits: seen.append(logits.shape[0]))
+    with torch.no_grad():
+        padded(decoder, readings(), ASKED)
+    turns = [decoder.prompt.turn(q, a) for own in ASKED for q, a in own]
+    assert seen == [0, sum(int(turn.answer.sum()) for turn in turns)]
+
+
 def test_the_loss_depends_on_the_activations_and_their_positions() -> None:
     decoder = decoders.make()
     with torch.no_grad():

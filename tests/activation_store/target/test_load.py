@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stores
@@ -14,6 +15,7 @@ import tiny
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target import load as target
@@ -362,3 +364,20 @@ def test_weights_that_were_swapped_behind_a_key_are_not_run(
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(ModelError, match="its weights changed on disk while it was in use"):
         load(found)
+
+
+def test_the_head_multiplies_the_last_tokens_of_all_rows_in_one_product(model: ModelFiles) -> None:
+    net = target.load_model(model, dtype="float32", device=CPU)
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is torch.ops.aten.bmm.default:
+                widths.append(args[1].shape[-1])
+            return func(*args, **(kwargs or {}))
+
+    widths: list[int] = []
+    with Products(), torch.no_grad():
+        found = net(torch.zeros(3, 5, dtype=torch.long), use_cache=False, logits_to_keep=1).logits
+    assert found.shape[-1] not in widths
