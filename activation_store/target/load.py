@@ -296,11 +296,12 @@ def _multiply_once(net: Any) -> None:
     """Let the language head multiply the last tokens of several rows in one product.
 
     `logits_to_keep` hands it a slice of B rows that is not contiguous. For frozen weights
-    torch.matmul makes B products of that, and in bfloat16 on a CPU copies the head's weight for each.
+    torch.matmul makes B products of that, and in bfloat16 on a CPU copies the head's weight for
+    each.
     """
     head = net.get_output_embeddings()
     if head is not None:
-        head.register_forward_pre_hook(lambda head, args: (args[0].contiguous(), *args[1:]))
+        head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
 
 
 def _placement(
