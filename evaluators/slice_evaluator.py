@@ -30,9 +30,9 @@ from evaluators.identification.identify import CONDITIONS as IDENTIFICATION_COND
 from evaluators.identification.identify import (
     OptionLosses,
     choice_item_rows,
-    compute_option_losses,
     measure_identification,
 )
+from evaluators.identification.option_losses import compute_option_losses
 from evaluators.measure.arms import EvalArm, make_arms
 from evaluators.measure.conditions import (
     CONDITIONS,

@@ -6,69 +6,27 @@ themselves. Chance is measured on the same items, with inputs that tell nothing 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.records.estimate import Estimate
-from decoder.model import Decoder
-from decoder.reading import Reading
 from evaluators.config import EvaluateConfig
-from evaluators.identification.choice_items import ChoiceItem
-from evaluators.measure.losses import compute_question_losses
 from evaluators.measure.metrics import IdentificationMetrics
 from evaluators.measure.panel import UNINFORMED, lowest_minus, make_bootstrap, stack_control_means
 from evaluators.stats.estimates import LowestMean, Statistic
-from trainers.data.rows import Row
+
+if TYPE_CHECKING:
+    from evaluators.identification.choice_items import ChoiceItem
+    from trainers.data.rows import Row
 
 CONDITIONS = ("right", "swapped", "other", "none")
 """What is given: the row's own activations, and those by which chance is measured: `swapped` in
 masked views and `other` where nothing is hidden, `none`, and the trained baselines that do not see
 what is hidden."""
-# rows share their prefix, so a batch holds few of them and many options
-_ROWS = 4
-
 OptionLosses = list[list[float]]
 """Of each item the answer loss of its options, gold first."""
-
-
-def compute_option_losses(
-    decoder: Decoder, rows: Sequence[Row], items: Sequence[ChoiceItem], readings: Sequence[Reading]
-) -> OptionLosses:
-    """Compute the answer loss of each option of each item, in nats per token.
-
-    Args:
-        decoder: answers.
-        rows: evaluated rows.
-        items: about these rows.
-        readings: one per row.
-    """
-    items_of_row: dict[int, list[int]] = defaultdict(list)
-    for i, item in enumerate(items):
-        items_of_row[item.row].append(i)
-    asked = [
-        Row(
-            rows[row].conversation,
-            tuple(
-                replace(items[i].question, answer=option)
-                for i in indices
-                for option in items[i].options
-            ),
-        )
-        for row, indices in items_of_row.items()
-    ]
-    found = compute_question_losses(
-        decoder, asked, [readings[row] for row in items_of_row], batch=_ROWS
-    )
-    out: OptionLosses = [[] for _ in items]
-    for indices, losses in zip(items_of_row.values(), found, strict=True):
-        rest = iter(losses)
-        for i in indices:
-            out[i] = [next(rest) for _ in items[i].options]
-    return out
 
 
 def measure_identification(

@@ -102,10 +102,21 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         latentqa.nothing  # noqa: B018 - the access is what is tested
 
 
-def test_the_import_loads_nothing_heavy() -> None:
-    code = "import sys, latentqa; print(sorted(sys.modules))"
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("latentqa", ("torch", "transformers", "prefect", "pydantic", "pyarrow", "typer")),
+        (
+            "pipelines.reports.run.results, pipelines.reports.compare.comparison",
+            ("torch", "transformers", "prefect", "datasets"),
+        ),
+    ],
+    ids=["latentqa", "results and compare"],
+)
+def test_an_import_loads_nothing_heavy(modules: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {modules}; print(sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=True
     )
-    for heavy in ("torch", "transformers", "prefect", "pydantic", "pyarrow", "typer"):
-        assert f"'{heavy}'" not in done.stdout
+    for name in heavy:
+        assert f"'{name}'" not in done.stdout

@@ -15,9 +15,9 @@ from evaluators.config import EvaluateConfig
 from evaluators.identification.choice_items import ChoiceItem, make_items
 from evaluators.identification.identify import (
     OptionLosses,
-    compute_option_losses,
     measure_identification,
 )
+from evaluators.identification.option_losses import compute_option_losses
 from evaluators.measure.conditions import CONDITIONS, EvalContext
 from evaluators.measure.losses import compute_question_losses
 from trainers.data.rows import Row, load_rows
