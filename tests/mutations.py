@@ -314,8 +314,9 @@ def _mutate_table(draw: random.Random, path: Path) -> None:
         name = draw.choice(sorted(rows[0]))
         changed = [{**row, name: draw.choice(ODD_VALUES)} for row in rows]
     try:
-        table = pa.Table.from_pylist(changed)
+        written = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(changed), written)
     except (pa.ArrowException, TypeError, AttributeError, LookupError, OverflowError, ValueError):
         path.write_bytes(mutate_bytes(draw, path.read_bytes()))
     else:
-        pq.write_table(table, path)
+        path.write_bytes(written.getvalue())
