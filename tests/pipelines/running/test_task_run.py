@@ -175,9 +175,9 @@ def test_a_file_that_cannot_be_used_is_one_line_and_code_2(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "other.tsv"
-    path.write_text("entity\tanswer\nJapan\tYen\n")
+    path.write_text("thing\tanswer\nJapan\tYen\n")
     called = Called(capsys, root, "toy", "--task", str(path), command="evaluate")
     assert called.code == 2
     (line,) = called.err.strip().splitlines()[-1:]
-    assert f"{path}: row 1 has no subject; it has entity, answer." in line
+    assert f"{path}: row 1 has no subject or subj; it has thing, answer." in line
     assert "Traceback" not in called.err
