@@ -53,8 +53,8 @@ RUNS = (
     Run("answering", "", 1, "--prefix 8 --tokens 2 --recomputed 1"),
     Run(
         "llm_requests",
-        "--slots 100 --rounds 20",
-        4,
+        "--slots 100 --rounds 60 --repeats 1",
+        6,
         "--slots 4 --rounds 2 --latency 0.1 --repeats 1",
     ),
     Run("orchestration", "", 4, "--quickstart-s 600 --rounds 1"),
