@@ -150,10 +150,11 @@ def _stored_layers(base: Experiment, section: SweepSection) -> tuple[str, ...]:
     """Let one store hold the layers of an axis over read layers, so that none is dumped twice."""
     axes = (axis for axis in section.vary if ALIASES.get(axis, axis) == ALIASES["read_layer"])
     read = {layer for axis in axes for layer in section.vary[axis] if isinstance(layer, int)}
-    layers = sorted({*base.dump.layers, *read})
-    missing = read - set(base.dump.layers)
-    told = base.dump.known_by_number and -1 not in read
-    return (f"dump.layers={json.dumps(layers)}",) if missing and told else ()
+    if -1 in {*base.dump.layers, *read}:
+        return ()
+    # each point names its own block, so one that is told by depth is not needed
+    numbers = {layer for layer in base.dump.layers if isinstance(layer, int)}
+    return (f"dump.layers={json.dumps(sorted(numbers | read))}",) if read - numbers else ()
 
 
 def _point_name(experiment: str, setting: Mapping[str, Any], seed: int) -> str:

@@ -62,8 +62,9 @@ def test_seeds_begin_at_the_experiments_own(config: Path) -> None:
     assert [point.seed for point in plan.points] == [5, 6]
 
 
-def test_read_layers_share_one_store(config: Path) -> None:
-    plan = plan_sweep(config, vary=["read_layer=1,2,3"])
+@pytest.mark.parametrize("own", [[], ["dump.layers=[0.5]"]], ids=["by number", "by depth"])
+def test_read_layers_share_one_store(config: Path, own: list[str]) -> None:
+    plan = plan_sweep(config, own, vary=["read_layer=1,2,3"])
     assert {point.experiment.dump.layers for point in plan.points} == {(1, 2, 3)}
 
 
