@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from activation_store.model_files.files import ModelFiles
 from core.documents.canonical import digest
+from core.errors import ConfigError
 from core.runtime import Runtime
+from decoder.config import DecoderConfig
 from pipelines.experiment.config import Experiment
 from pipelines.steps.shared.step import ExternalInputs
 from trainers.config import TrainConfig
@@ -37,7 +39,7 @@ def check_models(
 
     Raises:
         ModelError: a model cannot be loaded or be a decoder, or lacks a layer.
-        ConfigError: `runtime.device` is not here.
+        ConfigError: `runtime.device` is not here, or the decoder reads a block that is not stored.
     """
     from activation_store.target.load import pick_device
 
@@ -48,8 +50,20 @@ def check_models(
     if outside.shift_model is not None:
         _check(outside.shift_model, None, experiment.runtime, here=here)
     if "dump" in steps or (train is not None and train.activations == "live"):
-        for layer in experiment.dump.layers:
-            shape.layer(layer, "dump.layers")
+        stored = [shape.layer(layer, "dump.layers") for layer in experiment.dump.layers]
+        if train is not None:
+            _check_read_layers(train.decoder, shape, stored)
+
+
+def _check_read_layers(decoder: DecoderConfig, shape: Shape, stored: Sequence[int]) -> None:
+    """Refuse a decoder that reads a block of which nothing is stored."""
+    one = () if decoder.read_layer is None else (decoder.read_layer,)
+    for layer in decoder.read_layers or one:
+        if shape.layer(layer, "train.decoder.read_layer") not in stored:
+            raise ConfigError(
+                f"train.decoder.read_layer: got {layer}, expected one of {list(stored)}, the "
+                "blocks of this model that dump.layers names. Name it there too."
+            )
 
 
 def _check(model: ModelFiles, train: TrainConfig | None, runtime: Runtime, *, here: bool) -> Shape:

@@ -111,6 +111,15 @@ def test_settings_that_the_target_does_not_fit_are_known_too(
             act(path, root=tmp_path / "root", overrides=words)
 
 
+def test_a_read_layer_that_is_not_stored_is_known_where_layers_are_told_by_depth(
+    model: Path, tmp_path: Path
+) -> None:
+    config = experiment(tmp_path, model)
+    own = ["dump.layers=[0.5]", "train.decoder.read_layer=0"]
+    with pytest.raises(ConfigError, match=r"read_layer: got 0, expected one of \[1\]"):
+        latentqa.plan(config, root=tmp_path / "root", overrides=own)
+
+
 def test_an_adapter_of_another_model_is_known_too(model: Path, tmp_path: Path) -> None:
     adapter = tiny.save_adapter(tmp_path / "adapter")
     own = tiny.save(tmp_path / "own", num_hidden_layers=2)
