@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import random
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,7 +50,8 @@ def rivals(
     ways: Ways = {"one safetensors file a sample": (one_file_each, 1.0)}
     found = _timed(ways, lambda: uncached(files.values()), rounds)
     if importlib.util.find_spec("sae_lens") is None:
-        print("SAELens is not installed here (pip install sae-lens); it is left out.\n")
+        note = "SAELens is not installed here (pip install sae-lens); it is left out."
+        print(note, file=sys.stderr)  # a table is being printed
         return found
     n = sum(s.n_tokens for s in chosen)
     return found | _sae_lens(store, layer, emptied(folder / "sae_lens"), n, rounds)
