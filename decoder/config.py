@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from activation_store.layout.config import Layer
 from core.config import Config
+from core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from activation_store.target.load import Shape
 
 Normalisation = Literal[
     "none", "length", "centre", "standardise", "wiener", "discriminant", "difference"
@@ -17,10 +22,10 @@ Normalisation = Literal[
 class DecoderConfig(Config):
     """Injection and prompt of the decoder."""
 
-    read_layer: int | None = Field(default=None, ge=-1)
-    """Stored layer that the decoder reads; null if the store has only one, or with
-    `read_layers`."""
-    read_layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    read_layer: Layer | None = None
+    """Stored layer that the decoder reads, named as in dump.layers; null if the store has only one,
+    or with `read_layers`."""
+    read_layers: tuple[Layer, ...] = ()
     """Several stored layers that the decoder reads, each named in its prompt; empty for
     `read_layer` alone. The first is asked by default."""
     combine: Literal["sampled", "concatenated"] = "sampled"
@@ -71,6 +76,22 @@ class DecoderConfig(Config):
                 "expected one of them"
             )
         return self
+
+    def with_block_numbers(self, shape: Shape) -> DecoderConfig:
+        """Return these settings with each read layer as the number of a block of the target.
+
+        Raises:
+            ModelError: the target has no such block.
+            ConfigError: two of the read layers are one block.
+        """
+        field = "train.decoder.read_layer"
+        read = None if self.read_layer is None else shape.layer(self.read_layer, field)
+        several = tuple(shape.layer(layer, f"{field}s") for layer in self.read_layers)
+        if len(set(several)) < len(several):
+            raise ConfigError(
+                f"{field}s: {list(self.read_layers)} names a block twice ({shape.n_blocks} blocks)."
+            )
+        return self.model_copy(update={"read_layer": read, "read_layers": several})
 
 
 class LoraSettings(Config):

@@ -16,6 +16,7 @@ from activation_store.model_files.files import ModelFiles, public_name
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.adapter import load_adapter
 from activation_store.target.load import (
+    Shape,
     blocks,
     load_model,
     load_tokenizer,
@@ -35,7 +36,7 @@ from decoder.injection import How, Injection
 from decoder.normalisation import ActivationStatistics, Normaliser
 from decoder.packed import can_pack
 from decoder.question_prompt import DecoderPrompt
-from decoder.visible_tokens import ReadLayers, select_layers
+from decoder.visible_tokens import ReadLayers, block_numbers, select_layers
 
 
 class Decoder:
@@ -97,7 +98,7 @@ class Decoder:
             ModelError: the model has no such block.
         """
         base = self.net.get_base_model()
-        place = shape_of(base.config, self.binding.model).layer(block, "tasks.write_layers")
+        place = self.shape.layer(block, "tasks.write_layers")
         return Injection(blocks(base)[place], how)
 
     @property
@@ -123,9 +124,14 @@ class Decoder:
         base.activation_checkpointing_enable({"use_reentrant": False})
 
     @property
+    def shape(self) -> Shape:
+        """Blocks, width and vocabulary of its target."""
+        return shape_of(self.net.get_base_model().config, self.binding.model)
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """Blocks that it reads, counted from 0."""
-        return self.config.read_layers or (self.binding.read_layer,)
+        return block_numbers(self.config, self.binding.read_layer)
 
     @property
     def device(self) -> torch.device:

@@ -61,6 +61,11 @@ class ActivationSource(Protocol):
         """Read activations [T, D] float32 of one example at the outputs of these blocks."""
 
 
+def block_numbers(config: DecoderConfig, read_layer: int) -> tuple[int, ...]:
+    """Return the blocks that a decoder reads: its several layers, else `read_layer`."""
+    return tuple(map(int, config.read_layers)) or (read_layer,)
+
+
 def select_layers(config: DecoderConfig, read_layer: int, layer: int | None = None) -> ReadLayers:
     """Select the layers of one reading of a decoder.
 
@@ -72,7 +77,7 @@ def select_layers(config: DecoderConfig, read_layer: int, layer: int | None = No
     Raises:
         ConfigError: the decoder does not read `layer`, or only together with others.
     """
-    known = config.read_layers or (read_layer,)
+    known = block_numbers(config, read_layer)
     if config.read_layers and config.combine == "concatenated":
         if layer is not None:
             raise ConfigError(
@@ -98,8 +103,8 @@ def draw_row_layers(
         seed: of the draw.
         epoch: counted from 0.
     """
-    several = config.read_layers
-    if not several or config.combine == "concatenated":
+    several = block_numbers(config, read_layer)
+    if not config.read_layers or config.combine == "concatenated":
         return select_layers(config, read_layer)
     key = [seed, "layer", example_id, *([epoch] if epoch else [])]
     drawn = int(digest(key)[:12], 16) % len(several)

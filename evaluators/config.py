@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from activation_store.layout.config import Layer
 from activation_store.target.number_format import ComputeConfig
 from core.config import Config
 from core.records.tables import VIEWS, Split, View
@@ -49,7 +50,7 @@ class EvaluateConfig(ComputeConfig):
     """Activations given to the decoder; `right` and `other` are required. Each costs a forward pass
     over all questions. `swapped` and `shifted_positions` apply to masked views and need
     `dump.swapped`; `wrong_layer` needs a second layer in dump.layers."""
-    read_layer: int | None = Field(default=None, ge=0)
+    read_layer: Layer | None = None
     """Layer that is asked of a decoder with several read layers; null takes the first."""
     baselines: tuple[Baseline, ...] = ()
     """Decoders trained for comparison, each in its own step that takes as long as `train`: `prior`

@@ -147,7 +147,10 @@ def open_evaluation(
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(decoder)
     activations.last_tokens = decoder.config.last_tokens
-    layers = decoder.select_layers(config.read_layer)
+    asked = config.read_layer
+    layers = decoder.select_layers(
+        None if asked is None else decoder.shape.layer(asked, "evaluate.read_layer")
+    )
     for layer in layers.layers:
         activations.only_layer(layer)
     rows, dropped, unwritable = drop_unwritable(

@@ -14,7 +14,7 @@ import torch
 from transformers.trainer_callback import TrainerCallback
 
 from activation_store.model_files.quiet import quiet_libraries
-from activation_store.target.load import use_threads
+from activation_store.target.load import model_shape, use_threads
 from activation_store.target.number_format import resolve_section
 from core.errors import DataError
 from core.files import storage_errors, write_bytes
@@ -26,6 +26,7 @@ from core.records.table_files import (
 from core.records.tables import Dropped
 from core.runtime import Runtime
 from decoder.binding import Binding
+from decoder.config import DecoderConfig
 from decoder.model import Decoder
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
@@ -136,7 +137,9 @@ def train(
     config = resolve_section(config, runtime)
     distributed = DistributedContext.from_environment(runtime)
     activations = inputs.open_activations(runtime, config.decoder.normalisation)
-    layer = _main_layer(config, activations)
+    settings = config.decoder.with_block_numbers(model_shape(inputs.model))
+    config = config.model_copy(update={"decoder": settings})
+    layer = _main_layer(settings, activations)
     decoder = _create_decoder(inputs, config, layer, distributed, runtime)
     if runtime.checkpointing:
         decoder.recompute_blocks()
@@ -231,16 +234,16 @@ def _optimise(
     return trainer.meter.summarise()
 
 
-def _main_layer(config: TrainConfig, activations: ActivationSource) -> int:
+def _main_layer(config: DecoderConfig, activations: ActivationSource) -> int:
     """Return the read layer, of several the first; all must be there.
 
     Raises:
         StoreError: the activations lack a layer.
     """
-    if config.decoder.read_layers:
-        first, *_ = [activations.only_layer(layer) for layer in config.decoder.read_layers]
+    if config.read_layers:
+        first, *_ = [activations.only_layer(int(layer)) for layer in config.read_layers]
         return first
-    return activations.only_layer(config.decoder.read_layer)
+    return activations.only_layer(None if config.read_layer is None else int(config.read_layer))
 
 
 def _create_decoder(

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from activation_store.target.number_format import ComputeConfig
 from activation_store.tokens.config import TemplateConfig
 from core.records.tables import Split
 
 Codec = Literal["raw", "lossless"]
+
+
+def _check_layer(layer: float) -> float:
+    if layer < -1 or (isinstance(layer, float) and not 0 < layer < 1):
+        raise ValueError(
+            f"got {layer}; expected a block number from 0, -1 for the last block, or a relative "
+            "depth between 0 and 1"
+        )
+    return layer
+
+
+Layer = Annotated[int | float, AfterValidator(_check_layer)]
+"""A block of a model: its number from 0, -1 for the last, or a relative depth between 0 and 1."""
+
+
+def known_by_number(layers: Iterable[Layer]) -> bool:
+    """Whether all are named by numbers that need no model to be told apart."""
+    return all(isinstance(layer, int) and layer >= 0 for layer in layers)
+
 
 _CHUNK_ROWS, _CHUNK_BYTES = 256, 256 << 10
 _SHARD_ROWS, _SHARD_CHUNKS = 8192, 32
@@ -19,7 +39,7 @@ _SHARD_ROWS, _SHARD_CHUNKS = 8192, 32
 class CaptureConfig(ComputeConfig):
     """Which activations are stored, and how they are laid out."""
 
-    layers: tuple[int | float, ...] = (14,)
+    layers: tuple[Layer, ...] = (0.5,)
     """Read layers: the blocks, counted from 0, whose output residual stream is stored. -1 is the
     last block. A fraction is a relative depth: 0.5 is the block after which half of the blocks have
     run (15 of 32, 14 of 30)."""
@@ -48,19 +68,10 @@ class CaptureConfig(ComputeConfig):
 
     @field_validator("layers")
     @classmethod
-    def _layers(cls, layers: tuple[int | float, ...]) -> tuple[int | float, ...]:
-        if not layers or len(set(layers)) != len(layers) or min(layers) < -1:
-            raise ValueError("expected distinct block numbers from 0 (or -1 for the last block)")
-        if any(isinstance(layer, float) and not 0 < layer < 1 for layer in layers):
-            raise ValueError(
-                f"got {list(layers)}; expected block numbers, or relative depths between 0 and 1"
-            )
+    def _layers(cls, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        if not layers or len(set(layers)) != len(layers):
+            raise ValueError(f"got {list(layers)}; expected at least one layer, and each once")
         return layers
-
-    @property
-    def known_by_number(self) -> bool:
-        """Whether all layers are named by numbers that need no model to be told apart."""
-        return all(isinstance(layer, int) and layer >= 0 for layer in self.layers)
 
     @model_validator(mode="after")
     def _whole_chunks(self) -> CaptureConfig:

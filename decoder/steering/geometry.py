@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from activation_store.target.load import shape_of
 from decoder.model import Decoder
 
 LEAST_NORM = 1e-12
@@ -41,7 +40,7 @@ class Geometry:
         """Return the geometry of a decoder; of one that does not normalise, that of raw vectors."""
         layers = decoder.select_layers().layers
         if decoder.normaliser is None:
-            size = shape_of(decoder.net.get_base_model().config, decoder.binding.model).d_model
+            size = decoder.shape.d_model
             zeros = torch.zeros(len(layers), size, device=decoder.device)
             return cls(zeros, zeros + 1)
         origin_LD, unit_LD = decoder.normaliser.origin_and_unit(layers)

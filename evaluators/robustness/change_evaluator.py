@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.target.load import shape_of
 from activation_store.tokens.tokens import tokenize_row
 from core.errors import DataError
 from core.progress import Progress
@@ -116,7 +115,7 @@ class ChangeEvaluator:
         self._config = config
         self._cache = cache
         self._layers = decoder.select_layers()
-        shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
+        shape = decoder.shape
         self._max_tokens = shape.max_positions
         self._progress = progress
         self._done = 0

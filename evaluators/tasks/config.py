@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from activation_store.layout.config import Layer
 from activation_store.target.number_format import ComputeConfig
 from core.config import Config
 from evaluators.config import JudgeConfig
@@ -52,7 +53,7 @@ class ShiftConfig(Config):
     """The other model; null takes the decoder's own target with `adapter`."""
     adapter: str | None = None
     """Folder or id of a PEFT adapter of the other model, such as a fine-tune; null for none."""
-    layer: int | None = Field(default=None, ge=0)
+    layer: Layer | None = None
     """Block of the other model that is read; null takes the one at the depth of the decoder's read
     layer."""
 
@@ -102,7 +103,7 @@ class TasksConfig(ComputeConfig):
     predictors: tuple[PredictorName, ...] = PREDICTOR_NAMES
     """Methods that are compared, each on the tasks it can answer; `prior` and `visible_text` only
     if `evaluate.baselines` has them."""
-    layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    layers: tuple[Layer, ...] = ()
     """Blocks that are read in addition to the decoder's; empty takes six, evenly spaced."""
     shares: SubjectShares = SubjectShares()
     """How a relation's subjects are divided; subjects of the decoder's own rows of kind `relation`

@@ -61,8 +61,7 @@ def shift_tasks(
 
 def matching_layer(decoder: Decoder, other: TargetNetwork, config: ShiftConfig) -> int:
     """Return the other model's block that is read: the configured one, or of the same depth."""
-    net = decoder.net.get_base_model()
-    own = shape_of(net.config, decoder.binding.model).n_blocks
+    own = decoder.shape.n_blocks
     shape = shape_of(other.net.config, config.model or decoder.binding.model)
     if config.layer is not None:
         return shape.layer(config.layer, "tasks.shift.layer")

@@ -15,7 +15,6 @@ from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import (
     load_model,
     load_tokenizer,
-    shape_of,
     use_threads,
 )
 from core.documents.canonical import digest
@@ -227,7 +226,7 @@ def _count_checkpoints(decoder: Path) -> int | None:
 
 def choose_layers(decoder: Decoder, config: TasksConfig) -> tuple[int, ...]:
     """Choose the blocks whose activations rows have, the decoder's among them."""
-    shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
+    shape = decoder.shape
     named: Sequence[int] = [shape.layer(layer, "tasks.layers") for layer in config.layers]
     if not named:
         named = np.linspace(0, shape.n_blocks - 1, min(_LAYERS, shape.n_blocks)).round().tolist()

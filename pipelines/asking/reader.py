@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from activation_store.target.load import shape_of
 from core.config import Config
 from core.errors import ConfigError, DataError, UserError
 from core.records.tables import Message
@@ -255,8 +254,7 @@ class Reader:
         decoder = self.decoder
         if layer is None:
             return decoder.select_layers()
-        shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
-        number = shape.layer(layer, option)
+        number = decoder.shape.layer(layer, option)
         if decoder.config.combine == "concatenated" and decoder.config.read_layers:
             return decoder.select_layers(number)
         return ReadLayers((number,), named=bool(decoder.config.read_layers))
@@ -264,7 +262,7 @@ class Reader:
     @property
     def trained_layers(self) -> tuple[int, ...]:
         """Blocks that the decoder was trained on."""
-        return self.decoder.config.read_layers or (self.decoder.binding.read_layer,)
+        return self.decoder.layers
 
     def choose_tokens(
         self, prompt: Prompt, captured: CapturedConversation

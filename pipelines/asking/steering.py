@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from activation_store.target.generation import Sampling
-from activation_store.target.load import shape_of
 from core.errors import ConfigError, DataError, ModelError, first_line
 from core.records.steering_control import SteeringControl, WantedAnswer
 from decoder.model import Decoder
@@ -238,7 +237,7 @@ def steer_with_file(
         return
     vector = SteeringVector.load(path)
     vector.check_target(decoder.binding.target)
-    shape = shape_of(decoder.net.get_base_model().config, decoder.binding.model)
+    shape = decoder.shape
     for block, values in vector.layers.items():
         shape.layer(block, "the vector's layer")
         if len(values) != shape.d_model:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from activation_store.layout.config import DumpSection
+from activation_store.layout.config import DumpSection, known_by_number
 from activation_store.target.config import CompleteConfig
 from activation_store.target.number_format import resolve_section
 from core.config import Config
@@ -114,7 +114,7 @@ class Experiment(Config):
         stored, read = self.dump.layers, self.train.decoder.read_layer
         several = self.train.decoder.read_layers
         if several:
-            if not set(several) <= set(stored) and self.dump.known_by_number:
+            if not set(several) <= set(stored) and known_by_number((*several, *stored)):
                 raise ValueError(
                     f"train.decoder.read_layers: got {list(several)}, expected some of dump.layers "
                     f"{list(stored)}"
@@ -124,9 +124,7 @@ class Experiment(Config):
             raise ValueError(
                 f"train.decoder.read_layer: got null, expected one of dump.layers {list(stored)}"
             )
-        # -1 and a relative depth are known by their number only once the model is
-        by_number = read != -1 and self.dump.known_by_number
-        if read is not None and read not in stored and by_number:
+        if read is not None and read not in stored and known_by_number((read, *stored)):
             raise ValueError(
                 f"train.decoder.read_layer: got {read}, expected one of dump.layers {list(stored)}"
             )

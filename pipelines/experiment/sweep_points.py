@@ -149,12 +149,11 @@ def _parse_axis(text: str) -> tuple[str, list[Any]]:
 def _stored_layers(base: Experiment, section: SweepSection) -> tuple[str, ...]:
     """Let one store hold the layers of an axis over read layers, so that none is dumped twice."""
     axes = (axis for axis in section.vary if ALIASES.get(axis, axis) == ALIASES["read_layer"])
-    read = {layer for axis in axes for layer in section.vary[axis] if isinstance(layer, int)}
-    if -1 in {*base.dump.layers, *read}:
-        return ()
-    # each point names its own block, so one that is told by depth is not needed
-    numbers = {layer for layer in base.dump.layers if isinstance(layer, int)}
-    return (f"dump.layers={json.dumps(sorted(numbers | read))}",) if read - numbers else ()
+    read = {layer for axis in axes for layer in section.vary[axis] if layer is not None}
+    # each point names its own block, so one that is named in another way is not needed
+    ways = set(map(type, read))
+    stored = {layer for layer in base.dump.layers if {type(layer)} == ways}
+    return (f"dump.layers={json.dumps(sorted(stored | read))}",) if read - stored else ()
 
 
 def _point_name(experiment: str, setting: Mapping[str, Any], seed: int) -> str:

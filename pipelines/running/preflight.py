@@ -57,9 +57,10 @@ def check_models(
 
 def _check_read_layers(decoder: DecoderConfig, shape: Shape, stored: Sequence[int]) -> None:
     """Refuse a decoder that reads a block of which nothing is stored."""
+    decoder = decoder.with_block_numbers(shape)
     one = () if decoder.read_layer is None else (decoder.read_layer,)
     for layer in decoder.read_layers or one:
-        if shape.layer(layer, "train.decoder.read_layer") not in stored:
+        if layer not in stored:
             raise ConfigError(
                 f"train.decoder.read_layer: got {layer}, expected one of {list(stored)}, the "
                 "blocks of this model that dump.layers names. Name it there too."

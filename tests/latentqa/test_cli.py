@@ -170,7 +170,7 @@ def test_the_root_may_come_from_the_environment(
 
 def test_show_has_identity_and_record(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = Called(capsys, "show", "fake:1", "--json").json()[2:3]
-    assert found["identity"]["config"] == {"layers": [14]}
+    assert found["identity"]["config"] == {"layers": [0.5]}
     assert found["record"]["counts"]["sequences"] == 5
 
 
@@ -235,7 +235,7 @@ def test_a_place_that_cannot_be_is_one_line(
 
 def test_plan_prints_why(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     called = Called(capsys, "plan", "fake.yaml", "--set", "dump.layers=[3]")
-    assert "config.layers: [14] → [3]" in called.out
+    assert "config.layers: [0.5] → [3]" in called.out
     assert "waits for dump." in called.out
     steps = Called(capsys, "plan", "fake.yaml", "--json").json()["steps"]
     assert {step["status"] for step in steps} == {"hit"}

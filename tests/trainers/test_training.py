@@ -313,6 +313,23 @@ def test_a_store_of_another_target_is_refused(made: chain.Chain, tmp_path: Path)
         train(*other, config=CONFIG, runtime=chain.RUNTIME)
 
 
+@pytest.mark.parametrize("read", [{"read_layer": 0.75}, {"read_layers": (0.75,)}])
+def test_a_read_layer_is_saved_as_the_number_of_its_block(
+    made: chain.Chain, tmp_path: Path, read: dict[str, Any]
+) -> None:
+    config = CONFIG.model_copy(update={"decoder": DecoderConfig(**read), "max_steps": 1})
+    run(made, tmp_path, config)
+    saved, binding = read_sidecar(tmp_path / "out")
+    assert (saved.read_layers or (saved.read_layer,)) == (chain.LAYER,)
+    assert binding.read_layer == chain.LAYER
+
+
+def test_two_names_of_one_block_are_refused(made: chain.Chain, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"decoder": DecoderConfig(read_layers=(chain.LAYER, 0.75))})
+    with pytest.raises(ConfigError, match="names a block twice"):
+        run(made, tmp_path, config)
+
+
 def test_a_layer_that_is_not_stored_is_refused(made: chain.Chain, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"decoder": DecoderConfig(read_layer=1)})
     with pytest.raises(StoreError, match=r"it has layers \[2\], got 1"):

@@ -103,9 +103,9 @@ class SteeringRows:
 
     def _readings(self, chosen: Sequence[int], layer_turn: int) -> list[Reading]:
         decoder = self._decoder
-        named = decoder.config.read_layers
-        sampled = bool(named) and decoder.config.combine == "sampled"
-        layers = decoder.select_layers(named[layer_turn % len(named)] if sampled else None)
+        read = decoder.layers
+        sampled = len(read) > 1 and decoder.config.combine == "sampled"
+        layers = decoder.select_layers(read[layer_turn % len(read)] if sampled else None)
         prompts = [self._prompts[i] for i in chosen]
         with use_adapter(decoder.net, STEER):
             capture = Capture(decoder.net.get_base_model(), layers.layers, gradients=True)

@@ -154,9 +154,9 @@ def test_a_plan_is_the_same_whether_its_rows_are_named_or_not() -> None:
     assert plan_of(rows, CaptureConfig(), d_model=576).digest == named.digest
 
 
-@pytest.mark.parametrize("layers", [(), (1, 1), (-2,)])
-def test_layers_are_distinct_block_numbers(layers: tuple[int, ...]) -> None:
-    with pytest.raises(ValidationError, match="expected distinct block numbers"):
+@pytest.mark.parametrize("layers", [(), (1, 1), (-2,), (1.0,), (1.5,), (0.0,), (0.5, 0.5)])
+def test_layers_are_distinct_blocks_or_depths(layers: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="; expected "):
         CaptureConfig(layers=layers)
 
 

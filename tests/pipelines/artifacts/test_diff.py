@@ -14,7 +14,7 @@ def test_two_artifacts_differ_in_named_fields(tmp_path: Path) -> None:
     steps = FakeSteps(tmp_path / "log", pieces=1)
     a = runner(tmp_path / "r", steps, until="dump").run().steps[2].artifact
     b = runner(tmp_path / "r", steps, until="dump", dump={"layers": [3]}).run().steps[2].artifact
-    assert [str(d) for d in compare_artifacts(a, b)] == ["config.layers: [14] → [3]"]
+    assert [str(d) for d in compare_artifacts(a, b)] == ["config.layers: [0.5] → [3]"]
 
 
 def test_other_bytes_of_the_same_identity_are_shown(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_the_nearest_has_the_fewest_other_fields(tmp_path: Path) -> None:
     found = nearest(ArtifactRoot(tmp_path / "r").artifacts("dump"), wanted)
     assert found is not None
     assert found[0] == near
-    assert [str(d) for d in found[1]] == ["config.layers: [14] → [5]"]
+    assert [str(d) for d in found[1]] == ["config.layers: [0.5] → [5]"]
 
 
 def test_an_empty_root_has_no_nearest(tmp_path: Path) -> None:

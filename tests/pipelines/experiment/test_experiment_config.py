@@ -72,7 +72,7 @@ def test_every_published_experiment_is_valid(path: Path) -> None:
         ),
         (
             "dump.layers=[1, 1]",
-            "dump.layers: expected distinct block numbers from 0 (or -1 for the last block).",
+            "dump.layers: got [1, 1]; expected at least one layer, and each once.",
         ),
         (
             "data.splits={test: 0.9, validation: 0.2}",
@@ -90,8 +90,9 @@ def test_every_published_experiment_is_valid(path: Path) -> None:
         ("dump.layers.x=3", "dump.layers is a list, not a section; set dump.layers itself."),
         ("runtime=cpu", 'runtime: got "cpu", expected a section with device, threads, '),
         (
-            "train.decoder.read_layer=3",
-            "train.decoder.read_layer: got 3, expected one of dump.layers [14].",
+            "train.decoder.read_layer=2.0",
+            "train.decoder.read_layer: got 2.0; expected a block number from 0, -1 for the last "
+            "block, or a relative depth between 0 and 1.",
         ),
     ],
 )
@@ -120,6 +121,13 @@ def test_no_source_of_rows_is_refused(file: Path) -> None:
 def test_several_stored_layers_need_the_one_that_is_read(file: Path) -> None:
     assert error(file, "dump.layers=[3, 7]") == (
         "x.yaml: train.decoder.read_layer: got null, expected one of dump.layers [3, 7]."
+    )
+
+
+def test_a_read_layer_is_one_of_those_stored(file: Path) -> None:
+    own = ("dump.layers=[14]", "train.decoder.read_layer=3")
+    assert error(file, *own) == (
+        "x.yaml: train.decoder.read_layer: got 3, expected one of dump.layers [14]."
     )
 
 

@@ -68,6 +68,12 @@ def test_read_layers_share_one_store(config: Path, own: list[str]) -> None:
     assert {point.experiment.dump.layers for point in plan.points} == {(1, 2, 3)}
 
 
+@pytest.mark.parametrize("own", ["dump.layers=[14]", "dump.layers=[0.5]"])
+def test_read_layers_by_depth_share_one_store(config: Path, own: str) -> None:
+    plan = plan_sweep(config, [own], vary=["read_layer=0.25,0.5,0.75"])
+    assert {point.experiment.dump.layers for point in plan.points} == {(0.25, 0.5, 0.75)}
+
+
 @pytest.mark.parametrize(
     ("vary", "says"),
     [

@@ -43,7 +43,7 @@ def test_a_miss_names_the_changed_field_against_the_nearest(
     found = plans(tmp_path, steps, dump={"layers": [3]})["dump"]
     assert found.status == "miss"
     assert found.nearest == first.steps[2].artifact.short
-    assert [str(change) for change in found.changes] == ["config.layers: [14] → [3]"]
+    assert [str(change) for change in found.changes] == ["config.layers: [0.5] → [3]"]
 
 
 def test_what_waits_shows_its_own_changes_alone(tmp_path: Path, steps: FakeSteps) -> None:
