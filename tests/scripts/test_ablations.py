@@ -99,7 +99,7 @@ def test_a_small_sweep_runs_goes_on_and_writes_its_table(
         for row in read_conversations(folder.data / CONVERSATIONS_FILE)
         if row.view == "stimulus_completion"
     ]
-    assert len({row.control_id for row in rows}) == 8
+    assert len({row.control_id for row in rows}) == 6
     assert {row.split for row in rows} == {"train", "validation", "test_seen"}
 
 
