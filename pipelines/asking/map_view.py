@@ -11,8 +11,6 @@ from rich.text import Text
 from core.files import storage_errors, write_bytes
 from core.text.text_tables import csv_bytes
 from pipelines.asking.reading_map import ReadingMap, Window
-from pipelines.reports import plots
-from pipelines.reports.plots.style import png, svg
 
 _CELL = 6
 """Characters of a cell."""
@@ -55,6 +53,10 @@ def write_map(found: ReadingMap, folder: Path) -> list[Path]:
     Raises:
         StorageError: the disk is full or read-only.
     """
+    # imported here: a map on a terminal needs no matplotlib
+    from pipelines.reports import plots
+    from pipelines.reports.plots.style import png, svg
+
     figure = plots.heat(
         np.column_stack([found.gains, found.whole]),
         rows=[str(layer) for layer in found.layers],

@@ -24,15 +24,45 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_init_writes_the_template_and_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
     called = Called(capsys, "init")
     assert called.code == 0
-    assert load_experiment(Path("experiment.yaml")).experiment == "template"
+    assert load_experiment(Path("experiment.yaml")).experiment == "experiment"
     assert json.loads(Path(SCHEMA_FILE).read_text())["properties"].keys() >= {"dump", "train"}
     assert "latentqa plan experiment.yaml" in called.out
 
 
 def test_a_packaged_experiment_can_be_the_beginning(capsys: pytest.CaptureFixture[str]) -> None:
-    called = Called(capsys, "init", "quickstart", "--out", "mine.yaml", "--json")
-    assert called.json() == {"out": "mine.yaml", "schema": SCHEMA_FILE}
-    assert Path("mine.yaml").read_text() == (EXPERIMENTS / "quickstart.yaml").read_text()
+    called = Called(capsys, "init", "quickstart", "--json")
+    assert called.json() == {
+        "experiment": "quickstart",
+        "out": "quickstart.yaml",
+        "schema": SCHEMA_FILE,
+    }
+    assert Path("quickstart.yaml").read_text() == (EXPERIMENTS / "quickstart.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("mine.yaml", "mine"),
+        ("Pirates, 2nd try.yaml", "pirates-2nd-try"),
+        ("x/_y_.yml", "y"),
+        ("…", "mine"),
+        (f"{'long' * 51}.yaml", "long" * 50),
+    ],
+)
+def test_an_experiment_is_named_after_its_file(
+    capsys: pytest.CaptureFixture[str], file: str, name: str
+) -> None:
+    for experiment in ("template", "quickstart"):
+        out = Path(experiment, file)
+        assert name in Called(capsys, "init", experiment, "--out", str(out)).out
+        assert load_experiment(out).experiment == name
+        original = (EXPERIMENTS / f"{experiment}.yaml").read_text().splitlines()
+        changed = [
+            pair
+            for pair in zip(out.read_text().splitlines(), original, strict=True)
+            if len(set(pair)) > 1
+        ]
+        assert [new.partition(" #")[0].split() for new, _ in changed] == [["experiment:", name]]
 
 
 def test_init_overwrites_no_file(capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,8 +110,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
             "pipelines.reports.run.results, pipelines.reports.compare.comparison",
             ("torch", "transformers", "prefect", "datasets"),
         ),
+        (
+            "pipelines.reports.run.results, pipelines.asking.map_view, "
+            "pipelines.reports.run.sections.tasks, pipelines.reports.run.sections.control",
+            ("matplotlib",),
+        ),
     ],
-    ids=["latentqa", "results and compare"],
+    ids=["latentqa", "results and compare", "tables and maps on a terminal"],
 )
 def test_an_import_loads_nothing_heavy(modules: str, heavy: tuple[str, ...]) -> None:
     code = f"import sys, {modules}; print(sorted(sys.modules))"

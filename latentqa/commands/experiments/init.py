@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from latentqa.terminal.options import JsonOption
 from latentqa.terminal.printing import report, say
 
 TEMPLATE = "template"
+_LONGEST_NAME = 200
+"""Most characters of an experiment's name, as in pipelines/experiment/config.py."""
 SCHEMA_FILE = "experiment.schema.json"
 """The name under which an experiment file looks for its schema, in its own folder."""
 
@@ -38,7 +41,10 @@ def init(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented experiment file to start from, and its JSON Schema next to it."""
+    """Write a commented experiment file to start from, and its JSON Schema next to it.
+
+    The experiment is named after the file.
+    """
     packaged = packaged_experiments()
     if list_:
         document = [{"name": name, "about": _about(text)} for name, text in packaged.items()]
@@ -52,17 +58,18 @@ def init(
 
     name = "experiment" if experiment == TEMPLATE else experiment
     target = (out or Path(f"{name}.yaml")).expanduser()
+    own = experiment_name(target)
     if target.exists():
         raise ConfigError(f"{target}: already exists; name a new file with --out.")
     schema_path = target.with_name(SCHEMA_FILE)
     write_bytes(schema_path, schema_text().encode())
-    write_bytes(target, packaged[experiment].encode())
+    write_bytes(target, with_name(packaged[experiment], own).encode())
     report(
         as_json,
-        {"out": str(target), "schema": str(schema_path)},
-        f"{target}: a copy of the packaged experiment {experiment}; {schema_path.name} is its "
-        "schema for editors",
-        f"Next:  {program()} plan {target}",
+        {"experiment": own, "out": str(target), "schema": str(schema_path)},
+        f"{target}: the experiment {own}, copied from the packaged {experiment}; "
+        f"{schema_path.name} is its schema for editors",
+        f"Next:  {program()} plan {shlex.quote(str(target))}",
     )
 
 
@@ -91,6 +98,22 @@ def packaged_experiments() -> dict[str, str]:
         if path.name.endswith(".yaml")
     }
     return dict(sorted(found.items(), key=lambda item: (item[0] != TEMPLATE, item[0])))
+
+
+def experiment_name(file: Path) -> str:
+    """Make the name of an experiment from that of its file."""
+    return re.sub(r"[^a-z0-9_-]+", "-", file.stem.lower()).strip("-_")[:_LONGEST_NAME] or "mine"
+
+
+def with_name(text: str, name: str) -> str:
+    """Give an experiment file another name; a comment after it keeps its column."""
+
+    def rename(line: re.Match[str]) -> str:
+        named = f"experiment: {name}"
+        return named if line[1] is None else f"{named} ".ljust(len(line[0]))
+
+    pattern = r"^experiment: *[^\s#]+( +(?=#))?"
+    return re.sub(pattern, rename, text, count=1, flags=re.MULTILINE)
 
 
 def schema_text() -> str:

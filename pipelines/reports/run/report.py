@@ -39,13 +39,15 @@ from pipelines.reports.run.evaluation import (
 )
 from pipelines.reports.run.figures import loss_panel, report_figures
 from pipelines.reports.run.inputs import ReportInputs, ReportStep, artifact_file, printed_config
-from pipelines.reports.run.sections.control import control_figures, control_page
+from pipelines.reports.run.sections.control import control_page
+from pipelines.reports.run.sections.control_figures import control_figures
 from pipelines.reports.run.sections.drops import dropped_by_step
 from pipelines.reports.run.sections.groups import GroupTable, group_tables, measure_groups
 from pipelines.reports.run.sections.header import header_facts
 from pipelines.reports.run.sections.quality import read_quality
 from pipelines.reports.run.sections.robustness import change_table, held_out_table
-from pipelines.reports.run.sections.tasks import read_examples, task_figures, task_page
+from pipelines.reports.run.sections.task_figures import task_figures
+from pipelines.reports.run.sections.tasks import read_examples, task_page
 from pipelines.reports.run.tables import (
     gain_table,
     generic_table,

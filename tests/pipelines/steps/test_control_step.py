@@ -15,7 +15,8 @@ from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.smoke import smoke
 from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
-from pipelines.reports.run.sections.control import control_figures, control_tables
+from pipelines.reports.run.sections.control import control_tables
+from pipelines.reports.run.sections.control_figures import control_figures
 from pipelines.steps.order import steps_for
 from pipelines.steps.shared.metrics import metrics_of
 from pipelines.steps.shared.step import ExternalInputs, Step

@@ -17,7 +17,8 @@ from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.smoke import smoke
 from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
-from pipelines.reports.run.sections.tasks import read_examples, task_figures, task_tables
+from pipelines.reports.run.sections.task_figures import task_figures
+from pipelines.reports.run.sections.tasks import read_examples, task_tables
 from pipelines.steps.order import steps_for
 from pipelines.steps.shared.metrics import metrics_of
 from pipelines.steps.shared.step import ExternalInputs, Step

@@ -1,26 +1,20 @@
-"""Reading tasks as a section of the report, as Markdown tables, and as a plot by block."""
+"""Reading tasks as a section of the report, and as Markdown tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from core.records.estimate import Estimate
 from core.records.result_table import ResultTable
-from core.text.text_tables import CellValue
 from core.text.wording import count, sort_known
 from evaluators.measure.result_files import read_rows
 from evaluators.tasks.config import PredictorName
-from evaluators.tasks.metrics import MEAN, PredictorMetrics, TaskMetrics, TasksMetrics
-from pipelines.reports import plots
-from pipelines.reports.plots.page_figure import PageFigure, make_page_figure
+from evaluators.tasks.metrics import MEAN, TaskMetrics, TasksMetrics
 
 _OWN = "lit"
 _ORDER: tuple[str, ...] = get_args(PredictorName)
-_FIGURE = "tasks-layers"
 _EXAMPLES = 5
 """Best, and worst, answers about hidden prompts that are shown."""
 _NAMED, _CLAIMS = "contained", "chosen"
@@ -35,8 +29,6 @@ _TABLES: tuple[tuple[str, str, str | None], ...] = (
     ("LIT minus each method, paired", "lead", None),
 )
 """Each table's title, its measure, and the headline of its tasks; None for any."""
-_COLOURS = {"lit": "own", "probe": "other", "neighbour": "raw", "patchscope": "third"}
-"""Colours of methods in the plot; any other is drawn in a plain one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,42 +201,3 @@ def read_examples(path: Path | None) -> dict[str, list[dict[str, Any]]]:
         if len(rows) > 2 * _EXAMPLES:
             of_task[name] = [*rows[:_EXAMPLES], *rows[-_EXAMPLES:]]
     return of_task
-
-
-def task_figures(metrics: TasksMetrics) -> dict[str, PageFigure]:
-    """Draw each task's headline measure by block, for the methods that read activations."""
-    panels, rows = [], []
-    for name, task in task_page(metrics).measured.items():
-        lines = []
-        for predictor, own in task.predictors.items():
-            points = _by_layer(own)
-            if points:
-                lines.append(_line(predictor, points))
-            rows += [_row(name, predictor, layer, found) for layer, found in points.items()]
-        if lines:
-            claims = task.headline == _CLAIMS
-            n, level = (task.choices, task.chance) if claims else (task.n, None)
-            panels.append(plots.SeriesPanel(name, f"n = {n}", tuple(lines), level))
-    if not panels:
-        return {}
-    draw = partial(plots.lines, panels, xlabel="block that is read", ylabel="share")
-    description = "Accuracy of each method by block, with intervals"
-    return {_FIGURE: make_page_figure(_FIGURE, description, draw, rows)}
-
-
-def _by_layer(own: PredictorMetrics) -> dict[int, Estimate]:
-    found = {int(layer): one for layer, one in own.by_layer.items() if one.measured}
-    return dict(sorted(found.items()))
-
-
-def _line(name: str, points: dict[int, Estimate]) -> plots.Series:
-    values = tuple(one.estimate or 0.0 for one in points.values())
-    ends = tuple(
-        None if one.low is None or one.high is None else (one.low, one.high)
-        for one in points.values()
-    )
-    return plots.Series(name, tuple(points), values, _COLOURS.get(name, "plain"), ends)
-
-
-def _row(task: str, predictor: str, layer: int, found: Estimate) -> dict[str, CellValue]:
-    return {"task": task, "predictor": predictor, "layer": layer, **found.model_dump()}
