@@ -144,8 +144,6 @@ class LLMClient:
 
     async def _run(self, job: CompletionJob) -> Form | None:
         """Send the requests of a job; again in another form where the endpoint refuses its form."""
-        if self.budget_left is not None:
-            self._count_earlier_losses(job)
         async with self._claims.kept_alive():
             while job.pending:
                 looked_up_at = time.monotonic()
@@ -171,6 +169,7 @@ class LLMClient:
         """Finish what the log has final outcomes for; the rest is without one."""
         unanswered: list[PendingRequest] = []
         pending = list(job.pending.items())
+        asked = set(job.pending)
         for start in range(0, len(pending), _REQUESTS_PER_LOOKUP):
             piece = dict(pending[start : start + _REQUESTS_PER_LOOKUP])
             stored = self._log.get_all(list(piece))
@@ -181,20 +180,24 @@ class LLMClient:
                 if again is not None:
                     asked_key = self._key(again)
                     outcome = self._read(again, asked_key, self._log.get(asked_key))
+                    asked.add(asked_key)
                 job.found[key] = [one for one in (first, outcome) if one is not None]
                 if outcome is None:
                     unanswered.append(PendingRequest(request, key, first, asked_key))
                 else:
                     job.finish(key, outcome, tell=False)
             await asyncio.sleep(0)  # progress bars and others have their turn
+        self._count_earlier_losses(asked)
         return unanswered
 
-    def _count_earlier_losses(self, job: CompletionJob) -> None:
-        """Count what earlier runs may have paid for responses that did not come, each once."""
-        lost = self._log.lost_costs()
-        new = (job.pending.keys() & lost.keys()) - self._known_losses
-        self.usage.cost_of_cached += sum(lost[key] for key in new)
-        self._known_losses |= job.pending.keys()
+    def _count_earlier_losses(self, keys: set[str]) -> None:
+        """Count what earlier runs may have paid for without a usable reply, each once."""
+        if self.budget_left is None or not (new := keys - self._known_losses):
+            return
+        self._known_losses |= new
+        for key, tokens in self._log.lost_tokens().items():
+            if key in new:
+                self.usage.add_cost(Outcome.lost(key, tokens))
 
     def _count_found(self, job: CompletionJob) -> None:
         """Count the replies that were found in the log, each once."""
@@ -292,6 +295,7 @@ class LLMClient:
         return outcome if again is None else await self._ask(again, self._key(again))
 
     async def _ask(self, request: Request, key: str) -> Outcome:
+        self._known_losses.add(key)
         async with self._budget.room(request):
             outcome = read_content(request, await self._send(request, key))
             self.usage.add(outcome)

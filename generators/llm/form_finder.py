@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from generators.llm.chat.reply import Outcome
 from generators.llm.chat.request import Form, Request
-from generators.llm.chat.structured import FORMS
+from generators.llm.chat.structured import FORMS, probe_request
+from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import RequestLog
 from generators.llm.sending.budget import Budget, Usage
@@ -66,6 +68,7 @@ class FormFinder:
         """Return the form; send trial requests, sampled as `like`, if it is not settled."""
         if self.settled is None:
             auto = self._endpoint.structured == "auto"
+            self._count_earlier_trials(like.sampling)
             async with self._budget.room(like):
                 self.settled = await self._sender.find_form(
                     first, like.sampling, fall_back=auto, count=self._usage.add_cost
@@ -76,3 +79,10 @@ class FormFinder:
                     f"used is {_FALLBACKS[self.settled]}."
                 )
         return self.settled
+
+    def _count_earlier_trials(self, sampling: SamplingConfig) -> None:
+        """Count what trial requests without a usable reply have cost in earlier runs."""
+        lost = self._log.lost_tokens()
+        for key in {self._sender.probe_key(probe_request(sampling, form)) for form in FORMS}:
+            if key in lost:
+                self._usage.add_cost(Outcome.lost(key, lost[key]))

@@ -25,7 +25,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal, TypeVar
 
 from core.errors import EndpointError, NoCreditError
-from generators.llm.chat.reply import body_error, parse_body
+from generators.llm.chat.reply import body_error
+from generators.llm.chat.reply_body import is_stream, parse_body
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 
 T = TypeVar("T")
@@ -271,8 +272,12 @@ def describe_body(raw: str) -> str:
         kind = "HTML"
     elif raw.startswith("\x1f") or raw.count("\ufffd") > len(raw) / 20:
         return "bytes that are no text (compressed, and not said to be?)"
+    elif is_stream(raw):
+        kind = "a stream of events without its end"
     elif start in ("{", "[") and parse_body(raw) is None:
         kind = "JSON that is cut or broken"
+    elif start == "{":
+        kind = "JSON without a reply in it"
     else:
         kind = "text"
     return f"{kind}, {text[:80]!r}"

@@ -8,7 +8,10 @@
 | thought beside the content | kept apart, to tell a reply that was cut within its thought |
 | finish reasons of Gemini, Anthropic, Mistral | as the status that they stand for |
 | no message, or no choice, with a filter's reason | filtered |
+| several choices | the first with a text, else the first |
 | no usage, or numbers that are none | unknown: the most it can have been counts |
+
+Bodies in the native form of another API, and streams, are put into OpenAI's form before.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import Any, Literal
 
 from core.documents.strict_json import fits_utf8
 from core.text.thoughts import after_thought, ends_within_thought, is_thought_alone
+from generators.llm.chat.reply_body import is_stream, parse_body
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 
 Status = Literal["answer", "empty", "cut_off", "refusal", "filtered", "failed"]
@@ -70,6 +74,11 @@ class Outcome:
     cached: bool = field(default=False, compare=False)
     batched: bool = field(default=False, compare=False)
 
+    @classmethod
+    def lost(cls, key: str, tokens: TokenCounts) -> Outcome:
+        """Make the outcome of what an earlier run can have paid for without a usable reply."""
+        return cls(key=key, status="failed", tokens=tokens, estimated=True, cached=True)
+
 
 def read_reply(
     key: str, raw: str, *, most: TokenCounts, cached: bool = False, batched: bool = False
@@ -107,19 +116,26 @@ def read_reply(
     )
 
 
-def parse_body(raw: str) -> dict[str, Any] | None:
-    """Parse a JSON object leniently (servers write `Infinity` into numbers); None for all else."""
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    return body if isinstance(body, dict) else None
+def paid_tokens(raw: str, most: TokenCounts) -> TokenCounts | None:
+    """Tell what a body without a reply in it can have cost: JSON or a stream, whole or not.
+
+    Args:
+        raw: the body.
+        most: tokens that the request can have taken, for bodies that do not count them.
+
+    Returns:
+        The tokens; None for an error, and for a page or a text in place of a reply.
+    """
+    body = parse_body(raw)
+    if body is not None:
+        return _usage(body) or (most if body_error(body) is None else None)
+    begins_as_json = raw.lstrip().startswith(("{", "["))
+    return most if begins_as_json or is_stream(raw) or raw.startswith("\x1f") else None
 
 
 def body_error(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Find the error object that some servers put into a response of HTTP 200."""
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
+    choice = _choice(body)
     detail = body.get("detail")
     places = (body, *(one for one in (choice, detail) if isinstance(one, dict)))
     for place in places:
@@ -134,7 +150,7 @@ def body_error(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     own = body.get("base_resp")  # MiniMax's
     if isinstance(own, dict) and own.get("status_code"):
         return {"code": own["status_code"], "message": str(own.get("status_msg"))}
-    if isinstance(choice, dict) and _FAILED.search(_word(choice.get("finish_reason"))):
+    if choice is not None and _FAILED.search(_word(choice.get("finish_reason"))):
         return {"message": "the server ended the reply with an error"}
     return None
 
@@ -152,14 +168,13 @@ def _read_choice(body: Mapping[str, Any]) -> tuple[Status, str, str] | None:
     """Read (status, content, detail) of the first choice; None where there is none."""
     if body_error(body) is not None:
         return None
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict):
+    choice = _choice(body)
+    if choice is None:
         if _prompt_was_blocked(body):
             return "filtered", "", "the endpoint's content filter refused the prompt"
         return None
     finish = " ".join(_word(choice.get(f"{own}finish_reason")) for own in ("", "native_"))
-    message = choice.get("message")
+    message = choice.get("message", choice.get("delta"))
     if _FILTERED.search(finish):
         return "filtered", "", "the endpoint's content filter held the reply back"
     if not isinstance(message, dict):
@@ -179,6 +194,22 @@ def _read_choice(body: Mapping[str, Any]) -> tuple[Status, str, str] | None:
     if _CUT_OFF.search(finish):
         return "cut_off", content, _cut_words(content)
     return _without_thought(content, thought)
+
+
+def _choice(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the reply among the choices: the first with a text, else the first; None without."""
+    choices = body.get("choices")
+    found = [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
+    found.sort(key=lambda one: one["index"] if type(one.get("index")) is int else 0)
+    return next((one for one in found if _has_text(one)), found[0] if found else None)
+
+
+def _has_text(choice: Mapping[str, Any]) -> bool:
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return bool(choice.get("text"))
+    content, _ = _texts(message.get("content"))
+    return bool(content or _called_with(message))
 
 
 def _without_thought(content: str, thought: bool) -> tuple[Status, str, str]:
@@ -260,7 +291,8 @@ def _prompt_was_blocked(body: Mapping[str, Any]) -> bool:
     feedback = body.get("promptFeedback") or body.get("prompt_feedback")
     if isinstance(feedback, dict) and (feedback.get("blockReason") or feedback.get("block_reason")):
         return True
-    return bool(body.get("prompt_filter_results"))
+    results = body.get("prompt_filter_results")  # Azure's, which come with every reply
+    return '"filtered": true' in json.dumps(results)
 
 
 def _usage(body: Mapping[str, Any]) -> TokenCounts | None:
@@ -282,7 +314,7 @@ def _usage(body: Mapping[str, Any]) -> TokenCounts | None:
     completion = max(completion or 0, (total or 0) - prompt)
     if prompt + completion == 0:
         return None
-    details = usage.get("prompt_tokens_details")
+    details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     for name in ("prompt_cache_hit_tokens", "cache_read_input_tokens"):
         cached = usage.get(name) if cached is None else cached
@@ -300,8 +332,7 @@ def _count(value: Any) -> int | None:
 
 def _token_ids(body: Mapping[str, Any]) -> tuple[int, ...] | None:
     """Read the token ids of the first choice, as vLLM returns them (`return_token_ids`)."""
-    choice = body["choices"][0] if body.get("choices") else None
-    ids = choice.get("token_ids") if isinstance(choice, dict) else None
+    ids = (_choice(body) or {}).get("token_ids")
     if not isinstance(ids, list) or not all(type(one) is int for one in ids):
         return None
     return tuple(ids)

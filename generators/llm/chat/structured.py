@@ -17,6 +17,7 @@ import dataclasses
 import json
 from typing import Any
 
+from core.documents.strict_json import InvalidJSON, parse_json
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.reply_json import Rejection, extract_json, parse_reply
 from generators.llm.chat.request import Form, Request
@@ -50,6 +51,14 @@ def probe_request(sampling: SamplingConfig, form: Form) -> Request:
         sampling=sampling,
     )
     return with_schema_prompt(request, form)
+
+
+def is_probe_reply(content: str) -> bool:
+    """Tell whether a reply to the trial request follows its schema."""
+    try:
+        return bool(parse_json(content) == PROBE_REPLY)
+    except InvalidJSON:
+        return False
 
 
 def with_schema_prompt(request: Request, form: Form) -> Request:

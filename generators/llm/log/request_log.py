@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from core.errors import StorageError
 from core.files import storage_errors
 from generators.llm.chat.request import Attempt
+from generators.llm.endpoint.prices import TokenCounts
 
 T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], T]
@@ -200,10 +201,16 @@ class RequestLog:
         """
         self.change(lambda db: _insert_attempt(db, attempt))
 
-    def lost_costs(self) -> dict[str, float]:
-        """Return what attempts without a response can have cost at most, by request, in dollars."""
-        query = "SELECT key, sum(cost) FROM attempts WHERE status IS NULL AND cost > 0 GROUP BY key"
-        return dict(self.rows(query))
+    def lost_tokens(self) -> dict[str, TokenCounts]:
+        """Return what attempts without a usable reply can have taken at most, by request."""
+        query = (
+            "SELECT key, sum(prompt_tokens), sum(completion_tokens) FROM attempts "
+            "WHERE detail != '' AND prompt_tokens + completion_tokens > 0 GROUP BY key"
+        )
+        return {
+            key: TokenCounts(prompt=prompt, completion=completion)
+            for key, prompt, completion in self.rows(query)
+        }
 
     def change(self, change: Change[T]) -> Future[T]:
         """Carry out `change` in a transaction; a future of its result, had once it is committed.

@@ -7,6 +7,7 @@ for all requests, and remembered in the log.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import time
@@ -15,7 +16,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from core.documents.canonical import digest
-from core.documents.strict_json import InvalidJSON, parse_json
 from core.text.redact import redact
 from generators.llm.chat.dialect import ChatDialect
 from generators.llm.chat.failures import (
@@ -28,10 +28,16 @@ from generators.llm.chat.failures import (
     redact_secrets,
     retry_with_backoff,
 )
-from generators.llm.chat.reply import Outcome, read_reply
+from generators.llm.chat.reply import Outcome, paid_tokens, read_reply
 from generators.llm.chat.reply_json import extract_json
 from generators.llm.chat.request import Attempt, Form, Request
-from generators.llm.chat.structured import FORMS, PROBE_REPLY, PROBE_TOKENS, probe_request
+from generators.llm.chat.structured import (
+    FORMS,
+    PROBE_REPLY,
+    PROBE_TOKENS,
+    is_probe_reply,
+    probe_request,
+)
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 from generators.llm.endpoint.resolve import ResolvedEndpoint
@@ -81,7 +87,7 @@ class RequestSender:
         log: keeps every attempt, and what was found out about the endpoint.
         api: the endpoint's API.
         say: told a line where a field of the body is left out.
-        lose: told the tokens that a request can have taken whose response did not come.
+        lose: told the tokens that a request can have taken without a reply to show for it.
     """
 
     def __init__(
@@ -174,16 +180,17 @@ class RequestSender:
             )
         raise endpoint_error(self.endpoint, misfit, do)
 
+    def probe_key(self, request: Request) -> str:
+        """Return the key of a trial request, another for each server of a model."""
+        return digest([request.key(self.endpoint.identity), self.endpoint.address])
+
     async def _misfit(self, request: Request, count: Callable[[Outcome], None]) -> str | None:
         """Say how the endpoint does not follow the form of `request`; None if it does."""
         wanted, ignored = _FORM_WORDS[request.form]
-        # another server of the same model may take schemas otherwise
-        key = digest([request.key(self.endpoint.identity), self.endpoint.address])
-        most = request.max_usage(self.endpoint.thinking_tokens)
-        stored = self._log.get(key)
-        if stored is not None:
-            known = read_reply(key, stored.raw, most=most, cached=True)
-            if known is not None:
+        key = self.probe_key(request)
+        if (stored := self._log.get(key)) is not None:
+            most = request.max_usage(self.endpoint.thinking_tokens)
+            if (known := read_reply(key, stored.raw, most=most, cached=True)) is not None:
                 count(known)
                 return None
         try:
@@ -202,17 +209,18 @@ class RequestSender:
             ) from error
         count(reply.outcome)
         in_thought = "thought" in reply.outcome.detail
+        content = extract_json(reply.outcome).content.strip()
         if reply.outcome.status == "cut_off" or (reply.outcome.status == "empty" and in_thought):
-            self._log.note(reply.attempt)
             where = "within its thought" if in_thought else "unfinished"
             room = PROBE_TOKENS + self.endpoint.thinking_tokens
-            return f"cut its reply to a trial request {where}, at {room:,} tokens"
-        content = extract_json(reply.outcome).content.strip()
-        if _is_probe_reply(content):
+            misfit = f"cut its reply to a trial request {where}, at {room:,} tokens"
+        elif is_probe_reply(content):
             self._log.put(self.endpoint.identity, request.name, reply.raw, reply.attempt)
             return None
-        self._log.note(reply.attempt)
-        return f"{ignored}: expected {json.dumps(PROBE_REPLY)}, got {content[:60]!r}"
+        else:
+            misfit = f"{ignored}: expected {json.dumps(PROBE_REPLY)}, got {content[:60]!r}"
+        self._log.note(dataclasses.replace(reply.attempt, detail=misfit))
+        return misfit
 
     async def _retried(
         self,
@@ -303,6 +311,7 @@ class RequestSender:
         self, request: Request, key: str, body: Mapping[str, Any], timeout_s: float
     ) -> ChatCompletion:
         start = time.monotonic()
+        most = request.max_usage(self.endpoint.thinking_tokens)
         response: HttpResponse | None = None
         failure: Exception
         try:
@@ -314,10 +323,7 @@ class RequestSender:
             failure = TransientError(said, kind="unreachable" if error.unreachable else "answered")
         else:
             raw = redact_secrets(self.endpoint, response.body.decode("utf-8-sig", errors="replace"))
-            outcome = None
-            if response.status == 200:
-                most = request.max_usage(self.endpoint.thinking_tokens)
-                outcome = read_reply(key, raw, most=most)
+            outcome = read_reply(key, raw, most=most) if response.status == 200 else None
             if outcome is not None:
                 attempt = Attempt(
                     key=key,
@@ -330,9 +336,9 @@ class RequestSender:
                 return ChatCompletion(raw, attempt, outcome)
             failure = await self._failure(response, raw)
         was_sent = not (isinstance(failure, TransientError) and failure.kind == "unreachable")
-        lost = None
-        if response is None and was_sent:
-            lost = request.max_usage(self.endpoint.thinking_tokens)
+        lost = most if response is None and was_sent else None
+        if response is not None and response.status == 200:
+            lost = paid_tokens(raw, most)
         self._log.note(
             Attempt(
                 key=key,
@@ -391,10 +397,3 @@ class _RefusedError(Exception):
         super().__init__(str(failure))
         self.failure = failure
         self.raw = raw
-
-
-def _is_probe_reply(content: str) -> bool:
-    try:
-        return bool(parse_json(content) == PROBE_REPLY)
-    except InvalidJSON:
-        return False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import endpoint_kinds as kinds
+import native_bodies as native
 import pytest
 from endpoint_kinds import Behaviour, EndpointOfKind
 from endpoints import resolved
@@ -102,6 +103,12 @@ ANSWERS: dict[str, Behaviour] = {
     "Anthropic's overload": kinds.throttled(
         200, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     ),
+    **{kind: native.replying(write) for kind, write in native.NATIVE.items()},
+    "stream broken off": native.stream_broken_off_at_first,
+    "stream with an error": native.stream_with_an_error_at_first,
+    "choices in another order": native.choices("", "{}", order=(1, 0)),
+    "text in the second choice": native.choices(None, "", order=(0, 1)),
+    "no choice at first": native.no_choice_at_first,
 }
 STATUSES: dict[str, tuple[Behaviour, str]] = {
     "native safety": (kinds.native_safety, "filtered"),
@@ -123,6 +130,18 @@ STATUSES: dict[str, tuple[Behaviour, str]] = {
     "declines": (kinds.declines, "refusal"),
     "declines in a part": (kinds.declines_in_a_part, "refusal"),
     "flagged in a 200": (kinds.flagged_in_200, "filtered"),
+    "Anthropic's own length": (
+        native.unfinished(lambda text: native.anthropic(text, "max_tokens")),
+        "cut_off",
+    ),
+    "Gemini's own length": (
+        native.unfinished(lambda text: native.gemini(text, "MAX_TOKENS")),
+        "cut_off",
+    ),
+    "Gemini's own filter": (native.unfinished(native.gemini_filtered), "filtered"),
+    "Gemini's own block": (native.unfinished(native.gemini_blocked), "filtered"),
+    "length of responses": (native.unfinished(native.responses_cut), "cut_off"),
+    "no choice": (native.no_choice, "failed"),
 }
 NO_MONEY: dict[str, Behaviour] = {
     "402": kinds.no_money(402, "Insufficient Balance"),
@@ -219,6 +238,48 @@ def test_tokens_counted_in_anthropics_words_are_counted(tmp_path: Path) -> None:
     with EndpointOfKind(counted) as endpoint:
         _, client = ask(endpoint, tmp_path, price=PRICE)
     assert (client.usage.prompt_tokens, client.usage.estimated_requests) == (200, 0)
+
+
+def test_trial_requests_that_do_not_fit_count_against_a_budget_over_restarts(
+    tmp_path: Path,
+) -> None:
+    with EndpointOfKind(lambda number, body: (200, {}, kinds.good(body, "Yes"))) as endpoint:
+        for _ in range(2):
+            with pytest.raises(EndpointError, match="ignores JSON schemas"):
+                ask(endpoint, tmp_path, 1, price=PRICE, budget_usd=0.02)
+        with pytest.raises(BudgetError, match="budget_usd"):
+            ask(endpoint, tmp_path, 1, price=PRICE, budget_usd=0.02)
+    assert len(endpoint.requests) < 6
+
+
+@pytest.mark.parametrize("kind", native.NATIVE)
+def test_tokens_counted_in_others_words_are_counted(kind: str, tmp_path: Path) -> None:
+    with EndpointOfKind(ANSWERS[kind]) as endpoint:
+        _, client = ask(endpoint, tmp_path, price=PRICE)
+    used = client.usage
+    assert (used.prompt_tokens, used.completion_tokens, used.estimated_requests) == (48, 32, 0)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        (native.no_choice, "JSON without a reply in it"),
+        (native.unfinished(lambda text: 'data: {"choices": [{"delta"'), "a stream of events wit"),
+    ],
+)
+def test_a_budget_holds_where_replies_cannot_be_used(
+    behaviour: Behaviour, words: str, tmp_path: Path
+) -> None:
+    with EndpointOfKind(behaviour) as endpoint:
+        outcomes, client = ask(endpoint, tmp_path, 1, price=PRICE, budget_usd=1.0, retries=2)
+        assert words in outcomes[0].detail
+        spent = client.usage.bought
+        _, again = ask(endpoint, tmp_path, 1, price=PRICE, budget_usd=1.0, retries=2)
+        assert again.usage.cost_of_cached == pytest.approx(spent)
+        paid = len(endpoint.requests)
+        with pytest.raises(BudgetError):
+            ask(endpoint, tmp_path, 1, price=PRICE, budget_usd=2.1 * spent, retries=9)
+        assert len(endpoint.requests) <= paid + 1
 
 
 @pytest.mark.parametrize(
