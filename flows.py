@@ -13,6 +13,7 @@ import asyncio
 import json
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -126,7 +127,7 @@ def latentqa(
     )
     runner = request.open(Console(log=get_run_logger().info))
     mark_killed_runs(runner.root)
-    with hold_run_lock(runner.root, str(flow_run.get_id())):
+    with hold_run_lock(runner.root, str(flow_run.get_id())), closing(current_run().sender):
         result = run_as_tasks(runner)
     current_run().result = result
     return result
@@ -250,7 +251,7 @@ def latentqa_schedule(
     console = Console(log=get_run_logger().info)
     words = ["latentqa", "fire", config, *(w for o in overrides for w in ("--set", o))]
     try:
-        with hold_run_lock(place, str(flow_run.get_id())):
+        with hold_run_lock(place, str(flow_run.get_id())), closing(current_run().sender):
             fired = fire(
                 experiment,
                 place,
@@ -270,6 +271,7 @@ def latentqa_schedule(
     if fired.firing.checks:
         table = [dict(check) for check in fired.firing.checks]
         key = artifact_key(name, "gate")
-        show_artifact("table", json.dumps(table), key=key, description=str(fired.page))
+        with closing(current_run().sender):
+            show_artifact("table", json.dumps(table), key=key, description=str(fired.page))
     message = " ".join(fired.refused_because) or f"{fired.firing.version}"
     return Completed(name=fired.firing.state.capitalize(), message=message, data=document)

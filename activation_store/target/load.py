@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -231,6 +232,9 @@ def _check_vocabulary(model: ModelFiles, tokenizer: Any) -> None:
         )
 
 
+_LOADED: WeakSet[nn.Module] = WeakSet()
+
+
 def load_model(
     model: ModelFiles,
     *,
@@ -289,7 +293,13 @@ def load_model(
     model.check_unchanged()
     whole: nn.Module = net
     _multiply_once(whole)
+    _LOADED.add(whole)
     return whole
+
+
+def any_loaded() -> bool:
+    """Return whether a model that was loaded in this process is still in memory."""
+    return len(_LOADED) > 0
 
 
 def _multiply_once(net: Any) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from core.errors import LatentQAError
 from core.text.redact import redact
+from pipelines.orchestration.sender import Sender
 from pipelines.running.prefect_settings import configured_api_url
 from pipelines.running.results import RunResult
 
@@ -24,6 +25,11 @@ class ShownRun:
     error: Exception | None = None
     """Of our own code; an error of the server's client ends no run."""
     server_lost: bool = False
+    sender: Sender = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep what the sender's calls raise from the run."""
+        self.sender = Sender(self.guarded)
 
     def guarded(self, call: Callable[[], T]) -> T | None:
         """Call the server; once it is lost, that is said once, and it is no longer called."""

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
 from prefect.tasks import Task, exponential_backoff
+from prefect.utilities.annotations import quote
 
 from core.errors import ConfigError, EndpointError
 from pipelines.artifacts.root import ArtifactRoot
@@ -33,7 +34,8 @@ BACKOFF_S = 30.0
 def run_as_tasks(runner: Runner) -> RunResult:
     """Run every step of a runner as a task of the flow that is running."""
     runner.prepare()
-    document = runner.experiment.model_dump(mode="json")
+    # quoted, Prefect does not look through it for results of other tasks
+    document: Any = quote(runner.experiment.model_dump(mode="json"))
     runtime = runner.experiment.runtime
     states: dict[str, State[Any]] = {}
     with runner.open():

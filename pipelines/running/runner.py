@@ -378,13 +378,14 @@ class Runner:
 def _release_models() -> None:
     """Free the memory of the models that a step has loaded, a device's too.
 
-    They hang on to each other, and the next step is to find the room.
+    Parts of a model refer to each other, so it takes a collection, and the next step is to find the
+    room.
     """
+    load: Any = sys.modules.get("activation_store.target.load")
+    if load is not None and load.any_loaded():
+        gc.collect()
     torch: Any = sys.modules.get("torch")
-    if torch is None:
-        return
-    gc.collect()
-    if torch.cuda.is_available():
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 

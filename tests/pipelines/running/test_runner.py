@@ -9,11 +9,16 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
+import chain
 import pytest
 import tiny
+import torch
 from fake_steps import FakeSteps, experiment, runner
 
+from activation_store.target import load
 from core.errors import ConfigError, DamagedError, DataError, ModelError, StorageError
 from core.files import sha256_file
 from pipelines.artifacts.refs import Refs
@@ -58,6 +63,26 @@ def test_json_has_the_documented_shape(tmp_path: Path, steps: FakeSteps) -> None
         "dropped": {"empty": 3, "orphan": 1},
     }
     assert Path(document["report"]).read_text() == "<p>report</p>"
+
+
+def test_the_next_step_finds_no_model_of_the_one_before(
+    tmp_path: Path, steps: FakeSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(load, "_LOADED", WeakSet())
+
+    def look_then_load(step: str, piece: int) -> None:
+        if piece == 0:
+            found.append(load.any_loaded())
+        if step == "dump":
+            cpu = torch.device("cpu")
+            net: Any = load.load_model(chain.model(), dtype="float32", device=cpu)
+            net.refers_to_itself = [net]
+
+    steps.before_piece = look_then_load
+    runner(tmp_path / "r", steps).run()
+    assert not any(found)
+    assert not load.any_loaded()
 
 
 def test_an_unchanged_rerun_makes_nothing(tmp_path: Path, steps: FakeSteps) -> None:
