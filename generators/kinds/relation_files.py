@@ -28,6 +28,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ _COLUMNS = {
 _ALIASES = ("aliases", "alias", "object_aliases", "obj_aliases")
 _LETTER = rf"[^\W{UNSPACED.pattern[1:-1]}]"
 """A character of a word, in scripts with spaces between words: no border of a name is beside it."""
+_WORD = re.compile(_LETTER)
 _SUBJECT_PLACE = re.compile(rf"(?<!{_LETTER})x(?!{_LETTER})|\{{\w*\}}|\[X\]|%s")
 _OBJECT_PLACE = re.compile(r"\s*\[Y\]\W*$")
 """The object's place in a template such as `[X] was born in [Y] .`, which the object follows."""
@@ -218,12 +220,7 @@ class _Row:
 
         A file's own position counts tokens of the tokenizer that made it, and is not read.
         """
-        # scripts without spaces have no border of words
-        before = "" if UNSPACED.match(self.subject) else f"(?<!{_LETTER})"
-        after = "" if UNSPACED.match(self.subject[-1:]) else f"(?!{_LETTER})"
-        name = before + re.escape(self.subject) + after
-        found = re.search(name, self.source) or re.search(name, self.source, re.IGNORECASE)
-        return None if found is None else found.span()
+        return _find_name(self.subject, self.source)
 
     @property
     def text(self) -> str:
@@ -238,6 +235,25 @@ class _Row:
         if not places:
             return None
         return self.question[: places[-1].start()], self.question[places[-1].end() :]
+
+
+@lru_cache
+def _find_name(name: str, text: str) -> tuple[int, int] | None:
+    """Find a name as whole words, first with its exact spelling, then in any case."""
+    # scripts without spaces have no border of words
+    before, after = (not UNSPACED.match(end) for end in (name, name[-1:]))
+    start = text.find(name)
+    while start >= 0:  # no pattern for each name: compiling them took most of a file's time
+        end = start + len(name)
+        within = (before and start and _WORD.match(text[start - 1])) or (
+            after and _WORD.match(text[end : end + 1])
+        )
+        if not within:
+            return start, end
+        start = text.find(name, start + 1)
+    bounds = (f"(?<!{_LETTER})" if before else "", f"(?!{_LETTER})" if after else "")
+    found = re.search(re.escape(name).join(bounds), text, re.IGNORECASE)
+    return None if found is None else found.span()
 
 
 def _why_dropped(row: _Row, names: Sequence[str], task: str) -> str | None:
