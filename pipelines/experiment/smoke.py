@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from activation_store.layout.config import Layer
 from evaluators.tasks.config import TasksConfig
 from generators.kinds.relation_files import find_relation_files
 from generators.making.config import limit_controls
@@ -13,6 +14,8 @@ ROWS = 8
 """Most rows of each view."""
 CONTROLS = 12
 """Most controls that an LLM writes: of each of three kinds one for every split, and one more."""
+TESTED = 4
+"""Most subjects of a task: as many as share a choice."""
 RELATIONS = 2
 """Most relations that are tasks: two have a mean."""
 
@@ -47,7 +50,10 @@ def smoke(experiment: Experiment) -> Experiment:
             bootstrap=min(robustness.bootstrap, 200),
         )
     if experiment.tasks is not None:
-        changes["tasks"] = _few_tasks(experiment.tasks)
+        decoder = train.decoder
+        read = decoder.read_layer
+        first = (decoder.read_layers or experiment.dump.layers)[0] if read is None else read
+        changes["tasks"] = _few_tasks(experiment.tasks, first)
     if experiment.control is not None:
         control = experiment.control
         changes["control"] = control.with_changes(
@@ -73,20 +79,24 @@ def smoke(experiment: Experiment) -> Experiment:
     return experiment.with_changes(**changes)
 
 
-def _few_tasks(tasks: TasksConfig) -> TasksConfig:
-    """Return reading tasks over few relations, in which each method tries few settings."""
+def _few_tasks(tasks: TasksConfig, read_layer: Layer) -> TasksConfig:
+    """Return reading tasks over few relations, in which each method tries few settings.
+
+    What takes time is the number of settings times rows times tokens: each method reads one block,
+    the decoder's own where none is named, and is tried on one row.
+    """
     files = find_relation_files(tasks.relations, "tasks.relations")
     prompts, judge = tasks.prompts, tasks.judge
     return tasks.with_changes(
         relations=tuple(map(str, files.values()))[:RELATIONS],
         prompts=None if prompts is None else prompts.with_changes(max_controls=4, answer_tokens=4),
-        layers=tasks.layers[:1] or (0,),
-        max_subjects=min(tasks.max_subjects, ROWS),
+        layers=tasks.layers[:1] or (read_layer,),
+        max_subjects=min(tasks.max_subjects, TESTED),
         min_subjects=2,
         max_asked=min(tasks.max_asked, 2 * ROWS),
         train_subjects=min(tasks.train_subjects, 2 * ROWS),
         train_sources=1,
-        validation_subjects=min(tasks.validation_subjects, 2),
+        validation_subjects=1,
         answer_tokens=min(tasks.answer_tokens, 4),
         bootstrap=min(tasks.bootstrap, 200),
         judge=None if judge is None else judge.with_changes(answers=2),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from fake_steps import experiment
 
 from pipelines.experiment.smoke import smoke
@@ -61,4 +63,21 @@ def test_reading_tasks_try_little_over_two_relations() -> None:
     ]
     assert small.tasks.layers == (2,)
     assert (small.tasks.max_asked, small.tasks.answer_tokens) == (16, 4)
-    assert (small.tasks.max_subjects, small.tasks.validation_subjects) == (8, 2)
+    assert (small.tasks.max_subjects, small.tasks.validation_subjects) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("stored", "decoder", "read"),
+    [
+        ([0.5], {}, 0.5),
+        ([0.5, 3], {"read_layer": 3}, 3),
+        ([3, 0.25], {"read_layers": [0.25, 3]}, 0.25),
+    ],
+)
+def test_reading_tasks_read_the_decoders_own_block_where_none_is_named(
+    stored: list[float], decoder: dict[str, Any], read: float
+) -> None:
+    own = experiment(dump={"layers": stored}, train={"decoder": decoder}, tasks={})
+    small = smoke(own)
+    assert small.tasks is not None
+    assert small.tasks.layers == (read,)

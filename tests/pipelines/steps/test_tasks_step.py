@@ -91,7 +91,7 @@ def test_a_smoke_run_asks_few_subjects() -> None:
     assert small.tasks is not None
     assert small.tasks.prompts is not None
     assert small.tasks.prompts.max_controls == 4
-    assert (small.tasks.max_subjects, small.tasks.min_subjects) == (8, 2)
+    assert (small.tasks.max_subjects, small.tasks.min_subjects) == (4, 2)
     assert (small.tasks.max_asked, small.tasks.train_subjects) == (16, 16)
 
 
