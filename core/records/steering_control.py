@@ -50,8 +50,8 @@ class SteeringControl(Config):
     questions: tuple[WantedAnswer, ...] = Field(min_length=1)
     """Questions and the wanted answers, all with the same weight."""
     check: dict[str, Any] | None = None
-    """How code checks that a reply obeys (generators/rules/obedience.py): `words`, `language`,
-    `form`, `sentiment` or `register`; null if it cannot."""
+    """How code checks that a reply obeys (generators/rules/obedience.py): `words`, `without`,
+    `length`, `language`, `form`, `sentiment` or `register`; null if it cannot."""
 
     @property
     def system_prompt(self) -> str:

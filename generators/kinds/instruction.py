@@ -8,7 +8,7 @@ training needs to generalise over is small, and a linear probe shows that it can
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from random import Random
 from typing import Any
 
@@ -22,7 +22,7 @@ from generators.kinds.sources import ResolvedTexts
 from generators.llm.prompt_files import PromptFiles
 
 SEEDS = "instruction"
-_CHECKS = ("words", "language", "form", "sentiment", "register")
+_CHECKS = ("words", "without", "length", "language", "form", "sentiment", "register")
 Check = dict[str, Any]
 """What a reply that obeys has (generators/rules/obedience.py)."""
 
@@ -34,6 +34,10 @@ class Value(Config):
     """How texts name it."""
     words: tuple[str, ...] = ()
     """Words of which a reply that obeys has at least one."""
+    without: tuple[str, ...] = ()
+    """Words of which a reply that obeys has none."""
+    length: tuple[int, int] | None = None
+    """Least and most words of a reply that obeys."""
     language: str | None = None
     """Code of the language that a reply that obeys is in."""
     form: str | None = None
@@ -82,13 +86,21 @@ class InstructionSeeds(Config):
     """Attributes by name."""
     orders: tuple[tuple[str, ...], ...] = Field(min_length=1)
     """Attributes that a control sets together, in the order of its sentences."""
+    later_orders: tuple[tuple[str, ...], ...] = ()
+    """Further ones, drawn once every combination of `orders` was: adding some changes no row of a
+    plan that does without them."""
 
     @model_validator(mode="after")
     def _known(self) -> InstructionSeeds:
-        for name in itertools.chain.from_iterable(self.orders):
+        for name in itertools.chain.from_iterable(self.all_orders):
             if name not in self.attributes:
                 raise ValueError(f"orders: unknown attribute {name!r}")
         return self
+
+    @property
+    def all_orders(self) -> tuple[tuple[str, ...], ...]:
+        """Orders and later ones."""
+        return (*self.orders, *self.later_orders)
 
 
 class Instruction(DrawnKind):
@@ -103,37 +115,28 @@ class Instruction(DrawnKind):
 
     def categories(self, texts: PromptFiles) -> Mapping[str, tuple[str, ...]]:
         """Map each category to the attributes that its controls set."""
-        return {"+".join(order): order for order in instruction_seeds(texts).orders}
+        return {"+".join(order): order for order in instruction_seeds(texts).all_orders}
 
     def controls(
         self, seed: int, texts: PromptFiles, source: ResolvedTexts | None
     ) -> Iterator[DrawnControl | Dropped]:
         """Draw combinations, the categories by turns, until every combination was drawn."""
         seeds, messages = instruction_seeds(texts), texts.seed_list("messages")
-        left = {
-            category: _combinations(seeds, order, Random(f"{seed} instruction {category}"))
-            for category, order in self.categories(texts).items()
-        }
-        number = 0
-        while any(left.values()):
-            for category, combinations in left.items():
-                if not combinations:
-                    continue
-                chosen = combinations.pop()
-                draw = Random(f"{seed} instruction {number}")
-                text = " ".join(
-                    seeds.attributes[name].control.format(value=value)
-                    for name, value in chosen.items()
-                )
-                checks = {n: seeds.attributes[n].named(v).check for n, v in chosen.items()}
-                yield DrawnControl(
-                    category=category,
-                    label="-".join(["instruction", *chosen.values()]).replace(" ", "_"),
-                    text=text,
-                    facts={"values": chosen, "checks": checks},
-                    stimuli=tuple(draw.sample(messages, len(messages))),
-                )
-                number += 1
+        rounds = (seeds.orders, seeds.later_orders)
+        drawn = itertools.chain(*(_by_turns(seeds, own, seed) for own in rounds))
+        for number, (category, chosen) in enumerate(drawn):
+            draw = Random(f"{seed} instruction {number}")
+            text = " ".join(
+                seeds.attributes[name].control.format(value=value) for name, value in chosen.items()
+            )
+            checks = {n: seeds.attributes[n].named(v).check for n, v in chosen.items()}
+            yield DrawnControl(
+                category=category,
+                label="-".join(["instruction", *chosen.values()]).replace(" ", "_"),
+                text=text,
+                facts={"values": chosen, "checks": checks},
+                stimuli=tuple(draw.sample(messages, len(messages))),
+            )
 
     def questions(
         self, kind_of_question: QuestionType, row: Conversation, texts: PromptFiles, draw: Random
@@ -179,6 +182,22 @@ def _read(where: str, content: Any) -> InstructionSeeds:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{where}: {place}: {first['msg']}.") from error
+
+
+def _by_turns(
+    seeds: InstructionSeeds, orders: Iterable[tuple[str, ...]], seed: int
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the combinations of each order with their category, the categories by turns."""
+    left = {
+        (category := "+".join(order)): _combinations(
+            seeds, order, Random(f"{seed} instruction {category}")
+        )
+        for order in orders
+    }
+    while any(left.values()):
+        for category, combinations in left.items():
+            if combinations:
+                yield category, combinations.pop()
 
 
 def _combinations(

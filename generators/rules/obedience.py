@@ -1,7 +1,7 @@
 """Whether a reply obeys an instruction, as far as code can tell.
 
 Each check looks for the trace that an obeyed instruction leaves in a reply: common words of a
-language, a form, a word. It errs towards "no" on very short replies.
+language, a form, a length, a word. It errs towards "no" on very short replies.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ FORMS: Mapping[str, Callable[[str], bool]] = {
 }
 """Checks of a reply's form, by name."""
 _EXPECTED = (
-    "words, language, form, sentiment or register of a known value (languages "
+    "words, language, form, without, length, sentiment or register of a known value (languages "
     f"{', '.join(_FREQUENT)}; forms {', '.join(FORMS)}; sentiments {', '.join(SENTIMENTS)}; "
     f"registers {', '.join(REGISTERS)})"
 )
@@ -90,8 +90,9 @@ def obeys(reply: str, check: Mapping[str, object]) -> bool:
 
     Args:
         reply: what the target wrote.
-        check: exactly one of `words` (a list, any of them), `language` (a code), `form` (a name
-            of `FORMS`), `sentiment` (positive, negative) or `register` (formal, informal).
+        check: exactly one of `words` (a list, any of them), `without` (a list, none of them; an
+            empty reply does not pass), `length` (least and most words), `language` (a code), `form`
+            (a name of `FORMS`), `sentiment` (positive, negative) or `register` (formal, informal).
 
     Raises:
         ValueError: the check is none of these.
@@ -99,6 +100,11 @@ def obeys(reply: str, check: Mapping[str, object]) -> bool:
     match dict(check):
         case {"words": [*wanted]}:
             return uses_words(reply, frozenset(str(word).casefold() for word in wanted))
+        case {"without": [*avoided]}:
+            said = words(reply)
+            return bool(said) and not {str(word).casefold() for word in avoided} & set(said)
+        case {"length": [int(least), int(most)]}:
+            return least <= len(words(reply)) <= most
         case {"language": str(code)} if code in _FREQUENT:
             return language_of(reply) == code
         case {"form": str(form)} if form in FORMS:

@@ -9,15 +9,18 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import yaml
 
 from core.errors import ConfigError
 from core.records.tables import Conversation
+from generators.kinds import instruction
 from generators.kinds.base import DrawnControl
 from generators.kinds.instruction import Instruction, instruction_seeds
 from generators.llm.prompt_files import PromptFiles
 from generators.rules.obedience import obeys
 
 KIND, TEXTS = Instruction(), PromptFiles()
+PACKAGED = Path(instruction.__file__).parents[1] / "seeds" / "instruction.yaml"
 
 
 def controls(count: int | None = None, seed: int = 0) -> list[DrawnControl]:
@@ -47,13 +50,24 @@ def test_every_combination_is_drawn_once() -> None:
     seeds = instruction_seeds(TEXTS)
     sizes = {name: len(own.values) for name, own in seeds.attributes.items()}
     assert len({c.text for c in found}) == len(found)
-    assert len(found) == sum(prod(sizes[name] for name in order) for order in seeds.orders)
+    assert len(found) == sum(prod(sizes[name] for name in order) for order in seeds.all_orders)
 
 
 def test_categories_take_turns_and_a_larger_plan_begins_with_a_smaller_one() -> None:
     few, many = controls(26), controls(60)
     assert many[:26] == few
-    assert Counter(c.category for c in few) == dict.fromkeys(KIND.categories(TEXTS), 2)
+    first = ("+".join(order) for order in instruction_seeds(TEXTS).orders)
+    assert Counter(c.category for c in few) == dict.fromkeys(first, 2)
+
+
+def test_later_orders_change_no_earlier_control(tmp_path: Path) -> None:
+    packaged = yaml.safe_load(PACKAGED.read_text())
+    later = packaged.pop("later_orders")
+    (tmp_path / "instruction.yaml").write_text(yaml.safe_dump(packaged, sort_keys=False))
+    without = list(KIND.controls(0, PromptFiles(seeds=tmp_path), None))
+    whole = controls()
+    assert whole[: len(without)] == without
+    assert {c.category for c in whole[len(without) :]} == {"+".join(order) for order in later}
 
 
 def test_every_value_has_a_check_that_runs() -> None:

@@ -34,6 +34,12 @@ def test_the_language_with_most_frequent_words_is_named(text: str, language: str
     [
         ("Ahoy! Set sail.", {"words": ["ahoy", "arr"]}, True),
         ("A sailor's tale", {"words": ["sail"]}, False),
+        ("Set sail.", {"without": ["arr", "Ahoy"]}, True),
+        ("Ahoy! Set sail.", {"without": ["arr", "Ahoy"]}, False),
+        ("", {"without": ["arr"]}, False),
+        ("Try some tea.", {"length": [2, 3]}, True),
+        ("Tea.", {"length": [2, 3]}, False),
+        ("Try some good tea.", {"length": [2, 3]}, False),
         ("1. Water it.\n2. Wait.", {"form": "numbered_list"}, True),
         ("Water it in 1. place", {"form": "numbered_list"}, False),
         ("Have you tried tea?", {"form": "question"}, True),
@@ -51,7 +57,7 @@ def test_a_reply_is_checked(reply: str, check: dict[str, object], expected: bool
     assert obeys(reply, check) is expected
 
 
-@pytest.mark.parametrize("check", [{}, {"form": "sonnet"}, {"language": "xx"}, {"words": "arr"}])
+@pytest.mark.parametrize("check", [{}, {"form": "sonnet"}, {"language": "xx"}, {"words": "arr"}, {"length": 3}])
 def test_an_unknown_check_is_an_error(check: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected words, language, form"):
         obeys("Ahoy!", check)
