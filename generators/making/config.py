@@ -58,6 +58,11 @@ class QuestionsConfig(Config):
     """Share of yes/no questions, such as 0.34, among the questions about controls written by an
     LLM. Code makes them from the descriptions, half about the control and half about another, so
     that answers are balanced. For kinds drawn by code use `types`."""
+    shared: bool = False
+    """Whether all controls of one kind in one of the splits validation, test and test_ood are asked
+    the same questions, so that each answer can be identified among others to its question
+    (`evaluate.identification`); otherwise each control is asked paraphrases of its own. Questions
+    about a passage's sentences stay its own."""
     sampling: SamplingConfig = SamplingConfig(temperature=0.3)
     """How the LLM samples questions and answers."""
     filters: FilterConfig = FilterConfig()

@@ -10,7 +10,7 @@ from typing import Any
 from core.documents.canonical import digest
 from core.errors import ConfigError
 from core.progress import Progress
-from core.records.tables import Conversation, Dropped, Question, QuestionType
+from core.records.tables import Conversation, Dropped, Question, QuestionType, Split
 from generators.kinds import asking_kinds
 from generators.kinds.base import Kind, QuestionRequest, WrittenKind
 from generators.llm.cached_client import LLMClient
@@ -21,6 +21,9 @@ from generators.making.controls import text_rules
 from generators.making.waves import PlannedRequest, Quota, fill_quotas, request_limit
 from generators.rules.duplicates import Duplicates
 from generators.rules.text import find_unsupported
+
+_JUDGED: tuple[Split, ...] = ("validation", "test", "test_ood")
+"""Splits whose controls can be asked the same questions (`generate.questions.shared`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +165,9 @@ class _TypeQuota:
 
     def _asks(self) -> Iterator[PlannedRequest]:
         row, control = self._row, self._kind.told_of(self._row)
-        draw = Random(digest([self._config.seed, "questions", control, self._type]))
+        alike = self._config.shared and row.split in _JUDGED
+        asked = [row.kind, row.split] if alike else control
+        draw = Random(digest([self._config.seed, "questions", asked, self._type]))
         asks = self._kind.questions(self._type, control, self._texts, draw)
         for number, ask in enumerate(asks):
             prompt = self._texts.prompt(ask.prompt)

@@ -51,12 +51,14 @@ def _conversations(call: StepCall) -> StepResult:
     return llm_result(counts)
 
 
+_LATER_SETTINGS = ("yes_no", "shared")
+"""Settings that older tables were made without."""
+
+
 def _questions_config(experiment: Experiment) -> dict[str, Any]:
-    """Return the settings of the questions; tables of before there were yes/no ones are found."""
+    """Return the settings of the questions; tables of before there was a choice are found."""
     settings = plain(_section(experiment).questions)
-    if not settings["yes_no"]:
-        del settings["yes_no"]
-    return settings
+    return {name: value for name, value in settings.items() if value or name not in _LATER_SETTINGS}
 
 
 def _questions(call: StepCall) -> StepResult:

@@ -183,3 +183,35 @@ def test_profiles_have_sixteen_questions_each(tmp_path: Path) -> None:
     )
     asked = Counter(q.example_id for q in read_questions(tmp_path / "q/questions.parquet"))
     assert set(asked.values()) == {16}
+
+
+def test_judged_controls_of_a_kind_can_be_asked_the_same_questions(tmp_path: Path) -> None:
+    plan = small(
+        kinds={"persona": {"controls": 12, "views": ["control"]}},
+        splits={"validation": 0.0, "test": 0.4},
+    )
+    asked: dict[bool, dict[str, set[str]]] = {}
+    with ScriptedEndpoint() as endpoint:
+        conversations(tmp_path, resolved(endpoint), plan)
+        split_of = {
+            row.example_id: row.split
+            for row in read_conversations(tmp_path / "c/conversations.parquet")
+        }
+        for shared in (False, True):
+            config = QuestionsConfig(per_control=4, shared=shared)
+            questions(tmp_path, resolved(endpoint), config)
+            found: dict[str, set[str]] = defaultdict(set)
+            for one in read_questions(tmp_path / "q/questions.parquet"):
+                found[one.question].add(one.example_id)
+            of_test = {
+                question: ids
+                for question, rows in found.items()
+                if (ids := {example for example in rows if split_of[example] == "test"})
+            }
+            asked[shared] = of_test
+            training = {q for q, rows in found.items() if rows - of_test.get(q, set())}
+            assert len(training) > 4  # paraphrases of training stay many
+    controls = sum(split == "test" for split in split_of.values())
+    assert controls >= 4
+    assert {len(rows) for rows in asked[True].values()} == {controls}
+    assert min(len(rows) for rows in asked[False].values()) < 4

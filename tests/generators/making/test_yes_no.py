@@ -104,5 +104,6 @@ def test_without_them_the_step_has_the_key_that_it_always_had(tmp_path: Path) ->
         )
         return dict(GENERATED[1].config(experiment))
 
-    assert "yes_no" not in settings()
+    assert not {"yes_no", "shared"} & settings().keys()
     assert settings(yes_no=0.34)["yes_no"] == 0.34
+    assert settings(shared=True)["shared"] is True

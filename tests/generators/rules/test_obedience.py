@@ -57,7 +57,9 @@ def test_a_reply_is_checked(reply: str, check: dict[str, object], expected: bool
     assert obeys(reply, check) is expected
 
 
-@pytest.mark.parametrize("check", [{}, {"form": "sonnet"}, {"language": "xx"}, {"words": "arr"}, {"length": 3}])
+@pytest.mark.parametrize(
+    "check", [{}, {"form": "sonnet"}, {"language": "xx"}, {"words": "arr"}, {"length": 3}]
+)
 def test_an_unknown_check_is_an_error(check: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected words, language, form"):
         obeys("Ahoy!", check)
