@@ -106,6 +106,25 @@ def test_gradients_of_several_layers_equal_finite_differences(combine: str) -> N
     assert float(gradient[place]) == pytest.approx((totals[0] - totals[1]) / (2 * step), rel=1e-4)
 
 
+@pytest.mark.parametrize("injection", ["replace", "add"])
+def test_a_cached_prefix_and_recomputed_blocks_give_the_gradient_of_packed_rows(
+    injection: str,
+) -> None:
+    packed, cached, recomputed = (decoders.make(injection=injection) for _ in range(3))
+    rows, asked = in_float64(packed, readings(packed)), turns(packed, 1.0, -0.5)
+    assert packed.can_pack
+    wanted = compute_answer_gradient(packed, rows, asked).gradients
+    in_float64(cached, rows)
+    cached.can_pack = False  # the prefix's keys and values, and the questions over them
+    in_float64(recomputed, rows)
+    recomputed.recompute_blocks()
+    recomputed.net.train()  # blocks are computed again in training mode alone
+    for decoder in (cached, recomputed):
+        found = compute_answer_gradient(decoder, rows, asked).gradients
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-9)
+
+
 def test_losses_are_those_of_scoring() -> None:
     decoder = decoders.make()
     rows = readings(decoder)
