@@ -66,6 +66,7 @@ class Decoder:
         place = shape.layer(config.write_layer, "decoder.write_layer")
         self._injection = Injection(blocks(base)[place], config.injection)
         self._normalisers: dict[str, Normaliser] = {}
+        self._asked_layer: int | None = None
 
     @property
     def injection(self) -> Injection:
@@ -272,12 +273,28 @@ class Decoder:
         )
 
     def select_layers(self, layer: int | None = None) -> ReadLayers:
-        """Select the layers of one reading; for None the first.
+        """Select the layers of one reading; for None the first, or that of `ask_layer`.
 
         Raises:
             ConfigError: the decoder does not read `layer`.
         """
-        return select_layers(self.config, self.binding.read_layer, layer)
+        chosen = self._asked_layer if layer is None else layer
+        return select_layers(self.config, self.binding.read_layer, chosen)
+
+    def ask_layer(self, layer: float, field: str) -> None:
+        """Take another of several sampled layers for the one that is read by default.
+
+        Args:
+            layer: a block, named as in dump.layers.
+            field: the setting that names it, for errors.
+
+        Raises:
+            ModelError: the target has no such block.
+            ConfigError: the decoder does not read it.
+        """
+        block = self.shape.layer(layer, field)
+        self.select_layers(block)
+        self._asked_layer = block
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load another decoder of the same target beside this one, for `with_adapter(name)`.

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from activation_store.layout.config import Layer
 from activation_store.target.number_format import ComputeConfig
 from core.config import Config
 from decoder.steering.config import ActivationSteeringConfig
@@ -53,6 +54,9 @@ class ControlSection(ComputeConfig):
         "sft",
     )
     """Steering methods that are compared."""
+    read_layer: Layer | None = None
+    """Layer at which a decoder of several sampled read layers is asked and the target is steered;
+    null takes the first. `weights` trains on all of them by turns."""
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     """Strengths at which each method is tried on validation prompts, as multiples of its own shift;
     `prompting` is tried in as many wordings instead."""

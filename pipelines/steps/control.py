@@ -63,6 +63,8 @@ def _config(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the output; controls and prompts count by what they say."""
     section = _section(experiment)
     own: dict[str, Any] = plain_computed(section)
+    if section.read_layer is None:  # as before there was a choice
+        del own["read_layer"]
     prompts = draw_prompts(section)  # too few are told before any work
     if section.prompts is None:
         del own["prompts"]

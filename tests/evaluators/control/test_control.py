@@ -24,6 +24,7 @@ from core.runtime import Runtime
 from decoder.model import Decoder
 from decoder.steering.replies import Steering, write_replies
 from decoder.steering.shifts import capture_prompts
+from decoder.steering.vectors import SteeringVector
 from evaluators.control.config import ControlSection
 from evaluators.control.crows_pairs import measure_bias, read_pairs, score_sentences
 from evaluators.control.evaluation import choose_strength, evaluate_control
@@ -127,6 +128,18 @@ def test_every_number_has_a_row(made: Path) -> None:
         assert rows[f"pirate.{method}.strength"]["estimate"] == own["strength"]
     assert rows["pirate.none.own_perplexity"]["estimate"] == 1
     assert "pirate.sft.bias.stereotype" in rows
+
+
+def test_another_sampled_layer_is_asked_and_steered(tmp_path: Path) -> None:
+    folder = tmp_path / "decoder"
+    folder.mkdir()
+    decoders.make(read_layers=[1, 2], combine="sampled").save(folder)
+    config = SMALL.model_copy(update={"methods": ("vector",), "strengths": (1.0,)})
+    run(folder, tmp_path, config.model_copy(update={"read_layer": 2}))
+    vector = SteeringVector.load(tmp_path / "out/pirate/vector.safetensors")
+    assert list(vector.layers) == [2]
+    with pytest.raises(ConfigError, match=r"layer 3: the decoder reads \[1, 2\]"):
+        run(folder, tmp_path, config.model_copy(update={"read_layer": 3}))
 
 
 def test_a_difference_is_that_of_replies_under_the_control_and_without(folder: Path) -> None:

@@ -57,6 +57,12 @@ def test_a_control_counts_by_what_it_says_and_not_by_its_place(tmp_path: Path) -
     assert configs[0] == configs[1] != configs[2]
 
 
+def test_a_layer_counts_where_one_is_named() -> None:
+    plain, named = experiment(control={}), experiment(control={"read_layer": 3})
+    assert "read_layer" not in step_of(plain).config(plain)
+    assert step_of(named).config(named)["read_layer"] == 3
+
+
 def test_two_controls_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(CONTROL)
