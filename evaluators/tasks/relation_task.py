@@ -26,8 +26,8 @@ from evaluators.tasks.rows import PlainPrompt, TaskData, TaskRow, with_choices
 from generators.kinds.relation_files import Relation, Subject
 from generators.rules.naming import fold, names_any
 
-_ASKED = 32
-"""Subjects that the target is asked about at once."""
+_ASKED, _FEWEST_ASKED = 32, 8
+"""Most subjects that the target is asked about at once, and fewest where few are needed."""
 _EXAMPLES = 3
 """Training subjects in a few-shot prompt."""
 _BATCH = 32
@@ -107,10 +107,11 @@ def find_known(
         At most `most` subjects, and how many were asked.
     """
     known: list[Subject] = []
-    for start in range(0, len(subjects), _ASKED):
+    at_once = min(_ASKED, max(_FEWEST_ASKED, 2 * most))
+    for start in range(0, len(subjects), at_once):
         if len(known) + len(subjects) - start < least:
             return KnownSubjects(known, start)
-        part = list(subjects[start : start + _ASKED])
+        part = list(subjects[start : start + at_once])
         named: set[str] = set()
         for form in KNOWLEDGE_FORMS:
             left = [one for one in part if one.key not in named]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from core.records.estimate import Estimate
 from core.records.tables import Split
 from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts, score_continuations
+from evaluators.tasks import relation_task
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.measure import PredictorAnswers, measure_task, run_predictor
 from evaluators.tasks.metrics import TaskMetrics
@@ -149,6 +151,21 @@ def test_where_enough_cannot_be_had_nobody_is_asked(decoder: Decoder, relation: 
     assert find_known(decoder, subjects, most=9, tokens=8, least=6) == KnownSubjects([], 0)
     found = find_known(decoder, subjects, most=3, tokens=8, least=2)
     assert (len(found.subjects), found.asked) == (3, 3)
+
+
+def test_where_one_is_needed_few_are_asked_at_once(
+    decoder: Decoder, relation: Relation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def write(decoder: Decoder, injection: Any, texts: list[PatchedText], **more: Any) -> Any:
+        sizes.append(len(texts))
+        return continue_texts(decoder, injection, texts, **more)
+
+    monkeypatch.setattr(relation_task, "continue_texts", write)
+    assert len(relation.subjects) > 8
+    assert len(find_known(decoder, relation.subjects, most=1, tokens=8).subjects) == 1
+    assert sizes[0] == max(sizes) == 8
 
 
 def test_no_more_subjects_are_tested_than_asked_for(decoder: Decoder, relation: Relation) -> None:
