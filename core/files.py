@@ -10,9 +10,10 @@ import json
 import os
 import platform
 import shutil
+import stat
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,47 @@ def sha256_file(path: Path) -> str:
     """Return the sha256 of the bytes of `path`, as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_states(paths: Iterable[Path]) -> dict[tuple[Path, bool], os.stat_result]:
+    """Return what the file system says of files, of links that lead to them and of their folders.
+
+    Args:
+        paths: the files.
+
+    Returns:
+        The state by path, and by whether links are followed.
+    """
+    found = {}
+    for path in {place for own in paths for place in (own, own.parent)}:
+        for follow in (True, False):
+            with contextlib.suppress(FileNotFoundError):  # what is missing is found by its reader
+                found[path, follow] = os.stat(path, follow_symlinks=follow)
+    return found
+
+
+def find_replaced(states: Mapping[tuple[Path, bool], os.stat_result]) -> Path | None:
+    """Return a path that was written, or moved away and back, since `file_states`; None if none.
+
+    The time at which an inode changed cannot be set, so it shows a file whose bytes were changed
+    and put back. New rights, owners and hard links change it too, and a file beside it that of a
+    folder: where one of these explains the change, nothing was replaced.
+    """
+    for (path, follow), before in states.items():
+        try:
+            now = os.stat(path, follow_symlinks=follow)
+        except OSError:
+            return path
+        if (now.st_ino, now.st_dev) != (before.st_ino, before.st_dev):
+            return path
+        is_written = (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
+        if is_written and not stat.S_ISDIR(now.st_mode):
+            return path
+        ways = ("st_mode", "st_uid", "st_gid", "st_nlink")
+        is_explained = is_written or any(getattr(now, way) != getattr(before, way) for way in ways)
+        if now.st_ctime_ns != before.st_ctime_ns and not is_explained:
+            return path
+    return None
 
 
 def remove_leftovers(path: Path) -> None:

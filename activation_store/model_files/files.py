@@ -119,30 +119,42 @@ class ModelFiles:
                 "use. Run again: it is then converted anew."
             )
 
+    def paths(self) -> list[Path]:
+        """Return the files that the model is made of, those of a GGUF file's conversion too."""
+        found = [path for own in self._parts().values() for path in own]
+        if self.is_gguf and "folder" in self.__dict__:
+            found += self.folder.iterdir()
+        return found
+
     def _read_digests(self) -> dict[str, str]:
+        parts = self._parts()
+        out = {name: files_digest(paths) for name, paths in parts.items() if name != "config"}
         if self.is_gguf:
-            out = {"weights": f"gguf:{CONVERSION}:{file_digest(self.source)}"}
+            out["weights"] = f"gguf:{CONVERSION}:{file_digest(self.source)}"
         else:
-            out = {
-                "weights": files_digest(weight_files(self.source)),
-                "config": file_digest(self.source / "config.json"),
-            }
-        if (tokenizer := self._adapter_tokenizer) is not None or not self.is_gguf:
-            folder = tokenizer or self.source
-            out["tokenizer"] = files_digest(_match(folder, _TOKENIZER))
-            if template := _match(folder, _TEMPLATE):
-                out["chat_template"] = files_digest(template)
-        if self.adapter is not None:
-            own = [self.adapter / ADAPTER_CONFIG, *_adapter_weight_files(self.adapter)]
-            out["adapter"] = files_digest(own)
-            if tokenizer is None and (template := _match(self.adapter, ("chat_template.jinja",))):
-                out["adapter_template"] = files_digest(template)
-            if _adapts_embeddings(self.adapter):
-                out["adapter_merge"] = _EMBEDDINGS_MERGE
-        if self.trust_remote_code and (code := _match(self.source, ("*.py",))):
-            out["code"] = files_digest(code)
+            out["config"] = file_digest(*parts["config"])
+        if self.adapter is not None and _adapts_embeddings(self.adapter):
+            out["adapter_merge"] = _EMBEDDINGS_MERGE
         if self.template != TemplateConfig():
             out["template_settings"] = digest(self.template.model_dump(mode="json"))
+        return out
+
+    def _parts(self) -> dict[str, list[Path]]:
+        """Return the files of each part of the model, by the part's name in the digests."""
+        out = {"weights": [self.source] if self.is_gguf else weight_files(self.source)}
+        if not self.is_gguf:
+            out["config"] = [self.source / "config.json"]
+        if (tokenizer := self._adapter_tokenizer) is not None or not self.is_gguf:
+            folder = tokenizer or self.source
+            out["tokenizer"] = _match(folder, _TOKENIZER)
+            if template := _match(folder, _TEMPLATE):
+                out["chat_template"] = template
+        if self.adapter is not None:
+            out["adapter"] = [self.adapter / ADAPTER_CONFIG, *_adapter_weight_files(self.adapter)]
+            if tokenizer is None and (template := _match(self.adapter, ("chat_template.jinja",))):
+                out["adapter_template"] = template
+        if self.trust_remote_code and (code := _match(self.source, ("*.py",))):
+            out["code"] = code
         return out
 
     @cached_property

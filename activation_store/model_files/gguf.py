@@ -14,7 +14,14 @@ from typing import Any
 from activation_store.model_files.file_digests import cache_folder, file_digest, file_digests
 from activation_store.model_files.quiet import quiet_libraries
 from core.errors import ModelError, first_line
-from core.files import fsync_dir, fsync_tree, storage_errors, write_json
+from core.files import (
+    file_states,
+    find_replaced,
+    fsync_dir,
+    fsync_tree,
+    storage_errors,
+    write_json,
+)
 
 CONVERSION = 1
 """Raised when the same GGUF would be converted into other numbers."""
@@ -101,7 +108,12 @@ def _made_once(path: Path, name: str, write: Callable[[Path, Path], None]) -> Pa
             if not _is_whole(folder):
                 partial = folder.with_suffix(".partial")
                 shutil.rmtree(partial, ignore_errors=True)
+                states = file_states([path])
                 write(path, partial)
+                if find_replaced(states) or not name.startswith(file_digest(path)[:16]):
+                    raise ModelError(
+                        f"model {path}: changed on disk while it was converted. Run again."
+                    )
                 write_json(partial / _DIGESTS, file_digests(_files(partial)))
                 fsync_tree(partial)
                 shutil.rmtree(folder, ignore_errors=True)

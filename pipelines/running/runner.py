@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from core.errors import ConfigError, DamagedError, DataError, LatentQAError
+from core.errors import ConfigError, DamagedError, LatentQAError
 from core.files import full_disk_errors
 from core.processes.task_pool import TaskPool, local_pool
 from core.progress import Progress, silent
 from pipelines.artifacts.artifact import PROGRESS, Artifact
-from pipelines.artifacts.cache_key import StepIdentity, differences
+from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.locks import Holder, exclusive, shared
 from pipelines.artifacts.records import Spent, make_record
 from pipelines.artifacts.refs import Refs
@@ -26,6 +26,7 @@ from pipelines.running.console import Console, ProgressFile, combine
 from pipelines.running.coverage import check_plan, check_table
 from pipelines.running.remarks import remarks
 from pipelines.running.results import RunResult, StepRun
+from pipelines.running.step_files import StepFiles
 from pipelines.steps.dump import DUMP, compare_store
 from pipelines.steps.order import steps_for
 from pipelines.steps.shared.metrics import dropped_rows, metrics_of
@@ -230,12 +231,12 @@ class Runner:
         inputs = {role: self.runs[name].artifact for role, name in step.inputs.items()}
         known = [run.artifact for run in self.runs.values()]
         opened = known if step.reads_all else list(inputs.values())
-        for artifact in opened:
-            artifact.check_bytes()  # the key holds its digest, so its bytes have to be those
+        read = StepFiles(step, self.experiment, self.outside, identity, opened)
+        read.check_artifacts()
         self.check_models(step, here=True)
         if (rows := inputs.get("conversations")) is not None:
             check_table(rows.data, self.experiment, self._by_name)
-        self._check_outside(step, identity)  # likewise
+        read.check_outside()
         resumed = self.root.partial(identity).path.exists()
         partial = self.root.begin(identity, keep_output=step.resumes_output)
         self.console.step(step.name, identity.key, "resumes" if resumed else "runs")
@@ -267,9 +268,7 @@ class Runner:
             finally:
                 _release_models()
         try:
-            self._check_outside(step, identity)
-            for artifact in opened:
-                artifact.check_bytes()
+            read.check_after()
         except LatentQAError:
             shutil.rmtree(partial.path)  # what was made of other files is nothing to go on from
             raise
@@ -300,26 +299,6 @@ class Runner:
             from pipelines.running.preflight import check_models
 
             check_models(self.experiment, self.outside, self._by_name, here=here)
-
-    def _check_outside(self, step: Step, identity: StepIdentity) -> None:
-        """Compare the files from outside that a step reads with its identity.
-
-        Raises:
-            ModelError: the target, or another model, has changed.
-            DataError: another file has; some count among the settings by what they say.
-        """
-        if "weights" in identity.external:
-            self.outside.model.check_unchanged()
-        if "shift" in identity.external and self.outside.shift_model is not None:
-            self.outside.shift_model.check_unchanged()
-        self.outside.forget_digests()
-        before = {"config": identity.config, "external": identity.external}
-        now = {"config": step.config(self.experiment), "external": step.external(self.outside)}
-        if changed := differences(before, now):
-            raise DataError(
-                f"{step.name}: an input changed on disk during the run ({changed[0].field}). Run "
-                "again; the results then belong to the new files."
-            )
 
     def _closure(self, step: Step) -> Mapping[str, Artifact]:
         """Return all artifacts that `step` is made from, directly or not, by step."""

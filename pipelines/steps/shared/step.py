@@ -63,6 +63,32 @@ class ExternalInputs:
                 for name, texts in self.text_sources.items()
             }
 
+    def paths(self, external: Mapping[str, Any]) -> list[Path]:
+        """Return the files of this machine that a step reads from outside.
+
+        Args:
+            external: the digests in its identity.
+        """
+        found = list(self.relation_files.values()) if "relations" in external else []
+        if "shift" in external and self.shift_model is not None:
+            found += self.shift_model.paths()
+        if "weights" in external:
+            return found + self.model.paths()
+        if external and self.experiment.data is not None and self.data_folder.exists():
+            found += self._data_files()
+        for texts in self.text_sources.values():
+            found += texts.files() if "files" in texts.identity else []
+        return found
+
+    def _data_files(self) -> list[Path]:
+        from generators.exchange.importing import FILES
+        from generators.exchange.row_entries import conversation_files
+
+        section = require_section(self.experiment, "data", self.experiment.data)
+        if section.format == "conversations":
+            return list(conversation_files(self.data_folder).values())
+        return [self.data_folder / name for name in FILES]
+
     @cached_property
     def model(self) -> ModelFiles:
         """The target's files.

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.steps.order import every_step
+from pipelines.steps.shared.step import ExternalInputs
 
 STEPS = ["conversations", "questions", "dump", "train", "evaluate"]
 
@@ -282,7 +284,7 @@ def test_a_target_that_changes_under_a_run_makes_no_artifact(
 def test_files_from_outside_are_what_the_key_says_they_are(tmp_path: Path) -> None:
     data = tmp_path / "own.jsonl"
     data.write_text("{}")
-    edits = {("conversations", 1): "[]", ("questions", 1): "[1]"}
+    edits = {("questions", 1): "[1]"}
 
     def edit(step: str, piece: int) -> None:
         if text := edits.get((step, piece)):
@@ -301,6 +303,8 @@ def test_files_from_outside_are_what_the_key_says_they_are(tmp_path: Path) -> No
     ]
     made = Runner(made.experiment, made.root, steps=steps, console=made.console)
     made.prepare()
+    made.step("conversations")
+    data.write_text("[]")
     with pytest.raises(DataError, match=r"questions: an input changed on disk .*own\.jsonl"):
         made.run()
     assert [artifact.kind for artifact in made.root.artifacts()] == ["conversations"]
@@ -355,6 +359,64 @@ def test_nothing_resumes_from_what_was_made_of_other_files(tmp_path: Path) -> No
     data.write_text("{}")  # put back: the pieces of the attempt before are not taken for its own
     Runner(made.experiment, made.root, steps=table).run()
     assert steps.written().count("questions 0") == 2
+
+
+@pytest.mark.parametrize("swapped", ["weights", "data", "artifact"])
+def test_a_file_that_is_swapped_and_put_back_under_a_step_makes_no_artifact(
+    swapped: str, tmp_path: Path
+) -> None:
+    root, data = tmp_path / "r", tmp_path / "own.jsonl"
+    data.write_text("{}")
+    model = tiny.save(tmp_path / "model")
+    other = tiny.save(tmp_path / "other", seed=9)
+    files = {
+        "weights": ("dump", lambda: model / "model.safetensors"),
+        "data": ("questions", lambda: data),
+        "artifact": ("train", lambda: next((root / "questions").glob("*/data/piece-1"))),
+    }
+    step, find = files[swapped]
+    seen = []
+
+    def swap(running: str, piece: int) -> None:
+        if running != step or seen or piece != 1:
+            return
+        file, aside = find(), tmp_path / "aside"
+        file.rename(aside)
+        shutil.copy2(other / "model.safetensors", file)
+        seen.append(file.read_bytes())
+        aside.replace(file)
+
+    made = runner(
+        root,
+        FakeSteps(tmp_path / "log", before_piece=swap),
+        data={"path": str(data), "format": "conversations"},
+        dump={"model": str(model), "layers": [2]},
+    )
+    external: dict[str, Callable[[ExternalInputs], dict[str, Any]]] = {
+        "questions": lambda outside: outside.own_digests,
+        "dump": lambda outside: outside.model_digests,
+    }
+    table = [replace(one, external=external.get(one.name, one.external)) for one in made.steps]
+    with pytest.raises(DataError, match=rf"{step}: an input .* was replaced and put back") as said:
+        Runner(made.experiment, made.root, steps=table).run()
+    assert find().name in str(said.value)
+    assert seen
+    assert (made.root.artifacts(step), made.root.partials()) == ([], [])
+    Runner(made.experiment, made.root, steps=table).run()
+
+
+def test_new_rights_and_links_of_an_input_are_no_change(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+
+    def touch(running: str, piece: int) -> None:
+        if (running, piece) == ("train", 1):
+            (questions,) = (root / "questions").glob("*/data/piece-1")
+            questions.chmod(0o600)
+            (tmp_path / "link").hardlink_to(questions)
+            (questions.parent / ".DS_Store").touch()
+
+    result = runner(root, FakeSteps(tmp_path / "log", before_piece=touch)).run()
+    assert not any(step.cached for step in result.steps)
 
 
 def test_an_input_that_is_swapped_under_a_step_makes_no_artifact(tmp_path: Path) -> None:
