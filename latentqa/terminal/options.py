@@ -49,10 +49,32 @@ DecoderArgument = Annotated[
     str,
     typer.Argument(metavar="DECODER", help=f"A trained decoder: {REF_HELP}"),
 ]
+
+
+def _keep_from_gc(context: typer.Context, root: Path) -> Path:
+    """Keep garbage collection away from the root until the command ends."""
+    if not context.resilient_parsing:
+        from pipelines.artifacts.root import kept_from_gc
+
+        context.with_resource(kept_from_gc(root.expanduser()))
+    return root
+
+
 RootOption = Annotated[
+    Path,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        envvar="LATENTQA_ROOT",
+        help="Folder of all artifacts.",
+        callback=_keep_from_gc,
+    ),
+]
+SharedRootOption = Annotated[
     Path,
     typer.Option("--root", metavar="DIR", envvar="LATENTQA_ROOT", help="Folder of all artifacts."),
 ]
+"""For garbage collection itself, and for what runs until it is stopped."""
 SetOption = Annotated[
     list[str],
     typer.Option(

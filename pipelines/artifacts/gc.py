@@ -86,7 +86,8 @@ def collect_garbage(
         without: names that are forgotten first.
 
     Raises:
-        StorageError: a run uses this root now, or the folder is not marked as an artifact root.
+        StorageError: a run or a command uses this root now, or the folder is not marked as an
+            artifact root.
         DamagedError: what a name holds cannot be read; nothing is removed.
     """
     if not root.is_marked:
@@ -94,8 +95,8 @@ def collect_garbage(
     with exclusive_or_none(root.in_use) as alone:
         if not alone:
             raise StorageError(
-                f"{root.path}: a run is in progress here and may read what gc would remove. "
-                "Wait for it to end, then run gc again."
+                f"{root.path}: a run is in progress here, or another command reads artifacts, and "
+                "gc may remove what they need. Wait for them to end, then run gc again."
             )
         garbage = find_garbage(root, partials=partials, without=without)
         for name in without:

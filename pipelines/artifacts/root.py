@@ -15,6 +15,7 @@ A step writes into the partial folder; `commit` lists and hashes what it wrote, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from core.documents.canonical import digest
-from core.errors import ConfigError, DamagedError
+from core.errors import ConfigError, DamagedError, StorageError
 from core.files import fsync_dir, fsync_tree, sha256_file, storage_errors, write_bytes, write_json
 from pipelines.artifacts.artifact import (
     DATA,
@@ -38,8 +39,10 @@ from pipelines.artifacts.artifact import (
     is_system_file,
 )
 from pipelines.artifacts.cache_key import SHORT, IdentityError, StepIdentity, differences
+from pipelines.artifacts.locks import shared
 from pipelines.artifacts.records import StoreDigests
 
+_ROOT_LOCK = "root.lock"
 MARK = "latentqa.json"
 PARTIAL = ".partial"
 NOT_KINDS = ("locks", "refs", "schedules")
@@ -75,8 +78,8 @@ class ArtifactRoot:
 
     @property
     def in_use(self) -> Path:
-        """Lock file that runs share, and that garbage collection holds alone."""
-        return self.path / "locks" / "root.lock"
+        """Lock file that runs and commands share, and that garbage collection holds alone."""
+        return self.path / "locks" / _ROOT_LOCK
 
     def mark(self) -> None:
         """Mark the folder as an artifact root, which garbage collection asks for.
@@ -289,6 +292,20 @@ class ArtifactRoot:
         for place in kinds:
             if place.name not in NOT_KINDS:
                 yield from sorted(p for p in _subfolders(place) if FOLDER.fullmatch(p.name))
+
+
+@contextlib.contextmanager
+def kept_from_gc(path: Path) -> Iterator[None]:
+    """Keep garbage collection away from an artifact root while the body reads or names artifacts.
+
+    Nothing is locked where there is nothing to collect: in a folder that no run has marked, and on
+    a disk that cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        if (path / MARK).is_file():
+            with contextlib.suppress(StorageError):
+                held.enter_context(shared(path / "locks" / _ROOT_LOCK))
+        yield
 
 
 def _is_own_partial(folder: Path) -> bool:

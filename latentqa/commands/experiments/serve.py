@@ -16,6 +16,7 @@ from latentqa.terminal.options import (
     JsonOption,
     RootOption,
     SetOption,
+    SharedRootOption,
 )
 from latentqa.terminal.printing import print_json, say
 from latentqa.terminal.version_view import verdict
@@ -40,7 +41,7 @@ def serve(
         ),
     ] = None,
     set_: SetOption = [],  # noqa: B006 - typer's default, never changed
-    root: RootOption = DEFAULT_ROOT,
+    root: SharedRootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
     """Make new versions of an experiment on a schedule, until stopped.

@@ -9,7 +9,14 @@ import typer
 from core.errors import ConfigError, DamagedError, RefError
 from core.text.wording import duration, size
 from latentqa.api import open_refs
-from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RefArgument, RootOption
+from latentqa.terminal.options import (
+    DEFAULT_ROOT,
+    REF_HELP,
+    JsonOption,
+    RefArgument,
+    RootOption,
+    SharedRootOption,
+)
 from latentqa.terminal.printing import print_json, say
 from latentqa.terminal.version_view import version_lines
 from pipelines.artifacts.artifact import IDENTITY, RECORD, Artifact
@@ -117,7 +124,7 @@ def gc(
     partials: Annotated[
         bool, typer.Option("--partials", help="Include unfinished artifacts of stopped runs.")
     ] = False,
-    root: RootOption = DEFAULT_ROOT,
+    root: SharedRootOption = DEFAULT_ROOT,
     as_json: JsonOption = False,
 ) -> None:
     """List, or remove, artifacts without a name."""

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Called
 from fake_steps import FakeSteps, runner
 
 from core import files
-from core.errors import DamagedError, StorageError
+from core.errors import ConfigError, DamagedError, StorageError
 from pipelines.artifacts.gc import collect_garbage, find_garbage
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -108,6 +109,47 @@ def test_a_run_under_way_keeps_gc_away(tmp_path: Path, steps: FakeSteps) -> None
     busy = runner(tmp_path / "r", steps)
     with busy.open(), pytest.raises(StorageError, match="a run is in progress here"):
         collect_garbage(root)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("publish", "train/0", "--out", "out"),
+        ("data", "export", "dump/0", "--format", "parquet", "--out", "out"),
+        ("tag", "dump/0", "keep"),
+        ("ask", "train/0", "--prompt", "Hi", "--question", "Who?"),
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_a_command_that_reads_artifacts_keeps_gc_away(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    steps: FakeSteps,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = stopped_run(tmp_path, steps)
+    refused: list[str] = []
+
+    def look_up(refs: Refs, *args: Any, **settings: Any) -> Any:
+        with pytest.raises(StorageError, match="another command reads artifacts") as caught:
+            collect_garbage(refs.root)
+        refused.append(str(caught.value))
+        raise ConfigError("enough")
+
+    for name in ("resolve", "resolve_set", "tag"):
+        monkeypatch.setattr(Refs, name, look_up)
+    monkeypatch.chdir(tmp_path)
+    assert "enough" in Called(capsys, *words, "--root", str(root.path)).refused()
+    assert len(refused) == 1
+    assert len(collect_garbage(root)) == 3
+
+
+def test_a_command_locks_no_folder_that_is_no_root(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert Called(capsys, "ls", "--root", str(tmp_path)).code == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_run_publishes_before_gc_has_the_lock_is_kept(
