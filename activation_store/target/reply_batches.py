@@ -45,8 +45,13 @@ _SCHEMA = pa.schema(
         "detail": pa.string(),
     }
 )
-_SHAPING = ("repetition_penalty", "temperature", "top_p", "top_k", "min_p", "bad_words_ids")
-"""Settings of generation_config.json whose absence a user may notice."""
+_NOT_SHAPING = (
+    *("_from_model_config", "transformers_version", "do_sample", "max_length", "max_new_tokens"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
+    *("use_cache", "cache_implementation", "return_dict_in_generate", "num_return_sequences"),
+    *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+)
+"""Fields of generation_config.json that do not change which token of a turn comes next."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,12 +251,13 @@ class ReplyWriter:
     def _tell_ignored_settings(self) -> None:
         folder = self._model.folder
         own = read_model_json(folder / "generation_config.json")
-        if ignored := {name: own[name] for name in _SHAPING if own.get(name) is not None}:
+        shaping = own.keys() - {*_NOT_SHAPING}
+        if ignored := {name: own[name] for name in sorted(shaping) if own[name] is not None}:
             _LOG.warning(
                 "complete: generation_config.json of %s sets %s; it is not used. What is to shape "
                 "replies stands in the section `complete`.",
                 self._model.ref,
-                ", ".join(f"{name} {value}" for name, value in ignored.items()),
+                ", ".join(f"{name} {str(value)[:40]}" for name, value in ignored.items()),
             )
 
     def write_batch(self, batch: ReplyBatch, number: int) -> list[TargetReply]:

@@ -257,16 +257,31 @@ def test_a_reply_that_cannot_be_written_as_it_was_seen_is_counted_out(
     assert (made, dropped) == ([], {reason: 1})
 
 
-def test_settings_of_generation_that_the_model_brings_change_nothing(tmp_path: Path) -> None:
+def test_settings_of_generation_that_the_model_brings_change_nothing_and_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tiny.save(tmp_path / "model")
     model = resolve_model(str(folder))
     before, _ = replied(tmp_path / "before", model)
     (folder / "generation_config.json").write_text(
         '{"repetition_penalty": 9.0, "do_sample": true, "temperature": 2.0, "top_k": 3,'
-        ' "eos_token_id": [5, 6, 7, 8], "max_new_tokens": 1, "bad_words_ids": [[9]]}'
+        ' "eos_token_id": [5, 6, 7, 8], "max_new_tokens": 1, "bad_words_ids": [[9]],'
+        ' "num_beams": 4, "no_repeat_ngram_size": 1, "min_new_tokens": 5, "stop_strings": "a",'
+        f' "forced_eos_token_id": 9, "suppress_tokens": {list(range(10, 300))}}}'
     )
     after, _ = replied(tmp_path / "after", resolve_model(str(folder)))
     assert after == before
+    told = [one.message for one in caplog.records if "generation_config.json" in one.message]
+    assert len(told) == 1  # none of the file that came with the model
+    for named in (
+        "num_beams 4",
+        "no_repeat_ngram_size 1",
+        "suppress_tokens [10, 11",
+        "stop_strings",
+    ):
+        assert named in told[0]
+    assert "max_new_tokens" not in told[0]
+    assert len(told[0]) < 600
 
 
 def test_a_turn_ends_as_the_template_says_whatever_eos_is(tmp_path: Path) -> None:
