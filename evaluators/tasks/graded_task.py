@@ -86,11 +86,11 @@ def _grade(
     why = None
     if subjects < config.min_subjects:
         why = (
-            f"{subjects} subjects could be paired, expected at least {config.min_subjects} "
-            "(tasks.min_subjects)"
+            f"a claim can be made about {subjects} test subjects, and tasks.min_subjects requires "
+            f"{config.min_subjects}"
         )
     elif not validation:
-        why = "no two validation subjects could be paired"
+        why = "a claim can be made about no validation subject"
     return TaskData(
         name=name,
         train=(),

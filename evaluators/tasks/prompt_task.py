@@ -93,7 +93,10 @@ def _task(
     ]
     why = None
     if missing:
-        why = f"no {SIZE} controls of one kind among those of the {missing[0]} rows"
+        why = (
+            f"no kind has {SIZE} controls among the {missing[0]} rows, as a choice among {SIZE} "
+            "requires"
+        )
     return TaskData(
         name=name,
         train=(),

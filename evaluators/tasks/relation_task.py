@@ -182,11 +182,11 @@ def build_relation_task(
         "test_known": len(test),
         **{f"dropped: {rule}": n for rule, n in sorted(relation.dropped.items())},
     }
-    known = f"the test has {len(divided.test)} subjects"
-    if found.asked:
-        known += f", of {found.asked} that the target was asked about it knows {len(test)}"
     if len(test) < config.min_subjects:
-        why = f"{known}, expected at least {config.min_subjects} (tasks.min_subjects)"
+        known = f"the test split has {len(divided.test)} subjects"
+        if found.asked:
+            known = f"the target knows {len(test)} of {found.asked} test subjects"
+        why = f"{known}, and tasks.min_subjects requires {config.min_subjects}"
         return _not_measured(relation, layers, counts, why)
     validation = ask("validation", divided.validation, config.validation_subjects, 1).subjects
     used = {one.key for one in (*test, *validation)}
@@ -194,7 +194,8 @@ def build_relation_task(
     train = [one for one in everyone if one.key not in used][: config.train_subjects]
     counts |= {"validation_known": len(validation), "train": len(train)}
     if not validation or not train:
-        why = f"{known}, and {len(validation)} on which settings could be chosen"
+        missing = "known to the target for validation" if not validation else "left for training"
+        why = f"no subject is {missing}"
         return _not_measured(relation, layers, counts, why)
     builder = _RowBuilder(decoder, config, layers, _few_shot(train))
     tested = builder.build(test, sources=1)

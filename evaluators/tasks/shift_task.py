@@ -39,7 +39,7 @@ def shift_tasks(
     """
     layer = decoder.layers[0]
     if len(decoder.select_layers().layers) > 1:
-        why = "the decoder reads several layers together, and the map is of one"
+        why = "the decoder reads several layers together; only one can be mapped between models"
         yield replace(
             data, name=f"{data.name}_shift", why_not=why, train=(), validation=(), test=()
         )

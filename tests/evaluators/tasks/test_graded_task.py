@@ -172,5 +172,5 @@ def test_too_few_pairs_are_not_measured(data: TaskData) -> None:
     many = CONFIG.model_copy(update={"grades": ("direct",), "min_subjects": 30})
     (found,) = grade_tasks(data, [], many)
     assert found.why_not is not None
-    assert "could be paired, expected at least 30" in found.why_not
+    assert "test subjects, and tasks.min_subjects requires 30" in found.why_not
     assert set(OBJECTS) >= {row.answer for row in data.test}

@@ -146,7 +146,9 @@ def test_probe_and_neighbour_have_no_place_where_all_answers_are_new(
 def test_without_four_controls_of_a_kind_it_says_so(decoder: Decoder) -> None:
     rows = [replace(row, kind=row.label) for row in conversations()]
     found = next(build_prompt_tasks(decoder, rows, CONFIG, PROMPTS, (1,)))
-    assert found.why_not == "no 4 controls of one kind among those of the validation rows"
+    assert found.why_not == (
+        "no kind has 4 controls among the validation rows, as a choice among 4 requires"
+    )
 
 
 def test_written_answers_are_compared_with_the_prompt(

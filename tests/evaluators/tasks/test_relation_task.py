@@ -143,7 +143,7 @@ def test_too_few_subjects_are_not_measured_and_it_says_so(
     found = build_relation_task(decoder, relation, TasksConfig(), LAYERS)
     assert found.test == ()
     assert found.why_not is not None
-    assert "expected at least 30" in found.why_not
+    assert "tasks.min_subjects requires 30" in found.why_not
 
 
 def test_where_enough_cannot_be_had_nobody_is_asked(decoder: Decoder, relation: Relation) -> None:
