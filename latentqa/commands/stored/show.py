@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from core.text.wording import duration, size
@@ -116,8 +116,10 @@ def _print_verdict(found: Mapping[str, Artifact]) -> None:
         from pipelines.reports.run.sections.control import control_page
 
         steered = ControlMetrics.model_validate(found["control"].record["counts"])
-        for name, sentence in control_page(steered).in_short:
-            _row("steering", f"{name}: {sentence}")
+        page = control_page(steered)
+        _row("steering", page.headline)
+        for name, sentence in page.in_short:
+            _row("", f"{name}: {sentence}")
     if "report" in found:
         report = found["report"]
         _row("report", str(report.data / report.record["counts"]["page"]))
@@ -128,14 +130,15 @@ def _row(title: str, text: str | None) -> None:
         say(f"  {title:<14} {text}")
 
 
-def _model(artifacts: Any) -> str | None:
-    """Name the target, as the last of the artifacts that read it was given it."""
+def _model(artifacts: Collection[Artifact]) -> str | None:
+    """Name the target, as the last of the artifacts that read it was given it, and its blocks."""
+    # as they were read: a config may name a block by its depth
+    read = [a.record["counts"]["layers"] for a in artifacts if a.record["counts"].get("layers")]
+    blocks = f", block{'s' * (len(read[0]) > 1)} {', '.join(map(str, read[0]))}" if read else ""
     for artifact in reversed(list(artifacts)):
         where = artifact.record.get("locations") or {}
         if where.get("model"):
-            layers = artifact.identity["config"].get("layers")
             adapter = f" with adapter {where['adapter']}" if where.get("adapter") else ""
-            blocks = f", blocks {', '.join(map(str, layers))}" if layers else ""
             return f"{where['model']}{adapter}{blocks}"
     return None
 

@@ -133,7 +133,7 @@ def _page(
         least=least,
         hidden=any(reading.metrics.hidden_gain for reading in data.readings),
         figures=figures,
-        headline=headline(data.readings, claims, least=least),
+        headline=(steering and steering.headline) or headline(data.readings, claims, least=least),
         claims=claims,
         dropped=dropped_by_step(inputs.steps),
         splits=[

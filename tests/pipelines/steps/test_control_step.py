@@ -15,7 +15,7 @@ from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.smoke import smoke
 from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
-from pipelines.reports.run.sections.control import control_tables
+from pipelines.reports.run.sections.control import control_page, control_tables
 from pipelines.reports.run.sections.control_figures import control_figures
 from pipelines.steps.order import steps_for
 from pipelines.steps.shared.metrics import metrics_of
@@ -176,7 +176,11 @@ def test_the_report_shows_steering_and_the_safety_audit(tmp_path: Path) -> None:
         steps=(),
     )
     page = write_report(inputs, tmp_path).read_text()
-    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page).split()))
+    assert (
+        "What was learned The decoder's gradient steers towards cheerful (1 of 1), the baselines "
+        "steer towards cheerful (1 of 1), within the limits on side effects."
+    ) in text
     assert "weights 2 12.00 [11.50, 12.50] 0.25 [−0.25, 0.75] 0.90 1.20 1.10" in text
     assert "cheerful : the decoder cannot read it" in text
     assert "12.00 [11.50, 12.50]) and prompting (12.00 [11.50, 12.50]) raise adherence." in text
@@ -184,6 +188,20 @@ def test_the_report_shows_steering_and_the_safety_audit(tmp_path: Path) -> None:
     assert "cheerful none 0.00" in text
     assert 'href="#control"' in page
     assert (tmp_path / "figures" / "control-curves.csv").is_file()
+
+
+def test_the_headline_says_where_nothing_steers() -> None:
+    found = example()
+    for method in found["controls"]["cheerful"]["methods"].values():
+        method["adherence"] = leaf(0.0)
+    page = control_page(ControlMetrics.model_validate(found))
+    assert page.headline is not None
+    assert page.headline.startswith("The decoder's gradient steers towards no control (0 of 1), ")
+    found["controls"]["cheerful"]["methods"].pop("weights")
+    page = control_page(ControlMetrics.model_validate(found))
+    assert page.headline == (
+        "The baselines steer towards no control (0 of 1), within the limits on side effects."
+    )
 
 
 def test_the_report_shows_contradictory_questions_and_an_llm_s_verdicts(tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.records.estimate import Estimate
 from core.records.result_table import ResultTable
 from core.text.wording import join
 from evaluators.control.metrics import ControlMetrics, ControlResult, JudgedControl, JudgedReplies
 
+_BY_GRADIENT = ("activations", "vector", "weights")
+"""Methods that follow the decoder's gradient; the others are baselines."""
 _AUDITED = ("refusals", "plain facts", "repetition", "sentiment")
 
 
@@ -36,21 +39,58 @@ class ControlPage:
         controls = self.metrics.controls.items()
         return [(name, _steered_in_short(control)) for name, control in controls]
 
+    @property
+    def headline(self) -> str | None:
+        """Towards which controls the decoder's gradient and the baselines steer; None for none."""
+        controls = self.metrics.controls
+        parts = []
+        for who, wanted in ("The decoder's gradient steers", True), ("the baselines steer", False):
+            tried = {
+                name: [m for m in one.methods if (m in _BY_GRADIENT) == wanted]
+                for name, one in controls.items()
+            }
+            towards = [
+                name
+                for name, methods in tried.items()
+                if set(methods) & set(_effective_methods(controls[name]))
+            ]
+            if any(tried.values()):
+                words = join(towards) if towards else "no control"
+                parts.append(f"{who} towards {words} ({len(towards)} of {len(controls)})")
+        if not parts:
+            return None
+        text = ", ".join(parts)
+        return f"{text[0].upper()}{text[1:]}, within the limits on side effects."
 
-def _steered_in_short(control: ControlResult) -> str:
-    """Name the methods that steer within the limits on side effects, and the others."""
-    scored = any(found.adherence.measured for found in control.methods.values())
-    gains = {
+
+def _adherence_measured(control: ControlResult) -> bool:
+    return any(found.adherence.measured for found in control.methods.values())
+
+
+def _gains(control: ControlResult) -> dict[str, Estimate]:
+    """Return each method's gain in adherence, or in likelihood where no code scores adherence."""
+    scored = _adherence_measured(control)
+    return {
         method: found.adherence if scored else found.likelihood
         for method, found in control.methods.items()
     }
-    raised = [
+
+
+def _effective_methods(control: ControlResult) -> list[str]:
+    """Return the methods that steer within the limits on side effects."""
+    gains = _gains(control)
+    return [
         method
         for method, found in control.methods.items()
         if found.chosen_harmless and gains[method].above_zero
     ]
+
+
+def _steered_in_short(control: ControlResult) -> str:
+    """Name the methods that steer within the limits on side effects, and the others."""
+    gains, raised = _gains(control), _effective_methods(control)
     others = [method for method in gains if method not in raised]
-    what = "adherence" if scored else "likelihood"
+    what = "adherence" if _adherence_measured(control) else "likelihood"
     if not raised:
         return f"No method raises {what} within the limits on side effects ({join(others)})."
     named = join([f"{method} ({gains[method]})" for method in raised])
