@@ -22,7 +22,10 @@ TRACEBACK = "--traceback"
 INTERRUPTED = 130
 """Exit code on Ctrl-C; typer returns it."""
 _PLACE_ERRORS = frozenset(
-    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+    (
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    )
 )
 """Of the operating system, about a place that a user named."""
 
@@ -30,6 +33,7 @@ app = typer.Typer(
     name="latentqa",
     help="Ask a language model's hidden activations open questions.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
 
@@ -148,7 +152,8 @@ def _print_error(error: Exception, shown: bool) -> int:
         print(f"latentqa: {text}", file=sys.stderr)
         return error.exit_code
     if isinstance(error, OSError) and error.filename and error.errno in _PLACE_ERRORS:
-        line = terminal_text(f"{error.filename}: {error.strerror}. Name another place.")
+        where = error.filename2 or error.filename  # of a rename, the new place
+        line = terminal_text(f"{where}: {error.strerror}. Name another place.")
         print(f"latentqa: {line}", file=sys.stderr)
         return 2
     hint = "" if shown else f" ({TRACEBACK} shows the rest)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from core.text.wording import share
 from latentqa.terminal.printing import say
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def print_answers(reader: Reader, asked: AskResult) -> None:
     if asked.ood is not None and asked.ood.out_of_distribution:
         say(
             "Out of distribution: these activations lie farther from the decoder's "
-            f"training activations than {asked.ood.share_nearer:.0%} of {asked.ood.rows} "
+            f"training activations than {share(asked.ood.share_nearer)} of {asked.ood.rows} "
             "held-out rows; its answers may mean nothing."
         )
     if asked.withheld:

@@ -14,6 +14,7 @@ from core.records.result_table import ResultTable
 from core.records.table_files import DROPPED_FILE
 from core.records.tool_use import call_texts
 from core.text.terminal import plain_console, terminal_text
+from core.text.wording import share
 from generators.quality.tables import answerability_table, effect_table, verdict_table
 
 if TYPE_CHECKING:
@@ -163,8 +164,8 @@ def _print_checks(console: Console, numbers: Mapping[str, Any]) -> None:
     if many:
         console.print(
             f"questions per control: {many['min']} to {many['max']}, median "
-            f"{many['median']:g}; {shared['question']:.0%} of them, and "
-            f"{shared['answer']:.0%} of the answers, occur with another control as well"
+            f"{many['median']:g}; {share(shared['question'])} of them, and "
+            f"{share(shared['answer'])} of the answers, occur with another control as well"
         )
     checks = numbers["checks"]
     if checks["flags"]:

@@ -106,6 +106,16 @@ def check_finite(command: str, **options: float) -> None:
             raise ConfigError(f"{command}: --{name} is {value:g}, expected a finite number.")
 
 
+def check_out_folder(command: str, out: Path | None) -> None:
+    """Refuse a file in place of the folder `--out`, before any work is done.
+
+    Raises:
+        ConfigError: names the command and the file.
+    """
+    if out is not None and out.expanduser().exists() and not out.expanduser().is_dir():
+        raise ConfigError(f"{command}: --out {out} is a file, expected a folder. Name another.")
+
+
 def root_words(root: Path) -> str:
     """Spell the ` --root DIR` that a command to type next needs; empty where it is implied."""
     import os

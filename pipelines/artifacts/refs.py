@@ -13,6 +13,7 @@ versions and `latest` of their experiment; tags are the user's, and no run moves
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import shutil
@@ -265,6 +266,10 @@ class Refs:
         known = sorted({name.name for name in self.names()})
         base = ref.partition(":")[0]
         hint = f"names here: {', '.join(known)}" if known else "no names here yet"
+        if not known and not self.root.is_marked:
+            hint = "no run has made this folder its root; check --root"
+        elif near := difflib.get_close_matches(Path(base).name.removesuffix(".yaml"), known, n=1):
+            hint = f"did you mean {near[0]}?"
         if base in known:
             own = (name.version for name in self.names() if name.name == base)
             versions = sorted(own, key=lambda version: (len(version), version))

@@ -71,9 +71,9 @@ def conversation_from_messages(messages: ChatMessages) -> tuple[View, tuple[Mess
     """
     # what a file or a caller gives may be anything
     if isinstance(messages, str | bytes) or not isinstance(messages, Sequence) or not messages:
+        got = "an empty list" if messages == [] else type(messages).__name__
         raise DataError(
-            f"messages: got {type(messages).__name__}, expected a list of "
-            '{"role", "content"} with at least one.'
+            f'messages: got {got}, expected a list of {{"role", "content"}} with at least one.'
         )
     for number, message in enumerate(messages, 1):
         _check(number, message)

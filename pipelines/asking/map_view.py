@@ -44,7 +44,8 @@ def print_map(found: ReadingMap, console: Console) -> None:
     width = len(str(len(found.windows)))
     for j, window in enumerate(found.windows, 1):
         tokens = f"{window.start}–{window.stop - 1}"
-        console.print(Text(f"  {j:>{width}}  tokens {tokens:<9} {_one_line(window)}"))
+        line = Text(f"  {j:>{width}}  tokens {tokens:<9} {_one_line(window)}")
+        console.print(line, soft_wrap=True)
 
 
 def write_map(found: ReadingMap, folder: Path) -> list[Path]:

@@ -167,9 +167,9 @@ def steer(
         return
     if len(controls) != 1 or tuple(weights) not in ((), (1.0,)):
         raise ConfigError(
-            f"steer: got {len(controls)} controls with weights {list(weights)} and --by "
-            f"{by}, expected one control with weight 1. Use --by activations for several "
-            "controls or other weights."
+            f"steer: got --by {by} and controls with weights "
+            f"{list(weights) or [1.0] * len(controls)}, expected one control with weight 1. "
+            "Use --by activations for several controls or other weights."
         )
     try:
         method = MethodMaker(decoder, controls[0], draw_prompts(config), config).make(by)

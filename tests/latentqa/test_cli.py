@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from fake_steps import FakeSteps
 
 import pipelines.running.runner
 from core.errors import DamagedError
+from pipelines.artifacts.refs import Refs
+from pipelines.artifacts.root import ArtifactRoot
 
 TESTS = Path(__file__).parents[1]
 BEGIN = "`latentqa init` writes one to begin with; --list has the packaged ones."
@@ -186,6 +189,24 @@ def test_diff_compares_two_runs_step_by_step(
     assert "  config.answers: 3 → 1\n" in Called(capsys, "diff", "fake:1", "fake:2").out
 
 
+def test_a_wrong_name_gets_the_one_that_was_meant(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in ("fakke", "fake.yaml", "./fake.yaml"):
+        assert "(did you mean fake?)" in Called(capsys, "show", wrong).refused()
+    assert "(names here: fake)" in Called(capsys, "show", "other").refused()
+    elsewhere = Called(capsys, "show", "fake", "--root", "nowhere").refused()
+    assert "(no run has made this folder its root; check --root)" in elsewhere
+
+
+@pytest.mark.parametrize("command", [("compare", "fake", "fake:1"), ("sweep", "fake.yaml")])
+def test_a_file_is_no_folder_for_results(
+    command: tuple[str, ...], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = Called(capsys, *command, "--out", "fake.yaml").refused()
+    assert f"{command[0]}: --out fake.yaml is a file, expected a folder" in refused
+
+
 def test_tag_then_untag(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Called(capsys, "tag", "fake:1", "paper").out.startswith("paper:latest → conversations/")
     named = Called(capsys, "tag", "fake:1", "paper", "--json").json()
@@ -198,9 +219,33 @@ def test_gc_lists_then_removes(place: Path, capsys: pytest.CaptureFixture[str]) 
     for name in ("fake:1", "fake:latest"):
         Called(capsys, "untag", name)
     assert len(Called(capsys, "gc", "--json").json()["garbage"]) == 6
-    assert "can go: latentqa gc --delete" in Called(capsys, "gc").out
-    assert Called(capsys, "gc", "--delete").out.splitlines()[-1].startswith("Removed 6 folders")
-    assert Called(capsys, "gc").out == "Everything is held by a name.\n"
+    assert "To remove 6 artifacts without a name (" in Called(capsys, "gc").out
+    assert Called(capsys, "gc").out.endswith("):  latentqa gc --delete\n")
+    assert Called(capsys, "gc", "--delete").out.splitlines()[-1].startswith("Removed 6 artifacts")
+    assert Called(capsys, "gc").out.startswith("Nothing to remove: ")
+
+
+def test_gc_says_the_whole_command_that_removes_what_it_lists(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines.running.request import RunRequest
+
+    RunRequest(config="fake.yaml", root="artifacts", overrides=["evaluate.answers=1"]).run()
+    folder = Path("else where")
+    Path("artifacts").rename(folder)
+    old = Refs(ArtifactRoot(folder)).resolve("fake:1", "report").path
+    (old / "record.json").unlink()
+    old.rename(old.with_name(f"{old.name}.partial"))
+    root = ("--root", str(folder))
+    assert "1 unfinished artifact kept" in Called(capsys, "gc", *root).out
+    options = ("--keep-last", "1", "--partials")
+    listed = Called(capsys, "gc", *options, *root).out.splitlines()
+    assert listed[0].split() == ["fake:1", "name"]
+    found, _, again = listed[-1].partition(":  ")
+    assert found.startswith("To remove 1 name and 2 artifacts without a name (")
+    assert again == "latentqa gc --keep-last 1 --partials --root 'else where' --delete"
+    removed = Called(capsys, *shlex.split(again)[1:]).out.splitlines()
+    assert removed == [*listed[:-1], found.replace("To remove", "Removed") + "."]
 
 
 def test_verify_reads_every_byte(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

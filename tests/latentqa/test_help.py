@@ -81,6 +81,12 @@ def test_choices_are_those_of_the_code(shown: Any, known: Any) -> None:
     assert set(typing.get_args(shown)) == set(known)
 
 
+@pytest.mark.parametrize("words", [(), ("ask",), ("data", "show")])
+def test_h_is_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    called = Called(capsys, *words, "-h")
+    assert (called.code, called.out) == (0, Called(capsys, *words, "--help").out)
+
+
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     called = Called(capsys, "--version")
     assert (called.code, called.out.split()[0]) == (0, "latentqa")

@@ -88,6 +88,12 @@ def test_schema_is_printed_or_written(capsys: pytest.CaptureFixture[str]) -> Non
     assert json.loads(Path("s.json").read_text()) == printed
 
 
+def test_a_folder_in_place_of_a_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").mkdir()
+    refused = Called(capsys, "schema", "--out", "taken").refused()
+    assert "latentqa: taken: Is a directory. Name another place." in refused
+
+
 @pytest.mark.parametrize("name", list(packaged_experiments()))
 def test_every_packaged_experiment_fits_the_schema_and_names_it(name: str) -> None:
     text = packaged_experiments()[name]

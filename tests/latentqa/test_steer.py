@@ -75,6 +75,7 @@ def test_a_vector_is_kept_and_applied(
     ("words", "said"),
     [
         ((), "got 0 of --control"),
+        (("--control", "cheerful", "--prompt", " "), "a prompt is empty"),
         (("--control", "cheerful", "--from-prompt", "x"), "got 2 of --control"),
         (("--control", "nobody"), "not found, expected a file or one of"),
         (("--control", "cheerful=much"), "expected a number other than 0"),

@@ -11,7 +11,7 @@ from core.errors import ConfigError
 from core.text.terminal import plain_console
 from latentqa.terminal.answers_view import print_foreign, reader_document
 from latentqa.terminal.option_groups import ConversationOptions, ReaderOptions, takes_groups
-from latentqa.terminal.options import JsonOption
+from latentqa.terminal.options import JsonOption, check_out_folder
 from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def map_(
     its log-probability given none, in nats per token.
     """
     said.check_one_source("map")
+    check_out_folder("map", out)
     from pipelines.asking.map_view import write_map
     from pipelines.asking.reading_map import reading_map
 

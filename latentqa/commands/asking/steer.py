@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from latentqa.terminal.option_groups import DecoderOptions, takes_groups
 from latentqa.terminal.options import MOST_SEED, MOST_TOKENS, JsonOption, check_finite
 from latentqa.terminal.printing import print_json, say
@@ -112,6 +112,8 @@ def steer(
 
     --by weights: train a LoRA adapter of the target; --out saves it, --using applies it.
     """
+    if not all(text.strip() for text in prompt):
+        raise DataError("steer: a prompt is empty; expected some text.")
     _check_sources(bool(control), from_prompt, using, by=by, out=out)
     check_finite("steer", temperature=temperature)
     if not 0 < strength < math.inf:

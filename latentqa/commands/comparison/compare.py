@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latentqa.api import open_refs
-from latentqa.terminal.options import DEFAULT_ROOT, REF_HELP, JsonOption, RootOption
+from latentqa.terminal.options import (
+    DEFAULT_ROOT,
+    REF_HELP,
+    JsonOption,
+    RootOption,
+    check_out_folder,
+)
 from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
@@ -36,6 +42,7 @@ def compare(
     Writes a page with figures (PNG, SVG, CSV) and prints the numbers. `latentqa diff` compares
     settings.
     """
+    check_out_folder("compare", out)
     from pipelines.reports.compare.comparison import compare_runs, comparison_rows
     from pipelines.reports.compare.page import write_comparison
     from pipelines.reports.compare.runs import find_runs

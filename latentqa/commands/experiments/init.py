@@ -131,4 +131,4 @@ def _about(text: str) -> str:
     lines = text.splitlines()
     comment = [line.lstrip("# ") for line in lines if line.startswith("# ")]
     words = " ".join(line for line in comment if not line.startswith("yaml-language-server"))
-    return re.split(r"(?<=[.?])\s|:\s", words)[0].rstrip(":")
+    return re.split(r"(?<=[.?])\s", words)[0]

@@ -15,6 +15,7 @@ from latentqa.terminal.options import (
     JsonOption,
     RootOption,
     SetOption,
+    check_out_folder,
     root_words,
 )
 from latentqa.terminal.printing import print_json, say
@@ -51,6 +52,7 @@ def sweep(
     resumes. A failed point is reported and does not stop the others; the exit code is then 1.
     Writes a page with figures (PNG, SVG, CSV), rows.parquet and CSV tables.
     """
+    check_out_folder("sweep", out)
     from latentqa.api import sweep as run_sweep
     from pipelines.reports.sweep.page import write_sweep
 

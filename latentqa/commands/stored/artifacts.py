@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import ConfigError, DamagedError, RefError
-from core.text.wording import duration, size
+from core.text.wording import duration, join, program, size
 from latentqa.api import open_refs
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
@@ -16,6 +16,7 @@ from latentqa.terminal.options import (
     RefArgument,
     RootOption,
     SharedRootOption,
+    root_words,
 )
 from latentqa.terminal.printing import print_json, say
 from latentqa.terminal.version_view import version_lines
@@ -151,17 +152,29 @@ def gc(
         )
         return
     for name in expired:
-        say(f"{name!s:<32} {'forgotten' if delete else 'to be forgotten'}")
+        say(f"{name!s:<32} {'name':>10}")
     for item in garbage:
         say(f"{item.short:<32} {size(item.size):>10}")
-    total = size(sum(item.size for item in garbage))
-    if not garbage:
-        say("Everything is held by a name.")
-    elif delete:
-        say(f"Removed {len(garbage)} folders, {total}.")
+    if not expired and not garbage:
+        say("Nothing to remove: each artifact has a name, or is an input of one that has.")
     else:
-        rule = "" if keep_last is None else f"--keep-last {keep_last} --keep-weekly {keep_weekly} "
-        say(f"{len(garbage)} folders, {total}, can go: latentqa gc {rule}--delete")
+        found = [_counted(len(expired), "name")] if expired else []
+        if garbage:
+            total = size(sum(item.size for item in garbage))
+            found.append(f"{_counted(len(garbage), 'artifact')} without a name ({total})")
+        if delete:
+            say(f"Removed {join(found)}.")
+        else:
+            options = {"--keep-last": keep_last, "--keep-weekly": keep_weekly or None}
+            words = [f" {option} {n}" for option, n in options.items() if n is not None]
+            again = f"{''.join(words)}{' --partials' * partials}{root_words(root)}"
+            say(f"To remove {join(found)}:  {program()} gc{again} --delete")
+    if not partials and (left := len(place.partials())):
+        say(f"{_counted(left, 'unfinished artifact')} kept; --partials includes them.")
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _expired(place: ArtifactRoot, last: int, weekly: int) -> list[Name]:
