@@ -45,7 +45,7 @@ def heat(
     """
     size = font_size(2)
     longest = max(map(len, columns))
-    left, right, top = 0.75, 0.95, 0.2
+    left, right, top = 0.75, 0.95, 0.32
     below = 0.35 + min(longest, 24) * size * 0.0082
     height = top + below + _CELL_HEIGHT * len(rows)
     with matplotlib.rc_context(STYLE):
@@ -91,5 +91,8 @@ def heat(
         )
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=size - 1, labelcolor=PALETTE["muted"], length=0)
-        bar.set_label(unit, size=size, color=PALETTE["muted"])
+        # above the cells: beside the bar of a few rows there is no room for it
+        end, above = 1 - 0.1 / PAGE, 1 - 0.05 / height
+        muted = PALETTE["muted"]
+        figure.text(end, above, unit, ha="right", va="top", size=size, color=muted)
     return figure

@@ -6,8 +6,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from pipelines.reports import plots
 from pipelines.reports.plots.style import PALETTE, inline_svg, png, svg
@@ -130,3 +133,21 @@ def test_lines_that_are_no_shares_are_shown_whole_and_with_zero() -> None:
     low, high = figure.axes[0].get_ylim()
     assert low < -18.0
     assert high > 41.5
+
+
+def test_a_map_of_one_block_shows_its_unit_whole() -> None:
+    unit = "nats per token above none"
+    figure = plots.heat(
+        np.zeros((1, 2)),
+        rows=["1"],
+        columns=["a", "b"],
+        ylabel="block",
+        unit=unit,
+        colour_limit=1.0,
+    )
+    FigureCanvasAgg(figure).draw()
+    texts = [text for text in figure.findobj(Text) if text.get_text() == unit]
+    (box,) = (text.get_window_extent() for text in texts)
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+    assert box.y0 >= figure.axes[0].get_window_extent().y1
