@@ -162,7 +162,7 @@ def test_the_root_is_taken_from_the_environment(
         (("--prompt", "p"), "expected --question TEXT at least once"),
         (("--question", "q"), "expected one of --prompt, --messages, --file, got none"),
         (("--prompt", "p", "--messages", "[]", "--question", "q"), "got --prompt and --messages"),
-        (("--messages", "[]", "--question", "q"), "got list, expected a list of"),
+        (("--messages", "[]", "--question", "q"), "got an empty list, expected a list of"),
         (("--messages", "[{]", "--question", "q"), "--messages: not valid JSON"),
         (("--messages", "nowhere.json", "--question", "q"), "nowhere.json: cannot be read"),
         (("--prompt", "p", "--question", "q", "--tokens", "most"), "got 'most', expected visible"),

@@ -72,7 +72,7 @@ def test_messages_that_say_their_segments_make_the_views(
     ("messages", "said"),
     [
         ("hello", "got str, expected a list"),
-        ([], "got list, expected a list of"),
+        ([], "got an empty list, expected a list of"),
         ([{"role": "user"}], "message 1 is"),
         ([{"role": "tool", "content": "x"}], 'role "tool", expected system, user, assistant'),
         ([{"role": "user", "content": " "}], "expected some text"),
@@ -210,7 +210,7 @@ def test_a_text_file_has_a_prompt_a_line(tmp_path: Path) -> None:
         ('{"prompt": "p", "questions": "q"}', "questions is not a list"),
         ('{"prompt": "p"}', "has no question"),
         ('{"prompt": " ", "question": "q"}', "line 1: ask: the prompt is empty"),
-        ('{"messages": [], "question": "q"}', "line 1: messages: got list"),
+        ('{"messages": [], "question": "q"}', "line 1: messages: got an empty list"),
     ],
 )
 def test_a_malformed_file_is_one_line(tmp_path: Path, text: str, said: str) -> None:
