@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -145,7 +144,7 @@ def test_a_map_of_one_block_shows_its_unit_whole() -> None:
         unit=unit,
         colour_limit=1.0,
     )
-    FigureCanvasAgg(figure).draw()
+    figure.draw_without_rendering()
     texts = [text for text in figure.findobj(Text) if text.get_text() == unit]
     (box,) = (text.get_window_extent() for text in texts)
     assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
