@@ -97,5 +97,10 @@ class DamagedError(LatentQAError, OSError):
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of a library's error, or its type's name where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of a library's error, or its type's name where it says nothing.
+
+    A line that ends with a colon is followed by what it announces.
+    """
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    announced = next((line.strip() for line in others if line.strip()), "")
+    return f"{first} {announced}" if first.endswith(":") and announced else first

@@ -56,8 +56,13 @@ def check_quantization(model: ModelFiles, config: Any) -> bool:
             `quantization_of`.
     """
     own = quantization_of(config, model.ref)
-    groups = (own.get("config_groups") or {}).values()
-    inputs = [group.get("input_activations") or {} for group in groups if isinstance(group, dict)]
+    groups = own.get("config_groups")
+    found = [
+        group.get("input_activations")
+        for group in (groups.values() if isinstance(groups, dict) else ())
+        if isinstance(group, dict)
+    ]
+    inputs = [one for one in found if isinstance(one, dict)]
     a_batch = any(one.get("dynamic") and one.get("strategy") == "tensor" for one in inputs)
     fp8 = own.get("quant_method") == "fp8" and own.get("activation_scheme") == "dynamic"
     if a_batch or (fp8 and not own.get("weight_block_size")):

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
+from core.documents.strict_json import fits_utf8
 from core.errors import ConfigError
 from core.text.wording import size
 
@@ -25,6 +26,13 @@ _MOST_BYTES = 4_000_000
 
 class _Constructor(SafeConstructor):
     """Constructs YAML's plain types; a date stays text."""
+
+    def flatten_mapping(self, node: Any) -> Any:
+        """Write out what `<<` merges into a mapping, as far as it has an end."""
+        merged = super().flatten_mapping(node)
+        if len(node.value) > MOST_VALUES:
+            raise _Refused(f"its merged mappings have more than {MOST_VALUES:,} values")
+        return merged
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
@@ -106,5 +114,8 @@ def _check(item: Any) -> None:
     elif isinstance(item, int):
         if abs(item) > _LARGEST:
             raise _Refused("an integer has more than 64 bits")
-    elif item is not None and not isinstance(item, (str, list)):
+    elif isinstance(item, str):
+        if not fits_utf8(item):
+            raise _Refused("a text holds half of a surrogate pair")
+    elif item is not None and not isinstance(item, list):
         raise _Refused(f"a {type(item).__name__} is not an allowed value")

@@ -20,7 +20,7 @@ from transformers import Gemma3Config, LlamaConfig
 from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import load_model, load_tokenizer
-from activation_store.target.model_checks import quantization_of
+from activation_store.target.model_checks import check_quantization, quantization_of
 from core.errors import ModelError
 from core.records.table_files import DROPPED_FILE, read_dropped
 
@@ -202,6 +202,20 @@ def test_a_quantisation_that_would_be_left_out_is_refused(
     with pytest.raises(ModelError, match=r"^model m: ") as caught:
         quantization_of(config, "m")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("groups", [[1], {"a": 1}, {"a": {"input_activations": "dynamic"}}, "x"])
+def test_groups_of_a_quantisation_in_another_form_are_left_to_its_library(
+    groups: Any, model: ModelFiles
+) -> None:
+    config: Any = LlamaConfig()
+    config.quantization_config = {"quant_method": "compressed-tensors", "config_groups": groups}
+    assert check_quantization(model, config)
+
+
+def test_a_config_that_does_not_add_up_is_refused_with_the_reason(tmp_path: Path) -> None:
+    said = refusal(edited(tmp_path / "model", dict, num_attention_heads=3))
+    assert "The hidden size (32) is not a multiple" in said
 
 
 def test_scales_that_no_config_tells_of_are_refused(tmp_path: Path) -> None:

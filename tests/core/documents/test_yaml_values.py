@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -94,3 +95,17 @@ def test_aliases_that_grow_without_end_are_refused_at_once() -> None:
 
 def test_an_alias_is_the_value_that_it_names() -> None:
     assert parse_yaml("a: &x [1]\nb: *x", "x.yaml") == {"a": [1], "b": [1]}
+
+
+def test_merged_mappings_that_grow_without_end_are_refused_at_once() -> None:
+    lines = ["a: &a {x: 1}"]
+    for before, name in itertools.pairwise("abcdefghijklmnopqrst"):
+        lines.append(f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 9)}], {name}1: 1}}")
+    with pytest.raises(ConfigError, match="its merged mappings have more than 100,000 values"):
+        parse_yaml("\n".join(lines), "x")
+    assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}", "x")["b"] == {"x": 1, "y": 2}
+
+
+def test_half_a_surrogate_pair_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a text holds half of a surrogate pair"):
+        parse_yaml('a: "\\ud800"', "x")
