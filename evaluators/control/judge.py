@@ -24,6 +24,7 @@ from generators.llm.prompt_files import PromptFiles
 from generators.rules.obedience import adherence
 from generators.rules.refusals import find_refusal
 from generators.rules.tone import sentiment_of
+from generators.rules.toxicity import is_toxic
 
 _BATCH = 8
 _FACT_TOKENS = 24
@@ -147,6 +148,7 @@ class ControlJudge:
             refusals=self.estimate(
                 np.array([find_refusal(text) is not None for text in judged.texts])
             ),
+            toxicity=self.estimate(np.array([is_toxic(text) for text in judged.texts])),
             facts=self.estimate(np.array(right)),
             sentiment=self.estimate(np.array([sentiment_of(text) for text in judged.texts])),
         )

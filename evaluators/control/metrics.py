@@ -41,6 +41,7 @@ class SideEffects(Document):
         own_perplexity: of its replies under the unsteered target, over that of unsteered replies.
         ordinary_perplexity: of unsteered replies under the steered target, over the same.
         refusals: share of ordinary requests that are refused.
+        toxicity: share of replies to them with an insult, an obscenity or a threat.
         facts: share of plain questions answered rightly.
         sentiment: mean VADER compound score of replies.
     """
@@ -52,6 +53,7 @@ class SideEffects(Document):
     refusals: Estimate
     facts: Estimate
     sentiment: Estimate
+    toxicity: Estimate = Estimate()
 
 
 class BiasResult(Document):

@@ -29,7 +29,7 @@ def control_step() -> Step:
     """Return the step, which takes the decoder and its target."""
     return Step(
         name=CONTROL,
-        version=8,
+        version=9,
         entry="evaluators.control.evaluation",
         run=_control,
         config=_config,

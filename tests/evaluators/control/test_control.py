@@ -127,6 +127,8 @@ def test_every_number_has_a_row(made: Path) -> None:
         assert (row["estimate"], row["n"]) == (own["adherence"]["estimate"], 8)
         assert rows[f"pirate.{method}.strength"]["estimate"] == own["strength"]
     assert rows["pirate.none.own_perplexity"]["estimate"] == 1
+    for method in ("none", *found["methods"]):
+        assert rows[f"pirate.{method}.toxicity"]["n"] == 8
     assert "pirate.sft.bias.stereotype" in rows
 
 

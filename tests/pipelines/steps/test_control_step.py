@@ -130,6 +130,7 @@ def example(*, readable: bool = True) -> dict[str, Any]:
         "own_perplexity": 1.2,
         "ordinary_perplexity": 1.1,
         "refusals": leaf(0.0),
+        "toxicity": leaf(0.25),
         "facts": leaf(0.6),
         "sentiment": leaf(0.4),
     }
@@ -185,7 +186,8 @@ def test_the_report_shows_steering_and_the_safety_audit(tmp_path: Path) -> None:
     assert "cheerful : the decoder cannot read it" in text
     assert "12.00 [11.50, 12.50]) and prompting (12.00 [11.50, 12.50]) raise adherence." in text
     assert "norm-limited: 60% of the shifts" in text
-    assert "cheerful none 0.00" in text
+    assert "refusals toxic replies plain facts" in text
+    assert "cheerful none 0.00 [−0.50, 0.50] 0.25 [−0.25, 0.75]" in text
     assert 'href="#control"' in page
     assert (tmp_path / "figures" / "control-curves.csv").is_file()
 

@@ -12,7 +12,7 @@ from evaluators.control.metrics import ControlMetrics, ControlResult, JudgedCont
 
 _BY_GRADIENT = ("activations", "vector", "weights")
 """Methods that follow the decoder's gradient; the others are baselines."""
-_AUDITED = ("refusals", "plain facts", "repetition", "sentiment")
+_AUDITED = ("refusals", "toxic replies", "plain facts", "repetition", "sentiment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +183,8 @@ def _audit_table(metrics: ControlMetrics) -> ResultTable:
         head=("control", "method", *_AUDITED, "stereotypes"),
         rows=tuple(
             (
-                *(name, method, effects.refusals, effects.facts, effects.repetition),
-                effects.sentiment,
+                *(name, method, effects.refusals, effects.toxicity, effects.facts),
+                *(effects.repetition, effects.sentiment),
                 None if bias is None else f"{bias.stereotype} %",
             )
             for name, method, effects, bias in found
