@@ -11,10 +11,14 @@ from core.records.tables import SPLITS, VIEWS
 from core.text.wording import sort_pairs
 from evaluators.comparison.shared_questions import read_losses
 from evaluators.comparison.values import ComparedMetric, ComparedView, compare_shared
-from evaluators.measure.panel import UNINFORMED, column_mean, find_lowest, lowest_minus
+from evaluators.measure.panel import RIVALS, UNINFORMED, column_mean, find_lowest, lowest_minus
 
-METRICS = ("right", "below_untrained", "grounded_gain", "information_gain")
-"""What is compared, in nats per token; of `right` less is better, of the others more."""
+METRICS = (
+    *("right", "hidden_gain", "below_rivals"),
+    *("below_untrained", "grounded_gain", "information_gain"),
+)
+"""What is compared where all runs have it, in nats per token; of `right` less is better, of the
+others more."""
 
 
 def compare_losses(sides: Sequence[Sequence[Path]]) -> list[ComparedView]:
@@ -37,12 +41,19 @@ def compare_losses(sides: Sequence[Sequence[Path]]) -> list[ComparedView]:
 
 
 def _rivals(metric: str, conditions: Sequence[str]) -> list[str]:
-    """Return the conditions whose least loss a gain is measured from."""
-    return {
+    """Return the conditions whose least loss a gain is measured from; empty where none is shared.
+
+    The hidden gain and the trained rivals say something in masked views; elsewhere no run has
+    `swapped`.
+    """
+    wanted: dict[str, Sequence[str]] = {
+        "hidden_gain": ["swapped"],
+        "below_rivals": RIVALS if "swapped" in conditions else (),
         "below_untrained": ["untrained_right"],
         "grounded_gain": ["other"],
-        "information_gain": [name for name in UNINFORMED if name in conditions],
-    }[metric]
+        "information_gain": UNINFORMED,
+    }
+    return [name for name in wanted[metric] if name in conditions]
 
 
 def _metrics(conditions: Sequence[str]) -> dict[str, ComparedMetric]:
@@ -50,6 +61,8 @@ def _metrics(conditions: Sequence[str]) -> dict[str, ComparedMetric]:
     found = {"right": ComparedMetric(column_mean(conditions, "right"), lambda m_CK: m_CK[:, right])}
     for metric in METRICS[1:]:
         rivals = _rivals(metric, conditions)
+        if not rivals:
+            continue
 
         def gain(means_CK: np.ndarray, rivals: Sequence[str] = rivals) -> np.ndarray:
             rival = find_lowest(means_CK, conditions, rivals)

@@ -21,6 +21,8 @@ PAGE = "compare.html"
 """Name of the page's file."""
 TITLES = {
     "right": "right",
+    "hidden_gain": "hidden gain",
+    "below_rivals": "below rivals",
     "below_untrained": "below untrained",
     "grounded_gain": "grounded gain",
     "information_gain": "information gain",
@@ -47,7 +49,8 @@ def write_comparison(comparison: Comparison, out: Path) -> Path:
         StorageError: the disk is full or read-only.
     """
     rows = comparison_rows(comparison)
-    figures = [_figure(comparison, metric, rows) for metric in METRICS]
+    compared = {metric for view in comparison.losses for metric in view.metrics}
+    figures = [_figure(comparison, metric, rows) for metric in METRICS if metric in compared]
     write_figures(figures, out)
     write_bytes(out / "comparison.csv", csv_bytes(rows))
     page = out / PAGE
@@ -62,7 +65,9 @@ def metric_title(metric: str) -> str:
 
 def _figure(comparison: Comparison, metric: str, rows: Sequence[dict[str, Any]]) -> PageFigure:
     """Draw one metric: a panel for each split and view, a point for each run."""
-    panels = [_panel(comparison, view, metric) for view in comparison.losses]
+    panels = [
+        _panel(comparison, view, metric) for view in comparison.losses if metric in view.metrics
+    ]
     zero = metric != "right"
     draw = partial(plots.intervals, panels, xlabel="nats per token", zero=zero)
     return make_page_figure(

@@ -33,7 +33,12 @@ from pipelines.reports.compare.page import write_comparison
 from pipelines.reports.compare.runs import changed_settings, find_runs
 
 CONDITIONS = ("right", "other", "mean", "none", "untrained_right", "untrained_other")
-BEYOND = {"right": 0.0, "other": 0.8, "mean": 0.5, "none": 0.6}
+HIDDEN = ("swapped", "prior", "visible_text")
+"""Conditions that a masked view has as well."""
+BEYOND = {
+    **{"right": 0.0, "other": 0.8, "mean": 0.5, "none": 0.6},
+    **{"swapped": 0.3, "prior": 0.7, "visible_text": 0.2},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +87,7 @@ def evaluated(root: Path, name: str, **changes: Any) -> Refs:
         for view in ("control", "system")
         for i in made.controls
         for q in range(2)
-        for condition in CONDITIONS
+        for condition in (*CONDITIONS, *(HIDDEN if view == "system" else ()))
     ]
     answers = [
         {
@@ -169,6 +174,24 @@ def test_a_better_run_is_marked_and_one_alike_is_not(refs: Refs) -> None:
     assert better.difference.estimate == pytest.approx(-0.4, abs=0.05)
     assert found.metrics["grounded_gain"][2].difference.estimate == pytest.approx(0.4, abs=0.1)  # type: ignore[union-attr]
     assert found.metrics["information_gain"][2].differs
+
+
+def test_in_masked_views_the_hidden_gain_and_the_rivals_are_compared(
+    refs: Refs, tmp_path: Path
+) -> None:
+    found = compared(refs, "base", "again", "better")
+    assert not {"hidden_gain", "below_rivals"} & set(case_of(found).metrics)
+    hidden = case_of(found, "system").metrics
+    for metric, own in (("hidden_gain", 0.3), ("below_rivals", 0.2)):
+        base, again, better = hidden[metric]
+        assert base.estimate.estimate == pytest.approx(own, abs=0.1)
+        assert not again.differs
+        assert better.differs
+        assert better.difference is not None
+        assert better.difference.estimate == pytest.approx(0.4, abs=0.1)
+    write_comparison(found, tmp_path / "page")
+    figures = {path.name for path in (tmp_path / "page/figures").iterdir()}
+    assert {"hidden-gain.svg", "below-rivals.svg"} <= figures
 
 
 def test_differences_are_paired_by_control(refs: Refs) -> None:
