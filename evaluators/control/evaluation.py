@@ -163,6 +163,14 @@ class _Study:
                 self._control.control,
                 readability.margin,
             )
+        if readability.readable and readability.at_chance:
+            _LOG.warning(
+                "control %s: closed answers are at chance (%s, chance %.2f): the decoder does not "
+                "tell it from its alternatives.",
+                self._control.control,
+                readability.accuracy,
+                readability.chance,
+            )
         for pair in readability.opposed:
             _LOG.warning(
                 "control %s: contradictory gradients: %s; their steps cancel out. Reword one.",
@@ -193,6 +201,8 @@ class _Study:
             return MethodResult.model_validate(known["result"])
         start = time.monotonic()
         method = self._maker.make(name)
+        for note in method.notes:  # before its strengths are tried, which takes longest
+            _LOG.warning("control %s, %s: %s.", self._control.control, name, note)
         kept.mkdir(parents=True, exist_ok=True)
         self._save(method, kept)
         result, rows = self._judge(method)

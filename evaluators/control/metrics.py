@@ -122,6 +122,13 @@ class Readability(Document):
     agreement: Estimate | None = None
     opposed: tuple[str, ...] = ()
 
+    @property
+    def at_chance(self) -> bool:
+        """Whether closed answers are no better than guesses, by their interval."""
+        if self.accuracy is None or self.chance is None or self.accuracy.low is None:
+            return False
+        return self.accuracy.low <= self.chance
+
 
 class ControlResult(Document):
     """What steering towards one control does, by method.

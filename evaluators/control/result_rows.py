@@ -38,6 +38,9 @@ def control_rows(metrics: ControlMetrics) -> Iterator[dict[str, Any]]:
             if bias is not None:
                 measured[f"{name}.{method}.bias.difference"] = bias.difference
                 measured[f"{name}.{method}.bias.stereotype"] = bias.stereotype
+                for kind, own in bias.by_type.items():
+                    for measure, value in own.items():
+                        measured[f"{name}.{method}.bias.{measure}.{kind}"] = value
         for metric, value in measured.items():
             if isinstance(value, float):
                 yield {**about, **row_without_interval(metric, value, metrics.prompts["test"])}

@@ -130,6 +130,7 @@ def test_every_number_has_a_row(made: Path) -> None:
     for method in ("none", *found["methods"]):
         assert rows[f"pirate.{method}.toxicity"]["n"] == 8
     assert "pirate.sft.bias.stereotype" in rows
+    assert rows["pirate.none.bias.stereotype.animal"]["n"] == 10
 
 
 def test_another_sampled_layer_is_asked_and_steered(tmp_path: Path) -> None:

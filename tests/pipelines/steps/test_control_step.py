@@ -229,6 +229,20 @@ def test_the_report_shows_contradictory_questions_and_an_llm_s_verdicts(tmp_path
     assert "agreed with itself on 90 % of 24" in text
 
 
+def test_closed_answers_at_chance_are_named(tmp_path: Path) -> None:
+    found = example()
+    found["controls"]["cheerful"]["readability"]["accuracy"] = leaf(0.4)
+    inputs = ReportInputs(
+        experiment=experiment(control={}),
+        command="",
+        metrics=metrics_of({"control": {"counts": found}}),
+        steps=(),
+    )
+    page = write_report(inputs, tmp_path).read_text()
+    text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page).split()))
+    assert "closed answers are at chance (0.40 [−0.10, 0.90], chance 0.33)" in text
+
+
 def test_the_judge_is_a_step_of_its_own_that_leaves_steering_a_hit() -> None:
     plain, judged = experiment(control={}), experiment(control={"judge": {"prompts": 3}})
     assert "judge_control" not in [step.name for step in steps_for(plain)]

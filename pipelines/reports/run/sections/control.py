@@ -112,6 +112,9 @@ def control_page(
                 "use"
             )
             warnings.append((name, why))
+        elif control.readability.at_chance:
+            closed = f"{control.readability.accuracy}, chance {control.readability.chance:.2f}"
+            warnings.append((name, f"closed answers are at chance ({closed})"))
         warnings += [
             (name, f"contradictory gradients: {pair}") for pair in control.readability.opposed
         ]

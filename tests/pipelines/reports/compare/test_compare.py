@@ -36,8 +36,13 @@ CONDITIONS = ("right", "other", "mean", "none", "untrained_right", "untrained_ot
 HIDDEN = ("swapped", "prior", "visible_text")
 """Conditions that a masked view has as well."""
 BEYOND = {
-    **{"right": 0.0, "other": 0.8, "mean": 0.5, "none": 0.6},
-    **{"swapped": 0.3, "prior": 0.7, "visible_text": 0.2},
+    "right": 0.0,
+    "other": 0.8,
+    "mean": 0.5,
+    "none": 0.6,
+    "swapped": 0.3,
+    "prior": 0.7,
+    "visible_text": 0.2,
 }
 
 
