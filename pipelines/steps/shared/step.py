@@ -81,7 +81,7 @@ class ExternalInputs:
         return found
 
     def _data_files(self) -> list[Path]:
-        from generators.exchange.importing import FILES
+        from generators.exchange.latentqa_files import FILES
         from generators.exchange.row_entries import conversation_files
 
         section = require_section(self.experiment, "data", self.experiment.data)

@@ -79,7 +79,7 @@ def test_a_dry_run_lists_what_would_go_and_keeps_it(
     assert told["names"] == [f"e:{n}" for n in range(1, 9)]
     assert len(refs.names()) == 11
     assert Called(capsys, *words).out.endswith(
-        "latentqa gc --keep-last 2 --keep-weekly 0 --delete\n"
+        f"latentqa gc --keep-last 2 --root {refs.root.path} --delete\n"
     )
 
 

@@ -369,13 +369,13 @@ def test_a_file_that_is_swapped_and_put_back_under_a_step_makes_no_artifact(
     data.write_text("{}")
     model = tiny.save(tmp_path / "model")
     other = tiny.save(tmp_path / "other", seed=9)
-    files = {
+    files: dict[str, tuple[str, Callable[[], Path]]] = {
         "weights": ("dump", lambda: model / "model.safetensors"),
         "data": ("questions", lambda: data),
         "artifact": ("train", lambda: next((root / "questions").glob("*/data/piece-1"))),
     }
     step, find = files[swapped]
-    seen = []
+    seen: list[bytes] = []
 
     def swap(running: str, piece: int) -> None:
         if running != step or seen or piece != 1:
