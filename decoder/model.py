@@ -281,18 +281,19 @@ class Decoder:
         chosen = self._asked_layer if layer is None else layer
         return select_layers(self.config, self.binding.read_layer, chosen)
 
-    def ask_layer(self, layer: float, field: str) -> None:
+    def ask_layer(self, layer: float | None, field: str = "") -> None:
         """Take another of several sampled layers for the one that is read by default.
 
         Args:
-            layer: a block, named as in dump.layers.
+            layer: a block, named as in dump.layers; None for the first again.
             field: the setting that names it, for errors.
 
         Raises:
             ModelError: the target has no such block.
             ConfigError: the decoder does not read it.
         """
-        block = self.shape.layer(layer, field)
+        block = None if layer is None else self.shape.layer(layer, field)
+        self._asked_layer = None
         self.select_layers(block)
         self._asked_layer = block
 

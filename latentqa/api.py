@@ -6,9 +6,9 @@ neither torch nor transformers nor Prefect.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +249,6 @@ def load(
     )
 
 
-@contextlib.contextmanager
 def steer(
     decoder: StrPath | Reader,
     control: StrPath | SteeringControl | Sequence[StrPath | SteeringControl],
@@ -257,9 +256,10 @@ def steer(
     weights: Sequence[float] = (),
     by: SteeringWay = "activations",
     strength: float = 1.0,
+    overrides: Sequence[str] = (),
     root: StrPath | None = None,
     device: str = "auto",
-) -> Iterator[SteeredTarget]:
+) -> AbstractContextManager[SteeredTarget]:
     """Steer a decoder's target towards controls while the context is open.
 
     ```python
@@ -281,27 +281,30 @@ def steer(
         by: `activations` moves those of each prompt down the gradient of the decoder's loss;
             `vector` adds the mean of that over ordinary prompts; `weights` trains a LoRA adapter.
         strength: multiple of what the way makes of itself.
+        overrides: `control.FIELD=value`, such as `control.activations.steps=8`.
         root: folder of all artifacts; None takes `LATENTQA_ROOT`, else `artifacts`.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `spread` puts some blocks on each GPU.
 
-    Yields:
-        The target; its method `reply` answers prompts steered, `unsteered` as it is.
+    Returns:
+        A context of the target; its method `reply` answers prompts steered, `unsteered` as it is.
 
     Raises:
         ConfigError: a control is neither packaged nor a file, or arguments do not go together.
         RefError: `decoder` names nothing, or no decoder.
     """
     from core.records.steering_control import SteeringControl, find_control
+    from pipelines.asking import steering
     from pipelines.asking.reader import Reader
-    from pipelines.asking.steering import steer as steer_target
 
     given = [control] if isinstance(control, str | os.PathLike | SteeringControl) else control
     controls = [
         own if isinstance(own, SteeringControl) else find_control(os.fspath(own)) for own in given
     ]
     reader = decoder if isinstance(decoder, Reader) else load(decoder, root=root, device=device)
-    with steer_target(reader, controls, weights=weights, by=by, strength=strength) as target:
-        yield target
+    settings = steering.steering_settings(overrides)
+    return steering.steer(
+        reader, controls, weights=weights, by=by, strength=strength, config=settings
+    )
 
 
 def open_store(ref: StrPath, *, root: StrPath | None = None) -> ActivationStore:

@@ -93,8 +93,7 @@ def evaluate_control(
             device=pick_device(runtime),
             runtime=runtime,
         )
-    if config.read_layer is not None:
-        loaded.ask_layer(config.read_layer, "control.read_layer")
+    loaded.ask_layer(config.read_layer, "control.read_layer")
     prompts = draw_prompts(config)
     pairs = None
     if config.crows_pairs is not None:

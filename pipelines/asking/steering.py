@@ -21,6 +21,7 @@ from evaluators.control.config import ControlSection
 from evaluators.control.methods import MethodMaker, SteeringMethod
 from evaluators.control.prompts import draw_prompts
 from pipelines.asking.reader import Reader
+from pipelines.experiment.config import build_experiment
 from trainers.steering.adapter import (
     STEER,
     remove_steering_adapter,
@@ -119,6 +120,24 @@ class _TextListener:
             self._told = len(text)
 
 
+def steering_settings(overrides: Sequence[str]) -> ControlSection:
+    """Read settings of the section `control` from overrides such as `control.activations.steps=8`.
+
+    Raises:
+        ConfigError: one names another section or no field of it, or has no valid value.
+    """
+    for override in overrides:
+        if not override.strip().startswith("control."):
+            raise ConfigError(
+                f"--set {override}: expected a field of control, such as "
+                "control.activations.steps=8."
+            )
+    sections = {"experiment": "steer", "data": {"path": "."}, "control": {}}
+    found = build_experiment(sections, "steer", overrides).control
+    assert found is not None
+    return found
+
+
 @contextlib.contextmanager
 def steer(
     reader: Reader,
@@ -149,29 +168,29 @@ def steer(
     if reader.foreign is not None:
         raise ConfigError("steer: got a foreign target, expected the decoder's own target.")
     _check_strength(strength)
-    if by == "activations":
-        if save_to is not None:
-            raise ConfigError(
-                "steer: --by activations makes nothing to save, expected --by vector or "
-                "--by weights."
-            )
-        own = config.activations
-        scaled = own.model_copy(
-            update={
-                "step_size": own.step_size * strength,
-                "norm_limit": own.norm_limit * strength,
-            }
+    if by == "activations" and save_to is not None:
+        raise ConfigError(
+            "steer: --by activations makes nothing to save, expected --by vector or --by weights."
         )
-        objective = make_objective(decoder, controls, weights)
-        yield SteeredTarget(decoder=decoder, steering=Steering(objective=objective, config=scaled))
-        return
-    if len(controls) != 1 or tuple(weights) not in ((), (1.0,)):
+    if by != "activations" and (len(controls) != 1 or tuple(weights) not in ((), (1.0,))):
         raise ConfigError(
             f"steer: got --by {by} and controls with weights "
             f"{list(weights) or [1.0] * len(controls)}, expected one control with weight 1. "
             "Use --by activations for several controls or other weights."
         )
+    decoder.ask_layer(config.read_layer, "control.read_layer")
     try:
+        if by == "activations":
+            own = config.activations
+            scaled = own.model_copy(
+                update={
+                    "step_size": own.step_size * strength,
+                    "norm_limit": own.norm_limit * strength,
+                }
+            )
+            gradient = Steering(objective=make_objective(decoder, controls, weights), config=scaled)
+            yield SteeredTarget(decoder=decoder, steering=gradient)
+            return
         method = MethodMaker(decoder, controls[0], draw_prompts(config), config).make(by)
         if save_to is not None:
             _save(decoder, method, controls[0], save_to)
@@ -180,6 +199,7 @@ def steer(
                 decoder=decoder, steering=steering, notes=method.notes, vector=method.vector
             )
     finally:
+        decoder.ask_layer(None)
         remove_steering_adapter(decoder, STEER)
 
 

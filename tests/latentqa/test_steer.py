@@ -43,6 +43,18 @@ def test_streamed_replies_are_those_of_json(capsys: pytest.CaptureFixture[str], 
     assert document["controls"][0]["control"] == "cheerful"
 
 
+def test_settings_of_the_section_control_count(
+    capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    own = ("--control", "cheerful", "--strength", "40", "--json")
+    plain = json.loads(steer(capsys, root, *own).out)["replies"]
+    still = json.loads(
+        steer(capsys, root, *own, "--set", "control.activations.norm_limit=1e-9").out
+    )["replies"]
+    assert plain[0]["steered"] != plain[0]["unsteered"]
+    assert still[0]["steered"] == still[0]["unsteered"]
+
+
 def test_weighted_controls_go_together(capsys: pytest.CaptureFixture[str], root: Path) -> None:
     called = steer(capsys, root, "--control", "cheerful", "--control", "formal=-0.5", "--json")
     assert called.code == 0
@@ -93,9 +105,15 @@ def test_a_vector_is_kept_and_applied(
         (("--control", "cheerful", "--question", "Who?"), "got --question without --from-prompt"),
         (("--control", "."), "cannot be read"),
         (("--using", "nothing.safetensors"), "no such file"),
-        (("--using", "x", "--by", "vector"), "got --using together with --by or --out"),
+        (("--using", "x", "--by", "vector"), "got --using together with --by, --out or --set"),
         (("--using", "x", "--strength", "0"), "expected a number above 0"),
         (("--using", "."), "not a peft adapter"),
+        (("--using", "x", "--set", "control.seed=1"), "got --using together with --by"),
+        (
+            ("--control", "cheerful", "--set", "control.activations.steps=0"),
+            "control.activations.steps: got 0, expected a whole number",
+        ),
+        (("--control", "cheerful", "--set", "train.seed=1"), "expected a field of control"),
         (
             ("--control", "cheerful", "--save-control", "c.yaml"),
             "got --save-control without --from-prompt",

@@ -77,6 +77,15 @@ def steer(
     strength: Annotated[
         float, typer.Option("--strength", help="Multiple of the method's own shift.")
     ] = 1.0,
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Set a field of control, such as control.activations.steps=8 (step size, steps, "
+            "norm limit, layer, tokens: docs/config.md); repeatable.",
+        ),
+    ] = [],  # noqa: B006
     system: Annotated[
         str | None,
         typer.Option("--system", metavar="TEXT", help="System prompt before every prompt."),
@@ -114,7 +123,8 @@ def steer(
     """
     if not all(text.strip() for text in prompt):
         raise DataError("steer: a prompt is empty; expected some text.")
-    _check_sources(bool(control), from_prompt, using, by=by, out=out)
+    combined = by is not None or out is not None or bool(settings)
+    _check_sources(bool(control), from_prompt, using, combined=combined)
     check_finite("steer", temperature=temperature)
     if not 0 < strength < math.inf:
         raise ConfigError(f"steer: --strength is {strength:g}, expected a number above 0.")
@@ -134,9 +144,15 @@ def steer(
     weighed = [_weighed(own) for own in control]
     from activation_store.target.generation import Sampling
     from core.records.steering_control import find_control, write_control
-    from pipelines.asking.steering import QUESTIONS, infer_control, steer_with_file
+    from pipelines.asking.steering import (
+        QUESTIONS,
+        infer_control,
+        steer_with_file,
+        steering_settings,
+    )
     from pipelines.asking.steering import steer as steer_target
 
+    config = steering_settings(settings)
     controls = [find_control(name) for name, _ in weighed]
     reader = decoder.load()
     if from_prompt is not None:
@@ -152,6 +168,7 @@ def steer(
             weights=[weight for _, weight in weighed],
             by=by or "activations",
             strength=strength,
+            config=config,
             save_to=out,
         )
     with context as target:
@@ -165,17 +182,24 @@ def steer(
 
 
 def _check_sources(
-    control: bool, from_prompt: str | None, using: Path | None, *, by: str | None, out: Path | None
+    control: bool, from_prompt: str | None, using: Path | None, *, combined: bool
 ) -> None:
-    """Refuse options that do not go together."""
+    """Refuse options that do not go together.
+
+    Args:
+        control: whether --control is given.
+        from_prompt: as given.
+        using: as given.
+        combined: whether --by, --out or --set is given.
+    """
     given = [control, from_prompt is not None, using is not None]
     if sum(given) != 1:
         raise ConfigError(
             f"steer: got {sum(given)} of --control, --from-prompt, --using; expected one."
         )
-    if using is not None and (by is not None or out is not None):
+    if using is not None and combined:
         raise ConfigError(
-            "steer: got --using together with --by or --out, expected --using alone: it "
+            "steer: got --using together with --by, --out or --set, expected --using alone: it "
             "applies a saved vector or adapter."
         )
 
