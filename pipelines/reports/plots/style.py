@@ -53,12 +53,18 @@ def svg(figure: Figure) -> str:
 
 
 def png(figure: Figure, dpi: int = 160) -> bytes:
-    """Render a PNG on light paper; the same figure always gives the same bytes."""
+    """Render a PNG on light paper, cut to what is drawn; a figure always gives the same bytes."""
     out = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         FigureCanvasAgg(figure)
         figure.savefig(
-            out, format="png", dpi=dpi, facecolor=PALETTE["paper"], metadata={"Software": None}
+            out,
+            format="png",
+            dpi=dpi,
+            facecolor=PALETTE["paper"],
+            metadata={"Software": None},
+            bbox_inches="tight",
+            pad_inches=0.1,
         )
     return out.getvalue()
 
