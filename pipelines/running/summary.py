@@ -14,6 +14,15 @@ from pipelines.running.remarks import nothing_judged
 from pipelines.running.results import RunResult
 from pipelines.steps.shared.metrics import dropped_rows
 
+_HIDDEN = (
+    "The decoder reads what is hidden if the intervals of the hidden gain and `below rivals` lie "
+    "above zero; the grounded gain only checks the instrument."
+)
+_NOTHING_HIDDEN = (
+    "No hidden gain was measured, so this says nothing about what is hidden; the grounded gain "
+    "checks the instrument."
+)
+
 
 def summary(result: RunResult, root_option: str = "") -> str:
     """Return the last lines of a run, for a terminal.
@@ -29,10 +38,8 @@ def summary(result: RunResult, root_option: str = "") -> str:
         rows = reading_rows(result.metrics["reading"])
         lines.append("Answer loss in nats per token, 95 % intervals over controls:")
         lines.append(_table(rows))
-        lines.append(
-            "The decoder reads what is hidden if the intervals of the hidden gain and "
-            "`below rivals` lie above zero; the grounded gain only checks the instrument."
-        )
+        hidden = any(row["hidden gain"] != ABSENT for row in rows)
+        lines.append(_HIDDEN if hidden else _NOTHING_HIDDEN)
         if any(_without_interval(row["grounded gain"]) for row in rows):
             lines.append("With fewer controls than evaluate.min_controls there is no interval.")
     for name, run in by_step.items():

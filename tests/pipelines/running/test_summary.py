@@ -17,10 +17,22 @@ def test_a_whole_run_says_what_was_learned_where_and_what_next(tmp_path: Path) -
     assert " ".join(row.replace("\u00a0", " ").split()) == (
         "test control 1.00 1.00 – – 1.00 [0.50, 1.50] 9"
     )
+    assert "says nothing about what is hidden" in text
     assert f"Report:  {result.report}" in text
     assert "latentqa ask fake --root r --prompt" in text
     assert "latentqa data show fake --root r" in text
     assert "latentqa diff" not in text
+
+
+def test_a_hidden_gain_is_told_with_what_it_means(tmp_path: Path) -> None:
+    steps = FakeSteps(tmp_path / "log")
+    view = steps.counts["evaluate"]["reading"]["test"]["control"]
+    steps.counts["evaluate"] = {
+        "reading": {"test": {"system": {**view, "hidden_gain": view["grounded_gain"]}}}
+    }
+    text = summary(runner(tmp_path / "r", steps).run())
+    assert "reads what is hidden if the intervals" in text
+    assert "says nothing" not in text
 
 
 def test_a_second_version_can_be_compared(tmp_path: Path) -> None:
