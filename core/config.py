@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 LARGEST_WHOLE = 2**31 - 1
 LARGEST = 1e9
 """Largest numbers of a field that names no bound of its own; libraries take no larger ones."""
+
+
+_SAID = {"extra_forbidden": "unknown field", "missing": "this field is missing"}
+
+
+def first_problem(error: ValidationError, *places: str) -> str:
+    """Name one wrong field of a file, and say what is wrong; an unknown one before a missing one.
+
+    Args:
+        error: of pydantic.
+        places: names of the places in the file around what was validated.
+    """
+    first = min(error.errors(include_url=False), key=lambda own: own["type"] != "extra_forbidden")
+    said = _SAID.get(first["type"]) or first["msg"].removeprefix("Value error, ").rstrip(".")
+    where = ".".join(map(str, (*places, *first["loc"])))
+    return f"{where}: {said}" if where else said
 
 
 class Config(BaseModel):

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from core.config import first_problem
 from core.errors import DamagedError
 
 
@@ -30,11 +31,8 @@ class Document(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            what = f"{where}: {first['msg'].lower()}" if where else first["msg"]
             raise DamagedError(
-                f"{path}: not in the format of this version ({what}). Delete its artifact "
-                "and run again.",
+                f"{path}: not in the format of this version ({first_problem(error)}). Delete its "
+                "artifact and run again.",
                 path,
             ) from error

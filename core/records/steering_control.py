@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from core.config import Config
+from core.config import Config, first_problem
 from core.documents.yaml_values import parse_yaml, read_yaml
 from core.errors import ConfigError, first_line
 
@@ -119,11 +119,10 @@ def load_control(path: Path) -> SteeringControl:
     try:
         return SteeringControl.model_validate(content)
     except ValidationError as error:
-        found = error.errors()
-        # a misspelt field is the cause of the missing one
-        first = next((own for own in found if own["type"] == "extra_forbidden"), found[0])
-        where = ".".join(map(str, first["loc"])) or "control"
-        raise ConfigError(f"control {path}: {where}: {first['msg']}.") from error
+        raise ConfigError(
+            f"control {path}: {first_problem(error)}; a control has "
+            f"{', '.join(SteeringControl.model_fields)}."
+        ) from error
 
 
 def write_control(path: Path, control: SteeringControl) -> None:

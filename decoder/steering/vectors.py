@@ -84,7 +84,8 @@ class SteeringVector:
                 return vector
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
-                f"steering vector {path}: cannot be read ({first_line(error)})."
+                f"steering vector {path}: not one, or damaged ({first_line(error)}); expected a "
+                "file that `latentqa steer --by vector --out` wrote."
             ) from error
 
     def check_target(self, target: Mapping[str, str]) -> None:

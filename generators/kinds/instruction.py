@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from core.config import Config
+from core.config import Config, first_problem
 from core.errors import ConfigError
 from core.records.tables import Conversation, Dropped, QuestionType
 from generators.kinds.base import DrawnControl, DrawnKind, QuestionAnswer
@@ -179,9 +179,7 @@ def _read(where: str, content: Any) -> InstructionSeeds:
     try:
         return InstructionSeeds.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{where}: {place}: {first['msg']}.") from error
+        raise ConfigError(f"{where}: {first_problem(error)}.") from error
 
 
 def _by_turns(

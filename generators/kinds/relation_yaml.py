@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from core.config import Config
+from core.config import Config, first_problem
 from core.documents.yaml_values import parse_yaml, read_yaml
 from core.errors import DataError, first_line
 
@@ -40,10 +40,8 @@ def yaml_rows(path: Path, place: re.Pattern[str]) -> list[dict[str, str]]:
     try:
         shared = _SharedTexts.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
         raise DataError(
-            f"{path}: {where}: {first['msg']}; expected question, texts and facts (object: "
+            f"{path}: {first_problem(error)}; expected question, texts and facts (object: "
             "subjects)."
         ) from None
     rows = []

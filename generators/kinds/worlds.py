@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from core.config import Config
+from core.config import Config, first_problem
 from core.errors import ConfigError
 from generators.llm.prompt_files import PromptFiles
 
@@ -162,9 +162,7 @@ def _read(where: str, content: Any) -> dict[str, World]:
         try:
             found[str(category)] = World.model_validate(fields)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            place = ".".join(map(str, (category, *problem["loc"])))
-            raise ConfigError(f"{where}: {place}: {problem['msg']}.") from error
+            raise ConfigError(f"{where}: {first_problem(error, str(category))}.") from error
     return found
 
 

@@ -264,7 +264,7 @@ def _from_conversations(
     judge = (JUDGE,) if judged else ()
     report = Step(
         name="report",
-        version=13,
+        version=14,
         entry="pipelines.reports.run.report",
         run=_report,
         config=printed_config,

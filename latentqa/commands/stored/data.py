@@ -36,7 +36,8 @@ Ref = Annotated[
     str,
     typer.Argument(
         metavar="REF",
-        help="An artifact, an experiment, a folder of Parquet files or a conversations file.",
+        help="An artifact, an experiment, a folder that `latentqa data import` wrote, or a "
+        "conversations file.",
     ),
 ]
 IMPORT_RECORD = "import.json"

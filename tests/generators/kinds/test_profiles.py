@@ -213,7 +213,7 @@ def test_no_message_has_a_word_of_a_sheet(
     [
         ("works as {value}", "works", r"village\.values\.trade.*expected \{value\} in it"),
         ("low: 19", "low: 85", r"village\.numbers\.age.*ten numbers or more"),
-        ("noun: villager", "nuon: villager", r"village\.noun: Field required"),
+        ("noun: villager", "nuon: villager", r"village\.nuon: unknown field"),
     ],
 )
 def test_a_broken_world_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
