@@ -10,7 +10,9 @@ READY := $(VENV)/.ready
 # loopback only: tests and the quickstart ask no hub for anything
 OFFLINE := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1
 # many processes import the same files: they are compiled once, whatever the shell says
-TESTS := $(OFFLINE) OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not prove" -n 2 --dist loadfile --no-loadscope-reorder
+# more workers than cores: many tests wait, for servers, clocks and disks
+WORKERS ?= 3
+TESTS := $(OFFLINE) OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not prove" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test coverage prove check reference setup clean
 
