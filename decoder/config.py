@@ -38,8 +38,9 @@ class DecoderConfig(Config):
     """`replace` puts the activation in place of the placeholder's state (arXiv 2412.08686, section
     3); `add` adds its direction, scaled to the norm of that state (arXiv 2512.15674)."""
     normalisation: Normalisation = "none"
-    """What is done to activations before injection (docs/training.md): `none` leaves them unchanged
-    (the paper); `length` scales each to the mean norm of what it replaces; `centre` first subtracts
+    """What is done to activations before injection (docs/training.md). If it is not set, it is
+    `standardise` where a masked view is trained on, else `none`. `none` leaves them unchanged (the
+    paper); `length` scales each to the mean norm of what it replaces; `centre` first subtracts
     the mean training token; `standardise` also divides each feature by its standard deviation.
     `wiener` replaces the activation by the best linear estimate of what a control changed in it,
     learned from visible text that occurs under several controls (crossed stimuli, or `train` in

@@ -58,6 +58,7 @@ data:
   splits: {{validation: 0.2, test: 0.3}}
 dump: {{model: {model}, layers: [1], store_dtype: float32, shard_rows: 1024, chunk_rows: 256}}
 train:
+  decoder: {{normalisation: none}}   # as when its losses were recorded
   lora: {{rank: 4, dropout: 0.1}}
   rows_per_batch: 4
   max_steps: 6

@@ -86,9 +86,21 @@ class TrainConfig(Config):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of adapter, order, dropout and subset."""
 
+    @property
+    def _masks_some(self) -> bool:
+        """Whether a view is trained on whose control is hidden."""
+        return self.decoder.masking and bool(set(self.views) - {"control"})
+
+    @model_validator(mode="after")
+    def _choose_normalisation(self) -> TrainConfig:
+        if "normalisation" not in self.decoder.model_fields_set and self._masks_some:
+            chosen = self.decoder.model_copy(update={"normalisation": "standardise"})
+            self.__dict__["decoder"] = chosen  # the model is frozen for everybody else
+        return self
+
     @model_validator(mode="after")
     def _hides_something(self) -> TrainConfig:
-        if self.contrastive and not (self.decoder.masking and set(self.views) - {"control"}):
+        if self.contrastive and not self._masks_some:
             raise ValueError(
                 "contrastive: got a weight above 0, and every control is visible; expected "
                 "decoder.masking and a view other than `control`"

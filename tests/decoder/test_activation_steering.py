@@ -294,7 +294,7 @@ def test_a_vector_is_saved_and_steers_without_the_decoder(
 def test_a_file_that_is_no_vector_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "v.safetensors"
     path.write_bytes(b"nonsense")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="not one, or damaged"):
         SteeringVector.load(path)
 
 

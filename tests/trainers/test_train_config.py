@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,3 +70,22 @@ def test_a_second_gpu_is_refused_with_what_to_do(tmp_path: Path) -> None:
             distributed=alone(torch.device("cuda:1")),
             report_to=(),
         )
+
+
+@pytest.mark.parametrize(
+    ("fields", "chosen"),
+    [
+        ({}, "standardise"),
+        ({"views": ["control", "system"]}, "standardise"),
+        ({"views": ["control"]}, "none"),
+        ({"decoder": {"masking": False}}, "none"),
+        ({"decoder": {"normalisation": "none"}}, "none"),
+        ({"views": ["control"], "decoder": {"normalisation": "centre"}}, "centre"),
+    ],
+)
+def test_masked_views_are_standardised_unless_said_otherwise(
+    fields: dict[str, Any], chosen: str
+) -> None:
+    config = TrainConfig.model_validate(fields)
+    assert config.decoder.normalisation == chosen
+    assert TrainConfig.model_validate(config.model_dump()) == config
