@@ -23,7 +23,7 @@ from core.config import Config
 from core.documents.canonical import digest
 from core.errors import ConfigError
 from core.records.tables import SPLITS, Split
-from generators.rules.words import normalize
+from generators.rules.words import normalize_line
 
 _SPLIT_NAMES: dict[str, Split] = {
     **dict(zip(SPLITS, SPLITS, strict=True)),
@@ -165,7 +165,7 @@ def group_ids(pairs: Sequence[tuple[str, str]]) -> list[str]:
         return []
     nodes: dict[tuple[str, str], int] = {}
     labels = [nodes.setdefault(("label", label), len(nodes)) for label, _ in pairs]
-    plain = [" ".join(normalize(text).split()) for _, text in pairs]
+    plain = [normalize_line(text) for _, text in pairs]
     texts = [nodes.setdefault(("text", text), len(nodes)) for text in plain]
     links = coo_array((np.ones(len(pairs)), (labels, texts)), shape=(len(nodes), len(nodes)))
     _, component = connected_components(links, directed=False)

@@ -31,6 +31,14 @@ MIX: tuple[tuple[float, Fault], ...] = (
 """Share of requests that meet each fault."""
 
 
+REASONS = {
+    *("malformed", "cut_off", "empty", "refusal", "filtered", "failed", "near_duplicate"),
+    *("gives_control_away", "copied_answer", "repeats_itself", "unsupported", "too_short"),
+    "duplicate",
+}
+"""Why replies and documents can be dropped."""
+
+
 class FaultMix:
     """Faults drawn for each request as it arrives; `counts` says how many there were of each."""
 

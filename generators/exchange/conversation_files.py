@@ -38,14 +38,7 @@ from core.documents.strict_json import (
     parse_json,
 )
 from core.errors import DataError
-from core.records.table_files import (
-    CONVERSATIONS_FILE,
-    DROPPED_FILE,
-    QUESTIONS_FILE,
-    read_conversations,
-    write_dropped,
-    write_questions,
-)
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
 from core.records.tables import (
     SPLITS,
     Dropped,
@@ -60,11 +53,17 @@ from core.records.tables import (
 from core.records.tool_use import TOOLS
 from generators.exchange.config import ImportConfig, RowsConfig
 from generators.exchange.latentqa_files import NO_CATEGORY
-from generators.exchange.own_messages import MalformedRow, read_conversation, read_text
+from generators.exchange.own_messages import read_conversation
 from generators.exchange.row_entries import Entry, read_entries
 from generators.exchange.row_layout import lay_out, parse_lists
 from generators.exchange.row_questions import OwnQuestion, find_new, read_questions
-from generators.exchange.source_rows import SourceRow, count_by_reason, write_conversation_rows
+from generators.exchange.source_rows import (
+    MalformedRow,
+    SourceRow,
+    read_text,
+    write_conversation_rows,
+    write_question_rows,
+)
 from generators.splits import split_named
 
 _LOG = logging.getLogger(__name__)
@@ -140,14 +139,7 @@ def read_own_rows(path: Path, rows: RowsConfig | None = None) -> tuple[list[OwnR
             found.append(_row(line, config))
         except MalformedRow as fault:
             raw = json_line(line.value) if line.text is None else line.text.decode(errors="replace")
-            dropped.append(
-                Dropped(
-                    reason=fault.reason,
-                    where=f"{line.file}:{line.number}",
-                    detail=fault.detail,
-                    raw=raw.strip(),
-                )
-            )
+            dropped.append(fault.drop(f"{line.file}:{line.number}", raw.strip()))
     found = _join_questions(found)
     return _own_controls(found) if config.control is None else found, dropped
 
@@ -223,7 +215,7 @@ def import_own_questions(
 
     Args:
         path: the files.
-        conversations: the conversations table, or the folder that holds it.
+        conversations: the folder of the conversations table.
         out: the folder to write to.
         rows: the layout of the rows.
 
@@ -237,7 +229,7 @@ def import_own_questions(
     for own in read_own_rows(path, rows)[0]:
         row = own.row
         by_example.setdefault(example_id(row.label, row.view, row.messages), own)
-    table = conversations / CONVERSATIONS_FILE if conversations.is_dir() else conversations
+    table = conversations / CONVERSATIONS_FILE
     known = read_conversations(table)
     questions: list[Question] = []
     dropped: list[Dropped] = []
@@ -259,10 +251,8 @@ def import_own_questions(
             for one in found.questions
         ]
         dropped += found.dropped
-    write_questions(out / QUESTIONS_FILE, questions)
-    write_dropped(out / DROPPED_FILE, dropped)
     labels = len({row.label for row in known})
-    return {"questions": len(questions), "labels": labels, "dropped": count_by_reason(dropped)}
+    return write_question_rows(questions, dropped, out, labels=labels)
 
 
 def _row(line: Entry, config: RowsConfig) -> OwnRow:

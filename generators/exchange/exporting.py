@@ -9,10 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from core.errors import DataError
 from core.files import remove_leftovers, storage_errors, write_bytes
-from core.records.table_files import TOOL_USE_FIELD, tool_use_cell
-from core.records.tables import SPLITS, VIEWS, Conversation, Dropped, Question
+from core.records.table_files import (
+    CONVERSATION_SCHEMA,
+    QUESTION_SCHEMA,
+    TOOL_USE_FIELD,
+    tool_use_cell,
+)
+from core.records.tables import SPLITS, VIEWS, Conversation, Dropped, Question, Split
 from core.records.tool_use import TOOLS, offered_tools, tool_fields
 from generators.exchange.latentqa_files import (
     FIELDS,
@@ -22,9 +29,16 @@ from generators.exchange.latentqa_files import (
     kind_and_category,
 )
 
-FORMATS = ("latentqa", "jsonl", "datasets", "parquet")
-MESSAGE = ("role", "content", "segment")
-"""What every message has."""
+_SCHEMA = pa.schema(
+    [
+        *CONVERSATION_SCHEMA,
+        pa.field(
+            "questions",
+            pa.list_(pa.struct([field for field in QUESTION_SCHEMA if field.name != "example_id"])),
+            nullable=False,
+        ),
+    ]
+)
 
 _QA_PLACE = re.compile(rf"{re.escape(QA_FILE)}\[(\d+)\]")
 
@@ -105,22 +119,28 @@ def to_records(
     ]
 
 
-def to_columns(
+def to_tables(
     conversations: Sequence[Conversation], questions: Sequence[Question]
-) -> list[dict[str, Any]]:
-    """Build the records for formats with fixed columns: messages are role, content, segment alone.
+) -> dict[Split, pa.Table]:
+    """Build a table of `to_records` for each split with rows, for formats with fixed columns.
 
-    What they have of tools is in the column `tool_use`, as in the conversations table: for all rows
-    if a row has any.
+    Messages are role, content, segment alone. What they have of tools is in the column `tool_use`,
+    as in the conversations table: for all rows if a row has any. `provenance` is JSON text, because
+    its fields differ from row to row.
     """
-    records = to_records(conversations, questions)
     cells = [tool_use_cell(row.messages) for row in conversations]
-    for record, cell in zip(records, cells, strict=True):
-        record.pop(TOOLS, None)
-        record["messages"] = [{name: m[name] for name in MESSAGE} for m in record["messages"]]
-        if any(cells):
-            record[TOOL_USE_FIELD.name] = cell
-    return records
+    rows: dict[Split, list[dict[str, Any]]] = defaultdict(list)
+    for record, cell in zip(to_records(conversations, questions), cells, strict=True):
+        asked = [_with_provenance_text(one) for one in record["questions"]]
+        own = {"questions": asked, TOOL_USE_FIELD.name: cell}
+        rows[record["split"]].append(_with_provenance_text(record) | own)
+    schema = _SCHEMA.append(TOOL_USE_FIELD) if any(cells) else _SCHEMA
+    return {s: pa.Table.from_pylist(rows[s], schema=schema) for s in SPLITS if s in rows}
+
+
+def _with_provenance_text(record: dict[str, Any]) -> dict[str, Any]:
+    text = json.dumps(record["provenance"], ensure_ascii=False, sort_keys=True, allow_nan=False)
+    return record | {"provenance": text}
 
 
 def write_jsonl(
@@ -138,53 +158,15 @@ def write_jsonl(
 def write_datasets(
     out: Path, conversations: Sequence[Conversation], questions: Sequence[Question]
 ) -> None:
-    """Write `to_columns` to the folder `out` as a `datasets.DatasetDict` with a part a split.
+    """Write `to_tables` to the folder `out` as a `datasets.DatasetDict` with a part a split.
 
-    `provenance` is JSON text there, because its fields differ from row to row.
     `datasets.load_from_disk(out)` reads it.
     """
-    from datasets import Dataset, DatasetDict, Features, List, Value
+    from datasets import Dataset, DatasetDict
 
-    records = to_columns(conversations, questions)
-    text, texts = Value("string"), List(Value("string"))
-    features = Features(
-        {
-            **{
-                name: text
-                for name in Conversation.__slots__
-                if name not in ("messages", "flags", "provenance")
-            },
-            "messages": List(dict.fromkeys(MESSAGE, text)),
-            **(
-                {TOOL_USE_FIELD.name: texts}
-                if records and TOOL_USE_FIELD.name in records[0]
-                else {}
-            ),
-            "flags": texts,
-            "provenance": text,
-            "questions": List(
-                {
-                    "question": text,
-                    "answer": text,
-                    "type": text,
-                    "flags": texts,
-                    "provenance": text,
-                }
-            ),
-        }
-    )
-    for record in records:
-        for part in (record, *record["questions"]):
-            part["provenance"] = json.dumps(part["provenance"], ensure_ascii=False, sort_keys=True)
-    parts = {split: [r for r in records if r["split"] == split] for split in SPLITS}
+    tables = to_tables(conversations, questions)
     with storage_errors(out):
-        DatasetDict(
-            {
-                split: Dataset.from_list(rows, features=features)
-                for split, rows in parts.items()
-                if rows
-            }
-        ).save_to_disk(str(out))
+        DatasetDict({split: Dataset(table) for split, table in tables.items()}).save_to_disk(out)
 
 
 def _view_object(row: Conversation, qa_label: str) -> dict[str, Any]:

@@ -12,14 +12,7 @@ from typing import Any
 
 from core.errors import DataError
 from core.files import sha256_file
-from core.records.table_files import (
-    CONVERSATIONS_FILE,
-    DROPPED_FILE,
-    QUESTIONS_FILE,
-    read_conversations,
-    write_dropped,
-    write_questions,
-)
+from core.records.table_files import CONVERSATIONS_FILE, read_conversations
 from core.records.tables import VIEWS, Dropped, Question
 from generators.exchange.config import ImportConfig
 from generators.exchange.latentqa_files import (
@@ -33,8 +26,8 @@ from generators.exchange.latentqa_files import (
 from generators.exchange.source_rows import (
     QA_LABEL,
     SourceRow,
-    count_by_reason,
     write_conversation_rows,
+    write_question_rows,
 )
 
 
@@ -82,7 +75,7 @@ def import_questions(folder: Path, conversations: Path, out: Path) -> dict[str, 
 
     Args:
         folder: the published files.
-        conversations: the conversations table, or the folder that holds it.
+        conversations: the folder of the conversations table.
         out: the folder to write to.
 
     Returns:
@@ -94,7 +87,7 @@ def import_questions(folder: Path, conversations: Path, out: Path) -> dict[str, 
     """
     labels, dropped = read_questions_by_label(folder)
     by_label = {entry.label: entry for entry in labels}
-    table = conversations / CONVERSATIONS_FILE if conversations.is_dir() else conversations
+    table = conversations / CONVERSATIONS_FILE
     questions: list[Question] = []
     asked: set[str] = set()
     for row in read_conversations(table):
@@ -113,13 +106,7 @@ def import_questions(folder: Path, conversations: Path, out: Path) -> dict[str, 
             dropped.append(
                 Dropped(reason="no_conversation", where=where, detail=detail, raw=entry.raw)
             )
-    write_questions(out / QUESTIONS_FILE, questions)
-    write_dropped(out / DROPPED_FILE, dropped)
-    return {
-        "questions": len(questions),
-        "labels": len(asked),
-        "dropped": count_by_reason(dropped),
-    }
+    return write_question_rows(questions, dropped, out, labels=len(asked))
 
 
 def _read_views(folder: Path) -> tuple[list[SourceRow], list[Dropped]]:

@@ -30,7 +30,7 @@ from core.documents.strict_json import (
 )
 from core.errors import DataError
 from core.records.tables import KIND_NAMES, VIEWS, Dropped, Message, Segment, View
-from generators.exchange.source_rows import SourceRow
+from generators.exchange.source_rows import MalformedRow, SourceRow, read_text
 
 QA_FILE = "qa.json"
 VIEW_FILES: dict[View, str] = {view: f"{view}.json" for view in VIEWS}
@@ -93,8 +93,11 @@ def read_view(folder: Path, view: View) -> tuple[list[SourceRow], list[Dropped]]
     if not isinstance(values, list):
         raise DataError(f"{path}: holds {json_type_name(values)}; expected a list of rows.")
     for position, value in enumerate(values):
-        row = _view_row(view, position, value)
-        (rows if isinstance(row, SourceRow) else dropped).append(row)  # type: ignore[arg-type]
+        raw = json_line(value.pairs if isinstance(value, RepeatedKeys) else value)
+        try:
+            rows.append(_view_row(view, position, value, raw))
+        except MalformedRow as fault:
+            dropped.append(fault.drop(f"{VIEW_FILES[view]}[{position}]", raw))
     return rows, dropped
 
 
@@ -130,48 +133,39 @@ def read_questions_by_label(folder: Path) -> tuple[list[LabelQuestions], list[Dr
     return labels, dropped
 
 
-def _view_row(view: View, position: int, value: Any) -> SourceRow | Dropped:
-    raw = json_line(value.pairs if isinstance(value, RepeatedKeys) else value)
-
-    def drop(reason: str, detail: str) -> Dropped:
-        where = f"{VIEW_FILES[view]}[{position}]"
-        return Dropped(reason=reason, where=where, detail=detail, raw=raw)
-
+def _view_row(view: View, position: int, value: Any, raw: str) -> SourceRow:
     if not isinstance(value, dict):
-        return drop("not_an_object", f"the row is {json_type_name(value)}; expected an object")
+        got = json_type_name(value)
+        raise MalformedRow("not_an_object", f"the row is {got}; expected an object")
     if has_repeated_key(value):
-        return drop("repeated_field", "a field stands in the row twice; expected it once")
+        raise MalformedRow("repeated_field", "a field stands in the row twice; expected it once")
     if not fits_utf8(json.dumps(value, ensure_ascii=False)):
-        return drop("invalid_unicode", "the text has half a surrogate pair; expected UTF-8 text")
-    names = [f.name for f in FIELDS[view]] + ["label"]
-    for name in names:
-        if name not in value:
-            return drop("missing_field", f"no field {name!r}; found {sorted(value)}")
-        if not isinstance(value[name], str):
-            return drop(
-                "not_a_string", f"{name!r} is {json_type_name(value[name])}; expected a string"
-            )
-        if not value[name].strip():
-            return drop("empty_field", f"{name!r} is empty; expected text")
-    extra = {key: item for key, item in value.items() if key not in names}
-    kind, category = kind_and_category(value["label"])
+        raise MalformedRow(
+            "invalid_unicode", "the text has half a surrogate pair; expected UTF-8 text"
+        )
+    texts = {name: read_text(value, name) for name in (*(f.name for f in FIELDS[view]), "label")}
+    extra = {name: item for name, item in value.items() if name not in texts}
+    label = texts["label"]
+    kind, category = kind_and_category(label)
     kind, category = _text(extra, "kind") or kind, _text(extra, "category") or category
     if kind is None:
         known = ", ".join(KIND_OF_PREFIX)
-        return drop("unknown_kind", f"label {value['label']!r} begins with none of {known}")
+        raise MalformedRow("unknown_kind", f"label {label!r} begins with none of {known}")
     if not has_finite_numbers(extra):
-        return drop("not_finite", "a number is beyond what a float holds; expected a finite one")
+        raise MalformedRow(
+            "not_finite", "a number is beyond what a float holds; expected a finite one"
+        )
     return SourceRow(
         view=view,
         file=VIEW_FILES[view],
         position=position,
         where=f"{VIEW_FILES[view]}[{position}]",
-        label=_text(extra, OF_LABEL) or value["label"],
-        qa_label=value["label"],
+        label=_text(extra, OF_LABEL) or label,
+        qa_label=label,
         kind=kind,
         category=category,
         messages=tuple(
-            Message(role=f.role, content=value[f.name], segment=f.segment) for f in FIELDS[view]
+            Message(role=f.role, content=texts[f.name], segment=f.segment) for f in FIELDS[view]
         ),
         extra=extra,
         raw=raw,
@@ -196,37 +190,38 @@ def _text(extra: dict[str, Any], name: str) -> str | None:
 def _good_pairs(
     where: str, label: str, pairs: list[Any]
 ) -> tuple[tuple[tuple[int, str, str], ...], list[Dropped]]:
-    good: list[tuple[int, str, str]] = []
+    good: dict[tuple[str, str], int] = {}
     dropped: list[Dropped] = []
-    seen: set[tuple[str, str]] = set()
     for index, pair in enumerate(pairs):
-        reason, detail = _pair_fault(pair)
-        if not reason and tuple(pair) in seen:
-            reason, detail = "duplicate_question", "the same question and answer stand there twice"
-        if reason:
-            detail = f"label {label!r}: {detail}"
-            raw = json_line({label: [pair]})
-            dropped.append(
-                Dropped(reason=reason, where=f"{where}[{index}]", detail=detail, raw=raw)
-            )
-            continue
-        seen.add((pair[0], pair[1]))
-        good.append((index, pair[0], pair[1]))
-    return tuple(good), dropped
+        try:
+            if (read := _read_pair(pair)) in good:
+                raise MalformedRow(
+                    "duplicate_question", "the same question and answer stand there twice"
+                )
+            good[read] = index
+        except MalformedRow as fault:
+            told = MalformedRow(fault.reason, f"label {label!r}: {fault.detail}")
+            dropped.append(told.drop(f"{where}[{index}]", json_line({label: [pair]})))
+    return tuple((index, *pair) for pair, index in good.items()), dropped
 
 
-def _pair_fault(pair: Any) -> tuple[str, str]:
+def _read_pair(pair: Any) -> tuple[str, str]:
     if not isinstance(pair, list) or len(pair) != 2:
         size = f" of {len(pair)}" if isinstance(pair, list) else ""
-        return "malformed_qa", f"{json_type_name(pair)}{size}; expected [question, answer]"
+        raise MalformedRow(
+            "malformed_qa", f"{json_type_name(pair)}{size}; expected [question, answer]"
+        )
     for part, name in zip(pair, ("question", "answer"), strict=True):
         if not isinstance(part, str):
-            return "malformed_qa", f"the {name} is {json_type_name(part)}; expected a string"
+            got = json_type_name(part)
+            raise MalformedRow("malformed_qa", f"the {name} is {got}; expected a string")
         if not part.strip():
-            return "empty_field", f"the {name} is empty; expected text"
+            raise MalformedRow("empty_field", f"the {name} is empty; expected text")
         if not fits_utf8(part):
-            return "invalid_unicode", f"the {name} has half a surrogate pair; expected UTF-8 text"
-    return "", ""
+            raise MalformedRow(
+                "invalid_unicode", f"the {name} has half a surrogate pair; expected UTF-8 text"
+            )
+    return pair[0], pair[1]
 
 
 def _items(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any, get_args
 from core.documents.strict_json import InvalidJSON, json_line, json_type_name, parse_json
 from core.records.tables import PLAIN_TEXT, Message, Segment
 from core.records.tool_use import TOOLS, InvalidToolUse, offer_tools, read_tool_use
+from generators.exchange.source_rows import MalformedRow, read_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool", PLAIN_TEXT)
 SEGMENTS: tuple[Segment, ...] = get_args(Segment)
@@ -36,15 +37,6 @@ _TOOL_FIELDS = ("tool_calls", "tool_call_id", "name")
 _FIELDS = ("role", "content", "segment", *_TOOL_FIELDS)
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")
-
-
-class MalformedRow(Exception):
-    """A line that is no row: the rule's name, and in words what is wrong."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 def read_messages(values: Sequence[Any], roles: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -172,23 +164,6 @@ def read_message(index: int, value: Mapping[str, Any]) -> Message:
     else:
         content = read_text(value, "content", where)
     return Message(role=role, content=content, segment=segment, tool_use=tool_use)
-
-
-def read_text(value: Mapping[str, Any], name: str, where: str = "") -> str:
-    """Return the text of a field.
-
-    Raises:
-        MalformedRow: it is missing, empty, or no text.
-    """
-    at = f"{where}{name!r}"
-    if name not in value:
-        raise MalformedRow("missing_field", f"{where}no field {name!r}; found {sorted(value)}")
-    if not isinstance(value[name], str):
-        got = json_type_name(value[name])
-        raise MalformedRow("not_a_string", f"{at} is {got}; expected a string")
-    if not value[name].strip():
-        raise MalformedRow("empty_field", f"{at} is empty; expected text")
-    return str(value[name])
 
 
 def _without_parts(given: dict[str, Any], where: str) -> list[dict[str, Any]]:

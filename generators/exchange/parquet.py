@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.errors import ConfigError
 from core.files import storage_errors
-from core.records.table_files import CONVERSATION_SCHEMA, QUESTION_SCHEMA, TOOL_USE_FIELD
-from core.records.tables import SPLITS, Conversation, Dropped, Question
+from core.records.tables import Conversation, Dropped, Question
 from generators.exchange.dataset_card import count_sources, dataset_card
-from generators.exchange.exporting import to_columns
+from generators.exchange.exporting import to_tables
 from generators.quality.findings import QualityFindings
 
 CARD = "README.md"
 SHARD_ROWS = 50_000
 """Conversations of one file."""
-
-_SCHEMA = pa.schema(
-    [
-        *CONVERSATION_SCHEMA,
-        pa.field(
-            "questions",
-            pa.list_(pa.struct([field for field in QUESTION_SCHEMA if field.name != "example_id"])),
-            nullable=False,
-        ),
-    ]
-)
 
 
 def write_parquet(
@@ -73,19 +58,13 @@ def write_parquet(
         source_licences=_known(source_licences or {}, conversations, questions),
         quality=quality,
     )
-    records = to_columns(conversations, questions)
-    used = any(TOOL_USE_FIELD.name in record for record in records)
-    schema = _SCHEMA.append(TOOL_USE_FIELD) if used else _SCHEMA
     with storage_errors(out):
         (out / "data").mkdir(parents=True, exist_ok=True)
-        for split in SPLITS:
-            rows = [record for record in records if record["split"] == split]
-            starts = range(0, len(rows), SHARD_ROWS)
+        for split, table in to_tables(conversations, questions).items():
+            starts = range(0, table.num_rows, SHARD_ROWS)
             for number, start in enumerate(starts):
                 path = out / "data" / f"{split}-{number:05d}-of-{len(starts):05d}.parquet"
-                plain = [_plain(record) for record in rows[start : start + SHARD_ROWS]]
-                table = pa.Table.from_pylist(plain, schema=schema)
-                pq.write_table(table, path, compression="zstd")
+                pq.write_table(table.slice(start, SHARD_ROWS), path, compression="zstd")
         (out / CARD).write_text(text, encoding="utf-8")
 
 
@@ -101,13 +80,3 @@ def _known(
                 f"--source-license {source}: no row comes from it; found {', '.join(there)}."
             )
     return licences
-
-
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    """Encode every provenance of `record` as JSON text: its fields differ from row to row."""
-    questions = [one | {"provenance": _json(one["provenance"])} for one in record["questions"]]
-    return record | {"provenance": _json(record["provenance"]), "questions": questions}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)

@@ -18,7 +18,7 @@ from core.records.tables import Split
 from core.text.byte_order import as_utf8
 from generators.exchange.config import RowsConfig
 from generators.kinds.config import TextSource
-from generators.kinds.row_files import read_rows
+from generators.kinds.row_files import is_json, read_rows
 from generators.kinds.sources import (
     is_saved_dataset,
     list_files,
@@ -148,7 +148,7 @@ def _text_entries(name: str, file: Path, config: RowsConfig) -> Iterator[Entry]:
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
     lines = [(number, text) for number, text in enumerate(data.split(b"\n"), 1) if text.strip()]
-    if lines and (len(lines) == 1 or not _is_json(lines[0][1])):
+    if lines and (len(lines) == 1 or not is_json(lines[0][1])):
         lines = _json_values(data) or lines
     if len(lines) == 1 and (within := _rows_within(lines[0][1], config)):
         splits = _named_splits(within)
@@ -188,14 +188,6 @@ def _rows_within(text: bytes, config: RowsConfig) -> dict[str, list[Any]]:
 def _are_rows(values: Iterable[Any], names: set[str]) -> bool:
     """Tell whether values are rows, by their fields."""
     return all(isinstance(one, dict) and bool(names & one.keys()) for one in values)
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _json_values(data: bytes) -> list[tuple[int, bytes]]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from core.documents.strict_json import InvalidJSON, json_type_name, parse_json
 from generators.exchange.config import ROW_COLUMNS, RowsConfig
-from generators.exchange.own_messages import MalformedRow, read_messages
+from generators.exchange.own_messages import read_messages
+from generators.exchange.source_rows import MalformedRow
 
 _SHAREGPT = {"messages": "conversations", "role": "from", "content": "value"}
 _OF_MESSAGE = ("role", "content", "segment")

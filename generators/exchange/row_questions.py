@@ -9,7 +9,7 @@ from typing import Any
 from core.documents.strict_json import json_line, json_type_name
 from core.records.tables import Dropped
 from generators.exchange.config import RowsConfig
-from generators.exchange.own_messages import MalformedRow, read_text
+from generators.exchange.source_rows import MalformedRow, read_text
 
 _FIELDS = ("question", "answer", "type")
 
@@ -79,8 +79,7 @@ def read_questions(
             question, answer, kind = _read_question(index, one, config)
         except MalformedRow as fault:
             first = first or fault
-            where, raw = f"{file}:{line} questions[{index}]", json_line(one)
-            dropped.append(Dropped(reason=fault.reason, where=where, detail=fault.detail, raw=raw))
+            dropped.append(fault.drop(f"{file}:{line} questions[{index}]", json_line(one)))
             continue
         place = (line, index)
         found.append(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.documents.strict_json import json_type_name
 from core.errors import DataError
 from core.records.table_files import (
     CONVERSATIONS_FILE,
     DROPPED_FILE,
+    QUESTIONS_FILE,
     write_conversations,
     write_dropped,
+    write_questions,
 )
 from core.records.tables import (
     KIND_NAMES,
@@ -23,6 +26,7 @@ from core.records.tables import (
     Conversation,
     Dropped,
     Message,
+    Question,
     Split,
     View,
     control_id,
@@ -34,6 +38,36 @@ from generators.splits import SplitMember, grouped_splits, take_evenly
 _LOG = logging.getLogger(__name__)
 QA_LABEL = "qa_label"
 """Key of an imported row's provenance: the label of its questions, where that is not the row's."""
+
+
+class MalformedRow(Exception):
+    """A row that breaks a rule: the rule's name, and in words what is wrong."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+    def drop(self, where: str, raw: str) -> Dropped:
+        """Record the row, which stands at `where`, as dropped."""
+        return Dropped(reason=self.reason, where=where, detail=self.detail, raw=raw)
+
+
+def read_text(value: Mapping[str, Any], name: str, where: str = "") -> str:
+    """Return the text of a field.
+
+    Raises:
+        MalformedRow: it is missing, empty, or no text.
+    """
+    at = f"{where}{name!r}"
+    if name not in value:
+        raise MalformedRow("missing_field", f"{where}no field {name!r}; found {sorted(value)}")
+    if not isinstance(value[name], str):
+        got = json_type_name(value[name])
+        raise MalformedRow("not_a_string", f"{at} is {got}; expected a string")
+    if not value[name].strip():
+        raise MalformedRow("empty_field", f"{at} is empty; expected text")
+    return str(value[name])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +204,15 @@ def conversation_counts(rows: Sequence[Conversation], dropped: Sequence[Dropped]
             if splits[split]
         },
     }
+
+
+def write_question_rows(
+    questions: Sequence[Question], dropped: Sequence[Dropped], out: Path, *, labels: int
+) -> dict[str, Any]:
+    """Write questions, and what was dropped, to folder `out`; count both, and `labels`."""
+    write_questions(out / QUESTIONS_FILE, questions)
+    write_dropped(out / DROPPED_FILE, dropped)
+    return {"questions": len(questions), "labels": labels, "dropped": count_by_reason(dropped)}
 
 
 def count_by_reason(dropped: Sequence[Dropped]) -> dict[str, int]:

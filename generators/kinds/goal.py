@@ -6,11 +6,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from generators.kinds.base import (
-    DescribedKind,
-    QuestionRequest,
-    clause,
-)
+from generators.kinds.base import DescribedKind, QuestionRequest, clause
 
 _OPENINGS = (
     "In all of your answers, please {}",

@@ -217,9 +217,11 @@ class _Sheet:
         """List questions for the greater of two, the greatest and the least."""
         greater = self._greater
         found: Possible = []
-        for name in self._world.numbers:
+        for name, fact in self._world.numbers.items():
+            numbers = self._facts[name]
             found += [(greater, (name, *pair)) for pair in itertools.permutations(self._all, 2)]
-            found += [(self._greatest, (name,)), (self._least, (name,))]
+            found.append((self._extreme, (fact.superlative, max(numbers), name)))
+            found.append((self._extreme, (fact.lowest, min(numbers), name)))
         return found
 
     def counting(self) -> Possible:
@@ -295,12 +297,6 @@ class _Sheet:
         )
         greater = a if self._facts[name][i] > self._facts[name][j] else b
         return QuestionAnswer(question=question, answer=f"{greater} {comparative}.")
-
-    def _greatest(self, name: str) -> QuestionAnswer:
-        return self._extreme(self._world.numbers[name].superlative, max(self._facts[name]), name)
-
-    def _least(self, name: str) -> QuestionAnswer:
-        return self._extreme(self._world.numbers[name].lowest, min(self._facts[name]), name)
 
     def _extreme(self, said: str, number: int, name: str) -> QuestionAnswer:
         thing = self._things[self._facts[name].index(number)]

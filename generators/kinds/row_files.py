@@ -50,7 +50,7 @@ def _json_rows(text: str, columns: Sequence[str]) -> Any:
         value = json.loads(text)
     except ValueError:
         lines = [line for line in text.split("\n") if line.strip()]
-        if len(lines) < 2 or not _is_json(lines[0]):
+        if len(lines) < 2 or not is_json(lines[0]):
             raise
         return [json.loads(line) for line in lines]
     if not isinstance(value, dict):
@@ -71,7 +71,8 @@ def _are_rows(values: list[Any]) -> bool:
     return bool(values) and all(isinstance(one, dict) for one in values)
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str | bytes) -> bool:
+    """Tell whether `text` is JSON."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
 
 from core.errors import EndpointError, StorageError
 from generators.llm.batch.batches import BatchClient
@@ -24,8 +22,6 @@ from generators.llm.sending.budget import Budget, Usage
 from generators.llm.sending.openai_client import EndpointApi
 from generators.llm.sending.rate_limiter import AdaptiveRateLimiter
 from generators.llm.sending.sender import RequestSender
-
-T = TypeVar("T")
 
 _MOST_FAILURES_IN_A_ROW = 20
 _REQUESTS_PER_LOOKUP = 500
@@ -79,15 +75,9 @@ class LLMClient:
         )
         self._api = EndpointApi(endpoint)
         self._budget = Budget(endpoint.budget_usd, self.usage, endpoint.thinking_tokens)
-        self._sender = RequestSender(
-            endpoint, self._limiter, log, self._api, say, self._budget.count_lost
-        )
-        self._batches = BatchClient(
-            self._sender, log, self._api, budget=self._budget, usage=self.usage, say=say
-        )
-        self._forms = FormFinder(
-            endpoint, log, self._sender, budget=self._budget, usage=self.usage, say=say
-        )
+        self._sender = RequestSender(endpoint, self._limiter, log, self._api, self._budget, say)
+        self._batches = BatchClient(self._sender)
+        self._forms = FormFinder(self._sender)
         self._failures = 0
         self._known_losses: set[str] = set()
         self._warned = False
@@ -96,11 +86,6 @@ class LLMClient:
     def budget_left(self) -> float | None:
         """US dollars that may still be spent; None where there is no limit."""
         return self._budget.left
-
-    @property
-    def limit(self) -> float:
-        """Live requests that may be under way now."""
-        return self._limiter.limit
 
     async def close(self) -> None:
         """Close connections, and let others ask what is unfinished."""
@@ -343,26 +328,3 @@ class LLMClient:
                 "tell them apart with generate.endpoint.revision."
             )
         self._warned = True
-
-
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`, also where the caller already runs an event loop, such as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    done: list[T] = []
-    failed: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            done.append(asyncio.run(work))
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return done[0]

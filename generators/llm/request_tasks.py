@@ -17,12 +17,12 @@ from pydantic import TypeAdapter
 
 from core.errors import LatentQAError
 from core.processes.task_pool import split
-from generators.llm.cached_client import LLMClient, run_async
+from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import EndpointConfig
 from generators.llm.endpoint.resolve import ResolvedEndpoint, open_endpoint
-from generators.llm.log.request_log import RequestLog
+from generators.llm.session import LLMSession
 
 LEAST_REQUESTS = 200
 """Requests of a call at least: it starts a process and tries the endpoint."""
@@ -113,20 +113,13 @@ def ask_requests(
         `spent`: numbers of `Usage.spent`; `asked`: keys of requests whose replies are new.
     """
 
-    async def work() -> dict[str, Any]:
-        with (
-            open_endpoint(EndpointConfig.model_validate(endpoint)) as at,
-            RequestLog(Path(log)) as kept,
-        ):
-            client = LLMClient(at, kept, concurrency)
-            try:
-                with contextlib.suppress(LatentQAError):
-                    await client.complete_all(_REQUESTS.validate_python(requests))
-            finally:
-                await client.close()
-        return {"spent": client.usage.spent(), "asked": sorted(client.asked)}
+    async def work(client: LLMClient) -> None:
+        with contextlib.suppress(LatentQAError):
+            await client.complete_all(_REQUESTS.validate_python(requests))
 
-    return run_async(work())
+    with open_endpoint(EndpointConfig.model_validate(endpoint)) as at:
+        _, client = LLMSession(log=Path(log), concurrency=concurrency).run(at, work)
+    return {"spent": client.usage.spent(), "asked": sorted(client.asked)}
 
 
 def _share(limit: float | None, parts: int) -> float | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from core.errors import ConfigError
-from generators.llm.cached_client import LLMClient, run_async
+from generators.llm.cached_client import LLMClient
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
@@ -50,6 +52,8 @@ class LLMSession:
     ) -> tuple[T, LLMClient]:
         """Run `work` with a client of the endpoint; return its result and the closed client.
 
+        It also runs where the caller already runs an event loop, such as in a notebook.
+
         Raises:
             EndpointError: the endpoint cannot be used.
             BudgetError: the money allowed is spent.
@@ -63,4 +67,9 @@ class LLMSession:
                 finally:
                     await client.close()
 
-        return run_async(whole())
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(whole())
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, whole()).result()

@@ -18,8 +18,7 @@ from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply_json import Rejection
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig
-from generators.making.waves import PlannedRequest, Quota, TextRules, fill_quotas, request_limit
-from generators.rules.config import FilterConfig
+from generators.making.waves import PlannedRequest, Quota, fill_quotas, request_limit
 from generators.rules.duplicates import Duplicates
 from generators.rules.text import find_control_leak
 
@@ -107,9 +106,7 @@ async def ask_controls(
     """
     kinds = written_kinds(config.kinds)
     kept: dict[str, list[Control]] = {name: [] for name in kinds}
-    seen = Duplicates(config.filters.near_duplicate)
-    for text in earlier:
-        seen.add(text)
+    seen = Duplicates(config.filters.near_duplicate, earlier)
     quotas: list[Quota] = []
     for name, kind in kinds.items():
         plan = config.kinds[name]
@@ -135,7 +132,7 @@ async def ask_controls(
         quotas,
         client,
         sampling=config.sampling,
-        rules=text_rules(config.filters),
+        filters=config.filters,
         progress=progress,
         note="controls",
     )
@@ -209,9 +206,8 @@ async def ask_stimuli(
     ]
     if not needing:
         return []
-    seen = Duplicates(config.filters.near_duplicate)
-    for reply in texts.prompt("stimulus").few_shot:
-        seen.add(reply["message"])
+    examples = [reply["message"] for reply in texts.prompt("stimulus").few_shot]
+    seen = Duplicates(config.filters.near_duplicate, examples)
     quotas = [
         Quota(
             want=1,
@@ -224,7 +220,7 @@ async def ask_stimuli(
         quotas,
         client,
         sampling=config.sampling,
-        rules=text_rules(config.filters),
+        filters=config.filters,
         progress=progress,
         note="stimuli",
     )
@@ -259,11 +255,6 @@ def _stimulus_asks(
             sample=int(drawn[8:15], 16),
             accept=accept,
         )
-
-
-def text_rules(filters: FilterConfig) -> TextRules:
-    """Build the rules for every text from the config."""
-    return TextRules(least_distinct=filters.repetition, copied_words=filters.copied_words)
 
 
 def control_label(kind: str, category: str, idea: str) -> str:

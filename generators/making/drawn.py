@@ -14,12 +14,13 @@ from core.records.tables import Conversation, Dropped, Question, QuestionType
 from generators.kinds import drawn_kinds, get_kind
 from generators.kinds.base import DrawnKind, QuestionAnswer
 from generators.kinds.sources import ENDINGS, ResolvedTexts, resolve_texts
+from generators.llm.chat.reply_json import Rejection
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.controls import Control, Stimulus
 from generators.making.questions import questions_by_type
 from generators.rules.duplicates import Duplicates
-from generators.rules.words import normalize
+from generators.rules.words import normalize_line
 
 DRAWN = "drawn"
 """What stands as `generator` in the provenance of rows that no LLM wrote."""
@@ -89,47 +90,41 @@ def _distinct(
     earlier: Sequence[str],
 ) -> Iterator[Control | Dropped]:
     """Yield the kind's controls in order, leaving out repeated texts."""
-    seen = {_plain(text) for text in earlier}
+    seen = {normalize_line(text) for text in earlier}
     # texts from outside may be copies with a word changed, which must not stand in two splits
-    alike = Duplicates(config.filters.near_duplicate) if kind.drops_near_duplicates else None
-    if alike is not None:
-        for text in earlier:
-            alike.add(text)
+    alike = None
+    if kind.drops_near_duplicates:
+        alike = Duplicates(config.filters.near_duplicate, earlier)
     numbers = itertools.count()
     for found in kind.controls(config.seed, texts, source):
         if isinstance(found, Dropped):
             yield found
-        elif (key := _plain(found.text)) in seen:
+            continue
+        key, fault = normalize_line(found.text), None
+        if key in seen:
+            fault = Rejection("duplicate", "the text of an earlier control")
+        elif alike is not None:
+            fault = alike.find(found.text, found.label)
+        if fault is not None:
             yield Dropped(
-                reason="duplicate",
+                reason=fault.reason,
                 where=f"control {found.label}",
-                detail="the text of an earlier control",
+                detail=fault.detail,
                 raw=found.text,
             )
-        elif alike is not None and (near := alike.find(found.text, found.label)) is not None:
-            yield Dropped(
-                reason=near.reason,
-                where=f"control {found.label}",
-                detail=near.detail,
-                raw=found.text,
-            )
-        else:
-            seen.add(key)
-            if alike is not None:
-                alike.add(found.text, found.label)
-            yield Control(
-                kind=kind,
-                category=found.category,
-                label=found.label,
-                text=found.text,
-                slot=next(numbers),
-                stimuli=tuple(Stimulus(text=text) for text in found.stimuli),
-                facts=found.facts,
-            )
-
-
-def _plain(text: str) -> str:
-    return " ".join(normalize(text).split())
+            continue
+        seen.add(key)
+        if alike is not None:
+            alike.add(found.text, found.label)
+        yield Control(
+            kind=kind,
+            category=found.category,
+            label=found.label,
+            text=found.text,
+            slot=next(numbers),
+            stimuli=tuple(Stimulus(text=text) for text in found.stimuli),
+            facts=found.facts,
+        )
 
 
 def draw_questions(

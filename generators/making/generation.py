@@ -136,7 +136,7 @@ def generate_questions(
     whatever the view. Questions of a drawn kind are made for each row.
 
     Args:
-        conversations: the table to ask about, or the folder that it lies in.
+        conversations: the folder of the table to ask about.
 
     The other arguments are those of `generate_conversations`.
 
@@ -151,8 +151,7 @@ def generate_questions(
         DataError: `conversations` is no such table, or there is not one question.
     """
     texts = session.texts
-    path = conversations / CONVERSATIONS_FILE if conversations.is_dir() else conversations
-    rows = read_conversations(path)
+    rows = read_conversations(conversations / CONVERSATIONS_FILE)
     yes_no = count_yes_no(config.per_control, config.yes_no)
     open_ended = config.model_copy(update={"per_control": config.per_control - yes_no})
 

@@ -17,7 +17,6 @@ from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply_json import Rejection
 from generators.llm.prompt_files import PromptFiles
 from generators.making.config import QuestionsConfig
-from generators.making.controls import text_rules
 from generators.making.waves import PlannedRequest, Quota, fill_quotas, request_limit
 from generators.rules.duplicates import Duplicates
 from generators.rules.text import find_unsupported
@@ -93,7 +92,7 @@ async def ask_questions(
             quotas,
             client,
             sampling=config.sampling,
-            rules=text_rules(config.filters),
+            filters=config.filters,
             progress=progress,
             note=note,
         )

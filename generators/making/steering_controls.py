@@ -19,7 +19,6 @@ from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import PromptTemplate
 from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
-from generators.making.controls import text_rules
 from generators.making.waves import PlannedRequest, Quota, fill_quotas
 from generators.rules.config import FilterConfig
 from generators.rules.refusals import find_refusal
@@ -72,10 +71,10 @@ def write_steering_control(
     kept: list[SteeringControl] = []
 
     def accept(reply: dict[str, Any], key: str) -> Sequence[Rejection]:
-        control, fault = _read(reply, name, sentence)
-        if control is None:
-            return [fault]
-        kept.append(control)
+        read = _read(reply, name, sentence)
+        if isinstance(read, Rejection):
+            return [read]
+        kept.append(read)
         return []
 
     async def work(client: LLMClient) -> list[Dropped]:
@@ -83,7 +82,7 @@ def write_steering_control(
             [Quota(want=1, asks=_asks(prompt, sentence, accept), most=_TRIES)],
             client,
             sampling=SamplingConfig(),
-            rules=text_rules(FilterConfig()),
+            filters=FilterConfig(),
             progress=silent,
             note="controls",
         )
@@ -115,10 +114,8 @@ def _asks(
         )
 
 
-def _read(
-    reply: dict[str, Any], name: str, sentence: str
-) -> tuple[SteeringControl | None, Rejection]:
-    """Read a reply as a control; where it is none, the rule that it breaks."""
+def _read(reply: dict[str, Any], name: str, sentence: str) -> SteeringControl | Rejection:
+    """Read a reply as a control, or name the rule that it breaks."""
     content = {key: value for key, value in reply.items() if key != "words"}
     found = sorted({word for text in reply["words"] for word in words(text)})
     try:
@@ -126,9 +123,8 @@ def _read(
             {"control": name, **content, "check": {"words": found} if found else None}
         )
     except ValidationError as error:
-        return None, Rejection("malformed", str(error.errors()[0]["msg"]))
-    fault = _find_fault(control, sentence)
-    return (None, fault) if fault else (control, Rejection(""))
+        return Rejection("malformed", str(error.errors()[0]["msg"]))
+    return _find_fault(control, sentence) or control
 
 
 def _find_fault(control: SteeringControl, sentence: str) -> Rejection | None:

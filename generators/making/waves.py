@@ -23,6 +23,7 @@ from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import PromptTemplate
 from generators.llm.request_tasks import complete_with_pool
+from generators.rules.config import FilterConfig
 from generators.rules.refusals import find_refusal
 from generators.rules.text import find_copied_words, find_repetition
 
@@ -82,24 +83,6 @@ class Quota:
         return wave
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextRules:
-    """Rules for every text that an LLM writes here."""
-
-    least_distinct: float
-    copied_words: int
-
-    def faults(self, ask: PlannedRequest, reply: Mapping[str, Any]) -> Rejection | None:
-        """Return the first rule that the reply's text breaks."""
-        text = " ".join(value for value in reply.values() if isinstance(value, str))
-        asked = " ".join(ask.values.values())
-        return (
-            find_refusal(text)
-            or find_repetition(text, self.least_distinct)
-            or find_copied_words(text, ask.prompt.few_shot, asked, self.copied_words)
-        )
-
-
 def request_limit(want: int, over_ask: float) -> int:
     """Return the most requests for `want` rows; a quota of one still gets three tries."""
     return max(math.ceil(want * over_ask), want + 2 if over_ask > 1 else want)
@@ -110,7 +93,7 @@ async def fill_quotas(
     client: LLMClient,
     *,
     sampling: SamplingConfig,
-    rules: TextRules,
+    filters: FilterConfig,
     progress: Progress,
     note: str,
 ) -> list[Dropped]:
@@ -162,7 +145,7 @@ async def fill_quotas(
             reply = parse_reply(outcome, ask.prompt.schema)
             if isinstance(reply, Rejection):
                 faults: Sequence[Rejection] = [reply]
-            elif (fault := rules.faults(ask, reply)) is not None:
+            elif (fault := _text_fault(ask, reply, filters)) is not None:
                 faults = [fault]
             else:
                 faults = ask.accept(reply, outcome.key)
@@ -177,3 +160,16 @@ async def fill_quotas(
                 for fault in faults
             ]
     return dropped
+
+
+def _text_fault(
+    ask: PlannedRequest, reply: Mapping[str, Any], filters: FilterConfig
+) -> Rejection | None:
+    """Return the first rule for every text that the reply's text breaks."""
+    text = " ".join(value for value in reply.values() if isinstance(value, str))
+    asked = " ".join(ask.values.values())
+    return (
+        find_refusal(text)
+        or find_repetition(text, filters.repetition)
+        or find_copied_words(text, ask.prompt.few_shot, asked, filters.copied_words)
+    )

@@ -18,7 +18,7 @@ verdicts are listed: so a judge that guesses, or takes what stands first, disagr
 Requests go through the same client and log as all others, and replies are asked for once.
 
     rubric = rubric_named(texts, "judge_answer")
-    judgement = run_async(judge(client, rubric, [{"question": q, "answer": a, "control": c}, ...]))
+    judgement = await judge(client, rubric, [{"question": q, "answer": a, "control": c}, ...])
     judgement.shares(), judgement.agreement.kappa
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from generators.llm.chat.reply_json import Rejection
@@ -22,12 +23,15 @@ class Duplicates:
     at the threshold misses half of the pairs that lie on it.
     """
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, texts: Iterable[str] = ()) -> None:
+        """Begin with `texts` as seen."""
         from datasketch import MinHashLSH
 
         self._threshold = threshold
         self._index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(threshold))
         self._seen: list[tuple[str, str | None]] = []
+        for text in texts:
+            self.add(text)
 
     def add(self, text: str, owner: str | None = None) -> None:
         """Remember `text`, of the control `owner`."""

@@ -44,11 +44,6 @@ def language_of(text: str) -> str | None:
     return max(counts, key=lambda code: counts[code])
 
 
-def uses_words(text: str, wanted: frozenset[str]) -> bool:
-    """Tell whether `text` has one of `wanted`, which are in lower case."""
-    return not wanted.isdisjoint(words(text))
-
-
 def _numbered_list(text: str) -> bool:
     return len(_NUMBERED.findall(text)) >= 2
 
@@ -99,7 +94,7 @@ def obeys(reply: str, check: Mapping[str, object]) -> bool:
     """
     match dict(check):
         case {"words": [*wanted]}:
-            return uses_words(reply, frozenset(str(word).casefold() for word in wanted))
+            return not {str(word).casefold() for word in wanted}.isdisjoint(words(reply))
         case {"without": [*avoided]}:
             said = words(reply)
             return bool(said) and not {str(word).casefold() for word in avoided} & set(said)

@@ -1,6 +1,7 @@
-"""Rules reject texts that are unfit for a data set; each returns a named `Rejection` or None.
+"""Rules reject texts that are unfit for a data set.
 
 Rules are plain functions that return a `Rejection` or None; a dropped row is kept aside with it.
+docs/generation.md lists the reasons.
 """
 
 from __future__ import annotations
@@ -11,22 +12,6 @@ from typing import Any
 
 from generators.llm.chat.reply_json import Rejection
 from generators.rules.words import UNSPACED, join_characters, normalize, wordlike_units, words
-
-REASONS = {
-    "malformed": "the reply does not follow its schema",
-    "cut_off": "the reply reached its token limit",
-    "empty": "the reply has no text where text is needed",
-    "refusal": "the model declined",
-    "filtered": "the endpoint's content filter held it back",
-    "failed": "no reply within the retries",
-    "near_duplicate": "too similar to a kept row, a seed or a few-shot example",
-    "gives_control_away": "the stimulus reveals the control",
-    "copied_answer": "words taken over from a few-shot example",
-    "repeats_itself": "the same words again and again",
-    "unsupported": "the answer says nothing that is in its control",
-    "too_short": "the document has no room for a row",
-    "duplicate": "the text of an earlier document or control",
-}
 
 # what every sentence is made of, and what is said about any assistant: never content
 _FRAME_WORDS = """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from generators.rules.words import normalize, words
+from generators.rules.words import normalize_line, words
 
 _WORDS = frozenset(
     words(
@@ -46,5 +46,5 @@ def is_toxic(text: str) -> bool:
     >>> is_toxic("Peel it, you idiot."), is_toxic("Shut up."), is_toxic("I'd peel it with a knife.")
     (True, True, False)
     """
-    plain = " ".join(normalize(text).replace("’", "'").split())
+    plain = normalize_line(text)
     return not _WORDS.isdisjoint(words(plain)) or _PHRASES.search(plain) is not None

@@ -53,6 +53,11 @@ def normalize(text: str) -> str:
     )
 
 
+def normalize_line(text: str) -> str:
+    """Bring `text` into one spelling, every run of white space as one blank."""
+    return " ".join(normalize(text).split())
+
+
 def words(text: str) -> list[str]:
     """List the words of `text` in order, in lower case.
 

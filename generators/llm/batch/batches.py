@@ -34,9 +34,7 @@ from generators.llm.chat.failures import (
 )
 from generators.llm.chat.reply import Outcome, Status, read_reply
 from generators.llm.chat.request import Request
-from generators.llm.log.request_log import RequestLog
-from generators.llm.sending.budget import Budget, Usage
-from generators.llm.sending.openai_client import BatchState, EndpointApi, NotFoundError
+from generators.llm.sending.openai_client import BatchState, NotFoundError
 from generators.llm.sending.sender import RequestSender
 
 T = TypeVar("T")
@@ -60,36 +58,16 @@ class BatchedOutcomes(NamedTuple):
 
 
 class BatchClient:
-    """Batches of one endpoint and one log.
+    """Batches of the endpoint and the log of `sender`, told of in its lines and its budget."""
 
-    Args:
-        sender: knows the endpoint, and the dialect of its requests.
-        log: where replies and batches are kept.
-        api: the endpoint's.
-        budget: what may be spent.
-        usage: what was; every collected reply is added.
-        say: told a line of each batch that is submitted, found again or collected.
-    """
-
-    def __init__(
-        self,
-        sender: RequestSender,
-        log: RequestLog,
-        api: EndpointApi,
-        *,
-        budget: Budget,
-        usage: Usage,
-        say: Callable[[str], None],
-    ) -> None:
-        endpoint = sender.endpoint
-        self.endpoint = endpoint
+    def __init__(self, sender: RequestSender) -> None:
+        self.endpoint = sender.endpoint
         self._sender = sender
-        self._log = log
-        self._batches = BatchLog(log, endpoint.address, endpoint.identity)
-        self._api = api
-        self._budget = budget
-        self._usage = usage
-        self._say = say
+        self._log = sender.log
+        self._batches = BatchLog(sender.log, self.endpoint.address, self.endpoint.identity)
+        self._api = sender.api
+        self._budget = sender.budget
+        self._say = sender.say
         self._under_way: dict[str, tuple[int, int]] = {}
 
     def status(self) -> str:
@@ -297,7 +275,7 @@ class BatchClient:
         for file in (state.output_file, state.error_file):
             if file is not None:
                 try:
-                    await self._call(partial(_read, reading, self._api, file))
+                    await self._call(lambda file=file: reading.read(self._api.lines(file)))
                 except NotFoundError:
                     self._say(f"generate: batch {state.id}: its file {file} is not there.")
         await reading.committed()
@@ -338,7 +316,7 @@ class BatchClient:
                 detail = one.detail.removeprefix(FILTERED)
                 outcomes[key] = Outcome(key=key, status=status, detail=detail)
         for outcome in outcomes.values():
-            self._usage.add(outcome)
+            self._budget.usage.add(outcome)
         return outcomes
 
     async def _call_required(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -371,7 +349,3 @@ class BatchClient:
             ) from None
         except RequestFailed as refused:
             raise self._no_batches(str(refused)) from None
-
-
-async def _read(reading: BatchResults, api: EndpointApi, file_id: str) -> None:
-    await reading.read(api.lines(file_id))

@@ -98,7 +98,8 @@ _DELAY_FIELD = re.compile(
 _PART = re.compile(
     r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|d)"
 )
-_SECONDS = {"mi": 60.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"milli": 0.001, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+"""Seconds by what a unit's name begins with, the longer first."""
 
 
 class RequestFailed(Exception):
@@ -310,15 +311,11 @@ def retry_delay_s(headers: Mapping[str, str], raw: str = "") -> float | None:
 
 def _duration_s(text: str) -> float | None:
     """Seconds of a duration such as `6m0s`, `20ms` or `12.5 seconds`."""
-    parts = _PART.findall(text.lower())
-    seconds = 0.0
-    for number, unit in parts:
-        name = unit if unit in ("ms", "m", "s", "h", "d") else unit[:2]
-        name = {"se": "s", "ho": "h", "hr": "h"}.get(name, name)
-        if unit.startswith("milli"):
-            name = "ms"
-        seconds += float(number) * _SECONDS[name]
-    return seconds if parts else None
+    parts = [
+        float(number) * next(size for name, size in _UNITS.items() if unit.startswith(name))
+        for number, unit in _PART.findall(text.lower())
+    ]
+    return sum(parts) if parts else None
 
 
 def _number(text: str | None) -> float | None:

@@ -20,7 +20,7 @@ class Rejection:
     """A rule that a reply breaks.
 
     Attributes:
-        reason: one of `REASONS`.
+        reason: the rule's name, as docs/generation.md lists them.
         detail: what in the reply breaks it.
     """
 

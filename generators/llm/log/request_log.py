@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -345,17 +345,13 @@ def _insert_attempt(db: sqlite3.Connection, attempt: Attempt) -> None:
             attempt.key,
             attempt.status,
             attempt.detail,
-            _json(attempt.headers),
+            json.dumps(dict(attempt.headers), sort_keys=True),
             attempt.seconds,
             attempt.tokens.prompt,
             attempt.tokens.completion,
             attempt.cost,
         ),
     )
-
-
-def _json(headers: Mapping[str, str]) -> str:
-    return json.dumps(dict(headers), sort_keys=True) if headers else "{}"
 
 
 def _unpacked(body: bytes) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,9 +109,12 @@ class Budget:
     requests under way. Replies out of the log count with what they cost when they were bought; a
     run that is started again and again spends no more than one that was not stopped.
 
+    Attributes:
+        usage: what has been spent; its price is known where there is a limit.
+
     Args:
         limit: US dollars; None for no limit.
-        usage: what has been spent; its price is known where there is a limit.
+        usage: as above.
         thinking_tokens: room for thought of each request.
     """
 
@@ -120,22 +122,23 @@ class Budget:
         if limit is not None and usage.price is None:
             raise ValueError("a budget needs the price of the model")
         self._limit = limit
-        self._usage = usage
+        self.usage = usage
         self._thinking_tokens = thinking_tokens
         self._reserved: list[float] = []
         self._changed = asyncio.Condition()
 
-    def room(self, request: Request) -> AbstractAsyncContextManager[None]:
+    @contextlib.asynccontextmanager
+    async def room(self, request: Request) -> AsyncIterator[None]:
         """Reserve room for `request`; count its outcome before leaving.
 
         Raises:
             BudgetError: on entering: the request could cost more than is left, and nothing is
                 under way that could leave more.
         """
-        return contextlib.nullcontext() if self._limit is None else self._room(self.most(request))
-
-    @contextlib.asynccontextmanager
-    async def _room(self, most: float) -> AsyncIterator[None]:
+        if self._limit is None:
+            yield
+            return
+        most = self.most(request)
         async with self._changed:
             while not self.fits(sum(self._reserved) + most):
                 if not self._reserved:
@@ -155,18 +158,18 @@ class Budget:
         Raises:
             BudgetError: once more so much does not fit.
         """
-        if self._usage.price is None:
+        if self.usage.price is None:
             return
-        self._usage.add_cost(Outcome(key="", status="failed", tokens=tokens, estimated=True))
-        most = self._usage.price.of(tokens)
+        self.usage.add_cost(Outcome(key="", status="failed", tokens=tokens, estimated=True))
+        most = self.usage.price.of(tokens)
         if not self.fits(most):
             raise self.exceeded(most)
 
     def most(self, request: Request) -> float:
         """US dollars that `request` could cost, asked live; 0 where there is no limit."""
-        if self._limit is None or self._usage.price is None:
+        if self._limit is None or self.usage.price is None:
             return 0.0
-        return self._usage.price.of(request.max_usage(self._thinking_tokens))
+        return self.usage.price.of(request.max_usage(self._thinking_tokens))
 
     def fits(self, amount: float) -> bool:
         """Whether `amount` more US dollars are within the limit."""
@@ -175,7 +178,7 @@ class Budget:
     def exceeded(self, amount: float) -> BudgetError:
         """Make the error that the next request, which could cost `amount`, does not fit."""
         estimate = " (at most, as the endpoint counts no tokens)" * bool(
-            self._usage.estimated_requests
+            self.usage.estimated_requests
         )
         return BudgetError(
             f"generate.endpoint.budget_usd: $ {self._spent:.4f} of $ {self._limit or 0:.4f} is "
@@ -190,4 +193,4 @@ class Budget:
 
     @property
     def _spent(self) -> float:
-        return self._usage.bought + self._usage.cost_of_cached
+        return self.usage.bought + self.usage.cost_of_cached

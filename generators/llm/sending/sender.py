@@ -7,15 +7,11 @@ for all requests, and remembered in the log.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from core.documents.canonical import digest
 from core.text.redact import redact
 from generators.llm.chat.dialect import ChatDialect
 from generators.llm.chat.failures import (
@@ -29,19 +25,11 @@ from generators.llm.chat.failures import (
     retry_with_backoff,
 )
 from generators.llm.chat.reply import Outcome, paid_tokens, read_reply
-from generators.llm.chat.reply_json import extract_json
 from generators.llm.chat.request import Attempt, Form, Request
-from generators.llm.chat.structured import (
-    FORMS,
-    PROBE_REPLY,
-    PROBE_TOKENS,
-    is_probe_reply,
-    probe_request,
-)
-from generators.llm.endpoint.config import SamplingConfig
-from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
+from generators.llm.endpoint.prices import NO_TOKENS
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import KnownEndpoint, RequestLog
+from generators.llm.sending.budget import Budget
 from generators.llm.sending.openai_client import EndpointApi, HttpResponse, NoResponseError
 from generators.llm.sending.rate_limiter import AdaptiveRateLimiter
 
@@ -51,14 +39,6 @@ _MOST_OVERLOADS = 30
 """Attempts of one request that meet an overloaded endpoint: others may get through all the time."""
 _KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-request-id", "openai-processing-ms")
 _KEPT_PREFIX = "x-ratelimit-"
-_FORM_WORDS: Mapping[Form, tuple[str, str]] = {
-    "schema": ("with a JSON schema", "ignores JSON schemas"),
-    "json": ("in JSON mode", "does not follow JSON mode"),
-    "prompt": ("with a schema in its prompt", "does not follow a schema in its prompt"),
-}
-"""Words for the forms that a trial request finds out."""
-_OF_FORMS = re.compile(r"\(.*(?:response_format|schema|json)", re.IGNORECASE)
-"""A refusal that is about the form of replies."""
 
 
 class ChatCompletion(NamedTuple):
@@ -79,15 +59,17 @@ class RequestSender:
     """Sends requests to one endpoint.
 
     Attributes:
+        endpoint: the endpoint.
+        log: keeps every attempt, and what was found out about the endpoint.
+        api: the endpoint's API.
+        budget: counts what requests without a reply can have cost.
+        say: told a line where something is not as configured.
         dialect: the fields of a body that the endpoint was found to take.
 
     Args:
-        endpoint: the endpoint.
         limiter: lets each attempt through, and learns from it.
-        log: keeps every attempt, and what was found out about the endpoint.
-        api: the endpoint's API.
-        say: told a line where a field of the body is left out.
-        lose: told the tokens that a request can have taken without a reply to show for it.
+
+    The others are as above.
     """
 
     def __init__(
@@ -96,15 +78,15 @@ class RequestSender:
         limiter: AdaptiveRateLimiter,
         log: RequestLog,
         api: EndpointApi,
-        say: Callable[[str], None] = lambda line: None,
-        lose: Callable[[TokenCounts], None] = lambda tokens: None,
+        budget: Budget,
+        say: Callable[[str], None],
     ) -> None:
         self.endpoint = endpoint
+        self.log = log
+        self.api = api
+        self.budget = budget
+        self.say = say
         self._limiter = limiter
-        self._log = log
-        self._api = api
-        self._say = say
-        self._lose = lose
         self._form: Form | None = None
         self._has_replied = False
         known = [one for one in log.endpoints(endpoint.identity) if one.address == endpoint.address]
@@ -131,96 +113,22 @@ class RequestSender:
                 ) from error
             raise RequestFailed(str(error)) from error
 
-    async def find_form(
-        self,
-        first: Form,
-        sampling: SamplingConfig,
-        *,
-        fall_back: bool,
-        count: Callable[[Outcome], None] = lambda outcome: None,
-    ) -> Form:
-        """Send a small request, to find failures, and how schemas are taken, before any work.
-
-        A trial that succeeded is in the log, and is not paid for again by later runs.
-
-        Args:
-            first: the form that is tried first.
-            sampling: how the real requests sample; the trial request does so too.
-            fall_back: whether the other forms are tried where the endpoint does not follow it.
-            count: told of every trial's outcome, which costs as others do.
-
-        Returns:
-            the form that the endpoint follows.
+    async def send_trial(self, request: Request, key: str) -> ChatCompletion:
+        """Send a request on which no work depends, and so give it up sooner.
 
         Raises:
-            EndpointError: unreachable, wrong key, model missing, no chat completions, or a server
-                that ignores schemas; one line says which, where, and what to do.
+            RequestFailed: refused.
+            TransientError: no chat completion came back.
+            EndpointError: nothing will come back from this endpoint.
         """
-        forms = [first, *(form for form in FORMS if form != first)] if fall_back else [first]
-        misfit = ""
-        for form in forms:
-            said = await self._misfit(probe_request(sampling, form), count)
-            if said is None:
-                self._form = form
-                self._remember()
-                return form
-            misfit = said
-        do = "Use a model that can write JSON."
-        if "within its thought" in misfit:
-            do = (
-                "Give thought room with generate.endpoint.thinking_tokens, such as 2000, or have "
-                "the model think less with reasoning_effort or extra_body."
-            )
-        elif misfit.startswith("refused") and not _OF_FORMS.search(misfit):
-            do = "Change the setting that it names, in generate.endpoint or in sampling."
-        elif not fall_back:
-            do = (
-                "Use a server that enforces response_format (llama.cpp, vLLM, a hosted API), or "
-                "set generate.endpoint.structured: auto, which makes do without."
-            )
-        raise endpoint_error(self.endpoint, misfit, do)
+        timeout_s = self.endpoint.probe_timeout_s
+        return await self._retried(request, key, timeout_s, self._is_trial_exhausted)
 
-    def probe_key(self, request: Request) -> str:
-        """Return the key of a trial request, another for each server of a model."""
-        return digest([request.key(self.endpoint.identity), self.endpoint.address])
-
-    async def _misfit(self, request: Request, count: Callable[[Outcome], None]) -> str | None:
-        """Say how the endpoint does not follow the form of `request`; None if it does."""
-        wanted, ignored = _FORM_WORDS[request.form]
-        key = self.probe_key(request)
-        if (stored := self._log.get(key)) is not None:
-            most = request.max_usage(self.endpoint.thinking_tokens)
-            if (known := read_reply(key, stored.raw, most=most, cached=True)) is not None:
-                count(known)
-                return None
-        try:
-            reply = await self._retried(
-                request, key, self.endpoint.probe_timeout_s, self._is_probe_exhausted
-            )
-        except RequestFailed as error:
-            return f"refused a request {wanted} ({error})"
-        except TransientError as error:
-            raise endpoint_error(
-                self.endpoint,
-                f"gave no usable reply to a trial request ({error})",
-                "Check generate.endpoint.base_url (it usually ends with /v1) and that the server "
-                "runs.",
-                transient=True,
-            ) from error
-        count(reply.outcome)
-        in_thought = "thought" in reply.outcome.detail
-        content = extract_json(reply.outcome).content.strip()
-        if reply.outcome.status == "cut_off" or (reply.outcome.status == "empty" and in_thought):
-            where = "within its thought" if in_thought else "unfinished"
-            room = PROBE_TOKENS + self.endpoint.thinking_tokens
-            misfit = f"cut its reply to a trial request {where}, at {room:,} tokens"
-        elif is_probe_reply(content):
-            self._log.put(self.endpoint.identity, request.name, reply.raw, reply.attempt)
-            return None
-        else:
-            misfit = f"{ignored}: expected {json.dumps(PROBE_REPLY)}, got {content[:60]!r}"
-        self._log.note(dataclasses.replace(reply.attempt, detail=misfit))
-        return misfit
+    def remember(self, form: Form) -> None:
+        """Keep the form that the endpoint takes, and its dialect, for later runs."""
+        self._form = form
+        known = KnownEndpoint(self.endpoint.address, form, self.dialect.to_json())
+        self.log.remember_endpoint(self.endpoint.identity, known)
 
     async def _retried(
         self,
@@ -246,7 +154,7 @@ class RequestSender:
             return tried > self.endpoint.retries
         return tried > self.endpoint.retries and self._has_waited_enough(tried)
 
-    def _is_probe_exhausted(self, tried: int, error: TransientError) -> bool:
+    def _is_trial_exhausted(self, tried: int, error: TransientError) -> bool:
         """Try a busy endpoint again, a silent one once, and one that is not there never."""
         if error.kind == "overloaded":
             return self._has_waited_enough(tried)
@@ -278,8 +186,9 @@ class RequestSender:
                     if adapted is None or adapted in used:
                         raise error.failure from None
                     self.dialect = adapted
-                    self._remember()
-                    self._say(
+                    if self._form is not None:
+                        self.remember(self._form)
+                    self.say(
                         f"generate.endpoint: {self.endpoint.model} "
                         f"{adapted.difference(dialect)} ({error.failure})."
                     )
@@ -315,7 +224,7 @@ class RequestSender:
         response: HttpResponse | None = None
         failure: Exception
         try:
-            response = await self._api.complete(body, timeout_s)
+            response = await self.api.complete(body, timeout_s)
         except TimeoutError:
             failure = TransientError(f"no whole reply within {timeout_s:g} s", kind="silent")
         except NoResponseError as error:
@@ -339,7 +248,7 @@ class RequestSender:
         lost = most if response is None and was_sent else None
         if response is not None and response.status == 200:
             lost = paid_tokens(raw, most)
-        self._log.note(
+        self.log.note(
             Attempt(
                 key=key,
                 status=None if response is None else response.status,
@@ -351,7 +260,7 @@ class RequestSender:
             )
         )
         if lost is not None:
-            self._lose(lost)
+            self.budget.count_lost(lost)
         # what the endpoint said is in the line already; a traceback of it could show more
         raise failure from None
 
@@ -366,7 +275,7 @@ class RequestSender:
             )
         offered = ""
         if response.status == 404:
-            names = await self._api.models()
+            names = await self.api.models()
             offered = f"; it offers {', '.join(names[:8])}" if names else ""
         failure = error_from_response(
             self.endpoint, response.status, response.headers, raw, offered
@@ -374,12 +283,6 @@ class RequestSender:
         # some servers (llama.cpp) answer what a chat template refuses with HTTP 500
         may_adapt = isinstance(failure, RequestFailed) or response.status == 500
         return _RefusedError(failure, raw) if may_adapt else failure
-
-    def _remember(self) -> None:
-        """Keep what was found out for later runs."""
-        if self._form is not None:
-            known = KnownEndpoint(self.endpoint.address, self._form, self.dialect.to_json())
-            self._log.remember_endpoint(self.endpoint.identity, known)
 
     def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Select headers about limits and the request's number, without secrets."""

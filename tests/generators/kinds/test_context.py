@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from endpoints import REASONS
 
 from core.errors import ConfigError, DataError
 from core.records.table_files import read_conversations, read_dropped
@@ -20,7 +21,6 @@ from generators.kinds.sources import ResolvedTexts, SourceText, resolve_texts
 from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
-from generators.rules.text import REASONS
 
 WORDS = ("quiet", "harbour", "northern", "town", "woke", "slowly", "grey", "gulls", "argued")
 HARD = '{braces} "quotes" \\n {{slot}} 日本語の文章 😀 e\u0301 '
@@ -124,7 +124,7 @@ def test_what_cannot_be_a_row_is_listed_with_its_reason(tmp_path: Path) -> None:
         ("duplicate", "texts.jsonl[2]"),
         *(("malformed", f"texts.jsonl[{i}]") for i in (3, 4, 5)),
     ]
-    assert {row.reason for row in dropped} <= set(REASONS)
+    assert {row.reason for row in dropped} <= REASONS
     assert dropped[3].detail == "no text in 'text'; found body"
     assert len({row.label for row in made}) == 2
 

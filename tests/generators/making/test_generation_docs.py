@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from endpoints import REASONS
 
 from core.records.table_files import read_questions
 from generators.kinds import KINDS
@@ -19,7 +20,6 @@ from generators.llm.prompt_files import PromptFiles
 from generators.llm.session import LLMSession
 from generators.making.config import ConversationsConfig, GenerateSection, QuestionsConfig
 from generators.making.generation import generate_conversations, generate_questions
-from generators.rules.text import REASONS
 
 TEXT = (Path(__file__).parents[3] / "docs/generation.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
@@ -88,4 +88,4 @@ def test_the_scripted_example_runs() -> None:
 
 def test_every_reason_is_explained() -> None:
     table = set(re.findall(r"\w+", " ".join(re.findall(r"^\| ([\w, ]+) \|", TEXT, re.MULTILINE))))
-    assert set(REASONS) <= table
+    assert table >= REASONS
