@@ -148,17 +148,14 @@ class EndpointApi:
             async with asyncio.timeout(timeout_s):
                 if prompt is None:
                     messages = cast(Iterable[ChatCompletionMessageParam], fields.pop("messages"))
-                    response = (
-                        await chat.create(
-                            model=model, messages=messages, extra_body=fields, timeout=no_timeout
-                        )
-                    ).http_response
+                    made: Any = await chat.create(
+                        model=model, messages=messages, extra_body=fields, timeout=no_timeout
+                    )
                 else:
-                    response = (
-                        await self._openai.completions.with_raw_response.create(
-                            model=model, prompt=prompt, extra_body=fields, timeout=no_timeout
-                        )
-                    ).http_response
+                    made = await self._openai.completions.with_raw_response.create(
+                        model=model, prompt=prompt, extra_body=fields, timeout=no_timeout
+                    )
+                response = made.http_response
         except openai.APIStatusError as error:
             response = error.response
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
