@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import http_endpoint
 from scripted_endpoint import Fault
 
+from generators.llm.cached_client import LLMClient
+from generators.llm.chat.reply import Outcome
+from generators.llm.chat.request import Request
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe
@@ -73,6 +76,20 @@ def resolved(endpoint: http_endpoint.ScriptedEndpoint, **changes: Any) -> Resolv
         "backoff_s": 0.01,
     }
     return ResolvedEndpoint(**(settings | changes))
+
+
+def complete(
+    endpoint: ResolvedEndpoint,
+    folder: Path,
+    requests: Sequence[Request],
+    width: int = 8,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[int], None] = lambda outcomes: None,
+) -> tuple[list[Outcome], LLMClient]:
+    """Complete requests, with the log in `folder`/log.sqlite; also return the client."""
+    session = LLMSession(log=folder / "log.sqlite", concurrency=width, say=say)
+    return session.run(endpoint, lambda client: client.complete_all(requests, report))
 
 
 def small(controls: int = 4, **changes: Any) -> ConversationsConfig:

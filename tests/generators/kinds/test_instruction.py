@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 import yaml
+from table_rows import conversation
 
 from core.errors import ConfigError
 from core.records.tables import Conversation
@@ -30,19 +31,7 @@ def controls(count: int | None = None, seed: int = 0) -> list[DrawnControl]:
 
 
 def row(control: DrawnControl) -> Conversation:
-    return Conversation(
-        example_id="e",
-        control_id="c",
-        group_id="g",
-        kind="instruction",
-        category=control.category,
-        label=control.label,
-        view="system",
-        split="train",
-        source="generator",
-        messages=(),
-        provenance={"facts": dict(control.facts)},
-    )
+    return conversation(view="system", provenance={"facts": dict(control.facts)})
 
 
 def test_every_combination_is_drawn_once() -> None:

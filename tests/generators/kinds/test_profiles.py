@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from profile_reader import Reader
+from table_rows import conversation
 
 from core.errors import ConfigError, DataError
 from core.records.table_files import read_conversations, read_questions
@@ -118,19 +119,7 @@ def test_a_sheet_yields_all_that_can_be_asked_once() -> None:
     texts = PromptFiles()
     kind = get_kind("profile")
     drawn = next(iter(kind.controls(0, texts, None)))  # type: ignore[attr-defined]
-    row = Conversation(
-        example_id="x",
-        control_id="x",
-        group_id="x",
-        label="x",
-        source="x",
-        kind="profile",
-        category=drawn.category,
-        view="control",
-        split="train",
-        messages=(),
-        provenance={"facts": drawn.facts},
-    )
+    row = conversation(provenance={"facts": drawn.facts})
     for grade in GRADES:
         found = list(kind.questions(grade, row, texts, Random(0)))  # type: ignore[attr-defined]
         assert len(found) >= 4

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from table_rows import conversation
 
 from core.errors import ConfigError, DataError
 from core.records.table_files import read_conversations, read_questions
@@ -122,23 +123,8 @@ def test_a_larger_plan_begins_with_a_smaller_one_and_files_take_turns(folder: Pa
     assert many[: len(few)] == few
     assert len({one.label for one in few}) == len(few)
     assert controls(folder, seed=1)[: len(few)] != few
-    assert list(KIND.questions("single_fact", conversation(many[0]), TEXTS, Random(0)))
-
-
-def conversation(control: DrawnControl) -> Conversation:
-    return Conversation(
-        example_id="e",
-        control_id="c",
-        group_id="g",
-        kind="relation",
-        category=control.category,
-        label=control.label,
-        view="control",
-        split="train",
-        source="generator",
-        messages=(),
-        provenance={"facts": dict(control.facts)},
-    )
+    row = conversation(provenance={"facts": dict(many[0].facts)})
+    assert list(KIND.questions("single_fact", row, TEXTS, Random(0)))
 
 
 def test_no_more_texts_of_a_subject_than_the_source_says(folder: Path, tmp_path: Path) -> None:

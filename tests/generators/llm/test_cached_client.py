@@ -1,4 +1,3 @@
-import asyncio
 import json
 import sqlite3
 import threading
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoints import FaultMix, resolved
+from endpoints import FaultMix, complete, resolved
 from lantern_requests import number_of, numbered, request
 from scripted_endpoint import Fault, ScriptedEndpoint
 
@@ -19,7 +18,6 @@ from generators.llm.chat.reply import Outcome
 from generators.llm.chat.reply_json import Rejection as QualityFault
 from generators.llm.chat.reply_json import parse_reply
 from generators.llm.endpoint.prices import Price
-from generators.llm.log.request_log import RequestLog
 from generators.llm.sending.rate_limiter import START
 from generators.llm.testing import is_probe, plausible_reply
 
@@ -32,15 +30,8 @@ def ask(
     say: Callable[[str], None] = lambda line: None,
     **changes: Any,
 ) -> tuple[list[Outcome], LLMClient]:
-    async def work() -> tuple[list[Outcome], LLMClient]:
-        with RequestLog(path / "log.sqlite") as log:
-            client = LLMClient(resolved(endpoint, **changes), log, width, say)
-            try:
-                return await client.complete_all([request(n) for n in numbers]), client
-            finally:
-                await client.close()
-
-    return asyncio.run(work())
+    requests = [request(number) for number in numbers]
+    return complete(resolved(endpoint, **changes), path, requests, width, say=say)
 
 
 def test_outcomes_come_in_the_order_of_the_requests(tmp_path: Path) -> None:
@@ -89,7 +80,8 @@ def test_no_work_is_sent_to_an_endpoint_that_fails_its_probe(tmp_path: Path) -> 
 def test_the_limit_tells_how_many_may_be_under_way(tmp_path: Path, adaptive: bool) -> None:
     with ScriptedEndpoint() as endpoint:
         _, client = ask(endpoint, tmp_path, range(64), 24, slots=None if adaptive else 2)
-    assert START < client.limit <= 24 if adaptive else client.limit == 2
+    limit = client._limiter.limit
+    assert START < limit <= 24 if adaptive else limit == 2
 
 
 @pytest.mark.parametrize(("width", "slots", "most"), [(3, None, 3), (16, 2, 2)])
@@ -197,16 +189,9 @@ def test_a_reply_of_the_log_that_cannot_be_read_is_an_outcome(tmp_path: Path) ->
 
 
 def test_requests_that_are_the_same_are_asked_once(tmp_path: Path) -> None:
-    async def work(endpoint: ScriptedEndpoint) -> list[Outcome]:
-        with RequestLog(tmp_path / "log.sqlite") as log:
-            client = LLMClient(resolved(endpoint), log, 8)
-            try:
-                return await client.complete_all([request(1), request(2), request(1)])
-            finally:
-                await client.close()
-
     with ScriptedEndpoint(numbered) as endpoint:
-        outcomes = asyncio.run(work(endpoint))
+        twice = [request(1), request(2), request(1)]
+        outcomes, _ = complete(resolved(endpoint), tmp_path, twice)
         assert [json.loads(outcome.content)["a"] for outcome in outcomes] == ["1", "2", "1"]
         assert len(endpoint.work) == 2
 

@@ -13,7 +13,7 @@ import endpoint_kinds as kinds
 import native_bodies as native
 import pytest
 from endpoint_kinds import Behaviour, EndpointOfKind
-from endpoints import resolved
+from endpoints import complete, resolved
 from mutations import check_reply
 
 from core.errors import BudgetError, EndpointError, NoCreditError
@@ -48,19 +48,9 @@ def ask(
     sampling: SamplingConfig | None = None,
     **changes: Any,
 ) -> tuple[list[Outcome], LLMClient]:
-    heard: list[str] = []
-
-    async def work() -> tuple[list[Outcome], LLMClient]:
-        with RequestLog(folder / "log.sqlite") as log:
-            at = resolved(endpoint, **changes)
-            client = LLMClient(at, log, 4, (said if said is not None else heard).append)
-            try:
-                requests = [request(number, sampling) for number in range(count)]
-                return await client.complete_all(requests), client
-            finally:
-                await client.close()
-
-    return asyncio.run(work())
+    requests = [request(number, sampling) for number in range(count)]
+    heard: list[str] = [] if said is None else said
+    return complete(resolved(endpoint, **changes), folder, requests, 4, say=heard.append)
 
 
 ANSWERS: dict[str, Behaviour] = {

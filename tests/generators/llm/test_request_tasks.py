@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
 from generators.llm.endpoint.config import EndpointConfig
 from generators.llm.endpoint.resolve import open_endpoint
-from generators.llm.log.request_log import RequestLog
 from generators.llm.request_tasks import complete_with_pool
+from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe
 
 
@@ -52,16 +51,11 @@ def ask(
 ) -> tuple[list[Outcome], LLMClient]:
     config = EndpointConfig(model="scripted", base_url=endpoint.base_url, **changes)
 
-    async def work() -> tuple[list[Outcome], LLMClient]:
-        with open_endpoint(config, pool=pool) as at, RequestLog(log) as kept:
-            client = LLMClient(at, kept, 8)
-            try:
-                wave = [request(n) for n in range(count)]
-                return await complete_with_pool(client, wave, lambda outcomes: None), client
-            finally:
-                await client.close()
-
-    return asyncio.run(work())
+    wave = [request(number) for number in range(count)]
+    with open_endpoint(config, pool=pool) as at:
+        return LLMSession(log=log).run(
+            at, lambda client: complete_with_pool(client, wave, lambda outcomes: None)
+        )
 
 
 def test_pieces_are_asked_in_other_processes_and_counted_once(tmp_path: Path) -> None:

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoints import REASONS, conversations, questions, resolved, small
+from endpoints import REASONS, complete, conversations, questions, resolved, small
 from forks import fork_server
 from http_endpoint import ScriptedResponse
 from scripted_endpoint import Fault, ScriptedEndpoint
 
 from core.errors import ConfigError, DataError, EndpointError
 from core.records.table_files import read_conversations, read_dropped, read_questions
-from generators.llm.cached_client import LLMClient
-from generators.llm.chat.reply import Outcome
 from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.prices import Price
@@ -332,8 +330,6 @@ def test_few_controls_are_enough_for_every_split() -> None:
 
 
 def test_it_runs_where_an_event_loop_runs_already(tmp_path: Path) -> None:
-    import asyncio
-
     with ScriptedEndpoint() as endpoint:
 
         async def notebook() -> dict[str, Any]:
@@ -432,14 +428,6 @@ def test_braces_quotes_scripts_and_length_pass_unharmed(tmp_path: Path) -> None:
         sampling=SamplingConfig(),
     )
 
-    async def work(endpoint: ScriptedEndpoint, structured: str) -> list[Outcome]:
-        with RequestLog(tmp_path / "log.sqlite") as log:
-            client = LLMClient(resolved(endpoint, structured=structured), log, 4)
-            try:
-                return await client.complete_all([asked])
-            finally:
-                await client.close()
-
     def echo(body: Mapping[str, Any]) -> Any:
         return (
             plausible_reply(body) if is_probe(body) else {"reason": body["messages"][-1]["content"]}
@@ -447,7 +435,8 @@ def test_braces_quotes_scripts_and_length_pass_unharmed(tmp_path: Path) -> None:
 
     for structured in ("schema", "prompt"):
         with ScriptedEndpoint(echo) as endpoint:
-            (outcome,) = asyncio.run(work(endpoint, structured))
+            at = resolved(endpoint, structured=structured)
+            ((outcome,), _) = complete(at, tmp_path, [asked])
             assert json.loads(outcome.content) == {"reason": messages[-1][1]}
 
 

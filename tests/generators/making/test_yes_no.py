@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from table_rows import conversation
 
-from core.records.tables import Conversation, Message, QuestionType, Split
+from core.records.tables import Conversation, QuestionType, Split
 from generators.making.questions import ControlQuestion
 from generators.making.yes_no import NO, YES, add_yes_no, count_yes_no
 from pipelines.experiment.config import Experiment
@@ -16,18 +17,7 @@ from pipelines.steps.generate import GENERATED
 
 
 def row(number: int, split: Split, kind: str = "persona") -> Conversation:
-    return Conversation(
-        example_id=f"e{number}",
-        control_id=f"c{number}",
-        group_id=f"g{number}",
-        kind=kind,
-        category="sea",
-        label=f"l{number}",
-        view="control",
-        split=split,
-        source="generator",
-        messages=(Message(role="user", content=f"Be {number}.", segment="control"),),
-    )
+    return conversation(str(number), kind=kind, split=split)
 
 
 def question(number: int, name: str, kind: QuestionType = "description") -> ControlQuestion:

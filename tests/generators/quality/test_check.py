@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from endpoints import resolved
 from scripted_endpoint import ScriptedEndpoint
+from table_rows import conversation
 
 from core.errors import ConfigError, DataError
 from core.records.estimate import Estimate
@@ -53,22 +53,21 @@ def row(
     view = "control" if len(said) == 1 else "stimulus" if len(said) == 2 else "stimulus_completion"
     label = changes.pop("label", f"persona-x-{control[:12]}")
     own = example_id(label, view, said)  # type: ignore[arg-type]
-    conversation = Conversation(
+    made = conversation(
         example_id=own,
         control_id=control_id("persona", control),
         group_id=label,
-        kind="persona",
         category="x",
         label=label,
-        view=view,  # type: ignore[arg-type]
-        split="train",
+        view=view,
         source="test",
         messages=tuple(said),
+        **changes,
     )
     questions = [
         Question(example_id=own, question=q, answer=a, type="description") for q, a in asked
     ]
-    return replace(conversation, **changes), questions
+    return made, questions
 
 
 def tables(rows: Sequence[Row]) -> tuple[list[Conversation], list[Question]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from table_rows import conversation
 
-from core.records.tables import COMPLETES, Conversation, Message, Split, View
+from core.records.tables import COMPLETES, Conversation, Split, View
 from generators.quality.config import ControlEffectConfig
 from generators.quality.control_effects import (
     EFFECT,
@@ -22,17 +23,11 @@ def row(
     split: Split = "train",
     completes: str | None = None,
 ) -> Conversation:
-    return Conversation(
+    return conversation(
         example_id=name,
         control_id=control,
-        group_id=control,
-        kind="persona",
-        category="sea",
-        label=control,
         view=view,
         split=split,
-        source="generator",
-        messages=(Message(role="user", content=control, segment="control"),),
         provenance={} if completes is None else {COMPLETES: completes},
     )
 

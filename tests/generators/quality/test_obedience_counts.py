@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from table_rows import conversation
+
 from core.records.tables import Conversation, Message
 from generators.quality.describe import describe_dataset
 
@@ -15,19 +17,8 @@ def row(number: int, reply: str | None, facts: object = None) -> Conversation:
     ]
     if reply is not None:
         messages.append(Message(role="assistant", content=reply, segment="completion"))
-    return Conversation(
-        example_id=f"e{number}",
-        control_id=f"c{number}",
-        group_id=f"g{number}",
-        kind="instruction",
-        category="persona+form",
-        label=f"l{number}",
-        view="stimulus_completion",
-        split="train",
-        source="generator",
-        messages=tuple(messages),
-        provenance={} if facts is None else {"facts": facts},
-    )
+    provenance = {} if facts is None else {"facts": facts}
+    return conversation(str(number), messages=tuple(messages), provenance=provenance)
 
 
 def test_replies_that_obey_are_counted_by_attribute() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from endpoints import resolved
 from scripted_endpoint import ScriptedEndpoint
 
 from core.errors import ConfigError
-from generators.llm.cached_client import LLMClient
-from generators.llm.log.request_log import RequestLog
 from generators.llm.prompt_files import PromptFiles
+from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe, plausible_reply
 from generators.quality.agreement import Agreement, agreement
 from generators.quality.judge import Judgement, judge, rubric_named
@@ -29,15 +27,11 @@ def items(answers: Sequence[str]) -> list[dict[str, str]]:
 def ask(
     folder: Path, endpoint: ScriptedEndpoint, answers: Sequence[str], passes: int = 2
 ) -> Judgement:
-    async def work() -> Judgement:
-        with RequestLog(folder / "log.sqlite") as log:
-            client = LLMClient(resolved(endpoint), log, 4)
-            try:
-                return await judge(client, RUBRIC, items(answers), passes=passes)
-            finally:
-                await client.close()
-
-    return asyncio.run(work())
+    session = LLMSession(log=folder / "log.sqlite")
+    judged, _ = session.run(
+        resolved(endpoint), lambda client: judge(client, RUBRIC, items(answers), passes=passes)
+    )
+    return judged
 
 
 def says(rule: Mapping[str, str]) -> Any:

@@ -96,13 +96,6 @@ def test_near_duplicates_are_found_over_case_and_marks_and_others_are_not() -> N
     assert seen.find("The lighthouse keeper sleeps by day and reads old letters.") is None
 
 
-def test_texts_of_one_control_may_be_alike_when_asked_so() -> None:
-    seen = Duplicates(0.7)
-    seen.add("The assistant is a beekeeper who hums.", "control-1")
-    assert seen.find("The assistant is a beekeeper who hums.", "control-1") is None
-    assert seen.find("The assistant is a beekeeper who hums.", "control-2") is not None
-
-
 @pytest.mark.parametrize("text", ["", "日本語のテキスト", "😀", "a" * 20_000])
 def test_any_script_and_length_can_be_compared(text: str) -> None:
     seen = Duplicates(0.7)

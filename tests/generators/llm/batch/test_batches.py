@@ -1,6 +1,5 @@
 """Batch mode against the scripted files and batches API, over real HTTP, with its faults."""
 
-import asyncio
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoints import resolved
+from endpoints import complete, resolved
 from lantern_requests import number_of, numbered, request
 from scripted_batches import BatchFault
 from scripted_endpoint import Fault, ScriptedEndpoint
@@ -24,7 +23,6 @@ from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
 from generators.llm.endpoint.config import BatchConfig, EndpointConfig
 from generators.llm.endpoint.prices import Price
-from generators.llm.log.request_log import RequestLog
 from generators.llm.testing import is_probe
 
 ROOT = Path(__file__).parents[4]
@@ -43,20 +41,13 @@ def ask(
 ) -> tuple[list[Outcome], LLMClient]:
     """Outcomes of the numbered requests in batch mode, looked after every 20 ms."""
     config = BatchConfig.model_validate({"poll_s": 0.02, **(batch or {})})
-
-    unheard: list[str] = []
-
-    async def work() -> tuple[list[Outcome], LLMClient]:
-        at = resolved(endpoint, mode="batch", batch=config, **changes)
-        with RequestLog(folder / "log.sqlite") as log:
-            client = LLMClient(at, log, 8, (said if said is not None else unheard).append)
-            try:
-                tell = (lambda outcomes: None) if heard is None else heard.append
-                return await client.complete_all([request(n) for n in numbers], tell), client
-            finally:
-                await client.close()
-
-    return asyncio.run(work())
+    return complete(
+        resolved(endpoint, mode="batch", batch=config, **changes),
+        folder,
+        [request(number) for number in numbers],
+        say=([] if said is None else said).append,
+        report=([] if heard is None else heard).append,
+    )
 
 
 def answers(outcomes: list[Outcome]) -> list[str]:
@@ -93,16 +84,8 @@ def test_lines_in_any_order_are_joined_by_their_id(tmp_path: Path) -> None:
 def test_live_and_batch_share_all_replies(tmp_path: Path) -> None:
     with ScriptedEndpoint(numbered) as endpoint:
         batched, _ = ask(endpoint, tmp_path, range(5))
-        with RequestLog(tmp_path / "log.sqlite") as log:
-
-            async def live() -> list[Outcome]:
-                client = LLMClient(resolved(endpoint), log, 8)
-                try:
-                    return await client.complete_all([request(n) for n in range(8)])
-                finally:
-                    await client.close()
-
-            both = asyncio.run(live())
+        eight = [request(number) for number in range(8)]
+        both, _ = complete(resolved(endpoint), tmp_path, eight)
         assert both[:5] == batched
         again, _ = ask(endpoint, tmp_path, range(8))
         assert again == both

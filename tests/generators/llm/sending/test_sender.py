@@ -19,7 +19,9 @@ from generators.llm.chat.request import Form, Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.endpoint.prices import Price, TokenCounts
 from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.form_finder import FormFinder
 from generators.llm.log.request_log import RequestLog
+from generators.llm.sending.budget import Budget, Usage
 from generators.llm.sending.openai_client import EndpointApi
 from generators.llm.sending.rate_limiter import AdaptiveRateLimiter
 from generators.llm.sending.sender import ChatCompletion, RequestSender
@@ -46,16 +48,16 @@ def probe(
     endpoint: ScriptedEndpoint, first: Form = "schema", fall_back: bool = False, **changes: Any
 ) -> Form:
     async def work(sender: RequestSender) -> Form:
-        return await sender.find_form(first, REQUEST.sampling, fall_back=fall_back)
+        return await FormFinder(sender).find(first, REQUEST)
 
-    return with_sender(resolved(endpoint, **changes), None, work)
+    structured = "auto" if fall_back else "schema"
+    return with_sender(resolved(endpoint, structured=structured, **changes), None, work)
 
 
 def with_sender(
     endpoint: ResolvedEndpoint,
     path: Path | None,
     work: Callable[[RequestSender], Awaitable[T]],
-    say: Callable[[str], None] = lambda line: None,
 ) -> T:
     """Do `work` with a sender whose log is `path`, or one that nobody looks at."""
 
@@ -63,7 +65,9 @@ def with_sender(
         with RequestLog(path or folder / "log.sqlite") as log:
             api = EndpointApi(endpoint)
             try:
-                return await work(RequestSender(endpoint, AdaptiveRateLimiter(8), log, api, say))
+                budget, limiter = Budget(None, Usage()), AdaptiveRateLimiter(8)
+                said: list[str] = []
+                return await work(RequestSender(endpoint, limiter, log, api, budget, said.append))
             finally:
                 await api.close()
 
