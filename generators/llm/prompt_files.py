@@ -77,6 +77,7 @@ def fill(template: str, values: Mapping[str, str]) -> str:
         raise ConfigError(f"prompt: the Jinja template fails ({error}).") from error
 
 
+@lru_cache(maxsize=256)
 def slots_of(template: str) -> frozenset[str]:
     """Name the slots of a Jinja `template`.
 
@@ -84,14 +85,9 @@ def slots_of(template: str) -> frozenset[str]:
         ConfigError: it is no template.
     """
     try:
-        return _slots(template)
+        return frozenset(find_undeclared_variables(_JINJA.parse(template)))
     except TemplateError as error:
         raise ConfigError(f"prompt: not a Jinja template ({error}).") from error
-
-
-@lru_cache(maxsize=256)
-def _slots(template: str) -> frozenset[str]:
-    return frozenset(find_undeclared_variables(_JINJA.parse(template)))
 
 
 @lru_cache(maxsize=256)

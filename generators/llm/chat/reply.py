@@ -16,7 +16,6 @@ Bodies in the native form of another API, and streams, are put into OpenAI's for
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
@@ -340,8 +339,3 @@ def _token_ids(body: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 def _word(reason: Any) -> str:
     return reason.strip().lower() if isinstance(reason, str) else ""
-
-
-def with_content(outcome: Outcome, content: str) -> Outcome:
-    """Copy `outcome` with another content."""
-    return dataclasses.replace(outcome, content=content)

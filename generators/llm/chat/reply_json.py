@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from core.documents.strict_json import InvalidJSON, fits_utf8, parse_json
-from generators.llm.chat.reply import Outcome, with_content
+from generators.llm.chat.reply import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def extract_json(outcome: Outcome) -> Outcome:
         return outcome
     said = outcome.content
     inner = said[said.find("{") : said.rfind("}") + 1]
-    return with_content(outcome, inner) if _is_json(inner) else outcome
+    return dataclasses.replace(outcome, content=inner) if _is_json(inner) else outcome
 
 
 def _is_json(text: str) -> bool:
