@@ -38,12 +38,8 @@ def write_parquet(
     Args:
         out: an empty folder.
         conversations: rows, in any order of splits.
-        questions: those about them.
-        dropped: rows that were not kept, for the card.
-        name: title of the card.
-        licence: of the whole; None where nobody has said.
-        source_licences: licence by source (generators.exchange.dataset_card.count_sources).
-        quality: what the step `quality` measured, for the card.
+
+    The others are those of `dataset_card`.
 
     Raises:
         ConfigError: a licence is given for a source that no row has.

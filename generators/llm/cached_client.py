@@ -18,8 +18,6 @@ from generators.llm.form_finder import FormFinder
 from generators.llm.job import CompletionJob, PendingRequest
 from generators.llm.log.claims import RequestClaims
 from generators.llm.log.request_log import RequestLog, StoredReply
-from generators.llm.sending.budget import Budget, Usage
-from generators.llm.sending.openai_client import EndpointApi
 from generators.llm.sending.rate_limiter import AdaptiveRateLimiter
 from generators.llm.sending.sender import RequestSender
 
@@ -60,22 +58,21 @@ class LLMClient:
         self.log_path = log.path
         self.concurrency = concurrency
         self.asked: set[str] = set()
-        self.usage = Usage(price=endpoint.price, batch_share=endpoint.batch.price_share)
         self.form: Form | None = None
         self._log = log
         self._claims = RequestClaims(log)
         self._say = say
         self._most = min(concurrency, endpoint.slots or concurrency)
-        self._limiter = AdaptiveRateLimiter(
+        limiter = AdaptiveRateLimiter(
             self._most,
             # our own server's slots are known; nothing has to be found out
             adaptive=endpoint.slots is None,
             requests_per_minute=endpoint.requests_per_minute,
             tokens_per_minute=endpoint.tokens_per_minute,
         )
-        self._api = EndpointApi(endpoint)
-        self._budget = Budget(endpoint.budget_usd, self.usage, endpoint.thinking_tokens)
-        self._sender = RequestSender(endpoint, self._limiter, log, self._api, self._budget, say)
+        self._sender = RequestSender(endpoint, limiter, log, say)
+        self._budget = self._sender.budget
+        self.usage = self._budget.usage
         self._batches = BatchClient(self._sender)
         self._forms = FormFinder(self._sender)
         self._failures = 0
@@ -89,7 +86,7 @@ class LLMClient:
 
     async def close(self) -> None:
         """Close connections, and let others ask what is unfinished."""
-        await self._api.close()
+        await self._sender.api.close()
         with contextlib.suppress(StorageError):  # a log that cannot be written has told so
             self._claims.release_all()
 

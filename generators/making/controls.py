@@ -128,14 +128,7 @@ async def ask_controls(
             )
             for category, want in wanted
         ]
-    dropped = await fill_quotas(
-        quotas,
-        client,
-        sampling=config.sampling,
-        filters=config.filters,
-        progress=progress,
-        note="controls",
-    )
+    dropped = await fill_quotas(quotas, client, config, progress, "controls")
     for own in kept.values():
         own.sort(key=lambda control: control.slot)  # quotas of categories are filled side by side
     return list(itertools.chain.from_iterable(kept.values())), dropped
@@ -216,14 +209,7 @@ async def ask_stimuli(
         )
         for control in needing
     ]
-    return await fill_quotas(
-        quotas,
-        client,
-        sampling=config.sampling,
-        filters=config.filters,
-        progress=progress,
-        note="stimuli",
-    )
+    return await fill_quotas(quotas, client, config, progress, "stimuli")
 
 
 def _stimulus_asks(

@@ -87,19 +87,10 @@ async def ask_questions(
             for question_type, want in questions_by_type(kind, config).items()
         ]
 
-    async def asked(quotas: list[Quota], note: str) -> list[Dropped]:
-        return await fill_quotas(
-            quotas,
-            client,
-            sampling=config.sampling,
-            filters=config.filters,
-            progress=progress,
-            note=note,
-        )
-
-    dropped = await asked([s.quota for own in found.values() for s in own], "questions")
+    quotas = [share.quota for own in found.values() for share in own]
+    dropped = await fill_quotas(quotas, client, config, progress, "questions")
     topped = [share.quota for own in found.values() for share in _topped_up(own, config)]
-    dropped += await asked(topped, "questions, other types")
+    dropped += await fill_quotas(topped, client, config, progress, "questions, other types")
     return {
         control: [question for share in own for question in share.kept]
         for control, own in found.items()

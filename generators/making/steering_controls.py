@@ -15,12 +15,11 @@ from core.records.steering_control import SteeringControl
 from core.records.tables import Dropped
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply_json import Rejection
-from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import PromptTemplate
 from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
+from generators.making.config import ConversationsConfig
 from generators.making.waves import PlannedRequest, Quota, fill_quotas
-from generators.rules.config import FilterConfig
 from generators.rules.refusals import find_refusal
 from generators.rules.text import content_words
 from generators.rules.words import words
@@ -78,14 +77,8 @@ def write_steering_control(
         return []
 
     async def work(client: LLMClient) -> list[Dropped]:
-        return await fill_quotas(
-            [Quota(want=1, asks=_asks(prompt, sentence, accept), most=_TRIES)],
-            client,
-            sampling=SamplingConfig(),
-            filters=FilterConfig(),
-            progress=silent,
-            note="controls",
-        )
+        quota = Quota(want=1, asks=_asks(prompt, sentence, accept), most=_TRIES)
+        return await fill_quotas([quota], client, ConversationsConfig(), silent, "controls")
 
     dropped, client = session.run(endpoint, work)
     rejected = [(own.reason, own.detail) for own in dropped]

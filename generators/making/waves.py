@@ -20,9 +20,9 @@ from core.records.tables import Dropped
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request
-from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import PromptTemplate
 from generators.llm.request_tasks import complete_with_pool
+from generators.making.config import ConversationsConfig, QuestionsConfig
 from generators.rules.config import FilterConfig
 from generators.rules.refusals import find_refusal
 from generators.rules.text import find_copied_words, find_repetition
@@ -91,13 +91,18 @@ def request_limit(want: int, over_ask: float) -> int:
 async def fill_quotas(
     quotas: Sequence[Quota],
     client: LLMClient,
-    *,
-    sampling: SamplingConfig,
-    filters: FilterConfig,
+    config: ConversationsConfig | QuestionsConfig,
     progress: Progress,
     note: str,
 ) -> list[Dropped]:
     """Request and judge replies until every quota is full or at its limit.
+
+    Args:
+        quotas: what is wanted.
+        client: what is asked.
+        config: how replies are sampled, and which are dropped.
+        progress: told the requests done.
+        note: what they are, in words.
 
     Returns:
         what was dropped, in the order of asking.
@@ -131,7 +136,7 @@ async def fill_quotas(
                 schema=ask.prompt.schema,
                 name=ask.prompt.name,
                 max_tokens=ask.prompt.max_tokens,
-                sampling=sampling,
+                sampling=config.sampling,
                 sample=ask.sample,
             )
             for _, ask in asks
@@ -145,7 +150,7 @@ async def fill_quotas(
             reply = parse_reply(outcome, ask.prompt.schema)
             if isinstance(reply, Rejection):
                 faults: Sequence[Rejection] = [reply]
-            elif (fault := _text_fault(ask, reply, filters)) is not None:
+            elif (fault := _text_fault(ask, reply, config.filters)) is not None:
                 faults = [fault]
             else:
                 faults = ask.accept(reply, outcome.key)

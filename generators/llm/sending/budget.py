@@ -12,6 +12,7 @@ from core.errors import BudgetError
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.request import Request
 from generators.llm.endpoint.prices import Price, TokenCounts
+from generators.llm.endpoint.resolve import ResolvedEndpoint
 
 _SPENT = (
     *("requests", "failed_requests", "estimated_requests"),
@@ -110,20 +111,18 @@ class Budget:
     run that is started again and again spends no more than one that was not stopped.
 
     Attributes:
-        usage: what has been spent; its price is known where there is a limit.
+        usage: what has been spent.
 
     Args:
-        limit: US dollars; None for no limit.
-        usage: as above.
-        thinking_tokens: room for thought of each request.
+        endpoint: says the limit, if there is one, and the price.
     """
 
-    def __init__(self, limit: float | None, usage: Usage, thinking_tokens: int = 0) -> None:
-        if limit is not None and usage.price is None:
+    def __init__(self, endpoint: ResolvedEndpoint) -> None:
+        if endpoint.budget_usd is not None and endpoint.price is None:
             raise ValueError("a budget needs the price of the model")
-        self._limit = limit
-        self.usage = usage
-        self._thinking_tokens = thinking_tokens
+        self.usage = Usage(price=endpoint.price, batch_share=endpoint.batch.price_share)
+        self._limit = endpoint.budget_usd
+        self._thinking_tokens = endpoint.thinking_tokens
         self._reserved: list[float] = []
         self._changed = asyncio.Condition()
 

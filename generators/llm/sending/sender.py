@@ -61,8 +61,8 @@ class RequestSender:
     Attributes:
         endpoint: the endpoint.
         log: keeps every attempt, and what was found out about the endpoint.
-        api: the endpoint's API.
-        budget: counts what requests without a reply can have cost.
+        api: the endpoint's API; close it in the end.
+        budget: counts what is spent, on requests without a reply too.
         say: told a line where something is not as configured.
         dialect: the fields of a body that the endpoint was found to take.
 
@@ -77,14 +77,12 @@ class RequestSender:
         endpoint: ResolvedEndpoint,
         limiter: AdaptiveRateLimiter,
         log: RequestLog,
-        api: EndpointApi,
-        budget: Budget,
         say: Callable[[str], None],
     ) -> None:
         self.endpoint = endpoint
         self.log = log
-        self.api = api
-        self.budget = budget
+        self.api = EndpointApi(endpoint)
+        self.budget = Budget(endpoint)
         self.say = say
         self._limiter = limiter
         self._form: Form | None = None

@@ -18,7 +18,6 @@ from generators.llm.chat.reply import Outcome
 from generators.llm.chat.reply_json import Rejection as QualityFault
 from generators.llm.chat.reply_json import parse_reply
 from generators.llm.endpoint.prices import Price
-from generators.llm.sending.rate_limiter import START
 from generators.llm.testing import is_probe, plausible_reply
 
 
@@ -74,14 +73,6 @@ def test_no_work_is_sent_to_an_endpoint_that_fails_its_probe(tmp_path: Path) -> 
         with pytest.raises(EndpointError, match="ignores JSON schemas"):
             ask(endpoint, tmp_path, range(20))
         assert not endpoint.work
-
-
-@pytest.mark.parametrize("adaptive", [True, False])
-def test_the_limit_tells_how_many_may_be_under_way(tmp_path: Path, adaptive: bool) -> None:
-    with ScriptedEndpoint() as endpoint:
-        _, client = ask(endpoint, tmp_path, range(64), 24, slots=None if adaptive else 2)
-    limit = client._limiter.limit
-    assert START < limit <= 24 if adaptive else limit == 2
 
 
 @pytest.mark.parametrize(("width", "slots", "most"), [(3, None, 3), (16, 2, 2)])

@@ -21,8 +21,6 @@ from generators.llm.endpoint.prices import Price, TokenCounts
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.form_finder import FormFinder
 from generators.llm.log.request_log import RequestLog
-from generators.llm.sending.budget import Budget, Usage
-from generators.llm.sending.openai_client import EndpointApi
 from generators.llm.sending.rate_limiter import AdaptiveRateLimiter
 from generators.llm.sending.sender import ChatCompletion, RequestSender
 
@@ -63,13 +61,12 @@ def with_sender(
 
     async def done(folder: Path) -> T:
         with RequestLog(path or folder / "log.sqlite") as log:
-            api = EndpointApi(endpoint)
+            said: list[str] = []
+            sender = RequestSender(endpoint, AdaptiveRateLimiter(8), log, said.append)
             try:
-                budget, limiter = Budget(None, Usage()), AdaptiveRateLimiter(8)
-                said: list[str] = []
-                return await work(RequestSender(endpoint, limiter, log, api, budget, said.append))
+                return await work(sender)
             finally:
-                await api.close()
+                await sender.api.close()
 
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(done(Path(folder)))
