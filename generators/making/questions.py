@@ -71,22 +71,21 @@ async def ask_questions(
     for row in rows:
         if row.kind in kinds:
             first_rows.setdefault(row.control_id, row)
-    seen = Duplicates(config.filters.near_duplicate)
-    known: set[str] = set()
-    found: dict[str, list[_TypeQuota]] = {}
-    for row in first_rows.values():
-        kind = kinds[row.kind]
-        if kind.name not in known:
-            known.add(kind.name)
-            for name in kind.question_prompts:
-                for reply in texts.prompt(name).few_shot:
-                    for value in reply.values():
-                        seen.add(str(value))
-        found[row.control_id] = [
-            _TypeQuota(row, kind, question_type, want, seen, config, texts)
-            for question_type, want in questions_by_type(kind, config).items()
+    examples = [
+        str(value)
+        for kind in {kind.name: kind for kind in kinds.values()}.values()
+        for name in kind.question_prompts
+        for reply in texts.prompt(name).few_shot
+        for value in reply.values()
+    ]
+    seen = Duplicates(config.filters.near_duplicate, examples)
+    found = {
+        control: [
+            _TypeQuota(row, kinds[row.kind], question_type, want, seen, config, texts)
+            for question_type, want in questions_by_type(kinds[row.kind], config).items()
         ]
-
+        for control, row in first_rows.items()
+    }
     quotas = [share.quota for own in found.values() for share in own]
     dropped = await fill_quotas(quotas, client, config, progress, "questions")
     topped = [share.quota for own in found.values() for share in _topped_up(own, config)]

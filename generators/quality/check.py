@@ -4,9 +4,8 @@ An LLM answers two things, each of a sample drawn by seed:
 
 * *Answerability without activations* (generators.quality.answerability).
 * *Faithfulness* (generators.quality.judge): whether answers follow from their controls, and
-completions
-  keep to them, in two passes with their agreement. The judge itself is put to the test: it also
-  gets each answer and completion under another control's text, where it should find no
+  completions keep to them, in two passes with their agreement. The judge itself is put to the test:
+  it also gets each answer and completion under another control's text, where it should find no
   faithfulness. A judge that hardly tells the two apart says nothing about the data.
 """
 

@@ -142,9 +142,6 @@ class RequestLog:
         if self._failure is not None:
             raise self._failure
 
-    def __len__(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
-
     def get(self, key: str) -> StoredReply | None:
         """Look up the reply under `key`."""
         return self.get_all([key]).get(key)
