@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conversation_lines import Imported, write
 
 from core.errors import DataError
-from core.records.table_files import read_conversations, read_dropped, read_questions
-from core.records.tables import Conversation, Question
-from generators.exchange.config import ImportConfig, RowsConfig
-from generators.exchange.conversation_files import import_own_conversations, import_own_questions
 
 SYSTEM = {"role": "system", "content": "Be a ferryman."}
 USER = {"role": "user", "content": "Rain?"}
@@ -29,30 +26,12 @@ def numbered(number: int, **more: Any) -> dict[str, Any]:
     return {"messages": [system, USER, REPLY], "questions": QUESTIONS, **more}
 
 
-class Imported:
-    """The tables of an import."""
-
-    def __init__(self, path: Path, **rows: Any) -> None:
-        config, out = ImportConfig(rows=RowsConfig(**rows)), path.parent / "out"
-        import_own_conversations(path, out / "c", config=config)
-        import_own_questions(path, out / "c", out / "q", rows=config.rows)
-        self.rows: list[Conversation] = read_conversations(out / "c" / "conversations.parquet")
-        self.questions: list[Question] = read_questions(out / "q" / "questions.parquet")
-        self.dropped = [
-            one.reason for part in "cq" for one in read_dropped(out / part / "dropped.parquet")
-        ]
-
-    def said(self) -> list[str]:
-        return [message.content for message in self.rows[0].messages]
-
-    def splits(self) -> dict[str, str]:
-        return {row.messages[0].content: row.split for row in self.rows}
+def said(found: Imported) -> list[str]:
+    return [message.content for message in found.rows[0].messages]
 
 
-def lines(path: Path, *rows: Mapping[str, Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return path
+def splits(found: Imported) -> dict[str, str]:
+    return {row.messages[0].content: row.split for row in found.rows}
 
 
 LOGGED = {
@@ -99,8 +78,8 @@ LAYOUTS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_row_of_another_layout_is_read(name: str, tmp_path: Path) -> None:
     row, config = LAYOUTS[name]
-    path = lines(tmp_path / "rows.jsonl", {"questions": QUESTIONS, **row})
-    assert Imported(path, **config).said() == SAID
+    path = write(tmp_path / "rows.jsonl", {"questions": QUESTIONS, **row})
+    assert said(Imported(path, **config)) == SAID
 
 
 @pytest.mark.parametrize(
@@ -116,7 +95,7 @@ def test_the_setting_that_reads_a_layout_is_named(
     row: Mapping[str, Any], hint: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="no row is left") as caught:
-        Imported(lines(tmp_path / "rows.jsonl", row))
+        Imported(write(tmp_path / "rows.jsonl", row))
     assert hint in str(caught.value)
 
 
@@ -151,23 +130,23 @@ def test_rows_are_found_however_a_file_holds_them(name: str, text: str, tmp_path
     path = tmp_path / name
     path.write_text(text)
     found = Imported(path)
-    assert (len(found.rows), len(found.questions), found.dropped) == (3, 3, [])
+    assert (len(found.rows), len(found.questions), found.reasons) == (3, 3, [])
 
 
 def test_names_of_files_and_parts_keep_their_splits(tmp_path: Path) -> None:
-    lines(tmp_path / "hub" / "data" / "train-00000-of-00001.jsonl", numbered(0), numbered(1))
-    lines(tmp_path / "hub" / "data" / "test-00000-of-00001.jsonl", numbered(2))
-    lines(tmp_path / "hub" / "data" / "._test-00000-of-00001.jsonl", {"left by": "a system"})
+    write(tmp_path / "hub" / "data" / "train-00000-of-00001.jsonl", numbered(0), numbered(1))
+    write(tmp_path / "hub" / "data" / "test-00000-of-00001.jsonl", numbered(2))
+    write(tmp_path / "hub" / "data" / "._test-00000-of-00001.jsonl", {"left by": "a system"})
     expected = {"Be ferryman 0.": "train", "Be ferryman 1.": "train", "Be ferryman 2.": "test"}
-    assert Imported(tmp_path / "hub").splits() == expected
+    assert splits(Imported(tmp_path / "hub")) == expected
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"train_sft": [numbered(0), numbered(1)], "test_sft": TABLE[2:]}))
-    assert Imported(path).splits() == expected
+    assert splits(Imported(path)) == expected
 
 
 def test_one_part_named_train_is_divided(tmp_path: Path) -> None:
-    lines(tmp_path / "hub" / "train.jsonl", *(numbered(number) for number in range(6)))
-    assert {*Imported(tmp_path / "hub").splits().values()} == {"train", "validation", "test"}
+    write(tmp_path / "hub" / "train.jsonl", *(numbered(number) for number in range(6)))
+    assert {*splits(Imported(tmp_path / "hub")).values()} == {"train", "validation", "test"}
 
 
 def test_rows_that_ask_of_one_conversation_are_joined(tmp_path: Path) -> None:
@@ -175,29 +154,29 @@ def test_rows_that_ask_of_one_conversation_are_joined(tmp_path: Path) -> None:
         {"messages": MESSAGES, "question": question, "answer": answer}
         for question, answer in (("Who?", "A ferryman."), ("Where?", "Ribe"), ("Where?", "Ribe"))
     ]
-    found = Imported(lines(tmp_path / "rows.jsonl", *flat))
+    found = Imported(write(tmp_path / "rows.jsonl", *flat))
     assert [one.question for one in found.questions] == ["Who?", "Where?"]
-    assert (len(found.rows), found.dropped) == (1, ["duplicate_row"])
+    assert (len(found.rows), found.reasons) == (1, ["duplicate_row"])
 
 
 def test_a_malformed_question_leaves_the_others(tmp_path: Path) -> None:
     asked = [["Who?", "A ferryman."], ["", "x"], ["How many?", 3], ["Who?", "A ferryman."]]
-    found = Imported(lines(tmp_path / "rows.jsonl", numbered(0, questions=asked)))
+    found = Imported(write(tmp_path / "rows.jsonl", numbered(0, questions=asked)))
     assert [(one.question, one.answer) for one in found.questions] == [
         ("Who?", "A ferryman."),
         ("How many?", "3"),
     ]
-    assert found.dropped == ["empty_field", "duplicate_question"]
+    assert found.reasons == ["empty_field", "duplicate_question"]
 
 
 def test_columns_of_questions_are_named_too(tmp_path: Path) -> None:
-    path = lines(tmp_path / "rows.jsonl", numbered(0, questions=[{"q": "Who?", "a": "He."}]))
+    path = write(tmp_path / "rows.jsonl", numbered(0, questions=[{"q": "Who?", "a": "He."}]))
     found = Imported(path, columns={"question": "q", "answer": "a"})
     assert [(one.question, one.answer) for one in found.questions] == [("Who?", "He.")]
 
 
 def test_a_column_that_is_not_there_is_not_read_from_another(tmp_path: Path) -> None:
-    path = lines(tmp_path / "rows.jsonl", numbered(0))
+    path = write(tmp_path / "rows.jsonl", numbered(0))
     with pytest.raises(DataError, match="no field 'dialogue'"):
         Imported(path, columns={"messages": "dialogue"})
 
@@ -209,7 +188,7 @@ def test_calls_of_sharegpt_are_calls(tmp_path: Path) -> None:
         {"from": "observation", "value": "2 m"},
         {"from": "gpt", "value": "Two metres."},
     ]
-    path = lines(tmp_path / "rows.jsonl", {"conversations": turns, "questions": QUESTIONS})
+    path = write(tmp_path / "rows.jsonl", {"conversations": turns, "questions": QUESTIONS})
     call = Imported(path, shape="sharegpt").rows[0].messages[1]
     assert call.content == ""
     assert "Ribe" in json.dumps(call.tool_use)
@@ -217,15 +196,15 @@ def test_calls_of_sharegpt_are_calls(tmp_path: Path) -> None:
 
 def test_earlier_turns_of_alpaca_come_first(tmp_path: Path) -> None:
     row = {"instruction": "Rain?", "output": "Aye.", "history": [["Ahoy", "Hm."]]}
-    path = lines(tmp_path / "rows.jsonl", {**row, "questions": QUESTIONS})
-    assert Imported(path, shape="alpaca").said() == ["Ahoy", "Hm.", "Rain?", "Aye."]
+    path = write(tmp_path / "rows.jsonl", {**row, "questions": QUESTIONS})
+    assert said(Imported(path, shape="alpaca")) == ["Ahoy", "Hm.", "Rain?", "Aye."]
 
 
 def test_a_group_in_train_and_beside_it_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     Imported(
-        lines(
+        write(
             tmp_path / "rows.jsonl",
             numbered(0, split="train", label="a"),
             numbered(1, split="test", label="a"),

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conversation_lines import Imported, write
 from mutations import check_rows
 
 from core.errors import DataError
-from core.records.table_files import read_conversations, read_dropped
 from core.records.tables import Conversation
-from generators.exchange.config import ImportConfig, RowsConfig
+from generators.exchange.config import RowsConfig
 from generators.exchange.conversation_files import (
-    import_own_conversations,
-    import_own_questions,
     read_own_rows,
 )
 
@@ -24,13 +22,7 @@ CALL = {"id": "1", "type": "function", "function": {"name": "sh", "arguments": "
 
 
 def read(folder: Path, lines: list[Any], **rows: Any) -> list[Conversation]:
-    folder.mkdir(exist_ok=True)
-    path = folder / "rows.jsonl"
-    path.write_text("\n".join(json.dumps(line) for line in lines))
-    config = ImportConfig(rows=RowsConfig(**rows))
-    import_own_conversations(path, folder / "out", config=config)
-    import_own_questions(path, folder / "out", folder / "questions", rows=config.rows)
-    return read_conversations(folder / "out" / "conversations.parquet")
+    return Imported(write(folder / "rows.jsonl", *lines), **rows).rows
 
 
 def shared(number: int, **more: Any) -> dict[str, Any]:
@@ -80,8 +72,9 @@ def test_results_of_tools_inside_a_user_message_become_messages(tmp_path: Path) 
 def test_an_image_drops_its_row_by_name(tmp_path: Path) -> None:
     bad = shared(1)
     bad["messages"][1]["content"] = [{"type": "image_url", "image_url": {"url": "x"}}]
-    assert len(read(tmp_path, [shared(0), bad])) == 1
-    (dropped,) = read_dropped(tmp_path / "out" / "dropped.parquet")
+    found = Imported(write(tmp_path / "rows.jsonl", shared(0), bad))
+    assert len(found.rows) == 1
+    (dropped,) = found.dropped
     assert (dropped.reason, dropped.where) == ("not_text", "rows.jsonl:2")
 
 
