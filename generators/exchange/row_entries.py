@@ -9,10 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from core.errors import DataError, first_line
+from core.errors import DataError
 from core.files import sha256_file
 from core.records.tables import Split
 from core.text.byte_order import as_utf8
@@ -23,6 +20,7 @@ from generators.kinds.sources import (
     is_saved_dataset,
     list_files,
     load_saved,
+    read_parquet,
     resolve_texts,
     stream_from_hub,
 )
@@ -105,8 +103,14 @@ def read_entries(path: Path, config: RowsConfig) -> Iterator[Entry]:
     files = conversation_files(path)
     splits = _named_splits(files)
     for name, file in files.items():
-        entries_of = _READERS.get(file.suffix.lower(), _text_entries)
-        for entry in entries_of(name, file, config):
+        suffix = file.suffix.lower()
+        if suffix == ".parquet":
+            entries = _values(name, read_parquet(file))
+        elif suffix in _TABLES:
+            entries = _values(name, read_rows(file, ()))
+        else:
+            entries = _text_entries(name, file, config)
+        for entry in entries:
             yield entry if entry.split else replace(entry, split=splits.get(name))
 
 
@@ -127,20 +131,6 @@ def _values(name: str, rows: Iterable[Any], split: Split | None = None) -> Itera
         yield Entry(file=name, number=number, value=_plain(value), split=split)
 
 
-def _parquet_entries(name: str, file: Path, config: RowsConfig) -> Iterator[Entry]:
-    """Yield the rows of a Parquet file."""
-    try:
-        rows = pq.read_table(file).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({first_line(error)}).") from error
-    yield from _values(name, rows)
-
-
-def _table_entries(name: str, file: Path, config: RowsConfig) -> Iterator[Entry]:
-    """Yield the rows of a table with a head."""
-    yield from _values(name, read_rows(file, ()))
-
-
 def _text_entries(name: str, file: Path, config: RowsConfig) -> Iterator[Entry]:
     """Yield the lines of a text file that are not blank, or the values of a JSON file."""
     try:
@@ -158,9 +148,6 @@ def _text_entries(name: str, file: Path, config: RowsConfig) -> Iterator[Entry]:
     for number, text in lines:
         # a comma is left where somebody took the lines out of a list
         yield Entry(file=name, number=number, text=text.strip().removesuffix(b","))
-
-
-_READERS = {".parquet": _parquet_entries, **dict.fromkeys(_TABLES, _table_entries)}
 
 
 def _rows_within(text: bytes, config: RowsConfig) -> dict[str, list[Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -233,16 +233,21 @@ def _file(file: Path, path: Path, source: TextSource) -> Iterator[SourceText | D
             raise DataError(f"{file}: not UTF-8 ({error}); convert it, or move it away.") from error
         yield SourceText(where=name, category=_folder(name), text=text)
     elif suffix == ".parquet":
-        yield from _rows(_parquet(file, source), name, source)
+        columns = [source.column, *([source.category] if source.category else [])]
+        yield from _rows(read_parquet(file, columns), name, source)
     else:
         yield from _rows(_json_lines(file), name, source)
 
 
-def _parquet(file: Path, source: TextSource) -> Iterator[dict[str, Any]]:
-    columns = [source.column, *([source.category] if source.category else [])]
+def read_parquet(file: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file, with some of its columns or with all.
+
+    Raises:
+        DataError: it cannot be read, or lacks one of `columns`.
+    """
     try:
         with pq.ParquetFile(file) as table:
-            if missing := sorted(set(columns) - set(table.schema_arrow.names)):
+            if missing := sorted(set(columns or ()) - set(table.schema_arrow.names)):
                 raise DataError(
                     f"{file}: no column {missing[0]!r}; found {table.schema_arrow.names}. "
                     "Name the right one as source.column or source.category."
