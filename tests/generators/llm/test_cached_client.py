@@ -244,22 +244,6 @@ def test_what_has_no_price_costs_nothing_that_is_known(tmp_path: Path) -> None:
     assert client.usage.summary() == "210 tokens"  # two requests, and the trial before them
 
 
-def test_every_attempt_is_on_record(tmp_path: Path) -> None:
-    def faults(number: int, body: Mapping[str, Any]) -> Fault | None:
-        return "429_after" if number in (2, 3) else None
-
-    with ScriptedEndpoint(fault=faults) as endpoint:
-        outcomes, _ = ask(endpoint, tmp_path, range(2), price=Price(input=1.0, output=1.0))
-        sent = len(endpoint.requests)
-    with sqlite3.connect(tmp_path / "log.sqlite") as db:
-        rows = db.execute("SELECT key, status, prompt_tokens, cost FROM attempts").fetchall()
-    assert len(rows) == sent
-    for outcome in outcomes:
-        own = [row[1:] for row in rows if row[0] == outcome.key]
-        assert own[-1] == (200, 50, pytest.approx(70e-6))
-    assert sorted(row[1] for row in rows) == [200, 200, 200, 429, 429]
-
-
 def test_under_all_faults_every_request_has_its_own_outcome(tmp_path: Path) -> None:
     faults = FaultMix(seed=1)
     with ScriptedEndpoint(numbered, fault=faults, hang_s=30) as endpoint:

@@ -93,14 +93,7 @@ def test_a_broken_prompt_is_named_with_its_trouble(tmp_path: Path, text: str, wo
         own_prompt(tmp_path / "prompts", text).prompt("stimulus")
 
 
-def test_broken_seeds_and_missing_folders_are_named(tmp_path: Path) -> None:
-    (tmp_path / "goal.yaml").write_text("form: not a list\n")
-    (tmp_path / "everyday.yaml").write_text("[]\n")
-    texts = PromptFiles(seeds=tmp_path)
-    with pytest.raises(ConfigError, match=r"goal\.yaml: expected categories"):
-        texts.seeds_by_category("goal")
-    with pytest.raises(ConfigError, match=r"everyday\.yaml: expected a list of texts"):
-        texts.seed_list("everyday")
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"generate\.prompts: .* is not a folder"):
         PromptFiles(prompts=tmp_path / "none").prompt("stimulus")
     with pytest.raises(ConfigError, match=r"found no nothing\.yaml"):
@@ -170,9 +163,11 @@ def test_a_file_that_replaces_none_is_named(tmp_path: Path, name: str) -> None:
     ("name", "text", "words"),
     [
         ("persona", "{}", "expected categories"),
+        ("goal", "form: not a list", "expected categories"),
         ("persona", "1: [a cook]", "key 1 is not text"),
         ("persona", "sea: ['', a cook]", "expected categories"),
         ("persona", "- a cook", "expected categories"),
+        ("everyday", "[]", "expected a list of texts"),
         ("everyday", "sea: [a cook]", "expected a list of texts"),
         ("everyday", "- a cook\n- 3", "expected a list of texts"),
     ],

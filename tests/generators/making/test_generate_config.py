@@ -13,6 +13,7 @@ from generators.making.config import GenerateSection
     ("section", "words"),
     [
         ({"endpoint": {"base_url": "http://x/v1"}}, "takes no base_url"),
+        ({"endpoint": {"mode": "batch"}}, "has no batches"),
         ({"endpoint": {"api_key": "sk"}}, "api_key"),
         ({"conversations": {"kinds": {}}}, "at least one kind"),
         ({"conversations": {"kinds": {"goal": {"views": ["stimulus_completion"]}}}}, "views among"),

@@ -109,11 +109,6 @@ def test_drawn_kinds_are_spared_the_rules_for_what_an_llm_writes() -> None:
     assert reasons([row(FERRY, asked, kind="profile")]) == {}
 
 
-def test_to_be_sorry_for_somebody_is_no_refusal() -> None:
-    said = "I'm so sorry to hear about your boat. Shall I row you over?"
-    assert reasons([row(FERRY, stimulus="It sank", completion=said)]) == {}
-
-
 def test_a_control_in_several_views_is_no_duplicate_of_itself() -> None:
     assert reasons([row(FERRY), row(FERRY, stimulus="Hi there")]) == {}
 

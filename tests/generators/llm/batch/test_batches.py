@@ -21,7 +21,7 @@ from scripted_endpoint import Fault, ScriptedEndpoint
 from core.errors import BudgetError, EndpointError
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
-from generators.llm.endpoint.config import BatchConfig, EndpointConfig
+from generators.llm.endpoint.config import BatchConfig
 from generators.llm.endpoint.prices import Price
 from generators.llm.testing import is_probe
 
@@ -369,8 +369,3 @@ def test_an_endpoint_without_batches_is_told(tmp_path: Path) -> None:
         endpoint.account.handle = lambda *asked: (404, {"error": {"message": "no"}})  # type: ignore[method-assign]
         with pytest.raises(EndpointError, match=r"takes no batch \(HTTP 404.*mode: live"):
             ask(endpoint, tmp_path)
-
-
-def test_the_embedded_model_has_no_batches() -> None:
-    with pytest.raises(ValueError, match="has no batches"):
-        EndpointConfig(mode="batch")

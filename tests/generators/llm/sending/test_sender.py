@@ -252,17 +252,3 @@ def test_a_key_that_the_endpoint_repeats_reaches_no_reply_error_or_attempt(tmp_p
     said = "".join(traceback.format_exception(caught.value))
     assert key not in said
     assert "pass-word" not in str(caught.value)
-
-
-def test_the_key_is_in_no_repr() -> None:
-    with ScriptedEndpoint() as endpoint:
-        assert "sk-secret" not in repr(resolved(endpoint))
-
-
-def test_a_proxy_for_the_outside_world_is_not_used_for_this_machine(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    with ScriptedEndpoint() as endpoint:
-        assert send(endpoint)
