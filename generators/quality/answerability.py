@@ -19,13 +19,13 @@ from core.documents.canonical import digest
 from core.progress import Progress
 from core.records.estimate import Estimate
 from core.records.tables import Conversation, Question
+from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
 from generators.llm.prompt_files import PromptFiles
 from generators.quality.findings import Answerability, Answerable
-from generators.quality.judge import Asks
 from generators.rules.words import overlap_f1, words
 
 PROMPT = "answer_alone"
@@ -102,7 +102,7 @@ def sample_items(
 
 
 async def answer_without_context(
-    client: Asks, texts: PromptFiles, items: Sequence[SampledQuestion], progress: Progress
+    client: LLMClient, texts: PromptFiles, items: Sequence[SampledQuestion], progress: Progress
 ) -> list[str | None]:
     """Have the model answer each question alone; None where it gives no answer.
 

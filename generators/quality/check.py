@@ -32,6 +32,7 @@ from core.records.table_files import (
     write_questions,
 )
 from core.records.tables import Conversation, Question
+from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply_json import Rejection
 from generators.llm.prompt_files import PromptFiles
 from generators.llm.sending.budget import Usage
@@ -58,7 +59,7 @@ from generators.quality.findings import (
     QualityFindings,
 )
 from generators.quality.flags import Flags, apply_flags, flag_rows, segment_text
-from generators.quality.judge import Asks, Judgement, judge, rubric_named
+from generators.quality.judge import Judgement, judge, rubric_named
 
 ANSWER_RUBRIC, COMPLETION_RUBRIC = "judge_answer", "judge_completion"
 UNFAITHFUL = "unfaithful"
@@ -175,7 +176,7 @@ class _Check:
         self._progress = progress
         self._items = sample_items(conversations, questions, config.sample, config.seed)
 
-    async def measure(self, client: Asks) -> _Measured:
+    async def measure(self, client: LLMClient) -> _Measured:
         """Measure answerability and faithfulness, each where the config asks for it."""
         answerable = await self._answerability(client) if self._config.answerability else None
         if not self._config.faithfulness:
@@ -183,7 +184,7 @@ class _Check:
         answers, completions = await self._answers(client), await self._completions(client)
         return _Measured(answerable, {"answers": answers, "completions": completions})
 
-    async def _answerability(self, client: Asks) -> Answerability:
+    async def _answerability(self, client: LLMClient) -> Answerability:
         guesses = await answer_without_context(client, self._texts, self._items, self._progress)
         config = self._config
         told = answerability(self._items, guesses, config.answerable, config.seed)
@@ -196,7 +197,7 @@ class _Check:
         )
         return told
 
-    async def _answers(self, client: Asks) -> Faithful | None:
+    async def _answers(self, client: LLMClient) -> Faithful | None:
         if not self._items:
             return None
         own = await self._judge(
@@ -222,7 +223,7 @@ class _Check:
         )
         return Faithful(own=own.summary(), swapped=swapped.summary())
 
-    async def _completions(self, client: Asks) -> Faithful | None:
+    async def _completions(self, client: LLMClient) -> Faithful | None:
         rows = [row for row in self._rows if segment_text(row, "completion") is not None]
         drawn = sorted(rows, key=lambda row: digest([self._config.seed, row.example_id]))
         rows = drawn[: self._config.sample]
@@ -244,7 +245,7 @@ class _Check:
         return Faithful(own=own.summary(), swapped=swapped.summary())
 
     async def _judge(
-        self, client: Asks, rubric: str, items: Sequence[Mapping[str, str]]
+        self, client: LLMClient, rubric: str, items: Sequence[Mapping[str, str]]
     ) -> Judgement:
         return await judge(
             client,

@@ -26,11 +26,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from core.progress import Progress, silent
+from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request
@@ -44,15 +44,6 @@ SAMPLING = SamplingConfig(temperature=0.3)
 VERDICT = "verdict"
 """Property of the reply that holds the verdict."""
 _SLOT = "{{verdicts}}"
-
-
-class Asks(Protocol):
-    """A client that completes requests, such as `generators.llm.cached_client.LLMClient`."""
-
-    async def complete_all(
-        self, requests: Sequence[Request], heard: Callable[[int], None] = ...
-    ) -> list[Outcome]:
-        """Outcomes in the order of `requests`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +155,7 @@ class Judgement:
 
 
 async def judge(
-    client: Asks,
+    client: LLMClient,
     rubric: Rubric,
     items: Sequence[Mapping[str, str]],
     *,
