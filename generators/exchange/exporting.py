@@ -29,6 +29,7 @@ from generators.exchange.latentqa_files import (
     kind_and_category,
 )
 
+FORMATS = ("latentqa", "jsonl", "datasets", "parquet")
 _SCHEMA = pa.schema(
     [
         *CONVERSATION_SCHEMA,

@@ -53,10 +53,16 @@ class ResolvedTexts:
     Attributes:
         source: the source, as the config has it.
         identity: what is there: digests of local files, or a data set's id and commit.
+        endings: of the files that are read.
     """
 
     source: TextSource
     identity: Mapping[str, str]
+    endings: tuple[str, ...] = ENDINGS
+
+    def files(self) -> list[Path]:
+        """Return the local files, in order."""
+        return _all_files(self.source, self.endings)
 
     def documents(self) -> Iterator[SourceText | Dropped]:
         """Yield the source's texts in order, and `Dropped` for entries without text.
@@ -71,7 +77,7 @@ class ResolvedTexts:
             (rows,) = load_saved(path, self.source.split).values()
             yield from _rows(rows, "", self.source)
         else:
-            for file in _files(path, ENDINGS):
+            for file in self.files():
                 yield from _file(file, path, self.source)
 
 
@@ -95,9 +101,8 @@ def resolve_texts(source: TextSource, endings: tuple[str, ...] = ENDINGS) -> Res
         DataError: nothing that can be read is there.
     """
     if endings != ENDINGS:
-        files = [file for name in source.paths for file in _files(local_path(name), endings)]
-        read = [[file.name, sha256_file(file)] for file in files]
-        return ResolvedTexts(source=source, identity={"files": digest(read)})
+        read = [[file.name, sha256_file(file)] for file in _all_files(source, endings)]
+        return ResolvedTexts(source=source, identity={"files": digest(read)}, endings=endings)
     name = _one_path(source)
     path = Path(name).expanduser()
     if path.exists():
@@ -121,6 +126,10 @@ def _one_path(source: TextSource) -> str:
     if len(source.paths) != 1:
         raise DataError(f"source.path: got {len(source.paths)} paths; expected one of texts.")
     return source.paths[0]
+
+
+def _all_files(source: TextSource, endings: tuple[str, ...]) -> list[Path]:
+    return [file for name in source.paths for file in _files(local_path(name), endings)]
 
 
 def _commit(source: TextSource, name: str) -> str:

@@ -275,7 +275,7 @@ class BatchClient:
         for file in (state.output_file, state.error_file):
             if file is not None:
                 try:
-                    await self._call(lambda file=file: reading.read(self._api.lines(file)))
+                    await self._call(partial(reading.read, self._api, file))
                 except NotFoundError:
                     self._say(f"generate: batch {state.id}: its file {file} is not there.")
         await reading.committed()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from concurrent.futures import Future
 
 from core.errors import EndpointError
@@ -20,7 +19,7 @@ from generators.llm.chat.request import Attempt
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.log.request_log import RequestLog
-from generators.llm.sending.openai_client import BatchState
+from generators.llm.sending.openai_client import BatchState, EndpointApi
 
 FILTERED = "filtered: "
 """What the reason of a line starts with whose request a content filter refused."""
@@ -51,9 +50,9 @@ class BatchResults:
         self._had = set(log.get_all(list(batch.prompts)))
         self._uncommitted: list[Future[str]] = []
 
-    async def read(self, lines: AsyncIterator[bytes]) -> None:
+    async def read(self, api: EndpointApi, file_id: str) -> None:
         """Read a file; one that is read again adds nothing twice, and what was read is kept."""
-        async for raw in lines:
+        async for raw in api.lines(file_id):
             line = read_line(raw)
             if line is None or line.key not in self._prompts:
                 self.unknown_lines += 1
