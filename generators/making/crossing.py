@@ -12,8 +12,8 @@ from random import Random
 
 from core.documents.canonical import digest
 from core.records.tables import Split
+from generators.making.config import FilterConfig
 from generators.making.controls import Control, Stimulus
-from generators.rules.config import FilterConfig
 from generators.rules.text import find_control_leak
 
 

@@ -22,8 +22,7 @@ from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request
 from generators.llm.prompt_files import PromptTemplate
 from generators.llm.request_tasks import complete_with_pool
-from generators.making.config import ConversationsConfig, QuestionsConfig
-from generators.rules.config import FilterConfig
+from generators.making.config import ConversationsConfig, FilterConfig, QuestionsConfig
 from generators.rules.refusals import find_refusal
 from generators.rules.text import find_copied_words, find_repetition
 

@@ -9,12 +9,11 @@ from core.records.table_files import read_conversations
 from core.records.tables import Conversation
 from generators.kinds.persona import Persona
 from generators.llm.session import LLMSession
-from generators.making.config import ConversationsConfig
+from generators.making.config import ConversationsConfig, FilterConfig
 from generators.making.controls import Control, Stimulus
 from generators.making.crossing import choose_stimuli, is_held_out, share_stimuli
 from generators.making.generation import generate_conversations
 from generators.quality.describe import describe_dataset
-from generators.rules.config import FilterConfig
 
 STIMULI = tuple(Stimulus(text=f"message {number}") for number in range(40))
 
