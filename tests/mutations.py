@@ -5,7 +5,6 @@ Whatever comes in, there is a result or one clear line, and the good rows beside
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import json
@@ -22,7 +21,7 @@ import stores
 import tiny
 from conversation_lines import QUESTIONS
 from endpoint_kinds import EndpointOfKind, good
-from endpoints import resolved
+from endpoints import complete, resolved
 
 from activation_store.model_files.files import resolve_model
 from activation_store.read.verify import verify
@@ -31,12 +30,10 @@ from core.records.table_files import CONVERSATIONS_FILE, read_conversations
 from core.text.terminal import terminal_text
 from generators.exchange.config import ImportConfig
 from generators.exchange.conversation_files import import_own_conversations, import_own_questions
-from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.reply_json import Rejection, parse_reply
 from generators.llm.chat.request import Request
 from generators.llm.endpoint.config import SamplingConfig
-from generators.llm.log.request_log import RequestLog
 from generators.llm.testing import is_probe
 from latentqa.cli import main
 from latentqa.commands.experiments.init import packaged_experiments
@@ -224,27 +221,17 @@ def check_reply(seed: int, folder: Path) -> None:
             case _:
                 return status, headers, draw.choice((b"", b"\x1f\x8b", b"data: {}\n\n", b"<html>"))
 
-    log = folder / "log.sqlite"
-    log.unlink(missing_ok=True)
+    (folder / "log.sqlite").unlink(missing_ok=True)
     with EndpointOfKind(behave) as endpoint:
         for _ in range(2):  # what came the first time stands in the log the second
             try:
-                found = asyncio.run(_ask(endpoint, log))
+                at = resolved(endpoint, retries=1, timeout_s=2)
+                found, _ = complete(at, folder, [_request(number) for number in range(4)], 4)
             except LatentQAError as error:
                 check_line(str(error))
                 continue
             assert [_answer(one) for one in found[1:]] == ["answer"] * 3, (seed, found)
             _answer(found[0])
-
-
-async def _ask(endpoint: EndpointOfKind, path: Path) -> list[Outcome]:
-    with RequestLog(path) as log:
-        at = resolved(endpoint, retries=1, timeout_s=2)
-        client = LLMClient(at, log, 4, lambda line: None)
-        try:
-            return await client.complete_all([_request(number) for number in range(4)])
-        finally:
-            await client.close()
 
 
 def _request(number: int) -> Request:
