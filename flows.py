@@ -33,7 +33,7 @@ from pydantic import SecretStr
 
 from core.errors import ConfigError, LatentQAError
 from core.runtime import Runtime
-from core.text.redact import redact
+from core.text.redact import redact, redact_override
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import load_experiment
 from pipelines.orchestration.artifacts import artifact_key, emit_schedule_event, show_artifact
@@ -209,9 +209,9 @@ def serve(
         EndpointError: no Prefect server answers.
         ConfigError: an override holds a credential.
     """
-    if secret := next((o for o in overrides if redact(o) != o), None):
+    if secret := next((o for o in overrides if redact_override(o) != o), None):
         raise ConfigError(
-            f"--set {redact(secret)}: the server stores a schedule's parameters, so they "
+            f"--set {redact_override(secret)}: the server stores a schedule's parameters, so they "
             "must not contain a credential. Name the environment variable that holds it "
             "(api_key_env)."
         )
@@ -256,7 +256,7 @@ def latentqa_schedule(
                 experiment,
                 place,
                 due=flow_run.get_scheduled_start_time(),
-                command=shlex.join(map(redact, words)),
+                command=shlex.join(map(redact_override, words)),
                 run=run_as_tasks,
                 console=console,
             )

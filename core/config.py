@@ -36,7 +36,12 @@ class Config(BaseModel):
     belongs to `core.runtime.Runtime`, which is never hashed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # it may be a key in the wrong place
+    )
 
     def with_changes(self, **changes: Any) -> Self:
         """Return a copy with some fields changed; the copy is checked as a new config is.
@@ -45,6 +50,18 @@ class Config(BaseModel):
             pydantic.ValidationError: a changed field is wrong, or does not go with the others.
         """
         return type(self).model_validate({**dict(self), **changes})
+
+    def each_text(self) -> Iterator[str]:
+        """Yield every text in the config, however deep; not the names of its fields."""
+        pending: list[Any] = [self.model_dump(mode="json")]
+        while pending:
+            value = pending.pop()
+            if isinstance(value, str):
+                yield value
+            elif isinstance(value, dict):
+                pending += value.values()
+            elif isinstance(value, list):
+                pending += value
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:

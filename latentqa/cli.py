@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
 import typer
 
 from core.errors import LatentQAError
+from core.text.redact import redact
 from core.text.terminal import terminal_text
 from latentqa.commands.asking import ask, control, map, steer
 from latentqa.commands.comparison import compare, crossed, results
@@ -119,10 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shown = TRACEBACK in words
     words = [word for word in words if word != TRACEBACK] or ["--help"]
     try:
-        code = app(args=words, prog_name="latentqa", standalone_mode=False)
+        with _kept_from_gc(words):
+            code = app(args=words, prog_name="latentqa", standalone_mode=False)
     except typer.TyperException as error:
         if shown:
-            traceback.print_exc()
+            _print_traceback()
         # a family of commands without one has printed its help and has no more to say
         if text := " ".join(error.format_message().replace("Value error, ", "").split()):
             context = getattr(error, "ctx", None)  # an error of usage knows its command
@@ -131,11 +135,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except Exception as error:
         if shown:
-            traceback.print_exc()
+            _print_traceback()
         sys.exit(_print_error(error, shown))
     if code == INTERRUPTED:
         print("Stopped. Finished work is kept; run again to go on.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def _kept_from_gc(words: Sequence[str]) -> Iterator[None]:
+    """Keep garbage collection away from every artifact root in which a command is given a path."""
+    from pipelines.artifacts.root import kept_from_gc, roots_around
+
+    # one collects, the other runs until it is stopped
+    named = [] if words[0] in ("gc", "serve") else words
+    with contextlib.ExitStack() as held:
+        for root in roots_around(part for word in named for part in re.split(r"[=+]", word)):
+            held.enter_context(kept_from_gc(root))
+        yield
 
 
 class _TerminalFormatter(logging.Formatter):
@@ -145,9 +162,14 @@ class _TerminalFormatter(logging.Formatter):
         return terminal_text(super().format(record))
 
 
+def _print_traceback() -> None:
+    """Print the traceback of the error that is handled, without credentials."""
+    print(terminal_text(redact(traceback.format_exc())), end="", file=sys.stderr)
+
+
 def _print_error(error: Exception, shown: bool) -> int:
     """Print `error` as one line on stderr, safe for a terminal; returns the exit code."""
-    text = terminal_text(" ".join(str(error).split()))
+    text = terminal_text(redact(" ".join(str(error).split())))
     if isinstance(error, LatentQAError):
         print(f"latentqa: {text}", file=sys.stderr)
         return error.exit_code

@@ -87,7 +87,8 @@ def parse_yaml(text: str | bytes, source: str, what: str = "an experiment") -> A
         place = f"{source}:{mark.line + 1}" if mark and not source.startswith("--") else source
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         problem = problem.partition(" with value ")[0]  # a repeated key's value may be a secret
-        raise ConfigError(f"{place}: not valid YAML for {what} ({problem}).") from error
+        # ruamel's own error quotes the document, which may hold a key
+        raise ConfigError(f"{place}: not valid YAML for {what} ({problem}).") from None
     return value
 
 

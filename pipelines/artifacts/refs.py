@@ -23,6 +23,7 @@ from pathlib import Path
 
 from core.errors import DamagedError, RefError
 from core.files import write_json
+from core.text.redact import holds_credential
 from pipelines.artifacts.artifact import RECORD, Artifact, is_system_file
 from pipelines.artifacts.cache_key import SHORT
 from pipelines.artifacts.locks import exclusive
@@ -155,6 +156,8 @@ class Refs:
         Raises:
             RefError: `ref` names nothing, or `name` cannot be a name or is an experiment's.
         """
+        if holds_credential(name):
+            raise RefError("tag: the new name looks like an API key, which a name must not hold.")
         base, _, version = name.partition(":")
         version = version or LATEST
         if not _NAME.fullmatch(base) or not _NAME.fullmatch(version):

@@ -20,7 +20,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +306,17 @@ def kept_from_gc(path: Path) -> Iterator[None]:
             with contextlib.suppress(StorageError):
                 held.enter_context(shared(path / "locks" / _ROOT_LOCK))
         yield
+
+
+def roots_around(texts: Iterable[str]) -> set[Path]:
+    """Return the artifact roots in which those of some texts lie that are paths."""
+    found: set[Path] = set()
+    for text in texts:
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # of what no path can be
+            path = Path(text).expanduser().absolute()
+            if path.exists():
+                found.update(at for at in (path, *path.parents) if (at / MARK).is_file())
+    return found
 
 
 def _is_own_partial(folder: Path) -> bool:

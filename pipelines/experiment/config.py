@@ -19,6 +19,7 @@ from core.config import Config
 from core.documents.yaml_values import parse_yaml, read_yaml
 from core.errors import ConfigError
 from core.runtime import Runtime
+from core.text.redact import places_of_credentials, redact, redact_override, redact_value
 from core.text.wording import shortened, unreadable
 from evaluators.config import EvaluateConfig
 from evaluators.control.config import ControlSection
@@ -33,10 +34,6 @@ from trainers.config import TrainConfig
 
 SOURCES = ("data", "generate")
 """Sections of which an experiment has exactly one: where its rows come from."""
-
-
-_KEY_FIELDS = ("api_key", "extra_headers")
-"""Fields whose value may be a credential that was pasted into the wrong place."""
 
 
 class Experiment(Config):
@@ -97,6 +94,15 @@ class Experiment(Config):
             raise ValueError(
                 f"expected exactly one of the sections {', '.join(SOURCES)}, "
                 f"got {', '.join(given) or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _holds_no_key(self) -> Experiment:
+        if place := next(places_of_credentials(self.model_dump(mode="json")), None):
+            raise ValueError(
+                f"{place}: holds what looks like a key or a password, and experiments are kept in "
+                "records; export it as a variable that generate.endpoint.api_key_env names"
             )
         return self
 
@@ -199,17 +205,17 @@ def _build(tree: dict[str, Any], source: str, given: Sequence[tuple[str, str]]) 
     """Build an experiment from its sections and overrides, each with the option that it is from."""
     origins: dict[tuple[str, ...], str] = {}
     for option, override in given:
-        path_of_field = _apply(tree, override, option)
-        origins[path_of_field] = f"{option} {_shown_override(override)}"
+        shown = f"{option} {redact_override(override)}"
+        origins[_apply(tree, override, shown)] = shown
     return _validate(tree, source, origins)
 
 
-def _apply(tree: dict[str, Any], override: str, option: str) -> tuple[str, ...]:
+def _apply(tree: dict[str, Any], override: str, shown: str) -> tuple[str, ...]:
     """Set one dotted field in `tree`; return its path, or that of the section made for it."""
     name, equals, text = override.partition("=")
     path = tuple(name.strip().split("."))
     if not equals or not all(path):
-        raise ConfigError(f"{option} {override}: expected FIELD=VALUE, such as train.lora.rank=8.")
+        raise ConfigError(f"{shown}: expected FIELD=VALUE, such as train.lora.rank=8.")
     node, made = tree, path
     for i, part in enumerate(path[:-1]):
         if node.get(part) is None:
@@ -219,16 +225,10 @@ def _apply(tree: dict[str, Any], override: str, option: str) -> tuple[str, ...]:
         if not isinstance(node, dict):
             at = ".".join(path[: i + 1])
             raise ConfigError(
-                f"{option} {override}: {at} is {_a(node)}, not a section; set {at} itself."
+                f"{shown}: {at} is {_a(redact_value(node, part))}, not a section; set {at} itself."
             )
-    node[path[-1]] = parse_yaml(text, f"{option} {_shown_override(override)}")
+    node[path[-1]] = parse_yaml(text, shown)
     return made
-
-
-def _shown_override(override: str) -> str:
-    """Spell an override for an error; a key that was pasted into one is not printed back."""
-    name, _, _ = override.partition("=")
-    return name if name.strip().rpartition(".")[2].startswith(_KEY_FIELDS) else override
 
 
 def _validate(
@@ -241,7 +241,7 @@ def _validate(
         problems = error.errors(include_url=False)
         # an unknown field explains a missing one better than the other way round
         problem = min(problems, key=lambda p: p["type"] != "extra_forbidden")
-        raise ConfigError(_words(dict(problem), source, origins)) from error
+        raise ConfigError(redact(_words(dict(problem), source, origins))) from error
 
 
 def _words(problem: Mapping[str, Any], source: str, origins: Mapping[tuple[str, ...], str]) -> str:
@@ -252,16 +252,14 @@ def _words(problem: Mapping[str, Any], source: str, origins: Mapping[tuple[str, 
             source = origin
     if problem["type"] == "extra_forbidden":
         return f"{source}: unknown field {dotted}; {_suggest(path, model)}"
+    if problem["type"] == "json_invalid":  # what was read as YAML can be invalid in one way
+        return f"{source}: its values are nested too deeply."
     if problem["type"] == "missing":
         return f"{source}: field {dotted} is missing; expected {describe_annotation(annotation)}."
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{source}: {dotted + ': ' if dotted else ''}{message.rstrip('.')}."
-    got = shortened(json.dumps(problem["input"], ensure_ascii=False))
-    if any(part.startswith(_KEY_FIELDS) for part in path):
-        got = "another value"  # it may be a key
-    if isinstance(problem["input"], dict):
-        got = "a section"
+    got = _shown_value(path, problem["input"])
     limit = ""
     if problem["type"].startswith(("greater_than", "less_than", "string_pattern", "too_")):
         limit = f" ({message[0].lower()}{message[1:]})"
@@ -273,6 +271,16 @@ def _words(problem: Mapping[str, Any], source: str, origins: Mapping[tuple[str, 
     return (
         f"{source}: {dotted}: got {got}, expected {describe_annotation(annotation)}{limit}.{near}"
     )
+
+
+def _shown_value(path: Sequence[str], value: Any) -> str:
+    """Spell a wrong value for an error, unless it may be a key in the wrong place."""
+    if isinstance(value, dict):
+        return "a section"
+    may_be_key = isinstance(value, str) and (len(value) >= 16 or ":" in value)
+    if {"api_key_env", "extra_headers"} & {*path} or (may_be_key and "endpoint" in path):
+        return "another value"
+    return shortened(json.dumps(redact_value(value, path[-1] if path else ""), ensure_ascii=False))
 
 
 def _locate(loc: Sequence[int | str]) -> tuple[tuple[str, ...], type[BaseModel], Any]:
@@ -296,8 +304,8 @@ def _locate(loc: Sequence[int | str]) -> tuple[tuple[str, ...], type[BaseModel],
             annotation = keys
         elif isinstance(part, int) or _is_mapping(annotation):
             path.append(str(part))
-            keys = _key_of(annotation)
-            annotation = _item_of(annotation)
+            arguments = _arguments_of(annotation)
+            keys, annotation = arguments[0], arguments[_is_mapping(annotation)]
     return tuple(path), model, annotation
 
 
@@ -343,20 +351,12 @@ def _is_mapping(annotation: Any) -> bool:
     return any(typing.get_origin(branch) is dict for branch in annotation_branches(annotation))
 
 
-def _item_of(annotation: Any) -> Any:
+def _arguments_of(annotation: Any) -> tuple[Any, ...]:
+    """Return the types of a list's items, or of a mapping's keys and values."""
     for branch in annotation_branches(annotation):
-        if typing.get_origin(branch) in (tuple, list):
-            return typing.get_args(branch)[0]
-        if typing.get_origin(branch) is dict:
-            return typing.get_args(branch)[1]
-    return None
-
-
-def _key_of(annotation: Any) -> Any:
-    for branch in annotation_branches(annotation):
-        if typing.get_origin(branch) is dict:
-            return typing.get_args(branch)[0]
-    return None
+        if typing.get_origin(branch) in (tuple, list, dict):
+            return typing.get_args(branch)
+    return (None, None)
 
 
 def _allowed(annotation: Any) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from core.config import Config
+from core.text.redact import holds_credential
 
 ALIASES = {
     "rows": "train.max_rows",
@@ -48,6 +49,8 @@ class SweepSection(Config):
         for name, field, values in zip(vary, fields, vary.values(), strict=True):
             if field.split(".")[0] in NOT_VARIED or field in NOT_VARIED:
                 raise ValueError(f"{name} cannot be varied; expected a field that decides a result")
+            if holds_credential(values, name):
+                raise ValueError(f"{name} cannot be varied with credentials in its values")
             if not values or any(value in values[:i] for i, value in enumerate(values)):
                 raise ValueError(f"{name}: expected distinct values, at least one")
         return vary

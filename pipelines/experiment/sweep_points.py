@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from core.documents.canonical import digest
 from core.documents.yaml_values import parse_yaml
 from core.errors import ConfigError
+from core.text.redact import redact_override
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.sweep_config import ALIASES, SEED, SweepSection
 
@@ -133,17 +134,18 @@ def _section(base: Experiment, vary: Sequence[str], seeds: int | None) -> SweepS
 
 def _parse_axis(text: str) -> tuple[str, list[Any]]:
     name, equals, values = text.partition("=")
+    shown_axis = f"--vary {redact_override(text)}"
     if not equals or not name.strip() or not values.strip():
-        raise ConfigError(f"--vary {text}: expected FIELD=a,b,c, such as train.lora.rank=4,16,64.")
+        raise ConfigError(f"{shown_axis}: expected FIELD=a,b,c, such as train.lora.rank=4,16,64.")
     axis = name.strip()
     if "." not in axis and axis not in (*ALIASES, *Experiment.model_fields):
         near = difflib.get_close_matches(axis, ALIASES, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(
-            f"--vary {text}: unknown axis {axis}, expected one of {', '.join(ALIASES)}, or "
+            f"{shown_axis}: unknown axis {axis}, expected one of {', '.join(ALIASES)}, or "
             f"the full path of a field.{hint}"
         )
-    return axis, list(parse_yaml(f"[{values}]", f"--vary {text}"))
+    return axis, list(parse_yaml(f"[{values}]", shown_axis))
 
 
 def _stored_layers(base: Experiment, section: SweepSection) -> tuple[str, ...]:

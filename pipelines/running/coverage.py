@@ -54,13 +54,16 @@ def check_plan(experiment: Experiment, steps: Collection[str]) -> str | None:
     return f"Of the planned controls {', and '.join(said)}. Plan more." if said else None
 
 
-def check_table(folder: Path, experiment: Experiment, steps: Collection[str]) -> None:
+def check_table(
+    folder: Path, experiment: Experiment, steps: Collection[str], *, replied: bool
+) -> None:
     """Likewise of the conversations that were made.
 
     Args:
         folder: of the table.
         experiment: the experiment.
         steps: names of the steps that are to run.
+        replied: whether the target's replies that were kept are among them.
 
     Raises:
         DataError: none are there to train on or to judge.
@@ -75,7 +78,7 @@ def check_table(folder: Path, experiment: Experiment, steps: Collection[str]) ->
         return
     table = pq.read_table(path, columns=["split", "view"])
     found = set(zip(*(column.to_pylist() for column in table.columns), strict=True))
-    if gap := _find_gap(found, experiment, steps):
+    if gap := _find_gap(found, experiment, steps, replied=replied):
         raise DataError(f"{folder}: of its {table.num_rows} conversations {gap}")
 
 
@@ -101,7 +104,11 @@ def _planned(config: ConversationsConfig) -> Counter[tuple[str, str]]:
 
 
 def _find_gap(
-    found: Collection[tuple[str, str]], experiment: Experiment, steps: Collection[str]
+    found: Collection[tuple[str, str]],
+    experiment: Experiment,
+    steps: Collection[str],
+    *,
+    replied: bool = False,
 ) -> str | None:
     """Say which step has no row; None where each has some.
 
@@ -109,12 +116,14 @@ def _find_gap(
         found: splits and views that there are.
         experiment: what it trains on and judges.
         steps: names of the steps that are to run.
+        replied: whether the target's replies are among them, if there are any.
     """
     wanted = {
         "train": (("train",), experiment.train.views),
         "evaluate": (experiment.evaluate.splits, experiment.evaluate.views),
     }
-    completed = {(split, "stimulus_completion") for split, _ in found if experiment.complete}
+    replies = experiment.complete is not None and not replied
+    completed = {(split, "stimulus_completion") for split, _ in found if replies}
     earlier = "questions"
     for step, (splits, views) in wanted.items():
         has_any = any(split in splits and view in views for split, view in {*found, *completed})

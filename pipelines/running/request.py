@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from core.text.redact import redact
+from core.text.redact import redact_override
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import load_experiment
 from pipelines.experiment.smoke import smoke
@@ -67,7 +67,7 @@ class RunRequest:
         """The command line that makes this run, without credentials."""
         words = ["latentqa", "run", self.config]
         for override in self.overrides:
-            words += ["--set", redact(override)]
+            words += ["--set", redact_override(override)]
         if self.until:
             words += ["--until", self.until]
         if self.smoke:
@@ -77,7 +77,7 @@ class RunRequest:
 
 def hide_credentials(overrides: Sequence[str]) -> list[str | SecretStr]:
     """Return parameters of a flow, which Prefect keeps: a credential is shown as asterisks."""
-    return [o if redact(o) == o else SecretStr(o) for o in overrides]
+    return [o if redact_override(o) == o else SecretStr(o) for o in overrides]
 
 
 def reveal(overrides: Sequence[str | SecretStr]) -> tuple[str, ...]:

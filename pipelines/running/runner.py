@@ -19,7 +19,7 @@ from pipelines.artifacts.cache_key import StepIdentity
 from pipelines.artifacts.locks import Holder, exclusive, shared
 from pipelines.artifacts.records import Spent, make_record
 from pipelines.artifacts.refs import Refs
-from pipelines.artifacts.root import ArtifactRoot
+from pipelines.artifacts.root import ArtifactRoot, kept_from_gc, roots_around
 from pipelines.experiment.config import Experiment, resolve_number_formats
 from pipelines.reports.run.inputs import ReportStep
 from pipelines.running.console import Console, ProgressFile, combine
@@ -102,11 +102,15 @@ class Runner:
     def open(self) -> Iterator[None]:
         """Mark the root as one, and keep garbage collection away from it while the body runs.
 
+        So it is kept away from other roots in which the experiment names files.
+
         Raises:
             StorageError: the root cannot be made or written to.
         """
-        with shared(self.root.in_use):
+        with shared(self.root.in_use), contextlib.ExitStack() as held:
             self.root.mark()
+            for root in roots_around(self.experiment.each_text()) - {self.root.path}:
+                held.enter_context(kept_from_gc(root))
             yield
 
     def identity(self, step: Step) -> StepIdentity:
@@ -235,7 +239,8 @@ class Runner:
         read.check_artifacts()
         self.check_models(step, here=True)
         if (rows := inputs.get("conversations")) is not None:
-            check_table(rows.data, self.experiment, self._by_name)
+            replied = rows.kind != "conversations"
+            check_table(rows.data, self.experiment, self._by_name, replied=replied)
         read.check_outside()
         resumed = self.root.partial(identity).path.exists()
         partial = self.root.begin(identity, keep_output=step.resumes_output)

@@ -76,6 +76,14 @@ def test_aliases_that_multiply_are_refused_quickly(capsys: pytest.CaptureFixture
     assert "aliases" in line
 
 
+@pytest.mark.parametrize("depth", [200, 2000])
+def test_values_that_are_nested_too_deeply_are_told_as_that(
+    depth: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(f"generate: {{endpoint: {{extra_body: {'{a: ' * depth}1{'}' * depth}}}}}")
+    assert "nested too deeply" in Called(capsys, "plan", "x.yaml").refused()
+
+
 @pytest.mark.parametrize("value", ["1e400", ".nan", "9" * 30, "9" * 5000, "-9223372036854775809"])
 def test_a_number_beyond_the_machines_is_one_line(
     value: str, capsys: pytest.CaptureFixture[str]
@@ -94,17 +102,62 @@ def test_a_number_beyond_the_machines_is_one_line(
         f"generate: {{endpoint: {{model: m, api_key_env: {SECRET}, api_key_env: {SECRET}}}}}",
         f"generate: {{endpoint: {{model: m, extra_body: {{api_key: {SECRET}}}}}}}",
         f"generate: {{endpoint: {{model: m, extra_body: {{user: {{x_secret: {SECRET}}}}}}}}}",
+        f"generate: {{endpoint: {{model: m, extra_body: {{note: Bearer {SECRET}}}}}}}",
+        f"generate: {{endpoint: {{model: m, extra_body: {SECRET}}}}}",
+        f"generate: {{endpoint: {{model: m, extra_headers: {{Authorization: {SECRET}}}}}}}",
+        f"generate: {{endpoint: {{model: m, extra_headers: {{'Authorization: {SECRET}': X}}}}}}",
+        f"generate: {{endpoint: {{model: m, extra_headers: {{{SECRET}: MY_KEY}}}}}}",
+        f"generate: {{endpoint: {{model: m, headers: {{Authorization: {SECRET}}}}}}}",
+        f"generate: {{endpoint: {{model: m, base_url: 'me:{SECRET}@host/v1'}}}}",
+        f"generate: {{endpoint: {{model: m, base_url: ['https://me:{SECRET}@host/v1']}}}}",
+        f"generate: {{endpoint: 'https://me:{SECRET}@host/v1'}}",
+        f"generate: {{endpoint: 'api_key_env:{SECRET}'}}",
+        f"generate: {{endpoint: {{model: m, api_key_env:{SECRET}}}}}",
+        f"generate: {{endpoint: {{model: m, timeout_s: {SECRET}}}}}",
+        f"generate: {{endpoint: {{model: m, base_url: 'http://h/v1', prices: 'https://me:{SECRET}@h'}}}}",
+        f"generate: {{endpoint: {{model: m, revision: {SECRET}}}}}",
+        f"generate: {{endpoint: {{model: {SECRET}}}}}",
+        f"data: {{path: ., label: {SECRET}}}",
+        f"data: {{path: .}}\nsweep: {{vary: {{model: [{SECRET}, x]}}}}",
+        f"data: {{path: .}}\ndump: {{model: 'https://me:{SECRET}@hub/model'}}",
     ],
 )
 def test_a_pasted_key_is_never_printed_back(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("x.yaml").write_text(f"experiment: x\n{line}\n")
     assert SECRET not in Called(capsys, "plan", "x.yaml").refused()
+    assert SECRET not in Called(capsys, "plan", "x.yaml", "--traceback").err
 
 
-@pytest.mark.parametrize("field", ["api_key_env", "api_key"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"generate.endpoint.api_key_env={SECRET}",
+        "generate.endpoint.api_key_env=hush7",
+        f"generate.endpoint.api_key={SECRET}",
+        f"generate.endpoint.extra_headers.x-team={SECRET}",
+        "generate.endpoint.extra_headers.x-team=hush7",
+        "generate.endpoint.extra_headers={x-team: hush7}",
+        "generate.endpoint.headers.Authorization=hush7",
+        "generate.endpoint.extra_body.token=hush777",
+        "generate.endpoint.base_url=me:hush7@host/v1",
+        "generate.endpoint.base_url=https://me:hush7@ho st/v1",
+        "generate.endpoint={model: m, api_key: hush7}",
+        f"generate.endpoint.revision={SECRET}",
+        f"experiment={SECRET.lower()}",
+        SECRET,
+    ],
+)
 def test_a_key_pasted_on_the_command_line_is_never_printed_back(
-    field: str, capsys: pytest.CaptureFixture[str]
+    override: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("x.yaml").write_text("experiment: x\ngenerate: {endpoint: {model: m}}\n")
-    words = ("--set", f"generate.endpoint.{field}={SECRET}")
-    assert SECRET not in Called(capsys, "plan", "x.yaml", *words).refused()
+    line = Called(capsys, "plan", "x.yaml", "--set", override).refused()
+    told = Called(capsys, "plan", "x.yaml", "--set", override, "--traceback").err
+    assert "Traceback" in told
+    for text in (line, told):
+        assert SECRET.lower() not in text.lower()
+        assert "hush" not in text
+
+
+def test_a_name_that_is_a_key_is_no_tag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert SECRET not in Called(capsys, "tag", "dump/0", SECRET, "--root", "r").refused()

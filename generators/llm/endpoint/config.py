@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from core.config import Config
-from core.text.redact import redact_value
+from core.text.redact import VARIABLE, holds_credential, redact, redact_value
 
 Structured = Literal["auto", "schema", "json", "prompt"]
 Mode = Literal["live", "batch"]
@@ -18,13 +17,7 @@ Mode = Literal["live", "batch"]
 EMBEDDED = "embedded"
 """Value of `endpoint.model` that asks for the packaged model."""
 
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_CREDENTIAL = re.compile(
-    r'"[^"]*(?:api[_-]?key|authorization|password|secret|access[_-]?token)"\s*:\s*"[^"]{8,}"'
-    r'|"(?:Bearer )?(?:sk|hf|gsk|xai|ghp)[-_][A-Za-z0-9_-]{16,}"',
-    re.IGNORECASE,
-)
 _OWN_FIELDS = {
     "model": "endpoint.model",
     "messages": "prompts",
@@ -123,8 +116,9 @@ class EndpointConfig(Config):
     tokens_per_minute: float | None = Field(default=None, gt=0)
     """Most tokens per minute, prompts and replies together; null for no limit."""
     prices: str | None = None
-    """YAML file of prices, `model: {input: …, output: …}` in US dollars per million tokens; it
-    takes precedence over the packaged prices. Without a price the cost is null."""
+    """YAML file of prices in US dollars per million tokens, `model: {input: …, output: …}` or by
+    server, `host: {model: {…}}`; it takes precedence over the packaged prices. Without a price the
+    cost is null."""
     budget_usd: float | None = Field(default=None, gt=0)
     """Most that the replies of one table may cost in US dollars, earlier runs included; the run
     ends before it would be exceeded. Null for no limit."""
@@ -145,19 +139,20 @@ class EndpointConfig(Config):
             parts = urlsplit(base_url)
             known = parts.scheme in ("http", "https") and bool(parts.hostname)
             parts.port  # noqa: B018  # raises where it is no number
+            (parts.hostname or "").encode("idna")  # or where a part of the name is empty or long
         except ValueError:
             raise ValueError(f"{shown!r} is not an address; {expected}") from None
         if not known:
             raise ValueError(f"{shown!r} does not begin with http:// or https://; {expected}")
-        if parts.fragment or any(character.isspace() for character in base_url):
-            raise ValueError(f"{shown!r} has a fragment or white space; {expected}")
+        if parts.fragment or not base_url.isprintable() or any(one in base_url for one in " \\"):
+            raise ValueError(f"{shown!r} has a fragment, white space or a backslash; {expected}")
         return base_url
 
     @field_validator("api_key_env")
     @classmethod
     def _names_a_variable(cls, name: str | None) -> str | None:
         # what was given is not repeated: it may be the key itself
-        if name is not None and not _VARIABLE.fullmatch(name):
+        if name is not None and not VARIABLE.fullmatch(name):
             raise ValueError(
                 "expected the name of an environment variable in capitals, such as OPENAI_API_KEY, "
                 "and never the key itself; export the key under a name and write the name here"
@@ -169,11 +164,13 @@ class EndpointConfig(Config):
     def _headers_name_variables(cls, headers: dict[str, str]) -> dict[str, str]:
         for header, name in headers.items():
             if not _HEADER.fullmatch(header):
-                raise ValueError(f"{header!r} is not a valid header name")
-            if not _VARIABLE.fullmatch(name):
+                # a value may stand in it
+                name = redact(header.partition(":")[0])
+                raise ValueError(f"{name!r} is not the name of a header alone")
+            if not VARIABLE.fullmatch(name):
                 raise ValueError(
-                    f"{header}: expected the name of an environment variable in capitals that "
-                    "holds the header's value, never the value itself"
+                    f"{redact(header)}: expected the name of an environment variable in capitals "
+                    "that holds the header's value, never the value itself"
                 )
         return headers
 
@@ -184,12 +181,21 @@ class EndpointConfig(Config):
             if field in _OWN_FIELDS:
                 raise ValueError(f"{field} is not set here, but by {_OWN_FIELDS[field]}")
         # the body is part of what the model is, and so of keys, records and reports
-        if _CREDENTIAL.search(json.dumps(body, default=str)):
+        if holds_credential(body):
             raise ValueError(
                 "holds what looks like a credential, and all of it is kept in records; send it by "
                 "extra_headers or api_key_env, which name variables"
             )
         return body
+
+    @model_validator(mode="after")
+    def _has_one_authorization(self) -> EndpointConfig:
+        if self.api_key_env and self.base_url and urlsplit(self.base_url).username is not None:
+            raise ValueError(
+                "base_url has a user or a password, and api_key_env names a key, but a request "
+                "carries one of them; remove the other"
+            )
+        return self
 
     @model_validator(mode="after")
     def _embedded_is_local(self) -> EndpointConfig:

@@ -1,8 +1,8 @@
 """Prices of tokens: a table that the user edits, never a guess.
 
-The packaged `prices.yaml` lists models by the host that offers them; `generate.endpoint.prices`
-names a file of the same form whose lines win. A model that neither lists has no price, and what it
-costs is null.
+The packaged `prices.yaml` lists models by the host that offers them, with its port where several
+servers share one; `generate.endpoint.prices` names a file of the same form whose lines win. A model
+that neither lists has no price, and what it costs is null.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from core.documents.yaml_values import parse_yaml
+from core.documents.yaml_values import parse_yaml, read_yaml
 from core.errors import ConfigError
+from core.text.redact import redact
 from generators.llm.endpoint.config import EMBEDDED, EndpointConfig
 
-_DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
+_DATE = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|20\d{6})$")
 _MILLION = 1_000_000
 _OPENAI_HOST = "api.openai.com"
 _FIELDS = {"input", "output"}
@@ -27,7 +28,7 @@ _ANYWHERE = ""
 """Stands for every host."""
 
 PriceTable = dict[tuple[str, str], "Price"]
-"""(host, model) → price."""
+"""(host, or host:port; model) → price."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,18 +87,10 @@ def price_of(config: EndpointConfig) -> Price | None:
     packaged = files("generators.llm.endpoint") / "prices.yaml"
     tables = [_table("prices.yaml", packaged.read_bytes())]
     if config.prices is not None:
-        own = Path(config.prices).expanduser()
-        try:
-            data = own.read_bytes()
-        except OSError as error:
-            raise ConfigError(
-                f"generate.endpoint.prices: cannot read {own} ({error.strerror}); expected a YAML "
-                "file with lines such as `my-model: {input: 0.4, output: 1.6}`."
-            ) from error
-        tables.insert(0, _table(str(own), data))
-    host = urlsplit(config.base_url).hostname if config.base_url else _OPENAI_HOST
+        tables.insert(0, _own_table(config.prices))
+    host, *with_port = _hosts(config.base_url or f"https://{_OPENAI_HOST}")
     names = dict.fromkeys((config.model, _DATE.sub("", config.model)))
-    places = [(at, name) for name in names for at in (host or "", _ANYWHERE)]
+    places = [(at, name) for name in names for at in (*with_port, host, _ANYWHERE)]
     found = (table.get(place) for table in tables for place in places)
     price = next((one for one in found if one is not None), None)
     if price is None and config.budget_usd is not None:
@@ -109,15 +102,45 @@ def price_of(config: EndpointConfig) -> Price | None:
     return price
 
 
-def _table(where: str, data: bytes) -> PriceTable:
+def _hosts(address: str) -> list[str]:
+    """Return the host of an address, and with its port where it names one."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    host = parts.hostname or ""
+    return [host] if parts.port is None else [host, f"{host}:{parts.port}"]
+
+
+def _own_table(prices: str) -> PriceTable:
+    """Read the user's table.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        own = Path(prices).expanduser()
+        return _table(str(own), read_yaml(own))
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        said = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"generate.endpoint.prices: cannot read {redact(prices)} ({said}); expected a YAML "
+            "file with lines such as `my-model: {input: 0.4, output: 1.6}`."
+        ) from error
+
+
+def _table(where: str, data: bytes | str) -> PriceTable:
     lines = parse_yaml(data, where, "prices")
     if not isinstance(lines, dict):
         raise ConfigError(f"{where}: expected a mapping of model names to prices.")
     table: PriceTable = {}
     for name, line in lines.items():
         if isinstance(line, dict) and line and all(isinstance(one, dict) for one in line.values()):
+            try:
+                host = _hosts(name)[-1]
+            except ValueError as error:
+                raise ConfigError(f"{where}: {name!r} is no host ({error}).") from error
             for model, price in line.items():
-                table[str(name), str(model)] = _price(f"{where}: {name}: {model}", price)
+                table[host, str(model)] = _price(f"{where}: {name}: {model}", price)
         else:
             table[_ANYWHERE, str(name)] = _price(f"{where}: {name}", line)
     return table

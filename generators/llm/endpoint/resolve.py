@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import contextlib
 import ipaddress
+import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from core.documents.canonical import canonical_json
 from core.errors import ConfigError, EndpointError
 from core.processes.task_pool import InProcess, TaskPool
+from core.text.redact import redact_value
 from generators.llm.endpoint.config import EMBEDDED, BatchConfig, EndpointConfig, Mode, Structured
 from generators.llm.endpoint.embedded_server import SLOTS, embedded_server
 from generators.llm.endpoint.prices import Price, TokenCounts, price_of
@@ -31,6 +35,13 @@ _REMOTE_ENDPOINT = (
 """Fields that an endpoint takes over from its config as they are."""
 _NO_KEY = "none"
 """Sent where no key is configured: openai's client insists on some text."""
+_PUBLIC = re.compile(
+    r"(?!.*(?:key|token|secret|auth|pass|cookie|sig))"
+    r".*(?:version|model|deploy|region|location|title|refer|agent|accept|content|beta)",
+    re.IGNORECASE,
+)
+"""Names of headers and of parameters of an address whose values are no secret."""
+_PLAIN = re.compile(r"[A-Za-z]{1,15}|[\d.:-]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,52 +105,97 @@ class ResolvedEndpoint:
 
     @property
     def address(self) -> str:
-        """`base_url` as it may be shown: without user, password and query."""
-        parts = urlsplit(self.base_url)
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}"
+        """`url_without_query` as it may be shown and kept: without a key in its path either."""
+        return str(redact_value(self.url_without_query, "base_url"))
 
     @property
     def url_without_query(self) -> str:
-        """`address` as openai's client wants it, without a pasted `/chat/completions`."""
-        return self.address.rstrip("/").removesuffix(CHAT_PATH)
+        """`base_url` as openai's client wants it, without a pasted `/chat/completions`."""
+        parts = urlsplit(self.base_url)
+        host = parts.netloc.rpartition("@")[2].lower()
+        path = parts.path.rstrip("/").removesuffix(CHAT_PATH).rstrip("/")
+        return f"{parts.scheme}://{host}{path}"
 
     @property
     def all_headers(self) -> dict[str, str]:
         """`headers`, and the address's user and password where there is no key."""
-        parts = urlsplit(self.base_url)
-        if self.api_key != _NO_KEY or not parts.username:
+        user = _user_of(self.base_url)
+        if self.api_key != _NO_KEY or not user:
             return dict(self.headers)
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        basic = base64.b64encode(pair.encode()).decode()
-        return {"Authorization": f"Basic {basic}", **self.headers}
+        return {"Authorization": f"Basic {user}", **self.headers}
 
     @property
     def query(self) -> dict[str, str]:
         """Parameters that every request carries in its address."""
-        return dict(parse_qsl(urlsplit(self.base_url).query, keep_blank_values=True))
+        return _query_of(self.base_url)
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Texts that must not be shown: the key, values of headers, what the address hides."""
-        parts = urlsplit(self.base_url)
-        found = (
-            "" if self.api_key == _NO_KEY else self.api_key,
-            *self.headers.values(),
-            unquote(parts.password or ""),
-            parts.password or "",
-            *self.query.values(),
-        )
-        return tuple(sorted({one for one in found if len(one) > 4}, key=len, reverse=True))
+        key = "" if self.api_key == _NO_KEY else self.api_key
+        return _find_secrets(self.base_url, key, tuple(self.headers.items()))
 
     @property
     def is_local(self) -> bool:
         """Whether it runs on this machine, which a proxy for the outside world cannot reach."""
         host = urlsplit(self.base_url).hostname or ""
         try:
-            return ipaddress.ip_address(host).is_loopback
+            address = ipaddress.ip_address(host)
+            return address.is_loopback or address.is_unspecified
         except ValueError:
             return host == "localhost"
+
+
+def _user_of(base_url: str) -> str:
+    """Write user and password of an address as HTTP wants them; empty without any."""
+    parts = urlsplit(base_url)
+    if parts.username is None:
+        return ""
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return base64.b64encode(pair.encode()).decode()
+
+
+def _query_of(base_url: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(base_url).query, keep_blank_values=True))
+
+
+@lru_cache(maxsize=16)
+def _find_secrets(base_url: str, key: str, headers: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """List what is not to be shown, in every spelling, the longest first."""
+    parts = urlsplit(base_url)
+    named = (*_query_of(base_url).items(), *headers)
+    given = [key, _user_of(base_url), parts.password or ""]
+    given += [value for name, value in named if not _PUBLIC.match(name)]
+    # an address with a user alone has a token for one
+    given.append(unquote(parts.password or parts.username or ""))
+    spelled = {form(one) for one in given for form in (str, quote, quote_plus, _as_json)}
+    return tuple(sorted((one for one in spelled if len(one) > 4), key=len, reverse=True))
+
+
+def _as_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def redact_secrets(endpoint: ResolvedEndpoint, text: str, *, words_too: bool = True) -> str:
+    """Strike the key and every other secret of `endpoint` out of `text`.
+
+    Args:
+        endpoint: whose secrets they are.
+        text: what is shown or kept.
+        words_too: strike also a key that is a word, a number or a date, such as `EMPTY`, which a
+            reply may have for reasons of its own.
+    """
+    for secret in endpoint.secrets:
+        if not _PLAIN.fullmatch(secret):
+            text = text.replace(secret, "[key]")
+        elif words_too:
+            text = re.sub(rf"\b{re.escape(secret)}\b", "[key]", text)
+    return text
+
+
+def redact_body(endpoint: ResolvedEndpoint, raw: str) -> str:
+    """Strike the secrets of `endpoint` out of a response, whose other words stay as they are."""
+    return redact_secrets(endpoint, raw, words_too=False)
 
 
 def model_identity(config: EndpointConfig, weights: str | None = None) -> str:
@@ -168,7 +224,7 @@ def model_identity(config: EndpointConfig, weights: str | None = None) -> str:
     try:
         return f"{name} {canonical_json(told).decode()}"
     except TypeError as error:
-        raise ConfigError(f"generate.endpoint.extra_body: {error}") from error
+        raise ConfigError(f"endpoint.extra_body: {error}") from error
 
 
 @contextlib.contextmanager
@@ -236,7 +292,8 @@ def _configured(config: EndpointConfig, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _key(config: EndpointConfig) -> str:
-    name = config.api_key_env or (None if config.base_url else "OPENAI_API_KEY")
+    is_openai = urlsplit(config.base_url or OPENAI_URL).hostname == urlsplit(OPENAI_URL).hostname
+    name = config.api_key_env or ("OPENAI_API_KEY" if is_openai else None)
     return _NO_KEY if name is None else _variable(name, "api_key_env")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from core.errors import ConfigError
-from core.text.redact import redact
+from core.text.redact import redact_override
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
     ConfigArgument,
@@ -100,7 +100,7 @@ def fire(
     fired = make_version(
         load_experiment(Path(config), set_),
         ArtifactRoot(root.expanduser()),
-        command=shlex.join(map(redact, words)),
+        command=shlex.join(map(redact_override, words)),
     )
     assert fired.firing is not None, "a firing that a person starts is never skipped"
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.text.redact import redact
+from core.text.redact import redact_override
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
     ConfigArgument,
@@ -65,7 +65,7 @@ def sweep(
         overrides=set_,
         vary=vary,
         seeds=seeds,
-        command=shlex.join(map(redact, words)),
+        command=shlex.join(map(redact_override, words)),
     )
     page = write_sweep(found, out.expanduser())
     if as_json:

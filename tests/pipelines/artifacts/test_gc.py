@@ -17,6 +17,7 @@ from fake_steps import FakeSteps, runner
 
 from core import files
 from core.errors import ConfigError, DamagedError, StorageError
+from generators.exchange.config import DataSection
 from pipelines.artifacts.gc import collect_garbage, find_garbage
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -142,6 +143,41 @@ def test_a_command_that_reads_artifacts_keeps_gc_away(
     monkeypatch.chdir(tmp_path)
     assert "enough" in Called(capsys, *words, "--root", str(root.path)).refused()
     assert len(refused) == 1
+    assert len(collect_garbage(root)) == 3
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_path_into_another_root_keeps_gc_away_there(
+    joined: bool,
+    tmp_path: Path,
+    steps: FakeSteps,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = stopped_run(tmp_path, steps)
+    place = str(root.artifacts("dump")[0].path)
+
+    def look_up(refs: Refs, *args: Any, **settings: Any) -> Any:
+        with pytest.raises(StorageError, match="another command reads artifacts"):
+            collect_garbage(root)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(Refs, "resolve_set", look_up)
+    monkeypatch.chdir(tmp_path)
+    words = ("compare", f"{place}+x", "y") if joined else ("show", place)
+    assert "enough" in Called(capsys, *words, "--root", "here").refused()
+    assert len(collect_garbage(root)) == 3
+
+
+def test_a_run_that_names_files_in_another_root_keeps_gc_away_there(
+    tmp_path: Path, steps: FakeSteps
+) -> None:
+    root = stopped_run(tmp_path, steps)
+    busy = runner(tmp_path / "elsewhere", steps)
+    data = DataSection(path=str(root.artifacts("conversations")[0].data))
+    busy.experiment = busy.experiment.with_changes(data=data)
+    with busy.open(), pytest.raises(StorageError, match="another command reads artifacts"):
+        collect_garbage(root)
     assert len(collect_garbage(root)) == 3
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tiny
+from chat_templates import R1
 
 import latentqa
 from core.errors import ConfigError, DataError
@@ -98,6 +99,17 @@ def test_rows_that_were_kept_are_looked_at_before_the_next_step(tmp_path: Path) 
     (tmp_path / "own.yaml").write_text(json.dumps(tree))
     with pytest.raises(DataError, match="of its 4 conversations none is left for evaluate"):
         latentqa.run(tmp_path / "own.yaml", root=tmp_path / "root")
+
+
+def test_replies_that_were_all_dropped_are_no_rows_of_the_next_step(tmp_path: Path) -> None:
+    thinking = tiny.save(tmp_path / "thinking", template=R1)  # it never ends its thought
+    own = json.loads(small(tmp_path, 8, thinking).read_text())
+    views = {"views": ["stimulus_completion"]}
+    own |= {"complete": {"max_tokens": 3}, "train": {**own["train"], **views}}
+    own["evaluate"] |= views
+    (tmp_path / "replies.yaml").write_text(json.dumps(own))
+    with pytest.raises(DataError, match="of its 16 conversations none is left for train"):
+        latentqa.run(tmp_path / "replies.yaml", root=tmp_path / "root")
 
 
 def test_a_smoke_run_of_one_control_goes_through_every_step(tmp_path: Path, model: Path) -> None:

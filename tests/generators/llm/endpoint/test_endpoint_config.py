@@ -5,7 +5,13 @@ from pydantic import ValidationError
 
 from core.errors import ConfigError, EndpointError
 from generators.llm.endpoint.config import EndpointConfig
-from generators.llm.endpoint.resolve import ResolvedEndpoint, model_identity, open_endpoint
+from generators.llm.endpoint.resolve import (
+    ResolvedEndpoint,
+    model_identity,
+    open_endpoint,
+    redact_body,
+    redact_secrets,
+)
 
 SECRET = "sk-proj-0123456789abcdef"
 
@@ -26,7 +32,20 @@ def resolved(base_url: str, **fields: Any) -> ResolvedEndpoint:
 
 @pytest.mark.parametrize(
     "base_url",
-    ["localhost:8000/v1", "127.0.0.1:8000", "ftp://host/v1", "http://", "http://host:port/v1", ""],
+    [
+        "localhost:8000/v1",
+        "127.0.0.1:8000",
+        "ftp://host/v1",
+        "http://",
+        "http://host:port/v1",
+        "",
+        "http://a..b/v1",
+        "http://.",
+        f"http://{'a' * 70}/v1",
+        "http://host\\x/v1",
+        "http://x\0y/v1",
+        "http://host/v 1",
+    ],
 )
 def test_an_address_that_is_none_is_named_with_its_field(base_url: str) -> None:
     assert said(base_url=base_url).startswith("base_url: Value error")
@@ -39,6 +58,7 @@ def test_an_address_that_is_none_is_named_with_its_field(base_url: str) -> None:
         ("http://host:8000/v1", "http://host:8000/v1", {}),
         ("http://host:8000/v1/", "http://host:8000/v1", {}),
         ("http://host/v1/chat/completions", "http://host/v1", {}),
+        ("http://Host/v1/chat/completions/", "http://host/v1", {}),
         ("http://[::1]:80/v1", "http://[::1]:80/v1", {}),
         (
             "https://x.example/openai/deployments/gpt?api-version=2024-06-01",
@@ -60,6 +80,52 @@ def test_no_secret_of_an_address_is_shown() -> None:
     assert endpoint.address == "https://host/v1"
     assert endpoint.all_headers["Authorization"].startswith("Basic ")
     assert {"pass-word", "query-secret"} <= set(endpoint.secrets)
+    assert "token-77" in resolved("https://token-77@host/v1").secrets
+    spelled = resolved("https://host/v1?key=a%2Bb%20c").secrets
+    assert {"a+b c", "a%2Bb%20c", "a%2Bb+c"} <= set(spelled)
+    key = "sk-proj-4fQ9xK27Lm"
+    assert resolved(f"https://host/{key}/v1").address == "https://host/…/v1"
+
+
+def test_what_everybody_may_know_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TITLE", "the lantern project")
+    endpoint = resolved("https://h/v1?api-version=2024-06-01", extra_headers={"X-Title": "TITLE"})
+    assert endpoint.secrets == ()
+
+
+def test_a_word_for_a_key_leaves_replies_as_they_are_and_stays_out_of_messages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for key in ("lantern", "EMPTY", "123456"):
+        monkeypatch.setenv("MY_KEY", key)
+        endpoint = resolved("http://host/v1", api_key_env="MY_KEY")
+        reply = f'{{"a": "the {key}", "n": 1712345678}}'
+        assert redact_body(endpoint, reply) == reply
+        assert redact_secrets(endpoint, f"the key {key} is wrong") == "the key [key] is wrong"
+
+
+def test_an_address_with_a_password_alone_is_sent_with_it() -> None:
+    endpoint = resolved("https://:pass-word@host/v1")
+    assert endpoint.all_headers["Authorization"] == "Basic OnBhc3Mtd29yZA=="
+
+
+def test_a_key_and_a_user_in_the_address_are_refused() -> None:
+    words = said(base_url="https://me:pass-word@host/v1", api_key_env="MY_KEY")
+    assert "base_url has a user or a password, and api_key_env names a key" in words
+    assert "pass-word" not in words
+
+
+def test_openais_address_takes_its_usual_key_where_it_is_written_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai-1")
+    assert resolved("https://api.openai.com/v1").api_key == "sk-of-openai-1"
+    assert resolved("https://other.example/v1").api_key == "none"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0"])
+def test_a_proxy_is_not_for_this_machine(host: str) -> None:
+    assert resolved(f"http://{host}:8000/v1").is_local
 
 
 def test_a_wrong_address_is_told_without_its_password() -> None:
@@ -78,9 +144,7 @@ def test_a_variable_that_may_be_a_key_is_not_repeated(monkeypatch: pytest.Monkey
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(EndpointError, match="MY_KEY is not set"):
         resolved("http://host/v1", api_key_env="MY_KEY")
-    with pytest.raises(EndpointError) as caught:
-        resolved("http://host/v1", api_key_env="AKIA0123456789ABCDEF")
-    assert "AKIA" not in str(caught.value)
+    assert "AKIA" not in said(api_key_env="AKIA0123456789ABCDEF")
 
 
 def test_headers_take_their_values_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,3 +76,35 @@ def test_tokens_out_of_the_providers_cache_have_a_price_of_their_own(tmp_path: P
     tokens = TokenCounts(prompt=1_000_000, completion=0, cached=600_000)
     assert Price(input=10, output=1, cached_input=1).of(tokens) == pytest.approx(4.6)
     assert Price(input=10, output=1).of(tokens) == pytest.approx(10)
+
+
+def test_a_price_may_be_of_one_of_a_hosts_servers(tmp_path: Path) -> None:
+    own = tmp_path / "prices.yaml"
+    own.write_text(
+        "localhost:8000: {m: {input: 1, output: 1}}\n"
+        "localhost: {m: {input: 2, output: 2}}\n"
+        "https://Three.example/api/v1: {m: {input: 3, output: 3}}\n"
+        '"[::1]:80": {m: {input: 4, output: 4}}\n'
+        "m: {input: 5, output: 5}\n"
+    )
+    found = [
+        price_of(EndpointConfig(model="m", base_url=f"http://{at}/v1", prices=str(own)))
+        for at in ("LOCALHOST:8000", "localhost:8001", "three.example", "[::1]:80", "else.example")
+    ]
+    assert [price and price.input for price in found] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("date", ["-2025-04-14", "-20250414", "@20250414"])
+def test_a_dated_name_has_the_price_of_the_name(date: str, tmp_path: Path) -> None:
+    own = tmp_path / "prices.yaml"
+    own.write_text("m: {input: 1, output: 2}")
+    config = EndpointConfig(model=f"m{date}", base_url="http://x/v1", prices=str(own))
+    assert price_of(config) == Price(input=1, output=2)
+
+
+@pytest.mark.parametrize("prices", ["/dev/zero", "~nobody-here/x", "a\0b", "https://me:hush@h/x"])
+def test_a_table_that_cannot_be_read_is_one_line(prices: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        price_of(EndpointConfig(model="m", base_url="http://x/v1", prices=prices))
+    assert "\n" not in str(caught.value)
+    assert "hush" not in str(caught.value)
