@@ -185,6 +185,13 @@ def in_a_call(number: int, body: Mapping[str, Any]) -> Any:
     return 200, {}, made
 
 
+def in_a_function_call(number: int, body: Mapping[str, Any]) -> Any:
+    made = good(body)
+    call = {"name": "json_tool", "arguments": text_of(made)}
+    made["choices"][0]["message"] |= {"content": None, "function_call": call}
+    return 200, {}, made
+
+
 def content_as_object(number: int, body: Mapping[str, Any]) -> Any:
     made = good(body)
     made["choices"][0]["message"]["content"] = json.loads(text_of(made))

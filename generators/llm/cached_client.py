@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -177,9 +178,9 @@ class LLMClient:
         if self.budget_left is None or not (new := keys - self._known_losses):
             return
         self._known_losses |= new
-        for key, tokens in self._log.lost_tokens().items():
+        for key, loss in self._log.losses().items():
             if key in new:
-                self.usage.add_cost(Outcome.lost(key, tokens))
+                self.usage.add_cost(Outcome.lost(key, *loss))
 
     def _count_found(self, job: CompletionJob) -> None:
         """Count the replies that were found in the log, each once."""
@@ -200,7 +201,7 @@ class LLMClient:
         if found is None:  # only chat completions are put into the log
             detail = "the log holds a reply that cannot be read"
             return Outcome(key=key, status="failed", detail=detail, cached=True)
-        return read_content(request, found)
+        return read_content(request, dataclasses.replace(found, paid=stored.cost))
 
     async def _live(self, todo: Sequence[PendingRequest], job: CompletionJob) -> None:
         """Ask `todo` one by one, as many at once as the rate limiter lets through."""

@@ -126,7 +126,7 @@ class FormFinder:
         if (stored := self._log.get(key)) is not None:
             most = request.max_usage(self._endpoint.thinking_tokens)
             if (known := read_reply(key, stored.raw, most=most, cached=True)) is not None:
-                self._usage.add_cost(known)
+                self._usage.add_cost(dataclasses.replace(known, paid=stored.cost))
                 return None
         try:
             reply = await self._sender.send_trial(request, key)
@@ -157,10 +157,10 @@ class FormFinder:
 
     def _count_earlier_trials(self, sampling: SamplingConfig) -> None:
         """Count what trial requests without a usable reply have cost in earlier runs."""
-        lost = self._log.lost_tokens()
+        lost = self._log.losses()
         for key in {self._key(probe_request(sampling, form)) for form in FORMS}:
             if key in lost:
-                self._usage.add_cost(Outcome.lost(key, lost[key]))
+                self._usage.add_cost(Outcome.lost(key, *lost[key]))
 
     def _key(self, request: Request) -> str:
         """Return the key of a trial request, another for each server of a model."""

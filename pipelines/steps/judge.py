@@ -52,7 +52,8 @@ def _judge_step(
     def run(call: StepCall) -> StepResult:
         experiment = call.experiment
         texts = judge_texts(experiment)
-        with open_session(call, settings(experiment).endpoint, texts) as session:
+        section = f"{judged}.judge.endpoint"
+        with open_session(call, settings(experiment).endpoint, texts, section) as session:
             found, usage = judge(call, session)
         return llm_result({**found, **rubrics(experiment, texts), **usage.to_json()})
 

@@ -44,7 +44,7 @@ def _check(call: StepCall) -> StepResult:
     section = _section(call.experiment)
     effects = None if section.control_effect is None else _measure_effects(call)
     endpoint = section.endpoint if prompts_of(section) else None
-    with open_session(call, endpoint, _texts(section)) as session:
+    with open_session(call, endpoint, _texts(section), "quality.endpoint") as session:
         counts = check_quality(
             call.data("conversations"),
             call.data("questions"),

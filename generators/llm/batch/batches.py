@@ -29,11 +29,12 @@ from generators.llm.chat.failures import (
     backoff_delay_s,
     endpoint_error,
     one_line,
-    redact_secrets,
     retry_with_backoff,
 )
 from generators.llm.chat.reply import Outcome, Status, read_reply
 from generators.llm.chat.request import Request
+from generators.llm.endpoint.prices import TokenCounts
+from generators.llm.endpoint.resolve import redact_secrets
 from generators.llm.sending.openai_client import BatchState, NotFoundError
 from generators.llm.sending.sender import RequestSender
 
@@ -103,7 +104,12 @@ class BatchClient:
             if not under_way:
                 return BatchedOutcomes(outcomes, left)
             async for batch, state in self.poll(under_way, looked):
-                results = await self.collect(batch, state)
+                most = {
+                    key: requests[key].max_usage(self.endpoint.thinking_tokens)
+                    for key in batch.prompts
+                    if key in requests
+                }
+                results = await self.collect(batch, state, most)
                 rounds.update(list(batch.prompts))
                 mine = {key: found for key, found in results.items() if key in wanted}
                 outcomes |= self._outcomes(mine, requests)
@@ -249,8 +255,15 @@ class BatchClient:
 
     # collect
 
-    async def collect(self, batch: OpenBatch, state: BatchState | None) -> dict[str, LineResult]:
-        """Commit all that an ended batch brought.
+    async def collect(
+        self, batch: OpenBatch, state: BatchState | None, most: Mapping[str, TokenCounts]
+    ) -> dict[str, LineResult]:
+        """Commit all that an ended batch brought; count what lines cost without a usable reply.
+
+        Args:
+            batch: its lines.
+            state: as the endpoint sees it; None where it does not know it any more.
+            most: tokens that a request can have taken, by its key.
 
         Returns:
             what became of each of its lines, by key.
@@ -271,7 +284,7 @@ class BatchClient:
                 f"failed batch {state.id} ({failure or 'no reason given'})",
                 "Where too much waits at once, lower generate.endpoint.batch.requests; run again.",
             )
-        reading = BatchResults(self.endpoint, self._log, batch, state)
+        reading = BatchResults(self.endpoint, self._log, batch, state, most)
         for file in (state.output_file, state.error_file):
             if file is not None:
                 try:
@@ -279,6 +292,10 @@ class BatchClient:
                 except NotFoundError:
                     self._say(f"generate: batch {state.id}: its file {file} is not there.")
         await reading.committed()
+        for tokens in reading.lost:
+            self._usage.add_cost(
+                Outcome(key="", status="failed", tokens=tokens, estimated=True, batched=True)
+            )
         why = f"batch {state.status}, without a line for the request"
         lost = LineResult("lost", why)
         results = {key: reading.results.get(key, lost) for key in batch.prompts}

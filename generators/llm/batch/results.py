@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import Future
 
 from core.errors import EndpointError
@@ -12,12 +13,11 @@ from generators.llm.chat.failures import (
     RequestFailed,
     error_from_response,
     one_line,
-    redact_secrets,
 )
-from generators.llm.chat.reply import read_reply
+from generators.llm.chat.reply import paid_tokens, read_reply
 from generators.llm.chat.request import Attempt
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
-from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.endpoint.resolve import ResolvedEndpoint, redact_body, redact_secrets
 from generators.llm.log.request_log import RequestLog
 from generators.llm.sending.openai_client import BatchState, EndpointApi
 
@@ -30,21 +30,36 @@ _UNCOMMITTED = 1000
 class BatchResults:
     """The files of one batch that has ended.
 
+    Args:
+        endpoint: the LLM.
+        log: where replies are kept.
+        batch: its lines.
+        state: as the endpoint sees it.
+        most: tokens that a request can have taken, by its key, as far as they are known.
+
     Attributes:
         results: what became of each line that was read; `committed` makes it true.
+        lost: tokens that lines can have taken without a usable reply.
         unknown_lines: lines that belong to no request of the batch.
         fatal: what a line says that will refuse others too, such as a key that was withdrawn.
     """
 
     def __init__(
-        self, endpoint: ResolvedEndpoint, log: RequestLog, batch: OpenBatch, state: BatchState
+        self,
+        endpoint: ResolvedEndpoint,
+        log: RequestLog,
+        batch: OpenBatch,
+        state: BatchState,
+        most: Mapping[str, TokenCounts],
     ) -> None:
         self.results: dict[str, LineResult] = {}
+        self.lost: list[TokenCounts] = []
         self.unknown_lines = 0
         self.fatal: EndpointError | None = None
         self._endpoint = endpoint
         self._log = log
         self._prompts = batch.prompts
+        self._most = most
         self._seconds = max(0.0, (state.ended_at or state.created_at) - state.created_at)
         # an earlier run may have been killed while it collected
         self._had = set(log.get_all(list(batch.prompts)))
@@ -70,8 +85,9 @@ class BatchResults:
     def _result(self, line: BatchLine) -> LineResult:
         if line.key in self._had:
             return LineResult("replied")
-        body = redact_secrets(self._endpoint, line.body)
-        outcome = read_reply(line.key, body, most=NO_TOKENS) if line.status == 200 else None
+        body = redact_body(self._endpoint, line.body)
+        most = self._most.get(line.key, NO_TOKENS)
+        outcome = read_reply(line.key, body, most=most) if line.status == 200 else None
         if outcome is not None:
             cost = self._endpoint.cost(outcome.tokens, batched=True)
             attempt = self._attempt(line, cost=cost, tokens=outcome.tokens)
@@ -82,7 +98,13 @@ class BatchResults:
             )
             return LineResult("replied")
         result = self._without_reply(line, body)
-        self._log.note(self._attempt(line, detail=result.detail))
+        lost = paid_tokens(body, most) if line.status == 200 else None
+        if lost is None:
+            self._log.note(self._attempt(line, detail=result.detail))
+        else:
+            self.lost.append(lost)
+            cost = self._endpoint.cost(lost, batched=True)
+            self._log.note(self._attempt(line, detail=result.detail, cost=cost, tokens=lost))
         return result
 
     def _without_reply(self, line: BatchLine, body: str) -> LineResult:

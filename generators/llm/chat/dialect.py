@@ -39,13 +39,23 @@ _OPTIONAL_WITH_TOKENS: Mapping[str, Any] = {
 (None: any). How a reply is sampled is not left to the server there."""
 _REFUSES = re.compile(
     r"unsupport|(?:not|n['’]t) (?:\w+ )?"
-    r"(?:support|permit|allow|accept|recogni|available|enabled|implement|compatib|valid param)"
+    r"(?:support|permit|allow|accept|recogni|available|enabled|implement|compatib|defined"
+    r"|valid (?:param|for))"
     r"|incompatib|unrecogni|unknown|unexpected|extraneous|extra[_ ](?:input|field|argument|forbid)"
     r"|additional propert|cannot both|cannot be (?:both|used|set|specified)|mutually exclusive"
+    r"|not both|removed|invalid (?:message )?role|不支持|不允许|未知"
     r"|must be (?:set to )?(?:1|1\.0|the default)(?!\.?\d| ?(?:to|or|and|-))"
-    r"|only one|one of|only [^\s,]+ (?:is|are|value)|may only be|fixed at|unset|deprecated|instead",
+    r"|only one|one of|only [^\s,]+ (?:is|are|value)|may only be|fixed at|unset|deprecated"
+    r"|(?:use|set|pass|send|provide|specify)\b.{0,60}\binstead",
     re.IGNORECASE,
 )
+_OUT_OF_RANGE = re.compile(
+    r"(?!.*\bunset\b).*"
+    r"(?:must be (?:between|positive|greater|less|at (?:least|most)|in the range|[<>])"
+    r"|out of range|(?:above|below) (?:the )?(?:max|min)|too (?:large|high|low|small))",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What a server says of a value, and not of the field."""
 _TAKEN = re.compile(
     r"\bexpected one of\b.*|(?<!not )\b(?:supported|allowed|valid|accepted|known) "
     r"(?:fields|parameters|params|properties|keys|arguments)\b.*",
@@ -53,12 +63,14 @@ _TAKEN = re.compile(
 )
 """What a server lists as the fields that it does take."""
 _SYSTEM = re.compile(
-    r"system['\"`]? (?:role|message|prompt|instruction)|role['\"`]?,? ['\"`]?system"
+    r"system['\"`]? (?:role|message|prompt|instruction)|role['\"`]?[,:]? ['\"`]?system"
     r"|does not support ['\"`]system|developer instruction",
     re.IGNORECASE,
 )
 _OTHER_ROLES = re.compile(
-    r"only user(?:,| and) (?:assistant|model) roles|roles must alternate", re.IGNORECASE
+    r"only user(?:,| and) (?:assistant|model) roles|roles must alternate"
+    r"|should be ['\"]user['\"] or ['\"](?:assistant|model)",
+    re.IGNORECASE,
 )
 """What some templates say of the roles that they take, in place of a system message."""
 _ECHOES = frozenset(
@@ -140,7 +152,7 @@ class ChatDialect:
         no_system = _OTHER_ROLES.search(said) or (refuses and _SYSTEM.search(said))
         if roles == ["system", "user"] and no_system:
             return dataclasses.replace(self, system_joined=True)
-        if not refuses:
+        if not refuses or _OUT_OF_RANGE.match(said):
             return None
         if "prompt" in sent:
             for field, value in _OPTIONAL_WITH_TOKENS.items():

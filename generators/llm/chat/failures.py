@@ -2,10 +2,10 @@
 
 | what came | what it is |
 |---|---|
-| 429, 503, 529, or words for it | `TransientError` of kind `overloaded`: all requests wait |
+| 429, 498, 503, 529, or words for it | `TransientError` of kind `overloaded`: all requests wait |
 | 408, 409, 5xx, a time-out, a broken reply | `TransientError`: sent again |
 | another 4xx | `RequestFailed`: this request gets no reply, others may |
-| 401, 403, 404, a 400 about a key, no server | `EndpointError`: the run ends |
+| 401, 403, 404, 405, a 400 about a key, no server | `EndpointError`: the run ends |
 | no credit, however it is said | `NoCreditError`, at once |
 
 An error object in a response of HTTP 200 counts with its own code. No text made here holds the key,
@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar
 from core.errors import EndpointError, NoCreditError
 from generators.llm.chat.reply import body_error
 from generators.llm.chat.reply_body import is_stream, parse_body
-from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.endpoint.resolve import ResolvedEndpoint, redact_secrets
 
 T = TypeVar("T")
 
@@ -36,9 +36,7 @@ LONGEST_PAUSE_S = 300.0
 _LONGEST_BACKOFF_S = 30.0
 _SHOWN_CHARACTERS = 160
 """Characters of an endpoint's own words that are repeated."""
-_MESSAGES = ("message", "detail", "msg", "error_msg")
-"""Names of an error's text in a body that is no more than the error."""
-OVERLOADED = (429, 503, 529)
+OVERLOADED = (429, 498, 503, 529)
 _TRANSIENT = (408, 409, 425, 429)
 FailureKind = Literal["overloaded", "answered", "silent", "unreachable"]
 
@@ -48,10 +46,12 @@ _NO_CREDIT_CODES = {
 }  # fmt: skip
 _NO_CREDIT = re.compile(
     r"(?:insufficient|not enough|(?:no|any)(?: more| remaining)?|out of|ran out of|run out of"
-    r"|low on|exhausted|add(?: more)?|top up|recharge)\s+(?:your\s+|account\s+)?"
+    r"|low on|exhausted|add(?: more)?|top up|recharge|requires more)\s+"
+    r"(?:(?:your|account|prepaid|available)\s+)*"
     r"(?:balance|credit|fund|money)"
     r"|(?:balance|credits?(?: balance)?|funds) (?:is|are) "
     r"(?:too low|exhausted|used up|depleted|insufficient)"
+    r"|(?:exceeded|used|spent)\b[^.]{0,40}\bcredits|unpaid|free tier\b[^.]{0,40}\bexhausted"
     r"|check your (?:plan and )?billing|billing (?:is )?not active|hard limit|payment required"
     r"|account is (?:not active|in arrears|overdue)|spend(?:ing)?[ _](?:limit|cap)"
     r"|usage limits?\b.{0,80}regain|account \S+ is suspended|insufficient[_ ](?:\w+[_ ])?quota"
@@ -60,12 +60,14 @@ _NO_CREDIT = re.compile(
 )
 _FILTER_WORDS = re.compile(
     r"content[_ ]?(?:filter|policy|management)|responsibleai|moderation|was flagged|flagged_input"
-    r"|data_inspection|safety (?:system|filter|policy)|usage polic|content exists risk",
+    r"|data_inspection|safety (?:system|filter|policy)|usage polic|content exists risk"
+    r"|(?:inappropriate|sensitive) content|敏感|不安全",
     re.IGNORECASE,
 )
 _BAD_KEY = re.compile(
     r"(?:api|access)[ _-]?key[^.]{0,20}(?:not valid|invalid|incorrect|not found|expired|revoked)"
-    r"|(?:invalid|incorrect|expired|revoked|missing|no)(?: \w+)? api[ _-]?key|api_key_invalid",
+    r"|(?:invalid|incorrect|expired|revoked|missing|no)(?: \w+)? (?:x-)?api[ _-]?key"
+    r"|api_key_invalid",
     re.IGNORECASE,
 )
 _KEY_WORDS = re.compile(
@@ -86,17 +88,18 @@ _TOO_LARGE = re.compile(r"request too large|too many tokens in", re.IGNORECASE)
 _FILLER = r"(?:\s+(?:again|your|this|the|request|in|after|for|at least|about|around|another))*"
 _DELAY = re.compile(
     rf"(?:retry|try|wait|available|reset)\w*{_FILLER}[\"':= ]+"
-    r"((?:\d+(?:\.\d+)?\s*(?:milliseconds?|ms|seconds?|secs?|minutes?|mins?|hours?|hrs?|[smhd])(?![a-z])\s*)+)",
+    r"((?:\d+(?:\.\d+)?\s*(?:milliseconds?|ms|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|[smhd])"
+    r"(?![a-z])[\s,]*(?:and\s+)?)+)",
     re.IGNORECASE,
 )
 _DELAY_FIELD = re.compile(
-    r"(?:retry_?after|estimated_time)(_?(?:ms|millis\w*))?(?:_?sec\w*)?[\"']?\s*[:=]\s*[\"']?"
-    r"(\d+(?:\.\d+)?)(?![\d.\w])",
+    r"(?:retry[_ -]?after|estimated_time)(_?(?:ms|millis\w*))?(?:_?sec\w*)?"
+    r"[\"']?\s*(?:[:=]|(?<=after)\s)\s*[\"']?(\d+(?:\.\d+)?)(?![\d.\w]|\s*(?:m|s|h|d)\w*\b)",
     re.IGNORECASE,
 )
 """A pause as a number of its own."""
 _PART = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|d)"
+    r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)"
 )
 _UNITS = {"milli": 0.001, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 """Seconds by what a unit's name begins with, the longer first."""
@@ -185,7 +188,8 @@ def error_from_response(
     error = _error_object(raw)
     if status < 400:
         if error is None and not _NO_CREDIT.search(raw):
-            return TransientError(f"the reply is no chat completion: {describe_body(raw)}")
+            what = redact_secrets(endpoint, describe_body(raw))
+            return TransientError(f"the reply is no chat completion: {what}")
         status = 402 if error is None else _status_of(error)
     words, codes = _words_and_codes(error, raw)
     said = one_line(redact_secrets(endpoint, words))[:_SHOWN_CHARACTERS]
@@ -196,15 +200,16 @@ def error_from_response(
             f"left (HTTP {status}: {said}). Top up the account and run again; finished replies are "
             "kept."
         )
-    if status in (400, 403, 422, 451) and _FILTER_WORDS.search(raw):
+    if status in (400, 403, 422, 451) and _FILTER_WORDS.search(f"{words} {raw}"):
         return RequestFailed(f"HTTP {status}: {said}", filtered=True)
     has_enough = status in OVERLOADED or (
         status in (400, 403, 500) and bool(_HAS_ENOUGH.search(" ".join((words, *codes))))
     )
     if (status in (401, 403) and not has_enough) or (status == 400 and _BAD_KEY.search(words)):
         page = describe_body(raw) if raw.lstrip().startswith("<") else ""
-        return _access_error(endpoint, status, page if error is None else said)
-    if (status == 404 and "parameter" not in words) or "model_not_found" in codes:
+        shown = redact_secrets(endpoint, page) if error is None else said
+        return _access_error(endpoint, status, shown)
+    if (status in (404, 405) and "parameter" not in words) or "model_not_found" in codes:
         told = "" if error is None else f": {said}"
         return endpoint_error(
             endpoint,
@@ -250,14 +255,6 @@ def endpoint_error(
     )
 
 
-def redact_secrets(endpoint: ResolvedEndpoint, text: str) -> str:
-    """Strike the key and every other secret of `endpoint` out of `text`."""
-    for secret in endpoint.secrets:
-        if secret in text:
-            text = text.replace(secret, "[key]")
-    return text
-
-
 def one_line(text: str) -> str:
     """Write every run of white space as one blank."""
     return " ".join(text.split())
@@ -298,6 +295,8 @@ def retry_delay_s(headers: Mapping[str, str], raw: str = "") -> float | None:
             return seconds
         with contextlib.suppress(ValueError):
             return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+        if re.match(r"\s*\d", said) and (length := _duration_s(said)) is not None:
+            return length
     found = [
         seconds
         for match in _DELAY.finditer(raw[:10_000])
@@ -332,13 +331,7 @@ def _error_object(raw: str) -> Mapping[str, Any] | None:
     if text.startswith("["):
         text = text[1:].rstrip("] \n")
     body = parse_body(text)
-    if body is None:
-        return None
-    error = body_error(body)
-    if error is None and "choices" not in body:
-        message = next((body[name] for name in _MESSAGES if isinstance(body.get(name), str)), None)
-        error = None if message is None else {**body, "message": message}
-    return error
+    return None if body is None else body_error(body)
 
 
 def _has_no_credit(status: int, codes: set[str], words: str, wait_s: float | None) -> bool:
@@ -346,7 +339,7 @@ def _has_no_credit(status: int, codes: set[str], words: str, wait_s: float | Non
         return True
     # a quota that comes back after a pause is a limit on the rate
     said = " ".join((words, *codes))
-    return status in (400, 403, 412, 429) and wait_s is None and bool(_NO_CREDIT.search(said))
+    return status in (400, 401, 403, 412, 429) and wait_s is None and bool(_NO_CREDIT.search(said))
 
 
 def _words_and_codes(error: Mapping[str, Any] | None, raw: str) -> tuple[str, set[str]]:
@@ -372,7 +365,7 @@ def _status_of(error: Mapping[str, Any]) -> int:
             code = int(code)
         if isinstance(code, int) and 400 <= code < 600:
             return code
-    words = f"{error.get('code')} {error.get('type')} {error.get('message')}".lower()
+    words = " ".join(str(error.get(name)) for name in ("code", "type", "status", "message")).lower()
     if _HAS_ENOUGH.search(words) or ("rate" in words and "limit" in words):
         return 429
     if _NO_CREDIT.search(words):

@@ -39,6 +39,8 @@ _REFUSED = re.compile(r"refus")
 _FAILED = re.compile(r"error(?!_toxic)|abort|cancel|insufficient_system_resource|time_?out")
 """What words of finish reasons stand for: those of OpenAI, Gemini, Anthropic, Mistral, Cohere,
 DeepSeek, GLM, vLLM and others."""
+_MESSAGES = ("message", "detail", "msg", "error_msg")
+"""Names of an error's text in a body that is no more than the error."""
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _NO_TEXT = "the reply has no text"
 _MOST_TOKENS = 10**9
@@ -61,6 +63,7 @@ class Outcome:
         estimated: the endpoint did not count the tokens; they are the most that it can have been.
         cached: the reply was in the log already.
         batched: the reply came in a batch.
+        paid: US dollars that a reply out of the log cost; None where the price was not known then.
     """
 
     key: str
@@ -72,11 +75,12 @@ class Outcome:
     estimated: bool = field(default=False, compare=False)
     cached: bool = field(default=False, compare=False)
     batched: bool = field(default=False, compare=False)
+    paid: float | None = field(default=None, compare=False)
 
     @classmethod
-    def lost(cls, key: str, tokens: TokenCounts) -> Outcome:
+    def lost(cls, key: str, tokens: TokenCounts, paid: float | None) -> Outcome:
         """Make the outcome of what an earlier run can have paid for without a usable reply."""
-        return cls(key=key, status="failed", tokens=tokens, estimated=True, cached=True)
+        return cls(key=key, status="failed", tokens=tokens, estimated=True, cached=True, paid=paid)
 
 
 def read_reply(
@@ -151,6 +155,9 @@ def body_error(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return {"code": own["status_code"], "message": str(own.get("status_msg"))}
     if choice is not None and _FAILED.search(_word(choice.get("finish_reason"))):
         return {"message": "the server ended the reply with an error"}
+    if "choices" not in body:
+        message = next((body[name] for name in _MESSAGES if isinstance(body.get(name), str)), None)
+        return None if message is None else {**body, "message": message}
     return None
 
 
@@ -270,7 +277,7 @@ def _called_with(message: Mapping[str, Any]) -> str:
     """Return the arguments of the only call of a tool: some gateways ask for JSON in that way."""
     calls = message.get("tool_calls")
     call = calls[0] if isinstance(calls, list) and len(calls) == 1 else None
-    function = call.get("function") if isinstance(call, dict) else None
+    function = call.get("function") if isinstance(call, dict) else message.get("function_call")
     arguments = function.get("arguments") if isinstance(function, dict) else None
     if isinstance(arguments, dict):
         arguments = json.dumps(arguments, ensure_ascii=False)

@@ -52,6 +52,8 @@ class Request:
     def max_usage(self, thinking_tokens: int) -> TokenCounts:
         """Bound the tokens that prompt and reply can take, from above."""
         size = sum(len(content.encode()) for _, content in self.messages)
+        if self.form == "schema":  # in the others it stands in a message
+            size += len(json.dumps(self.schema))
         return TokenCounts(
             prompt=size // _BYTES_PER_TOKEN
             + _TOKENS_PER_MESSAGE * len(self.messages)

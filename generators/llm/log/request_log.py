@@ -8,6 +8,7 @@ for. All writes go through one thread, a transaction each.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import zlib
@@ -84,16 +85,27 @@ CREATE TABLE batch_items (
     PRIMARY KEY (nonce, key)
 ) WITHOUT ROWID;
 """
+_INDEX = "CREATE INDEX IF NOT EXISTS attempts_by_key ON attempts (key)"
 _KEYS_PER_QUERY = 500
 _COMPRESSION = 1
 """Of replies: on bodies of this size higher levels only take longer."""
 
 
 class StoredReply(NamedTuple):
-    """A raw HTTP body of the log, and whether it came in a batch."""
+    """A raw HTTP body of the log, whether it came in a batch, and what it cost in US dollars."""
 
     raw: str
     batched: bool
+    cost: float | None
+    """None where the price was not known."""
+
+
+class Loss(NamedTuple):
+    """What attempts without a usable reply can have taken at most, and cost in US dollars."""
+
+    tokens: TokenCounts
+    cost: float | None
+    """None where the price was not known."""
 
 
 class KnownEndpoint(NamedTuple):
@@ -148,11 +160,13 @@ class RequestLog:
 
     def get_all(self, keys: Sequence[str]) -> dict[str, StoredReply]:
         """Look up the replies under those of `keys` that have one."""
+        query = (
+            "SELECT key, body, batched, (SELECT cost FROM attempts WHERE key = replies.key "
+            "AND detail = '' ORDER BY id LIMIT 1) FROM replies WHERE key IN ({})"
+        )
         return {
-            key: StoredReply(_unpacked(body), bool(batched))
-            for key, body, batched in rows_in_pieces(
-                self._db, "SELECT key, body, batched FROM replies WHERE key IN ({})", keys
-            )
+            key: StoredReply(_unpacked(body), bool(batched), cost)
+            for key, body, batched, cost in rows_in_pieces(self._db, query, keys)
         }
 
     def put(
@@ -198,15 +212,16 @@ class RequestLog:
         """
         self.change(lambda db: _insert_attempt(db, attempt))
 
-    def lost_tokens(self) -> dict[str, TokenCounts]:
+    def losses(self) -> dict[str, Loss]:
         """Return what attempts without a usable reply can have taken at most, by request."""
         query = (
-            "SELECT key, sum(prompt_tokens), sum(completion_tokens) FROM attempts "
+            "SELECT key, sum(prompt_tokens), sum(completion_tokens), "
+            "CASE WHEN count(cost) = count(*) THEN sum(cost) END FROM attempts "
             "WHERE detail != '' AND prompt_tokens + completion_tokens > 0 GROUP BY key"
         )
         return {
-            key: TokenCounts(prompt=prompt, completion=completion)
-            for key, prompt, completion in self.rows(query)
+            key: Loss(TokenCounts(prompt=prompt, completion=completion), cost)
+            for key, prompt, completion, cost in self.rows(query)
         }
 
     def change(self, change: Change[T]) -> Future[T]:
@@ -290,6 +305,8 @@ def _create_tables(db: sqlite3.Connection, path: Path) -> None:
         StorageError: the file holds a log of another version.
     """
     if _version(db, path) == _VERSION:
+        with contextlib.suppress(sqlite3.OperationalError):  # on a disk that cannot be written
+            db.execute(_INDEX)
         return
 
     def create(db: sqlite3.Connection) -> None:
@@ -297,6 +314,7 @@ def _create_tables(db: sqlite3.Connection, path: Path) -> None:
         if _version(db, path) != _VERSION:
             for statement in _TABLES.split(";\n"):
                 db.execute(statement)
+            db.execute(_INDEX)
             db.execute(f"PRAGMA user_version={_VERSION}")
 
     transaction(db, create)

@@ -66,7 +66,8 @@ class Usage:
             share = self.batch_share if outcome.batched else 1.0
             cost = share * self.price.of(outcome.tokens)
         if outcome.cached:
-            self.cost_of_cached += cost
+            # of the provider and the price at which it was bought, where that is known
+            self.cost_of_cached += cost if outcome.paid is None else outcome.paid
             return
         self.estimated_requests += outcome.estimated
         self.prompt_tokens += outcome.tokens.prompt

@@ -26,9 +26,8 @@ from generators.llm.chat.failures import (
     endpoint_error,
     error_from_response,
     one_line,
-    redact_secrets,
 )
-from generators.llm.endpoint.resolve import CHAT_PATH, OPENAI_URL, ResolvedEndpoint
+from generators.llm.endpoint.resolve import CHAT_PATH, OPENAI_URL, ResolvedEndpoint, redact_secrets
 
 _CONNECT_S = 10.0
 _TRANSFER_S = 600.0
@@ -107,15 +106,22 @@ class EndpointApi:
                 f"cannot be asked through the proxy of this environment ({redact(str(error))})",
                 "Correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or name the host in NO_PROXY.",
             ) from error
-        made = openai.AsyncOpenAI(
-            base_url=endpoint.url_without_query,
-            api_key=endpoint.api_key,
-            default_headers=endpoint.all_headers,
-            default_query=endpoint.query,
-            max_retries=0,
-            timeout=httpx2.Timeout(endpoint.timeout_s, connect=_CONNECT_S, pool=None),
-            http_client=http_client,
-        )
+        try:
+            made = openai.AsyncOpenAI(
+                base_url=endpoint.url_without_query,
+                api_key=endpoint.api_key,
+                default_headers=endpoint.all_headers,
+                default_query=endpoint.query,
+                max_retries=0,
+                timeout=httpx2.Timeout(endpoint.timeout_s, connect=_CONNECT_S, pool=None),
+                http_client=http_client,
+            )
+        except httpx2.InvalidURL as error:
+            raise endpoint_error(
+                endpoint,
+                f"cannot be asked at this address ({error})",
+                "Correct generate.endpoint.base_url.",
+            ) from error
         if endpoint.url_without_query != OPENAI_URL:
             # the client takes these from the environment, and they are for OpenAI alone
             made.organization = made.project = None
@@ -158,7 +164,7 @@ class EndpointApi:
                 response = made.http_response
         except openai.APIStatusError as error:
             response = error.response
-        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+        except (openai.APIConnectionError, httpx2.HTTPError, UnicodeError) as error:
             raise _no_response(error) from error
         return HttpResponse(response.status_code, _lower(response.headers), response.content)
 
@@ -242,7 +248,7 @@ class EndpointApi:
             raise error_from_response(self.endpoint, error.status_code, headers, said) from None
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
             cause = _no_response(error)
-            words = one_line(redact_secrets(self.endpoint, str(cause)))
+            words = one_line(redact(redact_secrets(self.endpoint, str(cause))))
             raise TransientError(f"no connection: {words}") from None
 
 

@@ -7,6 +7,7 @@ for all requests, and remembered in the log.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,13 +22,12 @@ from generators.llm.chat.failures import (
     endpoint_error,
     error_from_response,
     one_line,
-    redact_secrets,
     retry_with_backoff,
 )
 from generators.llm.chat.reply import Outcome, paid_tokens, read_reply
 from generators.llm.chat.request import Attempt, Form, Request
-from generators.llm.endpoint.prices import NO_TOKENS
-from generators.llm.endpoint.resolve import ResolvedEndpoint
+from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
+from generators.llm.endpoint.resolve import ResolvedEndpoint, redact_body, redact_secrets
 from generators.llm.log.request_log import KnownEndpoint, RequestLog
 from generators.llm.sending.budget import Budget
 from generators.llm.sending.openai_client import EndpointApi, HttpResponse, NoResponseError
@@ -42,13 +42,7 @@ _KEPT_PREFIX = "x-ratelimit-"
 
 
 class ChatCompletion(NamedTuple):
-    """A chat completion that the endpoint returned.
-
-    Attributes:
-        raw: the HTTP body.
-        attempt: what brought it.
-        outcome: what the body says, as far as `read_reply` reads it.
-    """
+    """A chat completion: the HTTP body, the attempt that brought it, and what the body says."""
 
     raw: str
     attempt: Attempt
@@ -85,12 +79,13 @@ class RequestSender:
         self.budget = Budget(endpoint)
         self.say = say
         self._limiter = limiter
-        self._form: Form | None = None
         self._has_replied = False
         known = [one for one in log.endpoints(endpoint.identity) if one.address == endpoint.address]
         self.dialect = (
             ChatDialect.from_json(known[0].dialect) if known else ChatDialect.of(endpoint)
         )
+        # one that was settled stays where token ids are continued, which need none
+        self._form = known[0].form if known else "tokens"
 
     async def send(self, request: Request, key: str) -> ChatCompletion:
         """Send `request` until it has a reply.
@@ -122,7 +117,7 @@ class RequestSender:
         timeout_s = self.endpoint.probe_timeout_s
         return await self._retried(request, key, timeout_s, self._is_trial_exhausted)
 
-    def remember(self, form: Form) -> None:
+    def remember(self, form: str) -> None:
         """Keep the form that the endpoint takes, and its dialect, for later runs."""
         self._form = form
         known = KnownEndpoint(self.endpoint.address, form, self.dialect.to_json())
@@ -184,8 +179,7 @@ class RequestSender:
                     if adapted is None or adapted in used:
                         raise error.failure from None
                     self.dialect = adapted
-                    if self._form is not None:
-                        self.remember(self._form)
+                    self.remember(self._form)
                     self.say(
                         f"generate.endpoint: {self.endpoint.model} "
                         f"{adapted.difference(dialect)} ({error.failure})."
@@ -223,44 +217,49 @@ class RequestSender:
         failure: Exception
         try:
             response = await self.api.complete(body, timeout_s)
+        except asyncio.CancelledError:  # the run ends, and what is under way is paid for
+            self.log.note(self._made(key, start, None, most, "given up while it was under way"))
+            raise
         except TimeoutError:
             failure = TransientError(f"no whole reply within {timeout_s:g} s", kind="silent")
         except NoResponseError as error:
-            said = one_line(redact_secrets(self.endpoint, f"no connection: {error}"))
+            said = one_line(redact(redact_secrets(self.endpoint, f"no connection: {error}")))
             failure = TransientError(said, kind="unreachable" if error.unreachable else "answered")
         else:
-            raw = redact_secrets(self.endpoint, response.body.decode("utf-8-sig", errors="replace"))
+            raw = redact_body(self.endpoint, response.body.decode("utf-8-sig", errors="replace"))
             outcome = read_reply(key, raw, most=most) if response.status == 200 else None
             if outcome is not None:
-                attempt = Attempt(
-                    key=key,
-                    status=response.status,
-                    seconds=time.monotonic() - start,
-                    headers=self._kept(response.headers),
-                    tokens=outcome.tokens,
-                    cost=self.endpoint.cost(outcome.tokens),
-                )
+                attempt = self._made(key, start, response, outcome.tokens)
                 return ChatCompletion(raw, attempt, outcome)
             failure = await self._failure(response, raw)
         was_sent = not (isinstance(failure, TransientError) and failure.kind == "unreachable")
         lost = most if response is None and was_sent else None
         if response is not None and response.status == 200:
             lost = paid_tokens(raw, most)
-        self.log.note(
-            Attempt(
-                key=key,
-                status=None if response is None else response.status,
-                seconds=time.monotonic() - start,
-                detail=str(failure),
-                headers={} if response is None else self._kept(response.headers),
-                tokens=lost or NO_TOKENS,
-                cost=None if lost is None else self.endpoint.cost(lost),
-            )
-        )
+        self.log.note(self._made(key, start, response, lost, str(failure)))
         if lost is not None:
             self.budget.count_lost(lost)
         # what the endpoint said is in the line already; a traceback of it could show more
         raise failure from None
+
+    def _made(
+        self,
+        key: str,
+        start: float,
+        response: HttpResponse | None,
+        tokens: TokenCounts | None,
+        detail: str = "",
+    ) -> Attempt:
+        """Describe an attempt that ends now; `tokens` are those that it took, or can have taken."""
+        return Attempt(
+            key=key,
+            status=None if response is None else response.status,
+            seconds=time.monotonic() - start,
+            detail=detail,
+            headers={} if response is None else self._kept(response.headers),
+            tokens=tokens or NO_TOKENS,
+            cost=None if tokens is None else self.endpoint.cost(tokens),
+        )
 
     async def _failure(self, response: HttpResponse, raw: str) -> Exception:
         if 300 <= response.status < 400:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.errors import UserError
 from generators.llm.endpoint.config import EMBEDDED, EndpointConfig
 from pipelines.artifacts.records import StepResult
 from pipelines.steps.shared.step import StepCall
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from generators.llm.prompt_files import PromptFiles
     from generators.llm.session import LLMSession
 
+GENERATE = "generate.endpoint"
+"""Settings of the LLM that writes rows, by which the endpoint's own errors call them."""
 REQUESTS = "requests.sqlite"
 """The request log, in the artifact root: a reply that was received once serves every run there."""
 
@@ -55,7 +58,7 @@ def llm_result(counts: Mapping[str, Any]) -> StepResult:
 
 @contextlib.contextmanager
 def open_session(
-    call: StepCall, endpoint: EndpointConfig | None, texts: PromptFiles
+    call: StepCall, endpoint: EndpointConfig | None, texts: PromptFiles, section: str = GENERATE
 ) -> Iterator[LLMSession]:
     """Open an endpoint for as long as the context lasts.
 
@@ -65,13 +68,17 @@ def open_session(
         call: the execution of the step.
         endpoint: the section's; None where no LLM is needed.
         texts: prompts, seeds and rubrics.
+        section: where the experiment has the endpoint's settings, for errors and lines.
     """
     from activation_store.model_files.gguf import served
     from generators.llm.endpoint.resolve import open_endpoint
     from generators.llm.session import LLMSession
 
+    def named(text: str) -> str:
+        return text.replace(GENERATE, section)
+
     runtime = call.experiment.runtime
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, _renamed_errors(named):
         opened = None
         if endpoint is not None:
             gguf = embedded_weights(endpoint)
@@ -89,5 +96,15 @@ def open_session(
             endpoint=opened,
             texts=texts,
             concurrency=runtime.concurrency,
-            say=call.say,
+            say=lambda line: call.say(named(line)),
         )
+
+
+@contextlib.contextmanager
+def _renamed_errors(rename: Callable[[str], str]) -> Iterator[None]:
+    """Have the one line of a user's error name other settings."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (rename(str(error)), *error.args[1:])
+        raise

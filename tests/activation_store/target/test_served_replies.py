@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -184,6 +185,19 @@ def test_a_field_that_changes_nothing_is_left_out_where_it_is_refused(
         run(tmp_path / "served", rows, model, endpoint.base_url)
     run(tmp_path / "here", rows, model)
     assert written(tmp_path / "served") == written(tmp_path / "here")
+
+
+def test_what_a_server_refuses_is_found_out_once_and_kept(
+    tmp_path: Path, rows: Path, model: ModelFiles, serve: Serve
+) -> None:
+    with Strict(serve) as endpoint:
+        endpoint.refused = "stop_token_ids"
+        run(tmp_path, rows, model, endpoint.base_url)
+        asked = len(endpoint.requests)
+        shutil.rmtree(tmp_path / "work")
+        run(tmp_path, rows, model, endpoint.base_url, max_tokens=5)
+    assert endpoint.requests[asked:]
+    assert all("stop_token_ids" not in body for body in endpoint.requests[asked:])
 
 
 def test_a_server_that_cannot_sample_as_asked_is_refused(

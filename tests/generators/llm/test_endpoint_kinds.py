@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ ANSWERS: dict[str, Behaviour] = {
     "DeepSeek breaks off": kinds.breaks_off_at_first("insufficient_system_resource"),
     "vLLM breaks off": kinds.breaks_off_at_first("abort"),
     "GLM breaks off": kinds.breaks_off_at_first("network_error"),
+    "content in a call of old": kinds.in_a_function_call,
     "words around it": kinds.fenced,
     "no usage": kinds.no_usage,
     "endless usage": kinds.endless_usage,
@@ -273,6 +275,24 @@ def test_a_budget_holds_where_replies_cannot_be_used(
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        {"detail": "Please wait"},
+        {"code": 1302, "msg": "too many"},
+        {"error": {"status": "RESOURCE_EXHAUSTED", "message": "Quota exceeded"}},
+    ],
+)
+def test_an_error_in_a_200_costs_nothing(error: dict[str, Any], tmp_path: Path) -> None:
+    def failing(number: int, body: Any) -> Any:
+        return 200, {}, kinds.good(body) if is_probe(body) or number % 2 else error
+
+    with EndpointOfKind(failing) as endpoint:
+        outcomes, client = ask(endpoint, tmp_path, 3, price=PRICE, budget_usd=1.0, retries=9)
+    assert {outcome.status for outcome in outcomes} == {"answer"}
+    assert client.usage.cost == pytest.approx(4 * 0.007)
+
+
+@pytest.mark.parametrize(
     ("behaviour", "refused", "line"),
     [
         (kinds.renamed_limit, "max_tokens", "takes max_completion_tokens in place of max_tokens"),
@@ -451,6 +471,29 @@ def test_a_budget_counts_both_replies_of_a_request_over_resumes(tmp_path: Path) 
     assert again.usage.cost_of_cached == pytest.approx(6 * 0.007)
 
 
+def test_requests_under_way_when_a_run_ends_count_against_a_budget(tmp_path: Path) -> None:
+    """One is refused for its key while the others wait for replies, which are paid for."""
+    waiting = threading.Barrier(4)
+
+    def withdrawn(number: int, body: Any) -> Any:
+        if is_probe(body):
+            return 200, {}, kinds.good(body)
+        if waiting.wait(5) == 0:
+            return 401, {}, {"error": {"message": "invalid key"}}
+        time.sleep(1)
+        return 200, {}, kinds.good(body)
+
+    with (
+        EndpointOfKind(withdrawn) as endpoint,
+        pytest.raises(EndpointError, match="refuses the key"),
+    ):
+        ask(endpoint, tmp_path, 4, price=PRICE, budget_usd=1.0)
+    with EndpointOfKind(lambda number, body: (200, {}, kinds.good(body))) as endpoint:
+        _, client = ask(endpoint, tmp_path, 4, price=PRICE, budget_usd=1.0)
+    most = PRICE.of(request(0).max_usage(0))
+    assert client.usage.cost_of_cached == pytest.approx(3 * most)
+
+
 def test_a_trial_request_is_logged_and_paid_once(tmp_path: Path) -> None:
     with EndpointOfKind(lambda number, body: (200, {}, kinds.good(body))) as endpoint:
         for count in (1, 2, 3):
@@ -458,6 +501,24 @@ def test_a_trial_request_is_logged_and_paid_once(tmp_path: Path) -> None:
         assert len(endpoint.requests) - len(endpoint.work) == 1
     assert client.usage.cost == pytest.approx(0.007)
     assert client.usage.cost_of_cached == pytest.approx(3 * 0.007)  # the trial's among them
+
+
+def test_a_cached_reply_counts_with_what_its_provider_took(tmp_path: Path) -> None:
+    with EndpointOfKind(lambda number, body: (200, {}, kinds.good(body))) as endpoint:
+        ask(endpoint, tmp_path, 2)  # at no known price
+        ask(endpoint, tmp_path, 4, price=PRICE)
+        _, cheap = ask(endpoint, tmp_path, 4, price=Price(input=1, output=1))
+    assert cheap.usage.cost_of_cached == pytest.approx(2 * 0.007 + 2 * 0.00007)
+
+
+@pytest.mark.parametrize("key", ["lantern", "EMPTY", "latentqa", "12345", "secret"])
+def test_a_key_that_is_a_word_changes_no_reply(key: str, tmp_path: Path) -> None:
+    def telling(number: int, body: Any) -> Any:
+        return 200, {}, kinds.good(body, None if is_probe(body) else f'{{"a": "a {key} again"}}')
+
+    with EndpointOfKind(telling) as endpoint:
+        outcomes, _ = ask(endpoint, tmp_path, 1, api_key=key)
+    assert json.loads(outcomes[0].content) == {"a": f"a {key} again"}
 
 
 def test_two_experiments_that_want_the_same_ask_each_request_once(tmp_path: Path) -> None:

@@ -330,6 +330,21 @@ def test_batched_replies_cost_their_share_and_stay_within_the_budget(tmp_path: P
     assert total == pytest.approx(0.0035 * 20, rel=0.3)
 
 
+def test_lines_without_a_usable_reply_count_against_the_budget(tmp_path: Path) -> None:
+    price = Price(input=100.0, output=100.0)
+    settings: dict[str, Any] = {"price": price, "batch": {"rounds": 2}, "retries": 0}
+    with ScriptedEndpoint(numbered) as endpoint:
+        endpoint.account._carry_out = lambda body: (200, {"id": "x", "choices": []})
+        outcomes, client = ask(endpoint, tmp_path, range(3), budget_usd=1.0, **settings)
+        assert {outcome.status for outcome in outcomes} == {"failed"}
+        most = price.of(request(0).max_usage(0)) / 2
+        trial = 0.007
+        assert client.usage.bought == pytest.approx(6 * most + trial)
+        with pytest.raises(BudgetError):
+            ask(endpoint, tmp_path, range(3), budget_usd=6 * most + trial, **settings)
+    assert client.usage.estimated_requests == 6
+
+
 def test_texts_of_all_kinds_pass_through_lines_unharmed(tmp_path: Path) -> None:
     text = "{a} \"b\" 'c' \\ 日本語 🙂 \u2028 \x85 end"
 

@@ -50,6 +50,12 @@ def said(message: str, **more: Any) -> dict[str, Any]:
         (403, said("x", code="insufficient_user_quota")),
         (429, said("账户余额不足或无可用资源包,请充值。", code="1113")),
         (402, "Payment Required"),
+        (401, said("Insufficient credits. Add more at the settings page.")),
+        (403, said("Your account has been suspended due to unpaid invoices")),
+        (403, said("This request requires more credits, or fewer max_tokens.")),
+        (403, said("The free tier of the model has been exhausted.")),
+        (403, said("You have exceeded your monthly included credits. Subscribe to go on.")),
+        (429, said("You have run out of prepaid balance")),
     ],
 )
 def test_no_credit_is_an_error_of_its_own(status: int, body: Any) -> None:
@@ -63,6 +69,7 @@ def test_no_credit_is_an_error_of_its_own(status: int, body: Any) -> None:
     [
         (429, said("Rate limit reached")),
         (503, "overloaded"),
+        (498, said("Flex tier capacity exceeded")),
         (529, said("Overloaded", type="overloaded_error")),
         (200, said("Rate limit exceeded: free-models-per-min.", code=429)),
         (200, said("rate_limit", code="rate_limit_exceeded")),
@@ -94,6 +101,8 @@ def test_what_may_pass_is_transient(status: int, body: Any) -> None:
         (501, said("not implemented"), False),
         (429, said("Request too large for m on tokens per min: Limit 10, Requested 20."), False),
         (400, said("x", code="content_filter"), True),
+        (400, said("系统检测到输入或生成内容可能包含不安全或敏感内容", code="1301"), True),
+        (400, said("Input data may contain inappropriate content."), True),
         (
             400,
             said("The prompt was refused", innererror={"code": "ResponsibleAIPolicyViolation"}),
@@ -112,6 +121,7 @@ def test_a_request_that_was_refused_ends_no_run(status: int, body: Any, filtered
     ("status", "body", "words"),
     [
         (401, said("bad key"), "refuses the key"),
+        (400, said("invalid x-api-key"), "refuses the key"),
         (403, said("Invalid token"), "refuses the key"),
         (403, said("Country not supported"), "refuses access (HTTP 403: Country not supported)"),
         (403, "<html>Just a moment", "refuses access (HTTP 403: HTML, '<html>Just a moment')"),
@@ -120,6 +130,7 @@ def test_a_request_that_was_refused_ends_no_run(status: int, body: Any, filtered
         (200, said("Incorrect API key provided"), "refuses the key (HTTP 401)"),
         (404, said("no"), "has no model 'm', or no chat completions (HTTP 404: no)"),
         (400, said("no", code="model_not_found"), "has no model 'm'"),
+        (405, "<html>405 Not Allowed", "no chat completions (HTTP 405). Check"),
         (429, said("Try again in 7200s"), "asks for a pause of 7,200 s"),
     ],
 )
@@ -153,6 +164,7 @@ def test_a_pause_is_read_from_headers_in_all_its_forms() -> None:
     assert found is not None
     assert 28 <= found <= 30
     assert retry_delay_s({"retry-after": "soon"}) is None
+    assert retry_delay_s({"retry-after": "1m30s"}) == 90
 
 
 @pytest.mark.parametrize(
@@ -170,6 +182,10 @@ def test_a_pause_is_read_from_headers_in_all_its_forms() -> None:
         ({"error": {"message": "Slow down", "retry_after": 12}}, 12),
         ({"retry_after_ms": 1500, "message": "x"}, 1.5),
         ({"error": "Model x is loading", "estimated_time": 20.0}, 20),
+        ({"error": {"message": "Please try again in 1 minute and 30 seconds."}}, 90),
+        ({"error": {"message": "Try again in 1 day."}}, 86400),
+        ({"error": {"message": "Slow down. Retry after 30"}}, 30),
+        ({"error": {"metadata": {"headers": {"Retry-After": "30"}}, "message": "x"}}, 30),
         ({"error": {"message": "Limit of 60 requests per minute reached"}}, None),
         ({"error": {"message": "You may try 3 models"}}, None),
     ],

@@ -133,6 +133,11 @@ def test_what_the_environment_holds_for_openai_goes_to_no_other(
     assert heard.headers[0]["authorization"] == "Bearer sk-1"
 
 
+def test_an_address_that_no_host_can_have_is_one_line() -> None:
+    with pytest.raises(EndpointError, match=r"cannot be asked at this address.*base_url"):
+        chat("http://\u2603/v1")
+
+
 def test_a_proxy_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "foo://me:hush@proxy:1")
     with pytest.raises(EndpointError, match="through the proxy of this environment") as caught:
