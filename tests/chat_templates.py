@@ -111,7 +111,8 @@ GPT_OSS = (
     "{% if system %}{{ '<|start|>developer<|message|># Instructions\n\n' + system + '<|end|>' }}"
     "{% endif %}{% for m in rest %}{% if m.role == 'user' %}"
     "{{ '<|start|>user<|message|>' + m.content + '<|end|>' }}{% else %}"
-    "{{ '<|start|>assistant<|channel|>final<|message|>' + m.content + '<|end|>' }}{% endif %}"
+    "{{ '<|start|>assistant<|channel|>final<|message|>' + m.content }}"
+    "{{ '<|return|>' if loop.last else '<|end|>' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
 )
 SMOLLM2 = QWEN25.replace("made for tests", "a helpful assistant")

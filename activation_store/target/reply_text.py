@@ -11,7 +11,7 @@ from activation_store.tokens.tokens import Encoded, end_of_turn, ends_of_reply, 
 from core.errors import DataError
 from core.records.tables import Conversation, Message
 from core.records.tool_use import for_template, offered_tools
-from core.text.thoughts import ends_within_thought
+from core.text.thoughts import ends_within_thought, is_thought_alone
 
 _TAIL = 64
 """Characters of a prompt's end in which a template may open a thought."""
@@ -123,19 +123,22 @@ class ReplyReader:
         finished = bool(ids) and ids[-1] in self.ends
         written = self._said(prompt, ids[:-1] if finished else ids)
         seen = prompt_text + written
-        content = self._content(row, seen)
+        content, rendered = self._content(row, prompt_text, written)
         text = content or written
         reason, detail = "", ""
-        if not finished and ends_within_thought(seen[max(0, len(prompt_text) - _TAIL) :]):
+        in_thought = ends_within_thought(seen[max(0, len(prompt_text) - _TAIL) :])
+        if is_thought_alone(text) or (in_thought and not finished):
             reason = "thought"
             detail = (
-                f"cut within its thought at {len(ids)} tokens; raise complete.max_tokens, or turn "
-                "thinking off in dump.template_args"
+                "ended without an answer to its thought; turn thinking off in dump.template_args"
+                if finished
+                else f"cut within its thought at {len(ids)} tokens; raise complete.max_tokens, or "
+                "turn thinking off in dump.template_args"
             )
         elif not text.strip():
             reason = "empty"
         elif not self._leaves_thought_out(row, content) and (
-            refusal := self._differs(row, text, seen)
+            refusal := self._differs(row, text, rendered)
         ):
             reason, detail = "rendering", refusal
         return TargetReply(ids=ids, text=text, finished=finished, reason=reason, detail=detail)
@@ -150,17 +153,27 @@ class ReplyReader:
         )
         return str(text)
 
-    def _content(self, row: Conversation, seen: str) -> str:
-        """Return the part of `seen` where the template writes a reply; empty if there is none."""
+    def _content(self, row: Conversation, prompt_text: str, written: str) -> tuple[str, str]:
+        """Return the part of `written` where the template writes a reply; empty if there is none.
+
+        Beside it, the conversation with it. A thought in a message of its own (gpt-oss), which the
+        template leaves out before the answer, is left out of both.
+        """
+        seen = prompt_text + written
         messages = [*map(for_template, row.messages), {"role": "assistant", "content": "x"}]
         try:
             text, spans = locate(
                 self.tokenizer, messages, generation=False, tools=offered_tools(row.messages)
             )
         except DataError:
-            return ""
+            return "", seen
         before = text[: spans[-1][0]]
-        return seen[len(before) :] if seen.startswith(before) else ""
+        if seen.startswith(before):
+            return seen[len(before) :], seen
+        thought, header, answer = written.rpartition(before.removeprefix(prompt_text) or "\0")
+        if header and answer.strip() and ends_within_thought(thought):
+            return answer, before + answer
+        return "", seen
 
     def _differs(self, row: Conversation, text: str, seen: str) -> str:
         """Return why the template would write the reply otherwise than the target saw it."""

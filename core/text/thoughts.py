@@ -34,12 +34,16 @@ def ends_within_thought(text: str) -> bool:
 
 
 def is_thought_alone(text: str) -> bool:
-    """Return whether `text` is a reasoning block that does not end, and no more.
+    r"""Return whether `text` is a reasoning block, ended or not, and no more.
 
     >>> is_thought_alone("<think>Well"), is_thought_alone("The mark <think> begins it.")
     (True, False)
+    >>> is_thought_alone("<think>Well</think>\n"), is_thought_alone("<think>Well</think>Aye")
+    (True, False)
     """
-    return _BEGIN.match(text.lstrip()) is not None and ends_within_thought(text)
+    if _BEGIN.match(text.lstrip()) is None:
+        return False
+    return ends_within_thought(text) or not (after_thought(text) or "").strip()
 
 
 def after_thought(text: str) -> str | None:

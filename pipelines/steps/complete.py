@@ -35,7 +35,8 @@ def _complete(call: StepCall) -> StepResult:
     with contextlib.ExitStack() as stack:
         session = None
         if config.endpoint is not None:
-            session = stack.enter_context(open_session(call, config.endpoint, PromptFiles()))
+            opened = open_session(call, config.endpoint, PromptFiles(), "complete.endpoint")
+            session = stack.enter_context(opened)
         job = ReplyJob(
             conversations=call.data("conversations"),
             work=call.work,
@@ -88,7 +89,7 @@ def _location(experiment: Experiment) -> dict[str, Any]:
 
 COMPLETE = Step(
     name="complete",
-    version=5,
+    version=6,
     entry="activation_store.target.replies",
     run=_complete,
     config=_config,

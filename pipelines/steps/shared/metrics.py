@@ -14,7 +14,7 @@ DATA_STEPS = ("conversations", "questions", "complete")
 KEPT_ROWS: Mapping[str, str] = {
     "conversations": "examples",
     "questions": "questions",
-    "complete": "examples",
+    "complete": "completions",
     "quality": "questions",
     "dump": "sequences",
 }

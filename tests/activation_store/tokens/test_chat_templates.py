@@ -163,7 +163,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     [
         ("qwen3", "<think>\nWell.\n</think>\n\nAye.<|im_end|>", "<think>\nWell.\n</think>\n\nAye."),
         ("qwen3, no thought", "Aye.<|im_end|>", "Aye."),
-        ("gpt-oss", "<|channel|>final<|message|>Aye.<|end|>", "Aye."),
+        ("gpt-oss", "<|channel|>final<|message|>Aye.<|return|>", "Aye."),
+        # its thought is a message of its own, which the template leaves out
+        (
+            "gpt-oss",
+            "<|channel|>analysis<|message|>Well.<|end|><|start|>assistant"
+            "<|channel|>final<|message|>Aye.<|return|>",
+            "Aye.",
+        ),
         ("llama2", " Aye. </s>", "Aye. "),
         ("llama3", "Aye.<|eot_id|>and more", "Aye."),
         ("smollm3", "Aye.<|im_end|>", "Aye."),
@@ -234,8 +241,11 @@ def test_a_thought_that_the_template_leaves_out_is_dumped_as_the_target_saw_it(
         ("qwen3", "<think>\nWell", "thought"),
         ("deepseek-r1", "Well", "thought"),
         ("qwen3", "Aye.<|im_end|>", "rendering"),  # the template writes an empty thought before it
-        ("deepseek-r1", "Well.\n</think>\n<|end_of_sentence|>", "rendering"),  # no answer to it
-        ("gpt-oss", "<|channel|>analysis<|message|>Well.<|end|>", "rendering"),
+        ("deepseek-r1", "Well.\n</think>\n<|end_of_sentence|>", "thought"),  # no answer to it
+        ("deepseek-r1", "Well.<|end_of_sentence|>", "thought"),
+        ("qwen3", "<think>\nWell.\n</think>\n\n<|im_end|>", "thought"),
+        ("gpt-oss", "<|channel|>analysis<|message|>Well.<|return|>", "thought"),
+        ("gpt-oss", "Hm.<|channel|>final<|message|>Aye.<|return|>", "rendering"),
         ("qwen2.5", "<|im_end|>", "empty"),
         ("qwen2.5", "<seed:think>Well", "thought"),
         ("qwen2.5", "[THINK]Well", "thought"),

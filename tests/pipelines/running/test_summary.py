@@ -8,6 +8,7 @@ import pytest
 from fake_steps import FakeSteps, runner
 
 from pipelines.running.summary import summary
+from pipelines.steps.shared.metrics import dropped_rows
 
 
 def test_a_whole_run_says_what_was_learned_where_and_what_next(tmp_path: Path) -> None:
@@ -52,6 +53,11 @@ def test_a_run_that_stopped_early_says_where(tmp_path: Path) -> None:
 def test_dropped_rows_are_told_with_their_reasons(tmp_path: Path) -> None:
     result = runner(tmp_path / "r", FakeSteps(tmp_path / "log"), until="dump").run()
     assert "questions: 3 of 10 rows dropped: empty 2, orphan 1" in summary(result).splitlines()
+
+
+def test_replies_that_were_dropped_are_a_share_of_the_replies() -> None:
+    counts = {"examples": 45, "completions": 5, "dropped": {"thought": 15}}
+    assert dropped_rows("complete", counts) == "15 of 20 rows dropped: thought 15"
 
 
 def test_a_run_that_could_judge_nothing_says_so_instead_of_a_table(
