@@ -21,6 +21,7 @@ from core.records.table_files import (
     read_questions,
 )
 from core.records.tables import Conversation, Dropped, Question, with_questions_of_completed
+from generators.exchange.parquet import find_shards, read_shards
 from generators.quality.findings import QUALITY_FILE, QualityFindings
 from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Refs
@@ -58,10 +59,13 @@ def load_tables(root: Path, ref: str) -> Tables:
         DamagedError: the bytes of an artifact are not those of its record.
     """
     path = Path(ref).expanduser()
-    if path.is_file() and path.suffix == ".parquet":
-        return Tables(conversations=read_conversations(path), questions=[], dropped=[])
     refs = Refs(ArtifactRoot(root))
-    if path.is_dir() and not _in_artifact(path) and refs.get(ref) is None:
+    is_folder = path.is_dir() and not _in_artifact(path) and refs.get(ref) is None
+    is_file = path.is_file() and path.suffix == ".parquet"
+    if shards := [path] if is_file else find_shards(path) if is_folder else []:
+        found, asked_of = read_shards(shards)
+        return Tables(conversations=found, questions=asked_of, dropped=[])
+    if is_folder:
         folders = [path, *(path / name for name in PLAIN_FOLDERS)]
     else:
         folders = _artifact_folders(refs, ref)
@@ -69,7 +73,7 @@ def load_tables(root: Path, ref: str) -> Tables:
     if table is None:
         raise DataError(
             f"{ref}: found no {CONVERSATIONS_FILE}, expected an artifact, an experiment, a "
-            "folder written by `latentqa data import`, or a conversations file."
+            "folder of Parquet that `latentqa data` wrote, or a conversations file."
         )
     conversations = read_conversations(table)
     asked = find_table(folders, QUESTIONS_FILE)

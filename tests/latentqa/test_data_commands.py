@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from published_files import published, row, write_folder
 from typer.testing import CliRunner, Result
@@ -308,6 +310,49 @@ def test_export_writes_a_datasets_folder(data: Path, tmp_path: Path) -> None:
     latentqa("export", data, "--format", "datasets", "--out", tmp_path / "ds")
     assert sum(map(len, datasets.load_from_disk(str(tmp_path / "ds")).values())) == 72
     assert sorted(os.listdir(tmp_path)) == ["ds"]
+
+
+def test_what_export_writes_as_parquet_is_shown_counted_and_exported(
+    data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "shards"
+    latentqa("export", data, "--format", "parquet", "--out", out)
+    whole = {row["example_id"]: row for row in document("show", data, "--limit", "999")["rows"]}
+    found = {row["example_id"]: row for row in document("show", out, "--limit", "999")["rows"]}
+    assert found == whole
+    assert document("stats", out)["questions"] == document("stats", data)["questions"]
+    shard = next((out / "data").glob("train-*"))
+    own = document("show", shard, "--limit", "999")["rows"]
+    assert own == [found[row["example_id"]] for row in own]
+    latentqa("export", out, "--format", "latentqa", "--out", tmp_path / "back")
+    latentqa("export", data, "--format", "latentqa", "--out", tmp_path / "plain")
+    # labels that no row asks for are dropped rows, which shards leave out
+    files = [path for path in (tmp_path / "plain").iterdir() if path.name != "qa.json"]
+    assert files
+    for path in files:
+        assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_an_upload_that_fails_leaves_no_shards_that_a_second_try_trips_over(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("export", data, "--format", "parquet", "--out", tmp_path / "x", "--repo", "me/rows")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(ConfigError, match="HF_TOKEN is not set"):
+        latentqa(*words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("questions", [[1], [[{"question": "Who?"}]], [[{"question": 1}]]])
+def test_shards_with_other_questions_are_one_line(
+    questions: list[Any], data: Path, tmp_path: Path
+) -> None:
+    rows = read_conversations(data / "conversations/conversations.parquet")[:1]
+    write_conversations(tmp_path / "x.parquet", rows)
+    table = pq.read_table(tmp_path / "x.parquet")
+    pq.write_table(table.append_column("questions", pa.array(questions)), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="column 'questions' cannot be used"):
+        latentqa("show", tmp_path / "x.parquet")
 
 
 def test_export_refuses_what_it_cannot_do(data: Path, tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ class BatchClient:
                     self._say(f"generate: batch {state.id}: its file {file} is not there.")
         await reading.committed()
         for tokens in reading.lost:
-            self._usage.add_cost(
+            self._budget.usage.add_cost(
                 Outcome(key="", status="failed", tokens=tokens, estimated=True, batched=True)
             )
         why = f"batch {state.status}, without a line for the request"

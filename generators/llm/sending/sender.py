@@ -25,7 +25,7 @@ from generators.llm.chat.failures import (
     retry_with_backoff,
 )
 from generators.llm.chat.reply import Outcome, paid_tokens, read_reply
-from generators.llm.chat.request import Attempt, Form, Request
+from generators.llm.chat.request import Attempt, Request
 from generators.llm.endpoint.prices import NO_TOKENS, TokenCounts
 from generators.llm.endpoint.resolve import ResolvedEndpoint, redact_body, redact_secrets
 from generators.llm.log.request_log import KnownEndpoint, RequestLog

@@ -36,7 +36,7 @@ Ref = Annotated[
     str,
     typer.Argument(
         metavar="REF",
-        help="An artifact, an experiment, a folder that `latentqa data import` wrote, or a "
+        help="An artifact, an experiment, a folder of Parquet that `latentqa data` wrote, or a "
         "conversations file.",
     ),
 ]
@@ -242,13 +242,14 @@ def export(
         )
     tables = load_tables(root, ref)
     out = out.expanduser()
-    _export(tables, format_, out, license_, _licences(source_license or []))
-    address = None
-    if repo is not None:
+
+    def publish(folder: Path) -> str | None:
         from pipelines.reports.publish.hub import push_folder
 
         message = "Data set written by latentqa"
-        address = push_folder(out, repo, kind="dataset", private=private, message=message)
+        return repo and push_folder(folder, repo, kind="dataset", private=private, message=message)
+
+    address = _export(tables, format_, out, license_, _licences(source_license or []), publish)
     counts = {"conversations": len(tables.conversations), "questions": len(tables.questions)}
     report(
         as_json,
@@ -287,8 +288,18 @@ def _licences(given: list[str]) -> dict[str, str]:
 
 
 def _export(
-    tables: Tables, format_: str, out: Path, licence: str | None, source_licences: dict[str, str]
-) -> None:
+    tables: Tables,
+    format_: str,
+    out: Path,
+    licence: str | None,
+    source_licences: dict[str, str],
+    publish: Callable[[Path], str | None],
+) -> str | None:
+    """Write rows; Parquet shards are published before they stand at `out`.
+
+    Returns:
+        The address of the repository; None without one.
+    """
     from core.errors import ConfigError, DataError
     from core.files import new_folder
     from generators.exchange.exporting import write_datasets, write_jsonl, write_latentqa
@@ -319,12 +330,14 @@ def _export(
                 source_licences=source_licences,
                 quality=tables.quality,
             )
+            return publish(aside)
     else:
         import datasets
 
         datasets.disable_progress_bars()
         with new_folder(out) as aside:
             write_datasets(aside, tables.conversations, tables.questions)
+    return None
 
 
 def _import_config(overrides: list[str]) -> ImportConfig:

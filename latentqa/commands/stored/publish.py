@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,7 @@ def publish(
     The card has the keys of data, store and decoder, the settings, and the results of the newest
     evaluation with intervals.
     """
+    from core.files import new_folder
     from pipelines.reports.publish.decoder import newest_evaluation, write_folder
     from pipelines.reports.publish.hub import push_folder
     from pipelines.reports.publish.target import describe_target
@@ -65,8 +67,11 @@ def publish(
     train = Refs(place).resolve(decoder, "train")
     evaluated = found.get("evaluate") or newest_evaluation(place, train)
     described = describe_target(train, base_model=base_model, licence=license_)
-    with tempfile.TemporaryDirectory() as aside:
-        folder = Path(aside) / "decoder" if out is None else out.expanduser()
+    with contextlib.ExitStack() as held:
+        if out is None:
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory())) / "decoder"
+        else:  # where the upload fails, none is left behind that a second try would find
+            folder = held.enter_context(new_folder(out.expanduser()))
         write_folder(folder, train, evaluated, described)
         address = None
         if repo is not None:

@@ -252,6 +252,22 @@ def test_a_hub_is_sent_the_folder(
     }
 
 
+def test_an_upload_that_fails_leaves_no_folder_that_a_second_try_trips_over(
+    root: ArtifactRoot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    words = ("--out", str(tmp_path / "out"), "--repo", "me/decoder")
+    monkeypatch.setattr("huggingface_hub.HfApi", Refusing)
+    assert "upload failed" in Published(capsys, root, *words).err
+    assert not list(tmp_path.glob("*out*"))
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert Published(capsys, root, *words).code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == Hub.sent["files"]
+
+
 @pytest.mark.parametrize(
     ("words", "token", "message"),
     [
