@@ -35,7 +35,6 @@ PLAN_FILE = "plan.json"
 INDEX_FILE = "index.parquet"
 ROOT_FILE = "root.json"
 CANARY_FILE = "canary.json"
-CANARY_FIELDS = ("rows", "tokens", "max_relative", "tolerance", "root")
 COMMITS = "commits"
 PHYSICAL = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 PACKING: dict[str, Any] = {"cname": "zstd", "clevel": 5}

@@ -8,8 +8,9 @@ written after it, names that digest. The records stay: either can be restored fr
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from activation_store.layout.arrays import CANARY_FIELDS, CANARY_FILE, PLAN_FILE, ROOT_FILE
+from activation_store.layout.arrays import CANARY_FILE, PLAN_FILE, ROOT_FILE
 from activation_store.layout.checksummed_json import read_checksummed_json, write_checksummed_json
 from activation_store.layout.commit_records import ShardCommit, read_commits
 from activation_store.layout.plan import PLAN_FIELDS
@@ -17,6 +18,7 @@ from core.documents.canonical import digest
 from core.errors import DamagedError, StoreError
 
 _FIELDS = ("plan", "root", "shards")
+_CANARY_FIELDS = ("rows", "tokens", "max_relative", "tolerance", "root")
 
 
 def write_root(root: Path) -> str:
@@ -62,6 +64,15 @@ def root_digest(root: Path) -> str | None:
         return None
 
 
+def read_canary(root: Path) -> dict[str, Any]:
+    """Read canary.json: the result of the canary, and the root digest of the store it is of.
+
+    Raises:
+        DamagedError: the file is missing or not as it was written.
+    """
+    return read_checksummed_json(root / CANARY_FILE, _CANARY_FIELDS)
+
+
 def finished_root(folder: Path) -> str:
     """Return the root digest of a finished store, by which it is known.
 
@@ -74,7 +85,7 @@ def finished_root(folder: Path) -> str:
     if not (folder / CANARY_FILE).is_file():
         raise StoreError(f"store {folder}: its dump has not finished. Finish it first.")
     root, _ = read_root(folder)
-    if read_checksummed_json(folder / CANARY_FILE, CANARY_FIELDS)["root"] != root:
+    if read_canary(folder)["root"] != root:
         raise DamagedError(f"{folder / CANARY_FILE}: it names another root digest.", folder)
     return root
 

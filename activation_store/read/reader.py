@@ -27,12 +27,11 @@ from activation_store.layout.arrays import (
     shard_file,
     to_float32,
 )
-from activation_store.layout.commit_records import ShardCommit
 from activation_store.layout.file_digests import find_damage
 from activation_store.layout.index import SequenceIndex, SequenceSpan
 from activation_store.layout.plan import read_plan
 from activation_store.layout.root_record import read_committed
-from activation_store.read.shard_map import DecodedShard, MappedShard, ShardRows
+from activation_store.read.shard_rows import ShardRows, map_shard
 from core.errors import DamagedError, DataError, StoreError
 from core.text.wording import shortened
 
@@ -48,6 +47,10 @@ class ActivationStore:
         plan: what plan.json says (layers, d_model, dtype, target, ...).
         index: place of each sequence by example id, committed or not.
         layers: the read layers that it holds.
+        d_model: width of an activation.
+        codec: how activations are packed, `raw` or `lossless`.
+        commits: committed shards by number.
+        complete: whether every shard of the plan is committed.
         last_tokens: most tokens of a row that its decoder reads, the last ones; None for all.
     """
 
@@ -67,7 +70,10 @@ class ActivationStore:
             raise DamagedError(f"store {root}: {name} is {fault}.", root / name)
         self.index = SequenceIndex.read(root / INDEX_FILE)
         self.layers: tuple[int, ...] = tuple(self.plan["layers"])
-        self._commits = read_committed(root, self.plan["digest"])
+        self.d_model: int = self.plan["d_model"]
+        self.codec: str = self.plan["codec"]
+        self.commits = read_committed(root, self.plan["digest"])
+        self.complete = len(self.commits) == self.plan["n_shards"]
         self._arrays = open_arrays(root, self.layers)
         self._shard_rows: int = self.plan["shard_rows"]
         self._checked: set[str] = set()
@@ -86,29 +92,9 @@ class ActivationStore:
             self._cache.clear()
 
     @property
-    def complete(self) -> bool:
-        """Whether every shard of the plan is committed."""
-        return len(self._commits) == int(self.plan["n_shards"])
-
-    @property
     def cached_bytes(self) -> int:
         """Bytes of the decoded shards that are kept in memory."""
         return sum(shard.nbytes for shard in self._cache.values())
-
-    @property
-    def codec(self) -> str:
-        """How activations are packed: `raw` or `lossless`."""
-        return str(self.plan["codec"])
-
-    @property
-    def d_model(self) -> int:
-        """Width of an activation."""
-        return int(self.plan["d_model"])
-
-    @property
-    def commits(self) -> dict[int, ShardCommit]:
-        """Committed shards by number."""
-        return self._commits
 
     def only_layer(self, layer: int | None) -> int:
         """Return the layer to read: `layer`, or the store's only one.
@@ -231,8 +217,10 @@ class ActivationStore:
     def _open(self, name: str, shard: int) -> ShardRows:
         size, array = self.plan["shard_rows"], self._arrays[name]
         if self.codec != "raw" and name.startswith("acts/"):
-            return DecodedShard(np.asarray(array[shard * size : (shard + 1) * size]))
-        return MappedShard(
+            values = np.asarray(array[shard * size : (shard + 1) * size])
+            values.flags.writeable = False  # callers get views of what the next caller gets
+            return ShardRows([values], nbytes=values.nbytes)
+        return map_shard(
             self.root / shard_file(name, shard),
             rows=size,
             chunk_rows=self.plan["chunk_rows"],
@@ -241,11 +229,11 @@ class ActivationStore:
         )
 
     def _check(self, name: str, shard: int) -> None:
-        commit = self._commits.get(shard)
+        commit = self.commits.get(shard)
         if commit is None:
             raise StoreError(
                 f"store {self.root}: shard {shard} is not committed yet "
-                f"({len(self._commits)} of {self.plan['n_shards']} are). Finish the dump."
+                f"({len(self.commits)} of {self.plan['n_shards']} are). Finish the dump."
             )
         relative = shard_file(name, shard)
         if relative in self._checked:

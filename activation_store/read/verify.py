@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from activation_store.layout.arrays import (
-    CANARY_FIELDS,
     CANARY_FILE,
     PLAN_FILE,
     ROOT_FILE,
     array_names,
     shard_file,
 )
-from activation_store.layout.checksummed_json import read_checksummed_json
 from activation_store.layout.commit_records import (
     ShardCommit,
     commit_path,
@@ -29,7 +27,7 @@ from activation_store.layout.commit_records import (
 )
 from activation_store.layout.file_digests import Damage, find_damage
 from activation_store.layout.plan import read_plan
-from activation_store.layout.root_record import read_root, root_digest
+from activation_store.layout.root_record import read_canary, read_root
 from core.errors import DamagedError, StoreError
 
 _T = TypeVar("_T")
@@ -94,20 +92,23 @@ def verify(root: Path) -> VerificationReport:
     if PLAN_FILE not in present and not list_commit_paths(root):
         raise StoreError(f"store {root}: no activation store is here (no {PLAN_FILE}).")
     found: list[DamagedFile] = []
-    plan = _or_none(lambda: read_plan(root))
+    plan, ended = _or_none(read_plan, root), _or_none(read_root, root)
+    good: dict[int, ShardCommit] = {}
+    for path in list_commit_paths(root):
+        commit = _or_none(read_commit, path)
+        if commit is not None and _is_of(plan, commit):
+            good[commit.shard] = commit
+        else:
+            found.append(_damaged(path, root, shard=int(path.stem)))
+    # root.json judges the shards whose own records are lost
+    recorded = {n: c for n, c in ended[1].items() if _is_of(plan, c)} if ended else {}
+    recorded |= good
     if plan is None:
         found.append(_damaged(root / PLAN_FILE, root))
-    commits = _commits(root, plan)
-    if plan is not None:
+        found += _unverified(root, present, recorded.values())
+    else:
         damage = find_damage(root, plan["files"])
         found += [DamagedFile(file=name, fault=fault) for name, fault in damage.items()]
-    found += [
-        _damaged(path, root, shard=int(path.stem)) for path, c in commits.items() if c is None
-    ]
-    good = {commit.shard: commit for commit in commits.values() if commit is not None}
-    recorded = {**_commits_of_root(root, plan), **good}
-    if plan is None:
-        found += _unverified(root, present, recorded.values())
     for shard, commit in recorded.items():
         found += [
             DamagedFile(file=name, fault=fault, shard=shard, array=name.split("/c/")[0])
@@ -118,41 +119,49 @@ def verify(root: Path) -> VerificationReport:
     if plan is not None and (finished or whole):
         found += _compare_names(root, plan, present)
     if finished or whole:
-        found += _check_end(root, plan)
+        found += _check_end(root, plan, ended)
     return VerificationReport(
         files=len(present),
         committed=len(good),
         planned=None if plan is None else plan["n_shards"],
         finished=finished,
-        root=root_digest(root),
+        root=ended[0] if ended else None,
         damaged=tuple(sorted(found, key=lambda damaged: damaged.file)),
     )
 
 
-def _or_none(read: Callable[[], _T]) -> _T | None:
+def _or_none(read: Callable[[Path], _T], path: Path) -> _T | None:
     try:
-        return read()
+        return read(path)
     except DamagedError:
         return None
 
 
-def _check_end(root: Path, plan: dict[str, Any] | None) -> Iterator[DamagedFile]:
-    """Check the two files that a dump writes at its end."""
-    canary = _or_none(lambda: read_checksummed_json(root / CANARY_FILE, CANARY_FIELDS))
+def _is_of(plan: dict[str, Any] | None, commit: ShardCommit) -> bool:
+    """Return whether a commit is of this plan; of any where the plan cannot be read."""
+    return plan is None or commit.plan == plan["digest"]
+
+
+def _check_end(
+    root: Path, plan: dict[str, Any] | None, ended: tuple[str, dict[int, ShardCommit]] | None
+) -> Iterator[DamagedFile]:
+    """Check the two files that a dump writes at its end.
+
+    Args:
+        root: the store.
+        plan: its plan; None where it cannot be read.
+        ended: what root.json says; None where it cannot be read.
+    """
+    canary = _or_none(read_canary, root)
     if canary is None:
         yield _damaged(root / CANARY_FILE, root)
-    if not _root_fits(root, None if canary is None else canary["root"], plan):
+    if (
+        ended is None
+        or (canary is not None and canary["root"] != ended[0])
+        or not all(_is_of(plan, commit) for commit in ended[1].values())
+        or (plan is not None and len(ended[1]) != plan["n_shards"])
+    ):
         yield _damaged(root / ROOT_FILE, root)
-
-
-def _root_fits(root: Path, named: str | None, plan: dict[str, Any] | None) -> bool:
-    found = _or_none(lambda: read_root(root))
-    if found is None:
-        return False
-    value, commits = found
-    plans = {commit.plan for commit in commits.values()}
-    own = plan is None or (plans == {plan["digest"]} and len(commits) == plan["n_shards"])
-    return own and named in (None, value)
 
 
 def _unverified(
@@ -164,21 +173,6 @@ def _unverified(
     known |= {name for commit in commits for name in commit.files}
     for name in present - known:
         yield DamagedFile(file=name, fault="unverified")
-
-
-def _commits(root: Path, plan: dict[str, Any] | None) -> dict[Path, ShardCommit | None]:
-    """Read every commit record that is there; None for one that is not as it was written."""
-    out: dict[Path, ShardCommit | None] = {}
-    for path in list_commit_paths(root):
-        commit = _or_none(lambda path=path: read_commit(path))  # type: ignore[misc]
-        out[path] = commit if commit and (plan is None or commit.plan == plan["digest"]) else None
-    return out
-
-
-def _commits_of_root(root: Path, plan: dict[str, Any] | None) -> dict[int, ShardCommit]:
-    """Read commits from root.json, which judge the shards whose own records are lost."""
-    _, commits = _or_none(lambda: read_root(root)) or ("", {})
-    return {n: c for n, c in commits.items() if plan is None or c.plan == plan["digest"]}
 
 
 def _compare_names(root: Path, plan: dict[str, Any], present: set[str]) -> Iterator[DamagedFile]:

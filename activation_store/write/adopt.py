@@ -7,16 +7,17 @@ the disk once, and the store that they come from can be removed.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
-from activation_store.layout.arrays import CANARY_FIELDS, CANARY_FILE, PLAN_FILE, ROOT_FILE
-from activation_store.layout.checksummed_json import checksummed_json, read_checksummed_json
+from activation_store.layout.arrays import CANARY_FILE, PLAN_FILE, ROOT_FILE
+from activation_store.layout.checksummed_json import checksummed_json
 from activation_store.layout.commit_records import commit_path
 from activation_store.layout.config import CaptureConfig
 from activation_store.layout.file_digests import FileDigest
-from activation_store.layout.root_record import finished_root
+from activation_store.layout.root_record import finished_root, read_canary
 from activation_store.model_files.files import ModelFiles
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import model_shape
@@ -70,7 +71,7 @@ def _adopt(
     absent = _check_tokens(store, prepared)
     with storage_errors(out):
         written = _link_files(store, out)
-    canary = read_checksummed_json(source / CANARY_FILE, CANARY_FIELDS)
+    canary = read_canary(source)
     dropped = Counter(row.reason for row in prepared.dropped)
     if absent:
         dropped["not_in_store"] = absent
@@ -87,7 +88,7 @@ def _adopt(
         store_dtype=store.plan["dtype"],
         compute_dtype=store.plan["compute_dtype"],
         shards=len(store.commits),
-        canary=CanaryResult(**{name: canary[name] for name in CANARY_FIELDS if name != "root"}),
+        canary=CanaryResult(**{own.name: canary[own.name] for own in fields(CanaryResult)}),
         dropped=dict(sorted(dropped.items())),
     )
 

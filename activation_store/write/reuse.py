@@ -18,17 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.layout.arrays import (
-    CANARY_FIELDS,
-    CANARY_FILE,
-    INDEX_FILE,
-    layer_array,
-    shard_file,
-)
-from activation_store.layout.checksummed_json import read_checksummed_json
+from activation_store.layout.arrays import INDEX_FILE, layer_array, shard_file
 from activation_store.layout.file_digests import FileDigest, find_damage
 from activation_store.layout.index import SequenceIndex
 from activation_store.layout.plan import Plan, SharedShard, read_plan
+from activation_store.layout.root_record import read_canary
 from activation_store.read.reader import ActivationStore
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import Tokens
@@ -181,7 +175,7 @@ def _open_reusable(folder: Path, plan: Plan) -> ActivationStore | None:
     """Open the store at `folder` if it is finished and holds what `plan` would have computed."""
     try:
         store = ActivationStore(folder, cache_mb=_CACHE_MB)
-        canary = read_checksummed_json(folder / CANARY_FILE, CANARY_FIELDS)
+        canary = read_canary(folder)
     except StoreError:
         return None  # no store, or one of another layout
     except DamagedError as error:
