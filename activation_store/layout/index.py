@@ -1,12 +1,10 @@
 """The rows of each sequence of a store, as columns that open in a fraction of a second.
 
-Columns are arrays, not one Python object per sequence; only the ids become Python objects, at the
-first look-up.
+Columns are arrays, not one Python object per sequence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from activation_store.tokens.example_rows import ExampleRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class SequenceSpan:
         return replace(self, unread=unread) if unread else self
 
 
-class SequenceIndex(Mapping[str, SequenceSpan]):
+class SequenceIndex(ExampleRows[SequenceSpan]):
     """The span of each sequence by example id, in row order.
 
     Attributes:
@@ -115,35 +115,7 @@ class SequenceIndex(Mapping[str, SequenceSpan]):
         shard, row_start, n_tokens = self._columns
         return shard[n], row_start[n], n_tokens[n]
 
-    def number(self, example_id: str) -> int:
-        """Return the position of an example in row order.
-
-        Raises:
-            KeyError: it is not in the index.
-        """
-        return self._numbers[example_id]
-
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {example: n for n, example in enumerate(self.example_ids.to_pylist())}
-
     @cached_property
     def _columns(self) -> list[memoryview[int]]:
         # the same memory; reading a number from it takes a third of the time that numpy takes
         return [column.data for column in (self.shard, self.row_start, self.n_tokens)]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is made at the first use."""
-        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
-
-    def __getitem__(self, example_id: str) -> SequenceSpan:
-        return self.at(self.number(example_id))
-
-    def __contains__(self, example_id: object) -> bool:
-        return example_id in self._numbers
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self.example_ids)

@@ -237,7 +237,7 @@ def _digest_sequences(
         names.update(np.asarray(pc.binary_length(batch), np.int64).tobytes())
         names.update("".join(batch.to_pylist()).encode())
     for number in order.tolist():
-        row = rows.row(number)
+        row = rows.at(number)
         tokens.update(row.ids.view(np.uint8).data)
         segments.update(row.segments.data)
     spans = blake3()

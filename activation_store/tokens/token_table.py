@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import feather
 
+from activation_store.tokens.example_rows import ExampleRows
 from activation_store.tokens.tokens import Tokens
 
 _IN_MEMORY = 1 << 24
 """Tokens that are kept in memory; beyond them all go into files."""
-_COLUMNS = {"ids": np.int32, "segments": np.uint8}
 
 
-class TokenTable(Mapping[str, Tokens]):
+class TokenTable(ExampleRows[Tokens]):
     """The tokens of each conversation by example id, in the order in which they came.
 
     Attributes:
@@ -65,7 +65,9 @@ class TokenTable(Mapping[str, Tokens]):
             self.segments: np.ndarray[Any, Any] = np.asarray(segments, np.uint8)
         else:
             self._spill(self._folder.parent, ids, segments)
-            self._map()
+            # forked processes share the pages of what is mapped
+            self.ids = np.memmap(self._folder / "ids", np.int32, "r")
+            self.segments = np.memmap(self._folder / "segments", np.uint8, "r")
 
     def _spill(self, scratch: Path, ids: array[int], segments: array[int]) -> None:
         """Append tokens to the files of this table."""
@@ -75,12 +77,6 @@ class TokenTable(Mapping[str, Tokens]):
         for name, values in (("ids", ids), ("segments", segments)):
             with open(self._folder / name, "ab") as file:
                 values.tofile(file)
-
-    def _map(self) -> None:
-        """Memory-map the files of this table; processes that map them share their pages."""
-        assert self._folder is not None
-        for name, dtype in _COLUMNS.items():
-            setattr(self, name, np.memmap(self._folder / name, dtype, "r"))
 
     def write(self, path: Path) -> None:
         """Write the table to a file, from which other processes read it.
@@ -113,40 +109,12 @@ class TokenTable(Mapping[str, Tokens]):
         table.ids, table.segments = ids.values.to_numpy(), segments.values.to_numpy()
         return table
 
-    def row(self, number: int) -> Tokens:
+    def at(self, number: int) -> Tokens:
         """Return the tokens of the `number`-th row, as views."""
         stop = int(self._stops[number])
         own = slice(stop - int(self.lengths[number]), stop)
         return Tokens(self.ids[own], self.segments[own], int(self.withheld[number]))
 
-    def number(self, example_id: str) -> int:
-        """Return the position of an example.
-
-        Raises:
-            KeyError: it is not among the rows.
-        """
-        return self._numbers[example_id]
-
     @cached_property
     def _stops(self) -> np.ndarray[Any, Any]:
         return np.cumsum(self.lengths)
-
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {example: n for n, example in enumerate(self.example_ids.to_pylist())}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is made at the first use."""
-        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
-
-    def __getitem__(self, example_id: str) -> Tokens:
-        return self.row(self.number(example_id))
-
-    def __contains__(self, example_id: object) -> bool:
-        return example_id in self._numbers
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
