@@ -1,8 +1,8 @@
 """A target whose weights are shared among processes, which compute at the same time.
 
 Each process holds a share of every weight, cut by the model's own plan in transformers (tensor
-parallelism, `tp_plan`). The first process drives: it broadcasts
-what it loads and runs, and the others do the same.
+parallelism, `tp_plan`). The first process drives: it broadcasts what it loads and runs, and the
+others do the same.
 """
 
 from __future__ import annotations
@@ -24,32 +24,25 @@ from core.runtime import Runtime
 T = TypeVar("T")
 
 
-def run_with_shared_target(
-    work: Callable[..., T], *args: Any, runtime: Runtime, progress: Progress, **kwargs: Any
-) -> T:
+def run_with_shared_target(work: Callable[..., T], *, runtime: Runtime, progress: Progress) -> T:
     """Run `work` in the first of `runtime.tensor_parallel` processes.
 
     Args:
-        work: a function of a module, which loads targets by `load_shared`.
-        args: of `work`, picklable.
-        runtime: the number of processes, and their device; of `work` too.
+        work: takes `runtime` and `progress`, and loads targets by `load_shared`; picklable.
+        runtime: the number of processes, and their device.
         progress: receives the progress of `work`.
-        kwargs: of `work`, picklable.
 
     Raises:
         LatentQAError: what one of the processes raised.
         RuntimeError: one of them died.
     """
-    number = runtime.tensor_parallel
     found = run_distributed(
-        _join, number, work, *args, runtime=runtime, progress=progress, **kwargs
+        _join, runtime.tensor_parallel, work, runtime=runtime, progress=progress
     )
     return cast(T, found)  # the others alone return None
 
 
-def _join(
-    work: Callable[..., T], *args: Any, runtime: Runtime, progress: Progress, **kwargs: Any
-) -> T | None:
+def _join(work: Callable[..., T], *, runtime: Runtime, progress: Progress) -> T | None:
     # broadcasts go between CPUs, so that no device is waited for
     on_gpu = pick_device(runtime).type == "cuda"
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
@@ -58,7 +51,7 @@ def _join(
             _follow()
             return None
         try:
-            return work(*args, runtime=runtime, progress=progress, **kwargs)
+            return work(runtime=runtime, progress=progress)
         finally:
             _tell(None)
     finally:

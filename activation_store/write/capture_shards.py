@@ -9,7 +9,6 @@ thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -27,22 +26,6 @@ from activation_store.write.shard_writer import IN_MEMORY, ShardWriter
 from core.files import storage_errors
 
 
-@dataclass(frozen=True, slots=True)
-class WriteCounts:
-    """Work of one call of `capture_shards`, in tokens.
-
-    Attributes:
-        tokens: of the shards that it committed.
-        forward_tokens: those of them that the target was run on.
-    """
-
-    tokens: int = 0
-    forward_tokens: int = 0
-
-    def __add__(self, other: WriteCounts) -> WriteCounts:
-        return WriteCounts(self.tokens + other.tokens, self.forward_tokens + other.forward_tokens)
-
-
 def capture_shards(
     plan: Plan,
     shards: Iterable[int],
@@ -52,7 +35,7 @@ def capture_shards(
     net: nn.Module,
     reusable: ReusableStores | None = None,
     report_tokens: Callable[[int], object] = int,
-) -> WriteCounts:
+) -> int:
     """Compute and commit shards of a store whose plan is written.
 
     Whoever calls it decides which shards are this writer's: a list, a queue, or a scheduler. A
@@ -68,6 +51,9 @@ def capture_shards(
         reusable: stores from which rows are taken over; none where it is None.
         report_tokens: called with the tokens of each batch that is in place.
 
+    Returns:
+        Tokens that the target was run on.
+
     Raises:
         StoreError: an activation is not finite.
         ModelError: the device has no room for a single sequence.
@@ -76,16 +62,16 @@ def capture_shards(
     capture = Capture(net, plan.layers)
     copier = HostCopier(plan.dtype)
     stores = reusable or ReusableStores((), plan)
-    counts = WriteCounts()
+    forward_tokens = 0
     # a CPU has its forward passes to run, and an accelerator is faster than one commit
     under_way = 1 if capture.device.type == "cpu" else IN_MEMORY
     with ShardWriter(out, plan, in_memory=under_way) as writer:
         pending: tuple[ShardBuilder, ShardBatch] | None = None
 
         def finish(builder: ShardBuilder, batch: ShardBatch) -> None:
-            nonlocal counts
+            nonlocal forward_tokens
             builder.put(batch)
-            counts += WriteCounts(batch.tokens, batch.forward_tokens)
+            forward_tokens += batch.forward_tokens
             report_tokens(batch.tokens)
             if builder.complete:
                 writer.submit(builder.shard, builder.content, builder.reused_files)
@@ -98,7 +84,7 @@ def capture_shards(
                 pending = builder, batch
         if pending is not None:
             finish(*pending)
-    return counts
+    return forward_tokens
 
 
 def _builders(

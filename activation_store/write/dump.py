@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections import Counter
@@ -34,7 +35,7 @@ from activation_store.target.number_format import resolve_section
 from activation_store.target.tensor_parallel import run_with_shared_target
 from activation_store.target.worker_devices import choose_pool
 from activation_store.write.canary import CanaryResult, check_canary, check_first
-from activation_store.write.capture_shards import WriteCounts, capture_shards
+from activation_store.write.capture_shards import capture_shards
 from activation_store.write.prepared import plan_store, prepare_dump
 from activation_store.write.reuse import ReusableStores
 from activation_store.write.shard_tasks import ShardWork, write_with_pool
@@ -113,27 +114,12 @@ def dump(
             canary differs.
         StorageError: the disk is full; committed shards stay.
     """
-    if runtime.tensor_parallel > 1:
-        return run_with_shared_target(
-            _dump,
-            conversations,
-            out,
-            config=config,
-            model=model,
-            runtime=runtime,
-            reusable=reusable,
-            progress=progress,
-        )
-    return _dump(
-        conversations,
-        out,
-        config=config,
-        model=model,
-        runtime=runtime,
-        progress=progress,
-        reusable=reusable,
-        pool=pool,
+    work = functools.partial(
+        _dump, conversations, out, config=config, model=model, reusable=reusable
     )
+    if runtime.tensor_parallel > 1:
+        return run_with_shared_target(work, runtime=runtime, progress=progress)
+    return work(runtime=runtime, progress=progress, pool=pool)
 
 
 def _dump(
@@ -169,15 +155,13 @@ def _dump(
         if missing:
             check_first(net, plan, prepared.tokens)
         start = time.perf_counter()
-        pool = choose_pool(runtime, pool)
+        pool, forward_tokens = choose_pool(runtime, pool), 0
         if pool.workers > 1 and len(missing) > 1:
             del net  # one of the pool takes its place on the device
             torch.cuda.empty_cache()
-            counts = write_with_pool(work, missing, pool, report_tokens)
+            forward_tokens = write_with_pool(work, missing, pool, report_tokens)
             net = work.load_target()
-        else:
-            counts = WriteCounts()
-        counts += capture_shards(
+        forward_tokens += capture_shards(
             plan,
             missing,
             out=out,
@@ -201,8 +185,8 @@ def _dump(
         tokens=plan.tokens,
         raw_bytes=plan.raw_bytes,
         bytes=sum(path.stat().st_size for path in files),
-        tokens_per_second=round(counts.forward_tokens / seconds, 1),
-        forward_tokens=counts.forward_tokens,
+        tokens_per_second=round(forward_tokens / seconds, 1),
+        forward_tokens=forward_tokens,
         shared_shards=len(plan.shared),
         layers=plan.layers,
         d_model=plan.d_model,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from activation_store.target.load import load_model, use_threads
 from activation_store.target.tensor_parallel import load_shared
 from activation_store.target.worker_devices import find_model, plain_model, worker_device
 from activation_store.tokens.token_table import TokenTable
-from activation_store.write.capture_shards import WriteCounts, capture_shards
+from activation_store.write.capture_shards import capture_shards
 from activation_store.write.prepared import PreparedDump, plan_store, prepare_tokens
 from activation_store.write.reuse import ReusableStores
 from core.documents.canonical import canonical_json
@@ -86,7 +86,7 @@ def write_with_pool(
     shards: Sequence[int],
     pool: TaskPool,
     report_tokens: Callable[[int], object] = int,
-) -> WriteCounts:
+) -> int:
     """Compute and commit shards by calls of a pool, as far as these get.
 
     A call that fails is told in the log. Calls are made for what is left until nothing more comes
@@ -97,10 +97,11 @@ def write_with_pool(
         shards: numbers of the shards that are not committed.
         pool: runs the calls.
         report_tokens: called with tokens that are done.
+
+    Returns:
+        Tokens that the target was run on.
     """
-    if pool.workers == 1 or len(shards) < 2:
-        return WriteCounts()
-    counts = WriteCounts()
+    forward_tokens = 0
     file = work.out / TOKENS_FILE
     work.prepared.tokens.write(file)
     try:
@@ -111,7 +112,7 @@ def write_with_pool(
             for outcome in pool.run(write_shard_group, calls, labels):
                 group = groups[outcome.number]
                 if outcome.error is None:
-                    counts += WriteCounts(**outcome.value)
+                    forward_tokens += outcome.value
                     report_tokens(sum(map(work.plan.shard_tokens, group)))
                 else:
                     said = f"{type(outcome.error).__name__}: {first_line(outcome.error)}"
@@ -124,7 +125,7 @@ def write_with_pool(
             shards = left
     finally:
         file.unlink(missing_ok=True)
-    return counts
+    return forward_tokens
 
 
 def write_shard_group(
@@ -136,7 +137,7 @@ def write_shard_group(
     runtime: Mapping[str, Any],
     reusable: Sequence[str],
     shards: Sequence[int],
-) -> dict[str, int]:
+) -> int:
     """Compute and commit some shards of a store.
 
     Args:
@@ -149,7 +150,7 @@ def write_shard_group(
         shards: their numbers.
 
     Returns:
-        the fields of `WriteCounts`.
+        Tokens that the target was run on.
 
     Raises:
         StoreError: the folder has another plan.
@@ -163,7 +164,7 @@ def write_shard_group(
     device = worker_device(settings, worker_number())
     attention = settings.attn_implementation
     opened = _open(described.decode(), str(device), attention)
-    counts = capture_shards(
+    return capture_shards(
         opened.plan,
         shards,
         out=Path(out),
@@ -171,7 +172,6 @@ def write_shard_group(
         net=opened.net,
         reusable=ReusableStores([Path(path) for path in reusable], opened.plan),
     )
-    return asdict(counts)
 
 
 def _load(
