@@ -83,7 +83,7 @@ def _write_safetensors(store: ActivationStore, layer: int, out: Path) -> None:
     rows = []
     for shard in range(store.plan["n_shards"]):
         name = f"vectors-{shard:06d}.safetensors"
-        own = [store.index.at(number) for number in store.index.in_shard(shard)]
+        own = store.index.spans_in(shard)
         # copies: rows of a mapped file are read-only, which torch does not know
         bits = {
             s.example_id: torch.from_numpy(np.array(store.bits(s.example_id, layer))) for s in own

@@ -15,12 +15,13 @@ import torch
 from pydantic import Field
 
 from activation_store.exchange.vector_sources import Dtype, VectorSource
-from activation_store.layout.arrays import CANARY_FILE, PHYSICAL, layer_array
+from activation_store.layout.arrays import CANARY_FILE, layer_array
 from activation_store.layout.checksummed_json import write_checksummed_json
 from activation_store.layout.config import CaptureConfig, Codec
-from activation_store.layout.plan import Plan, plan_layout, write_plan
+from activation_store.layout.plan import plan_layout, write_plan
 from activation_store.layout.root_record import write_root
 from activation_store.target.host_copy import to_stored
+from activation_store.write.shard_builder import begin_shard
 from activation_store.write.shard_writer import ShardWriter
 from core.config import Config
 from core.errors import DataError
@@ -91,7 +92,11 @@ def import_vectors(
         write_plan(aside, plan)
         with ShardWriter(aside, plan) as writer:
             for shard in range(plan.n_shards):
-                writer.submit(shard, _shard_content(plan, shard, source))
+                content = begin_shard(plan, shard, source.rows, plan.layers)
+                for s in plan.shard(shard):
+                    vectors = _in_store_format(source.read(s.example_id), source.dtype, plan.dtype)
+                    content[layer_array(config.layer)][plan.rows_of(s)] = vectors
+                writer.submit(shard, content)
         canary = {"rows": 0, "tokens": 0, "max_relative": 0.0, "tolerance": 0.0}
         ended = {**canary, "imported": source.digest, "root": write_root(aside)}
         write_checksummed_json(aside / CANARY_FILE, ended)
@@ -103,23 +108,6 @@ def import_vectors(
         store_dtype=plan.dtype,
         shards=plan.n_shards,
     )
-
-
-def _shard_content(plan: Plan, shard: int, source: VectorSource) -> dict[str, np.ndarray[Any, Any]]:
-    """Read the rows of one shard into arrays by name."""
-    name = layer_array(plan.layers[0])
-    content: dict[str, np.ndarray[Any, Any]] = {
-        name: np.zeros((plan.shard_rows, plan.d_model), PHYSICAL[plan.dtype]),
-        "tokens": np.zeros(plan.shard_rows, np.int32),
-        "segments": np.zeros(plan.shard_rows, np.uint8),
-    }
-    for s in plan.shard(shard):
-        start = s.row_start - shard * plan.shard_rows
-        rows = slice(start, start + s.n_tokens)
-        tokens = source.rows[s.example_id]
-        content["tokens"][rows], content["segments"][rows] = tokens.ids, tokens.segments
-        content[name][rows] = _in_store_format(source.read(s.example_id), source.dtype, plan.dtype)
-    return content
 
 
 def _in_store_format(values: Any, found: str, dtype: str) -> np.ndarray[Any, Any]:

@@ -105,6 +105,10 @@ class SequenceIndex(ExampleRows[SequenceSpan]):
         first, last = np.searchsorted(self.shard, [shard, shard + 1])
         return range(int(first), int(last))
 
+    def spans_in(self, shard: int) -> list[SequenceSpan]:
+        """Return the spans of the sequences in `shard`, in row order."""
+        return [self.at(number) for number in self.in_shard(shard)]
+
     def rows_of(self, example_id: str) -> tuple[int, int, int]:
         """Return shard, first row and number of rows of an example, faster than `self[...]`.
 

@@ -99,7 +99,12 @@ class Plan:
 
     def shard(self, shard: int) -> list[SequenceSpan]:
         """Return the sequences of one shard, in row order."""
-        return [self.index.at(number) for number in self.index.in_shard(shard)]
+        return self.index.spans_in(shard)
+
+    def rows_of(self, span: SequenceSpan) -> slice:
+        """Return the rows of a sequence, counted from the first of its shard."""
+        start = span.row_start - span.shard * self.shard_rows
+        return slice(start, start + span.n_tokens)
 
     def shard_tokens(self, shard: int) -> int:
         """Return the number of tokens in one shard."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+from activation_store.target.load import DTYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class HostCopier:
     """
 
     def __init__(self, dtype: str) -> None:
-        self._dtype = _DTYPES[dtype]
+        self._dtype = DTYPES[dtype]
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     def start(self, found: dict[int, torch.Tensor]) -> HostCopy:
@@ -79,7 +79,7 @@ def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def to_stored(values: torch.Tensor, dtype: str) -> np.ndarray[Any, Any]:
     """Convert a tensor of any shape to the numpy type in which `dtype` is stored, on the CPU."""
-    return _as_numpy(values.to(_DTYPES[dtype]).cpu())
+    return _as_numpy(values.to(DTYPES[dtype]).cpu())
 
 
 def _as_numpy(values: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -101,19 +101,15 @@ def _swap(row: Conversation, donor: Conversation) -> Conversation:
         *donor.messages[: _visible_from(donor)],
         *row.messages[_visible_from(row) :],
     )
-    return Conversation(
+    return replace(
+        row,
         # as the generator names it: in a crossed design the same conversation is a row already
         example_id=example_id(donor.label, row.view, messages),
         control_id=donor.control_id,
         group_id=donor.group_id,
-        kind=row.kind,
         category=donor.category,
         label=donor.label,
-        view=row.view,
-        split=row.split,
-        source=row.source,
         messages=messages,
-        completion_origin=row.completion_origin,
         flags=(),
         provenance={SWAPPED_FROM: row.example_id} | _written_by_target(row),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,32 +107,29 @@ class ShardBuilder:
     def put(self, batch: ShardBatch) -> None:
         """Put the rows of a batch in place, once its copy to the CPU has ended."""
         if not self.content:
-            self.content = self._without_activations()
+            self.content = begin_shard(self._plan, self.shard, self._tokens, self._layers)
         for layer, s, bits in batch.reused:
-            self.content[layer_array(layer)][self._rows_of(s)] = bits
+            self.content[layer_array(layer)][self._plan.rows_of(s)] = bits
         for copy, sequences in batch.computed:
             values = copy.wait()
             for i, s in enumerate(sequences):
                 for layer in batch.missing[s]:
                     rows = self.content[layer_array(layer)]
-                    rows[self._rows_of(s)] = values[layer][i, : s.n_tokens]
+                    rows[self._plan.rows_of(s)] = values[layer][i, : s.n_tokens]
         self._left -= 1
 
-    def _without_activations(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the arrays with token ids and segments in place."""
-        plan = self._plan
-        wide = (plan.shard_rows, plan.d_model)
-        content: dict[str, np.ndarray[Any, Any]] = {
-            "tokens": np.zeros(plan.shard_rows, np.int32),
-            "segments": np.zeros(plan.shard_rows, np.uint8),
-            **{layer_array(k): np.zeros(wide, PHYSICAL[plan.dtype]) for k in self._layers},
-        }
-        for s in plan.shard(self.shard):
-            own = self._tokens[s.example_id]
-            content["tokens"][self._rows_of(s)] = own.ids
-            content["segments"][self._rows_of(s)] = own.segments
-        return content
 
-    def _rows_of(self, s: SequenceSpan) -> slice:
-        start = s.row_start - self.shard * self._plan.shard_rows
-        return slice(start, start + s.n_tokens)
+def begin_shard(
+    plan: Plan, shard: int, tokens: TokenTable, layers: Iterable[int]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return a shard's arrays by name: token ids and segments, and zeros for activations."""
+    wide = (plan.shard_rows, plan.d_model)
+    content: dict[str, np.ndarray[Any, Any]] = {
+        "tokens": np.zeros(plan.shard_rows, np.int32),
+        "segments": np.zeros(plan.shard_rows, np.uint8),
+        **{layer_array(k): np.zeros(wide, PHYSICAL[plan.dtype]) for k in layers},
+    }
+    for s in plan.shard(shard):
+        own, rows = tokens[s.example_id], plan.rows_of(s)
+        content["tokens"][rows], content["segments"][rows] = own.ids, own.segments
+    return content
