@@ -27,6 +27,7 @@ from activation_store.target.reply_batches import (
     write_with_pool,
 )
 from activation_store.target.reply_text import TargetReply
+from activation_store.tokens.tokens import COMPLETION_IDS
 from core.errors import DataError
 from core.files import storage_errors
 from core.processes.task_pool import TaskPool
@@ -178,7 +179,7 @@ def _find_or_write(
         writer = ReplyWriter(config, job.model, job.runtime) if missing else None
         for i in missing:
             assert writer is not None
-            keep(i, writer.write_batch(batches[i], i))
+            keep(i, writer.write(batches[i].rows, i))
     return list(itertools.chain(*replies)), served
 
 
@@ -198,8 +199,6 @@ def _dropped(row: Conversation, reply: TargetReply, reason: str) -> Dropped:
 
 
 def _completed(row: Conversation, reply: TargetReply, neutral_system: str | None) -> Conversation:
-    from activation_store.tokens.tokens import COMPLETION_IDS
-
     said = row.messages
     if neutral_system is not None:
         neutral = Message(role="system", content=neutral_system, segment="control")

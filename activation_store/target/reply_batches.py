@@ -20,8 +20,16 @@ import pyarrow.parquet as pq
 
 from activation_store.model_files.files import ModelFiles, read_model_json
 from activation_store.target.config import CompleteConfig
+from activation_store.target.generation import Sampling, generate_ids
+from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
 from activation_store.target.number_format import resolve_dtype
 from activation_store.target.reply_text import ReplyReader, StimulusPrompt, TargetReply
+from activation_store.target.worker_devices import (
+    choose_pool,
+    find_model,
+    plain_model,
+    worker_device,
+)
 from core.documents.canonical import canonical_json, digest
 from core.errors import first_line
 from core.files import write_bytes
@@ -100,17 +108,14 @@ class ReplyJob:
     model: ModelFiles
     runtime: Runtime
 
-    def arguments(self, batches: Sequence[int]) -> dict[str, Any]:
-        """Return the arguments of `write_batches`."""
-        from activation_store.target.worker_devices import plain_model
-
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values, for other processes."""
         return {
             "conversations": str(self.conversations.resolve()),
             "work": str(self.work.resolve()),
             "config": self.config.model_dump(mode="json"),
             "model": plain_model(self.model),
             "runtime": self.runtime.model_dump(mode="json"),
-            "batches": list(batches),
         }
 
 
@@ -155,14 +160,13 @@ def write_with_pool(
     Returns:
         Whether any call was made.
     """
-    from activation_store.target.worker_devices import choose_pool
-
     pool = choose_pool(job.runtime, pool)
     if pool.workers == 1 or len(missing) < 2:
         return False
     groups = split(missing, pool, most=_MOST_BATCHES)
     labels = [f"replies of batches {group[0]}-{group[-1]}" for group in groups]
-    for outcome in pool.run(write_batches, [job.arguments(group) for group in groups], labels):
+    calls = [{"job": job.plain(), "batches": list(group)} for group in groups]
+    for outcome in pool.run(write_batches, calls, labels):
         if outcome.error is not None:
             said = f"{type(outcome.error).__name__}: {first_line(outcome.error)}"
             _LOG.warning("complete: %s: %s", labels[outcome.number], said)
@@ -170,23 +174,11 @@ def write_with_pool(
     return True
 
 
-def write_batches(
-    *,
-    conversations: str,
-    work: str,
-    config: Mapping[str, Any],
-    model: Mapping[str, Any],
-    runtime: Mapping[str, Any],
-    batches: Sequence[int],
-) -> int:
+def write_batches(*, job: Mapping[str, Any], batches: Sequence[int]) -> int:
     """Write some batches of replies in this process, on its own device.
 
     Args:
-        conversations: folder with conversations.parquet.
-        work: keeps finished batches.
-        config: fields of the `CompleteConfig`.
-        model: of the target, as `plain_model` returns it.
-        runtime: fields of the `Runtime`.
+        job: as `ReplyJob.plain` returns it.
         batches: their numbers.
 
     Returns:
@@ -195,15 +187,12 @@ def write_batches(
     Raises:
         LatentQAError: as `complete`.
     """
-    from activation_store.target.worker_devices import worker_device
-
-    device = worker_device(Runtime.model_validate(runtime), worker_number())
-    settings = {**runtime, "device": str(device)}
-    described = canonical_json([conversations, work, dict(config), dict(model), settings])
-    found, writer = _open(described.decode())
+    device = worker_device(Runtime.model_validate(job["runtime"]), worker_number())
+    placed = {**job, "runtime": {**job["runtime"], "device": str(device)}}
+    found, writer = _open(canonical_json(placed).decode())
     written = 0
     for i in batches:
-        replies = writer.write_batch(found[i], i)
+        replies = writer.write(found[i].rows, i)
         found[i].keep(replies)
         written += len(replies)
     return written
@@ -214,15 +203,14 @@ def _open(described: str) -> tuple[list[ReplyBatch], ReplyWriter]:
     """Read the batches of a step and load its target; the next call finds both.
 
     Args:
-        described: the arguments of `write_batches` but for the batches, in order, as JSON.
+        described: what `ReplyJob.plain` returned, as JSON.
     """
-    from activation_store.target.worker_devices import find_model
-
-    conversations, work, config, model, runtime = json.loads(described)
-    settings = CompleteConfig.model_validate(config)
-    asked = find_asked(read_conversations(Path(conversations) / CONVERSATIONS_FILE))
-    batches = cut_batches(asked, Path(work), settings.batch_rows)
-    return batches, ReplyWriter(settings, find_model(model), Runtime.model_validate(runtime))
+    job = json.loads(described)
+    config = CompleteConfig.model_validate(job["config"])
+    runtime = Runtime.model_validate(job["runtime"])
+    asked = find_asked(read_conversations(Path(job["conversations"]) / CONVERSATIONS_FILE))
+    batches = cut_batches(asked, Path(job["work"]), config.batch_rows)
+    return batches, ReplyWriter(config, find_model(job["model"]), runtime)
 
 
 class ReplyWriter:
@@ -230,15 +218,8 @@ class ReplyWriter:
 
     def __init__(self, config: CompleteConfig, model: ModelFiles, runtime: Runtime) -> None:
         """Load the target on the device of `runtime`."""
-        from activation_store.target.load import (
-            load_model,
-            load_tokenizer,
-            pick_device,
-            use_threads,
-        )
-
         use_threads(runtime)
-        self._config, self._model = config, model
+        self._config = config
         self._reader = ReplyReader(load_tokenizer(model))
         self._net: Any = load_model(
             model,
@@ -246,29 +227,15 @@ class ReplyWriter:
             device=pick_device(runtime),
             runtime=runtime,
         )
-        self._tell_ignored_settings()
+        _tell_ignored_settings(model)
 
-    def _tell_ignored_settings(self) -> None:
-        folder = self._model.folder
-        own = read_model_json(folder / "generation_config.json")
-        shaping = own.keys() - {*_NOT_SHAPING}
-        if ignored := {name: own[name] for name in sorted(shaping) if own[name] is not None}:
-            _LOG.warning(
-                "complete: generation_config.json of %s sets %s; it is not used. What is to shape "
-                "replies stands in the section `complete`.",
-                self._model.ref,
-                ", ".join(f"{name} {str(value)[:40]}" for name, value in ignored.items()),
-            )
+    def write(self, rows: Sequence[Conversation], batch: int) -> list[TargetReply]:
+        """Write a reply to each row of a batch; one that the template cannot write says why.
 
-    def write_batch(self, batch: ReplyBatch, number: int) -> list[TargetReply]:
-        """Write the replies of a batch, whose number decides what is drawn."""
-        return self.write(batch.rows, seed=self._config.seed * 1_000_003 + number)
-
-    def write(self, rows: Sequence[Conversation], *, seed: int) -> list[TargetReply]:
-        """Write a reply to each row; one that the template cannot write says why.
-
-        Of several attempts the first that obeys the row's control is kept, else the last.
+        The number of the batch decides what is drawn. Of several attempts the first that obeys the
+        row's control is kept, else the last.
         """
+        seed = self._config.seed * 1_000_003 + batch
         prompts = self._reader.prompts(rows)
         replies = self._attempt(prompts, seed, self._config.temperature)
         for attempt in range(1, self._config.attempts):
@@ -300,8 +267,6 @@ class ReplyWriter:
 
     def _generate(self, prompts: list[list[int]], seed: int, temperature: float) -> list[list[int]]:
         """Generate the token ids that follow each prompt, up to the end of turn and with it."""
-        from activation_store.target.generation import Sampling, generate_ids
-
         config = self._config
         sampling = Sampling(
             max_tokens=config.max_tokens,
@@ -312,3 +277,15 @@ class ReplyWriter:
             seed=seed,
         )
         return generate_ids(self._net, prompts, self._reader.ends, sampling)
+
+
+def _tell_ignored_settings(model: ModelFiles) -> None:
+    own = read_model_json(model.folder / "generation_config.json")
+    shaping = own.keys() - {*_NOT_SHAPING}
+    if ignored := {name: own[name] for name in sorted(shaping) if own[name] is not None}:
+        _LOG.warning(
+            "complete: generation_config.json of %s sets %s; it is not used. What is to shape "
+            "replies stands in the section `complete`.",
+            model.ref,
+            ", ".join(f"{name} {str(value)[:40]}" for name, value in ignored.items()),
+        )

@@ -58,7 +58,6 @@ class ShardWork:
 
     def load_target(self, *, merged: bool = True) -> nn.Module:
         """Load the blocks of the target that are needed, on the first device of `runtime`."""
-        device = worker_device(self.runtime, 0)
         if self.runtime.tensor_parallel > 1:
             return load_shared(
                 self.model,
@@ -66,10 +65,11 @@ class ShardWork:
                 runtime=self.runtime,
                 first_blocks=blocks_needed(self.plan),
             )
+        device = worker_device(self.runtime, 0)
         return _load(self.model, self.plan, device, self.runtime, merged=merged)
 
-    def arguments(self, shards: Sequence[int]) -> dict[str, Any]:
-        """Return the arguments of `write_shard_group` for some shards."""
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values, for other processes."""
         return {
             "out": str(self.out.resolve()),
             "plan": self.plan.digest,
@@ -77,7 +77,6 @@ class ShardWork:
             "model": plain_model(self.model),
             "runtime": self.runtime.model_dump(mode="json"),
             "reusable": [str(path.resolve()) for path in self.reusable],
-            "shards": list(shards),
         }
 
 
@@ -107,7 +106,7 @@ def write_with_pool(
     try:
         while shards:
             groups = split(shards, pool, most=_MOST_SHARDS)
-            calls = [work.arguments(group) for group in groups]
+            calls = [{"work": work.plain(), "shards": list(group)} for group in groups]
             labels = [f"shards {group[0]}-{group[-1]}" for group in groups]
             for outcome in pool.run(write_shard_group, calls, labels):
                 group = groups[outcome.number]
@@ -128,25 +127,11 @@ def write_with_pool(
     return forward_tokens
 
 
-def write_shard_group(
-    *,
-    out: str,
-    plan: str,
-    config: Mapping[str, Any],
-    model: Mapping[str, Any],
-    runtime: Mapping[str, Any],
-    reusable: Sequence[str],
-    shards: Sequence[int],
-) -> int:
+def write_shard_group(*, work: Mapping[str, Any], shards: Sequence[int]) -> int:
     """Compute and commit some shards of a store.
 
     Args:
-        out: the store's folder, with its plan and tokens written.
-        plan: digest of the plan.
-        config: fields of the `CaptureConfig`.
-        model: source, adapter and template of the target.
-        runtime: fields of the `Runtime`.
-        reusable: folders of finished stores from which rows are taken over.
+        work: as `ShardWork.plain` returns it; the store's plan and tokens are written.
         shards: their numbers.
 
     Returns:
@@ -156,21 +141,18 @@ def write_shard_group(
         StoreError: the folder has another plan.
         LatentQAError: as `capture_shards`.
     """
-    settings = Runtime.model_validate(runtime)
-    use_threads(settings)
-    described = canonical_json(
-        {"out": out, "plan": plan, "config": dict(config), "model": dict(model)}
-    )
-    device = worker_device(settings, worker_number())
-    attention = settings.attn_implementation
-    opened = _open(described.decode(), str(device), attention)
+    runtime = Runtime.model_validate(work["runtime"])
+    use_threads(runtime)
+    described = canonical_json({name: work[name] for name in ("out", "plan", "config", "model")})
+    device = worker_device(runtime, worker_number())
+    plan, tokens, net = _open(described.decode(), str(device), runtime.attn_implementation)
     return capture_shards(
-        opened.plan,
+        plan,
         shards,
-        out=Path(out),
-        tokens=opened.tokens,
-        net=opened.net,
-        reusable=ReusableStores([Path(path) for path in reusable], opened.plan),
+        out=Path(work["out"]),
+        tokens=tokens,
+        net=net,
+        reusable=ReusableStores([Path(path) for path in work["reusable"]], plan),
     )
 
 
@@ -196,21 +178,12 @@ def blocks_needed(plan: Plan) -> int:
     return max(plan.layers) + 2
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenStore:
-    """A store that is being written, with all that its shards need in this process."""
-
-    plan: Plan
-    tokens: TokenTable
-    net: nn.Module
-
-
 @lru_cache(maxsize=1)
-def _open(described: str, device: str, attention: str | None) -> _OpenStore:
-    """Read plan and tokens of a store, and load its target.
+def _open(described: str, device: str, attention: str | None) -> tuple[Plan, TokenTable, nn.Module]:
+    """Read plan and tokens of a store, and load its target; the next call finds them.
 
     Args:
-        described: `out`, `plan`, `config` and `model` of `write_shard_group`, as JSON.
+        described: `out`, `plan`, `config` and `model` of the `ShardWork`, as JSON.
         device: where the target goes.
         attention: `runtime.attn_implementation`.
     """
@@ -225,5 +198,4 @@ def _open(described: str, device: str, attention: str | None) -> _OpenStore:
             "target or the store changed meanwhile. Run the dump again."
         )
     runtime = Runtime(attn_implementation=attention)
-    net = _load(model, plan, torch.device(device), runtime)
-    return _OpenStore(plan, tokens, net)
+    return plan, tokens, _load(model, plan, torch.device(device), runtime)

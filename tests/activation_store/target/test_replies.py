@@ -174,9 +174,9 @@ def test_finished_batches_are_not_written_again(
     asked: list[int] = []
     write = module.ReplyWriter.write
 
-    def counted(self: object, batch: list[Conversation], *, seed: int) -> list[TargetReply]:
-        asked.append(len(batch))
-        return write(self, batch, seed=seed)  # type: ignore[arg-type]
+    def counted(self: object, own: list[Conversation], batch: int) -> list[TargetReply]:
+        asked.append(batch)
+        return write(self, own, batch)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module.ReplyWriter, "write", counted)
     run(tmp_path, model)
