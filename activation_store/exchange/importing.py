@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field
 
-from activation_store.exchange.vector_sources import Dtype, VectorSource
+from activation_store.exchange.vector_sources import VectorSource
 from activation_store.layout.arrays import CANARY_FILE, layer_array
 from activation_store.layout.checksummed_json import write_checksummed_json
 from activation_store.layout.config import CaptureConfig, Codec
@@ -29,12 +28,10 @@ from core.files import new_folder
 
 
 class VectorImport(Config):
-    """Settings of an import of vectors: their block, number format and layout."""
+    """Settings of an import of vectors: their block, and how they are laid out."""
 
     layer: int = Field(ge=0)
     """Block, counted from 0, whose output they are."""
-    store_dtype: Dtype | None = None
-    """Number format in which they are stored; null for their own."""
     codec: Codec = "raw"
     """How they are packed."""
     shard_rows: int | None = Field(default=None, ge=256)
@@ -67,7 +64,7 @@ def import_vectors(
 
     Raises:
         DataError: there is no example.
-        StoreError: a vector is not finite in the store's number format.
+        StoreError: a vector is not finite.
         StorageError: the disk is full, or something stands at `out`.
     """
     if not len(source.rows):
@@ -75,7 +72,7 @@ def import_vectors(
     capture = CaptureConfig(
         layers=(config.layer,),
         compute_dtype=source.dtype,
-        store_dtype=config.store_dtype or source.dtype,
+        store_dtype=source.dtype,
         codec=config.codec,
         shard_rows=config.shard_rows,
         max_tokens=max(8, int(source.rows.lengths.max())),
@@ -94,7 +91,7 @@ def import_vectors(
             for shard in range(plan.n_shards):
                 content = begin_shard(plan, shard, source.rows, plan.layers)
                 for s in plan.shard(shard):
-                    vectors = _in_store_format(source.read(s.example_id), source.dtype, plan.dtype)
+                    vectors = _as_stored(source.read(s.example_id), source.dtype)
                     content[layer_array(config.layer)][plan.rows_of(s)] = vectors
                 writer.submit(shard, content)
         canary = {"rows": 0, "tokens": 0, "max_relative": 0.0, "tolerance": 0.0}
@@ -110,10 +107,8 @@ def import_vectors(
     )
 
 
-def _in_store_format(values: Any, found: str, dtype: str) -> np.ndarray[Any, Any]:
-    """Convert vectors of the source to the type in which `dtype` is stored."""
+def _as_stored(values: Any, dtype: str) -> np.ndarray[Any, Any]:
+    """Return vectors of a source, a tensor or an array, in the type in which `dtype` is stored."""
     if isinstance(values, np.ndarray):
-        native = values.dtype.newbyteorder("=")
-        values = torch.from_numpy(np.array(values, dtype=native))
-        values = values.view(torch.bfloat16) if found == "bfloat16" else values
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
     return to_stored(values, dtype)

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core.documents.canonical import digest
 from core.files import sha256_file, write_json
 
 _NAME = "digests.json"
@@ -63,11 +62,6 @@ def file_digests(paths: list[Path]) -> dict[str, str]:
         with contextlib.suppress(OSError):
             write_json(cache_path, {**_load(cache_path), **fresh})
     return out
-
-
-def files_digest(paths: list[Path]) -> str:
-    """Return one digest over names and contents of `paths`."""
-    return digest(file_digests(paths))
 
 
 def _load(path: Path) -> dict[str, list[Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from activation_store.model_files import embedded_model as embedded
-from activation_store.model_files.file_digests import file_digest, files_digest
+from activation_store.model_files.file_digests import file_digest, file_digests
 from activation_store.model_files.gguf import CONVERSION, convert, is_converted
 from activation_store.tokens.config import TemplateConfig
 from core.documents.canonical import digest
@@ -128,7 +128,7 @@ class ModelFiles:
 
     def _read_digests(self) -> dict[str, str]:
         parts = self._parts()
-        out = {name: files_digest(paths) for name, paths in parts.items() if name != "config"}
+        out = {name: digest(file_digests(own)) for name, own in parts.items() if name != "config"}
         if self.is_gguf:
             out["weights"] = f"gguf:{CONVERSION}:{file_digest(self.source)}"
         else:

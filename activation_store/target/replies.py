@@ -164,19 +164,13 @@ def _find_or_write(
     if missing and session is not None:
         from activation_store.target.served_replies import write_served
 
-        served = write_served(
-            {i: batches[i].rows for i in missing},
-            keep,
-            asked[:: max(1, len(asked) // max(1, config.check_rows))][: config.check_rows],
-            config=config,
-            model=job.model,
-            runtime=job.runtime,
-            session=session,
-        )
+        sample = asked[:: max(1, len(asked) // max(1, config.check_rows))][: config.check_rows]
+        rows = {i: batches[i].rows for i in missing}
+        served = write_served(job, rows, keep, sample, session)
     elif missing:
         if write_with_pool(job, missing, pool, find):
             missing = find()
-        writer = ReplyWriter(config, job.model, job.runtime) if missing else None
+        writer = ReplyWriter(job) if missing else None
         for i in missing:
             assert writer is not None
             keep(i, writer.write(batches[i].rows, i))

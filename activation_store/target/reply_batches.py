@@ -108,6 +108,16 @@ class ReplyJob:
     model: ModelFiles
     runtime: Runtime
 
+    def load_target(self) -> Any:
+        """Load the target on the device of `runtime`."""
+        use_threads(self.runtime)
+        return load_model(
+            self.model,
+            dtype=resolve_dtype(self.config.compute_dtype, self.runtime),
+            device=pick_device(self.runtime),
+            runtime=self.runtime,
+        )
+
     def plain(self) -> dict[str, Any]:
         """Return it as plain values, for other processes."""
         return {
@@ -205,29 +215,26 @@ def _open(described: str) -> tuple[list[ReplyBatch], ReplyWriter]:
     Args:
         described: what `ReplyJob.plain` returned, as JSON.
     """
-    job = json.loads(described)
-    config = CompleteConfig.model_validate(job["config"])
-    runtime = Runtime.model_validate(job["runtime"])
-    asked = find_asked(read_conversations(Path(job["conversations"]) / CONVERSATIONS_FILE))
-    batches = cut_batches(asked, Path(job["work"]), config.batch_rows)
-    return batches, ReplyWriter(config, find_model(job["model"]), runtime)
+    plain = json.loads(described)
+    job = ReplyJob(
+        conversations=Path(plain["conversations"]),
+        work=Path(plain["work"]),
+        config=CompleteConfig.model_validate(plain["config"]),
+        model=find_model(plain["model"]),
+        runtime=Runtime.model_validate(plain["runtime"]),
+    )
+    asked = find_asked(read_conversations(job.conversations / CONVERSATIONS_FILE))
+    return cut_batches(asked, job.work, job.config.batch_rows), ReplyWriter(job)
 
 
 class ReplyWriter:
     """The target in memory."""
 
-    def __init__(self, config: CompleteConfig, model: ModelFiles, runtime: Runtime) -> None:
-        """Load the target on the device of `runtime`."""
-        use_threads(runtime)
-        self._config = config
-        self._reader = ReplyReader(load_tokenizer(model))
-        self._net: Any = load_model(
-            model,
-            dtype=resolve_dtype(config.compute_dtype, runtime),
-            device=pick_device(runtime),
-            runtime=runtime,
-        )
-        _tell_ignored_settings(model)
+    def __init__(self, job: ReplyJob) -> None:
+        self._config = job.config
+        self._reader = ReplyReader(load_tokenizer(job.model))
+        self._net = job.load_target()
+        _tell_ignored_settings(job.model)
 
     def write(self, rows: Sequence[Conversation], batch: int) -> list[TargetReply]:
         """Write a reply to each row of a batch; one that the template cannot write says why.

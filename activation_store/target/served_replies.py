@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from activation_store.model_files.files import ModelFiles
 from activation_store.target.capture import without_look
 from activation_store.target.config import CompleteConfig
 from activation_store.target.generation import up_to_end
-from activation_store.target.load import load_model, load_tokenizer, pick_device, use_threads
-from activation_store.target.number_format import resolve_dtype
+from activation_store.target.load import load_tokenizer
+from activation_store.target.reply_batches import ReplyJob
 from activation_store.target.reply_text import (
     ReplyReader,
     StimulusPrompt,
@@ -32,7 +31,6 @@ from activation_store.target.reply_text import (
 from core.documents.canonical import canonical_json
 from core.errors import EndpointError
 from core.records.tables import Conversation
-from core.runtime import Runtime
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.reply import Outcome
 from generators.llm.chat.request import Request
@@ -42,24 +40,19 @@ from generators.llm.session import LLMSession
 
 
 def write_served(
+    job: ReplyJob,
     batches: Mapping[int, Sequence[Conversation]],
     keep: Callable[[int, list[TargetReply]], None],
     sample: Sequence[Conversation],
-    *,
-    config: CompleteConfig,
-    model: ModelFiles,
-    runtime: Runtime,
     session: LLMSession,
 ) -> dict[str, Any]:
     """Have the endpoint write the replies to `batches`.
 
     Args:
+        job: the target, how it replies, and where it reads the sample.
         batches: conversations up to the stimulus, by the number of their batch.
         keep: given the number of a batch and its replies.
         sample: conversations whose greedy replies are compared with the target first.
-        config: how the target replies.
-        model: the target.
-        runtime: where the target reads the sample.
         session: the endpoint, and the log of its replies.
 
     Returns:
@@ -70,14 +63,14 @@ def write_served(
         EndpointError: the endpoint cannot be used, or its replies are not the target's.
         BudgetError: the money allowed is spent.
     """
-    reader = ReplyReader(load_tokenizer(model))
+    reader, config = ReplyReader(load_tokenizer(job.model)), job.config
     endpoint = session.require_endpoint("complete.endpoint", ["replies"])
     endpoint = _with_settings(endpoint, config, reader)
 
     async def work(client: LLMClient) -> dict[str, Any]:
         served = _ServedTarget(client, reader, config)
         prompts, written = await served.ask(sample, temperature=0.0)
-        agreement = _check(prompts, written, endpoint, config, model, runtime)
+        agreement = _check(prompts, written, endpoint, job)
         for i, rows in batches.items():
             keep(i, reader.replies(*await served.ask(rows, temperature=config.temperature)))
         return agreement
@@ -158,9 +151,7 @@ def _check(
     prompts: Sequence[StimulusPrompt | TargetReply],
     written: Sequence[list[int] | TargetReply],
     endpoint: ResolvedEndpoint,
-    config: CompleteConfig,
-    model: ModelFiles,
-    runtime: Runtime,
+    job: ReplyJob,
 ) -> dict[str, Any]:
     """Compare greedy replies of the endpoint with what the target itself would choose.
 
@@ -182,19 +173,17 @@ def _check(
             f"token ids to /completions, got a usable reply ({why.reason}: {why.detail}). Use a "
             "server that takes them with these settings (vLLM), or leave complete.endpoint out."
         )
-    use_threads(runtime)
-    dtype = resolve_dtype(config.compute_dtype, runtime)
-    net = load_model(model, dtype=dtype, device=pick_device(runtime), runtime=runtime)
+    config, net = job.config, job.load_target()
     agreed = sum(
         count_chosen(net, *own, repetition_penalty=config.repetition_penalty) for own in replies
     )
     tokens = sum(len(ids) for _, ids in replies)
     if agreed < config.min_agreement * tokens:
         raise EndpointError(
-            f"complete.endpoint {endpoint.address}: it does not serve {model.ref}, or not alike: "
-            f"of {tokens} tokens in {len(replies)} greedy replies the target itself would choose "
-            f"{agreed / tokens:.1%}, expected at least {config.min_agreement:.1%}. Serve the same "
-            "weights and adapter; for quantised ones lower complete.min_agreement."
+            f"complete.endpoint {endpoint.address}: it does not serve {job.model.ref}, or not "
+            f"alike: of {tokens} tokens in {len(replies)} greedy replies the target itself would "
+            f"choose {agreed / tokens:.1%}, expected at least {config.min_agreement:.1%}. Serve "
+            "the same weights and adapter; for quantised ones lower complete.min_agreement."
         )
     return {"tokens": tokens, "share": agreed / tokens}
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from activation_store.model_files import file_digests as digests_module
 from activation_store.model_files import gguf
-from activation_store.model_files.file_digests import cache_folder, file_digest, files_digest
+from activation_store.model_files.file_digests import cache_folder, file_digest, file_digests
 from activation_store.model_files.files import ModelFiles, public_name, resolve_model, weight_files
 from activation_store.tokens.config import TemplateConfig
 from core.errors import ModelError
@@ -416,9 +416,9 @@ def test_two_files_of_one_name_both_count(own_cache: Path, tmp_path: Path) -> No
     for path in paths:
         path.parent.mkdir()
         path.write_bytes(b"one")
-    before = files_digest(paths)
+    before = file_digests(paths)
     paths[0].write_bytes(b"two")
-    assert files_digest(paths) != before
+    assert file_digests(paths) != before
 
 
 @pytest.mark.parametrize("change", ["time", "size", "inode"])
@@ -475,14 +475,14 @@ def test_a_memory_that_cannot_be_written_costs_time_and_no_more(
     assert file_digest(tmp_path / "file") == sha256_file(tmp_path / "file")
 
 
-def test_files_have_one_digest_over_names_and_bytes(own_cache: Path, tmp_path: Path) -> None:
+def test_digests_of_files_follow_names_and_bytes(own_cache: Path, tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_bytes(b"1")
     b.write_bytes(b"2")
-    first = files_digest([a, b])
-    assert files_digest([b, a]) == first
+    first = file_digests([a, b])
+    assert file_digests([b, a]) == first
     os.replace(b, tmp_path / "c")
-    assert files_digest([a, tmp_path / "c"]) != first
+    assert file_digests([a, tmp_path / "c"]) != first
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
