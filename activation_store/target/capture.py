@@ -63,6 +63,9 @@ class Capture:
     """Runs a model on right-padded batches and keeps block outputs.
 
     Right padding needs no mask: attention is causal, so no token sees one behind it.
+
+    Attributes:
+        device: where the model is.
     """
 
     def __init__(self, net: nn.Module, layers: Sequence[int], *, gradients: bool = False) -> None:
@@ -77,20 +80,10 @@ class Capture:
         self._gradients = gradients
         self._layers = tuple(layers)
         self._blocks = blocks(net)
-        self._device = next(net.parameters()).device
+        self.device = next(net.parameters()).device
         self._rope_switch = rope_switch(net)
         # processes that share the weights meet in every block, and so run all of them
         self._shared = (getattr(net, "tp_size", None) or 1) > 1
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Blocks whose outputs are kept."""
-        return self._layers
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self._device
 
     def __call__(self, sequences: Sequence[np.ndarray[Any, Any]]) -> dict[int, torch.Tensor]:
         """Return block outputs [B, T, D] by layer; rows behind a sequence's end are meaningless.
@@ -172,7 +165,7 @@ class Capture:
         batch_BT = np.zeros((len(sequences), longest), np.int64)
         for row, ids in zip(batch_BT, sequences, strict=True):
             row[: len(ids)] = ids
-        return send(torch.from_numpy(batch_BT), self._device)
+        return send(torch.from_numpy(batch_BT), self.device)
 
 
 def split_to_fit(

@@ -19,7 +19,6 @@ from activation_store.target.model_checks import (
     check_quantization,
     check_whole,
     describe_failure,
-    quantization_of,
 )
 from activation_store.tokens.template import TEMPLATE_SETTINGS
 from activation_store.tokens.tokens import EMBEDDED_TOKENS
@@ -262,8 +261,11 @@ def load_model(
         ModelError: transformers cannot load it, or peft its adapter, or its files changed.
     """
     model.check_unchanged()
-    check_quantization(model, load_config(model))
-    placement = _placement(model, device, runtime, tensor_parallel=tensor_parallel)
+    config = load_config(model)
+    quantised = check_quantization(model, config)
+    placement = _placement(device, runtime, quantised=quantised, tensor_parallel=tensor_parallel)
+    if not quantised and model.adapter is None and not model.trust_remote_code:
+        placement |= _cut_behind(config, first_blocks)
     if device.type == "cuda" and dtype == "float32":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     with quiet_libraries():
@@ -276,7 +278,6 @@ def load_model(
                 ignore_mismatched_sizes=True,  # refused below, with both sizes
                 trust_remote_code=model.trust_remote_code,
                 **placement,
-                **_cut_behind(model, first_blocks),
             )
         except Exception as error:  # quantised, multimodal and broken models fail in any way
             raise refusal(model, "transformers cannot load it", error) from error
@@ -315,12 +316,11 @@ def _multiply_once(net: Any) -> None:
 
 
 def _placement(
-    model: ModelFiles, device: torch.device, runtime: Runtime | None, *, tensor_parallel: bool
+    device: torch.device, runtime: Runtime | None, *, quantised: bool, tensor_parallel: bool
 ) -> dict[str, Any]:
     """Return how transformers is to load a model, where that is not as a whole and then moved."""
     found: dict[str, Any] = {}
-    quantised = device.type != "cpu" and quantization_of(load_config(model), model.ref)
-    if quantised or device.type == "meta":
+    if device.type == "meta" or (quantised and device.type != "cpu"):
         # kernels are chosen by the device while loading, and some quantised weights do not move
         found["device_map"] = {"": device}
     if tensor_parallel:
@@ -336,15 +336,12 @@ def _placement(
     return found
 
 
-def _cut_behind(model: ModelFiles, first_blocks: int | None) -> dict[str, Any]:
-    """Return the config of a model that ends behind its first blocks; nothing for the whole one."""
-    config = load_config(model)
-    if first_blocks is None or model.adapter is not None or model.trust_remote_code:
-        return {}
-    if quantization_of(config, model.ref):
-        return {}
+def _cut_behind(config: Any, first_blocks: int | None) -> dict[str, Any]:
+    """Let a model's config end behind its first blocks; nothing for the whole one."""
     own = config.get_text_config()
-    if first_blocks >= own.num_hidden_layers or getattr(own, "num_kv_shared_layers", None):
+    if first_blocks is None or first_blocks >= own.num_hidden_layers:
+        return {}
+    if getattr(own, "num_kv_shared_layers", None):
         return {}
     cut_config(own, first_blocks)
     return {"config": config}
