@@ -13,13 +13,9 @@ import time
 
 import numpy as np
 import torch
+from decoder_bench import untrained_decoder
 
-from activation_store.model_files.files import resolve_model
-from activation_store.target.load import pick_device
-from core.runtime import Runtime
 from decoder.asking import generate_answers
-from decoder.binding import Binding
-from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Decoder
 from decoder.reading import Reading
 
@@ -37,16 +33,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=20, help="longest answer")
     parser.add_argument("--recomputed", type=int, default=2, help="questions that are recomputed")
     words = parser.parse_args()
-    model = resolve_model(words.model)
-    decoder = Decoder.create(
-        model,
-        config=DecoderConfig(normalisation="none"),
-        lora=LoraSettings(),
-        binding=Binding(read_layer=14, target=model.digests(), model=model.ref),
-        dtype="float32",
-        device=pick_device(Runtime()),
-        seed=0,
-    )
+    decoder = untrained_decoder(words.model)
     width = decoder.net.get_base_model().config.hidden_size
     vectors = np.random.default_rng(0).normal(size=(words.prefix, width)).astype(np.float32)
     reading = Reading(vectors, words.prefix, 0)

@@ -16,14 +16,10 @@ import time
 from collections.abc import Sequence
 
 import torch
+from decoder_bench import untrained_decoder
 
-from activation_store.model_files.files import resolve_model
 from activation_store.target.generation import Sampling, generate_ids
-from activation_store.target.load import pick_device
 from core.records.steering_control import SteeringControl, WantedAnswer
-from core.runtime import Runtime
-from decoder.binding import Binding
-from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Decoder
 from decoder.steering.config import ActivationSteeringConfig
 from decoder.steering.objective import make_objective
@@ -48,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=32, help="new tokens")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each way")
     words = parser.parse_args(arguments)
-    decoder = make_decoder(words.model, words.layer)
+    decoder = untrained_decoder(words.model, words.layer)
     said = " ".join((SAID * words.words).split()[: words.words])
     prompt = tokenize_prompt(decoder.tokenizer, said)
     ways = make_ways(decoder)
@@ -65,20 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("|---|---|---|")
     for name, seconds in median.items():
         print(f"| {name} | {words.tokens / seconds:.1f} | {seconds / median['plain']:.2f} |")
-
-
-def make_decoder(model: str, layer: int) -> Decoder:
-    """Make an untrained decoder that reads one layer."""
-    files = resolve_model(model)
-    return Decoder.create(
-        files,
-        config=DecoderConfig(normalisation="none"),
-        lora=LoraSettings(),
-        binding=Binding(read_layer=layer, target=files.digests(), model=files.ref),
-        dtype="float32",
-        device=pick_device(Runtime()),
-        seed=0,
-    )
 
 
 def make_ways(decoder: Decoder) -> dict[str, Steering]:

@@ -27,17 +27,15 @@ from typing import cast
 
 import numpy as np
 import torch
+from decoder_bench import untrained_decoder
 from torch import nn
 from torch.nn import functional as F
 
 from activation_store.model_files.files import resolve_model
 from activation_store.read.reader import ActivationStore
-from activation_store.target.load import load_model, pick_device
+from activation_store.target.load import load_model
 from core.records.tables import VIEWS
-from core.runtime import Runtime
 from decoder.batch import Batch, to_device
-from decoder.binding import Binding
-from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
 from decoder.packed import PackedBatch, make_loss_batch, make_packed_mask
@@ -148,18 +146,10 @@ def show(found: dict[str, list[dict[str, float]]], words: argparse.Namespace) ->
 
 def measure(way: Way, words: argparse.Namespace) -> dict[str, float]:
     """Questions a second, peak memory in bytes, share of padding and of waiting for data."""
-    device = pick_device(Runtime())
-    model = resolve_model(words.model)
-    decoder = Decoder.create(
-        model,
-        config=DecoderConfig(normalisation="none"),
-        lora=LoraSettings(),
-        binding=Binding(read_layer=LAYER, target=model.digests(), model=model.ref),
-        dtype="float32",
-        device=device,
-        seed=0,
-    )
-    target = None if way.store else load_model(model, dtype="float32", device=device)
+    decoder, target = untrained_decoder(words.model, LAYER), None
+    device = decoder.device
+    if not way.store:
+        target = load_model(resolve_model(words.model), dtype="float32", device=device)
     load = made_rows(decoder) if words.profiles else run_rows(decoder, words)
     every = range(len(load.lengths))
     timed = typical(load, words.rows, words.steps)

@@ -109,6 +109,11 @@ class SequenceIndex(ExampleRows[SequenceSpan]):
         """Return the spans of the sequences in `shard`, in row order."""
         return [self.at(number) for number in self.in_shard(shard)]
 
+    def examples_in(self, shard: int) -> list[str]:
+        """Return the ids of the sequences in `shard`, in row order."""
+        own = self.in_shard(shard)
+        return list(self.example_ids.slice(own.start, len(own)).to_pylist())
+
     def rows_of(self, example_id: str) -> tuple[int, int, int]:
         """Return shard, first row and number of rows of an example, faster than `self[...]`.
 

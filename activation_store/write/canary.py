@@ -32,21 +32,17 @@ _COMPUTE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 _STORE = {"float32": 0.0, "float16": 1e-3, "bfloat16": 4e-3}
 
 
+_ROWS, _FIRST_ROWS = 8, 4
+"""Sequences that are compared at the end, and before the long work."""
 _TF32 = 5e-3
 _FLIPPED = 0.05
 """Largest share of a row's tokens that rounding may send to other experts of a mixture."""
-_FIRST_ROWS = 4
 
 
-def tolerance(plan: Plan, net: nn.Module | None = None) -> float:
-    """Return the largest relative difference (L2, of a token) that rounding explains.
-
-    Args:
-        plan: number formats of computation and store.
-        net: the target; on a GPU float32 is multiplied as TF32.
-    """
+def _tolerance(plan: Plan, net: nn.Module) -> float:
+    """Return the largest relative difference (L2, of a token) that rounding explains."""
     compute = _COMPUTE[plan.compute_dtype]
-    if net is not None and next(net.parameters()).device.type == "cuda":
+    if next(net.parameters()).device.type == "cuda":  # float32 is multiplied as TF32
         compute = max(compute, _TF32)
     return compute + _STORE[plan.dtype]
 
@@ -77,12 +73,7 @@ class CanaryResult:
 
 
 def check_canary(
-    net: nn.Module,
-    store: ActivationStore,
-    plan: Plan,
-    tokens: Mapping[str, Tokens],
-    *,
-    rows: int = 8,
+    net: nn.Module, store: ActivationStore, plan: Plan, tokens: Mapping[str, Tokens]
 ) -> CanaryResult:
     """Recompute sampled sequences alone, at batch 1, and compare them with the store.
 
@@ -91,13 +82,12 @@ def check_canary(
         store: the store, complete.
         plan: its plan.
         tokens: the sequences by example id, as they were tokenized.
-        rows: sequences to compare.
 
     Raises:
         StoreError: the store differs by more than the tolerance; names example and layer.
     """
     worst, total = 0.0, 0
-    sampled = sample_sequences(plan, rows)
+    sampled = sample_sequences(plan, _ROWS)
     for placed in sampled:
         ids = tokens[placed.example_id].ids
         if not np.array_equal(store.tokens(placed.example_id), ids):
@@ -109,7 +99,7 @@ def check_canary(
         worst = max(worst, _compare(net, plan, placed, ids, found))
         total += len(ids)
     return CanaryResult(
-        rows=len(sampled), tokens=total, max_relative=worst, tolerance=tolerance(plan, net)
+        rows=len(sampled), tokens=total, max_relative=worst, tolerance=_tolerance(plan, net)
     )
 
 
@@ -151,7 +141,7 @@ def _compare(
     Raises:
         StoreError: it is beyond the tolerance.
     """
-    worst, most = 0.0, tolerance(plan, net)
+    worst, most = 0.0, _tolerance(plan, net)
     for layer, expected in _compute_plainly(net, ids, plan.layers).items():
         if not np.isfinite(found[layer]).all():
             raise StoreError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ class ReusableStores:
     """
 
     def __init__(self, folders: Iterable[Path], plan: Plan) -> None:
-        self._layers = frozenset(plan.layers)
         self._damaged: set[tuple[Path, str, int]] = set()
         self._stores = [store for folder in folders if (store := _open_reusable(folder, plan))]
 
@@ -58,11 +57,14 @@ class ReusableStores:
         taken: set[str] = set()
         found = []
         # the store with most of the layers first, then the one with most sequences
-        for store in sorted(self._stores, key=lambda s: (-self._common(s), -len(s.index))):
+        wanted = set(plan.layers)
+        for store in sorted(
+            self._stores, key=lambda s: (-len(wanted.intersection(s.layers)), -len(s.index))
+        ):
             if not _has_layout(store, plan):
                 continue
             for shard in range(store.plan["n_shards"]):
-                examples = _examples_of(store.index, shard)
+                examples = store.index.examples_in(shard)
                 if taken.isdisjoint(examples) and all(
                     example in rows and self._has_tokens(store, example, rows[example])
                     for example in examples
@@ -111,9 +113,6 @@ class ReusableStores:
                     return bits
         return None
 
-    def _common(self, store: ActivationStore) -> int:
-        return len(self._layers.intersection(store.layers))
-
     def _has_tokens(self, store: ActivationStore, example: str, tokens: Tokens) -> bool:
         """Return whether an example is in `store` with these tokens."""
         if example not in store.index:
@@ -160,15 +159,10 @@ def read_started_plan(root: Path, rows: TokenTable) -> tuple[str, tuple[SharedSh
         SharedShard(
             origin,
             number,
-            np.array([rows.number(e) for e in _examples_of(index, shard)], np.int64),
+            np.array([rows.number(e) for e in index.examples_in(shard)], np.int64),
         )
         for shard, (origin, number) in enumerate(plan["shared"])
     )
-
-
-def _examples_of(index: SequenceIndex, shard: int) -> Sequence[str]:
-    own = index.in_shard(shard)
-    return list(index.example_ids.slice(own.start, len(own)).to_pylist())
 
 
 def _open_reusable(folder: Path, plan: Plan) -> ActivationStore | None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import decoders
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "steering.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_every_way_is_compared_with_plain_generation(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("steering_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_every_way_is_compared_with_plain_generation(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("steering")
     words = ["--model", decoders.model().ref, "--layer", "2", "--words", "3", "--tokens", "2"]
     module.main([*words, "--repeats", "1"])
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
