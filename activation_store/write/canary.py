@@ -30,8 +30,6 @@ from core.errors import StoreError
 # largest |stored - recomputed| / |recomputed| of a token, by number format
 _COMPUTE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 _STORE = {"float32": 0.0, "float16": 1e-3, "bfloat16": 4e-3}
-
-
 _ROWS, _FIRST_ROWS = 8, 4
 """Sequences that are compared at the end, and before the long work."""
 _TF32 = 5e-3

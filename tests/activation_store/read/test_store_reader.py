@@ -174,15 +174,6 @@ def test_an_example_that_is_not_there_is_named(whole: Path) -> None:
         store.read("nobody", 0)
 
 
-def test_an_uncommitted_shard_is_refused(store: Path) -> None:
-    stores.uncommit(store, 0)
-    opened = ActivationStore(store)
-    example = next(e for e, placed in opened.index.items() if placed.shard == 0)
-    n = opened.plan["n_shards"]
-    with pytest.raises(StoreError, match=rf"shard 0 is not committed yet \({n - 1} of {n} are\)"):
-        opened.tokens(example)
-
-
 def test_the_stores_own_target_is_accepted(whole: Path, model: ModelFiles) -> None:
     ActivationStore(whole).check_target(model.digests())
 

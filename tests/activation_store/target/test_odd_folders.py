@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -121,12 +122,6 @@ def test_a_shard_that_the_index_does_not_name_changes_neither_weights_nor_digest
     shutil.copy(next(sharded.glob("model-*")), sharded / "model-00099-of-00099.safetensors")
     assert resolve_model(str(sharded)).digests() == before
     assert torch.equal(logits(loaded(sharded)), logits(loaded(model.ref)))
-
-
-def test_a_shard_that_is_missing_is_named(sharded: Path) -> None:
-    shard = sorted(sharded.glob("model-*"))[3]
-    shard.unlink()
-    assert f"it names {shard.name}, which is not there. Fetch it again." in refusal(sharded)
 
 
 @pytest.mark.parametrize("content", [{}, {"weight_map": [1]}, {"weight_map": {"a": 1}}])
@@ -335,10 +330,10 @@ def with_another_vocabulary(tensors: Tensors) -> Tensors:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (renamed, "it lacks base_model.model.model.layers.0.mlp.up_proj.lora_A.weight (16 of 16"),
-        (without_a_block, "it lacks base_model.model.model.layers.1.mlp.up_proj.lora_A.weight (4"),
+        (renamed, "it lacks base_model.model.model.layers.0.mlp.up_proj.lora_A.weight .16 of 16"),
+        (without_a_block, "it lacks base_model.model.model.layers.1.mlp.up_proj.lora_A.weight .4"),
         (with_a_block_more, "it has, with no place for, base_model.model.model.layers.9.mlp.up"),
-        (with_another_vocabulary, "its vocabulary has 330 tokens"),
+        (with_another_vocabulary, "its vocabulary has 330 tokens .*, and model .* has 320"),
     ],
 )
 @pytest.mark.parametrize("pickled", [False, True])
@@ -356,7 +351,7 @@ def test_an_adapter_that_would_be_loaded_in_part_is_refused(
         torch.save(tensors, file.with_suffix(".bin"))
     else:
         save_file(tensors, file)
-    assert words in refusal(model.ref, file.parent)
+    assert re.search(words, refusal(model.ref, file.parent))
 
 
 def test_an_adapter_of_another_width_is_refused_with_both_sizes(
