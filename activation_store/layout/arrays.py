@@ -6,8 +6,8 @@ plan.json  index.parquet  dropped.parquet  commits/{shard}.json  root.json  cana
 ```
 
 A shard is `shard_rows` consecutive rows of every array; a sequence lies in one shard. Unused rows
-at the end of a shard are zeros. bfloat16, for which zarr has no
-type on Python 3.11, is kept as its 16 bits in uint16, with the logical type in the attributes.
+at the end of a shard are zeros. bfloat16, for which zarr has no type on Python 3.11, is kept as its
+16 bits in uint16, with the logical type in the attributes.
 
 The codec `raw` leaves activations as they are; `lossless` puts the high bytes of a chunk's numbers
 before their low ones (in bfloat16 that parts most of the exponents, which repeat, from the
@@ -39,8 +39,6 @@ COMMITS = "commits"
 PHYSICAL = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 PACKING: dict[str, Any] = {"cname": "zstd", "clevel": 5}
 """Blosc's settings under the codec `lossless`, beside the shuffling of bytes."""
-
-
 _LONGEST_WAIT_S = 60.0
 
 

@@ -83,8 +83,11 @@ class CaptureConfig(ComputeConfig):
         return self
 
     def shard_and_chunk_rows(self, d_model: int, longest: int = 0) -> tuple[int, int]:
-        """`shard_rows` and `chunk_rows` of a store of activations of width `d_model`, the longest
-        sequence of which has `longest` tokens.
+        """Return `shard_rows` and `chunk_rows` of a store.
+
+        Args:
+            d_model: width of its activations.
+            longest: tokens of its longest sequence.
         """
         chunk_rows, least = self.chunk_rows, max(_SHARD_ROWS, longest)
         if chunk_rows is None:

@@ -1,8 +1,7 @@
 """The number format in which models run: the one rule behind `auto`.
 
-`auto` is bfloat16 on a GPU that computes in it, and float32 elsewhere. The resolved
-format is part of a step's identity, so that a store computed on a GPU is not taken for one computed
-on a CPU.
+`auto` is bfloat16 on a GPU that computes in it, and float32 elsewhere. The resolved format is part
+of a step's identity, so that a store computed on a GPU is not taken for one computed on a CPU.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -142,7 +141,14 @@ def _dump(
         _check_size(plan, runtime)
         write_plan(out, plan, prepared.dropped)
         missing = _find_missing_shards(out, plan)
-        report_tokens = _TokenProgress(plan, missing, progress)
+        done = plan.tokens - sum(map(plan.shard_tokens, missing))
+
+        def report_tokens(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            progress(done, plan.tokens, "tokens")
+
+        report_tokens(0)
         work = ShardWork(
             out=out,
             plan=plan,
@@ -205,21 +211,6 @@ def _check_size(plan: Plan, runtime: Runtime) -> None:
             f"most {runtime.store_gb:g} (runtime.store_gb). Allow more, or read fewer layers or "
             "conversations."
         )
-
-
-class _TokenProgress:
-    """Adds up the tokens that are done, from several threads, and tells a listener."""
-
-    def __init__(self, plan: Plan, missing: Sequence[int], progress: Progress) -> None:
-        self._lock = threading.Lock()
-        self._total, self._progress = plan.tokens, progress
-        self._done = plan.tokens - sum(plan.shard_tokens(shard) for shard in missing)
-        self(0)
-
-    def __call__(self, tokens: int) -> None:
-        with self._lock:
-            self._done += tokens
-            self._progress(self._done, self._total, "tokens")
 
 
 def _find_missing_shards(out: Path, plan: Plan) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,10 @@ def test_a_decoder_of_the_family_is_asked(name: str, models: dict[str, ModelFile
 
 
 def replied(
-    folder: Path, model: ModelFiles, *, row: Conversation | None = None, max_tokens: int = 6
+    folder: Path, model: ModelFiles, numbers: Iterable[int]
 ) -> tuple[list[Conversation], dict[str, int]]:
-    """Return the completed rows, and what was dropped, of one stimulus or five."""
-    rows = [stores.conversation(i, "stimulus") for i in range(5)] if row is None else [row]
+    """Return the completed rows, and what was dropped, of the stimuli of these numbers."""
+    rows = [stores.conversation(i, "stimulus") for i in numbers]
     stores.table(folder / "in", rows)
     (folder / "out").mkdir()
     (folder / "work").mkdir()
@@ -114,7 +115,7 @@ def replied(
         ReplyJob(
             conversations=folder / "in",
             work=folder / "work",
-            config=CompleteConfig(max_tokens=max_tokens),
+            config=CompleteConfig(max_tokens=6),
             model=model,
             runtime=stores.RUNTIME,
         ),
@@ -128,7 +129,7 @@ def test_replies_are_dumped_as_the_ids_that_were_generated_or_counted_out(
     name: str, models: dict[str, ModelFiles], tmp_path: Path
 ) -> None:
     family, model = FAMILIES[name], models[name]
-    made, dropped = replied(tmp_path, model)
+    made, dropped = replied(tmp_path, model, range(5))
     assert len(made) + sum(dropped.values()) == 5
     assert dropped.keys() <= {"rendering", "thought", "empty"}
     if family.unlike:
@@ -193,7 +194,7 @@ def test_a_finished_reply_is_kept_with_its_ids(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scripted(monkeypatch, written)
-    (row,), dropped = replied(tmp_path, models[name], row=stores.conversation(1, "stimulus"))
+    (row,), dropped = replied(tmp_path, models[name], [1])
     assert dropped == {}
     assert row.messages[-1].content == content
     assert row.flags == ()
@@ -208,26 +209,10 @@ def test_a_thought_that_the_template_leaves_out_is_dumped_as_the_target_saw_it(
 ) -> None:
     scripted(monkeypatch, "Well.\n</think>\n\nAye.<|end_of_sentence|>")
     model = models["deepseek-r1"]
-    stimuli = [stores.conversation(i, "stimulus") for i in (1, 2)]
-    (tmp_path / "in").mkdir()
-    stores.table(tmp_path / "in", stimuli)
-    for name in ("out", "work"):
-        (tmp_path / name).mkdir()
-    complete(
-        ReplyJob(
-            conversations=tmp_path / "in",
-            work=tmp_path / "work",
-            config=CompleteConfig(max_tokens=40),
-            model=model,
-            runtime=stores.RUNTIME,
-        ),
-        tmp_path / "out",
-    )
-    rows = read_conversations(tmp_path / "out" / CONVERSATIONS_FILE)
+    replies, _ = replied(tmp_path, model, [1, 2])
     stores.fill(tmp_path / "out", tmp_path / "store", model, swapped=["train"])
     store, tokenizer = ActivationStore(tmp_path / "store"), load_tokenizer(model)
-    replies = [row for row in rows if row.view == "stimulus_completion"]
-    hidden = {row.example_id: store.place(row.example_id).withheld for row in rows}
+    hidden = {row.example_id: store.place(row.example_id).withheld for row in replies}
     swaps = make_swaps(replies, hidden, ["train"])
     assert len(swaps) == len(replies) == 2
     for example in [row.example_id for row in replies] + [s.swapped.example_id for s in swaps]:
@@ -263,7 +248,7 @@ def test_a_reply_that_cannot_be_written_as_it_was_seen_is_counted_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scripted(monkeypatch, written)
-    made, dropped = replied(tmp_path, models[name], row=stores.conversation(1, "stimulus"))
+    made, dropped = replied(tmp_path, models[name], [1])
     assert (made, dropped) == ([], {reason: 1})
 
 
@@ -272,14 +257,14 @@ def test_settings_of_generation_that_the_model_brings_change_nothing_and_are_tol
 ) -> None:
     folder = tiny.save(tmp_path / "model")
     model = resolve_model(str(folder))
-    before, _ = replied(tmp_path / "before", model)
+    before, _ = replied(tmp_path / "before", model, range(5))
     (folder / "generation_config.json").write_text(
         '{"repetition_penalty": 9.0, "do_sample": true, "temperature": 2.0, "top_k": 3,'
         ' "eos_token_id": [5, 6, 7, 8], "max_new_tokens": 1, "bad_words_ids": [[9]],'
         ' "num_beams": 4, "no_repeat_ngram_size": 1, "min_new_tokens": 5, "stop_strings": "a",'
         f' "forced_eos_token_id": 9, "suppress_tokens": {list(range(10, 300))}}}'
     )
-    after, _ = replied(tmp_path / "after", resolve_model(str(folder)))
+    after, _ = replied(tmp_path / "after", resolve_model(str(folder)), range(5))
     assert after == before
     told = [one.message for one in caplog.records if "generation_config.json" in one.message]
     assert len(told) == 1  # none of the file that came with the model

@@ -11,7 +11,6 @@ import tiny
 from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from activation_store.tokens.content_spans import locate
 from activation_store.tokens.tokens import (
     SEGMENT_CODES,
     Encoded,
@@ -205,16 +204,6 @@ def test_many_bytes_of_one_character_are_all_in_its_segment() -> None:
     assert (tokens.segments == SEGMENT_CODES["control"]).sum() == len("é漢🙂".encode())
 
 
-def test_the_date_is_the_same_every_day() -> None:
-    clock = (
-        "{{ strftime_now('%d %b %Y') }}{% for m in messages %}"
-        "{{ '<|im_start|>' + m['content'] + '<|im_end|>' }}{% endfor %}"
-    )
-    for template in (clock, tiny.LLAMA3):
-        tokenizer = tiny.tokenizer(template)
-        assert "01 Jan 2025" in tokenizer.decode(tokenize(tokenizer, said("control")).ids)
-
-
 def test_a_token_across_control_and_stimulus_is_withheld() -> None:
     # no special token between them, and "s" + " " of the next text is one token
     joined = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -245,10 +234,3 @@ def test_a_continuation_is_tokenized_as_behind_a_text(text: str) -> None:
     tokenizer = tiny.tokenizer(merges=True)
     ids = tokenizer(f"a{text}", add_special_tokens=False)["input_ids"]
     assert [*tokenizer("a")["input_ids"], *encode_continuation(tokenizer, text)] == ids
-
-
-def test_locate_finds_each_content_in_the_text() -> None:
-    messages = [{"role": "user", "content": "aa"}, {"role": "assistant", "content": "a"}]
-    text, spans = locate(tiny.tokenizer(tiny.CHATML), messages, generation=False)
-    assert [text[a:b] for a, b in spans] == ["aa", "a"]
-    assert text[: spans[0][0]].endswith("<|im_start|>user\n")

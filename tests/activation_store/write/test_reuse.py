@@ -178,9 +178,9 @@ def test_unfinished_and_broken_stores_are_passed_over(
     filled: Callable[..., DumpResult], rows: Path, store: Path, tmp_path: Path
 ) -> None:
     stores.uncommit(store, 1)
-    find_damage = shutil.copytree(store, tmp_path / "find_damage")
-    (find_damage / "plan.json").unlink()
-    counts = filled(rows, tmp_path / "out", [store, find_damage, tmp_path / "nowhere"])
+    damaged = shutil.copytree(store, tmp_path / "damaged")
+    (damaged / "plan.json").unlink()
+    counts = filled(rows, tmp_path / "out", [store, damaged, tmp_path / "nowhere"])
     assert counts.forward_tokens == counts.tokens
 
 
