@@ -18,6 +18,9 @@ from activation_store.layout.config import CaptureConfig
 from activation_store.layout.root_record import read_root
 from activation_store.model_files.files import ModelFiles
 from activation_store.target.capture import Capture
+from activation_store.target.config import CompleteConfig
+from activation_store.target.replies import CompleteResult, complete
+from activation_store.target.reply_batches import ReplyJob
 from activation_store.write import dump as dumping
 from activation_store.write.dump import DumpResult, dump
 from core.progress import Progress, silent
@@ -109,6 +112,18 @@ def fill(
         progress=progress,
         reusable=reusable,
     )
+
+
+def reply(
+    rows: Path, folder: Path, model: ModelFiles, config: CompleteConfig, **more: Any
+) -> CompleteResult:
+    """Let the target reply to the conversations in `rows`, into folders of `folder`."""
+    for name in ("out", "work"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    job = ReplyJob(
+        conversations=rows, work=folder / "work", config=config, model=model, runtime=RUNTIME
+    )
+    return complete(job, folder / "out", **more)
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stores
 import tiny
 import tool_turns
 from plain_pool import TwoWorkers
@@ -17,8 +18,7 @@ from activation_store.model_files.files import ModelFiles, resolve_model
 from activation_store.target import replies
 from activation_store.target import reply_batches as module
 from activation_store.target.config import CompleteConfig
-from activation_store.target.replies import CompleteResult, complete
-from activation_store.target.reply_batches import ReplyJob
+from activation_store.target.replies import CompleteResult
 from activation_store.target.reply_text import TargetReply
 from activation_store.tokens.tokens import COMPLETION_IDS
 from core.errors import DataError
@@ -31,7 +31,6 @@ from core.records.table_files import (
     write_conversations,
 )
 from core.records.tables import COMPLETES, Conversation, Message, control_id, example_id
-from core.runtime import Runtime
 
 CONFIG = CompleteConfig(max_tokens=6, batch_rows=2)
 
@@ -74,19 +73,7 @@ def run(
     config: CompleteConfig = CONFIG,
     pool: TaskPool | None = None,
 ) -> CompleteResult:
-    for name in ("out", "work"):
-        (folder / name).mkdir(exist_ok=True)
-    return complete(
-        ReplyJob(
-            conversations=folder / "in",
-            work=folder / "work",
-            config=config,
-            model=model,
-            runtime=Runtime(device="cpu", threads=1),
-        ),
-        folder / "out",
-        pool=pool,
-    )
+    return stores.reply(folder / "in", folder, model, config, pool=pool)
 
 
 def test_a_row_that_the_template_cannot_word_is_dropped_and_told(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stores
 import torch
 from http_endpoint import ScriptedEndpoint, ScriptedResponse
 from pydantic import ValidationError
@@ -17,19 +18,16 @@ from activation_store.model_files.files import ModelFiles
 from activation_store.target.config import CompleteConfig
 from activation_store.target.generation import Sampling, generate_ids
 from activation_store.target.load import load_model, load_tokenizer
-from activation_store.target.replies import CompleteResult, complete
-from activation_store.target.reply_batches import ReplyJob
+from activation_store.target.replies import CompleteResult
 from activation_store.target.served_replies import count_chosen
 from activation_store.tokens.tokens import COMPLETION_IDS, ends_of_reply
 from core.errors import EndpointError
 from core.records.table_files import CONVERSATIONS_FILE, read_conversations
 from core.records.tables import Conversation
-from core.runtime import Runtime
 from generators.llm.endpoint.config import EndpointConfig
 from generators.llm.endpoint.resolve import open_endpoint
 from generators.llm.session import LLMSession
 
-RUNTIME = Runtime(device="cpu", threads=1)
 Serve = Callable[[Mapping[str, Any]], Any]
 
 
@@ -58,28 +56,13 @@ def run(
     folder: Path, rows: Path, model: ModelFiles, base_url: str | None = None, **changes: Any
 ) -> CompleteResult:
     """Complete the rows, by the server at an address or here."""
-    for name in ("out", "work"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
     endpoint = None if base_url is None else EndpointConfig(model="served", base_url=base_url)
     config = CompleteConfig(max_tokens=6, endpoint=endpoint, **{"check_rows": 3, **changes})
-
-    def whole(session: LLMSession | None) -> CompleteResult:
-        return complete(
-            ReplyJob(
-                conversations=rows,
-                work=folder / "work",
-                config=config,
-                model=model,
-                runtime=RUNTIME,
-            ),
-            folder / "out",
-            session=session,
-        )
-
     if endpoint is None:
-        return whole(None)
+        return stores.reply(rows, folder, model, config)
     with open_endpoint(endpoint) as opened:
-        return whole(LLMSession(log=folder / "log.sqlite", endpoint=opened))
+        session = LLMSession(log=folder / "log.sqlite", endpoint=opened)
+        return stores.reply(rows, folder, model, config, session=session)
 
 
 def written(folder: Path) -> list[Conversation]:

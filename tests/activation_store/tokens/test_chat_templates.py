@@ -19,8 +19,6 @@ from activation_store.target import reply_batches as module
 from activation_store.target.config import CompleteConfig
 from activation_store.target.generation import up_to_end
 from activation_store.target.load import load_tokenizer
-from activation_store.target.replies import complete
-from activation_store.target.reply_batches import ReplyJob
 from activation_store.target.swaps import make_swaps
 from activation_store.tokens.content_spans import locate
 from activation_store.tokens.template import render
@@ -108,19 +106,8 @@ def replied(
 ) -> tuple[list[Conversation], dict[str, int]]:
     """Return the completed rows, and what was dropped, of the stimuli of these numbers."""
     rows = [stores.conversation(i, "stimulus") for i in numbers]
-    stores.table(folder / "in", rows)
-    (folder / "out").mkdir()
-    (folder / "work").mkdir()
-    result = complete(
-        ReplyJob(
-            conversations=folder / "in",
-            work=folder / "work",
-            config=CompleteConfig(max_tokens=6),
-            model=model,
-            runtime=stores.RUNTIME,
-        ),
-        folder / "out",
-    )
+    given = stores.table(folder / "in", rows)
+    result = stores.reply(given, folder, model, CompleteConfig(max_tokens=6))
     return read_conversations(folder / "out" / CONVERSATIONS_FILE)[len(rows) :], result.dropped
 
 
