@@ -11,12 +11,12 @@ take turns, and the median of each counts.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from decoder_bench import untrained_decoder
+from store_bench import in_turns
 
 from activation_store.target.generation import Sampling, generate_ids
 from core.records.steering_control import SteeringControl, WantedAnswer
@@ -47,20 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     decoder = untrained_decoder(words.model, words.layer)
     said = " ".join((SAID * words.words).split()[: words.words])
     prompt = tokenize_prompt(decoder.tokenizer, said)
-    ways = make_ways(decoder)
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(words.repeats):
-        for name, steering in ways.items():
-            start = time.perf_counter()
-            write(decoder, prompt, steering, words.tokens)
-            taken[name].append(time.perf_counter() - start)
-    median = {name: statistics.median(own) for name, own in taken.items()}
+    ways = {
+        name: partial(write, decoder, prompt, steering, words.tokens)
+        for name, steering in make_ways(decoder).items()
+    }
+    times = in_turns(ways, words.repeats)
     print(f"{len(prompt.ids)} tokens of prompt, {words.tokens} new ones, float32, ", end="")
     print(f"{torch.get_num_threads()} threads\n")
     print("| way | tokens a second | time, relative to plain |")
     print("|---|---|---|")
-    for name, seconds in median.items():
-        print(f"| {name} | {words.tokens / seconds:.1f} | {seconds / median['plain']:.2f} |")
+    for name in times:
+        seconds = times.seconds(name)
+        print(f"| {name} | {words.tokens / seconds:.1f} | {seconds / times.seconds('plain'):.2f} |")
 
 
 def make_ways(decoder: Decoder) -> dict[str, Steering]:
