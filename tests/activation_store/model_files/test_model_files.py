@@ -195,8 +195,6 @@ def test_arguments_that_are_not_the_templates_are_refused(name: str) -> None:
 def test_a_hub_model_fetches_pickled_weights_only_where_it_has_no_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import huggingface_hub
-
     asked: list[str] = []
 
     def download(name: str, *, allow_patterns: list[str], **options: object) -> str:
@@ -205,7 +203,7 @@ def test_a_hub_model_fetches_pickled_weights_only_where_it_has_no_others(
             (folder / "pytorch_model.bin").write_bytes(b"w")
         return str(folder)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     resolve_model("org/name")
     assert asked == ["*.safetensors"]
     (folder / "model.safetensors").unlink()
@@ -216,7 +214,6 @@ def test_a_hub_model_fetches_pickled_weights_only_where_it_has_no_others(
 def test_a_hub_model_fetches_named_templates_and_no_copies_of_weights(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import huggingface_hub
     from huggingface_hub.utils._paths import filter_repo_objects
 
     wanted = ["config.json", "model.safetensors", "additional_chat_templates/tool_use.jinja"]
@@ -229,7 +226,7 @@ def test_a_hub_model_fetches_named_templates_and_no_copies_of_weights(
         fetched.extend(filter_repo_objects([*wanted, *copies], **patterns))
         return str(folder)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     resolve_model("org/name")
     assert fetched == wanted
 
@@ -317,35 +314,29 @@ def test_a_hub_that_cannot_be_reached_is_one_line_within_seconds(ref: str, tmp_p
 def test_a_snapshot_without_weights_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import huggingface_hub
-
     (folder / "model.safetensors").unlink()
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(folder))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: str(folder))
     assert refusal("org/name") == "model org/name: the folder holds no weights (*.safetensors)."
 
 
 def test_a_hub_id_takes_its_revision_along(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
     asked = []
 
     def download(name: str, **options: object) -> str:
         asked.append((name, options["revision"]))
         return str(folder)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert resolve_model("org/name@v1.0/x").folder == folder
     resolve_model("org/name")
     assert asked == [("org/name", "v1.0/x"), ("org/name", None)]
 
 
 def test_a_hub_that_refuses_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
     def download(name: str, **options: object) -> str:
         raise ValueError("")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert "hub refused it (ValueError). Check the name" in refusal("org/name")
 
 
