@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from activation_store.tokens.content_spans import locate, renders_alike
@@ -29,9 +29,9 @@ class TargetReply:
         detail: why, in words.
     """
 
-    ids: list[int]
-    text: str
-    finished: bool
+    ids: list[int] = field(default_factory=list)
+    text: str = ""
+    finished: bool = False
     reason: str = ""
     detail: str = ""
 
@@ -73,7 +73,7 @@ class ReplyReader:
             try:
                 tokens, encoded = tokenize_with_text(self.tokenizer, row.messages)
             except DataError as error:
-                found.append(dropped_reply("template", str(error)))
+                found.append(TargetReply(reason="template", detail=str(error)))
             else:
                 found.append(StimulusPrompt(row=row, ids=tokens.ids.tolist(), text=encoded.text))
         return found
@@ -199,8 +199,3 @@ class ReplyReader:
         return bool(thought_end and answer.strip()) and renders_alike(
             self.tokenizer, whole, without, tools=offered_tools(row.messages)
         )
-
-
-def dropped_reply(reason: str, detail: str) -> TargetReply:
-    """Make the reply of a row that is dropped, with the reason."""
-    return TargetReply(ids=[], text="", finished=False, reason=reason, detail=detail)

@@ -22,12 +22,7 @@ from activation_store.target.config import CompleteConfig
 from activation_store.target.generation import up_to_end
 from activation_store.target.load import load_tokenizer
 from activation_store.target.reply_batches import ReplyJob
-from activation_store.target.reply_text import (
-    ReplyReader,
-    StimulusPrompt,
-    TargetReply,
-    dropped_reply,
-)
+from activation_store.target.reply_text import ReplyReader, StimulusPrompt, TargetReply
 from core.documents.canonical import canonical_json
 from core.errors import EndpointError
 from core.records.tables import Conversation
@@ -127,20 +122,17 @@ class _ServedTarget:
     def _ids(self, prompt: StimulusPrompt, outcome: Outcome) -> list[int] | TargetReply:
         """Return the token ids of a reply with its end of turn, or why there are none."""
         if outcome.status not in ("answer", "cut_off"):
-            return dropped_reply(outcome.status, outcome.detail)
-        ids = (
-            None
-            if outcome.token_ids is None
-            else up_to_end([*outcome.token_ids], self._reader.ends)
-        )
-        if ids is None:
+            return TargetReply(reason=outcome.status, detail=outcome.detail)
+        ids: list[int] | None
+        if outcome.token_ids is not None:
+            ids = up_to_end([*outcome.token_ids], self._reader.ends)
+        else:
             ids = self._reader.ids_of(prompt, outcome.content)
             # some servers count the end of turn, others do not
             counted = {outcome.tokens.completion, outcome.tokens.completion - 1}
             if ids is None or (not outcome.estimated and len(ids) not in counted):
-                return dropped_reply(
-                    "tokens", "the server's text has other tokens than those that it wrote"
-                )
+                detail = "the server's text has other tokens than those that it wrote"
+                return TargetReply(reason="tokens", detail=detail)
         ended = bool(ids) and ids[-1] in self._reader.ends
         if outcome.status == "answer" and not ended and self._reader.end is not None:
             ids.append(self._reader.end)
