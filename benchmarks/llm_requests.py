@@ -26,8 +26,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from core.processes.task_pool import call_apart
 from generators.llm.cached_client import LLMClient
 from generators.llm.chat.dialect import ChatDialect
 from generators.llm.chat.request import Request
@@ -157,7 +158,7 @@ def serve(slots: int, latency_s: float, told: Connection) -> None:
     asyncio.run(work())
 
 
-def ask_bare(port: int, count: int, slots: int, told: Connection) -> None:
+def ask_bare(port: int, count: int, slots: int) -> Measured:
     """Ask `count` requests with openai's client alone, behind a semaphore."""
     # a benchmark compares with the library itself: elsewhere it is imported in one file
     from openai import AsyncOpenAI, DefaultAioHttpClient
@@ -182,10 +183,10 @@ def ask_bare(port: int, count: int, slots: int, told: Connection) -> None:
 
             await asyncio.gather(*(one(number) for number in range(count)))
 
-    told.send(_measured(count, work))
+    return _measured(count, work)
 
 
-def ask(port: int, log: Path, count: int, slots: int, told: Connection) -> None:
+def ask(port: int, log: Path, count: int, slots: int) -> Measured:
     """Ask `count` requests through `log` with our client."""
     requests = [_request(number) for number in range(count)]
 
@@ -198,7 +199,7 @@ def ask(port: int, log: Path, count: int, slots: int, told: Connection) -> None:
                 await client.close()
         assert all(outcome.status == "answer" for outcome in outcomes)
 
-    told.send(_measured(count, work))
+    return _measured(count, work)
 
 
 def _measured(count: int, work: Callable[[], Any]) -> Measured:
@@ -230,31 +231,19 @@ def _request(number: int) -> Request:
     )
 
 
-def reported(target: Callable[..., None], *arguments: object) -> Any:
-    """Run `target` in a new process; returns what it tells."""
-    hear, tell = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=target, args=(*arguments, tell))
-    process.start()
-    tell.close()
-    report = hear.recv()
-    process.join()
-    return report
-
-
 def compare(latency_s: float, slots: int, rounds: int, repeats: int) -> Compared:
     """Let peer and client take turns against a server of that latency."""
     hear, tell = multiprocessing.Pipe(duplex=False)
     server = multiprocessing.Process(target=serve, args=(slots, latency_s, tell), daemon=True)
     server.start()
-    port = hear.recv()
-    count = slots * rounds
+    asked = {"port": hear.recv(), "count": slots * rounds, "slots": slots}
     peer, client = [], []
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(repeats):
             log = Path(folder) / f"{turn}.sqlite"
-            peer.append(cast(Measured, reported(ask_bare, port, count, slots)))
-            client.append(cast(Measured, reported(ask, port, log, count, slots)))
-        again = cast(Measured, reported(ask, port, log, count, slots))
+            peer.append(call_apart(ask_bare, asked))
+            client.append(call_apart(ask, {**asked, "log": log}))
+        again = call_apart(ask, {**asked, "log": log})
     server.terminate()
     return Compared(latency_s=latency_s, peer=peer, client=client, again=again)
 

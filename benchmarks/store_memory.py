@@ -11,10 +11,8 @@ the writer's own. Prints a Markdown table, and plots it.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import resource
 import tempfile
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from store_bench import captured, planned, target
 from activation_store.target.capture import Capture
 from activation_store.tokens.token_table import TokenTable
 from activation_store.tokens.tokens import Tokens
+from core.processes.task_pool import call_apart
 
 TIMES = (1, 3, 10, 30, 100)
 MODEL = "2x256"
@@ -36,16 +35,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16384, help="tokens of the smallest store")
     parser.add_argument("--plot", type=Path, help="where the picture goes")
     words = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
     found = []
     print("| tokens | shards | a shard, MB | before, MB | peak, MB | more, in shards |")
     print("|---|---|---|---|---|---|")
     for times in TIMES:
-        ours, theirs = context.Pipe(duplex=False)
-        child = context.Process(target=_peak, args=(words.tokens * times, theirs))
-        child.start()
-        shards, size, before, peak = ours.recv()
-        child.join()
+        shards, size, before, peak = call_apart(_peak, {"tokens": words.tokens * times})
         found.append((words.tokens * times, (peak - before) / size))
         print(
             f"| {words.tokens * times} | {shards} | {size / 1e6:.1f} | {before / 1e6:.0f} "
@@ -55,8 +49,8 @@ def main() -> None:
         _plot(found, words.plot)
 
 
-def _peak(tokens: int, pipe: Connection) -> None:
-    """Send shards, bytes of a shard, and the resident set before and at its highest, in bytes."""
+def _peak(tokens: int) -> tuple[int, float, int, int]:
+    """Return shards, bytes of a shard, and the resident set before and at its highest, in bytes."""
     _, net, _, shape = target("embedded", MODEL)
     warm = _rows(4 * LENGTH)
     with tempfile.TemporaryDirectory() as folder:  # libraries load
@@ -70,7 +64,7 @@ def _peak(tokens: int, pipe: Connection) -> None:
     with tempfile.TemporaryDirectory() as folder:
         captured(Path(folder), plan, rows, net)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    pipe.send((plan.n_shards, plan.raw_bytes / plan.n_shards, before, peak))
+    return plan.n_shards, plan.raw_bytes / plan.n_shards, before, peak
 
 
 def _rows(tokens: int) -> TokenTable:

@@ -13,11 +13,9 @@ ways by turns, and the medians over rounds are printed. Five minutes each on 2 c
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +32,7 @@ from torch.nn import functional as F
 from activation_store.model_files.files import resolve_model
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import load_model
+from core.processes.task_pool import call_apart
 from core.records.tables import VIEWS
 from decoder.batch import Batch, to_device
 from decoder.forward import compute_answer_losses
@@ -91,7 +90,7 @@ class Example:
 
 
 def main() -> None:
-    """Measure every way, or one."""
+    """Measure every way."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path("artifacts"))
     parser.add_argument("--run", default="latentqa_eval")
@@ -101,22 +100,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="optimiser steps that are timed (2)")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     words = parser.parse_args()
     words.rows = words.rows or (1 if words.profiles else 8)
-    if words.way:
-        print(json.dumps(measure(WAYS[words.way], words)))
-        return
     found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
     for _ in range(words.rounds):
         for name, own in found.items():
-            done = subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--way", name],
-                check=True,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            own.append(json.loads(done.stdout.splitlines()[-1]))
+            own.append(call_apart(measure, {"way": WAYS[name], "words": words}))
             print(f"{name}: {own[-1]['speed']:.2f} questions a second", file=sys.stderr)
     show(found, words)
 
