@@ -135,10 +135,9 @@ def show(found: dict[str, list[dict[str, float]]], words: argparse.Namespace) ->
 
 def measure(way: Way, words: argparse.Namespace) -> dict[str, float]:
     """Questions a second, peak memory in bytes, share of padding and of waiting for data."""
-    decoder, target = untrained_decoder(words.model, LAYER), None
-    device = decoder.device
-    if not way.store:
-        target = load_model(resolve_model(words.model), dtype="float32", device=device)
+    decoder = untrained_decoder(words.model, LAYER)
+    device, model = decoder.device, resolve_model(words.model)
+    target = None if way.store else load_model(model, dtype="float32", device=device)
     load = made_rows(decoder) if words.profiles else run_rows(decoder, words)
     every = range(len(load.lengths))
     timed = typical(load, words.rows, words.steps)
