@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,7 @@ TEMPLATE_SETTINGS = "latentqa_template"
 """Attribute of a tokenizer that holds the `TemplateConfig` of the model that it is of."""
 # some templates write today's date; a fixed one keeps a store's tokens the same on every day
 _DATE = datetime(2025, 1, 1)
+_CLOCK = "strftime_now"
 
 
 def render(
@@ -33,7 +35,6 @@ def render(
     arguments: dict[str, Any] = {
         "date_string": _DATE.strftime("%d %b %Y"),
         **settings_of(tokenizer).template_args,
-        "strftime_now": _format_date,  # in place of transformers' own
     }
     try:
         return str(
@@ -42,6 +43,7 @@ def render(
                 tools=tools,
                 tokenize=False,
                 add_generation_prompt=generation,
+                chat_template=_with_fixed_clock(tokenizer.get_chat_template(tools=tools)),
                 **arguments,
             )
         )
@@ -51,8 +53,29 @@ def render(
         ) from error
 
 
-def _format_date(format: str) -> str:
-    return _DATE.strftime(format.replace("%#", "%-"))  # %#d on Windows is %-d elsewhere
+def _with_fixed_clock(template: str) -> str:
+    """Return the template with its own `strftime_now`, which formats a fixed date.
+
+    A function cannot be handed to a template: transformers makes text of what is no plain data.
+    """
+    if _CLOCK not in template:
+        return template
+    # the line break ends the macro's line, and is not part of what the template writes
+    return f"{_clock_macro()}\n{template}"
+
+
+def _format_date(flag: str, code: str) -> str:
+    return _DATE.strftime(f"%{'-' if flag == '#' else flag}{code}")
+
+
+@functools.cache
+def _clock_macro() -> str:
+    fields = "".join(
+        f" | replace('%{flag}{code}', '{_format_date(flag, code)}')"
+        for flag in ("-", "#", "_", "^", "")  # %-d: without a leading zero; %#d: so on Windows
+        for code in "aAbBcCdDeFgGhHIjklmMpPrRsSTuUVwWxXyYzZ"
+    )
+    return f"{{% macro {_CLOCK}(format) %}}{{{{ format{fields} }}}}{{% endmacro %}}"
 
 
 def settings_of(tokenizer: Any) -> TemplateConfig:
