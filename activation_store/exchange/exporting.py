@@ -27,6 +27,7 @@ from activation_store.read.reader import ActivationStore
 from core.documents.canonical import digest
 from core.files import new_folder, write_json
 
+FORMATS = ("safetensors", "datasets")
 LAYER_FILE = "layer.json"
 EXAMPLES_FILE = "examples.parquet"
 
