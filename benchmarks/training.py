@@ -43,7 +43,7 @@ from decoder.reading import Reading
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from trainers.config import TrainConfig
-from trainers.data.dataset import LengthBuckets, split_into_micro_batches
+from trainers.data.dataset import order_in_buckets, split_into_micro_batches
 from trainers.data.rows import count_visible_tokens, load_rows, read_row, select, tokenize_questions
 
 LAYER = 14
@@ -250,7 +250,7 @@ def made_rows(decoder: Decoder, rows: int = 64, prefix: int = 256, questions: in
 def order(way: Way, rows: Rows, chosen: Sequence[int], size: int) -> list[list[int]]:
     """Cut the chosen rows into batches."""
     if way.tokens:
-        flat = list(LengthBuckets([rows.lengths[i] for i in chosen], size, seed=0))
+        flat = order_in_buckets([rows.lengths[i] for i in chosen], size, seed=0)
         flat = [chosen[i] for i in flat]
         return [flat[i : i + size] for i in range(0, len(flat), size)]
     by_characters = sorted(chosen, key=rows.characters.__getitem__)

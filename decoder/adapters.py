@@ -8,12 +8,16 @@ active adapters, whether they are on, and every weight's `requires_grad`.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from core.files import write_json
 
 
 @contextlib.contextmanager
@@ -82,3 +86,16 @@ def multiply_in_base_format(net: Any) -> None:
             for matrix in matrices.values():
                 if type(matrix) is nn.Linear and matrix.bias is None:
                     matrix.__class__ = _RoundedLinear
+
+
+def tidy_adapter_folder(folder: Path) -> None:
+    """Make the folder of an adapter that peft saved the same in every process, without its README.
+
+    peft writes sets in the order of the process's hashes.
+    """
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    settings = json.loads(path.read_bytes())
+    if isinstance(settings["target_modules"], list):
+        settings["target_modules"].sort()
+    write_json(path, settings)

@@ -125,6 +125,7 @@ def continue_turns(
     *,
     max_tokens: int,
     sampler: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    may_be_empty: bool = True,
 ) -> list[Answer]:
     """Write what follows each turn of a batch, up to the end of turn.
 
@@ -134,6 +135,7 @@ def continue_turns(
         cache: keys and values of the rows' prefixes; it is used up.
         max_tokens: longest answer, in tokens.
         sampler: takes the next token [G] from log-probabilities [G, V]; None the likeliest.
+        may_be_empty: whether the first token may end the turn.
     """
     select_rows(cache, batch["row_of"])
     ids, mask = batch["turn_ids"], batch["turn_mask"]
@@ -157,7 +159,11 @@ def continue_turns(
                 use_cache=True,
             ).logits
         logp_GV = logits_GV.float().log_softmax(-1)
-        chosen = logp_GV.argmax(-1) if sampler is None else sampler(logp_GV)
+        allowed_GV = logp_GV
+        if t == 0 and not may_be_empty:
+            allowed_GV = logp_GV.clone()
+            allowed_GV[:, end] = -torch.inf
+        chosen = allowed_GV.argmax(-1) if sampler is None else sampler(allowed_GV)
         chance = logp_GV.gather(-1, chosen[:, None])[:, 0]
         words_QT[going, t], chances_QT[going, t] = chosen, chance
         positions = positions.flatten().index_select(0, ends)[:, None] + 1

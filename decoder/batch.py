@@ -6,7 +6,8 @@ Shapes: B rows, P prefix tokens (left-padded), Q questions of all rows, T turn t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
@@ -79,8 +80,6 @@ def stack_rows(
         ValueError: some readings have vectors, others none.
         DataError: a row has more than `most` positions.
     """
-    if len({r.vectors is None for r in readings}) > 1:
-        raise ValueError("readings with and without vectors cannot share a batch")
     check_positions(prefixes, turns, most)
     rows, width = len(readings), max(len(p.ids) for p in prefixes)
     ids = np.zeros((rows, width), np.int64)
@@ -160,10 +159,15 @@ def stack_vectors(
     Args:
         readings: B rows, all with vectors or all without.
         places: of each row, indices into the flattened batch.
+
+    Raises:
+        ValueError: some readings have vectors, others none.
     """
     found = [reading.vectors for reading in readings if reading.vectors is not None]
     if not found:
         return {}
+    if len(found) < len(readings):
+        raise ValueError("readings with and without vectors cannot share a batch")
     arrays = [vectors for vectors in found if isinstance(vectors, np.ndarray)]
     if len(arrays) == len(found):
         stacked = torch.from_numpy(np.concatenate(arrays))
@@ -174,6 +178,26 @@ def stack_vectors(
         "vectors": stacked,
         "vector_layers": torch.from_numpy(np.concatenate([r.vector_layers for r in readings])),
     }
+
+
+def batches_by_length(
+    lengths: Sequence[int], *, rows: int = sys.maxsize, tokens: int = sys.maxsize
+) -> Iterator[list[int]]:
+    """Cut rows, from short to long, into batches of like length; yield the indices of each.
+
+    Args:
+        lengths: tokens of each row.
+        rows: most rows of a batch.
+        tokens: most tokens of a batch, padding counted; a row alone may have more.
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) == rows or (len(batch) + 1) * lengths[i] > tokens):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def to_device(batch: B, device: torch.device) -> B:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +27,7 @@ from activation_store.target.number_format import resolve_dtype
 from core.errors import ConfigError, ModelError, StoreError, first_line
 from core.files import write_json
 from core.runtime import Runtime
-from decoder.adapters import multiply_in_base_format, use_adapter
+from decoder.adapters import multiply_in_base_format, tidy_adapter_folder, use_adapter
 from decoder.binding import SCHEMA, SIDECAR, Binding, check_target, read_sidecar
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.forward import check_cacheable
@@ -177,7 +176,7 @@ class Decoder:
         base: Any = load_model(model, dtype=dtype, device=device, runtime=runtime)
         check_cacheable(base, binding.model)  # before peft has its own words for it
         torch.manual_seed(seed)
-        net = _add_lora(base, lora)
+        net = add_lora(base, lora)
         return cls(net.eval(), load_tokenizer(model), config, binding)
 
     @classmethod
@@ -250,15 +249,9 @@ class Decoder:
             adapter.base_model_name_or_path = name
         # the adapter holds no embeddings; peft would look for the base's to compare
         self.net.save_pretrained(folder, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)
-        # peft writes sets in the order of this process's hashes
-        path = folder / "adapter_config.json"
-        settings = json.loads(path.read_bytes())
+        tidy_adapter_folder(folder)
         if normaliser := self._normalisers.get(self.net.active_adapter):
             normaliser.statistics.save(folder)
-        if isinstance(settings["target_modules"], list):
-            settings["target_modules"].sort()
-        write_json(path, settings)
         write_json(
             folder / SIDECAR,
             {
@@ -356,11 +349,15 @@ def check_base(net: Any, model: ModelFiles, *, config: DecoderConfig, lora: Lora
     shape = shape_of(net.config, model.ref)
     shape.layer(config.write_layer, "decoder.write_layer")
     blocks(net)
-    _add_lora(net, lora)
+    add_lora(net, lora)
 
 
-def _add_lora(base: Any, lora: LoraSettings) -> Any:
-    """Put an adapter that changes nothing yet on a network."""
+def add_lora(base: Any, lora: LoraSettings) -> Any:
+    """Put an adapter that changes nothing yet on a network; return the peft model.
+
+    Raises:
+        ModelError: peft cannot, as where a layer that `lora` names is missing.
+    """
     from peft import LoraConfig, get_peft_model
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)

@@ -77,8 +77,6 @@ def make_packed_batch(
         ValueError: some readings have vectors, others none.
         DataError: a row is longer than the model encodes positions alike.
     """
-    if len({r.vectors is None for r in readings}) > 1:
-        raise ValueError("readings with and without vectors cannot share a batch")
     prefixes = [prompt.prefix(r) for r in readings]
     check_positions(prefixes, turns, prompt.most_positions)
     lengths = [

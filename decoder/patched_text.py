@@ -9,7 +9,7 @@ Shapes: T tokens, R placeholders, D d_model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 
 from activation_store.tokens.tokens import encode_continuation, encode_plain_text
 from decoder.asking import Answer, continue_turns
-from decoder.batch import check_positions, stack_rows, to_device
+from decoder.batch import batches_by_length, check_positions, stack_rows, to_device
 from decoder.forward import compute_answer_losses, compute_prefix_cache
 from decoder.injection import Injection
 from decoder.model import Decoder
@@ -96,15 +96,16 @@ def continue_texts(
     out: dict[int, Answer] = {}
     most = decoder.prompt.most_positions
     with decoder.without_adapter():
-        for rows in _batches([len(text.ids) for text in texts]):
+        for rows in batches_by_length([len(text.ids) for text in texts], rows=_ROWS):
             chosen = [texts[i] for i in rows]
-            turns = [[_turn(text.ids[-1:], 1)] for text in chosen]
+            turns = [[_turn(text, text.ids[:0])] for text in chosen]
             prefixes, readings = _prefixes(chosen)
             check_positions(prefixes, turns, most, more=max_tokens - 1)
             batch = to_device(stack_rows(prefixes, readings, turns, most=most), decoder.device)
             cache = compute_prefix_cache(decoder.net, injection, batch)
-            first = _NoEmptyAnswer(decoder.prompt.end_of_turn)
-            written = continue_turns(decoder, batch, cache, max_tokens=max_tokens, sampler=first)
+            written = continue_turns(
+                decoder, batch, cache, max_tokens=max_tokens, may_be_empty=False
+            )
             out |= dict(zip(rows, written, strict=True))
     return [out[i] for i in range(len(texts))]
 
@@ -126,12 +127,12 @@ def score_continuations(
     """
     owners: list[int] = []
     losses: list[torch.Tensor] = []
-    most = decoder.prompt.most_positions
+    tokenizer, most = decoder.tokenizer, decoder.prompt.most_positions
     with decoder.without_adapter():
-        for rows in _batches([len(text.ids) for text in texts]):
+        for rows in batches_by_length([len(text.ids) for text in texts], rows=_ROWS):
             chosen = [texts[i] for i in rows]
             turns = [
-                [_continued(decoder.tokenizer, texts[i], option) for option in options[i]]
+                [_turn(texts[i], encode_continuation(tokenizer, option)) for option in options[i]]
                 for i in rows
             ]
             batch = to_device(stack_rows(*_prefixes(chosen), turns, most=most), decoder.device)
@@ -143,21 +144,6 @@ def score_continuations(
     return out
 
 
-class _NoEmptyAnswer:
-    """Takes the likeliest token, but for the end of turn at the first place."""
-
-    def __init__(self, end: int) -> None:
-        self._end = end
-        self._first = True
-
-    def __call__(self, chances_GV: torch.Tensor) -> torch.Tensor:
-        if self._first:
-            self._first = False
-            chances_GV = chances_GV.clone()
-            chances_GV[:, self._end] = -torch.inf
-        return chances_GV.argmax(-1)
-
-
 def _prefixes(texts: Sequence[PatchedText]) -> tuple[list[Prefix], list[Reading]]:
     """Cut the last token off each text; it begins the turn."""
     prefixes = [Prefix(text.ids[:-1], text.places, np.arange(len(text.ids) - 1)) for text in texts]
@@ -165,17 +151,7 @@ def _prefixes(texts: Sequence[PatchedText]) -> tuple[list[Prefix], list[Reading]
     return prefixes, readings
 
 
-def _turn(ids: np.ndarray, prompt: int) -> Turn:
-    """Make a turn whose first `prompt` tokens are no answer."""
-    return Turn(ids, np.arange(len(ids)) >= prompt)
-
-
-def _continued(tokenizer: Any, text: PatchedText, option: str) -> Turn:
-    written = encode_continuation(tokenizer, option)
-    return _turn(np.concatenate([text.ids[-1:], written]), 1)
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for start in range(0, len(order), _ROWS):
-        yield order[start : start + _ROWS]
+def _turn(text: PatchedText, written: np.ndarray) -> Turn:
+    """Make the turn of a text's last token, which is no answer, and what is written behind it."""
+    ids = np.concatenate([text.ids[-1:], written])
+    return Turn(ids, np.arange(len(ids)) > 0)

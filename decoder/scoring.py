@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from decoder.batch import to_device
+from decoder.batch import batches_by_length, to_device
 from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
 from decoder.packed import make_loss_batch
 from decoder.question_prompt import Turn
 from decoder.reading import Reading
 
-_TOKENS = 2048
+BATCH_TOKENS = 2048
 """Most tokens of a batch, padding counted: what a long row adds to the short ones beside it."""
 
 
@@ -38,10 +38,9 @@ def compute_turn_losses(
         Losses in the order of `readings` and `turns`.
     """
     sizes = [r.n + sum(len(t.ids) for t in own) for r, own in zip(readings, turns, strict=True)]
-    order = sorted(range(len(sizes)), key=sizes.__getitem__)
     owners: list[int] = []
     losses: list[torch.Tensor] = []
-    for rows in batch_rows(order, sizes, batch):
+    for rows in batches_by_length(sizes, rows=batch, tokens=BATCH_TOKENS):
         tensors = make_loss_batch(
             decoder.prompt,
             [readings[i] for i in rows],
@@ -56,21 +55,3 @@ def compute_turn_losses(
     for owner, loss in zip(owners, torch.cat(losses).cpu().tolist() if losses else [], strict=True):
         out[owner].append(loss)
     return out
-
-
-def batch_rows(order: Sequence[int], sizes: Sequence[int], rows: int) -> Iterator[list[int]]:
-    """Cut rows in `order`, from short to long, into batches of like length.
-
-    Args:
-        order: indices into `sizes`.
-        sizes: tokens of each row.
-        rows: most rows of a batch.
-    """
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) == rows or (len(batch) + 1) * sizes[i] > _TOKENS):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch

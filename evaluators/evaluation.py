@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from activation_store.model_files.quiet import quiet_libraries
 from activation_store.read.reader import ActivationStore
 from activation_store.target.load import use_threads
 from core.errors import DataError
@@ -143,7 +142,9 @@ def open_evaluation(
     else:
         normalisation = read_sidecar(decoders.decoder)[0].normalisation
         activations = inputs.open_activations(runtime, normalisation)
-    decoder = _load_decoders(inputs, decoders, config, runtime)
+    decoder = Decoder.load_for(decoders.decoder, inputs.model, config.compute_dtype, runtime)
+    for baseline in config.baselines:
+        decoder.add_adapter(baseline, decoders.baselines[baseline])
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(decoder)
     activations.last_tokens = decoder.config.last_tokens
@@ -176,17 +177,6 @@ def open_evaluation(
     return OpenEvaluation(
         sources=sources, slices=slices, dropped=dropped, foreign_target=foreign_target
     )
-
-
-def _load_decoders(
-    inputs: StepInputs, decoders: TrainedDecoders, config: EvaluateConfig, runtime: Runtime
-) -> Decoder:
-    """Load the decoder, and beside it the adapters of the baselines."""
-    decoder = Decoder.load_for(decoders.decoder, inputs.model, config.compute_dtype, runtime)
-    with quiet_libraries():
-        for baseline in config.baselines:
-            decoder.add_adapter(baseline, decoders.baselines[baseline])
-    return decoder
 
 
 def _write_tables(results: Sequence[SliceResult], out: Path, *, foreign: bool) -> None:

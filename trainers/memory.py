@@ -14,7 +14,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from decoder.adapters import multiply_in_base_format
 from decoder.config import LoraSettings
 from decoder.forward import compute_answer_losses
 from decoder.injection import Injection
+from decoder.model import add_lora
 from decoder.packed import PackedBatch
 
 _FEW, _MORE = 2, 3
@@ -260,15 +261,8 @@ def _put_on_cpu(net: nn.Module) -> None:
 
 
 def adapt(net: nn.Module, lora: LoraSettings) -> Any:
-    """Put a LoRA adapter of these settings on a network."""
-    from peft import LoraConfig, get_peft_model
-
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    adapter = LoraConfig(
-        r=lora.rank, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
-    )
-    with quiet_libraries():
-        adapted = get_peft_model(cast(Any, net), adapter)
+    """Put a LoRA adapter of these settings on a network, as a decoder has it."""
+    adapted = add_lora(net, lora)
     multiply_in_base_format(adapted)
     return adapted
 

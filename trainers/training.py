@@ -6,7 +6,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,19 +83,9 @@ class TrainResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return what the artifact's record keeps: the values by name, throughput among them."""
-        speed = self.throughput
-        return {
-            "steps": self.steps,
-            "rows": self.rows,
-            "questions": self.questions,
-            **({"questions_per_second": 0.0} if speed is None else speed.to_json()),
-            "loss": self.loss,
-            "validation": self.validation,
-            "untrained_validation": self.untrained_validation,
-            "best_step": self.best_step,
-            "trainable_parameters": self.trainable_parameters,
-            "dropped": self.dropped,
-        }
+        values = asdict(self)
+        speed = values.pop("throughput")
+        return {**values, **(speed or {"questions_per_second": 0.0})}
 
 
 def train(

@@ -9,7 +9,7 @@ Shapes: T tokens of a conversation, D d_model, n tokens that are read.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from activation_store.target.capture import Capture
 from activation_store.tokens.tokens import Encoded, Tokens, tokenize_row, tokenize_with_text
 from core.errors import ConfigError
 from core.records.tables import Conversation, Message
+from decoder.batch import batches_by_length
 from decoder.model import Decoder
 from decoder.reading import Reading
 from decoder.visible_tokens import ReadLayers, count_withheld
@@ -149,7 +150,7 @@ def _capture_tokens(
     target = decoder.without_adapter() if source is None else contextlib.nullcontext()
     with target:
         run = Capture(decoder.net.get_base_model() if source is None else source.net, layers)
-        for batch in _batches(lengths, batch_tokens):
+        for batch in batches_by_length(lengths, tokens=batch_tokens):
             kept = run([tokens[i].ids for i in batch])
             for row, i in enumerate(batch):
                 vectors = {k: v[row, : lengths[i]].float().cpu().numpy() for k, v in kept.items()}
@@ -171,14 +172,3 @@ def refuse_differences(decoder: Decoder) -> None:
             "(normalisation `difference`), so it can only be evaluated. To ask or steer, "
             "train one with another normalisation."
         )
-
-
-def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[i] * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch

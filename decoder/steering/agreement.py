@@ -19,7 +19,7 @@ from decoder.question_prompt import Turn
 from decoder.steering.geometry import LEAST_NORM
 from decoder.steering.gradient import WeightedTurn, compute_answer_gradient
 from decoder.steering.prompts import SteeringPrompt
-from decoder.steering.shifts import capture_prompts
+from decoder.steering.shifts import read_prompts
 
 
 def measure_agreement(
@@ -35,11 +35,7 @@ def measure_agreement(
     Returns:
         [P, Q, Q], from -1 where two questions oppose each other to 1 where they agree.
     """
-    layers = decoder.select_layers()
-    captured = capture_prompts(decoder, prompts, layers.layers)
-    readings = [
-        prompt.reading(layers, vectors) for prompt, vectors in zip(prompts, captured, strict=True)
-    ]
+    readings = read_prompts(decoder, prompts)
     directions_QP = []
     for turn in turns:
         asked = [[WeightedTurn(turn)]] * len(readings)

@@ -20,13 +20,13 @@ import torch
 
 from activation_store.target.host_copy import send
 from decoder.adapters import use_adapter
-from decoder.batch import to_device
+from decoder.batch import batches_by_length, to_device
 from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
 from decoder.packed import make_loss_batch
 from decoder.question_prompt import Turn
 from decoder.reading import Reading, at_least_float32
-from decoder.scoring import batch_rows
+from decoder.scoring import BATCH_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +107,11 @@ def take_gradient(
     sizes = [
         r.n + sum(len(t.turn.ids) for t in own) for r, own in zip(readings, turns, strict=True)
     ]
-    order = sorted(range(len(sizes)), key=sizes.__getitem__)
     losses: list[list[torch.Tensor]] = [[] for _ in readings]
     gradients: list[torch.Tensor] = list(leaves)
     totals: list[torch.Tensor] = []
     with use_adapter(decoder.net, decoder.adapter), torch.inference_mode(False):
-        for rows in batch_rows(order, sizes, batch):
+        for rows in batches_by_length(sizes, rows=batch, tokens=BATCH_TOKENS):
             with torch.enable_grad():
                 found = _losses(decoder, [(readings[i], leaves[i], turns[i]) for i in rows])
                 weights = torch.tensor(

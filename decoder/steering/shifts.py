@@ -62,6 +62,15 @@ def capture_prompts(
     ]
 
 
+def read_prompts(decoder: Decoder, prompts: Sequence[SteeringPrompt]) -> list[Reading]:
+    """Run the target on prompts; return of each what the decoder reads of its activations."""
+    layers = decoder.select_layers()
+    captured = capture_prompts(decoder, prompts, layers.layers)
+    return [
+        prompt.reading(layers, vectors) for prompt, vectors in zip(prompts, captured, strict=True)
+    ]
+
+
 def compute_shifts(
     decoder: Decoder,
     prompts: Sequence[SteeringPrompt],
@@ -76,20 +85,16 @@ def compute_shifts(
         objective: the answers.
         config: how far.
     """
-    layers = decoder.select_layers()
-    captured = capture_prompts(decoder, prompts, layers.layers)
-    readings = [
-        prompt.reading(layers, vectors) for prompt, vectors in zip(prompts, captured, strict=True)
-    ]
-    descent = Descent(decoder, readings, objective, config)
+    layers = decoder.select_layers().layers
+    descent = Descent(decoder, read_prompts(decoder, prompts), objective, config)
     descent.run()
     losses, shifts = descent.losses, []
     for prompt, moved in zip(prompts, descent.shifts, strict=True):
-        own = moved.new_zeros(len(layers.layers), len(prompt.ids), moved.shape[1])
-        own[:, prompt.unread :] = moved.view(len(layers.layers), -1, moved.shape[1])
+        own = moved.new_zeros(len(layers), len(prompt.ids), moved.shape[1])
+        own[:, prompt.unread :] = moved.view(len(layers), -1, moved.shape[1])
         shifts.append(own)
     return PromptShifts(
-        layers.layers,
+        layers,
         shifts,
         losses[0],
         losses[-1],
@@ -232,11 +237,7 @@ def compute_common_shift(
         objective: the answers.
         config: `vector_steps`, `step_size`, `norm_limit` and `smoothing`.
     """
-    layers, geometry = decoder.select_layers(), Geometry.of(decoder)
-    captured = capture_prompts(decoder, prompts, layers.layers)
-    readings = [
-        prompt.reading(layers, vectors) for prompt, vectors in zip(prompts, captured, strict=True)
-    ]
+    geometry, readings = Geometry.of(decoder), read_prompts(decoder, prompts)
     descent = Descent(decoder, readings, objective, config)
     size = torch.cat([geometry.lengths(torch.as_tensor(r.vectors)) for r in readings]).median()
     common_LD = torch.zeros_like(geometry.unit_LD)

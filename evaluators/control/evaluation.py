@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from activation_store.model_files.files import ModelFiles
-from activation_store.model_files.quiet import quiet_libraries
-from activation_store.target.load import pick_device, use_threads
-from activation_store.target.number_format import resolve_dtype
+from activation_store.target.load import use_threads
 from core.documents.canonical import digest
 from core.files import storage_errors, write_bytes, write_json
 from core.progress import Progress, silent
@@ -85,14 +83,7 @@ def evaluate_control(
             read.
     """
     use_threads(runtime)
-    with quiet_libraries():
-        loaded = Decoder.load(
-            decoder,
-            model,
-            dtype=resolve_dtype(config.compute_dtype, runtime),
-            device=pick_device(runtime),
-            runtime=runtime,
-        )
+    loaded = Decoder.load_for(decoder, model, config.compute_dtype, runtime)
     loaded.ask_layer(config.read_layer, "control.read_layer")
     prompts = draw_prompts(config)
     pairs = None

@@ -16,7 +16,7 @@ from decoder.scoring import compute_turn_losses
 from decoder.steering.agreement import measure_agreement
 from decoder.steering.prompts import SteeringPrompt, make_steering_prompt
 from decoder.steering.replies import follow_by_replies
-from decoder.steering.shifts import capture_prompts
+from decoder.steering.shifts import read_prompts
 from evaluators.control.metrics import Readability
 from evaluators.stats.estimates import mean_estimate
 
@@ -102,13 +102,8 @@ def _losses(
     decoder: Decoder, prompts: Sequence[SteeringPrompt], turns: Sequence[Turn]
 ) -> np.ndarray:
     """Compute the loss [P, Q] of each answer, in nats per token."""
-    layers = decoder.select_layers()
     found: list[list[float]] = []
     for start in range(0, len(prompts), _BATCH):
-        part = prompts[start : start + _BATCH]
-        captured = capture_prompts(decoder, part, layers.layers)
-        readings = [
-            prompt.reading(layers, vectors) for prompt, vectors in zip(part, captured, strict=True)
-        ]
+        readings = read_prompts(decoder, prompts[start : start + _BATCH])
         found += compute_turn_losses(decoder, readings, [turns] * len(readings))
     return np.array(found)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from decoder.adapters import multiply_in_base_format
 from decoder.model import Decoder
 from decoder.sources.target_run import TargetNetwork
 from evaluators.robustness.config import RobustnessConfig
-from trainers.steering.adapter import scaled_adapter
+from trainers.steering.adapter import (
+    add_target_adapter,
+    remove_steering_adapter,
+    scaled_adapter,
+    steering_weights,
+)
 from trainers.steering.language_loss import compute_language_loss
 
 _NAME = "shift"
@@ -56,8 +59,7 @@ class FineTune:
 
     def remove(self) -> None:
         """Remove the fine-tune from the decoder's network."""
-        self._decoder.net.delete_adapter(_NAME)
-        self._decoder.net.requires_grad_(False)  # peft turns on what is active afterwards
+        remove_steering_adapter(self._decoder, _NAME)
 
 
 def _train(
@@ -65,28 +67,23 @@ def _train(
 ) -> tuple[float, float]:
     from peft import LoraConfig
 
-    net: Any = decoder.net
-    # the generator of the process is left as it was
-    with torch.random.fork_rng(devices=[]), decoder.without_adapter():
-        torch.manual_seed(config.seed)
-        adapter = LoraConfig(
-            r=config.shift_rank,
-            lora_alpha=2 * config.shift_rank,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        net.add_adapter(_NAME, adapter)
-    multiply_in_base_format(net)
+    adapter = LoraConfig(
+        r=config.shift_rank,
+        lora_alpha=2 * config.shift_rank,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    add_target_adapter(decoder, _NAME, adapter, seed=config.seed)
     draw = np.random.default_rng(config.seed)
     losses: list[torch.Tensor] = []
     with decoder.with_adapter(_NAME):
-        weights = [values for name, values in net.named_parameters() if f".{_NAME}." in name]
+        weights = steering_weights(decoder, _NAME)
         for values in weights:
             values.requires_grad_(True)
         optimiser = torch.optim.AdamW(weights, lr=config.shift_learning_rate, weight_decay=0.0)
         for _ in range(config.shift_steps):
             chosen = draw.choice(len(sequences), min(_ROWS, len(sequences)), replace=False)
-            loss = compute_language_loss(net, [sequences[i][:_LONGEST] for i in chosen])
+            loss = compute_language_loss(decoder.net, [sequences[i][:_LONGEST] for i in chosen])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()

@@ -95,7 +95,9 @@ def run_tasks(
         StoreError: decoder, baselines and model do not belong together.
     """
     use_threads(runtime)
-    decoder = _load_decoders(inputs, config.compute_dtype, runtime)
+    decoder = Decoder.load_for(inputs.decoder, inputs.model, config.compute_dtype, runtime)
+    for name, folder in inputs.baselines.items():
+        decoder.add_adapter(name, folder)
     layers = choose_layers(decoder, config)
     cache = PartialResultCache(work)
     measured: dict[str, TaskMetrics] = {}
@@ -262,12 +264,3 @@ def _load_other(inputs: TaskInputs, decoder: Decoder, runtime: Runtime) -> Targe
     with quiet_libraries():
         net = load_model(inputs.other, dtype=decoder.dtype, device=decoder.device, runtime=runtime)
     return TargetNetwork(net, load_tokenizer(inputs.other))
-
-
-def _load_decoders(inputs: TaskInputs, compute_dtype: str, runtime: Runtime) -> Decoder:
-    """Load the decoder, and beside it the adapters of the baselines."""
-    decoder = Decoder.load_for(inputs.decoder, inputs.model, compute_dtype, runtime)
-    with quiet_libraries():
-        for name, folder in inputs.baselines.items():
-            decoder.add_adapter(name, folder)
-    return decoder

@@ -156,46 +156,37 @@ def split_into_micro_batches(lengths: Sequence[int], max_tokens: int) -> list[li
     return out
 
 
-class LengthBuckets(Sampler[int]):
-    """A random order in which each batch holds rows of like length.
+def order_in_buckets(
+    lengths: Sequence[int], batch: int, *, seed: int, epoch: int = 0, window: int = 64
+) -> list[int]:
+    """Draw a random order of rows in which each batch holds rows of like length.
 
-    Rows are shuffled, cut into windows of `window` batches, sorted by length within a window, and
-    the batches are shuffled. The order is a function of (seed, epoch), so that a resumed run
-    continues where it stopped.
+    Rows are shuffled, cut into windows, sorted by length within a window, and the batches are
+    shuffled. The order is a function of (seed, epoch), so that a resumed run continues where it
+    stopped.
+
+    Args:
+        lengths: tokens of each row.
+        batch: rows of a batch.
+        seed: of the order.
+        epoch: counted from 0.
+        window: batches of a window.
     """
-
-    def __init__(self, lengths: Sequence[int], batch: int, *, seed: int, window: int = 64) -> None:
-        self._lengths = list(lengths)
-        self._batch = batch
-        self._seed = seed
-        self._window = window * batch
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, whose number seeds the order of the rows."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-        order = torch.randperm(len(self), generator=generator).tolist()
-        batches: list[list[int]] = []
-        for start in range(0, len(order), self._window):
-            window = sorted(order[start : start + self._window], key=self._lengths.__getitem__)
-            batches += [window[i : i + self._batch] for i in range(0, len(window), self._batch)]
-        # a short batch stays the last one: the loader would cut all batches behind it differently
-        full = [b for b in batches if len(b) == self._batch]
-        short = [b for b in batches if len(b) < self._batch]
-        for i in torch.randperm(len(full), generator=generator).tolist():
-            yield from full[i]
-        for batch in short:
-            yield from batch
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    batches: list[list[int]] = []
+    for start in range(0, len(order), window * batch):
+        own = sorted(order[start : start + window * batch], key=lengths.__getitem__)
+        batches += [own[i : i + batch] for i in range(0, len(own), batch)]
+    # a short batch stays the last one: the loader would cut all batches behind it differently
+    full = [own for own in batches if len(own) == batch]
+    short = [own for own in batches if len(own) < batch]
+    shuffled = [full[i] for i in torch.randperm(len(full), generator=generator).tolist()]
+    return [i for own in shuffled + short for i in own]
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Rows in the order of `LengthBuckets`, each with the number of its epoch.
+    """Rows in the order of `order_in_buckets`, each with the number of its epoch.
 
     What an epoch gives of a row, and so the row's length, is a function of both: it is the same in
     every process, and after a kill.
@@ -216,6 +207,5 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         lengths = self._rows.lengths_in_epoch(self._epoch)
-        order = LengthBuckets(lengths, self._batch, seed=self._seed)
-        order.set_epoch(self._epoch)
+        order = order_in_buckets(lengths, self._batch, seed=self._seed, epoch=self._epoch)
         return ((index, self._epoch) for index in order)

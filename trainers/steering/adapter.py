@@ -7,7 +7,6 @@ is. Saved, it is an ordinary peft adapter of the target.
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from activation_store.model_files.files import public_name
 from activation_store.model_files.quiet import quiet_libraries
 from activation_store.target.load import blocks as blocks_of
 from core.files import write_json
-from decoder.adapters import multiply_in_base_format, use_adapter
+from decoder.adapters import multiply_in_base_format, tidy_adapter_folder, use_adapter
 from decoder.config import LoraSettings
 from decoder.model import Decoder
 
@@ -32,8 +31,7 @@ def add_steering_adapter(
 ) -> None:
     """Put a new adapter on the first `blocks` blocks of the decoder's network.
 
-    It changes nothing yet; one of that name that was there is dropped. The process's generator of
-    random numbers is left as it was.
+    It changes nothing yet; one of that name that was there is dropped.
     """
     from peft import LoraConfig
 
@@ -49,6 +47,20 @@ def add_steering_adapter(
         layers_to_transform=list(range(blocks)),
         task_type="CAUSAL_LM",
     )
+    add_target_adapter(decoder, name, config, seed=seed)
+
+
+def add_target_adapter(decoder: Decoder, name: str, config: Any, *, seed: int) -> None:
+    """Put an adapter of the target on the decoder's network, beside the decoder's own.
+
+    The process's generator of random numbers is left as it was.
+
+    Args:
+        decoder: on whose network it is to stand.
+        name: of the adapter.
+        config: peft's settings of it.
+        seed: of its weights.
+    """
     with torch.random.fork_rng(devices=[]), use_adapter(decoder.net, decoder.adapter):
         torch.manual_seed(seed)
         decoder.net.add_adapter(name, config)
@@ -114,10 +126,5 @@ def save_steering_adapter(
     for path in sorted((folder / name).iterdir()):
         shutil.move(path, folder / path.name)
     (folder / name).rmdir()
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    settings = json.loads(path.read_bytes())
-    if isinstance(settings["target_modules"], list):
-        settings["target_modules"].sort()
-    write_json(path, settings)
+    tidy_adapter_folder(folder)
     write_json(folder / "steering.json", about)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,8 @@ class AdapterTraining:
     gradient_norm: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON types."""
-        return {
-            "losses": self.losses,
-            "validation": [list(pair) for pair in self.validation],
-            "best_step": self.best_step,
-            "gradient_norm": self.gradient_norm,
-        }
+        """Return the values by name."""
+        return asdict(self)
 
 
 def train_adapter(
