@@ -6,17 +6,13 @@ Ghandeharioun et al. 2024 (arXiv 2401.06102): several target prompts, source and
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
-from evaluators.tasks.predictors.base import PredictorContext, PredictorKind, Setting
-from evaluators.tasks.predictors.patching import Patch, score_patched, write_patched
+from evaluators.tasks.predictors.base import PredictorKind, Setting
+from evaluators.tasks.predictors.text_predictor import Patch, TextPredictor
 from evaluators.tasks.rows import TaskRow
 
 
-class _Patchscope:
-    def __init__(self, context: PredictorContext) -> None:
-        self._context = context
-
+class _Patchscope(TextPredictor):
     def settings(self) -> list[Setting]:
         prompts = range(self._context.forms.patched)
         return [
@@ -25,19 +21,11 @@ class _Patchscope:
             for write_layer in dict.fromkeys((0, layer))
         ]
 
-    def write(self, rows: Sequence[TaskRow], setting: Setting) -> list[str]:
-        return write_patched(self._context, rows, _texts(rows, setting), _patch(setting))
+    def text(self, row: TaskRow, setting: Setting) -> str:
+        return row.patched[int(setting["prompt"])]
 
-    def score(self, rows: Sequence[TaskRow], setting: Setting) -> list[list[float]]:
-        return score_patched(self._context, rows, _texts(rows, setting), _patch(setting))
-
-
-def _texts(rows: Sequence[TaskRow], setting: Setting) -> list[str]:
-    return [row.patched[int(setting["prompt"])] for row in rows]
-
-
-def _patch(setting: Setting) -> Patch:
-    return Patch(layer=int(setting["layer"]), write_layer=int(setting["write_layer"]))
+    def patch(self, setting: Setting) -> Patch:
+        return Patch(layer=int(setting["layer"]), write_layer=int(setting["write_layer"]))
 
 
 PATCHSCOPE = PredictorKind(name="patchscope", sees="activations", make=_Patchscope)

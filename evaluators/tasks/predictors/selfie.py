@@ -7,12 +7,11 @@ the activation replaces them, or is added to them at their own length.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 from activation_store.tokens.content_spans import locate
 from decoder.patched_text import PLACE
-from evaluators.tasks.predictors.base import PredictorContext, PredictorKind, Setting
-from evaluators.tasks.predictors.patching import Patch, score_patched, write_patched
+from evaluators.tasks.predictors.base import PredictorKind, Setting
+from evaluators.tasks.predictors.text_predictor import Patch, TextPredictor
 from evaluators.tasks.rows import TaskRow
 
 _REPEATS = (1, 5)
@@ -21,42 +20,29 @@ _REPLY = "Sure, the answer from the message is:"
 _MARK = "MESSAGE-OF-PLACEHOLDERS"
 
 
-class _Selfie:
-    def __init__(self, context: PredictorContext) -> None:
-        self._context = context
-
+class _Selfie(TextPredictor):
     def settings(self) -> list[Setting]:
         return [
             {"layer": layer, "repeats": repeats, "how": how}
             for layer, repeats, how in itertools.product(self._context.layers, _REPEATS, _HOW)
         ]
 
-    def write(self, rows: Sequence[TaskRow], setting: Setting) -> list[str]:
-        return write_patched(self._context, rows, self._texts(rows), _patch(setting))
-
-    def score(self, rows: Sequence[TaskRow], setting: Setting) -> list[list[float]]:
-        return score_patched(self._context, rows, self._texts(rows), _patch(setting))
-
-    def _texts(self, rows: Sequence[TaskRow]) -> list[str]:
-        return [self._text(row.questions[0]) for row in rows]
-
-    def _text(self, question: str) -> str:
+    def text(self, row: TaskRow, setting: Setting) -> str:
         """Render the prompt, up to where the target goes on with its reply."""
         messages = [
-            {"role": "user", "content": f"{_MARK}\n{question}"},
+            {"role": "user", "content": f"{_MARK}\n{row.questions[0]}"},
             {"role": "assistant", "content": _REPLY},
         ]
         text, spans = locate(self._context.decoder.tokenizer, messages, generation=False)
         return text[: spans[-1][1]].replace(_MARK, PLACE, 1)
 
-
-def _patch(setting: Setting) -> Patch:
-    return Patch(
-        layer=int(setting["layer"]),
-        write_layer=0,
-        how="add" if setting["how"] == "add" else "replace",
-        repeats=int(setting["repeats"]),
-    )
+    def patch(self, setting: Setting) -> Patch:
+        return Patch(
+            layer=int(setting["layer"]),
+            write_layer=0,
+            how="add" if setting["how"] == "add" else "replace",
+            repeats=int(setting["repeats"]),
+        )
 
 
 SELFIE = PredictorKind(name="selfie", sees="activations", make=_Selfie)

@@ -21,7 +21,7 @@ from evaluators.tasks.config import ShiftConfig, TasksConfig
 from evaluators.tasks.linear_map import LinearMap, TextActivations, pair_tokens, read_texts
 from evaluators.tasks.measure import measure_task, run_predictor
 from evaluators.tasks.predictors.base import PredictorContext
-from evaluators.tasks.predictors.lit import LIT
+from evaluators.tasks.predictors.decoder_predictor import LIT
 from evaluators.tasks.relation_task import build_relation_task
 from evaluators.tasks.rows import TaskData
 from evaluators.tasks.shift_task import matching_layer, shift_tasks
