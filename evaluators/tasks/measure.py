@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.records.estimate import Estimate
-from evaluators.answers.metrics.token_f1 import word_f1
+from evaluators.answers.metrics.words import word_f1
 from evaluators.stats.estimates import average_by_control, mean_estimate
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.metrics import PredictorMetrics, SettingValue, TaskMetrics, TryMetrics

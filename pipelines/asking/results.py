@@ -12,7 +12,7 @@ from core.records.tables import Message, View
 from decoder.asking import Answer
 from decoder.sources.token_choice import VISIBLE
 from decoder.sources.training_distribution import OODScore
-from evaluators.answers.metrics.token_f1 import word_f1
+from evaluators.answers.metrics.words import word_f1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from generators.rules.words import overlap_f1
 from generators.rules.words import words as all_words
 
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -17,3 +18,8 @@ def answer_words(text: str) -> list[str]:
 def comparable_form(text: str) -> str:
     """Return the words of `text` as one text: what is the same here differs in form alone."""
     return " ".join(answer_words(text))
+
+
+def word_f1(first: str, second: str) -> float:
+    """Compute the F1 of the words of two texts: 1 for the same words, 0 for none in common."""
+    return overlap_f1(answer_words(first), answer_words(second))

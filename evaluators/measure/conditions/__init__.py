@@ -11,18 +11,15 @@
 | noise | random directions with the norms of the row's tokens |
 | wrong_layer | the row's own activations from another stored layer |
 
-A condition is one file here: its name, and the reading of a row. To add one, write the file, name
-it in `CONDITIONS`, and let the YAML know the name (`evaluators.config.ConditionName`).
+A condition is its name and the reading of a row. To add one, write a file, name it in `CONDITIONS`,
+and let the YAML know the name (`evaluators.config.ConditionName`).
 """
 
 from __future__ import annotations
 
 from evaluators.measure.conditions.base import Condition, EvalContext
-from evaluators.measure.conditions.mean import MEAN
-from evaluators.measure.conditions.noise import NOISE
-from evaluators.measure.conditions.none import NONE
 from evaluators.measure.conditions.other import OTHER, pair_with_other_controls
-from evaluators.measure.conditions.right import RIGHT
+from evaluators.measure.conditions.own_reading import MEAN, NOISE, NONE, RIGHT
 from evaluators.measure.conditions.swapped import NEED_SWAPS, SHIFTED_POSITIONS, SWAPPED, find_swaps
 from evaluators.measure.conditions.wrong_layer import WRONG_LAYER
 
