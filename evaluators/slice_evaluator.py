@@ -38,7 +38,6 @@ from evaluators.measure.conditions import (
     CONDITIONS,
     NEED_SWAPS,
     EvalContext,
-    find_swaps,
     pair_with_other_controls,
 )
 from evaluators.measure.conditions.swapped import SWAPPED
@@ -50,6 +49,7 @@ from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import ANSWERS_FILE, ITEMS_FILE, LOSSES_FILE, RESULTS_FILE
 from evaluators.measure.result_rows import WHOLE, loss_rows, result_rows
 from evaluators.measure.slices import EvalSlice
+from trainers.data.contrast import find_stored_swaps
 from trainers.data.rows import Row, tokenize_questions
 
 
@@ -238,10 +238,12 @@ class SliceEvaluator:
         }
 
     def _find_swaps(self, eval_slice: EvalSlice) -> dict[str, str]:
-        """Find the swapped rows of a masked slice; none where nothing is hidden."""
+        """Find the swapped row of each row of a masked slice; none where nothing is hidden."""
         if not eval_slice.masking or SWAPPED.name not in self._arms:
             return {}
-        return find_swaps(self._sources.table, self._store, eval_slice.split, eval_slice.name)
+        split, view = eval_slice.split, eval_slice.name
+        found = find_stored_swaps(self._sources.table, self._store, split, view)
+        return {row: swap.swapped.example_id for row, swap in found.items()}
 
     def _prepare(
         self,
@@ -371,10 +373,7 @@ class SliceEvaluator:
         """Return a cached result; measure and cache it where there is none."""
         name = f"{measured.eval_slice.split}.{measured.eval_slice.name}.{name}"
         subject = measured.subject if about is None else [measured.subject, about]
-        values = self._cache.load(name, subject)
-        if values is None:
-            values = measure()
-            self._cache.store(name, subject, values)
+        values = self._cache.load_or_measure(name, subject, measure)
         self._counter.advance()
         return values
 

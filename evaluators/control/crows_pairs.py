@@ -17,6 +17,7 @@ import numpy as np
 
 from core.errors import DataError
 from core.records.estimate import Estimate
+from decoder.batch import batches_by_length
 from decoder.model import Decoder
 from decoder.steering.prompts import SteeringPrompt
 from decoder.steering.replies import Steering, score_replies
@@ -98,10 +99,8 @@ def score_sentences(
         tokenizer((" " if before else "") + s, add_special_tokens=False)["input_ids"]
         for s in sentences
     ]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     found = np.zeros(len(ids))
-    for start in range(0, len(order), _BATCH):
-        rows = order[start : start + _BATCH]
+    for rows in batches_by_length([len(own) for own in ids], rows=_BATCH):
         found[rows] = score_replies(decoder, [prompt] * len(rows), [ids[i] for i in rows], steering)
     return found
 

@@ -6,10 +6,9 @@ validation prompts, and is judged once, on test prompts, at the strength that wa
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from evaluators.control.prompts import PromptSets, draw_prompts
 from evaluators.control.readability import measure_readability
 from evaluators.control.result_files import CONTROL_FILE, REPLIES, REPLIES_FILE
 from evaluators.control.result_rows import control_rows
+from evaluators.measure.partial_results import PartialResultCache
 from evaluators.measure.result_files import RESULTS, RESULTS_FILE, write_table
 from trainers.steering.adapter import STEER, remove_steering_adapter, save_steering_adapter
 
@@ -131,6 +131,7 @@ class _Study:
     ) -> None:
         self._decoder, self._control, self._config = decoder, control, config
         self._prompts, self._pairs, self._work = prompts, pairs, work
+        self._cache = PartialResultCache(work)
         self._maker = MethodMaker(decoder, control, prompts, config)
         self._validation = ControlJudge(decoder, control, prompts.validation, config)
         self._test = ControlJudge(decoder, control, prompts.test, config)
@@ -170,7 +171,7 @@ class _Study:
         out.mkdir(parents=True, exist_ok=True)
         write_control(out / "control.yaml", self._control)
         plain = self._test.unsteered
-        self._keep_replies("none", 0.0, plain)
+        self.rows += self._reply_rows("none", 0.0, plain)
         methods = {}
         for done, name in enumerate(config.methods):
             methods[name] = self._method(name, out)
@@ -183,26 +184,28 @@ class _Study:
         )
 
     def _method(self, name: Method, out: Path) -> MethodResult:
-        part = self._work / f"{digest([self._control.model_dump(mode='json'), name])[:16]}.json"
-        kept = self._work / part.stem
-        if (known := _load(part)) is not None:
-            self.rows += known["rows"]
+        subject = [self._control.model_dump(mode="json"), name]
+        part = digest(subject)[:16]
+        kept = self._work / part
+        if (known := self._cache.load(part, subject)) is not None:
+            result, rows = known
+            self.rows += rows
             _copy_files(kept, out)
-            return MethodResult.model_validate(known["result"])
+            return MethodResult.model_validate(result)
         start = time.monotonic()
         method = self._maker.make(name)
         for note in method.notes:  # before its strengths are tried, which takes longest
             _LOG.warning("control %s, %s: %s.", self._control.control, name, note)
         kept.mkdir(parents=True, exist_ok=True)
         self._save(method, kept)
-        result, rows = self._judge(method)
-        result = result.model_copy(update={"seconds": round(time.monotonic() - start, 1)})
+        found, rows = self._judge(method)
+        found = found.model_copy(update={"seconds": round(time.monotonic() - start, 1)})
         for adapter in _ADAPTERS.values():
             remove_steering_adapter(self._decoder, adapter)
         _copy_files(kept, out)
-        write_json(part, {"result": result.model_dump(mode="json"), "rows": rows})
+        self._cache.store(part, subject, [found.to_json(), rows])
         self.rows += rows
-        return result
+        return found
 
     def _judge(self, method: SteeringMethod) -> tuple[MethodResult, list[dict[str, Any]]]:
         curve = []
@@ -220,9 +223,6 @@ class _Study:
             bias = None
             if method.name != "activations":  # a vector stands for it: no prompt to take it from
                 bias = self._bias(steering, before=wording or "")
-        before = len(self.rows)
-        self._keep_replies(method.name, chosen.strength, judged)
-        rows, self.rows = self.rows[before:], self.rows[:before]
         adherence = Estimate()
         if judged.adherence is not None and base.adherence is not None:
             adherence = judge.paired(judged.adherence, base.adherence)
@@ -237,7 +237,7 @@ class _Study:
             training=describe_training(method),
             wording=wording,
             notes=method.notes,
-        ), rows
+        ), self._reply_rows(method.name, chosen.strength, judged)
 
     def _bias(self, steering: Steering, *, before: str = "") -> BiasResult | None:
         if self._pairs is None:
@@ -251,20 +251,20 @@ class _Study:
             seed=self._config.seed,
         )
 
-    def _keep_replies(self, name: str, strength: float, judged: Judged) -> None:
+    def _reply_rows(self, name: str, strength: float, judged: Judged) -> list[dict[str, Any]]:
         scores = judged.adherence
-        for i, (said, text) in enumerate(zip(self._prompts.test, judged.texts, strict=True)):
-            self.rows.append(
-                {
-                    "control": self._control.control,
-                    "method": name,
-                    "strength": strength,
-                    "prompt": said,
-                    "reply": text,
-                    "adherence": None if scores is None else float(scores[i]),
-                    "likelihood": float(judged.likelihood[i]),
-                }
-            )
+        return [
+            {
+                "control": self._control.control,
+                "method": name,
+                "strength": strength,
+                "prompt": said,
+                "reply": text,
+                "adherence": None if scores is None else float(scores[i]),
+                "likelihood": float(judged.likelihood[i]),
+            }
+            for i, (said, text) in enumerate(zip(self._prompts.test, judged.texts, strict=True))
+        ]
 
     def _save(self, method: SteeringMethod, out: Path) -> None:
         if method.vector is not None:
@@ -286,14 +286,6 @@ def choose_strength(curve: Sequence[StrengthPoint]) -> StrengthPoint:
     if harmless:
         return max(harmless, key=lambda p: (p.adherence or 0.0, p.likelihood))
     return min(curve, key=lambda p: max(p.own_perplexity, p.ordinary_perplexity))
-
-
-def _load(path: Path) -> Mapping[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return found
 
 
 def _copy_files(folder: Path, out: Path) -> None:

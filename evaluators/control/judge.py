@@ -105,9 +105,8 @@ class ControlJudge:
     def point(self, strength: float, judged: Judged) -> StrengthPoint:
         """Compare the replies at one strength with those of the unsteered target."""
         base, config = self.unsteered, self._config
-        distinct = distinct_n(judged.texts) / max(distinct_n(base.texts), 1e-9)
-        own = judged.own_perplexity / base.own_perplexity
-        ordinary = judged.ordinary_perplexity / base.ordinary_perplexity
+        ratios = self._ratios(judged)
+        perplexity = max(ratios["own_perplexity"], ratios["ordinary_perplexity"])
         gain = None
         if judged.adherence is not None and base.adherence is not None:
             gain = float((judged.adherence - base.adherence).mean())
@@ -115,24 +114,30 @@ class ControlJudge:
             strength=strength,
             adherence=gain,
             likelihood=float((judged.likelihood - base.likelihood).mean()),
-            distinct=distinct,
-            own_perplexity=own,
-            ordinary_perplexity=ordinary,
-            harmless=max(own, ordinary) <= config.perplexity_limit
-            and abs(distinct - 1) <= config.distinct_limit,
+            harmless=perplexity <= config.perplexity_limit
+            and abs(ratios["distinct"] - 1) <= config.distinct_limit,
+            **ratios,
         )
+
+    def _ratios(self, judged: Judged) -> dict[str, float]:
+        """Divide diversity and both perplexities by those of the unsteered target."""
+        base = self.unsteered
+        return {
+            "distinct": distinct_n(judged.texts) / max(distinct_n(base.texts), 1e-9),
+            "own_perplexity": judged.own_perplexity / base.own_perplexity,
+            "ordinary_perplexity": judged.ordinary_perplexity / base.ordinary_perplexity,
+        }
 
     def paired(self, values: np.ndarray, base: np.ndarray) -> Estimate:
         """Estimate the mean difference to the unsteered target, prompt by prompt."""
         return self.estimate(values - base)
 
-    def estimate(self, values: np.ndarray) -> Estimate:
+    def estimate(self, values: Sequence[float] | np.ndarray) -> Estimate:
         """Estimate a mean over prompts."""
         return mean_estimate(values, samples=self._config.bootstrap, seed=self._config.seed)
 
     def effects(self, judged: Judged, make: PromptMaker, steering: Steering) -> SideEffects:
         """Measure what else a steered target does otherwise."""
-        base = self.unsteered
         facts = plain_facts()
         written = self._write(
             [make(question) for question, _ in facts], steering, Sampling(max_tokens=_FACT_TOKENS)
@@ -140,17 +145,14 @@ class ControlJudge:
         right = [
             holds_fact(r.text, answers) for r, (_, answers) in zip(written, facts, strict=True)
         ]
+        texts = judged.texts
         return SideEffects(
-            distinct=distinct_n(judged.texts) / max(distinct_n(base.texts), 1e-9),
-            repetition=self.estimate(np.array([repetition(text) for text in judged.texts])),
-            own_perplexity=judged.own_perplexity / base.own_perplexity,
-            ordinary_perplexity=judged.ordinary_perplexity / base.ordinary_perplexity,
-            refusals=self.estimate(
-                np.array([find_refusal(text) is not None for text in judged.texts])
-            ),
-            toxicity=self.estimate(np.array([is_toxic(text) for text in judged.texts])),
-            facts=self.estimate(np.array(right)),
-            sentiment=self.estimate(np.array([sentiment_of(text) for text in judged.texts])),
+            repetition=self.estimate([repetition(text) for text in texts]),
+            refusals=self.estimate([find_refusal(text) is not None for text in texts]),
+            toxicity=self.estimate([is_toxic(text) for text in texts]),
+            facts=self.estimate(right),
+            sentiment=self.estimate([sentiment_of(text) for text in texts]),
+            **self._ratios(judged),
         )
 
     def _write(

@@ -96,10 +96,7 @@ class MethodMaker:
 
     def told_prompt(self, text: str) -> SteeringPrompt:
         """Make the prompt of a target whose system prompt says the control."""
-        return self._worded_prompt(text, self._control.system_prompt)
-
-    def _worded_prompt(self, text: str, wording: str) -> SteeringPrompt:
-        return make_steering_prompt(self._decoder, text, system=wording)
+        return make_steering_prompt(self._decoder, text, system=self._control.system_prompt)
 
     def make(self, method: Method) -> SteeringMethod:
         """Make the steering that a method of comparison stands for."""
@@ -118,7 +115,8 @@ class MethodMaker:
         wordings = self._control.wordings[: len(self._config.strengths)]
 
         def maker(strength: float) -> PromptMaker:
-            return functools.partial(self._worded_prompt, wording=wordings[int(strength) - 1])
+            wording = wordings[int(strength) - 1]
+            return functools.partial(make_steering_prompt, self._decoder, system=wording)
 
         return SteeringMethod(
             name="prompting",
@@ -295,12 +293,9 @@ class MethodMaker:
             self._held_out,
             self._objective,
             self._config.weights,
-            unrelated=self._unrelated(),
+            unrelated=[self.plain_prompt(text) for text in self._sets.unrelated],
         )
         return self._adapter("weights", STEER, training)
-
-    def _unrelated(self) -> list[SteeringPrompt]:
-        return [self.plain_prompt(text) for text in self._sets.unrelated]
 
     def _sft(self) -> SteeringMethod:
         def rows(texts: Sequence[str]) -> list[tuple[SteeringPrompt, Sequence[int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ class PartialResultCache:
             StorageError: the disk is full or read-only.
         """
         write_json(self._path(name), {"digest": digest([subject, values]), "values": values})
+
+    def load_or_measure(
+        self, name: str, subject: Any, measure: Callable[[], list[Any]]
+    ) -> list[Any]:
+        """Return the cached values of `name`; measure and cache them where there are none."""
+        values = self.load(name, subject)
+        if values is None:
+            values = measure()
+            self.store(name, subject, values)
+        return values
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"

@@ -6,6 +6,7 @@ measured alike.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -184,11 +185,9 @@ class ChangeEvaluator:
             for row, change in zip(paired.rows, altered, strict=True)
         ]
         part = f"{paired.eval_slice.split}.{paired.eval_slice.name}.{name.replace(':', '_')}"
-        kept = self._cache.load(part, subject)
-        if kept is None:
-            kept = [self._compute_losses(paired, altered, tuned, strength)]
-            self._cache.store(part, subject, kept)
-        (value,) = kept
+        (value,) = self._cache.load_or_measure(
+            part, subject, lambda: [self._compute_losses(paired, altered, tuned, strength)]
+        )
         return _ChangedLosses(
             indices=tuple(value["indices"]),
             losses=value["losses"],
@@ -311,12 +310,10 @@ class ChangeEvaluator:
                 [row.example_id, [list(pair) for pair in own], _message_texts(change)]
                 for row, own, change in zip(rows, pairs, changes, strict=True)
             ]
-            kept = self._cache.load(part, subject)
-            if kept is None:
-                masking = eval_slice.masking
-                kept = score_choices(self._decoder, rows, changes, pairs, masking=masking)
-                self._cache.store(part, subject, kept)
-            scores[side] = kept
+            score = functools.partial(
+                score_choices, self._decoder, rows, changes, pairs, masking=eval_slice.masking
+            )
+            scores[side] = self._cache.load_or_measure(part, subject, score)
         controls = [row.conversation.control_id for row in rows]
         return estimate_own_answers(scores["plain"], scores["altered"], controls, self._config)
 

@@ -152,7 +152,8 @@ def _fit(x_N: np.ndarray, y_SN: np.ndarray, *, positive: bool) -> SampledLaws:
         shape = exponent_S.shape
         exponent_S, rows_S = exponent_S.ravel(), rows_S.ravel()
         scale_S, limit_S = solve(exponent_S, rows_S)
-        away_SN = _curve(scaled_N, scale_S, exponent_S, limit_S) - y_SN[rows_S]
+        law_SN = limit_S[:, None] + scale_S[:, None] * scaled_N ** exponent_S[:, None]
+        away_SN = law_SN - y_SN[rows_S]
         found: np.ndarray = (away_SN**2).sum(1).reshape(shape)
         return found
 
@@ -166,13 +167,6 @@ def _fit(x_N: np.ndarray, y_SN: np.ndarray, *, positive: bool) -> SampledLaws:
     exponent_S = np.where(found.success & (inner_S == best_S), found.x, grid_G[best_S])
     scale_S, limit_S = solve(exponent_S, rows_S)
     return SampledLaws(scale_S / unit**exponent_S, exponent_S, limit_S)
-
-
-def _curve(
-    x_N: np.ndarray, scale_S: np.ndarray, exponent_S: np.ndarray, limit_S: np.ndarray
-) -> np.ndarray:
-    y_SN: np.ndarray = limit_S[:, None] + scale_S[:, None] * x_N ** exponent_S[:, None]
-    return y_SN
 
 
 def _linear(

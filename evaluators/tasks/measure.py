@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from core.documents.document import Document
 from core.records.estimate import Estimate
 from evaluators.answers.metrics.words import word_f1
 from evaluators.stats.estimates import average_by_control, mean_estimate
@@ -26,8 +26,7 @@ Values = list[float | None]
 """A measure of each row; None where the row has no options to choose from."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PredictorAnswers:
+class PredictorAnswers(Document):
     """A predictor's answers to the rows of a task.
 
     Attributes:
@@ -36,7 +35,7 @@ class PredictorAnswers:
         setting: the best of them.
         answers: to the test rows, in their order.
         scores: of the options of each test row; empty where it has none.
-        by_layer: for each block that it can read, the headline measure of each test row under the
+        by_layer: each block that it can read, with the headline measure of each test row under the
             best setting of that block.
     """
 
@@ -45,30 +44,7 @@ class PredictorAnswers:
     setting: ChosenSetting
     answers: list[str]
     scores: list[list[float]]
-    by_layer: dict[int, Values]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON types."""
-        return {
-            "sees": self.sees,
-            "tries": [list(one) for one in self.tries],
-            "setting": self.setting,
-            "answers": self.answers,
-            "scores": self.scores,
-            "by_layer": [[layer, values] for layer, values in self.by_layer.items()],
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> PredictorAnswers:
-        """Read what `to_json` returned."""
-        return cls(
-            sees=value["sees"],
-            tries=[(setting, share) for setting, share in value["tries"]],
-            setting=value["setting"],
-            answers=value["answers"],
-            scores=value["scores"],
-            by_layer={int(layer): values for layer, values in value["by_layer"]},
-        )
+    by_layer: list[tuple[int, Values]]
 
 
 def run_predictor(predictor: Predictor, sees: Sees, data: TaskData) -> PredictorAnswers:
@@ -85,13 +61,15 @@ def run_predictor(predictor: Predictor, sees: Sees, data: TaskData) -> Predictor
     answers = predictor.write(data.test, best)
     scores = _score(predictor, data.test, best)
     layers = sorted({int(setting["layer"]) for setting, _ in tries if "layer" in setting})
-    by_layer: dict[int, Values] = {}
+    by_layer: list[tuple[int, Values]] = []
     for layer in layers if sees == "activations" else ():
         own = _best([one for one in tries if one[0].get("layer") == layer])
-        if own == best:
-            by_layer[layer] = _values(data.headline, data.test, answers, scores)
-        else:
-            by_layer[layer] = _try(predictor, own, data.test, data.headline)
+        values = (
+            _values(data.headline, data.test, answers, scores)
+            if own == best
+            else _try(predictor, own, data.test, data.headline)
+        )
+        by_layer.append((layer, values))
     return PredictorAnswers(
         sees=sees, tries=tries, setting=best, answers=answers, scores=scores, by_layer=by_layer
     )
@@ -185,7 +163,7 @@ def _measure(
         lead=lead,
         by_layer={
             str(layer): _estimate(data.headline, values, rows, config)
-            for layer, values in own.by_layer.items()
+            for layer, values in own.by_layer
         },
         tries=[TryMetrics(setting=setting, validation=share) for setting, share in own.tries],
         **written,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from activation_store.target.capture import Capture
 from activation_store.tokens.tokens import encode_plain_text
 from core.documents.canonical import digest
 from core.records.tables import Split
+from decoder.batch import batches_by_length
 from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts
 from evaluators.measure.partial_results import PartialResultCache
@@ -165,14 +167,13 @@ def build_relation_task(
     def ask(part: str, subjects: Sequence[Subject], most: int, least: int) -> KnownSubjects:
         subjects = subjects[: config.max_asked]
         name, names = f"{relation.name}.known.{part}", [one.key for one in subjects]
-        kept = None if cache is None else cache.load(name, names)
-        if kept is not None:
-            known = [one for one in subjects if one.key in kept[0]]
-            return KnownSubjects(known, int(kept[1]))
-        found = find_known(decoder, subjects, most=most, tokens=tokens, least=least)
-        if cache is not None:
-            cache.store(name, names, [[one.key for one in found.subjects], found.asked])
-        return found
+
+        def ask_target() -> list[Any]:
+            found = find_known(decoder, subjects, most=most, tokens=tokens, least=least)
+            return [[one.key for one in found.subjects], found.asked]
+
+        known, asked = cache.load_or_measure(name, names, ask_target) if cache else ask_target()
+        return KnownSubjects([one for one in subjects if one.key in known], asked)
 
     found = ask("test", divided.test, config.max_subjects, config.min_subjects)
     test = found.subjects
@@ -286,11 +287,9 @@ class _RowBuilder:
     def _capture(self, sequences: Sequence[np.ndarray]) -> list[dict[int, np.ndarray]]:
         """Return each text's last activation [1, D] by block."""
         out: dict[int, dict[int, np.ndarray]] = {}
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         with self._decoder.without_adapter(), torch.inference_mode():
             run = Capture(self._decoder.net.get_base_model(), self._layers)
-            for start in range(0, len(order), _BATCH):
-                rows = order[start : start + _BATCH]
+            for rows in batches_by_length([len(own) for own in sequences], rows=_BATCH):
                 found = run([sequences[i] for i in rows])
                 for at, i in enumerate(rows):
                     last = len(sequences[i]) - 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -250,12 +251,12 @@ def _answers(
             [dict(setting) for setting in predictor.settings()],
         ]
     )
-    cached = cache.load(f"{data.name}.{name}", subject)
-    if cached is not None:
-        return PredictorAnswers.from_json(cached[0])
-    found = run_predictor(predictor, kind.sees, data)
-    cache.store(f"{data.name}.{name}", subject, [found.to_json()])
-    return found
+
+    def answer() -> list[dict[str, Any]]:
+        return [run_predictor(predictor, kind.sees, data).to_json()]
+
+    (found,) = cache.load_or_measure(f"{data.name}.{name}", subject, answer)
+    return PredictorAnswers.model_validate(found)
 
 
 def _load_other(inputs: TaskInputs, decoder: Decoder, runtime: Runtime) -> TargetNetwork:

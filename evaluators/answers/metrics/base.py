@@ -37,11 +37,6 @@ class WrittenAnswer:
         return self.type == "extraction" or (self.type is None and self.kind == "extractive")
 
 
-def applies_to_all(written: WrittenAnswer) -> bool:
-    """Return True: the metric is about every answer."""
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One number per answer; its mean over controls is reported.
@@ -54,4 +49,4 @@ class Metric:
 
     name: str
     score: Callable[[WrittenAnswer], float]
-    applies: Callable[[WrittenAnswer], bool] = applies_to_all
+    applies: Callable[[WrittenAnswer], bool] = lambda written: True

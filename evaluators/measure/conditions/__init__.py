@@ -20,7 +20,7 @@ from __future__ import annotations
 from evaluators.measure.conditions.base import Condition, EvalContext
 from evaluators.measure.conditions.other import OTHER, pair_with_other_controls
 from evaluators.measure.conditions.own_reading import MEAN, NOISE, NONE, RIGHT
-from evaluators.measure.conditions.swapped import NEED_SWAPS, SHIFTED_POSITIONS, SWAPPED, find_swaps
+from evaluators.measure.conditions.swapped import NEED_SWAPS, SHIFTED_POSITIONS, SWAPPED
 from evaluators.measure.conditions.wrong_layer import WRONG_LAYER
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "NEED_SWAPS",
     "Condition",
     "EvalContext",
-    "find_swaps",
     "pair_with_other_controls",
 ]
 

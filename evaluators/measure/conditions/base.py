@@ -94,10 +94,6 @@ class EvalContext:
         return (total / count).astype(np.float32)
 
 
-def always_available(store: ActivationSource, layers: ReadLayers) -> None:
-    """Return None: every store has what the condition needs."""
-
-
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One way to fill the placeholders of a row.
@@ -112,4 +108,4 @@ class Condition:
 
     name: str
     read: Callable[[Row, EvalContext], Reading]
-    why_unavailable: Callable[[ActivationSource, ReadLayers], str | None] = always_available
+    why_unavailable: Callable[[ActivationSource, ReadLayers], str | None] = lambda *_: None

@@ -8,14 +8,10 @@ the length of what is hidden.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from core.records.tables import Conversation
 from decoder.reading import Reading
-from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions.base import Condition, EvalContext
-from trainers.data.contrast import find_stored_swaps
 from trainers.data.rows import Row
 
 
@@ -33,15 +29,3 @@ SWAPPED = Condition("swapped", _swapped)
 SHIFTED_POSITIONS = Condition("shifted_positions", _shifted)
 NEED_SWAPS = (SWAPPED.name, SHIFTED_POSITIONS.name)
 """Conditions that only rows of masked views have, and those with another control to swap with."""
-
-
-def find_swaps(
-    rows: Sequence[Conversation], store: ActivationSource, split: str, view: str
-) -> dict[str, str]:
-    """Find the swapped conversation of each row of a split and view; see `find_stored_swaps`.
-
-    Returns:
-        Example id of the swapped conversation by example id.
-    """
-    found = find_stored_swaps(rows, store, split, view)
-    return {row: swap.swapped.example_id for row, swap in found.items()}
