@@ -13,6 +13,7 @@ from decoder.packed import make_loss_batch
 from decoder.question_prompt import Turn
 from decoder.reading import Reading
 
+BATCH_ROWS = 16
 BATCH_TOKENS = 2048
 """Most tokens of a batch, padding counted: what a long row adds to the short ones beside it."""
 
@@ -23,7 +24,7 @@ def compute_turn_losses(
     readings: Sequence[Reading],
     turns: Sequence[Sequence[Turn]],
     *,
-    batch: int = 16,
+    batch: int = BATCH_ROWS,
 ) -> list[list[float]]:
     """Compute the answer loss of each turn of each reading, in nats per token.
 

@@ -153,13 +153,14 @@ def trainer_of(
 ) -> DecoderTrainer:
     """Make the trainer, which then stands on the device."""
     alone = DistributedContext(world_size=1, rank=0, device=torch.device("cpu"))
-    args = make_training_arguments(TrainConfig(), folder, steps=1, distributed=alone, report_to=())
+    config = TrainConfig()
+    args = make_training_arguments(config, folder, steps=1, distributed=alone, report_to=())
     monkeypatch.setattr(TrainingArguments, "device", device.device)
     monkeypatch.setattr(TrainingArguments, "place_model_on_device", False)
     decoder.net.train()
     for name, weight in decoder.net.named_parameters():
         weight.requires_grad_("lora_" in name)
-    made = DecoderTrainer(decoder, rows, rows, distributed=alone, args=args)
+    made = DecoderTrainer(decoder, rows, rows, config=config, distributed=alone, args=args)
     made.current_gradient_accumulation_steps = 1  # set by its own loop
     return made
 

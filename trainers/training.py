@@ -206,6 +206,7 @@ def _optimise(
         decoder,
         rows,
         validation,
+        config=config,
         distributed=distributed,
         args=make_training_arguments(
             config,
@@ -215,9 +216,7 @@ def _optimise(
             report_to=runtime.report_to,
             validated=validation is not None,
         ),
-        noise=config.noise,
         callbacks=_make_callbacks(config, progress),
-        contrastive=config.contrastive,
     )
     with quiet_libraries():
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)

@@ -27,6 +27,7 @@ from decoder.reading import Reading
 from decoder.visible_tokens import ReadLayers, count_withheld
 
 _BATCH_TOKENS = 4096
+"""Most tokens of one forward pass, padding counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,6 @@ def capture(
     layers: Sequence[int],
     *,
     source: TargetNetwork | None = None,
-    batch_tokens: int = _BATCH_TOKENS,
 ) -> list[CapturedConversation]:
     """Run a target on conversations, as its template writes them, up to the deepest of `layers`.
 
@@ -103,7 +103,6 @@ def capture(
         conversations: messages of each.
         layers: blocks whose outputs are kept.
         source: the target; None takes the decoder's own, its network with the adapter off.
-        batch_tokens: most tokens of one forward pass, padding counted; at least one conversation.
 
     Raises:
         ConfigError: the decoder reads differences.
@@ -112,7 +111,7 @@ def capture(
     tokenizer = decoder.tokenizer if source is None else source.tokenizer
     found = [tokenize_with_text(tokenizer, messages) for messages in conversations]
     tokens = [own for own, _ in found]
-    runs = _capture_tokens(decoder, tokens, layers, source, batch_tokens)
+    runs = _capture_tokens(decoder, tokens, layers, source)
     return [
         CapturedConversation(run.tokens, run.vectors, run.unread, encoded)
         for run, (_, encoded) in zip(runs, found, strict=True)
@@ -132,7 +131,7 @@ def capture_rows(
     """
     tokenizer = decoder.tokenizer if source is None else source.tokenizer
     tokens = [tokenize_row(tokenizer, row) for row in rows]
-    return _capture_tokens(decoder, tokens, layers, source, _BATCH_TOKENS)
+    return _capture_tokens(decoder, tokens, layers, source)
 
 
 @torch.inference_mode()
@@ -141,7 +140,6 @@ def _capture_tokens(
     tokens: Sequence[Tokens],
     layers: Sequence[int],
     source: TargetNetwork | None,
-    batch_tokens: int,
 ) -> list[CapturedTokens]:
     """Run a target on tokens, batched by length."""
     refuse_differences(decoder)
@@ -150,7 +148,7 @@ def _capture_tokens(
     target = decoder.without_adapter() if source is None else contextlib.nullcontext()
     with target:
         run = Capture(decoder.net.get_base_model() if source is None else source.net, layers)
-        for batch in batches_by_length(lengths, tokens=batch_tokens):
+        for batch in batches_by_length(lengths, tokens=_BATCH_TOKENS):
             kept = run([tokens[i].ids for i in batch])
             for row, i in enumerate(batch):
                 vectors = {k: v[row, : lengths[i]].float().cpu().numpy() for k, v in kept.items()}

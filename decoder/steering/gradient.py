@@ -26,7 +26,7 @@ from decoder.model import Decoder
 from decoder.packed import make_loss_batch
 from decoder.question_prompt import Turn
 from decoder.reading import Reading, at_least_float32
-from decoder.scoring import BATCH_TOKENS
+from decoder.scoring import BATCH_ROWS, BATCH_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,6 @@ def compute_answer_gradient(
     decoder: Decoder,
     readings: Sequence[Reading],
     turns: Sequence[Sequence[WeightedTurn]],
-    *,
-    batch: int = 16,
 ) -> AnswerGradient:
     """Compute the loss of answers and its gradient with respect to the activations.
 
@@ -72,12 +70,11 @@ def compute_answer_gradient(
         decoder: answers, with its own adapter whatever is active.
         readings: rows with vectors, of a store or tensors.
         turns: of each row, its questions; at least one.
-        batch: most rows of a forward pass.
 
     Raises:
         ValueError: a reading has no vectors.
     """
-    losses, total, gradients = take_gradient(decoder, readings, turns, batch=batch)
+    losses, total, gradients = take_gradient(decoder, readings, turns)
     numbers = iter(torch.cat([losses.flatten(), total[None]]).cpu().tolist())
     return AnswerGradient(
         losses=[[next(numbers) for _ in own] for own in turns],
@@ -90,8 +87,6 @@ def take_gradient(
     decoder: Decoder,
     readings: Sequence[Reading],
     turns: Sequence[Sequence[WeightedTurn]],
-    *,
-    batch: int = 16,
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """Compute losses [Q] in the order of `turns`, their weighted sum, and its gradients.
 
@@ -111,7 +106,7 @@ def take_gradient(
     gradients: list[torch.Tensor] = list(leaves)
     totals: list[torch.Tensor] = []
     with use_adapter(decoder.net, decoder.adapter), torch.inference_mode(False):
-        for rows in batches_by_length(sizes, rows=batch, tokens=BATCH_TOKENS):
+        for rows in batches_by_length(sizes, rows=BATCH_ROWS, tokens=BATCH_TOKENS):
             with torch.enable_grad():
                 found = _losses(decoder, [(readings[i], leaves[i], turns[i]) for i in rows])
                 weights = torch.tensor(

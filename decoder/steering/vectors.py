@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -40,10 +40,9 @@ class SteeringVector:
 
     def scaled(self, strength: float) -> SteeringVector:
         """Return the vector times `strength`."""
-        return SteeringVector(
+        return replace(
+            self,
             layers={block: strength * vector for block, vector in self.layers.items()},
-            method=self.method,
-            target=self.target,
             about={**self.about, "strength": f"{strength:g}"},
         )
 

@@ -45,20 +45,13 @@ def _compare(
     test_C: np.ndarray, test_ood_C: np.ndarray, config: RobustnessConfig, *, harm: int
 ) -> SplitEstimates:
     """Estimate both means and the drop; `harm` is the sign of a change for the worse."""
-    test, test_ood = (
-        mean_estimate(
-            values_C,
-            samples=config.bootstrap,
-            seed=config.seed,
-            min_controls=config.min_controls,
-        )
-        for values_C in (test_C, test_ood_C)
+    draw = {
+        "samples": config.bootstrap,
+        "seed": config.seed,
+        "min_controls": config.min_controls,
+    }
+    return SplitEstimates(
+        test=mean_estimate(test_C, **draw),
+        test_ood=mean_estimate(test_ood_C, **draw),
+        drop=unpaired_difference(harm * test_C, harm * test_ood_C, **draw),
     )
-    drop = unpaired_difference(
-        harm * test_C,
-        harm * test_ood_C,
-        samples=config.bootstrap,
-        seed=config.seed,
-        min_controls=config.min_controls,
-    )
-    return SplitEstimates(test=test, test_ood=test_ood, drop=drop)

@@ -132,7 +132,7 @@ class _PartBuilder:
     def part(self, split: str, *, most: int) -> PromptPart:
         """Build one row of each of at most `most` controls of a split, with choices."""
         of_control: dict[str, Conversation] = {}
-        for row in sorted(self._of_view, key=self._rank_row):
+        for row in sorted(self._of_view, key=lambda row: self._rank(row.example_id)):
             if row.split == split:
                 of_control.setdefault(row.control_id, row)
         ordered = sorted(of_control.values(), key=lambda row: self._rank(row.control_id))
@@ -226,9 +226,6 @@ class _PartBuilder:
 
     def _capture(self, rows: Sequence[Conversation]) -> list[CapturedTokens]:
         return capture_rows(self._decoder, rows, self._layers)
-
-    def _rank_row(self, row: Conversation) -> str:
-        return self._rank(row.example_id)
 
     def _rank(self, what: str) -> str:
         return digest([self._config.seed, what])

@@ -290,10 +290,11 @@ def test_drawn_answers_differ_and_a_seed_brings_them_back() -> None:
     assert set(drawn(3, temperature=1e-3)) == {likeliest.text}
 
 
-def test_conversations_together_are_as_one_at_a_time() -> None:
+def test_conversations_together_are_as_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decoder.sources.target_run._BATCH_TOKENS", 200)
     decoder = decoders.make()
     said = [row.messages for row in stores.conversations(3)]
-    together = capture(decoder, said, [0, 2], batch_tokens=200)
+    together = capture(decoder, said, [0, 2])
     for messages, found in zip(said, together, strict=True):
         (alone,) = capture(decoder, [messages], [0, 2])
         for layer in (0, 2):

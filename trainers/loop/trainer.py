@@ -49,11 +49,10 @@ class DecoderTrainer(Trainer):
         rows: RowDataset,
         validation: RowDataset | None,
         *,
+        config: TrainConfig,
         distributed: DistributedContext,
         args: TrainingArguments,
-        noise: float = 0.0,
         callbacks: Sequence[TrainerCallback] = (),
-        contrastive: float = 0.0,
     ) -> None:
         """Prepare a training.
 
@@ -61,11 +60,10 @@ class DecoderTrainer(Trainer):
             decoder: what is trained.
             rows: training rows.
             validation: validation rows; None measures nothing.
+            config: noise on the injected activations, and weight of the contrastive term.
             distributed: the processes that train.
             args: transformers' settings.
-            noise: on the injected activations of training rows, as a share of their length.
             callbacks: called beside our own.
-            contrastive: weight of the contrastive term.
         """
         super().__init__(
             model=decoder.net,
@@ -76,11 +74,10 @@ class DecoderTrainer(Trainer):
             callbacks=list(callbacks),
         )
         self._decoder = decoder
-        self._noise = noise
+        self._config = config
         self._rows = rows
         self._validation = validation
         self._distributed = distributed
-        self._contrastive = contrastive
         self._batch_questions: int | torch.Tensor = 1
         self._padding_step = False
         self.meter = ThroughputMeter(decoder.device, processes=distributed.world_size)
@@ -149,12 +146,12 @@ class DecoderTrainer(Trainer):
             Nats per token.
         """
         batch = cast("Batch | PackedBatch", inputs)
-        injection = replace(self._decoder.injection, noise=self._noise)
+        injection = replace(self._decoder.injection, noise=self._config.noise)
         losses = compute_answer_losses(model, injection, batch)
         if self._padding_step:
             return losses.sum() * 0.0
         self.meter.add(batch)
-        total = add_contrast(losses, batch.get("contrasted"), self._contrastive)
+        total = add_contrast(losses, batch.get("contrasted"), self._config.contrastive)
         return total * (self._distributed.world_size / self._batch_questions)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[tuple[int, int]]:
