@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import json
 import multiprocessing
 import os
 import shutil
@@ -37,6 +38,7 @@ from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Decoder
 from decoder.sources.step_inputs import StepInputs
+from trainers.config import LOG_FILE
 
 RUNTIME = Runtime(device="cpu", threads=1)
 LAYER = 2
@@ -179,6 +181,16 @@ def decoder(chain: Chain, *, seed: int = 0, nudge: float = 0.0, **config: Any) -
             if "lora_B" in name:
                 values += nudge * torch.randn(values.shape, generator=generator)
     return made
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    """Read the log of a training whose outputs are in `folder`/out."""
+    return [json.loads(line) for line in (folder / "out" / LOG_FILE).read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[float]:
+    """Read its training and validation losses, in the order of the log."""
+    return [line.get("loss", line.get("validation", {}).get("right")) for line in log(folder)]
 
 
 def run_and_die(function: Callable[..., Any], die_at: int, /, *args: Any, **kwargs: Any) -> None:

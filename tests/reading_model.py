@@ -22,6 +22,10 @@ from activation_store.model_files.quiet import quiet_libraries
 from decoder.binding import Binding
 from decoder.config import DecoderConfig, LoraSettings
 from decoder.model import Decoder
+from evaluators.tasks.measure import PredictorAnswers, run_predictor
+from evaluators.tasks.predictors.base import PredictorContext, PredictorKind
+from evaluators.tasks.rows import TaskData
+from evaluators.tasks.tasks import count_forms
 
 OBJECTS = "1234"
 SUBJECTS = "BDEFGHJKLMNOPQRTUVWXZ"
@@ -95,6 +99,22 @@ def decoder(**config: Any) -> Decoder:
             device=torch.device("cpu"),
             seed=0,
         )
+
+
+def run(decoder: Decoder, data: TaskData, kind: PredictorKind) -> PredictorAnswers:
+    """Run a method without trained baselines on a task."""
+    predictor = kind.make(
+        PredictorContext(
+            decoder=decoder,
+            baselines=(),
+            train=data.train,
+            layers=data.layers,
+            answer_tokens=8,
+            forms=count_forms(data),
+        )
+    )
+    assert predictor is not None
+    return run_predictor(predictor, kind.sees, data)
 
 
 def write_relation(path: Path, subjects: str = SUBJECTS, **wrong: str) -> Path:

@@ -38,9 +38,12 @@ def gradient(decoder: Decoder) -> torch.Tensor:
     return torch.cat([part.flatten() for part in found])
 
 
+@pytest.mark.parametrize("injection", ["replace", "add"])
 @pytest.mark.parametrize("family", decoders.FAMILIES)
-def test_losses_and_gradients_are_near_those_of_float32(family: str) -> None:
-    wide, narrow = (decoders.make(family, dtype=dtype) for dtype in ("float32", "bfloat16"))
+def test_losses_and_gradients_are_near_those_of_float32(family: str, injection: str) -> None:
+    wide, narrow = (
+        decoders.make(family, dtype=dtype, injection=injection) for dtype in ("float32", "bfloat16")
+    )
     assert narrow.dtype == "bfloat16"
     assert losses(narrow) == pytest.approx(losses(wide), rel=LOSS)
     assert torch.cosine_similarity(gradient(wide), gradient(narrow), dim=0) > COSINE

@@ -36,8 +36,10 @@ ROWS = [
 ]
 
 
-def slowly(decoder: Decoder, reading: Reading, question: str, max_tokens: int) -> Answer:
-    """Each token by recomputing the whole sequence, with no cache."""
+def slowly_ids(
+    decoder: Decoder, reading: Reading, question: str, max_tokens: int
+) -> tuple[list[int], list[float]]:
+    """Write each token by recomputing the whole sequence, with no cache; return their chances."""
     prompt = decoder.prompt
     prefix = prompt.prefix(reading)
     asked = prompt.turn(question, None)
@@ -58,8 +60,13 @@ def slowly(decoder: Decoder, reading: Reading, question: str, max_tokens: int) -
         ids.append(int(best))
         if ids[-1] == prompt.end_of_turn:
             break
-    finished = ids[-1] == prompt.end_of_turn
-    words = ids[start : len(ids) - finished]
+    return ids[start:], chances
+
+
+def slowly(decoder: Decoder, reading: Reading, question: str, max_tokens: int) -> Answer:
+    ids, chances = slowly_ids(decoder, reading, question, max_tokens)
+    finished = ids[-1] == decoder.prompt.end_of_turn
+    words = ids[: len(ids) - finished]
     text = decoder.tokenizer.decode(words, skip_special_tokens=True).strip()
     return Answer(text, float(np.mean(chances)), finished)
 
@@ -162,7 +169,7 @@ def test_an_answer_has_the_chance_that_the_loss_has() -> None:
     (row,), question = ROWS[:1], QUESTIONS[0]
     asked = prompt.turn(question, None)
     # the same words, scored in one pass
-    words = slowly_ids(decoder, row, question, 6)
+    words, _ = slowly_ids(decoder, row, question, 6)
     turn = Turn(
         np.concatenate([asked.ids, words]),
         np.arange(len(asked.ids) + len(words)) >= len(asked.ids),
@@ -174,30 +181,6 @@ def test_an_answer_has_the_chance_that_the_loss_has() -> None:
             decoder.net, decoder.injection, make_batch(prompt, [row], [[turn]])
         )
     assert float(loss[0]) == pytest.approx(-found.log_probability, abs=1e-4)
-
-
-def slowly_ids(decoder: Decoder, reading: Reading, question: str, max_tokens: int) -> np.ndarray:
-    prompt = decoder.prompt
-    prefix = prompt.prefix(reading)
-    asked = prompt.turn(question, None)
-    ids = [*prefix.ids.tolist(), *asked.ids.tolist()]
-    start = len(ids)
-    places = torch.from_numpy(prefix.places)
-    for _ in range(max_tokens):
-        with (
-            torch.no_grad(),
-            decoder.injection(places, torch.from_numpy(reading.vectors)),
-        ):
-            logits = decoder.net(
-                input_ids=torch.tensor([ids]),
-                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-                position_ids=torch.from_numpy(prefix.positions(0, len(ids)))[None],
-                use_cache=False,
-            ).logits[0, -1]
-        ids.append(int(logits.argmax()))
-        if ids[-1] == prompt.end_of_turn:
-            break
-    return np.array(ids[start:])
 
 
 @pytest.fixture(scope="module")

@@ -206,40 +206,6 @@ def test_named_layers_are_the_plain_ones(combine: str, family: str, positions: s
         assert_equal_to_reference(decoder, packed, rows)
 
 
-BFLOAT16 = 0.03
-"""Tolerance of a loss in bfloat16, relative to float32; it has 8 bits."""
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma3"])
-@pytest.mark.parametrize("injection", ["replace", "add"])
-def test_bfloat16_is_near_the_plain_float32(family: str, injection: str) -> None:
-    decoder = decoders.make(family, injection=injection)
-    expected = torch.stack(
-        [
-            reference(decoder, row, q, a)
-            for row, own in zip(readings(), ASKED, strict=True)
-            for q, a in own
-        ]
-    )
-    wanted = gradients(decoder, expected.mean())
-    with torch.autocast("cpu", torch.bfloat16):
-        cast = gradients(decoder, padded(decoder, readings(), ASKED).mean())
-    for parameter in decoder.net.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
-    for computed in (padded, packed) if can_pack(decoder.net) else (padded,):
-        losses = computed(decoder, readings(), ASKED)
-        torch.testing.assert_close(losses, expected, rtol=BFLOAT16, atol=BFLOAT16)
-        found = gradients(decoder, losses.mean())
-        for other in (found, cast):
-            assert _cosine(other, wanted) > 0.99
-
-
-def _cosine(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    one, other = (torch.cat([g[n].flatten().float() for n in sorted(a)]) for g in (a, b))
-    return float(F.cosine_similarity(one, other, dim=0))
-
-
 def test_an_activation_of_no_length_adds_nothing() -> None:
     nothing = Reading(np.zeros((4, 32), np.float32), 4, 0)
     own = Reading(None, 4, 0)
@@ -405,11 +371,6 @@ def by_place(kind: str) -> PreTrainedModel:
 def test_a_model_that_counts_positions_by_place_is_refused(kind: str) -> None:
     with pytest.raises(ModelError, match=f"type {kind} counts positions by place .* cannot be a"):
         check_cacheable(by_place(kind), "tiny")
-
-
-@pytest.mark.parametrize("family", decoders.FAMILIES)
-def test_attention_of_every_kind_is_accepted(family: str) -> None:
-    check_cacheable(decoders.make(family).net.get_base_model(), "tiny")
 
 
 def test_the_weights_of_a_batch_make_a_mean_over_each_answer() -> None:

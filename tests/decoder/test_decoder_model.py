@@ -236,19 +236,3 @@ def test_a_write_layer_that_is_not_there_is_refused() -> None:
 def test_linear_layers_that_are_not_there_are_refused() -> None:
     with pytest.raises(ModelError, match=r"train.lora: .*nowhere"):
         decoders.make(lora=LoraSettings(targets=("nowhere",)))
-
-
-def test_the_adapter_stays_float32_over_a_bfloat16_base() -> None:
-    files = decoders.model()
-    decoder = Decoder.create(
-        files,
-        config=DecoderConfig(normalisation="none"),
-        lora=LoraSettings(rank=2),
-        binding=Binding(read_layer=1, target={}, model="tiny"),
-        dtype="bfloat16",
-        device=decoders.CPU,
-        seed=0,
-    )
-    kinds = {p.requires_grad: p.dtype for p in decoder.net.parameters()}
-    assert kinds == {True: torch.float32, False: torch.bfloat16}
-    assert losses(decoder).isfinite().all()

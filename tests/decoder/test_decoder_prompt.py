@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decoders
 import numpy as np
 import pytest
 import tiny
@@ -72,16 +71,6 @@ def test_a_tokenizer_that_merges_across_words_changes_nothing_of_that(
         *prompt.turn(question, answer).ids.tolist(),
     ]
     assert whole[: len(ours)] == ours
-
-
-@pytest.mark.parametrize("question", ["A?", "A rather longer question, is it not?"])
-@pytest.mark.parametrize("template", tiny.TEMPLATES)
-def test_the_prefix_is_the_same_for_every_question(template: str, question: str) -> None:
-    tokenizer = tiny.tokenizer(tiny.TEMPLATES[template], merges=True)
-    prompt = DecoderPrompt(tokenizer, CONFIG)
-    whole = encode(tokenizer, rendered(tokenizer, "?", question, ANSWER))
-    prefix = prompt.prefix(Reading(None, 1, 0)).ids.tolist()
-    assert whole[: len(prefix)] == prefix
 
 
 @pytest.mark.parametrize(("question", "answer"), PAIRS)
@@ -208,8 +197,3 @@ def test_a_template_that_refuses_the_prompt_is_refused() -> None:
     refusing = "{{ raise_exception('no chat today') }}"
     with pytest.raises(ModelError, match=r"the decoder's prompt cannot be rendered: .*no chat"):
         DecoderPrompt(tiny.tokenizer(refusing), CONFIG)
-
-
-def test_every_family_has_a_prompt() -> None:
-    for family, template in decoders.FAMILIES.items():
-        assert DecoderPrompt(tiny.tokenizer(template), CONFIG).end_of_turn > 0, family

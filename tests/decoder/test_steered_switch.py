@@ -230,9 +230,7 @@ def test_steering_weights_flips_it_and_leaves_no_trace(switch: Switch, word: str
 
 
 def test_a_smoothed_gradient_points_more_along_what_the_replies_differ_in(switch: Switch) -> None:
-    held = {
-        word: [own.prompt for own in switch.unseen if WORDS[own.meaning] == word] for word in WORDS
-    }
+    held = {word: [own.prompt for own in switch.meaning(word)] for word in WORDS}
     means = {
         word: torch.stack(
             [vectors[-1] for (vectors,) in capture_prompts(switch.decoder, own, [READ_LAYER])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from core.records.tables import View
 from decoder.config import LoraSettings
 from decoder.sources.live import LiveActivations
 from decoder.visible_tokens import ReadLayers, read_visible
-from trainers.config import LOG_FILE, TrainConfig
+from trainers.config import TrainConfig
 from trainers.training import train
 
 VIEWS: tuple[View, ...] = ("control", "system")
@@ -45,7 +44,7 @@ def run(made: chain.Chain, folder: Path, store: Path | None) -> list[dict[str, A
     capture = None if store else chain.CAPTURE
     places = made.places(folder, store=store, capture=capture)
     train(*places, config=CONFIG, runtime=chain.RUNTIME)
-    return [json.loads(line) for line in (folder / "out" / LOG_FILE).read_text().splitlines()]
+    return chain.log(folder)
 
 
 def live(made: chain.Chain, **changes: Any) -> LiveActivations:

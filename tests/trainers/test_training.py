@@ -65,10 +65,6 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "out").iterdir())}
 
 
-def log(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "out" / LOG_FILE).read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
     return chain.make(tmp_path_factory.mktemp("chain"))
@@ -83,7 +79,7 @@ def undisturbed(made: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_loss_falls_on_a_set_that_can_be_learned(undisturbed: Path) -> None:
-    losses = [line["loss"] for line in log(undisturbed) if "loss" in line]
+    losses = [line["loss"] for line in chain.log(undisturbed) if "loss" in line]
     counts = json.loads((undisturbed / "counts.json").read_text())
     assert losses[-1] < losses[0] - 1
     assert counts["validation"] < counts["untrained_validation"] - 1
@@ -116,7 +112,7 @@ def test_noise_on_what_is_read_changes_training_and_not_validation(
     for noise in (0.0, 1.0):
         folder = tmp_path / str(noise)
         run(made, folder, CONFIG.model_copy(update={"max_steps": 1, "noise": noise}))
-        logs[noise] = log(folder)
+        logs[noise] = chain.log(folder)
     untrained = [lines[0]["validation"]["right"] for lines in logs.values()]
     assert untrained[0] == untrained[1]
     first = [next(line["loss"] for line in lines if "loss" in line) for lines in logs.values()]
@@ -141,7 +137,7 @@ def test_training_ends_where_validation_no_longer_falls(
                 run(made, tmp_path, config)
     counts = run(made, tmp_path, config)
     assert (counts["steps"], counts["best_step"], counts["validation"]) == (4, 2, 2.0)
-    assert [line["step"] for line in log(tmp_path) if "validation" in line] == [0, 1, 2, 3, 4]
+    assert [line["step"] for line in chain.log(tmp_path) if "validation" in line] == [0, 1, 2, 3, 4]
 
 
 def test_speed_memory_and_waiting_stand_in_the_counts(undisturbed: Path) -> None:
@@ -149,7 +145,7 @@ def test_speed_memory_and_waiting_stand_in_the_counts(undisturbed: Path) -> None
     assert counts["tokens_per_second"] > counts["questions_per_second"] > 0
     assert 0 <= counts["data_wait"] < 1
     assert counts["peak_memory_gb"] > 0.05
-    assert not any("per_second" in name for line in log(undisturbed) for name in line)
+    assert not any("per_second" in name for line in chain.log(undisturbed) for name in line)
 
 
 def test_questions_that_cannot_be_written_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -184,7 +180,7 @@ def test_the_output_is_an_adapter_its_binding_and_the_log(
 
 
 def test_the_log_has_every_step_and_the_last_is_validated(undisturbed: Path) -> None:
-    lines = log(undisturbed)
+    lines = chain.log(undisturbed)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 10))
     assert [line["step"] for line in lines if "validation" in line] == [0, 3, 6, 9]
 
@@ -199,7 +195,7 @@ def test_the_curve_begins_with_the_untrained_decoder(made: chain.Chain, undistur
         store, layers=lambda example, epoch: ReadLayers((chain.LAYER,)), masking=True
     )
     dataset = RowDataset(chosen, inputs, decoder.prompt)
-    first = next(line for line in log(undisturbed) if "validation" in line)
+    first = next(line for line in chain.log(undisturbed) if "validation" in line)
     assert first["validation"]["right"] == pytest.approx(compute_validation_loss(decoder, dataset))
 
 
@@ -285,7 +281,7 @@ def test_accumulated_batches_and_passes_are_one_larger_batch(tmp_path: Path) -> 
         own = {"rows_per_batch": batch, "accumulation": accumulation, "micro_batch_tokens": tokens}
         folder = tmp_path / f"{batch} {tokens}"
         run(made, folder, config.model_copy(update=own))
-        line = next(line for line in log(folder) if "loss" in line)
+        line = next(line for line in chain.log(folder) if "loss" in line)
         losses.append((line["loss"], line["grad_norm"]))
         adapters.append(load_file(folder / "out" / ADAPTER))
     for pair in losses[1:]:

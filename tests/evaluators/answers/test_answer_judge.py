@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from endpoints import resolved
 from scripted_endpoint import ScriptedEndpoint
 
 from evaluators.answers.judge import _draw_answers, judge_answers
@@ -22,7 +23,6 @@ from evaluators.measure.result_files import (
     VERDICTS_FILE,
     write_table,
 )
-from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe, plausible_reply
 
@@ -83,10 +83,7 @@ def ask(folder: Path, reply: Callable[..., Any], right: Callable[[int], str]) ->
     for place in (folder, out):
         place.mkdir(exist_ok=True)
     with ScriptedEndpoint(reply) as endpoint:
-        resolved = ResolvedEndpoint(
-            base_url=endpoint.base_url, api_key="none", model="scripted", identity="judge"
-        )
-        session = LLMSession(endpoint=resolved, log=folder / "log.sqlite")
+        session = LLMSession(endpoint=resolved(endpoint), log=folder / "log.sqlite")
         found = judge_answers(write_answers(folder, right), out, session, config=CONFIG)
         return {name: value for part in found for name, value in part.to_json().items()}
 

@@ -18,9 +18,9 @@ from evaluators.measure.conditions import (
     CONDITIONS,
     Condition,
     EvalContext,
-    find_swaps,
     pair_with_other_controls,
 )
+from trainers.data.contrast import find_stored_swaps
 from trainers.data.rows import Row, count_visible_tokens, load_rows
 
 DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
@@ -184,20 +184,12 @@ def test_noise_is_each_rows_own_and_drawn_by_seed(
     assert not np.allclose(noise(first)[0], noise(first, seed=1)[0])
 
 
-def test_wrong_layer_is_the_rows_own_from_the_farthest_stored_layer(
-    store: tuple[ActivationStore, list[Row]],
+@pytest.mark.parametrize("layer", [chain.LAYER, 1])
+def test_wrong_layer_is_the_farthest_stored_layer_and_of_two_the_earlier(
+    store: tuple[ActivationStore, list[Row]], layer: int
 ) -> None:
     row = store[1][0]
-    found = CONDITIONS["wrong_layer"].read(row, scene_of(store)).vectors
-    assert found is not None
-    np.testing.assert_array_equal(found, stored(store, row, ELSEWHERE))
-
-
-def test_of_two_layers_as_far_the_earlier_is_the_wrong_one(
-    store: tuple[ActivationStore, list[Row]],
-) -> None:
-    row = store[1][0]
-    found = CONDITIONS["wrong_layer"].read(row, scene_of(store, layer=1)).vectors
+    found = CONDITIONS["wrong_layer"].read(row, scene_of(store, layer=layer)).vectors
     assert found is not None
     np.testing.assert_array_equal(found, stored(store, row, ELSEWHERE))
 
@@ -227,7 +219,8 @@ def test_right_and_other_are_always_among_them(conditions: tuple[str, ...]) -> N
 def swapped_context(made: chain.Chain, rows: list[Row]) -> EvalContext:
     table = [row.conversation for row in rows]
     opened = ActivationStore(made.store)
-    swaps = find_swaps(table, opened, "test", "system")
+    found = find_stored_swaps(table, opened, "test", "system")
+    swaps = {example: swap.swapped.example_id for example, swap in found.items()}
     return EvalContext(opened, chain.LAYER, masking=True, seed=0, swaps=swaps)
 
 
@@ -276,4 +269,4 @@ def test_shifted_positions_are_the_rows_own_activations_elsewhere(
 def test_view_control_has_no_swaps(masked: tuple[chain.Chain, list[Row]]) -> None:
     made, rows = masked
     table = [row.conversation for row in rows]
-    assert find_swaps(table, ActivationStore(made.store), "test", "control") == {}
+    assert find_stored_swaps(table, ActivationStore(made.store), "test", "control") == {}

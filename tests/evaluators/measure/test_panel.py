@@ -114,16 +114,6 @@ def test_the_best_rival_is_chosen_anew_in_each_sample() -> None:
     assert found["high"] > 0.05
 
 
-def test_without_rows_every_estimate_is_there_and_empty() -> None:
-    found = measure({name: np.zeros(0) for name in NAMES}, np.zeros(0))
-    nothing = {"estimate": None, "low": None, "high": None, "n": 0}
-    assert found["answer_loss"] == dict.fromkeys(("right", "other", "mean", "none"), nothing)
-    assert found["untrained"] == {"right": nothing, "other": nothing}
-    assert found["grounded_gain"] == found["information_gain"] == nothing
-    assert found["below_untrained"] == nothing
-    assert found["best_uninformed"] is None
-
-
 def planted_hidden(loss: Callable[[str, np.ndarray], np.ndarray], **more: bool) -> dict[str, Any]:
     """Measure the panel of a decoder whose losses follow from condition and a draw."""
     draw = np.random.default_rng(3)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from endpoints import resolved
 from pydantic import ValidationError
 from scripted_endpoint import ScriptedEndpoint
 
@@ -16,7 +17,6 @@ from evaluators.measure.result_files import RESULTS_FILE, write_table
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.judged import VERDICTS_FILE, JudgedTask, judge_task_answers
 from evaluators.tasks.result_files import TASK_ANSWERS, TASK_ANSWERS_FILE
-from generators.llm.endpoint.resolve import ResolvedEndpoint
 from generators.llm.session import LLMSession
 from generators.llm.testing import is_probe, plausible_reply
 
@@ -56,10 +56,7 @@ def judged(folder: Path, answers: list[dict[str, Any]]) -> tuple[dict[str, Judge
     write_table(folder / TASK_ANSWERS_FILE, answers, TASK_ANSWERS)
     (folder / "out").mkdir(exist_ok=True)
     with ScriptedEndpoint(by_gold) as endpoint:
-        resolved = ResolvedEndpoint(
-            base_url=endpoint.base_url, api_key="none", model="scripted", identity="judge"
-        )
-        session = LLMSession(endpoint=resolved, log=folder / "log.sqlite")
+        session = LLMSession(endpoint=resolved(endpoint), log=folder / "log.sqlite")
         found, usage = judge_task_answers(folder, folder / "out", session, config=CONFIG)
     return found.judged_tasks, usage.requests
 

@@ -19,10 +19,9 @@ from decoder.model import Decoder
 from decoder.patched_text import PLACE, PatchedText, continue_texts, score_continuations
 from evaluators.tasks import relation_task
 from evaluators.tasks.config import TasksConfig
-from evaluators.tasks.measure import PredictorAnswers, measure_task, run_predictor
+from evaluators.tasks.measure import PredictorAnswers, measure_task
 from evaluators.tasks.metrics import TaskMetrics
 from evaluators.tasks.predictors import PREDICTORS
-from evaluators.tasks.predictors.base import PredictorContext
 from evaluators.tasks.predictors.probe import fit_probe
 from evaluators.tasks.relation_task import (
     KnownSubjects,
@@ -31,7 +30,6 @@ from evaluators.tasks.relation_task import (
     find_known,
 )
 from evaluators.tasks.rows import TaskData, TaskRow
-from evaluators.tasks.tasks import count_forms
 from generators.kinds.relation_files import Relation, read_relation
 
 LAYERS = (0, 1, 2, 3)
@@ -65,23 +63,8 @@ _RUNS: dict[tuple[int, str], PredictorAnswers] = {}
 def run(decoder: Decoder, data: TaskData, name: str) -> PredictorAnswers:
     """Run a predictor, once for a task."""
     if (id(data), name) not in _RUNS:
-        _RUNS[id(data), name] = _run(decoder, data, name)
+        _RUNS[id(data), name] = reading_model.run(decoder, data, PREDICTORS[name])
     return _RUNS[id(data), name]
-
-
-def _run(decoder: Decoder, data: TaskData, name: str) -> PredictorAnswers:
-    kind = next(own for own in PREDICTORS.values() if own.name == name)
-    context = PredictorContext(
-        decoder=decoder,
-        baselines=(),
-        train=data.train,
-        layers=data.layers,
-        answer_tokens=8,
-        forms=count_forms(data),
-    )
-    predictor = kind.make(context)
-    assert predictor is not None
-    return run_predictor(predictor, kind.sees, data)
 
 
 def share(found: Estimate | None) -> float:
@@ -194,7 +177,7 @@ def test_each_method_reads_the_feature_and_only_the_feature(
         other = next(row for row in rows if row.answer != rows[i].answer)
         given[i] = replace(rows[i], vectors=other.vectors)
     given_data = replace(data, test=tuple(given))
-    answers = {name: _run(decoder, given_data, name)}
+    answers = {name: reading_model.run(decoder, given_data, PREDICTORS[name])}
     found = measure_task(given_data, answers, CONFIG).predictors[name]
     assert share(found.contained) == pytest.approx(0.7)
     assert share(found.exact) == pytest.approx(0.7)

@@ -19,13 +19,11 @@ from decoder.sources.target_run import TargetNetwork
 from evaluators.tasks import tasks
 from evaluators.tasks.config import ShiftConfig, TasksConfig
 from evaluators.tasks.linear_map import LinearMap, TextActivations, pair_tokens, read_texts
-from evaluators.tasks.measure import measure_task, run_predictor
-from evaluators.tasks.predictors.base import PredictorContext
+from evaluators.tasks.measure import measure_task
 from evaluators.tasks.predictors.decoder_predictor import LIT
 from evaluators.tasks.relation_task import build_relation_task
 from evaluators.tasks.rows import TaskData
 from evaluators.tasks.shift_task import matching_layer, shift_tasks
-from evaluators.tasks.tasks import count_forms
 from generators.kinds.relation_files import read_relation
 
 CONFIG = TasksConfig.model_validate(
@@ -56,17 +54,7 @@ def shifted(
 
 
 def lit_share(decoder: Decoder, data: TaskData) -> float:
-    context = PredictorContext(
-        decoder=decoder,
-        baselines=(),
-        train=data.train,
-        layers=data.layers,
-        answer_tokens=8,
-        forms=count_forms(data),
-    )
-    predictor = LIT.make(context)
-    assert predictor is not None
-    answers = {"lit": run_predictor(predictor, LIT.sees, data)}
+    answers = {"lit": reading_model.run(decoder, data, LIT)}
     found = measure_task(data, answers, CONFIG).predictors["lit"].contained
     assert found is not None
     assert found.estimate is not None

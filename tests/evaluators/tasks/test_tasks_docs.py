@@ -10,11 +10,10 @@ import reading_model
 import yaml
 
 from evaluators.tasks.config import PREDICTOR_NAMES, TasksConfig
-from evaluators.tasks.measure import measure_task, run_predictor
+from evaluators.tasks.measure import measure_task
 from evaluators.tasks.predictors import PREDICTORS
-from evaluators.tasks.predictors.base import PredictorContext, PredictorKind
+from evaluators.tasks.predictors.base import PredictorKind
 from evaluators.tasks.relation_task import build_relation_task
-from evaluators.tasks.tasks import count_forms
 from generators.kinds.relation_files import read_relation
 
 LAYERS = (1, 2)
@@ -50,16 +49,5 @@ def test_the_method_on_the_page_works(tmp_path: Path) -> None:
     relation = read_relation(reading_model.write_relation(tmp_path / "number.json"))
     decoder = reading_model.decoder()
     data = build_relation_task(decoder, relation, CONFIG, LAYERS)
-    predictor = kind.make(
-        PredictorContext(
-            decoder=decoder,
-            baselines=(),
-            train=data.train,
-            layers=LAYERS,
-            answer_tokens=8,
-            forms=count_forms(data),
-        )
-    )
-    assert predictor is not None
-    found = measure_task(data, {kind.name: run_predictor(predictor, kind.sees, data)}, CONFIG)
+    found = measure_task(data, {kind.name: reading_model.run(decoder, data, kind)}, CONFIG)
     assert found.predictors[kind.name].chosen.estimate == 0.25

@@ -31,6 +31,8 @@ from trainers.loop.trainer import compute_validation_loss
 from trainers.training import train
 
 VIEWS: tuple[View, ...] = ("control", "system")
+PLACE: Any = {"layers": lambda example, epoch: ReadLayers((chain.LAYER,)), "masking": True}
+"""What is read of a row."""
 
 
 def row(number: int, *, kind: str = "persona", view: View = "control", group: int = -1) -> Row:
@@ -104,8 +106,7 @@ def rows_and_store(made: chain.Chain) -> tuple[list[Row], ActivationStore]:
 def test_a_dataset_gives_what_its_variant_says(made: chain.Chain, variant: Variant) -> None:
     rows, store = rows_and_store(made)
     prompt = chain.decoder(made).prompt
-    place: Any = {"layers": lambda example, epoch: ReadLayers((chain.LAYER,)), "masking": True}
-    read = make_decoder_inputs(variant, rows, store, prompt, **place, seed=3)
+    read = make_decoder_inputs(variant, rows, store, prompt, **PLACE, seed=3)
     data = RowDataset(rows, read, prompt)
     partners = draw_donors(rows, seed=3)
     for i, row_ in enumerate(rows):
@@ -126,8 +127,7 @@ def test_a_dataset_gives_what_its_variant_says(made: chain.Chain, variant: Varia
 def test_a_row_of_a_later_epoch_is_given_the_donor_of_that_epoch(made: chain.Chain) -> None:
     rows, store = rows_and_store(made)
     prompt = chain.decoder(made).prompt
-    place: Any = {"layers": lambda example, epoch: ReadLayers((chain.LAYER,)), "masking": True}
-    read = make_decoder_inputs("prior", rows, store, prompt, **place, seed=3)
+    read = make_decoder_inputs("prior", rows, store, prompt, **PLACE, seed=3)
     data = RowDataset(rows, read, prompt)
     partners = draw_donors(rows, seed=3, epoch=2)
     lengths = data.lengths_in_epoch(2)
@@ -175,11 +175,10 @@ def test_a_baseline_is_trained_and_validated_on_what_it_is_given(
     rows = load_rows(made.conversations, made.questions, store)
     held = [one for one in rows if one.conversation.split == "validation"]
     decoder = chain.decoder(made)
-    place: Any = {"layers": lambda example, epoch: ReadLayers((chain.LAYER,)), "masking": True}
-    read = make_decoder_inputs(variant, held, store, decoder.prompt, **place, seed=3)
+    read = make_decoder_inputs(variant, held, store, decoder.prompt, **PLACE, seed=3)
     losses = [
         compute_validation_loss(decoder, RowDataset(held, one, decoder.prompt))
-        for one in (read, make_activation_inputs(store, **place))
+        for one in (read, make_activation_inputs(store, **PLACE))
     ]
     assert found.untrained_validation == pytest.approx(losses[0], rel=1e-4)
     assert found.untrained_validation != pytest.approx(losses[1], rel=1e-4)

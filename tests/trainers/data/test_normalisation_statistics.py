@@ -18,7 +18,7 @@ from decoder.normalisation import ActivationStatistics
 from decoder.reading import Reading
 from trainers.config import TrainConfig
 from trainers.data.normalisation import measure_placeholder_length, measure_statistics
-from trainers.data.rows import load_rows, read_row
+from trainers.data.rows import Row, load_rows, read_row
 from trainers.training import train
 
 
@@ -27,10 +27,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
     return chain.make(tmp_path_factory.mktemp("chain"), chain.rows_of(("system",)))
 
 
-def test_they_are_taken_from_visible_tokens_alone(made: chain.Chain) -> None:
+def training_rows(made: chain.Chain) -> tuple[ActivationStore, list[Row]]:
     store = ActivationStore(made.store)
     rows = load_rows(made.conversations, made.questions, store)
-    own = [r for r in rows if r.conversation.split == "train"]
+    return store, [row for row in rows if row.conversation.split == "train"]
+
+
+def test_they_are_taken_from_visible_tokens_alone(made: chain.Chain) -> None:
+    store, own = training_rows(made)
     found = measure_statistics(chain.decoder(made), store, own, TrainConfig())
     readings = [read_row(store, row, chain.LAYER, masking=True).vectors for row in own]
     visible = np.concatenate([vectors for vectors in readings if vectors is not None])
@@ -68,9 +72,7 @@ def test_a_decoder_without_its_statistics_does_not_run(made: chain.Chain) -> Non
 
 
 def test_the_filter_is_taken_from_texts_that_begin_alike(made: chain.Chain) -> None:
-    store = ActivationStore(made.store)
-    rows = load_rows(made.conversations, made.questions, store)
-    own = [r for r in rows if r.conversation.split == "train"]
+    store, own = training_rows(made)
     config = TrainConfig(decoder=DecoderConfig(normalisation="wiener"))
     found = measure_statistics(chain.decoder(made), store, own, config)
     # by hand: token by token, what differs from the mean of the same beginning
@@ -107,17 +109,14 @@ def test_swapped_rows_give_a_filter_where_no_stimulus_is_shared(tmp_path: Path) 
 
 def test_texts_that_never_begin_alike_give_no_filter(tmp_path: Path) -> None:
     made = chain.make(tmp_path, chain.rows_of(("control",)))
-    store = ActivationStore(made.store)
-    rows = [load_rows(made.conversations, made.questions, store)[0]]
+    store, own = training_rows(made)
     config = TrainConfig(decoder=DecoderConfig(normalisation="wiener"))
     with pytest.raises(DataError, match="begin alike under several controls"):
-        measure_statistics(chain.decoder(made), store, rows, config)
+        measure_statistics(chain.decoder(made), store, own[:1], config)
 
 
 def test_discriminants_are_taken_from_the_means_of_controls(made: chain.Chain) -> None:
-    store = ActivationStore(made.store)
-    rows = load_rows(made.conversations, made.questions, store)
-    own = [r for r in rows if r.conversation.split == "train"]
+    store, own = training_rows(made)
     config = TrainConfig(decoder=DecoderConfig(normalisation="discriminant"))
     found = measure_statistics(chain.decoder(made), store, own, config)
     by_control: dict[str, list[np.ndarray]] = {}
@@ -139,8 +138,7 @@ def test_discriminants_are_taken_from_the_means_of_controls(made: chain.Chain) -
 
 
 def test_one_control_has_no_discriminants(made: chain.Chain) -> None:
-    store = ActivationStore(made.store)
-    rows = load_rows(made.conversations, made.questions, store)[:1]
+    store, own = training_rows(made)
     config = TrainConfig(decoder=DecoderConfig(normalisation="discriminant"))
     with pytest.raises(DataError, match="the training rows have 1"):
-        measure_statistics(chain.decoder(made), store, rows, config)
+        measure_statistics(chain.decoder(made), store, own[:1], config)

@@ -151,18 +151,12 @@ def two(made: dict[str, chain.Chain], tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def losses(folder: Path) -> list[float]:
-    lines = (folder / "out" / LOG_FILE).read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return [line.get("loss", line.get("validation", {}).get("right")) for line in found]
-
-
 def adapter(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "out" / "adapter_model.safetensors")
 
 
 def assert_same(folder: Path, alone: Path, *, rel: float = 1e-4) -> None:
-    assert losses(folder) == pytest.approx(losses(alone), rel=rel)
+    assert chain.losses(folder) == pytest.approx(chain.losses(alone), rel=rel)
     one, other = adapter(alone), adapter(folder)
     assert one.keys() == other.keys()
     for name, values in one.items():
@@ -181,7 +175,7 @@ def test_a_base_of_half_precision_is_shared_beside_an_adapter_of_full(
     made: dict[str, chain.Chain], two: Path, tmp_path: Path
 ) -> None:
     run("bfloat16", made["llama"], tmp_path, chain.RUNTIME, silent)
-    assert losses(two / "bfloat16") == pytest.approx(losses(tmp_path), rel=2e-2)
+    assert chain.losses(two / "bfloat16") == pytest.approx(chain.losses(tmp_path), rel=2e-2)
     assert {values.dtype for values in adapter(two / "bfloat16").values()} == {torch.float32}
 
 
@@ -261,7 +255,7 @@ def test_a_script_of_torchrun_shares_them_too(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert losses(tmp_path) == losses(two / "packed")
+    assert chain.losses(tmp_path) == chain.losses(two / "packed")
 
 
 def test_one_process_has_nothing_to_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from core.processes.launch import run_distributed
 from core.progress import Progress, silent
 from decoder.config import LoraSettings
-from trainers.config import LOG_FILE, TrainConfig
+from trainers.config import TrainConfig
 from trainers.training import TrainResult, train
 
 CONFIG = TrainConfig(
@@ -69,12 +69,6 @@ def together(made: chain.Chain, folder: Path, *, progress: Progress) -> dict[str
     return {}
 
 
-def losses(folder: Path) -> list[float]:
-    lines = (folder / "out" / LOG_FILE).read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return [line.get("loss", line.get("validation", {}).get("right")) for line in found]
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
     rows = chain.rows_of(splits={"train": 16, "validation": 2})
@@ -89,7 +83,7 @@ def alone(made: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same(folder: Path, alone: Path) -> None:
-    assert losses(folder) == pytest.approx(losses(alone), rel=1e-4)
+    assert chain.losses(folder) == pytest.approx(chain.losses(alone), rel=1e-4)
     one, other = (load_file(f / "out" / "adapter_model.safetensors") for f in (alone, folder))
     for name, values in one.items():
         torch.testing.assert_close(other[name], values, rtol=1e-2, atol=1e-4)
