@@ -34,7 +34,7 @@ from activation_store.read.reader import ActivationStore
 from activation_store.target.load import load_model
 from core.processes.task_pool import call_apart
 from core.records.tables import VIEWS
-from decoder.batch import Batch, to_device
+from decoder.batch import LossBatch, to_device
 from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
 from decoder.packed import PackedBatch, make_loss_batch, make_packed_mask
@@ -287,7 +287,7 @@ def padding(way: Way, rows: Rows, batches: Sequence[Sequence[int]]) -> float:
     return 1 - used / ran
 
 
-def make(way: Way, decoder: Decoder, rows: Sequence[Example]) -> list[Batch | PackedBatch]:
+def make(way: Way, decoder: Decoder, rows: Sequence[Example]) -> list[LossBatch]:
     """Stack the rows as tensors on the decoder's device, in micro-batches."""
     readings, turns = [row.reading for row in rows], [row.turns for row in rows]
     if not way.shared:
@@ -315,7 +315,7 @@ def train_step(
     decoder: Decoder,
     target: nn.Module | None,
     rows: Sequence[Example],
-    parts: Sequence[Batch | PackedBatch],
+    parts: Sequence[LossBatch],
 ) -> None:
     """Forward and backward."""
     if target is not None:

@@ -21,24 +21,29 @@ from decoder.reading import Reading
 B = TypeVar("B", bound=Any)
 
 
-class Batch(TypedDict, total=False):
-    """Tensors of B rows with Q questions."""
+class LossBatch(TypedDict, total=False):
+    """Tensors of rows with Q questions, in either layout; T are the tokens of a padded row."""
+
+    places: torch.Tensor  # [N] int64, into the flattened [B * T]; absent: nothing is injected
+    vectors: torch.Tensor  # [N, D] float32
+    vector_layers: torch.Tensor  # [N] int64, block of each, or UNNAMED_LAYER
+    row_of: torch.Tensor  # [Q] int64, the row of each question
+    predicting: torch.Tensor  # [A] int64, flattened places: tokens whose successor carries loss
+    targets: torch.Tensor  # [A] int64, those successors, in the order of `predicting`
+    weights: torch.Tensor  # [A] float32, 1 / tokens of the answer
+    question_of: torch.Tensor  # [A] int64, the question of each target
+    contrasted: torch.Tensor  # [C] int64, the same question of each of the last C; may be absent
+
+
+class Batch(LossBatch, total=False):
+    """Tensors of B rows with Q questions: `places` are of prefixes, `predicting` of turns."""
 
     prefix_ids: torch.Tensor  # [B, P] int64
     prefix_mask: torch.Tensor  # [B, P] int64
     prefix_positions: torch.Tensor  # [B, P] int64
-    places: torch.Tensor  # [N] int64, into the flattened [B * P]; absent: nothing is injected
-    vectors: torch.Tensor  # [N, D] float32
-    vector_layers: torch.Tensor  # [N] int64, block of each, or UNNAMED_LAYER
-    row_of: torch.Tensor  # [Q] int64, the row of each question
     turn_ids: torch.Tensor  # [Q, T] int64
     turn_mask: torch.Tensor  # [Q, P + T] int64
     turn_positions: torch.Tensor  # [Q, T] int64
-    predicting: torch.Tensor  # [A] int64, into [Q * T]: tokens whose successor carries loss
-    targets: torch.Tensor  # [A] int64, those successors, in the order of `predicting`
-    weights: torch.Tensor  # [A] float32, 1 / tokens of the answer
-    question_of: torch.Tensor  # [A] int64, the question of each target
-    contrasted: torch.Tensor  # [P] int64, the same question of each of the last P; may be absent
 
 
 def make_batch(

@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from activation_store.target.load import shape_of
 from core.errors import ModelError
-from decoder.batch import Batch
+from decoder.batch import Batch, LossBatch
 from decoder.head import logits_at
 from decoder.injection import Injection
 from decoder.packed import (
@@ -112,9 +112,7 @@ def select_rows(cache: DynamicCache, rows: torch.Tensor) -> None:
         layer.batch_select_indices(moved[place])
 
 
-def compute_answer_losses(
-    net: nn.Module, injection: Injection, batch: Batch | PackedBatch
-) -> torch.Tensor:
+def compute_answer_losses(net: nn.Module, injection: Injection, batch: LossBatch) -> torch.Tensor:
     """Compute the answer loss [Q] of each question, in nats per token.
 
     It is the mean over the answer's tokens, end of turn included. Both layouts of a batch give the

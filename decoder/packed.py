@@ -11,7 +11,7 @@ Shapes: B rows, S tokens of the longest packed row (right-padded), N placeholder
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,28 +20,19 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from decoder.batch import Batch, check_positions, make_batch, stack_vectors
+from decoder.batch import LossBatch, check_positions, make_batch, stack_vectors
 from decoder.head import logits_at
 from decoder.injection import Injection
 from decoder.question_prompt import DecoderPrompt, Turn
 from decoder.reading import Reading, at_least_float32
 
 
-class PackedBatch(TypedDict, total=False):
+class PackedBatch(LossBatch, total=False):
     """Tensors of B packed rows with Q questions."""
 
     packed_ids: torch.Tensor  # [B, S] int64
     packed_positions: torch.Tensor  # [B, S] int64
     parts: torch.Tensor  # [B, S] int64: 0 prefix, 1.. turns, -1 padding
-    places: torch.Tensor  # [N] int64, into the flattened [B * S]; absent: nothing is injected
-    vectors: torch.Tensor  # [N, D] float32
-    vector_layers: torch.Tensor  # [N] int64, block of each, or UNNAMED_LAYER
-    row_of: torch.Tensor  # [Q] int64, the row of each question
-    predicting: torch.Tensor  # [A] int64, into [B * S]: tokens whose successor carries loss
-    targets: torch.Tensor  # [A] int64
-    weights: torch.Tensor  # [A] float32, 1 / tokens of the answer
-    question_of: torch.Tensor  # [A] int64
-    contrasted: torch.Tensor  # [P] int64, the same question of each of the last P; may be absent
 
 
 def can_pack(net: nn.Module) -> bool:
@@ -58,9 +49,11 @@ def make_loss_batch(
     turns: Sequence[Sequence[Turn]],
     *,
     packed: bool,
-) -> Batch | PackedBatch:
+) -> LossBatch:
     """Stack rows in either layout, for `decoder.forward.compute_answer_losses`."""
-    return (make_packed_batch if packed else make_batch)(prompt, readings, turns)
+    if packed:
+        return make_packed_batch(prompt, readings, turns)
+    return make_batch(prompt, readings, turns)
 
 
 def make_packed_batch(
@@ -132,7 +125,7 @@ def compute_packed_losses(net: nn.Module, injection: Injection, batch: PackedBat
     return question_losses(logits_AV, batch)
 
 
-def question_losses(logits_AV: torch.Tensor, batch: Batch | PackedBatch) -> torch.Tensor:
+def question_losses(logits_AV: torch.Tensor, batch: LossBatch) -> torch.Tensor:
     """Compute the mean loss [Q] of each question over its answer, in float32 or wider."""
     losses_A = F.cross_entropy(at_least_float32(logits_AV), batch["targets"], reduction="none")
     questions = losses_A.new_zeros(len(batch["row_of"]))

@@ -189,7 +189,9 @@ class SliceEvaluator:
         if not rows:
             self._counter.finish_slice()
             nothing = measure_panel({name: np.zeros(0) for name in names}, np.zeros(0), config)
-            return SliceResult(eval_slice=eval_slice, metrics=_with(nothing, about))
+            return SliceResult(
+                eval_slice=eval_slice, metrics=SliceMetrics(**dict(nothing), **about)
+            )
         measured = self._prepare(eval_slice, rows, partners, swaps)
         losses = {name: self._measure_losses(measured, name) for name in names}
         flat = {name: np.array([x for row in each for x in row]) for name, each in losses.items()}
@@ -213,11 +215,12 @@ class SliceEvaluator:
         whole = panel.model_copy(update=more)
         tables[RESULTS_FILE] = [
             row
-            for group, metrics in {WHOLE: whole, **groups}.items()
-            for row in result_rows(group, metrics, min_controls=config.min_controls)
+            for group, own in {WHOLE: whole, **groups}.items()
+            for row in result_rows(group, own, min_controls=config.min_controls)
         ]
         self._counter.finish_slice()
-        return SliceResult(eval_slice=eval_slice, metrics=_with(whole, about), tables=tables)
+        metrics = SliceMetrics(**dict(whole), **about)
+        return SliceResult(eval_slice=eval_slice, metrics=metrics, tables=tables)
 
     def _describe(
         self, eval_slice: EvalSlice, paired: Sequence[Row], swapped: Sequence[Row]
@@ -279,26 +282,29 @@ class SliceEvaluator:
 
     def _measure_losses(self, measured: _MeasuredRows, name: str) -> list[list[float]]:
         """Compute the answer losses of each row's questions in one arm."""
-        return self._cached(
+        return self._in_arm(
+            self._arms[name],
             measured,
             name,
-            lambda: self._run_arm(
-                self._arms[name],
-                measured,
-                lambda readings: compute_question_losses(self._decoder, measured.rows, readings),
-            ),
+            lambda readings: compute_question_losses(self._decoder, measured.rows, readings),
         )
 
-    def _run_arm(
+    def _in_arm(
         self,
         arm: EvalArm,
         measured: _MeasuredRows,
+        name: str,
         compute: Callable[[list[Reading]], list[list[float]]],
+        about: Any = None,
     ) -> list[list[float]]:
-        """Compute something from the inputs of an arm, with its decoder."""
-        readings = [arm.read(row, measured.context) for row in measured.rows]
-        with arm.activate():
-            return compute(readings)
+        """Compute something from the inputs of an arm, with its decoder, or take it as cached."""
+
+        def measure() -> list[list[float]]:
+            readings = [arm.read(row, measured.context) for row in measured.rows]
+            with arm.activate():
+                return compute(readings)
+
+        return self._cached(measured, name, measure, about)
 
     def _measure_control_effects(self, measured: _MeasuredRows) -> dict[str, float]:
         """Measure how firmly the target holds each row's control; empty where it cannot be told."""
@@ -350,17 +356,12 @@ class SliceEvaluator:
         self, measured: _MeasuredRows, name: str, items: Sequence[ChoiceItem]
     ) -> OptionLosses:
         """Compute the losses of each item's options in one arm."""
-        return self._cached(
+        return self._in_arm(
+            self._identification_arms[name],
             measured,
             f"identify_{name}",
-            lambda: self._run_arm(
-                self._identification_arms[name],
-                measured,
-                lambda readings: compute_option_losses(
-                    self._decoder, measured.rows, items, readings
-                ),
-            ),
-            about=[[item.row, item.question.question, list(item.options)] for item in items],
+            lambda readings: compute_option_losses(self._decoder, measured.rows, items, readings),
+            [[item.row, item.question.question, list(item.options)] for item in items],
         )
 
     def _cached(
@@ -376,11 +377,6 @@ class SliceEvaluator:
         values = self._cache.load_or_measure(name, subject, measure)
         self._counter.advance()
         return values
-
-
-def _with(panel: PanelMetrics, about: Mapping[str, Any]) -> SliceMetrics:
-    """Add what is known of the slice to its panel."""
-    return SliceMetrics(**dict(panel), **about)
 
 
 def _merge(

@@ -25,7 +25,6 @@ from decoder.model import Decoder
 from evaluators.tasks.measure import PredictorAnswers, run_predictor
 from evaluators.tasks.predictors.base import PredictorContext, PredictorKind
 from evaluators.tasks.rows import TaskData
-from evaluators.tasks.tasks import count_forms
 
 OBJECTS = "1234"
 SUBJECTS = "BDEFGHJKLMNOPQRTUVWXZ"
@@ -107,10 +106,8 @@ def run(decoder: Decoder, data: TaskData, kind: PredictorKind) -> PredictorAnswe
         PredictorContext(
             decoder=decoder,
             baselines=(),
-            train=data.train,
-            layers=data.layers,
+            data=data,
             answer_tokens=8,
-            forms=count_forms(data),
         )
     )
     assert predictor is not None

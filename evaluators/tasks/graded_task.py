@@ -93,15 +93,13 @@ def _grade(
         why = "a claim can be made about no validation subject"
     return TaskData(
         name=name,
-        train=(),
-        validation=validation if why is None else (),
-        test=test if why is None else (),
+        validation=validation,
+        test=test,
         layers=data.layers,
         counts=counts,
-        why_not=why,
         headline="chosen",
         chance=CHANCE,
-    )
+    ).unless(why)
 
 
 def _claim_rows(rows: Sequence[TaskRow], make: MakeClaims, *, negated: bool) -> tuple[TaskRow, ...]:

@@ -99,16 +99,14 @@ def _task(
         )
     return TaskData(
         name=name,
-        train=(),
-        validation=validation.rows if why is None else (),
-        test=test.rows if why is None else (),
+        validation=validation.rows,
+        test=test.rows,
         layers=tuple(layers),
         counts=counts,
-        why_not=why,
         headline="chosen",
         compares_words=True,
         answer_tokens=answer_tokens,
-    )
+    ).unless(why)
 
 
 class _PartBuilder:

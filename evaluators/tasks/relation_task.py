@@ -188,7 +188,7 @@ def build_relation_task(
         if found.asked:
             known = f"the target knows {len(test)} of {found.asked} test subjects"
         why = f"{known}, and tasks.min_subjects requires {config.min_subjects}"
-        return _not_measured(relation, layers, counts, why)
+        return TaskData(name=relation.name, layers=tuple(layers), counts=counts, why_not=why)
     validation = ask("validation", divided.validation, config.validation_subjects, 1).subjects
     used = {one.key for one in (*test, *validation)}
     everyone = (*divided.train, *divided.validation, *divided.test)
@@ -197,7 +197,7 @@ def build_relation_task(
     if not validation or not train:
         missing = "known to the target for validation" if not validation else "left for training"
         why = f"no subject is {missing}"
-        return _not_measured(relation, layers, counts, why)
+        return TaskData(name=relation.name, layers=tuple(layers), counts=counts, why_not=why)
     builder = _RowBuilder(decoder, config, layers, _few_shot(train))
     tested = builder.build(test, sources=1)
     return TaskData(
@@ -309,17 +309,3 @@ def _few_shot(subjects: Sequence[Subject]) -> str:
 
 def _rank(config: TasksConfig, what: object) -> str:
     return digest([config.seed, what])
-
-
-def _not_measured(
-    relation: Relation, layers: Sequence[int], counts: dict[str, int], why: str
-) -> TaskData:
-    return TaskData(
-        name=relation.name,
-        train=(),
-        validation=(),
-        test=(),
-        layers=tuple(layers),
-        counts=counts,
-        why_not=why,
-    )

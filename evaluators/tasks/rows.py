@@ -100,9 +100,9 @@ class TaskData:
     """
 
     name: str
-    train: tuple[TaskRow, ...]
-    validation: tuple[TaskRow, ...]
-    test: tuple[TaskRow, ...]
+    train: tuple[TaskRow, ...] = ()
+    validation: tuple[TaskRow, ...] = ()
+    test: tuple[TaskRow, ...] = ()
     layers: tuple[int, ...]
     counts: dict[str, int]
     why_not: str | None = None
@@ -111,6 +111,12 @@ class TaskData:
     compares_words: bool = False
     answer_tokens: int | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
+
+    def unless(self, why_not: str | None) -> TaskData:
+        """Return the task; without rows where `why_not` says why it cannot be measured."""
+        if why_not is None:
+            return self
+        return replace(self, train=(), validation=(), test=(), why_not=why_not)
 
 
 def with_choices(

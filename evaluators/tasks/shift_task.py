@@ -40,9 +40,7 @@ def shift_tasks(
     layer = decoder.layers[0]
     if len(decoder.select_layers().layers) > 1:
         why = "the decoder reads several layers together; only one can be mapped between models"
-        yield replace(
-            data, name=f"{data.name}_shift", why_not=why, train=(), validation=(), test=()
-        )
+        yield replace(data, name=f"{data.name}_shift").unless(why)
         return
     theirs = matching_layer(decoder, other, config)
     texts = [[row.text for row in part] for part in (data.train, data.validation, data.test)]

@@ -36,7 +36,7 @@ from evaluators.tasks.mean_task import measure_mean
 from evaluators.tasks.measure import PredictorAnswers, measure_task, run_predictor, task_answer_rows
 from evaluators.tasks.metrics import MEAN, TaskMetrics, TasksMetrics
 from evaluators.tasks.predictors import PREDICTORS
-from evaluators.tasks.predictors.base import FormCounts, PredictorContext
+from evaluators.tasks.predictors.base import PredictorContext
 from evaluators.tasks.prompt_task import build_prompt_tasks
 from evaluators.tasks.relation_task import build_relation_task, find_hops
 from evaluators.tasks.result_files import TASK_ANSWERS, TASK_ANSWERS_FILE, TASKS_FILE, task_rows
@@ -112,13 +112,14 @@ def run_tasks(
                     f"two tasks are called {data.name}; rename the file of relations that is "
                     "called so, or like it."
                 )
-            found = _run_task(
-                data,
-                _context(data, decoder, inputs, config),
-                config,
-                cache,
-                partial(progress, min(len(measured), total), total),
+            context = PredictorContext(
+                decoder=decoder,
+                baselines=tuple(inputs.baselines),
+                data=data,
+                answer_tokens=data.answer_tokens or config.answer_tokens,
             )
+            tell = partial(progress, min(len(measured), total), total)
+            found = _run_task(context, config, cache, tell)
             measured[data.name] = measure_task(data, found, config, checkpoints)
             answers += task_answer_rows(data, found)
         progress(total, total, "tasks")
@@ -174,44 +175,21 @@ def _tasks(
         yield from build_prompt_tasks(decoder, rows, config, config.prompts, layers)
 
 
-def count_forms(data: TaskData) -> FormCounts:
-    """Count the forms in which the rows of a task can be asked."""
-    if not data.validation:
-        return FormCounts()
-    row = data.validation[0]
-    return FormCounts(questions=len(row.questions), patched=len(row.patched), plain=len(row.plain))
-
-
-def _context(
-    data: TaskData, decoder: Decoder, inputs: TaskInputs, config: TasksConfig
-) -> PredictorContext:
-    return PredictorContext(
-        decoder=decoder,
-        baselines=tuple(inputs.baselines),
-        train=data.train,
-        layers=data.layers,
-        answer_tokens=data.answer_tokens or config.answer_tokens,
-        forms=count_forms(data),
-        closed=data.headline == "contained",
-        swapped=any(row.swapped is not None for row in data.test),
-    )
-
-
 def _run_task(
-    data: TaskData,
     context: PredictorContext,
     config: TasksConfig,
     cache: PartialResultCache,
     tell: Callable[[str], None],
 ) -> dict[str, PredictorAnswers]:
     """Let every method answer that can; none where the task is not measured."""
+    data = context.data
     found: dict[str, PredictorAnswers] = {}
     if data.why_not is not None:
         tell(data.name)
         return found
     for name in config.predictors:
         tell(f"{data.name}: {name}")
-        own = _answers(name, context, data, cache)
+        own = _answers(name, context, cache)
         if own is not None:
             found[name] = own
     return found
@@ -237,10 +215,10 @@ def choose_layers(decoder: Decoder, config: TasksConfig) -> tuple[int, ...]:
 
 
 def _answers(
-    name: PredictorName, context: PredictorContext, data: TaskData, cache: PartialResultCache
+    name: PredictorName, context: PredictorContext, cache: PartialResultCache
 ) -> PredictorAnswers | None:
     """Let a method answer, or take what it answered before; None where it cannot be made."""
-    kind = PREDICTORS[name]
+    kind, data = PREDICTORS[name], context.data
     predictor = kind.make(context)
     if predictor is None:
         return None

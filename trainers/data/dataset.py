@@ -9,8 +9,8 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from decoder.batch import Batch
-from decoder.packed import PackedBatch, make_loss_batch
+from decoder.batch import LossBatch
+from decoder.packed import make_loss_batch
 from decoder.question_prompt import DecoderPrompt, Turn
 from decoder.reading import Reading
 from trainers.data.contrast import Contrast
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 class MicroBatches(TypedDict):
     """A batch split into micro-batches, which run one after the other."""
 
-    micro_batches: list[Batch | PackedBatch]
+    micro_batches: list[LossBatch]
 
 
 class RowDataset(Dataset[Sample]):
@@ -100,7 +100,7 @@ class RowDataset(Dataset[Sample]):
             for row, turns in zip(self.rows, self._turns, strict=True)
         ]
 
-    def collate(self, samples: Sequence[Sample]) -> Batch | PackedBatch:
+    def collate(self, samples: Sequence[Sample]) -> LossBatch:
         """Stack samples into one batch, in the layout that the model allows.
 
         Questions given swapped activations come last.

@@ -12,8 +12,7 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 
-from decoder.batch import Batch
-from decoder.packed import PackedBatch
+from decoder.batch import LossBatch
 
 _KIB = 1 if sys.platform == "darwin" else 1024
 """Bytes of a unit of ru_maxrss."""
@@ -54,7 +53,7 @@ class ThroughputMeter(TrainerCallback):
         self._questions = self._tokens = 0
         self._mark = time.perf_counter()
 
-    def add(self, batch: Batch | PackedBatch) -> None:
+    def add(self, batch: LossBatch) -> None:
         """Count a micro-batch that is about to run, padding included.
 
         Of several processes each counts its own micro-batch for all of theirs, which are of like

@@ -16,10 +16,9 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from core.errors import ConfigError
 from core.progress import Progress
-from decoder.batch import Batch, to_device
+from decoder.batch import LossBatch, to_device
 from decoder.forward import compute_answer_losses
 from decoder.model import Decoder
-from decoder.packed import PackedBatch
 from trainers.config import TrainConfig
 from trainers.data.contrast import add_contrast
 from trainers.data.dataset import EpochSampler, RowDataset, split_into_micro_batches
@@ -145,7 +144,7 @@ class DecoderTrainer(Trainer):
         Returns:
             Nats per token.
         """
-        batch = cast("Batch | PackedBatch", inputs)
+        batch = cast(LossBatch, inputs)
         injection = replace(self._decoder.injection, noise=self._config.noise)
         losses = compute_answer_losses(model, injection, batch)
         if self._padding_step:

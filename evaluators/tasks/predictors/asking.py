@@ -13,7 +13,7 @@ _REPLY = "x"
 
 class _Asking(TextPredictor):
     def settings(self) -> list[Setting]:
-        return [{"form": form} for form in range(self._context.forms.plain)]
+        return [{"form": form} for form in range(len(self._context.example.plain))]
 
     def text(self, row: TaskRow, setting: Setting) -> str:
         """Render a prompt up to where the target writes, or goes on with, its reply."""

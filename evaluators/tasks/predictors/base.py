@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from decoder.model import Decoder
-from evaluators.tasks.rows import TaskRow
+from evaluators.tasks.rows import TaskData, TaskRow
 
 Setting = Mapping[str, int | float | str]
 """Values by name that a predictor is tried with; `layer` is the block that it reads."""
@@ -20,37 +20,40 @@ Sees = Literal["activations", "text", "nothing"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FormCounts:
-    """Numbers of phrasings of a task's question, its patched text and its plain prompt."""
-
-    questions: int = 1
-    patched: int = 1
-    plain: int = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorContext:
-    """The decoder, target and settings that predictors are made from.
+    """The decoder, target and task that predictors are made from.
 
     Attributes:
         decoder: the trained decoder, the adapters of baselines beside it; its base is the target.
         baselines: names of those adapters.
-        train: rows that may be learned from.
-        layers: blocks whose activations rows have.
+        data: the task, which is measured.
         answer_tokens: longest written answer, in tokens.
-        forms: forms of a row's question.
-        closed: whether test answers are among those of `train`.
-        swapped: whether rows have the activations of their text under another control.
     """
 
     decoder: Decoder
     baselines: tuple[str, ...]
-    train: tuple[TaskRow, ...]
-    layers: tuple[int, ...]
+    data: TaskData
     answer_tokens: int
-    forms: FormCounts
-    closed: bool = True
-    swapped: bool = False
+
+    @property
+    def train(self) -> tuple[TaskRow, ...]:
+        """Rows that may be learned from."""
+        return self.data.train
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Blocks whose activations rows have."""
+        return self.data.layers
+
+    @property
+    def example(self) -> TaskRow:
+        """A row of the task, which has as many forms of its question as any other."""
+        return self.data.validation[0]
+
+    @property
+    def closed(self) -> bool:
+        """Whether test answers are among those of `train`."""
+        return self.data.headline == "contained"
 
 
 class Predictor(Protocol):

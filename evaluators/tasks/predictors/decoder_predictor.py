@@ -58,7 +58,7 @@ class DecoderPredictor:
         layers = [one for one in self._context.decoder.layers if one in self._context.layers]
         if config.read_layers and config.combine == "concatenated":
             layers = layers[:1]  # it reads all of them together
-        forms = range(self._context.forms.questions)
+        forms = range(len(self._context.example.questions))
         return [{"layer": layer, "question": form} for layer in layers for form in forms]
 
     def write(self, rows: Sequence[TaskRow], setting: Setting) -> list[str]:
@@ -132,6 +132,12 @@ def _make_baseline(
     return DecoderPredictor(context, read, baseline) if baseline in context.baselines else None
 
 
+def _make_swapped(context: PredictorContext) -> DecoderPredictor | None:
+    """Make the predictor of a task whose rows hide something; None of any other."""
+    hides = any(row.swapped is not None for row in context.data.test)
+    return DecoderPredictor(context, _read_swapped) if hides else None
+
+
 LIT = PredictorKind(
     name="lit",
     sees="activations",
@@ -140,7 +146,7 @@ LIT = PredictorKind(
 SWAPPED = PredictorKind(
     name="swapped",
     sees="nothing",
-    make=lambda context: DecoderPredictor(context, _read_swapped) if context.swapped else None,
+    make=_make_swapped,
 )
 PRIOR = PredictorKind(
     name="prior",

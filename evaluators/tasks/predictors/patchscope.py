@@ -14,7 +14,7 @@ from evaluators.tasks.rows import TaskRow
 
 class _Patchscope(TextPredictor):
     def settings(self) -> list[Setting]:
-        prompts = range(self._context.forms.patched)
+        prompts = range(len(self._context.example.patched))
         return [
             {"layer": layer, "prompt": prompt, "write_layer": write_layer}
             for layer, prompt in itertools.product(self._context.layers, prompts)
