@@ -9,7 +9,7 @@ Shapes: T tokens of a conversation, D d_model, n tokens that are read.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from activation_store.target.capture import Capture
 from activation_store.tokens.tokens import Encoded, Tokens, tokenize_row, tokenize_with_text
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from core.records.tables import Conversation, Message
 from decoder.batch import batches_by_length
 from decoder.model import Decoder
@@ -132,6 +132,15 @@ def capture_rows(
     tokenizer = decoder.tokenizer if source is None else source.tokenizer
     tokens = [tokenize_row(tokenizer, row) for row in rows]
     return _capture_tokens(decoder, tokens, layers, source)
+
+
+def tokenize_writable(tokenizer: Any, rows: Iterable[Conversation]) -> dict[str, Tokens]:
+    """Tokenize rows, by example id; those that the chat template cannot write are absent."""
+    found = {}
+    for row in rows:
+        with contextlib.suppress(DataError):  # the dump left it out as well, and counted it
+            found[row.example_id] = tokenize_row(tokenizer, row)
+    return found
 
 
 @torch.inference_mode()

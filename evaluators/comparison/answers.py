@@ -68,7 +68,7 @@ def _compare_metric(
 
 
 def _read_scores(folder: Path) -> Scores:
-    """Read the scores of one evaluation ; a file that it does not have gives none."""
+    """Read the scores of one evaluation; a file that it does not have gives none."""
     out: dict[tuple[str, str, str], dict[Key, dict[str, float]]] = {}
     path = folder / ANSWERS_FILE
     for row in read_rows(path if path.is_file() else None):

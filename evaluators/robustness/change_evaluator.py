@@ -13,11 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from activation_store.tokens.tokens import tokenize_row
-from core.errors import DataError
 from core.progress import Progress
 from decoder.model import Decoder
-from decoder.question_prompt import Turn
 from decoder.reading import Reading
 from decoder.scoring import compute_turn_losses
 from decoder.sources.target_run import CapturedTokens, capture_rows
@@ -33,6 +30,7 @@ from evaluators.robustness.decoy_answers import (
     estimate_own_answers,
     find_rival_answers,
     score_choices,
+    tokenize_asked,
 )
 from evaluators.robustness.target_finetune import FineTune
 from evaluators.stats.estimates import average_by_control
@@ -56,6 +54,11 @@ class PairedSlice:
     eval_slice: EvalSlice
     rows: Sequence[Row]
     partners: Mapping[str, Row]
+
+    @property
+    def unaltered(self) -> list[AlteredRow]:
+        """The rows as they are."""
+        return [keep_unaltered(row) for row in self.rows]
 
     def controls(self, indices: Sequence[int]) -> np.ndarray:
         """Return the control [N] of each question of the rows at `indices`."""
@@ -116,8 +119,6 @@ class ChangeEvaluator:
         self._config = config
         self._cache = cache
         self._layers = decoder.select_layers()
-        shape = decoder.shape
-        self._max_tokens = shape.max_positions
         self._progress = progress
         self._done = 0
         self._total = slices * (1 + len(config.alterations) + len(config.strengths))
@@ -152,8 +153,7 @@ class ChangeEvaluator:
         found = {}
         for strength in self._config.strengths:
             name = f"shift:{strength:g}"
-            unaltered = [keep_unaltered(row) for row in paired.rows]
-            changed = self._measure_change(paired, name, unaltered, tuned, strength)
+            changed = self._measure_change(paired, name, paired.unaltered, tuned, strength)
             self._advance()
             found[name] = self._compare(paired, base, changed)
         return found
@@ -163,8 +163,7 @@ class ChangeEvaluator:
         self._progress(self._done, self._total, "changes")
 
     def _measure_plain(self, paired: PairedSlice) -> _ChangedLosses:
-        unaltered = [keep_unaltered(row) for row in paired.rows]
-        return self._measure_change(paired, "plain", unaltered)
+        return self._measure_change(paired, "plain", paired.unaltered)
 
     def _measure_change(
         self,
@@ -204,7 +203,11 @@ class ChangeEvaluator:
     ) -> dict[str, Any]:
         """Run the target on altered rows and compute the decoder's losses, as a JSON value."""
         decoder, layers = self._decoder, self._layers
-        turns = self._tokenize(paired.rows, altered)
+        asked = [
+            [(said, q.answer) for said, q in zip(change.questions, row.questions, strict=True)]
+            for row, change in zip(paired.rows, altered, strict=True)
+        ]
+        turns = tokenize_asked(decoder, altered, asked)  # `excluded` counts the others
         conversations = [altered[i].conversation for i in turns]
         found: dict[str, Any] = {}
         if tuned is None:
@@ -222,31 +225,13 @@ class ChangeEvaluator:
         if tuned is not None:
             share = self._share_out_of_distribution(paired.eval_slice, list(readings.values()))
             found["out_of_distribution"] = share
-        asked = [turns[i] for i in readings]
+        read = [turns[i] for i in readings]
         inputs = {
             "right": list(readings.values()),
             "none": [replace(reading, vectors=None) for reading in readings.values()],
         }
-        losses = {name: compute_turn_losses(decoder, each, asked) for name, each in inputs.items()}
+        losses = {name: compute_turn_losses(decoder, each, read) for name, each in inputs.items()}
         return {"indices": list(readings), "losses": losses, **found}
-
-    def _tokenize(
-        self, rows: Sequence[Row], altered: Sequence[AlteredRow]
-    ) -> dict[int, list[Turn]]:
-        """Tokenize the questions of each row that the chat template can write, by its index."""
-        found = {}
-        for i, (row, change) in enumerate(zip(rows, altered, strict=True)):
-            try:
-                tokens = tokenize_row(self._decoder.tokenizer, change.conversation)
-                if len(tokens.ids) > self._max_tokens:
-                    continue
-                found[i] = [
-                    self._decoder.prompt.turn(asked, question.answer)
-                    for asked, question in zip(change.questions, row.questions, strict=True)
-                ]
-            except DataError:
-                continue  # `excluded` counts rows without losses
-        return found
 
     def _share_out_of_distribution(
         self, eval_slice: EvalSlice, readings: Sequence[Reading]
@@ -302,7 +287,7 @@ class ChangeEvaluator:
         """Measure how often the row's own answer is likelier than its decoy's."""
         rows, eval_slice = paired.rows, paired.eval_slice
         pairs = [find_rival_answers(row, paired.partners[row.example_id]) for row in rows]
-        sides = {"plain": [keep_unaltered(row) for row in rows], "altered": list(altered)}
+        sides = {"plain": paired.unaltered, "altered": list(altered)}
         scores = {}
         for side, changes in sides.items():
             part = f"{eval_slice.split}.{eval_slice.name}.decoy_answers_{side}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +38,28 @@ def find_rival_answers(row: Row, other: Row) -> list[RivalAnswers]:
     ]
 
 
+def tokenize_asked(
+    decoder: Decoder, altered: Sequence[AlteredRow], asked: Sequence[Sequence[tuple[str, str]]]
+) -> dict[int, list[Turn]]:
+    """Tokenize questions with their answers about each row, by its index.
+
+    A row is absent where the chat template cannot write it, or the target is not made for its
+    length.
+
+    Args:
+        decoder: is asked; its target runs on the rows.
+        altered: the rows.
+        asked: about each row, questions with their answers.
+    """
+    found = {}
+    for i, (change, pairs) in enumerate(zip(altered, asked, strict=True)):
+        with contextlib.suppress(DataError):
+            tokens = tokenize_row(decoder.tokenizer, change.conversation)
+            if len(tokens.ids) <= decoder.shape.max_positions:
+                found[i] = [decoder.prompt.turn(question, answer) for question, answer in pairs]
+    return found
+
+
 def score_choices(
     decoder: Decoder,
     rows: Sequence[Row],
@@ -55,20 +78,11 @@ def score_choices(
         masking: whether the control's own tokens are withheld.
 
     Returns:
-        Scores of each row; a row that the chat template cannot write has none.
+        Scores of each row; one that cannot be written or is too long has none.
     """
     layers = decoder.select_layers()
-    written: dict[int, list[Turn]] = {}
-    for i, change in enumerate(altered):
-        try:
-            tokenize_row(decoder.tokenizer, change.conversation)
-            written[i] = [
-                decoder.prompt.turn(question, answer)
-                for question, *answers in pairs[i]
-                for answer in answers
-            ]
-        except DataError:
-            continue  # the row is left out
+    asked = [[(question, x) for question, *both in own for x in both] for own in pairs]
+    written = tokenize_asked(decoder, altered, asked)
     index = [i for i in written if written[i]]
     runs = capture_rows(decoder, [altered[i].conversation for i in index], layers.layers)
     readings = {

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from activation_store.target.load import use_threads
-from activation_store.tokens.tokens import tokenize_row
 from core.errors import DataError
 from core.files import storage_errors, write_json
 from core.progress import Progress, silent
@@ -19,6 +18,7 @@ from core.runtime import Runtime
 from decoder.model import Decoder
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
+from decoder.sources.target_run import tokenize_writable
 from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions import pair_with_other_controls
 from evaluators.measure.metrics import ChangeMetrics, FineTuneMetrics, RobustnessMetrics
@@ -124,12 +124,7 @@ def _tokenize_rows(decoder: Decoder, rows: Sequence[Row]) -> list[np.ndarray]:
     Raises:
         DataError: there are none.
     """
-    sequences = []
-    for row in rows:
-        try:
-            sequences.append(tokenize_row(decoder.tokenizer, row.conversation).ids)
-        except DataError:
-            continue  # the dump has counted it
-    if not sequences:
+    found = tokenize_writable(decoder.tokenizer, [row.conversation for row in rows])
+    if not found:
         raise DataError("robustness: no training row to fine-tune on; change data.splits.")
-    return sequences
+    return [tokens.ids for tokens in found.values()]

@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from activation_store.target.swaps import make_swaps
-from activation_store.tokens.tokens import tokenize_row
 from core.documents.canonical import digest
-from core.errors import DataError
 from core.records.tables import Conversation, Message, Question
 from decoder.model import Decoder
 from decoder.patched_text import PLACE
-from decoder.sources.target_run import CapturedTokens, capture_rows
+from decoder.sources.target_run import CapturedTokens, capture_rows, tokenize_writable
 from evaluators.robustness.alterations import ALTERATIONS
 from evaluators.tasks.config import PromptsConfig, TasksConfig
 from evaluators.tasks.quartets import SIZE
@@ -199,7 +197,7 @@ class _PartBuilder:
 
     def _swaps(self, rows: Sequence[Conversation]) -> dict[str, CapturedTokens]:
         """Run each row's visible text under another control, where that keeps its tokens."""
-        tokens = {row.example_id: tokenize_row(self._decoder.tokenizer, row) for row in rows}
+        tokens = tokenize_writable(self._decoder.tokenizer, rows)
         withheld = {name: own.withheld for name, own in tokens.items()}
         swaps = make_swaps(rows, withheld, [row.split for row in rows])
         swaps = [swap for swap in swaps if self._writable([swap.swapped])[0]]
@@ -212,14 +210,9 @@ class _PartBuilder:
 
     def _writable(self, rows: Sequence[Conversation]) -> tuple[list[Conversation], int]:
         """Keep rows that the chat template can write, and of which something is visible."""
-        kept = []
-        for row in rows:
-            try:
-                tokens = tokenize_row(self._decoder.tokenizer, row)
-            except DataError:
-                continue
-            if tokens.withheld < len(tokens.ids):
-                kept.append(row)
+        found = tokenize_writable(self._decoder.tokenizer, rows)
+        left = {name for name, tokens in found.items() if tokens.withheld < len(tokens.ids)}
+        kept = [row for row in rows if row.example_id in left]
         return kept, len(rows) - len(kept)
 
     def _capture(self, rows: Sequence[Conversation]) -> list[CapturedTokens]:

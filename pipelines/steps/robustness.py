@@ -20,7 +20,7 @@ def robustness_step(evaluate: Step) -> Step:
     roles = ("conversations", "questions", "dump", "train")
     return Step(
         name=ROBUSTNESS,
-        version=6,
+        version=7,
         entry="evaluators.robustness.robustness",
         run=_robustness,
         config=_config,

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 
 from decoder.batch import LossBatch
@@ -84,32 +83,16 @@ class ThroughputMeter(TrainerCallback):
         lap, self._mark = now - self._mark, now
         return lap
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Start the clock."""
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the time up to now out: that before training, of a validation, of a checkpoint."""
         self._lap()
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    on_evaluate = on_save = on_train_begin
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         """Count the time since the last step as waiting for data."""
         self._waited += self._lap()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Count the time since the step's beginning as busy."""
         self._busy += self._lap()
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Leave the time of a validation out."""
-        self._lap()
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Leave the time of a checkpoint out."""
-        self._lap()

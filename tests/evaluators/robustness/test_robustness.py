@@ -23,7 +23,11 @@ from evaluators.measure.result_files import RESULTS_FILE, ROBUSTNESS_FILE
 from evaluators.robustness import alterations
 from evaluators.robustness.alterations import ALTERATIONS, keep_unaltered
 from evaluators.robustness.config import RobustnessConfig
-from evaluators.robustness.decoy_answers import estimate_own_answers, find_rival_answers
+from evaluators.robustness.decoy_answers import (
+    estimate_own_answers,
+    find_rival_answers,
+    score_choices,
+)
 from evaluators.robustness.held_out import compare_held_out
 from evaluators.robustness.robustness import robustness
 from evaluators.robustness.target_finetune import FineTune
@@ -179,6 +183,20 @@ def test_rivals_are_answers_to_the_same_question_that_differ() -> None:
     assert find_rival_answers(own, replace(other, questions=elsewhere.questions[:1])) == []
     same = replace(asked, question="which", answer="Red.")
     assert find_rival_answers(own, replace(other, questions=(same,))) == []
+
+
+def test_a_row_that_its_decoy_makes_too_long_has_no_choice(
+    made: chain.Chain, decoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Decoder.load(decoder, made.model, dtype="float32", device=torch.device("cpu"))
+    own, other = row(0), row(1)
+    plain, decoy = keep_unaltered(own), ALTERATIONS["decoy"](own, other, 0)
+    (length,) = (len(run.tokens.ids) for run in capture_rows(reader, [plain.conversation], [2]))
+    shape = replace(reader.shape, max_positions=length)
+    monkeypatch.setattr(Decoder, "shape", shape)
+    pairs = [find_rival_answers(own, other)]
+    scores = [score_choices(reader, [own], [x], pairs, masking=True) for x in (plain, decoy)]
+    assert [len(of_row) for (of_row,) in scores] == [1, 0]
 
 
 def test_own_answers_are_a_share() -> None:
