@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 import latentqa
 from core.records.table_files import CONVERSATIONS_FILE, read_conversations
 from core.records.tables import Conversation
-from evaluators.stats.estimates import mean_estimate
+from evaluators.stats.estimates import Resampling, mean_estimate
 from latentqa.api import open_refs
 
 MASKED_VIEWS = ("stimulus_completion", "stimulus", "system")
@@ -66,7 +66,7 @@ def probe(rows: list[Conversation], means_RD: np.ndarray, labels: list[str]) -> 
         right = search.predict(means_RD[split_R == split]) == value_R[split_R == split]
         own = control_R[split_R == split]
         by_control = [right[own == control].mean() for control in sorted(set(own))]
-        shown = mean_estimate(by_control, samples=10_000, seed=0)
+        shown = mean_estimate(by_control, Resampling())
         found.append(f"{split} {shown} n {shown.n}")
     return found
 

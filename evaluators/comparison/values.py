@@ -22,13 +22,12 @@ from evaluators.comparison.shared_questions import (
     shared_conditions,
     shared_keys,
 )
-from evaluators.config import EvaluateConfig
-from evaluators.stats.estimates import Statistic, difference, pooled, pooled_p_value
+from evaluators.stats.estimates import Resampling, Statistic, difference, pooled, pooled_p_value
 from evaluators.stats.significance import adjust_holm, sign_flip_p_value
 
 LEVEL = 0.05
-BOOTSTRAP = EvaluateConfig()
-"""Bootstrap of a comparison: its samples, its seed and the least controls of an interval."""
+BOOTSTRAP = Resampling()
+"""Bootstrap of a comparison."""
 
 Pool = Sequence[np.ndarray]
 """Values [C, K] of each pooled evaluation of a run, over the same controls in the same order."""
@@ -116,13 +115,12 @@ def compare_value(
         differences_C: the difference at each control, pooled evaluations averaged, for the
             sign-flip test.
     """
-    samples, seed, least = BOOTSTRAP.bootstrap, BOOTSTRAP.seed, BOOTSTRAP.min_controls
-    estimate = pooled(side, statistic, samples=samples, seed=seed, min_controls=least)
+    estimate = pooled(side, statistic, BOOTSTRAP)
     if side is base:
         return ComparedValue(estimate)
-    away = difference(base, side, statistic, samples=samples, seed=seed, min_controls=least)
-    over_controls = sign_flip_p_value(differences_C, samples=samples, seed=seed)
-    over_runs = pooled_p_value(base, side, statistic, samples=samples, seed=seed)
+    away = difference(base, side, statistic, BOOTSTRAP)
+    over_controls = sign_flip_p_value(differences_C, samples=BOOTSTRAP.samples, seed=BOOTSTRAP.seed)
+    over_runs = pooled_p_value(base, side, statistic, BOOTSTRAP)
     found = [p for p in (over_controls, over_runs) if p is not None]
     p = None if over_controls is None else max(found)
     return ComparedValue(estimate, away, p)

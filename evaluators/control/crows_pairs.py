@@ -22,7 +22,7 @@ from decoder.model import Decoder
 from decoder.steering.prompts import SteeringPrompt
 from decoder.steering.replies import Steering, score_replies
 from evaluators.control.metrics import BiasResult
-from evaluators.stats.estimates import mean_estimate
+from evaluators.stats.estimates import Resampling, mean_estimate
 
 _COLUMNS = ("sent_more", "sent_less", "bias_type")
 _BATCH = 16
@@ -110,9 +110,8 @@ def measure_bias(
     pairs: Sequence[SentencePair],
     steering: Steering,
     *,
+    draw: Resampling,
     before: str = "",
-    samples: int,
-    seed: int,
 ) -> BiasResult:
     """Measure a target's preference for the stereotypical sentences of pairs.
 
@@ -120,9 +119,8 @@ def measure_bias(
         decoder: whose target it is.
         pairs: of sentences.
         steering: how the target is steered; not by activations of each prompt.
+        draw: of pairs, for intervals.
         before: a text in front of each sentence.
-        samples: bootstrap samples over pairs.
-        seed: of the bootstrap.
     """
     more = score_sentences(decoder, [p.more for p in pairs], steering, before=before)
     less = score_sentences(decoder, [p.less for p in pairs], steering, before=before)
@@ -131,7 +129,7 @@ def measure_bias(
     def both(chosen: np.ndarray) -> dict[str, Estimate]:
         values = np.stack([np.abs(more - less), 100.0 * (more > less)], 1)[chosen]
         return {
-            name: mean_estimate(values[:, column], samples=samples, seed=seed)
+            name: mean_estimate(values[:, column], draw)
             for column, name in enumerate(("difference", "stereotype"))
         }
 

@@ -24,7 +24,7 @@ from decoder.model import Decoder
 from decoder.steering.replies import Steering
 from evaluators.control.config import ControlSection, Method
 from evaluators.control.crows_pairs import SentencePair, measure_bias, read_pairs
-from evaluators.control.judge import ControlJudge, Judged
+from evaluators.control.judge import ControlJudge, Judged, resampling_of
 from evaluators.control.methods import (
     SFT,
     MethodMaker,
@@ -144,8 +144,7 @@ class _Study:
             self._decoder,
             self._control,
             [*self._prompts.validation, *self._prompts.test],
-            samples=config.bootstrap,
-            seed=config.seed,
+            resampling_of(config),
         )
         if not readability.readable:
             _LOG.warning(
@@ -242,14 +241,8 @@ class _Study:
     def _bias(self, steering: Steering, *, before: str = "") -> BiasResult | None:
         if self._pairs is None:
             return None
-        return measure_bias(
-            self._decoder,
-            self._pairs,
-            steering,
-            before=before,
-            samples=self._config.bootstrap,
-            seed=self._config.seed,
-        )
+        draw = resampling_of(self._config)
+        return measure_bias(self._decoder, self._pairs, steering, draw=draw, before=before)
 
     def _reply_rows(self, name: str, strength: float, judged: Judged) -> list[dict[str, Any]]:
         scores = judged.adherence

@@ -19,7 +19,7 @@ from evaluators.control.config import ControlSection
 from evaluators.control.methods import PromptMaker
 from evaluators.control.metrics import SideEffects, StrengthPoint
 from evaluators.control.text_measures import distinct_n, holds_fact, repetition
-from evaluators.stats.estimates import mean_estimate
+from evaluators.stats.estimates import Resampling, mean_estimate
 from generators.llm.prompt_files import PromptFiles
 from generators.rules.obedience import adherence
 from generators.rules.refusals import find_refusal
@@ -134,7 +134,7 @@ class ControlJudge:
 
     def estimate(self, values: Sequence[float] | np.ndarray) -> Estimate:
         """Estimate a mean over prompts."""
-        return mean_estimate(values, samples=self._config.bootstrap, seed=self._config.seed)
+        return mean_estimate(values, resampling_of(self._config))
 
     def effects(self, judged: Judged, make: PromptMaker, steering: Steering) -> SideEffects:
         """Measure what else a steered target does otherwise."""
@@ -208,6 +208,11 @@ class ControlJudge:
             surprise=np.stack([untold, lengths], 1),
             ordinary=np.stack([others, np.array([len(r.ids) for r in ordinary])], 1),
         )
+
+
+def resampling_of(config: ControlSection) -> Resampling:
+    """Return how prompts, or pairs of sentences, are resampled."""
+    return Resampling(samples=config.bootstrap, seed=config.seed)
 
 
 def plain_facts() -> list[tuple[str, tuple[str, ...]]]:

@@ -29,7 +29,7 @@ from evaluators.measure.result_files import (
     write_table,
 )
 from evaluators.measure.result_rows import WHOLE
-from evaluators.stats.estimates import mean_estimate
+from evaluators.stats.estimates import Resampling, mean_estimate
 from generators.llm.sending.budget import Usage
 from generators.llm.session import LLMSession
 from generators.quality.agreement import agreement
@@ -133,7 +133,8 @@ def _measure(
     plain = by_method.pop("none", {})
     first, second = zip(*(own.verdicts for _, own in judged), strict=True)
 
-    estimate = partial(mean_estimate, samples=config.bootstrap, seed=config.seed)
+    draw = Resampling(samples=config.bootstrap, seed=config.seed)
+    estimate = partial(mean_estimate, draw=draw)
     return JudgedReplies(
         unsteered=estimate(list(plain.values())),
         gains={

@@ -18,7 +18,7 @@ from decoder.steering.prompts import SteeringPrompt, make_steering_prompt
 from decoder.steering.replies import follow_by_replies
 from decoder.steering.shifts import read_prompts
 from evaluators.control.metrics import Readability
-from evaluators.stats.estimates import mean_estimate
+from evaluators.stats.estimates import Resampling, mean_estimate
 
 _BATCH = 8
 _AGREEMENT_PROMPTS = 8
@@ -29,9 +29,7 @@ def measure_readability(
     decoder: Decoder,
     control: SteeringControl,
     said: Sequence[str],
-    *,
-    samples: int,
-    seed: int,
+    draw: Resampling,
 ) -> Readability:
     """Measure what the decoder reads of a target that is told the control in a hidden prompt.
 
@@ -42,8 +40,7 @@ def measure_readability(
         decoder: reads.
         control: what the target is told.
         said: what users say; the same of the target that is told nothing.
-        samples: bootstrap samples over prompts.
-        seed: of the bootstrap.
+        draw: of prompts, for intervals.
     """
     told = [make_steering_prompt(decoder, text, system=control.system_prompt) for text in said]
     plain = [make_steering_prompt(decoder, text) for text in said]
@@ -52,7 +49,7 @@ def measure_readability(
     wanted = [decoder.prompt.turn(q.question, q.answer) for q in control.questions]
     margin_PQ = _losses(decoder, plain, wanted) - _losses(decoder, told, wanted)
 
-    estimate = partial(mean_estimate, samples=samples, seed=seed)
+    estimate = partial(mean_estimate, draw=draw)
     margin = estimate(margin_PQ.mean(1))
     closed = [q for q in control.questions if q.instead]
     accuracy, chance = None, None

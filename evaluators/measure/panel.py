@@ -9,7 +9,13 @@ import numpy as np
 from core.records.estimate import Estimate
 from evaluators.config import EvaluateConfig
 from evaluators.measure.metrics import PanelMetrics
-from evaluators.stats.estimates import Bootstrap, LowestMean, Statistic, average_by_control
+from evaluators.stats.estimates import (
+    Bootstrap,
+    LowestMean,
+    Resampling,
+    Statistic,
+    average_by_control,
+)
 
 # conditions that tell the decoder nothing about the row at hand; the information gain is taken
 # over the best of them. `noise` and `wrong_layer` are none: no decoder was ever given such, so a
@@ -104,9 +110,8 @@ def _compare_with_rivals(names: Sequence[str], estimate: Bootstrap) -> dict[str,
 
 def make_bootstrap(values_CK: np.ndarray, config: EvaluateConfig) -> Bootstrap:
     """Draw the bootstrap samples of `values_CK` that the config asks for."""
-    return Bootstrap(
-        values_CK, samples=config.bootstrap, seed=config.seed, min_controls=config.min_controls
-    )
+    draw = Resampling(samples=config.bootstrap, seed=config.seed, min_controls=config.min_controls)
+    return Bootstrap(values_CK, draw)
 
 
 def stack_control_means(values: Mapping[str, np.ndarray], controls: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluators.measure.metrics import HeldOutMetrics, SplitEstimates
 from evaluators.robustness.config import RobustnessConfig
-from evaluators.stats.estimates import mean_estimate, unpaired_difference
+from evaluators.stats.estimates import Resampling, mean_estimate, unpaired_difference
 
 
 def compare_held_out(
@@ -45,13 +45,9 @@ def _compare(
     test_C: np.ndarray, test_ood_C: np.ndarray, config: RobustnessConfig, *, harm: int
 ) -> SplitEstimates:
     """Estimate both means and the drop; `harm` is the sign of a change for the worse."""
-    draw = {
-        "samples": config.bootstrap,
-        "seed": config.seed,
-        "min_controls": config.min_controls,
-    }
+    draw = Resampling(samples=config.bootstrap, seed=config.seed, min_controls=config.min_controls)
     return SplitEstimates(
-        test=mean_estimate(test_C, **draw),
-        test_ood=mean_estimate(test_ood_C, **draw),
-        drop=unpaired_difference(harm * test_C, harm * test_ood_C, **draw),
+        test=mean_estimate(test_C, draw),
+        test_ood=mean_estimate(test_ood_C, draw),
+        drop=unpaired_difference(harm * test_C, harm * test_ood_C, draw),
     )

@@ -24,15 +24,15 @@ from evaluators.scaling.shared_values import (
     read_shared_tasks,
     read_shared_values,
 )
-from evaluators.stats.estimates import pooled
+from evaluators.stats.estimates import Resampling, pooled
 from evaluators.stats.intervals import percentile_interval
 from evaluators.stats.power_law import LEAST_SIZES, FittedCurve, fit_curve
 
-SAMPLES = 10_000
-"""Bootstrap samples of an estimate."""
+_BOOTSTRAP = Resampling()
+"""Bootstrap of an estimate."""
 FIT_SAMPLES = 1000
 """Bootstrap samples that a power law is fitted to."""
-MIN_CONTROLS = 8
+MIN_CONTROLS = _BOOTSTRAP.min_controls
 """Controls under which an estimate is given without an interval."""
 SIZES_FOR_HELD_OUT = LEAST_SIZES + 1
 """Sizes from which the largest can be left out of the fit."""
@@ -220,9 +220,7 @@ def _curve(
 
 
 def _estimate(pool: Sequence[np.ndarray]) -> Estimate:
-    return pooled(
-        pool, lambda means: means[..., 0], samples=SAMPLES, seed=0, min_controls=MIN_CONTROLS
-    )
+    return pooled(pool, lambda means: means[..., 0], _BOOTSTRAP)
 
 
 def _fit(

@@ -10,7 +10,7 @@ import numpy as np
 from core.records.estimate import Estimate
 from evaluators.stats.estimates import Bootstrap
 from evaluators.tasks.config import TasksConfig
-from evaluators.tasks.measure import OWN
+from evaluators.tasks.measure import OWN, resampling_of
 from evaluators.tasks.metrics import PredictorMetrics, TaskMetrics
 
 Row = Mapping[str, Any]
@@ -93,10 +93,4 @@ def _estimate(
         found: np.ndarray = np.mean(own / np.maximum(many, 1e-9), axis=-1)
         return found
 
-    bootstrap = Bootstrap(
-        np.concatenate([sums, counts], axis=1),
-        samples=config.bootstrap,
-        seed=config.seed,
-        min_controls=config.min_intervals,
-    )
-    return bootstrap(mean)
+    return Bootstrap(np.concatenate([sums, counts], axis=1), resampling_of(config))(mean)

@@ -10,7 +10,7 @@ import numpy as np
 from core.documents.document import Document
 from core.records.estimate import Estimate
 from evaluators.answers.metrics.words import word_f1
-from evaluators.stats.estimates import average_by_control, mean_estimate
+from evaluators.stats.estimates import Resampling, average_by_control, mean_estimate
 from evaluators.tasks.config import TasksConfig
 from evaluators.tasks.metrics import PredictorMetrics, SettingValue, TaskMetrics, TryMetrics
 from evaluators.tasks.predictors.base import Predictor, Sees, Setting
@@ -223,9 +223,12 @@ def estimate_groups(
 ) -> Estimate:
     """Estimate the mean over groups of their mean values, with an interval over groups."""
     _, means_C = average_by_control(np.array(values), np.array(groups))
-    return mean_estimate(
-        means_C, samples=config.bootstrap, seed=config.seed, min_controls=config.min_intervals
-    )
+    return mean_estimate(means_C, resampling_of(config))
+
+
+def resampling_of(config: TasksConfig) -> Resampling:
+    """Return how subjects, or groups of four, are resampled."""
+    return Resampling(samples=config.bootstrap, seed=config.seed, min_controls=config.min_intervals)
 
 
 def _mean(values: Values) -> float:

@@ -33,6 +33,7 @@ from evaluators.control.metrics import Readability, StrengthPoint
 from evaluators.control.prompts import draw_prompts
 from evaluators.control.readability import measure_readability
 from evaluators.control.text_measures import distinct_n, holds_fact, repetition
+from evaluators.stats.estimates import Resampling
 from generators.llm.prompt_files import PromptFiles
 from generators.rules.obedience import adherence, obeys
 from generators.rules.refusals import find_refusal
@@ -226,7 +227,7 @@ def test_contradictory_questions_are_named_before_the_long_work(
         return sign * batch["vectors"].sum().expand(len(batch["row_of"]))
 
     monkeypatch.setattr("decoder.steering.gradient.compute_answer_losses", planted)
-    found = measure_readability(decoder, control, ["Hi"] * 8, samples=200, seed=0)
+    found = measure_readability(decoder, control, ["Hi"] * 8, Resampling(samples=200))
     assert [pair.split(" (")[0] for pair in found.opposed] == [
         "'Who?' against 'Why?'",
         "'Why?' against 'When?'",
@@ -323,7 +324,7 @@ def test_bias_of_sentences_is_the_difference_of_their_likelihoods(tmp_path: Path
     decoder = decoders.make()
     (tmp_path / "pairs.csv").write_text(PAIRS)
     pairs = read_pairs(tmp_path / "pairs.csv")
-    found = measure_bias(decoder, pairs, Steering(), samples=200, seed=0)
+    found = measure_bias(decoder, pairs, Steering(), draw=Resampling(samples=200))
     more: list[float] = []
     less: list[float] = []
     for pair in pairs:

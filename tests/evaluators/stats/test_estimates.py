@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,13 @@ import pytest
 from scipy import stats
 from simulated import SCENES, closed_coverage, coverage, hidden_coverage
 
-from evaluators.stats.estimates import Bootstrap, average_by_control, pooled, pooled_p_value
+from evaluators.stats.estimates import (
+    Bootstrap,
+    Resampling,
+    average_by_control,
+    pooled,
+    pooled_p_value,
+)
 from evaluators.stats.estimates import difference as run_difference
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -24,9 +31,12 @@ def difference(means: np.ndarray) -> Any:
     return means[..., 0] - means[..., 1]
 
 
+def draw(**changes: int) -> Resampling:
+    return replace(Resampling(samples=2000), **changes)
+
+
 def measure(values: np.ndarray, statistic: Statistic = first, **changes: Any) -> dict[str, Any]:
-    settings = {"samples": 2000, "seed": 0, "min_controls": 8, **changes}
-    return Bootstrap(values, **settings)(statistic).model_dump()
+    return Bootstrap(values, draw(**changes))(statistic).model_dump()
 
 
 def test_a_control_counts_once_however_many_questions_it_has() -> None:
@@ -120,8 +130,7 @@ def ends(found: dict[str, Any]) -> tuple[float, float]:
 
 
 def pool(runs: list[np.ndarray], **changes: Any) -> dict[str, Any]:
-    settings = {"samples": 2000, "seed": 0, "min_controls": 8, **changes}
-    return pooled(runs, first, **settings).model_dump()
+    return pooled(runs, first, draw(**changes)).model_dump()
 
 
 def test_one_run_pooled_is_that_run() -> None:
@@ -160,8 +169,7 @@ def test_pooled_runs_of_few_controls_have_no_interval() -> None:
 def compare_runs(
     first_: list[np.ndarray], second: list[np.ndarray], **changes: Any
 ) -> dict[str, Any]:
-    settings = {"samples": 2000, "seed": 0, "min_controls": 8, **changes}
-    return run_difference(first_, second, first, **settings).model_dump()
+    return run_difference(first_, second, first, draw(**changes)).model_dump()
 
 
 def test_a_run_does_not_differ_from_itself() -> None:
@@ -204,7 +212,7 @@ def test_differences_between_pools_hold_the_truth_where_runs_lie_far_apart(runs:
 
 
 def pool_p(first_: list[np.ndarray], second: list[np.ndarray]) -> float | None:
-    return pooled_p_value(first_, second, first, samples=2000, seed=0)
+    return pooled_p_value(first_, second, first, draw())
 
 
 def test_a_p_of_pools_is_students() -> None:
