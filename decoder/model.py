@@ -180,16 +180,14 @@ class Decoder:
         return cls(net.eval(), load_tokenizer(model), config, binding)
 
     @classmethod
-    def load(
-        cls,
-        folder: Path,
-        model: ModelFiles,
-        *,
-        dtype: str,
-        device: torch.device,
-        runtime: Runtime | None = None,
-    ) -> Decoder:
+    def load(cls, folder: Path, model: ModelFiles, compute_dtype: str, runtime: Runtime) -> Decoder:
         """Load a trained decoder from the folder that `save` wrote.
+
+        Args:
+            folder: of the decoder.
+            model: its target.
+            compute_dtype: number format, or `auto`.
+            runtime: its device.
 
         Raises:
             ModelError: there is no decoder in `folder`.
@@ -197,36 +195,16 @@ class Decoder:
         """
         config, binding = read_sidecar(folder)
         check_target(binding, model)
+        dtype, device = resolve_dtype(compute_dtype, runtime), pick_device(runtime)
         base = load_model(model, dtype=dtype, device=device, runtime=runtime)
         net = load_adapter(base, folder)
-        if runtime is None or not runtime.spread:
+        if not runtime.spread:
             net = net.to(device)
         net = net.eval().requires_grad_(False)
         decoder = cls(net, load_tokenizer(model), config, binding)
         if config.normalisation != "none":
             decoder.use_statistics(ActivationStatistics.load(folder))
         return decoder
-
-    @classmethod
-    def load_for(
-        cls, folder: Path, model: ModelFiles, compute_dtype: str, runtime: Runtime
-    ) -> Decoder:
-        """Load a trained decoder as the settings of a step say; raises as `load`.
-
-        Args:
-            folder: of the decoder.
-            model: its target.
-            compute_dtype: number format, or `auto`.
-            runtime: its device.
-        """
-        with quiet_libraries():
-            return cls.load(
-                folder,
-                model,
-                dtype=resolve_dtype(compute_dtype, runtime),
-                device=pick_device(runtime),
-                runtime=runtime,
-            )
 
     def use_statistics(self, statistics: ActivationStatistics, adapter: str | None = None) -> None:
         """Normalise what is injected by statistics of training tokens.

@@ -142,7 +142,7 @@ def open_evaluation(
     else:
         normalisation = read_sidecar(decoders.decoder)[0].normalisation
         activations = inputs.open_activations(runtime, normalisation)
-    decoder = Decoder.load_for(decoders.decoder, inputs.model, config.compute_dtype, runtime)
+    decoder = Decoder.load(decoders.decoder, inputs.model, config.compute_dtype, runtime)
     for baseline in config.baselines:
         decoder.add_adapter(baseline, decoders.baselines[baseline])
     if isinstance(activations, LiveActivations):

@@ -83,7 +83,7 @@ def evaluate_control(
             read.
     """
     use_threads(runtime)
-    loaded = Decoder.load_for(decoder, model, config.compute_dtype, runtime)
+    loaded = Decoder.load(decoder, model, config.compute_dtype, runtime)
     loaded.ask_layer(config.read_layer, "control.read_layer")
     prompts = draw_prompts(config)
     pairs = None

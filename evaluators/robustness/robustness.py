@@ -60,7 +60,7 @@ def robustness(
     """
     use_threads(runtime)
     activations = inputs.open_activations(runtime)
-    loaded = Decoder.load_for(decoder, inputs.model, config.compute_dtype, runtime)
+    loaded = Decoder.load(decoder, inputs.model, config.compute_dtype, runtime)
     if isinstance(activations, LiveActivations):
         activations.attach_decoder(loaded)
     activations.last_tokens = loaded.config.last_tokens

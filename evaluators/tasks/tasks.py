@@ -96,7 +96,7 @@ def run_tasks(
         StoreError: decoder, baselines and model do not belong together.
     """
     use_threads(runtime)
-    decoder = Decoder.load_for(inputs.decoder, inputs.model, config.compute_dtype, runtime)
+    decoder = Decoder.load(inputs.decoder, inputs.model, config.compute_dtype, runtime)
     for name, folder in inputs.baselines.items():
         decoder.add_adapter(name, folder)
     layers = choose_layers(decoder, config)

@@ -60,7 +60,7 @@ def load(
     target = _target(found, model, adapter)
     runtime = Runtime(spread=True) if device == SPREAD else Runtime(device=device)
     with quiet_libraries():
-        decoder = Decoder.load_for(found.folder, target, compute_dtype, runtime)
+        decoder = Decoder.load(found.folder, target, compute_dtype, runtime)
         foreign = None
         if foreign_target is not None or foreign_adapter is not None:
             other = resolve_model(foreign_target or target.ref, foreign_adapter)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from activation_store.read.reader import ActivationStore
 from core.errors import ConfigError
 from core.records.tables import Message
+from core.runtime import Runtime
 from decoder.asking import generate_answers
 from decoder.config import DecoderConfig
 from decoder.model import Decoder
@@ -124,7 +125,7 @@ def test_a_stored_reading_is_what_is_captured(tmp_path: Path) -> None:
 def test_the_layers_are_saved_with_the_adapter(tmp_path: Path) -> None:
     decoder = decoders.make(read_layers=[2, 0], combine="concatenated")
     decoder.save(tmp_path)
-    again = Decoder.load(tmp_path, decoders.model(), dtype="float32", device=decoders.CPU)
+    again = Decoder.load(tmp_path, decoders.model(), "float32", Runtime(device="cpu"))
     assert again.select_layers() == ReadLayers((2, 0), named=True)
     readings = [decoders.capture_reading(each, SAID, view="control") for each in (decoder, again)]
     found = [

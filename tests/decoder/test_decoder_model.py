@@ -16,6 +16,7 @@ import torch
 
 from activation_store.model_files.files import ModelFiles, resolve_model
 from core.errors import ModelError, StoreError
+from core.runtime import Runtime
 from decoder.batch import make_batch
 from decoder.binding import SIDECAR, Binding, read_sidecar
 from decoder.config import DecoderConfig, LoraSettings
@@ -38,7 +39,7 @@ def losses(decoder: Decoder) -> torch.Tensor:
 
 
 def load(folder: Path, model: ModelFiles | None = None) -> Decoder:
-    return Decoder.load(folder, model or decoders.model(), dtype="float32", device=decoders.CPU)
+    return Decoder.load(folder, model or decoders.model(), "float32", Runtime(device="cpu"))
 
 
 @pytest.fixture

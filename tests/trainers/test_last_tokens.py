@@ -101,7 +101,7 @@ def test_training_and_asking_read_the_same_tokens(made: chain.Chain, tmp_path: P
         }
     )
     train(inputs, out, work, config=config, runtime=chain.RUNTIME)
-    decoder = Decoder.load(out, made.model, dtype="float32", device=torch.device("cpu"))
+    decoder = Decoder.load(out, made.model, "float32", chain.RUNTIME)
     assert decoder.config.last_tokens == 1
     said = [{"role": PLAIN_TEXT, "content": "a text of red"}]
     reader = Reader("toy", decoder)

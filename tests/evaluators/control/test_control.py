@@ -147,7 +147,7 @@ def test_another_sampled_layer_is_asked_and_steered(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_that_of_replies_under_the_control_and_without(folder: Path) -> None:
-    decoder = Decoder.load(folder, decoders.model(), dtype="float32", device=torch.device("cpu"))
+    decoder = Decoder.load(folder, decoders.model(), "float32", Runtime(device="cpu"))
     sets = draw_prompts(SMALL)
     maker = MethodMaker(decoder, PIRATE, sets, SMALL)
     vector = maker.make("difference").vector
@@ -172,7 +172,7 @@ def test_a_difference_is_that_of_replies_under_the_control_and_without(folder: P
 def test_of_several_replies_under_a_control_the_most_adherent_is_kept(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = Decoder.load(folder, decoders.model(), dtype="float32", device=torch.device("cpu"))
+    decoder = Decoder.load(folder, decoders.model(), "float32", Runtime(device="cpu"))
     scored: list[str] = []
 
     def prefer_the_last(reply: str, check: dict[str, object]) -> float:

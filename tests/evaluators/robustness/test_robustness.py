@@ -188,7 +188,7 @@ def test_rivals_are_answers_to_the_same_question_that_differ() -> None:
 def test_a_row_that_its_decoy_makes_too_long_has_no_choice(
     made: chain.Chain, decoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = Decoder.load(decoder, made.model, dtype="float32", device=torch.device("cpu"))
+    reader = Decoder.load(decoder, made.model, "float32", chain.RUNTIME)
     own, other = row(0), row(1)
     plain, decoy = keep_unaltered(own), ALTERATIONS["decoy"](own, other, 0)
     (length,) = (len(run.tokens.ids) for run in capture_rows(reader, [plain.conversation], [2]))
@@ -222,7 +222,7 @@ def test_a_split_with_few_controls_has_no_interval_of_its_drop() -> None:
 
 
 def test_a_fine_tune_leaves_the_decoder_as_it_was(made: chain.Chain, decoder: Path) -> None:
-    reader = Decoder.load(decoder, made.model, dtype="float32", device=torch.device("cpu"))
+    reader = Decoder.load(decoder, made.model, "float32", chain.RUNTIME)
     before = {name: values.clone() for name, values in reader.net.named_parameters()}
     said = [row(0).conversation.messages]
     (plain_run,) = capture(reader, said, [2])
@@ -242,7 +242,7 @@ def test_a_fine_tune_leaves_the_decoder_as_it_was(made: chain.Chain, decoder: Pa
 def test_an_altered_row_keeps_the_tokens_that_the_target_wrote(
     made: chain.Chain, decoder: Path
 ) -> None:
-    reader = Decoder.load(decoder, made.model, dtype="float32", device=torch.device("cpu"))
+    reader = Decoder.load(decoder, made.model, "float32", chain.RUNTIME)
     own = row(0, "stimulus").conversation
     reply = Message(role="assistant", content="Fine.", segment="completion")
     spelled = [*map(int, reader.tokenizer.encode("Fi", add_special_tokens=False)), 2]

@@ -59,7 +59,7 @@ def test_a_trained_decoder_loads_with_its_statistics(made: chain.Chain, tmp_path
         evaluations=1,
     )
     train(*made.places(tmp_path), config=config, runtime=chain.RUNTIME)
-    loaded = Decoder.load(tmp_path / "out", made.model, dtype="float32", device=torch.device("cpu"))
+    loaded = Decoder.load(tmp_path / "out", made.model, "float32", chain.RUNTIME)
     normaliser = loaded.injection.normaliser
     assert normaliser is not None
     assert normaliser.how == "standardise"

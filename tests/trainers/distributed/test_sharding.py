@@ -191,9 +191,7 @@ def test_what_is_saved_is_the_adapter_of_one_process_and_nothing_else(
         STATISTICS_FILE,
     }
     assert all("lora_" in name for name in adapter(two / "packed"))
-    loaded = Decoder.load(
-        two / "packed" / "out", made["llama"].model, dtype="float32", device=torch.device("cpu")
-    )
+    loaded = Decoder.load(two / "packed" / "out", made["llama"].model, "float32", chain.RUNTIME)
     state = loaded.net.state_dict()
     saved = adapter(two / "packed")
     for name, values in saved.items():
