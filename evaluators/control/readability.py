@@ -1,4 +1,7 @@
-"""Whether a decoder can read a control in the first place: without that, its gradient is noise."""
+"""Whether a decoder can read a control in the first place: without that, its gradient is noise.
+
+Shapes: P prompts, Q questions.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from core.records.estimate import Estimate
 from core.records.steering_control import SteeringControl
 from decoder.model import Decoder
 from decoder.question_prompt import Turn
 from decoder.scoring import compute_turn_losses
-from decoder.steering.agreement import measure_agreement
+from decoder.steering.geometry import LEAST_NORM
+from decoder.steering.gradient import WeightedTurn, compute_answer_gradient
 from decoder.steering.prompts import SteeringPrompt, make_steering_prompt
 from decoder.steering.replies import follow_by_replies
 from decoder.steering.shifts import read_prompts
@@ -64,7 +70,7 @@ def measure_readability(
             chances.append(1 / len(answers))
         accuracy = estimate(np.mean(hits, 0))
         chance = float(np.mean(chances))
-    cosines_PQQ = measure_agreement(decoder, plain[:_AGREEMENT_PROMPTS], wanted)
+    cosines_PQQ = _measure_agreement(decoder, plain[:_AGREEMENT_PROMPTS], wanted)
     pairs = list(itertools.combinations(range(len(wanted)), 2))
     agreement, opposed = None, list[str]()
     if pairs:
@@ -81,6 +87,31 @@ def measure_readability(
         readable=_is_above_zero(margin),
         agreement=agreement,
         opposed=tuple(opposed),
+    )
+
+
+def _measure_agreement(
+    decoder: Decoder, prompts: Sequence[SteeringPrompt], turns: Sequence[Turn]
+) -> np.ndarray:
+    """Compute the cosine of the gradients of each two questions with respect to the activations.
+
+    Questions whose gradients oppose each other cancel out, and the sum that steering follows leads
+    towards neither answer.
+
+    Returns:
+        [P, Q, Q], from -1 where two questions oppose each other to 1 where they agree.
+    """
+    readings = read_prompts(decoder, prompts)
+    directions_QP = []
+    for turn in turns:
+        asked = [[WeightedTurn(turn)]] * len(readings)
+        gradients = compute_answer_gradient(decoder, readings, asked).gradients
+        directions_QP.append([F.normalize(g.flatten(), dim=0, eps=LEAST_NORM) for g in gradients])
+    return np.stack(
+        [
+            (own_QN @ own_QN.T).cpu().numpy()
+            for own_QN in (torch.stack(own) for own in zip(*directions_QP, strict=True))
+        ]
     )
 
 
