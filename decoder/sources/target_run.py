@@ -134,12 +134,18 @@ def capture_rows(
     return _capture_tokens(decoder, tokens, layers, source)
 
 
-def tokenize_writable(tokenizer: Any, rows: Iterable[Conversation]) -> dict[str, Tokens]:
-    """Tokenize rows, by example id; those that the chat template cannot write are absent."""
-    found = {}
+def tokenize_readable(decoder: Decoder, rows: Iterable[Conversation]) -> dict[str, Tokens]:
+    """Tokenize the rows that the target can read, by example id.
+
+    Those that the chat template cannot write are absent, and those longer than the target was made
+    for; a dump leaves them out as well.
+    """
+    found, longest = {}, decoder.shape.max_positions
     for row in rows:
-        with contextlib.suppress(DataError):  # the dump left it out as well, and counted it
-            found[row.example_id] = tokenize_row(tokenizer, row)
+        with contextlib.suppress(DataError):
+            tokens = tokenize_row(decoder.tokenizer, row)
+            if len(tokens.ids) <= longest:
+                found[row.example_id] = tokens
     return found
 
 

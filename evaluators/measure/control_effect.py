@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from activation_store.target.load import rope_switch
 from activation_store.target.swaps import make_swaps
 from activation_store.tokens.tokens import SEGMENT_CODES, Tokens, tokenize_row
+from core.errors import DataError
 from core.records.estimate import Estimate
 from core.records.tables import Conversation
 from decoder.batch import to_device
 from decoder.forward import attention_mask
 from decoder.head import logits_at
-from decoder.sources.target_run import tokenize_writable
 from evaluators.config import EvaluateConfig
 from evaluators.measure.panel import column_mean, make_bootstrap, stack_control_means
 from trainers.data.rows import Row
@@ -48,7 +48,12 @@ def measure_control_effects(
     """
     wanted = {row.example_id for row in rows if row.view == VIEW}
     pool = [row for row in table if row.view == VIEW]
-    own = tokenize_writable(tokenizer, pool)
+    own: dict[str, Tokens] = {}
+    for row in pool:
+        try:
+            own[row.example_id] = tokenize_row(tokenizer, row)
+        except DataError:
+            continue  # the dump left it out as well, and counted it
     kept = [row for row in pool if row.example_id in own]
     hidden = {example: tokens.withheld for example, tokens in own.items()}
     swaps = [

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from activation_store.tokens.tokens import tokenize_row
 from core.errors import DataError
 from decoder.model import Decoder
 from decoder.question_prompt import Turn
 from decoder.scoring import compute_turn_losses
-from decoder.sources.target_run import capture_rows
+from decoder.sources.target_run import capture_rows, tokenize_readable
 from evaluators.answers.metrics.words import comparable_form
 from evaluators.measure.metrics import AlteredEstimates
 from evaluators.measure.panel import make_bootstrap, stack_control_means
@@ -43,19 +42,18 @@ def tokenize_asked(
 ) -> dict[int, list[Turn]]:
     """Tokenize questions with their answers about each row, by its index.
 
-    A row is absent where the chat template cannot write it, or the target is not made for its
-    length.
+    A row is absent where the target cannot read it, or the chat template cannot write a question.
 
     Args:
         decoder: is asked; its target runs on the rows.
         altered: the rows.
         asked: about each row, questions with their answers.
     """
+    readable = tokenize_readable(decoder, [change.conversation for change in altered])
     found = {}
     for i, (change, pairs) in enumerate(zip(altered, asked, strict=True)):
-        with contextlib.suppress(DataError):
-            tokens = tokenize_row(decoder.tokenizer, change.conversation)
-            if len(tokens.ids) <= decoder.shape.max_positions:
+        if change.conversation.example_id in readable:
+            with contextlib.suppress(DataError):
                 found[i] = [decoder.prompt.turn(question, answer) for question, answer in pairs]
     return found
 

@@ -18,7 +18,7 @@ from core.runtime import Runtime
 from decoder.model import Decoder
 from decoder.sources.live import LiveActivations
 from decoder.sources.step_inputs import StepInputs
-from decoder.sources.target_run import tokenize_writable
+from decoder.sources.target_run import tokenize_readable
 from decoder.visible_tokens import ActivationSource
 from evaluators.measure.conditions import pair_with_other_controls
 from evaluators.measure.metrics import ChangeMetrics, FineTuneMetrics, RobustnessMetrics
@@ -124,7 +124,7 @@ def _tokenize_rows(decoder: Decoder, rows: Sequence[Row]) -> list[np.ndarray]:
     Raises:
         DataError: there are none.
     """
-    found = tokenize_writable(decoder.tokenizer, [row.conversation for row in rows])
+    found = tokenize_readable(decoder, [row.conversation for row in rows])
     if not found:
         raise DataError("robustness: no training row to fine-tune on; change data.splits.")
     return [tokens.ids for tokens in found.values()]

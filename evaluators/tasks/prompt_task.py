@@ -17,7 +17,7 @@ from core.documents.canonical import digest
 from core.records.tables import Conversation, Message, Question
 from decoder.model import Decoder
 from decoder.patched_text import PLACE
-from decoder.sources.target_run import CapturedTokens, capture_rows, tokenize_writable
+from decoder.sources.target_run import CapturedTokens, capture_rows, tokenize_readable
 from evaluators.robustness.alterations import ALTERATIONS
 from evaluators.tasks.config import PromptsConfig, TasksConfig
 from evaluators.tasks.quartets import SIZE
@@ -38,10 +38,10 @@ _PREFILL = "My system prompt is:"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptPart:
-    """Rows of a part of a task, and how many could not be written in the chat template."""
+    """Rows of a part of a task, and how many the chat template or the target cannot hold."""
 
     rows: tuple[TaskRow, ...]
-    unwritable: int
+    unreadable: int
 
 
 def build_prompt_tasks(
@@ -82,7 +82,7 @@ def _task(
     counts = {
         "validation": len(validation.rows),
         "test": len(test.rows),
-        "dropped: template": test.unwritable,
+        "dropped: template or length": test.unreadable,
     }
     missing = [
         what
@@ -132,7 +132,8 @@ class _PartBuilder:
             if row.split == split:
                 of_control.setdefault(row.control_id, row)
         ordered = sorted(of_control.values(), key=lambda row: self._rank(row.control_id))
-        drawn, unwritable = self._writable(ordered[:most])
+        asked = ordered[:most]
+        drawn = self._readable(asked)
         self._drawn[split] = drawn
         swaps = self._swaps(drawn)
         rows = [
@@ -140,7 +141,7 @@ class _PartBuilder:
             for own, found in zip(drawn, self._capture(drawn), strict=True)
         ]
         chosen = with_choices(rows, [row.kind for row in drawn], seed=self._config.seed)
-        return PromptPart(rows=chosen, unwritable=unwritable)
+        return PromptPart(rows=chosen, unreadable=len(asked) - len(drawn))
 
     def with_decoys(self, split: str, part: PromptPart) -> PromptPart:
         """Let the user of each row quote the control of another row of its choice."""
@@ -151,7 +152,9 @@ class _PartBuilder:
             if row.options:
                 other = by_answer[row.options[(row.gold + 1) % len(row.options)]]
                 pairs.append((row, self._add_decoy(own, other)))
-        captured = self._capture([altered for _, altered in pairs])
+        readable = {own.example_id for own in self._readable([altered for _, altered in pairs])}
+        kept = [(row, altered) for row, altered in pairs if altered.example_id in readable]
+        captured = self._capture([altered for _, altered in kept])
         rows = [
             replace(
                 self._row(altered, found, swapped=None),
@@ -159,9 +162,10 @@ class _PartBuilder:
                 gold=row.gold,
                 choice=row.choice,
             )
-            for (row, altered), found in zip(pairs, captured, strict=True)
+            for (row, altered), found in zip(kept, captured, strict=True)
         ]
-        return PromptPart(rows=tuple(rows), unwritable=part.unwritable)
+        lost = part.unreadable + len(pairs) - len(kept)
+        return PromptPart(rows=tuple(rows), unreadable=lost)
 
     def _add_decoy(self, own: Conversation, other: Conversation) -> Conversation:
         asked = Question(example_id=own.example_id, question=_QUESTIONS[0], answer=own.control)
@@ -197,10 +201,10 @@ class _PartBuilder:
 
     def _swaps(self, rows: Sequence[Conversation]) -> dict[str, CapturedTokens]:
         """Run each row's visible text under another control, where that keeps its tokens."""
-        tokens = tokenize_writable(self._decoder.tokenizer, rows)
+        tokens = tokenize_readable(self._decoder, rows)
         withheld = {name: own.withheld for name, own in tokens.items()}
         swaps = make_swaps(rows, withheld, [row.split for row in rows])
-        swaps = [swap for swap in swaps if self._writable([swap.swapped])[0]]
+        swaps = [swap for swap in swaps if self._readable([swap.swapped])]
         found = {}
         for swap, run in zip(swaps, self._capture([one.swapped for one in swaps]), strict=True):
             own = tokens[swap.row.example_id]
@@ -208,12 +212,11 @@ class _PartBuilder:
                 found[swap.row.example_id] = run
         return found
 
-    def _writable(self, rows: Sequence[Conversation]) -> tuple[list[Conversation], int]:
-        """Keep rows that the chat template can write, and of which something is visible."""
-        found = tokenize_writable(self._decoder.tokenizer, rows)
+    def _readable(self, rows: Sequence[Conversation]) -> list[Conversation]:
+        """Keep rows that the target can read, and of which something is visible."""
+        found = tokenize_readable(self._decoder, rows)
         left = {name for name, tokens in found.items() if tokens.withheld < len(tokens.ids)}
-        kept = [row for row in rows if row.example_id in left]
-        return kept, len(rows) - len(kept)
+        return [row for row in rows if row.example_id in left]
 
     def _capture(self, rows: Sequence[Conversation]) -> list[CapturedTokens]:
         return capture_rows(self._decoder, rows, self._layers)

@@ -38,7 +38,7 @@ def tasks_step(baseline_steps: Sequence[str], conversations: str | None = None) 
     kept = [name for name in baseline_steps if name.removeprefix(_TRAINED) in _READ]
     return Step(
         name=TASKS,
-        version=8,
+        version=9,
         entry="evaluators.tasks.tasks",
         run=_tasks,
         config=_config,

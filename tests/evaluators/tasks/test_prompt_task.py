@@ -10,6 +10,7 @@ import reading_model
 import torch
 from reading_model import LAYER, SUBJECTS, object_of
 
+from activation_store.tokens.tokens import tokenize_row
 from core.records.table_files import CONVERSATIONS_FILE, write_conversations
 from core.records.tables import Conversation, Message, Split, control_id, example_id
 from core.runtime import Runtime
@@ -149,6 +150,17 @@ def test_without_four_controls_of_a_kind_it_says_so(decoder: Decoder) -> None:
     assert found.why_not == (
         "no kind has 4 controls among the validation rows, as a choice among 4 requires"
     )
+
+
+def test_rows_longer_than_the_target_was_made_for_are_left_out(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = max(len(tokenize_row(decoder.tokenizer, row).ids) for row in conversations())
+    monkeypatch.setattr(Decoder, "shape", replace(decoder.shape, max_positions=longest))
+    found = list(build_prompt_tasks(decoder, conversations(), CONFIG, PROMPTS, (1,)))
+    lost = [task.counts["dropped: template or length"] for task in found]
+    assert [len(task.test) for task in found] == [4, 0]
+    assert lost == [0, 4]
 
 
 def test_written_answers_are_compared_with_the_prompt(
