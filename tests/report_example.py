@@ -31,8 +31,9 @@ from core.records.tables import (
     control_id,
     example_id,
 )
+from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.experiment.config import Experiment
-from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
 
 KINDS = ("persona", "goal", "extractive")
@@ -140,25 +141,27 @@ def example_reading() -> dict[str, Any]:
     }
 
 
-def write_step(root: Path, step: str, record: dict[str, Any]) -> ReportStep:
+def write_step(root: Path, step: str, counts: dict[str, Any] | None = None) -> Artifact:
+    """Write the folder and the record of a step's artifact."""
     key = (step.encode().hex() * 8)[:64]
-    path = root / step / key[:16]
-    (path / "data").mkdir(parents=True)
-    return ReportStep(step=step, key=key, path=path, record=record)
+    made = Artifact(root / step / key[:16])
+    made.data.mkdir(parents=True, exist_ok=True)
+    own = {"kind": step, "key": key, "files": [], "inputs": {}, "counts": counts or {}}
+    (made.path / RECORD).write_text(json.dumps({**COMMON, **own}))
+    return made
 
 
 def write_example(root: Path, reading: dict[str, Any] | None = None) -> ReportInputs:
     """Write the artifacts of a whole run below `root`: real layout, made-up numbers."""
     draw = random.Random(0)
     reading = reading or example_reading()
+    counts = {"dump": DUMPED, "train": TRAINED}
     steps = {
-        name: write_step(root, name, dict(COMMON))
+        name: write_step(root, name, counts.get(name))
         for name in ("conversations", "questions", "dump", "train", "evaluate")
     }
-    data = {name: step.path / "data" for name, step in steps.items()}
+    data = {name: step.data for name, step in steps.items()}
     _write_rows(data["conversations"], data["questions"])
-    steps["dump"] = replace(steps["dump"], record={**COMMON, "counts": DUMPED})
-    steps["train"] = replace(steps["train"], record={**COMMON, "counts": TRAINED})
     (data["train"] / "log.jsonl").write_text(_training_log(draw))
     _write_evaluation(data["evaluate"], reading, draw)
     return ReportInputs(
@@ -305,7 +308,7 @@ class Page(HTMLParser):
 
 
 def without(inputs: ReportInputs, *steps: str) -> ReportInputs:
-    kept = tuple(step for step in inputs.steps if step.step not in steps)
+    kept = tuple(step for step in inputs.steps if step.kind not in steps)
     return replace(inputs, steps=kept)
 
 

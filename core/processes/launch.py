@@ -11,17 +11,15 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
 
 from core.errors import LatentQAError
+from core.processes.task_pool import end_with_parent
 from core.progress import Progress
 
 T = TypeVar("T")
-_POLL_SECONDS = 1.0
 
 
 def run_distributed(
@@ -101,7 +99,7 @@ def _run_member(
     os.environ.update(names)
     # accelerate would set it to the same, with a warning
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
     def tell(done: int, total: int, note: str = "") -> None:
         parent.send(("progress", (done, total, note)))
@@ -113,13 +111,6 @@ def _run_member(
     except Exception as error:
         parent.send(("error", RuntimeError(f"{type(error).__name__}: {error}")))
         raise
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive():
-        time.sleep(_POLL_SECONDS)
-    os._exit(1)
 
 
 def _free_port() -> int:

@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from core.config import Config, first_problem
 from core.documents.yaml_values import parse_yaml, read_yaml
 from core.errors import ConfigError, first_line
+from core.files import write_bytes
 
 
 class WantedAnswer(Config):
@@ -127,8 +128,6 @@ def load_control(path: Path) -> SteeringControl:
 
 def write_control(path: Path, control: SteeringControl) -> None:
     """Write a control's file."""
-    from core.files import write_bytes
-
     content = control.model_dump(mode="json", exclude_none=True)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=90)
     write_bytes(path, text.encode())

@@ -26,33 +26,23 @@ CONVERSATIONS_FILE = "conversations.parquet"
 QUESTIONS_FILE = "questions.parquet"
 DROPPED_FILE = "dropped.parquet"
 
+
+def _texts(*names: str) -> list[pa.Field]:
+    """Make columns of text without empty cells."""
+    return [pa.field(name, pa.string(), nullable=False) for name in names]
+
+
+_MESSAGES = pa.list_(pa.struct(_texts("role", "content", "segment")))
+_FLAGS = pa.field("flags", pa.list_(pa.string()), nullable=False)
+
 CONVERSATION_SCHEMA = pa.schema(
     [
-        pa.field("example_id", pa.string(), nullable=False),
-        pa.field("control_id", pa.string(), nullable=False),
-        pa.field("group_id", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("category", pa.string(), nullable=False),
-        pa.field("label", pa.string(), nullable=False),
-        pa.field("view", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field(
-            "messages",
-            pa.list_(
-                pa.struct(
-                    [
-                        pa.field("role", pa.string(), nullable=False),
-                        pa.field("content", pa.string(), nullable=False),
-                        pa.field("segment", pa.string(), nullable=False),
-                    ]
-                )
-            ),
-            nullable=False,
-        ),
+        *_texts("example_id", "control_id", "group_id", "kind", "category", "label"),
+        *_texts("view", "split", "source"),
+        pa.field("messages", _MESSAGES, nullable=False),
         pa.field("completion_origin", pa.string()),
-        pa.field("flags", pa.list_(pa.string()), nullable=False),
-        pa.field("provenance", pa.string(), nullable=False),
+        _FLAGS,
+        *_texts("provenance"),
     ]
 )
 
@@ -61,23 +51,14 @@ TOOL_USE_FIELD = pa.field("tool_use", pa.list_(pa.string()))
 
 QUESTION_SCHEMA = pa.schema(
     [
-        pa.field("example_id", pa.string(), nullable=False),
-        pa.field("question", pa.string(), nullable=False),
-        pa.field("answer", pa.string(), nullable=False),
+        *_texts("example_id", "question", "answer"),
         pa.field("type", pa.string()),
-        pa.field("flags", pa.list_(pa.string()), nullable=False),
-        pa.field("provenance", pa.string(), nullable=False),
+        _FLAGS,
+        *_texts("provenance"),
     ]
 )
 
-DROPPED_SCHEMA = pa.schema(
-    [
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("where", pa.string(), nullable=False),
-        pa.field("detail", pa.string(), nullable=False),
-        pa.field("raw", pa.string(), nullable=False),
-    ]
-)
+DROPPED_SCHEMA = pa.schema(_texts("reason", "where", "detail", "raw"))
 
 
 _BLOCK = 65_536
@@ -129,9 +110,7 @@ def read_conversations(path: Path) -> list[Conversation]:
     """
     with garbage_collection_paused():
         return [
-            Conversation(
-                **row | {"messages": messages, "flags": tuple(row["flags"])},
-            )
+            Conversation(**row | {"messages": messages, "flags": tuple(row["flags"])})
             for row in _with_provenance(path, _read(path, CONVERSATION_SCHEMA, TOOL_USE_FIELD))
             for messages in [_with_tool_use(path, row, row.pop(TOOL_USE_FIELD.name, None))]
         ]

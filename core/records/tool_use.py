@@ -53,7 +53,7 @@ def read_tool_use(role: str, value: Mapping[str, Any]) -> str | None:
         value: its fields `tool_calls`, `tool_call_id` and `name`, as far as it has them.
 
     Raises:
-        BadToolUse: they are not of the form above, or not those of `role`.
+        InvalidToolUse: they are not of the form above, or not those of `role`.
     """
     found: dict[str, Any] = {}
     for name, item in value.items():
@@ -70,7 +70,7 @@ def offer_tools(messages: Sequence[Message], tools: Any) -> tuple[Message, ...]:
     """Return `messages` as a conversation in which `tools` are offered.
 
     Raises:
-        BadToolUse: `tools` is no list of objects.
+        InvalidToolUse: `tools` is no list of objects.
     """
     if not isinstance(tools, list):
         raise InvalidToolUse(

@@ -21,7 +21,6 @@ from pipelines.artifacts.records import Spent, make_record
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot, kept_from_gc, roots_around
 from pipelines.experiment.config import Experiment, resolve_number_formats
-from pipelines.reports.run.inputs import ReportStep
 from pipelines.running.console import Console, ProgressFile, combine
 from pipelines.running.coverage import check_plan, check_table
 from pipelines.running.remarks import remarks
@@ -256,15 +255,7 @@ class Runner:
                 work=partial.work,
                 progress=combine(bar, listener, ProgressFile(partial.path / PROGRESS)),
                 say=self.console.say,
-                runs=tuple(
-                    ReportStep(
-                        step=run.step.name,
-                        key=run.artifact.key,
-                        path=run.artifact.path,
-                        record=run.artifact.record,
-                    )
-                    for run in self.runs.values()
-                ),
+                finished=tuple(known),
                 command=self.command,
                 pool=self.pool,
             )

@@ -151,8 +151,8 @@ def _report(call: StepCall) -> StepResult:
     inputs = ReportInputs(
         experiment=call.experiment,
         command=call.command,
-        metrics=metrics_of({run.step: run.record for run in call.runs}),
-        steps=call.runs,
+        metrics=metrics_of({made.kind: made.record for made in call.finished}),
+        steps=call.finished,
     )
     page = write_report(inputs, call.out)
     return StepResult(counts={"page": page.relative_to(call.out).as_posix()})

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import chain
 import pytest
+from report_example import write_step
 
 from evaluators.config import EvaluateConfig
 from evaluators.evaluation import TrainedDecoders, evaluate
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.claims import assess_reading
 from pipelines.reports.run.data import read_report_data
-from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
 from pipelines.running.summary import reading_rows
 from pipelines.steps.shared.metrics import metrics_of
@@ -25,30 +25,25 @@ NOTHING = {"estimate": None, "low": None, "high": None, "n": 0}
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
     folder = tmp_path_factory.mktemp("nothing")
     made = chain.make(folder / "chain", [chain.row(0), chain.row(1, split="test")])
-    for name in ("decoder", "evaluate/data", "work"):
-        (folder / name).mkdir(parents=True)
+    for name in ("decoder", "work"):
+        (folder / name).mkdir()
+    step = write_step(folder, "evaluate")
     chain.decoder(made).save(folder / "decoder")
     found = evaluate(
         made.inputs(),
         TrainedDecoders(decoder=folder / "decoder"),
-        folder / "evaluate" / "data",
+        step.data,
         folder / "work",
         config=EvaluateConfig(),
         runtime=chain.RUNTIME,
     )
-    record: dict[str, Any] = {"counts": found.to_json()}
-    step = ReportStep(
-        step="evaluate",
-        key="0" * 64,
-        path=folder / "evaluate",
-        record=record,
-    )
+    step = write_step(folder, "evaluate", found.to_json())
     return ReportInputs(
         experiment=Experiment.model_validate(
             {"experiment": "nothing", "data": {"path": "x"}, "evaluate": {"splits": ["test"]}}
         ),
         command="latentqa run nothing.yaml",
-        metrics=metrics_of({"evaluate": record}),
+        metrics=metrics_of({"evaluate": step.record}),
         steps=(step,),
     )
 

@@ -7,7 +7,7 @@ the page says so in words. All losses and gains are nats per token; n counts con
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -22,8 +22,9 @@ from core.records.tables import SPLITS, VIEWS, Conversation
 from core.records.tool_use import message_text
 from core.text.wording import sort_known, sort_pairs
 from evaluators.measure.result_files import read_rows
+from pipelines.artifacts.artifact import Artifact
 from pipelines.reports.run.evaluation import ReadingResult, read_readings
-from pipelines.reports.run.inputs import ReportInputs, ReportStep, artifact_file, json_object
+from pipelines.reports.run.inputs import ReportInputs, artifact_file, json_object
 from pipelines.reports.run.sections.drops import Drop, read_drops
 
 
@@ -128,7 +129,10 @@ class ReportData:
     training: TrainingLog | None
     data: DataSummary | None
     drops: tuple[Drop, ...]
-    counts: dict[str, dict[str, Any]]
+    dump: Mapping[str, Any]
+    """Numbers about the store; empty without one."""
+    train: Mapping[str, Any]
+    """Likewise about the training."""
     foreign: tuple[str, ...]
     """What differs from the decoder's own target, where the store is another's."""
 
@@ -140,13 +144,10 @@ def read_report_data(inputs: ReportInputs) -> ReportData:
         DamagedError: a file of an artifact is there but cannot be read.
         DataError: one of the data tables is no such table.
     """
-    steps = {step.step: step for step in inputs.steps}
+    steps = {step.kind: step for step in inputs.steps}
     readings = read_readings(inputs)
     asked = inputs.experiment.evaluate.splits if readings else ()
     found = {reading.split for reading in readings}
-    counts = {name: dict(step.counts) for name, step in steps.items()}
-    counts["dump"] = counts.get("dump") or dict(inputs.metrics.get("store") or {})
-    counts["train"] = counts.get("train") or dict(inputs.metrics.get("train") or {})
     return ReportData(
         readings=readings,
         absent_splits=tuple(split for split in asked if split not in found),
@@ -156,12 +157,17 @@ def read_report_data(inputs: ReportInputs) -> ReportData:
         training=_training(steps.get("train")),
         data=_data(inputs),
         drops=read_drops(inputs.steps),
-        counts=counts,
+        dump=_counts(steps.get("dump")),
+        train=_counts(steps.get("train")),
         foreign=tuple((inputs.metrics.get("foreign_target") or {}).get("differs") or ()),
     )
 
 
-def _training(step: ReportStep | None) -> TrainingLog | None:
+def _counts(step: Artifact | None) -> Mapping[str, Any]:
+    return {} if step is None else step.record["counts"]
+
+
+def _training(step: Artifact | None) -> TrainingLog | None:
     path = artifact_file(step, "log.jsonl")
     if path is None:
         return None
@@ -179,7 +185,7 @@ def _training(step: ReportStep | None) -> TrainingLog | None:
     )
 
 
-def _answers(step: ReportStep | None) -> tuple[AnswerGroup, ...]:
+def _answers(step: Artifact | None) -> tuple[AnswerGroup, ...]:
     groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
     for row in read_rows(artifact_file(step, "answers.parquet")):
         groups[row["split"], row["view"]].setdefault(row["example_id"], []).append(row)
@@ -211,7 +217,7 @@ def _answered(rows: list[dict[str, Any]]) -> AnsweredControl:
     )
 
 
-def _control_losses(step: ReportStep | None) -> tuple[ControlPoint, ...]:
+def _control_losses(step: Artifact | None) -> tuple[ControlPoint, ...]:
     """Measure the controls that have both `right` and `other`."""
     return tuple(
         ControlPoint(split, view, kind, means["right"], means["other"])
@@ -219,7 +225,7 @@ def _control_losses(step: ReportStep | None) -> tuple[ControlPoint, ...]:
     )
 
 
-def _control_effects(step: ReportStep | None) -> tuple[ControlPoint, ...]:
+def _control_effects(step: Artifact | None) -> tuple[ControlPoint, ...]:
     """Measure the controls whose effect on completions was measured, and their hidden gain."""
     return tuple(
         ControlPoint(split, view, kind, means["control_effect"], means["swapped"] - means["right"])
@@ -230,7 +236,7 @@ def _control_effects(step: ReportStep | None) -> tuple[ControlPoint, ...]:
 
 
 def _means(
-    step: ReportStep | None, conditions: tuple[str, str], column: str | None = None
+    step: Artifact | None, conditions: tuple[str, str], column: str | None = None
 ) -> dict[tuple[str, str, str, str], dict[str, float]]:
     """Average over the questions of each control, for controls with both conditions.
 

@@ -83,14 +83,11 @@ def read_readings(inputs: ReportInputs) -> tuple[ReadingResult, ...]:
         DamagedError: a file of the evaluation is there but cannot be read.
     """
     path = artifact_file(inputs.step("evaluate"), METRICS_FILE)
-    if path is not None:
-        metrics = EvaluationMetrics.read(path)
-    else:
-        tree = inputs.metrics.get("reading") or {}
-        metrics = EvaluationMetrics.model_validate({"reading": tree})
-    path = artifact_file(inputs.step("judge"), JUDGED_FILE)
-    judged = JudgedMetrics.read(path) if path else JudgedMetrics(judged={})
-    return tuple(_readings(metrics, judged))
+    if path is None:
+        return ()
+    judged = artifact_file(inputs.step("judge"), JUDGED_FILE)
+    verdicts = JudgedMetrics.read(judged) if judged else JudgedMetrics(judged={})
+    return tuple(_readings(EvaluationMetrics.read(path), verdicts))
 
 
 def readings_of(tree: Mapping[str, Any]) -> tuple[ReadingResult, ...]:

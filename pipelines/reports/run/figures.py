@@ -47,7 +47,7 @@ def report_figures(data: ReportData) -> dict[str, PageFigure]:
         if effects:
             figures.append(_effects(split, effects))
     if data.training is not None:
-        figures.append(_training(data.training, data.counts["train"].get("best_step")))
+        figures.append(_training(data.training, data.train.get("best_step")))
     return {figure.name: figure for figure in figures}
 
 

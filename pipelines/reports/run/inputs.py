@@ -10,28 +10,9 @@ from typing import Any
 
 from core.errors import DamagedError
 from core.text.redact import redact_value
-from pipelines.artifacts.artifact import DATA
+from pipelines.artifacts.artifact import Artifact
 from pipelines.artifacts.data_tables import TABLE_STEPS, find_table
 from pipelines.experiment.config import Experiment
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportStep:
-    """One finished step of a run."""
-
-    step: str
-    """Name of the step (`conversations`, `questions`, `dump`, `train`, `evaluate`)."""
-    key: str
-    """Whole key of its artifact, 64 hex digits."""
-    path: Path
-    """Folder of its artifact; the output is below `data/`."""
-    record: Mapping[str, Any]
-    """The artifact's record (pipelines/artifacts/records.py)."""
-
-    @property
-    def counts(self) -> Mapping[str, Any]:
-        """Numbers about the output; empty where the record has none."""
-        return self.record.get("counts") or {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,17 +24,17 @@ class ReportInputs:
     """The command line that makes this run again."""
     metrics: Mapping[str, Any]
     """What `run --json` prints as `metrics`."""
-    steps: tuple[ReportStep, ...]
-    """The steps in the order in which they ran."""
+    steps: tuple[Artifact, ...]
+    """The output of each finished step, in the order in which they ran."""
 
-    def step(self, name: str) -> ReportStep | None:
-        """Return a step by name; None where it did not run."""
-        return next((one for one in self.steps if one.step == name), None)
+    def step(self, name: str) -> Artifact | None:
+        """Return the output of a step by its name; None where it did not run."""
+        return next((one for one in self.steps if one.kind == name), None)
 
     def table(self, name: str, steps: Sequence[str] = TABLE_STEPS) -> Path | None:
         """Find a data table in the output of the first of these steps that has it."""
         found = (self.step(step) for step in steps)
-        return find_table((step.path / DATA for step in found if step is not None), name)
+        return find_table((step.data for step in found if step is not None), name)
 
 
 def printed_config(experiment: Experiment) -> dict[str, Any]:
@@ -63,9 +44,9 @@ def printed_config(experiment: Experiment) -> dict[str, Any]:
     return config
 
 
-def artifact_file(step: ReportStep | None, name: str) -> Path | None:
+def artifact_file(step: Artifact | None, name: str) -> Path | None:
     """Return a file of a step's output; None where the step or the file is not there."""
-    path = step.path / DATA / name if step else None
+    path = step.data / name if step else None
     return path if path and path.is_file() else None
 
 

@@ -26,6 +26,7 @@ from generators.quality.tables import (
     obedience_table,
     verdict_table,
 )
+from pipelines.artifacts.artifact import Artifact
 from pipelines.reports.pages.render import render_page
 from pipelines.reports.plots.page_figure import PageFigure, write_figures
 from pipelines.reports.run.claims import assess_reading, headline
@@ -38,7 +39,7 @@ from pipelines.reports.run.evaluation import (
     read_tasks,
 )
 from pipelines.reports.run.figures import loss_panel, report_figures
-from pipelines.reports.run.inputs import ReportInputs, ReportStep, artifact_file, printed_config
+from pipelines.reports.run.inputs import ReportInputs, artifact_file, printed_config
 from pipelines.reports.run.sections.control import control_page
 from pipelines.reports.run.sections.control_figures import control_figures
 from pipelines.reports.run.sections.drops import dropped_by_step
@@ -135,16 +136,16 @@ def _page(
         figures=figures,
         headline=(steering and steering.headline) or headline(data.readings, claims, least=least),
         claims=claims,
-        dropped=dropped_by_step(inputs.steps),
+        dropped=dropped_by_step(inputs.steps, data.drops),
         splits=[
             (split, [reading for reading in data.readings if reading.split == split])
             for split in dict.fromkeys(reading.split for reading in data.readings)
         ],
         conditions=sort_known((c for r in data.readings for c in r.losses), CONDITIONS),
         glance=_glance(data),
-        store=_store_facts(data.counts["dump"]),
-        canary=data.counts["dump"].get("canary"),
-        training=_training_facts(data.counts["train"]),
+        store=_store_facts(data.dump),
+        canary=data.dump.get("canary"),
+        training=_training_facts(data.train),
         steps=[_step_row(step) for step in inputs.steps],
         environment=_environment(inputs.steps),
     )
@@ -160,13 +161,12 @@ def _groups(inputs: ReportInputs) -> list[GroupTable]:
 
 def _glance(data: ReportData) -> list[tuple[str, str]]:
     """Return the size of the run in a few numbers, as (number, what it counts)."""
-    dump, train = data.counts["dump"], data.counts["train"]
     found = [
         (data.data.controls if data.data else None, "controls"),
         (len(data.data.rows) if data.data else None, "examples"),
         (data.data.questions if data.data else None, "questions"),
-        (dump.get("tokens"), "tokens stored"),
-        (train.get("steps"), "optimiser steps"),
+        (data.dump.get("tokens"), "tokens stored"),
+        (data.train.get("steps"), "optimiser steps"),
     ]
     return [(count(value), what) for value, what in found if value is not None]
 
@@ -206,18 +206,18 @@ def _facts(
     return [(name, word(counts[key])) for name, key, word in rows if counts.get(key) is not None]
 
 
-def _step_row(step: ReportStep) -> dict[str, Any]:
+def _step_row(step: Artifact) -> dict[str, Any]:
     record = step.record
     return {
-        "step": step.step,
+        "step": step.kind,
         "key": step.key[:16],
-        "output": str(record.get("output") or "")[:16],
+        "output": step.output[:16],
         "created": str(record.get("created") or "")[:16].replace("T", " "),
         "seconds": record.get("seconds"),
     }
 
 
-def _environment(steps: Sequence[ReportStep]) -> list[tuple[str, str]]:
+def _environment(steps: Sequence[Artifact]) -> list[tuple[str, str]]:
     """Machine, device, commit and package versions, each from the last step that recorded it."""
     found: dict[str, str] = {}
     for step in steps:

@@ -20,7 +20,6 @@ from pipelines.artifacts.records import StepResult
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
-from pipelines.reports.run.inputs import ReportStep
 
 if TYPE_CHECKING:
     from activation_store.model_files.files import ModelFiles
@@ -321,8 +320,8 @@ class StepCall:
     """Told how far the step is."""
     say: Callable[[str], None]
     """Prints a line for the user."""
-    runs: tuple[ReportStep, ...]
-    """The steps that this run has finished."""
+    finished: tuple[Artifact, ...]
+    """Outputs of the steps that this run has finished."""
     command: str
     """The command line that makes this run again."""
     pool: TaskPool

@@ -11,7 +11,7 @@ from scripted_endpoint import ScriptedEndpoint
 
 from latentqa.terminal.data_view import print_measured, print_rows, print_stats
 from pipelines.artifacts.data_tables import load_tables
-from pipelines.reports.run.inputs import ReportInputs, ReportStep
+from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
 from pipelines.running.request import RunRequest
 from pipelines.running.results import RunResult
@@ -114,16 +114,7 @@ def test_the_report_has_a_section_on_it(checked: tuple[Path, RunResult], tmp_pat
             experiment=experiment,
             command="",
             metrics={},
-            steps=tuple(
-                ReportStep(
-                    step=run.step.name,
-                    key=run.artifact.key,
-                    path=run.artifact.path,
-                    record=run.artifact.record,
-                )
-                for run in result.steps
-                if run.step.name in names
-            ),
+            steps=tuple(run.artifact for run in result.steps if run.step.name in names),
         )
         return write_report(inputs, out).read_text()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.records.table_files import DROPPED_FILE, read_dropped
-from pipelines.reports.run.inputs import ReportStep, artifact_file
+from pipelines.artifacts.artifact import Artifact
+from pipelines.reports.run.inputs import artifact_file
 
 _KEPT = {"dump": "sequences", "train": "rows", "quality": "questions"}
 """Step to the count of the rows that it kept, where it drops rows of that kind."""
@@ -41,7 +42,7 @@ class DroppedRows:
     reasons: tuple[tuple[str, int], ...]
 
 
-def read_drops(steps: Sequence[ReportStep]) -> tuple[Drop, ...]:
+def read_drops(steps: Sequence[Artifact]) -> tuple[Drop, ...]:
     """Read dropped rows by step and rule, from the lists that steps keep, else from their counts.
 
     Raises:
@@ -51,37 +52,31 @@ def read_drops(steps: Sequence[ReportStep]) -> tuple[Drop, ...]:
     for step in steps:
         path = artifact_file(step, DROPPED_FILE)
         if path is None:
-            drops += [Drop(step.step, reason, n, "", "") for reason, n in _counted(step).items()]
+            counted = step.record["counts"].get("dropped") or {}
+            drops += [Drop(step.kind, reason, n, "", "") for reason, n in counted.items() if n]
             continue
         rows = read_dropped(path)
         found = Counter(row.reason for row in rows)
         first = {row.reason: row for row in reversed(rows)}
         drops += [
             Drop(
-                step.step, reason, n, first[reason].where, first[reason].detail or first[reason].raw
+                step.kind, reason, n, first[reason].where, first[reason].detail or first[reason].raw
             )
             for reason, n in found.items()
         ]
-    order = [step.step for step in steps]
+    order = [step.kind for step in steps]
     return tuple(sorted(drops, key=lambda drop: (order.index(drop.step), -drop.count, drop.reason)))
 
 
-def dropped_by_step(steps: Sequence[ReportStep]) -> list[DroppedRows]:
+def dropped_by_step(steps: Sequence[Artifact], drops: Sequence[Drop]) -> list[DroppedRows]:
     """Sum up the dropped rows of each step that dropped any."""
-    drops = read_drops(steps)
     out = []
     for step in steps:
-        own = [drop for drop in drops if drop.step == step.step]
+        own = [drop for drop in drops if drop.step == step.kind]
         lost = sum(drop.count for drop in own)
         if own:
-            kept = step.counts.get(_KEPT.get(step.step, ""))
+            kept = step.record["counts"].get(_KEPT.get(step.kind, ""))
             total = None if kept is None else lost + int(kept)
             reasons = tuple((drop.reason, drop.count) for drop in own)
-            out.append(DroppedRows(step.step, lost, total, reasons))
+            out.append(DroppedRows(step.kind, lost, total, reasons))
     return out
-
-
-def _counted(step: ReportStep) -> dict[str, int]:
-    """Return the counts of dropped rows in a step's record."""
-    counted = step.counts.get("dropped") or {}
-    return {reason: n for reason, n in counted.items() if n} if isinstance(counted, Mapping) else {}

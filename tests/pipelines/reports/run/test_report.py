@@ -14,6 +14,7 @@ from report_example import SMALL, Page, cell, hiding, leaf, report, without, wri
 
 from core.errors import DamagedError
 from core.records.table_files import CONVERSATIONS_FILE, read_conversations, write_conversations
+from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
@@ -191,8 +192,7 @@ def test_no_answers_gets_a_word(tmp_path: Path) -> None:
 def test_absent_steps_get_a_word(
     small: ReportInputs, tmp_path: Path, gone: tuple[str, ...], words: str
 ) -> None:
-    inputs = dataclasses.replace(without(small, *gone), metrics={})
-    assert words in report(inputs, tmp_path).text
+    assert words in report(without(small, *gone), tmp_path).text
 
 
 @pytest.mark.parametrize("name", ["losses.parquet", "log.jsonl", "dropped.parquet"])
@@ -206,20 +206,16 @@ def test_absent_files_do_not_stop_the_page(tmp_path: Path, name: str) -> None:
     )
 
 
-def test_metrics_stand_in_for_a_missing_evaluation_file(
-    small: ReportInputs, tmp_path: Path
-) -> None:
+def test_records_of_little_do_not_stop_the_page(tmp_path: Path) -> None:
+    inputs = write_example(tmp_path / "root", SMALL)
+    for step in inputs.steps:
+        needed = ("kind", "key", "output", "files", "inputs")
+        bare = {**{name: step.record[name] for name in needed}, "counts": {}}
+        (step.path / RECORD).write_text(json.dumps(bare))
+    steps = tuple(Artifact(step.path) for step in inputs.steps)
     assert (
         "No masked view was evaluated: the control is visible in every view of this run."
-        in report(without(small, "evaluate"), tmp_path).text
-    )
-
-
-def test_empty_records_do_not_stop_the_page(small: ReportInputs, tmp_path: Path) -> None:
-    steps = tuple(dataclasses.replace(step, record={}) for step in small.steps)
-    assert (
-        "No masked view was evaluated: the control is visible in every view of this run."
-        in report(dataclasses.replace(small, steps=steps), tmp_path).text
+        in report(dataclasses.replace(inputs, steps=steps), tmp_path / "out").text
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_example import SMALL, Page, leaf, report, write_example
+from report_example import SMALL, Page, leaf, report, write_example, write_step
 
 from evaluators.measure.result_files import JUDGED_FILE
 from pipelines.reports.run.inputs import ReportInputs
@@ -85,19 +85,15 @@ def test_what_was_not_measured_is_not_mentioned(tmp_path: Path) -> None:
 def test_a_judges_verdicts_stand_beside_what_was_measured_with_its_agreement(
     inputs: ReportInputs, tmp_path: Path
 ) -> None:
-    step = next(one for one in inputs.steps if one.step == "evaluate")
-    folder = tmp_path / "judge"
-    (folder / "data").mkdir(parents=True)
+    step = write_step(tmp_path, "judge")
     sides = {"right": leaf(0.5), "other": leaf(0.25), "difference": leaf(0.25)}
     judged = {
         "shares": dict.fromkeys(("right", "vague", "wrong"), sides),
         "agreement": {"n": 20, "raw": 0.85, "kappa": 0.61},
         "unread": 3,
     }
-    (folder / "data" / JUDGED_FILE).write_text(
-        json.dumps({"judged": {"test": {"control": judged}}})
-    )
-    made = replace(inputs, steps=(*inputs.steps, replace(step, step="judge", path=folder)))
+    (step.data / JUDGED_FILE).write_text(json.dumps({"judged": {"test": {"control": judged}}}))
+    made = replace(inputs, steps=(*inputs.steps, step))
     found = report(made, tmp_path / "out")
     assert "judged right" in found.text
     words = " ".join(found.text.split())
