@@ -30,6 +30,8 @@ from pipelines.artifacts.root import ArtifactRoot
 TABLE_STEPS = ("quality", "complete", "conversations", "questions")
 """Steps that write tables. Of those with the same table the first one counts: checked rows have
 their flags, and completed conversations are what the target reads."""
+CONVERSATION_STEPS = ("complete", "conversations")
+"""Steps that make conversations, the last one first."""
 PLAIN_FOLDERS = ("conversations", "questions")
 """Folders of an import outside of any experiment."""
 

@@ -244,13 +244,13 @@ class Refs:
 
     def _named(self, name: Name, target: str) -> Artifact:
         kind, _, key = target.partition("/")
-        folder = self.root.folder(kind, key)
-        if not (folder / RECORD).is_file():
+        artifact = self.root.find(key, kind)
+        if artifact is None:
             raise RefError(
                 f"{name}: its artifact {kind}/{key[:SHORT]} is gone from {self.root.path}. "
                 "Run the experiment again."
             )
-        return Artifact(folder)
+        return artifact
 
     def _by_prefix(self, ref: str) -> Artifact | None:
         kind, _, prefix = ref.partition("/")

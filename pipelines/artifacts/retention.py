@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.artifacts.refs import Name, Refs
 
 
@@ -48,7 +47,6 @@ def created(refs: Refs, name: Name) -> datetime:
     found = []
     for target in name.artifacts:
         kind, _, key = target.partition("/")
-        folder = refs.root.folder(kind, key)
-        if (folder / RECORD).is_file():
-            found.append(datetime.fromisoformat(str(Artifact(folder).record["created"])))
+        if (artifact := refs.root.find(key, kind)) is not None:
+            found.append(datetime.fromisoformat(str(artifact.record["created"])))
     return max(found, default=datetime.fromtimestamp(0, UTC))

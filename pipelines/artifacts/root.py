@@ -72,6 +72,11 @@ class ArtifactRoot:
         """Return the place of the artifact of `key`, made or not."""
         return self.path / kind / key[:SHORT]
 
+    def find(self, key: str, *kinds: str) -> Artifact | None:
+        """Return the artifact of `key`, which is of one of these kinds, unchecked; None if none."""
+        found = (Artifact(self.folder(kind, key)) for kind in kinds)
+        return next((one for one in found if (one.path / RECORD).is_file()), None)
+
     def lock(self, kind: str, key: str) -> Path:
         """Return the lock file of the artifact of `key`."""
         return self.path / "locks" / f"{kind}-{key[:SHORT]}.lock"

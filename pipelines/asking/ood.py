@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from activation_store.read.reader import ActivationStore
 from core.documents.canonical import digest
 from core.errors import LatentQAError
 from core.records.table_files import CONVERSATIONS_FILE, read_conversations
-from core.records.tables import Conversation
 from decoder.model import Decoder
 from decoder.sources.training_distribution import ActivationOODDetector
 from decoder.visible_tokens import ReadLayers, read_visible
-from pipelines.artifacts.artifact import RECORD, Artifact
+from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.data_tables import CONVERSATION_STEPS
 from pipelines.artifacts.root import ArtifactRoot
 
 _ROWS = 256
 """Most training rows that are read, drawn by a hash of their ids."""
-_MADE_BY = ("complete", "conversations")
-"""Steps that write the conversations which a decoder is trained on."""
 
 
 def find_ood_detector(
@@ -41,35 +37,24 @@ def find_ood_detector(
     views = artifact.identity["config"]["views"]
     layers = ReadLayers((decoder.select_layers().layers[0],))
     try:
-        store = _folder(root, ("dump",), inputs["dump"]["key"])
-        table = _folder(root, _MADE_BY, inputs["conversations"]["key"])
+        store = root.find(inputs["dump"]["key"], "dump")
+        table = root.find(inputs["conversations"]["key"], *CONVERSATION_STEPS)
         if store is None or table is None:
             return None
-        opened = ActivationStore(store, last_tokens=decoder.config.last_tokens)
+        last_tokens = decoder.config.last_tokens
+        opened = ActivationStore(store.checked().data, last_tokens=last_tokens)
         rows = [
             row
-            for row in read_conversations(table / CONVERSATIONS_FILE)
+            for row in read_conversations(table.checked().data / CONVERSATIONS_FILE)
             if row.split == "train" and row.view in views and row.example_id in opened
         ]
         readings = [
             read_visible(
                 opened, row.example_id, row.view, layers, masking=decoder.config.masking
             ).array
-            for row in sorted(rows, key=_rank)[:_ROWS]
+            for row in sorted(rows, key=lambda row: digest(row.example_id))[:_ROWS]
         ]
     except LatentQAError:
         return None  # an answer does not hang on the store that its decoder came from
     found = [vectors for vectors in readings if vectors is not None]
     return ActivationOODDetector(found) if len(found) > 1 else None
-
-
-def _rank(row: Conversation) -> str:
-    return digest(row.example_id)
-
-
-def _folder(root: ArtifactRoot, kinds: tuple[str, ...], key: str) -> Path | None:
-    for kind in kinds:
-        folder = root.folder(kind, key)
-        if (folder / RECORD).is_file():
-            return Artifact(folder).checked().data
-    return None

@@ -15,13 +15,14 @@ from pipelines.reports.run.tables import GAINS
 from pipelines.running.results import RunResult
 from pipelines.running.runner import Runner
 from pipelines.steps.order import baseline_step, run_evaluation
-from pipelines.steps.robustness import ROBUSTNESS
 from pipelines.steps.shared.step import Step, StepCall
 
 TRAINED = "train"
 TESTED = "evaluate"
 _AFTER = (TESTED, "judge", "report")
 """Steps that are computed for a decoder on the rows of another experiment."""
+_LEFT_OUT = {"robustness", "tasks", "judge_tasks", "control", "judge_control"}
+"""Steps that measure more of a decoder than how it reads rows."""
 _ABSENT = "–"
 
 
@@ -158,17 +159,17 @@ def _evaluate(
             "experiment": name,
             "train": decoder.experiment.train,
             "evaluate": asked.model_copy(update={"baselines": kept}),
-            ROBUSTNESS: None,
+            **dict.fromkeys(("robustness", "tasks", "control")),
         }
     )
     table = {step.name: step for step in rows.steps}
     decoders = {TRAINED, *map(baseline_step, asked.baselines)}
-    before = [table[one] for one in table if one not in {*decoders, ROBUSTNESS, *_AFTER}]
+    before = [table[one] for one in table if one not in {*decoders, *_LEFT_OUT, *_AFTER}]
     lost_roles = decoders - {TRAINED, *map(baseline_step, kept)}
     tested = _without(table[TESTED], lost_roles)
     if foreign:
         tested = _foreign(tested, decoder)
-    after = [_without(table[one], {ROBUSTNESS}) for one in _AFTER[1:] if one in table]
+    after = [_without(table[one], _LEFT_OUT) for one in _AFTER[1:] if one in table]
     runner = Runner(
         experiment,
         rows.root,

@@ -11,7 +11,8 @@ from typing import Any
 
 from core.errors import RefError
 from core.files import storage_errors
-from pipelines.artifacts.artifact import RECORD, Artifact
+from pipelines.artifacts.artifact import Artifact
+from pipelines.artifacts.data_tables import CONVERSATION_STEPS
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment, build_experiment
@@ -21,8 +22,6 @@ from pipelines.steps.order import every_step
 from pipelines.steps.tasks import TASKS, tasks_step
 
 _TRAIN = "train"
-_CONVERSATIONS = ("complete", "conversations")
-"""Steps that make conversations, the last one first."""
 
 
 def run_tasks_of(
@@ -62,7 +61,7 @@ def run_tasks_of(
             f"{ref}: has {', '.join(found)}, expected a trained decoder (kind train). Run "
             "the experiment up to the step train."
         )
-    rows = next((step for step in _CONVERSATIONS if step in found), None)
+    rows = next((step for step in CONVERSATION_STEPS if step in found), None)
     if rows is None and (own := _rows_of(found[_TRAIN], place)) is not None:
         rows, found = own.kind, {**found, own.kind: own}
     if prompts and rows is None:
@@ -104,8 +103,7 @@ def _rows_of(train: Artifact, place: ArtifactRoot) -> Artifact | None:
     made_from = train.identity["inputs"].get("conversations")
     if made_from is None:
         return None
-    folders = [place.folder(kind, made_from["key"]) for kind in _CONVERSATIONS]
-    return next((Artifact(folder) for folder in folders if (folder / RECORD).is_file()), None)
+    return place.find(made_from["key"], *CONVERSATION_STEPS)
 
 
 def write_result_rows(measured: Mapping[str, Artifact], path: Path) -> None:

@@ -22,22 +22,6 @@ from pipelines.steps.shared.step import (
     require_section,
 )
 
-CONTROL = "control"
-
-
-def control_step() -> Step:
-    """Return the step, which takes the decoder and its target."""
-    return Step(
-        name=CONTROL,
-        version=9,
-        entry="evaluators.control.evaluation",
-        run=_control,
-        config=_config,
-        inputs={"train": "train"},
-        external=_external,
-        locations=model_location,
-    )
-
 
 def _section(experiment: Experiment) -> ControlSection:
     return require_section(experiment, "control", experiment.control)
@@ -99,3 +83,15 @@ def _control(call: StepCall) -> StepResult:
         progress=call.progress,
     )
     return StepResult(counts=found.model_dump(mode="json"))
+
+
+CONTROL = Step(
+    name="control",
+    version=9,
+    entry="evaluators.control.evaluation",
+    run=_control,
+    config=_config,
+    inputs={"train": "train"},
+    external=_external,
+    locations=model_location,
+)

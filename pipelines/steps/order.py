@@ -6,7 +6,7 @@ changed loads no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
@@ -18,16 +18,16 @@ from pipelines.artifacts.records import StepResult
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs, printed_config
 from pipelines.steps.complete import COMPLETE
-from pipelines.steps.control import control_step
+from pipelines.steps.control import CONTROL
 from pipelines.steps.dump import dump_step
 from pipelines.steps.generate import GENERATED
 from pipelines.steps.import_data import IMPORTED, OWN
 from pipelines.steps.judge import JUDGE, JUDGE_CONTROL, JUDGE_TASKS
 from pipelines.steps.quality import QUALITY, quality_step
-from pipelines.steps.robustness import robustness_step
+from pipelines.steps.robustness import ROBUSTNESS, robustness_step
 from pipelines.steps.shared.metrics import metrics_of
 from pipelines.steps.shared.step import Step, StepCall, model_location
-from pipelines.steps.tasks import tasks_step
+from pipelines.steps.tasks import TASKS, tasks_step
 from trainers.config import Variant
 
 
@@ -42,57 +42,30 @@ def steps_for(experiment: Experiment) -> tuple[Step, ...]:
     conversations = "complete" if completed else "conversations"
     checked = (quality_step(conversations),) if experiment.quality is not None else ()
     questions = QUALITY if checked else "questions"
-    evaluate = experiment.evaluate
+    evaluate, tasks, control = experiment.evaluate, experiment.tasks, experiment.control
+    sections = {
+        JUDGE.name: evaluate.judge,
+        ROBUSTNESS: experiment.robustness,
+        TASKS: tasks,
+        JUDGE_TASKS.name: tasks and tasks.judge,
+        CONTROL.name: control,
+        JUDGE_CONTROL.name: control and control.judge,
+    }
     rest = _from_conversations(
         conversations,
         questions,
         evaluate.baselines,
         live=experiment.train.activations == "live",
-        judged=evaluate.judge is not None,
+        optional=[name for name, section in sections.items() if section is not None],
     )
-    if experiment.robustness is not None:
-        rest = _with_robustness(rest)
-    if experiment.tasks is not None:
-        judged = experiment.tasks.judge is not None
-        rest = _with_tasks(rest, evaluate.baselines, conversations, judged=judged)
-    if experiment.control is not None:
-        rest = _with_control(rest, judged=experiment.control.judge is not None)
     return (*source, *completed, *checked, *rest)
 
 
 def every_step() -> tuple[Step, ...]:
     """Return the steps that any experiment can have, those of all sources of rows included."""
     checked = quality_step("conversations")
-    rest = _from_conversations("conversations", "questions", get_args(Baseline), judged=True)
-    rest = _with_tasks(_with_robustness(rest), get_args(Baseline), "conversations", judged=True)
-    rest = _with_control(rest, judged=True)
+    rest = _from_conversations("conversations", "questions", get_args(Baseline), optional=None)
     return (*IMPORTED, *OWN, *GENERATED, COMPLETE, checked, *rest)
-
-
-def _with_robustness(rest: tuple[Step, ...]) -> tuple[Step, ...]:
-    """Add `robustness` before the report, which shows it."""
-    *earlier, report = rest
-    step = robustness_step(next(own for own in earlier if own.name == "evaluate"))
-    return (*earlier, step, replace(report, inputs={**report.inputs, step.name: step.name}))
-
-
-def _with_tasks(
-    rest: tuple[Step, ...], baselines: Sequence[Baseline], conversations: str, *, judged: bool
-) -> tuple[Step, ...]:
-    """Add `tasks`, and its judge, before the report, which shows them."""
-    *earlier, report = rest
-    step = tasks_step([baseline_step(name) for name in baselines], conversations)
-    added = (step, JUDGE_TASKS) if judged else (step,)
-    shown = {own.name: own.name for own in added}
-    return (*earlier, *added, replace(report, inputs={**report.inputs, **shown}))
-
-
-def _with_control(rest: tuple[Step, ...], *, judged: bool) -> tuple[Step, ...]:
-    """Add `control`, and its judge where there is one, before the report, which shows them."""
-    *earlier, report = rest
-    own = (control_step(), JUDGE_CONTROL) if judged else (control_step(),)
-    shown = {step.name: step.name for step in own}
-    return (*earlier, *own, replace(report, inputs={**report.inputs, **shown}))
 
 
 def _train(call: StepCall, variant: Variant = "own") -> StepResult:
@@ -214,7 +187,7 @@ def _from_conversations(
     baselines: Sequence[Baseline],
     *,
     live: bool = False,
-    judged: bool = False,
+    optional: Collection[str] | None,
 ) -> tuple[Step, ...]:
     """Return the steps that read the conversations and the questions.
 
@@ -225,7 +198,7 @@ def _from_conversations(
         questions: likewise.
         baselines: decoders that are trained for comparison.
         live: compute activations on the fly, without a dump.
-        judged: have an LLM judge the written answers.
+        optional: names of the steps after the evaluation that are wanted; None for all.
     """
     tables = {"conversations": conversations, "questions": questions}
     if not live:
@@ -261,17 +234,26 @@ def _from_conversations(
         external=lambda outside: outside.model_digests,
         locations=model_location,
     )
-    judge = (JUDGE,) if judged else ()
+    measured = (
+        evaluate,
+        JUDGE,
+        robustness_step(evaluate),
+        tasks_step([step.name for step in trained], conversations),
+        JUDGE_TASKS,
+        CONTROL,
+        JUDGE_CONTROL,
+    )
+    later = [one for one in measured if optional is None or one.name in ("evaluate", *optional)]
     report = Step(
         name="report",
         version=14,
         entry="pipelines.reports.run.report",
         run=_report,
         config=printed_config,
-        inputs={**tables, **{one.name: one.name for one in (train, evaluate, *judge)}},
+        inputs={**tables, **{one.name: one.name for one in (train, *later)}},
         external=lambda outside: {},
         reads_all=True,
         listed=False,
     )
-    later = (train, *trained, evaluate, *judge, report)
-    return later if live else (dump_step(conversations), *later)
+    dump = () if live else (dump_step(conversations),)
+    return (*dump, train, *trained, *later, report)

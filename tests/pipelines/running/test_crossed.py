@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from fake_steps import FakeSteps, runner
+from fake_steps import FakeSteps, experiment, runner
 
+from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import load_experiment
 from pipelines.running.crossed import crossed, crossed_table
 from pipelines.running.runner import Runner
@@ -51,6 +53,20 @@ def test_each_runner_is_its_own_experiment_afterwards(tmp_path: Path) -> None:
     crossed(made)
     for one in made.values():
         assert one.runs["evaluate"].artifact.key == one.identity(one.steps[4]).key
+
+
+def test_what_measures_a_decoder_by_itself_is_not_crossed(tmp_path: Path) -> None:
+    *earlier, report = FakeSteps(tmp_path / "log").table()
+    tasks = replace(earlier[3], name="tasks", inputs={"train": "train"})
+    table = (*earlier, tasks, replace(report, inputs={**report.inputs, "tasks": "tasks"}))
+    root = ArtifactRoot(tmp_path / "root")
+    made = {
+        name: Runner(experiment(data={"path": ".", "limit": limit}), root, steps=table)
+        for name, limit in {"few": 2, "many": 9}.items()
+    }
+    assert len(crossed(made)) == 4
+    assert len(root.artifacts("tasks")) == 2
+    assert len(root.artifacts("report")) == 4
 
 
 def test_the_experiments_train_on_as_many_questions_in_as_many_steps() -> None:
