@@ -38,8 +38,12 @@ from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import load_experiment
 from pipelines.orchestration.artifacts import artifact_key, emit_schedule_event, show_artifact
 from pipelines.orchestration.prefect_pool import task_pool
-from pipelines.orchestration.run_locks import hold_run_lock
-from pipelines.orchestration.server import mark_killed_runs, prepare_server, with_server
+from pipelines.orchestration.server import (
+    hold_run_lock,
+    mark_killed_runs,
+    prepare_server,
+    with_server,
+)
 from pipelines.orchestration.shown_run import current_run
 from pipelines.orchestration.step_tasks import run_as_tasks
 from pipelines.reports.sweep.findings import SweepFindings
@@ -96,7 +100,7 @@ def run_sweep(sweep: Sweep) -> SweepFindings:
             runtime=sweep.runtime.model_dump(mode="json"),
         )
         for document in documents:
-            yield PointOutcome(**{**document, "made": tuple(document["made"])})
+            yield PointOutcome(**document)
 
     return with_server(lambda: sweep.run(run_points), sweep.run)
 
@@ -143,11 +147,11 @@ def latentqa_sweep(
         calls: the points, as `PointCall` has them.
         runtime: fields of the `Runtime` that says how many points run at once, and where.
     """
-    points = [_point_call(**call) for call in calls]
+    points = [PointCall(**{**call, "overrides": reveal(call["overrides"])}) for call in calls]
     pool = task_pool(Runtime.model_validate(runtime or {}))
     if pool.workers == 1:
-        return [_run_as_flow(point).to_json() for point in points]
-    return [outcome.to_json() for outcome in run_with_pool(points, pool)]
+        return [asdict(_run_as_flow(point)) for point in points]
+    return [asdict(outcome) for outcome in run_with_pool(points, pool)]
 
 
 def _run_as_flow(call: PointCall) -> PointOutcome:
@@ -163,12 +167,6 @@ def _run_as_flow(call: PointCall) -> PointOutcome:
         return PointOutcome(label=call.label, error=why_failed(error))
     finally:
         current_run().error = None
-
-
-def _point_call(
-    label: str, config: str, root: str, overrides: Sequence[str | SecretStr]
-) -> PointCall:
-    return PointCall(label=label, config=config, root=root, overrides=reveal(overrides))
 
 
 def next_firings(cron: str, timezone: str | None, count: int = 3) -> list[datetime]:

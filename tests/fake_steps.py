@@ -18,7 +18,6 @@ from evaluators.measure.result_files import LOSSES, LOSSES_FILE, write_table
 from pipelines.artifacts.records import StepResult
 from pipelines.artifacts.root import ArtifactRoot
 from pipelines.experiment.config import Experiment
-from pipelines.running.console import Console
 from pipelines.running.runner import Runner
 from pipelines.steps.shared.step import ExternalInputs, Step, StepCall
 
@@ -207,7 +206,6 @@ def runner(root: Path, steps: FakeSteps, until: str | None = None, **changes: An
         experiment(**changes),
         ArtifactRoot(root),
         until=until,
-        console=Console(bars=False),
         steps=steps.table(),
         command="latentqa run fake.yaml",
     )

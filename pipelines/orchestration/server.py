@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,14 +17,16 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 
-from core.errors import EndpointError
+from core.errors import EndpointError, LatentQAError
 from core.text.redact import redact
+from pipelines.artifacts.locks import exclusive_or_none
 from pipelines.artifacts.root import ArtifactRoot
-from pipelines.orchestration.run_locks import clear_killed_runs
-from pipelines.orchestration.shown_run import guarded, with_fallback
+from pipelines.orchestration.shown_run import guarded, new_run
 from pipelines.running.prefect_settings import bypass_proxy
 
 T = TypeVar("T")
+_LOCK = "flow-"
+"""How the name of a run's lock file begins."""
 
 
 def prepare_server() -> None:
@@ -55,7 +58,30 @@ def with_server(shown: Callable[[], T], alone: Callable[[], T]) -> T:
         # its own ten attempts an event would keep a finished run from ending for minutes
         EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
     logging.raiseExceptions = False  # a log line that a lost server does not take is not printed
-    return with_fallback(shown, alone)
+    with new_run() as state:
+        try:
+            return shown()
+        except LatentQAError:
+            raise
+        except Exception as error:
+            if state.error is not None:
+                raise state.error from None
+            state.say_lost(error)
+            return alone()
+
+
+@contextlib.contextmanager
+def hold_run_lock(root: ArtifactRoot, run: str) -> Iterator[None]:
+    """Hold the lock that tells that a run is alive, and remove it at the end.
+
+    A kill leaves the file behind, free.
+    """
+    path = root.path / "locks" / f"{_LOCK}{run}.lock"
+    with exclusive_or_none(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def mark_killed_runs(root: ArtifactRoot) -> list[str]:
@@ -63,7 +89,15 @@ def mark_killed_runs(root: ArtifactRoot) -> list[str]:
 
     Prefect itself would show such a run as running for ever.
     """
-    return clear_killed_runs(root, lambda run: guarded(lambda: _mark_crashed(UUID(run))))
+    marked = []
+    for path in sorted((root.path / "locks").glob(f"{_LOCK}*.lock")):
+        run = path.stem.removeprefix(_LOCK)
+        with exclusive_or_none(path) as free:
+            # None where the server is lost: the lock stays for another time
+            if free and guarded(partial(_mark_crashed, UUID(run))) is not None:
+                path.unlink(missing_ok=True)
+                marked.append(run)
+    return marked
 
 
 def mark_task_crashed(run: UUID) -> None:

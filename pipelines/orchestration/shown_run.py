@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from core.errors import LatentQAError
 from core.text.redact import redact
 from pipelines.orchestration.sender import Sender
 from pipelines.running.prefect_settings import configured_api_url
@@ -72,22 +72,11 @@ def guarded(call: Callable[[], T]) -> T | None:
     return current_run().guarded(call)
 
 
-def with_fallback(shown: Callable[[], T], alone: Callable[[], T]) -> T:
-    """Call `shown`, which uses the server; where that is lost on the way, call `alone`.
-
-    Raises:
-        LatentQAError: as the calls do.
-    """
-    state = ShownRun()
-    token = _RUN.set(state)
+@contextlib.contextmanager
+def new_run() -> Iterator[ShownRun]:
+    """Begin the state of a run, which the body shows."""
+    token = _RUN.set(state := ShownRun())
     try:
-        return shown()
-    except LatentQAError:
-        raise
-    except Exception as error:
-        if state.error is not None:
-            raise state.error from None
-        state.say_lost(error)
-        return alone()
+        yield state
     finally:
         _RUN.reset(token)

@@ -20,14 +20,10 @@ class Console:
     """Lines on stderr.
 
     Args:
-        bars: whether to draw progress bars; None draws them where stderr is a terminal.
         log: is given every line too, such as the logger of an orchestrator.
     """
 
-    def __init__(
-        self, *, bars: bool | None = None, log: Callable[[str], None] | None = None
-    ) -> None:
-        self.bars = sys.stderr.isatty() if bars is None else bars
+    def __init__(self, log: Callable[[str], None] | None = None) -> None:
         self._log = log
 
     def say(self, text: str) -> None:
@@ -44,7 +40,7 @@ class Console:
     @contextlib.contextmanager
     def bar(self, name: str) -> Iterator[Progress]:
         """Yield a progress listener that draws a bar on a terminal, and does nothing elsewhere."""
-        if not self.bars:
+        if not sys.stderr.isatty():
             yield silent
             return
         from rich import console, progress

@@ -62,8 +62,10 @@ def run_tasks_of(
             "the experiment up to the step train."
         )
     rows = next((step for step in CONVERSATION_STEPS if step in found), None)
-    if rows is None and (own := _rows_of(found[_TRAIN], place)) is not None:
-        rows, found = own.kind, {**found, own.kind: own}
+    if rows is None:  # those that the decoder was trained on, if they are here
+        made_from = found[_TRAIN].identity["inputs"]["conversations"]["key"]
+        if (own := place.find(made_from, *CONVERSATION_STEPS)) is not None:
+            rows, found = own.kind, {**found, own.kind: own}
     if prompts and rows is None:
         raise RefError(
             f"{ref}: has {', '.join(found)}, expected conversations as well, for their "
@@ -96,14 +98,6 @@ def run_tasks_of(
 def _recorded_locations(artifact: Artifact, experiment: Experiment) -> dict[str, Any]:
     """Return where the inputs of a finished step lay, whatever experiment asks."""
     return dict(artifact.record["locations"])
-
-
-def _rows_of(train: Artifact, place: ArtifactRoot) -> Artifact | None:
-    """Find the conversations that a decoder was trained on; None where they are not there."""
-    made_from = train.identity["inputs"].get("conversations")
-    if made_from is None:
-        return None
-    return place.find(made_from["key"], *CONVERSATION_STEPS)
 
 
 def write_result_rows(measured: Mapping[str, Artifact], path: Path) -> None:

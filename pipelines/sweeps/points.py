@@ -29,11 +29,6 @@ class PointCall:
     overrides: tuple[str, ...]
     """`field=value` of its run."""
 
-    @property
-    def request(self) -> RunRequest:
-        """The run that it is."""
-        return RunRequest(config=self.config, root=self.root, overrides=self.overrides)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointOutcome:
@@ -46,10 +41,6 @@ class PointOutcome:
     """Its HTML page."""
     error: str | None = None
     """Why it failed, in one line; None where it did not."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON types."""
-        return {**asdict(self), "made": list(self.made)}
 
     @classmethod
     def of(cls, label: str, result: RunResult) -> PointOutcome:
@@ -70,32 +61,26 @@ def why_failed(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def run_point(label: str, config: str, root: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Run one point in this process; an error is an outcome too.
-
-    Args:
-        label: what the user reads; the other arguments are those of `PointCall`.
+def run_point(label: str, config: str, root: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Run one point, the fields of a `PointCall`, in this process; an error is an outcome too.
 
     Returns:
         the fields of `PointOutcome`.
     """
-    call = PointCall(label=label, config=config, root=root, overrides=tuple(overrides))
-    return _run(call).to_json()
+    try:
+        result = RunRequest(config=config, root=root, overrides=overrides).run()
+        outcome = PointOutcome.of(label, result)
+    except Exception as error:  # a point that fails must not end the others
+        outcome = PointOutcome(label=label, error=why_failed(error))
+    return asdict(outcome)
 
 
 def run_with_pool(calls: Sequence[PointCall], pool: TaskPool) -> Iterator[PointOutcome]:
     """Run points as calls of a pool, and yield their outcomes as they come."""
     arguments = [asdict(call) for call in calls]
-    for came in pool.run(run_point, arguments, [call.label for call in calls]):
-        label = calls[came.number].label
+    labels = [call.label for call in calls]
+    for came in pool.run(run_point, arguments, labels):
         if came.error is None:
-            yield PointOutcome(**{**came.value, "made": tuple(came.value["made"])})
+            yield PointOutcome(**came.value)
         else:  # its process was killed
-            yield PointOutcome(label=label, error=why_failed(came.error))
-
-
-def _run(call: PointCall) -> PointOutcome:
-    try:
-        return PointOutcome.of(call.label, call.request.run())
-    except Exception as error:  # a point that fails must not end the others
-        return PointOutcome(label=call.label, error=why_failed(error))
+            yield PointOutcome(label=labels[came.number], error=why_failed(came.error))
