@@ -1,16 +1,7 @@
-"""Loading a trained decoder with its target, to ask it about any conversation.
-
-```python
-from pipelines.asking.load import load
-
-reader = load("latentqa_eval")
-reader.ask("You are a pirate.", "Who speaks here?")
-```
-"""
+"""Loading a trained decoder with its target, to ask it about any conversation."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +28,7 @@ SPREAD = "spread"
 def load(
     ref: str,
     *,
-    root: Path | None = None,
+    root: Path,
     model: str | None = None,
     adapter: str | None = None,
     device: str = "auto",
@@ -49,14 +40,14 @@ def load(
 
     Args:
         ref: a REF of a train artifact, or a folder that a decoder was copied to.
-        root: the artifact root; None takes `LATENTQA_ROOT`, else `artifacts`.
+        root: the artifact root.
         model, adapter, device, foreign_target, foreign_adapter: as for `latentqa.load`.
         compute_dtype: number format of target and decoder; `auto` is bfloat16 on a GPU that
             computes in it, and float32 elsewhere.
 
     Raises: as `latentqa.load`.
     """
-    found = _find(ref, root or Path(os.environ.get("LATENTQA_ROOT", "artifacts")))
+    found = _find(ref, root)
     target = _target(found, model, adapter)
     runtime = Runtime(spread=True) if device == SPREAD else Runtime(device=device)
     with quiet_libraries():

@@ -104,11 +104,7 @@ class ReadingMap:
     def to_json(self) -> dict[str, Any]:
         """Return the whole as a JSON document; `cells` are `rows`."""
         return {
-            "view": self.prompt.view,
-            "messages": [
-                {"role": m.role, "content": m.content, "segment": m.segment}
-                for m in self.prompt.messages
-            ],
+            **self.prompt.to_json(),
             "question": self.question,
             "answer": self.answer,
             "answer_written": self.written,

@@ -31,6 +31,12 @@ class Prompt:
     questions: tuple[str, ...]
     tokens: str = VISIBLE
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the conversation as plain JSON types."""
+        own = ("role", "content", "segment")
+        said = [{name: getattr(message, name) for name in own} for message in self.messages]
+        return {"view": self.view, "messages": said}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskResult:
@@ -78,10 +84,7 @@ class AskResult:
             self.prompt.questions, self.answers, self.samples, self.agreement, strict=True
         )
         return {
-            "view": self.view,
-            "messages": [
-                {"role": m.role, "content": m.content, "segment": m.segment} for m in self.messages
-            ],
+            **self.prompt.to_json(),
             "layers": list(self.layers),
             "tokens": {
                 "choice": self.prompt.tokens,

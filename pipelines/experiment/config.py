@@ -207,7 +207,14 @@ def _build(tree: dict[str, Any], source: str, given: Sequence[tuple[str, str]]) 
     for option, override in given:
         shown = f"{option} {redact_override(override)}"
         origins[_apply(tree, override, shown)] = shown
-    return _validate(tree, source, origins)
+    try:
+        # JSON mode: strict types (no "8" for 8, no true for 1), yet lists for tuples
+        return Experiment.model_validate_json(json.dumps(tree), strict=True)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # an unknown field explains a missing one better than the other way round
+        problem = min(problems, key=lambda p: p["type"] != "extra_forbidden")
+        raise ConfigError(redact(_words(dict(problem), source, origins))) from error
 
 
 def _apply(tree: dict[str, Any], override: str, shown: str) -> tuple[str, ...]:
@@ -229,19 +236,6 @@ def _apply(tree: dict[str, Any], override: str, shown: str) -> tuple[str, ...]:
             )
     node[path[-1]] = parse_yaml(text, shown)
     return made
-
-
-def _validate(
-    tree: dict[str, Any], source: str, origins: Mapping[tuple[str, ...], str]
-) -> Experiment:
-    try:
-        # JSON mode: strict types (no "8" for 8, no true for 1), yet lists for tuples
-        return Experiment.model_validate_json(json.dumps(tree), strict=True)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        # an unknown field explains a missing one better than the other way round
-        problem = min(problems, key=lambda p: p["type"] != "extra_forbidden")
-        raise ConfigError(redact(_words(dict(problem), source, origins))) from error
 
 
 def _words(problem: Mapping[str, Any], source: str, origins: Mapping[tuple[str, ...], str]) -> str:

@@ -14,6 +14,7 @@ import chain
 import pytest
 from ask_calls import PROMPT, QUESTION, WORDS, Called, make_root
 
+import latentqa
 from core.errors import ConfigError, DamagedError, ModelError
 from pipelines.artifacts.refs import Refs
 from pipelines.artifacts.root import ArtifactRoot
@@ -143,7 +144,7 @@ def test_the_root_is_taken_from_the_environment(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LATENTQA_ROOT", str(root))
-    assert load("toy", device="cpu").name.startswith("train/")
+    assert latentqa.load("toy", device="cpu").name.startswith("train/")
 
 
 @pytest.mark.parametrize(

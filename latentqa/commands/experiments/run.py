@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from latentqa.terminal.printing import print_json, say
 
 if TYPE_CHECKING:
     from pipelines.running.plan import StepEstimate, StepPlan
+    from pipelines.running.runner import Runner
     from pipelines.running.status import StepStatus
 
 
@@ -75,14 +77,8 @@ def plan(
         device = memory_plan.device_memory() if size_given is None else size_given
         found = memory_plan.plan_memory(runner.experiment, runner.outside.model, device)
     if as_json:
-        print_json(
-            {
-                "experiment": runner.experiment.experiment,
-                "root": str(runner.root.path),
-                "steps": [step.to_json() for step in steps],
-                **({} if found is None else {"memory": found.to_json(), "devices": devices}),
-            }
-        )
+        more = {} if found is None else {"memory": found.to_json(), "devices": devices}
+        print_json({**_document(runner, steps), **more})
         return
     for step in steps:
         _print_plan(step)
@@ -114,19 +110,21 @@ def status(*, options: RunOptions, as_json: JsonOption = False) -> None:
             line = firing_line(firing, who)
     steps = status_of(runner)
     if as_json:
-        print_json(
-            {
-                "experiment": runner.experiment.experiment,
-                "root": str(runner.root.path),
-                "steps": [step.to_json() for step in steps],
-                **({} if firing is None else {"firing": firing.to_json()}),
-            }
-        )
+        more = {} if firing is None else {"firing": firing.to_json()}
+        print_json({**_document(runner, steps), **more})
         return
     if line:
         say(line)
     for step in steps:
         _print_status(step)
+
+
+def _document(runner: Runner, steps: Sequence[StepPlan | StepStatus]) -> dict[str, Any]:
+    return {
+        "experiment": runner.experiment.experiment,
+        "root": str(runner.root.path),
+        "steps": [step.to_json() for step in steps],
+    }
 
 
 def _print_plan(step: StepPlan) -> None:

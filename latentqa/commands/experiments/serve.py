@@ -56,7 +56,10 @@ def serve(
 
     experiment = load_experiment(Path(config), set_)
     check_schedule(experiment)
-    place = str(Path(config).expanduser().resolve()), str(ArtifactRoot(root.expanduser()).path)
+    place = {
+        "config": str(Path(config).expanduser().resolve()),
+        "root": str(ArtifactRoot(root.expanduser()).path),
+    }
     import flows
 
     due = flows.next_firings(cron, timezone)
@@ -67,19 +70,12 @@ def serve(
             "PREFECT_API_URL=http://127.0.0.1:4200/api."
         )
     if as_json:
-        place_words = dict(zip(("config", "root"), place, strict=True))
+        deployment = f"latentqa-schedule/{experiment.experiment}"
         times = [time.isoformat() for time in due]
-        print_json(
-            {
-                "deployment": f"latentqa-schedule/{experiment.experiment}",
-                "cron": cron,
-                "next": times,
-                **place_words,
-            }
-        )
+        print_json({"deployment": deployment, "cron": cron, "next": times, **place})
     else:
         say(f"{config}: the next version on {due[0]:%A, %d %B %Y, %H:%M %Z}; Ctrl-C ends it.")
-    flows.serve(*place, set_, cron=cron, timezone=timezone)
+    flows.serve(**place, overrides=set_, cron=cron, timezone=timezone)
 
 
 def fire(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from core.errors import ConfigError, DataError
+from core.files import new_folder, write_bytes, write_json
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
     JsonOption,
@@ -85,8 +89,6 @@ def import_(
     An experiment with a `data` section imports by itself; use this command to inspect the rows
     first.
     """
-    from core.files import new_folder, write_json
-
     config = _import_config(set_ or [])
     digests, to_conversations, to_questions = _importer(format_)
     folder = folder.expanduser()
@@ -162,7 +164,6 @@ def show(
     records = _select(to_records(tables.conversations, tables.questions), wanted)
     shown = records[: limit or (_TERMINAL_ROWS if out is None else _PAGE_ROWS)]
     if out is not None:
-        from core.files import write_bytes
         from pipelines.reports.rows.page import rows_page
 
         write_bytes(out.expanduser(), rows_page(shown, title=ref, total=len(records)).encode())
@@ -232,7 +233,6 @@ def export(
 
     `datasets.load_dataset` reads the Parquet shards from the folder or the hub.
     """
-    from core.errors import ConfigError
     from pipelines.artifacts.data_tables import load_tables
 
     if format_ != "parquet" and (license_ or source_license or repo):
@@ -276,8 +276,6 @@ def _importer(
 
 
 def _licences(given: list[str]) -> dict[str, str]:
-    from core.errors import ConfigError
-
     found: dict[str, str] = {}
     for one in given:
         source, equals, licence = one.rpartition("=")
@@ -300,8 +298,6 @@ def _export(
     Returns:
         The address of the repository; None without one.
     """
-    from core.errors import ConfigError, DataError
-    from core.files import new_folder
     from generators.exchange.exporting import write_datasets, write_jsonl, write_latentqa
     from generators.exchange.parquet import write_parquet
 
@@ -342,12 +338,9 @@ def _export(
 
 def _import_config(overrides: list[str]) -> ImportConfig:
     """Read the import's settings from `FIELD=VALUE`, each value in YAML."""
-    import difflib
-
     from pydantic import BaseModel, ValidationError
 
     from core.documents.yaml_values import parse_yaml
-    from core.errors import ConfigError
     from generators.exchange.config import ImportConfig, RowsConfig
     from generators.splits import SplitConfig
 
@@ -376,9 +369,6 @@ def _import_config(overrides: list[str]) -> ImportConfig:
 
 def _select(records: list[dict[str, Any]], wanted: dict[str, str | None]) -> list[dict[str, Any]]:
     """Select the records that fit every filter; a value that no record has is an error."""
-    from fnmatch import fnmatchcase
-
-    from core.errors import ConfigError
     from pipelines.reports.rows.page import filter_values
 
     kept = records

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from core.errors import ConfigError
+from latentqa.api import open_refs
 from latentqa.terminal.options import (
     DEFAULT_ROOT,
     DecoderArgument,
@@ -19,8 +20,6 @@ from latentqa.terminal.options import (
     RootOption,
 )
 from latentqa.terminal.printing import report
-from pipelines.artifacts.refs import Refs
-from pipelines.artifacts.root import ArtifactRoot
 
 
 def publish(
@@ -62,10 +61,9 @@ def publish(
 
     if out is None and repo is None:
         raise ConfigError("publish: got neither --out nor --repo; expected at least one.")
-    place = ArtifactRoot(root.expanduser())
-    found = Refs(place).resolve_set(decoder)
-    train = Refs(place).resolve(decoder, "train")
-    evaluated = found.get("evaluate") or newest_evaluation(place, train)
+    refs = open_refs(root)
+    train = refs.resolve(decoder, "train")
+    evaluated = refs.resolve_set(decoder).get("evaluate") or newest_evaluation(refs.root, train)
     described = describe_target(train, base_model=base_model, licence=license_)
     with contextlib.ExitStack() as held:
         if out is None:
