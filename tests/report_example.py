@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 import re
@@ -35,6 +36,7 @@ from pipelines.artifacts.artifact import RECORD, Artifact
 from pipelines.experiment.config import Experiment
 from pipelines.reports.run.inputs import ReportInputs
 from pipelines.reports.run.report import write_report
+from pipelines.steps.shared.metrics import metrics_of
 
 KINDS = ("persona", "goal", "extractive")
 NASTY = "<script>alert('x')</script> & \"quotes\" " + "supercalifragilistic" * 20
@@ -310,6 +312,14 @@ class Page(HTMLParser):
 def without(inputs: ReportInputs, *steps: str) -> ReportInputs:
     kept = tuple(step for step in inputs.steps if step.kind not in steps)
     return replace(inputs, steps=kept)
+
+
+def report_text(out: Path, experiment: Experiment, **counts: dict[str, Any]) -> str:
+    """Write the report of steps that are known by their counts alone, and return its words."""
+    metrics = metrics_of({step: {"counts": found} for step, found in counts.items()})
+    inputs = ReportInputs(experiment=experiment, command="", metrics=metrics, steps=())
+    page = re.sub(r"<[^>]+>", " ", write_report(inputs, out).read_text())
+    return html.unescape(" ".join(page.split()))
 
 
 def report(inputs: ReportInputs, out: Path) -> Page:

@@ -41,6 +41,12 @@ def made(result: RunResult) -> list[str]:
     return [run.step.name for run in result.steps if not run.cached]
 
 
+def with_step(made: Runner, name: str, **changes: Any) -> Runner:
+    """Make a runner of the same table, in which one step is another."""
+    table = [replace(step, **changes) if step.name == name else step for step in made.steps]
+    return Runner(made.experiment, made.root, steps=table)
+
+
 def path_of(result: RunResult, step: str) -> Path:
     return next(run.artifact.path for run in result.steps if run.step.name == step)
 
@@ -104,20 +110,19 @@ def test_nothing_is_claimed_cached_where_a_step_is_missing(
     assert runner(tmp_path / "r", steps).cached() is None
 
 
-def test_a_changed_read_layer_keeps_the_data(tmp_path: Path, steps: FakeSteps) -> None:
+@pytest.mark.parametrize(
+    ("section", "change", "again"),
+    [
+        ("dump", {"layers": [15]}, ["dump", "train", "evaluate"]),
+        ("evaluate", {"answers": 1}, ["evaluate"]),
+        ("runtime", {"threads": 1}, []),
+    ],
+)
+def test_a_change_makes_what_depends_on_it(
+    tmp_path: Path, steps: FakeSteps, section: str, change: dict[str, Any], again: list[str]
+) -> None:
     runner(tmp_path / "r", steps).run()
-    result = runner(tmp_path / "r", steps, dump={"layers": [15]}).run()
-    assert made(result) == ["dump", "train", "evaluate"]
-
-
-def test_a_changed_evaluation_keeps_all_but_evaluate(tmp_path: Path, steps: FakeSteps) -> None:
-    runner(tmp_path / "r", steps).run()
-    assert made(runner(tmp_path / "r", steps, evaluate={"answers": 1}).run()) == ["evaluate"]
-
-
-def test_a_changed_runtime_makes_nothing(tmp_path: Path, steps: FakeSteps) -> None:
-    runner(tmp_path / "r", steps).run()
-    assert made(runner(tmp_path / "r", steps, runtime={"threads": 1}).run()) == []
+    assert made(runner(tmp_path / "r", steps, **{section: change}).run()) == again
 
 
 def test_until_stops_there_without_a_report(tmp_path: Path, steps: FakeSteps) -> None:
@@ -220,18 +225,13 @@ def test_the_report_opens_nothing_that_is_not_as_it_was_committed(
     tmp_path: Path, steps: FakeSteps
 ) -> None:
     made_of = runner(tmp_path / "r", steps)
-    table = [
-        replace(step, inputs={"evaluate": "evaluate"}, reads_all=True)
-        if step.name == "report"
-        else step
-        for step in made_of.steps
-    ]
-    first = Runner(made_of.experiment, made_of.root, steps=table).run()
+    changes = {"inputs": {"evaluate": "evaluate"}, "reads_all": True}
+    first = with_step(made_of, "report", **changes).run()
     swap_bytes(path_of(first, "questions") / "data" / "piece-0", b"questions 0", b"0 questions")
     (report,) = made_of.root.artifacts("report")
     shutil.rmtree(report.path)
     steps.written()
-    Runner(made_of.experiment, made_of.root, steps=table).run()
+    with_step(made_of, "report", **changes).run()
     assert {line.split()[0] for line in steps.written()} == {"questions", "report"}
 
 
@@ -267,13 +267,7 @@ def test_a_target_that_changes_under_a_run_makes_no_artifact(
         FakeSteps(tmp_path / "log", before_piece=swap),
         dump={"model": str(model), "layers": [2]},
     )
-    made.steps = tuple(
-        replace(step, external=lambda outside: outside.model_digests)
-        if step.name == "dump"
-        else step
-        for step in made.steps
-    )
-    made = Runner(made.experiment, made.root, steps=made.steps, console=made.console)
+    made = with_step(made, "dump", external=lambda outside: outside.model_digests)
     made.prepare()
     with pytest.raises(ModelError, match="its weights changed on disk while it was in use"):
         made.run()
@@ -295,13 +289,7 @@ def test_files_from_outside_are_what_the_key_says_they_are(tmp_path: Path) -> No
         FakeSteps(tmp_path / "log", before_piece=edit),
         data={"path": str(data), "format": "conversations"},
     )
-    steps = [
-        replace(step, external=lambda outside: outside.own_digests)
-        if step.name == "questions"
-        else step
-        for step in made.steps
-    ]
-    made = Runner(made.experiment, made.root, steps=steps, console=made.console)
+    made = with_step(made, "questions", external=lambda outside: outside.own_digests)
     made.prepare()
     made.step("conversations")
     data.write_text("[]")
@@ -323,13 +311,7 @@ def test_a_file_that_counts_by_what_it_says_is_compared_after_the_step(tmp_path:
             prompts.write_text("two")
 
     made = runner(tmp_path / "r", FakeSteps(tmp_path / "log", before_piece=edit))
-    steps = [
-        replace(step, config=lambda own: {"prompts": prompts.read_text()})
-        if step.name == "evaluate"
-        else step
-        for step in made.steps
-    ]
-    made = Runner(made.experiment, made.root, steps=steps, console=made.console)
+    made = with_step(made, "evaluate", config=lambda own: {"prompts": prompts.read_text()})
     with pytest.raises(DataError, match=r"evaluate: an input changed on disk .*config\.prompts"):
         made.run()
     assert made.root.artifacts("evaluate") == []
@@ -347,17 +329,12 @@ def test_nothing_resumes_from_what_was_made_of_other_files(tmp_path: Path) -> No
 
     steps = FakeSteps(tmp_path / "log", before_piece=edit)
     made = runner(tmp_path / "r", steps, data={"path": str(data), "format": "conversations"})
-    table = [
-        replace(step, external=lambda outside: outside.own_digests)
-        if step.name == "questions"
-        else step
-        for step in made.steps
-    ]
+    changes = {"external": lambda outside: outside.own_digests}
     with pytest.raises(DataError, match="changed on disk"):
-        Runner(made.experiment, made.root, steps=table).run()
+        with_step(made, "questions", **changes).run()
     assert made.root.partials() == []
     data.write_text("{}")  # put back: the pieces of the attempt before are not taken for its own
-    Runner(made.experiment, made.root, steps=table).run()
+    with_step(made, "questions", **changes).run()
     assert steps.written().count("questions 0") == 2
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import html
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from report_example import report_text
 
 from core.errors import ConfigError, DataError
 from evaluators.control.metrics import ControlMetrics
-from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.experiment.config import Experiment
 from pipelines.experiment.smoke import smoke
-from pipelines.reports.run.inputs import ReportInputs
-from pipelines.reports.run.report import write_report
 from pipelines.reports.run.sections.control import control_page, control_tables
 from pipelines.reports.run.sections.control_figures import control_figures
 from pipelines.steps.order import steps_for
-from pipelines.steps.shared.metrics import metrics_of
 from pipelines.steps.shared.step import ExternalInputs, Step
 
 CONTROL = """control: calm
@@ -103,22 +99,6 @@ def test_a_smoke_run_steers_little() -> None:
     assert (small.train_prompts, len(small.strengths), small.weights.steps) == (4, 1, 2)
 
 
-@pytest.mark.parametrize(
-    ("section", "said"),
-    [
-        ("{strengths: [-1]}", "expected strengths above 0"),
-        ("{methods: [weights, weights]}", "each once"),
-        ("{methods: [magic]}", 'got "magic", expected'),
-        ("{control: [a.yaml]}", "did you mean control.controls?"),
-    ],
-)
-def test_a_wrong_section_is_refused(tmp_path: Path, section: str, said: str) -> None:
-    path = tmp_path / "toy.yaml"
-    path.write_text(f"experiment: toy\ndata: {{path: x}}\ncontrol: {section}\n")
-    with pytest.raises(ConfigError, match=re.escape(said)):
-        load_experiment(path)
-
-
 def leaf(estimate: float) -> dict[str, Any]:
     return {"estimate": estimate, "low": estimate - 0.5, "high": estimate + 0.5, "n": 24}
 
@@ -170,14 +150,7 @@ def example(*, readable: bool = True) -> dict[str, Any]:
 
 
 def test_the_report_shows_steering_and_the_safety_audit(tmp_path: Path) -> None:
-    inputs = ReportInputs(
-        experiment=experiment(control={}),
-        command="",
-        metrics=metrics_of({"control": {"counts": example(readable=False)}}),
-        steps=(),
-    )
-    page = write_report(inputs, tmp_path).read_text()
-    text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page).split()))
+    text = report_text(tmp_path, experiment(control={}), control=example(readable=False))
     assert (
         "What was learned The decoder's gradient steers towards cheerful (1 of 1), the baselines "
         "steer towards cheerful (1 of 1), within the limits on side effects."
@@ -188,7 +161,7 @@ def test_the_report_shows_steering_and_the_safety_audit(tmp_path: Path) -> None:
     assert "norm-limited: 60% of the shifts" in text
     assert "refusals toxic replies plain facts" in text
     assert "cheerful none 0.00 [−0.50, 0.50] 0.25 [−0.25, 0.75]" in text
-    assert 'href="#control"' in page
+    assert 'href="#control"' in (tmp_path / "report.html").read_text()
     assert (tmp_path / "figures" / "control-curves.csv").is_file()
 
 
@@ -216,14 +189,8 @@ def test_the_report_shows_contradictory_questions_and_an_llm_s_verdicts(tmp_path
         "unread": 3,
     }
     verdicts = {"controls": {"cheerful": {"measures": {"adherence": judged}}}, "rubrics": {}}
-    inputs = ReportInputs(
-        experiment=experiment(control={"judge": {}}),
-        command="",
-        metrics=metrics_of({"control": {"counts": found}, "judge_control": {"counts": verdicts}}),
-        steps=(),
-    )
-    page = write_report(inputs, tmp_path).read_text()
-    text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page).split()))
+    judge = experiment(control={"judge": {}})
+    text = report_text(tmp_path, judge, control=found, judge_control=verdicts)
     assert "contradictory gradients: 'A?' against 'B?'" in text
     assert "weights 0.75 [0.25, 1.25]" in text
     assert "agreed with itself on 90 % of 24" in text
@@ -232,14 +199,7 @@ def test_the_report_shows_contradictory_questions_and_an_llm_s_verdicts(tmp_path
 def test_closed_answers_at_chance_are_named(tmp_path: Path) -> None:
     found = example()
     found["controls"]["cheerful"]["readability"]["accuracy"] = leaf(0.4)
-    inputs = ReportInputs(
-        experiment=experiment(control={}),
-        command="",
-        metrics=metrics_of({"control": {"counts": found}}),
-        steps=(),
-    )
-    page = write_report(inputs, tmp_path).read_text()
-    text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page).split()))
+    text = report_text(tmp_path, experiment(control={}), control=found)
     assert "closed answers are at chance (0.40 [−0.10, 0.90], chance 0.33)" in text
 
 
@@ -251,11 +211,6 @@ def test_the_judge_is_a_step_of_its_own_that_leaves_steering_a_hit() -> None:
     assert steps["report"].inputs["judge_control"] == "judge_control"
     assert steps["control"].config(judged) == step_of(plain).config(plain)
     assert steps["judge_control"].config(judged)["prompts"] == 3
-
-
-def test_without_the_step_the_report_has_no_such_section(tmp_path: Path) -> None:
-    inputs = ReportInputs(experiment=experiment(), command="", metrics={}, steps=())
-    assert 'id="control"' not in write_report(inputs, tmp_path).read_text()
 
 
 def test_tables_and_curves_have_every_strength() -> None:

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from report_example import report_text
 
 from evaluators.robustness.config import RobustnessConfig
 from pipelines.experiment.config import Experiment
-from pipelines.reports.run.inputs import ReportInputs
-from pipelines.reports.run.report import write_report
 from pipelines.steps.order import steps_for
-from pipelines.steps.shared.metrics import metrics_of
 
 DOCS = Path(__file__).parents[3] / "docs" / "robustness.md"
 
@@ -66,21 +64,9 @@ def test_the_report_shows_drops(tmp_path: Path) -> None:
         },
         "fine_tune": {"losses": [4.0, 3.5]},
     }
-    inputs = ReportInputs(
-        experiment=experiment(),
-        command="",
-        metrics=metrics_of({"robustness": {"counts": found}}),
-        steps=(),
-    )
-    page = write_report(inputs, tmp_path).read_text()
-    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    text = report_text(tmp_path, experiment(), robustness=found)
     assert "another control quoted 9 1.25 [1.15, 1.35] 1.75 [1.65, 1.85] 0.50 [0.40, 0.60]" in text
     assert re.search(r"another control quoted .* – – 2 ", text)
     assert re.search(r"target fine-tuned, strength 0.5 .* 12 % 50 % \d", text)
     assert "language-model loss 4.00 to 3.50 nats" in text
-    assert 'href="#robustness"' in page
-
-
-def test_without_the_step_the_report_has_no_such_section(tmp_path: Path) -> None:
-    inputs = ReportInputs(experiment=experiment(), command="", metrics={}, steps=())
-    assert 'id="robustness"' not in write_report(inputs, tmp_path).read_text()
+    assert 'href="#robustness"' in (tmp_path / "report.html").read_text()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import reading_model
+from report_example import report_text
 
-from core.errors import ConfigError
 from evaluators.measure.result_files import write_table
 from evaluators.tasks.metrics import MEAN, TasksMetrics
 from evaluators.tasks.result_files import TASK_ANSWERS
-from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.experiment.config import Experiment
 from pipelines.experiment.smoke import smoke
-from pipelines.reports.run.inputs import ReportInputs
-from pipelines.reports.run.report import write_report
 from pipelines.reports.run.sections.task_figures import task_figures
 from pipelines.reports.run.sections.tasks import read_examples, task_tables
 from pipelines.steps.order import steps_for
@@ -95,22 +91,6 @@ def test_a_smoke_run_asks_few_subjects() -> None:
     assert (small.tasks.max_asked, small.tasks.train_subjects) == (16, 16)
 
 
-@pytest.mark.parametrize(
-    ("section", "said"),
-    [
-        ("{shares: {train: 0.6, validation: 0.4}}", "the rest is the test"),
-        ("{predictors: [lit, lit]}", "predictors: expected each once"),
-        ("{predictors: [oracle]}", 'got "oracle", expected'),
-        ("{relation: [a.tsv]}", "did you mean tasks.relations?"),
-    ],
-)
-def test_a_wrong_section_is_refused(tmp_path: Path, section: str, said: str) -> None:
-    path = tmp_path / "toy.yaml"
-    path.write_text(f"experiment: toy\ndata: {{path: x}}\ntasks: {section}\n")
-    with pytest.raises(ConfigError, match=re.escape(said)):
-        load_experiment(path)
-
-
 def leaf(estimate: float, n: int = 40) -> dict[str, Any]:
     return {"estimate": estimate, "low": estimate - 0.1, "high": estimate + 0.1, "n": n}
 
@@ -154,14 +134,7 @@ def example() -> dict[str, Any]:
 
 
 def test_the_report_shows_the_tasks(tmp_path: Path) -> None:
-    inputs = ReportInputs(
-        experiment=experiment(tasks={}),
-        command="",
-        metrics=metrics_of({"tasks": {"counts": {"tasks": example()}}}),
-        steps=(),
-    )
-    page = write_report(inputs, tmp_path).read_text()
-    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    text = report_text(tmp_path, experiment(tasks={}), tasks={"tasks": example()})
     assert "sport 40 0.25 [0.15, 0.35] 0.75 [0.65, 0.85]" in text
     assert "sport 40 −0.50 [−0.60, −0.40]" in text
     assert "Not measurable: star task why star the target knows 3 of 20 subjects" in text
@@ -174,13 +147,8 @@ def test_the_report_shows_the_tasks(tmp_path: Path) -> None:
     assert "sport: fewer settings were tried for some method than for LIT." in text
     assert "probe: LIT is above it in 0 of 1, below it in 1 (sport)." in text
     assert "sport test known 40" in text
-    assert 'href="#tasks"' in page
+    assert 'href="#tasks"' in (tmp_path / "report.html").read_text()
     assert (tmp_path / "figures" / "tasks-layers.csv").is_file()
-
-
-def test_without_the_step_the_report_has_no_such_section(tmp_path: Path) -> None:
-    inputs = ReportInputs(experiment=experiment(), command="", metrics={}, steps=())
-    assert 'id="tasks"' not in write_report(inputs, tmp_path).read_text()
 
 
 def test_tables_have_a_row_a_task() -> None:
